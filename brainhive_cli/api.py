@@ -16,6 +16,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# for type checkers alone: at run time names are imported when they are used
 if TYPE_CHECKING:
     from brainhive_cli.core.arrays import Float32, Int64
     from brainhive_cli.core.artifacts import Artifact
@@ -120,6 +121,7 @@ KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 def __getattr__(name: str) -> Any:
     if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # imported at first use, so that an import of `api` stays light
     return getattr(importlib.import_module(f"brainhive_cli.{PLACES[name]}"), name)
 
 
@@ -262,10 +264,11 @@ class Run:
             device: Where it is computed.
         """
         _check(split=split, **({} if subject is None else {"subject": subject}))
+        # heads of the pictures that the model has not learned from
         member = self.member(cell, device)
         decoded, rows = member.decoded(_only_subject(member, subject), split)
 
-        # arrays of the heads, with what a reader must know of them
+        # arrays [N, *shape] of the heads, with what a reader must know of them
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
         image_ids, caveats = list(member.pictures(split).image_ids[rows]), member.run.caveats(split)
         return Predictions(image_ids, heads, decoded.texts, caveats)
@@ -290,6 +293,7 @@ class Run:
         from brainhive_cli.core.errors import RecipeError
         from brainhive_cli.training.alignment.trained import TrainedRun
 
+        # runs of other commands have no cells of trainings
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
         return TrainedRun(self.folder, self.variant)
@@ -309,6 +313,7 @@ class Comparison:
     def differences(self) -> list[dict[str, Any]]:
         """Give a row for each difference, item by item, with its test: `pandas.DataFrame(…)`."""
         pairs = (pair for group in self.groups for pair in group.compared)
+        # `p` is a property, which the dump leaves out
         return [{**pair.model_dump(), "p": pair.p} for pair in pairs]
 
     def _repr_html_(self) -> str:
@@ -347,6 +352,8 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         else:
             _check(path=run)
             names.append(str(run))
+
+    # resolved as a command line, so that the same checks apply
     chosen = {"runs": names, "labels": labels}
     return Comparison(command.compare_runs(command.Recipe.resolve("compare", None, chosen, [])))
 
@@ -364,6 +371,8 @@ def open_run(name: str | Path) -> Run:
     from brainhive_cli.core.sweep import of_variant
 
     _check(path=name)
+
+    # `find` takes the name of the run, without the variant
     run, variant = of_variant(str(name))
     return Run(runs.find(Paths().under_home("runs"), None, str(run)), variant)
 
@@ -388,6 +397,8 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     from brainhive_cli.training.alignment import trained
 
     _check(path=reference, cell=cell)
+
+    # `path_of` refuses a reference by which several cells could be meant
     return aligners.load(trained.open_model(str(reference), Paths()).path_of(cell)).to(open_device(device))
 
 
@@ -460,9 +471,12 @@ def decode(
     member = run.member(cell, device)
     subject = _only_subject(member, subject)
     trials = member.trials(subject, split, recording=signal)
+    # candidates: pictures of the split that the model has not learned from
     gallery = open_gallery([member], [split])
     images, tokens = encode_gallery([member], gallery), member.encode(trials)  # [M, D] and [N, D]
     scores = member.rank(trials, gallery, images, tokens)
+
+    # cosine similarities beside the ranks, for measures of the caller
     similarity = normalize(tokens, dim=1) @ normalize(images, dim=1).T  # [N, M]
     return Ranks(
         [*scores.labels],

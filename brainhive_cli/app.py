@@ -19,6 +19,7 @@ class Unchecked:
     def get_params(self, ctx: Any) -> list[Any]:
         """List the options and arguments."""
         parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        # resilient parsing: a shell completes a line, and nothing runs
         for parameter in parameters if ctx.resilient_parsing else ():
             parameter.process_value = lambda ctx, value: value
         return parameters
@@ -98,6 +99,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# in the order of the table, which the help shows
 for command in COMMANDS:
     text = f"{command.text}\n\nExample: {f'brainhive {command.name} {command.example}'.strip()}"
     app.command(command.name, cls=Options, help=text, rich_help_panel=command.section)(_callback(command))

@@ -162,6 +162,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
 def _name_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
     """Name the run that is the newest now: tasks that start at other times read the same one."""
     newest = next((one.reference for one in inputs if one.name.startswith("run ") and one.reference), "")
+    # commands without the key, named runs and sweeps stay as they are
     is_named = getattr(recipe, "align_run", "") is not None or getattr(recipe, "is_swept", False)
     if is_named or not newest:
         return recipe
@@ -282,6 +283,7 @@ def _render(path: Path, values: Mapping[str, Any]) -> str:
     Raises:
         RecipeError: if it cannot be filled in, with its line.
     """
+    # a template may be anyone's: no access to Python; unknown names are errors
     environment = SandboxedEnvironment(
         undefined=StrictUndefined,
         finalize=_finalize,
@@ -439,6 +441,8 @@ def _ask(program: str, *words: str) -> str:
             f"no {program} here: SLURM's programs are not on this machine",
             "submit on a login node; --submit --check prints the script anywhere",
         ) from None
+
+    # programs of SLURM end with their reason, on either stream
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[
             -1

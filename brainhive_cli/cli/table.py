@@ -24,6 +24,7 @@ def kinds(shelf: str) -> list[str]:
     files = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
     for table in package.glob(f"*/{shelf}/rows.yaml"):  # read without the YAML reader, which takes time
         files += re.findall(r"^([\w-]+):", table.read_text("utf-8"), re.MULTILINE)
+    # sorted by file, as `core.parts.kinds` does; hyphens sort otherwise
     return [file.replace("_", "-") for file in sorted(file.replace("-", "_") for file in files)]
 
 
@@ -143,6 +144,7 @@ ENCODERS = option(
     "Encoders, by name or reference, separated by commas.",
     complete=one_of(encoders, is_list=True),
 )
+# completion of a run, and of several that are separated by commas
 ALIGN_RUN, ALIGN_RUNS = one_of(runs("train-align")), one_of(runs("train-align"), is_list=True)
 SUBJECTS = option("--subjects", "Subjects, as in 1,2.", "the run's")
 GENERATOR = option("--generator", "SDXL-type model: hub:owner/name or a folder.")
@@ -188,6 +190,7 @@ PAGE_OPTIONS = {
 """Flags of the commands that show runs."""
 OPEN = {"open": switch("--open", "Open the page in a browser.")}
 COMMANDS = (
+    # first steps: a trial, the machine, data, recipes and runs
     Command(
         START,
         "demo",
@@ -242,6 +245,7 @@ COMMANDS = (
         complete=one_of(runs(), words=("show", "rm")),
         computes=False,
     ),
+    # stores of signals and of targets
     Command(
         STEPS,
         "prepare",
@@ -270,6 +274,7 @@ COMMANDS = (
         },
         {"list_encoders": switch("--list", "Show all encoders, and which are on this machine; stop.")},
     ),
+    # brain encoders: training, test, live session, analysis, new persons
     Command(
         STEPS,
         "train-align",
@@ -280,6 +285,7 @@ COMMANDS = (
             "dataset": DATASET,
             "encoders": ENCODERS,
             "subjects": option("--subjects", "Subjects, as in 1,2,5.", "all"),
+            # a cell for each seed, so that results have a spread over seeds
             "seeds": option("--seeds", "Seeds, one cell each, as in 2025,2026."),
             "backbone.kind": option(
                 "--backbone",
@@ -339,6 +345,7 @@ COMMANDS = (
             "draw": option(
                 "--draw", "Recipe of reconstruct that draws what is seen.", complete=one_of(recipes)
             ),
+            # outputs while the session runs
             "outlet": option("--outlet", "Name of an LSL stream that sends each result."),
             "lines": switch("--lines", "Write each result as a line of JSON to stdout."),
             "open": switch("--open", "Open the page in a browser."),
@@ -380,6 +387,7 @@ COMMANDS = (
                 ALIGN_RUN,
             ),
             "subjects": option("--subjects", "New persons, as in 1,2.", "all who are new to a model"),
+            # amounts of recording, in one of three units
             "pictures": option("--pictures", "Amounts in pictures, as in 10,50,100.", "5 to 400, and all"),
             "trials": option("--trials", "Amounts in single trials."),
             "minutes": option("--minutes", "Amounts in minutes of recording."),
@@ -390,6 +398,7 @@ COMMANDS = (
         paths="align_run",
         complete=ALIGN_RUN,
     ),
+    # pictures: the prior, and reconstruction with it
     Command(
         STEPS,
         "train-prior",
@@ -427,6 +436,7 @@ COMMANDS = (
                 "brain; images (ceiling); shuffled (floor); zeroed; nearest, mean training picture.",
                 "brain,nearest,mean",
             ),
+            # pictures from elsewhere, scored instead of generated
             "score": option("--score", "Score this folder of pictures or clips; none are generated."),
             "truth": option("--truth", "What was seen, matched by name; left: the left half of each clip."),
             "against": option(
@@ -438,12 +448,14 @@ COMMANDS = (
         paths="align_run",
         complete=ALIGN_RUN,
     ),
+    # all steps of a system in a row
     Command(
         STEPS,
         "workflow",
         "Run all steps of a system, from its data to its tables; each continues where it stopped.",
         "--recipe papers/neurons",
     ),
+    # results for readers, and models for other users
     Command(
         STEPS,
         "report",
@@ -473,6 +485,7 @@ COMMANDS = (
         "RUN hub:owner/name",
         {
             "public": switch("--public", "Let everybody see the model."),
+            # statements of the model card
             "licence": option("--licence", "Licence of the weights.", "the data's, if known"),
             "data_terms_checked": switch(
                 "--data-terms-checked", "Confirm: the data's terms, and the people, allow it."
@@ -484,6 +497,7 @@ COMMANDS = (
         complete=one_of(runs("train-*")),
         computes=False,
     ),
+    # stores and runs that exist: check, import, export
     Command(
         STORES,
         "check",

@@ -36,6 +36,7 @@ def work(recipe: Recipe) -> Work:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Measure every model and person, draw by draw; an interrupted run keeps its finished parts."""
+    # refuse missing recordings and amounts that a person lacks before anything is trained
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe)
         job.align.prepare_signals(launch)
@@ -43,6 +44,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         digests = digests_of(job.inputs())
     if (repetitions := job.training.signal.repetitions) != "average":
         console.warn(f"{job.align.name} learned from trials ({repetitions}); calibrate learns from averages")
+    # the digests name the run: other recordings make another one
     folder = RunFolder.open("calibrate", job.align.label, job.recipe, launch, again, digests)
     work = job.work if folder.is_untouched and job.work.count else None
     if not folder.is_finished:
@@ -51,6 +53,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # one part for each model, person and draw, by all processes
         parts = product(job.cells, range(job.recipe.draw_count))
         part_of_name = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts}
+        # draws of one model follow each other, so only the last model stays loaded
         open_base = lru_cache(1)(lambda cell: job.load_base(cell, launch))
 
         def measure(name: str) -> Part:
@@ -68,6 +71,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             name: f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{draw:03d}.safetensors"
             for name, (cell, draw) in part_of_name.items()
         }
+        # where other workers shared the parts, the time says no pace
         if not folder.fill("calibrating models, persons and draws", files, launch, measure):
             work = None
 
@@ -84,6 +88,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 artifacts.write(folder, draw(measured))
                 folder.finish(measured)
 
+    # show the tables of the finished run
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
         hint = Line("report", folder.path)
@@ -101,6 +106,7 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
 
     A choice is kept in the run, so that an interrupted command does not choose again.
     """
+    # a file for each choice; models whose file is there are skipped
     files = {cell: f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json" for cell in job.cells}
     todo = [cell for cell, file in files.items() if not (folder.path / file).is_file()]
     todo = launch.gather(todo)[0]  # as one process sees them
@@ -108,11 +114,13 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
     # models without one person, by all processes together; other commands do not find these runs
     paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/.left-out"})
 
+    # cached, as two new persons who leave each other out share a model
     @cache
     def train(people: tuple[int, ...], seed: int) -> TrainedRun:
         run = train_align.run(train_on(job, people, seed, paths), launch)
         return open_model(str(run.folder), paths)
 
+    # a strength that recipe or run fix needs no further trainings
     fixed = {cell: fix_pulls(job, cell) for cell in todo}
     left_out = {
         cell: {

@@ -113,6 +113,7 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
             loadable.append((word, partial(_require_prior, word)))
         else:
             patterns.append(str(run_by_name.get(word, word)))
+    # sort matches into runs and stores; without names, all stores are checked
     matches = expand_patterns(patterns)
     runs += [path for path in matches if is_run(path)]
     words = None if recipe.stores is None else [str(path) for path in matches if path not in runs]
@@ -124,6 +125,7 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
         with suppress(BrainhiveError):
             signals += [path] if is_signal_store(path) else []
     targets = [path for path in stores if path not in signals]
+    # plots need a signal store, named or of a data set
     if recipe.plots:
         # and those of the data sets
         signals = list(dict.fromkeys([*signals, *_find_signals(recipe, datasets)]))
@@ -147,6 +149,7 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
 
 def _find_signals(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
     """Find the signal stores of data sets, of the subjects that are checked."""
+    # without subjects in the recipe, stores of all subjects
     names, stored = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"], []
     for config in datasets:
         with suppress(MissingData):  # its inventory reports this
@@ -158,6 +161,7 @@ def _find_signals(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
 def _find_cached_run(reference: str) -> Path | None:
     """Find a run of the hub in its cache, without a network; None where it has none, as of a prior."""
     with suppress(MissingData):
+        # the manifest says which command made it, so no weights are read
         folder = hub.folder(reference, allow=[shared_runs.MANIFEST], local=True)
         manifest = shared_runs.read_manifest(folder)
         return folder if manifest and manifest.command == "train-align" else None
@@ -167,10 +171,12 @@ def _find_cached_run(reference: str) -> Path | None:
 def _commands_of(word: str) -> list[str]:
     """List the commands that a recipe is for: a file called after one, or the folder of shipped ones."""
     path = Path(word)
+    # the content of a recipe file does not say its command, its name does
     if path.suffix in (".yaml", ".yml") and path.is_file():
         if path.stem not in get_args(Command):
             raise RecipeError(f"{word} does not say which command it is for", "call it train-align.yaml, say")
         return [path.stem]
+    # a shipped folder has recipes of several commands; a local path of that name wins
     files = {name: shipped_recipes() / word / f"{name}.yaml" for name in get_args(Command)}
     return [name for name, file in files.items() if file.is_file() and not path.exists()]
 
@@ -189,6 +195,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         MissingData: if there is none.
     """
+    # check all before anything is reported, so that one failure does not hide others
     checked = []
     checks = list_checks(recipe, again)
     with console.progress("checking", len(checks)) as bar:
@@ -235,6 +242,7 @@ def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
 def _check_signals(path: Path, recipe: Recipe) -> Checked:
     """Verify all rows of a signal store; describe it, and draw its page where that is asked for."""
     dataset, name = short_name(path.absolute()).split("/", 1)
+    # a store that fails has a row of dashes in the same table
     title, columns = f"Signal stores of {dataset}", ("store", *COUNTED, "check")
     try:
         store = SignalStore.open(path)
@@ -242,6 +250,7 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
     except BrainhiveError as error:
         row = (name, *"–" * len(COUNTED), FAILED)
         return _report_store("signals", path, error.in_one_line, Table(title, columns, [row]))
+    # what it holds by split, and how that was recorded
     note, files = {"problem": "", **describe_store(store)}, {}
     tables = [
         Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)]),
@@ -249,6 +258,7 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
     ]
     if recipe.plots:
         with console.progress(f"drawing the page of {short_name(path)}"):
+            # the page needs to know which stimuli are alike
             alike = _alike(store, recipe.paths)
             page, note["reliability"] = write_signal_page(store, path.with_suffix(""), alike)
         files[f"page of {short_name(path)}"] = page
@@ -257,6 +267,7 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
 
 def _check_targets(path: Path, again: bool) -> Checked:
     """Verify all rows of a target store, and its health; one that does not open has failed too."""
+    # health is read from the store, or measured again from all rows
     try:
         store = TargetStore.open(path)
         store.verify()
@@ -278,6 +289,7 @@ def _report_store(section: str, path: Path, problem: str, table: Table, **note: 
 
 def _check_run(path: Path) -> Checked:
     """Read all files of a run."""
+    # one row a run: number of files by kind
     files = run_files.check(path)
     counts = [files.counts.get(kind, 0) for kind in KINDS]
     state = FAILED if files.problems else PASSED
@@ -291,6 +303,7 @@ def _check_run(path: Path) -> Checked:
 def _require_recipe(command: str, word: str) -> None:
     """Raise what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
     module = import_command(command)
+    # the first missing input, and how many follow
     if missing := describe_missing(module.inputs(module.Recipe.resolve(command, word, {}, ()))):
         rest = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MissingData(missing[0] + rest)
@@ -298,6 +311,7 @@ def _require_recipe(command: str, word: str) -> None:
 
 def _require_prior(reference: str) -> None:
     """Read a prior whole, without a network."""
+    # `local` reads the cache only: a check downloads nothing
     try:
         is_kind = parts.is_kind("priors", reference)
         priors.load(reference if is_kind else str(hub.folder(reference, owner=priors.OWNER, local=True)))
@@ -313,6 +327,7 @@ def _check_use(word: str, require: Callable[[], None]) -> Checked:
     except BrainhiveError as error:
         state = "missing" if isinstance(error, MissingData) else FAILED
         note, problems = error.in_one_line, [error]
+        # the hint is part of the message already, see `in_one_line`
         error.message, error.hint = f"{word}: {note}", ""
     return Checked(
         "others", word, note, problems, [Table("Recipes and priors", ("what", "check"), [(word, state)])]
@@ -321,6 +336,7 @@ def _check_use(word: str, require: Callable[[], None]) -> Checked:
 
 def _alike(store: SignalStore, paths: Paths) -> dict[str, Alike]:
     """Ask the data set below whose name a store lies which stimuli are alike; {} if it is none of ours."""
+    # stores lie at DATASET/NAME/sub-XX.h5
     name = store.path.parts[-3] if len(store.path.parts) > 2 else ""
     if not parts.is_kind("datasets", name):
         return {}
@@ -328,6 +344,7 @@ def _alike(store: SignalStore, paths: Paths) -> dict[str, Alike]:
         dataset = parts.resolve("datasets", name).build(paths)
     except BrainhiveError:  # it needs keys that the store does not tell, as the folder of its pictures
         return {}
+    # without its pictures, a split has the data set's rule but no concepts
     alike = dict.fromkeys(store.splits, Alike(dataset.alike_by))
     for split in store.splits:
         with suppress(BrainhiveError):  # the pictures may be elsewhere

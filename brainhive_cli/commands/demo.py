@@ -112,6 +112,7 @@ class Recipe(BaseRecipe):
         """Let `--real` be short for `--system real`."""
         if isinstance(fields, dict) and fields.get("real") is True:
             fields = {key: value for key, value in fields.items() if key != "real"}
+            # a contradiction is refused: neither flag wins silently
             if fields.get("system", "real") != "real":
                 raise RecipeError(f"--real goes with no --system {fields['system']}", "one of them")
             fields["system"] = "real"
@@ -123,6 +124,7 @@ def _steps(recipe: Recipe) -> workflow.Recipe:
     run = recipe.run
     if recipe.quick and run.workers is None:  # so few pictures are decoded before a worker has started
         run = run.model_copy(update={"workers": 0})
+    # steps use the processes and folders of the demo
     return workflow.Recipe.resolve("workflow", SYSTEMS[recipe.system].recipe, {}, []).model_copy(
         update={"run": run, "paths": recipe.paths}
     )
@@ -159,6 +161,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     caveats = [SIMULATED] if system.is_simulated else measurements.caveats
     measurements = measurements.stating(command="demo", caveats=caveats)
     if recipe.system == "havir":
+        # the sweep over voxels, and the draws with shuffled trials, by head
         swept, shuffled = (
             {head: finished[name.format(head=head)].result.metrics for head in HEADS}
             for name in ("{head}", SHUFFLED)
@@ -214,6 +217,7 @@ def control_effects(
     """
     effects = []
     for head, measured in swept.items():
+        # other voxels: pairs of the sweep that compare with the variant without a control
         pairs = [pair for pair in measured.facts.comparisons if pair.first == NO_CONTROL]
         effects += [pair.model_copy(update={"first": head}) for pair in pairs]
 
@@ -227,14 +231,14 @@ def control_effects(
                 second=SHUFFLED_TRIALS,
                 metric="top1",
                 difference=drawn.measured - drawn.mean,
-                low=drawn.measured - drawn.high,
+                low=drawn.measured - drawn.high,  # the best draw gives the smallest difference
                 high=drawn.measured - drawn.low,
                 interval=f"the middle 95 % of {control.draws} draws",
                 n=control.n,
                 subjects=len({cell.subject for cell in shuffled[head].facts.cells.values()}),
                 p_value=drawn.p,
                 test=f"share of {control.draws} draws that are as good",
-                least_p=1 / (control.draws + 1),
+                least_p=1 / (control.draws + 1),  # of a permutation test with so many draws
                 cohens_dz=None,
             )
         )

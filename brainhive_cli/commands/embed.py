@@ -91,6 +91,7 @@ class Job:
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         root, stores = recipe.paths.under_home("embeddings"), list[StoreJob]()
         try:
+            # encoders of a split share its list of stimuli
             for split in dict.fromkeys(recipe.splits or dataset.splits):
                 images = list_stimuli(dataset, split)
                 stores += [
@@ -105,7 +106,7 @@ class Job:
                     for config in recipe.encoders
                 ]
         except BrainhiveError as error:
-            return cls(recipe, dataset, [], error)
+            return cls(recipe, dataset, [], error)  # `inputs` lists weights nevertheless
         return cls(recipe, dataset, stores)
 
     def require(self) -> None:
@@ -122,10 +123,12 @@ class Job:
 
     def work(self, due: Collection[Path]) -> Work | None:
         """Count the pictures to embed over all splits, and name their networks; None if nothing is due."""
+        # the kind of work decides which earlier pace estimates this one
         todo = [store for store in self.stores if store.path in due]
         names = dict.fromkeys(store.config.name for store in todo)
         kind = f"{' + '.join(names)} of {self.recipe.dataset.kind} in {self.recipe.precision}"
         counts = {store.images.split: len(store.images) for store in todo}
+        # a cell is a split and a network, as in `run`
         cells = {(store.images.split, store.config.network_key) for store in self.stores}
         return Work(kind, sum(counts.values()), "pictures", cells=len(cells)) if names else None
 
@@ -134,6 +137,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     """List the files of the stimuli, and the weights of encoders whose stores are not all done."""
     job = cache(lambda: Job.resolve(recipe))
     dataset = recipe.dataset.build(recipe.paths)
+    # pixels, and what else of a stimulus the encoders read
     reads = dict.fromkeys(["pixels", *(config.encodes for config in recipe.encoders)])
 
     def list_files() -> list[Input]:
@@ -177,6 +181,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
     """
+    # list the stimuli, and say which files among them are not read
     with console.progress("listing pictures"):
         job = Job.resolve(recipe)
         job.require()
@@ -213,6 +218,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     shares, done, bad = WORKERS in os.environ, set[Path](), list[str]()
 
     def is_filled(name: str) -> bool:
+        # with `again`, a store is due until this launch has filled it
         return {store.path for store in cells[name] if again or store.reason(groups[store.path])} <= done
 
     with (
@@ -229,13 +235,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 if claim := Claim.attempt(claim_path(files[other])):
                     stack.callback(claim.release)
                     claimed.append(other)
+            # only the main process claims; all processes follow its list
             claimed = launch.gather(claimed)[0]
             due = [store for store in job.stores for other in claimed if store in cells[other]]
             bad += _fill(due, groups, recipe, launch, again, bar)
             done |= {store.path for store in due}
-            stack.close()
+            stack.close()  # frees the claims of finished cells
     if not {*groups} <= done:  # no pace is known of what others have shared
         work = None
+    # raised at the end: all other pictures are stored by now
     if bad and not recipe.skip_bad:
         raise BrainhiveError(
             f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",
@@ -248,7 +256,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     rows = []
     with console.progress("checking the stores", len(job.stores)) as bar:
         for filled in (TargetStore.open(store.path) for store in job.stores):
-            shape = "×".join(map(str, filled.embedding.shape[1:]))
+            shape = "×".join(map(str, filled.embedding.shape[1:]))  # [N, *shape]
             cosine = round(filled.health.median_pair_cosine, 3)
             encoder, split = filled.attributes["encoder"], filled.attributes["split"]
             rows.append((encoder, split, len(filled.done), shape, cosine))
@@ -283,9 +291,9 @@ def _fill(
 
         # each process decodes and encodes its share of the rows that any store lacks
         rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))
-        bar.expect(len(rows) - len(images))
+        bar.expect(len(rows) - len(images))  # less what an earlier command stored
         share = rows[np.asarray(launch.shard(range(len(rows))), int)]
-        used = list(dict.fromkeys(groups[store.path] for store in stores))
+        used = list(dict.fromkeys(groups[store.path] for store in stores))  # a shared network runs once
         undecodable = stream(share, images, used, writers, pending, recipe.batch_size, workers, launch, bar)
 
         # gather failures of all processes; gaps are accepted only with `skip_bad`
@@ -309,6 +317,7 @@ def list_encoders() -> Result:
     for kind in parts.kinds("encoders"):
         config = parts.load("encoders", kind).Config()
         size = config.dim or "×".join(map(str, config.shape or ()))
+        # a family without a source has no weights that could be here
         state = "yes" if config.is_here else "no" if config.weights_from or size else "–"
         source = config.weights_from or f"{{kind: {config.name}, source: …}}"
         side_px, licence = config.image_px or "–", config.licence or "–"

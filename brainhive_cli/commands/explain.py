@@ -70,12 +70,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         def explain(name: str) -> SubjectProfiles:
             cell, subject = part_of_file[name]
+            # signals are the same in all cells of a subject: the first cell reads them
             common = cell or job.subjects[subject][0], subject, units, launch.device
             reader = job.reader(*common)
             if cell is None:
                 return explain_signals(reader, levels, spec)
             return explain_model(reader, spec, job.reader(*common, control) if control else None)
 
+        # where other workers shared the parts, the time says no pace
         if not folder.fill(
             "explaining cells and subjects", {name: name for name in part_of_file}, launch, explain
         ):

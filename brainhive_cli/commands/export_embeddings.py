@@ -53,7 +53,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             store = TargetStore.open(path)
             opened.append(store)
             warn_of_problems(store)
-            done = np.flatnonzero(store.done)
+            done = np.flatnonzero(store.done)  # [N] rows with a target
             if launch.is_main:
                 written = write(store, done, Path(recipe.to))
                 rows.append((short_name(store.path), len(done), str(written)))
@@ -83,6 +83,7 @@ def _write_parquet(store: TargetStore, rows: Int64, to: Path) -> Path:
     if name == encoder.model_construct().name:  # with knobs of its own it is not upstream's
         name = encoder.upstream or name
     file_name = f"{dataset}_{split}_{name}{PARQUET_PART}00000-of-00000.parquet"
+    # names come from the store, and must not lead out of the folder
     file = below(to, file_name, source=f"{store.path} names a file")
     write_parquet(store, file, rows)
     return file
@@ -91,9 +92,10 @@ def _write_parquet(store: TargetStore, rows: Int64, to: Path) -> Path:
 def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
     """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of image ids."""
     names = (store.attributes[key] for key in ("dataset", "split", "encoder"))
+    # data set, split and encoder become folders below `to`
     folder = below(to, *names, source=f"{store.path}: its data set, split or encoder")
     file, listed = folder / "features.npy", folder / NAMES
-    shape = (len(rows), *store.embedding.shape[1:])
+    shape = (len(rows), *store.embedding.shape[1:])  # [N, *shape]
 
     # names and vectors; vectors are copied in batches, since a store may not fit into memory
     with atomic_write(file) as part, atomic_write(listed) as names_part:

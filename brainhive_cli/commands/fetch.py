@@ -46,7 +46,7 @@ class Recipe(BaseRecipe):
     names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
     repository: str = Field(
-        "", description="data set of the hub to take in place of the usual one, owner/name"
+        "", description="data set of the hub to take instead of the usual one, owner/name"
     )
     subjects: Subjects = Field(None, description="whose recordings; default: all")
     dry_run: bool = Field(False, description="list the files, their size and licence; fetch nothing")
@@ -81,6 +81,7 @@ class Job:
         if (source := SOURCES.get(kind)) is None:
             raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
         repository = recipe.repository or source.repository
+        # files of a web server have fixed addresses: a repository would be ignored
         if repository and source.web:
             raise RecipeError(
                 f"repository has no effect on {name}, which the hub does not have", "leave it out"
@@ -91,6 +92,7 @@ class Job:
 
     def list_files(self) -> list[RemoteFile]:
         """List the files that are wanted, as the hub does."""
+        # subjects select among the hub's files; those of a web server are always needed
         web = [RemoteFile(one.name, one.size, one.is_there(self.root), one) for one in self.source.web]
         listed = (file for repository in self.repositories for file in list_files(repository, self.root))
         return [*web, *(file for file in listed if is_of_subjects(file.name, self.subjects))]
@@ -105,13 +107,16 @@ class Job:
     def bytes_needed(self, files: Sequence[RemoteFile]) -> tuple[int, int]:
         """Count the bytes to download, and those to unpack; of archives to download at least their own."""
         due = [file for file in files if not file.is_there]
+        # content of archives to download is not known yet: at least their size
         packed = sum(file.size for file in due if self.unpacks and archive_ending(Path(file.name)))
+        # archives on this disk list what is still to unpack
         here = self.archives([file for file in files if file.is_there])
         return sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
 
     def summary(self, files: Sequence[RemoteFile]) -> str:
         """Describe the source, the sizes and the licence."""
         due, unpacked = self.bytes_needed(files)
+        # the licence as the hub says, next to the terms of the publisher
         licences = [read_licence(repository) or "its page names none" for repository in self.repositories]
         sources = [f"the hub's {repository.name}" for repository in self.repositories]
         sources += [file.url for file in self.source.web]
@@ -134,6 +139,7 @@ def _resolve(recipe: Recipe) -> list[Job]:
     """Resolve all data sets; RecipeError if none is named, or a key of one is set for several."""
     if not recipe.names:
         raise RecipeError("no data set is named", f"{Line('fetch', 'NAME')}, of: {', '.join(SOURCES)}")
+    # these keys describe a single data set
     for key in ("root", "repository"):
         if len(recipe.names) > 1 and getattr(recipe, key):
             raise RecipeError(f"{key} is of one data set, not of {len(recipe.names)}", "fetch one at a time")
@@ -144,6 +150,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     """List the downloads with sizes and licences, as the hub says, or else as far as they are known."""
 
     def look(job: Job) -> list[Input]:
+        # only people can get it, so the steps are the way out
         if not (job.repositories or job.source.web):
             raise MissingData(f"{job.kind} is not on the hub; {job.source.about}", " && ".join(job.steps()))
         try:
@@ -154,6 +161,7 @@ def inputs(recipe: Recipe) -> list[Input]:
                 for one in job.repositories
             ]
             return [one for one in looked if one.error is not None]
+        # sizes, and whether the disk has room for them
         missing, to_unpack = job.bytes_needed(files)
         _require_room(job, missing, to_unpack)
         return [Input(f"{job.kind}: {job.summary(files)}", missing)]
@@ -180,6 +188,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             rows = tuple(enumerate(job.steps(), start=1))
             title = f"{job.kind}: get it by yourself; terms: {job.source.terms}"
             table = Table(title, ("", "step"), rows, is_copied=True)
+            # people may have followed the steps since the last command
             lacks |= not _is_there(job, recipe)
         tables.append(table)
         if job.source.elsewhere:
@@ -249,6 +258,7 @@ def _require_room(job: Job, download: int, unpacked: int) -> None:
 
 def _is_there(job: Job, recipe: Recipe) -> bool:
     """Tell whether the pictures of every split are there already."""
+    # ask the data set itself, which knows where its pictures lie
     root = {"root": recipe.root} if recipe.root else {}
     try:
         dataset = parts.resolve("datasets", {"kind": job.kind, **root}).build(recipe.paths)

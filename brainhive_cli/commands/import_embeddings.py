@@ -86,6 +86,7 @@ class Recipe(BaseRecipe):
         check_names([name])
         if name == FUSED:
             raise RecipeError(f"own vectors cannot be called {name!r}: a fuser's target is", OWN_NAME_HINT)
+        # with both keys it would be open which encoder the stores belong to
         if "encoders" in fields and resolve_all(fields["encoders"]) != [imported]:
             raise RecipeError(f"name is {name}, and encoders are named too", "leave one of them out")
         return {**fields, "encoders": [imported]}
@@ -117,6 +118,7 @@ def match_vectors(
             makes vectors of another shape.
     """
     # open the encoder's vectors; several encoders need files that tell them apart
+    # an array without names is matched by order, within a single split
     ordered_ids = splits[0].image_ids if recipe.splits and len(splits) == 1 else None
     vectors = open_vectors(files, config.known_as, recipe.suffix, ordered_ids)
     first_file = vectors.files[0]
@@ -225,6 +227,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             vectors, shares = match_vectors(recipe, files, splits, config)
             digest = _digest(vectors.files)
         stored_config = portable(config.model_dump(mode="json"))
+        # nothing verifies the order of rows without names: the user must
         if vectors.layout == IN_ORDER:
             images = splits[0]
             ends = f"row 0 is {images.image_ids[0]}, row {len(images) - 1} is {images.image_ids[-1]}"
@@ -233,7 +236,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             )
         todo = [share for share in shares if again or not is_imported(share, vectors, stored_config, digest)]
 
-        # copy the vectors, with their source in place of weights
+        # copy the vectors, with their source instead of weights
         if launch.is_main and todo:
             attributes = {
                 "encoder": config.name,
@@ -244,7 +247,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 "versions": library_versions(),
             }
             copy_vectors(todo, vectors, attributes, recipe.dtype, recipe.skip_missing)
-        launch.barrier()
+        launch.barrier()  # other processes open what the main one wrote
         stores += [TargetStore.open(share.path) for share in shares]
 
     # report the health of each store
@@ -261,5 +264,5 @@ def _digest(files: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
+            total.update(hashlib.file_digest(stream, "sha256").digest())  # the order of files counts
     return total.hexdigest()

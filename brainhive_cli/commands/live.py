@@ -74,6 +74,7 @@ def _list_drawing(recipe: Recipe) -> list[Input]:
         return []
     drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
     source = drawing.prior.source
+    # refuse networks that do not fit each other before the session starts
     drawing.generator.check()
     return [Input.of(f"prior {source}", partial(priors.describe, source)), *drawing.generator.inputs()]
 
@@ -99,12 +100,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         folder = RunFolder.open("live", job.align.label, resolved, launch, True, digests)
         read_picture, sinks = _find_pictures(session), []
         if recipe.lines:
+            # one event a line, for programs that read stdout
             sinks.append(lambda event: console.show_json(event, indent=None))
         if recipe.outlet:
             from brainhive_cli.data.lsl_library import ResultOutlet
 
             outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
             outlets.callback(_try, UNCLOSED, outlet.close)
+            # receivers of the outlet get results only, no messages
             sinks.append(lambda event: outlet.push(event) if event["kind"] == "result" else None)
         page = _open_page(session, read_picture) if recipe.page else None
         if page:
@@ -125,13 +128,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             outlets.callback(_try, UNCLOSED, recorder.close)
 
         def publish(event: Event) -> None:
-            for send in [*sinks]:
+            for send in [*sinks]:  # a copy, as failing sinks are removed
                 try:
                     send(event)
                 except Exception as error:  # decoding goes on without it
                     sinks.remove(send)
                     console.warn(f"results are no longer sent: {type(error).__name__}: {error}")
 
+        # decode until the stream or the session ends, and tell all sinks why
         console.say(f"decoding {session.source_name}; Ctrl-C ends the session")
         loop, failure = Loop(session, publish, recorder, drawer, recipe.windows), None
         try:
@@ -145,10 +149,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # what was measured, and what came of the stream
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
+    # figures may fail: measurements are written in any case
     session_drawn = partial(draw_session, folder, loop.first_results, loop.score, read_picture)
     figures = _try("the session is not drawn", session_drawn) or []
     artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
+
+    # the run is finished with what was decoded; a lost stream is an error nevertheless
     if failure is not None:
         raise failure
     if recipe.lines:  # which are all that goes to stdout
@@ -173,6 +180,7 @@ def _open_page(session: OpenSession, read_picture: ReadPicture) -> LivePage:
     console.say(f"page: {url}")
     page.publish(
         {
+            # model, candidates and caveats are there before the first result
             "kind": "start",
             "model": f"{session.job.align.label}, {session.job.cell.name}",
             "pool": len(session.decoder.image_ids),
@@ -180,6 +188,7 @@ def _open_page(session: OpenSession, read_picture: ReadPicture) -> LivePage:
             "differs": session.differs,
         }
     )
+    # a browser opens where it gets a window; macOS and Windows always have one
     has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
     if recipe.open and has_display and not webbrowser.open(url):
         console.warn("no browser was found here")
@@ -190,6 +199,7 @@ def _find_pictures(session: OpenSession) -> ReadPicture:
     """Find the pictures of the gallery; what is returned reads a small PNG, of a clip its first frame."""
     dataset, rows = session.job.align.dataset, dict[str, int]()
     with suppress(MissingData):
+        # a gallery without pictures is no error: the session is shown by names
         images = dataset.images(dataset.holdout.stored_split(session.job.recipe.gallery))
         if images.has_pictures:
             rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
@@ -204,6 +214,7 @@ def _find_pictures(session: OpenSession) -> ReadPicture:
         except (BrainhiveError, OSError) as error:
             console.warn(f"{image_id} is not drawn: {first_line(error)}")
             return None
+        # the page shows no larger pictures, of a clip its first frame
         picture = first_frame(stimulus).convert("RGB")
         picture.thumbnail((PICTURE_PX, PICTURE_PX))
         return _write_png(picture)
@@ -225,18 +236,23 @@ def _load_generator(session: OpenSession, launch: Launch) -> Callable[[LiveResul
     """
     recipe, member = session.job.recipe, session.decoder.member
     drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
+    # a prior with a fuser decodes only the tokens that it was trained on
     prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
     if prior.fuser is not None:
         check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config, is_named=True)
+
+    # load all networks now: the first drawing must not wait for them
     build, device = drawing.generator.build, launch.device
     sampler = Sampler(build, prior.to(device), drawing, drawing.sampling, device, member.layout.heads)
     _ = sampler.generator  # loaded before the session starts
 
     def draw(result: LiveResult) -> bytes:
+        # the seed follows from the event's name: a replayed session draws the same
         seeds = [seed_of(drawing.seed, result.window.name, 0)]
         signal = result.signal[None].to(device)  # [1, C, T]
         decoded = member.module.decode(signal, member.index(session.job.subject, 1), seeds).float()
         pixels = to_bytes(sampler.sample(decoded, seeds))[0]
+        # [H, W, 3], or [F, H, W, 3] of a clip, which is shown by its first frame
         return _write_png(Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels))
 
     return draw
@@ -258,10 +274,13 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
             ALL: [Metric("top1", hits.rate, hits.trials, protocol=single, **values)],
             "averages": summarise(ranks, only=("top1", "top5"), protocol=averaged, **common),
         }
+        # metrics say if the epoch was selected by the test split
         selected = decoder.member.learned.selection == "test"
         for name, metrics in listed.items():
             scopes[name] = by_name([replace(metric, selected=selected) for metric in metrics])
         items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
+
+    # without a tested trial, events and candidates show how their names differ
     unknown = [] if hits.trials else [*decoder.unknown_events]
     facts = LiveFacts(
         caveats=caveats,
@@ -277,6 +296,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         differs=[*session.differs],
         hits=hits.hits,
         is_interleaved=hits.is_interleaved,
+        # hit rates of trained trials are no result, so they get no p value
         anytime_p=hits.p_value if hits.trials and TRAINED_TRIALS not in caveats else None,
         trials_learned_from=score.learned,
         unknown_events=unknown,
@@ -289,6 +309,7 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     """Lay out hit rates, latencies and counts."""
     facts = measurements.facts_of(LiveFacts)
     timed = [(stage, *values.values()) for stage, values in facts.latency_ms.items()]
+    # dropped windows get a row for each reason
     counts = dict(facts.stream)
     counts |= {f"dropped: {reason}": count for reason, count in counts.pop("dropped").items()}
     tables = (
@@ -319,6 +340,7 @@ def draw_session(
         """Make a tile of a picture; a gap where it is not known, or cannot be read."""
         if image_id is None or (picture := read_picture(image_id)) is None:
             return Tile("", [image_id or "not known", *lines], verdict=verdict)
+        # a picture is saved once, in however many tiles it is shown
         if image_id not in files:
             opened = Image.open(BytesIO(picture))
             files[image_id] = artifacts.save_picture(folder, f"gallery/{len(files)}", opened)
@@ -347,8 +369,9 @@ def draw_session(
 
     # hit rate with its confidence sequence
     if ranks := score.ranks:
+        # [P] numbers of trials, evenly spaced, CURVE_POINTS at most
         trials = np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks))).round().astype(int)
-        counts = np.cumsum(np.equal(ranks, 1))[trials - 1]
+        counts = np.cumsum(np.equal(ranks, 1))[trials - 1]  # [P] hits so far
         low, high = zip(*map(interval, counts.tolist(), trials.tolist()), strict=True)
         line = Line("top-1", (counts / trials).tolist(), low, high, score.hits.chance)
         note = "single trials; the interval holds at every moment, however often it is looked at"

@@ -91,6 +91,7 @@ class Job:
                 preparation.files(1)  # which says what is missing
                 raise MissingData(f"no subject of {dataset} is there", "preparation.root=FOLDER")
         except BrainhiveError as error:
+            # without files, plan with the subjects that the publisher names
             missing, subjects = error, [*getattr(PUBLISHED.get(dataset), "voxels", ())]
             if not subjects:
                 raise
@@ -123,8 +124,10 @@ class Job:
 
     def kept(self, subject: int) -> Kept:
         """Return where the sessions of a subject are kept until all are done."""
+        # size and time of change stand for the content, which takes long to read
         stats = [(str(path), path.stat()) for path in self.preparation.files(subject)]
         files = [(portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+        # sessions of other settings, files or versions are never joined with new ones
         known = json.dumps([self.settings, self.versions, files], sort_keys=True)
         return Kept(self.sessions_folder, subject, hashlib.sha256(known.encode()).hexdigest()[:10])
 
@@ -193,6 +196,7 @@ def preview(recipe: Recipe) -> tuple[Table, ...]:
     """Describe recordings of which little is known, as soon as all files are there."""
     job = Job.resolve(recipe)
     todo = job.list_due()
+    # the overview opens all recordings, so no file may be missing
     is_due = job.missing is None and todo
     return (
         _look_over(job)
@@ -290,6 +294,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         for name in free:
             subject = int(name)
             if isinstance(job.preparation, Merged):
+                # files hold all repetitions together: one store is written at once
                 recordings = {}
                 for split in job.preparation.splits:
                     recording = job.preparation.recording(subject, split)
@@ -324,6 +329,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     except RecipeError:  # a data set outside the package: a module of the user's has its pictures
         hint = str(Line("embed", "dataset.kind=MODULE"))
     table = Table(title, ("subject", *COUNTED), rows)
+    # the pace is known only where this process made all stores
     work = _count_work(job, due) if done >= {str(subject) for subject in due} else None
     return Result(job.path(1).parent, (table, *overview), hint=hint, work=work)
 

@@ -63,6 +63,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 def preview(recipe: Recipe) -> list[Table]:
     """List each file with its size, and the card; nothing is sent or asked."""
     target, shared = _resolve(recipe)
+    # pack all, as `run` does, but send nothing
     card = write_card(shared, recipe, target)
     files = tabulate(target, shared.pack(card))
     total = sum(int(row[1]) for row in files.rows)
@@ -73,6 +74,7 @@ def preview(recipe: Recipe) -> list[Table]:
         "files": f"{len(files.rows)}, {console.size(total)}",
         "sent now": "nothing: --check asks nothing of the hub",
     }
+    # the card line by line, as it will stand on the hub
     lines = tuple((line,) for line in card.splitlines())
     planned = Table("Upload", ("item", "value"), tuple(items.items()))
     return [planned, files, Table(f"Card ({CARD})", ("line",), lines, is_copied=True)]
@@ -93,17 +95,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     message = f"{shared.run.command} run {shared.run.path.name}" + (f", {target.tag}" if target.tag else "")
     with console.progress(f"pushing to {target}"):
         commit, is_private = hub_uploads.push(target, files, message, recipe.public)
+    # a push does not publish a repository that was private before
     if recipe.public and is_private:
         console.warn(f"{target} was private before and stays so: its page makes it public")
 
     # where it is, and how to load it
-    pinned = f"{SCHEME}{target.repository}@{commit}"
+    pinned = f"{SCHEME}{target.repository}@{commit}"  # later pushes change nothing
     facts = {
         "page": f"{constants.ENDPOINT}/{target.repository}",
         "commit": commit,
         "visible to": "its owner" if is_private else "everybody",
     }
     pushed = Table(f"On the hub as {target}", ("item", "value"), tuple(facts.items()))
+    # a brain model is evaluated next, a prior is trained for
     hint = Line("eval-retrieval", pinned) if shared.cells else Line("train-align", ("prior", pinned))
     return Result(shared.run.path, (pushed, tabulate(target, files)), hint=hint)
 
@@ -120,6 +124,7 @@ def _resolve(recipe: Recipe) -> tuple[Target, SharedRun]:
     if len(recipe.words) != 2 or not recipe.words[1].startswith(SCHEME):
         raise RecipeError("push takes a run and a repository", USAGE)
     target, (name, variant) = Target.parse(recipe.words[1]), of_variant(recipe.words[0])
+    # a variant is a part of a run, and a run of the hub is shared already
     if variant or str(name).startswith(SCHEME):
         raise RecipeError(f"{recipe.words[0]} is no whole run of this machine", USAGE)
     run = runs.find(recipe.paths.under_home("runs"), None, str(name))
@@ -134,6 +139,7 @@ def require_terms(shared: SharedRun, recipe: Recipe) -> None:
         BrainhiveError: if nobody has.
         RecipeError: if no licence is named.
     """
+    # weights hold statistics of recordings, so a person must know the terms of these
     if shared.unknown_terms and not recipe.data_terms_checked:
         sources = "; ".join(f"{name}: {about}" for name, about in shared.terms.items())
         raise BrainhiveError(
@@ -141,6 +147,7 @@ def require_terms(shared: SharedRun, recipe: Recipe) -> None:
             "read them, and what people agreed to: files of a model hold statistics of each person's "
             "recordings; then: --data-terms-checked --licence NAME",
         )
+    # the card states a licence: that of the recipe, or of the data
     if not (recipe.licence or shared.licence):
         raise RecipeError("nothing says under which licence the weights are", "--licence cc-by-nc-4.0")
 
@@ -148,6 +155,7 @@ def require_terms(shared: SharedRun, recipe: Recipe) -> None:
 def tabulate(target: Target, files: Files) -> Table:
     """List the files with their sizes."""
     rows = [
+        # bytes were written for sharing, paths are files of the run
         (name, len(content), "written for sharing")
         if isinstance(content, bytes)
         else (name, content.stat().st_size, "the run's own")
@@ -163,6 +171,8 @@ def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
     measured = [metric for table in scores for row in table.metrics.values() for metric in row]
     environment = shared.run.read_json(ENVIRONMENT, Environment)
     commit = {"code": environment.commit} if environment.commit else {}
+
+    # values of the card's template
     page = {
         "name": target.repository.partition("/")[2],
         "reference": f"{SCHEME}{target.repository}",
@@ -184,6 +194,8 @@ def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
         "bibtex": list_entries([shared.run.measurements().facts.set_up]),
         "contact": recipe.contact,
     }
+
+    # data sets of the hub, to which the card's metadata link
     sources = [SOURCES[name].repository for name in shared.terms if name in SOURCES]
     return render_card(page, [repository for repository in sources if repository])
 
@@ -195,6 +207,7 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
         for folder in runs.finished_runs(paths.under_home("runs"), command):
             run = ShownRun(command, folder)
             facts = run.measured.facts
+            # a test must be of this run; controls are no result of the model
             is_of_run = Path(locate_stored(facts.run)).resolve() == shared.run.path.resolve()
             if not is_of_run or run.is_control or not run.metrics:
                 continue
@@ -205,6 +218,7 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
             key = command, dataset, str(gallery.splits if gallery else "")
             rows = {"all": choose_metrics(run.metrics)}
             rows |= {cell.name: choose_metrics(cell.metrics)[:1] for cell in run.cells if len(run.cells) > 1}
+            # finished runs come newest first, so older tests of one key are dropped
             tests.setdefault(key, Scores(f"{command} on {dataset}", rows, True, dataset))
 
     # what the training measured on pictures that it did not learn from

@@ -72,6 +72,7 @@ class Shipped:
     @property
     def table(self) -> Table:
         """Table of its keys with value, source and meaning."""
+        # resolve it as its command does, without flags or overrides
         module = importlib.import_module(f"brainhive_cli.commands.{self.command.replace('-', '_')}")
         recipe: BaseRecipe = module.Recipe.resolve(self.command, str(self.path), {}, [])
         set_keys, rows = flatten(read_recipe(self.path)), []
@@ -89,6 +90,7 @@ def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]
     """List the keys of a section with their fields and values, those of its parts below the part's key."""
     for name, field in type(section).model_fields.items():
         key, value = prefix + (field.alias or name), getattr(section, name)
+        # a part is listed by its kind, then key by key
         if not isinstance(value, BaseModel) or isinstance(value, parts.Config):
             yield key, field, value.kind if isinstance(value, parts.Config) else value
         if isinstance(value, BaseModel):
@@ -106,6 +108,7 @@ def find(names: list[str]) -> list[Shipped]:
     Raises:
         RecipeError: if there is none of that name.
     """
+    # COMMAND for a recipe without a folder, FOLDER/COMMAND for all others
     known = {f"{listed.name}/{listed.command}".lstrip("/"): listed for listed in list_shipped()}
     recipes = []
     for name in (name.replace("_", "-").removesuffix("/") for name in names):
@@ -142,6 +145,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         named_recipes.setdefault(listed.name, []).append(listed)
     defaults = tuple((listed.command, listed.about) for listed in named_recipes.pop("", []))
     rows = tuple(
+        # the first comment of the last file describes the recipe
         (name, ", ".join(listed.command for listed in recipes), recipes[-1].about)
         for name, recipes in named_recipes.items()
     )

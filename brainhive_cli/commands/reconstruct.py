@@ -87,7 +87,7 @@ class Job:
         cells: The cells, each with a subject that it is tested on.
         images: The stimuli; where their files are absent, as many as are published stand for them.
         sources: What media are made from.
-        baselines: What puts training pictures in the place of reconstructions.
+        baselines: What puts training pictures instead of reconstructions.
     """
 
     recipe: Recipe
@@ -168,6 +168,7 @@ class Job:
         """List the prior, the run, what it decodes, and where it starts."""
         recipe, source = self.recipe, self.recipe.prior.source
         start = recipe.initial.folder
+        # sources that start from stored embeddings need their split
         splits = {"mean_embedding": TRAIN, "images": recipe.split}
         return [
             Input(f"prior {source}", reference=source, digest=priors.describe(source).digest),
@@ -254,6 +255,7 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
     """
     source, paths = recipe.prior.source, recipe.paths
     name, variant = of_variant(recipe.align_run)
+    # a run that the user did not name can be replaced: the error says what trains one
     is_newest = not variant and (name is None or name_of_training(name, paths.under_home("runs")) is not None)
 
     try:
@@ -319,6 +321,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         runs = find_runs_to_compare(recipe.paths, recipe.against or [])
         return [Input(f"run {run.path.name}") for run in runs]
 
+    # scoring reads files only: no prior or brain model is opened
     if recipe.score is not None:
         score = str(recipe.score)
 
@@ -404,6 +407,7 @@ def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result
     launch.barrier()
     result = read_result(folder, recipe.published_values)
     if launch.is_main:
+        # trackers get the metrics of all sources, from one process
         metrics = result.metrics
         values = {source: metrics.scopes[source] for source in metrics.facts.sources}
         trackers.log_results(recipe, folder.path, "reconstruction", values, metrics.caveats)
@@ -419,7 +423,7 @@ def _score(recipe: Recipe, launch: Launch, again: bool) -> tuple[RunFolder, None
         generated = [folders.generated]
         if folders.medium == "clip":
             if len(folders.generated.files) > 1:
-                generated.append(folders.shuffled())
+                generated.append(folders.shuffled())  # needs another item
             generated += launch.gather(make_stills(generated[:1], folder) if launch.is_main else [])[0]
         measure_run(folder, recipe, generated, folders.stimuli, "scored", launch, {}, folders.facts)
     launch.barrier()
@@ -434,6 +438,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     """
     recipe, align = job.recipe, job.align
     align.prepare_signals(launch)
+    # store the run and the sources that defaults chose, so that the recipe repeats them
     resolved = recipe.model_copy(update={"align_run": job.align.reference, "sources": job.sources})
     folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()), job.baselines.is_here)
     work = job.work if folder.is_untouched else None
@@ -517,9 +522,10 @@ def _finish(
     start: StartPictures | None,
     launch: Launch,
 ) -> None:
-    """Add training pictures in the place of reconstructions, score all of it, and finish the run."""
+    """Add training pictures instead of reconstructions, score all of it, and finish the run."""
     recipe, align, baselines = job.recipe, job.align, job.baselines
 
+    # what was generated, and training pictures, in the order of the sources
     models = job.describe_models(start)
     items = [decoded_set.first(recipe.items) for decoded_set in brain]
     generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]

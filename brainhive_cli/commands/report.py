@@ -78,6 +78,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Read the runs, compare those that measured the same, and write the page or the tables."""
     runs = opened(recipe)
     with showing([shown_run.folder for shown_run in runs]):
+        # choose the files, and compare runs command by command
         path, figures = _target(recipe, runs), _figure_folder(recipe, runs)
         groups = group_runs(runs)
         for group in groups:
@@ -117,6 +118,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
     """Group runs by command, in their order, and compare those of a group."""
+    # only runs of one command can have measured the same
     command_runs: dict[str, list[ShownRun]] = {}
     for shown_run in runs:
         command_runs.setdefault(shown_run.command, []).append(shown_run)
@@ -173,6 +175,7 @@ def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
         word = key.rpartition(".")[2]
         called = "" if word == "kind" else f"{word} "  # the name of a part says what it is
         values = [say(key, set_up.get(key)) for set_up in set_ups]
+        # a key stays only if it tells more runs apart
         longer = [f"{name}, {called}{value}" for name, value in zip(names, values, strict=True)]
         if len({*longer}) > len({*names}):
             names = longer
@@ -279,6 +282,8 @@ def _compare(runs: Sequence[ShownRun]) -> RunGroup:
         from brainhive_cli.measurement.comparison import compare_runs
 
         compared, errors = compare_runs(first.measured, first.label, measurements)
+
+    # runs with other values, or without any, are named with the reason
     reasons = [
         f"{first.label} and {run.label} did not measure the same"
         for run in following

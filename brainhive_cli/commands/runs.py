@@ -64,6 +64,7 @@ class RunOnDisk(RunFolder):
 
     def is_called(self, name: str, exactly: bool) -> bool:
         """Tell whether a name means it: its own name or path, or its command's unless `exactly` is set."""
+        # a run is called by its name, COMMAND/NAME or path
         references = {self.path.name, self.full_name, str(self.path), os.path.abspath(self.path)}
         name = name.rstrip("/")
         is_command = not exactly and name == self.path.parent.name
@@ -82,6 +83,7 @@ class RunOnDisk(RunFolder):
         if not self.is_finished:
             return ""
         run = ShownRun(self.path.name, self)
+        # a damaged run has its error in the row, and does not end the list
         try:
             with showing([self]):
                 measured, name = run.measured, run.main_headline
@@ -229,6 +231,7 @@ def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
 
     # show each run with those that use it, and ask
     for run in runs:
+        # recipes name a run in several keys, so the text is searched
         users = [name for name, text in recipes.items() if run.path.name in text]
         used = f"; used by {', '.join(users)}" if users else ""
         console.say(f"{run.full_name}: {run.state}, {console.size(run.bytes)}{used}")

@@ -62,6 +62,7 @@ def tracked(
     opened = [_open(name, run, extend_title(cell, caveats), recipe) for name in names]
 
     def log(event: Mapping[str, Any]) -> None:
+        # numbers only; the clock is the horizontal axis of all curves
         numbers = {name: value for name, value in event.items() if isinstance(value, int | float)}
         curves = {name: value for name, value in numbers.items() if name not in TIMES}
         for tracker in opened:

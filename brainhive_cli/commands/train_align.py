@@ -116,6 +116,7 @@ def _train(
     Returns:
         What these processes have trained from the first epoch to the last, and how long that took.
     """
+    # all processes need one list, though other workers finish cells meanwhile
     todo = [cell for cell in cells if not (folder.path / f"cells/{cell.name}/{FINISHED}").is_file()]
     todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
     is_alone = len(todo) >= launch.processes  # each process trains cells by itself
@@ -143,11 +144,13 @@ def _train(
                 if opened is None or not opened.is_compatible(recipe):
                     opened = TrainingData(job, recipe, stores, subjects, launch)
                 layout, data = opened.select_cell(cell)
+            # one process logs, with the caveats of all that the cell learns from
             names = recipe.run.trackers if worker.is_main else ()
             caveats, settings = learned_by(data, recipe.train).caveats, recipe.model_dump(mode="json")
             with trackers.tracked(names, folder.path, cell.name, settings, caveats) as track:
                 terms, train = recipe.loss_terms, recipe.train
                 train_cell(cell.name, cell.seed, layout, data, terms, train, folder, worker, track)
+            # the time of a resumed cell is not that of all its epochs
             trained += [] if is_begun else [cell]
             busy_s = time.monotonic() - started_s
             bar.advance(folder.count_finished(files) - bar.items)
@@ -166,6 +169,7 @@ def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], facts: Train
     caveats, described = [], {}
     for cell in cells:
         name = f"cells/{cell.name}/{FINISHED}"
+        # join the scopes of all cells; nothing is averaged over them
         measured = folder.measurements(name)
         scopes |= measured.scopes
         caveats.append(measured.caveats)
@@ -185,6 +189,7 @@ def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], facts: Train
 def _next_command(job: Job, folder: RunFolder) -> Hint:
     """Write the line of the next step: retrieval, after embedding the test stimuli where that is missing."""
     recipe = job.recipe
+    # without test stimuli there is no gallery to retrieve from
     if job.dataset.holdout.stored_split("test") not in job.dataset.splits:
         return Line("report", folder.path.name)
     hint = Line("eval-retrieval", ("run", folder.path))

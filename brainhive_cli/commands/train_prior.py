@@ -44,6 +44,7 @@ def _resolve(recipe: Recipe, launch: Launch) -> tuple[Pictures, dict[str, str]]:
     """
     source = recipe.continue_from
     dataset = recipe.dataset.build(recipe.paths)
+    # digests, since a name may mean other vectors or another prior later
     stores = store_inputs(dataset, recipe.dataset, recipe.split, recipe.encoders, recipe.paths)
     digests = digests_of(stores) | ({source: priors.describe(source).digest} if source else {})
     return Pictures.open(recipe, launch), digests
@@ -52,10 +53,12 @@ def _resolve(recipe: Recipe, launch: Launch) -> tuple[Pictures, dict[str, str]]:
 def inputs(recipe: Recipe) -> list[Input]:
     """List the pictures with their embeddings, what is trained, and the networks of metrics."""
     parts = [recipe.generator, *([] if recipe.sampler is None else [recipe.sampler])]
+    # opened once for all inputs and checks, by one process on the CPU
     open_pictures = cache(lambda: _resolve(recipe, Launch(0, 1, "cpu"))[0])
 
     def count_pictures() -> None:
         train, processes = recipe.train, num_processes(recipe.run)
+        # each pass of each process needs a picture
         open_pictures().count_in_step(
             train.batch_size * train.accumulate * processes, train.accumulate, processes
         )
@@ -89,14 +92,17 @@ def _count_work(recipe: Recipe) -> Work:
 
 def _list_metrics(recipe: Recipe) -> list[Input]:
     """List the networks of the metrics, which are left out without them."""
+    # without sample items nothing is drawn that could be compared
     similar = recipe.similarity if recipe.sample_items else []
     inputs = [one for config in similar for one in config.inputs()]
     if recipe.lpips and recipe.sample_items:
         inputs += perceptual.inputs_of("LPIPS")
     if recipe.fid_items:
+        # raises for too few pictures, where a distance means nothing
         perceptual.require_distances(recipe.fid_items)
         is_usual, features = recipe.fid_features == INCEPTION, recipe.fid_features
         inputs += perceptual.inputs_of("FID") if is_usual else encoders.resolve(features).inputs()
+    # metrics without their network are left out, but a wrong key is an error
     return [replace(one, is_optional=not isinstance(one.error, RecipeError)) for one in inputs]
 
 
@@ -151,6 +157,7 @@ def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
         if launch.is_main:
             folder.replace("model", lambda part: _save(training, part))
             samples = show(training, folder, LAST)
+        # FID and KID need many pictures; their failure leaves the other metrics
         distances, missing = dict[str, Metric](), dict[str, str]()
         try:
             if recipe.fid_items:
@@ -210,11 +217,14 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
     with trackers.tracked(names, folder.path, "prior", recipe.model_dump(mode="json"), clock="step") as track:
 
         def after_step(step: int) -> None:
+            # the last step is sampled after the training
             is_due = recipe.sample_every and step % recipe.sample_every == 0 and step < recipe.train.steps
             if not (launch.is_main and is_due):
                 return
+            # sample with the averaged weights, which are those of the saved prior
             with learner.averaged():
                 samples = show(training, folder, f"step-{step:06d}")
+            # metrics that failed have an error instead of values [N]
             means = {
                 name: float(v.mean()) for name, v in samples.items() if not isinstance(v, BrainhiveError)
             }

@@ -82,11 +82,13 @@ class Recipe(BaseRecipe):
         cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
     ) -> Self:
         """Load the workflow; of a shipped recipe without one, the steps of `derive_steps`."""
+        # papers without a workflow file get the steps that their recipes imply
         papers = (shipped_recipes() / "papers").iterdir()
         derived = [f"papers/{path.name}" for path in papers if not (path / "workflow.yaml").is_file()]
         if name is None or os.path.isfile(name) or name not in derived:
             return super().resolve(command, name, flags, overrides)
         steps = {"recipe_name": name, "steps": derive_steps(name)}
+        # flags of the user come last, and replace derived values
         return super().resolve(command, None, {**steps, **flags}, overrides)
 
     @model_validator(mode="after")
@@ -143,6 +145,7 @@ def derive_steps(name: str) -> dict[str, dict[str, Any]]:
         """Add a step, unless there is an equal one; it is called by its command and what it is for."""
         fields = {"command": command, "recipe": recipe, "overrides": list(overrides)}
         label = command if owner == name else f"{command} of {owner.rpartition('/')[2]}"
+        # trainings on the same data share the steps that make it
         equal = next((step for step, known in steps.items() if known == fields), None)
         if equal is None:
             steps[label] = fields
@@ -152,6 +155,7 @@ def derive_steps(name: str) -> dict[str, dict[str, Any]]:
         """Add a training, what it continues, and what it reads; return the name of its step."""
         command = import_command(TRAINING)
         resolved = command.Recipe.resolve(TRAINING, recipe, {}, ())
+        # the training that a fine-tuning continues adds the steps of its data
         if resolved.finetune.run is not None:
             return add(TRAINING, recipe, recipe, [f"finetune.run={{{train(resolved.finetune.run)}}}"])
 
@@ -166,7 +170,7 @@ def derive_steps(name: str) -> dict[str, dict[str, Any]]:
 
         # recipes of its data lie in its folder, or in that of a recipe which it extends
         files = read_extended(find_recipe(TRAINING, recipe), TRAINING)
-        siblings = {
+        siblings = {  # by command; the nearest file comes last, and wins
             name: name_of(path)
             for name in ("prepare", "embed")
             for path in reversed([file.parent / f"{name}.yaml" for file in files])
@@ -183,6 +187,7 @@ def derive_steps(name: str) -> dict[str, dict[str, Any]]:
             add("embed", siblings["embed"], recipe)
         else:
             encoders = map(str, command.Job.resolve(resolved).stored_encoders())
+            # no recipe for targets: embed what the variants of the training read
             keys = [f"dataset={resolved.dataset}", f"encoders=[{', '.join(encoders)}]"]
             add("embed", None, recipe, keys)
         return add(TRAINING, recipe, recipe, overrides)
@@ -196,6 +201,7 @@ def derive_steps(name: str) -> dict[str, dict[str, Any]]:
         train(import_command("reconstruct").Recipe.resolve("reconstruct", name, {}, ()).align_run)
     elif has["prepare"]:
         add("prepare", name, name)
+    # retrieval is the test where the recipe says so, or draws no pictures
     if has[TRAINING] and (has["eval-retrieval"] or not has["reconstruct"]):
         add("eval-retrieval", name if has["eval-retrieval"] else None, name)
     for command in ("train-prior", "reconstruct"):
@@ -223,6 +229,7 @@ def resolve_step(
     Returns:
         The line as one would type it, the module of its command, and what that is run with.
     """
+    # equal overrides appear once in the line
     overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more]))
     return recipe.line(name, overrides), *_resolve(recipe, name, overrides)
 
@@ -251,14 +258,17 @@ def inputs(recipe: Recipe) -> list[Input]:
     before, is_next = "", True
     for name in recipe.steps_until:
         line, module, resolved = resolve_step(recipe, name, results)
+        # only the first unfinished step can be inspected: later ones need its results
         state = f"waits for {before}"
         if is_next:
+            # READING computes nothing: it raises where a run is not finished
             try:
                 results[name], state = module.run(resolved, READING), "finished"
             except (BrainhiveError, Unfinished):
                 state = "next"
         if state != "finished":
             read = collect(partial(module.inputs, resolved))
+            # of later steps, list downloads; their other inputs are made by earlier steps
             later = [one for one in read if one.size or isinstance(one.error, hub.Unreachable)]
             listed += read if is_next else [replace(one, note=f"for {name}") for one in later]
             is_next = False
@@ -272,6 +282,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # the steps first: their runs are what this one consists of
     is_whole = recipe.steps_until == [*recipe.steps]
     folder = RunFolder(recipe.paths.under_home("runs"))
+    # a part of the steps is no result by itself, so it gets no run
     if is_whole:
         folder = RunFolder.open(
             "workflow", (recipe.recipe or "steps").replace("/", "-"), recipe, launch, again
@@ -304,6 +315,7 @@ def run_steps(
         again: Whether finished runs are made anew.
         more: Further overrides of steps, by name.
     """
+    # the precision of the workflow is that of all steps
     mixed = recipe.run.mixed_precision
     precision = [f"run.mixed_precision={mixed}"] if mixed else []
     results: dict[str, Result] = {}
@@ -342,6 +354,7 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
         step for step in [*recipe.steps][: [*recipe.steps].index(name)] if recipe.command_of(step) == TRAINING
     ]
     step_of = {name_of(find_recipe(TRAINING, recipe.recipe_of(step))): step for step in trainings}
+    # other steps read no run of a training
     if not trainings or recipe.command_of(name) not in DECODING:
         return overrides
 
@@ -361,6 +374,7 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
     references = align_run if isinstance(align_run, list) else [align_run]
     step_references = [name_step(reference) for reference in references]
     if step_references != references:
+        # a list of runs is written as YAML, which JSON is
         value = step_references[0] if len(step_references) == 1 else json.dumps(step_references)
         overrides.append(MADE.sub(name_run, f"align_run={value}"))
     return overrides
@@ -370,6 +384,7 @@ def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> tuple[Any, 
     """Import the module of a step's command, and resolve the step's recipe."""
     command = recipe.command_of(name)
     module = import_command(command)
+    # a step uses the processes and folders of the workflow
     return module, module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides).model_copy(
         update={"run": recipe.run, "paths": recipe.paths}
     )
@@ -377,6 +392,7 @@ def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> tuple[Any, 
 
 def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:
     """Collect what the steps measured of all subjects, and what must be said of it."""
+    # metrics over all subjects, by step
     scopes = {
         name: step.result.metrics.overall for name, step in steps.items() if step.result.metrics.overall
     }

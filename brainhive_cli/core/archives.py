@@ -43,6 +43,7 @@ def verify_compressed(path: Path) -> None:
     """
     if opener := OPENERS.get(path.suffix):
         with reading(path, AGAIN), opener(path, "rb") as file:
+            # decompressors compare the checksum when they reach the end of the stream
             while file.read(COPIED_BYTES):
                 pass
 
@@ -76,6 +77,7 @@ def bytes_to_write(path: Path, into: Path) -> int:
     if archive_ending(path) not in (ZIP, ".tar"):
         return 0
     with open_members(path) as members:
+        # members that an earlier call unpacked need no more room
         return sum(size for name, size, _ in members if not _is_unpacked(into / name, size))
 
 
@@ -136,6 +138,7 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
 
 def _is_plain(info: ZipInfo) -> bool:
     """Whether a zip's member is a file; its kind is that of the system that wrote it, or 0."""
+    # upper four bits of a Unix mode: 8 for a regular file, 0 where no mode was written
     return not info.is_dir() and info.external_attr >> 28 in (0, 8)
 
 
@@ -159,6 +162,7 @@ def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
     Raises:
         TarError: at the first header that is none, or that claims what cannot be.
     """
+    # `r:` refuses compression, under which offsets are not those of the file
     with tarfile.open(path, "r:") as tar:
         for member in _tar_files(tar):
             yield member.name, member.offset_data, member.size
@@ -209,6 +213,7 @@ def open_parquet(path: Path) -> Any:
     # the footer's counts are compared with the size before a column is read
     file = import_pyarrow().ParquetFile(path, memory_map=True, page_checksum_verification=True)
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    # a footer may claim many rows, or many values in its columns
     count = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
     refuse_inflation(
         PARQUET_VALUE_BYTES * max(count, file.metadata.num_rows), path.stat().st_size, "its values"

@@ -91,7 +91,7 @@ class Curve(Titled):
 
     Attributes:
         axis: What `at` is, with its unit.
-        at: [N] places along the axis: numbers, or names (bars only).
+        at: [N] positions along the axis: numbers, or names (bars only).
         lines: What is drawn.
         value: What the values are, with their unit.
         style: Lines, or bars in groups.
@@ -111,10 +111,11 @@ class Curve(Titled):
     def __post_init__(self) -> None:
         """Refuse lines of another length than the axis."""
         for line in self.lines:
+            # intervals may be absent, but have an end for each value
             for values in (line.values, line.low, line.high):
                 if values is not None and len(values) != len(self.at):
                     raise ValueError(
-                        f"{self.title}: {line.name} has {len(values)} values at {len(self.at)} places"
+                        f"{self.title}: {line.name} has {len(values)} values at {len(self.at)} positions"
                     )
 
 
@@ -147,6 +148,7 @@ class Heatmap(Titled):
 
     def __post_init__(self) -> None:
         """Refuse rows of different lengths, and names that are not of these rows and columns."""
+        # a rectangular matrix [R, C], with a name for each row and column or none
         widths = {len(row) for row in self.values}
         if len(widths) > 1:
             raise ValueError(f"{self.title}: its rows have {sorted(widths)} values")
@@ -255,7 +257,7 @@ class Media(Titled):
     kind: Literal["media"] = "media"
 
 
-Artifact = Curve | Heatmap | Sheet | Map | Media | Table
+Artifact = Curve | Heatmap | Sheet | Map | Media | Table  # told apart by `kind` in a document
 
 
 class _Document(TypedDict):
@@ -276,7 +278,7 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
         BrainhiveError: if a file is missing, or does not lie in the run.
     """
     # every file that an artifact names is in the run
-    listed = list(artifacts)
+    listed = list(artifacts)  # read twice
     for name in {name for artifact in listed for name in files(artifact)}:
         if not below(run.path, name, source=SOURCE).is_file():
             raise BrainhiveError(f"artifact {name} is missing in {run.path}", "write the file first")
@@ -318,6 +320,7 @@ def read(run: "RunFolder") -> list[Artifact]:
 def files(artifact: Artifact) -> Iterator[str]:
     """List the files of an artifact, by name within the run."""
     match artifact:
+        # a clip has a poster, which is a file too
         case Sheet(rows=rows):
             names = [name for row in rows for tile in row.tiles for name in (tile.file, tile.poster)]
         case Media(file=file, poster=poster):
@@ -341,7 +344,7 @@ def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = S
     """
     # a page embeds its pictures, so they are small
     small = picture.convert("RGB")
-    small.thumbnail((side_px, side_px))
+    small.thumbnail((side_px, side_px))  # never enlarges
     file = f"{FOLDER}/{name}.webp"
     run.replace(file, lambda part: small.save(part, "WEBP", quality=80, method=4))
     return file
@@ -353,6 +356,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
+    # DIGITS are enough to draw; JSON has neither NaN nor infinity
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
     return value

@@ -19,10 +19,12 @@ def save(path: Path, measured: Any) -> None:
 
     Arrays become tensors, and what refers to them JSON in the header.
     """
+    # arrays by number, in the order in which `encode` meets them
     arrays: dict[str, Tensor] = {}
 
     def encode(value: Any) -> Any:
         if isinstance(value, np.ndarray):
+            # copied: torch warns of read-only arrays and refuses negative strides
             arrays[name := str(len(arrays))] = torch.from_numpy(np.array(value))
             return {"array": name}
         if is_dataclass(value):
@@ -30,6 +32,7 @@ def save(path: Path, measured: Any) -> None:
             return {"type": type(value).__name__, "fields": about}
         if isinstance(value, Mapping):  # keys may be numbers
             return {"items": [[encode(key), encode(item)] for key, item in value.items()]}
+        # JSON has no tuples, so the type is written beside the items
         if isinstance(value, list | tuple):
             return {type(value).__name__: [encode(item) for item in value]}
         return value.item() if isinstance(value, np.generic) else value
@@ -44,6 +47,7 @@ def load(path: Path, *types: type) -> Any:
     Raises:
         BrainhiveError: if the file is damaged.
     """
+    # a file names classes, of which only those of the caller are built
     type_of = {each.__name__: each for each in types}
 
     def decode(value: Any) -> Any:
@@ -59,6 +63,7 @@ def load(path: Path, *types: type) -> Any:
             return tuple(map(decode, value["tuple"]))
         return [decode(item) for item in value["list"]]
 
+    # content that does not decode is reported as damage of the file
     with weights.reading(path, documents.AGAIN, BrainhiveError):
         arrays = weights.read(path)
         return decode(documents.parse(weights.metadata_of(path)["measured"], str(path)))

@@ -67,6 +67,7 @@ def show_traceback() -> None:
 
 
 def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
+    # names may hold control characters, and brackets that rich reads as markup
     text = "\n".join(line.translate(ONE_LINE) for line in lines)
     (console or _stderr()).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
@@ -119,6 +120,7 @@ def confirm(question: str) -> bool:
     """Ask the user; no where there is nobody to ask."""
     if not sys.stdin.isatty():
         return False
+    # bars pause, so that they do not draw over the question
     with undrawn():
         _write(f"{question} [y/N]")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -130,6 +132,8 @@ def is_pipe_closed() -> bool:
     poll = select.poll()
     poll.register(sys.stdout, select.POLLOUT)
     is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
+
+    # Python flushes stdout at exit: the rest goes to nowhere instead of failing
     if is_closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return is_closed
@@ -139,6 +143,7 @@ def show_json(document: Any, indent: int | None = 2) -> None:
     """Write one JSON document as the result, on stdout; in one line without an indent."""
     import json
 
+    # json leaves DEL as it is, and `_write` would escape it as JSON does not
     show_text(*json.dumps(document, indent=indent, default=str).replace("\x7f", "\\u007f").split("\n"))
 
 
@@ -192,6 +197,7 @@ class Bar:
         raise_if_interrupted()
         self.items += items
         self.label = f"{self._description} ({note.translate(ONE_LINE)})" if note else self._description
+        # the pace counts up to the last item: a note alone is no progress
         if items:
             self._advanced_s = time.monotonic()
 
@@ -222,6 +228,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Bar]:
     A terminal shows the innermost work and each counted work around it, after DELAY_S. Elsewhere that is a
     line once in LINE_S, said by a thread since work may be one call, and one at the end of counted work.
     """
+    # all work has one display; without a terminal, a thread of the outermost work speaks
     display, bar = _display_on(_stderr()), Bar(description, total)
     has_ended = threading.Event()
     thread = threading.Thread(target=display.say_lines, args=(has_ended,), daemon=True)

@@ -60,6 +60,7 @@ def reading(
 
         # the reason in one line: what the system, or the innermost library, says
         problem = getattr(reason, "strerror", None) or first_line(reason).rsplit("(", 1)[-1].rstrip(")")
+        # a KeyError says no more than the key
         problem = f"it has no {problem}" if isinstance(reason, KeyError) else problem
         raise error(f"{path} is damaged or cut short: {problem}", way_out) from reason
 
@@ -109,4 +110,4 @@ def is_of_the_machine(error: BaseException) -> bool:
         return int(wanted) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if re.search(OF_THE_GPU, f"{type(error).__name__}: {error}"):
         return True
-    return system_error_number(error) not in OF_CONTENT
+    return system_error_number(error) not in OF_CONTENT  # None: no error of the system

@@ -153,6 +153,7 @@ def check(
 
 def show_value(value: Any) -> str:
     """Write a value for a message, cut where it is long."""
+    # one line, whatever line breaks the value has
     text = " ".join(repr(value).split())
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
 
@@ -234,6 +235,7 @@ def _check_keys(mapping: yaml.MappingNode) -> None:
     """Refuse a mapping with a key that is no text, or that stands twice: YAML would keep the last."""
     first: dict[tuple[str, str], Any] = {}
     for key, _ in mapping.value:
+        # `<<`, which merges another mapping, has a tag of its own
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             raise ValueError(f"the key in line {key.start_mark.line + 1} is not a text: put it in quotes")
         if (other := first.setdefault((key.tag, key.value), key)) is not key:
@@ -245,6 +247,7 @@ def write_digests(folder: Path, listed: Mapping[str, str]) -> None:
     """Write digests by name as a folder's list, under the final name only when complete."""
     with atomic_write(folder / SHA256SUMS) as part:
         part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), "utf-8")
+    # size and time alone do not tell two writes within one tick of the clock
     _parsed.cache_clear()
 
 

@@ -142,6 +142,7 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
         folded = candidate.casefold()
         furthest = FURTHEST * max(len(folded), len(written))
         is_begun = len(written) > 2 and folded.startswith(written)
+        # the difference in length is a lower bound of the edits, and cheap
         if not is_begun and abs(len(folded) - len(written)) > furthest:
             continue
         if (edits := count_edits(written, folded)) <= furthest or is_begun:
@@ -172,7 +173,10 @@ def find_rows(wanted: Sequence[str], names: Sequence[str], where: str) -> list[i
     Raises:
         RecipeError: naming several that match equally.
     """
+    # exact names first, so that no other name claims their rows
     rows = [names.index(name) if names.count(name) == 1 else None for name in wanted]
+
+    # then the name that differs in case alone, if there is only one
     for index, name in enumerate(wanted):
         if rows[index] is None:
             folded = name.casefold()

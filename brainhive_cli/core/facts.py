@@ -76,12 +76,13 @@ class Answer:
         """The two-sided p."""
         if self.better is None or self.worse is None:
             return None
-        return min(1.0, 2 * min(self.better, self.worse))
+        return min(1.0, 2 * min(self.better, self.worse))  # both tails
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def side(self) -> Side:
         """Side of chance on which the ranks are, two-sided at .05."""
+        # a test whose smallest p exceeds LEVEL cannot tell, whatever the ranks are
         if self.better is None or self.worse is None or self.least_p > LEVEL:
             return "not testable"
         if 2 * self.better <= LEVEL:
@@ -135,13 +136,18 @@ class Difference(Model):
         tests_of: Of what these are.
     """
 
+    # what is compared
     first: str = ""
     second: str = ""
     metric: str = ""
+
+    # effect, with its 95 % interval
     difference: float
     low: float | None
     high: float | None
     interval: str
+
+    # items, and the test on them
     n: int
     subjects: int
     p_value: float | None
@@ -149,19 +155,26 @@ class Difference(Model):
     test: str
     least_p: float
     cohens_dz: float | None
+
+    # counts of hits, of one seed
     only_first: int | None = None
     only_second: int | None = None
     lower_is_better: bool = False
     scope: str = ""
+
+    # what limits the claim
     limits: list[str] = []
     differs: list[str] = []
     caveats: list[str] = []
+
+    # family of tests that p is adjusted over
     tests: int = 0
     tests_of: str = ""
 
     @property
     def p(self) -> float | None:
         """The p that is shown: adjusted, where it stands among others."""
+        # a difference that stands alone needs no adjustment
         return self.p_adjusted if self.tests else self.p_value
 
     @property
@@ -226,6 +239,8 @@ class Facts(Model):
     command: str = ""
     caveats: list[str] = []
     warnings: list[str] = []
+
+    # what was tested, and how
     dataset: str = ""
     modality: str = ""
     stimulus: str = "picture"
@@ -233,17 +248,25 @@ class Facts(Model):
     protocol: str = ""
     run: str = ""
     runs: list[str] = []
+
+    # units of intervals and tests
     units: str = ""
     unit_count: int = 0
     scope: str = ""
     inflation: float = 1.0
+
+    # set-up, and published values to compare with
     set_up: dict[str, Any] = {}
     seen_in_training: Seen = Seen()
     published: dict[str, Any] = {}
+
+    # scopes of the metrics
     cells: dict[str, Cell] = {}
     variants: dict[str, Variant] = {}
     sources: list[str] = []
     titles: dict[str, str] = {}
+
+    # differences and tests
     comparisons: list[Difference] = []
     against: list[Difference] = []
     not_compared: list[str] = []
@@ -350,7 +373,7 @@ class RetrievalFacts(Facts):
     gallery: Gallery | None = None
     control: Control | None = None
     prior: str | None = None
-    concepts: dict[str, dict[str, float]] = {}
+    concepts: dict[str, dict[str, float]] = {}  # concept, metric
     confusion_matrix: ConfusionMatrix | None = None
     tests_trials: bool = False
     plain: list[Difference] = []
@@ -421,7 +444,7 @@ class ExplanationFacts(Facts):
     untested: str = ""
     draws: int = 0
     profiles: list[dict[str, Any]] = []
-    ceilings: dict[str, dict[str, list[float]]] = {}
+    ceilings: dict[str, dict[str, list[float]]] = {}  # metric, name, positions
     generalisation: list[list[float]] = []
 
 
@@ -477,17 +500,17 @@ class CalibrationFacts(Facts):
 
     command: str = "calibrate"
     arm: str = ""
-    arms: dict[str, tuple[str, str, str]] = {}
+    arms: dict[str, tuple[str, str, str]] = {}  # data of the person, MOABB's name, description
     seconds: dict[str, float] = {}
     unit: Literal["pictures", "trials", "minutes"] = "pictures"
     amounts: list[Amount] = []
     people: dict[str, list[float]] = {}
     is_above_chance: bool = False
     lead: str = ""
-    suffices: tuple[int, int] | None = None
+    suffices: tuple[int, int] | None = None  # amounts below 90 %, index of the first above
     better: tuple[int, int] | None = None
     strength: dict[str, Strength] = {}
-    trained_on: tuple[int, int] = (0, 0)
+    trained_on: tuple[int, int] = (0, 0)  # fewest, most
     seen_share: float = 0.0
     epochs: int | None = None
     pictures_left_out: dict[str, int] = {}
@@ -513,7 +536,7 @@ class LiveFacts(Facts):
     command: str = "live"
     windows: int = 0
     ended: str = ""
-    latency_ms: dict[str, dict[str, float]] = {}
+    latency_ms: dict[str, dict[str, float]] = {}  # stage, quantile
     stream: dict[str, Any] = {}
     differs: list[str] = []
     hits: int = 0
@@ -534,6 +557,7 @@ class WorkflowFacts(Facts):
 
 
 FACTS: dict[str, type[Facts]] = {
+    # each class states its command as a default; a demo has facts of a workflow
     **{str(model.model_fields["command"].default): model for model in Facts.__subclasses__()},
     "demo": WorkflowFacts,
 }

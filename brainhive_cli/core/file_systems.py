@@ -61,6 +61,7 @@ def require_room(folder: Path, size: int, what: str, way: str) -> int:
     Raises:
         BrainhiveError: if the disk has less.
     """
+    # the nearest existing folder tells which disk it is
     disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     if size > (free := shutil.disk_usage(disk).free):
         raise BrainhiveError(
@@ -91,6 +92,7 @@ def find_file_system(path: Path, mounts: str) -> FileSystem | None:
             nearest.folder.parts
         )  # the last one hides others
         if path.is_relative_to(folder) and is_nearer:
+            # options of the mount, then of the file system, each once
             every = dict.fromkeys([*fields[5].split(","), *options.split(",")])
             nearest = FileSystem(kind, _unescape(source), folder, tuple(every))
     return nearest

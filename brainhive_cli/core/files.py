@@ -145,6 +145,7 @@ def open_regular(path: AnyPath, max_bytes: int | None = None, within: Path | Non
     """
     if within is not None:
         refuse_link(Path(path), within)
+    # links of the hub's cache are followed inside a run, too
     return open(
         open_plain(path, os.O_RDONLY, follow=within is None or _is_cached(Path(path)), max_bytes=max_bytes),
         "rb",
@@ -250,6 +251,7 @@ def walk(
             them, or if it is a folder of the kernel.
         OSError: if a folder cannot be read.
     """
+    # devices of the kernel's file systems, by which folders below them are known
     system = {os.stat(path).st_dev for path in SYSTEM_FOLDERS if os.path.ismount(path)}
     way = "name the folder of the data set itself"
     link_counts: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
@@ -271,6 +273,8 @@ def walk(
             raise BrainhiveError(f"more than {MAX_LINKS_TO} links lead to the folder {root / path}", way)
         if len(above) > MAX_DEPTH:
             raise BrainhiveError(f"{root / path} lies more than {MAX_DEPTH} folders deep", way)
+
+        # names in order; the folder is closed again before the walk goes deeper
         with os.scandir(root / path) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
         for entry in entries:
@@ -311,9 +315,11 @@ def matches(path: str, pattern: str) -> bool:
 @cache
 def _compile(pattern: str) -> re.Pattern[str]:
     """Make a pattern a regular expression, piece by piece."""
+    # pieces: `**/`, `*`, `?`, a [class], and text in between
     pieces = re.split(r"((?:\*\*/)+|\*|\?|\[!?\]?[^\]]*\])", pattern)
     ending = ""
     for piece in pieces:
+        # `translate` ends a piece with \Z, the end of the text, which comes later
         ending += ANY_FOLDERS if piece[:3] == "**/" else WILD.get(piece, translate(piece).removesuffix(r"\Z"))
     return re.compile(f"(?:.*/)?{ending}", re.DOTALL)
 
@@ -402,6 +408,7 @@ def within(folder: Path, name: str, source: str) -> Path:
         BrainhiveError: naming a folder on the way that is a link.
     """
     path = below(folder, name, source=source)
+    # the last parent is `folder`, which may be a link
     for above in list(path.relative_to(folder).parents)[:-1]:
         if (folder / above).is_symlink():
             raise BrainhiveError(
@@ -447,12 +454,13 @@ def remove_leftovers(folder: Path) -> None:
         if (owner := PART_OWNER.search(path.name)) is None:
             continue
         with suppress(OSError):  # gone meanwhile
+            # processes of another machine cannot be asked, so the age decides
             if owner["machine"] != here:
                 written_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
                 is_left = tell_disk_time(folder) - written_s > MAX_PART_AGE_S
             else:
                 try:
-                    os.kill(int(owner["process"], 16), 0)
+                    os.kill(int(owner["process"], 16), 0)  # signal 0 only asks whether it lives
                     is_left = False
                 except ProcessLookupError:
                     is_left = True
@@ -484,6 +492,8 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
             os.replace(part, final)
     except BaseException as error:
         remove(part)
+
+        # users know the final name, not the hidden one
         number = None if isinstance(error, BrainhiveError) else system_error_number(error)
         is_part = part.name in str(getattr(error, "filename", None) or part)  # libraries name no file
         if number in FAILED_WRITES and is_part:

@@ -129,6 +129,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     )
     try:
         with console.undrawn():
+            # without a download no room is needed
             if options.get("dry_run") or options.get("local_files_only"):
                 return client()
             try:
@@ -138,6 +139,8 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
                 with suppress(OSError):
                     return client(local_files_only=True)
                 raise error
+
+            # free space first, then the files of the commit that was listed
             needed = _count_bytes(file for file in listed if file.will_download)
             folder = Path(options.get("local_dir") or constants.HF_HUB_CACHE)
             room = "make room" if options.get("local_dir") else ROOM
@@ -321,6 +324,8 @@ def _failure(
     if isinstance(error, OSError) and error.filename:
         problem = f"cannot fetch {repository}: {error.filename}: {error.strerror}"
         return MissingData(problem, "correct this file or folder, or set HF_HOME to a folder of yours")
+
+    # any other refusal, in the last line of the client's message
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     is_cut = "Consistency check" in str(error)
     way = "fetch it again, or tell its owner" if is_cut else "check the name, or log in: hf auth login"
@@ -347,7 +352,7 @@ def name_snapshot(path: Path | str) -> str:
 
 
 def name_cached_paths(text: str) -> str:
-    """Write the names of repositories in place of paths in the hub's cache, as in a message."""
+    """Write the names of repositories instead of paths in the hub's cache, as in a message."""
     return CACHED_PATH.sub(lambda match: name_snapshot(match[0]), text)
 
 
@@ -365,6 +370,7 @@ def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
     Raises:
         MissingData: if one is a link to nowhere, or no file.
     """
+    # sorted, and without duplicates of overlapping patterns: the digest is reproducible
     files = sorted({file for pattern in weights for file in path.glob(pattern)})
     total = hashlib.sha256()
     for file in files:

@@ -42,6 +42,7 @@ class Target:
             RecipeError: if it is no such name.
         """
         match = TARGET.fullmatch(reference)
+        # the hub itself refuses `--` and `..` in names
         if match is None or "--" in reference or ".." in reference:
             raise RecipeError(
                 f"{documents.show_value(reference)} names no repository of the hub",
@@ -89,11 +90,15 @@ def push(
         except RepositoryNotFoundError:
             api.create_repo(name, private=not is_public, exist_ok=True)
             info = api.model_info(name)
+
+        # a public repository is refused, unless the user asks for it by --public
         if not info.private and not is_public:
             raise BrainhiveError(
                 f"{SCHEME}{name} is public on the hub", "--public, if everybody may see the model"
             )
         names = {file.rfilename for file in info.siblings or ()} - FILES_OF_THE_HUB
+
+        # files that `push` wrote: those with a digest, the list of digests and the card
         texts = _read_texts(name, info.sha) if MANIFEST in names else {}
         pushed = names & {*_read_digests(texts), documents.SHA256SUMS, CARD} if texts else set()
 
@@ -111,6 +116,7 @@ def push(
         sent = dict(files)
         is_same = _read_model(texts) == _read_model(files)
         if is_same:
+            # a card with another digest than the manifest has was edited on its page
             manifest = parse_manifest(texts[MANIFEST], f"{SCHEME}{name}: {MANIFEST}")
             card = texts.get(CARD, b"")
             is_edited = hashlib.sha256(card).hexdigest() != manifest.card
@@ -137,8 +143,10 @@ def push(
                 CommitOperationAdd(path, content) for path, content in sorted(sent.items())
             ]
             if not is_same:
+                # weights of the earlier model would be mixed with this one
                 operations += [CommitOperationDelete(path) for path in sorted(pushed - files.keys())]
             with quiet():
+                # with `parent_commit` the hub refuses if another commit came in between
                 committed = api.create_commit(
                     name, operations, commit_message=message, parent_commit=info.sha
                 )

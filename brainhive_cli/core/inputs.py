@@ -26,7 +26,7 @@ class Input:
             command fetches by itself.
         line: The line that fetches it ahead of the command, where that was not done yet.
         is_optional: Whether the command does without.
-        note: What is said of it in place of its state: nothing is missing of what has a note.
+        note: What is said of it instead of its state: nothing is missing of what has a note.
     """
 
     name: str
@@ -58,12 +58,14 @@ class Input:
     @property
     def is_missing(self) -> bool:
         """Whether somebody has to get it before the command can run."""
+        # code that --check does not run is not missing
         is_done_without = self.is_optional or self.note or isinstance(self.error, NotRun)
         return self.error is not None and not is_done_without
 
     @property
     def state(self) -> str:
         """State in words."""
+        # the first that applies: code that is not run, a note, an absence, a download
         if isinstance(self.error, NotRun):
             return self.error.message
         if self.note:
@@ -99,6 +101,7 @@ def list_inputs(module: Any, recipe: Any) -> list[Input]:
     try:
         return [*module.inputs(recipe)]
     except MissingData as error:
+        # other inputs cannot be listed before this one is there
         return [Input(error.message, None, error)]
 
 
@@ -109,12 +112,15 @@ def collect(*sources: Callable[[], Iterable[Input]], checks: Iterable[Callable[[
         sources: List them; an error that one raises is an absent input.
         checks: Open what is listed; an error that none of the inputs has is an absent input, too.
     """
+    # by name, as several sources may list the same input
     listed: dict[str, Input] = {}
+    # checks come last, since they open what the sources list
     every: list[Callable[[], Iterable[Input]]] = [*sources, *(partial(_open, check) for check in checks)]
     for look in every:
         try:
             inputs = [*look()]
         except BrainhiveError as error:
+            # an error that a listed input has already is the same absence
             known = {one.error.message for one in listed.values() if one.error is not None}
             inputs = [] if error.message in known else [Input(error.message, None, error)]
         for one in inputs:
@@ -129,10 +135,14 @@ def _open(check: Callable[[], Any]) -> list[Input]:
 
 def describe_missing(inputs: Iterable[Input]) -> list[str]:
     """Write a line for each way to get what is missing: the first that it gets, and how many more."""
+    # messages by the way out that they share, each once and in order
     way_messages: dict[str, dict[str, None]] = {}
     errors = [one.error for one in inputs if one.error is not None and one.is_missing]
+    # problems of another kind come before missing data
     for error in sorted(errors, key=lambda error: isinstance(error, MissingData)):
         way_messages.setdefault(error.hint or error.message, {})[error.message] = None
+
+    # a line for each way out
     written = []
     for way, (first, *further) in way_messages.items():
         rest = f", and {len(further)} more" if further else ""
@@ -149,6 +159,7 @@ def tabulate(inputs: Iterable[Input], published: Mapping[str, Mapping[str, Any]]
     """
     rows = []
     for one in inputs:
+        # licence and size matter for what is still to be fetched
         known = published.get(one.name, {}) if one.state != "here" else {}
         size = one.size or round(known.get("gb", 0) * 1e9)
         rows.append((one.name, console.size(size) if size else "–", one.state, known.get("licence", "–")))

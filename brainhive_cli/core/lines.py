@@ -21,6 +21,7 @@ class Line:
 
     def __str__(self) -> str:
         """Write the line; plainly where it cannot be completed, so that its error is shown in any case."""
+        # nothing completes lines outside a command, and a completion may fail
         with suppress(Exception):
             return _completion[-1](self).plain
         return self.plain
@@ -57,12 +58,14 @@ def join_words(words: Iterable[Any]) -> str:
     """
     typed = list[str]()
     for word in words:
+        # paths, switches and overrides as they are
         if not isinstance(word, tuple):
             typed.append(str(word))
         elif word[1]:
             key, value = word
             has_several = isinstance(value, list | tuple)
             texts = [*map(str, value)] if has_several else [str(value)]
+            # a part with knobs holds commas, at which a flag would split it
             if any(text.startswith("{") for text in texts):
                 text = ", ".join(texts)
                 typed.append(f"{key}=[{text}]" if has_several else f"{key}={text}")
@@ -75,5 +78,6 @@ def write_value(value: Any) -> str:
     """Write a value as an override takes it, in one line."""
     import yaml
 
+    # a width at which nothing is folded; PyYAML marks the end after a bare scalar
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
     return text.removesuffix("...\n").strip()

@@ -122,6 +122,7 @@ class Metric:
     protocol: str
     split: str
     interval: str
+    # of several subjects; `low` and `high` repeat one of these two intervals
     these_subjects: tuple[float, float] | None = None
     people: tuple[float, float] | None = None
     seed_sd: float | None = None
@@ -134,7 +135,7 @@ class Metric:
         complete = merge_caveats(
             self.caveats, find_caveats(self.protocol), [SELECTED_ON_TEST] if self.selected else []
         )
-        object.__setattr__(self, "caveats", tuple(complete))
+        object.__setattr__(self, "caveats", tuple(complete))  # the dataclass is frozen
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
@@ -148,6 +149,7 @@ class Metric:
 
     def beside_text(self, digits: int = 3) -> str:
         """Write the second interval: for people in general where the first is of these subjects."""
+        # `low` and `high` are of the other reach
         low, high = (self.these_subjects if self.is_of_people else self.people) or (None, None)
         return interval_text(low, high, digits)
 
@@ -287,8 +289,12 @@ class Measurements:
         about = documents.check(document.get("facts"), f"{path}: facts", dict[str, Any])
         model = FACTS.get(str(about.get("command")), Facts)
         facts = documents.check(about, f"{path}: facts", model)
+
+        # then all fields, with the facts as the model of their command
         plain = {field.name: document.get(field.name) for field in fields(cls)}
         measurements = documents.check({**plain, "facts": facts}, str(path), cls)
+
+        # each source of pictures must have metrics
         if absent := [name for name in facts.sources if name not in measurements.scopes]:
             raise BrainhiveError(
                 f"{path}: facts.sources names {documents.show_value(absent[0])}, which is no scope of it",
@@ -367,5 +373,6 @@ def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
 def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
     """Add to the labels of rows of metrics, in brackets, the caveats that not all rows have."""
     caveats = {label: caveats_of(row_metrics) for label, row_metrics in metrics.items()}
+    # a caveat of every row does not tell rows apart
     shared = set.intersection(*map(set, caveats.values())) if caveats else set()
     return {label: extend_title(label, set(listed) - shared) for label, listed in caveats.items()}

@@ -67,6 +67,8 @@ class Config(Keys):
         module = type(self).__module__
         if not module.startswith(PACKAGE):
             return module
+
+        # on a shelf that is one file, the key of this class in its table
         table = getattr(sys.modules.get(module), "TINY", None)
         kinds = table.items() if isinstance(table, dict) else ()  # of a shelf that is one file
         by_file = name_of(module.rsplit(".", 1)[-1])
@@ -87,6 +89,7 @@ class Config(Keys):
 
     @model_serializer(mode="wrap")
     def _with_kind(self, fields: Any) -> dict[str, Any]:
+        # the kind tells which Config reads the knobs back
         return {"kind": self.kind, **fields(self)}
 
 
@@ -137,6 +140,8 @@ def kinds(shelf: str) -> list[str]:
     spec = _find(shelf)
     if spec.submodule_search_locations is None:
         return _kinds_in_table(Path(str(spec.origin)))
+
+    # a folder: its files without shared pieces, and its rows
     names = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
     files = [name for name in names if not name.startswith("_")]
     return [name_of(file) for file in sorted([*files, *map(file_of, rows(shelf))])]
@@ -152,6 +157,7 @@ def _find(shelf: str) -> ModuleSpec:
 @cache
 def _kinds_in_table(file: Path) -> list[str]:
     """Read the keys of the table `TINY` in a shelf's file."""
+    # parsed, as an import would load what its parts need
     assignments = [node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.Assign)]
     (table,) = (node.value for node in assignments if ast.unparse(node.targets[0]) == "TINY")
     assert isinstance(table, ast.Dict)
@@ -189,6 +195,7 @@ def load(shelf: str, kind: str) -> ModuleType:
     if "." in kind:
         module = foreign_code.import_module(kind, kind, f"the {SHELVES[shelf]} {kind}")
         config, base = getattr(module, "Config", None), base_of(shelf)
+        # a Config imported from another module belongs to that part
         if not (isinstance(config, type) and issubclass(config, base) and config.__module__ == kind):
             raise RecipeError(
                 f"the module {kind!r} is no {SHELVES[shelf]}",
@@ -207,6 +214,8 @@ def load(shelf: str, kind: str) -> ModuleType:
         return _module_of_row(shelf, name)
     if _find(shelf).submodule_search_locations is not None:
         return importlib.import_module(f"{path_of(shelf)}.{file_of(kind)}")
+
+    # an entry of the table gets the module that its file would be
     tiny = package(shelf).TINY[name]
     return _make_module(f"{path_of(shelf)}.{file_of(kind)}", type(tiny), tiny)
 
@@ -237,6 +246,7 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
     knobs = validate(family, {name: values.pop(name) for name in known.keys() & values.keys()}, kind)
     fields: dict[str, Any] = {}
     for name in knobs.model_fields_set:
+        # a copy of the field, so that the family has its default still
         field = known[name].asdict()
         changed = field["attributes"] | {"default": getattr(knobs, name), "default_factory": None}
         annotation = (field["annotation"], *field["metadata"], Field(**changed))
@@ -251,6 +261,8 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
         __doc__=row.about or family.__doc__,
         **fields,
     )
+
+    # attributes of the class; lists become tuples, which nobody can change
     for name, value in values.items():
         setattr(config, name, tuple(value) if isinstance(value, list) else value)
     return _make_module(path, config, config(**{**tiny, **row.tiny}))
@@ -271,6 +283,7 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
 
 def cited(value: object) -> list[str]:
     """List the papers behind a part and the parts in it, or behind all parts of a section of a recipe."""
+    # parts may lie in models, mappings and lists
     inner: Iterable[object] = ()
     if isinstance(value, BaseModel):
         inner = vars(value).values()

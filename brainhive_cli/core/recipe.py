@@ -145,6 +145,7 @@ class Keys(BaseModel):
         """Keep the default's knobs that a part or section in it does not set, as `prior: {depth: 2}`."""
         if not isinstance(fields, Mapping):
             return fields
+        # keys that are not set need no merge: pydantic fills in their defaults
         defaults = {name: field.default for name, field in cls.model_fields.items() if name in fields}
         return {**fields, **{name: lay_over(value, fields[name]) for name, value in defaults.items()}}
 
@@ -270,13 +271,19 @@ class Cluster(Section):
         "cluster's",
         examples=["08:00:00"],
     )
+
+    # resources of a task
     gpus: int | None = Field(None, ge=0, description="GPUs of a task (default: 1; none where run.device=cpu)")
     cpus: int = Field(8, ge=1, description="cores of a task")
     memory: str | None = Field(
         None, pattern=r"^\d+[KMGT]?$", description="memory of a task", examples=["64G"]
     )
+
+    # queue and account
     partition: str | None = Field(None, pattern=r"^[\w,.-]+$", description="partition, or queue")
     account: str | None = Field(None, pattern=r"^[\w.-]+$", description="account that pays")
+
+    # software that a task loads
     modules: Annotated[list[Module], BeforeValidator(split)] = Field(
         [], description="modules that are loaded before"
     )
@@ -286,6 +293,7 @@ class Cluster(Section):
 class Run(Section):
     """Options of running the work: they change no result, and are no part of the fingerprint."""
 
+    # processes and machines that share the work
     processes: int | None = Field(None, ge=1, le=4_096, description="processes in all (default: one per GPU)")
     machines: int = Field(1, ge=1, le=4_096, description="machines; each runs the same line")
     machine_rank: int = Field(0, ge=0, le=4_096, description="which of the machines this one is")
@@ -294,6 +302,8 @@ class Run(Section):
     mixed_precision: Annotated[Literal["no", "bf16"] | None, no] = Field(
         None, description="autocast dtype, instead of the recipe's own precision"
     )
+
+    # device, decoding and logging of each process
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     workers: int | None = Field(
         None, ge=0, le=1_024, description="processes that decode pictures (default: spare cores; macOS: none)"
@@ -371,6 +381,8 @@ class Recipe(Section):
         """Take over the mixed precision of a launch, where the command computes and the recipe names none."""
         if not self.computes or mixed_precision is None or self.run.mixed_precision is not None:
             return self
+
+        # validated again, so that the recipe's precision follows
         fields = self.model_dump(mode="json")
         return type(self).model_validate(
             {**fields, "run": {**fields["run"], "mixed_precision": mixed_precision}}
@@ -382,11 +394,13 @@ class Recipe(Section):
         So a key that is added later changes the fingerprint of those recipes alone that set it. A path or
         reference that has a digest counts as that; other paths below home count from there.
         """
+        # all of a section, or single keys of it
         excluded: dict[str, Any] = {"digests": True}
         for key in self.FINGERPRINT_EXCLUDE:
             section, _, below = key.partition(".")
             excluded[section] = {below} if below else True
         fields = self.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
+        # a section that is empty without its excluded keys says nothing
         fields = {name: value for name, value in fields.items() if value or name not in excluded}
 
         # contents count beside the recipe, as a path or reference may be its default; stores have a name, too
@@ -430,7 +444,7 @@ class Recipe(Section):
         *path, last = key.split(".")
         section: Any = fields
         for step in path:
-            index = _place(section, step, key)
+            index = _index(section, step, key)
             below = section[index] if isinstance(section, list) else section.get(index)
             if isinstance(below, str):  # a part named by its kind alone
                 below = {"kind": below}
@@ -439,7 +453,7 @@ class Recipe(Section):
         # knobs of another kind would be unknown to this one
         if last == "kind" and isinstance(section, dict) and not is_same_kind(section.get("kind"), value):
             section.clear()
-        section[_place(section, last, key)] = value
+        section[_index(section, last, key)] = value
 
     @classmethod
     def resolve(
@@ -469,6 +483,8 @@ class Recipe(Section):
             if not equals:
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
             cls.put(fields, key, parse_value(text, override))
+
+        # types first, then texts and numbers that no run folder can hold
         recipe = validate(cls, fields)
         _refuse_unwritable(recipe.model_dump())
         return recipe
@@ -486,12 +502,14 @@ class TrainedRunRecipe(Recipe):
         cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
     ) -> Self:
         """Resolve as every recipe, with the short form."""
+        # `run=FOLDER` would replace the section that says how the work runs
         return super().resolve(
             command, name, flags, [f"align_{word}" if word.startswith("run=") else word for word in overrides]
         )
 
     def select(self, section: type[M]) -> M:
         """Take the keys of one section that the recipe inherits: all that functions get which measure."""
+        # not validated again: the recipe was
         return section.model_construct(**{name: getattr(self, name) for name in section.model_fields})
 
 
@@ -553,7 +571,7 @@ def _in_one_line(model: type[BaseModel], error: ValidationError, where: str) -> 
 
 
 def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
-    """Find the innermost section that a place lies in, and the keys that lead there."""
+    """Find the innermost section of an error's location, and the keys that lead there."""
     keys = []
     for step in loc:
         # sections lie in one another, and may be optional
@@ -642,6 +660,7 @@ def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
     Raises:
         RecipeError: if it is no YAML, no mapping, has a key twice, or extends itself.
     """
+    # from the base upwards, as the nearest file has the last word
     return reduce(_merged, reversed(read_extended(path, command).values()))
 
 
@@ -699,6 +718,7 @@ def parse_value(text: str, override: str) -> Any:
     Raises:
         RecipeError: if it is not.
     """
+    # YAML reads these as aliases, anchors, tags or comments; patterns may begin so
     if text.startswith(("*", "&", "!", "%", "@", "`", "#")):
         return text
     where = f"the value of {show_value(override)}"
@@ -721,6 +741,8 @@ def lay_over(default: Any, value: Any) -> Any:
         default = default.model_dump(mode="json", exclude_defaults=True)
     elif not (isinstance(default, Mapping) and "kind" in default):
         return value
+
+    # knobs of the default mean nothing to another kind
     if isinstance(value, str) and "kind" in default:
         value = {"kind": value}
     if not isinstance(value, Mapping) or not is_same_kind(
@@ -735,14 +757,14 @@ def is_same_kind(one: Any, other: Any) -> bool:
     return str(one).replace("-", "_") == str(other).replace("-", "_")
 
 
-def _place(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
-    """Take a step of a dotted key as a place in a list, where there is one."""
+def _index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
+    """Take a step of a dotted key as an index, where it leads into a list."""
     if isinstance(section, dict):
         return step
     if step.isdecimal() and int(step) < len(section):
         return int(step)
     raise RecipeError(
-        f"{key}: {step!r} is no place in a list of {len(section)}",
+        f"{key}: {step!r} is no index of a list of {len(section)}",
         f"a number from 0 to {len(section) - 1}" if section else "set the whole list",
     )
 

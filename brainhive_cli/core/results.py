@@ -49,6 +49,7 @@ class Work:
 
     def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
         """Keep how long a unit took and how much memory was in use, instead of what was known before."""
+        # paces of other kinds of work stay in the file
         paces = {**read_paces(runs), key: Pace(seconds / self.count, peak_bytes)}
         with atomic_write(runs / PACE) as part:
             part.write_text(json.dumps(paces, indent=2), "utf-8")
@@ -59,6 +60,8 @@ class Work:
         amount = f"{self.count:,} {self.unit}"
         if (pace := read_paces(runs).get(key)) is None:
             return {"time": f"{amount}; how long is known after the first run of this kind on this device"}
+
+        # time scales with the amount of work, the peak of memory does not
         total, unit = write_duration(pace.seconds * self.count), write_duration(pace.seconds)
         return {
             "time": f"about {total}: {amount}, each {unit} in the last run of this kind",
@@ -68,6 +71,7 @@ class Work:
 
 def read_paces(runs: Path) -> dict[str, Pace]:
     """Read the paces of finished work below a folder of runs; none of a damaged file."""
+    # an estimate is not worth an error
     with suppress(BrainhiveError):
         return documents.read(runs / PACE, dict[str, Pace])
     return {}
@@ -76,6 +80,7 @@ def read_paces(runs: Path) -> dict[str, Pace]:
 def write_duration(seconds: float) -> str:
     """Write a duration in the largest unit of which it has two."""
     for unit, length_s in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        # a unit counts from two on: 90 min say more than 2 h
         if seconds >= 2 * length_s:
             return f"{seconds / length_s:.0f} {unit}"
     return f"{seconds:.2g} s"
@@ -87,7 +92,7 @@ class Result:
 
     Attributes:
         folder: The run folder, or where the stores lie.
-        tables: What was found.
+        tables: Results as tables.
         details: What programs read of a command that measures nothing, as plain values.
         work: What was done this time, from start to end; its pace is kept for later estimates.
         shown: Those of the tables that are printed, where not all are: what was asked for.
@@ -112,8 +117,11 @@ class Result:
 
         Tables of a sweep or a workflow have them already, each those of its variant or step.
         """
+        # completed now, by the options of the line that is running
         object.__setattr__(self, "hint", str(self.hint))
         facts = self.metrics.facts
+
+        # caveats go into every note, unless tables have those of their variant or step
         for name in () if facts.variants or isinstance(facts, WorkflowFacts) else ("tables", "shown"):
             if (tables := getattr(self, name)) is not None:
                 noted = [replace(table, note=add_footnotes(table.note, facts.caveats)) for table in tables]

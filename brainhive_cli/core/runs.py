@@ -224,14 +224,18 @@ class RunFolder:
         """
         from brainhive_cli.core import cell_files
 
+        # cells without a file; other workers may fill them meanwhile
         todo = {name: file for name, file in files.items() if not (self.path / file).is_file()}
         count = 0
         with console.progress(title, len(todo)) as bar, self.claim_cells(todo, launch.alone) as free:
+            # progress counts the cells of all workers
             for name in free:
                 self.replace(todo[name], partial(cell_files.save, measured=measure(name)))
                 bar.advance(self.count_finished(todo) - bar.items, name)
                 count += 1
             bar.advance(len(todo) - bar.items)
+
+        # time in which other workers helped is no pace of this launch
         return bool(sum(launch.gather(count)) >= len(todo))
 
     def count_finished(self, files: Mapping[str, str]) -> int:
@@ -310,6 +314,8 @@ class RunFolder:
             times = self.read_json(ENVIRONMENT, Environment)
         if self.is_finished:
             return _earlier([times.finished.timestamp()] if times.finished else [], [self.path / FINISHED])
+
+        # unfinished: its start, and the events that it logged
         seconds = [times.started.timestamp()] if times.started else []
         with suppress(OSError):  # of a log that is no plain file
             logged = (event.get("time") for event in self.events())
@@ -478,6 +484,8 @@ def _earlier(seconds: Sequence[float], files: Sequence[Path]) -> float:
     for path in files:
         with suppress(OSError):  # a link to nowhere, or a file that a worker has just renamed
             changed_s = max(changed_s, path.stat().st_mtime)
+
+    # archives without times leave files of 1970 or 1980, which say nothing
     times_s = [max(seconds)] if seconds else []
     if changed_s > MAX_TIMELESS_S:
         times_s.append(changed_s)
@@ -512,6 +520,7 @@ def remove_unused(runs: Path) -> None:
         folder = RunFolder(claim.parents[1])
         if not is_own(claim) or not folder.is_untouched:
             continue
+        # another process may be opening the run at this moment
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
         if not any(is_held(other) and not is_own(other) for other in claim.parent.glob("*")):
             remove(folder.path)
@@ -608,6 +617,8 @@ def newest(
     finished = [
         run for run in finished_runs(runs, command) if apart_from is None or run.path != apart_from.path
     ]
+
+    # the first run that lacks nothing; what newer runs lack is reported with it
     rejected = []
     for index, run in enumerate(finished):
         if reason := _rejection(run, lacks):

@@ -42,6 +42,7 @@ def merge(set_ups: Sequence[SetUp]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key in dict.fromkeys(chain(*set_ups)):
         values = [set_up[key] for set_up in set_ups if key in set_up]
+        # papers of all; any other key only where all know it
         if key.startswith(CITES):
             merged[key] = [*dict.fromkeys(chain(*values))]
         elif len(values) == len(set_ups):  # a value that all have, or each of theirs in words
@@ -118,6 +119,8 @@ def say(key: str, value: Any) -> str:
         return value
     if value is None or value in ([], {}):
         return NOTHING
+
+    # numbers with their units
     if key == "window_ms":
         return f"{value[0]:g} to {value[1]:g} ms"
     if key == "rate_hz":

@@ -74,6 +74,7 @@ def parse_manifest(content: bytes, source: str) -> Manifest:
     """
     way = "pip install -U brainhive, another revision, or tell its owner"
     fields = documents.parse(content.decode("utf-8", "replace"), source, dict[str, Any], way)
+    # the number is read first, as another format may have other fields
     number = fields.get("format")
     if type(number) is int and number != FORMAT:
         raise BrainhiveError(
@@ -100,6 +101,8 @@ def inspect(reference: str) -> tuple[Literal["run", "model", ""], str]:
     except hub.NoFiles:
         return "", reference
     pinned = hub.name_snapshot(folder)
+
+    # a pushed run has a manifest; configs of transformers name a `model_type`
     if read_manifest(folder):
         return "run", pinned
     config = folder / MODEL[0]
@@ -129,6 +132,8 @@ def fetch(reference: str) -> Path:
             f"{reference} has no {MANIFEST}, and no {MODEL[0]} of a brain model",
             "check the name; priors are named by --prior",
         )
+
+    # the files that a run of its command may share, and no others
     manifest = read_manifest(hub.folder(pinned, allow=[MANIFEST]))
     assert manifest is not None  # which a run has
     patterns = FILES[manifest.command]

@@ -37,6 +37,8 @@ def explain(error: BaseException) -> RecipeError | None:
     text, reason = " ".join(map(str, chain)), first_line(error)
     frames = [frame for one in chain for frame, _ in walk_tb(one.__traceback__)]
     packages = {str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames}
+
+    # an error about a file below home is one of the user's data, not of a variable
     if str(getattr(error, "filename", None) or "").startswith(os.path.abspath(home_folder()) + os.sep):
         return None
 
@@ -48,6 +50,7 @@ def explain(error: BaseException) -> RecipeError | None:
                 problem, need = _describe_address(value, PROXIES[: 2 if name == "HF_ENDPOINT" else 4])
                 way = need + way
         elif name in CERTIFICATES:
+            # a key log is created in its folder; certificates must be there
             folder = os.path.dirname(value) if name == "SSLKEYLOGFILE" else value
             is_bad = not os.path.exists(folder) or "certificate" in reason
             problem = reason if is_bad and isinstance(error, OSError) and packages & OF_THE_NETWORK else ""
@@ -84,6 +87,7 @@ def _without_password(address: str) -> str:
 
 def _describe_address(value: str, schemes: tuple[str, ...]) -> tuple[str, str]:
     """Say why an address is none, or which package it needs; two empty texts for a good one."""
+    # a proxy may stand without a scheme, HF_ENDPOINT may not
     try:
         parts = urlsplit(value if "://" in value or len(schemes) < len(PROXIES) else f"http://{value}")
         is_address = bool(parts.hostname) and parts.port != 0
@@ -104,9 +108,11 @@ def _is_dotfile(value: object) -> bool:
         return False
     path, user, home = Path(value), Path(os.path.expanduser("~")), Path(os.path.abspath(home_folder()))
     is_ours = home != user and path.is_relative_to(home)
+    # hidden below the user's folder, without code and caches that lie there too
     is_hidden = path.is_relative_to(user) and str(path.relative_to(user))[:1] == "."
     is_code = path.suffix in (".py", ".pyc", ".so") or {"site-packages", "hub"} & {*path.parts}
     is_config = (is_hidden and path != user) or path.name == "matplotlibrc"
+    # a text among the variables of a frame may be no path
     try:
         is_small = path.is_file() and path.stat().st_size < MAX_CONFIG_BYTES
         return bool(is_config and is_small and not (is_ours or is_code))

@@ -34,6 +34,7 @@ def read_sweep(value: Any) -> Any:
     """Read `{train: {lr: 1e-3,1e-4}}`, as overrides nest it, as `{train.lr: [1e-3, 1e-4]}`."""
     if not isinstance(value, Mapping):
         return value
+    # an empty section sets no key
     return {key: split(values) for key, values in flatten(value).items() if values != {}}
 
 
@@ -62,6 +63,7 @@ class SweptRecipe(Recipe):
     def _varies_in_one_way(self) -> Self:
         if self.sweep and self.ablations:
             raise RecipeError("sweep and ablations go not together", "make a run of each")
+        # counted before any combination is listed
         if (count := prod(map(len, self.sweep.values()))) > MAX_VARIANTS:
             raise RecipeError(f"sweep: {count:,} combinations", f"at most {MAX_VARIANTS:,} in one run")
         return self
@@ -147,6 +149,8 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
         for name, metrics in measurements.scopes.items()
     }
     missing = {name: way for measurements in measured.values() for name, way in measurements.missing.items()}
+
+    # facts of all variants, and the run of each
     shared = type(facts[0])(
         caveats=merge_caveats(*(one.caveats for one in facts)),
         scope=", ".join(dict.fromkeys(one.scope for one in facts if one.scope)),
@@ -171,6 +175,7 @@ def reading_sweep(folder: RunFolder) -> Iterator[Measurements]:
 def _label(key: str, value: Any) -> str:
     """Name a value for a folder: a word speaks for itself, a number needs its key."""
     text = _text(value)
+    # true, false and none say nothing without their key
     is_word = re.match(r"[A-Za-z]", text) and not isinstance(value, bool | None)
     return text if is_word else f"{key.split('.')[-1]}={text}"
 
@@ -184,4 +189,6 @@ def _text(value: Any) -> str:
         return "+".join(map(_text, value))
     if isinstance(value, bool | None):
         return str(value).lower()
+
+    # the text is part of a folder's name
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-.") or "none"

@@ -45,6 +45,7 @@ class Cell:
         """Make a cell of a number or a text; a cell stays as it is."""
         if isinstance(value, cls):
             return value
+        # bool is an int to Python, and no number to a reader
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return cls(number(value), value=float(value) if is_number else None)
 
@@ -105,6 +106,7 @@ class Table:
         """Return the table as one dict a row, for JSON."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         for row in rows:
+            # programs read the value of a cell, people its text
             cells = {heading: cell for heading, cell in row.items() if isinstance(cell, Cell)}
             row |= {name: str(cell) if cell.value is None else cell.value for name, cell in cells.items()}
         return {"title": self.title, "rows": rows, "note": self.note}

@@ -25,6 +25,7 @@ def _read_sessions(value: object) -> object:
     """Read `1,2`, `1-4`, `pre,post` and patterns as `test*`; a mapping gives splits."""
     if isinstance(value, Mapping):
         return {str(session): split for session, split in value.items()}
+    # ranges as 1-4 are written out, and digits in text are numbers
     listed = [int(part) if isinstance(part, str) and part.isdecimal() else part for part in ranges(value)]
     if not listed or len({*listed}) < len(listed):
         raise ValueError("name each once, and at least one")
@@ -66,6 +67,7 @@ def number_subjects(label_paths: Mapping[str, Path], numbers: Mapping[str, int])
     """
     numbered, key = dict[str, int](), "preparation.subject_numbers"
     for label in label_paths:
+        # the recipe's number, else the first one in the label
         digits = re.search(r"\d+", label)
         if label not in numbers and digits is None:
             raise BrainhiveError(f"{label_paths[label]}: {label} has no number", f"{key}.{label}=NUMBER")
@@ -92,6 +94,7 @@ def number_session(label: str) -> int:
 def find_pattern(label: str, sessions: Iterable[int | str]) -> int | str | None:
     """Find the first of the recipe's sessions that a label is of: number, label or pattern; None if none."""
     for session in sessions:
+        # the recipe may write test or ses-test
         text = str(session).removeprefix("ses-")
         if int(text) == number_session(label) if text.isdecimal() else fnmatchcase(label, text):
             return session
@@ -114,6 +117,7 @@ def number_sessions(labels: Iterable[str], sessions: Iterable[int | str] | None)
     """
     if sessions is None:
         return None
+    # the first of the recipe's sessions that each label is of
     order = [*sessions]
     keys = {label: find_pattern(label, order) for label in labels}
     if absent := [session for session in order if session not in keys.values()]:
@@ -123,6 +127,7 @@ def number_sessions(labels: Iterable[str], sessions: Iterable[int | str] | None)
     # in the recipe's order, and test10 behind test9
     chosen = [(order.index(key), natural_key(label), label) for label, key in keys.items() if key is not None]
     numbers = {label: number_session(label) for *_, label in sorted(chosen)}
+    # labels of one number, as pre and post, are counted in that order
     if len({*numbers.values()}) < len(numbers) and not all(str(session).isdecimal() for session in order):
         return {label: number for number, label in enumerate(numbers, 1)}
     return numbers
@@ -130,4 +135,5 @@ def number_sessions(labels: Iterable[str], sessions: Iterable[int | str] | None)
 
 def natural_key(text: str) -> list[tuple[str, int]]:
     """Sort digits as numbers."""
+    # as numbers, so that test10 follows test9
     return [(letters, int(digits or 0)) for letters, digits in re.findall(r"(\D*)(\d*)", text)]

@@ -88,6 +88,7 @@ def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
     form = type(open_image(path, way_out))
     with reading(path, way_out), _open_unpacked(path) as file:
         yield form.from_stream(file)
+        # to the end, where the checksum is compared
         while file.read(BLOCK_BYTES):
             pass
 
@@ -204,6 +205,7 @@ def find_threshold(values: Array, path: Path, key: str, least: float | None = No
     """
     if least is not None:
         return least, f"{least:g} and more"
+    # masks have one value, probabilities fractions up to 1
     shown = np.unique(values[np.isfinite(values) & (values != 0)])
     is_whole, positive = bool((shown == np.rint(shown)).all()), shown[shown > 0]
     high = shown.max(initial=0)
@@ -217,6 +219,7 @@ def find_threshold(values: Array, path: Path, key: str, least: float | None = No
     if is_whole and not is_negative:
         if not PERCENT <= high <= 100:
             return 0, "labels"
+        # neighbours: labels are mostly equal, probabilities differ from voxel to voxel
         pairs = [(np.delete(values, -1, axis), np.delete(values, 0, axis)) for axis in range(values.ndim)]
         alike = np.concatenate([(one == other)[(one > 0) & (other > 0)] for one, other in pairs])
         share = alike.sum() / max(1, len(alike))
@@ -224,6 +227,8 @@ def find_threshold(values: Array, path: Path, key: str, least: float | None = No
             return 0, "labels"
         if len(alike) and share <= GRADIENT:
             return PERCENT, f"percent, {PERCENT} and more"
+
+    # neither is clear: the recipe has to say it
     kind = "are neither a mask, labels nor probabilities"
     kind = "may be labels, or probabilities in percent" if is_whole and not is_negative else kind
     problem = f"{path}: its {len(shown)} values from {shown.min():g} to {high:g} {kind}"
@@ -301,6 +306,7 @@ class Mask:
         if tuple(image.shape[:3]) != self.inside.shape:
             problem = f"{path} is {list(image.shape[:3])}, {self.path} {[*self.inside.shape]}"
             raise BrainhiveError(problem, self.way_out)
+        # equal shapes may lie in different spaces
         if self.compares_affines and not np.allclose(image.affine, self.affine, atol=AFFINE_MM):
             problem = f"{path} lies in another space than {self.path}: their affines differ"
             raise BrainhiveError(problem, self.way_out)

@@ -41,12 +41,14 @@ def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, 
         more: Further arguments of train-align.
     """
     built = dataset.build(paths)
+    # without recordings there is nothing to align
     if not recorded_subjects(built, paths):
         return str(Line("train-prior", ("dataset", dataset), ("encoders", encoders)))
     # the encoders of the shelf whose embeddings of the training stimuli are there
     stores = sorted((paths.under_home("embeddings") / built.name / "train").glob("*.h5"))
     known = [path.stem for path in stores if parts.is_kind("encoders", path.stem) or holds_own_vectors(path)]
     chosen = encoders or [resolve(name) for name in known]
+    # embeddings of the training stimuli come first, as train-align reads them
     if not chosen or not are_embedded(built, chosen, paths.under_home("embeddings"), ["train"]):
         return write_embedding(dataset, encoders)
     return str(Line("train-align", ("dataset", dataset), ("encoders", chosen), *more))
@@ -71,10 +73,12 @@ def write_prior(name: str, prior: str, dataset: Any = None) -> list[Any]:
         prior: What the user calls the prior.
         dataset: Config of the data set in use. A recipe for another one lends its generator alone.
     """
+    # a shipped recipe of this subcommand with this prior
     for file in sorted(shipped_recipes().rglob(f"{name}.yaml")):
         content = read_recipe(file)
         if content.get("prior") != prior:
             continue
+        # a recipe at the top is the default, which needs no words
         below = file.parent.relative_to(shipped_recipes()).as_posix()
         if dataset is None or below == "." or _dataset_of(content) == dataset.kind:
             return [] if below == "." else [("recipe", below)]
@@ -85,6 +89,7 @@ def write_prior(name: str, prior: str, dataset: Any = None) -> list[Any]:
 
 def _dataset_of(recipe: Mapping[str, Any]) -> str:
     """Name the kind of data set of a shipped recipe, or of the training whose run it takes."""
+    # without a data set, it is that of the training whose run the recipe takes
     if "dataset" not in recipe and recipe.get("align_run"):
         training = str(recipe["align_run"]).partition(":")[0]
         recipe = read_recipe(shipped_recipes() / training / "train-align.yaml")

@@ -32,7 +32,9 @@ class Pauses:
 
     def leave_out(self, times_s: Float64) -> Float64:
         """Turn times [n] since the start into seconds of samples; a time in a pause becomes its end."""
+        # when each pause begins, in seconds since the start
         begins_s = self.starts_s + np.cumsum(self.lengths_s) - self.lengths_s
+        # less all pauses before each time, and the part of one that it lies in
         return times_s - np.clip(times_s[:, None] - begins_s, 0, self.lengths_s).sum(1)
 
 
@@ -55,7 +57,7 @@ def read_pauses(path: Path) -> Pauses:
         fields = file.read(256 * count)
         labels = [fields[16 * index : 16 * index + 16].strip() for index in range(count)]
         sizes = [int(fields[216 * count + 8 * index :][:8]) for index in range(count)]
-        width = 3 if path.suffix.lower() == ".bdf" else 2
+        width = 3 if path.suffix.lower() == ".bdf" else 2  # bytes a sample
         lists = [index for index, label in enumerate(labels) if label.endswith(b"Annotations")]
         if not lists:
             raise ValueError("its records do not say their times")
@@ -63,6 +65,7 @@ def read_pauses(path: Path) -> Pauses:
 
     # the time of each record
     content = np.memmap(path, np.uint8, "r", header_bytes)
+    # complete records alone, as a file may end early
     records = content[: len(content) // record_bytes * record_bytes].reshape(-1, record_bytes)
     times_s = np.empty(len(records))
     for index, record in enumerate(records[:, offset : offset + width * sizes[lists[0]]]):

@@ -57,12 +57,14 @@ class Cap:
                 hint = f"{guess(self.montage, known)}mne has: {', '.join(known)}"
                 raise RecipeError(f"preparation.montage is {self.montage!r}, which mne does not have", hint)
             montage = make_standard_montage(self.montage)
+        # montages of BioSemi list electrodes in the order of the inputs A1, A2 …
         electrodes = montage.ch_names if montage is not None and self.montage in BY_INPUT else []
         inputs = (f"{bank}{number}" for bank in "ABCDEFGH" for number in range(1, BANK + 1))
         electrode_of_input: dict[str, str] = dict(zip(inputs, electrodes, strict=False))
         types: dict[str, str] = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
         names = {}
         for name, kind in types.items():
+            # the recipe comes first; inputs and the 10-05 system are of EEG alone
             new = self.rename.get(name) or (electrode_of_input.get(name, name) if kind == "eeg" else name)
             names[name] = standard_name(new) if kind == "eeg" else new
 
@@ -74,6 +76,8 @@ class Cap:
                 "another name for one of them",
             )
         raw.rename_channels({old: new for old, new in names.items() if counts[new] == 1}, verbose="ERROR")
+
+        # positions, by the names that the recording has now
         if montage is not None:
             rows = zip(montage.ch_names, find_rows(montage.ch_names, raw.ch_names, str(path)), strict=True)
             montage.rename_channels({name: raw.ch_names[row] for name, row in rows if row is not None})
@@ -82,6 +86,7 @@ class Cap:
 
 def are_inputs(names: Sequence[str]) -> bool:
     """Whether channels are called by inputs of an amplifier, not by electrodes: more than A1 and A2."""
+    # A1 and A2 may be electrodes at the ears
     numbers = [int(match[2]) for match in map(INPUT.fullmatch, names) if match and match[1] == "A"]
     return any(number > EARS for number in numbers)
 
@@ -95,6 +100,7 @@ def _read_template(montage: str = "") -> dict[str, tuple[str, Float64]]:
     """
     from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
 
+    # mne has had two names for this template
     montage = montage or next(name for name in STANDARD if name in get_builtin_montages())
     positions = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
     return {name.lower(): (name, position) for name, position in positions.items()}
@@ -103,6 +109,7 @@ def _read_template(montage: str = "") -> dict[str, tuple[str, Float64]]:
 def standard_positions(names: Sequence[str]) -> Float64:
     """Look up positions [C, 3] of electrodes in the 10-05 system, in the head frame; NaN for other names."""
     unknown = "", np.full(3, np.nan)
+    # C3 is an input where channels are called by inputs, else an electrode
     are_all_inputs = are_inputs(names)
     known = [
         unknown

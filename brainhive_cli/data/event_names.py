@@ -85,6 +85,7 @@ class EventNames:
         Raises:
             BrainhiveError: if it names none, or a name could mean several.
         """
+        # one picture that is there is enough
         if self.table is None or max(self._match([*self.table.values()])) >= 0:
             return
         names = summarise_names([*dict.fromkeys(self.table.values())])
@@ -102,6 +103,7 @@ class EventNames:
         picture = key if self.table is None else self.table[key]
         if (row := self._exact_rows.get(picture)) is not None:  # without reading all names again
             return row
+        # the match by ends of paths compares all names
         row = self._match([picture])[0]
         return row if row >= 0 else None
 
@@ -111,6 +113,7 @@ class EventNames:
 
     def _match(self, pictures: Sequence[str]) -> list[int]:
         """Find the row of each picture; -1 where it has none. Tables cannot hold tabs in names."""
+        # categories by their names, not by ends of paths
         if self.is_exact:
             row_of_name = {read_category(name): row for row, name in enumerate(self.image_ids)}
             return [row_of_name.get(read_category(name), -1) for name in pictures]
@@ -124,6 +127,7 @@ class EventNames:
             return event
         plain = " ".join(PREFIX.sub("", event, count=1).split())
         code = CODE.fullmatch(plain)
+        # as it is, without a prefix, and the number of a code: 7 of `S  7`
         names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
         keys = (name if name in self.table else self._plain_keys.get(plain_name(name)) for name in names)
         return next(filter(None, keys), None)

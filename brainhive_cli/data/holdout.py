@@ -46,6 +46,7 @@ class Holdout(Section):
             problem = f"holdout has {' and '.join(set_keys) or 'no folds, share or test'}"
             raise RecipeError(problem, f"one of them, as holdout={{by: {self.by}, folds: 5}}")
         if self.test is not None:
+            # runs and sessions have numbers, pictures have ids, trials neither
             is_numbered = self.by in ("runs", "sessions")
             if self.by == "trials" or any(isinstance(name, int) != is_numbered for name in self.test):
                 raise RecipeError(
@@ -107,6 +108,7 @@ class Holdout(Section):
             return recording
         if self.shows_seen:
             return recording.hold_out(self.hold_out_trials(recording, fold, where), split)
+        # held-out pictures: sides are split later, and no step may be fitted to both
         self.refuse_fitted(recording, where)
         return recording
 
@@ -125,10 +127,12 @@ class Holdout(Section):
             The trials; none of pictures that are held out, which `choose_stimuli` tells apart.
         """
         if self.shows_seen:
+            # both sides are trials of the split `train`
             other = "test" if split == "train" else "train"
             return [self.choose_trials(recordings["train"], other, fold, where)]
         if self.divides_train:
             return []
+        # the split `train` against all other splits
         return [recordings[name] for name in recordings if (name == "train") == (split != "train")]
 
     def find_interleaving(
@@ -186,6 +190,7 @@ class Holdout(Section):
 
     def describe_claims(self, stimuli: int, subjects: int) -> str:
         """Describe the statements that trials of so many known stimuli allow, tested on so many subjects."""
+        # with few runs or sessions, statements are about these alone
         few = self.by if (self.folds or 0) < MANY_UNITS and self.by != "trials" else ""
         who = "this subject" if subjects == 1 else f"these {subjects} subjects"
         about = f"other trials of these {stimuli} stimuli" + (f" in these {few}" if few else "")
@@ -193,6 +198,7 @@ class Holdout(Section):
 
     def caveats(self, recording: Trials) -> list[str]:
         """Caveats of every number that was measured on held-out trials of a recording."""
+        # z-scored within the run or session that is tested
         is_own = recording.preparation.get("zscore") in (self.by.removesuffix("s"),)
         return ([SEEN_PICTURES] if self.shows_seen else []) + ([NORMALISED_BY_TESTED] if is_own else [])
 
@@ -217,6 +223,7 @@ class Holdout(Section):
         order = order[np.argsort(np.asarray(concepts)[order], kind="stable")]
         if self.folds is None:
             tested, step = round((self.share or 0) * count), count
+            # evenly over the order by concept, so that concepts have similar shares
             chosen = order[np.linspace(0, count - 1, tested).astype(int)] if tested else order[:0]
         else:
             tested, step = count // self.folds, self.folds
@@ -245,6 +252,7 @@ class Holdout(Section):
                 if self.folds is None:
                     chosen = order[: round((self.share or 0) * len(order))]
                 else:
+                    # shifted by row, so that leftover trials are spread over all folds
                     chosen = order[(fold - 1 - row) % self.folds :: self.folds]
                 if len(chosen) < len(order):
                     is_tested[row, chosen] = True
@@ -289,6 +297,7 @@ class Holdout(Section):
         pairs = pairs * (int(runs.max()) + 1) + runs  # runs are numbered within their session
         is_there = runs >= 0
         numbers = np.full(runs.shape, -1, np.int64)
+        # consecutive numbers, in the order of sessions and runs
         numbers[is_there] = np.unique(pairs[is_there], return_inverse=True)[1]
         return numbers
 
@@ -296,6 +305,7 @@ class Holdout(Section):
         """Number the fold (from 1, 0 if none), run or session that tests each trial, [N, R]."""
         if self.by != "trials":
             return self.number_groups(recording, where)
+        # folds test different trials, so that the sum is the number of one
         masks = [fold * self.hold_out_trials(recording, fold, where) for fold in self.fold_numbers]
         return np.asarray(sum(masks), np.int64)
 

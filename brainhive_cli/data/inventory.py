@@ -106,6 +106,7 @@ class Inventory:
     @property
     def errors(self) -> list[BrainhiveError]:
         """Problems, one for each way out: of what is missing, or bad."""
+        # one error for each kind and way out, as one command repairs them all
         errors_of_hint: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
         for error in (part.problem for part in self.parts if part.problem):
             kind = MissingData if isinstance(error, MissingData) else BrainhiveError
@@ -200,6 +201,7 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
 
 def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[Part, dict[str, StimulusSet]]:
     part, images = Part("pictures"), {}
+    # count the pictures, compare with the publisher's count, and decode them
     for split in dataset.splits:
         with part.noting():
             images[split] = stimuli = dataset.images(split)
@@ -209,6 +211,7 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
             if count < least:
                 problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
                 raise MissingData(problem, published.fetch_line(dataset.name))
+            # all pictures and annotations, or some, evenly over the split
             for index in range(count) if everything else _some(count):
                 if stimuli.has_pictures:
                     stimuli.open(index)
@@ -219,6 +222,7 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
     names = (
         (os.path.join(folder, name) for name, entry in walk(folder) if not entry.is_dir()) if folder else ()
     )
+    # links without a file have no size
     files = (name for name in names if name.lower().endswith(HOLD_PICTURES) and os.path.exists(name))
     part.size = sum(map(os.path.getsize, files)) or None
     return part, images
@@ -261,6 +265,7 @@ def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
                 count, most = raw.recording(subject, split).signal.shape[:2]
                 part.counts[split] = f"{count:,} × {most}"
         for session in [] if isinstance(raw, Merged) else raw.sessions(subject):
+            # sessions one by one, so that an absent one does not hide the others
             has_sessions = "sessions" in type(config).model_fields
             only = config.model_copy(update={"sessions": [session]}) if has_sessions else config
             try:
@@ -295,10 +300,12 @@ def _look(
     """Count the trials of a split, and note unknown pictures, values that are not finite, flat channels."""
     stimuli, most = recording.signal.shape[:2]
     least = most if recording.repetitions is None else int(np.min(recording.repetitions, initial=most))
+    # fewer pictures than every subject saw: a partial recording
     shown = PUBLISHED[dataset.name].get(split, 0) if dataset.name in SHOWN_TO_ALL else 0
     part.is_whole &= stimuli >= shown
     of = f" of {shown:,}" if stimuli < shown else ""
     part.counts[split] = f"{stimuli:,}{of} × {most if least == most else f'{least}–{most}'}"
+    # unknown pictures come before bad values
     if text := _unknown_pictures(recording, split, images) or _bad_values(recording):
         part.note(BrainhiveError(f"{where}, {split}: {text}", "download it, or prepare it, again"))
 
@@ -313,6 +320,7 @@ def _unknown_pictures(recording: Trials, split: str, images: Mapping[str, Stimul
         return error.message
     if not unknown:
         return ""
+    # signals may lie under the name of another split
     for other, stimuli in images.items():
         if other != split and not match_names(unknown, list(stimuli.image_ids), each_once=False)[1]:
             return f"its pictures are those of {other}: {summarise_names(unknown, len(names))}"
@@ -320,10 +328,12 @@ def _unknown_pictures(recording: Trials, split: str, images: Mapping[str, Stimul
 
 
 def _bad_values(recording: Trials) -> str:
+    # trials evenly over the recording
     rows = [np.asarray(recording.signal[row][0], np.float32) for row in _some(len(recording.image_ids))]
     sample = np.stack(rows)  # [n, C, T]
     if not np.isfinite(sample).all():
         return "values that are not finite"
+    # one value in all of these trials
     is_flat = (sample == sample[:1, :, :1]).all((0, 2))  # [C]
     if not is_flat.any() or len(sample) < 2:
         return ""
@@ -332,6 +342,7 @@ def _bad_values(recording: Trials) -> str:
 
 def _targets(embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]) -> Part:
     part, size = Part(f"targets {encoder}"), 0
+    # vectors of a lab's own are made by another line than embeddings
     is_own = any(holds_own_vectors(embeddings / split / f"{encoder}.h5") for split in images)
     for split, stimuli in images.items():
         path = embeddings / split / f"{encoder}.h5"

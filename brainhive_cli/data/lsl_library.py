@@ -50,8 +50,10 @@ def resolve_streams(wait_s: float) -> list[Any]:
 
     buffer = (c_void_p * MAX_STREAMS)()
     count = lib.lsl_resolve_all(byref(buffer), MAX_STREAMS, c_double(wait_s))
+    # by all that tells streams apart, so that two of one name are two
     streams = {}
     for pointer in buffer[:count]:
+        # streams whose description cannot be read are left out
         with suppress(KeyError, UnicodeDecodeError):
             info = _BaseStreamInfo(pointer)
             streams[info.name, info.source_id, info.stype, info.uid] = info
@@ -95,6 +97,7 @@ class ResultOutlet:
         lsl = import_lsl()
         self._name = name
         with explain_lsl_errors(f"results cannot be sent as stream {name!r}"):
+            # rate 0, as results come irregularly; one channel of text
             self._outlet = lsl.StreamOutlet(lsl.StreamInfo(name, RESULTS, 1, 0.0, "string", source_id))
 
     def push(self, result: Mapping[str, Any], time_s: float = 0.0) -> None:
@@ -104,6 +107,7 @@ class ResultOutlet:
             result: Values of JSON, numbers and arrays of numpy; others are written as text.
             time_s: When its ranks were known, on LSL's clock; 0 is now.
         """
+        # arrays as lists, all else that JSON does not have as text
         document = json.dumps(
             result,
             ensure_ascii=False,

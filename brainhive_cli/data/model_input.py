@@ -86,6 +86,7 @@ def read_training(source: Recordings, subject: int, stimuli: TargetStore) -> tup
     trials = source.select(match_split(source, subject, "train", stimuli), where)
     if (normalisation := source.signal.normalise) is None:
         return trials, None
+    # statistics are of all recorded stimuli; where stimuli are held out, of the fold's
     selected = source.select(source.recording(subject, "train"), where)
     statistics = measure_training(source, selected, stimuli)
     return trials.normalise(normalisation.build(statistics)), statistics
@@ -98,7 +99,7 @@ def measure_training(source: Recordings, trials: Trials, stimuli: TargetStore) -
         rows = stimuli.rows(trials.image_ids)
         trials = trials.take((rows >= 0) & holdout.choose_stimuli(stimuli, "train", source.fold)[rows])
     with console.progress(f"measuring {trials.where}", len(trials.signal)) as bar:
-
+        # in blocks, as signals need not fit into memory
         def read() -> Iterator[Float32]:
             for start in range(0, len(trials.signal), COPIED_STIMULI):
                 yield (chunk := trials.read(slice(start, start + COPIED_STIMULI)))
@@ -132,6 +133,7 @@ def measure_new_subject(
         return None
     where = f"{source.dataset.name} subject {subject} train"
     options = source.dataset.channels, is_same_store, channel_mapping
+    # the channels and window of the model, which the normaliser is for
     trials = choose_input(spec, source.recording(subject, "train"), where, *options)
     return normalisation.build(measure_training(source, trials, stimuli))
 
@@ -156,6 +158,7 @@ def match_split(source: Recordings, subject: int, split: str, stimuli: TargetSto
             f"{store.path} was made when {dataset.name}/{split} had other pictures than {stimuli.path}",
             f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
         )
+    # trials with a row in the store, and which of them the fold has in this split
     where = f"{dataset.name} subject {subject} {split}"
     trials = match_stimuli(source.recording(subject, split), stimuli, where)
     is_in_fold = holdout.choose_stimuli(stimuli, split, source.fold)[trials.stimulus]
@@ -193,6 +196,7 @@ def match_stimuli(trials: Trials, stimuli: TargetStore, where: str) -> Trials:
             f"{where}: nothing says which pictures were shown",
             "Trials(image_ids=[…]); api.model_input, which matches nothing, needs none",
         )
+    # rows in the store, -1 where a stimulus has none
     rows = stimuli.rows(trials.image_ids)
     is_known = rows >= 0
     if not is_known.all():
@@ -227,17 +231,21 @@ def model_input(
         BrainhiveError: if the recording has another unit, rate or preparation, lacks channels or samples, or
             has to be normalised and nothing says how.
     """
+    # types first, as anyone may call this function
     usage = "model_input(model.layout.spec, recording, model.learned.normaliser_of(SUBJECT))"
     require_kind("spec", spec, SignalSpec, usage)
     require_kind("recording", recording, Trials, usage)
     if normaliser is not None:
         require_kind("normaliser", normaliser, Normaliser, usage)
     trials = choose_input(spec, recording, where, channel_mapping=channel_mapping)
+
+    # a normaliser if the model's signals were normalised, and only then
     if (normaliser is None) != (spec.signal.get("normalise", "none") == "none"):
         kind = spec.signal.get("normalise", "none")
         problem = f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
         hint = "model.learned.normaliser_of(SUBJECT), or that of the subject's own training signals"
         raise BrainhiveError(f"{problem}, and the model's signals were normalised by {kind}", hint)
+    # another subject's normaliser may have another width
     if normaliser is not None and len(normaliser.mean) != trials.width:
         widths = f"{trials.width} channels or voxels, the normaliser is of {len(normaliser.mean)}"
         raise BrainhiveError(f"{where} has {widths}", "take that of the subject whose signals these are")
@@ -259,6 +267,7 @@ def choose_input(
     """
     steps = recording.unit, recording.rate_hz, recording.preparation
     spec.refuse_other_signals(*steps, where, is_same_store)
+    # the section comes from the model's file
     section = documents.check({**spec.signal}, "the model's signal", Signal)
     return match_recording(spec, recording, section, default, where, channel_mapping)
 
@@ -288,6 +297,7 @@ def match_recording(
         BrainhiveError: if the recording lacks channels that are not mapped, or is too short.
         RecipeError: if voxels are to be mapped.
     """
+    # a model of sensors reads no voxels, nor the reverse
     if isinstance(recording.space, Voxels) != (not spec.names):
         kind, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
         raise BrainhiveError(
@@ -300,6 +310,7 @@ def match_recording(
         raise RecipeError(f"channel_mapping is of sensors, {where} has voxels", "channel_mapping=none")
     if isinstance(recording.space, Sensors):
         names, chosen = recording.space.names, spec.names
+        # names 0, 1, 2 … are those of a model that only counts channels
         if spec.names == tuple(map(str, range(len(spec.names)))):
             chosen = tuple(signal.channels or default or names)
             if len(chosen) != len(spec.names):

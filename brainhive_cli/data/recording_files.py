@@ -110,15 +110,19 @@ def list_recordings(
     """
     paths: Iterable[Path] = _list_recording_files(root, pattern)
     session_numbers = None
+    # labels of sessions are numbered over all files
     if sessions is not None:
         paths = [*paths]
         session_numbers = number_sessions([read_session(path, root) for path in paths], sessions)
     recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
+        # other formats may explain why there is none
         if unread := list_unread(root, pattern):
             raise MissingData(f"{problem}: {unread[0].name} is in another format", way_to_read(unread[0]))
         raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
+
+    # two versions of a recording would count twice
     for listed in recordings.values():
         for paths_of_session in listed.values():
             _refuse_versions(root, paths_of_session)
@@ -153,6 +157,7 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
 
 def list_unread(root: Path, pattern: str) -> list[Path]:
     """List recordings below a folder in formats that are not read."""
+    # folders of BIDS for other things are not entered
     names = (name for name, _ in walk(root, enters=lambda name: not _is_closed(name)))
     return [root / name for name in names if UNREAD.fullmatch(name) and matches(name, pattern)]
 
@@ -218,6 +223,7 @@ def group_by_session(
     Raises:
         BrainhiveError: naming one whose path does not say which subject's it is, or two that clash.
     """
+    # numbers of subjects depend on the labels of all paths together
     labels = {path: (read_label(path, root), read_session(path, root)) for path in paths}
     label_paths = dict[str, Path]()  # the first of each
     for path, (label, _) in labels.items():
@@ -283,12 +289,16 @@ def describe_labels(
         labels_of_files = dict.fromkeys(
             read_label(path, root) for paths in session_paths.values() for path in paths
         )
+        # sub-07 is subject 7, and needs no line
         if subject in subjects and [label[4:].lstrip("0") for label in labels_of_files] != [str(subject)]:
             lines.append(f"subject {subject} is {' and '.join(labels_of_files)}")
         labels |= labels_of_files.keys()
         sessions |= {number: read_session(paths[0], root) for number, paths in session_paths.items()}
+
+    # labels of sessions that are not their numbers
     renamed = [(n, name) for n, name in sorted(sessions.items()) if name.lstrip("0") not in ("", str(n))]
     lines += [f"session {', '.join(f'{n} is ses-{name}' for n, name in renamed)}"] if renamed else []
+    # labels that the recipe numbers, and no file has
     absent = sorted(subject_numbers.keys() - labels)
     return lines + [f"no file is of {label}, which subject_numbers names" for label in absent]
 
@@ -299,6 +309,7 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         MissingData: naming one without which it cannot be read.
     """
+    # a link of DataLad may lead to a file that was not fetched
     if not path.is_file():
         raise MissingData(f"{path} is a link to a file that is not there", f"datalad get {path}, or copy it")
     if not path.stat().st_size:
@@ -311,6 +322,7 @@ def files_of(path: Path) -> list[Path]:
             problem = f"{path} is there, but not {companion.name}"
             raise MissingData(problem, "a BrainVision recording is 3 files")
 
+    # tables next to a recording say which events and channels it has
     tables = (table_of(path, what) for what in ("events", "channels"))
     return [path, *filter(Path.is_file, companions), *_list_further(path), *filter(None, tables)]
 
@@ -320,6 +332,7 @@ def _list_further(path: Path) -> list[Path]:
     if not path.name.endswith((".fif", ".fif.gz")):
         return []
     stem, ending = os.path.splitext(path.name)
+    # BIDS numbers the further files from 2, mne from 1
     if SPLIT.search(path.name):
         names = (SPLIT.sub(f"_split-{number:02d}", path.name) for number in count(2))
     else:
@@ -355,6 +368,7 @@ def table_of(path: Path, what: str) -> Path | None:
 
 def bids_root(path: Path) -> Path | None:
     """Find the root of the BIDS data set that a recording lies in; None where it lies in none."""
+    # not the nearest folder; the outermost data set counts
     roots = [folder for folder in list(path.parents)[1:5] if (folder / "dataset_description.json").is_file()]
     return roots[-1] if roots else None
 
@@ -401,6 +415,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """
     try:
         content = read_regular(path)
+        # UTF-16 with its mark, UTF-8 with or without one, else Windows-1252
         try:
             text = content.decode("utf-16" if content[:2] in UTF_16 else "utf-8-sig")
         except UnicodeDecodeError:
@@ -415,6 +430,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             {key: NO_VALUE.sub("n/a", (value or "").strip()) for key, value in row.items() if key}
             for row in reader
         ]
+        # control characters are those of a binary file
         if match := re.search(r"[\0-\x08]", text):
             raise csv.Error(f"line {text.count(chr(10), 0, match.start()) + 1} has a control character")
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
@@ -429,6 +445,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # our own errors have hints; errors of the machine are not the file's fault
         if isinstance(error, BrainhiveError) or is_of_the_machine(error):
             raise
         way = next((way for part, way in WAYS.items() if re.search(part, str(error))), AGAIN)
@@ -454,6 +471,7 @@ def _check_before_mne(path: Path) -> None:
     elif path.name.endswith((".fif", ".fif.gz")):
         tags = mne.io.show_fiff(path, tag=FIF_NEXT_FILE, max_str=MAX_NAME_BYTES, verbose="ERROR")
         file_names = FIF_FILE.findall(tags)
+    # a name with a folder could stand for any file of this machine
     if outside := [name for name in file_names if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]:
         raise ValueError(f"it names a file outside its folder, {outside[0]!r}")
     for name in file_names:
@@ -463,6 +481,7 @@ def _check_before_mne(path: Path) -> None:
 
 def _require_own(path: Path, name: str) -> None:
     """Refuse a file that a recording names, and that by its name belongs to another recording."""
+    # the same name, apart from numbers of splits; or the target of a link
     stem, named_stem = (composed(SPLIT.sub("", each.stem)) for each in (path, Path(name)))
     if stem in (named_stem, re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)) or name == path.resolve().name:
         return
@@ -553,11 +572,12 @@ class StillPieces:
 
     def add(self, row: Float64) -> None:
         """Add a channel [samples]."""
-        pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)
+        pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)  # [pieces, samples]
         self._counts += (pieces == pieces[:, :1]).all(1)
 
     def are_still(self, onsets: Int64, span: tuple[int, int], channels: int) -> Bool:
         """Mark the trials [n] in most of which most channels stand still."""
+        # sums over pieces in which most channels stand still, by which spans are counted
         sums = np.concatenate([[0], np.cumsum(self._counts > channels / 2)])
         first, last = ((onsets + at) // self._size for at in span)
         last = np.maximum(last, first + 1).clip(max=len(self._counts))

@@ -147,6 +147,7 @@ def read_header(
         events, source, doubts = _find_events(
             raw, path, annotated, markers, pauses, column, stim_channel, onset_unit, delay_s
         )
+        # mne-bids knows no pauses, by which onsets of the table would have to move
         if len(pauses) and unchanged is not raw and source == ANNOTATIONS:
             problem = f"{path} pauses for {pauses.lengths_s.sum():.3g} s, and its events are times of a table"
             raise BrainhiveError(problem, "preparation.column=COLUMN of that table, whose onsets are moved")
@@ -154,6 +155,7 @@ def read_header(
             times_s = np.array([at / rate_hz for at, _ in annotated])
             if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
                 doubts.append(f"events.tsv and markers of the recording disagree: {doubt}")
+        # a channels.tsv that is not read, or has another order
         if unchanged is not raw and (table := table_of(path, "channels")) is not None:
             if table.parent == bids_root(path):
                 doubts.append(
@@ -195,6 +197,7 @@ def read_header(
 def _read_annotations(raw: Any, path: Path) -> tuple[list[tuple[int, str]], list[tuple[int, int, str]]]:
     """Read sample and description of markers; and first and last sample and description of spans and cuts."""
     rate_hz = float(raw.info["sfreq"])
+    # times of .fif count from the start of the acquisition, before the first sample
     onsets = np.rint((raw.annotations.onset - raw.first_time) * rate_hz).astype(np.int64).tolist()
     texts = [REFERENCE.sub(lambda match: unescape(match[0]), text) for text in raw.annotations.description]
     markers = []
@@ -286,6 +289,7 @@ def _list_rows(
     delay_s: float,
 ) -> Events:
     """List the rows of a table that describe events, and compare their onsets with samples and markers."""
+    # rows of events, all with an onset or n/a
     described = [row for row in rows if row[column] not in ABSENT]
     texts = [row.get("onset", "") for row in described]
     if any(re.fullmatch(r"-?\d+,\d+", text) for text in texts):
@@ -314,8 +318,11 @@ def _list_rows(
         late_s = late_s[np.isfinite(late_s)]
         from_s = (0, raw.first_samp / rate_hz)  # some count samples from the start of the acquisition
         differences = [_describe_lateness(late_s - start_s, rate_hz) for start_s in from_s if len(late_s)]
+        # a doubt only where no way to count samples agrees
         if all(differences):
             doubts += [f"columns sample and onset differ by {doubt}" for doubt in differences[:1]]
+
+    # without markers, codes of a stimulus channel are the witness
     witness = "markers of the recording"
     if not markers and (stimulus := _list_stimulus(raw)):
         chosen, codes = _read_codes(raw, stimulus)
@@ -392,6 +399,8 @@ def compare_onsets(
         )
     if lost := int((~is_near).sum()):
         differences.insert(0, f"rows without a marker: {lost} of {len(onsets_s)}")
+
+    # a few markers of the same names without a row: rows were lost
     matched = {*times_s[nearest[is_near]].tolist()}
     names = {name for at, name in markers if at / rate_hz in matched}
     alike = len({at for at, name in markers if name in names})
@@ -402,6 +411,7 @@ def compare_onsets(
 
 def _pair(onsets_s: Float64, times_s: Float64) -> tuple[Float64, Int64]:
     """Give the seconds [n] from the nearest time to each onset, and its index."""
+    # the nearer of the times before and after
     after = np.searchsorted(times_s, onsets_s).clip(1, len(times_s) - 1)
     nearest = after - (onsets_s - times_s[after - 1] < times_s[after] - onsets_s)
     return onsets_s - times_s[nearest], nearest
@@ -409,6 +419,7 @@ def _pair(onsets_s: Float64, times_s: Float64) -> tuple[Float64, Int64]:
 
 def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
     """Read the codes of a channel, that of several which combines the others: by its name, or its values."""
+    # a channel that combines the lines, STI101 before others; else all channels
     combined = [name for name in names if COMBINED.fullmatch(name)]
     chosen = sorted(combined, key=lambda name: "101" not in name)[:1] or names
     codes = {}
@@ -419,6 +430,7 @@ def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
         if kind != "stim" and np.abs(values).max(initial=0) < 0.5:
             values = values * UNITS.get(kind, (1.0, ""))[0]
         codes[name] = np.rint(np.nan_to_num(values)).astype(np.int64)
+    # the channel with the most different codes
     best = max(codes, key=lambda name: len(np.unique(codes[name])))
     return best, codes[best]
 
@@ -446,6 +458,8 @@ def _find_changes(codes: Int64, rate_hz: float) -> tuple[int, list[tuple[int, st
     rest = int(levels[counts.argmax()])
     is_rest = (rest >= LEAST_REST or rest < 0) and counts.max() > 0.4 * len(values)
     rest = rest if is_rest else 0
+
+    # events are codes other than 0 and the level at rest
     events = [(int(at), str(code)) for at, code in zip(starts, values, strict=True) if code not in (0, rest)]
     events, doubled = _drop_doubled(events, rate_hz)
     return rest, events, [*doubts, *doubled]
@@ -458,6 +472,7 @@ def _drop_doubled(
     last: dict[str, int] = {}
     distinct, dropped = [], 0
     for at, name in sorted(events):
+        # the last counts, dropped or not, so that a line that bounces is one event
         if name in last and at - last[name] <= DOUBLE_S * rate_hz:
             dropped += 1
         else:

@@ -39,6 +39,7 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
     def read(rows: slice) -> Array:
         values = np.asarray(signal[rows])
         most = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+        # too large, or all so small that precision is lost; infinite values stay
         fits = not (float(limits.max) < most < np.inf or 0 < most < float(limits.tiny))
         if values.dtype != dtype and not fits:
             raise BrainhiveError(f"signals of up to {most:g} do not fit {dtype}", "dtype=float32")
@@ -89,6 +90,7 @@ def write_session(path: Path, session: int, recordings: Mapping[str, Trials], dt
     """Write the trials of one session, by split; the final name appears when all is there."""
     stored = {}
     for split, trials in recordings.items():
+        # facts of the session, which the preparation may override
         about = {"session": session, "trials": len(trials.image_ids), "dropped": {}, **trials.provenance}
         signal = cast_signal(trials.signal, np.dtype(dtype))
         stored[split] = replace(trials, signal=signal, provenance=about)
@@ -108,6 +110,7 @@ def join(
     Raises:
         BrainhiveError: if sessions differ in channels, times, rate or unit.
     """
+    # recordings by split, in the order of sessions
     trials_of_split: dict[str, list[Trials]] = {}
     for store in stores:
         for split, recording in store.splits.items():
@@ -157,13 +160,14 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
 
     def read(part: slice) -> Array:
         """Gather the repetitions of some of the N stimuli; zeros where there is none."""
-        gathered = np.zeros((*sessions[part].shape, *trial_shape), signals[0].dtype)
+        gathered = np.zeros((*sessions[part].shape, *trial_shape), signals[0].dtype)  # [n, R, C, T]
         for session, signal in enumerate(signals):
             is_of_session = sessions[part] == session
             gathered[is_of_session] = signal[rows[part][is_of_session], 0]
             hdf5.release_pages(signal.read(...))
         return gathered
 
+    # whiteners are stacked in the order of sessions: [S, C, C]
     return Trials(
         signal=LazyRows(None, (*sessions.shape, *trial_shape), signals[0].dtype, read),
         image_ids=Names(stimuli),
@@ -193,6 +197,7 @@ def describe_files(paths: Iterable[Path]) -> Known:
     for path in paths:
         size = path.stat().st_size
         known[portable(str(path))] = {"bytes": size}
+        # large files are known by their size, as a digest would read all of them
         if path.suffix.lower() in TABLES or size < SMALL_BYTES:
             known[portable(str(path))]["sha256"] = hashlib.sha256(read_regular(path)).hexdigest()
     return known
@@ -200,6 +205,7 @@ def describe_files(paths: Iterable[Path]) -> Known:
 
 def files_difference(old: Known, new: Known) -> str:
     """Say how a store's files differ from others, as `from ...` or `without ...`; empty if they do not."""
+    # the first file that differs, by its name below the folder of all
     old, new = _below_their_folder(old), _below_their_folder(new)
     name = next((name for name in {**old, **new} if old.get(name) != new.get(name)), None)
     if name is None:
@@ -208,6 +214,7 @@ def files_difference(old: Known, new: Known) -> str:
         return f"without {name}"
     if name not in new:
         return f"from {name}, which is not among the files now"
+    # the same file with another size, or with other content
     sizes = [known[name]["bytes"] for known in (old, new)]
     return f"from {name} of " + ("other content" if len({*sizes}) == 1 else "{} bytes, not {}".format(*sizes))
 
@@ -215,6 +222,7 @@ def files_difference(old: Known, new: Known) -> str:
 def _below_their_folder(files: Known) -> Known:
     """Name files from the folder that holds all, as raw data may be moved."""
     parts_of = {PurePath(name).parts: known for name, known in files.items()}
+    # folders that all names share are left out
     folders = zip(*(names[:-1] for names in parts_of), strict=False)
     shared = len([*takewhile(lambda names: len({*names}) == 1, folders)])
     return {"/".join(names[shared:]): known for names, known in parts_of.items()}

@@ -61,6 +61,7 @@ class Recordings:
         path = self.path(subject)
         if not path.is_file():
             raise MissingData(f"no signals {path}", "train-align, eval-retrieval and reconstruct create them")
+        # the file's state is part of the cache's key: a changed store is opened anew
         return _open_once(path, hdf5.state_of(path))
 
     def recording(self, subject: int, split: str) -> Trials:
@@ -71,6 +72,7 @@ class Recordings:
             BrainhiveError: if it does not say what is held out, or was fitted to held-out trials.
         """
         holdout, where = self.dataset.holdout, f"{self.dataset.name} subject {subject}"
+        # held-out trials lie in the stored split `train`
         recording = self.open(subject)[holdout.stored_split(split)]
         return holdout.choose_trials(recording, split, self.fold, where)
 
@@ -112,6 +114,7 @@ class Recordings:
         """
         recorded = recorded_subjects(self.dataset, self.paths, self.signal.name)
         published = (self.dataset.published_sizes or Published({})).voxels
+        # subjects of a published size can be prepared later
         if subjects and published.keys() >= {*subjects} - {*recorded}:
             return list(subjects)
         return self.choose_subjects(subjects) if subjects or recorded or not published else [*published]
@@ -127,6 +130,7 @@ class Recordings:
         known = recorded_subjects(dataset, self.paths, preparation)
         unknown = [subject for subject in subjects or [] if subject not in known]
         if unknown or not known:
+            # names of other preparations, for the hint
             signals = self.paths.under_home("signals") / dataset.recorded_as
             prepared = sorted({path.parent.name for path in signals.glob("*/sub-*.h5")} - {preparation})
             elsewhere = f"; signal.name takes other stores: {', '.join(prepared)}" if prepared else ""
@@ -141,6 +145,7 @@ class Recordings:
 
     def inputs(self, subjects: Sequence[int]) -> list[Input]:
         """List the stores of subjects, each with its identity, or else what it would be made from."""
+        # a store is known by its identity; an absent one by the check of its recordings
         here = self.identities(subjects)
         look = self.require if self.dataset.subjects else self.choose_subjects
         names = {subject: self.name_of(subject) for subject in subjects}
@@ -148,6 +153,8 @@ class Recordings:
         error = None if is_whole else Input.of("", partial(look, subjects)).error  # one of all
         published = self.dataset.published_sizes
         size = published.subject_bytes if published and self.dataset.subjects else None
+
+        # an absent store has the error of all subjects, which names those that are there
         listed = []
         for subject, name in names.items():
             if name in here:
@@ -180,12 +187,16 @@ class Recordings:
         Raises:
             MissingData: if a store and the recording that it would be made from are both missing.
         """
+        # all recordings must be there before the first store is written
         self.require(subjects)
         dataset = self.dataset
         files = {str(subject): self.path(subject) for subject in subjects}
+
+        # one process writes for all; no other command may write the same stores
         with claiming(files if launch.rank == 0 else {}, launch.alone) as free:
             for subject in map(int, free):
                 console.say(f"preparing signals of {dataset.name} subject {subject}")
+                # the store itself says that it is simulated, wherever it is copied
                 stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
                 stamped = {}
                 with console.progress(f"writing signals of subject {subject}", len(dataset.splits)) as bar:
@@ -194,6 +205,7 @@ class Recordings:
                         stamped[split] = replace(recording, provenance={**stamp, **recording.provenance})
                         bar.advance(1, split)
                     SignalStore.write(self.path(subject), stamped)
+        # other processes wait until the stores are there
         launch.barrier()
 
     def refuse_copied_people(self, subjects: Iterable[int]) -> None:
@@ -205,6 +217,7 @@ class Recordings:
         known: dict[int, UInt64] = {}  # digests of all trials of a subject
         for subject, store in self._open_stores(sorted({*subjects})).items():
             recordings = store.splits.values()
+            # each subject is compared with all before
             for other, digests in known.items():
                 where, source = f"{self.dataset.name} subject {subject}", f"trials of subject {other}"
                 hint = "they are one person, or one was prepared from the other's files: leave one out"
@@ -216,6 +229,7 @@ class Recordings:
         """List the caveats of the signals that subjects are tested on."""
         tested = []
         for store in self._open_stores(subjects).values():
+            # all splits but `train` are tested; `train` only where there is no other
             names = [split for split in store.splits if split != "train"] or [*store.splits]
             tested += [store.splits[name] for name in names]
         held_out = [self.dataset.holdout.caveats(recording) for recording in tested]
@@ -248,12 +262,15 @@ def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> Non
     Raises:
         MissingData: naming the first thing that is missing, and the subjects that lack nothing.
     """
+    # all are checked, so that the error names subjects that lack nothing
     missing = {}
     for subject in subjects:
         try:
             check(subject)
         except MissingData as error:
             missing[subject] = error
+
+    # the first error stands for all
     if missing:
         first = next(iter(missing.values()))
         there = [str(subject) for subject in subjects if subject not in missing]
@@ -271,6 +288,7 @@ def recorded_subjects(dataset: Dataset, paths: Paths, preparation: str | None = 
         preparation: The name of the stores; None: any of them.
     """
     signals = paths.under_home("signals")
+    # a data set without a list of subjects has those with a store
     return dataset.subjects or recordings.subjects_of(signals, dataset.recorded_as, preparation)
 
 
@@ -330,6 +348,7 @@ def recorded_row(described: Mapping[str, Any]) -> tuple[object, ...]:
     """Write what all splits of a store share."""
     width = f"{described['voxels']} voxels" if "voxels" in described else str(described["channels"])
     rate, (start, end) = described["rate_hz"], described["window_ms"]
+    # voxels have one sample, and neither rate nor window
     rate_and_window = ("–", "–") if rate is None else (f"{rate:g} Hz", f"{start:g} to {end:g} ms")
 
     def count(number: int, name: str) -> list[str]:

@@ -218,6 +218,7 @@ class Betas(Preparation, ABC):
             if self.config.keeps_constant:
                 values[np.ix_(members, np.flatnonzero(~varies))] = 0
 
+        # maps of the subject, of the estimation, and of this session
         maps = {**space.maps, **estimated_maps, "is_sound": is_sound}
         space = replace(space, maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()})
 
@@ -320,11 +321,14 @@ class Betas(Preparation, ABC):
             if unmatched := {name: None for trials in session_trials.values() for name in trials.unmatched}:
                 names = summarise_names([*unmatched])
                 lines.append(f"subject {subject}: pictures that {self.dataset} does not have, {names}")
+
+        # trials by session, voxels, and how files of regions were read
         columns = ("subject", "session", "runs", "train trials", "test trials", "pictures", "shown again")
         voxels = Table(
             "Voxels", ("subject", "voxels", "regions that have any, the largest first"), tuple(widths)
         )
         readings = ((n, *pair) for n in subjects for pair in self.readings.get(n, {}).items())
+        # a plain mask needs no row
         recordings = (row for row in readings if row[1:] != ("mask", "mask"))
         files = Table("Files of regions", ("subject", "name", "taken for"), tuple(recordings))
         tables = (Table("Trials", columns, tuple(rows)), voxels, *([files] if files.rows else []))
@@ -502,6 +506,7 @@ def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
     for start in range(0, len(signal), step):
         shown = counts[start : start + step, None]  # [n, 1]
         values = np.array(signal[start : start + step], np.float64)[..., 0]  # [n, R, V]
+        # absent repetitions count in no sum
         values[np.arange(values.shape[1]) >= shown] = np.nan
         sums += np.nansum(values, (0, 1))
         squares += np.nansum(values**2, (0, 1))

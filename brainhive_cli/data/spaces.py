@@ -20,7 +20,9 @@ REGIONS = {
 }
 """Region > letters that its channels' names begin with, in the 10-10 system. What lies between two regions is
 counted with one of them; parietal and occipital together are BrainHiVE's 17 channels of THINGS-EEG."""
+# lower case, as names of channels are matched without regard to it
 _REGION_OF = {letters.lower(): region for region, all_of in REGIONS.items() for letters in all_of}
+# letters, then z or a number, as in POz, FC5 and AFF1h
 _NAME = re.compile(r"([a-z]+?)(z|\d+h?)$", re.IGNORECASE)
 
 
@@ -102,6 +104,7 @@ def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
     chosen = []
     for name in names:
         region = name.lower()
+        # a region stands for all its channels, any other name for one
         if region in REGIONS:
             members = [row for row, channel in enumerate(channels) if region_of(channel) == region]
         else:
@@ -110,6 +113,7 @@ def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:
             there = f"there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
             raise RecipeError(f"no channel {name!r} in the data", guess(name, [*channels, *REGIONS]) + there)
         chosen += members
+    # a channel by name and by region is read once
     return np.asarray(list(dict.fromkeys(chosen)))
 
 
@@ -118,6 +122,7 @@ def find_region(name: str, regions: Mapping[str, Any], where: str = "", expressi
     names = list(regions)
     if (row := find_rows([name], names, "the recording")[0]) is not None:
         return names[row]
+    # a difference without spaces reads as one name with a hyphen
     spaces = "a difference has spaces around its -; " if "-" in name and expression else ""
     hint = f"{guess(name, names)}{spaces}regions: {' '.join(names) or 'none'}"
     raise RecipeError(f"{where}no region {name!r} in the data{expression}", hint)
@@ -137,13 +142,17 @@ def sample_range(times_s: Float64, window_ms: tuple[float, float] | None) -> sli
     """
     if window_ms is None:
         return slice(0, len(times_s))
+    # rounded to µs, above the rounding error of seconds
     times_ms = np.round(times_s * 1000, 3)
     step_ms = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
+    # half-open, so that adjoining windows share no sample
     inside = np.flatnonzero((times_ms >= window_ms[0]) & (times_ms < window_ms[1]))
     spans = f"the recording spans {times_ms[0]:g} to {times_ms[-1]:g} ms"
     if not len(inside):
         raise RecipeError(f"no sample in the window {list(window_ms)} ms", spans)
+    # the stop is exclusive, so that it may lie a step further out than the start
     is_longer = window_ms[0] <= times_ms[0] - step_ms or window_ms[1] >= times_ms[-1] + 2 * step_ms
+    # one sample, as of voxels, has no step
     if is_longer and step_ms:
         raise RecipeError(f"the window {list(window_ms)} ms reaches beyond the recording", spans)
     return slice(int(inside[0]), int(inside[-1]) + 1)

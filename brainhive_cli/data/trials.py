@@ -143,6 +143,7 @@ class Trials:
             ) from error
 
     def _check_axes(self) -> None:
+        # fields by type, as callers of the API make trials, too
         documents.check(self.provenance, "provenance of a recording", Provenance, "see help(api.Trials)")
         documents.check(self.unit, "unit of a recording", str, "a unit, as uV")
         shape = list(self.signal.shape)
@@ -179,6 +180,8 @@ class Trials:
                     f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
                     f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
                 )
+
+        # single trials: a value wherever there is a repetition, and nowhere else
         is_there = np.arange(shape[1]) < np.broadcast_to(counts, shape[:1])[:, None]  # [N, R]
         for name, trials in {"runs": self.runs, "onsets": self.onset_s, "sessions": self.sessions}.items():
             if trials is None:
@@ -198,6 +201,7 @@ class Trials:
     def take(self, rows: Int64 | Bool) -> Self:
         """Take stimuli by their indices, in this order, or by a mask; what was read is not read again."""
         index, signal = np.arange(len(self.signal))[rows], self.signal
+        # in memory: copied now; in a store: rows are composed, and read when needed
         if type(signal) is np.ndarray:
             signal = signal[index]
         elif not np.array_equal(index, np.arange(len(signal))):
@@ -209,6 +213,7 @@ class Trials:
             image_ids=Names.of(self.image_ids)[index] if len(self.image_ids) else (),
             recorded=self.recorded and self.recorded.take(index),
             stimulus=self.stimulus[index] if len(self.stimulus) else self.stimulus,
+            # rows of the split as recorded, also after an earlier selection
             index=index if self.index is None else self.index[index],
             **{name: take(getattr(self, name), index) for name in (*BY_TRIAL, "repetitions")},
             **{name: values[index] for name, values in self._read_before.items()},
@@ -218,6 +223,7 @@ class Trials:
         """Choose some of the repetitions [N, R]; stimuli without one are left out."""
         rows = np.flatnonzero(is_chosen.any(1))
         chosen, is_chosen = self.take(rows), is_chosen[rows]
+        # nothing to reorder: what is in memory stays
         if (is_chosen == chosen.is_there).all():
             return chosen
 
@@ -230,12 +236,15 @@ class Trials:
             values = np.where(is_chosen[part][..., None, None], values, 0)
             return np.take_along_axis(values, order[part][..., None, None], 1)
 
+        # lists [N, R] of trials in this order
         known: dict[str, Any] = {
             name: np.take_along_axis(np.where(is_chosen, values, absent), order, 1).astype(values.dtype)
             for name, absent in BY_TRIAL.items()
             if (values := getattr(chosen, name)) is not None
         }
-        shape = (len(rows), order.shape[1], *signal.shape[2:])
+        shape = (len(rows), order.shape[1], *signal.shape[2:])  # [n, r, C, T]
+
+        # single trials in memory are reordered; averages were over other repetitions
         if "singles" in (before := chosen._read_before):
             known["singles"] = choose(before["singles"])
         averages = {"averages": None} if "averages" in before else {}
@@ -256,6 +265,7 @@ class Trials:
             is_tested: [N, R] which trials a fold tests.
             split: Which side of the fold.
         """
+        # a trial is a row, read late
         is_chosen = is_tested if split == "test" else self.is_there & ~is_tested
         signal, rows, columns = self.signal, *np.nonzero(is_chosen)
         names, trials = self.image_ids, (rows[:, None], columns[:, None])
@@ -264,12 +274,14 @@ class Trials:
             distinct, inverse = np.unique(rows[part], return_inverse=True)  # a store is indexed along N alone
             return np.asarray(signal[_as_slice(distinct)])[inverse, columns[part]][:, None]
 
+        # lists [N, R] become [n, 1]
         known: dict[str, Any] = {name: take(getattr(self, name), trials) for name in BY_TRIAL}
         return replace(
             self,
             signal=LazyRows(None, (len(rows), 1, *signal.shape[2:]), signal.dtype, read),
             image_ids=Names.of(names[row] for row in rows.tolist()) if len(names) else (),
             repetitions=None,
+            # position among all trials, for which several have one stimulus
             index=np.flatnonzero(is_chosen[self.is_there]),
             stimulus=self.stimulus[rows] if len(self.stimulus) else self.stimulus,
             **{**known, "known_digests": self.digests[trials]},
@@ -297,6 +309,7 @@ class Trials:
         Raises:
             RecipeError: naming what the data do not have, and the nearest name.
         """
+        # rows [C]: channels in the order of their names, or voxels in that of the data
         signal, space, rows = self.signal, self.space, np.arange(self.signal.shape[2])
         if channels is not None and isinstance(space, Sensors):
             rows = channel_rows(space.names, channels)
@@ -306,12 +319,14 @@ class Trials:
             if not len(rows):
                 problem = f"no voxel lies in {', '.join(channels)}"
                 raise RecipeError(problem, f"regions: {' '.join(space.regions)}")
+        # streams of a model read the union of their sets
         if sets:
             rows = np.flatnonzero(np.any(list(sets.values()), 0))
         if isinstance(space, Voxels):
             space = replace(space, regions={**space.regions, **sets})
         samples = sample_range(self.times_s, window_ms)
 
+        # float32, as brain models compute; read late, some stimuli at a time
         def read(part: Any) -> Float32:
             chosen = np.asarray(signal[part, :, :, samples])[:, :, rows].astype(np.float32, copy=False)
             return chosen if scale == 1 else chosen * np.float32(scale)
@@ -323,6 +338,7 @@ class Trials:
             signal=LazyRows(None, shape, np.dtype(np.float32), read),
             space=space.select(rows),
             times_s=times_s,
+            # of all channels; `recorded` has them
             whiteners=None,
             recorded=self,
             rows=rows,
@@ -333,6 +349,7 @@ class Trials:
 
     def normalise(self, normaliser: Normaliser | None) -> Self:
         """Normalise what is read."""
+        # signals in memory are normalised otherwise, or mapped: they are read again
         if normaliser is None or self.normaliser is not None or self.mapping is not None:
             return replace(self, normaliser=normaliser)
         before = {name: normaliser(values) for name, values in self._read_before.items()}
@@ -346,11 +363,13 @@ class Trials:
 
         singles, counts = torch.from_numpy(self.singles), torch.from_numpy(self.counts)
         chosen = shuffle_repetitions(singles, counts, count, generator)
+        # the default Augment has equal weights
         averages = mix_repetitions(*chosen, Augment(), generator).numpy()
         return self.change(averages=averages, singles=None)
 
     def change(self, **values: Any) -> Self:
         """Change fields; `averages` and `singles` in memory are kept, unless they are among the values."""
+        # `replace` makes an object without what cached properties hold
         before = self._read_before
         held = {name: values.pop(name, before.get(name)) for name in ("averages", "singles")}
         changed = replace(self, **values)
@@ -418,6 +437,7 @@ class Trials:
         # float32 before sums, for which float16 is too coarse
         signal = np.asarray(self.signal[part]).astype(np.float32, copy=as_singles)
         counts = self.counts[part]
+        # absent repetitions become zeros, whatever the source has there
         if (counts < signal.shape[1]).any():
             is_there = np.arange(signal.shape[1]) < counts[:, None]
             signal = np.where(is_there[..., None, None], signal, 0)
@@ -436,6 +456,8 @@ class Trials:
                 f"{self.where}: a signal is not finite, of {picture}, {which}",
                 "repair the recording, or leave the channel out with signal.channels",
             )
+
+        # the normaliser is of the model's channels, so that these are mapped first
         if self.mapping is not None:
             signal = self.mapping(signal, self.normaliser.mean if self.normaliser else None)
         return self.normaliser(signal) if self.normaliser else signal
@@ -444,6 +466,7 @@ class Trials:
     def averages(self) -> Float32:
         """[N, C, T] averages over repetitions, in memory."""
         if "singles" in vars(self):
+            # normalised, absent repetitions need not be zeros
             there = np.where(self.is_there[..., None, None], self.singles, 0)
             return there.sum(1, dtype=np.float32) / self.counts[:, None, None].astype(np.float32)
         return self._read_all(False)
@@ -458,6 +481,7 @@ class Trials:
         shape = (count, most, self.width, samples) if as_singles else (count, self.width, samples)
         if count <= COPIED_STIMULI:
             return self.read(slice(None), as_singles)
+        # blocks bound the memory for conversion and sums
         signals = np.empty(shape, np.float32)
         with console.progress(f"reading {self.where}", count) as bar:
             for start in range(0, count, COPIED_STIMULI):
@@ -470,8 +494,10 @@ class Trials:
     def digests(self) -> UInt64:
         """[N, R] digest of each trial, 0 where there is none; of a store without them, all rows are read."""
         digests = self.known_digests
+        # a selection is known by its trials as they were recorded
         if digests is None and self.recorded is not None:
             digests = self.recorded.digests
+        # in blocks, as the signal need not fit into memory
         if digests is None:
             starts = range(0, max(1, len(self.signal)), COPIED_STIMULI)
             blocks = (np.asarray(self.signal[start : start + COPIED_STIMULI]) for start in starts)
@@ -490,9 +516,11 @@ class Trials:
         Raises:
             BrainhiveError: with the number of copies, and the stimulus, session and run of the first.
         """
+        # digest 0: no trial, or one of equal numbers, which two may well have
         is_known = self.digests > 0
         is_copy = is_known & np.isin(self.digests, others)
         if is_copy.any():
+            # the first copy by stimulus, session and run
             row, column = np.argwhere(is_copy)[0]
             words = [f"of {self.image_ids[row]}"]
             words += [] if self.sessions is None else [f"session {self.sessions[row, column] + 1}"]
@@ -506,10 +534,12 @@ class Trials:
 
         The provenance travels with a store, whatever data set or name it is kept under.
         """
+        # facts are those of all sessions, or of each
         sources = [self.provenance, *self.provenance.get("sessions", ())]
         simulated = [SIMULATED] if any("simulated" in source for source in sources) else []
         steps = [source["preparation"] for source in sources if "preparation" in source]
         whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
+        # whitening by both splits has seen the tested trials
         is_by_tested = any(step.get("whiten_by") == "both" for step in whitened)
         return merge_caveats(simulated, [WHITENED_BY_TESTED] if is_by_tested else [])
 
@@ -519,6 +549,7 @@ class Trials:
 
         `simulated` is among them. Which trials, sensors or voxels were taken is not.
         """
+        # steps of all sessions override those of single sessions
         sources = [*self.provenance.get("sessions", ()), self.provenance]
         steps: dict[str, Any] = {}
         for source in sources:
@@ -545,6 +576,7 @@ class Trials:
         shown_ms = {source.get("stimulus_ms") for source in sources} - {None}
         if self.times_s[-1] <= 0:  # as of voxels
             return {}
+        # sessions that differ in it mark the onset alone
         return {"stimulus": (0.0, float(shown_ms.pop()))} if len(shown_ms) == 1 else {"onset": 0.0}
 
 
@@ -564,6 +596,7 @@ def digest_trials(signal: Array) -> UInt64:
 
     It is 0 where all numbers of a trial are equal, which two trials may well have.
     """
+    # a trial a row: [N R, C T]
     trials = np.ascontiguousarray(signal, np.float32).reshape(prod(signal.shape[:2]), prod(signal.shape[2:]))
     is_constant = (trials == trials[:, :1]).all(1)
     digests = np.where(is_constant, np.uint64(0), hdf5.row_checksums(trials))
@@ -585,6 +618,7 @@ def gather_trials(
     def read(part: slice) -> Array:
         numbers = table[part].ravel()
         trials = np.zeros((len(numbers), *shape), dtype)
+        # ascending, so that the file is read from front to back
         for position in np.argsort(numbers, kind="stable").tolist():
             if numbers[position] >= 0:
                 trials[position] = trial(int(numbers[position]))
@@ -604,5 +638,6 @@ def group_trials(stimuli: Array) -> tuple[Array, Int64, Int64]:
     """
     names, inverse, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
     table = np.full((len(names), counts.max(initial=0)), -1, np.int64)
+    # rows are filled one after another; a stable sort leaves trials in the order of time
     table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(inverse, kind="stable")
     return names, table, counts

@@ -37,6 +37,7 @@ class Film:
     def scenes(self) -> list[Scene]:
         """List the scenes of all frames."""
         x, y = DIRECTIONS[self.direction]
+        # the thing is at its scene's place in the middle of the film
         ways = np.linspace(-REACH, REACH, FRAMES)
         return [
             replace(self.scene, x=round(self.scene.x + x * way, 4), y=round(self.scene.y + y * way, 4))
@@ -53,6 +54,7 @@ class Film:
 
     def labels(self) -> UInt8:
         """Say which of `LABELS` it shows, 1 or 0."""
+        # two labels are 1: the category, and the place
         shown = (self.scene.category, self.scene.background)
         return np.array([label in shown for label in LABELS], np.uint8)
 
@@ -66,6 +68,7 @@ def films(split: Literal["train", "test"]) -> list[Film]:
     copies, seed = (TRAIN_FILMS_PER_CONCEPT, 2027) if split == "train" else (1, 2028)
     rng = np.random.default_rng(seed)
     scenes = pictures.named_scenes(f"{split}_films", pictures.split_concepts()[split], copies, rng)
+    # numbers modulo 4: equally frequent directions, independent of the scene
     order = rng.permutation(len(scenes)).tolist()
     return [
         _inside(Film(scene, tuple(DIRECTIONS)[n % len(DIRECTIONS)]))
@@ -82,9 +85,11 @@ def random_film(rng: np.random.Generator) -> Film:
 def _inside(film: Film) -> Film:
     """Shrink and move the thing so that it stays in the picture all the way."""
     scene, steps = film.scene, DIRECTIONS[film.direction]
+    # things larger than LARGEST would leave the picture on their way
     size = min(scene.size, LARGEST)
     centre = []
     for position, step in zip((scene.x, scene.y), steps, strict=True):
+        # half the range of the centre: 4 % margin as in pictures, less the way
         room = (1 - 1.04 * size) / 2 - REACH * abs(step)
         centre.append(round(float(np.clip(position, 0.5 - room, 0.5 + room)), 4))
     return replace(film, scene=replace(scene, x=centre[0], y=centre[1], size=size))

@@ -57,11 +57,12 @@ class JoinedFolder:
     def assemble(self, folder: Path) -> None:
         """Write the folder, unless it is there of these weights; interrupted, that leaves no folder."""
         stamp = " ".join(hub.digest(source, ("*/*.safetensors", "*.safetensors")) for source in self.sources)
+        # processes that start together join it once; the others wait
         lock = Claim.for_path(folder, wait=True)
         try:
             if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
                 return
-            remove(folder)
+            remove(folder)  # was joined from other weights
             with atomic_write(folder, is_lasting=False) as part:
                 part.mkdir()
                 self.write(part)
@@ -141,10 +142,12 @@ def text_state(dual: Mapping[str, "Tensor"], projection: "Tensor") -> dict[str, 
     state = {}
     for name, value in dual.items():
         block, is_stream, rest = name.partition(".text.")
+        # weights of the text stream lose its name, shared ones have none
         plain_name = f"{block}.{rest}" if is_stream else name
         if ".image." in name:
             continue
         if plain_name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight")):
+            # [D, D_cross] @ [D_cross, D_text]; the dual generator divides by the length
             value = (value.float() @ projection.float() / CAPTION_LENGTH).to(value)
         state[plain_name] = value
     return state
@@ -195,6 +198,7 @@ def plain_state() -> dict[str, "Tensor"]:
             attention = processors[int(index)].removesuffix(".processor")
             unet.get_parameter(f"{attention}.{kind}.weight").copy_(weight)
     state: dict[str, Tensor] = unet.state_dict()
+    # the embedding of sizes is left out: it is part of the bias now
     return {name: weight for name, weight in state.items() if [*dual_names(name)]}
 
 

@@ -135,6 +135,7 @@ def split_concepts() -> dict[str, list[Concept]]:
     Returns:
         `test`, which nothing is ever trained on; `train`; and `untested`, all but those of `test`.
     """
+    # digests shuffle the concepts alike on all machines
     concepts = sorted(
         product(COLOURS, TEXTURES, SHAPES),
         key=lambda concept: hashlib.sha256("_".join(concept).encode()).digest(),
@@ -189,6 +190,7 @@ def mask(scene: Scene, resolution_px: int = 64) -> UInt8:
 def _placed(scene: Scene, resolution_px: int) -> tuple[UInt8, tuple[slice, slice]]:
     """Rasterise a scene's thing at its size, and say which window of the canvas it takes."""
     side = resolution_px * _SUPERSAMPLING
+    # rasterised once (cached), then resampled to the size of each scene
     thing = _thing(scene.shape, scene.texture, 3 * resolution_px)
 
     # the thing with its margin, about its centre
@@ -215,6 +217,7 @@ def _place(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Sc
 
 @lru_cache
 def _palette(colour: str) -> Pixels:
+    # tones that follow from the colour; the other inks are fixed
     main, second = COLOURS[colour]
     tones = {
         "hole": (0, 0, 0),
@@ -289,6 +292,7 @@ def _thing(shape: str, texture: str, cells: int) -> UInt8:
 def _covers(piece: Piece, x: Int64, y: Int64, unit: int) -> Bool:
     """Say where a piece is, by exact products: a float here could differ between machines."""
     if len(piece.points) == 2:
+        # an ellipse, multiplied out so that nothing is divided
         (cx, cy), (rx, ry) = piece.points
         return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (rx * ry * unit) ** 2
     inside = np.zeros((y.size, x.size), dtype=bool)

@@ -99,7 +99,7 @@ def semantic(
     Args:
         scene: The scene.
         factors: Which of them.
-        weights: Weights of factors in place of the usual ones.
+        weights: Weights of factors instead of the usual ones.
 
     Returns:
         [G], zero in the mean over a balanced set and of unit length.

@@ -37,11 +37,13 @@ class AlignmentConfig(parts.Config):
         Raises:
             BrainhiveError: if the shapes do not go together.
         """
+        # pairs are matched row by row, so they must be as many on both sides
         are_pairs = len(tokens) == len(references) or not self.is_paired
         if not len(tokens) or not len(references) or tokens.shape[1] != references.shape[1] or not are_pairs:
             shapes = f"{list(tokens.shape)} and references {list(references.shape)}"
             needed = "one reference for each token" if self.is_paired else "at least one of each"
             raise BrainhiveError(f"alignment {self.kind}: tokens {shapes}", f"{needed}, of equal width")
+        # the map is fitted and applied in float64, and returns the dtype of its input
         aligned = self.learn(in_double(tokens), in_double(references))
         return lambda rows: aligned(in_double(rows)).to(rows)
 
@@ -60,9 +62,11 @@ class Moments(AlignmentConfig):
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Measure mean and standard deviation of either side."""
+        # without Bessel's correction one recording has a spread of 0, and not NaN
         (mean, spread), (reference_mean, reference_spread) = (
             (side.mean(0), side.std(0, correction=0)) for side in (tokens, references)
         )
+        # a dimension that holds rounding alone is moved, not scaled up
         varies = spread > SMALLEST * spread.max()
         scale = torch.where(varies, reference_spread / spread, 1)
         return lambda rows: (rows - mean) * scale + reference_mean
@@ -80,6 +84,7 @@ class Coral(AlignmentConfig):
 
     def learn(self, tokens: Tensor, references: Tensor) -> Alignment:
         """Find the main axes of either side."""
+        # inverse root of the new subject's covariance, root of the training subjects'
         sides = (_variances(tokens), -0.5), (_variances(references), 0.5)
 
         def align(rows: Tensor) -> Tensor:
@@ -96,6 +101,7 @@ def _variances(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Find variances [K] and axes [D, K] of tokens [n, D], K the smaller of the two; one token has none."""
     freedom = max(1, len(tokens) - 1)
     centred = tokens - tokens.mean(0)
+    # the smaller of the two products, [D, D] or by singular values of [n, D]
     if len(tokens) >= tokens.shape[1]:
         variances, axes = torch.linalg.eigh(centred.T @ centred / freedom)
         return variances.clamp(min=0), axes

@@ -44,8 +44,10 @@ def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | N
     Raises:
         BrainhiveError: if subjects or items are not the same in number.
     """
+    # hits [S, N] of each subject, by side
     hits = [[(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second)]
     compared = compare_values(hits[0], hits[1], items=items)
+    # counts of items are whole numbers with one seed only
     if any(len(group) > 1 for side in hits for group in side):
         return compared
     joined = np.concatenate(
@@ -76,6 +78,7 @@ def compare_values(
     """
     # values of the same items in the same order
     groups = [[np.atleast_2d(np.asarray(group, np.float64)) for group in side] for side in (first, second)]
+    # paired by position, so items must be as many in each subject
     sizes = [[group.shape[-1] for group in side] for side in groups]
     if sizes[0] != sizes[1] or not sizes[0]:
         raise BrainhiveError(
@@ -214,6 +217,7 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     """
     from scipy.stats import false_discovery_control
 
+    # untested comparisons have no part in the number of tests
     tested = [p for p in p_values if p is not None]
     adjusted = iter(false_discovery_control(tested).tolist() if tested else [])
     return [None if p is None else next(adjusted) for p in p_values]
@@ -265,6 +269,7 @@ def compare_ranks(
         pictures, on other subjects or items.
     """
     compared, errors = [], []
+    # one row a pair; a pair that cannot be compared is a reason, no failure
     for (first, second), pair in pairs.items():
         try:
             shared = {"first": first, "second": second, "metric": "top1", "caveats": pair[1].caveats}
@@ -453,6 +458,7 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
 
 def _group(run: Measurements, ids: Sequence[Sequence[str]], units: Sequence[Sequence[str]]) -> Items:
     """Group items as a run did."""
+    # units, scope and inflation are those that the run was measured with
     facts = run.facts
     return Items(ids, units, facts.units, scope=facts.scope, inflation=facts.inflation)
 
@@ -469,6 +475,7 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> dict[st
 
 def _collect_values(cells: Sequence[CellItems], ids: Sequence[str], metric: str) -> Float64:
     """Collect the values of items [S, N], one row a cell; NaN where an item has none."""
+    # an item without a value becomes NaN, which pairs leave out
     absent = [None] * len(cells[0]["image_ids"])
     values = [dict(zip(cell["image_ids"], cell.get(metric, absent), strict=True)) for cell in cells]
     return np.array([[value_of[image_id] for image_id in ids] for value_of in values], np.float64)

@@ -71,6 +71,7 @@ class HitRate:
 
     def add(self, shown: str, answer: str) -> None:
         """Count a trial: what was shown, and what was answered."""
+        # trials wait for their block, whose evidence depends on all of them
         self.hits, self.trials = self.hits + (shown == answer), self.trials + 1
         self._shown[shown] += 1
         self._block.append((shown, answer))
@@ -80,9 +81,11 @@ class HitRate:
         # evidence of a complete block
         pictures, answers = zip(*self._block, strict=True)
         self._log_e = self._log_e + measure_evidence(pictures, answers)
+        # the average over odds is a martingale too, and its largest value so far counts
         self._largest_log_e = max(
             self._largest_log_e, np.logaddexp.reduce(self._log_e) - np.log(len(LOG_ODDS))
         )
+        # repeats beyond those of a random order of the block's pictures
         repeats = sum(first == second for first, second in pairwise(pictures))
         counts = np.array([*Counter(pictures).values()])
         self.excess_repeats += repeats - (counts * (counts - 1)).sum() / len(pictures)
@@ -174,6 +177,7 @@ def interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]
         return 0.0, float(-np.expm1(threshold / trials))
     if hits == trials:
         return float(np.exp(threshold / trials)), 1.0
+    # the excess is negative around the observed rate, with a root on either side
     rate, below_one = hits / trials, float(np.nextafter(1, 0))
     low = brentq(excess, TINY, rate, xtol=1e-15)
     return low, brentq(excess, rate, below_one, xtol=1e-15) if excess(below_one) > 0 else 1.0

@@ -34,6 +34,7 @@ class Compared:
     @classmethod
     def of(cls, signals: Tensor, gallery: Tensor) -> Self:
         """Compare tokens by their cosines; those that differ by rounding alone are equal."""
+        # [N, M] in float64, without digits that rounding decides
         cosines = unit(signals) @ unit(gallery.to(signals.device)).T
         return cls(signals, gallery, cosines.round(decimals=DECIMALS))
 
@@ -42,6 +43,7 @@ class Compared:
 
         Whatever ranks tokens thereby ranks corrected ones.
         """
+        # rows of length 1 at most, which a last entry fills up to unit length
         centred = self.similarities - self.similarities.mean()
         scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
         rest = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
@@ -75,6 +77,7 @@ class Assignment(Correction):
         values, random = compared.similarities.cpu().numpy(), np.random.default_rng(0)
         rows, columns = (random.permutation(size) for size in values.shape)
         signals, pictures = linear_sum_assignment(values[rows][:, columns], maximize=True)
+        # an assigned pair exceeds every other similarity; all else stays in its order
         raised = np.zeros_like(values)
         raised[rows[signals], columns[pictures]] = 1 + np.ptp(values)
         similarities = compared.similarities + torch.from_numpy(raised).to(compared.similarities.device)
@@ -93,6 +96,7 @@ class Csls(Correction):
 
     def correct(self, compared: Compared) -> Compared:
         """Subtract from twice the similarities what signals and pictures have with their neighbours."""
+        # topk along either axis: neighbours of signals, and of pictures
         corrected = 2 * compared.similarities
         for axis, size in enumerate(corrected.shape):
             nearest = compared.similarities.topk(min(self.neighbours, size), axis).values
@@ -113,6 +117,7 @@ class Sinkhorn(Correction):
 
     def correct(self, compared: Compared) -> Compared:
         """Give the logarithm of the transport plan, in which no small value becomes 0."""
+        # rows, then columns, sum to 1; logarithms keep small shares apart
         plan = compared.similarities / self.temperature
         for _ in range(self.rounds):
             for axis in (1, 0):
@@ -137,6 +142,7 @@ class Whitening(Correction):
         # by singular values rather than the covariance, which tokens of a wide head have no room for
         left, spread, axes = torch.linalg.svd(signals - signals.mean(0), full_matrices=False)
         variances = spread.square() / len(signals)
+        # variances shrunk towards their mean over D, so that no small one is blown up
         shrunk = (1 - self.shrinkage) * variances + self.shrinkage * variances.sum() / signals.shape[1]
         whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ axes
         return Compared.of(unit(whitened), compared.gallery)

@@ -53,9 +53,11 @@ class TrialOrder(NamedTuple):
         onset_s: Times,
     ) -> Self:
         """Sort trials [n] by session, run and onset; the order of what is not known is drawn."""
+        # unknown sessions and runs are one; unknown onsets are in random order
         zeros, drawn = np.zeros(len(item), np.int64), np.random.default_rng(0).permutation(len(item))
         session, run = (zeros if known is None else known for known in (session, run))
         line = np.lexsort((drawn if onset_s is None else onset_s, run, session))
+        # runs are numbered over sessions, in each of which they begin anew
         run_number = np.unique(np.stack([session, run]), axis=1, return_inverse=True)[1].reshape(-1)
         (labels,) = number_names([label])
         return cls(item[line], labels, session[line].astype(np.int64), run_number[line])
@@ -81,6 +83,7 @@ class Interleaving:
 
     def take(self, rows: Int64) -> Self:
         """Take some of the items."""
+        # a table by item, cut alike in all columns
         chosen = rows.tolist()
         parts, blocks = ([listed[row] for row in chosen] for listed in (self.parts, self.blocks))
         concept_parts = self.concept_parts and [self.concept_parts[row] for row in chosen]
@@ -104,6 +107,7 @@ def of_trials(order: TrialOrder, group: Int64, by: str) -> Interleaving:
         group: [I] fold, run or session that each item is tested with.
         by: What is held out: `trials`, of whose run and session models have learned; `runs` or `sessions`.
     """
+    # trials: models learned of the same run, so labels must be interleaved in time
     items: list[Hashable] = [*range(len(order.label))]
     if by == "trials":
         parts, follows_time = find_interleaved(order, group), are_clumped(order, 0 * order.run, CLUMPED)
@@ -117,6 +121,7 @@ def of_trials(order: TrialOrder, group: Int64, by: str) -> Interleaving:
         parts = find_interleaved(order, group)
         problem = "" if parts else SAME_BLOCKS.format(by)
         return Interleaving(parts or group.tolist(), items, None, problem, True)
+    # blocks of equal labels move as one
     blocks = np.empty(len(items), np.int64)
     blocks[order.item] = number_blocks(order)
     return Interleaving(group.tolist(), blocks.tolist())
@@ -124,6 +129,7 @@ def of_trials(order: TrialOrder, group: Int64, by: str) -> Interleaving:
 
 def of_pictures(order: TrialOrder, fold: Int64) -> Interleaving:
     """Find which pictures (of one concept) may be exchanged, and which concepts, within folds [I]."""
+    # pictures within a fold and concept; concepts only where they have several pictures
     several = len({*order.label.tolist()}) < len(order.label)
     each_trial, concept = order._replace(label=np.arange(len(order.label))), order.label if several else 0
     parts = find_interleaved(each_trial, fold * len(order.label) + concept) or fold.tolist()
@@ -174,12 +180,14 @@ def are_clumped(order: TrialOrder, parts: Int64, level: float) -> bool:
     sizes = np.bincount(part)
     position = np.arange(len(part)) - (sizes.cumsum() - sizes)[part]
     lengths = [2**power for power in range(1, int(np.log2(sizes.max())) + 1)]
+    # windows [n] of each length, numbered apart by part
     item, windows = order.item[line], [part * len(part) + position // length for length in lengths]
 
     # pairs of one label in a window; a random order exchanges labels of items of the same parts
     (stratum,), random = number_names([_list_parts(order.item, parts)]), np.random.default_rng(0)
     sorted_rows, counts = np.argsort(stratum, kind="stable"), []
     for draw in range(1 + DRAWS):
+        # the first row is as measured, further ones are random orders
         label = order.label.copy()
         if draw:
             label[sorted_rows] = order.label[np.lexsort((random.random(len(stratum)), stratum))]
@@ -209,6 +217,7 @@ def separate_repetitions(
         half of the repeated pictures have repetitions that are far apart.
     """
     picture, times, repeated = np.nonzero(is_there)[0], (sessions, runs, onset_s), (is_there.sum(1) > 1).sum()
+    # without any times, repetitions are numbered as they are stored
     parts = np.tile(np.arange(is_there.shape[1]), (len(is_there), 1))
     if all(known is None for known in times):
         return parts
@@ -218,12 +227,15 @@ def separate_repetitions(
     order = TrialOrder.of(np.arange(len(picture)), picture.tolist(), *known)
     trial, shown = order.item, picture[order.item]
     levels = [np.arange(len(trial)), number_blocks(order), order.run, order.session]
+    # from single trials to sessions, the finest level at which repetitions are apart
     for depth, level in enumerate(levels):
         pairs, first, pair_of_trial = np.unique(
             [shown, level], axis=1, return_index=True, return_inverse=True
         )
+        # too few pictures have two parts at this level, and fewer at coarser ones
         if 2 * (np.bincount(pairs[0]) > 1).sum() < repeated:
             return None
+        # parts in the order of their first trials, each a trial of its picture
         line = np.argsort(first)
         block = np.zeros(len(line), np.int64)
         units = TrialOrder(np.arange(len(line)), pairs[0][line], block, block)
@@ -239,6 +251,7 @@ def separate_repetitions(
 
 def number_blocks(order: TrialOrder) -> Int64:
     """Number the blocks of trials [n]: successive ones of one label in a run."""
+    # a change of label or run begins a block
     label = order.label[order.item]
     is_first = (label[1:] != label[:-1]) | (order.run[1:] != order.run[:-1])
     return np.concatenate([[0], is_first.cumsum()])
@@ -248,6 +261,7 @@ def have_same_order(order: TrialOrder, group: Int64) -> bool:
     """Whether blocks came in one order in all groups [n], more than random orders of whole blocks would."""
     label, block, random = order.label[order.item], number_blocks(order), np.random.default_rng(0)
     sizes = np.unique(group, return_counts=True)[1]
+    # time within the group, from 0
     position = np.arange(len(group)) - np.repeat(sizes.cumsum() - sizes, sizes)
 
     # pairs of one label at the same time of different groups
@@ -256,6 +270,7 @@ def have_same_order(order: TrialOrder, group: Int64) -> bool:
     for draw in range(1 + DRAWS):
         drawn = label[np.lexsort((block, random.random(block[-1] + 1)[block], group))] if draw else label
         counts_of_all = [_count_pairs(window, drawn) for window in windows]
+        # pairs within a group do not count
         counts_of_group = [_count_pairs(window + len(group) * (1 + group), drawn) for window in windows]
         counts.append(np.subtract(counts_of_all, counts_of_group).tolist())
     return _p_of_first(counts) <= SAME_ORDER
@@ -263,6 +278,7 @@ def have_same_order(order: TrialOrder, group: Int64) -> bool:
 
 def _list_parts(item: Int64, parts: Int64) -> list[Hashable]:
     """List the parts in which each item was shown, [I]."""
+    # parts of an item's trials as a set, since repetitions may be in several
     shown_in: dict[int, set[int]] = {}
     for index, part in zip(item.tolist(), parts.tolist(), strict=True):
         shown_in.setdefault(index, set()).add(part)
@@ -271,6 +287,7 @@ def _list_parts(item: Int64, parts: Int64) -> list[Hashable]:
 
 def _can_exchange(order: TrialOrder, parts: Int64, within: Int64) -> bool:
     """Whether half of the items share part and class with an item of another label."""
+    # labels of each stratum; one label alone leaves nothing to exchange
     strata = [*zip(within.tolist(), _list_parts(order.item, parts), strict=True)]
     labels: dict[Hashable, set[int]] = {}
     for stratum, label in zip(strata, order.label.tolist(), strict=True):
@@ -280,6 +297,7 @@ def _can_exchange(order: TrialOrder, parts: Int64, within: Int64) -> bool:
 
 def _count_pairs(window: Int64, label: Int64) -> int:
     """Count ordered pairs of trials [n] that share window and label."""
+    # equal keys are neighbours after sorting, and run lengths are the counts
     pairs = np.sort(window * (int(label.max()) + 1) + label)
     counts = np.diff(np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1], [True]])))
     return int((counts**2).sum())
@@ -287,6 +305,7 @@ def _count_pairs(window: Int64, label: Int64) -> int:
 
 def _p_of_first(counts: Sequence[Sequence[int]]) -> float:
     """Compare the first row of counts [1 + K, J] with all by the largest standard score of the J."""
+    # standard scores make windows of different lengths comparable
     values = np.array(counts, np.float64)
     spread = values.std(0)
     scores = np.divide(values - values.mean(0), spread, out=np.zeros_like(values), where=spread > 0)

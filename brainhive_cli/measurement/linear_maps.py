@@ -66,6 +66,7 @@ class Products:
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues [F] and eigenvectors [F, F] of the products of features."""
+        # negative eigenvalues are rounding of a semidefinite matrix
         values, vectors = torch.linalg.eigh(self.gram)
         return values.clamp(min=0), vectors
 

@@ -29,6 +29,7 @@ HEADLINES = ("top1", "top5", "validation_loss")
 
 def shown(name: str) -> str:
     """Name a metric for people, as in papers."""
+    # two-way identification carries the name of its encoder
     if name.startswith(TWO_WAY):
         return f"two-way ({name.removeprefix(TWO_WAY)})"
     return NAMES.get(name, name.replace("_", " "))
@@ -51,6 +52,7 @@ def is_share(name: str) -> bool:
 
 def headlines(names: list[str]) -> list[str]:
     """Choose one or two metrics by which a run is summarised; SSIM, which smooth pictures win, is last."""
+    # at most two: headlines, else two-way identification, else the first
     chosen = [name for name in HEADLINES if name in names]
     two_way = [name for name in names if name.startswith((TWO_WAY, "video_50way")) or name == "clip"]
     two_way += ["ssim"] if "ssim" in names else []

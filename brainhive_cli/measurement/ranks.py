@@ -331,5 +331,6 @@ def chance_of_precision(pool: int, relevant: Int64) -> Float64:
 
     Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for System Evaluation.
     """
+    # closed form by the harmonic number of the pool
     harmonic = float((1 / np.arange(1, pool + 1)).sum())
     return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool

@@ -66,6 +66,7 @@ def halve(
     parts: Int64 | None = None,
 ) -> tuple[Array, Array]:
     """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does: [draws, F] each."""
+    # one stimulus is halved `draws` times: [draws, F]
     flat, counts = torch.from_numpy(repetitions).flatten(1), torch.full((draws,), len(repetitions))
     parts_of_draws = None if parts is None else torch.from_numpy(parts).expand(draws, -1)
     first, second, _ = average_halves(flat, counts, random, size, parts_of_draws)
@@ -104,6 +105,7 @@ def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
 
 def unit_vectors(values: Array, axis: int = 0) -> Array:
     """Centre values along an axis and give them unit length; zeros where nothing varies."""
+    # lengths of rounding alone count as 0
     centred = values - values.mean(axis, keepdims=True)
     lengths = np.linalg.norm(centred, axis=axis, keepdims=True)
     return np.divide(centred, lengths, out=np.zeros_like(centred), where=lengths > 1e-12)

@@ -81,6 +81,7 @@ class Gallery:
 
     def relevant(self, target: Int64) -> Int64:
         """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
+        # candidates of each concept, filled up with -1 to the longest: [N, K]
         indices_of: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
             indices_of.setdefault(concept, []).append(index)
@@ -184,12 +185,14 @@ def permute_targets(
     if control == "none":
         yield target
         return
+    # trials move within parts; pictures with units of equal composition
     if parts:
         trials = [range(len(parts))]
         items = Items(trials, trials, strata=[parts])
     else:  # all pictures first: they number the units
         alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
         items = alike.items([list(range(len(gallery.tested))), target.tolist()])
+    # one permutation for each draw, the first by the seed itself
     for drawn_seed in [seed, *(derive_seed(seed, draw) for draw in range(DRAWS))]:
         *pictures, signals = items.permute(np.random.default_rng(drawn_seed))
         yield pictures[0][target] if pictures and control == "permuted" else target[signals]
@@ -280,11 +283,12 @@ def rank_corrected(
 ) -> dict[str, dict[int, Scores]]:
     """Rank after each correction, on top of those before it; by the names of all so far.
 
-    This is the one place where similarities are corrected, each subject's by themselves.
+    This is the only function where similarities are corrected, each subject's by themselves.
 
     Raises:
         RecipeError: if there are too many candidates.
     """
+    # the one-hot tokens of corrected similarities are [M, M]
     if corrections and gallery.pool > MOST_CORRECTED:
         raise RecipeError(
             f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {gallery.pool}",
@@ -312,6 +316,7 @@ def rank_corrected(
 
 def rank_split(gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores) -> Scores:
     """Rank the pictures of the signals' split alone, for the verdict; the gallery decides which are drawn."""
+    # of a large split the same drawn pictures for every model
     chosen = draw_tested(np.arange(len(gallery.tested)))
     scores = replace(items, candidates=[gallery.image_ids[index] for index in chosen])
     signals = tokens[torch.from_numpy(scores.compared)]

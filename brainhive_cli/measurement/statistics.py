@@ -129,6 +129,7 @@ def measure(
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
     """
+    # seeds are averaged by item, in the value as in its interval
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
     how: Any = {"statistic": statistic, "limits": limits, "is_share": is_share, "most_hits": most_hits}
     interval = describe(models, items, **how)
@@ -250,6 +251,7 @@ def describe(
     Source: Cameron, Gelbach and Miller 2011, Robust inference with multiway clustering (crossed variances);
     Korn and Graubard 1998 (effective number of hits); Wilson 1927; Clark 1973 (items as a random effect).
     """
+    # averages over seeds, so that an item counts once
     models = [np.atleast_2d(np.asarray(group, np.float64)) for group in groups]  # [S, N]
     items = items or Items.unnamed([group.shape[-1] for group in models])
     _check(models, items)
@@ -518,6 +520,7 @@ def ratio_of_means(numerators: Values, denominators: Values) -> tuple[float, flo
     """
     from scipy.stats import t
 
+    # a ratio to 0 has no value; too few people, or equal scores, have no interval
     first, second = (np.asarray(values, np.float64) for values in (numerators, denominators))
     count, mean = len(first), float(second.mean())
     if mean == 0:
@@ -532,6 +535,7 @@ def ratio_of_means(numerators: Values, denominators: Values) -> tuple[float, flo
     g = quantile**2 * second_variance / mean**2
     if g >= 1:
         return ratio, None, None
+    # Fieller's interval, the roots of a quadratic equation in the ratio
     rest = first_variance - 2 * ratio * shared + ratio**2 * second_variance
     rest -= g * (first_variance - shared**2 / second_variance) if second_variance > 0 else 0.0
     centre = ratio - (g * shared / second_variance if second_variance > 0 else 0.0)

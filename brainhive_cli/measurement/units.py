@@ -47,6 +47,7 @@ def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> floa
     Source: Noirhomme et al. 2014, Biased binomial assessment of cross-validated estimation of classification
     accuracies (labels permuted before training).
     """
+    # ranks and hits are whole numbers; averages over seeds are not
     are_whole = all((np.asarray(each) % 1 == 0).all() for each in values)
     return 1 + 3 / math.pi / (1 + 1 / pool) if are_whole else 2.0
 
@@ -56,6 +57,7 @@ def widen(sums: Float64, middle: Any, inflation: float) -> Float64:
 
     Sums of few hits lie a step apart, and would skip the measured one: each is spread over its step.
     """
+    # the step is the smallest distance of two sums
     step = np.diff(np.unique(sums.round(9))).min(initial=np.ptp(sums))
     spread = sums + step * np.random.default_rng(0).uniform(-0.5, 0.5, len(sums))
     return np.asarray(middle + inflation**0.5 * (spread - middle))
@@ -93,6 +95,7 @@ class Items:
     @classmethod
     def independent(cls, ids: Sequence[Sequence[Hashable]], kind: str = "items") -> Self:
         """Take each item for a unit of its own."""
+        # an inference over few units is about these alone
         count = len(set(chain.from_iterable(ids)))
         scope = f"these {count} {kind}" if count > 1 else f"this one of {kind}"
         return cls(ids, ids, kind, scope=scope if count < MANY_UNITS else "")
@@ -122,6 +125,7 @@ class Items:
     @cached_property
     def names(self) -> list[Hashable]:
         """Names of all items, each once; those of a film in its order."""
+        # names in the film's order first, then as they appear
         present = dict.fromkeys(chain.from_iterable(self.ids))
         return list(dict.fromkeys([*(name for name in self.order if name in present), *present]))
 
@@ -133,6 +137,7 @@ class Items:
     @cached_property
     def stratum_of_unit(self) -> Int64:
         """Number of the stratum of each unit, [U]."""
+        # strata of units follow from those of their items
         stratum = np.zeros(self.count, np.int64)
         for unit, number in zip(self.numbers, number_names(self.strata or ()), strict=False):
             stratum[unit] = number
@@ -145,6 +150,7 @@ class Items:
 
     def where(self, is_chosen: Sequence[Bool]) -> Self:
         """Choose items [N] by subject, and leave out subjects who have none; units stay as they are."""
+        # a subject without chosen items is left out, columns stay aligned
         subjects = [row for row, mask in enumerate(is_chosen) if mask.any()]
         columns = [self.ids, self.units, *([] if self.strata is None else [self.strata])]
         chosen = [[list(compress(column[row], is_chosen[row])) for row in subjects] for column in columns]
@@ -159,6 +165,7 @@ class Items:
             concept_parts: The same, within which concepts were; none where these came in blocks: then only
                 pictures of one concept are exchanged.
         """
+        # independent pictures and clips have no concepts to be exchanged within
         if self.are_independent or self.is_film:
             return replace(self, parts=parts)
         if concept_parts:
@@ -279,6 +286,7 @@ class _Exchange:
 
     def list_all(self) -> list[Int64]:
         """List all permutations, [g, m] each."""
+        # units change places, and items within each unit: the product of both
         listed, ends = [], np.cumsum(self.sizes)[:-1]
         for units in permutations(self.members):
             parts = [part for unit in units for part in np.split(unit, ends)]
@@ -365,6 +373,7 @@ class Alike:
 
     def _trials(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group trials by run or session; of fewer than ten, statements are about these."""
+        # trials of few runs: strata are these runs, units their blocks
         groups = [[self.group_of[name] for name in listed] for listed in ids]
         count = len({*chain.from_iterable(groups)})
         if self.groups == "trials":
@@ -406,6 +415,7 @@ def describe_claims(items: Items, subjects: int) -> str:
     Returns:
         As "2 concepts, 1 subject: statements about these 2 concepts and this subject".
     """
+    # the scope in numbers, else the units
     counted = items.scope.removeprefix("these ").replace("this ", "1 ") or f"{items.count} {items.kind}"
     about = items.scope or f"{items.kind.rpartition(' of ')[2]} in general"
     people = "this subject" if subjects == 1 else f"these {subjects} subjects"

@@ -63,6 +63,7 @@ def judge(
 
     Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010 (p with identity).
     """
+    # the null distribution of folds is wider than permuted labels show (`fold_null_inflation`)
     pool = len(candidates) if pool is None else pool
     if items.inflation > 1:  # of folds
         items = replace(items, inflation=fold_null_inflation(ranks, pool))
@@ -106,6 +107,7 @@ def judge(
 
 def _within(items: Items, part_of: Mapping[Any, Hashable]) -> Items:
     """Exchange items only within the part of each, besides their stratum."""
+    # strata are pairs of the former stratum and the part
     if not part_of:
         return items
     strata = items.strata or [[None] * len(ids) for ids in items.ids]
@@ -218,6 +220,7 @@ def _over_units(
 
     A guess knows the part of the recording, so its rank is the mean rank of what was shown in the same part.
     """
+    # distance from a guess that knows the part, by item
     distances = []  # [N] by subject
     for matrix, ids in zip(ranks, items.ids, strict=True):
         rows, shown = np.arange(len(ids)), [columns[name] for name in ids]
@@ -227,6 +230,7 @@ def _over_units(
             is_of_part = np.eye(part.max() + 1)[part]  # [N, parts]
             guessed = (matrix[:, shown] @ is_of_part / is_of_part.sum(0))[rows, part]
         distances.append(guessed - matrix[rows, shown])
+    # signs of these distances, by unit
     flips = flip_signs(distances, items)
     within = " within runs, sessions or folds" if parts is not None and len({*parts.values()}) > 1 else ""
     test = f"sign flips of the mean rank{within} over {items.count} {items.kind}"

@@ -34,13 +34,15 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [...] to [...]."""
+        # other devices draw their mask in parallel, and evaluation needs none
         if x.device.type != "cpu" or not self.training or not self.p:
             return F.dropout(x, self.p, self.training)
 
         # one random 16-bit number for each unit, four from each that torch draws
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        # signed numbers begin at -2**15, so a share p of them lies below this threshold
         mask = bits[: x.numel()].view_as(x) >= round(self.p * 2**16) - 2**15
-        return x * mask.to(x.dtype).div_(1 - self.p)
+        return x * mask.to(x.dtype).div_(1 - self.p)  # the expectation of a unit stays the same
 
 
 class MLP(nn.Module):
@@ -77,7 +79,7 @@ class ResidualMLP(nn.Module):
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.ff = MLP(dim, hidden, dropout)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)  # torch's default is 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., D] to [..., D]."""
@@ -120,6 +122,7 @@ class FusionEncoder(nn.Module):
             BrainhiveError: if the encoders or their widths are not those it was made for.
         """
         refuse_other_embeddings(embeddings, self.dims)
+        # each encoder's embedding as [B, D], so that they can be summed
         projected = [project(embeddings[key]) for key, project in self.proj_maps.items()]
         return self.block(torch.stack(projected).sum(0))  # [B, D]
 
@@ -131,6 +134,7 @@ def refuse_other_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str,
         BrainhiveError: naming both.
     """
     widths = {key: embedding.shape[-1] for key, embedding in embeddings.items()}
+    # the order of the keys has no effect: fusers read embeddings by key
     if widths != dims:
         expected, actual = (
             ", ".join(f"{key} ({width})" for key, width in sorted(sizes.items())) or "nothing"

@@ -32,8 +32,9 @@ def of_pictures(tower: Any, pixels: Tensor) -> Tensor:
     Source: diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0); arXiv 2211.08332.
     """
     hidden = tower.vision_model(pixel_values=pixels).last_hidden_state
+    # transformers would norm and project the class token alone
     tokens: Tensor = tower.visual_projection(tower.vision_model.post_layernorm(hidden))
-    return tokens.div(tokens[:, :1].norm(dim=-1, keepdim=True))
+    return tokens.div(tokens[:, :1].norm(dim=-1, keepdim=True))  # [B, S, D]
 
 
 def of_texts(tower: Any, ids: Tensor) -> Tensor:
@@ -43,6 +44,7 @@ def of_texts(tower: Any, ids: Tensor) -> Tensor:
     """
     encoded = tower(input_ids=ids)
     tokens: Tensor = tower.text_projection(encoded.last_hidden_state)
+    # text_embeds [B, D] are the projected end tokens
     return tokens.div(encoded.text_embeds.norm(dim=-1, keepdim=True)[:, None])
 
 
@@ -63,6 +65,7 @@ def tower_of(
     """
     import transformers
 
+    # float32 whatever the precision of the files
     options |= {"dtype": torch.float32, "variant": variant}
     return load_network(getattr(transformers, kind), folder / component, **options)
 
@@ -74,6 +77,7 @@ def pixels_of(processor: Any, picture: Any) -> Tensor:
 
 def token_ids(folder: Path, component: str = TOKENIZER) -> Callable[[str], Tensor]:
     """Make what turns a text into token ids [S], padded or cut to the length that the folder says."""
+    # read once, for all texts
     tokenizer = read_preprocessor(folder / component, "CLIPTokenizer")
 
     def ids(text: str) -> Tensor:
@@ -107,6 +111,7 @@ class CaptionTokens:
             folder = hub.folder(source, allow=(f"{TOKENIZER}/*",))
             tokenizer = read_preprocessor(folder / TOKENIZER, "CLIPTokenizer")
             self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
+            # start and end are added by `ids`
             self._encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids
         self._decode: Callable[[list[int]], str] = tokenizer.decode
 
@@ -115,6 +120,7 @@ class CaptionTokens:
 
         Source: openai/CLIP, `tokenize` (MIT).
         """
+        # two ids are reserved for start and end
         ids = [self.start, *self._encode(text)[: self.length - 2], self.end]
         return torch.tensor(ids + [0] * (self.length - len(ids)))
 
@@ -124,6 +130,7 @@ class CaptionTokens:
         for token in ids:
             if token == self.end:
                 break
+            # padding and start are no words
             if token not in (0, self.start):
                 words.append(token)
         return self._decode(words).strip()

@@ -34,11 +34,13 @@ class Conditioning:
         """Take some rows of every condition."""
         chosen: dict[str, Any] = {}
         for name, value in vars(self).items():
+            # lists cannot be indexed by a list of rows
             if isinstance(value, list) and not isinstance(rows, slice):
                 chosen[name] = [value[row] for row in rows]
             elif isinstance(value, Tensor) and not isinstance(rows, slice):
                 chosen[name] = value[list(rows)]  # a tuple would index several dimensions
             else:
+                # no condition, or a slice of a list or tensor
                 chosen[name] = None if value is None else value[rows]
         return Conditioning(**chosen)
 

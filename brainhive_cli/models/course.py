@@ -29,6 +29,7 @@ def read_share(value: Any) -> Any:
     match = SHARE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return value
+    # refuses 0 as denominator, too
     if not 0 < int(match[2]) >= int(match[1]):
         raise ValueError("a share of a stage is from 0/1 to 1/1")
     return Fraction(int(match[1]), int(match[2]))
@@ -41,8 +42,10 @@ def write_share(value: Any) -> Any:
 
 def _read_epoch(value: Any) -> Any:
     value = read_share(value)
+    # 3.0 is epoch 3
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    # type, not isinstance: True is an int
     if not isinstance(value, Fraction) and (type(value) is not int or value < 0):
         raise ValueError("an epoch is a whole number from 0, or a share of the stage such as 1/3")
     return value
@@ -59,6 +62,7 @@ Epoch = Annotated[
 
 def _refuse_backwards(epochs: tuple[Epoch, Epoch]) -> tuple[Epoch, Epoch]:
     """Refuse two epochs, or two shares, that are not in order; of one of each the stage's length decides."""
+    # 0 is the same as an epoch and as a share, so it has no kind
     kinds = {isinstance(epoch, Fraction) for epoch in epochs if epoch}
     if epochs[0] >= epochs[1] and len(kinds) < 2:
         raise ValueError("epochs are two, the first before the second")
@@ -88,7 +92,10 @@ class Course(Section):
         first, last = _placed(self.epochs)
         if first >= last:  # a term of a single epoch
             return self.start if epoch < first else self.stop
+
+        # progress in 0..1; floor, so that all steps of an epoch have one value
         share = min(max((math.floor(epoch) - first) / (last - first), 0.0), 1.0)
+        # half a cosine: slow at both ends
         if self.course == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
         return self.start + share * (self.stop - self.start)
@@ -112,6 +119,7 @@ class Wave(Section):
         first, last = _placed(self.epochs)
         if not first <= epoch < last:
             return self.base
+        # half a period of a sine, which is 0 at both ends of the wave
         return self.base + (self.peak - self.base) * math.sin(math.pi * (epoch - first) / (last - first))
 
 
@@ -141,11 +149,16 @@ def place_courses(model: M, active: tuple[float, float], start: int, length: int
         start: First epoch of the stage.
         length: Epochs of the stage.
     """
+    # a course or wave with epochs: count them in epochs of the training
     epochs = model.epochs if isinstance(model, Course | Wave) else None
     if epochs is not None:
         return model.model_copy(update={"epochs": place(epochs, start, length)})
+
+    # a course without epochs ends in the last epoch of its term
     if isinstance(model, Course):
         return model.model_copy(update={"epochs": (math.floor(active[0]), math.ceil(active[1]) - 1)})
+
+    # sections may hold courses at any depth
     inner = {name: value for name, value in model if isinstance(value, BaseModel)}
     placed = {name: place_courses(value, active, start, length) for name, value in inner.items()}
     return model.model_copy(update=placed) if placed else model

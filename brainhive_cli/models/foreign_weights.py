@@ -29,6 +29,7 @@ def find_file(reference: str) -> Path:
         MissingData: if it is not there.
     """
     path = locate(reference)
+    # fetch this file alone, not all files of its repository
     if reference.startswith("hub:"):
         folder, name = _split(reference)
         path = hub.folder(folder, allow=[name]) / name
@@ -86,6 +87,7 @@ def refuse_absent(absent: Iterable[str], count: int, where: object, surplus: Ite
     Weights that the network has not (`surplus`) may have the same names behind a prefix.
     """
     if unmatched := sorted(absent):
+        # a surplus name that ends like the first absent one tells the prefix
         match, way = weights.describe_match(unmatched, count), "fetch it again, or give a complete checkpoint"
         ends = (name.removesuffix(unmatched[0]) for name in surplus if name.endswith(f".{unmatched[0]}"))
         if prefix := next(ends, ""):
@@ -100,10 +102,11 @@ def rename(state: Mapping[str, Tensor], table: Table) -> State:
     """
     renamed = {}
     for name, value in state.items():
+        # the first match decides, so the order of the table matters
         pattern = next((pattern for pattern in table if re.match(pattern, name)), None)
         if pattern is None:
             renamed[name] = value
-        elif (replacement := table[pattern]) is not None:
+        elif (replacement := table[pattern]) is not None:  # None leaves the weight out
             renamed[re.sub(pattern, replacement, name, count=1)] = value
     return renamed
 
@@ -122,12 +125,14 @@ def adapt(module: Any, state: State, prefix: str) -> State:
     """Bring the weights below a prefix to a module of fewer parts, where its method `adapted` says how."""
     if not hasattr(module, "adapted"):
         return state
+    # weights outside of the module stay as they are
     rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
     return rest | {prefix + name: value for name, value in module.adapted(below(state, prefix)).items()}
 
 
 def _split(reference: str) -> tuple[str, str]:
     """Split a reference to a file at the hub into one to its folder, and its name."""
+    # hub:OWNER/NAME/FILE@REVISION: the revision is that of the repository
     address, at, revision = reference.partition("@")
     folder, _, name = address.rpartition("/")
     return f"{folder}{at}{revision}", name

@@ -52,6 +52,7 @@ def build(config: FuserConfig, dims: dict[str, int], dim: int, subjects: int) ->
     Raises:
         BrainhiveError: if it does not go with the widths.
     """
+    # only fusers with weights for subjects take their number
     counts = (subjects,) if config.takes_subjects else ()
     return parts.build_module(config, dims, dim, *counts)
 
@@ -119,6 +120,7 @@ class ConcatenationConfig(FuserConfig):
         Raises:
             BrainhiveError: if D is not the sum of the widths.
         """
+        # nothing maps the features to another width
         if dim != sum(dims.values()):
             raise BrainhiveError(f"embeddings of {dims} make no token of {dim}", f"dim={sum(dims.values())}")
         return Concatenation(dims, self.normalise)
@@ -145,6 +147,7 @@ class Concatenation(nn.Module):
         refuse_other_embeddings(embeddings, self.dims)
         # in the order of `dims`, whatever the order of the given embeddings
         ordered = [embeddings[key] for key in self.dims]
+        # equal lengths: each encoder weighs the same in cosines of tokens
         if self.normalise:
             ordered = [F.normalize(embedding, dim=-1) for embedding in ordered]
         return torch.cat(ordered, -1)
@@ -183,7 +186,7 @@ class Mean(nn.Module):
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Average embeddings, each [B, D], to a token [B, D]."""
         refuse_other_embeddings(embeddings, self.dims)
-        return torch.stack([embeddings[key] for key in self.dims]).mean(0)
+        return torch.stack([embeddings[key] for key in self.dims]).mean(0)  # [B, D]
 
 
 class LinearConfig(SizedFuserConfig):
@@ -228,7 +231,9 @@ class LinearMaps(nn.Module):
     def __init__(self, dims: dict[str, int], dim: int, is_mean: bool, signal_dim: int | None) -> None:
         super().__init__()
         self.join = Mean(dims) if is_mean else Concatenation(dims, normalise=False)
+        # a mean is as wide as one encoder, a concatenation as all of them
         self.image = nn.Linear(common_width(dims) if is_mean else sum(dims.values()), dim)
+        # without a width, the brain encoder predicts tokens itself
         self.signal = nn.Linear(signal_dim, dim) if signal_dim else nn.Identity()
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
@@ -269,6 +274,8 @@ class Branches(nn.Module):
     def __init__(self, dims: dict[str, int], dim: int, config: BranchesConfig) -> None:
         super().__init__()
         self.dims = dict(dims)
+
+        # a branch of equal width for each depth, and a map of all branches
         self.branches = nn.ModuleList(nn.Linear(width, config.width) for width in dims.values())
         self.dropout = Dropout(config.dropout)
         self.input_proj = nn.Linear(len(dims) * config.width, dim)
@@ -280,7 +287,7 @@ class Branches(nn.Module):
         # one branch for each depth, joined and mixed
         pairs = zip(self.branches, self.dims, strict=True)
         joined = torch.cat([self.dropout(branch(embeddings[key])) for branch, key in pairs], -1)
-        return self.block(self.input_proj(joined))
+        return self.block(self.input_proj(joined))  # [B, D]
 
 
 class LevelsConfig(SizedFuserConfig):
@@ -316,8 +323,8 @@ class Levels(nn.Module):
     def __init__(self, dims: dict[str, int], dim: int, config: LevelsConfig) -> None:
         super().__init__()
         self.dims, width = dict(dims), common_width(dims)
-        self.learned = nn.Parameter(torch.zeros(config.learned, width))
-        self.scale = nn.Parameter(torch.rand(len(dims) + config.learned, width))
+        self.learned = nn.Parameter(torch.zeros(config.learned, width))  # [learned, D]
+        self.scale = nn.Parameter(torch.rand(len(dims) + config.learned, width))  # [K + learned, D]
         self.adapter = nn.Sequential(
             nn.Linear(width, config.hidden), nn.ELU(), Dropout(config.dropout), nn.Linear(config.hidden, dim)
         )
@@ -386,7 +393,9 @@ class Router(nn.Module):
         self.pre = nn.Linear(common_width(dims), config.hidden)
         self.layers = nn.ModuleList(nn.Linear(config.hidden, dim) for _ in dims)
         self.global_logits = nn.Parameter(-(torch.arange(count, dtype=torch.float32) - centre).abs())
-        self.subject_bias = nn.Parameter(torch.zeros(subjects, count))
+        self.subject_bias = nn.Parameter(torch.zeros(subjects, count))  # [subjects, L], all alike at first
+
+        # the last map is shared, so that signals and pictures meet in one space
         self.signal = nn.Linear(config.signal_dim, dim)
         self.share = nn.Linear(dim, dim)
 
@@ -400,13 +409,13 @@ class Router(nn.Module):
         mapped = torch.stack(
             [layer(self.pre(embeddings[key])) for layer, key in zip(self.layers, self.dims, strict=True)], -2
         )  # [B, L, D]
-        weights = self.weights(subject if self.training else None)
+        weights = self.weights(subject if self.training else None)  # [B, L] or [L]
         return self.share((weights[..., None].to(mapped.dtype) * mapped).sum(-2))
 
     def weights(self, subject: Tensor | None) -> Tensor:
         """Return the weights of the layers, [B, L] of subjects [B], or [L] for everyone."""
         if subject is None:
-            return self.global_logits.softmax(-1)
+            return self.global_logits.softmax(-1)  # [L]
         # SAMGA drops the subject's bias of some samples in training
         with_bias = F.dropout(torch.ones_like(subject, dtype=torch.float32), self.bias_dropout, True) > 0
         return (self.global_logits + self.subject_bias[subject] * with_bias[:, None]).softmax(-1)

@@ -64,6 +64,7 @@ class Decoded:
 
     def __getitem__(self, rows: slice | Sequence[int]) -> "Decoded":
         """Take some rows of every head."""
+        # row numbers, since lists of texts cannot be indexed by a list
         numbers = [*range(len(self))[rows]] if isinstance(rows, slice) else [*rows]
         index = torch.as_tensor(numbers, dtype=torch.long)
         return Decoded(
@@ -100,6 +101,7 @@ def check_names(names: Iterable[str]) -> None:
         RecipeError: naming the first of them.
     """
     for name in names:
+        # ModuleDict refuses its attributes' names, and torch joins names by dots
         if not name or "." in name or hasattr(nn.ModuleDict(), name):
             way = "letters, digits, - and _, as in image_tokens; not half, type or values, as in torch"
             raise RecipeError(f"no head can be called {name!r}", way)
@@ -108,6 +110,7 @@ def check_names(names: Iterable[str]) -> None:
 def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
     """Cut vectors [B, sum of the widths] into the heads, in their order: [B, *shape] by name."""
     parts = values.split([head.width for head in heads.values()], -1)
+    # vectors stay as they are, other heads get their axes back
     return {
         name: part.unflatten(-1, head.shape) if len(head.shape) > 1 else part
         for (name, head), part in zip(heads.items(), parts, strict=True)
@@ -135,6 +138,7 @@ def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | 
             return
         actual, way = str([*outputs.shape]), f"return a vector [{count or 'B'}, {width}]"
     elif isinstance(outputs, Mapping) and all(isinstance(value, Tensor) for value in outputs.values()):
+        # tensors by name: names, shapes and rows must all agree
         shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
         has_all_rows = count is None or all(tensor.shape[:1] == (count,) for tensor in outputs.values())
         if has_all_rows and shapes == expected:
@@ -143,6 +147,7 @@ def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | 
         actual += "" if has_all_rows else f" of other than {count} signals"
         way = "give each head the shape of its target"
     else:
+        # neither a tensor nor a dict of tensors
         actual, way = type(outputs).__name__, "return a tensor, or a dict with the tensor of each head"
 
     # name the part that returned it, and both shapes
@@ -160,6 +165,7 @@ def comparable(values: Tensor, is_centred: bool = False) -> Tensor:
     """
     if not is_centred:
         return values.flatten(1)
+    # cosines of centred vectors are Pearson correlations
     vectors = values.float().flatten(1)
     return vectors - vectors.mean(-1, keepdim=True)
 
@@ -176,6 +182,7 @@ def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
     Raises:
         BrainhiveError: naming both; nothing is refused where one is not known, or only one is a latent space.
     """
+    # a latent space's name and a digest of files cannot be compared
     is_known = head.digest and digest and head.digest.startswith(PREFIX) == digest.startswith(PREFIX)
     if is_known and head.digest != digest:
         raise BrainhiveError(
@@ -190,9 +197,12 @@ def latent_space(autoencoder: Any) -> str:
     Rounding keeps signs, so weights in half precision have the same name; so has a fine-tuned decoder.
     """
     config, state = autoencoder.config, autoencoder.state_dict()
+    # scale and shift decide what latents mean, as the weights do
     digest = hashlib.sha256(f"{config.scaling_factor} {config.get('shift_factor') or 0.0}".encode())
+    # convolutions of the encoder, of which the first and the last are read
     kernels = [name for name, weight in state.items() if name.startswith("encoder.") and weight.ndim == 4]
     for name in (kernels[0], kernels[-1]):
+        # signs survive rounding to half precision
         is_positive = (state[name].flatten()[:SIGNS] > 0).cpu().numpy()
         digest.update(np.packbits(is_positive).tobytes())
-    return PREFIX + digest.hexdigest()[:16]
+    return PREFIX + digest.hexdigest()[:16]  # 64 bits

@@ -25,11 +25,13 @@ class Adapter(nn.Module):
     def __init__(self, shapes: Mapping[str, Sequence[int]], rank: int, alpha: float) -> None:
         super().__init__()
         self.names, self.factor = tuple(shapes), alpha / rank
+        # A [rank, inputs] is random and B [outputs, rank] zero
         self.down = nn.ParameterList(torch.randn(rank, inputs) / rank for _, inputs in shapes.values())
         self.up = nn.ParameterList(torch.zeros(outputs, rank) for outputs, _ in shapes.values())
 
     def attach(self, network: nn.Module) -> None:
-        """Change a network's maps from now on, in place of the adapter that did so before."""
+        """Change a network's maps from now on, instead of the adapter that did so before."""
+        # the adapter attached before would go on adding its change
         for hook in getattr(network, HOOKS, ()):
             hook.remove()
         hooks = [
@@ -39,6 +41,7 @@ class Adapter(nn.Module):
         setattr(network, HOOKS, hooks)
 
     def _change(self, index: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # in the adapter's precision: the network's may be lower
         low = F.linear(inputs[0].to(self.down[index].dtype), self.down[index])  # [..., rank]
         return output + (self.factor * F.linear(low, self.up[index])).to(output.dtype)
 
@@ -59,6 +62,7 @@ def shapes_of(network: nn.Module, endings: Sequence[str]) -> dict[str, list[int]
 
     # linear maps whose names end as the recipe says
     maps = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear)}
+    # a misspelt ending would silently change no map
     for ending in endings:
         if not any(name.endswith(ending) for name in maps):
             known = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in maps))

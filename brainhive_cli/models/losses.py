@@ -26,7 +26,7 @@ PADDING = 0
 Temperature = Annotated[
     Annotated[float, Field(gt=0)] | Course | None,
     Field(
-        description="What cosines are divided by, in place of a scale: a number, or {from, to, "
+        description="What cosines are divided by, instead of a scale: a number, or {from, to, "
         "epochs: [a, b], course: linear|cosine}, by default over the epochs in which the term is active."
     ),
 ]
@@ -64,13 +64,14 @@ class Mixing:
 
     def repeat(self, items: int) -> "Mixing":
         """Give the mixing of [B · items], where each trial has several items that are mixed as it is."""
+        # items of trial b are the rows from b · items on
         index = torch.arange(items, device=self.partner.device)
         partner = (self.partner[:, None] * items + index).flatten()  # [B · items]
         return Mixing(partner, self.share.repeat_interleave(items))
 
     def mix(self, values: Tensor) -> Tensor:
         """Mix [B, ...]: share · values + (1 - share) · values[partner]."""
-        share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
+        share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))  # [B, 1, ...]
         return torch.lerp(values[self.partner], values, share)
 
 
@@ -219,6 +220,7 @@ def edges(image: Tensor) -> Tensor:
         )
     across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=image.device, dtype=image.dtype) / 8
     kernels = torch.stack([across, across.T])[:, None]  # [2, 1, 3, 3]
+    # channels become rows of the batch, so that each is filtered by itself
     padded = F.pad(image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")  # [B·C, 1, H + 2, W + 2]
     magnitude = (F.conv2d(padded, kernels).square().sum(1) + EPSILON).sqrt()
     return magnitude.view(image.shape)
@@ -231,10 +233,11 @@ def compare_edges(predicted: Tensor, target: Tensor, distance: Callable[[Tensor,
 
 def compare_masks(logits: Tensor, masks: Tensor, over_batch: bool) -> Tensor:
     """Compute Dice loss of logits and masks of 0 and 1, both [B, ..., H, W], over the batch or by mask."""
+    # one area over the batch, or one for each mask
     axes = tuple(range(masks.ndim)) if over_batch else (-2, -1)
     share = logits.sigmoid()
     overlap = (share * masks).sum(axes)
-    covered = 2 * overlap / (share.sum(axes) + masks.sum(axes) + EPSILON)
+    covered = 2 * overlap / (share.sum(axes) + masks.sum(axes) + EPSILON)  # [] or [B, ...]
     return (1 - covered).mean()
 
 
@@ -287,6 +290,7 @@ class Discrepancy(nn.Module):
 
     def _kernel(self, one: Tensor, other: Tensor) -> Tensor:
         """Average the kernels of all pairs of rows [B, D]: [B, B]."""
+        # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative
         lengths = one.square().sum(1)[:, None] + other.square().sum(1)
         squared = (lengths - 2 * one @ other.T).clamp(min=0)
         return torch.stack([(-squared / (2 * width**2)).exp() for width in self.widths]).mean(0)
@@ -370,6 +374,7 @@ class ScaledConfig(LossConfig):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
+        # cosines are divided by it, so that neither end may be 0
         if isinstance(self.temperature, Course) and not (self.temperature.start and self.temperature.stop):
             raise ValueError("a temperature is above 0")
         if self.temperature is not None:
@@ -643,7 +648,7 @@ def pair_weights(mixing: Mixing | None, cosine: Tensor, stimuli: Tensor | None =
     """
     if stimuli is None:
         return mixed(torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing)
-    is_same = (stimuli[:, None] == stimuli).to(cosine.dtype)
+    is_same = (stimuli[:, None] == stimuli).to(cosine.dtype)  # [B, B]
     return mixed(is_same / is_same.sum(1, keepdim=True), mixing)
 
 
@@ -675,6 +680,7 @@ def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int
     """
     if not hard_negative_beta:
         return logits
+    # pairs are masked, so that weights are normalised over wrong candidates
     similar = (hard_negative_beta * logits).masked_fill(~is_wrong, torch.finfo(logits.dtype).min)
     log_weights = similar - similar.logsumexp(dim, keepdim=True) + is_wrong.sum(dim, keepdim=True).log()
     return torch.where(is_wrong, logits + log_weights, logits)

@@ -6,12 +6,14 @@ SIZES = {
     **{"T/m": (1.0, "T/m"), "fT/m": (1e-15, "T/m"), "fT/cm": (1e-13, "T/m")},
 }
 """Factor to the SI unit, and that unit, by name."""
+# written out: microvolt and microvolts are µV
 WORDS = {
     f"{prefix}{word}{plural}": f"{letter}{unit}"
     for word, unit in (("volt", "V"), ("tesla", "T"))
     for prefix, letter in {"": "", "milli": "m", "micro": "µ", "nano": "n", "pico": "p", "femto": "f"}.items()
     for plural in ("", "s")
 }
+# casefold also turns the micro sign into the Greek letter mu
 SPELLINGS = WORDS | {unit.casefold(): unit for unit in SIZES} | {"uv": "µV"}
 
 

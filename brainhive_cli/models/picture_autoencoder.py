@@ -41,18 +41,20 @@ class PictureAutoencoder(nn.Module):
     def __init__(self, latents: int = LATENTS, width: int = WIDTH) -> None:
         super().__init__()
         self.latents: int | None = latents
+        # the encoder gives mean and log-variance, twice as many numbers as latents
         self.encoder = nn.Sequential(nn.Linear(SIDE_PX**2, width), nn.ReLU(), nn.Linear(width, 2 * latents))
         self.decoder = nn.Sequential(nn.Linear(latents, width), nn.ReLU(), nn.Linear(width, SIDE_PX**2))
 
     @property
     def latent_space(self) -> str:
         """Name of the latents' space, by the weights of the encoder."""
+        # weights of the first layer suffice to tell encoders apart
         first = next(self.encoder.parameters()).detach().cpu().numpy()
         return PREFIX + hashlib.sha256(first.tobytes()).hexdigest()[:16]
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as the means of their latents [B, D]."""
-        return self.encoder(flatten_pictures(pictures, SIDE_PX)).chunk(2, 1)[0]
+        return self.encoder(flatten_pictures(pictures, SIDE_PX)).chunk(2, 1)[0]  # [B, D]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents [B, D] to grey pictures [B, 3, H, W] in 0..1."""
@@ -61,8 +63,11 @@ class PictureAutoencoder(nn.Module):
     def loss(self, pixels: Tensor, random: torch.Generator) -> Tensor:
         """Negative evidence lower bound, [B] in nats, of pixels [B, pixels], with one draw of noise."""
         mean, log_variance = self.encoder(pixels).chunk(2, 1)
+        # reparametrised draw, through which gradients reach mean and variance
         noise = torch.randn(mean.shape, generator=random)
         decoded = self.decoder(mean + noise * (log_variance / 2).exp())
+
+        # reconstruction error, and divergence from the standard normal, both [B]
         error = F.binary_cross_entropy_with_logits(decoded, pixels, reduction="none").sum(1)
         return error + (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
 
@@ -93,13 +98,13 @@ class Pixels(nn.Module):
 
 def flatten_pictures(pictures: Tensor, side_px: int) -> Tensor:
     """Bring pictures [B, 3, H, W] to one size and to grey, [B, pixels]."""
-    return resize(pictures, side_px).mean(1).flatten(1)
+    return resize(pictures, side_px).mean(1).flatten(1)  # mean over the colours
 
 
 def unfold_pictures(pixels: Tensor) -> Tensor:
     """Unfold grey pixels [B, pixels] to pictures [B, 3, H, W]."""
     side_px = isqrt(pixels.shape[1])
-    return pixels.view(-1, 1, side_px, side_px).expand(-1, 3, -1, -1)
+    return pixels.view(-1, 1, side_px, side_px).expand(-1, 3, -1, -1)  # three equal colours, without a copy
 
 
 def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
@@ -114,6 +119,7 @@ def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
     if source == PIXELS:
         return Pixels()
     if source == RANDOM:
+        # the same weights each time; the caller's random numbers go on as before
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return PictureAutoencoder(latents=16, width=8)
@@ -138,6 +144,7 @@ def find_weights(source: str) -> Path:
     # another process may be learning from them: wait for it, and take its weights
     lock = Claim.for_path(file, wait=True)
     try:
+        # the process that held the claim may have written the file
         if not file.is_file():
             network = learn_pictures(read_pictures(folder))
             with atomic_write(file) as part:
@@ -151,6 +158,7 @@ def read_pictures(folder: Path) -> Tensor:
     """Read all pictures below a folder, in the order of their paths: [N, pixels]."""
     from torchvision.transforms.v2.functional import pil_to_tensor
 
+    # sorted, so that the training does not depend on the file system
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     rows = []
     with console.progress("reading pictures", len(paths)) as bar:
@@ -159,6 +167,7 @@ def read_pictures(folder: Path) -> Tensor:
                 pixels = pil_to_tensor(picture.convert("RGB"))[None].float() / 255
             rows.append(flatten_pictures(pixels, SIDE_PX))
             bar.advance(1)
+    # one is held out, so that at least one is left to learn from
     if len(rows) < 2:
         raise MissingData(f"{folder} holds {len(rows)} pictures, and an autoencoder learns from two", WAY)
     return torch.cat(rows)

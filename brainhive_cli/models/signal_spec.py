@@ -51,6 +51,7 @@ class SignalSpec:
 
     def __post_init__(self) -> None:
         """Check every list against the others."""
+        # lists of subjects, sensors and samples have matching lengths
         if len(self.widths) != len(self.subjects):
             raise BrainhiveError(f"{len(self.widths)} widths for {len(self.subjects)} subjects")
         if self.names and set(self.widths) - {len(self.names)}:
@@ -78,6 +79,7 @@ class SignalSpec:
         Raises:
             BrainhiveError: if subjects differ in width, or there are neither names nor subjects.
         """
+        # without subjects, the names of sensors tell the width
         widths = set(self.widths) or ({len(self.names)} if self.names else set())
         if len(widths) != 1:
             raise BrainhiveError(
@@ -144,7 +146,7 @@ class SignalSpec:
             del pairs["unit"]
         pairs = {key: pair for key, pair in pairs.items() if all(pair)}
 
-        # simulated in place of recorded, and the steps; models of other projects know no unit and no step
+        # simulated instead of recorded, and the steps; models of other projects know no unit and no step
         here, trained = dict(preparation), dict(self.preparation)
         origins = tuple(
             "simulated" if steps.pop("simulated", False) else "recorded" for steps in (here, trained)
@@ -196,6 +198,7 @@ def samples_left(samples: int, *filters: tuple[int, int]) -> int:
             f"the window has {samples} samples, the brain encoder's filters need {least}",
             "take a longer window",
         )
+    # samples behind each filter in turn
     for kernel, stride in filters:
         samples = (samples - kernel) // stride + 1
     return samples

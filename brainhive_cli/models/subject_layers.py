@@ -17,7 +17,7 @@ class ChannelMixing(nn.Module):
 
     def __init__(self, subjects: int, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.eye(channels).repeat(subjects, 1, 1))
+        self.weight = nn.Parameter(torch.eye(channels).repeat(subjects, 1, 1))  # [subjects, C, C]
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map [B, C, T] to [B, C, T]."""

@@ -76,7 +76,7 @@ def write_figure(figure: Any, path: Path, dpi: int) -> None:
 
 
 def shows_something(artifact: Artifact) -> bool:
-    """Whether an artifact shows a difference: values that are not all one, at several places of an axis.
+    """Whether an artifact shows a difference: values that are not all one, at several positions of an axis.
 
     A sheet without rows shows nothing.
     """
@@ -129,6 +129,7 @@ def new_figure(title: str = "") -> Iterator[Any]:
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: it keeps figures
 
+    # the style is the block's alone, so that a notebook's figures keep theirs
     with matplotlib.rc_context(fname=STYLE):
         figure = Figure((WIDTH_INCH, TALL_INCH), layout="constrained")
         if title:
@@ -170,6 +171,7 @@ def drawn(artifact: Drawable, title: str = "") -> Iterator[Any]:
 
 def _add_legend(figure: Any, axes: Any) -> None:
     """Name lines and groups below the figure where there are several, in as many columns as fit."""
+    # a legend of one name says nothing
     if len(axes.get_legend_handles_labels()[1]) < 2:
         return
     for columns in (4, 3, 2, 1):
@@ -386,6 +388,7 @@ def _colours_of(
     values: Any, is_diverging: bool, low: float | None = None, high: float | None = None
 ) -> tuple[str, tuple[float, float]]:
     """Choose a colour map, and the values of its first and last colour: around 0 for differences."""
+    # differences are centred at 0, so that white is no difference
     low = float(np.nanmin(values)) if low is None else low
     high = float(np.nanmax(values)) if high is None else high
     largest = max(abs(low), abs(high))
@@ -395,6 +398,7 @@ def _colours_of(
 def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    # a bar below the plot, which keeps the width of a column
     bar = figure.colorbar(shown, ax=axes, location="bottom", aspect=40, pad=0.015, format="{x:g}")
     bar.set_label(_wrap(words))
     bar.locator = MaxNLocator(4)

@@ -92,12 +92,14 @@ def _label_of(run: ShownRun) -> str:
 
 def _slug(text: str) -> str:
     """Make a file name of a text: letters and digits, and hyphens for all else."""
+    # letters without their accents; all else becomes a hyphen
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9]+", "-", plain)[:MAX_NAME].strip("-")
 
 
 def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
     """Save the first rows of a sheet, with the headings of columns above; clips as their still pictures."""
+    # a row of headings, then rows of tiles
     rows = [[sheets.Tile(None, [heading]) for heading in sheet.columns]]
     for row in sheet.rows[:ROWS_SHOWN]:
         rows.append([_draw_tile(tile, folder) for tile in row.tiles])
@@ -105,6 +107,7 @@ def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
 
 
 def _draw_tile(tile: Tile, folder: Path) -> sheets.Tile:
+    # clips without a still picture, and absent pictures, are white
     name = tile.poster or tile.file
     is_shown = name and Path(name).suffix not in CLIPS
     picture = open_picture(folder / name)[1] if is_shown else Image.new("RGB", (1, 1), "white")  # a gap

@@ -57,6 +57,7 @@ def resolve_host(host: str) -> str:
     Raises:
         BrainhiveError: if it is not one address of one machine, however it is written.
     """
+    # one address of one machine, since requests are compared with it by name
     try:
         address = ipaddress.IPv4Address(socket.gethostbyname(host))
     except (OSError, ValueError) as error:

@@ -22,6 +22,7 @@ SOFTWARE = "brainhive"
 
 def describe_methods(groups: Sequence[RunGroup]) -> str:
     """Write a paragraph for a paper's methods from what the parts that ran have read; each sentence once."""
+    # template values: runs, tests and adjustments, each once
     runs = [run for group in groups for run in group.runs]
     compared = [pair for group in groups for pair in group.compared if pair.test]
     facts = [run.measured.facts for run in runs]
@@ -38,6 +39,7 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
             say=say,
         )
     )
+    # sentences stand on lines, of which equal ones of several runs are one
     return " ".join(dict.fromkeys(filter(None, map(str.strip, text.splitlines()))))
 
 
@@ -48,6 +50,7 @@ def list_citations(groups: Sequence[RunGroup]) -> str:
 
 def list_entries(set_ups: Iterable[SetUp]) -> str:
     """List the BibTeX entries behind set-ups, and that of this software."""
+    # papers in the order of sections, then the software
     cited = [*set_ups]
     keys = [key for part in ORDER for set_up in cited for key in set_up.get(f"{CITES}.{part}", ())]
     return "\n".join(REFERENCES[key] for key in dict.fromkeys([*keys, SOFTWARE]) if key in REFERENCES)
@@ -55,14 +58,17 @@ def list_entries(set_ups: Iterable[SetUp]) -> str:
 
 def name_papers(keys: Iterable[str] = ()) -> str:
     """Name papers by authors and year, in parentheses behind a blank; empty without any."""
+    # keys without an entry have no name to be shown
     papers = [name_paper(REFERENCES[key]) for key in keys if key in REFERENCES]
     return f" ({'; '.join(papers)})" if papers else ""
 
 
 def name_paper(entry: str) -> str:
     """Name a paper, as `Haxby et al. 2001`; one without known authors by its title."""
+    # fields of the entry, and family names of its authors
     fields = dict(re.findall(r"^  (\w+) *= \{(.*)\},?$", entry, re.M))
     first, *rest = fields.get("author", fields["title"].partition(":")[0]).split(" and ")
     names = [first.strip("{}").partition(", ")[0]] + [name.partition(",")[0] for name in rest]
+    # three authors and more are abbreviated, as journals do
     authors = " and ".join(names) if len(names) < 3 and "others" not in names else f"{names[0]} et al."
     return f"{authors} {fields['year']}"

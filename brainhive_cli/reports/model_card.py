@@ -98,6 +98,7 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
 
 def _write_cell(value: Any, key: str = "") -> str:
     """Write a cell of a table: one line without bars."""
+    # a bar or a line break would end the cell in Markdown
     return say(key, value).replace("|", r"\|").replace("\n", " ")
 
 

@@ -21,6 +21,7 @@ def frame_page(page: Page) -> str:
 
 def write_table(table: Table, notes: Sequence[str] = ()) -> str:
     """Write a table as HTML: the title as its caption, the best in bold, signs of p after values."""
+    # plain values become cells, which have marks and bold
     rows = [[Cell.of(cell) for cell in row] for row in table.rows]
     template = templates().get_template("notebook_table.html")
     return str(template.render(table=table, rows=rows, notes=[table.note, *notes]))

@@ -143,6 +143,7 @@ def fold(
     blocks: Sequence[Table | Figure], is_of_many: bool
 ) -> tuple[list[Table | Figure], list[Table | Figure]]:
     """Split the blocks below a heading into those that are shown and those that unfold, in their order."""
+    # places left of each kind; a block that finds none is folded
     left = dict(zip((Table, Sheet, Curve), SHOWN[is_of_many], strict=True))
     shown: list[Table | Figure] = []
     folded: list[Table | Figure] = []
@@ -156,6 +157,7 @@ def fold(
 
 def name_folded(blocks: Sequence[Table | Figure]) -> str:
     """Name the blocks that unfold: how many there are, and the first by their titles, less explanations."""
+    # titles without their explanations, as these are long
     shown = [block if isinstance(block, Table) else block[0][1] for block in blocks]
     titles = list(dict.fromkeys(re.split(r" \(|: ", block.title)[0] for block in shown))
     ellipsis = ", …" if len(titles) > NAMED else ""
@@ -186,6 +188,7 @@ class _Renderer:
         """Draw a table or a figure."""
         if isinstance(block, Table):
             return self._draw_table(block)
+        # sheets of several runs share rows; other artifacts stand side by side
         if all(isinstance(artifact, Sheet) for _, artifact, _ in block):
             return self._draw_sheets(block)
         return Markup("\n").join(self._draw_artifact(*part) for part in block)
@@ -194,6 +197,7 @@ class _Renderer:
         match shown:
             case Curve() | Heatmap() | Map():
                 drawing = svg_of(shown)
+            # a picture or clip at full size, a clip with its still picture
             case Media():
                 poster = folder / shown.poster if shown.poster else None
                 drawing = self._macros.media(self.embed(folder / shown.file, poster, WHOLE_PX), shown.title)
@@ -287,12 +291,14 @@ def open_picture(path: Path) -> tuple[bool, Image.Image]:
     """Open a picture of a run in RGB; also say whether it is a still one."""
     try:
         with Image.open(BytesIO(read_regular(path, LARGEST_BYTES))) as opened:
+            # of an animation the first frame is converted
             return getattr(opened, "n_frames", 1) == 1, opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MissingData(f"{path} is no whole picture", "run the command that made it again") from error
 
 
 def _read_file(path: Path) -> bytes:
+    # an artifact's file may have been deleted since the run
     if not path.is_file():
         raise MissingData(
             f"{path} is missing, and an artifact shows it", "run the command that made it again"

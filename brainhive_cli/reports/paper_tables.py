@@ -52,6 +52,7 @@ def paper_table(group: RunGroup) -> Table:
         elif len(part_rows) > 1:
             rows = {**part_rows, "mean": rows[runs[0].label]}
 
+    # bold only where several runs are compared
     best = best_of_runs(group, {run.label: run.metrics for run in (runs if len(runs) > 1 else ())})
 
     # the cells, with the marks of differences and the best in bold
@@ -74,10 +75,12 @@ def paper_table(group: RunGroup) -> Table:
 
 def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
     """Take the run's own values, or means of its parts, with the spread over subjects, else over seeds."""
+    # values over subjects, whose spread goes before that over seeds
     row = {}
     for name in names:
         values = [mean(part) for part in run.parts(name).values()]
         spread = stdev(values) if len(values) > 1 else None
+        # the pooled value of the run, else the mean of its parts
         if metric := run.metrics.get(name):
             row[name] = (metric.value, metric.seed_sd if spread is None else spread)
         elif values:
@@ -87,6 +90,7 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
 
 def _write_caption(group: RunGroup, best: Best) -> str:
     """Write the caption: what was measured, what ±, bold and signs mean, and the caveats."""
+    # facts that all runs share are said once, in the template
     runs, first = group.runs, group.runs[0]
     typical = {run.label: metrics for run in runs if (metrics := [*run.typical_metrics.values()])}
     labelled = [(label, metrics[0].protocol) for label, metrics in typical.items()]
@@ -110,6 +114,7 @@ def _write_caption(group: RunGroup, best: Best) -> str:
 
 def write_table(table: Table, suffix: str) -> str:
     """Write a table as Markdown (`md`), or as LaTeX (`tex`) for the package booktabs."""
+    # cells keep marks and bold, which each format writes in its way
     rows = [[Cell.of(cell) for cell in row] for row in table.rows]
     return str(templates().get_template(f"table.{suffix}").render(table=table, rows=rows)) + "\n"
 
@@ -134,8 +139,10 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
                 subject, seed = subject_and_seed(about, run.measured.scopes[row["scope"]])
                 source = {"subject": subject, "seed": seed}
                 break
+        # a pooled row of one training has its seed
         if not source.get("seed") and len(row["seeds"]) == 1:
             source["seed"] = row["seeds"][0]
+        # every row has all columns, in one order
         caveats = {"caveats": ", ".join(row["caveats"])}
         rows.append(dict.fromkeys(TIDY_COLUMNS) | row | about_run | source | caveats)
     return [{column: row[column] for column in TIDY_COLUMNS} for row in rows]
@@ -146,6 +153,7 @@ def summary_scopes(run: ShownRun) -> list[str]:
 
     Positions of an explanation are too many to be shown, and none of them stands for all.
     """
+    # pooled scopes, without cells that have the same beginning
     facts, scopes = run.measured.facts, run.measured.scopes
     begins, cells = {*facts.sources} or {ALL}, facts.cells
     pooled = [name for name in scopes if name.partition(" · ")[0] in begins and name not in cells]
@@ -155,6 +163,7 @@ def summary_scopes(run: ShownRun) -> list[str]:
 
 def comma_separated(groups: Sequence[RunGroup]) -> str:
     """Write all metrics of groups of runs, and the differences between compared runs, as CSV."""
+    # a header, then rows of runs and of their differences
     text = io.StringIO()
     lines = csv.DictWriter(text, TIDY_COLUMNS, lineterminator="\n")
     lines.writeheader()

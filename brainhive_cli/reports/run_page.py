@@ -103,6 +103,7 @@ def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
     Returns:
         The rows of pictures, and how they were chosen.
     """
+    # pairs of stimulus and picture, each with a file
     for run in runs:
         for sheet in (artifact for artifact in run.artifacts if isinstance(artifact, Sheet)):
             pairs = [row.tiles[:2] for row in sheet.rows if len(row.tiles) > 1]
@@ -122,6 +123,7 @@ def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
 
 def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Map]:
     """Choose the figures of the finding, or draw the most important metric."""
+    # figures of the finding, else one that shows a difference
     drawn = [each for each in run.artifacts if isinstance(each, Curve | Heatmap | Map)]
     if figures := [each for each in drawn if each.section == FINDING]:
         return figures
@@ -152,6 +154,7 @@ def headline_curve(run: ShownRun) -> Curve | None:
 
 def _draw_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:
     """Draw one metric as a bar per run, source, subject or variant; None if nothing has the metric."""
+    # one bar for each part that has the metric
     part_values = {part: part_metrics[name] for part, part_metrics in metrics.items() if name in part_metrics}
     if not part_values:
         return None

@@ -91,6 +91,7 @@ class ShownRun:
     @cached_property
     def environment(self) -> Environment | None:
         """Versions and device of the computation; None if the run has no such file."""
+        # the file is optional
         is_there = (self.folder.path / ENVIRONMENT).is_file()
         return self.folder.read_json(ENVIRONMENT, Environment) if is_there else None
 
@@ -108,6 +109,7 @@ class ShownRun:
     @cached_property
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of everything together; of one cell where there is only one."""
+        # pooled metrics, or those of the only scope
         if self.measured.overall or len(self.measured.scopes) != 1:
             return self.measured.overall
         return next(iter(self.measured.scopes.values()))
@@ -121,6 +123,7 @@ class ShownRun:
     def cells(self) -> list["ShownCell"]:
         """Metrics of each cell and subject, of the source that the run is about."""
         scopes = self.measured.scopes
+        # cells of the first source, which the run is about
         return [
             ShownCell(name, about, scopes[name], *subject_and_seed(about, scopes[name]))
             for name, about in self.measured.facts.cells.items()
@@ -135,6 +138,7 @@ class ShownRun:
     @property
     def typical_metrics(self) -> Mapping[str, Metric]:
         """The metrics of everything together; where nothing is pooled, of the first variant or cell."""
+        # the first that has any, from pooled to single cells
         metrics = self.metrics or next(iter(self.variants.values()), {})
         return metrics or next((cell.metrics for cell in self.cells), {})
 
@@ -151,6 +155,7 @@ class ShownRun:
     @property
     def is_swept(self) -> bool:
         """Whether it has several variants, whose mean says nothing."""
+        # cells of several variants make a sweep, unless one variant is shown
         is_of_variants = any(cell.about.variant for cell in self.cells)
         return bool(self.variants) or (is_of_variants and not self.variant)
 
@@ -181,6 +186,7 @@ class ShownRun:
 
     def by_subject(self, metric: str) -> dict[str, float]:
         """Average a metric over the seeds of each subject."""
+        # seeds of a subject are averaged, so that subjects count alike
         subject_values: dict[str, list[float]] = {}
         for cell in (cell for cell in self.cells if cell.subject and metric in cell.metrics):
             subject_values.setdefault(cell.subject, []).append(cell.metrics[metric].value)
@@ -195,9 +201,11 @@ def choose_headline(metrics: Mapping[str, Metric]) -> str:
 
 def list_parts(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
     """List the metrics of the variants of a sweep, by their names with their caveats; else of the cells."""
+    # pooled scopes of variants, else cells, else all scopes
     names = {name: scope(name, ALL) for name in measured.facts.variants}
     names = names or {name: name for name in measured.facts.cells or measured.scopes}
     parts = {name: metrics for name, key in names.items() if (metrics := measured.scopes.get(key))}
+    # names with the caveats that not all parts have
     part_names = name_rows({name: metrics.values() for name, metrics in parts.items()})
     return {part_names[name]: metrics for name, metrics in parts.items()}
 
@@ -228,6 +236,7 @@ def subject_and_seed(about: Cell, metrics: Mapping[str, Metric]) -> tuple[str, s
         about: Facts of a cell.
         metrics: Metrics of the cell, or further ones that were measured of it.
     """
+    # a subject's number becomes its BIDS name
     subject, seeds = about.subject, next(iter(metrics.values())).seeds
     seed = str(next(iter(seeds), "") if about.seed is None else about.seed)
     return (f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")), seed
@@ -252,6 +261,7 @@ class RunGroup:
     @property
     def comparable(self) -> list[str]:
         """Labels of the runs among which a best is chosen: all, or those that were compared."""
+        # without refusals all runs are comparable
         labels = [run.label for run in self.runs]
         paired = {labels[0], *(pair.second for pair in self.compared)}
         return [label for label in labels if not self.not_compared or label in paired]

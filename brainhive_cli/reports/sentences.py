@@ -50,6 +50,7 @@ def state_finding(measured: Measurements) -> str:
 
 def describe_differences(group: RunGroup) -> list[str]:
     """Write a sentence on each of the first four differences."""
+    # few enough for the lead of a page; the table of differences has all
     metrics = {run.label: run.metrics for run in group.runs}
     return [render("difference.txt", row=row, metrics=metrics) for row in group.compared[:4]]
 
@@ -79,6 +80,7 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
 
 def explain_caveats(*measured: Measurements) -> list[str]:
     """Explain the caveats of what was measured, each behind the footnote sign."""
+    # caveats of runs, then of their metrics, each once
     listed = merge_caveats(
         *(each.caveats for each in measured),
         *(caveats_of(metrics.values()) for each in measured for metrics in each.scopes.values()),
@@ -88,18 +90,21 @@ def explain_caveats(*measured: Measurements) -> list[str]:
 
 def explain_chance(measured: Measurements) -> str:
     """Explain a result that is not above chance, by the ridge next to it; empty of any other."""
+    # the ridge tells whether signals and pictures belong together as they are filed
     ridge = measured.scopes.get("baseline · ridge", {})
     return render("chance.txt", facts=measured.facts, top1=ridge.get("top1"))
 
 
 def list_limits(measured: Measurements) -> list[str]:
     """List what limits the test of a run: of a retrieval one paragraph, then the run's own warnings."""
+    # the paragraph is empty for runs that are no retrieval
     text = render("warnings.txt", facts=measured.facts, metrics=measured.overall)
     return [*filter(None, [text]), *measured.facts.warnings]
 
 
 def list_missing(groups: Sequence[RunGroup]) -> list[str]:
     """List the metrics that runs did not measure, with reasons that name files without their folders."""
+    # a metric may be missing in several runs for one reason
     lines = [
         f"{run.label}: {shown(name)}: {FOLDERS.sub('', why)}"
         for group in groups

@@ -64,6 +64,7 @@ def save_sheet(
         axes, top = figure.add_axes((0, 0, 1, 1)), GAP_SHARE
         for row in ([Tile(None, [title], sides=int(width))], *rows):
             left, bottom = GAP_SHARE, top
+            # a tile: picture with its frame, and text below
             for tile in row:
                 below = top
                 if tile.picture is not None:
@@ -101,6 +102,7 @@ def outlined(frames: UInt8, masks: Bool | None, side_px: int) -> UInt8:
 
 def lay_out_clip(frames: UInt8, lines: Sequence[str], masks: Bool | None = None) -> list[Tile]:
     """Lay out a clip [F, H, W, 3] as a row: frames, evenly spaced in time, with their masks, and text."""
+    # squares of the size of a tile, of frames at equal distances
     sized = outlined(frames, masks, int(SIDE_INCH * SHEET_DPI))
     shown = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
     return [*map(Tile, sized[shown]), Tile(None, lines, sides=TEXT_SIDES)]
@@ -115,6 +117,7 @@ def list_values(values: Mapping[str, float]) -> str:
 
 def describe_sample(count: int, total: int, noun: str, seed: int) -> str:
     """Say how many stimuli of how many a sheet shows, and that nobody chose them."""
+    # drawn or all: a reader must know that no good ones were chosen
     if count == total:
         return f"All {total:,} {noun}, in random order"
     return f"{count} of {total:,} {noun}, drawn at random (seed {seed})"

@@ -36,6 +36,7 @@ Metrics = Mapping[str, Metric]
 
 def tables_of(group: RunGroup) -> list[Table]:
     """Lay out all tables of a group of runs."""
+    # kinds of tables for which the runs have no values are empty
     tables = _lay_out_runs(group) if len(group.runs) > 1 else _lay_out_run(group.runs[0])
     return [table for table in tables if table.rows]
 
@@ -127,6 +128,7 @@ def says_nothing(name: str, rows: Iterable[Metrics]) -> bool:
     mAP is MRR by definition where one picture is relevant; top-5 of five candidates is always 1.
     """
     listed = [metrics for metrics in rows if name in metrics]
+    # equal values mean one relevant picture for each signal
     if name == "map":
         return all("mrr" in metrics and metrics["map"].value == metrics["mrr"].value for metrics in listed)
     return is_share(name) and {metrics[name].chance for metrics in listed} == {1}
@@ -134,6 +136,7 @@ def says_nothing(name: str, rows: Iterable[Metrics]) -> bool:
 
 def share(metrics: Iterable[Metric], key: str) -> Any:
     """Give the value of a field that metrics have in common; a dash where they differ or have none."""
+    # values that differ leave more than one in the set
     first, *rest = {getattr(metric, key) for metric in metrics}
     return ABSENT if rest or first is None else first
 
@@ -142,6 +145,7 @@ def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") 
     """Make a cell of a value, with its interval."""
     if metric is None:
         return Cell("–")
+    # value, interval and footnote sign, which the writers of each format place
     low_high = "" if metric.low is None else metric.interval_text()
     footnote = FOOTNOTE if metric.caveats else ""
     return Cell(number(metric.value), low_high, metric.value, is_best, mark + footnote)
@@ -179,6 +183,7 @@ def difference_table(
 
 def adjustment_text(row: Difference) -> str:
     """Say over how many tests p values are adjusted, and of what these are."""
+    # one test needs no adjustment
     if row.tests < 2:
         return "p not adjusted"
     return f"p adjusted by Benjamini–Hochberg over {row.tests} tests: {row.tests_of}"
@@ -186,6 +191,7 @@ def adjustment_text(row: Difference) -> str:
 
 def mark_of(compared: Difference) -> str:
     """Return the sign of a difference; empty if no difference may be claimed."""
+    # an untested difference has no sign
     p = 1.0 if compared.p is None else compared.p
     return next((sign for level, sign in MARKS if p <= level), "")
 
@@ -316,12 +322,14 @@ def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, M
 
 def best_of_parts(facts: Facts, part_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the variants or cells of a run, if they can be compared."""
+    # parts that must not be compared have no best
     validation = {name: variant.validation for name, variant in facts.variants.items()}
     return choose_best({} if facts.not_compared else part_metrics, validation)
 
 
 def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the runs of a group that can be compared."""
+    # a run whose comparison was refused is no candidate
     comparable = {label: metrics for label, metrics in run_metrics.items() if label in group.comparable}
     validation = {run.label: run.measured.facts.validation for run in group.runs}
     best = choose_best(comparable, validation)
@@ -342,6 +350,7 @@ def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
 
 def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
     """Explain what bold marks in a table and which runs were compared, or why nothing is marked."""
+    # nothing is bold without evidence
     if not best.labels:
         return f"No best is marked: these {kind} cannot be compared, or are not shown to differ."
     return f"Bold: {best.chosen}{'; compared: ' if compared else ''}{', '.join(compared)}."
@@ -379,6 +388,7 @@ def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
     """Lay out published values of metrics, and in what their set-up is said to differ; [] without any."""
     if not published:
         return []
+    # numbers are metrics; other keys are the source and its differences
     values = {with_arrow(name): value for name, value in published.items() if isinstance(value, int | float)}
     row = [*values.values(), "; ".join(published["differs"]) or "–"]
     return [Table(f"{PUBLISHED}: {published['source']}", [*values, "differs, as its recipe says"], [row])]

@@ -22,12 +22,14 @@ def templates() -> Any:
     """Open the templates of sentences and pages, with the filters that write numbers."""
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
+    # only HTML is escaped; blocks leave neither line breaks nor indentation
     environment = Environment(
         autoescape=select_autoescape(["html"]),
         loader=FileSystemLoader(HERE),
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # filters by the names that templates use
     environment.filters |= {
         "amount": write_amount,
         "brief": brief,
@@ -49,6 +51,7 @@ def sentences() -> Any:
 
 def render(template: str, **values: Any) -> str:
     """Fill a template of sentences, on one line; what blocks leave before a stop or comma is cut."""
+    # one line of single blanks, less those before stops
     text = " ".join(sentences().get_template(template).render(**values).split())
     return SPACES.sub(lambda match: match[1] or "", text)
 

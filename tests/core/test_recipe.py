@@ -320,7 +320,7 @@ def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
 
     assert [(each.epochs, each.lr) for each in stages][1] == (7, 0.1) and stages[0].epochs == 2
     for key in ("train.stages.2.epochs=7", "train.stages.last.epochs=7"):
-        with pytest.raises(RecipeError, match="is no place in a list of 2"):
+        with pytest.raises(RecipeError, match="is no index of a list of 2"):
             resolve(key, recipe=path)
 
 

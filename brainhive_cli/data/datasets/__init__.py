@@ -155,7 +155,7 @@ class StimulusSet:
         masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)  # [F, H, W]
         if masks.ndim != 3 or len(masks) != (self.frames or 1):
             raise self._miscounted("masks", masks, index, f"{self.frames or 1} frames")
-        return masks[0] if self.frames is None else list(masks)
+        return masks[0] if self.frames is None else list(masks)  # [H, W], or F of these
 
     def labels_of(self, index: int) -> UInt8:
         """Give the labels [K] of a stimulus.
@@ -196,6 +196,7 @@ def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
 
     # stand-ins with the published numbers, which nobody opens
     ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
+    # published captions and annotations have stand-ins, too
     id_of: Any = ids.__getitem__
     captions, annotations = (id_of if count else None for count in (published.captions, published.frames))
     numbers = captions, published.captions, published.frames
@@ -270,6 +271,7 @@ class Dataset:
     def require(self, subject: int) -> None:
         """Check that a subject's recording exists, without reading it; raises MissingData."""
         self.check_recording(subject)
+        # pictures alone: prepare or simulate signals of them
         if self.open_recording is None:
             raise MissingData(
                 f"{self.name} holds pictures only and has no recordings of its own",
@@ -290,6 +292,7 @@ def require_split(dataset: Dataset, split: str, key: str) -> None:
     Raises:
         RecipeError: naming the key of the recipe.
     """
+    # a split that holdout makes lies in the stores of `train`
     if dataset.holdout.stored_split(split) not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise RecipeError(f"{key}: {dataset.name} has no split {split!r}", f"it has: {known}")
@@ -297,6 +300,7 @@ def require_split(dataset: Dataset, split: str, key: str) -> None:
 
 def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]) -> Alike:
     """Group the stimuli of a split, listed in the order of the data set, by what makes them alike."""
+    # only clips, cut from films, have neighbours
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
     return Alike(dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium)
 
@@ -309,6 +313,7 @@ def alike_items(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     """Describe the statements that tests on so many subjects allow; empty where no test stimuli are here."""
+    # held-out trials are of the pictures in `train`
     stored, holdout = dataset.holdout.stored_split("test"), dataset.holdout
     if stored not in dataset.splits:
         return ""
@@ -317,6 +322,7 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
         alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
     except BrainhiveError:  # which the inventory of pictures says
         return ""
+    # pictures that were also shown in training allow other statements
     if holdout.shows_seen:
         return holdout.describe_claims(len(stimuli), subjects)
     return describe_claims(alike.items([list(alike.concept_of)]), subjects) if alike.concept_of else ""
@@ -335,6 +341,7 @@ def pictures_below(
     """
     for path, entry in walk(root, folder):
         if (ending := os.path.splitext(path)[1].lower()) in endings:
+            # a folder may be called like a picture
             if entry.is_file():
                 yield path
         elif unread is not None and entry.is_file():
@@ -343,6 +350,7 @@ def pictures_below(
 
 def describe_unread(unread: Mapping[str, int]) -> str:
     """Describe the files that lie among pictures and are not read, as `4 not read: 3 .heic, 1 .txt`."""
+    # the most frequent ending first
     counts = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in counts)
     return f"{sum(unread.values()):,} not read: {listed}" if unread else ""
@@ -363,6 +371,7 @@ def check_unique(image_ids: Sequence[str], locate: Callable[[int], object]) -> N
     """
     first: dict[str, int] = {}
     for index, image_id in enumerate(image_ids):
+        # the index of the first picture with this id
         if (other := first.setdefault(image_id, index)) != index:
             problem = f"{locate(index)} and {locate(other)} have one image id, {image_id!r}"
             raise BrainhiveError(problem, "rename or remove one")
@@ -423,6 +432,7 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
         BadPicture: naming the picture.
     """
     with decoding(name):
+        # regular files only: opening a pipe or device could wait for ever
         opened = open_regular(source) if isinstance(source, str) else nullcontext(source)
         with opened as content, Image.open(content, formats=FORMATS) as picture:
             # PIL verifies the checksums of a PNG only when told to
@@ -445,6 +455,7 @@ def turn_upright(opened: Image.Image, pixels: Image.Image) -> Image.Image:
     An EXIF block that is damaged says nothing, to viewers neither.
     """
     with suppress(*RAISED):
+        # without a known orientation, pixels are upright
         orientation = opened.getexif().get(ExifTags.Base.Orientation)
         return pixels.transpose(TURNS[orientation]) if orientation in TURNS else pixels
     return pixels
@@ -461,6 +472,7 @@ def decoding(name: object) -> Iterator[None]:
     except (*RAISED, Image.DecompressionBombError) as error:
         if is_of_the_machine(error):
             raise  # a gap in a store would be for good
+        # UnfitFile says in strerror why a file is not read
         reason = error.strerror if isinstance(error, UnfitFile) else first_line(error)
         raise BadPicture(
             f"{name} cannot be decoded: {reason}", "replace the file (embed accepts the gap with --skip-bad)"

@@ -53,9 +53,11 @@ class Config(parts.Config):
     def _names_categories(self) -> "Config":
         if not (self.names or self.root):
             raise RecipeError("categories have no names", "dataset.names=[face,house], as events call them")
+        # names must differ as events are read: 'face' and 'face ' are one
         _refuse_equal(self.names)
         if len(self.names) == 1:
             raise RecipeError(f"dataset.names is {self.names}", "two categories or more, each once")
+        # names and labels need no files
         if self.target == "exemplars" and not self.root:
             raise RecipeError(
                 "target=exemplars needs pictures", "dataset.root=FOLDER, a sub-folder a category"
@@ -67,6 +69,7 @@ class Config(parts.Config):
         """Encoders of the target, where a recipe names none."""
         if self.target != "label":
             return [ENCODERS[self.target]]
+        # one number a category, so that the names must be in the recipe
         return [{"kind": "concepts", "count": len(self.names)}] if self.names else []
 
     def build(self, paths: Paths) -> Dataset:
@@ -79,6 +82,7 @@ class Config(parts.Config):
         if root is not None and not names:
             names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
             _refuse_equal(names)
+        # one split; a holdout divides its trials
         listed = partial(_list, self, tuple(names), root)
         return Dataset(
             self.name, ("train",), listed, holdout=self.holdout or SEPARATE_TEST, are_categories=True
@@ -115,17 +119,20 @@ def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -
     # one label a category, its name in words, or its exemplars
     offered: dict[str, Any] = {"open": refuse, "has_pictures": False}
     if config.target == "label":
-        labels = np.eye(len(names), dtype=np.uint8)
+        labels = np.eye(len(names), dtype=np.uint8)  # [N, N]
         offered |= {"labels": labels.__getitem__, "label_names": tuple(names)}
     elif config.target == "name":
+        # names as a text encoder reads them
         words = [name.replace("_", " ") for name in names]
         offered |= {"captions": lambda index: [words[index]], "captions_each": 1}
     elif root is not None:
         unread = Counter[str]()
+        # files of each category, and the number of other files among them
         is_here = {name: (root / name).is_dir() for name in names}
         files = {name: [*pictures_below(root, name, unread)] if is_here[name] else [] for name in names}
         if empty := [name for name, listed in files.items() if not listed]:
             raise MissingData(f"categories: no pictures in {root / empty[0]}", "exemplars of each category")
+        # all categories have as many views, so that they lie in one array
         most = max(map(len, files.values()))
         offered = {"open": partial(_open, root, [files[name] for name in names], most), "frames": most}
         offered["unread"] = unread
@@ -144,4 +151,5 @@ def _open(root: Path, files: Sequence[Sequence[str]], most: int, index: int) -> 
         resized = picture.resize((width, height), Resampling.BICUBIC)
         left, top = (width - SIDE_PX) // 2, (height - SIDE_PX) // 2
         exemplars.append(np.asarray(resized.crop((left, top, left + SIDE_PX, top + SIDE_PX))))
+    # [F, 256, 256, 3], with F of the category that has most exemplars
     return Clip(np.stack([exemplars[number % len(exemplars)] for number in range(most)]), None)

@@ -69,6 +69,7 @@ class Config(parts.Config):
     def build(self, paths: Paths) -> Dataset:
         """Find the splits that are there."""
         root = paths.dataset("coco", self.root)
+        # without any folder all splits are named, so that listing them says what is missing
         there = tuple(split for split in SPLITS if _folder(root, split, self.year))
         return Dataset("coco", there or tuple(SPLITS), partial(_images, root, self.year))
 
@@ -77,6 +78,7 @@ TINY = Config()
 
 
 def _folder(root: Path, split: str, year: int) -> Path | None:
+    # folders lie in the data set's folder, or in its images
     name = f"{SPLITS[split]}{year}"
     return next((folder for folder in (root / name, root / "images" / name) if folder.is_dir()), None)
 
@@ -85,6 +87,7 @@ def _images(root: Path, year: int, split: str) -> StimulusSet:
     """List the pictures of a split, with their main category and captions where these are annotated."""
     check_split("coco", split, tuple(SPLITS))
     folder = _folder(root, split, year)
+    # ids begin with the folder of the split
     files = list(pictures_below(folder.parent, folder.name)) if folder else []
     if not folder or not files:
         raise MissingData(f"coco: no pictures {root}/{SPLITS[split]}{year}/*.jpg", SOURCE)
@@ -127,9 +130,11 @@ def _known(names: dict[int, str], number: int, path: Path) -> str:
 
 def _concepts(path: Path) -> dict[str, str]:
     """Read the category that covers most of each picture, by the picture's file name without ending."""
+    # without annotations, each picture is a concept of its own
     if not path.is_file():
         return {}
 
+    # names of categories and pictures by their numbers
     content = documents.read(path, _InstanceFile, SOURCE, most=LARGEST)
     categories = {category["id"]: category["name"] for category in content["categories"]}
     stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
@@ -139,4 +144,5 @@ def _concepts(path: Path) -> dict[str, str]:
     for instance in content["annotations"]:
         area = areas.setdefault(_known(stems, instance["image_id"], path), defaultdict(float))
         area[_known(categories, instance["category_id"], path)] += instance["area"]
+    # pictures without annotated objects are absent
     return {stem: max(area, key=area.__getitem__) for stem, area in areas.items()}

@@ -44,7 +44,7 @@ class Config(parts.Config):
 
         def simulate(subject: int, split: str) -> Trials:
             shown = _list_films(name, counts, split)
-            knobs = REPETITIONS[split], SEEDS[split], self.noise
+            knobs = REPETITIONS[split], SEEDS[split], self.noise  # repetitions; seed and size of the noise
             ids = [film.scene.image_id for film in shown]
             return simulate_voxels(_features(shown), subject, *knobs, ids, voxels.FILMS)
 
@@ -60,6 +60,7 @@ TINY = Config(subjects=1, concepts=2, test_films=4)
 
 def _list_films(name: str, counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]:
     datasets.check_split(name, split, SPLITS)
+    # fewer films are the first of the same list
     return tuple(films.films(split)[: counts[split]])  # type: ignore[arg-type]
 
 
@@ -67,8 +68,10 @@ def _list_clips(name: str, counts: Mapping[str, int], split: str) -> datasets.St
     """List the films of a split; one is drawn when it is opened."""
     shown = _list_films(name, counts, split)
     ids, concepts = (Names.of(getattr(film.scene, key) for film in shown) for key in ("image_id", "concept"))
+    # captions, masks and labels are made when they are read, as films are
     read = partial(_draw, shown), partial(_describe, shown), pictures.CAPTIONS_EACH, films.FRAMES
     labels = partial(_label, shown), films.LABELS
+    # the key object is the thing that moves
     objects = Names.of(film.scene.shape for film in shown), pictures.SHAPES
     return datasets.StimulusSet(name, split, ids, concepts, *read, partial(_mask, shown), *labels, *objects)
 
@@ -101,7 +104,7 @@ def _features(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats]:
     rows = [
         {
             "looks": np.mean([simulation.low_level(frame) for frame in _draw(shown, row).pictures], 0),
-            "motion": steps[film.direction],
+            "motion": steps[film.direction],  # [2]
             "object": simulation.semantic(film.scene, ("category", "shape", "colour", "texture")),
             "place": simulation.semantic(film.scene, ("background",)),
         }

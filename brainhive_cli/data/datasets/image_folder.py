@@ -158,4 +158,4 @@ def _is_listed(path: Path, root: Path, files: Sequence[str]) -> Bool:
     if unknown:
         problem = f"test pictures that are not below {root}, {summarise_names(unknown, len(names))}"
         raise BrainhiveError(f"{path}: {problem}", hint)
-    return np.isin(np.arange(len(files)), rows)
+    return np.isin(np.arange(len(files)), rows)  # [N]

@@ -82,6 +82,7 @@ class Config(parts.Config):
     def build(self, paths: Paths) -> Dataset:
         """Find the splits that are there, and their form."""
         root = paths.dataset("imagenet", self.root)
+        # folders and files of each split, in the form that is chosen or there
         sources = sorted(source for source in set(_find(root)) if self.form in (None, source[1]))
         listings = paths.under_home("embeddings") / FOLDER
         there = tuple(split for split in SPLIT_FOLDERS if split in {source[0] for source in sources})
@@ -119,6 +120,7 @@ def _images(root: Path, sources: Sequence[Place], listings: Path, split: str) ->
         problem = f"imagenet: {split} is there several times: {' and '.join(labels)}"
         raise MissingData(problem, "dataset.form=folder, parquet or tar; or dataset.root=FOLDER")
 
+    # folders of classes, or packed files
     images, paths = None, [path for _, path in here]
     if "folder" in dict(here):
         # a concept is the folder of a picture; one directly in the split's folder says it by its name, or not
@@ -162,6 +164,7 @@ def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
         return stem, sys.intern(last)
     if match := CLASS_FIRST.fullmatch(name):
         return name, sys.intern(match[1])
+    # a label is the number of a class, in the order of ImageNet-1k
     if label.isdecimal() and int(label) < len(classes):
         return name, classes[int(label)]
     return name, name.rsplit("/", 1)[-1]
@@ -190,6 +193,7 @@ class Tars:
 
     def read(self, index: int) -> bytes:
         """Read the bytes of a picture."""
+        # opened at each read, since open files cannot be sent to worker processes
         with self.path(index).open("rb") as file:
             file.seek(self.offset[index])
             return file.read(self.size[index])
@@ -242,7 +246,7 @@ def list_tars(shards: Sequence[Path], listings: Path) -> tuple[list[str], list[s
                 publish(part, path)
 
     names, labels, spans = listed
-    shard, offset, size = spans.T
+    shard, offset, size = spans.T  # [N] each
     return names, labels, Tars(tuple(shards), shard.astype(np.int32), offset, size)
 
 
@@ -259,6 +263,7 @@ def _read_shard(shard: Path) -> Listed:
     keys, spans, labels = [], [], {}
     with reading(shard, AGAIN), shard.open("rb", buffering=0) as file:
         for path, offset, size in tar_members(shard):
+            # files of a sample share their path up to the first dot
             folder, slash, name = path.removeprefix("./").rpartition("/")
             key, _, ending = name.partition(".")  # ._name is what macOS adds, and has no key
             if key and f".{ending.lower()}" in PICTURES:
@@ -306,6 +311,7 @@ class Rows:
         return bytes(data)
 
     def _group(self, index: int) -> int:
+        # row groups are in the order of their first pictures
         return int(np.searchsorted(self.start, index, "right")) - 1
 
     def __getstate__(self) -> dict[str, Any]:

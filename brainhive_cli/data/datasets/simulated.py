@@ -52,7 +52,7 @@ def _simulate(config: Config, paths: Paths, source: datasets.Dataset, subject: i
     """Simulate a recording of low-level features and of embeddings, scaled by the training ones alone."""
     # stored embeddings of the training pictures and of the split
     root, stores = paths.under_home("embeddings"), {}
-    for name in {"train": None, split: None}:
+    for name in {"train": None, split: None}:  # once if the split is train
         stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[config.meaning]
         stores[name].refuse_other_pictures(
             source.images(name).image_ids,

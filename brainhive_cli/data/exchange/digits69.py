@@ -41,6 +41,8 @@ def write_folders(root: Path) -> str:
     done = root / "betas/sub-01_ses-01_trials.csv"
     if done.is_file():
         return "there already"
+
+    # arrays of the MATLAB file; a damaged one ends in the way out of `reading`
     with reading(root / FILE, f"delete it, then: {Line('fetch', 'digits69')}"):
         content = loadmat(root / FILE)
         labels = content["stimulus_label"].ravel().tolist()
@@ -50,19 +52,23 @@ def write_folders(root: Path) -> str:
         masks = [np.asarray(mask) > 0 for mask in content["region_of_interest_mask"].ravel()]
         regions = dict(zip(names, masks, strict=True))
         brain = regions["primary"]  # [X, Y, Z], its voxels are those of the betas in MATLAB's order
+        # each area is the union of both hemispheres, dorsal and ventral
         areas = {
             area: brain
             & np.any([regions[f"{side}.{area}{half}"] for side in ("lh", "rh") for half in "dv"], 0)
             for area in AREAS
         }
         digits = [DIGITS[label] for label in labels]
+        # volumes in MATLAB's order, in which the columns of the betas count voxels
         volumes = np.zeros((brain.size, len(betas)), np.float32)
         volumes[brain.ravel(order="F")] = betas.T
 
+    # one folder a digit, named by it
     paths = [f"train/{digit}/{digit}_{number:03d}.png" for number, digit in enumerate(digits)]
     _save_pictures(root / "images", paths, shown)
     _save_pictures(root / "further", (f"train/digit/{n:04d}.png" for n in range(len(further))), further)
 
+    # NIfTI files of the masks and the betas; without a time stamp, so that bytes repeat
     affine = np.diag([VOXEL_MM, VOXEL_MM, VOXEL_MM, 1.0])
     images = {f"sub-01_{area}": mask.astype(np.uint8) for area, mask in {"mask": brain, **areas}.items()}
     images["sub-01_ses-01_betas"] = volumes.reshape((*brain.shape, len(betas)), order="F")

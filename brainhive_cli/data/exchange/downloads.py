@@ -65,6 +65,7 @@ class WebFile:
         Raises:
             MissingData: if the server cannot be reached, or has another content.
         """
+        # a way by hand, which errors name
         path = folder / self.name
         line = f"curl -L --create-dirs -o {shlex.quote(str(path))} {self.url}"
         with atomic_write(path) as part:
@@ -74,6 +75,7 @@ class WebFile:
             except OSError as error:  # urllib's errors are such
                 problem = f"{self.url} cannot be fetched: {getattr(error, 'reason', error)}"
                 raise MissingData(problem, f"on a machine with a network: {line}") from error
+            # the content is known, so anything else that a server sends is refused
             if hashlib.sha256(content).hexdigest() != self.sha256:
                 problem = f"{self.url} gave {len(content):,} bytes that are not the known {self.size:,}"
                 raise MissingData(problem, f"fetch it again, or by hand: {line}")
@@ -102,6 +104,7 @@ def list_files(repository: Repository, folder: Path) -> list[RemoteFile]:
         MissingData: if the hub does not say, or does not have it, or its terms were not accepted.
     """
     with hub.quiet(), TemporaryDirectory() as empty:  # the hub's client would create the folder
+        # a dry run lists sizes, and compares with what the folder holds
         options = {"allow_patterns": repository.patterns, "dry_run": True}
         try:
             known = folder if folder.is_dir() else empty
@@ -118,6 +121,7 @@ def read_licence(repository: Repository) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
+    # a licence is information only, so an unreachable hub is no error
     with suppress(HfHubHTTPError, OSError, ValueError, KeyError):
         card = getattr(HfApi().repo_info(repository.name, repo_type=repository.kind), "card_data", None)
         licence = (card.get("license") if card else None) or ""
@@ -131,10 +135,12 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
     Raises:
         MissingData: if the hub or the server cannot be reached, or the server has another content.
     """
+    # one request a source; of a repository only the files that are listed
     for source in dict.fromkeys(file.source for file in files):
         if isinstance(source, WebFile):
             source.download(folder)
         else:
+            # file names may hold characters that patterns read as wildcards
             patterns = [escape(file.name) for file in files if file.source == source]
             hub.snapshot(source.name, repo_type=source.kind, local_dir=folder, allow_patterns=patterns)
 

@@ -45,6 +45,7 @@ def read_simulated(recording: Path) -> str:
     Raises:
         MissingData: if the description of the data set cannot be read.
     """
+    # nothing says which folder is the root, so the nearest description with our key counts
     for folder in list(recording.parents)[:ROOT_LEVELS]:
         if (path := folder / DESCRIPTION).is_file():
             description: dict[str, Any] = documents.read(path, hint="correct it", error=MissingData)
@@ -73,6 +74,7 @@ class SessionFolder:
     def __init__(self, root: Path, format: StreamFormat, subject: int) -> None:
         import mne_bids  # before the session starts, as that takes seconds
 
+        # pybv warns of every channel that is no voltage
         warnings.filterwarnings("ignore", "Encountered unsupported non-voltage units", module="pybv")
 
         # what the files cannot hold
@@ -128,6 +130,7 @@ class SessionFolder:
             name: The marker.
             image: Id of the picture that was shown; empty where none was, or none is known.
         """
+        # names that mne would read as a BAD span, and so take no trial of, get a prefix
         name = _cell_text(name)
         name = f"event {name}" if BAD_PREFIX.match(name) else name
         self._events.append((sample, name, _cell_text(image)))
@@ -143,6 +146,7 @@ class SessionFolder:
         Raises:
             BrainhiveError: see `add`.
         """
+        # lines are unbuffered, so that a killed session keeps its results
         line = json.dumps(dict(result), ensure_ascii=False, default=lambda value: value.tolist())
         with _explain_errors(self._path.root):
             self._results.write(f"{line}\n".encode(errors="backslashreplace"))
@@ -204,10 +208,12 @@ class SessionFolder:
 
     def _write_positions(self) -> None:
         """Write the electrodes in mne's head frame, which BIDS calls CapTrak, where all are known."""
+        # MEG needs no table, as its positions are in the .fif
         rows = [row for row, kind in enumerate(self._format.kinds) if kind == "eeg"]
         positions = self._format.positions
         if self._datatype == "meg" or positions is None or not np.isfinite(positions[rows]).all():
             return
+        # table of positions in metres, and the file that names its frame
         lines = ["\t".join([self._names[row], *map(repr, positions[row].tolist())]) for row in rows]
         table = self._path.copy().update(suffix="electrodes", extension=".tsv").fpath
         table.write_text("\n".join(["name\tx\ty\tz", *lines, ""]), "utf-8")
@@ -236,9 +242,11 @@ def _scale_of(name: str, kind: str, unit: str) -> float:
     Raises:
         BrainhiveError: if they are of another quantity than the type of the channel.
     """
+    # channels of other types have no unit in mne, and keep their numbers
     base = BASES.get(kind)
     if base is None:
         return 1.0
+    # BrainVision's default unit
     if base == "V" and not unit.strip():
         return 1e-6
     factor, quantity = SIZES.get(name_unit(unit), (0.0, ""))

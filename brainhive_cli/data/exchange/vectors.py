@@ -94,6 +94,7 @@ def open_vectors(
                 f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, a folder of thingsvision",
             )
 
+    # a suffix that selects nothing is an error in the command line
     if suffix and vectors.layout != f"*{suffix}.npy":
         problem = f"suffix is {suffix!r}, which has no effect on the layout {vectors.layout}"
         raise RecipeError(problem, "no suffix")
@@ -108,10 +109,12 @@ def checked_batches(vectors: Vectors) -> Iterator[Array]:
     """
     file, batches, shape = vectors.files[0], vectors.batches(), ()
     while True:
+        # batches are read lazily, so damage may show only here
         with reading(file, AGAIN):
             batch = next(batches, None)
         if batch is None:
             return
+        # the first batch fixes the shape of all
         shape = shape or batch.shape[1:]
         if batch.shape[1:] != shape or not shape or 0 in shape or batch.dtype.kind not in "fiu":
             is_other = batch.shape[1:] != shape
@@ -147,6 +150,7 @@ def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
 
 def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
     for file in files:
+        # nested lists are flattened level by level, each of one length: [n, …]
         for batch in open_parquet(file).iter_batches(BATCH, columns=["emb"]):
             values, shape = batch.column(0), [len(batch)]
             while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
@@ -163,6 +167,7 @@ def _dictionaries(files: Sequence[Path], in_order: Sequence[str] | None) -> Vect
     names, arrays = [], []
     for file in files:
         content = pickles.load(file)
+        # an array without names, whose rows are those of a known list
         is_array = isinstance(content, np.ndarray | torch.Tensor) and content.ndim > 1
         if is_array and in_order is not None and len(files) == 1:
             if len(content) != len(in_order):
@@ -172,6 +177,7 @@ def _dictionaries(files: Sequence[Path], in_order: Sequence[str] | None) -> Vect
                     f"features{file.suffix}",
                 )
             return Vectors(IN_ORDER, files, list(in_order), partial(_in_batches, [content]))
+        # other objects have no names by which vectors could be matched
         if not isinstance(content, Mapping):
             kind = "array" if isinstance(content, np.ndarray) else type(content).__name__
             raise BrainhiveError(
@@ -195,6 +201,7 @@ def _dictionaries(files: Sequence[Path], in_order: Sequence[str] | None) -> Vect
 
 def _strings(value: Any) -> list[str]:
     """Read a list or array of strings; empty if it is none."""
+    # arrays of byte strings are decoded
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
         value = (value if value.dtype.kind != "S" else np.char.decode(value)).tolist()
     is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
@@ -215,6 +222,7 @@ def _take_only(candidates: Mapping[str, Any], what: str, file: Path) -> Any:
 def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
     """One `.npy` a picture, in the pictures' own folders (AlignVis: `<stem>_<encoder>.npy`)."""
     ending = f"{suffix}.npy"
+    # names of pictures are paths below the folder, without the ending
     names = {
         file: file.relative_to(folder).as_posix().removesuffix(ending)
         for folder in folders
@@ -233,6 +241,7 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
 
 def _thingsvision(folder: Path) -> Vectors:
     """`file_names.txt` next to `features.npy` (or .pt, .hdf5, .txt), or to `features_01.npy` and so on."""
+    # thingsvision writes one name a line, and numbers its files by parts
     names = read_regular(folder / NAMES).decode().split("\n")
     files = sorted(folder.glob("features*.*"))
     if len({file.suffix for file in files}) != 1 or files[0].suffix not in FEATURES:
@@ -250,6 +259,7 @@ def _thingsvision(folder: Path) -> Vectors:
 def _read_features(file: Path) -> Iterator[Any]:
     """Read the arrays of a file of thingsvision."""
     require_regular(file)
+    # HDF5 is read slice by slice; other endings are loaded in full
     if file.suffix == ".hdf5":
         with hdf5.open_file(file, AGAIN, MissingData) as opened:
             for name in sorted(opened):
@@ -274,6 +284,7 @@ def _stacked(vectors: Sequence[Any]) -> Array:
     if len(shapes := {array.shape for array in arrays}) > 1:
         raise BrainhiveError(f"the vectors differ in shape: {sorted(shapes)[:4]}", "give one encoder's only")
     stacked = np.stack(arrays)
+    # encoders may save one picture's vector as [1, D]
     return stacked[:, 0] if stacked.ndim > 2 and stacked.shape[1] == 1 else stacked
 
 
@@ -323,13 +334,16 @@ def copy_vectors(
         for batch in chain([first], batches):  # [n, *shape]
             is_finite = find_finite(batch)
             for share, writer in zip(shares, writers, strict=True):
+                # the store's rows of this batch; names may end before the vectors do
                 rows = share.rows[at : at + len(batch)]
+                # gaps are of interest only where a store wants the row
                 lost = np.flatnonzero((rows >= 0) & ~is_finite[: len(rows)])
                 absent += [vectors.names[at + int(position)] for position in lost]
                 rows = np.where(is_finite[: len(rows)], rows, -1)
                 writer.write(rows[rows >= 0], batch[: len(rows)][rows >= 0])
             at += len(batch)
             bar.advance(len(batch))
+        # a mismatch is seen only at the end, and leaves no store behind
         if at != len(vectors.names):
             problem = f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
             raise BrainhiveError(problem, "fetch it again, with the list of names that belongs to it")
@@ -346,11 +360,13 @@ def copy_vectors(
 def holds_vectors(share: Share, vectors: Vectors) -> bool:
     """Whether a store has these vectors, in its own dtype, and no others."""
     store, at = TargetStore.open(share.path), 0
+    # the store is filled in exactly the rows that these vectors go to
     if set(np.flatnonzero(store.done)) != set(share.rows[share.rows >= 0]):
         return False
     for batch in checked_batches(vectors):  # [n, *shape]
         rows = share.rows[at : at + len(batch)]
         at += len(batch)
+        # the store reads rows in ascending order, and rounds to its dtype
         order = np.argsort(rows)[(rows < 0).sum() :]  # as HDF5 reads them
         expected = batch[: len(rows)][order].astype(store.embedding.dtype)
         if len(order) and not np.array_equal(store.embedding[rows[order]], expected):
@@ -362,6 +378,7 @@ def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
     """Write rows of a store as BrainHiVE's cache has them; the final name appears when all is there."""
     import pyarrow
 
+    # schema of BrainHiVE's cache; vectors of tokens are lists of lists
     kind = pyarrow.float32()  # exact for float16 too, which few readers know
     for _ in store.embedding.shape[1:]:
         kind = pyarrow.list_(kind)
@@ -371,6 +388,7 @@ def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
         atomic_write(file) as part,
         import_pyarrow().ParquetWriter(part, schema, write_page_checksum=True) as writer,
     ):
+        # batch by batch, as a store may be larger than memory
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             ids, values = list(store.image_ids[batch]), np.asarray(store.embedding[batch], np.float32)

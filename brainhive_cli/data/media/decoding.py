@@ -55,6 +55,7 @@ def digest_pixels(stimulus: Image.Image | Clip) -> int:
 
     Files of one picture in different lossless formats, or under different names, have one digest.
     """
+    # the shape is a part of the digest: [4, 1] and [2, 2] may have equal bytes
     pixels = stimulus.frames if isinstance(stimulus, Clip) else np.asarray(stimulus)
     digest = xxhash.xxh3_64(str(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
@@ -74,6 +75,7 @@ def decoders(workers: int | None, launch: Launch) -> int:
     """
     if sys.platform == "darwin":
         return workers or 0
+    # one core is left to the process that runs the model
     spare = max(0, (os.cpu_count() or 1) // launch.processes - 1)
     return min(DECODERS, spare) if workers is None else workers
 
@@ -102,7 +104,7 @@ def decoded(
         batch_size: Pictures a batch.
         workers: Processes that decode; none are started for a few pictures.
         pinned: Deliver pages that a GPU reads by itself, while the next batch is prepared.
-        readers: What encoders read in place of the stimulus, by row: its captions, or another picture.
+        readers: What encoders read instead of the stimulus, by row: its captions, or another picture.
 
     Raises:
         BrainhiveError: if an encoder's views of one batch differ in size.
@@ -122,6 +124,7 @@ def decoded(
     )
     gc.freeze()  # a collection writes on all that processes share, and so copies it for each
     try:
+        # slots are lent to the caller, and a GPU's come back one batch later
         items = iter(loader)  # starts the processes
         if pinned:
             ring.pin()
@@ -129,6 +132,7 @@ def decoded(
         for filled in items:
             if isinstance(filled, BrainhiveError):
                 raise filled
+            # a slot's memory, cut to the rows of this batch: [B, 3, H, W] by encoder
             slot, batch = filled
             memory = ring.batches[slot]
             views = {
@@ -136,12 +140,14 @@ def decoded(
             }
             yield batch._replace(views=views)
             lent.append((slot, torch.cuda.current_stream().record_event() if pinned else None))
+            # a slot is free again once the GPU has read it
             if len(lent) > lag:
                 slot, was_read = lent.popleft()
                 if was_read:
                     was_read.synchronize()
                 ring.free.put(slot)
     finally:
+        # pages are unlocked before they are freed, as CUDA keeps their addresses
         gc.unfreeze()
         if pinned:
             torch.cuda.synchronize()
@@ -168,9 +174,11 @@ class Ring:
     def __init__(self, examples: Mapping[str, Tensor], batch_size: int, slots: int) -> None:
         self.batches: list[dict[str, Tensor]] = [{} for _ in range(slots)]
         for batch in self.batches:
+            # one anonymous mapping for each kind of view, of a full batch [B, 3, H, W]
             for name, view in examples.items():
                 pages = mmap.mmap(-1, batch_size * view.nbytes)
                 batch[name] = torch.frombuffer(pages, dtype=view.dtype).view(batch_size, *view.shape)
+        # free slots pass between processes through a pipe
         self.free: multiprocessing.SimpleQueue[int] = multiprocessing.get_context("fork").SimpleQueue()
         for slot in range(slots):
             self.free.put(slot)
@@ -236,6 +244,7 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
                 known_by = describe_pixels(sources[decoding[0]])
                 for name in decoding:
                     pixels[name].append(known_by)
+            # into the next row of shared memory; a view of another size is sent by itself
             for name in names:
                 view, filled = self.views[name](sources[name]), memory[name][len(seen[name])]
                 if view.shape == filled.shape:
@@ -252,6 +261,7 @@ class _Filling(TorchDataset[tuple[int, Batch] | BrainhiveError]):
 
 
 def _stacked(views: Sequence[Tensor], encoder: str, count: int) -> Tensor:
+    # fewer loose views than rows: others of the batch had the size of the ring
     if len(views) < count or len({view.shape for view in views}) > 1:
         raise BrainhiveError(
             f"{encoder} preprocesses pictures of one batch to several sizes, one to {list(views[0].shape)}",

@@ -44,6 +44,7 @@ def to_bytes(media: Tensor) -> UInt8:
 
 def save(pixels: UInt8, path: Path, rate_hz: float | None = None) -> None:
     """Write one picture [H, W, 3] or clip [F, H, W, 3]; of a clip the frames a second."""
+    # one picture; a clip is several frames of one file
     if pixels.ndim == 3:
         Image.fromarray(pixels).save(path, compress_level=PNG_LEVEL)
         return
@@ -62,6 +63,7 @@ def read(path: Path) -> Image.Image | Clip:
         MissingExtra: if it is a video and PyAV is not installed.
         BrainhiveError: if frames differ in size, or in how long they are shown.
     """
+    # videos are known by their ending; a picture tells by itself whether it has several frames
     if path.is_dir():
         return read_frames_of(path)
     if path.suffix.lower() in VIDEOS:
@@ -78,6 +80,7 @@ def to_media(opened: Image.Image | Clip) -> Tensor:
 
 def crop_square(picture: Image.Image, side_px: int) -> Image.Image:
     """Resize the short side (bilinear) and crop the centre, to the bit as torchvision, which loads slowly."""
+    # torchvision truncates the long side, and rounds the offset
     size = [int(side_px * length / min(picture.size)) for length in picture.size]
     left, top = (round((length - side_px) / 2) for length in size)
     resized = picture.resize((size[0], size[1]), Image.Resampling.BILINEAR)
@@ -112,6 +115,7 @@ def read_frames_of(folder: Path) -> Clip:
         BrainhiveError: if it has no pictures, or they differ in size.
         BadPicture: naming a picture that cannot be decoded.
     """
+    # frames in the order of their numbers, of one size
     shown = (file for file in folder.iterdir() if not file.name.startswith("."))  # not macOS's ._ files
     files = sorted_by_number(file for file in shown if file.suffix.lower() in PICTURES)
     if not files:
@@ -139,6 +143,7 @@ def read_animation(path: Path) -> Clip:
     """
     durations = []
 
+    # PIL decodes frame by frame, so a film is refused before it fills the memory
     def decoded(file: Image.Image) -> Iterator[UInt8]:
         for frame in ImageSequence.Iterator(file):
             pixels = np.asarray(turn_upright(frame, frame.convert("RGB")))
@@ -173,6 +178,7 @@ def read_video(path: Path) -> Clip:
     """
     with decoding(path):  # PyAV's errors are among those that it knows
         library = _library(path)
+        # a pipe or a device would block PyAV
         require_regular(path)
         with library.open(str(path)) as video:
             rate = video.streams.video[0].average_rate
@@ -217,12 +223,15 @@ def write_video(frames: UInt8, path: Path, rate_hz: float, crf: int = CRF) -> No
         MissingExtra: if PyAV is not installed.
     """
     height, width = frames.shape[1:3]
+    # yuv420p halves the colour planes, so sides must be even
     padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     library, quality = _library(path), {"crf": str(crf), "preset": "veryfast"}
+    # faststart puts the index first, so that a browser plays before all is loaded
     with library.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as video:
         stream = video.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000), options=quality)
         stream.height, stream.width = padded.shape[1:3]
         stream.pix_fmt = "yuv420p"
+        # encode frame by frame, and flush those that the encoder holds back
         for frame in padded:
             video.mux(stream.encode(library.VideoFrame.from_ndarray(frame, format="rgb24")))
         video.mux(stream.encode(None))
@@ -230,6 +239,7 @@ def write_video(frames: UInt8, path: Path, rate_hz: float, crf: int = CRF) -> No
 
 def write_animation(frames: UInt8, path: Path, rate_hz: float) -> None:
     """Write frames [F, H, W, 3] as animated WebP, which every browser shows, without PyAV."""
+    # lossy; loop=0 repeats for ever
     first, *rest = map(Image.fromarray, frames)
     shown_ms = round(1000 / rate_hz)
     first.save(path, "WEBP", save_all=True, append_images=rest, duration=shown_ms, loop=0, quality=85)

@@ -94,6 +94,7 @@ _MIRROR_SIGNS = np.tile(np.float32((-1) ** np.arange(_BAND + 1)), _BAND + 1)  # 
 @lru_cache(2**12)
 def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
     """Make the matrix [count, side_px] of the lowest DCT frequencies of a line between two margins."""
+    # DCT-II on fractional pixel edges, so that margins need not be whole pixels
     start, stop = low * side_px, (1 - high) * side_px
     edges = np.clip(np.arange(side_px + 1), start, stop) - start
     centres, widths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
@@ -104,6 +105,7 @@ def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
 
 def _measure_details(square: Float32, margins: Float64, count: int) -> Float32:
     """Measure the lowest frequencies of a window of squares [..., S, S]: [..., count * count]."""
+    # rounded margins share matrices, which are cached
     left, upper, right, lower = np.round(margins, 4).tolist()
     side_px = square.shape[-1]
     rows, columns = _make_dct(upper, lower, side_px, count), _make_dct(left, right, side_px, count)
@@ -137,11 +139,13 @@ def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
     Source: Zauner, Implementation and benchmarking of perceptual image hash functions (2010), DCT hash.
     Signs replace its comparison with the median, so that the hash of a mirrored picture follows.
     """
+    # a constant picture has no signs but rounding
     frame = _frame(stimulus)
     grey = frame.convert("L").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2)
     if np.ptp(np.asarray(grey)) <= BORDER_LEVELS:
         return np.zeros(WORDS, np.uint64)
     square = np.asarray(grey, np.float32)
+    # signs of the lowest frequencies of each view, and a bit for few details
     views = np.stack([_measure_details(square, view, 16) for view in _place_views(grey, frame.size)])
     signs = views[:, _HASHED] > 0  # [12, 128]
     signs[:, -1] = count_details(grey) < MIN_DETAILS
@@ -177,11 +181,13 @@ def _place_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
 def _measure_borders(grey: NDArray[np.int16]) -> Float64:
     """Return the margins of a border of one level around a rectangle, none around what has another shape."""
     differs = np.abs(grey - grey[0, 0]) > BORDER_LEVELS
+    # a border of one level around a rectangle that is large enough to be a picture
     rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
     if not len(rows):
         return _NO_MARGINS
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
     content = differs[top : bottom + 1, left : right + 1]
+    # a disc or letters touch their bounding box at few pixels only
     edges = np.concatenate([content[[0, -1]].ravel(), content[:, [0, -1]].ravel()])
     is_rectangle = edges.mean() > 0.3 and min(content.shape) >= _SIDE_PX / 2
     margins = np.array([left, top, _SIDE_PX - 1 - right, _SIDE_PX - 1 - bottom]) / _SIDE_PX
@@ -249,6 +255,7 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
         for frame in map(_frame, (tested, learned))
     )
     counts = first.detail_count, second.detail_count
+    # gratings are alike by nature, so pictures of few details are not compared
     if min(counts) < MIN_DETAILS and max(counts) < MIN_DETAILS_OF_BLURRED:
         return ""
     if _are_equal(first, second):
@@ -273,6 +280,7 @@ class _Prepared(NamedTuple):
     @classmethod
     def of(cls, square: Image.Image, size: tuple[int, int]) -> Self:
         light = square.getchannel(0)
+        # details of all views [2, 12, 625], of the luminance as it is and equalised
         grey = light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
         views = _place_views(grey, size)
         lights = np.stack([np.asarray(each, np.float32) for each in (light, ImageOps.equalize(light))])
@@ -368,6 +376,7 @@ def _frame(stimulus: Image.Image | Clip) -> Image.Image:
 
 def _correlate(first: Float32, second: Float32, highest: int = _BAND) -> NDArray[np.floating]:
     """Correlate details [..., 625] by rings of frequencies; average over those that neither lacks: [...]."""
+    # norms by ring, each ring scaled to one size
     rings = _RINGS[:, : highest - 1]
     counts = rings.sum(0)
     norms = [np.sqrt(np.square(details) @ rings) for details in (first, second)]

@@ -23,11 +23,13 @@ from brainhive_cli.data.trials import Trials
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+# {subject}, or with zeros up to a width: {subject:02d}
 SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
 
 
 def fill_subject(pattern: str, subject: int, label: str = "") -> str:
     """Fill in `{subject}`, `{subject:02d}` and `{label}`, which is 07A of sub-07A, of a path."""
+    # the subject's field alone, so that {label} stays
     path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
     return path.replace("{label}", label) if label else path
 
@@ -47,6 +49,7 @@ def cached_method(
     method: Callable[Concatenate[Any, Arguments], Result],
 ) -> cached_property[Callable[Arguments, Result]]:
     """Compute a method once for each of its arguments, as long as the object lives."""
+    # the property belongs to one object, and its cache vanishes with it
     return cached_property(lambda self: cache(partial(method, self)))  # type: ignore[arg-type, return-value]
 
 
@@ -155,8 +158,10 @@ Stimuli = Annotated[
 
 def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
     """List image id and split [pictures] of the pictures of a data set, one split after the other."""
+    # keys of the data set are nested in the preparation's recipe
     with keys_of_stimuli():
         split_ids = {split: [*stimuli.images(split).image_ids] for split in stimuli.splits}
+    # one list over all splits
     image_ids = [image_id for ids in split_ids.values() for image_id in ids]
     return image_ids, np.repeat([*split_ids], [len(ids) for ids in split_ids.values()])
 
@@ -167,5 +172,6 @@ def keys_of_stimuli() -> Iterator[None]:
     try:
         yield
     except BrainhiveError as error:
+        # the data set writes its keys as if it were a section of the recipe
         error.hint = error.hint.replace("dataset.", "preparation.stimuli.")
         raise

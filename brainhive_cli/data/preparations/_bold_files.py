@@ -405,6 +405,7 @@ def guess_unit(pictures: Sequence[Picture], timing: Timing) -> str:
     if not len(onsets):
         return ""
     last, end_s = onsets[-1], timing.end_s
+    # onsets behind the end of the run cannot be seconds
     if last > end_s:
         if np.median(onsets) > end_s and last / 1000 <= end_s:
             return "ms"
@@ -439,6 +440,7 @@ def read_confounds(
         BrainhiveError: if a column is not there, or a value is missing behind the first row.
     """
     columns, rows = read_table(path)
+    # columns of fMRIPrep 1.0 and 1.1 by their later names
     new = {name: re.sub(r"^\D+", lambda match: OLD_COLUMNS.get(match[0], match[0]), name) for name in columns}
     columns, rows = [*new.values()], [{new[name]: text for name, text in row.items()} for row in rows]
     if len(rows) != volumes:

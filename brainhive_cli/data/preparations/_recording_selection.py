@@ -83,6 +83,7 @@ class KeptChannels:
             BrainhiveError: if it lacks a channel, has another sampling rate, unit or compensation, or a bad
                 channel that cannot be interpolated.
         """
+        # without whitening, all channels have one unit; `unit` raises
         if not self.whiten:
             _ = self.unit
         # the same channels at the same rate
@@ -133,6 +134,7 @@ class KeptChannels:
         """Median standard deviation of the channels, of those that change; 0 if none does."""
         rows = [header.names.index(name) for name in self.names if name in header.names]
         variances = header.variances[rows]
+        # channels that do not change say nothing about the unit
         variances = variances[np.isfinite(variances) & (variances > 0)]
         return float(np.sqrt(np.median(variances))) if len(variances) else 0.0
 
@@ -299,6 +301,7 @@ def choose_trials(
         is_simultaneous = np.isin(onsets, onsets[1:][np.diff(onsets) == 0])
         is_kept = np.ones(len(onsets), bool)
         for index, onset in enumerate(onsets.tolist()):
+            # one reason for each trial; two pictures at once come before all others
             reason = "" if is_inside[index] else "beyond the recording"
             reason = reason or header.find_bad_span(onset, cutting.span)
             if reason := "two pictures at once" if is_simultaneous[index] else reason:
@@ -320,11 +323,13 @@ def _refuse_copies(headers: Mapping[Path, Header], rows: Mapping[str, int]) -> N
         pairs = [(at, rows[name]) for at, name in header.events if name in rows]
         shown = np.array(pairs, np.int64).reshape(-1, 2)  # [n, 2]
         for other, other_header, other_hashes in known:
+            # few events may agree by chance
             if len(shown) != len(other_hashes) or len(shown) < LEAST_EVENTS:
                 continue
             # a table may be of several runs, and plan onsets that all of them have
             is_table = header.events_from.endswith(".tsv")
             is_shared = is_table and header.events_from == other_header.events_from
+            # copies are equally long: to the sample with tables, else within a second
             is_long = abs(header.samples - other_header.samples) > (0 if is_table else header.rate_hz)
             runs = {match[1] for each in (other, path) if (match := RUN.search(each.name))}
             is_same = (np.abs(shown - other_hashes) <= [2, 0]).all()  # samples of EEGLAB are counted from 1

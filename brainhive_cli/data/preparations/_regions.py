@@ -120,6 +120,7 @@ def read_regions(
     """
     regions, readings = dict[str, Bool](), dict[str, str]()
     width = space.width if isinstance(space, Mask) else sum(space)
+    # a threshold without a file would have no effect
     if unknown := {*(thresholds or ())} - {*files, "mask"}:
         problem = f"preparation.thresholds.{min(unknown)}: no region is called so"
         raise BrainhiveError(problem, f"there are: {', '.join(files)}")
@@ -136,6 +137,7 @@ def read_regions(
         masks: dict[str, Bool] = {}
         for start, (count, region_names, _) in zip(np.cumsum([0, *counts]), parts, strict=False):
             for name, inside in region_names:
+                # no spaces and operators in names, as sets of regions are written with them
                 region = re.sub(r"[\s&|()]+", "_", name.strip())
                 if region.strip("-") and not UNNAMED.fullmatch(region):
                     masks.setdefault(region, np.zeros(width, bool))[start : start + count] |= inside
@@ -143,6 +145,7 @@ def read_regions(
             raise BrainhiveError(f"{paths[0]} has nothing in the {width} voxels of the betas", WAY_OUT)
 
         readings[atlas] = ", ".join(dict.fromkeys(reading for *_, reading in parts))
+        # names that an earlier atlas has are prefixed by this atlas
         regions |= {name if name not in regions else f"{atlas}.{name}": mask for name, mask in masks.items()}
     return regions, readings
 
@@ -164,7 +167,7 @@ def name_voxels(
         regions, readings = read_regions(files, space, thresholds)
         return Voxels(regions, grid=space.grid), readings
     regions, readings = read_regions(files, [*space.values()], thresholds)
-    sides = np.repeat([*space], [*space.values()])
+    sides = np.repeat([*space], [*space.values()])  # [V]
     return Voxels({side: sides == side for side in space if side in CORTEX} | regions), readings
 
 
@@ -174,12 +177,16 @@ def _read_parts(
     """Read the number of voxels or vertices of a file, its regions with their names, and what it is."""
     maps = _read_maps(path, space)
     count, several = maps.values.shape
+    # what names the labels: the file, the table next to it, or an atlas that is known
     table, labels, source = _read_table(path), [*maps.labels], "of the file"
     present = np.unique(maps.values[np.isfinite(maps.values) & (maps.values > 0)])
+    # one map of whole numbers may be an atlas
     if several == 1 and not any(labels) and (present == np.rint(present)).all():
         labels, source = [{k: name for k, name in table.items() if k in present}], "of the table next to it"
         if not any(labels) and len(present) > 1:  # a mask may be called wang_V1
             labels, source = [_name_known_labels(f"{atlas} {path.name}".lower(), present)], "of a known atlas"
+
+    # labels become masks; names of several maps begin with the map's title
     if least is None and any(labels):
         titles = [f"{title}." for title in maps.titles or range(1, several + 1)] if several > 1 else [""]
         regions = [
@@ -223,9 +230,11 @@ def _read_table(path: Path) -> dict[int, str]:
     """Read the table next to a file: numbers of labels or maps, and behind each its name."""
     stem = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name)
     names: dict[int, str] = {}
+    # of several tables the last counts
     for table in filter(is_file, (path.with_name(stem + ending) for ending in (".tsv", ".txt", ".csv"))):
         names = {}
         for line in read_regular(table).decode("utf-8-sig", "replace").splitlines():
+            # number and name, by tab, comma, semicolon or spaces; other lines are headers
             if match := re.match(r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))', line):
                 names.setdefault(int(match[1]), (match[2] or match[3]).strip(' "'))
     return names
@@ -235,6 +244,7 @@ def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
     """Read a volume through the mask; or of a surface .annot, CIFTI, GIFTI, or a .label, without its size."""
     from nibabel.freesurfer import read_annot, read_label
 
+    # volumes lie on the grid of the betas, and are read through their mask
     if isinstance(space, Mask):
         if path.suffix in (".annot", ".label", ".gii"):
             raise BrainhiveError(f"{path} is of a surface, {space.path} of a volume", WAY_OUT)
@@ -251,6 +261,7 @@ def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
         if path.suffix == ".label":
             if len(space) == 1:
                 raise ValueError(f"it does not say how many of {space[0]} vertices are left; take an .annot")
+            # a .label lists the vertices of a region; its name says of which hemisphere
             labels = np.zeros(space[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], np.int64)
             labels[read_label(path)] = 1
             return Maps(labels[:, None])
@@ -258,16 +269,17 @@ def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
         if path.suffix == ".gii":
             names = image.labeltable.get_labels_as_dict()
             names = {} if all(map(UNNAMED.fullmatch, names.values())) else names  # Workbench's of any file
-            values = np.stack([array.data.ravel() for array in image.darrays], 1)
+            values = np.stack([array.data.ravel() for array in image.darrays], 1)  # [V, n]
             titles = [array.meta.get("Name", "") for array in image.darrays]
             return Maps(values, [names] * len(titles) if names else [], titles if all(titles) else [])
         if path.name.endswith(CIFTI):
             rows, axis = image.header.get_axis(0), image.header.get_axis(1)
-            values = np.asarray(image.dataobj).T
+            values = np.asarray(image.dataobj).T  # [V, n]
             if len(values) != sum(space):  # with other grayordinates than those of the cortex
                 values = np.concatenate([values[axis.name == name] for name in CORTEX.values()])
                 values = np.pad(values, [(0, sum(space[2:])), (0, 0)])
             labels = [{key: name for key, (name, _) in table.items()} for table in getattr(rows, "label", ())]
             return Maps(values, labels, [*getattr(rows, "name", ())])
+        # volumes that hold vertices: [V, 1, 1] or [V, 1, 1, n]
         values = read_volume(path, WAY_OUT)
         return Maps(values.reshape(int(np.prod(values.shape[:3])), -1))

@@ -156,11 +156,14 @@ class OwnBetas(PublishedBetas):
                 way_out = f"it has {len(lines)} lines of {', '.join(header)}; preparation.column=NAME"
                 raise BrainhiveError(f"{table} needs columns {' and '.join(needed)}", way_out)
 
+            # the beta that each line describes, by session, then by the names of files
             for number, line in enumerate(lines, 2):
                 where = f"{table}, line {number}"
                 session = _read_number(line, "session", session_of_table, where, known)
+                # a table that is named by a session lists no other
                 if len(tables) > 1 and session != session_of_table:
                     raise BrainhiveError(f"{where} is of session {session}", "correct it, or the file's name")
+                # betas of all sessions together come first
                 options = all_sessions or sources.get(session, [])
                 if len(options) > 1 or len(tables[session_of_table]) > 1:
                     options = _choose_source(options, tables[session_of_table], table)
@@ -169,11 +172,14 @@ class OwnBetas(PublishedBetas):
                 if not options:
                     problem = f"{where} is of session {session}, of which no betas are below {self.root}"
                     raise MissingData(problem, "copy them, or take these lines out of the table")
+                # a line without a picture has a beta, too
                 picture = line[self.config.column]
                 name = "" if picture in ABSENT else picture
                 trials.append((name, "", session, _read_number(line, "run", 1, where, known)))
                 session_rows.setdefault(session, {}).setdefault(options[0], []).append(counts[options[0]])
                 counts[options[0]] += 1
+
+        # betas without lines would be left out unnoticed
         if unread := [source for several in sources.values() for source in several if not counts[source]]:
             problem = f"{unread[0][0]} has betas, and no table lists their trials"
             raise MissingData(problem, "write the table of its session, or move the betas away")
@@ -199,6 +205,7 @@ class OwnBetas(PublishedBetas):
             arrays = [self._read_rows(source, rows, layouts[source], mask) for source, rows in pieces]
             return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
+        # all files that the store depends on
         lists = filter(Path.is_file, self.stimuli.lists)
         several = (*files.values(), *tables.values(), *regions.values(), lists)
         return Subject(
@@ -226,6 +233,7 @@ class OwnBetas(PublishedBetas):
 
     def trials(self, subject: int, session: int) -> SessionTrials:
         """Match the lines of a session with pictures."""
+        # lines in the order of the betas that `subject` reads
         lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
         names, runs = zip(*lines, strict=True)
         image_ids, splits, dropped = match_pictures(names, self.stimuli, self._pictures)
@@ -235,6 +243,7 @@ class OwnBetas(PublishedBetas):
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
         """Files by kind, subject and session."""
+        # files of each kind by ending and pattern
         names = sorted(name for name, entry in walk(self.root) if not entry.is_dir())
         kind_paths = {
             kind: [
@@ -282,6 +291,7 @@ class OwnBetas(PublishedBetas):
     def _find_layout(self, source: Source, count: int, mask: Mask | None) -> Layout:
         """Find the axes of betas, of which there must be as many as lines in the tables."""
         path, layouts = source[0], set[Layout]()
+        # volumes: trials lie along the last axis, or are files
         if _is_volume(path):
             assert mask is not None  # as for all volumes
             shapes = [tuple(mask.require_grid_of(each).shape) for each in source]
@@ -290,6 +300,7 @@ class OwnBetas(PublishedBetas):
             if len(shape) == 4 and shape[3] == count:
                 layouts.add(Layout(is_series, False, mask.width))
         else:
+            # arrays: trials lie along the first axis, or the last
             with self._open_array(path) as array:
                 shape = tuple(array.shape)
             for is_last, voxels in ((False, shape[1:]), (True, shape[:-1])):
@@ -311,16 +322,19 @@ class OwnBetas(PublishedBetas):
 
     def _read_rows(self, source: Source, rows: Sequence[int], layout: Layout, mask: Mask | None) -> Array:
         """Read some betas [n, V]; of an array in one slice from the first row to the last."""
+        # volumes are read through the mask
         if mask and _is_volume(source[0]):
             if layout.is_last:
                 return mask.read_series(source[0], rows)
             return np.stack([mask.read(source[row]) for row in rows])
 
+        # arrays: one slice, of which rows are chosen in memory
         part = slice(rows[0], rows[-1] + 1)
         with self._open_array(source[0]) as array:
             block = np.asarray(array[..., part] if layout.is_last else array[part])
         block = np.moveaxis(block, -1, 0) if layout.is_last else block  # [n, …]
         block = block.transpose(0, 3, 2, 1) if layout.is_reversed else block
+        # arrays of volumes are read through the mask, too
         if mask and block.shape[1:] == mask.inside.shape:
             block = block[:, mask.inside]
         return block.reshape(len(block), -1)[np.subtract(rows, part.start)]
@@ -335,6 +349,7 @@ class OwnBetas(PublishedBetas):
                 return
             # a file, or an array itself (.npy)
             content = stack.enter_context(hdf5.open_file(path, AGAIN)) if is_hdf5 else pickles.load(path)
+            # several arrays: that of the recipe, or the only one with a usual name
             if not isinstance(content, np.ndarray):
                 names = [key for key in KEYS if key in content] if name == KEYS[0] else []
                 name = names[0] if len(names) == 1 else name
@@ -359,20 +374,24 @@ def _stem(path: Path) -> str:
 def _join_volumes(paths: Sequence[Path]) -> list[Source]:
     """Join files of one volume each to the betas of a session; other files are betas of their own."""
     shapes = [len(open_image(path, AGAIN).shape) if _is_volume(path) else 0 for path in paths]
+    # other files than volumes in 3-D hold several betas each
     if len(paths) < 2 or {*shapes} != {3}:
         return [(path,) for path in paths]
+    # a packed and an unpacked copy would count twice
     known: dict[Path, Path] = {}
     for path in paths:
         other = known.setdefault(path.with_name(path.name.partition(".")[0]), path)
         if other != path:
             way = "preparation.betas=PATTERN that one of them has"
             raise BrainhiveError(f"{other} and {path.name} are one beta", way)
+    # natural order: beta_10 follows beta_9
     return [tuple(sorted(paths, key=lambda path: natural_key(str(path))))]
 
 
 def _choose_source(sources: Sequence[Source], tables: Sequence[Path], table: Path) -> list[Source]:
     """Choose the betas with the name of a table, where a session has several files of betas, or tables."""
     alike = [source for source in sources if _stem(source[0]) == _stem(table)]
+    # a table for each file of betas, whose names begin alike
     if len(alike) == 1 and len(tables) == len(sources):
         return alike
     paths, kind = (tables, "trials") if len(tables) > 1 else ([source[0] for source in sources], "betas")
@@ -403,6 +422,7 @@ def _read_number(
     if not (match := NUMBER.fullmatch(text)):
         raise BrainhiveError(f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01")
     number, other = int(match[2]), known.setdefault((name, int(match[2])), text)
+    # A1 and B1 would both be 1
     if len({NUMBER.sub(r"\1", label).lower() for label in (text, other)} - {""}) > 1:
         raise BrainhiveError(f"{where}: {name}s {other} and {text} would both be {number}", "number them")
     return number

@@ -134,6 +134,7 @@ class Config(BetaSteps):
     def build(self, paths: Paths) -> "Bold":
         """Point at the data set; nothing is read yet."""
         root, folder = paths.dataset("bids", self.root), locate(self.derivatives)
+        # a folder anywhere, else one below the data set
         derived = folder if folder.is_dir() else root / self.derivatives
         with keys_of_stimuli():
             stimuli = self.stimuli.build(paths)
@@ -163,6 +164,7 @@ class Bold(Betas):
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions of a subject, or those of the recipe."""
         there, wanted = sorted(self._runs.get(subject, ())), self.config.sessions
+        # labels were matched when files were listed; numbers select here
         sessions = sorted(wanted) if wanted and not self._labelled_sessions else there
         if absent := [session for session in sessions or [1] if session not in there]:
             problem = f"no BOLD with events of subject {subject}, session {absent[0]}, in {self.derived}"
@@ -195,6 +197,7 @@ class Bold(Betas):
         """Read the regions of a subject, once."""
         space, files = self._space(subject), self._region_files(subject)
         voxels, readings = name_voxels(files, space, self.config.thresholds)
+        # how the recipe's mask was read, as of regions
         drawn = {"mask": space.kind} if isinstance(space, Mask) and self.config.mask else {}
         self.readings[subject] = drawn | readings
         return voxels
@@ -215,6 +218,7 @@ class Bold(Betas):
         """Estimate the betas of a session; its BOLD is unpacked into files that vanish once closed."""
         files, trial_runs, trials = self._design(subject, session)
         space, config = self._space(subject), self.config
+        # BOLD of a session may exceed memory: it is mapped from a file
         self.scratch.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=self.scratch) as file:
             # BOLD [T, V] of all runs, one after the other
@@ -300,6 +304,7 @@ class Bold(Betas):
         refuse_versions(series)
         folder_files = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
         runs: dict[int, dict[int, list[BoldRun]]] = {}
+        # labels of sessions are numbered over all subjects alike
         labels = [read_session(folder, self.derived) for folder in folder_files]
         numbers = number_sessions(labels, self._labelled_sessions)
         groups = group_by_session(self.derived, folder_files, self.config.subject_numbers, numbers)
@@ -319,6 +324,7 @@ class Bold(Betas):
     def _choose(self, key: str, options: set[str], usual: str = "") -> str:
         """Choose the recipe's task or space, or the only one, or the usual one."""
         wanted = getattr(self.config, key) or (usual if len(options) > 1 else min(options))
+        # T1w stands for T1w:res-2, if that alone is there
         matches = [option for option in options if option == wanted or option.startswith(f"{wanted}:")]
         if len(matches) != 1 or not wanted:
             problem = f"{self.derived} has BOLD of the {key}s {', '.join(sorted(options))}"
@@ -359,6 +365,7 @@ class Bold(Betas):
         return read_label(self._all_runs(subject)[0].series[0], self.derived).removeprefix("sub-")
 
     def _region_files(self, subject: int) -> dict[str, list[Path]]:
+        # fMRIPrep's segmentation, of the first run that has one
         labels = [run.images["aparcaseg"] for run in self._all_runs(subject) if "aparcaseg" in run.images]
         drawn = find_region_files(self.config.regions, subject, self.root, self._label(subject))
         return {**({"aparcaseg": labels[:1]} if labels else {}), **drawn}
@@ -376,10 +383,12 @@ class Bold(Betas):
         # pictures with a response in their run that can be modelled
         shown = []
         for run in self._runs[subject][session]:
+            # onsets become seconds
             unit_s = {"s": 1, "ms": 1e-3, "volumes": run.timing.tr_s}[config.onset_unit]
             pictures, no_pictures = read_events(run.events, config.stimulus, config.where, unit_s)
             if config.onset_unit == "s" and (unit := guess_unit(pictures, run.timing)):
                 noted[f"runs whose onsets may be {unit}: preparation.onset_unit={unit}"] += 1
+            # pictures need enough of their response in the run
             begun = [picture for picture in pictures if picture.onset_s < run.timing.end_s]
             latest_s = run.timing.times_s[-1] - LAST_S
             modelled = [picture for picture in begun if FIRST_S < picture.onset_s < latest_s]
@@ -388,12 +397,15 @@ class Bold(Betas):
             dropped[PEAK_OUTSIDE] += len(begun) - len(modelled)
             noted["runs without a picture"] += not modelled
             shown += [(run, picture) for picture in modelled]
+        # an error with the reasons, and the unit that onsets may have
         if not shown:
             reasons = ", ".join(f"{count} {reason}" for reason, count in (+dropped).items())
             unit = next((unit for unit in ("ms", "volumes") if f"onset_unit={unit}" in str([*noted])), "")
             way = f"preparation.onset_unit={unit}, or " if unit else ""
             way += "preparation.sessions=[…] leaves it out"
             raise MissingData(f"{where} shows no picture: {reasons}", way)
+
+        # run, time and name [n] of the pictures of all runs
         numbers = np.array([run.number for run, _ in shown])
         onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T  # [n] each
         names = [picture.name for _, picture in shown]
@@ -407,6 +419,7 @@ class Bold(Betas):
         ends_s = [run.timing.end_s for run, _ in shown]
         peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
         dropped.update(unmatched)
+        # sessions that the recipe assigns to one split have no trials of others
         if isinstance(config.sessions, dict):
             label = read_session(shown[0][0].series[0], self.derived)
             split = config.sessions[str(find_pattern(label, config.sessions))]
@@ -420,6 +433,7 @@ class Bold(Betas):
         stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)
         is_tested = ~np.isin(splits, ["train", ""])
         stimuli[is_tested] = -1 - np.flatnonzero(is_tested)
+        # stimuli in several runs, by which `denoised` chooses
         counts = Counter(stimulus for stimulus, _ in {*zip(stimuli.tolist(), numbers.tolist(), strict=True)})
         repeated = sum(count > 1 for count in counts.values())
         if config.estimator == "denoised" and not repeated:
@@ -471,6 +485,7 @@ class Bold(Betas):
             "confounds": [[*columns] for columns in confounds],
         }
         unknown = sorted({name for name, image_id in zip(names, image_ids, strict=True) if not image_id})
+        # trials without a split are modelled, and not stored
         splits = np.where(peaks_inside, splits, "")
         trials = SessionTrials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s)
         return [*files.values()], runs, trials

@@ -209,6 +209,7 @@ class Own:
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
+        # noise of all sessions, measured once for the subject
         averages_noise = self.config.whiten_by == "all_training"
         noise, noise_sessions = self._average_noise(subject) if averages_noise else (None, [])
         channels, cutting, trials, dropped = self._choose(subject, session)
@@ -224,9 +225,10 @@ class Own:
             counts = [len(recording.rows) for recording in selected]
             runs[split] = np.repeat(np.arange(len(counts), dtype=np.int16), counts)[:, None]
             onsets = np.concatenate([recording.onsets for recording in selected])
-            onset_s[split] = onsets[:, None] / cutting.recorded_hz
+            onset_s[split] = onsets[:, None] / cutting.recorded_hz  # [n, 1]
             if len(rows[split]):
                 epochs[split], is_live = self._cut(selected, channels, cutting)
+                # trials of an amplifier at its limit are dropped, and counted
                 if flat := int((~is_live).sum()):
                     dropped[split][FLAT] = flat
                     rows[split], runs[split] = rows[split][is_live], runs[split][is_live]
@@ -254,6 +256,7 @@ class Own:
             "events_from": [header.events_from for header in headers.values()],
             "unmatched": self._names.match(channels.headers.values()).left_over,
         }
+        # facts that not all recordings have
         if doubts := list(self._list_doubts(headers)):
             provenance["doubts"] = doubts
         if programs := {*map(read_simulated, headers)} - {""}:
@@ -263,6 +266,8 @@ class Own:
         if averages_noise:
             provenance["noise_of_sessions"] = noise_sessions
         provenance["dropped_by_split"] = {split: dict(counts) for split, counts in dropped.items()}
+
+        # trials [n, 1, C, T]
         return {
             split: Trials(
                 signal[:, None],
@@ -301,6 +306,7 @@ class Own:
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
         overview = describe_subjects(channels, counts, *self._pictures) if channels else Overview()
+        # warn of recordings in formats that are not read
         if unread := list_unread(self.root, self.config.files):
             names = summarise_names([path.name for path in unread])
             ways = "; ".join(dict.fromkeys(map(way_to_read, unread[:3])))
@@ -309,6 +315,7 @@ class Own:
 
     def _list_doubts(self, headers: Mapping[Path, Header]) -> Iterator[str]:
         """Describe what is unusual about events and tables of recordings, with their names."""
+        # files by doubt, so that many files with one doubt are one line
         files: dict[str, list[str]] = {}
         for path, header in headers.items():
             for doubt in header.doubts:
@@ -346,6 +353,7 @@ class Own:
                 if numbers and durations_are_ms(*np.array(numbers).T):
                     lines.append(f"{table.name} has {MS_DURATIONS}")
 
+        # doubts of headers about events and tables
         lines += self._list_doubts(self._headers(subject))
 
         # events and pictures without a match
@@ -373,6 +381,7 @@ class Own:
         """The table of events: that of the recipe, or the usual one; None where there is none."""
         if self.config.events:
             path = locate(self.config.events)
+            # from the working directory, else in the folder of the recordings
             path = path if path.exists() else self.root / self.config.events
             if not path.is_file():
                 hint = "preparation.events=FILE.csv, with columns event and picture"
@@ -434,6 +443,7 @@ class Own:
     ) -> tuple[KeptChannels, Cutting, list[RecordingTrials], dict[str, Counter[str]]]:
         """Choose channels and trials of a session."""
         channels, headers = self._channels(subject), self._headers(subject, session)
+        # all recordings have the channels, rate and unit of the first
         for path in headers:
             channels.check(path)
         cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
@@ -446,6 +456,8 @@ class Own:
             trials = [recording.select(rows) for recording in self._choose(subject, session)[2]]
             if any(len(recording.rows) for recording in trials):
                 session_trials[session] = trials
+
+        # noise is that of training trials alone
         if not session_trials:
             problem = f"no session of subject {subject} below {self.root} has training trials"
             hint = "preparation.whiten_by=both, or preparation.whiten=no"
@@ -459,11 +471,13 @@ class Own:
         noise = []  # [C, C] of each session
         for session, trials in session_trials.items():
             channels, cutting, *_ = self._choose(subject, session)
+            # trials that are not flat, and the pictures that they show
             signal, is_live = self._cut(trials, channels, cutting)
             epochs = {"train": signal}
             rows = {"train": np.concatenate([recording.rows for recording in trials])[is_live]}
             with naming(trials[0].path):
                 noise.append(measure_noise(epochs, rows, self.config, channels.names))
+        # sessions weigh the same, however many trials they have
         return np.mean(noise, 0), [*session_trials]
 
     def _cut(
@@ -490,6 +504,7 @@ class Own:
                 signal = cutting.cut(samples, names, recording.onsets, 1.0)  # [n, C less bad, T]
                 if bad:
                     signal = interpolate_bad(signal, channels.names, bad, channels.positions)  # [n, C, T]
+                # still samples are found before the filter, which would hide them
                 is_live = ~pieces.are_still(recording.onsets, cutting.span, len(names))
                 lives.append(is_live)
                 epochs.append(signal if is_live.all() else signal[is_live])

@@ -43,6 +43,7 @@ CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
 
 def find_below(root: Path, name: str) -> Path | None:
     """Find a file or folder at most three folders below `root`; None where there is none."""
+    # sorted, so that all machines find the same file
     return next((path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))), None)
 
 
@@ -65,12 +66,14 @@ def find_file(root: Path, pattern: str, way_out: str) -> Path:
 
 def read_table(path: Path, way_out: str, read_row: Callable[[dict[str, str]], T]) -> list[T]:
     """Read a table with a header line, of tabs (.tsv) or commas: what a function makes of each row."""
+    # utf-8-sig: a byte order mark is no part of the first column's name
     with reading(path, way_out), path.open(newline="", encoding="utf-8-sig") as file:
         return [*map(read_row, csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))]
 
 
 def cut_ending(name: str) -> str:
     """Cut the last suffix off the name of a picture's file, and no more: names may hold dots and blanks."""
+    # a name without a dot is its own stem
     return name.rpartition(".")[0] or name
 
 
@@ -121,6 +124,7 @@ def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
     stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
     if (split_of := config.read_splits(root)) is not None:
         stems = {file: stem for file, stem in stems.items() if split_of.get(stem) == split}
+    # a stem of another form is a concept of its own
     concepts = [match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()]
     return from_files(config.name, split, above, [*stems], concepts)
 
@@ -147,9 +151,11 @@ class Files:
         """Find the files of a subject, and their name in errors."""
         names = [pattern.format(subject=subject) for pattern in self.patterns]
         matches = {name: sorted(root.glob(name)) for name in names}
+        # files of all patterns, so that a second one is refused
         if self.is_alone:
             paths = list(dict.fromkeys(path for paths in matches.values() for path in paths))
             return self.label.format(subject=subject), paths
+        # the first pattern that has files, or the first, for the error
         return next(((name, paths) for name, paths in matches.items() if paths), (names[0], []))
 
 
@@ -181,17 +187,20 @@ class PreparedFiles:
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
+        # files of the first row say which subjects are here
         return list_subjects(self.root, next(iter(self.rows.values())).patterns)
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject; MissingData where one is missing that must be there."""
         paths = [path for group in self._find(subject).values() for path in group]
+        # the design is one file for all subjects
         return [*paths, self.design[1]()] if self.design else paths
 
     def inputs(self, subject: int) -> list[Input]:
         """List the same, where they are missing too."""
         listed = []
         for row in self.rows.values():
+            # what is missing has a size, where it is known, and the way to get it
             name, paths = row.find(self.root, subject)
             one = Input.of_file(paths, self.root / name, self.source, row.sizes.get(subject))
             listed.append(replace(one, is_optional=row.is_optional))
@@ -208,6 +217,7 @@ class PreparedFiles:
             label, files[name] = row.find(self.root, subject)
             if not (files[name] or row.is_optional):
                 raise MissingData(f"no {self.root / label}", self.source)
+            # only the user knows which of several files is meant
             if row.is_alone and len(files[name]) > 1:
                 several = ", ".join(path.relative_to(self.root).as_posix() for path in files[name])
                 problem = f"{self.root} has several {name} files of subject {subject}: {several}"

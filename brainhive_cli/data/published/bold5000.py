@@ -60,6 +60,7 @@ class Betas(PublishedSteps):
             "volumes": f"CSI{subject}_brainmask.nii.gz",
             "regions": f"{betas}_allses_{REGIONS[0]}.npy",
         }
+        # the betas may be here in the other form, which the error then names
         alternatives = (form for form in first_files if form != self.form)
         other_forms = [form for form in alternatives if find_below(root, first_files[form])]
         way = SOURCE
@@ -78,6 +79,7 @@ class Betas(PublishedSteps):
             voxels, width = Voxels({}, grid=mask.grid), mask.width
         else:
             files = [find_file(root, f"{betas}_allses_{name}.npy", SOURCE) for name in REGIONS]
+            # all regions must have the same trials
             counts, widths = zip(*(_open_array(path).shape for path in files), strict=True)
             if len({*counts}) > 1:
                 problem = f"{first.parent}: the regions of subject {subject} have {[*counts]} trials"
@@ -88,7 +90,7 @@ class Betas(PublishedSteps):
 
         def read(session: int) -> Array:
             if self.form == "volumes":
-                return mask.read_series(files[session - 1])
+                return mask.read_series(files[session - 1])  # [trials, V]
             return np.concatenate([_open_array(path) for path in files], 1)
 
         # pictures by session and run

@@ -108,6 +108,7 @@ def _read_shape(path: Path, axes: str) -> tuple[int, ...]:
     with reading(path, SOURCE):
         tensor = pickles.load(path, verify=False)
         shape = tuple(getattr(tensor, "shape", ()))
+        # no row is read: an empty slice shows what dtype the values have
         if len(shape) != axes.count(",") + 1 or pickles.array(tensor[:0]).dtype.kind not in "fiub":
             dtype = getattr(tensor, "dtype", type(tensor).__name__)
             raise ValueError(f"it holds {dtype} {list(shape)}, not numbers [{axes}]")
@@ -137,6 +138,7 @@ class Clips(parts.Config):
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("cc2017", self.root)
+        # captions of another model have stores of their own
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
         listed = partial(_list_clips, root, name, CAPTIONS[self.captions])
         files = partial(_list_files, root, CAPTIONS[self.captions])
@@ -335,6 +337,7 @@ def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
 @cache  # 26,000 frames, which every clip is looked up in
 def _read_names(path: Path) -> dict[str, dict[str, str]]:
     names = documents.read(path, dict[str, dict[str, str]], SOURCE, MissingData)
+    # names of frames are parsed later, so they must have this form
     if odd := next((key for key in names if not re.fullmatch(r"mask_\d+_f\d+(_.*)?", key)), None):
         raise MissingData(f"{path}: {odd!r} is not mask_CLIP_fFRAME", SOURCE)
     return names
@@ -397,7 +400,7 @@ def _read_responses(root: Path, files: FilesByRow, subject: int, split: str) -> 
     """Open the responses of a split; as many as clips, and voxels as in training."""
     path = files[split][0]
     with reading(path, SOURCE):
-        signal = pickles.array(pickles.load(path))
+        signal = pickles.array(pickles.load(path))  # [N, R, V]
         if signal.ndim != 3 or not signal.size or signal.dtype.kind != "f":
             raise ValueError(f"it holds {signal.dtype} {list(signal.shape)}, not signals [N, R, V]")
 

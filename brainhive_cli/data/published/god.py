@@ -54,6 +54,7 @@ class Averages(PublishedSteps):
         source = fetch_line(self.name)
         paths = [find_file(root, name, source) for name in form]
 
+        # labels of all samples; no voxel is read
         trials = []
         regions = []  # masks [V] of each file
         for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
@@ -95,13 +96,14 @@ class Averages(PublishedSteps):
         def read(session: int) -> Array:
             with hdf5.open_file(paths[session - 1], source) as file:
                 samples, columns = _open_samples(file)
-                return np.asarray(samples[:])[:, columns["VoxelData"]]
+                return np.asarray(samples[:])[:, columns["VoxelData"]]  # [n, V]
 
         return Subject(paths, Voxels(first), int(is_voxel.sum()), trials, read)
 
 
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, Bool]]:
     """Open the samples [n, columns], and read a mask of the columns of each key."""
+    # names in newer and older files of bdpy
     data, metadata = ("dataset", "metadata") if "dataset" in file else ("dataSet", "metaData")
     keys = hdf5.find_dataset(file, f"{metadata}/key")[:].astype(str).tolist()
     masks = hdf5.open_numbers(file, f"{metadata}/value", "f")[:] == 1

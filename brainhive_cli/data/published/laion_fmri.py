@@ -88,6 +88,7 @@ class Pictures(parts.Config):
         Raises:
             MissingData: if it is not there, or is no split.
         """
+        # splits of the pool that are here, for the error
         folder = f"splits/**/{self.pool}"
         split_names = sorted(path.stem for path in root.glob(f"{folder}/*.json"))
         way_out = SPLIT_FILES
@@ -150,6 +151,7 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
     """Decode the file in a row of `images`; the HDF5 file is closed again afterwards."""
     name = f"row {rows[index]} of {path}"
     with decoding(name), h5py.File(path, "r") as file:
+        # an encoded picture as a row of bytes
         content = hdf5.find_dataset(file, "images")[int(rows[index])]
         return decode(BytesIO(content.astype(np.uint8).tobytes()), name)
 
@@ -204,11 +206,13 @@ class Betas(PublishedSteps):
 
         # voxels and their regions
         folder, images = root / FOLDER / name, f"{name}_task-images_space-T1w"
+        # the publisher's mask, or voxels by R² where it is absent or not asked for
         path, least = find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz"), 0.0
         if path is None or self.above_r2 != MASK_R2:
             r2 = f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"
             path, least = find_file(folder, r2, SOURCE), self.above_r2
         mask = Mask.open(path, SOURCE, above=least)
+        # regions, called as files without hyphens
         paths = sorted(path for pattern in REGIONS for path in root.glob(pattern.format(name)))
         names = {path: NAME_OF_REGION.sub(r"\1", path.name).replace("-", "") for path in paths}
         regions = {region: mask.read(region_path) > 0 for region_path, region in names.items()}
@@ -221,11 +225,13 @@ class Betas(PublishedSteps):
             betas[session] = find_file(folder, volumes, SOURCE)
             tables.append(find_file(folder, f"{stem}_desc-SingletrialBetas_trials.tsv", SOURCE))
             rows = sorted(read_table(tables[-1], SOURCE, _read_trial))
+            # betas and trials are matched by their number alone
             if [row for row, _, _ in rows] != [*range(len(rows))]:
                 raise MissingData(f"{tables[-1]}: beta_index does not count the betas from 0", SOURCE)
             if (count := int(mask.open_series(betas[session]).shape[3])) != len(rows):
                 problem = f"session {session} of subject {subject} has {count} betas of {len(rows)} trials"
                 raise BrainhiveError(problem, SOURCE)
+            # a picture of neither split has the reason instead of its split
             trials += [(picture, split_of.get(picture, UNUSED), session, run) for _, picture, run in rows]
         return Subject(
             [split_file, path, *paths, *tables, *betas.values()],

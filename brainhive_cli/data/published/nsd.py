@@ -149,6 +149,7 @@ def _list_pictures(root: Path, name: str, subjects: Sequence[int], split: str) -
     image_ids = Names.of(map(name_picture, rows.tolist()))
     images = StimulusSet(name, split, image_ids, image_ids, partial(_read_picture, path, rows))
 
+    # captions, where their file is here
     files = files_called(CURATED, root)
     if not files:
         return replace(images, absent={"captions": f"{CAPTION_SOURCE} {root}"})
@@ -157,6 +158,7 @@ def _list_pictures(root: Path, name: str, subjects: Sequence[int], split: str) -
 
 def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
     """List the captions of a picture, in their order."""
+    # a picture with fewer than five captions has empty strings
     texts, row = _map_captions(path), int(rows[index])
     return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
 
@@ -193,6 +195,7 @@ def _find(root: Path, name: str) -> Path:
 def find_design(*roots: Path) -> Path:
     """Find the design below one of several roots; MissingData where it is not there."""
     for root in roots:
+        # the usual place first, since a search reads all folders
         usual = root / DESIGN_FOLDER / MATRIX
         for path in [usual] if is_file(usual) else files_called(MATRIX, root):
             return path
@@ -224,6 +227,7 @@ def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
     ):
         problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
         raise BrainhiveError(problem, SOURCE)
+    # MATLAB counts from 1; the first 1000 of the order are the shared pictures
     return pictures[subject - 1, order - 1] - 1, order <= SHARED
 
 
@@ -316,6 +320,7 @@ class Raw(PublishedSteps):
     @field_validator("masks")
     @classmethod
     def _have_names_of_their_own(cls, value: dict[str, str]) -> dict[str, str]:
+        # NSD's own regions and masks, whose names would be ambiguous
         names = {HIGHER, *ATLASES, *(label for labels in ATLASES.values() for label in labels)}
         for name, pattern in value.items():
             if not re.fullmatch(REGION_NAME, name) or name.lower() in map(str.lower, names):
@@ -386,6 +391,7 @@ def _find_betas(folder: Path, session: int) -> Path:
     """Find the betas of a session; MissingData names the sessions that are there."""
     name = f"betas_session{session:02d}"
     if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
+        # sessions that are here, for the hint
         matches = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
         there = ",".join(map(str, sorted({int(match[1]) for match in matches if match})))
         way = f", or take what is there: preparation.sessions={there}" if there else ""
@@ -412,6 +418,7 @@ def check_betas(path: Path, mask: Mask, trials: int) -> None:
             if (image.dataobj.slope, image.dataobj.inter) != (1, 0):
                 raise ValueError("its values are scaled, those of NSD are not")
 
+    # [X, Y, Z, trials]: a beta for each voxel of the mask's volume and each trial
     expected = [*mask.inside.shape, trials]
     if [*shape] != expected or dtype.kind != "i" or dtype.itemsize != 2:
         problem = f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design have it"
@@ -428,11 +435,11 @@ def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
         return mask.read_series(path)
 
     # one plane of the volume for all trials at a time
-    x, y, z = np.nonzero(mask.inside)
+    x, y, z = np.nonzero(mask.inside)  # [V] each
     betas = np.empty((trials, len(x)), np.int16)
     with hdf5.open_file(path, SOURCE) as file:
         stored = hdf5.open_numbers(file, "betas", "i")
         for plane in np.unique(z).tolist():
-            is_in_plane = z == plane
+            is_in_plane = z == plane  # [V]
             betas[:, is_in_plane] = stored[:, plane][:, y[is_in_plane], x[is_in_plane]]
     return betas

@@ -77,6 +77,8 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
         if (count := int(general.sum())) != width:
             raise BrainhiveError(f"{path} has {count} voxels of {group}, the signals {width}", source)
         return Voxels(everywhere | {name: mask[general] for name, mask in regions.items()})
+
+    # no masks are here: all voxels are nsdgeneral
     return Voxels(everywhere)
 
 
@@ -107,6 +109,7 @@ def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
         samples: dict[str, dict[str, tuple[int, int]]] = {}  # offset and size by ending, by key
         with reading(path, source):
             for name, offset, size in tar_members(path):
+                # members of a sample have one name up to the first dot
                 key, _, ending = name.rpartition("/")[2].partition(".")
                 if key and ending:
                     samples.setdefault(key, {})[ending] = offset, size
@@ -175,15 +178,18 @@ def _read_mindeye1(
         pictures.append(int(row[0]))
         count = int(sample.array(COUNT).ravel()[0])
         trials = sample.array(TRIALS).ravel() if TRIALS in sample.members else np.arange(count)
+        # files repeat trials up to three rows; the first row of each counts
         _, first_rows = np.unique(trials, return_index=True)
         if count < 1 or len(first_rows) != count:
             problem = f"{sample.path}: {len(first_rows)} trials of a picture, {COUNT} says {count}"
             raise BrainhiveError(problem, MINDEYE1)
         repetitions.append(first_rows.tolist())
+    # number of repetitions [N], and the largest, R
     counts = np.array([*map(len, repetitions)], np.int64)
     first = samples[0].array(SIGNAL)
     most, width = int(counts.max()), first.shape[-1]
 
+    # regions by NSD's or MindEye2's masks, which may be absent
     voxels = name_voxels(subject, width, roots, MINDEYE1)
     if needs_regions and len(voxels.regions) == 1:
         raise MissingData(f"no masks of NSD below {roots[1]}, which name regions", Line("fetch", "nsd"))
@@ -191,7 +197,7 @@ def _read_mindeye1(
     def read(part: slice) -> Array:
         signal = np.zeros((len(samples[part]), most, width, 1), first.dtype)  # [n, R, V, 1]
         for target, sample, rows in zip(signal, samples[part], repetitions[part], strict=True):
-            values, path = sample.array(SIGNAL), sample.path
+            values, path = sample.array(SIGNAL), sample.path  # [R, V]
             if values.ndim != 2 or values.shape[1] != width or max(rows) >= len(values):
                 raise BrainhiveError(f"{path}: signals {list(values.shape)} are not [R, {width}]", MINDEYE1)
             target[: len(rows), :, 0] = values[rows]
@@ -265,13 +271,16 @@ def _read_mindeye2(
         if not (0 <= row < PICTURES and 1 <= session <= max(SESSIONS) and 0 <= trial < count):
             problem = f"{sample.path} names picture {row}, session {session}, trial {trial} of {count}"
             raise BrainhiveError(problem, MINDEYE2)
+        # -1 is unknown
         if is_shared >= 0 and bool(is_shared) != (split == "test"):
             raise BrainhiveError(f"{sample.path} has trials of the other split than {split}", MINDEYE2)
         rows.append(values)
     behaviour = np.array(rows).astype(np.int64)  # [trials, 17]
+    # later sessions are left out with 982 test pictures
     behaviour = behaviour[behaviour[:, SESSION] <= LAST_SESSIONS[test_pictures]]
     if not len(behaviour):
         raise BrainhiveError(f"{roots[0]} names no {split} trials of subject {subject}", MINDEYE2)
+    # in the order of time, each trial once
     behaviour = behaviour[np.argsort(behaviour[:, TRIAL], kind="stable")]
     if (np.diff(behaviour[:, TRIAL]) == 0).any():
         raise BrainhiveError(f"{roots[0]} names {split} trials of subject {subject} twice", MINDEYE2)
@@ -291,7 +300,7 @@ def _read_mindeye2(
         name_voxels(subject, width, roots, MINDEYE2),
         {"source": path.name, "test_pictures": test_pictures},
         repetitions=counts,
-        sessions=np.where(is_there, sessions - 1, -1).astype(np.int8),
+        sessions=np.where(is_there, sessions - 1, -1).astype(np.int8),  # counted from 0
     )
 
 
@@ -340,7 +349,8 @@ def _read_brain_diffuser(
         """Measure mean and 1 / spread [V] of training pictures [N, V]; 0 of a voxel that does not vary."""
         if not zscore:
             return np.zeros(width), np.ones(width)
-        training = _open_means(files["train"][0])
+        training = _open_means(files["train"][0])  # [N, V]
+        # two passes: squares of deviations from the mean lose no digits
         parts = [slice(start, start + CHUNK) for start in range(0, len(training), CHUNK)]
         mean, squares = np.zeros((2, training.shape[1]))
         for part in parts:
@@ -354,7 +364,7 @@ def _read_brain_diffuser(
     def read(part: slice) -> Array:
         mean, scale = measure_voxels()
         values = (np.asarray(signal[part]) / PERCENT - mean) * scale
-        return values[:, None, :, None].astype(np.float32)
+        return values[:, None, :, None].astype(np.float32)  # [n, 1, V, 1]
 
     return make_recording(
         LazyRows(path, (len(signal), 1, width, 1), np.dtype(np.float32), read),

@@ -187,6 +187,7 @@ class Distributed(parts.Config):
     def _file(self, root: Path, subject: int, split: str) -> Path:
         signals = self.signals or self.published
         folder = f"{signals}/sub-{subject:02d}"
+        # the first name that is here; one pattern may match several preparations
         matches = (sorted(root.glob(f"{folder}/{name}")) for name in FILES[split][:2])
         paths = next(filter(None, matches), [])
         if not paths:
@@ -200,6 +201,7 @@ class Distributed(parts.Config):
 
     def _missing(self, root: Path, what: str, *needed: str) -> MissingData:
         """Return the error of missing files, with the line that unpacks, or downloads and unpacks them."""
+        # archives that are here need no download
         if line := unpacking(root, needed):
             return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
         return MissingData(f"{self.name}: no {what}", fetch_line(self.name, self.root))
@@ -263,6 +265,7 @@ def read_metadata(path: Path, source: str) -> dict[str, list[str]]:
     """
     table, image_ids = pickles.load(path), {}
     for split, folders in FOLDERS.items():
+        # concept and file of each picture
         keys = [f"{split}_img_{what}" for what in ("concepts", "files")]
         if not isinstance(table, Mapping) or any(key not in table for key in keys):
             raise BrainhiveError(f"{path} has no {' and '.join(keys)}", source)
@@ -310,6 +313,7 @@ class ArrayInfo(BaseModel):
         if array.dtype != expected:
             raise BrainhiveError(f"signals are {array.dtype}, {INFO} says {expected}")
         shape: list[int] = getattr(self, f"{split}_data_shape")
+        # older files have the shape of one session, with the same last two axes
         if shape and [*array.shape[-2:]] != shape[-2:]:
             raise BrainhiveError(
                 f"signals {[*array.shape]} do not have the channels and samples {shape[-2:]} of {INFO}"
@@ -332,6 +336,7 @@ def read_info(path: Path) -> ArrayInfo | None:
 def has_signal(content: Any, keys: Sequence[str] = KEYS) -> bool:
     """Whether content is a dict with a signal under one of some keys, and, of UBP, with its pictures."""
     key = next((key for key in keys if key in content), None) if isinstance(content, Mapping) else None
+    # UBP's files name their pictures, so that `eeg` alone is another format
     return key is not None and (key != KEYS[0] or PATHS[0] in content)
 
 
@@ -340,6 +345,7 @@ def rate_of(content: Any) -> float | None:
     times = content.get("times") if isinstance(content, Mapping) else None
     if times is None or len(times) < 2:
         return None
+    # the median, as single times may be rounded
     step_s = float(np.median(np.diff(pickles.array(times).astype(np.float64))))
     return round(1 / step_s, 6) if step_s > 0 else None
 
@@ -350,7 +356,7 @@ def refusing(path: Path, source: str) -> Iterator[None]:
     try:
         yield
     except (MissingData, RecipeError):
-        raise
+        raise  # these have a hint of their own
     except (BrainhiveError, *RAISED) as error:
         if is_of_the_machine(error):
             raise
@@ -391,13 +397,13 @@ def make_recording(
 
     # bring the signal to [N, R, C, T]; AlignVis stores single trials
     counts = None
-    if signal.ndim == 5:
+    if signal.ndim == 5:  # [concepts, pictures, R, C, T]
         signal = signal.reshape(-1, *signal.shape[2:])
     if signal.ndim == 3 and key == KEYS[3] and images is not None:  # trials [n, C, T]
         names, trials = pickles.array(images).astype(str), signal
         if names.shape != trials.shape[:1]:
             raise BrainhiveError(f"{list(trials.shape)} trials come with {list(names.shape)} pictures")
-        images, table, counts = group_trials(names)
+        images, table, counts = group_trials(names)  # table [N, R] of trials
         read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
         signal = LazyRows(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
     if len(signal.shape) != 4:
@@ -433,6 +439,7 @@ def _times_s(content: Mapping[str, Any], samples: int, rate_hz: float) -> Float6
     if "times" not in content:
         return np.arange(samples) / rate_hz
     times_s = pickles.array(content["times"]).astype(np.float64)
+    # half a sample of tolerance, as times may be rounded
     before = int((times_s < -0.5 / rate_hz).sum())
     return times_s[before:] if len(times_s) - before == samples else times_s
 
@@ -441,6 +448,7 @@ def _sessions(content: Mapping[str, Any], shape: Sequence[int]) -> NDArray[np.in
     """Take the session of each repetition [N, R], which UBP's files have, counted from 0."""
     if "session" not in content:
         return None
+    # whole numbers that fit into int8, one a repetition
     sessions = pickles.array(content["session"]).astype(np.float64)
     if sessions.shape != tuple(shape[:2]) or not np.isin(sessions, np.arange(128)).all():
         raise BrainhiveError(f"signals {list(shape)} come with sessions that are not one a repetition")
@@ -456,6 +464,7 @@ def _image_ids(images: Any, shape: Sequence[int]) -> list[str]:
     paths = pickles.array(images).astype(str)
     if paths.ndim not in (1, 2):
         raise BrainhiveError(f"'img' of shape {list(paths.shape)} is neither [N] nor [N, R]")
+    # repetitions share a row, so they must be of one picture
     if paths.ndim == 2:
         if paths.shape[1] != shape[1]:
             raise BrainhiveError(f"signals {list(shape)} come with {list(paths.shape)} pictures in 'img'")
@@ -518,12 +527,14 @@ def _read_prepared(
     things: Distributed, root: Path, images: Path, unit: str, files: FilesByRow, subject: int, split: str
 ) -> Trials:
     """Read the signals of a split, in any of the forms."""
+    # an array, or a dict that holds one
     path = files[split][0]
     content = pickles.load(path)
     is_array = isinstance(content, np.ndarray)
     if not (is_array or has_signal(content)):
         held = f"has keys {sorted(map(str, content))}" if isinstance(content, dict) else "is another"
         raise BrainhiveError(f"{path} {held}, not {FORMS}", AS_PREPARED)
+    # NeuroBridge writes info.json next to its arrays
     info = read_info(path) if is_array else None
     with refusing(path, AS_PREPARED):
         form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
@@ -543,6 +554,7 @@ def _read_prepared(
         known = rate_hz, unit or things.unit, partial(_list_pictures, things, root, images, split)
         recording = make_recording(path, content, split, things, *known, provenance)
 
+    # rows are read, and must be finite, when they are indexed
     signal = recording.signal
     shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
     return replace(recording, signal=LazyRows(path, shape, dtype, lambda part: np.asarray(signal[part])))
@@ -550,6 +562,7 @@ def _read_prepared(
 
 def _list_pictures(things: Distributed, root: Path, images: Path, split: str) -> Sequence[str]:
     """List the pictures in the order of their paths."""
+    # the table suffices: the pictures need not be here
     for folder in (root, root.parent, images):
         if things.name == "things-eeg" and (path := folder / METADATA).is_file():
             return read_metadata(path, AS_PREPARED)[split]

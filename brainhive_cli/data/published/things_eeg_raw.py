@@ -92,6 +92,7 @@ class Recorded:
         """Read the samples of one channel after the other."""
         for row in self.rows:
             samples = np.array(self.signal[row], np.float64)
+            # or the pages of a recording would count as memory of this process
             hdf5.release_pages(self.signal)
             yield samples
 
@@ -173,6 +174,7 @@ class RawRecordings:
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session."""
         shape = len(self._channels), len(self._cutting.times_s)
+        # events are read, no signal
         recorded = self._open(subject, session)
         return {split: (len(recording.codes), *shape) for split, recording in recorded.items()}
 
@@ -191,7 +193,7 @@ class RawRecordings:
             matrix = normalise(epochs, codes, self.config, names)
         return {
             split: Trials(
-                epochs[split][:, None],
+                epochs[split][:, None],  # [n, 1, C, T]
                 [self._image_ids[split][code - 1] for code in recording.codes],
                 Sensors(names),
                 cutting.times_s,
@@ -224,6 +226,7 @@ class RawRecordings:
 
     @cached_property
     def _folder(self) -> Path:
+        # the first folder that holds subjects, or the usual one, for the error
         folders = [self.root / name for name in FOLDERS]
         return next((folder for folder in folders if any(folder.glob("sub-*"))), folders[0])
 
@@ -235,6 +238,7 @@ class RawRecordings:
 
     def _open(self, subject: int, session: int) -> dict[str, Recorded]:
         """Open both recordings of a session and choose their trials; one copied as the other is refused."""
+        # trials of pictures; each recording is checked by itself first
         paths = {split: self._file(subject, session, split) for split in PARTITIONS}
         recorded = {split: Recorded.open(path, self._channels) for split, path in paths.items()}
         chosen = {split: self._choose(recording, split) for split, recording in recorded.items()}
@@ -264,7 +268,7 @@ class RawRecordings:
         fits = self._cutting.fits(recording.onsets, recording.signal.shape[1])
         beyond = int((~fits & is_picture).sum())
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
-        trials = np.flatnonzero(fits & is_picture)
+        trials = np.flatnonzero(fits & is_picture)  # rows of events
         if not len(trials):
             problem = f"{path} has no whole trial of a picture: {beyond} go beyond it"
             raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")

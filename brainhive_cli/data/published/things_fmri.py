@@ -47,7 +47,7 @@ class Betas(PublishedSteps):
 
     def find(self, root: Path, subject: int) -> Subject:
         """Read the tables of trials and of voxels, and find the responses in pandas' table."""
-        # trials; training pictures of tested concepts have a reason in place of their split
+        # trials; training pictures of tested concepts have a reason instead of their split
         responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES)
         table = read_table(stimuli, SOURCE, _read_trial)
         tested = {concept for concept, _, split, *_ in table if split == "test" and self.drop_test_concepts}
@@ -55,6 +55,7 @@ class Betas(PublishedSteps):
             (picture, TESTED if split == "train" and concept in tested else split, session, run)
             for concept, picture, split, session, run, _ in table
         ]
+        # name and session of each trial, in the order of the table
         ids = [trial_id for *_, trial_id in table]
         sessions = np.array([session for _, _, session, _ in trials])
 
@@ -79,9 +80,10 @@ class Betas(PublishedSteps):
             # columns of the session, read in one slice from the first to the last
             chosen = columns[sessions == session]
             first, stop = chosen.min(), chosen.max() + 1
-            betas = np.empty((len(chosen), width), np.float32)
+            betas = np.empty((len(chosen), width), np.float32)  # [n, V]
             with hdf5.open_file(responses, SOURCE) as file:
                 stored = hdf5.open_numbers(file, f"ResponseData/{name}", "f")
+                # a block of voxels at a time bounds memory
                 for start in range(0, width, READ_VOXELS):
                     block = stored[start : start + READ_VOXELS, first:stop]
                     betas[:, start : start + READ_VOXELS] = block[:, chosen - first].T

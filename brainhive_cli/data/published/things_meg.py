@@ -112,7 +112,8 @@ class TrialTable:
         Raises:
             BrainhiveError: naming a channel that is not finite, or flat ones.
         """
-        signal = np.empty((len(trials), len(self.picks), len(self.times_s)), np.float32)
+        signal = np.empty((len(trials), len(self.picks), len(self.times_s)), np.float32)  # [n, C, T]
+        # mne makes float64 of all samples, so a part at a time
         for start in range(0, len(trials), READ):
             part = trials[start : start + READ]
             with reading(self.path, SOURCE):
@@ -148,6 +149,7 @@ class EpochFiles:
         """List the parts of a subject's epochs that are there."""
         if not (path := self._path(subject)).is_file():
             raise MissingData(f"no epochs {path}", SOURCE)
+        # mne splits files that are larger than 2 GB
         return [path, *sorted(path.parent.glob(f"{path.stem}-*{path.suffix}"))]
 
     def sessions(self, subject: int) -> Sequence[int]:
@@ -192,7 +194,7 @@ class EpochFiles:
 
     def _choose(self, table: TrialTable, session: int, split: str) -> tuple[Int64, dict[str, int]]:
         """Choose the trials of a session and split, and count, for `train`, those that no split has."""
-        here = table.sessions == session
+        here = table.sessions == session  # [n]
         chosen = here & (table.types == TYPES[split])
         if split == "test":
             return np.flatnonzero(chosen), {}
@@ -235,12 +237,14 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
         onset_s = _read_column(rows, "onset")
         numbers = {}
         for name in ("things_category_nr", "session_nr"):
+            # catch trials have no concept: NaN becomes -1
             values = _read_column(rows, name)
             numbers[name] = np.where(np.isfinite(values), values, -1).astype(np.int64)
         picks = np.asarray(mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64)
         if not len(picks):
             raise ValueError("it has no magnetometers")
         start, stop = keep_ms
+        # limits beyond the epochs would return fewer samples than asked for
         if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
             raise ValueError(f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to {times_ms[-1]:g} ms")
 
@@ -260,6 +264,7 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
     sensors = Sensors([str(channel["ch_name"]) for channel in channels], positions if is_known else None)
     categories, sessions = numbers.values()
     image_ids = [PurePosixPath(str(row["image_path"])).stem for row in rows]
+    # onsets count only if all trials of pictures have one
     known_s = onset_s if np.isfinite(onset_s[shows_picture]).all() else None
     return TrialTable(path, epochs, types, categories, image_ids, sessions, known_s, picks, samples, sensors)
 

@@ -84,6 +84,7 @@ class Smooth(Config):
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
         """Draw a number for each channel: [B, C] in 0..1."""
+        # an average over one sample changes nothing
         if shape[2] == 1:
             raise RecipeError("signals of one sample cannot be smoothed", "leave smooth out")
         return torch.rand(shape[:2], generator=generator, device=generator.device)
@@ -91,8 +92,9 @@ class Smooth(Config):
     def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
         """Smooth the channels of [B, C, T] whose number is below p."""
         is_chosen = drawn < self.p
-        if signal.is_cuda:  # which would be waited for by a choice of channels
+        if signal.is_cuda:  # a choice of channels by a mask would wait for the GPU
             return torch.where(is_chosen[..., None], _average(signal), signal)
+        # on the CPU, chosen channels alone are averaged
         smoothed = signal.clone()
         smoothed[is_chosen] = _average(signal[is_chosen])
         return smoothed
@@ -100,6 +102,7 @@ class Smooth(Config):
 
 def _average(signal: Tensor) -> Tensor:
     """Average each sample of [..., T] with its neighbours."""
+    # at the ends, the average is of fewer samples, not of zeros
     return F.avg_pool1d(signal, WINDOW, 1, WINDOW // 2, count_include_pad=False)
 
 
@@ -147,6 +150,7 @@ def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: t
         [B, C, T].
     """
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]  # [B, R]
+    # absent ones could hold NaN, which a weight of 0 would not remove
     there = signal.masked_fill(~is_there[..., None, None], 0)
     return weighted(there, _weights(is_there, config, generator))
 
@@ -160,11 +164,15 @@ def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> T
     """Draw the weights of repetitions [B, R]: random, or equal, or all on one."""
     if not config.repetitions:
         return is_there.float()
+    # random weights of a Dirichlet distribution
     weights = convex_weights(is_there, config.repetitions, generator)
     if not config.repetitions_equal + config.repetitions_one:
         return weights
+
+    # the lowest draws get equal weights, the highest a single repetition
     drawn = torch.rand(len(weights), 1, generator=generator, device=weights.device)
     order = torch.rand(weights.shape, generator=generator, device=weights.device)
+    # the repetition with the largest number, among those that there are
     alone = F.one_hot(order.masked_fill(~is_there, -1).argmax(1), weights.shape[1]).to(weights)
     weights = torch.where(drawn < config.repetitions_equal, is_there.to(weights), weights)
     return torch.where(drawn >= 1 - config.repetitions_one, alone, weights)
@@ -187,6 +195,7 @@ def shuffle_repetitions(
     drawn = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
     order = drawn.masked_fill(~is_there, 2).argsort(1)[:, :most]  # [B, K], what is there comes first
+    # [B, K, C, T], and counts of at most K
     return signal[torch.arange(len(signal), device=signal.device)[:, None], order], count.clamp(max=most)
 
 
@@ -218,6 +227,7 @@ def augmented(picture: "Image.Image", config: PictureAugment) -> "Image.Image":
     """
     from torchvision.transforms import v2
 
+    # a crop is resized to the size of the picture
     crop = v2.RandomResizedCrop((picture.height, picture.width), scale=(MIN_CROP_AREA, 1.0))
     steps = v2.Compose(
         [

@@ -58,6 +58,7 @@ class ChannelMapping:
         """Map [..., C', T] to [..., C, T]; what has no source is the mean [C, 1 or T], or zero."""
         mapped = self.matrix @ signal
         if mean is not None:
+            # channels without a source are the mean, which the normaliser maps to 0
             is_empty = ~self.matrix.any(1)
             mapped[..., is_empty, :] = mean[is_empty]
         return mapped
@@ -105,6 +106,8 @@ def map_channels(
     for row, column in enumerate(shared):
         if column is not None:
             matrix[row] = np.arange(len(recorded.names)) == column
+
+    # recorded channels without weight are not read
     read = np.flatnonzero(matrix.any(0)).tolist()
     count = sum(column is not None for column in shared)
     sources = tuple(recorded.names[row] for row in read)
@@ -142,6 +145,7 @@ def fit_origin(positions: Float64, where: str = "the recording") -> Float64:
     solution = np.linalg.lstsq(system, np.square(scalp).sum(1), rcond=1e-6)[0]
     centre = solution[:3]
     radius_m = np.sqrt(max(0.0, solution[3] + centre @ centre))
+    # too few sensors, or positions in another unit than metres
     if len(scalp) < FEWEST_SENSORS or not RADII_M[0] < radius_m < RADII_M[1]:
         raise BrainhiveError(
             f"{where}: positions of {len(scalp)} sensors do not lie around a head (radius {radius_m:.3g} m)",

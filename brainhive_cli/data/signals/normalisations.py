@@ -51,6 +51,7 @@ class Normaliser:
     def __call__(self, signal: Float32) -> Float32:
         """Map [..., C, T] to [..., C, T]."""
         centred = signal - self.mean
+        # [C, 1]: no product of channels, for which voxels are too many
         return self.matrix * centred if self.matrix.shape[1] == 1 else self.matrix @ centred
 
 
@@ -111,6 +112,7 @@ class Template(parts.Config):
     def measure(self, signals: Chunks) -> Statistics:
         """Average a subject's training signals over pictures: [C, T]."""
         count, total = 0, np.zeros((1, 1))
+        # chunk by chunk, as signals need not fit into memory
         for chunk in signals:
             count, total = count + len(chunk), total + chunk.sum(0, dtype=np.float64)
         return {"mean": total / count}
@@ -150,8 +152,11 @@ class Euclidean(parts.Config):
         """Make the multiplication by the inverse square root of the reference, which moves no mean."""
         reference = statistics["reference"]
         channels = len(reference)
+
+        # a reference of few samples becomes invertible by its mean variance
         mean_variance = np.trace(reference) / channels
         shrunk = (1 - self.shrinkage) * reference + self.shrinkage * mean_variance * np.eye(channels)
+        # zeros as the mean: channels are only mixed
         return Normaliser(np.zeros((channels, 1), np.float32), inverse_root(shrunk).astype(np.float32))
 
 
@@ -183,6 +188,7 @@ class Riemannian(Euclidean):
                 raise BrainhiveError(problem, "signal.normalise=euclidean, or fewer signal.channels")
             if index % stride == 0:
                 products.append(trial.astype(np.float64) @ trial.T)
+            # MAX_BYTES exceeded: drop every second product, and double the stride
             if len(products) * products[0].nbytes > MAX_BYTES:
                 products, stride = products[::2], 2 * stride
         return {"reference": mean_product(np.stack(products), self.mean == "affine-invariant")}
@@ -205,6 +211,8 @@ def measure(signals: Chunks, with_products: bool) -> Statistics:
         total = total + flat.sum(1, keepdims=True)
         squares = flat @ flat.T if with_products else np.einsum("cn,cn->c", flat, flat)[:, None]
         products = products + squares
+
+    # E[x²] − E[x]², in float64
     mean = total / count
     return {"mean": mean, "covariance": products / count - (mean @ mean.T if with_products else mean**2)}
 
@@ -217,6 +225,7 @@ def inverse_spread(variances: Float64) -> Float64:
 def inverse_root(matrix: Float64) -> Float64:
     """Give the symmetric inverse square root of a covariance [C, C]; see `inverse_spread`."""
     variances, directions = np.linalg.eigh(matrix)
+    # rotated back to channels (ZCA)
     return (directions * inverse_spread(variances)) @ directions.T
 
 

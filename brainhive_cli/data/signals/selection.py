@@ -40,6 +40,7 @@ def window_starts(times_ms: NDArray[np.floating], width_ms: float, step_ms: floa
     Raises:
         RecipeError: if the window is wider than the signal.
     """
+    # the last sample is a step long, as all are
     step = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
     last = times_ms[-1] + step - width_ms
     if last < times_ms[0] - CLOSE_MS:
@@ -48,11 +49,13 @@ def window_starts(times_ms: NDArray[np.floating], width_ms: float, step_ms: floa
             f"({times_ms[0]:g} to {times_ms[-1] + step:g} ms)",
             "take a narrower window",
         )
+    # `arange` leaves out its end, at which a window may begin
     return list(np.arange(times_ms[0], last + CLOSE_MS, step_ms))
 
 
 def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> Bool:
     """Mark the samples of a window: [T]."""
+    # half-open, so that adjoining windows share no sample
     return (times_ms >= start_ms - CLOSE_MS) & (times_ms < start_ms + width_ms - CLOSE_MS)
 
 
@@ -133,6 +136,7 @@ class Signal(Section):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
+        # keys that would have no effect are refused, not ignored
         if self.repetitions != "random":
             refuse_idle(self, ("random_k",), f"with repetitions {self.repetitions}", "repetitions: random")
         if self.region_split:
@@ -173,6 +177,7 @@ def parsed(expression: str) -> list[str]:
     wants_region = True
     for token in _TOKEN.findall(expression):
         is_region = token not in (*_BINDS, "(", ")")
+        # a region or ( stands where a region is wanted, an operator or ) where none is
         if wants_region != (is_region or token == "("):
             raise RecipeError(f"{expression!r} is no set of regions: {token!r} stands where it cannot", WAY)
         if is_region:
@@ -180,6 +185,7 @@ def parsed(expression: str) -> list[str]:
         elif token == "(":
             operators.append(token)
         else:
+            # operators that bind as tightly come first; ) pops all up to its parenthesis
             while operators and operators[-1] != "(" and _BINDS[operators[-1]] >= _BINDS.get(token, 0):
                 postfix.append(operators.pop())
             if token != ")":
@@ -187,6 +193,7 @@ def parsed(expression: str) -> list[str]:
             elif not operators or operators.pop() != "(":
                 raise RecipeError(f"{expression!r} closes a parenthesis that it does not open", WAY)
         wants_region = not is_region and token != ")"
+    # an expression ends with a region, and with all parentheses closed
     if wants_region or "(" in operators:
         raise RecipeError(f"{expression!r} is no set of regions: it ends too early", WAY)
     return postfix + operators[::-1]
@@ -218,6 +225,8 @@ def split_masks(
     if isinstance(space, Sensors):
         problem = f"signal.region_split needs voxels, {where} has sensors"
         raise BrainhiveError(problem, "leave region_split out")
+
+    # masks [V] of the sets in order, each by a stack of operands
     masks: dict[str, Bool] = {}
     for name, expression in expressions.items():
         operands: list[Bool] = []
@@ -226,9 +235,11 @@ def split_masks(
                 second = operands.pop()
                 operands[-1] = _OPERATIONS[token](operands[-1], second)
             else:
+                # an earlier set hides a region of its name
                 known = {**space.regions, **masks}
                 operands.append(known[find_region(token, known, f"{where}: ", f", of {expression!r}")])
         (masks[name],) = operands
+        # a stream without voxels has nothing to read
         if not masks[name].any():
             filled = " ".join(region for region, mask in space.regions.items() if mask.any())
             problem = f"{where}: no voxel lies in region_split.{name}, {expression!r}"
@@ -242,6 +253,7 @@ def split_masks(
     elif control == "all":
         sets = [union] * len(sets)
     elif control == "random":
+        # one permutation for all sets, so that sizes and overlaps stay
         positions = np.flatnonzero(union)
         order = np.random.default_rng((seed, len(positions))).permutation(positions)
         moved = np.arange(len(union))

@@ -146,9 +146,11 @@ def lss_weights(gram: Float64, members: Any = 1.0) -> Float64:
     Returns:
         [..., n, n]; betas are weights @ products of regressors and series.
     """
+    # of each trial: its regressor, and the sum of the other trials of each kind
     alone = np.eye(gram.shape[-1])[:, None]
     sums = np.concatenate([alone, members * (1 - alone)], 1)  # [n, 1 + K, n]: which trials a regressor sums
-    weights = lsa_weights(sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1))
+    weights = lsa_weights(sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1))  # [..., n, 1 + K, 1 + K]
+    # the beta of the trial itself is the first, as weights of all regressors
     return np.einsum("...tk,tkn->...tn", weights[..., 0, :], sums)
 
 
@@ -163,14 +165,18 @@ class RunModel:
     """
 
     def __init__(self, run: TrialRun, regressors: Float64, components: Float64 | None = None) -> None:
+        # one orthonormal basis: drift, then confounds, then components of the noise pool
         drift = drift_basis(run)
         confounded = orthonormalise(run.confounds, drift)
         basis = orthonormalise(components, confounded)
+        # without polynomials, confounds model the drift (fMRIPrep's cosines)
         drifts = (drift if run.has_drift else confounded).shape[1]
         self.trials, self.confounds = regressors.shape[2], confounded.shape[1] - drifts
         self.drift, nuisance = basis[:, :drifts], basis[:, drifts:]
+
+        # drift is projected out at once; nuisance stays, as components are chosen later
         regressors = regressors - self.drift @ (self.drift.T @ regressors)
-        nuisance = np.broadcast_to(nuisance, (len(regressors), *nuisance.shape))
+        nuisance = np.broadcast_to(nuisance, (len(regressors), *nuisance.shape))  # [H, T, M]
         self.regressors = np.concatenate([regressors, nuisance], 2)
         self.gram = self.regressors.transpose(0, 2, 1) @ self.regressors
 
@@ -182,6 +188,7 @@ class RunModel:
             are to be multiplied.
         """
         n = self.trials
+        # nuisance is orthonormal, so that products are enough to project it out
         cross = self.gram[:, :n, n : None if components is None else n + self.confounds + components]
         identity = np.broadcast_to(np.eye(n), (len(cross), n, n))
         return self.gram[:, :n, :n] - cross @ cross.transpose(0, 2, 1), np.concatenate([identity, -cross], 2)
@@ -203,16 +210,19 @@ class Group:
 
     def __init__(self, models: list[RunModel], hrf: int, voxels: Any, series: list[Float64]) -> None:
         self.models, self.hrf, self.voxels = models, hrf, voxels
+        # estimators need the products alone, so that series leave memory
         pairs = zip(models, series, strict=True)
         self.products = [model.regressors[hrf].T @ values for model, values in pairs]
 
     def solve(self, weights: Sequence[Float64]) -> Float64:
         """Estimate betas [trials, v] by the weights [H, n, n + m] of each run."""
         pairs = zip(weights, self.products, strict=True)
+        # weights may be of fewer components than there are products
         return np.concatenate([matrix[self.hrf] @ rows[: matrix.shape[2]] for matrix, rows in pairs])
 
     def explain(self, betas: Float64) -> Float64:
         """Sum the squares [v] that betas [trials, v] explain of the series without drift: b(2Xᵀy − XᵀXb)."""
+        # products [trials, v] with the series, without those of nuisance
         y = np.concatenate(
             [rows[: model.trials] for model, rows in zip(self.models, self.products, strict=True)]
         )
@@ -248,6 +258,7 @@ class Session:
         """Pairs of trials [trials, trials] of one stimulus in different runs, as a sparse matrix of ones."""
         run = np.repeat(np.arange(len(self.runs)), [len(run.stimuli) for run in self.runs])
         stimuli = np.concatenate([run.stimuli for run in self.runs])
+        # leave-one-run-out: repetitions within a run are no pairs; sparse, as few are
         return csr_array((stimuli[:, None] == stimuli) & (run[:, None] != run), dtype=np.float64)
 
     def blocks(self) -> Iterator[tuple[slice, Float64, Float64, list[Float64]]]:
@@ -258,13 +269,16 @@ class Session:
         """
         for start in range(0, self.voxels, self.block):
             voxels = slice(start, min(start + self.block, self.voxels))
-            series = [self.read(run, voxels).T.astype(np.float64) for run in range(len(self.runs))]
+            series = [self.read(run, voxels).T.astype(np.float64) for run in range(len(self.runs))]  # [T, v]
             means, squares, floors = np.zeros((3, len(series), voxels.stop - start))
             for run, (model, values) in enumerate(zip(self.models, series, strict=True)):
+                # a voxel that is not finite counts as constant
                 values[:, ~np.isfinite(values).all(0)] = 0
                 means[run], floors[run] = values.mean(0), MIN_POWER * np.einsum("tv,tv->v", values, values)
+                # series without drift, in place, as they are the largest arrays
                 values -= model.drift @ (model.drift.T @ values)
                 squares[run] = np.einsum("tv,tv->v", values, values)
+            # constant in one run: zero in all
             for values in (means, squares, *series):
                 values[:, (squares <= floors).any(0)] = 0
             yield voxels, means, squares, series
@@ -272,6 +286,7 @@ class Session:
     def groups(self, hrf_index: Int64) -> Iterator[Group]:
         """Read voxels, those of one HRF in a block together."""
         for voxels, _, _, series in self.blocks():
+            # voxels of one HRF share their weights
             for hrf in np.unique(hrf_index[voxels]):
                 rows = np.flatnonzero(hrf_index[voxels] == hrf)
                 yield Group(self.models, hrf, voxels.start + rows, [values[:, rows] for values in series])
@@ -296,16 +311,20 @@ class Survey:
 def survey_voxels(session: Session) -> Survey:
     """Measure the series, and fit all trials of each run at once with each HRF, without components."""
     mean, tsnr, squares = np.zeros((3, session.voxels))
-    r2 = np.zeros((session.voxels, len(session.designs[0])))
+    r2 = np.zeros((session.voxels, len(session.designs[0])))  # [V, H]
     lengths = np.array([len(run.times_s) for run in session.runs])
     weights = [model.weigh(lsa_weights, 0) for model in session.models]
     for voxels, means, powers, series in session.blocks():
+        # infinite squares: tSNR and R² of a constant voxel become 0
         powers[powers == 0] = np.inf
         squares[voxels], mean[voxels] = powers.sum(0), np.average(means, 0, lengths)
+        # squares / volumes are the variance without drift
         tsnr[voxels] = (means * np.sqrt(lengths[:, None] / powers)).mean(0)
         for hrf in range(r2.shape[1]):
             group = Group(session.models, hrf, voxels, series)
             r2[voxels, hrf] = 100 * group.explain(group.solve(weights)) / squares[voxels]
+
+    # in percent of the mean, noise outside the brain or series without mean are useless
     if 2 * np.sum(tsnr >= MIN_TSNR) <= np.isfinite(squares).sum():
         problem = "most voxels do not vary, or have a mean below their standard deviation"
         raise BrainhiveError(problem, "mask the brain, and take BOLD whose mean was not removed")
@@ -327,11 +346,15 @@ def fit_trials(session: Session, survey: Survey, solve: Callable[[Group], Soluti
     index = survey.r2.argmax(1)
     betas = np.zeros((sum(len(run.stimuli) for run in session.runs), session.voxels), np.float32)
     r2, fraction = np.zeros((2, session.voxels))
+    # percent of the mean; 0 where a voxel has none
     scale = 100 / np.where(survey.mean == 0, np.inf, np.abs(survey.mean))
     for group in session.groups(index):
+        # R² is of the fit; the betas that are returned may be rescaled
         fitted, final, fraction[group.voxels] = solve(group)
         r2[group.voxels] = 100 * group.explain(fitted) / survey.squares[group.voxels]
         betas[:, group.voxels] = final * scale[group.voxels]
+
+    # maps by name
     numbers = {"r2": r2, "tsnr": survey.tsnr, "hrf_index": index, "fraction": fraction}
     maps: dict[str, Array] = {name: values.astype(np.float32) for name, values in numbers.items()}
     maps["is_constant"] = np.isinf(survey.squares)
@@ -347,11 +370,16 @@ def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimate
         assumed: [1, T, 1] of each run, one regressor for all trials with the assumed HRF.
         seed: Of the mixture that the threshold comes from.
     """
+    # HRFs, and which voxels vary
     survey = survey_voxels(session)
     is_variable = np.isfinite(survey.squares)
+
+    # type A: one beta for all trials tells responses from noise
     r2 = explain_together(replace(session, designs=assumed), survey.squares)
     threshold = mixture_threshold(r2[is_variable], seed)
     pool = choose_noise_pool(survey, r2, threshold)
+
+    # type C: components of the noise pool; type D: ridge regression with them
     trend, session = add_components(session, survey, pool, is_variable & (r2 > threshold))
     facts = {"threshold": threshold, "noise_pool": int(pool.sum()), "pc_trend": trend.tolist()}
     estimates = fit_trials(session, survey, solve_ridge(session))
@@ -368,6 +396,7 @@ def explain_together(session: Session, squares: Float64) -> Float64:
     explained = np.zeros(session.voxels)
     grams, projections = zip(*(model.clean() for model in session.models), strict=True)
     for group in session.groups(np.zeros(session.voxels, np.int64)):
+        # of one regressor, the normal equation is a division
         beta = group.solve(projections).sum(0) / np.sum(grams)
         explained[group.voxels] = group.explain(np.tile(beta, (len(session.runs), 1)))
     return 100 * explained / squares
@@ -384,6 +413,7 @@ def mixture_threshold(values: Float64, seed: int) -> float:
     from sklearn.mixture import GaussianMixture
 
     mixture = GaussianMixture(2, tol=1e-10, n_init=3, max_iter=10_000, random_state=seed).fit(values[:, None])
+    # the last change of the likelier Gaussian, on a fine grid
     grid = np.linspace(values.min(), values.max(), THRESHOLD_STEPS)
     changes = np.flatnonzero(np.diff(mixture.predict(grid[:, None])))
     if not len(changes):
@@ -416,13 +446,17 @@ def add_components(session: Session, survey: Survey, pool: Bool, judges: Bool) -
 
 def noise_components(session: Session, pool: Bool) -> list[Float64]:
     """Find the components [T, P] of each run that explain most of the pool's series at length 1."""
+    # products [T, T] of each run, summed over voxels
     moments = [np.zeros((len(run.times_s),) * 2) for run in session.runs]
     for voxels, _, squares, series in session.blocks():
         is_noise = pool[voxels]
         for moment, power, values in zip(moments, squares, series, strict=True):
+            # length 1, so that large voxels weigh no more than small ones
             noise = values[:, is_noise] / np.sqrt(power[is_noise])
             moment += noise @ noise.T
     count = min(MAX_COMPONENTS, pool.sum())
+
+    # eigenvalues ascend: the last columns explain most
     vectors = [np.linalg.eigh(moment)[1][:, : -count - 1 : -1] for moment in moments]
     return [columns / columns.std(0, ddof=1) for columns in vectors]
 
@@ -433,6 +467,7 @@ def judge_components(session: Session, columns: Sequence[Float64], hrf_index: In
     weights = [[model.weigh(lsa_weights, count) for model in session.models] for count in counts]
     badness = np.zeros((session.voxels, len(counts)))
     for group in session.groups(hrf_index):
+        # numbers of components share their products, so that voxels are read once
         badness[group.voxels] = score_repetitions(session, [group.solve(these) for these in weights]).T
     return badness
 
@@ -456,6 +491,7 @@ def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float6
     Returns:
         Badness [P, v] of P candidates.
     """
+    # mean and spread of each session, [trials, v], by the first candidate
     first = candidates[0]
     center, scale = np.empty_like(first), np.empty_like(first)
     sessions = np.repeat([run.session for run in session.runs], [len(run.stimuli) for run in session.runs])
@@ -464,6 +500,8 @@ def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float6
         spread = trials.std(0, ddof=min(1, len(trials) - 1))  # 0 of a single trial
         center[sessions == name] = trials.mean(0)
         scale[sessions == name] = 1 / np.where(spread > 0, spread, np.inf)
+
+    # terms of the sum that all candidates share; `partners` is n of the docstring
     first = (first - center) * scale
     partners = session.repetitions.sum(1)[:, None]
     sums = session.repetitions @ first
@@ -490,15 +528,24 @@ def fractional_ridge(
     """
     values = np.concatenate([eigenvalues for eigenvalues, _ in spectra])[:, None]
     is_used = values > MIN_EIGENVALUE * values.max()
+
+    # the grid of penalties; 0 is least squares
     lowest = floor(np.log10(PENALTIES[0] * values[is_used].min()))
     highest = ceil(np.log10(PENALTIES[1] * values.max()))
     penalties = np.r_[0, 10 ** np.arange(lowest, highest, PENALTY_STEP)]
+
+    # betas in the eigenbasis [trials, v]; directions of rounding alone become 0
     values = np.where(is_used, values, np.inf)
     rotated = multiply([vectors.T for _, vectors in spectra], products) / values
+    # lengths as shares of least squares
     lengths = np.sqrt((1 / (1 + penalties / values)).T ** 2 @ rotated**2)  # [penalties, v]
     lengths /= np.where(lengths[0] > 0, lengths[0], 1)
+
+    # penalties of the fractions; reversed, as lengths fall while penalties grow
     logs = np.log1p(penalties)[::-1]
     chosen = np.expm1([np.interp(fractions, column, logs) for column in lengths[::-1].T])  # [v, fractions]
+
+    # back to trials
     vectors = [vectors for _, vectors in spectra]
     return [multiply(vectors, rotated / (1 + penalty / values)) for penalty in chosen.T]
 
@@ -513,14 +560,16 @@ def rescale(betas: Float64, target: Float64) -> Float64:
 
 def solve_ridge(session: Session, fractions: Sequence[float] = FRACTIONS) -> Callable[[Group], Solution]:
     """Make a solver by ridge regression, with the fraction that repetitions judge best for each voxel."""
+    # one decomposition for each run and HRF serves all voxels
     grams, projections = zip(*(model.clean() for model in session.models), strict=True)
     spectra = [np.linalg.eigh(gram) for gram in grams]
 
     def solve(group: Group) -> Solution:
         hrf_spectra = [(values[group.hrf], vectors[group.hrf]) for values, vectors in spectra]
         candidates = fractional_ridge(hrf_spectra, group.solve(projections), (1.0, *fractions))
+        # the first is least squares, the reference of `rescale`
         best = score_repetitions(session, candidates)[1:].argmin(0)
-        fitted = np.stack(candidates)[best + 1, :, np.arange(len(best))].T
+        fitted = np.stack(candidates)[best + 1, :, np.arange(len(best))].T  # [trials, v]
         return fitted, rescale(fitted, candidates[0]), np.asarray(fractions)[best]
 
     return solve

@@ -61,15 +61,19 @@ def hrf_library(stimulus_s: float, tr_s: float, name: str = "library") -> Callab
     if name == "assumed":
         responses = np.loadtxt(folder / "assumed_hrf.txt").reshape(1, -1)
     else:
+        # response less undershoot, each a gamma density: [20, samples]
         rows = np.loadtxt(folder / "hrf_library.csv", delimiter=",")
         delay, late, scale, late_scale, ratio, onset = rows.T[:, :, None]
         times_s = np.arange(HRF_SAMPLES) * HRF_STEP_S - onset
         undershoot = gamma_density(times_s, late / late_scale, late_scale) / ratio
         responses = gamma_density(times_s, delay / scale, scale) - undershoot
+
+    # a stimulus of some length: the HRF is summed over its duration
     boxcar = np.ones(max(1, round(stimulus_s / HRF_STEP_S)))
     responses = np.stack([np.convolve(response, boxcar) for response in responses], 1)
     grid_s = np.arange(len(responses)) * HRF_STEP_S
     interpolate = PchipInterpolator(grid_s, responses, extrapolate=False)
+    # the peak is that of samples at multiples of the TR
     peaks = interpolate(np.arange(0, grid_s[-1], tr_s)).max(0)
     return lambda lags_s: np.nan_to_num(interpolate(lags_s)) / peaks
 
@@ -88,6 +92,7 @@ def canonical_hrf(kind: CanonicalHRF, tr_s: float, shift_s: float = 0.0) -> Floa
     """
     shape, late_shape, scale, ratio = CANONICAL[kind]
     times_s = np.linspace(0, CANONICAL_S, round(CANONICAL_S * OVERSAMPLING / tr_s))
+    # nilearn's delay of one step
     times_s = times_s - tr_s / OVERSAMPLING - shift_s
     response = gamma_density(times_s, shape, scale) - ratio * gamma_density(times_s, late_shape, scale)
     return response / response.sum()
@@ -99,17 +104,21 @@ def canonical_design(run: TrialRun, stimulus_s: float, kind: CanonicalHRF, shift
     Returns:
         [T, n]; zero for a trial more than 24 s before the first volume, where the grid begins.
     """
+    # nilearn's grid: from LEAD_S before the first volume to about a TR behind the last
     times_s, intervals = run.times_s, len(run.times_s) - 1
     end_s = times_s[-1] * (1 + 1 / intervals)
     start_s = times_s[0] - LEAD_S
     steps = round((end_s - start_s) * intervals / (times_s[-1] - times_s[0]) * OVERSAMPLING)
     grid_s = np.linspace(start_s, end_s, steps + 1)
+
+    # the step at which each boxcar begins, and a later one at which it ends
     first = np.searchsorted(grid_s, run.onsets_s)
     last = np.maximum(np.searchsorted(grid_s, run.onsets_s + stimulus_s), first + 1)
     # the response to a boxcar is that to a step up and to a later step down: sums of the HRF
     sums = np.r_[0, np.cumsum(canonical_hrf(kind, run.tr_s, shift_s))]
     rows = np.arange(1, steps + 2)[:, None]
     up, down = (sums[np.clip(rows - step, 0, len(sums) - 1)] for step in (first, last))
+    # linear between steps; zero for a trial before the grid
     return make_interp_spline(grid_s, (up - down) * (run.onsets_s >= start_s), k=1)(times_s)
 
 
@@ -126,6 +135,7 @@ def design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
     """
     if name in CANONICAL:
         return canonical_design(run, stimulus_s, cast(CanonicalHRF, name))[None]
+    # [T, n, H]
     responses = hrf_library(stimulus_s, run.tr_s, name)(run.times_s[:, None] - run.onsets_s)
     return np.ascontiguousarray(responses.transpose(2, 0, 1))
 
@@ -154,6 +164,7 @@ def orthonormalise(columns: Float64 | None, basis: Float64) -> Float64:
         for _ in range(2):  # the second time removes what rounding left
             rest = rest - basis @ (basis.T @ rest)
         length = np.linalg.norm(rest)
+        # zeros instead of no column, as callers count columns
         is_new = length > MIN_EIGENVALUE**0.5 * np.linalg.norm(column)
         basis = np.column_stack([basis, rest / length if is_new else np.zeros_like(rest)])
     return basis

@@ -152,11 +152,13 @@ class Windows:
             if time_s > times_s[-1] + half_s:
                 waiting.append((name, time_s))  # its samples are still to come
                 continue
+            # the nearer of the two samples around the event
             index = int(np.searchsorted(times_s, time_s))
             index = min(index, len(times_s) - 1)
             if index and time_s - times_s[index - 1] <= times_s[index] - time_s:
                 index -= 1
             distance = abs(times_s[index] - time_s) * self.cutting.recorded_hz
+            # no sample of its time: it fell into a gap, or its sample has left the ring
             if distance > GAP_SAMPLES:
                 is_early = time_s < times_s[0]
                 reason = "before the samples that are kept" if is_early else "in a gap of the stream"
@@ -177,6 +179,7 @@ class Windows:
         due, self._due = self._due, deque()
         for name, time_s, sample in due:
             first, last = sample + start, sample + stop
+            # across a gap, samples do not lie at their nominal times
             if any(first < gap <= last for gap in self._gaps):
                 self.counts.dropped["in a gap of the stream"] += 1
             elif first < self._first:

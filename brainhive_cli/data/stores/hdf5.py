@@ -69,6 +69,7 @@ def state_of(path: Path) -> tuple[int, ...]:
         OSError: if there is none.
     """
     about = path.stat()
+    # device and inode differ after another file was renamed into this place
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
@@ -94,6 +95,8 @@ def create(
     size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
     size += sum(np.asarray(array).nbytes for array in arrays.values())
     size += (len(spaces) + len(arrays)) * DATASET_BYTES
+
+    # the structure, lists and attributes; rows follow later, each at its offset
     with atomic_write(path, is_lasting=False) as part:
         _allocate(part, size + _bound_size(attributes))
         with h5py.File(part, "w") as file:
@@ -106,6 +109,7 @@ def create(
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             set_attributes(file, attributes)
+        # again, since HDF5 frees the blocks that it does not need yet
         _allocate(part, part.stat().st_size)
 
 
@@ -121,7 +125,7 @@ def _allocate(path: Path, size: int) -> None:
             else:  # macOS: limits are noticed, a full disk is not
                 file.truncate(max(size, 1))
         except OSError as error:
-            raise OSError(*error.args, str(path)) from error
+            raise OSError(*error.args, str(path)) from error  # posix_fallocate names no file
 
 
 def _bound_size(attributes: Mapping[str, Any]) -> int:
@@ -132,6 +136,7 @@ def _bound_size(attributes: Mapping[str, Any]) -> int:
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
     """Write attributes on the file's root; mappings, lists and text that could be taken for them as JSON."""
     for name, value in attributes.items():
+        # text that begins like JSON is quoted, or reading would parse it
         is_plain = isinstance(value, str | int | float | bool) and not _is_json(value)
         file.attrs[name] = value if is_plain else json.dumps(value)
 
@@ -148,6 +153,7 @@ def get_attributes(file: h5py.File) -> dict[str, Any]:
     """
     attributes: dict[str, Any] = {}
     for name in file.attrs:
+        # scalars alone were written: an attribute with axes is damage
         value = file.attrs[name] if file.attrs.get_id(name).shape == () else None
         if not isinstance(value, str | np.number | np.bool_):
             raise ValueError(f"its attribute {name} is neither a number nor text")
@@ -177,12 +183,16 @@ def open_file(path: Path, made_by: Hint, error: type[BrainhiveError] = Brainhive
         MissingData: if there is no such file.
         BrainhiveError: if it is not HDF5, cut short, damaged, or holds something else.
     """
+    # an unfinished store lies beside it, with another ending
     if not path.is_file():
         state = "is not finished" if part_of(path).is_file() else "does not exist"
         raise MissingData(f"{path} {state}", made_by)
+
+    # the seal first: HDF5 can crash on damaged structures
     with reading(path, f"delete it, then: {made_by}", error):
         is_sealed = verify_seal(path)
         with h5py.File(path, "r") as file:
+            # a finished store without its seal was cut short
             if not is_sealed and CHECKSUMS in file and path.suffix != PART:
                 raise ValueError("its seal is missing")
             yield file
@@ -195,6 +205,7 @@ def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
         ValueError: if it is not there.
     """
     node = file
+    # hard links only: soft and external links may lead to other files
     for part in name.split("/"):
         is_group = isinstance(node, h5py.Group)
         if not is_group or not isinstance(node.get(part, getlink=True), h5py.HardLink):
@@ -220,6 +231,7 @@ def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Datas
     dtype = dataset.dtype
     if dtype.kind not in kinds or (dtype.kind != "S" and dtype.itemsize > MAX_NUMBER_BYTES):
         raise ValueError(f"{name} is {dtype}, not of kind {' or '.join(kinds)}")
+    # virtual and external datasets could read any file of this machine
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{name} lies in other files")
     count = max(prod(dataset.shape), prod(dataset.chunks or ()))  # a chunk is read whole, and may be larger
@@ -235,11 +247,13 @@ def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> Array:
     """
     dataset = open_numbers(file, name, kinds)
     dtype, shape = np.dtype(dataset.dtype.str), dataset.shape
+    # mapped bytes are used as they are: contiguous, and in native byte order
     if not dtype.isnative or dataset.chunks:
         raise ValueError(f"{name} is not in the machine's order of bytes, or not in one piece")
     size = prod(shape) * dtype.itemsize
-    if not size:
+    if not size:  # mmap refuses a length of 0
         return np.empty(shape, dtype)
+    # the offset is read from the file, and may be damaged
     start = dataset.id.get_offset()
     if start is None or start + size > os.path.getsize(file.filename):
         raise ValueError(f"{name} {list(shape)} reaches beyond the end of the file")
@@ -255,6 +269,7 @@ def read_strings(file: h5py.File, name: str) -> NDArray[np.bytes_]:
     packed = np.array(map_numbers(file, name, "S"))
     if packed.ndim != 1:
         raise ValueError(f"{name} {list(packed.shape)} is no list")
+    # a name that is not UTF-8 is an error here, and not when it is used
     for string in packed.tolist():
         string.decode()
     return packed
@@ -267,6 +282,7 @@ def read_flags(file: h5py.File, name: str) -> Bool:
         ValueError: if they are of another kind, or neither 0 nor 1.
     """
     flags = np.array(map_numbers(file, name, "ub"))
+    # other values are damage, which astype(bool) would hide
     if flags.dtype.itemsize > 1 or flags.view(np.uint8).max(initial=0) > 1:
         raise ValueError(f"{name} holds other values than 0 and 1")
     return flags.astype(bool)
@@ -274,6 +290,7 @@ def read_flags(file: h5py.File, name: str) -> Bool:
 
 def release_pages(values: Any) -> None:
     """Give the pages of a mapped array back, which count as memory of this process; the array stays valid."""
+    # views refer to arrays, and the last of these to the mapping
     while isinstance(values, np.ndarray):
         values = values.base
     if isinstance(values, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
@@ -315,13 +332,16 @@ class LazyRows:
         Raises:
             BrainhiveError: if they are not finite, or a row does not match its checksum.
         """
+        # the first index selects rows, further ones select within rows
         rows, *rest = index if isinstance(index, tuple) else (index,)
         if rows is Ellipsis:
             part: Array = np.asarray(self)[index]
             return part
+        # rows of a store are compared with their checksums before they are used
         if self.verify:
             self.verify(rows)
             return self.read(index)  # mapped: no more than the part is copied
+        # `read` of other files returns [n, …], so that one row is a list of one
         is_one = isinstance(rows, int | np.integer)
         values = self.read(np.array([rows]) if is_one else rows)
         if self.path is not None and not np.isfinite(values).all():
@@ -331,6 +351,7 @@ class LazyRows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Read all rows, some at a time; raises as indexing does."""
         values = np.empty(self.shape, dtype or self.dtype)
+        # blocks fit into the processor's cache, since they are verified and then copied
         step = max(1, COPIED_BYTES * len(self) // max(1, self.nbytes))
         for start in range(0, len(self), step):
             values[start : start + step] = self[start : start + step]
@@ -354,10 +375,12 @@ def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: st
     Raises:
         ValueError: as `map_numbers` does, or if there are no checksums, or not one a row.
     """
+    # mapped rows, and their checksums [N]
     mapped, path = map_numbers(file, name, kinds), file.filename
     count = len(mapped) if mapped.ndim else 0
     checksums = _map_checksums(file, name, mapped) if mapped.size else np.zeros(count, np.uint64)
     is_due = np.asarray(checksums != 0)  # rows that were never written have none
+    # bytes of each row, [N, bytes]
     values, numbers = mapped.view(np.ndarray), np.arange(count)
     content = values.reshape(count, -1).view(np.uint8) if mapped.size else values
 
@@ -365,6 +388,7 @@ def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: st
         """Compare the rows that `index` chooses, unless they were compared before."""
         if not is_due[index].any():
             return
+        # only rows that this process has not compared yet
         rows = np.unique(numbers[index][is_due[index]])
         digests = (xxhash.xxh3_64_intdigest(content[row]) for row in rows.tolist())  # nothing is copied
         differs = np.fromiter(digests, np.uint64, len(rows)) != checksums[rows]
@@ -384,6 +408,7 @@ class RowWriter:
 
     def __init__(self, path: Path, name: str) -> None:
         with h5py.File(path, "r") as file:
+            # offsets of rows and checksums, which are written without HDF5
             dataset, sums = find_dataset(file, name), f"{CHECKSUMS}/{name}"
             self._offset: int = dataset.id.get_offset()
             self._dtype, self._path = dataset.dtype, path
@@ -397,9 +422,11 @@ class RowWriter:
         if not len(rows):
             return
         values = np.ascontiguousarray(values, self._dtype).reshape(len(rows), -1)
+        # runs of successive rows, a write each
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         firsts = rows[np.r_[0, ends]].tolist()
         sums = row_checksums(values)
+        # rows first: a row without a checksum counts as not written
         for first, part, part_sums in zip(firsts, np.split(values, ends), np.split(sums, ends), strict=True):
             self._write_all(part, self._offset + first * self._row_bytes)
             if self._sums is not None:
@@ -407,6 +434,7 @@ class RowWriter:
 
     def _write_all(self, content: Array, at: int) -> None:
         left = content.reshape(-1).view(np.uint8).data
+        # pwrite may write less than it was asked to
         while left:
             try:
                 written = os.pwrite(self._file, left, at)
@@ -450,6 +478,7 @@ def damaged_rows(file: h5py.File) -> dict[str, Int64]:
     """Find the rows that do not match their checksums, by dataset; reads all rows that were written."""
     damaged = {}
     for name, values, sums in _checksummed(file):
+        # rows without a checksum were never written
         written = np.flatnonzero(sums)
         step = max(1, VERIFIED_BYTES // values[:1].nbytes)
         differing = [written[:0]]
@@ -475,6 +504,7 @@ def verify_rows(file: h5py.File) -> None:
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the last attributes of a complete store, and the seal by which damage is found."""
+    # room for the attributes, so that a full disk is noticed before HDF5 writes
     if attributes:
         _allocate(path, path.stat().st_size + _bound_size(attributes))
     with h5py.File(path, "r+" if attributes else "r") as file:
@@ -482,6 +512,8 @@ def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
         spans = sorted(
             (file[name].id.get_offset() or 0, values.nbytes) for name, values, _ in _checksummed(file)
         )
+
+    # the seal: spans of the rows, and the digest of all bytes between them
     parts = np.array(spans, np.uint64).tobytes()
     digest = _digest(path, spans, path.stat().st_size)
     with path.open("ab") as end:
@@ -513,12 +545,14 @@ def verify_seal(path: Path) -> bool:
 def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
     """Read the digest, the parts (start and size) that are rows, and where the file ended before the seal."""
     with path.open("rb") as file:
+        # the footer: digest, number of spans, and mark
         at = max(0, file.seek(0, os.SEEK_END) - SEAL_FOOTER.size)
         file.seek(at)
         content = file.read()
         if len(content) < SEAL_FOOTER.size or not content.endswith(SEAL_MARK):
             return None
         digest, count, _ = SEAL_FOOTER.unpack(content)
+        # before it the spans, two numbers of 64 bits each
         end = at - 16 * count
         if count > MAX_SEALED_PARTS or end < 0:
             raise ValueError("its seal is damaged")
@@ -529,8 +563,10 @@ def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
 
 def _digest(path: Path, spans: Sequence[tuple[int, int]], end: int) -> bytes:
     """Digest what lies between parts of a file, and where these are."""
+    # the spans are digested too, since they say which bytes are left out
     content, at, total = np.memmap(path, np.uint8, "r"), 0, xxhash.xxh3_128(repr((spans, end)).encode())
     for start, size in (*spans, (end, 0)):
+        # spans must be in order, and within the file
         if not at <= start <= start + size <= end:
             raise ValueError("its seal is damaged")
         total.update(content[at:start].data)

@@ -116,9 +116,12 @@ def measure(embedding: Any, rows: Int64) -> Health:
         embedding: [N, …], an array or HDF5 dataset; trailing axes are flattened.
         rows: The rows to measure.
     """
+    # a random sample [n, D], all pairs of which are compared
     width = prod(embedding.shape[1:])
     sample = _sample(embedding, rows, width)
     checked = sample[:CHECKED_VECTORS]
+
+    # sums over all vectors, in float64
     vectors, non_finite, zeros, norms = 0, 0, 0, 0.0
     origin, total, squares = np.zeros(width), np.zeros(width), np.zeros(width)
     near = np.zeros(len(checked), np.int64)
@@ -129,11 +132,14 @@ def measure(embedding: Any, rows: Int64) -> Health:
         if not vectors and len(values):
             origin = values[0].copy()  # sums of what is left of it lose no digits
         lengths = np.sqrt(np.einsum("nd,nd->n", values, values))
+        # duplicates of the checked vectors among the vectors of this block
         near += ((_units(values, lengths) @ checked.T) > DUPLICATE_COSINE).sum(0)
         values -= origin
         total += values.sum(0)
         squares += np.einsum("nd,nd->d", values, values)
         vectors, norms, zeros = vectors + len(values), norms + lengths.sum(), zeros + (lengths == 0).sum()
+
+    # spread of each dimension, [D], and the cosine of each pair
     count = max(vectors, 1)
     spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
     pairs = (sample @ sample.T)[np.triu_indices(len(sample), 1)]  # of different vectors
@@ -152,9 +158,11 @@ def measure(embedding: Any, rows: Int64) -> Health:
 
 def _sample(embedding: Any, rows: Int64, width: int) -> Float32:
     """Draw finite vectors at random, as units [n, D]."""
+    # fewer of wide vectors, so that the sample fits into memory
     count = min(len(rows), PAIRED_VECTORS, max(MIN_VECTORS, VALUES_IN_MEMORY // width))
     drawn = np.random.default_rng(0).choice(rows, count, replace=False)
     values = np.empty((count, width), np.float32)
+    # row by row: these rows lie far apart, and no others are read
     for position, row in enumerate(drawn):
         values[position] = np.asarray(embedding[row]).reshape(width)
     values = values[np.isfinite(values).all(1)]
@@ -165,6 +173,7 @@ def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
     """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
     is_read, step = np.zeros(len(embedding), bool), max(1, VALUES_IN_MEMORY // 16 // width)
     is_read[rows] = True
+    # contiguous slices, of which the requested rows are selected
     for start in range(0, len(embedding), step):
         values = np.asarray(embedding[start : start + step]).reshape(-1, width)
         yield values[is_read[start : start + step]]
@@ -173,6 +182,7 @@ def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
 def units_in_blocks(embedding: Any, rows: Int64) -> Iterator[Float32]:
     """Yield the vectors of some rows as units [n, D], in ascending order; zeros where one is not finite."""
     for values in _blocks(embedding, rows, prod(embedding.shape[1:])):
+        # a zero vector has the cosine 0 with every other
         finite = np.where(np.isfinite(values).all(1, keepdims=True), values, 0).astype(np.float64)
         yield _units(finite, np.linalg.norm(finite, axis=1))
 

@@ -53,6 +53,7 @@ class Names(Sequence[str]):
             return cls(np.array(list(map(str.encode, names)), np.bytes_))
         except UnicodeEncodeError as error:
             way = "rename the file"
+            # bytes that the locale's encoding cannot decode are surrogates in Python's text
             if (encoding := sys.getfilesystemencoding()) != "utf-8":
                 way = f"names of files are read as {encoding} here: unset PYTHONUTF8, or LC_ALL=C.UTF-8"
             raise BrainhiveError(f"{error.object!r} is not UTF-8", way) from error
@@ -70,6 +71,7 @@ class Names(Sequence[str]):
     def __getitem__(self, index: int | np.integer[Any] | slice | Int64) -> str | Self:
         """Unpack one, or choose some."""
         packed = self.packed[index]
+        # an integer selects bytes, a slice or indices an array
         return packed.decode() if isinstance(packed, bytes) else type(self)(packed)
 
     def __iter__(self) -> Iterator[str]:
@@ -85,6 +87,7 @@ class Names(Sequence[str]):
     @property
     def digest(self) -> str:
         """Digest the names in their order (16 hexadecimal digits), whatever the width of the array."""
+        # separated, so that [ab, c] and [a, bc] differ
         return hashlib.sha256(b"\0".join(self.packed.tolist())).hexdigest()[:16]
 
     def __repr__(self) -> str:
@@ -133,6 +136,7 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
         same_stem = rows_of_stem.get(_stem(image_id), [])
         if "/" in image_id:  # two full ids with one stem are two pictures
             same_stem = [row for row in same_stem if "/" not in known[row]]
+        # a full id counts before stems
         matches = [row_of_id[image_id]] if image_id in row_of_id else same_stem
         if not matches:
             raise MissingData(
@@ -171,10 +175,12 @@ def match_names(
         pairs = [(row, f"/{known[row]}") for row in rows_of_stem.get(_stem(name), ())]
         matches = [row for row, path in pairs if path.endswith(f"/{name}") or f"/{name}".endswith(path)]
         if len(matches) > 1:
+            # an equal id counts before ends of paths
             matches = [row for row in matches if known[row] == name] or matches
         if len(matches) > 1:
             clashes.append(f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}")
         rows[position] = matches[0] if matches else -1
+    # all clashes in one error
     if clashes:
         problem = f"names mean several pictures, {summarise_names(clashes)}"
         raise BrainhiveError(problem, "name them by their path below the image folder")
@@ -190,12 +196,14 @@ def match_names(
 def summarise_names(names: Sequence[str], of: int | None = None) -> str:
     """Count names and show the first few, in one line: `12 of 200: a, b, c …`."""
     count = f"{len(names)} of {of}" if of else str(len(names))
+    # line ends and control characters are escaped: the summary is one line
     shown = (name if name.isprintable() else repr(name) for name in names[:3])
     return f"{count}: {', '.join(shown)}{' …' if len(names) > 3 else ''}"
 
 
 def plain_id(name: str) -> str:
     """Write a name as image ids are written: POSIX, without the ending of a picture file."""
+    # events may hold paths written on Windows
     path = PurePosixPath(name.strip().replace("\\", "/"))
     is_picture = path.suffix.lower() in PICTURES
     return (path.with_suffix("") if is_picture else path).as_posix()

@@ -104,6 +104,7 @@ def numbers(content: bytes, name: str) -> Array:
     """
     file = BytesIO(content)
     array = np.lib.format.read_array(file, allow_pickle=False)
+    # read_array ignores bytes behind the array
     if array.dtype.kind not in NUMBERS or file.read(1):
         raise ValueError(f"{name} does not hold the numbers that its header claims")
     return array
@@ -121,6 +122,8 @@ def array(value: Any) -> Array:
     if hasattr(value, "detach"):
         value = value.detach()  # of bfloat16, which NumPy does not have
         return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
+
+    # two levels of lists are checked item by item; NumPy would walk deeper ones
     is_list = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype.hasobject)
     for row in value if is_list else [value]:
         for item in row if isinstance(row, list | tuple) else [row]:
@@ -139,6 +142,7 @@ def _load(path: Path, verify: bool) -> Any:
             if any(name.partition("/")[2] == PICKLE for name in file.namelist()):
                 archive = _TorchArchive(path, file, verify)
                 return _read_torch(path, Unpickler(Stream(archive.map_member(PICKLE)), archive))
+            # arrays of an .npz may be compressed, and are read into memory
             refuse_inflation(
                 sum(member.file_size for member in file.infolist()), path.stat().st_size, "its arrays"
             )
@@ -175,6 +179,7 @@ def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
     import torch
 
     try:
+        # weights_only: torch runs no code either
         with warnings.catch_warnings(action="ignore"):  # it doubts all protocols but the second
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
@@ -185,6 +190,7 @@ def _run(path: Path) -> Any:
     """Read a file by running what is in it."""
     import torch
 
+    # only archives can be mapped
     is_archive = zipfile.is_zipfile(path)
     if is_archive or path.suffix in (".pt", ".pth"):
         return torch.load(path, map_location="cpu", weights_only=False, mmap=is_archive)
@@ -245,9 +251,12 @@ class _TorchArchive:
             ValueError: if it is compressed, does not lie within the file, or does not match its checksum.
         """
         member = self._members[name]
+        # the extra field of a local header may be longer or shorter than the zip directory's
         header = self._content[member.header_offset :][:LOCAL_HEADER].tobytes()
         start = member.header_offset + LOCAL_HEADER + sum(struct.unpack_from("<HH", header, 26))
         content = self._content[start : start + member.file_size]
+
+        # bytes are mapped as they are; the pickle is small and always verified
         if member.compress_type != zipfile.ZIP_STORED or len(content) < member.file_size:
             raise ValueError(f"{name} is compressed, or does not lie within the file")
         if (self._verify or name == PICKLE) and member.CRC and zlib.crc32(content.data) != member.CRC:
@@ -258,6 +267,7 @@ class _TorchArchive:
         """Map the numbers of a storage as a flat tensor, by what a pickle says of it."""
         import torch
 
+        # torch.frombuffer refuses an empty buffer
         if not count:
             return torch.empty(0, dtype=getattr(torch, dtype))
         return torch.frombuffer(self.map_member(f"data/{key}"), dtype=getattr(torch, dtype), count=count)
@@ -289,6 +299,7 @@ def _dtype(code: str, *_: Any) -> np.dtype[Any]:
 
 def _ordered(dtype: np.dtype[Any], state: tuple[Any, ...]) -> np.dtype[Any]:
     """Set the order of bytes, which is all that the state of a plain dtype says."""
+    # NumPy's state: version, order, subarray, names and fields, …
     _, order, *structure = state[:5]
     if order not in ORDERS or any(part is not None for part in structure):
         raise Refused("numpy.dtype of a structure")
@@ -305,6 +316,7 @@ def _frombuffer(
     if dtype.hasobject:  # bytes are never taken for pointers
         raise Refused("numpy.dtype of objects over bytes")
     flat: Array = content.view(dtype) if isinstance(content, np.ndarray) else np.frombuffer(content, dtype)
+    # an array with permuted axes, pickled as it lies in memory
     if order == "K" and axes is not None:
         return flat.reshape(shape).transpose(axes)
     return flat.reshape(shape, order=order)
@@ -312,6 +324,7 @@ def _frombuffer(
 
 def _array(state: tuple[Any, ...]) -> Array:
     """Make an array of the state that `ndarray.__reduce__` gives."""
+    # a version stands before these four in newer pickles
     shape, dtype, is_fortran, content = state[-4:]
     if isinstance(content, list):
         return np.fromiter(content, object, len(content)).reshape(shape)

@@ -89,8 +89,8 @@ class SignalStore:
             # sensors, or voxels with their regions, maps and grid
             space: Sensors | Voxels = Sensors(about.channels, read("positions", "f"))
             if about.space == "voxels":
-                masks = read_flags(file, "region_masks") if about.regions else ()
-                voxel_indices = read("places", "i")
+                masks = read_flags(file, "region_masks") if about.regions else ()  # [regions, V]
+                voxel_indices = read("places", "i")  # [V, 3]
                 space = Voxels(
                     dict(zip(about.regions, masks, strict=True)),
                     {name: np.array(map_numbers(file, f"maps/{name}", "f")) for name in about.maps},
@@ -124,6 +124,7 @@ class SignalStore:
     def __getitem__(self, split: str) -> Trials:
         """Return the recording of a split; MissingData when the store does not have it."""
         if not isinstance(split, str) or split not in self.splits:
+            # the name may be anything, so it is cut to a short line
             raise MissingData(
                 f"{self.path} has no {' '.join(str(split).split())[:80]} signals",
                 f"it has: {', '.join(self.splits)}",
@@ -148,6 +149,7 @@ class SignalStore:
             counts = [None if array is None else array.tobytes() for array in arrays]
             known_of_trials = (recording.runs, recording.onset_s)
             counts += [array.tobytes() for array in known_of_trials if array is not None]
+            # the order in which steps were recorded has no part in it
             steps = sorted(recording.preparation.items())
             ids = Names.of(recording.image_ids).digest
             checksums = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(recording.signal.checksums).data)
@@ -193,7 +195,7 @@ class SignalStore:
         about: dict[str, Any] = {"format": FORMAT, "holds": "signal", "splits": list(recordings)}
         if isinstance(space, Voxels):
             about |= {"space": "voxels", "regions": list(space.regions), "maps": list(space.maps)}
-            masks = np.array(list(space.regions.values()), bool) if space.regions else None
+            masks = np.array(list(space.regions.values()), bool) if space.regions else None  # [regions, V]
             maps = {f"maps/{name}": np.asarray(values, np.float64) for name, values in space.maps.items()}
             arrays = {"region_masks": masks, **maps}
             if space.grid is not None:
@@ -209,10 +211,11 @@ class SignalStore:
         # room for the signals of each split, and the lists of its trials
         spaces = {}
         for split, recording in recordings.items():
-            count, most = recording.signal.shape[:2]
+            count, most = recording.signal.shape[:2]  # N, R
             spaces[f"{split}/signal"] = (tuple(recording.signal.shape), _dtype(recording))
             spaces[f"{split}/digests"] = ((count, most), "uint64")
             image_ids = Names.of(recording.image_ids)
+            # without counts, each picture has all R repetitions
             repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
             arrays |= {f"{split}/image_id": image_ids.packed, f"{split}/repetitions": repetitions}
             arrays |= {f"{split}/{name}": getattr(recording, name) for name in OPTIONAL}
@@ -228,6 +231,7 @@ class SignalStore:
                 for split, recording in recordings.items():
                     signal, writer = recording.signal, hdf5.RowWriter(part, f"{split}/signal")
                     digests = hdf5.RowWriter(part, f"{split}/digests")
+                    # at least one stimulus at a time, however large it is
                     row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
                     step = min(COPIED_STIMULI, max(1, COPIED_BYTES // max(1, row_bytes)))
                     for start in range(0, len(signal), step):
@@ -267,6 +271,8 @@ def making(path: Path, provenance: Mapping[str, Any]) -> Hint:
         return AGAIN
     if subject is None:  # a session, which prepare alone reads
         return AGAIN
+
+    # settings that differ from the defaults, as words of a command line
     knobs = config.model_dump(mode="json", exclude_defaults=True)
     name = "" if path.parent.name == "default" else path.parent.name
     keys = ("from", knobs.pop("kind")), ("subjects", subject[1]), ("name", name)
@@ -277,6 +283,7 @@ def making(path: Path, provenance: Mapping[str, Any]) -> Hint:
 
 def subjects_of(signals: Path, dataset: str, preparation: str | None = None) -> tuple[int, ...]:
     """List the subjects who have a store in a preparation of a data set; in any of them where it is None."""
+    # escaped, since the name of a preparation may hold wildcards
     folder = "*" if preparation is None else escape(preparation)
     names = {path.stem for path in (signals / dataset).glob(f"{folder}/sub-*.h5")}
     matches = [re.fullmatch(r"sub-(\d+)", name) for name in names]
@@ -294,8 +301,10 @@ def _dtype(recording: Trials) -> str:
 
 def difference_of(first: Trials, other: Trials) -> str:
     """Say in what two recordings differ that a store keeps once; empty if in nothing."""
+    # sensors and voxels, or spaces with different lists
     if type(first.space) is not type(other.space) or first.space.lists.keys() != other.space.lists.keys():
         return "space"
+    # lists of the space, then times, rate and unit
     pairs = {name: (values, other.space.lists[name]) for name, values in first.space.lists.items()}
     pairs |= {name: (getattr(first, name), getattr(other, name)) for name in ("times_s", "rate_hz", "unit")}
     differing = (name for name, pair in pairs.items() if not np.array_equal(*pair))
@@ -304,6 +313,7 @@ def difference_of(first: Trials, other: Trials) -> str:
 
 def _only_in_one(first: Sensors | Voxels, other: Sensors | Voxels) -> str:
     """List, in brackets, the channels that one of two has alone; empty where both have the same."""
+    # only channels are listed; voxels have no names
     names = [set(space.names) if isinstance(space, Sensors) else set() for space in (first, other)]
     alone = sorted(names[0] ^ names[1])
     shown = ", ".join(alone[:MAX_CHANNELS_SHOWN])

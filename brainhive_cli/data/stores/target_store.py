@@ -35,8 +35,8 @@ PIXEL_WORDS = 25
 SUMS = f"{hdf5.CHECKSUMS}/embedding"
 ROWS_READ = 1024
 """Rows that are looked through at a time."""
-VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<place>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
-"""The name of an encoder of one frame or caption; with `-all` in place of the view, that of all of them."""
+VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
+"""The name of an encoder of one frame or caption; with `-all` instead of the view, that of all of them."""
 
 
 class Attributes(BaseModel):
@@ -90,6 +90,7 @@ class TargetStore:
             BrainhiveError: if the file is corrupt or of another format.
         """
         with hdf5.open_file(path, making(path)) as file:
+            # attributes of the right format and types
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
                 line = f"{making(path)} --again"
@@ -101,6 +102,7 @@ class TargetStore:
             done = read_flags(file, "done")
             image_ids, concepts = Names(read_strings(file, "image_id")), Names(read_strings(file, "concept"))
             pixels = np.array(map_numbers(file, PIXELS, "u")) if PIXELS in file else None
+            # a store that lacks these attributes is known by its folders and its name
             address = {"encoder": path.stem, "split": path.parent.name, "dataset": path.parent.parent.name}
             skipped = int((~done).sum())
             attributes = {**address, "config": {}, "weights": {}, "skipped": skipped, **attributes}
@@ -124,20 +126,23 @@ class TargetStore:
                 done = done & find_finite(embedding)
             return cls(path, embedding, image_ids, concepts, done, pixels, attributes)
 
-    def view(self, encoder: str, place: int | None) -> Self:
+    def view(self, encoder: str, index: int | None) -> Self:
         """Give the store of one view, which `encoder` encodes alone, of one with targets [F, …] of all.
 
         Raises:
             BrainhiveError: if there are fewer.
         """
-        if place is None:
+        if index is None:
             return self
-        if not place < (count := self.shape[0]):
-            problem = f"{self.path} has {count} views, none is {place}"
+
+        # views lie along the first axis of a target, [F, …]
+        if not index < (count := self.shape[0]):
+            problem = f"{self.path} has {count} views, none is {index}"
             raise BrainhiveError(problem, "views are counted from 0")
-        config = {**self.attributes["config"], "views": place}
+        # attributes as if the encoder of that view alone had made the store
+        config = {**self.attributes["config"], "views": index}
         attributes = {**self.attributes, "encoder": encoder, "config": config}
-        return replace(self, embedding=self.embedding.column(place), attributes=attributes)
+        return replace(self, embedding=self.embedding.column(index), attributes=attributes)
 
     def verify(self) -> None:
         """Verify the checksums of all rows, and the names; reads the whole store.
@@ -147,6 +152,7 @@ class TargetStore:
         """
         with hdf5.open_file(self.path, self.making) as file:
             hdf5.verify_rows(file)
+            # names have no checksums a row, but one digest among the attributes
             if self.attributes["pictures"] != self.image_ids.digest:
                 raise ValueError("its names are not those of the pictures that it was made of")
             if len(set(self.image_ids)) < len(self.image_ids):
@@ -199,6 +205,7 @@ class TargetStore:
         """
         if self.image_ids == image_ids:
             return
+        # say what changed: the pictures, or only their order
         stored, current = set(self.image_ids), set(image_ids)
         split = "{dataset}/{split}".format_map(self.attributes)
         added, absent = len(current - stored), len(stored - current)
@@ -238,12 +245,16 @@ class Blank:
 
     def create(self) -> None:
         """Create the unfinished store, or keep one that holds the same stimuli and encoder."""
+        # attributes by which an interrupted store of the same targets is recognised
         part, ids, count = hdf5.part_of(self.path), Names.of(self.image_ids), len(self.image_ids)
         attributes = {"format": FORMAT, "dtype": self.dtype, "pictures": ids.digest, **self.attributes}
+        # datasets that are written row by row, and lists that are written now
         spaces = {"embedding": ((count, *self.shape), self.dtype)}
         spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
         spaces |= {PIXELS: ((count, PIXEL_WORDS), "uint64")} if self.has_pixels else {}
         arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
+
+        # resume: rows that do not match their checksums are written again
         if part.is_file() and _is_same(part, spaces, arrays, attributes):
             hdf5.unseal(part)
             with h5py.File(part, "r") as file:
@@ -260,6 +271,7 @@ def find_finite(embedding: Any) -> Bool:
     starts = range(0, len(embedding), ROWS_READ)
     blocks = (np.isfinite(embedding[start : start + ROWS_READ]) for start in starts)
     is_finite = [block.reshape(len(block), -1).all(1) for block in blocks]
+    # a store without rows has no blocks
     return np.concatenate([np.ones(0, bool), *is_finite])
 
 
@@ -277,7 +289,9 @@ class TargetWriter:
             # a row without a checksum was not written, whatever its mark says
             is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
             self.pending: Int64 = np.flatnonzero(~is_done)
+            # the largest float16; only such stores can overflow
             self._most = float(np.finfo(np.float16).max) if file["embedding"].dtype == np.float16 else None
+            # one writer for each dataset of rows; names were written at creation
             written_once = {"image_id", "concept", hdf5.CHECKSUMS}
             self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in written_once}
 
@@ -287,11 +301,13 @@ class TargetWriter:
         Raises:
             BrainhiveError: if a value is larger than the store's dtype can hold.
         """
+        # float16 would turn larger values into infinity, without an error
         if self._most is not None and np.issubdtype(values.dtype, np.floating):
             largest = np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0)
             if largest > self._most:
                 problem = f"{self.path}: values up to {largest:.6g} do not fit into float16"
                 raise BrainhiveError(f"{problem}, which ends at {self._most:g}", "dtype=float32")
+        # values before their marks: a kill in between leaves the rows pending
         for name, rows_of_name in {"embedding": values, **more}.items():
             self._rows[name].write(rows, rows_of_name)
         self._rows["done"].write(rows, np.ones(len(rows), np.uint8))
@@ -303,6 +319,7 @@ class TargetWriter:
 
     def finish(self) -> Health:
         """Measure health, seal the store and give it its final name."""
+        # health comes before the seal, which covers the attributes
         part = hdf5.part_of(self.path)
         with h5py.File(part, "r") as file:
             done = file["done"][()].astype(bool)
@@ -315,7 +332,8 @@ class TargetWriter:
 def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
     """Wait for all processes that fill stores, then give the stores their final names."""
     raise_if_interrupted()
-    launch.barrier()
+    launch.barrier()  # all rows are written
+    # one process renames them
     if launch.is_main:
         for writer in writers:
             writer.finish()
@@ -343,18 +361,20 @@ def filling(
     """
     with ExitStack() as stack:
         if launch.is_main:
+            # claim all stores before the first is changed
             for blank in blanks:
                 stack.callback(Claim.for_path(blank.path).release)
             for blank in blanks:
                 part = hdf5.part_of(blank.path)
                 if reopen and blank.path.is_file():
+                    # readers must not open a store that is being changed
                     os.replace(blank.path, part)
                 if again:
                     part.unlink(missing_ok=True)
                 if not keep:
                     stack.callback(part.unlink, missing_ok=True)
                 blank.create()
-        launch.barrier()
+        launch.barrier()  # the others open what the main process created
 
         # every process writes its own rows
         writers = [stack.enter_context(closing(TargetWriter(blank.path))) for blank in blanks]
@@ -371,6 +391,7 @@ def _is_same(
     """Whether an interrupted store was to hold the same; its health figures stand in one that was sealed."""
     try:
         with hdf5.open_file(part, "") as file:
+            # the same datasets, attributes and lists; every row has room for a checksum
             spaces = {**spaces, "done": (spaces["embedding"][0][:1], "uint8")}
             stored = {name: map_numbers(file, name) for name in (*spaces, SUMS)}
             return (
@@ -389,21 +410,23 @@ def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
 
 
 def find(embeddings: Path, dataset: str, split: str, encoder: str) -> tuple[Path, int | None]:
-    """Find the store of an encoder: its own, or for one view that of all, and the place of the view in it.
+    """Find the store of an encoder: its own, or for one view that of all, and the index of the view in it.
 
     Returns:
-        The path, that of its own store where neither is there; and the place of the view.
+        The path, that of its own store where neither is there; and the index of the view.
     """
     path = path_of(embeddings, dataset, split, encoder)
+    # without its own store, one view is read from the store of all views
     if not path.is_file() and (view := VIEW.fullmatch(encoder)):
         combined = path_of(embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}")
         if combined.is_file():
-            return combined, int(view["place"])
+            return combined, int(view["index"])
     return path, None
 
 
 def making(path: Path, is_own: bool = False) -> Line:
     """Say which command line makes the store at `path`; that of own vectors (`is_own`) imports them."""
+    # the path is DATASET/SPLIT/ENCODER.h5
     dataset, split = ("dataset", path.parents[1].name), f"splits={path.parent.name}"
     if is_own:
         return Line("import-embeddings", "FILE", dataset, ("as", path.stem), split)
@@ -419,6 +442,7 @@ def holds_own_vectors(path: Path) -> bool:
 
 def find_own(embeddings: Path, name: str) -> Path | None:
     """Find a store of own vectors of a name, of any data set and split."""
+    # shipped encoders' names are never those of own vectors
     paths = embeddings.glob(f"*/*/{name}.h5") if not describe_bad_own_name(name) else ()
     return next(filter(holds_own_vectors, paths), None)
 
@@ -445,6 +469,7 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     Raises:
         MissingData: naming every store that is missing, with the line that makes them.
     """
+    # all missing stores in one error: own vectors are imported, others embedded
     paths = {name: find(embeddings, dataset, split, name) for name in encoders}
     absent = [name for name, (path, _) in paths.items() if not path.is_file()]
     if absent:
@@ -454,6 +479,8 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
         if unknown := [name for name in absent if name not in imported]:
             lines.insert(0, Line("embed", ("encoders", unknown), ("dataset", dataset)))
         raise MissingData(problem, " && ".join(map(str, lines)))
+
+    # each file is opened once, even if several encoders are views of it
     stores = {path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}}
     return {name: stores[path].view(name, view) for name, (path, view) in paths.items()}
 
@@ -461,6 +488,7 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
 @lru_cache(maxsize=256)
 def _open_once(path: Path, state: tuple[int, ...]) -> TargetStore:
     """Open a store once for all who read it, as long as its file is the same."""
+    # `state` is part of the cache's key, so that a changed file is opened again
     return TargetStore.open(path)
 
 
@@ -470,6 +498,7 @@ def expand_patterns(names: Iterable[str]) -> list[Path]:
     Raises:
         MissingData: for a name that stands for none.
     """
+    # a dict keeps the order, and each path once
     expanded = {}
     for name in names:
         if not (paths := expand_pattern(os.path.expanduser(name))):
@@ -485,6 +514,7 @@ def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
         MissingData: if there is none.
     """
     folders = [paths.under_home("embeddings")] if names is None else expand_patterns(names)
+    # hidden files are no stores: macOS adds a ._NAME.h5 on foreign disks
     groups = ([folder] if folder.is_file() else sorted(folder.rglob("[!.]*.h5")) for folder in folders)
     stores = [store for group in groups for store in group]
     if not stores:

@@ -168,12 +168,14 @@ class Clock:
 
     def now_s(self) -> float:
         """Read the seconds of the replay since they were first read."""
+        # the clock starts at its first reading, not while files are opened
         if self._start is None:
             self._start = self.read()
         return (self.read() - self._start) * self.speed
 
     def wait_until(self, time_s: float, most_s: float) -> bool:
         """Wait until a time of the replay, at most so many seconds; whether it has come."""
+        # missing time of the replay, in seconds of the wall clock
         missing_s = (time_s - self.now_s()) / self.speed
         if missing_s > 0:
             self.sleep(min(missing_s, most_s))
@@ -201,6 +203,7 @@ class Replay:
     def read(self, wait_s: float) -> Chunk | None:
         """Return the samples that are due, and the events among them; waits for a chunk of them."""
         rate_hz = self.format.rate_hz
+        # blocks are read until a chunk is full, so memory holds one block at most
         chunk = max(1, round(CHUNK_S * rate_hz))
         while len(self._samples) < chunk and (block := next(self._blocks, None)) is not None:
             self._samples = np.concatenate([self._samples, block[0]])
@@ -214,9 +217,11 @@ class Replay:
             return Chunk(self._samples[:0], np.empty(0))
         due = int(self.now_s() * rate_hz) + 1 - self._next
         count = min(max(least, due), len(self._samples))
+        # split what is due from what follows: [count, C]
         samples, self._samples = self._samples[:count], self._samples[count:]
         times_s = np.arange(self._next, self._next + count) / rate_hz
         self._next += count
+        # events up to the last sample; later ones come with their samples
         events = tuple(event for event in self._events if event.time_s <= times_s[-1])
         self._events = self._events[len(events) :]
         return Chunk(samples, times_s, events)

@@ -47,6 +47,7 @@ class RateMeasurement:
         """Add timestamps [n] in seconds; the measured rate once it is known and differs from the nominal."""
         if self._is_done:
             return None
+        # a gap or a clock that goes back starts the measurement again
         for stamp in stamps.tolist():
             if self._stamps and not 0 <= stamp - self._stamps[-1] <= MOST_GAP_S:
                 self._stamps.clear()
@@ -94,6 +95,7 @@ class SampleTimes:
         """
         times = []
         for stamp in stamps.tolist():
+            # the first sample is on time by definition
             if self._last_s == -math.inf:
                 self._last_s = stamp - self._period_s
             self._pending.append(stamp)
@@ -122,6 +124,7 @@ class SampleTimes:
 
     def _follow(self, stamp: float, limit_s: float) -> float:
         """Step by a period, corrected a little towards the timestamp."""
+        # jitter as a running mean; a single outlier pulls by the limit at most
         late_s = stamp - self._last_s - self._period_s
         self._jitter_s += (abs(late_s) - self._jitter_s) / (JITTER_S * self._rate_hz)
         pull_s = min(limit_s, max(-limit_s, late_s))

@@ -87,6 +87,7 @@ class Config(StreamConfig):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
+        # with a marker channel, a stream of markers would have no effect
         if self.marker_channel:
             refuse_idle(self, ("markers",), "with a marker_channel", "leave one of them out")
         return self
@@ -122,6 +123,7 @@ class Receiver:
 
     def __init__(self, lsl: Any, info: Any) -> None:
         self._lsl, self._info, self.openings = lsl, info, 1
+        # opening waits for the sender, which may have gone since it was resolved
         with explain_lsl_errors(f"stream {info.name!r} does not open"):
             self._inlet, self.described = _open_inlet(lsl, info)
         self._lost: list[Any] = []  # liblsl may abort where such inlets are destroyed
@@ -152,6 +154,7 @@ class Receiver:
         """Pull from the sender that is there; None while it is gone."""
         # the sender that was searched
         if isinstance(self._news, BrainhiveError):
+            # an error of the search thread is raised where the caller can act on it
             raise self._news
         if self._news is not None:
             self._lost.append(self._inlet)
@@ -159,6 +162,7 @@ class Receiver:
             self._heard_s, self._is_gone, self.openings = time.monotonic(), False, self.openings + 1
             say(f"stream {self._info.name!r} has started again")
 
+        # pulling from a sender that is gone raises RuntimeError, which is said once
         pulled = None
         try:
             pulled = pull()
@@ -181,9 +185,11 @@ class Receiver:
         """Open the sender if it has started again and declares what it did before."""
         name, identity = self._info.name, (self._info.name, self._info.source_id)
         try:
+            # exactly one sender of the same name and source; a new uid is a new start
             same = [info for info in resolve_streams(RESOLVE_S) if (info.name, info.source_id) == identity]
             if len(same) == 1 and (self._is_gone or same[0].uid != self._info.uid):
                 inlet, described = _open_inlet(self._lsl, same[0])
+                # what differs between the two descriptions, fact by fact
                 before, now = _list_declared(self.described), _list_declared(described)
                 changes = [
                     f"{fact} {before.get(fact, '')!r} is now {now.get(fact, '')!r}"
@@ -223,6 +229,7 @@ class LslStream:
         # a stream is described only once it is open
         self._signal = Receiver(lsl, signal_info)
         self.format, self._scale = _read_format(self._signal.described, config, wanted)
+        # the channel of codes is found by name, and its values are never scaled
         self._code_row: int | None = None
         if config.marker_channel:
             where, names = f"stream {self.format.name!r}", self.format.channels
@@ -274,6 +281,7 @@ class LslStream:
             end_s = time.monotonic() + wait_s
             samples, times_s, events = np.empty((0, len(self._scale))), np.empty(0), list[Event]()
             while True:
+                # all markers that have come, as liblsl delivers one a call
                 left_s = max(0.0, end_s - time.monotonic())
                 while self._markers is not None:
                     try:
@@ -285,6 +293,7 @@ class LslStream:
                         break
                     name = values[0] if isinstance(values[0], str) else f"{float(values[0]):.15g}"
                     events.append(Event(stamp + self._delay_s, name[:MAX_MARKER]))
+                # samples: no waiting where an event is ready, else until the next look for markers
                 samples, times_s = self._read_samples(0.0 if events else min(left_s, MARKER_POLL_S))
                 if self._code_row is not None and len(times_s):
                     events += self._read_codes(samples[:, self._code_row], times_s)
@@ -293,6 +302,7 @@ class LslStream:
 
     def close(self) -> None:
         """Close both streams."""
+        # may be called twice, see `Stream`
         if not self._is_closed:
             self._is_closed = True
             with explain_lsl_errors(f"stream {self.format.name!r} does not close"):
@@ -346,6 +356,7 @@ class LslStream:
 
     def _read_codes(self, values: Float64, times_s: Float64) -> list[Event]:
         """Find changes to a code but 0; a code after lost samples, or at the start, has no known time."""
+        # codes of successive samples; after a gap the change has no time
         codes = np.nan_to_num(values).round().astype(np.int64)
         before = np.concatenate([[self._code], codes[:-1]])
         steps_s = np.diff(times_s, prepend=self._code_time_s)  # the first of all is -inf
@@ -383,6 +394,7 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
             for info in streams
             if (info.name == config.markers if config.markers else info.stype.casefold() == MARKERS)
         ]
+        # one stream of the signal, with numbers at a fixed rate
         _refuse_several(signals, described, ("name", "source_id", "type"), "")
         fit = [info.name for info in streams if info.dtype != "string" and info.sfreq >= 1]
         hint = f"source.name= one of: {', '.join(fit)}" if fit else "name the stream of the amplifier"
@@ -393,6 +405,7 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
                 raise RecipeError(
                     f"stream {_describe(info)} has samples without a rate of 1 Hz or more", hint
                 )
+        # one stream of markers with one channel, or none where codes are events
         if config.marker_channel:
             markers = []
         else:
@@ -403,6 +416,7 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
                         f"stream {info.name!r} of markers has {info.n_channels} channels",
                         "send one text or number for each (mne-lsl's player: annotations_encoding='string')",
                     )
+        # both must be there before either is opened
         sought = [(f"stream with {described}", signals)]
         if not config.marker_channel:
             sought.append((f"stream of markers with {marked}", markers))
@@ -454,12 +468,15 @@ def _open_inlet(lsl: Any, info: Any) -> tuple[Any, ElementTree.Element]:
     Raises:
         BrainhiveError: if it declares more than any amplifier has.
     """
+    # limits are checked before the library reserves its buffer
     lack = f"stream {_describe(info)} declares more than"
     if not info.sfreq <= MAX_RATE_HZ or info.n_channels > MAX_CHANNELS:
         raise BrainhiveError(f"{lack} {MAX_RATE_HZ:g} Hz or {MAX_CHANNELS:,} channels", "correct its program")
+    # liblsl's own recovery is off, see `Receiver`; clocks are compared by the library
     inlet = lsl.StreamInlet(info, max_buffered=BUFFER_S, recover=False, processing_flags=["clocksync"])
     inlet.open_stream(OPEN_S)
     inlet.time_correction(OPEN_S)
+    # the long description, with channels, is sent only by an open stream
     document = inlet.get_sinfo(OPEN_S).as_xml
     if len(document) > MAX_DESCRIPTION:
         raise BrainhiveError(f"{lack} {MAX_DESCRIPTION:,} letters", "correct its program")
@@ -470,6 +487,7 @@ def _list_declared(described: ElementTree.Element) -> dict[str, str]:
     """List what must be the same when a sender starts again."""
     facts = {"type": "type", "format": "channel_format", "number of channels": "channel_count"}
     declared = {fact: described.findtext(tag, "") for fact, tag in facts.items()}
+    # the rate as a number: 1000 and 1000.0 are equal
     declared["rate"] = f"{read_number(described.findtext('nominal_srate', '')):.10g} Hz"
     for number, row in enumerate(described.findall("desc/channels/channel"), 1):
         for fact in ("label", "type", "unit", "scaling_factor"):
@@ -481,6 +499,7 @@ def _read_format(
     described: ElementTree.Element, config: Config, wanted: Wanted
 ) -> tuple[StreamFormat, Float64]:
     """Read a stream's description (LSL's XML): its format, and [C] factors to the units of the format."""
+    # rows of the description count only where they are as many as channels
     name, count = described.findtext("name", ""), int(described.findtext("channel_count", "0"))
     rows = described.findall("desc/channels/channel")
     rows = rows if len(rows) == count else [ElementTree.Element("channel")] * count
@@ -500,6 +519,7 @@ def _read_format(
     kind_of = {kind: kind for kind in KINDS} | dict.fromkeys(STIM, "stim")
     kind_of |= dict.fromkeys(("", TYPES.get(wanted.kind, "").casefold()), wanted.kind)
     kinds = [kind_of.get(kind, "misc") for kind in declared]
+    # names of EEG in the standard spelling, unless two channels would get one name
     standard = [
         standard_name(each) if kind == "eeg" else each for each, kind in zip(names, kinds, strict=True)
     ]
@@ -510,6 +530,7 @@ def _read_format(
     units = [_read_unit(row.findtext("unit", ""), kind) for row, kind in zip(rows, kinds, strict=True)]
     scale = np.ones(count)
     if config.unit:
+        # a recipe's unit must be of the quantity that the model takes
         unit = name_unit(config.unit)
         size, target = SIZES.get(unit), SIZES.get(wanted.unit)
         if unit != wanted.unit and (size is None or target is None or size[1] != target[1]):
@@ -518,6 +539,7 @@ def _read_format(
                 f"source.unit is {config.unit!r}, and the model takes {wanted.unit!r}",
                 f"one of: {known or wanted.unit}",
             )
+        # factors of the model's channels alone; others keep their units
         factor = size[0] / target[0] if size is not None and target is not None else 1.0
         scale = np.array([factor if kind == wanted.kind else 1.0 for kind in kinds])
         units = [
@@ -540,6 +562,7 @@ def _read_format(
 
 def _read_unit(declared: str, kind: str) -> str:
     """Read a unit; mne-lsl's player writes the power of ten of mne's unit instead."""
+    # mne-lsl writes "-6" for microvolts: the power of ten by mne's SI base unit
     unit = name_unit(declared)
     base = {"mag": "T", "grad": "T/m"}.get(kind, "V" if kind in KINDS - {"stim", "misc"} else "")
     power = read_number(unit)

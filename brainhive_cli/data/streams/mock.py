@@ -33,6 +33,7 @@ class Config(StreamConfig):
         Raises:
             MissingData: if the run's data set is simulated, and the person has no signals.
         """
+        # only continuous, unprepared trials from onset on can be joined to a signal
         recording = wanted.open_recording()
         is_continuous = (
             recording is not None
@@ -56,6 +57,7 @@ def simulate(config: Config, wanted: Wanted, recording: Trials | None, clock: Cl
         recording: Simulated trials from onset on; None for noise alone.
         clock: Decides what has arrived.
     """
+    # format: that of the recording, or that which the model wants
     rate_hz, channels, simulated = wanted.rate_hz, wanted.channels, PROVENANCE
     if recording is not None:
         assert isinstance(recording.space, Sensors) and recording.rate_hz is not None
@@ -70,6 +72,7 @@ def simulate(config: Config, wanted: Wanted, recording: Trials | None, clock: Cl
 
 def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
     """Make noise, an event in the middle of each interval, and one more interval behind the last."""
+    # one interval of noise an event [n, C]; the last one lets its window end
     random, names = np.random.default_rng(config.seed), list(wanted.image_ids)
     interval, count = max(1, round(config.interval_s * rate_hz)), config.events or 10**9
     for number in range(count + 1):
@@ -87,6 +90,7 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
     Between two trials lies the one reversed, fading into the next one reversed: the signal has no step, and
     the spectrum of the trials.
     """
+    # trials [n, 2] in random order, as item and repetition
     rows = np.argwhere(recording.is_there)
     rows = rows[np.random.default_rng(config.seed).permutation(len(rows))]
     interval = max(1, round(config.interval_s * rate_hz))
@@ -100,6 +104,7 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
         # the trial, as far as the interval reaches
         trial = samples = read_trial(number)
         event = Event(number * interval / rate_hz, recording.image_ids[int(rows[number][0])])
+        # a rest between trials is filled without a step in the signal
         if (rest := interval - len(trial)) > 0:
             # this trial reversed, and the next one reversed
             weight = np.linspace(0, np.pi / 2, rest)[:, None]
@@ -107,4 +112,5 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
             ahead = np.resize(read_trial(number + 1), (rest, trial.shape[1]))[::-1]
             samples = np.concatenate([trial, np.cos(weight) * back + np.sin(weight) * ahead])
         yield samples[:interval], [event]
+    # the last window may reach beyond its interval
     yield np.repeat(read_trial(count - 1)[-1:], interval, 0), []

@@ -40,6 +40,7 @@ class Config(StreamConfig):
 
     @model_validator(mode="after")
     def _has_a_table_of_that_unit(self) -> Self:
+        # without a column there is no table whose onsets could have a unit
         if self.onset_unit != "s" and (self.stim_channel or not self.column):
             raise ValueError(f"onset_unit {self.onset_unit} needs a column of the events.tsv")
         return self
@@ -50,6 +51,7 @@ class Config(StreamConfig):
         Raises:
             RecipeError: if none is named.
         """
+        # a missing key and a missing file are told apart, by different ways out
         if not self.file:
             raise RecipeError("no recording is named to be replayed", "source.file=sub-01_ses-01.fif")
         path = locate(self.file)
@@ -80,6 +82,7 @@ def replay(config: Config, path: Path, span_s: tuple[float, float], clock: Clock
         span_s: Start and stop of a window after an event, which no BAD span may overlap.
         clock: Decides what has arrived.
     """
+    # header first, as doubts and errors cost no reading of samples
     cap = Cap(config.rename, config.montage)
     try:
         header = read_header(path, config.column, config.stim_channel, config.onset_unit, cap)
@@ -116,6 +119,7 @@ def replay(config: Config, path: Path, span_s: tuple[float, float], clock: Clock
         dropped=reasons,
     )
 
+    # read in blocks, as a recording may be larger than memory
     def read_blocks() -> Blocks:
         step = max(1, round(BLOCK_S * rate_hz))
         for start in range(0, header.samples, step):

@@ -44,12 +44,14 @@ class ReplayedTrials:
 
     def __init__(self, recording: Trials, interval_s: float, seed: int, clock: Clock) -> None:
         self.recording, self.clock, self._interval_s, self._next = recording, clock, interval_s, 0
+        # trials that exist, as item and repetition, in random order
         rows = np.argwhere(recording.is_there)  # [trials, 2]
         self._trials = rows[np.random.default_rng(seed).permutation(len(rows))]
 
     @property
     def template(self) -> Trials:
         """The first trial."""
+        # one trial is enough to show channels, times and preparation
         is_first = np.zeros_like(self.recording.is_there)
         is_first[0, 0] = True
         return self.recording.hold_out(is_first, "test")
@@ -62,12 +64,15 @@ class ReplayedTrials:
         """Return the trials whose last sample is due."""
         if self._next >= len(self._trials):
             return None
+        # a window is due when its last sample would have been recorded
         length_s = float(self.recording.times_s[-1])
         windows: list[CutWindow] = []
         while self._next < len(self._trials):
             time_s = self._next * self._interval_s
+            # after the first window nothing is waited for, so that it is not delayed
             if not self.clock.wait_until(time_s + length_s, 0.0 if windows else wait_s):
                 break
+            # one trial [C, T] of the mapped store
             item, repetition = self._trials[self._next].tolist()
             signal = np.asarray(self.recording.signal[item : item + 1])[0, repetition].astype(np.float32)
             name = self.recording.image_ids[item]

@@ -71,14 +71,17 @@ class StoreJob:
         # compare settings, pictures, preprocessing and weights
         stored, expected = store.attributes, self._attributes
         differs = [key for key in ("config", "dtype", "precision") if stored.get(key) != expected[key]]
+        # without the files, stand-ins take the place of the pictures
         if self.images.missing is None and store.image_ids != self.images.image_ids:
             differs.append("pictures")
+        # known only once the weights are loaded
         if group and stored.get("preprocessing") != group.encoder.preprocessing:
             differs.append("preprocessing")
         if group and stored["weights"].get("digest") != group.encoder.weights.get("digest"):
             differs.append("weights")
         if group and not is_same_network(stored["weights"], group.encoder.weights):
             differs.append("network")
+        # what made an imported store is not known, but for its pictures
         if "imported" in stored:
             return "was made with other pictures" if "pictures" in differs else ""
         if differs:
@@ -103,6 +106,8 @@ class StoreJob:
         why = f" ({reason})" if self.path.is_file() else ""
         if (shape := self.config.known_shape) is None:
             return f"to do, of a size that is known with the weights{why}"
+
+        # size of the targets, without names and checksums
         count = len(self.images) * (alternatives(self.config, self.images) or 1)
         size = count * prod(shape_of(self.config, shape, self.images)) * np.dtype(self.kept_as).itemsize
         return f"to do{why}, {console.size(size)} to write"
@@ -114,14 +119,17 @@ class StoreJob:
 
     def blank(self, group: EncoderGroup) -> Blank:
         """Describe the store before it is filled."""
+        # what made the targets, by which `reason` compares
         images, encoder = self.images, group.encoder
         made_by = {"weights": encoder.weights, "preprocessing": encoder.preprocessing}
         if space := getattr(encoder.module, "latent_space", ""):  # of an autoencoder
             made_by["latent_space"] = space
         attributes = {**self._attributes, **made_by, "versions": library_versions()}
+        # several captions or frames are an axis K before the shape of a target
         shape = shape_of(self.config, group.shapes[self.config.name], images)
         if (count := alternatives(self.config, images)) is not None:
             attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
+        # digests of pixels exist only where the stimuli themselves are decoded
         decodes = self.config.encodes == "pixels" and not self.config.pictures
         names = images.image_ids, images.concepts
         return Blank(self.path, *names, shape, self.kept_as, attributes, has_pixels=decodes)
@@ -153,8 +161,10 @@ class Pace:
         """Yield what `source` yields, counting the time that it takes as decoding."""
         iterator = iter(source)
         while True:
+            # older batches count less, so that the limit is the present one
             for stage in self._spent:
                 self._spent[stage] *= RECENT
+            # time until the next batch: its decoding, or the wait for other processes
             with self.at(DECODING):
                 batch = next(iterator, None)
             if batch is None:
@@ -181,6 +191,7 @@ class Pace:
     @property
     def limit(self) -> str:
         """The stage that holds the others up; empty before the first."""
+        # decoding in other processes overlaps with encoding, so that any wait matters
         if self._parallel and self._spent.get(DECODING, 0.0) > HIDDEN * sum(self._spent.values()):
             return DECODING
         return max(self._spent, key=self._spent.__getitem__, default="")
@@ -220,6 +231,7 @@ def stream(
     names = {group.name: [name for name in group.names if name in writers] for group in groups}
     views = {group.name: group.view for group in groups}
     readers = {group.name: read for group in groups if (read := group.reader(images)) is not None}
+    # [N] by group: rows that any of its stores lacks
     needed = {
         group: np.logical_or.reduce([pending[name] for name in members]) for group, members in names.items()
     }
@@ -234,9 +246,11 @@ def stream(
             bad += batch.bad
             for group in (group for group in groups if group.name in batch.views):
                 at = batch.rows[group.name]
+                # one forward pass; the copies to the CPU are asynchronous
                 with pace.at(group.name):
                     outputs = group.encode(batch.views[group.name])
                     values = {name: outputs[name].to("cpu", non_blocking=True) for name in names[group.name]}
+                # the writing thread waits for the copies, this one does not
                 there = torch.cuda.current_stream(launch.device).record_event() if on_gpu else None
                 for name, embeddings in values.items():
                     lacks, pixels = pending[name][at], batch.pixels.get(group.name)
@@ -245,6 +259,7 @@ def stream(
             while len(writes) > AHEAD * len(writers):  # bounds what waits, and raises what failed
                 pace.settle(*writes.popleft())
             bar.advance(batch.read * launch.processes, f"{pace.limit} limits")
+        # the last writes, whose errors are raised here
         for group_name, write in writes:
             pace.settle(group_name, write)
     return bad

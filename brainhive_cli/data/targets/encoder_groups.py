@@ -58,6 +58,7 @@ class Network:
         module = self.encoder.module.requires_grad_(False).to(self.launch.device)
         with self.launch.autocast(self.precision):
             if torch.is_autocast_enabled(self.launch.device.type):
+                # autocast casts the weights of linear and convolutional layers only
                 dtype = torch.get_autocast_dtype(self.launch.device.type)
                 for layer in module.modules():
                     if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -116,14 +117,18 @@ class EncoderGroup:
         Raises:
             MissingData: if the encoder reads something else than pixels, and is given them.
         """
+        # captions, masks and labels come from readers, never from a picture
         preprocess = self.encoder.preprocess
         if (reads := self.encoder.reads) != "pixels" and isinstance(stimulus, Image.Image | Clip):
             raise MissingData(f"{self.name} reads {reads}, and has no store", Line("embed"))
+        # frames of a clip, or captions or masks: one of them, or all [K, …]
         if isinstance(stimulus, Clip | list):
             shown = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
             if isinstance(which := self.configs[0].views, int):
                 return torch.as_tensor(preprocess(shown[which]))
             return self.encoder.preprocess_all(shown)
+
+        # a picture, caption or mask; a user's preprocessing may return anything
         view = preprocess(stimulus)
         if not isinstance(view, Tensor):
             problem = f"the preprocessing of {self.source} gives {type(view).__name__}, not a tensor"
@@ -139,12 +144,15 @@ class EncoderGroup:
         Returns:
             By name, float32 [B, *shape], or [B, K, *shape].
         """
+        # K views of a stimulus are encoded as further rows, [B * K, …]
         single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
         network, is_frozen = self.network, not (self.network.learns and torch.is_grad_enabled())
         where = (network.precision, network.launch, self.source)
         encoded = encode(self.module, single, *where, is_frozen=is_frozen)
+        # the network has all outputs; this group's encoders use those of their names
         encoded_of_output = dict(zip(map(_output_of, network.configs), encoded, strict=True))
         outputs = {config.name: encoded_of_output[_output_of(config)] for config in self.configs}
+        # [B * K, *shape] to [B, K, *shape], which an encoder may combine
         if has_several:
             for config in self.configs:
                 several = outputs[config.name].unflatten(0, views.shape[:2])
@@ -162,7 +170,7 @@ class EncoderGroup:
         """
         config = self.configs[0]
         if config.encodes != "pixels":
-            views_each(config, stimuli)
+            views_each(config, stimuli)  # raises where there are none
             return stimuli.reader(config.encodes)
         return open_pictures(config.pictures, stimuli) if config.pictures else None
 
@@ -201,6 +209,7 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
         )
     else:
         count = {"captions": stimuli.captions_each, "masks": stimuli.frames, "labels": None}[reads]
+    # views: each, one by its number, or all or an average combined into one target
     if views == "each":
         return count
     if count is None or (isinstance(views, int) and views >= count):
@@ -229,9 +238,10 @@ def _combine(targets: Tensor, views: Tensor, how: str) -> Tensor:
         return targets[:, 0]
     if how != "average":
         return targets
+    # captions that repeat to fill up K count as one
     flat = views.flatten(2)
     repeats = (flat[:, :, None] == flat[:, None]).all(-1).sum(-1)  # [B, K]
-    share = 1 / repeats.to(targets)
+    share = 1 / repeats.to(targets)  # [B, K]
     share = share / share.sum(1, keepdim=True)
     return (targets * share.view(*share.shape, *[1] * (targets.ndim - 2))).sum(1)
 
@@ -240,6 +250,7 @@ def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) ->
     """Group encoders that one forward pass can serve; groups of one network share it."""
     networks: dict[str, dict[str, EncoderConfig]] = {}
     groups: dict[tuple[str, str], list[EncoderConfig]] = {}
+    # one config for each output of a network; one group for each input of it
     for config in configs:
         networks.setdefault(config.network_key, {}).setdefault(_output_of(config), config)
         groups.setdefault((config.network_key, config.view_key), []).append(config)
@@ -269,11 +280,14 @@ def encode(
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
     with torch.inference_mode(is_frozen), launch.autocast(precision), exact:
         output = module(pictures.to(launch.device, non_blocking=True))
+
+    # a user's module may return anything
     listed = output if isinstance(output, list) else [output]
     for one in listed:
         if not isinstance(one, Tensor) or one.ndim < 2 or len(one) != len(pictures):
             seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
             raise BrainhiveError(f"{source} gives {seen} for {len(pictures)} pictures", "return [B, *shape]")
+    # float32, whatever autocast computed in
     with torch.inference_mode(is_frozen):
         outputs = [one.float() for one in listed]
     memory = pictures.untyped_storage().data_ptr()  # is filled again while outputs wait to be written
@@ -281,7 +295,7 @@ def encode(
 
 
 def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Image]:
-    """Find the pictures in the place of stimuli by their ids, or the ids' last part; decode them by index.
+    """Find the pictures instead of stimuli by their ids, or the ids' last part; decode them by index.
 
     Raises:
         MissingData: if the folder is not there, or a stimulus has no picture.
@@ -290,9 +304,11 @@ def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Im
     root = locate(folder)
     if not root.is_dir():
         raise MissingData(f"no folder {folder!r} of pictures", "name a folder that exists")
+    # file of each stimulus by its row
     names = list(pictures_below(root))
     rows, _ = match_names(names, stimuli.image_ids)
     name_of_row = dict(zip(rows.tolist(), names, strict=True))
+    # all missing pictures in one error
     where = f"{stimuli.dataset}/{stimuli.split}"
     if absent := [image_id for row, image_id in enumerate(stimuli.image_ids) if row not in name_of_row]:
         problem = f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}"

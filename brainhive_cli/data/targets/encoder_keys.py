@@ -18,6 +18,7 @@ from brainhive_cli.models.encoders import IMPORTED, NAME, EncoderConfig, resolve
 
 def with_usual_encoders(fields: Any) -> Any:
     """Complete a recipe that names no encoders by those of its data set, where that has some, as a label."""
+    # a recipe that names encoders, heads or a prior stays as it is
     if not isinstance(fields, dict) or not {"encoders", "heads", "prior"}.isdisjoint(fields):
         return fields
     with suppress(BrainhiveError):  # which the key's own type raises
@@ -38,9 +39,11 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
     Returns:
         The encoders by key, in the order of their names; a key that names no encoder is absent.
     """
+    # names of upstream projects, and of the candidates
     shelf = [parts.load("encoders", kind).Config for kind in parts.kinds("encoders")]
     upstream = {config.upstream: config for config in shelf if config.upstream}
     meant = {name: config for config in maybe for name in config.known_as}
+    # a candidate first, since its options are known
     encoder_of_key = {
         key: meant.get(key) or (upstream[key]() if key in upstream else _named(key)) for key in keys
     }
@@ -50,10 +53,12 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
 
 def _named(key: str) -> EncoderConfig | None:
     match = NAME.fullmatch(key)
+    # options that the name says, as degradation and view
     seen = match.groupdict() if match else {}
     knobs = {knob: value for knob, value in seen.items() if value}
     with suppress(RecipeError):
         config = resolve(knobs if len(knobs) > 1 else key)
+        # an unknown name is that of own vectors, if a store of them is here
         is_known = config.kind != IMPORTED or find_own(Paths().under_home("embeddings"), key)
         return config if config.name == key and is_known else None
     return None
@@ -62,6 +67,7 @@ def _named(key: str) -> EncoderConfig | None:
 def recipe_around(folder: Path) -> dict[str, Any]:
     """Read the recipe of the run that a prior's or model's folder lies in; empty outside of a run."""
     for above in folder.resolve().parents:
+        # a folder with both files is that of a run
         if (above / "recipe.yaml").is_file() and (above / "environment.json").is_file():
             return RunFolder(above).recipe()
     return {}
@@ -73,6 +79,7 @@ def encoders_around(folder: Path) -> list[EncoderConfig]:
     A run that goes on from a model, as calibrate's, has the encoders of the run of that model.
     """
     recipe = recipe_around(folder)
+    # calibrate names the run of its model, and no encoders
     if "encoders" not in recipe and isinstance(reference := recipe.get("align_run"), str):
         paths = documents.check(recipe.get("paths", {}), f"the recipe around {folder}: paths", Paths)
         with suppress(BrainhiveError):  # of a run that is not here
@@ -109,6 +116,7 @@ def match_keys(
         BrainhiveError: naming both lists, if they are not the same encoders.
     """
     keys = {config.name: next((key for key in config.known_as if key in dims), "") for config in encoders}
+    # each encoder has a key, and each key an encoder
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
         wanted, hint = describe_keys(dims, [*maybe, *encoders])
         problem = f"{owner} takes the encoders {wanted}, not {', '.join(map(str, encoders))}"
@@ -132,6 +140,7 @@ def encoders_of(prior: str) -> list[EncoderConfig]:
     folder, dims = _fused_by(prior)
     around = encoders_around(folder)
     encoders = encoders_by_key(dims, around)
+    # an encoder that its key does not name cannot be built from the key
     if len(encoders) < len(dims):
         names, hint = describe_keys(dims, around)
         raise RecipeError(f"the prior {prior} takes the encoders {names}, not all known by name", hint)

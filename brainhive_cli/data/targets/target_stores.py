@@ -75,6 +75,7 @@ def store_inputs(
     """
     root, stored, listed = paths.under_home("embeddings"), dataset.holdout.stored_split(split), list[Input]()
     files = [target_store.find(root, dataset.name, stored, encoder.name)[0] for encoder in encoders]
+    # all stores are opened once, and their error stands for each that is missing
     look = partial(open_stores, dataset, config, split, encoders, paths)
     error = None if all(path.is_file() for path in files) else Input.of("", look).error  # one of all
     for encoder, path in zip(encoders, files, strict=True):
@@ -91,6 +92,7 @@ def _difference(first: TargetStore, other: TargetStore) -> str:
     if first.image_ids != other.image_ids:
         is_order = sorted(first.image_ids) == sorted(other.image_ids)
         return "the same pictures in another order" if is_order else "different pictures"
+    # stimuli that could not be decoded must be the same, too
     return "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
 
 
@@ -108,6 +110,7 @@ def open_alternatives(
         MissingData: if a store is missing.
         BrainhiveError: if one is not of the same stimuli and shape.
     """
+    # alternatives belong to encoders that are fused
     if unknown := set(alternatives) - set(stores):
         problem = f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which is not fused"
         raise BrainhiveError(problem, f"encoders: {', '.join(stores)}")
@@ -133,6 +136,7 @@ def open_alternatives(
 def identity_of(store: TargetStore) -> dict[str, str]:
     """Return what made a store, and its path; the dtype is no part, as it only rounds."""
     made_by = store.attributes
+    # what made an imported store is not known
     weights = "imported" if "imported" in made_by else made_by.get("weights", {}).get("digest", "")
     return {
         "store": str(store.path),
@@ -179,6 +183,7 @@ def refuse_others(
             continue
         here = identity_of(stores[name])
         differs = [key for key in keys if key != "network" and here[key] != trained_on.get(key)]
+        # older runs did not record the network, and match any
         differs += [] if is_same_network(trained_on, here) else ["network"]
         if differs:
             raise BrainhiveError(
@@ -204,6 +209,7 @@ def problem_of(store: TargetStore, health: Health | None = None) -> str:
     )
     if not problems:
         return ""
+    # all figures, and the cause of the most severe, which is the first
     figures = "; ".join(figure for figure, _ in problems)
     is_ours = "imported" not in store.attributes
     advice = "fix that" if is_ours or store.is_own else "it was imported, and some public caches are broken"

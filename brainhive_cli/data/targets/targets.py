@@ -69,6 +69,7 @@ class StoreTargets:
             hold: Copy everything to the device.
             further: Stores of the same stimuli and shape, whose targets are alternatives too.
         """
+        # [N, *shape] each: the store's alternatives, then those of further stores
         arrays = []
         for opened in (store, *further):
             count = opened.alternatives
@@ -76,6 +77,7 @@ class StoreTargets:
                 [opened.embedding] if count is None else [opened.embedding.column(k) for k in range(count)]
             )
         values: list[Any] = arrays
+        # in the store's dtype: float16 takes half the memory
         if hold:
             values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
         return cls(values[0], store.done, device, tuple(values[1:]), store.pixels)
@@ -97,6 +99,7 @@ class StoreTargets:
             rows: Which stimuli, [B].
             which: Which alternative of each, [B]; the first when None.
         """
+        # the first alternative of all rows, which the chosen ones replace
         gathered = self._gather(self.values, rows)
         for alternative, values in enumerate(self.further if which is not None else (), 1):
             is_this: Any = which == alternative
@@ -104,6 +107,7 @@ class StoreTargets:
                 is_row = is_this.view(-1, *[1] * (values.ndim - 1))
                 gathered = torch.where(is_row, self._gather(values, rows), gathered)
                 continue
+            # elsewhere only rows of this alternative are read
             chosen = rows[is_this] if isinstance(rows, Tensor) else rows[is_this.cpu().numpy()]
             gathered[is_this] = self._gather(values, chosen)
         return gathered
@@ -112,6 +116,7 @@ class StoreTargets:
         if isinstance(values, Tensor):
             index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
             return values[to_device(index, values.device)].float()
+        # files are read on the CPU, and the batch is copied
         chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
         return to_device(torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device)
 
@@ -164,6 +169,7 @@ class OnlineTargets:
         Of several frames or captions, one; all of them, [B, K, …], where an output combines them. What is
         decoded is kept in `opened`, by row, for other groups that see the same stimuli.
         """
+        # groups that see the same stimuli share what is decoded
         opened_sources = {} if opened is None else opened
 
         def view(row: int) -> Tensor:
@@ -175,10 +181,12 @@ class OnlineTargets:
                 views = torch.stack([*threads.map(view, rows.tolist())])
         else:
             views = torch.stack([view(row) for row in rows.tolist()])
+        # all views [B, K, …] where an output combines them, else one of K
         is_single = self._combines or views_each(self.group.configs[0], self.stimuli) is None
         return views if is_single else _choose(views, which)
 
     def _read(self, row: int, opened: dict[int, Any]) -> Any:
+        # captions, masks, labels, or pictures instead of the stimuli
         if self._reader is not None:
             return self._reader(row)
         if row not in opened:
@@ -187,7 +195,7 @@ class OnlineTargets:
 
     @cached_property
     def _reader(self) -> Callable[[int], Any] | None:
-        """Gives what is encoded in place of a stimulus; other pictures are looked for once."""
+        """Gives what is encoded instead of a stimulus; other pictures are looked for once."""
         return self.group.reader(self.stimuli)
 
     @property
@@ -213,6 +221,7 @@ def compute_online(
     Raises:
         BrainhiveError: if the stimuli are not those of the store.
     """
+    # rows are those of the store, so that its stimuli must be the same
     store.refuse_other_pictures(stimuli.image_ids, Line("embed"))
     return {
         keys.get(name, name): OnlineTargets(stimuli, group, name, vary)
@@ -224,7 +233,7 @@ def compute_online(
 def _choose(values: Tensor, which: Tensor | None) -> Tensor:
     """Choose one of K for each row of [B, K, …]; the first when None."""
     alternative = torch.zeros(len(values), dtype=torch.int64) if which is None else which
-    return values[torch.arange(len(values)), alternative.to(values.device)]
+    return values[torch.arange(len(values)), alternative.to(values.device)]  # [B, …]
 
 
 TargetSource = StoreTargets | OnlineTargets
@@ -259,11 +268,13 @@ class Targets:
             hold: Copy all to the device where they fit; else each batch is gathered from the files.
             further: Stores whose targets are alternatives, by the encoder's name (see `open_alternatives`).
         """
+        # copies may take half of the free memory, and each process has its own
         every = [*stores.values(), *chain.from_iterable(further.values())]
         needed = sum(store.embedding.nbytes for store in every) * launch.processes
         if hold and needed > free_bytes(launch.device) / 2:
             console.say(f"the targets need {needed / 1e9:.1f} GB, so they stay on disk")
             hold = False
+        # encoders are called by the fuser's keys, where it has keys
         key_of = {name: name for name in stores} | {**(keys or {})}
         return cls(
             {
@@ -307,6 +318,7 @@ class Targets:
     def groups(self) -> list[EncoderGroup]:
         """The networks that compute targets at each step."""
         online = [source for source in self.sources.values() if isinstance(source, OnlineTargets)]
+        # each once, since its targets share one forward pass
         return list(dict.fromkeys(source.group for source in online))
 
     @property
@@ -328,6 +340,7 @@ class Targets:
             views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name; decoded here if none.
         """
         if self.groups and views is None and len(rows) > ONLINE_AT_ONCE:
+            # many stimuli in blocks, since their decoded pictures take memory
             blocks = [slice(start, start + ONLINE_AT_ONCE) for start in range(0, len(rows), ONLINE_AT_ONCE)]
             chosen = ({key: alternatives[block] for key, alternatives in which.items()} for block in blocks)
             gathered = [self.gather(rows[b], None, choice) for b, choice in zip(blocks, chosen, strict=True)]
@@ -343,6 +356,7 @@ class Targets:
                 continue
             group = source.group
             if group not in computed:
+                # what the data loader prepared, else decode the stimuli here
                 seen = (views or {}).get(group.name)
                 seen = source.views(rows, which.get(key), opened) if seen is None else seen
                 computed[group] = group.encode(seen)
@@ -382,6 +396,7 @@ def open_targets(
         BrainhiveError: if a store is another data set's, or of other stimuli than the data set or another
             store.
     """
+    # encoders with a store; the others are computed, if the caller allows it
     stored = list(encoders)
     if compute_missing:
         root = paths.under_home("embeddings")
@@ -389,9 +404,11 @@ def open_targets(
     stores = open_stores(dataset, dataset_config, split, stored, paths, images) if stored else {}
     sources = Targets.of(stores, launch, hold=False).sources
     missing = [config for config in encoders if config not in stored]
+    # encoders of other pictures than the stimuli need a store
     for config in missing:
         if config.pictures:  # at each step, the stimulus itself would be seen
             raise MissingData(f"{config.name} has no store", write_embedding(dataset_config, [config]))
+    # encoders of one network share it, and compute in float32
     for group in grouped(missing, "fp32", launch):
         stimuli = images or dataset.images(split)
         sources |= {name: OnlineTargets(stimuli, group, name) for name in group.names}

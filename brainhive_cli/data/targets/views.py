@@ -34,10 +34,12 @@ class View:
         """Give bytes [3, side, side], and its six size and crop ids in pixels of the resized picture."""
         from torchvision.transforms.v2 import functional as F
 
+        # resize the short side, crop the centre
         side = self.side
         resized = F.resize(picture, [side], F.InterpolationMode(self.resize))
         top, left = (round((length - side) / 2) for length in (resized.height, resized.width))
         pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
+        # ids of the diffusion model: original size, corner of the crop, its size
         sizes = [picture.height, picture.width, top, left, side, side]
         return pixels, torch.tensor(sizes, dtype=torch.float32)
 
@@ -47,6 +49,7 @@ def crop_of_the_original(sizes: Tensor) -> Tensor:
 
     Source: BrainHiVE's repository, train_prior.py; a side that is too short has 0.
     """
+    # ids are [original height, width, top, left, target height, width]
     original, target = sizes[:, :2], sizes[:, 4:]
     return torch.cat([original, ((original - target) / 2).round().clamp(min=0), target], 1)
 
@@ -76,6 +79,7 @@ class Items(TorchDataset[Any]):
         """Read one picture: row, image, ids, and views by the encoder's name."""
         views = {}
         try:
+            # a picture with a known latent is opened only for encoders
             if self.decodes:
                 picture = self.images.open(index)
                 views = {name: view(picture) for name, view in self.views.items()}
@@ -127,6 +131,7 @@ def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch
     Raises:
         BrainhiveError: if a picture cannot be decoded.
     """
+    # nothing is decoded: no other processes are needed
     workers = workers if items.decodes else 0
     for batch in DataLoader(
         items,

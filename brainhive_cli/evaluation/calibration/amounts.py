@@ -51,6 +51,7 @@ def measure_amounts(trials: Trials, is_chosen: Bool) -> Float64:
     Minutes are at the pace of all trials with its breaks; they are NaN where onsets are not known.
     """
     pictures, count = is_chosen.any(1).sum(), is_chosen.sum()
+    # minutes of a part are in proportion to its trials
     total_min = measure_timeline(trials)[1]
     return np.array([pictures, count, total_min * count / max(1, trials.is_there.sum())])
 
@@ -81,6 +82,7 @@ def choose_trials(
 
     # the position of each trial in a queue: by picture, or by time
     if order == "draws" and unit != "minutes":
+        # the integer part orders pictures, the fraction their trials
         picture = np.argsort(random.permutation(len(is_there)))[:, None]  # [N, 1] place of each picture
         queue = np.where(is_there, picture + np.arange(is_there.shape[1]) / is_there.shape[1], np.inf)
     else:
@@ -109,6 +111,7 @@ def choose_trials(
 
 def _require_onsets(trials: Trials, unit: Unit, order: Order) -> None:
     """Refuse minutes and the order of recording of trials whose onsets are not known."""
+    # minutes and order both rest on onsets
     if trials.onset_s is None and (unit == "minutes" or order == "recording"):
         raise BrainhiveError(
             f"subject {trials.subject}: {NO_TIMES}",
@@ -129,6 +132,7 @@ def limit_amounts(
     most = []
     for trials in people:
         _require_onsets(trials, unit, order)
+        # in the unit of the amounts
         most.append(measure_amounts(trials, trials.is_there)[UNITS.index(unit)])
     limited = sorted(amount for amount in amounts if amount < min(most))
     amount_of_name = {

@@ -44,19 +44,25 @@ def draw(measured: Measurements) -> list[Artifact]:
         note = render("calibration.txt", facts=facts, top1=measured.overall["top1"])
         lines = [*map(line, dict.fromkeys(first))]
         drawn.append(curve("Top-1 after recordings of a new person", lines, FINDING, note))
+
+    # of one person it would be the curve above
     if len(facts.people) > 1:
         lines = [Line(name, values) for name, values in facts.people.items()]
         drawn.append(curve(f"Each person, by {arm}", lines, FINDING))
+
+    # only where days differ
     if scope(FIRST_DAY, EVERYTHING) in scopes:
         lines = [line(arm, LAST_DAY), line(FIRST_DAY)]
         drawn.append(curve(f"From one day to another, by {arm}", lines))
     for profile, title in FURTHER.items():
+        # arms by what they need of the person; those of the first figure are left out
         further = [label for label, about in facts.arms.items() if about[0] == profile and label not in first]
         if further:
             drawn.append(curve(title, [*map(line, [*first[:2], *further])]))
 
     # the arm of the finding with its shares and gains, and every arm: the first metric of each scope
     def row(labels: Mapping[str, str]) -> dict[str, Metric]:
+        # an amount or arm that was not measured has an empty cell
         present = {heading: [*scopes.get(label, {}).values()][:1] for heading, label in labels.items()}
         return {
             name: replace(one, name=name, pool=None) for name, metrics in present.items() for one in metrics
@@ -74,6 +80,7 @@ def draw(measured: Measurements) -> list[Artifact]:
     sizes = [(one.name, round(one.pictures), round(one.trials), one.minutes) for one in facts.amounts]
     tables.append(Table("Amounts", ["amount", *UNITS], sizes, section=SECTION))
     pulls = [(model, *map(choice.pulls.get, names)) for model, choice in facts.strength.items()]
+    # without transfer there is no strength to show
     if TRANSFER in facts.arms:
         note = render("calibration.txt", facts=facts)
         tables.append(Table("Pull of transfer", ["model", *names], pulls, section=SECTION, note=note))

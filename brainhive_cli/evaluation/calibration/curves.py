@@ -82,11 +82,13 @@ def conclude(
     # the finding on the first day
     headline, usual = choose_headline(arms), LAST_DAY if job.recipe.days == "next" else TEST
     curves = {arm: (usual, arm) for arm in arms}
+    # the drift needs the finding's arm on both days
     if headline and usual == LAST_DAY:
         curves[FIRST_DAY] = FIRST_DAY, headline
     ranks = dict[tuple[str, str], list[Int64]]()
     for (label, curve), name in product(curves.items(), names):
         key = (*curve, name)
+        # everything is measured in the first draw alone, so later ones may lack it
         ranks[label, name] = [
             np.stack([part.ranks[key] for part in drawn if key in part.ranks]) for drawn in people
         ]
@@ -95,6 +97,7 @@ def conclude(
     # are stamped
     together = {arm for part in parts.values() for arm in part.together}
     protocols = {label: job.describe_protocol(arm in together) for label, (_, arm) in curves.items()}
+    # all people are tested on the same pictures
     pool = len(next(iter(job.people.values())).rows)
     seeds = sorted({cell.seed for cell in job.cells})
     context: Any = {"split": "test", "seeds": seeds, "items": job.items}
@@ -120,6 +123,7 @@ def conclude(
     if {TRANSFER, SCRATCH} <= {*arms}:
         gains = [scopes[scope(OVER_SCRATCH, name)][GAIN] for name in names]
         better = find_range(
+            # signs are turned: transfer is better while the gain is above 0
             [(None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low) for gain in gains]
         )
 
@@ -134,6 +138,7 @@ def conclude(
         shares, sufficient = measure_shares(hits_of_amount, everything["top1"], job.items)
         scopes |= shares
         for row, (subject, group) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
+            # only items of this person
             is_own = [np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)]
             person, context["items"] = f"sub-{subject:02d}", job.items.where(is_own)
             scopes[person] = by_name(summarise([group], pool, only=MEASURED, **context))
@@ -146,10 +151,13 @@ def conclude(
         pictures, trials, minutes = (
             np.mean([part.sizes[name] for part in parts.values()], 0).round(2).tolist()
         )
+
+        # JSON has no NaN
         known = None if np.isnan(minutes) else minutes
         amounts.append(Amount(name=name, pictures=pictures, trials=trials, minutes=known))
     counts = [len(model.cell.trained_on) for model in job.align.models]
     seen, warnings = describe_tested([job.align.tested_pictures("test")], job.align.signal_warnings)
+    # only the first draw learns from everything
     seconds = [part.seconds for (_, draw), part in parts.items() if draw == 0]
     facts = CalibrationFacts(
         **job.align.describe("test"),
@@ -180,6 +188,7 @@ def choose_headline(arms: Sequence[str]) -> str:
 
     Controls are never chosen; empty where there is nothing else.
     """
+    # controls learn from wrong labels
     real = [arm for arm in arms if arm not in (PERMUTED_TRANSFER, PERMUTED_SCRATCH)]
     candidates = [arm for arm in real if arm != SCRATCH] or real
     return TRANSFER if TRANSFER in candidates else "".join(candidates[-1:])
@@ -203,6 +212,7 @@ def measure_shares(
     Returns:
         Shares by scope, and facts.
     """
+    # a share of chance would be a ratio of noise
     if not (everything.low or 0.0) > (everything.chance or 0.0):
         return {}, {}
     scores = {name: np.array([each.mean() for each in people]) for name, people in hits.items()}
@@ -210,6 +220,7 @@ def measure_shares(
     for name, values in scores.items():
         share, low, high = ratio_of_means(values, scores[EVERYTHING])
         method = NO_SHARE if low is None else f"Fieller over {len(values)} people"
+        # ends of the score with everything do not hold for a share
         ends: Any = {"value": share, "low": low, "high": high, "interval": method, **nothing}
         scopes[scope(SHARE, name)] = {SHARE: replace(everything, name=SHARE, **ends)}
 
@@ -220,6 +231,7 @@ def measure_shares(
         surplus = []
         for name in lower if len(scores[EVERYTHING]) >= FEWEST_PEOPLE else ():
             pairs = zip(hits[name], hits[EVERYTHING], strict=True)
+            # an amount suffices where this is surely not below 0
             surplus.append(crossed_t([few - ENOUGH * most for few, most in pairs], items)[1:])
         facts["suffices"] = find_range(surplus) if surplus else None
         facts["lead"] = lower[min(facts["suffices"][1], len(lower) - 1) if surplus else -1]
@@ -236,6 +248,7 @@ def find_range(ends: Sequence[Ends]) -> tuple[int, int]:
         How many of the first amounts reach up to one that is surely below, and the index from which all are
         surely not below: the number of amounts where the last one is not.
     """
+    # an unlimited end is never sure
     below = [index for index, (_, high) in enumerate(ends) if high is not None and high < 0]
     unsure = [index for index, (low, _) in enumerate(ends) if low is None or not low >= 0]
     return max(below, default=-1) + 1, max(unsure, default=-1) + 1
@@ -246,6 +259,7 @@ def share_seen(job: Job) -> float:
     shares = []
     for model in job.align.models:
         store, pixels = first_with_pixels(model.stores("train"))
+        # pictures are compared by names and pixels: copies count, too
         is_common = model.learned.pictures.contain(
             job.align.dataset.pictured_as, store.image_ids, pixels, job.align.confirm_copy("train")
         )
@@ -255,6 +269,7 @@ def share_seen(job: Job) -> float:
 
 def check_controls(scopes: Mapping[str, Mapping[str, Metric]]) -> list[str]:
     """Warn of controls with everything that are not as they must be."""
+    # wrong labels must not help: they tell nothing of the pictures
     warnings, arms = [], (PERMUTED_SCRATCH, PERMUTED_TRANSFER, ZERO_SHOT)
     scratch, transfer, zero_shot = (scopes.get(scope_of(arm, EVERYTHING), {}).get("top1") for arm in arms)
     if scratch and (scratch.low or 0.0) > (scratch.chance or 0.0):

@@ -103,8 +103,11 @@ class Job:
         cells = []
         for model in align.models:
             cell, everybody = model.cell, model.source.choose_subjects(recipe.subjects)
+            # people of another data set are all new
             known = set() if align.tests_new_subjects else {*cell.trained_on, *model.learned.subjects}
             cells += [replace(cell, tested_on=(one,)) for one in everybody if one not in known]
+
+        # every person that the recipe names must be new to a model
         wanted, new = {*(recipe.subjects or ())}, {cell.tested_on[0] for cell in cells}
         if not cells or wanted - new:
             absent = ", ".join(map(str, sorted(wanted - new))) or "anybody"
@@ -125,6 +128,7 @@ class Job:
 
     def inputs(self) -> Iterator[Input]:
         """List the run, signals and stores."""
+        # training pictures calibrate, test pictures are ranked
         yield from self.align.inputs(["train", "test"])
 
     @property
@@ -143,6 +147,7 @@ class Job:
         Raises:
             BrainhiveError: if sessions are needed and not known, or nothing is left to learn from.
         """
+        # models of several seeds share the recordings of a person
         cells = {cell.tested_on: cell for cell in self.cells}
         return {subject: self._open_person(cell) for (subject,), cell in cells.items()}
 
@@ -191,12 +196,17 @@ class Job:
         # some recordings of the people whom it learned from, for statistics of these
         if left_out is None and self.recipe.dataset is not None:
             reader = replace(reader, run=open_model(self.recipe.align_run, self.recipe.paths))
+
+        # fewer stimuli where single trials are read, as each has several
         most = few_shot.MAX_REFERENCES // (4 if self.needs_trials else 1)
         trained = [
             read_raw(reader, subject, "train", with_single=self.needs_trials, most=most)
             for subject in reader.cell.trained_on
         ]
+
+        # a prior's fuser stays frozen in every training
         fuser = model.fuser if model.layout.prior else None
+        # only models that are written must say what they learned from
         learned = {} if self.recipe.keep == "none" or left_out else self._describe_learned(cell)
         return SourceModel(model, targets, terms, train, trained, fuser, learned)
 
@@ -214,6 +224,7 @@ class Job:
         rows = self.people[subject].trials.stimulus
         store, pixels = first_with_pixels(model.stores("train"))
         shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
+        # who these are, in the words by which a later test looks for them
         people, source = people_of(dataset), model.source
         caveats = source.caveats([subject])
         return {
@@ -223,6 +234,7 @@ class Job:
                 people={people: (subject,)},
                 has_all_subjects=True,
                 signals=source.identities([subject]),
+                # caveats that later numbers of the model inherit
                 is_simulated=SIMULATED in caveats,
                 is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
                 pictures=LearnedPictures.of(dataset.pictured_as, *shown),
@@ -252,6 +264,7 @@ class Job:
         align, spec = self.align, self.recipe
         words = [f"calibration of {align.mode}", align.dataset.name, align.variant]
         draws = f"{spec.draw_count} draw{'s' if spec.draw_count > 1 else ''}"
+        # the recorded order has one draw, which need not be named
         words += [draws if spec.order == "draws" else "order of recording"]
         words += ["next session"] if spec.days == "next" else []
         protocol = extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
@@ -264,6 +277,7 @@ def _check_kept(recipe: Recipe, training: Training) -> None:
     Raises:
         RecipeError: naming the key.
     """
+    # a model that normalises signals holds what a new person needs
     align = recipe.transfer.align
     if recipe.keep == "none" or align is None or training.signal.normalise is not None:
         return
@@ -287,10 +301,12 @@ def read_raw(
         with_single: Whether single trials are read, not their averages.
         most: Pictures at most, evenly spaced; default: all.
     """
+    # signals stay as recorded: arms fit the normalisation to what they may learn from
     is_tested = split == "test"
     trials = member.trials(subject, split, is_tested=is_tested, is_normalised=False)
     step = 1 if most is None else max(1, len(trials.stimulus) // most)
     trials = trials.take(np.arange(0, len(trials.stimulus), step))
+    # signals are read here, before draws choose from them
     _ = trials.singles if with_single else trials.averages
     return trials
 
@@ -304,6 +320,7 @@ def _split_days(learned: Trials, tested: Trials) -> tuple[Trials, dict[str, Tria
         BrainhiveError: if there are not two sessions, or no picture was tested in both.
     """
     subject, sessions, tested_sessions = learned.subject, learned.sessions, tested.sessions
+    # stores may lack sessions
     if sessions is None or tested_sessions is None:
         raise BrainhiveError(
             f"subject {subject}: signals do not say which session a trial is of",
@@ -315,6 +332,7 @@ def _split_days(learned: Trials, tested: Trials) -> tuple[Trials, dict[str, Tria
 
     # pictures that both sessions show, with as many trials of each
     masks = [tested_sessions == session for session in (first, last)]
+    # [N, 1] trials that each picture has in both
     fewest = np.min([mask.sum(1) for mask in masks], 0)[:, None]
     masks = [mask & (mask.cumsum(1) <= fewest) for mask in masks]
     if not masks[0].any():

@@ -48,6 +48,7 @@ class Part:
 
 def list_arms(spec: Recipe) -> list[str]:
     """List all arms: zero-shot, alignments by their names, then those that are trained."""
+    # zero-shot needs nothing of the person, and alignments less than a training
     alignments = [config.kind for config in spec.alignments]
     zero_shot = [arm for arm in spec.arms if arm == ZERO_SHOT]
     return [*zero_shot, *alignments, *(arm for arm in spec.arms if arm != ZERO_SHOT)]
@@ -108,6 +109,7 @@ def measure_draw(
         draw: Number of the draw, which decides the order of the recordings.
         keep: Called with the name of each arm, and what has learned from everything.
     """
+    # draw and person decide all that is random, so that arms see the same recordings
     ranked, sizes = dict[tuple[str, str, str], Int64](), dict[str, Float64]()
     seconds, missing, together = dict.fromkeys(arms, 0.0), dict[str, str](), list[str]()
     signals = torch.from_numpy(next(iter(person.tested.values())).averages)
@@ -117,12 +119,14 @@ def measure_draw(
     for name, is_chosen in zip(amounts, chosen, strict=True):
         # the recordings of this amount
         sizes[name] = measure_amounts(person.trials, is_chosen)
+        # all draws have everything in common
         if draw > 0 and np.array_equal(is_chosen, person.trials.is_there):
             continue
         trials = person.trials.choose(is_chosen)
 
         # every arm on the same recordings
         for arm in arms:
+            # an arm that failed once is not reported, so it is not fitted again
             if arm in missing:
                 continue
             started_s = time.process_time()
@@ -130,18 +134,23 @@ def measure_draw(
                 decoder = fit_decoder(base, arm, spec, trials, seed, pulls[name])
                 with torch.inference_mode():
                     model = decoder.model
+                    # pictures as the arm's model encodes them
                     gallery = {key: values.to(model.device) for key, values in person.gallery.items()}
                     pictures = model.encode_image(gallery).float()
                 for test, tested in person.tested.items():
                     shown = torch.from_numpy(np.searchsorted(person.rows, tested.stimulus))
                     tokens = decoder.encode(tested.averages)
                     ranked[test, arm, name] = ranks(tokens, pictures, shown).numpy()
+
+                # tested once: it is a property of the arm
                 is_first = draw == 0 and name == next(iter(amounts))
                 if is_first and depends_on_other_trials(decoder.encode, signals):
                     together.append(arm)
             except BrainhiveError as error:
                 missing[arm] = error.in_one_line
                 continue
+
+            # the time and model that a user of all recordings would have
             if name == EVERYTHING:
                 seconds[arm] = time.process_time() - started_s
                 keep(arm, decoder)

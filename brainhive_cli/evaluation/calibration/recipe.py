@@ -24,6 +24,7 @@ def resolve_alignment(value: Any) -> Any:
     Raises:
         RecipeError: if neither shelf has it.
     """
+    # names are unique over both shelves, so a user need not say which one
     if isinstance(value, parts.Config):
         return value
     name = parts.name_of(str(value.get("kind", "") if isinstance(value, Mapping) else value))
@@ -64,6 +65,7 @@ class Transfer(Section):
 class Recipe(TrainedRunRecipe):
     """Recipe of calibrate."""
 
+    # the model of other people, and the new persons
     align_run: recipe.OneRun = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
@@ -81,14 +83,18 @@ class Recipe(TrainedRunRecipe):
         description="channels of the models that the new persons' recordings lack, as in eval-retrieval: "
         "none refuses them, spline interpolates EEG, common fills them with the mean",
     )
+
+    # how much of a person is learned from, in one unit
     pictures: Counts = Field([], description=f"amounts in pictures; default: {PICTURES}, and all there are")
-    trials: Counts = Field([], description="amounts in single trials, in place of pictures")
-    minutes: Amounts = Field([], description="amounts in minutes of recording, in place of pictures")
+    trials: Counts = Field([], description="amounts in single trials, instead of pictures")
+    minutes: Amounts = Field([], description="amounts in minutes of recording, instead of pictures")
     order: Order = Field(
         "draws",
         description="draws: pictures or moments at random; recording: the first ones, as a clinic has them",
     )
     draws: int = Field(10, gt=0, le=1000, description="draws of each amount; recorded order has one")
+
+    # ways of learning from a person
     arms: Annotated[recipe.Names, recipe.among("arm", ARMS)] = Field(
         [*ARMS], min_length=1, description=f"arms: {', '.join(ARMS)}"
     )
@@ -99,6 +105,8 @@ class Recipe(TrainedRunRecipe):
         "tokens (coral, moments; by pairs procrustes, ridge)",
     )
     transfer: Transfer = Transfer()
+
+    # sessions, randomness, and what is written
     days: Literal["all", "next"] = Field(
         "all",
         description="next: calibrate on the first session, test on the last, and on the first for the drift",
@@ -112,9 +120,12 @@ class Recipe(TrainedRunRecipe):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
+        # curves have one axis
         units = [unit for unit in UNITS if getattr(self, unit)]
         if len(units) > 1:
             raise RecipeError(f"amounts in {' and in '.join(units)}", "name one of them")
+
+        # keys without an effect are refused, so that no one trusts them
         if self.order == "recording":
             recipe.refuse_idle(self, ("draws",), "in the order of recording", "leave it out")
         if not any(arm.endswith(TRANSFER) for arm in self.arms):
@@ -126,6 +137,7 @@ class Recipe(TrainedRunRecipe):
     @property
     def unit(self) -> Unit:
         """Unit of the amounts."""
+        # pictures are the default unit
         return "trials" if self.trials else "minutes" if self.minutes else "pictures"
 
     @property
@@ -136,4 +148,5 @@ class Recipe(TrainedRunRecipe):
     @property
     def draw_count(self) -> int:
         """Number of draws of each amount."""
+        # the order of recording leaves nothing to draw
         return 1 if self.order == "recording" else self.draws

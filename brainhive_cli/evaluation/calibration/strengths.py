@@ -37,6 +37,8 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
     spec, pulls = job.recipe, job.recipe.transfer.pulls
     if job.training.backbone.is_closed_form:
         return Strength(pulls=dict.fromkeys(job.amounts, 0.0), chosen_by="closed form")
+
+    # one value leaves nothing to choose
     if len(pulls) == 1:
         return Strength(pulls=dict.fromkeys(job.amounts, pulls[0]), chosen_by="recipe")
 
@@ -70,6 +72,7 @@ def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Traini
     training = job.training
     validation = max(LEAST_VALIDATION, training.train.validation)
     selection = "best" if training.train.selection == "test" else training.train.selection
+    # one joint model of all who are left
     update = {
         "mode": "joint",
         "subjects": [*people],
@@ -148,8 +151,10 @@ def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | N
 
     Source: the rule of one standard error, Breiman et al. 1984, Classification and Regression Trees.
     """
+    # strengths are tried from zero-shot on, so the first one that is good enough is returned
     best = max(scores, key=lambda strength: float(np.mean(scores[strength])))
     for strength, values in scores.items():
+        # paired over people
         loss = np.asarray(scores[best]) - np.asarray(values)
         error = float(loss.std(ddof=1)) / np.sqrt(len(loss)) if len(loss) > 1 else 0.0
         if float(loss.mean()) <= error:

@@ -74,6 +74,7 @@ def conclude(
     """
     # contexts with and without the model, and parts that could not be measured
     spec, reader = job.spec, readers[0]
+    # analyses of signals are stamped as such: no model has a part in them
     context: Any = {"protocol": job.describe_protocol(caveats), "split": spec.split}
     without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
     items = reader.pictures
@@ -89,12 +90,13 @@ def conclude(
     ceilings: dict[str, dict[str, list[float]]] = {}
     if encoded:
         results += describe_profiles([[part] for part in encoded], items, **without_model)
+        # ceilings are drawn over time, which voxels lack
         if len(reader.times_ms) > 1:
             ceilings[CORRELATION] = average_ceilings(encoded)
     if SIMILARITY in spec.analyses:
         try:
             similar, ceilings[RHO] = explain_similarity(readers, levels, spec)
-        except DamagedStore:
+        except DamagedStore:  # a damaged file is no property of the signals
             raise
         except BrainhiveError as error:
             missing[SIMILARITY] = error.in_one_line
@@ -186,7 +188,8 @@ def draw_findings(
         ceilings: By the metric, averaged over sensors, and by name.
     """
     # analyses by axis, and by whether they are of a level
-    claims, places, drawn = {id(finding) for finding in choose_claims(results)}, place_sensors(space), Drawn()
+    claims, positions = {id(finding) for finding in choose_claims(results)}, place_sensors(space)
+    drawn = Drawn()
     groups: dict[Any, list[Finding]] = {}
     for finding in sorted(results, key=lambda finding: id(finding) not in claims):
         analysis, _, level = finding.name.partition(" · ")
@@ -195,16 +198,18 @@ def draw_findings(
     for (analysis, kind, _), (first, *others) in groups.items():
         # the first metric of each on the head, or on slices
         group = [first, *(finding for finding in others if finding.metric == first.metric)]
+        # claims stand next to the first sentence of the page
         section, axis, value = FINDING if id(first) in claims else SECTION, first.axis, shown(first.metric)
         maps = Drawn()
         for finding in group:
-            picture = _draw_map(finding, space, places)
+            picture = _draw_map(finding, space, positions)
             if picture is not None:
                 maps.append(replace(picture, section=section))
 
         # lines or bars, with the control of a single one
         lines = [_line(finding.name.partition(" · ")[2] or value, finding.measured) for finding in group]
         lines += [_line(*control) for control in first.controls.items()] if len(group) == 1 else []
+        # ceilings are means over sensors
         bounds = {} if kind == SENSOR else ceilings.get(first.metric, {})
         lines += [Line(shown(name), values) for name, values in bounds.items()]
         note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=bounds)
@@ -213,20 +218,24 @@ def draw_findings(
             options |= {"style": "lines", "marks": dict(marks)}
             onset = first.first_above_chance
             if len(group) == 1 and onset is not None:
+                # several levels in one figure have no common onset
                 options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[onset]
+
+        # a window may begin before an effect that it shows
         words = axis.name if axis.spans is None else f"centre of the window, {axis.name}"
         drawn += [*maps, Curve(_title(analysis), words, axis.at, lines, value, **options)]
     return drawn
 
 
 def _draw_map(
-    finding: Finding, space: Sensors | Voxels, places: Mapping[str, tuple[float, float]]
+    finding: Finding, space: Sensors | Voxels, positions: Mapping[str, tuple[float, float]]
 ) -> Map | Heatmap | None:
     """Draw the values of sensors on the head, or those of regions on slices; None where neither is known."""
+    # sensors without positions, and regions without a grid, have bars alone
     values = dict(zip(finding.axis.labels, finding.values.tolist(), strict=True))
     title, value = _title(finding.name), shown(finding.metric)
-    if finding.axis.name == SENSOR and places:
-        return draw_head(title, places, values, value)
+    if finding.axis.name == SENSOR and positions:
+        return draw_head(title, positions, values, value)
     if finding.axis.name != REGION or not isinstance(space, Voxels) or space.grid is None:
         return None
 
@@ -262,6 +271,7 @@ def summary_table(results: Findings, protocol: str) -> Table:
 
 def average_ceilings(groups: Sequence[SubjectProfiles]) -> dict[str, list[float]]:
     """Average the encoding model's ceilings [E, T] over sensors and subjects, if all have them."""
+    # a mean over other subjects than those of the curve would be no ceiling of it
     if not groups or any(name not in part.arrays for name in CEILINGS for part in groups):
         return {}
     return {name: np.mean([part.arrays[name].mean(0) for part in groups], 0).tolist() for name in CEILINGS}
@@ -277,6 +287,7 @@ def draw_encoding(
         names: Sensors that it predicts; () of voxels and of mixtures of channels.
         times_ms: [T].
     """
+    # subjects with other sensors cannot be averaged sensor by sensor
     maps = [part.arrays.get("encoding map", np.empty(0)) for part in groups]  # [E, T]
     if {values.shape for values in maps} != {(len(names), len(times_ms))} or len(times_ms) < 2:
         return []
@@ -297,5 +308,6 @@ def draw_encoding(
 
 
 def _title(name: str) -> str:
+    # a level is named by its encoder, an analysis by its description
     analysis, _, level = name.partition(" · ")
     return f"{analysis.capitalize()}: {level or MEANINGS[analysis]}"

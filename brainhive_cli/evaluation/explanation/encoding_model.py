@@ -98,6 +98,7 @@ def predict_signals(
     # each level is left out, and exchanged
     without, shuffled, stops = {}, {}, np.cumsum([pair[0].shape[1] for pair in pairs.values()])
     for name, own in zip(pairs, np.split(columns, stops[:-1]), strict=True):
+        # of one level nothing would remain
         rest = np.setdiff1d(columns, own)
         if len(rest):
             without[name] = predict(rest)
@@ -146,6 +147,7 @@ def unique(
 
     The control adds the level with the embeddings of other pictures.
     """
+    # more inputs fit better by chance, so the control adds as many wrong ones
     sides = predictions.full, predictions.without[level], predictions.shuffled[level]
     units = unit_vectors(measured)
     full, without, shuffled = (correlation_shares(unit_vectors(side), units) for side in sides)
@@ -173,7 +175,7 @@ def half_ceilings(
 
     def pairs() -> Iterator[tuple[Float64, Float64]]:  # [3, D, E T]
         for stimulus, prediction in zip(trials, predicted, strict=True):
-            flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
+            flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)  # [R, E T]
             first, second = halves(flat)
             mean, guess = (np.broadcast_to(x.reshape(-1), first.shape) for x in (flat.mean(0), prediction))
             yield np.stack([guess, first, first]), np.stack([first, second, mean])
@@ -218,6 +220,7 @@ def _encode(
 
     units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
     labels = Labels.of(np.arange(len(measured)), reader.pictures, spec.draws, spec.seed)
+    # embeddings of other pictures, of the training and tested: the control of each level
     wrong = units.permute(np.random.default_rng(spec.seed))[0], labels.wrong
     train, test = (
         {name: read_embeddings(store, pictures, device) for name, store in levels[split].items()}
@@ -230,6 +233,7 @@ def _encode(
     # what any model could reach, where stimuli were shown more than once
     try:
         numbers, counts = sensor_space.separate_in_time(reader.trials)
+        # a half needs one part of the recording, the other half another
         if counts.min() < 2:
             raise BrainhiveError("a picture was shown once", "a split with repetitions")
     except BrainhiveError as error:
@@ -244,6 +248,7 @@ def _encode(
     parts = reader.spatial_parts()
     if len(reader.times_ms) > 1:
         times = Axis(TIME, reader.times_ms.round(3).tolist())
+        # voxels have one sample, and no course
         parts = {TIME_PART: (times, [np.s_[..., [row]] for row in range(len(times.at))]), **parts}
     for level in predicted.without:
         for part, where in parts.items():
@@ -253,5 +258,6 @@ def _encode(
 
 def read_embeddings(store: TargetStore, rows: Int64, device: torch.device) -> Tensor:
     """Read embeddings of pictures, flattened [n, F]; the first where there are alternatives."""
+    # the first alternative stands for the picture
     values = store.embedding if store.alternatives is None else store.embedding.column(0)
     return torch.from_numpy(np.asarray(values[rows], np.float32).reshape(len(rows), -1)).to(device)

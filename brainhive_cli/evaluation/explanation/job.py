@@ -74,6 +74,7 @@ class Job:
 
         # cells by subject, and encoders of the levels
         tested = sorted({subject for cell in align.cells for subject in cell.tested_on})
+        # seeds of one subject are averaged
         subjects = {one: [cell for cell in align.cells if one in cell.tested_on] for one in tested}
         encoders = [*align.models[0].encoders, *spec.levels]
         recipe = recipe.model_copy(update={"align_run": align.reference})
@@ -87,12 +88,14 @@ class Job:
     @property
     def work(self) -> Work:
         """Count what there is to explain."""
+        # the analyses decide how long a subject takes
         kind = f"{self.align.dataset.name}, {', '.join(self.spec.analyses)}, control {self.spec.control}"
         return Work(kind, len(self.pairs), "subjects of a cell")
 
     @property
     def _read_splits(self) -> list[str]:
         """Splits whose embeddings signals are compared with; none where trials are held out."""
+        # decoding of trials compares signals with labels, not with embeddings
         if self.align.dataset.holdout.divides_train:
             return []
         splits = [self.spec.split] if self.spec.analyses_of(OF_SIGNALS) else []
@@ -101,6 +104,7 @@ class Job:
     def inputs(self) -> Iterator[Input]:
         """List the run, its signals, and the embeddings that they are compared with."""
         align = self.align
+        # embeddings are listed below, as further levels are read, too
         yield from align.inputs([])
         for split in self._read_splits:
             yield from store_inputs(align.dataset, align.dataset_config, split, self.encoders, align.paths)
@@ -113,6 +117,7 @@ class Job:
             MissingData: if a store is missing, with the line that makes it.
         """
         align = self.align
+        # each fold has another model, and no picture is tested by all
         if align.dataset.holdout.by == "pictures":
             raise BrainhiveError(
                 f"explain reads one model a subject, and {align.name} has {len(align.folds)} folds of "
@@ -182,7 +187,9 @@ class Job:
         """
         member, spec = TrainedModel(align or self.align, cell, device, self.spec.head), self.spec
         pictures = member.pictures(spec.split)
+        # candidates are all embedded pictures; rows are those that all subjects were shown
         rows, candidates = locate(pictures.image_ids, units.ids[0]), np.flatnonzero(pictures.done)
+        # seeds share a subject's signals
         trials = member.once(
             "explained",
             subject,
@@ -195,6 +202,8 @@ class Job:
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
         """Name the way of measuring, with all that a reader must know; caveats are those of the order."""
         align = self.align
+
+        # what a reader must know to compare numbers of two explanations
         words = [align.mode, align.dataset.name, align.variant]
         words += [f"zero-shot from {align.origin}" if align.tests_new_subjects else ""]
         words += [align.dataset.holdout.words, f"head {self.spec.head}" if self.spec.head else ""]

@@ -51,6 +51,7 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
     chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
     with console.progress("running analyses", len(chosen)) as bar:
         for name, analyse in chosen.items():
+            # an analysis that the signals cannot have is listed with the reason
             if name in LACKING[kind]:
                 measured.missing[name] = f"the signals are of {kind}"
             else:
@@ -164,11 +165,14 @@ def drop_levels(reader: Reader, _: Explanation) -> Profile:
     Raises:
         BrainhiveError: if the target is of one encoder.
     """
+    # one encoder cannot be left out: nothing would be left to compare with
     keys = sorted(reader.member.module.layout.compared_keys)
     if len(keys) < 2:
         raise BrainhiveError(
             f"the target is of one encoder, {keys[0]}", "levels=NAME compares the signals with others"
         )
+
+    # signals stay as they are, only the candidates change
     tokens = reader.member.encode(reader.trials)
     galleries = (reader.member.images(reader.split, reader.gallery_rows, without=key) for key in keys)
     lost = (reader.whole - margins_among(tokens, gallery) for gallery in galleries)  # [N, M] each
@@ -183,6 +187,7 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     Raises:
         BrainhiveError: if voxels belong to no region.
     """
+    # target of each training signal; signals of one picture share it
     learned = torch.from_numpy(reader.learned.averages)
     rows, indices = np.unique(reader.learned.stimulus, return_inverse=True)
     targets = reader.member.images("train", rows)[torch.from_numpy(indices)]  # [n, D]
@@ -210,5 +215,6 @@ ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
 def decode(learned: Tensor, targets: Tensor, signal: Tensor, alpha: float | None = None) -> Tensor:
     """Predict the targets [N, D] of signals [N, ...] by a ridge from others [n, ...] to theirs [n, D]."""
     train, test = (part.flatten(1).to(targets.device) for part in (learned, signal))
+    # standardised by the training signals alone
     scale = Scale.of(train)
     return Products.of(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(scale(test), alpha)

@@ -77,6 +77,8 @@ class Axis:
         """Name a position in words: of a window, its start and end."""
         if self.spans is None:
             return self.labels[index]
+
+        # a window that begins before onset has a minus sign, which a dash would hide
         start, stop = self.spans[index]
         return f"{start:g}{' to ' if start < 0 else '–'}{stop:g} ms"
 
@@ -114,7 +116,7 @@ class Profile:
             matrices: For each position, the values [N, M] of each item with each label.
             labels: Right and permuted ones.
         """
-        values, null = [], []
+        values, null = [], []  # [P, N] and, after transposing, [K, P]
         for seen, permuted in labels.look_up(axis, matrices):
             values.append(seen)
             null.append(permuted.mean(1))
@@ -129,6 +131,8 @@ class Profile:
             "top5": (min(1, 5 / pool), lambda ranks: ranks <= 5),
             "two_way": (0.5, lambda ranks: 1 - (ranks - 1) / max(1, pool - 1)),
         }
+
+        # ranks of each position are looked up once for all metrics
         looked_up, profiles = [*labels.look_up(axis, ranks)], {}
         for metric, (chance, share) in measures.items():
             values = np.array([share(seen) for seen, _ in looked_up], np.float64)
@@ -138,6 +142,7 @@ class Profile:
 
     def take(self, at: Sequence[Any]) -> Self:
         """Select positions, in this order."""
+        # positions are rows of the values, and columns of the control
         rows = locate(self.axis.at, at)
         return replace(
             self,
@@ -183,6 +188,7 @@ class Labels:
 
     def look_up(self, axis: Axis, matrices: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
         """Look up each position's [N, M] by the right labels [N], and by the permuted ones [K, N]."""
+        # matrices come one by one: all at once would not fit in memory
         items = np.arange(len(self.right))
         with console.progress(f"ranking by {axis.name}", len(axis.at)) as bar:
             for matrix in matrices:
@@ -201,6 +207,7 @@ def permutations(units: Items, draws: int, seed: int) -> Int64:
 
     K is `draws`, or fewer where no more permutations leave exchangeable items together: see `Items`.
     """
+    # orders are of the units' names, whose order may differ from that of the items
     orders = units.permutations(draws, np.random.default_rng(seed))
     rows = locate(units.ids[0], units.names)
     permuted = np.empty_like(orders)
@@ -215,6 +222,8 @@ def standardise(measured: Float64, null: Float64) -> Float64:
     part in them, would lie further out than a permutation does.
     """
     together = np.concatenate([measured[None], null])
+
+    # a control without any spread gives 0, not NaN
     return np.asarray((together - together.mean(0)) / (together.std(0) + 1e-12), np.float64)
 
 
@@ -283,6 +292,8 @@ class SubjectProfiles:
         except BrainhiveError as error:
             self.missing[analysis] = error.in_one_line
             return
+
+        # parts are told apart by a colon in their key
         if isinstance(profiles, Profile):
             self.profiles[analysis] = profiles
         else:
@@ -335,6 +346,8 @@ class Finding:
         """
         if self.corrected is None or self.axis.name != TIME:
             return None
+
+        # two in a row, since a single one is often noise
         above = self.corrected < SIGNIFICANT
         first = np.flatnonzero(above[:-1] & above[1:])
         return int(first[0]) if len(first) else None
@@ -357,6 +370,7 @@ class Finding:
     @property
     def scopes(self) -> Scopes:
         """Metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
+        # a course of many times would fill the metrics file
         scopes = {}
         step = -(-len(self.measured) // TIMES) if self.axis.name == TIME else 1
         for index, label in enumerate(self.axis.labels):
@@ -368,6 +382,7 @@ class Finding:
     @property
     def profile(self) -> dict[str, Any]:
         """Its facts as plain values: positions, windows, p of each, and the first time above chance."""
+        # plain values, which JSON holds
         axis, scores = self.axis, self.scores
         return {
             "name": self.name,
@@ -396,6 +411,8 @@ def choose_claims(results: Findings) -> list[Finding]:
         tested = [
             finding for finding in results if finding.axis.name in axes and finding.corrected is not None
         ]
+
+        # metrics of one analysis
         same = [finding for finding in tested if finding.name == tested[0].name]
         chosen += sorted(same, key=lambda finding: finding.metric != "two_way")[:1]
     return chosen
@@ -403,6 +420,7 @@ def choose_claims(results: Findings) -> list[Finding]:
 
 def correct_findings(results: Findings) -> list[Finding]:
     """Correct p over all positions of all analyses that labels were permuted for, as one page claims them."""
+    # findings without permuted labels stay as they are
     tests = [finding.scores for finding in results if finding.scores is not None]
     corrected = iter(correct_together(tests) if tests else ())
     return [
@@ -417,12 +435,14 @@ def looks_ahead(recording: Trials) -> bool:
     Filters of earlier programs, which files name, are taken to have no delay.
     """
     for session in recording.provenance.get("sessions") or [{}]:
+        # facts of a session override those of the store
         source = {**recording.provenance, **session}
         steps = source.get("preparation", {})
         low_hz, high_hz = source.get("filtered_hz", (0, np.inf))
         is_filtered = low_hz or high_hz < MAX_EDGE * source.get("recorded_hz", recording.rate_hz or 0)
         is_ahead = any(steps.get("band_hz") or ()) and steps.get("phase", "zero") == "zero"
         is_simulated = "simulated" in source and not steps  # nothing filtered the signals of a program
+        # nothing says how signals of other stores were filtered
         is_known = "epoch_ms" in steps or "filtered_hz" in source or is_simulated
         if is_filtered or is_ahead or not is_known:
             return True
@@ -439,9 +459,11 @@ def describe_profiles(
         items: Those of each subject, in the order of the profiles.
         context: See `measurement.statistics.Context`.
     """
+    # an analysis must have been measured of every subject
     described, parts = [], [*chain(*groups)]
     for name, first in parts[0].profiles.items():
         if all(name in part.profiles for part in parts):
+            # regions of voxels may differ among subjects
             shared = set[Any].intersection(*({*part.profiles[name].axis.at} for part in parts))
             at = [position for position in first.axis.at if position in shared]
             profiles = [[part.profiles[name].take(at) for part in group] for group in groups]
@@ -454,10 +476,12 @@ def _describe(
 ) -> Finding:
     """Describe profiles of the same positions and items, by subject, next to their controls."""
     profiles = [*chain(*groups)]
+    # profiles of one analysis share metric, candidates and chance
     metric, pool, protocol = profiles[0].metric, profiles[0].pool or None, context["protocol"]
     limits = LIMITS.get(metric, (0.0, 1.0) if pool else (None, None))
     options = {"pool": pool, "chance": profiles[0].chance, "limits": limits, "items": items, **context}
 
+    # values [S, N] or control of each subject, stacked over seeds
     def measure(field: str, **changes: Any) -> list[Metric]:
         values = [np.stack([getattr(profile, field) for profile in group]) for group in groups]
         return measure_each(metric, values, **options | changes)
@@ -466,11 +490,13 @@ def _describe(
     is_share = limits == (0.0, 1.0) and metric != "two_way"
     finding = Finding(name, profiles[0].axis, measure("values", is_share=is_share), {})
     nulls = [[profile.null for profile in group if profile.null is not None] for group in groups]
+    # labels are permuted alike for all subjects, so permutation k is averaged over them
     null = np.mean([np.mean(group, 0) for group in nulls], 0) if all(nulls) else np.empty((0, 0))
     if len(null):
         if items.inflation > 1:  # as of a verdict over folds
             null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
         numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
+        # intervals of the measured values do not hold for the control
         changes: Any = dict.fromkeys(("these_subjects", "people", "seed_sd"))
         changes["interval"] = f"the middle 95 % of {len(null)} permutations of the labels"
         changes["protocol"] = f"{protocol}, {SHUFFLED}"

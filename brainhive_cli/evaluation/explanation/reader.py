@@ -87,6 +87,7 @@ class Reader:
     @property
     def sensors(self) -> tuple[str, ...]:
         """[E] sensors whose signals are known, all where whitening is undone; () of voxels and mixtures."""
+        # unmixed signals have all recorded sensors, others those that the model reads
         space = self.recorded.space
         if not isinstance(space, Sensors) or self.mixture:
             return ()
@@ -100,6 +101,8 @@ class Reader:
         """
         if self.mixture:
             return {}
+
+        # a sensor is one row of the signal, a region several
         regions = {} if self.sensors else self.regions()
         axis = Axis(SENSOR, self.sensors) if self.sensors else Axis(REGION, [*regions])
         rows = [[*voxels] for voxels in regions.values()] or [[row] for row in range(len(self.sensors))]
@@ -111,6 +114,7 @@ class Reader:
         Raises:
             BrainhiveError: if there are none.
         """
+        # regions may lie outside of the voxels that the model reads
         regions = {name: rows for name, rows in self.trials.regions.items() if rows}
         if not regions:
             raise BrainhiveError("the voxels belong to no region", "prepare the signals with regions")
@@ -127,6 +131,7 @@ class Reader:
 
     def rank(self, axis: Axis, tokens: Iterable[Tensor]) -> dict[str, Profile]:
         """Rank all candidates by the tokens [N, D] of each position."""
+        # ranks are computed position by position, to bound memory
         pool = len(self.gallery)
         ranks = (ranks_of_all(part, self.gallery, pool) for part in tokens)  # [N, M] each
         return Profile.of_ranks(axis, ranks, self.labels, pool)
@@ -139,11 +144,13 @@ class Reader:
 
 def match_pictures(trials: Trials, rows: Int64) -> Trials:
     """Bring a subject's trials into the order of the pictures of some rows; other trials are left out."""
+    # all subjects have one order of pictures, so that values can be averaged
     return trials.take(locate(trials.stimulus.tolist(), rows))
 
 
 def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
     """Compute cosine similarities [N, M] of tokens with candidates, less their mean over candidates."""
+    # the mean over candidates says how close a signal is to any picture
     candidates = F.normalize(gallery)
     cosine = (F.normalize(tokens.to(candidates)) @ candidates.T).double().cpu().numpy()  # [N, M]
     return cosine - cosine.mean(1, keepdims=True)

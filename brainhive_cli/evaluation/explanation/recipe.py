@@ -50,10 +50,13 @@ class Window(Section):
 class Explanation(Section):
     """Analyses of each cell and subject."""
 
+    # whose signals, and the vectors that they are compared by
     split: str = Field("test", description="whose signals are explained; the model must not have seen them")
     head: str | None = Field(
         None, description="the head that is compared, flattened; default: the model's own, token, or the only"
     )
+
+    # analyses, and where along the signal they look
     analyses: Annotated[recipe.Names, recipe.among("analysis", (*ANALYSES, *OF_TRIALS))] = Field(
         [*ANALYSES],
         min_length=1,
@@ -61,6 +64,8 @@ class Explanation(Section):
     )
     window: Window = Window()
     bands: dict[str, tuple[float, float]] = Field(BANDS, description="frequency bands in Hz, by name")
+
+    # embeddings, and ridges from and to them
     levels: Encoders = Field(
         [],
         description="further encoders that signals are compared with, next to the run's",
@@ -71,6 +76,8 @@ class Explanation(Section):
     alpha: float | None = Field(
         None, gt=0, description="penalty of ridges; default: by generalised cross-validation, for each ridge"
     )
+
+    # controls, and randomness
     draws: int = Field(1000, ge=20, le=100_000, description="permutations of the labels: the control")
     control: Literal["permuted", "trained"] = Field(
         "permuted",
@@ -81,7 +88,9 @@ class Explanation(Section):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
+        # a key of an analysis that was not chosen would change nothing
         wanted = {*self.analyses}
+        # analyses that read each key
         needs = {
             "window": {*OF_TRIALS, "windows", "occlusion", "trained"},
             "bands": {"bands"},
@@ -93,6 +102,8 @@ class Explanation(Section):
         for key, users in needs.items():
             if not users & wanted:
                 recipe.refuse_idle(self, (key,), f"without {' or '.join(sorted(users))}", "leave it out")
+
+        # edges in Hz
         for name, (low, high) in self.bands.items():
             if not 0 <= low < high:
                 raise RecipeError(f"bands.{name} is {low:g} to {high:g} Hz", "two rising frequencies")

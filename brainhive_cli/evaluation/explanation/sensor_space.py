@@ -83,6 +83,7 @@ class SensorSpace:
 
     def without(self, sensor: int) -> Tensor:
         """Give the input [N, C, T] as if a sensor had shown its mean training signal."""
+        # unmixed, the sensor's channel is replaced; mixed, its column of the matrix is subtracted
         if self.mixing is None:
             changed = self.signal.clone()
             changed[:, sensor] = self.baseline[:, sensor]
@@ -96,6 +97,7 @@ def find_mixture(recording: Trials) -> BrainhiveError | None:
 
     The whiteners are not known, or not which session a trial is of.
     """
+    # without the matrix, or the session of a trial, mixing cannot be undone
     whiteners = recording.whiteners
     if whiteners is None and recording.unit == WHITENED:
         return BrainhiveError(
@@ -103,6 +105,8 @@ def find_mixture(recording: Trials) -> BrainhiveError | None:
             "of sensors",
             "prepare the raw recordings, or without whitening",
         )
+
+    # a single whitener is that of every trial
     if whiteners is not None and len(whiteners) > 1 and recording.sessions is None:
         return BrainhiveError(
             f"the store has {len(whiteners)} whiteners and does not say which trial each one is of",
@@ -128,6 +132,8 @@ def separate_in_time(trials: Trials) -> tuple[Int64, Int64]:
             "repetitions of a stimulus follow one another, so they agree by slow drift alone",
             "repeat stimuli in other runs or sessions",
         )
+
+    # parts count from 0
     counts = 1 + np.where(is_there, parts, 0).max(1)
 
     # in one run the first repetitions of stimuli whose first is late are late, too: their order is drawn
@@ -149,6 +155,7 @@ def averages(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
         if is_mixed:
             yield trials.read(part)
         else:
+            # zeros of missing repetitions add nothing
             averaged = _read_sensors(trials, part).sum(1) / trials.counts[part][:, None, None]
             yield averaged.astype(np.float32)
 
@@ -158,7 +165,7 @@ def repetitions(trials: Trials, is_mixed: bool = False) -> Iterator[Float32]:
     for part in _chunks(trials):
         singles = trials.read(part, as_singles=True) if is_mixed else _read_sensors(trials, part)
         for single, count in zip(singles, trials.counts[part], strict=True):
-            yield single[:count]
+            yield single[:count]  # without padding
 
 
 def averages_by_part(trials: Trials, parts: Int64, is_mixed: bool = False) -> Iterator[Array]:
@@ -198,22 +205,23 @@ def _by_session(trials: Trials, count: int) -> Iterator[tuple[Float64, Float64]]
 
 def _sessions(recording: Trials, part: slice) -> Int64:
     """Return the session of each repetition [n, R], -1 where there is none."""
+    # one session, to which all repetitions belong
     if recording.sessions is None:
         return np.where(recording.is_there[part], 0, -1)
     return recording.sessions[part].astype(int)
 
 
-def flattened(places: Float64) -> Float64:
-    """Project places on a head [K, 3] on a plane [K, 2], nose up; 1 is the height of the ears.
+def flattened(positions: Float64) -> Float64:
+    """Project positions on a head [K, 3] on a plane [K, 2], nose up; 1 is the height of the ears.
 
-    Distances from the top are angles, as seen from the centre of the sphere that fits the places best.
+    Distances from the top are angles, as seen from the centre of the sphere that fits the positions best.
     """
     # the sphere |p|^2 = 2 p c + k that fits the positions p best has its centre at c
-    system = np.column_stack([2 * places, np.ones(len(places))])
-    centre = np.linalg.lstsq(system, np.square(places).sum(1), rcond=None)[0][:3]
+    system = np.column_stack([2 * positions, np.ones(len(positions))])
+    centre = np.linalg.lstsq(system, np.square(positions).sum(1), rcond=None)[0][:3]
 
     # angle from the top, and direction around it
-    x, y, z = (places - centre).T
+    x, y, z = (positions - centre).T
     angle, direction = np.arctan2(np.hypot(x, y), z), np.arctan2(y, x)
     plane: Float64 = (angle / (np.pi / 2))[:, None] * np.stack([np.cos(direction), np.sin(direction)], 1)
     return plane
@@ -240,7 +248,7 @@ def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
 
 def draw_head(
     title: str,
-    places: Mapping[str, tuple[float, float]],
+    positions: Mapping[str, tuple[float, float]],
     values: Mapping[str, float],
     value: str,
     is_diverging: bool = True,
@@ -249,10 +257,10 @@ def draw_head(
 
     Args:
         title: Of the map.
-        places: As `place_sensors`.
+        positions: As `place_sensors`.
         values: By sensor.
         value: What they are.
         is_diverging: Whether they lie around 0.
     """
-    points = [Point(*places[name], name, value=values[name]) for name in values if name in places]
+    points = [Point(*positions[name], name, value=values[name]) for name in values if name in positions]
     return Map(title, points, value, is_diverging)

@@ -141,6 +141,7 @@ def measure_reliability(recording: Trials, split: str, alike: Alike | None = Non
     options: Any = {"split": split, "protocol": PROTOCOL, "seeds": (0,), "only": ("top1",)}
     options["items"] = (alike or Alike()).items([trials.image_ids])
     retrieval = {}
+    # up to half of the fewest parts that a stimulus has
     for size in (2**n for n in range(int(part_counts.min() // 2).bit_length())):
         pairs = [torch.from_numpy(np.stack(halve(stimulus, draw, 1, size))) for stimulus in means()]
         (retrieval[size],) = summarise([rank_halves(*torch.cat(pairs, 1))], len(counts), **options)
@@ -185,6 +186,7 @@ def write_signal_page(
             for kind in (Curve, Map):
                 headlines += [artifact for artifact in drawn if isinstance(artifact, kind)][:1]
         numbers["stimuli"] = count = len(reliability.counts)
+        # one number each for JSON, over channels and times
         measures = {"split-half reliability": reliability.split_half, "noise ceiling, %": reliability.ceiling}
         for measure, values in measures.items():
             numbers[f"median {measure}"] = float(np.median(values))
@@ -197,9 +199,12 @@ def write_signal_page(
             metric_table("Stimuli found by their repetitions", metrics, "repetitions"),
             Table("Noise ceiling by region", ("region", "voxels", "median, %", "90 % quantile, %"), regions),
         ]
+
+        # headline figures are not shown twice
         shown = [artifact for artifact in drawn if artifact not in headlines]
         shown += [table for table in tables if table.rows]
         leads.append(render("signals.txt", numbers=numbers))
+        # the first split's sentence leads the page, not its section
         lead, footnotes = leads[-1:] if sections else [], list_footnotes(recording.caveats)
         sections.append(Section(split, groups_of([("", shown, folder)]), lead, footnotes=footnotes))
         figures[split] = numbers
@@ -250,6 +255,7 @@ def _draw_voxels(reliability: Reliability, recording: Trials) -> tuple[list[Arti
     space, ceiling = recording.space, reliability.ceiling[:, 0]
     assert isinstance(space, Voxels)
     regions = {name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)}
+    # without regions all voxels are one
     regions = regions or {"all voxels": ceiling}
     by_region = {
         name: {
@@ -261,7 +267,7 @@ def _draw_voxels(reliability: Reliability, recording: Trials) -> tuple[list[Arti
     }
 
     # histograms of the largest, and slices where voxels have positions
-    edges = np.linspace(0, 100, 41)
+    edges = np.linspace(0, 100, 41)  # percent, in steps of 2.5
     largest = sorted(regions.items(), key=lambda region: -len(region[1]))[:MAX_REGIONS]
     lines = {
         f"{name} ({len(voxels):,} voxels)": 100 * np.histogram(voxels, edges)[0] / len(voxels)
@@ -288,7 +294,7 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
     # the evoked response is in sensor space where whiteners are known; mixtures have no place
     unit = MIXTURES if recording.unit == WHITENED else recording.unit
     unit = unit if recording.whiteners is None else UNMIXED
-    places = {} if unit == MIXTURES else place_sensors(space)
+    positions = {} if unit == MIXTURES else place_sensors(space)
 
     # the times around the best one at which halves agree at least half as well
     below = np.flatnonzero(halves[row] < halves[row, sample] / 2)
@@ -300,7 +306,7 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
         "window of at least half of that, ms": f"{at[first]:g}–{at[last]:g}",
         "peak of global field power, ms": round(float(times_ms[power.argmax()]), 1),
         "unit of the evoked response": unit,
-        "scalp maps": "yes" if places else "none",
+        "scalp maps": "yes" if positions else "none",
     }
     if (times_ms < 0).any():
         numbers["window before onset, %"] = 100 * float((times_ms < 0).mean())
@@ -318,13 +324,14 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
 
     # the spectrum of single trials: the median channel, and the one with the most power
     if reliability.frequencies_hz.size:
+        # without the mean, 0 Hz
         density = reliability.spectrum[:, 1:]  # [C, F - 1]
         decibels, loudest = 10 * np.log10(np.maximum(density, np.finfo(float).tiny)), density.sum(1).argmax()
         name = f"{space.names[loudest]}, the channel with the most power"
         spectra = {"median of channels": np.median(decibels, 0), name: decibels[loudest]}
         frequencies, title = reliability.frequencies_hz[1:].tolist(), "Spectrum of single trials"
         drawn.append(_draw_lines(title, "frequency, Hz", frequencies, spectra, f"power, dB ({unit})"))
-    if not places:
+    if not positions:
         return drawn, numbers
 
     # maps: the reliability of channels, but not of whitened ones, which are no places
@@ -345,6 +352,6 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
     for title, index, values, value, is_diverging in maps:
         by_sensor = dict(zip(space.names, values[:, index].tolist(), strict=True))
         drawn.append(
-            draw_head(f"{title} at {times_ms[index]:.0f} ms", places, by_sensor, value, is_diverging)
+            draw_head(f"{title} at {times_ms[index]:.0f} ms", positions, by_sensor, value, is_diverging)
         )
     return drawn, numbers

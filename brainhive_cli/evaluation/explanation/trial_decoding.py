@@ -65,6 +65,7 @@ class Decoded:
 
     def profile(self, axis: Axis, predicted: Int64, permuted: Int64, chance: float) -> Profile:
         """Measure the accuracy of predictions [Q, N], also with the permuted labels [K, N]."""
+        # [k, Q, N] comparisons of a chunk at once
         chunks = np.array_split(permuted, 1 + permuted.size * len(predicted) // AT_ONCE)
         null = np.concatenate([(chunk[:, None] == predicted).mean(2) for chunk in chunks])
         hits = (predicted == self.shown).astype(np.float64)
@@ -84,6 +85,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
     protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
     rows = (zip(each.names, each.groups, each.order.blocks, strict=True) for each in subjects)
+    # trials are grouped by run, session or block, and not by what they show
     alike = alike_of(align.dataset, (), ())
     alike = align.dataset.holdout.group_alike(alike, chain.from_iterable(rows), align.folds)
     items = alike.items([decoded.names for decoded in subjects])
@@ -92,6 +94,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     axis, chance = subjects[0].axis, guess_most_frequent([decoded.shown for decoded in subjects])
     windows = [axis.where(index) for index in range(len(axis.at))]
     pairs = Axis("windows", [f"trained {one}, tested {other}" for one, other in product(windows, windows)])
+    # without exchangeable labels there is no test
     draws, parts = 0 if problem else spec.draws, []
     for decoded in subjects:
         # labels are permuted within what was interleaved; not at all where time says the same
@@ -112,7 +115,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         assert finding.corrected is not None
         peak, shape = finding.peak, (len(windows), len(windows))
         scopes[scope(GENERALISATION, pairs.at[peak])] = {finding.metric: finding.measured[peak]}
-        facts["generalisation"] = finding.corrected.reshape(shape).tolist()
+        facts["generalisation"] = finding.corrected.reshape(shape).tolist()  # [P, P]
         shares = {"chance": chance, "count": (finding.corrected < SIGNIFICANT).sum(), "pairs": len(pairs.at)}
         note = render("explanation.txt", of=GENERALISATION, **shares)
         centres = [f"{centre_ms:.0f}" for centre_ms in axis.at]
@@ -129,16 +132,19 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         )
         drawn.append(matrix)
     missing = {"test against permuted labels": problem} if problem else {}
+    # recordings say which filters, marks and sensors figures have
     signals = [decoded.trials for decoded in subjects]
     return finish(job, folder, [by_time], signals, items, missing, drawn, facts, scopes)
 
 
 def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
     """Permute the labels of trials [N] within parts, those of a block together: [K, N]."""
+    # one label for each block, that of its first trial
     _, first, block = np.unique(np.array(order.blocks), return_index=True, return_inverse=True)
     number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
     part = np.array([number[name] for name in order.parts])[first]  # [blocks]
     random, labels = np.random.default_rng(seed), np.tile(shown[first], (draws, 1))  # [K, blocks]
+    # blocks trade labels with others of their part alone
     for row in number.values():
         members = np.flatnonzero(part == row)
         labels[:, members] = random.permuted(labels[:, members], axis=1)
@@ -162,6 +168,7 @@ def decode(job: Job, subject: int) -> Decoded:
     for fold, cell in sorted(folds.items()):
         member = TrainedModel(job.align, cell, cpu)
         train, test = (member.trials(subject, name, is_tested=False) for name in ("train", split))
+        # betas of fMRI have one value for each trial
         if len(train.times_s) < 2:
             raise RecipeError(
                 "decoding by time is of EEG and MEG, and the signals have one sample", "eval-retrieval"

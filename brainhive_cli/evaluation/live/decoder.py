@@ -234,6 +234,7 @@ class WindowDecoder:
 
 def describe_trials(signals: Tensor) -> Tensor:
     """Describe trials [n, C, T] by unit vectors [n, F] of some of their numbers."""
+    # every k-th number is enough to know a trial again, and takes little memory
     numbers = signals.flatten(1).float()
     numbers = numbers[:, :: max(1, numbers.shape[1] // COMPARED_NUMBERS)]
     return normalize(numbers - numbers.mean(1, keepdim=True), dim=1)
@@ -245,6 +246,7 @@ def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     Returns:
         [n, F] see `describe_trials`, None of no trial; and whether these are all.
     """
+    # stores that changed since the training hold other trials
     learned, source = member.module.learned, member.source
     stored = source.identities(learned.subjects)
     described = [

@@ -61,6 +61,7 @@ class Job:
             RecipeError: if the run has no such cell or split, or several people could be meant.
             MissingData: if there is no run.
         """
+        # subjects of another data set are chosen here; those of the run's by its cells
         subjects = None if recipe.dataset is None or recipe.subject is None else [recipe.subject]
         align = open_model(
             recipe.align_run, recipe.paths, recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
@@ -79,6 +80,7 @@ class Job:
                 raise RecipeError(f"{align.name} has models of subjects {listed}", f"--subject {people[0]}")
             subject = people[0]
         tested = [cell for cell in align.cells if subject in cell.tested_on]
+        # a person whom no cell is tested on gets the first model
         cell = replace((tested or align.cells)[0], tested_on=(subject,))
         return cls(recipe, replace(align, chosen=[cell]), cell, subject)
 
@@ -88,6 +90,8 @@ class Job:
         yield from self.recipe.source.inputs()
         if self.recipe.events:
             yield find_table(locate(self.recipe.events))
+
+        # a session in the lab needs no signal store of the person
         for one in self.align.inputs([self.recipe.gallery]):
             yield replace(one, is_optional=one.is_optional or one.name.startswith(f"{SIGNALS} "))
 
@@ -110,6 +114,8 @@ class Job:
         table = locate(recipe.events) if recipe.events else None
         if table is not None:
             require([find_table(table)])
+
+        # events are names of pictures, or those of a table
         names = EventNames.read(table, image_ids, self.align.dataset.are_categories)
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
@@ -129,6 +135,8 @@ class Job:
             unit, channels, differs = preparation.unit, preparation.channels, preparation.differs
             start_ms, stop_ms = preparation.steps.epoch_ms
             span_s = start_ms / 1000, stop_ms / 1000
+
+        # a model that names no rate gets a usual one of EEG
         rate_hz, kind = spec.rate_hz or 250.0, KINDS.get(unit, "eeg")
         wanted = Wanted(channels, kind, unit, rate_hz, span_s, image_ids, open_recording)
 
@@ -138,6 +146,7 @@ class Job:
         stream: Stream | WindowStream = recipe.source.build(wanted)
         windows = columns = None
         with ExitStack() as closing:
+            # an error below closes the stream
             closing.callback(stream.close)
             if isinstance(stream, WindowStream):
                 template, caveats = stream.template, stream.template.caveats
@@ -148,9 +157,11 @@ class Job:
                 cutting = Cutting(preparation.steps, stream.format.rate_hz)
                 windows = Windows(cutting, channels, preparation.band_hz)
                 template = preparation.make_template(channels, cutting, spec)
+                # channels that are missing are filled in only where a mapping is chosen
                 lacks = None in find_rows(spec.names, channels, "the stream")
                 caveats = [SIMULATED] if stream.format.simulated else []
                 caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacks else []
+                # windows prepared in another way would not be known again
                 knows_trials &= not (shows_seen and (differs or CHANNELS_MAPPED in caveats))
             decoder = WindowDecoder(
                 member, names, pictures, is_tested, normaliser, template, preparation, learned_trials
@@ -189,6 +200,7 @@ class OpenSession:
         """List the caveats of every number of a session, some of whose trials were learned from."""
         job = self.job
         trial_caveats = [] if self.knows_trials else [UNKNOWN_TRIALS]
+        # the stronger caveat replaces the weaker one
         trial_caveats = [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else trial_caveats
         pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
         held_out = job.align.dataset.holdout.caveats(self.decoder.template)
@@ -203,6 +215,7 @@ class OpenSession:
 
 def find_table(path: Path) -> Input:
     """Describe the table of events."""
+    # the way out names the columns that the table must have
     way = "--events FILE.csv, with columns event and picture"
     return Input(str(path), error=None if path.is_file() else MissingData(f"no table {path}", way))
 
@@ -230,6 +243,7 @@ def choose_columns(
     rows = find_rows(preparation.channels, stream.channels, where)
     columns = [row for row in rows if row is not None]
     if len(columns) < len(rows):
+        # whitening needs every channel that it was measured of
         if channel_mapping == "none" or is_whitened:
             missing = [name for name, row in zip(preparation.channels, rows, strict=True) if row is None]
             ways = [way for key, way in NAMING.items() if key in keys]

@@ -55,6 +55,7 @@ class Latencies:
 
     def add(self, timed: TimedWindow, ranked_s: float) -> None:
         """Add a window whose ranks were there at a time of the stream's clock."""
+        # five stages in the order of STAGES; a replay at another speed records none
         window, read_s, cut_s = timed
         end_s, onset_s = window.end_s, window.time_s
         times_s = (read_s - end_s, cut_s - read_s, ranked_s - cut_s, ranked_s - end_s, ranked_s - onset_s)
@@ -63,6 +64,7 @@ class Latencies:
 
     def summarise(self) -> dict[str, dict[str, float]]:
         """Give median, 95th percentile and maximum of each stage."""
+        # a replay at another speed has none
         if not self._times_ms:
             return {}
         shares = np.percentile(self._times_ms, (50, 95, 100), axis=0).round(2)  # [3, stages]
@@ -101,6 +103,7 @@ class Score:
         self.learned += result.is_learned
         self.image_ids.append(image_id)
         self.ranks.append(event["rank"])
+        # of a single trial the average is the trial
         self.average_ranks[image_id] = event["average_rank"] or event["rank"]
 
     @property
@@ -110,6 +113,7 @@ class Score:
 
     def summarise(self) -> Event | None:
         """Give the hit rate with its interval that holds at every moment; None before the first trial."""
+        # the interval holds at every moment: a user may stop when it is narrow
         hits = self.hits
         if not hits.trials:
             return None
@@ -142,7 +146,7 @@ class Drawer:
         self._thread.start()
 
     def add(self, result: LiveResult) -> None:
-        """Draw a result next, in place of one that waits."""
+        """Draw a result next, instead of one that waits."""
         with suppress(queue.Empty):
             self._newest.get_nowait()
             self._skipped += 1
@@ -187,11 +191,13 @@ class Loop:
     ) -> None:
         self.session, self.latencies = session, Latencies(getattr(session.job.recipe.source, "speed", 1.0))
         self.score = Score(session)
+        # continuous streams count where windows are cut
         self.counts = Counts() if session.windows is None else session.windows.counts
         if not isinstance(session.stream, WindowStream):
             self.counts.dropped.update(session.stream.format.dropped)
         self._publish, self._recorder, self._drawer, self._most = publish, recorder, drawer, most_windows
         self._queue = queue.Queue[list[TimedWindow] | BaseException | None]()
+        # set by Ctrl-C, or by the end of the session
         self._should_stop = threading.Event()
         self._start_s: float | None = None  # time of the first sample
         self._read_at = time.monotonic()
@@ -204,6 +210,7 @@ class Loop:
         Raises:
             BrainhiveError: if the stream is lost, or a window cannot be decoded.
         """
+        # a daemon, so that a read which hangs does not keep the process alive
         reader = threading.Thread(target=self._read, name="reading", daemon=True)
         reader.start()
         stalled_at: float | None = None
@@ -224,6 +231,7 @@ class Loop:
                         stalled_at = None
 
                     if timed:
+                        # windows beyond the limit are not decoded
                         self._decode(timed[: self._most and self._most - self.decoded])
                     if self._most is not None and self.decoded >= self._most:
                         return f"after {self.decoded} windows"
@@ -241,6 +249,7 @@ class Loop:
         try:
             yield
         except BrainhiveError as error:
+            # a failing disk would fail at each window
             self._recorder = None
             console.warn(error.in_one_line)
             self._publish({"kind": "warning", "text": error.message})
@@ -252,6 +261,7 @@ class Loop:
             timed, wait_s = list[TimedWindow](), READ_WAIT_S
             with suppress(queue.Empty):
                 while isinstance(item := self._queue.get(timeout=wait_s), list):
+                    # the first read waits, the next ones take what is there
                     timed += item
                     wait_s = 0.0
             yield timed
@@ -261,6 +271,8 @@ class Loop:
     def _decode(self, timed: Sequence[TimedWindow]) -> None:
         """Decode windows, and publish each result with what is known of the session so far."""
         decoder, stream = self.session.decoder, self.session.stream
+
+        # all that wait are decoded in one batch, which is how decoding catches up
         waited = decoder.missing_trials
         results = decoder.decode([window for window, *_ in timed])
         ranked_s = stream.now_s()
@@ -273,12 +285,15 @@ class Loop:
             self.latencies.add(one, ranked_s)
         so_far = {"latency_ms": self.latencies.summarise(), "stream": self.describe_stream()}
         for result in results:
+            # only pictures that the model has not learned from count
             if result.is_tested:
                 self.score.add(result)
                 if not self._has_warned and TRAINED_TRIALS in self.score.caveats:
                     self._has_warned, text = True, "trials of the training are shown: hit rates are no result"
                     console.warn(text)
                     self._publish({"kind": "warning", "text": text})
+
+            # seconds since the first sample
             onset_s = round(result.window.time_s - (self._start_s or 0.0), 6)
             event = {**result.event, "onset_s": onset_s, "hits": self.score.summarise(), **so_far}
             if len(self.first_results) < SHEET_ROWS:
@@ -299,16 +314,18 @@ class Loop:
         """Read until the stream or the session ends; what goes wrong is raised by the decoding thread."""
         try:
             for windows in self._windows():
+                # a slow decoder must not fill the memory
                 if self._queue.qsize() > WAITING_WINDOWS:
                     self.counts.dropped["decoding was too slow"] += len(windows)
                 else:
                     self._queue.put(windows)
             self._queue.put(None)
-        except BaseException as error:
+        except BaseException as error:  # raised again by `_take`, where windows are decoded
             self._queue.put(error)
 
     def _note_arrival(self, time_s: float) -> None:
         self._read_at = time.monotonic()
+        # onsets count from the first sample
         self._start_s = time_s if self._start_s is None else self._start_s
 
     def _windows(self) -> Iterator[list[TimedWindow]]:
@@ -330,11 +347,14 @@ class Loop:
             # a continuous stream: samples and events as they come
             assert windows is not None and self.session.columns is not None
             if (chunk := stream.read(READ_WAIT_S)) is None:
+                # the stream ended before these windows were complete
                 windows.drop_waiting()
                 return
             read_s = stream.now_s()
             if len(chunk.samples):
                 self._note_arrival(float(chunk.times_s[0]))
+
+            # samples that follow a gap, which the recording marks
             gaps = windows.add(chunk.samples[:, self.session.columns], chunk.times_s)
             for event in chunk.events:
                 windows.add_event(event.name, event.time_s)
@@ -350,6 +370,7 @@ class Loop:
                     for sample in gaps:
                         recorder.mark_gap(sample)
                     for name, sample in located:
+                        # events without a picture are saved without one
                         row = decoder.find_shown(name)
                         recorder.add_event(sample, name, "" if row is None else decoder.image_ids[row])
 
@@ -357,11 +378,13 @@ class Loop:
 @contextmanager
 def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
     """Let the first Ctrl-C end a session in order; the second one interrupts as usual."""
+    # signals can be set in the main thread alone
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
         yield
         return
 
+    # the second Ctrl-C meets the handler that was there before
     def stop(*_: Any) -> None:
         console.say("ending the session; Ctrl-C again interrupts")
         should_stop.set()

@@ -58,6 +58,7 @@ class LivePreparation:
         """
         # positions of the model's electrodes, or standard ones; none if one is unknown
         known = dict(zip(channels, standard_positions(list(channels)), strict=True))
+        # the model's positions replace standard ones
         known |= dict(zip(spec.names, spec.positions or (), strict=False))
         positions = np.array([known[name] for name in channels])  # [E, 3]
 

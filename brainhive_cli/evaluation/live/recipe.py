@@ -14,6 +14,7 @@ class Recipe(TrainedRunRecipe):
 
     computes = False
 
+    # the model, whose brain, and the pictures that are searched
     align_run: recipe.OneRun = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
@@ -27,6 +28,8 @@ class Recipe(TrainedRunRecipe):
         None, ge=0, description="whose brain; default: the only one that the run's models are tested on"
     )
     gallery: str = Field("test", description="split whose pictures are searched")
+
+    # how windows of the stream are prepared and when the session ends
     events: str = Field(
         "",
         description="table (CSV or TSV) with columns event and picture; default: events are called by their "
@@ -52,6 +55,8 @@ class Recipe(TrainedRunRecipe):
     draw: str | None = Field(
         None, description="recipe of reconstruct whose prior and generator draw what is seen, as in demo"
     )
+
+    # where results go
     page: bool = Field(True, description="show what is decoded on a page of this machine")
     host: str = Field(
         "127.0.0.1", description="address of the page; any other lets others on the network see it"
@@ -64,6 +69,7 @@ class Recipe(TrainedRunRecipe):
 
     @model_validator(mode="after")
     def _has_no_idle_keys(self) -> Self:
+        # a key without an effect is an error, not a silent surprise
         if not self.page:
             recipe.refuse_idle(self, ("host", "port"), "without a page", "page=true, or leave it out")
         if self.source.has_windows:

@@ -56,6 +56,7 @@ class Baselines:
 
     def is_here(self, source: str) -> bool:
         """Whether the training pictures that a baseline needs can be listed."""
+        # stills are made of reconstructions, other baselines of training pictures
         if source == "still":
             return list_stimuli(self.align.dataset, self.split).medium == "clip"
         try:
@@ -126,6 +127,7 @@ class Baselines:
 
         def write(file: Path, row: int) -> None:
             opened = images.open(row)
+            # a clip is cropped frame by frame
             is_clip = isinstance(opened, Clip)
             pictures = opened.pictures if is_clip else [opened]
             squares = [np.asarray(media_files.crop_square(picture, side)) for picture in pictures]
@@ -145,6 +147,7 @@ class Baselines:
 
             # the nearest of each decoded head
             vectors = heads.compare(decoded_set.decoded.tensors)
+            # training heads are computed in blocks: all at once would not fit in memory
             blocks = heads.iterate_blocks(TRAIN, rows, heads.compared_keys)
             training_vectors = (heads.compare(block.tensors) for block in blocks)
             nearest_rows = image_rows[nearest(vectors, training_vectors).numpy()]
@@ -176,6 +179,7 @@ class Baselines:
         count = min(len(learned), MAX_AVERAGED)
         file = folder.path / ("baselines/mean.png" if fold == 1 else f"baselines/mean-{fold:02d}.png")
         if not file.is_file():
+            # rows evenly spaced over the training pictures of the fold
             rows = learned[np.linspace(0, len(learned) - 1, count).round().astype(int)]
             total = torch.tensor(0.0)
             with console.progress("averaging pictures", count) as bar, ThreadPoolExecutor() as readers:
@@ -185,6 +189,8 @@ class Baselines:
                         pixels = media_files.to_media(picture)  # [3, H, W]
                         sums[pixels.shape] = sums.get(pixels.shape, torch.tensor(0.0)) + pixels
                         bar.advance(1)
+
+                    # float64, as the total is of up to 2,000 pictures
                     for summed in sums.values():
                         total = total + prepare(summed[None], self.protocol).double()
             _save(media_files.to_bytes(total / count)[0], file, folder)
@@ -196,7 +202,7 @@ class Baselines:
 
 
 def make_stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[GeneratedSet]:
-    """Repeat the first frame of each clip in the place of all: what a clip scores without any motion.
+    """Repeat the first frame of each clip instead of all: what a clip scores without any motion.
 
     Args:
         generated: Reconstructions; those from the brain, or scored ones, are taken.
@@ -209,7 +215,7 @@ def make_stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[Ge
     for clips_set in generated:
         if clips_set.source not in ("brain", "scored"):
             continue
-        name, files = f"still/{clips_set.name}", {}
+        name, files = f"still/{clips_set.name}", {}  # below the name of the clips
 
         # a still of each clip that is not there yet
         with console.progress(f"writing stills of {clips_set.name}", len(clips_set.media)) as bar:
@@ -225,7 +231,7 @@ def make_stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[Ge
                     bar.advance(1)
 
         # the set of stills, named after that of the clips
-        how = f"the first frame of each clip in the place of all, {clips_set.described}"
+        how = f"the first frame of each clip instead of all, {clips_set.described}"
         sets.append(GeneratedSet("still", name, clips_set.seeds, files, clips_set.subject, how))
     if not sets:
         raise MissingData("no clips of the brain to make stills of", "add brain to sources")

@@ -92,9 +92,11 @@ class StimulusHeads:
         # embeddings of these keys, and the rows that fit in memory
         opened = Targets.of(self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False)
         sources = {key: source for key, source in opened.sources.items() if keys is None or key in keys}
+        # numbers of one stimulus in all embeddings
         width = sum(prod(source.shape) for source in sources.values())
         batch_size = max(1, min(MAX_BATCH, MAX_NUMBERS // width))
 
+        # at least one block, also of no rows
         for batch in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
             embeddings = dict(Targets(sources).gather(batch))
             with torch.inference_mode():
@@ -103,11 +105,12 @@ class StimulusHeads:
 
     def average(self, split: str) -> Decoded:
         """Average the heads of all stimuli of a split: one row."""
+        # sums in float64: float32 would lose digits over many thousands of stimuli
         rows = np.flatnonzero(np.all([store.done for store in self.align.stores(split).values()], 0))
         totals: dict[str, Tensor] = {}
         for block in self.iterate_blocks(split, rows):
             for name, head in block.tensors.items():
-                total = head.double().sum(0, keepdim=True)
+                total = head.double().sum(0, keepdim=True)  # [1, …]
                 totals[name] = totals[name] + total if name in totals else total
         return Decoded({name: (total / len(rows)).float() for name, total in totals.items()})
 
@@ -123,6 +126,7 @@ class Reranker:
     """
 
     def __init__(self, heads: StimulusHeads, launch: Launch) -> None:
+        # encoders that the comparison does not use are not loaded
         self._heads = heads
         compared, keys = heads.compared_keys, heads.keys
         encoders = [config for config in heads.encoders if compared is None or keys[config.name] in compared]
@@ -174,6 +178,7 @@ class DecodedSet:
     @property
     def name(self) -> str:
         """The folder of its pictures below `samples`."""
+        # sources without a brain model have no folder for each cell
         cell = f"{self.cell.name}/sub-{self.subject:02d}" if self.cell else ""
         return cell if self.source == "brain" else f"{self.source}/{cell}".rstrip("/")
 
@@ -200,6 +205,7 @@ class DecodedSet:
         if len(self.image_ids) < 2:
             raise RecipeError("one signal cannot be shuffled", "leave `shuffled` out of sources")
         assert self.cell is not None and self.subject is not None and self.decoded is not None
+        # seed and subject decide the order, which is the same in every run
         rows = derange(len(self.image_ids), (self.cell.seed, self.subject)).tolist()
         origin_ids = [self.image_ids[row] for row in rows]
         return replace(self, source="shuffled", origin_ids=origin_ids, decoded=self.decoded[rows])
@@ -208,6 +214,8 @@ class DecodedSet:
 def derange(count: int, seed: int | tuple[int, ...]) -> Int64:
     """Draw a permutation [N] without fixed points: the neighbour of each index in a random order."""
     order = np.random.default_rng(seed).permutation(count)
+
+    # each index gets its predecessor in the order, so none gets itself
     neighbours = np.empty_like(order)
     neighbours[order] = np.roll(order, 1)
     return neighbours
@@ -215,6 +223,7 @@ def derange(count: int, seed: int | tuple[int, ...]) -> Int64:
 
 def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
     """Decode all signals of a subject in a split, by a brain model."""
+    # heads in the order of the signals, whose rows say which stimuli these showed
     decoded, rows = model.decoded(subject, split)
     image_ids = model.pictures(split).image_ids
     ids = [image_ids[row] for row in rows]
@@ -247,11 +256,13 @@ def make_decoded_sets(
     # heads without a brain model: the stimuli's, none at all, and the mean of the training split
     without_cell: dict[Source, Decoded | None] = {}
     if "images" in sources:
+        # stores of a split have the same rows
         rows = next(iter(heads.align.stores(split).values())).rows(ids)
         without_cell["images"] = Decoded.join([*heads.iterate_blocks(split, rows)])
     if "zeroed" in sources:
         without_cell["zeroed"] = None
     if "mean_embedding" in sources:
+        # one row, repeated for every item
         means = heads.average(TRAIN).tensors
         repeated = {name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()}
         without_cell["mean_embedding"] = Decoded(repeated)

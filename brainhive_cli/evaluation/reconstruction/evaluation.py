@@ -84,6 +84,8 @@ def open_run(
     # without its mark it is not finished
     if launch.only_reads:
         raise Unfinished(f"run {folder.name} lacks what is here now")
+
+    # all processes have seen the mark before it is removed, and none opens the run before that
     launch.barrier()
     if launch.is_main:
         (folder.path / FINISHED).unlink()
@@ -121,11 +123,14 @@ def measure_run(
     if not scored[0].values:
         raise BrainhiveError(
             "none of the metrics can be computed",
+            # without a missing library or network it is the number of items
             "; ".join(missing_lines(missing_metrics, medium))
             or "two-way identification needs at least two pictures",
         )
     if not launch.is_main:
         return
+
+    # scores were gathered on all processes, and one of them writes
     folder.replace("values.csv", lambda path: write_values(path, scored))
     decoded = {
         reconstructions.scope: {
@@ -143,6 +148,7 @@ def measure_run(
     facts = facts.model_copy(update={"caveats": caveats, "medium": medium})
     measurements = _measurements(scored, scoring.protocol, split, stimuli.alike, facts)
     for reconstructions in generated:
+        # scores of captions may lack a library, too
         missing_metrics |= reconstructions.tasks.missing
     measurements |= Measurements(missing={**missing_metrics, **missing})
     measurements = measurements.stating(comparisons=compare_sources(measurements))
@@ -163,6 +169,7 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     Raises:
         RecipeError: if one is a sweep; the hint names its variants.
     """
+    # a sweep has a result for each variant, so none that could be paired with another run
     root = paths.under_home("runs")
     folders = [runs.find(root, "reconstruct", name) for name in names]
     for folder in folders:
@@ -187,6 +194,7 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     # p-values of all comparisons of the run are adjusted together
     comparisons, against = adjust_together(source=measurements.facts.comparisons, run=against)
     measurements = measurements.stating(comparisons=comparisons, against=against)
+    # comparisons that an earlier call wrote are replaced
     unchanged = [artifact for artifact in artifacts.read(folder) if artifact.section != COMPARISONS]
     artifacts.write(folder, [*unchanged, *comparison_tables(measurements)])
     folder.finish(measurements)
@@ -307,15 +315,21 @@ def _measurements(
 def tables(measured: Measurements, published: Mapping[str, Any] | None = None) -> tuple[Table, ...]:
     """Lay out the tables of a run: by source, by cell of the first, differences, published values."""
     facts, scopes = measured.facts_of(ReconstructionFacts), measured.scopes
+    # metrics by title, of sources and of cells
     sources = {facts.titles[source]: scopes[source] for source in facts.sources}
     split = next(iter(measured.overall.values())).split
+    # cells of the source that the run is about; baselines have theirs in the metrics file
     cells = {
         cell.title: scopes[name] for name, cell in facts.cells.items() if cell.source == facts.sources[0]
     }
+
+    # which items the numbers hold for, and what could not be measured
     names = name_sources(facts.medium)
     missing = ", ".join(names.get(name, with_arrow(name)) for name in measured.missing)
     about = [f"for {facts.scope}" if facts.scope else "", f"missing: {missing}" if missing else ""]
     title, note = f"Reconstruction of {split} {facts.medium}s", "; ".join(filter(None, about))
+
+    # tables without rows are left out, as where a run has one cell
     laid_out = [
         metric_table(title, sources, "from", list(measured.overall), note=note),
         metric_table("By cell", cells if len(cells) > 1 else {}, "cell"),
@@ -339,6 +353,8 @@ def comparison_tables(measured: Measurements) -> list[Table]:
             for source in (facts.sources[0], FLOOR)
             if RECALL in measured.scopes.get(name := scope(f"concept {concept}", source), {})
         }
+
+    # a row for each concept, with the chance of a guess next to the floor
     rows: list[list[Any]] = []
     for concept, recall in sorted(recalls.items(), key=lambda row: -row[1][facts.sources[0]].n):
         first = recall[facts.sources[0]]
@@ -352,6 +368,8 @@ def comparison_tables(measured: Measurements) -> list[Table]:
 def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[Table, ...]:
     """Lay out all variants and sources; values that differ from the first variant's are marked."""
     facts, titles = measured.facts, name_sources(measured.facts_of(ReconstructionFacts).medium)
+
+    # a row for each variant and source, and the marks of those that were compared
     rows: dict[str, Mapping[str, Metric]] = {}
     marks: dict[tuple[str, str], str] = {}
     for label, variant in facts.variants.items():
@@ -374,6 +392,7 @@ def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[
 
 def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
     """Say which metrics and baselines are missing, and how to get them, once for those of one network."""
+    # metrics of one network share the way to get it, and so one line
     names: dict[str, list[str]] = {}
     for name, way in missing.items():
         names.setdefault(way, []).append(name_sources(medium).get(name, name))

@@ -96,6 +96,7 @@ class MatchedFolders:
             (without, f"true {medium}s have no reconstruction"),
         ):
             if names:
+                # the metrics file lists all names
                 ellipsis = " …" if len(names) > MAX_NAMED else ""
                 console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}{ellipsis}")
         files = {name: [reconstructions[repeat] for repeat in repeats] for name, repeats in names_of.items()}
@@ -105,6 +106,8 @@ class MatchedFolders:
         open_generated = open_true
         if truth == LEFT:
             open_true, open_generated = (partial(open_column, column=column) for column in (0, 1))
+
+        # pictures are sized for metrics, frames cannot be
         checked = files if medium == "clip" else {}
         with console.progress("checking clips", len(checked)) as bar:
             for name, paths in checked.items():
@@ -148,6 +151,7 @@ class MatchedFolders:
 
     def shuffled(self) -> GeneratedSet:
         """Give every item another item's reconstructions: what any of them scores, the floor."""
+        # a fixed seed, so that the floor is the same in every call
         generated, ids = self.generated, list(self.generated.files)
         rows = derange(len(ids), 0)
         return replace(
@@ -170,6 +174,7 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
         BadPicture: naming a damaged file among clips.
         BrainhiveError: if two files differ in their endings only, or a frame lies among clips.
     """
+    # media, and a line on files that are none
     unread, root = Counter[str](), locate(folder)
     paths = _visible_files(folder, medium, unread)
     if unread_files := describe_unread(unread):
@@ -216,6 +221,7 @@ def _visible_files(folder: str, medium: Medium, unread: Counter[str] | None = No
 
 def read_caveats_around(folder: str) -> list[str]:
     """Read the caveats of pictures that lie in the folder of a finished run; none elsewhere."""
+    # the folder may be any below the run's, as that of a source or cell
     for above in locate(folder).resolve().parents:
         if (above / "recipe.yaml").is_file() and (above / FINISHED).is_file():
             return RunFolder(above).measurements().caveats
@@ -226,6 +232,7 @@ def digest_media(media: Mapping[str, Path]) -> str:
     """Digest the names and contents of pictures and clips, wherever they lie."""
     contents = []
     for name, path in sorted(media.items()):
+        # a clip may be a folder of frames
         files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
         contents.append((name, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)))
     return hashlib.sha256(repr(contents).encode()).hexdigest()
@@ -265,6 +272,7 @@ def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[
     Raises:
         MissingData: naming an id that has none.
     """
+    # an image id may have a folder that the picture's name lacks
     known = _map_stems(list(pictures))
     names = [known.get(image_id) or known.get(PurePosixPath(image_id).name) for image_id in image_ids]
     if None in names:
@@ -277,6 +285,7 @@ def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[
 
 def _map_stems(names: Sequence[str]) -> dict[str, str]:
     """Map names to themselves, and file stems to names where only one name has the stem."""
+    # a stem that several names have is ambiguous, and left out
     stems = {name: PurePosixPath(name).name for name in names}
     count = Counter(stems.values())
     unique = {stem: name for name, stem in stems.items() if count[stem] == 1}
@@ -301,6 +310,7 @@ def open_column(path: Path, column: int) -> Clip:
     clip = open_clip(path)
     height, width = clip.frames.shape[1:3]
     for border in (BORDER_PX, 0):
+        # px; columns share the border between them
         side = height - 2 * border
         if side > 0 and width == 2 * side + 3 * border:
             left = border + column * (side + border)

@@ -71,6 +71,7 @@ class FromFolder:
 
     def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
         """Open the pictures [B, 3, H, W] in 0..1 of some rows; a shuffled row has that of its signal."""
+        # the picture of the signal's item: a shuffled row must not start from the true one
         paths = find_by_name(self.folder, self.files, [decoded_set.origin_ids[row] for row in rows])
         squares = [media_files.crop_square(decode(str(path), path), self.resolution_px) for path in paths]
         return torch.stack([media_files.to_media(square) for square in squares])
@@ -97,6 +98,7 @@ class FromTokens:
     @classmethod
     def of(cls, align: TrainedRun, split: str) -> Self:
         """Find the autoencoder that a run was trained on; BrainhiveError if there is not one."""
+        # with several autoencoders it would be unclear which latents are decoded
         autoencoders = [config for config in align.models[0].encoders if config.encodes_latents]
         if len(autoencoders) != 1:
             raise BrainhiveError(
@@ -114,6 +116,7 @@ class FromTokens:
         subjects = set()
         for decoded_set in decoded_sets:
             if decoded_set.cell is not None and decoded_set.subject is not None:
+                # a missing cell is an error before anything is generated
                 self._cell(decoded_set.subject, decoded_set.cell.seed)
                 subjects.add(decoded_set.subject)
         self.align.prepare_signals(launch, subjects)
@@ -164,10 +167,12 @@ class FromTokens:
     def _select_latents(self, decoded: Mapping[str, Tensor], model: Aligner) -> Tensor:
         """Select the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
         keys, layout = self.autoencoder.known_as, model.layout
+        # latents are predicted by a head alone, or as a part of the fused token
         for name, head in layout.heads.items():
             if head.target in keys:
                 return decoded[name].flatten(1)
             if layout.fuser.get("kind") == CONCATENATION and name in layout.fused:
+                # [N, D] holds the encoders' parts in the order of the layout
                 parts = decoded[name].split(list(layout.dims.values()), 1)
                 return next(part for key, part in zip(layout.dims, parts, strict=True) if key in keys)
         raise BrainhiveError(
@@ -177,6 +182,7 @@ class FromTokens:
     @cached_property
     def _mean_length(self) -> float:
         """Mean length of a latent of the training pictures."""
+        # tested pictures have no part in the length
         store = self.align.stores("train")[self.autoencoder.name]
         return float(np.linalg.norm(store.embedding[store.done].reshape(store.done.sum(), -1), axis=1).mean())
 
@@ -187,6 +193,7 @@ StartPictures = FromFolder | FromTokens
 def find_start_pictures(recipe: Recipe) -> StartPictures | None:
     """Find the pictures that sampling starts from; None for noise alone, or what the prior gives."""
     initial = recipe.initial
+    # a folder goes before decoded latents; the recipe refuses both
     if initial.folder:
         return FromFolder(initial.folder, list_media(initial.folder), recipe.resolution_px)
     if initial.align_run:
@@ -260,6 +267,8 @@ class Sampler:
             seen = f"{len(conditioning)} rows" if is_conditioning else type(conditioning).__name__
             name = foreign_code.name_of(prior, "the prior")
             raise BrainhiveError(f"{name} gives {seen} for {count} signals", "return Conditioning of B rows")
+
+        # without guidance the unconditional prediction is not used
         null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
 
         # decoded latents to start from must be those of the generator's autoencoder; a chain has several
@@ -326,6 +335,7 @@ def generate(
     def sample(candidates: Sequence[tuple[int, int, int]]) -> UInt8:
         """Generate the media of candidates (row, repeat, number of the candidate) at once."""
         rows = [row for row, _, _ in candidates]
+        # without heads the prior is unconditional; without a start sampling begins at noise
         media = sampler.sample(
             None if decoded is None else decoded[rows],
             [seed_of(seed, ids[row], repeat, n) for row, repeat, n in candidates],
@@ -352,6 +362,7 @@ def generate(
             # all candidates of all tasks
             candidates = [(row, repeat, n) for row, repeat in batch for n in range(count)]
             chunks = [candidates[at : at + width] for at in range(0, len(candidates), width)]
+            # [B, H, W, 3], or [B, F, H, W, 3] of clips
             media = np.concatenate([sample(chunk) for chunk in chunks])
 
             # the one of each task that is most similar to its decoded head
@@ -372,5 +383,6 @@ def generate(
 
 def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
     """Derive the seed of a picture's noise from the item and the repeat, and nothing else."""
+    # the same noise for each source and batch size: differences are not of the noise
     name = f"{seed}/{image_id}/{repeat}" + (f"/{candidate}" if candidate else "")
     return zlib.crc32(name.encode())

@@ -47,6 +47,7 @@ def import_metric(path: str) -> MetricPart:
     Raises:
         RecipeError: if the module has none, or the user did not allow it.
     """
+    # what is better is looked up by name, so a stranger's metric must be one of which more is
     part = getattr(foreign_code.import_module(path, path, f"the metric {path}"), "PART", None)
     if not isinstance(part, MetricPart) or part.scale.lower_is_better:
         raise RecipeError(
@@ -61,6 +62,7 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
     Raises:
         RecipeError: if a chosen one compares the other medium.
     """
+    # metrics of clips need frames, those of pictures a single one
     known = METRICS[medium]
     if unfit := [name for name in names or () if medium_of(name) != medium]:
         raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(known)}")
@@ -102,6 +104,8 @@ def load(
             parts |= parts_of(NETWORKS[network], metrics, launch.device)
         except MissingData as error:
             missing |= dict.fromkeys(metrics, error.in_one_line)
+
+    # encoders that the user adds, one by one, as each has weights
     for config in encoders:
         try:
             parts[two_way_name(config)] = _identify_by(config, launch)
@@ -116,6 +120,7 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
     encoder.module.to(launch.device)
 
     def features(media: Sequence[Image.Image | Clip]) -> Tensor:
+        # all frames of the batch are encoded at once, then averaged clip by clip
         frames = [opened.pictures if isinstance(opened, Clip) else [opened] for opened in media]
         views = encoder.preprocess_all([picture for pictures in frames for picture in pictures])
         embeddings = encode(encoder.module, views, "fp32", launch)[0]  # [F of all media, D]
@@ -150,6 +155,7 @@ def find_missing_library(metric: str) -> MissingExtra | None:
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
+    # weights of a network may have to be downloaded
     if metric in FEATURE_METRICS:
         return bool(NETWORKS[FEATURE_METRICS[metric].network].is_here())
 
@@ -164,6 +170,7 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
 
 def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:
     """List the weights that metrics, and two-way identification by more encoders, are computed with."""
+    # metrics of one network share its weights
     used = dict.fromkeys(FEATURE_METRICS[name].network for name in metrics if name in FEATURE_METRICS)
     needs = [NETWORKS[network].find_input() for network in used]
     return needs + [replace(need, is_optional=True) for encoder in encoders for need in encoder.inputs()]

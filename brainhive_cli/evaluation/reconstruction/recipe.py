@@ -68,6 +68,7 @@ class StartSection(Section):
 
 
 def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
+    # imported vectors come without a network that could encode new pictures
     if imported := [config.name for config in encoders if config.kind == IMPORTED]:
         problem = f"metric_encoders encode what is drawn, and {imported[0]} was imported as vectors"
         raise RecipeError(problem, f"leave {imported[0]} out")
@@ -115,15 +116,18 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     is what a run is compared with.
     """
 
+    # a run continues with other values of these keys
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {
         *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published")
     }
     is_tracked = True
+    # ways out of an out-of-memory error, the best first
     LESS_MEMORY = (
         *({"batch_size": 0.5}, {"tiling": True}, {"offload": True}),
         {"metric_batch_size": 0.5},
     )
 
+    # which parts generate, and from whose signals
     prior: Annotated[PriorSection, BeforeValidator(_prior_section)] = PriorSection()
     adapter: Literal["apply", "skip"] | None = Field(
         None, description="the Fusion Prior's trained adapter; default: skip, as in the paper"
@@ -140,6 +144,8 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
         DEFAULT, validate_default=True, description="diffusion model"
     )
+
+    # what media are generated from, and for which items
     sources: Annotated[list[Source], BeforeValidator(split), Field(min_length=1)] | None = Field(
         None,
         description="brain; images: heads of the stimuli, the ceiling; shuffled: other items' signals, "
@@ -156,6 +162,8 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         description="cells of these seeds; default: the run's first seed",
     )
     items: int | None = Field(None, gt=0, description="pictures of the split, from its start; default: all")
+
+    # how many media, what sampling starts from, and the noise
     repeats: int = Field(10, gt=0, le=10_000, description="pictures kept for each item")
     best_of: int = Field(
         1,
@@ -165,10 +173,14 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     )
     initial: StartSection = StartSection()
     seed: int = Field(0, ge=0, description="seed of the noise")
+
+    # comparisons, which are not part of the fingerprint
     against: Names | None = Field(
         None, description="reconstruct runs to compare with, item by item; nothing is generated again"
     )
     published: Published | None = Field(None, description="what a paper reports of this recipe, and where")
+
+    # media that others made, instead of generation
     score: str | None = Field(None, description="a folder of reconstructions to score; none are generated")
     truth: str | None = Field(
         None,
@@ -235,6 +247,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         Args:
             start: What sampling starts from: `pictures`, `the decoded start`, or "" for noise alone.
         """
+        # only what differs from the default is named
         words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}"]
         if self.best_of > 1:
             words.append(f"each the best of {self.best_of} by its decoded head")

@@ -83,6 +83,7 @@ class Annotation:
 
 def annotate_stimulus(images: StimulusSet, row: int) -> Annotation:
     """Collect what a data set says of one of its stimuli."""
+    # a data set may have none of these
     captions = images.captions(row) if images.captions else []
     labels = images.labels(row) if images.labels else np.zeros(0, np.uint8)
     names = tuple(name for name, has in zip(images.label_names, labels, strict=False) if has)
@@ -315,6 +316,7 @@ class Scorer:
 
         Where they would not fit on the device, they lie on the CPU, and are compared there.
         """
+        # features are computed batch by batch into one array that is allocated once
         seen: dict[Features, Tensor] = {}
         starts = range(0, len(self.stimuli), self.batch_size)
         with console.progress("computing features of the stimuli", len(self.stimuli)) as bar:
@@ -376,6 +378,7 @@ class Scorer:
 
     def describe(self) -> dict[str, Float64]:
         """Compute the values [N] of the stimuli, by the metrics that describe media by themselves."""
+        # a metric that describes media by themselves gets each stimulus twice
         rows = torch.arange(len(self.stimuli))
         values = {}
         for name, part in self.parts.items():
@@ -446,6 +449,7 @@ class Scored:
         stimulus_rows = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
         opens = [partial(generated.open, file) for _, file in share]
         with console.progress(f"measuring {generated.name}", len(share)) as bar:
+            # processes score contiguous shares, so joined values have the order of the files
             shares = launch.gather(scorer.score(opens, stimulus_rows, among, bar))
 
         # values of all processes, in the order of the files
@@ -456,6 +460,7 @@ class Scored:
     @cached_property
     def means(self) -> dict[str, Float64]:
         """Mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
+        # files of one item follow one another in `values`
         ends = np.cumsum([len(files) for files in self.generated.files.values()])[:-1]
         means = {
             name: np.array([repeats.mean() for repeats in np.split(values, ends)])
@@ -477,6 +482,7 @@ def rank_items(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
     from scipy.stats import rankdata
 
     items = [(cell, image_id) for cell in scored for image_id in cell.generated.files]
+    # metrics that items are sorted by; all of them where there is none
     chosen = [name for name in scored[0].values if scale_of(name).ranks] or [*scored[0].values]
     joined = {name: np.concatenate([cell.means[name] for cell in scored]) for name in chosen}
     ranks = [rankdata(values if lower_is_better(name) else -values) for name, values in joined.items()]
@@ -508,12 +514,17 @@ def measure_sets(
         ids.append(list(group[0].generated.files))
         stacked: dict[str, list[Float64]] = {}
         for cell in group:
+            # seeds may list items in another order
             row_of = {image_id: row for row, image_id in enumerate(cell.generated.files)}
             rows = [row_of[image_id] for image_id in ids[-1]]
             cell_values = cell.generated.tasks.recall if per_concept else cell.means
             for name in cell_values:
                 stacked.setdefault(name, []).append(cell_values[name][rows])
+
+        # [S, N] of S models
         stacks.append({name: np.stack(rows_of_seeds) for name, rows_of_seeds in stacked.items()})
+
+    # chance depends on the items alone, so one model of a subject is enough
     guesses = [group[0].generated.tasks.guess for group in groups.values()]
 
     # each metric, over the items of each subject that have a value
@@ -553,6 +564,7 @@ def measure_sets(
 
 def write_values(path: Path, scored: Sequence[Scored]) -> None:
     """Write the values of every file as CSV."""
+    # stimuli themselves lack metrics that compare: their fields are empty
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         names = list(scored[0].values)

@@ -156,6 +156,8 @@ class Selection:
         for scored, image_id in order:
             seen = self._seen_tile(image_id, scored.generated.title)
             rows.append(Row(image_id, [seen, *self._generated_tiles(scored, image_id)[:repeats]]))
+
+        # without the tile of the stimulus
         count = max(len(row.tiles) for row in rows) - 1
         columns = [str(number) for number in range(1, count + 1)] if count > 1 else ["made"]
         return Sheet(title, ["seen", *columns], rows, section=section, note=note)
@@ -169,6 +171,7 @@ class Selection:
         """Show files of the run as they are; those that lie elsewhere, as copies."""
         tiles, root = [], self.run.path.resolve()
         for file, values in scored.list_files(image_id)[:MAX_REPEATS]:
+            # pages can show files of the run alone
             path = file.resolve()
             if path.is_relative_to(root):
                 file_name = path.relative_to(root).as_posix()
@@ -278,6 +281,7 @@ class Selection:
         self, name: str, frames: UInt8, rate_hz: float | None, crf: int = media_files.CRF
     ) -> None:
         """Write a film, or an animated picture, by the ending of its name."""
+        # the rate of a clip may be unknown
         is_video = name.endswith(".mp4")
         write = partial(media_files.write_video, crf=crf) if is_video else media_files.write_animation
         self.run.replace(name, partial(write, frames, rate_hz=rate_hz or media_files.RATE_HZ))

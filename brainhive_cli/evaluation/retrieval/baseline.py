@@ -116,6 +116,7 @@ class Ridge:
         # targets of the training pictures, in each order of a signal store
         pictures = np.unique(np.concatenate([part.stimulus for part in trials]))
         targets, learned = read_targets(first, "train", pictures, device), {}
+        # the order of other people's stores is not in question
         for order in [AS_FILED] if is_new else ORDERS:
             refile = ORDERS[order]
             filed = [refile(part.stimulus)[index] for part, index in zip(trials, chosen, strict=True)]
@@ -144,6 +145,7 @@ def rank_by_ridge(train: Tensor, targets: Tensor, test: Tensor, candidates: Tens
     Returns:
         Ranks [M, P].
     """
+    # signals and targets are centred, so that the ridge needs no intercept
     centre = train.mean(0)
     products = Products.of(train - centre, [targets])
     mean = products.mean.to(targets)
@@ -160,6 +162,7 @@ def read_targets(model: TrainedModel, split: str, rows: Int64, device: torch.dev
         source = StoreTargets.of(store, torch.device("cpu"), hold=False)
         random, size = np.random.default_rng(number), int(np.prod(source.shape))
         column = torch.from_numpy(random.integers(width, size=size))
+        # a count sketch keeps inner products in expectation
         sign = torch.from_numpy(random.choice([-1.0, 1.0], size)).float()
 
         # unit embeddings [n, width], read in chunks
@@ -206,6 +209,7 @@ def try_orders(
     Returns:
         One-sided p of each order, and the order in words.
     """
+    # where signals rank their pictures above chance as filed, the order is right
     if judge_ranks([ranks], [ridge.shown], rows, alike).side == "above chance":
         return []
 
@@ -248,6 +252,7 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
         What was measured, with the ridge's metrics, and `baseline` in the facts: its verdict, and the order
         in which pictures are found where they are not as filed. Where no ridge can be fitted, the reason.
     """
+    # at chance, a ridge tells whether the signals or the model fail
     spec, side = job.recipe, measured.facts.answers[0].side
     is_asked = spec.baseline == "ridge" or side not in ("above chance", "not testable")
     if spec.control != "none" or spec.baseline == "none" or not is_asked:
@@ -311,6 +316,7 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
 
 def first_tests(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
     """Open the models that test a subject first in a fold, with the subject: seeds share signals."""
+    # a fold of a subject has the same signals in every seed
     done: set[tuple[int, int]] = set()
     for group in job.groups:
         models = job.open_models(group, device)

@@ -93,6 +93,7 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
 
 def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     """Draw the share of each concept's trials that were taken for each concept."""
+    # a concept without trials has a row of zeros
     totals = np.sum(matrix.counts, 1, keepdims=True)
     shares = (matrix.counts / np.maximum(1, totals)).round(4).tolist()
     rows = [f"{name} ({total})" for name, total in zip(matrix.names, totals[:, 0], strict=True)]
@@ -104,6 +105,7 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
     """Draw how far categories differ in each voxel, over the first subject's trials."""
     from sklearn.feature_selection import f_classif
 
+    # voxels without positions cannot be drawn on slices
     subject = model.cell.tested_on[0]
     parts = [model.trials(subject, name, is_tested=False) for name in ("train", split)]
     space = parts[1].space

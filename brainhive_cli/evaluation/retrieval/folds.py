@@ -57,6 +57,8 @@ def merge_folds(cells: Mapping[Cell, Measured]) -> dict[Cell, Measured]:
         if len(members) == 1:
             merged[members[0]] = galleries[0], tables[0]
             continue
+
+        # candidates of all folds, each once
         concept_of = dict(chain(*(zip(each.image_ids, each.concepts, strict=True) for each in galleries)))
         pictures = replace(galleries[0], rows={}, image_ids=[*concept_of], concepts=[*concept_of.values()])
         numbers = [cell.fold for cell in members]
@@ -79,6 +81,7 @@ def _merge(folds: Sequence[Scores], numbers: Sequence[int]) -> Scores:
     column = {name: number for number, name in enumerate(candidates)}
     tables = [np.zeros((len(fold.table), len(column)), np.uint16) for fold in folds]
     for fold, table in zip(folds, tables, strict=True):
+        # uint16 holds ranks up to 65,535, and 0 for none
         table[:, [column[name] for name in fold.candidates]] = fold.table
 
     # controls are averaged by the items of each fold; signals of other folds are no candidates of a picture
@@ -164,6 +167,7 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
         Value of each metric of ranks, a mean over subjects; none where all labels are as frequent.
     """
     counts = [Counter(scores.labels) for scores, *_ in groups]
+    # equally frequent labels leave guessing at chance
     if all(max(count.values()) * pool <= count.total() * (1 + ROUNDING) for count in counts):
         return {}
 
@@ -174,6 +178,7 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
         order = [name for name, _ in count.most_common()]
         ranks.append([1 + order.index(name) for name in scores.labels])
         concepts = np.array([concept_of[name] for name in order])
+        # ranks, from 1, at which the concept's labels stand in the order
         columns_of_concept = {concept: 1 + np.flatnonzero(concepts == concept) for concept in concepts}
         precision = {
             concept: np.mean(np.arange(1, len(at) + 1) / at) for concept, at in columns_of_concept.items()
@@ -188,6 +193,7 @@ def find_absent(cells: Iterable[Measured]) -> dict[str, list[str]]:
     absent = {}
     for gallery, subjects in cells:
         for scores in subjects.values():
+            # a label without a trial in a group cannot be decoded there
             tested = {*zip(scores.groups, scores.labels, strict=True)}
             for group in scores.groups:
                 absent[group] = [name for name in gallery.image_ids if (group, name) not in tested]

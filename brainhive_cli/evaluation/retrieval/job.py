@@ -66,6 +66,7 @@ class Job:
         # the runs to compare with, none of which may be a sweep
         against = []
         for name in rejoined(recipe.against or [], recipe.paths):
+            # curves, corrections and baselines are not compared, so they are not measured
             against.append(cls.resolve(recipe.model_copy(update={**NOT_COMPARED, "align_run": [name]})))
             refuse_sweep(against[-1].runs[0])
 
@@ -86,6 +87,7 @@ class Job:
 
     def open_models(self, group: Group, device: torch.device) -> list[TrainedModel]:
         """Open the models of a group, which are compared by the head that the recipe names."""
+        # models of one group differ in their run, not in the person tested
         pairs = zip(self.runs, group, strict=True)
         return [TrainedModel(run, cell, device, self.recipe.head) for run, cell in pairs]
 
@@ -99,6 +101,7 @@ class Job:
         # variants that were validated on the same pictures as the first one
         if chosen is None:
             measured_on = runs[0].validation.get("measured_on")
+            # validations on other pictures cannot be ranked
             values = {
                 label: validation.get("value", -1.0)
                 for label, validation in validations.items()
@@ -127,6 +130,7 @@ class Job:
     @property
     def work(self) -> Work:
         """Count what there is to measure."""
+        # curves change how long a subject takes
         curves = "repetitions" if self.recipe.repetitions else "no curves"
         kind = f"{self.runs[0].dataset.name}, {self.recipe.gallery}, {curves}"
         count = sum(len(cells[0].tested_on) for cells in self.groups)
@@ -142,6 +146,7 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
     """
     names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
     opened = (open_model(name, recipe.paths, recipe.dataset, recipe.subjects) for name in names)
+    # all runs read signals in the same way
     copies, mapping = recipe.copies == "allow", recipe.channel_mapping
     runs = [replace(run, allows_copies=copies, channel_mapping=mapping) for run in opened]
 
@@ -171,6 +176,7 @@ def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
     ordered = [sorted(run.cells, key=lambda cell: cell.tested_on) for run in runs]
     for run, cells in zip(runs, ordered, strict=True):
         if [cell.tested_on for cell in cells] != [cell.tested_on for cell in ordered[0]]:
+            # the message lists the cells of both
             one, other = (
                 f"{differing.folder.path} ({', '.join(cell.name for cell in differing.cells)})"
                 for differing in (runs[0], run)

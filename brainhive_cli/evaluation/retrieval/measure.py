@@ -107,6 +107,7 @@ def open_gallery(models: Models, splits: Sequence[str], only_shown: bool = False
     Raises:
         BrainhiveError: if models have different pictures.
     """
+    # candidates that were tested come first, as their split is the last
     first, rows, image_ids, concepts = models[0], dict[str, Int64](), list[str](), list[str]()
     for split in reversed(splits):
         rows[split] = shared_rows(models, split)
@@ -122,6 +123,7 @@ def open_gallery(models: Models, splits: Sequence[str], only_shown: bool = False
 
 def shared_rows(models: Models, split: str) -> Int64:
     """Find the rows of the pictures that every model has an embedding of."""
+    # rows are compared across models, so their stores must list the same pictures
     first, *rest = (model.pictures(split) for model in models)
     for other in rest:
         if first.image_ids != other.image_ids:
@@ -151,6 +153,7 @@ def encode(models: Models, trials: Iterable[Trials]) -> Tensor:
 
 def _join(tokens: Iterable[Tensor]) -> Tensor:
     """Join the tokens [N, D] of several models."""
+    # unit tokens side by side have the mean of the models' cosines
     first, *rest = tokens
     return torch.cat([normalize(part) for part in (first, *rest)], 1) if rest else first
 
@@ -310,6 +313,8 @@ def measure_ceiling(
             shares.append(correlation_shares(*(unit_vectors(half.numpy()) for half in halves)).mean(1))
             sizes.append(float(size.sum()))
             bar.advance()
+
+    # how many times as many repetitions there are as a half has
     times = float(available.sum()) / float(np.mean(sizes))
     ranks, values = np.stack(ranks_by_split), {"reliability": np.mean(shares, 0)}
     return Scores(ids, ranks=ranks, pool=len(ids), values=values, repetitions=most, times=times)
@@ -336,10 +341,11 @@ def measure_region_shares(model: TrainedModel, subject: int, split: str) -> dict
     def measure_change(values: Tensor, changed: Tensor) -> Tensor:
         return (values - changed).flatten(1).square().sum(1).cpu()
 
+    # with every voxel at its mean nothing of the picture is left
     empty = model.predict(subject, rest[None])
     shares: dict[str, dict[str, Any]] = {name: {head: [] for head in empty} for name in masks}
     for part in torch.from_numpy(trials.averages).split(SIGNALS_AT_ONCE):
-        predicted = model.predict(subject, part)
+        predicted = model.predict(subject, part)  # heads [n, …] with all voxels
         for name, mask in masks.items():
             for head, values in model.predict(subject, torch.where(mask, rest, part)).items():
                 total = measure_change(predicted[head], empty[head]).clamp(min=1e-30)

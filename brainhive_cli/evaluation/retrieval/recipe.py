@@ -22,6 +22,7 @@ class Subsets(Section):
 class EvaluationSpec(Section):
     """Measurements of every cell, and their gallery."""
 
+    # candidates, and the vectors that they are compared by
     gallery: str = Field(
         "test", description="splits whose pictures are searched, as in train+test; signals are the last's"
     )
@@ -34,6 +35,8 @@ class EvaluationSpec(Section):
         None,
         description="the head that is compared, flattened; default: the model's own, token, or the only one",
     )
+
+    # measurements next to the result: controls, corrections, curves and ceilings
     control: Literal["none", "shuffled", "permuted"] = Field(
         "none",
         description="at chance: shuffled permutes each subject's signals, permuted the pictures' labels",
@@ -58,6 +61,8 @@ class EvaluationSpec(Section):
         le=10_000,
         description="random halvings of repetitions for the ceiling of the signals; 0 leaves it out",
     )
+
+    # comparisons with simpler models, and randomness
     baseline: Literal["auto", "ridge", "none"] = Field(
         "auto",
         description="a closed-form ridge on the same signals, also with pictures in other orders than filed; "
@@ -67,6 +72,7 @@ class EvaluationSpec(Section):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
+        # a ridge tests whether signals carry pictures, which a control has destroyed
         if self.control != "none" and self.baseline == "ridge":
             raise RecipeError("baseline=ridge has no effect with a control", "leave one of them out")
         if "whitening" in [correction.kind for correction in self.corrections[1:]]:
@@ -89,6 +95,7 @@ class Recipe(TrainedRunRecipe, EvaluationSpec):
 
     is_tracked = True
 
+    # which models are tested, and on whose signals
     align_run: recipe.Names | None = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or the "
@@ -105,11 +112,15 @@ class Recipe(TrainedRunRecipe, EvaluationSpec):
         description="channels of the models that recordings lack: none refuses them, spline interpolates EEG "
         "between the sensors, common fills them with the mean",
     )
+
+    # comparisons with other runs, which are measured in the same way
     compare: str | None = Field(
         None,
         description="the variant of a sweep that the others are compared with, by its label; pairs: all with "
         "each other; default: the one of best validation, or the first where there is none",
     )
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
+
+    # what is shown, which changes no number
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet, matrix or map")

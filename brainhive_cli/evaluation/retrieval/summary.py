@@ -114,6 +114,7 @@ class Cells:
     def below(self, name: str) -> Self | None:
         """Choose further tables of the cells by their scope; None unless all have one, as large."""
         groups: Any = [[cell.below(name) for cell in group] for group in self.groups]
+        # tables of different numbers of candidates have no common chance
         sizes = {table and (table.pool, table.targets) for table in chain(*groups)}
         if None in sizes or len(sizes) > 1:
             return None
@@ -174,6 +175,8 @@ def summarise_job(
         "half of the repetitions against the other half, from other parts of the recording, means of "
         f"sessions removed, {spec.ceiling_splits} random splits, {run.dataset.name}"
     )
+
+    # ceilings depend on no model, so only caveats of the signals apply
     halving = extend_protocol(halving, [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})])
     ceilings = measure_ceilings(halves, Cells([], alike, halving, spec.split))
 
@@ -182,6 +185,8 @@ def summarise_job(
         (align_run.tested_pictures(spec.split, fold) for align_run in job.runs for fold in align_run.folds),
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
+
+    # published values are of one training without a control
     published = run.recipe and run.recipe.published
     facts = RetrievalFacts(
         run=run.name,
@@ -199,6 +204,7 @@ def summarise_job(
             splits=spec.gallery,
             pictures=gallery.pool,
             held_out=run.dataset.holdout.words if run.dataset.holdout.divides_train else "",
+            # comparisons of runs check that their galleries are the same
             digest=hashlib.sha256("\n".join(gallery.image_ids).encode()).hexdigest()[:10],
         ),
         answers=above_chance(tested),
@@ -241,11 +247,13 @@ def measure_cells(
     for cell, (_, tables) in measured.items():
         for subject, table in tables.items():
             name = scope(cell.name, label(subject))
+            # a cell has one training, so its metrics have one seed
             cell_tested = replace(tested, groups=[[table]], seeds=[cell.seed])
             scopes[name] = measure_table(cell_tested)
             if backward := cell_tested.below(BACKWARD):
                 scopes[scope(name, BACKWARD)] = measure_table(backward, CURVE)
             cells[name] = Cell(cell=cell.name, subject=label(subject), seed=cell.seed)
+            # ranks of single items, by which runs are paired later
             item_values[name] = {
                 "image_ids": table.image_ids,
                 "units": units[label(subject)],
@@ -257,12 +265,16 @@ def measure_cells(
 
 def compare_with_guess(scopes: Scopes, tested: Cells) -> Scopes:
     """Take the best guess for the chance of held-out trials, and measure what their categories need."""
+    # labels may be tested unequally often, and then the best guess beats 1 / pool
     pool = tested.tables[0].pool
     guessed = measure_guess(tested.groups, pool)
     compared = {}
     for name, metrics in scopes.items():
+        # the guess holds for the full set of candidates only
         among_all = guessed.keys() & {key for key, metric in metrics.items() if metric.pool == pool}
         compared[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
+
+    # balanced accuracy and AUC over all cells
     compared[ALL] |= measure_classes(tested.groups, replace(tested, seeds=()).context)
     return compared
 
@@ -273,6 +285,7 @@ def compare_with_plain(
     """Measure plain baselines by their ranks [N] of each subject, and how the cells differ from them."""
     scopes, differences = {}, []
     for name, ranks in plain.items():
+        # plain baselines have no seeds
         baseline = replace(tested, protocol=f"plain baseline, {tested.protocol}", seeds=())
         scopes[scope(PLAIN, name)] = by_name(summarise(ranks, **baseline.context))
         difference = compare(stack_ranks(tested), ranks, items=tested.items)
@@ -284,6 +297,7 @@ def find_alike(job: Job, gallery: Gallery, tested: Iterable[Scores]) -> Alike:
     """Find which items are alike, for all intervals and tests: pictures, or held-out trials by group."""
     run = job.runs[0]
     alike = alike_of(run.dataset, gallery.image_ids, gallery.concepts)
+    # only test splits consist of held-out trials
     if job.recipe.split != "test":
         return alike
     rows = (zip(each.image_ids, each.groups, each.interleaving.blocks, strict=True) for each in tested)
@@ -294,6 +308,7 @@ def measure_scopes(name: str, tested: Cells) -> Scopes:
     """Measure several cells together, and the further tables that all of them have."""
     scopes = {name: measure_table(tested)}
     for end in tested.tables[0].scopes:
+        # a further table may have tables below it, as both directions of subsets
         if further := tested.below(end):
             scopes |= measure_scopes(scope(name, end) if end in (BACKWARD, SUBSETS) else end, further)
     return scopes
@@ -321,6 +336,7 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
     # values; the chance of a precision is averaged over items and then over cells
     context |= {"limits": (0.0, 1.0), "chance": 1 / first.pool} if first.pool else {"limits": (0.0, None)}
     if len(first.relevant):
+        # items with more relevant candidates have a higher chance
         chances = [chance_of_precision(first.pool, cell.relevant).mean() for cell in tested.tables]
         context["chance"] = float(np.mean(chances))
     for name in first.values:
@@ -329,6 +345,7 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
         if name == "reliability":
             how |= RELIABILITY
         elif name.startswith("top1"):  # of subsets, of which an item may be in none that was drawn
+            # only items that every cell drew can be averaged over cells
             is_drawn = [np.isnan(shares).sum(0) == 0 for shares in values]
             values = [shares[:, chosen] for shares, chosen in zip(values, is_drawn, strict=True)]
             how["items"] = tested.items.where(is_drawn)
@@ -351,6 +368,7 @@ def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measureme
     missing = {name: half.reason for name, half in half_of_scope.items() if half.reason}
     groups = {name: [[half]] for name, half in half_of_scope.items() if not half.reason}
     together = [*chain(*groups.values())]
+    # ranks among different numbers of pictures have no common chance
     if len({half.pool for (half,) in together}) == 1:
         groups[scope(CEILING, ALL)] = together
 
@@ -358,6 +376,7 @@ def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measureme
     scopes = {}
     for name, group in groups.items():
         scopes[name] = measure_table(replace(tested, groups=group))
+        # subjects may have been shown pictures a different number of times
         times = float(np.mean([half.times for (half,) in group]))
         scopes[name]["reliability"] = _correct_to_all(scopes[name]["reliability"], times)
     return Measurements(scopes, missing)
@@ -371,12 +390,14 @@ def _correct_to_all(half: Metric, times: float) -> Metric:
             tuple(map(correct, value)) if isinstance(value, tuple) else value and spearman_brown(value, times)
         )
 
+    # the correction rises with the correlation, so ends of intervals stay ends
     names = ("value", "low", "high", "these_subjects", "people")
     return replace(half, **{name: correct(getattr(half, name)) for name in names})
 
 
 def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, Metric]]:
     """Read back the scopes whose names begin with a part, by the rest of their names."""
+    # scope names join their parts by a middle dot
     start = f"{first} · "
     return {
         name.removeprefix(start): metrics
@@ -408,6 +429,7 @@ def above_chance(tested: Cells) -> list[Answer]:
         alike.concept_of,
         alike.medium,
         label_of=label_of if alike.group_of else None,
+        # one part is no restriction of permutations
         parts=parts if len({*parts.values()}) > 1 else None,
         blocks=blocks if alike.group_of else None,
         problem=next((order.problem for order in orders if order.problem), ""),
@@ -422,12 +444,14 @@ def label(subject: int) -> str:
 
 def describe_concepts(tested: Iterable[Scores]) -> dict[str, dict[str, float]]:
     """Summarise the ranks of each concept, over subjects and seeds, the best found first."""
+    # ranks of all subjects and seeds together, by concept
     ranks = defaultdict[str, list[int]](list)
     for scores in tested:
         for concept, rank in zip(scores.concepts, scores.ranks.tolist(), strict=True):
             ranks[concept].append(rank)
     table: dict[str, dict[str, float]] = {}
     for concept, listed in ranks.items():
+        # means of ranks, or shares of hits, of all trials of the concept
         values = np.array(listed)
         table[concept] = {name: float(CONTROL_METRICS[name](values)) for name in CONCEPT_METRICS}
         table[concept]["n"] = len(listed)
@@ -436,8 +460,10 @@ def describe_concepts(tested: Iterable[Scores]) -> dict[str, dict[str, float]]:
 
 def count_confusions(tested: Iterable[Scores]) -> ConfusionMatrix | None:
     """Count which concept the most similar picture was of, by the seen one; None of too many concepts."""
+    # pairs of the shown and the decoded concept
     counts = Counter(chain(*(zip(scores.concepts, scores.named, strict=True) for scores in tested)))
     names = sorted({*chain(*counts)})
+    # a larger matrix could not be read
     if len(names) > MAX_CONFUSED:
         return None
     rows = [[counts[seen, decoded] for decoded in names] for seen in names]
@@ -454,12 +480,14 @@ def describe_control(kind: str, tested: Cells) -> Control:
     Returns:
         The control; p is the share of draws that are at least as good, the measured value counted among them.
     """
+    # element 0 of each control is what was measured, the others are draws
     metrics = {}
     for name in CONTROL_METRICS:
         # means [1 + K] over the cells of a subject, then over subjects; draws that are at least as good
         subject_means = [np.mean([cell.control[name] for cell in group], 0) for group in tested.groups]
         means = np.mean(subject_means, 0)
         measured, *drawn = means.tolist()
+        # includes the measured value, so that p is never 0
         is_as_good = means <= measured if lower_is_better(name) else means >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
         p, mean = float(is_as_good.mean()), float(np.mean(drawn))

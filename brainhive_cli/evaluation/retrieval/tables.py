@@ -44,11 +44,14 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
     """
     # metrics by row
     facts, scopes, overall = measured.facts_of(RetrievalFacts), measured.scopes, measured.overall
+    # rows of cells, baselines and corrections by title
     cells = {_name_cell(cell): scopes[name] for name, cell in facts.cells.items()}
     ridge = {"ridge": scopes[BASELINE]} if BASELINE in scopes else {}
     plain = {NAMES[row.second]: scopes[scope(PLAIN, row.second)] for row in facts.plain}
     corrected = scopes_below(measured, CORRECTIONS)
+    # the other direction has a scope below that of each correction
     corrected = {name: metrics for name, metrics in corrected.items() if not name.endswith(BACKWARD)}
+    # directions by the end of their scopes; MindEye calls the second one forward
     directions = {"signal seeks image": "", "image seeks signal": BACKWARD}
 
     # tables by what they show, the concepts that are found best and worst among them
@@ -98,11 +101,14 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
         ],
         "published": published_tables(facts.published),
     }
+
+    # a table without rows says nothing
     return [table for part in parts or tables for table in tables[part] if table.rows]
 
 
 def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurements) -> tuple[Table, ...]:
     """Lay out the tables of each variant, and their differences; nothing is pooled over variants."""
+    # tables of all variants one below the other, then their differences
     columns = [
         replace(table, title=f"{variant}: {table.title}")
         for variant, tables in tables_of.items()
@@ -114,6 +120,7 @@ def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurement
 
 def _name_cell(cell: Any) -> str:
     """Name a cell, whose name may end with its subject."""
+    # a repeated subject would only widen the column
     is_named = cell.cell.rpartition("/")[2].startswith(str(cell.subject))
     return cell.cell if is_named else f"{cell.cell} on {cell.subject}"
 
@@ -127,6 +134,7 @@ def _compare_with(
 
 def _ceiling(measured: Measurements, repetitions: int) -> Table:
     """Lay out the ceilings of subjects, and say why others have none."""
+    # reasons are listed in the note, unless no subject has a ceiling
     title, ceilings = "Split-half ceiling of the signals", scopes_below(measured, CEILING)
     reasons = {name.rpartition(" · ")[2]: reason for name, reason in measured.missing.items()}
     if not ceilings:
@@ -138,6 +146,7 @@ def _ceiling(measured: Measurements, repetitions: int) -> Table:
 
 def _control(control: Control) -> list[Table]:
     """Show what is measured, and its null distribution under the control."""
+    # the null distribution as its mean, and the middle 95 % of the draws
     rows = []
     for name, metric in control.metrics.items():
         drawn = Cell(f"{metric.mean:.3f}", f"{metric.low:.3f} to {metric.high:.3f}", metric.mean)
@@ -150,6 +159,7 @@ def _control(control: Control) -> list[Table]:
 def _concepts(facts: RetrievalFacts, most: int) -> Table:
     """Show the concepts that are found best and worst."""
     listed = [(name, *row.values()) for name, row in facts.concepts.items()]
+    # with few concepts the worst ones must not repeat the best
     rows = [*listed[:most], *listed[most:][-most:]]
     title = f"Concepts: {len(rows)} of {len(listed)}, best first; n over subjects and seeds"
     return Table(title, ("concepts", "top-1", "top-5", "mean rank", "n"), rows)

@@ -64,6 +64,7 @@ def prepare(images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX) 
 
 def resize(images: Tensor, side_px: int) -> Tensor:
     """Resize images [N, C, H, W] to squares, bilinear, antialiased where they shrink."""
+    # without a change of size pixels stay as they are
     if images.shape[-2:] == (side_px, side_px):
         return images.float()
     return F.interpolate(images.float(), (side_px, side_px), mode="bilinear", antialias=True)
@@ -81,6 +82,7 @@ def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> 
         Pearson correlations [N], float64; 0 where a picture has one colour only.
     """
     _check_pictures(image, reconstruction)
+    # standardised pixels [N, D], whose products are correlations
     true, generated = (standardise_pixels(x, side_px) for x in (image, reconstruction))
     return correlation(true, generated, torch.arange(len(true)))
 
@@ -103,6 +105,7 @@ def ssim(
     Source: Wang et al. 2004, as scikit-image computes it with that paper's Gaussian weights.
     """
     _check_pictures(image, reconstruction)
+    # local moments of both, and SSIM of these
     axes = ROWS if is_published else ROWS_AND_COLUMNS
     true, generated = (local_moments(x, side_px, axes) for x in (image, reconstruction))
     return structural_similarity(true, generated, torch.arange(len(true)), axes)
@@ -122,6 +125,7 @@ def two_way_identification(true: Tensor, generated: Tensor, rows: Tensor) -> Ten
     """
     if len(true) < 2:
         raise BrainhiveError("two-way identification needs at least two pictures", "reconstruct more")
+    # one matrix of correlations serves all pairs; equal ones are misses
     correlation = true @ generated.T  # [picture, reconstruction]
     paired = correlation[rows, torch.arange(len(generated))]
     return (correlation < paired).double().sum(0) / (len(true) - 1)
@@ -147,6 +151,7 @@ def standardise(features: Tensor) -> Tensor:
     norms = flat.norm(dim=1, keepdim=True)
     if not norms.isfinite().all():
         raise BrainhiveError("features or pictures are not finite", "check the reconstructions for NaN")
+    # a picture of one colour has a spread of rounding, which counts as none
     centred = flat - flat.mean(1, keepdim=True)
     spreads = centred.norm(dim=1, keepdim=True)
     return centred / spreads.where(spreads > ROUNDING * norms, torch.inf)
@@ -202,6 +207,7 @@ def structural_similarity(
 
 def _average_windows(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Average pictures [B, H, W] over the window around each pixel whose window is inside of them."""
+    # a separable window: weighted shifts along one axis, then along the other
     for axis in axes:
         shifts = [pictures.narrow(axis, n, pictures.shape[axis] - 2 * RADIUS_PX) for n in range(len(WEIGHTS))]
         pictures = shifts[0] * (WEIGHTS[0] / sum(WEIGHTS))
@@ -220,6 +226,7 @@ def _crop_border(planes: Tensor, axes: tuple[int, ...]) -> Tensor:
 def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
     """Refuse pictures that differ in number, shape or range."""
     count = len(image) if image.ndim == 4 else "N"
+    # shapes first, as a range of nothing has no minimum
     for name, x in {"image": image, "reconstruction": reconstruction}.items():
         if x.ndim != 4 or x.shape[1] != 3 or len(x) != count or not len(x):
             raise BrainhiveError(

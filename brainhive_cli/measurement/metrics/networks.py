@@ -77,6 +77,7 @@ class Network:
 
     def is_here(self) -> bool:
         """Whether its weights are on this machine; no network is used."""
+        # weights at the hub need their configuration too
         if (source := self.source()).startswith("hub:"):
             return bool(hub.find_weights(source, ["config.json"], [self.weights]))
         return cached_file(source).is_file()
@@ -84,11 +85,13 @@ class Network:
     def fetch(self) -> Path:
         """Find its weights, downloading them if necessary; MissingData if they cannot be had."""
         if (source := self.source()).startswith("hub:"):
+            # one file of weights, as repositories may hold several formats
             return hub.folder(source, allow=("config.json", self.weights), local=self.is_here())
         return from_url(source, self.title)
 
     def find_input(self) -> Input:
         """Look for its weights; no network is used, and what they measure is left out without them."""
+        # a missing file is described by the line that fetches it
         name, (scheme, _, repository) = f"weights of {self.title}", (source := self.source()).partition(":")
         if self.is_here():
             return Input(name)
@@ -105,6 +108,7 @@ class Network:
         Raises:
             MissingData: if its weights are not there, cannot be fetched or are damaged.
         """
+        # a damaged file ends in one line, with the way to fetch it again
         path = self.fetch()
         with reading(f"{self.title} in {path}", refetch_hint(path)):
             module = self.load(path)
@@ -125,9 +129,11 @@ class Features:
 
         Those of clips [B, F, 3, H, W] are [B, D], or [B, F, D] by a network of pictures.
         """
+        # frames are one batch of pictures, in the network's size and colours
         clips, network = media.shape[:-3], self._network
         pictures = (resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean) / self._std
         if network.takes_clips:
+            # outputs of clips have no axis of frames
             outputs = self._module(pictures.unflatten(0, clips))
             return {node: outputs[node].flatten(1) for node in network.nodes}
         outputs = self._module(pictures)
@@ -135,6 +141,7 @@ class Features:
 
     def compute_node(self, media: Tensor, *, node: str, prepare: Callable[[Tensor], Tensor]) -> Tensor:
         """Compute the prepared features of one node; all nodes share one pass over the same media."""
+        # metrics ask node by node for the same media, so the last outputs are remembered
         if self._last is None or self._last[0] is not media:
             self._last = media, self(media)
         return prepare(self._last[1][node])
@@ -152,6 +159,7 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
         from torchvision.models import get_model
 
         saved = read(path, refetch_hint(path))  # torchvision itself would run code from it
+        # names and sizes are compared only where loading fails, for the message
         try:
             return _cut(get_model(name, weights=weights), nodes)
         except RuntimeError as error:  # names or sizes differ
@@ -167,6 +175,7 @@ def _swav(path: Path) -> nn.Module:
     """Load SwAV, a ResNet-50."""
     from torchvision.models import resnet50
 
+    # a ResNet-50 whose head is left out, as SwAV's differs
     model = resnet50()
     saved, needed = read(path, refetch_hint(path)), model.state_dict()
     needed = {name: needed[name] for name in needed if not name.startswith("fc.")}  # SwAV has another head
@@ -200,6 +209,7 @@ class _Transformer(nn.Module):
                 ignore_mismatched_sizes=True,
                 **options,
             )
+        # weights that the file lacks would be random, and give no error by themselves
         if unmatched := [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]:
             raise ValueError(describe_match(unmatched, len(self.network.state_dict())))
         self._outputs = outputs
@@ -224,6 +234,7 @@ def from_url(url: str, title: str) -> Path:
     """Find a file in torch's hub cache, or fetch it unless the hub is switched off."""
     from huggingface_hub import constants
 
+    # the file lies where torch's hub itself would put it
     path = cached_file(url)
     if path.is_file():
         return path
@@ -256,6 +267,7 @@ def _transformer(
     **options: Any,
 ) -> Network:
     """Describe a network of transformers: a class of it, and functions that read its outputs by node."""
+    # transformers' networks take 224 px, whatever their class
     load = partial(_Transformer, kind, outputs, **options)
     return Network(title, 224, tuple(outputs), lambda: source, load, colours, takes_clips, weights)
 

@@ -33,6 +33,7 @@ INCEPTION = (
 
 def inputs_of(metric: str) -> list[Input]:
     """Look for the libraries and the weights of LPIPS or FID; no network is used."""
+    # libraries first, then weights; neither is fetched here
     libraries, file = partial(_require_libraries, metric), cached_file(INCEPTION)
     way = f"curl -L --create-dirs -o {file} {INCEPTION}"
     inception = Input.of_file([file] if file.is_file() else None, file, way)
@@ -47,6 +48,7 @@ def lpips(true: Tensor, generated: Tensor, device: torch.device) -> Float64:
         MissingExtra: if torchmetrics is not installed.
         MissingData: if AlexNet's weights are not on this machine and cannot be fetched.
     """
+    # LPIPS on AlexNet, whose weights are checked before the library reads them
     with _reading_weights("LPIPS"):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
@@ -65,6 +67,7 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
         MissingExtra: if torchmetrics or torch-fidelity is not installed.
         MissingData: if its weights are not on this machine and cannot be fetched.
     """
+    # torch-fidelity's port of FID's network, which takes bytes
     with _reading_weights("FID"):
         from torchmetrics.image.fid import NoTrainInceptionV3
 
@@ -85,6 +88,7 @@ def _reading_weights(metric: str) -> Iterator[None]:
 
 def _require_libraries(metric: str) -> None:
     """Import the libraries of LPIPS or FID; MissingExtra if one is not installed."""
+    # imported, not looked up: a broken installation counts as missing too
     try:
         for module in MODULES[metric]:
             importlib.import_module(module)
@@ -114,6 +118,7 @@ def kid(true: Tensor, generated: Tensor) -> float:
     """Compute the unbiased kernel distance of features [N, D] and [M, D] (arXiv 1801.01401)."""
     from torchmetrics.image.kid import KernelInceptionDistance
 
+    # one subset of all features, so that nothing is drawn
     count = min(len(true), len(generated))
     options = {"subsets": 1, "subset_size": count}
     return float(_compute_distance(KernelInceptionDistance, true[:count], generated[:count], **options)[0])
@@ -127,6 +132,7 @@ def _compute_distance(metric_class: Any, true: Tensor, generated: Tensor, **opti
     with warnings.catch_warnings(action="ignore"):  # that KID keeps all features, which are here anyway
         metric = metric_class(identity, **options, **ALONE)
 
+    # features of true pictures, then of generated ones
     metric.to(true.device)
     metric.update(true.float(), real=True)
     metric.update(generated.float(), real=False)
@@ -140,6 +146,7 @@ def require_distances(count: int) -> None:
         BrainhiveError: if there are too few pictures.
         MissingExtra: if torchmetrics is not installed.
     """
+    # each left-out part must hold two pictures at least
     if count < 2 * FOLDS:
         raise BrainhiveError(
             f"FID and KID of {count} pictures mean nothing",

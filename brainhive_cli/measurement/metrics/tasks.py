@@ -44,6 +44,7 @@ def dice(decoded: Tensor, true: Tensor) -> Float64:
     Returns:
         [N], over all frames and pixels of an item; NaN of a stimulus without an object, which has none.
     """
+    # areas over all frames of an item
     inside, object_mask = (decoded > MIN_PROBABILITY).flatten(1), true.flatten(1).bool()
     area = object_mask.sum(1)
     values = 2 * (inside & object_mask).sum(1, dtype=torch.float64) / (inside.sum(1) + area)
@@ -64,6 +65,7 @@ def recall_concepts(likelihood: NDArray[np.floating[Any]], true: Bool) -> Float6
     Returns:
         [N, K]: 1 where a concept is recalled, 0 where it is not, NaN where the stimulus does not show it.
     """
+    # rank of each concept by its likelihood, from 0
     rank = np.argsort(np.argsort(-likelihood, 1, kind="stable"), 1)
     return np.where(true, rank < true.sum(1, keepdims=True), np.nan)
 
@@ -78,6 +80,7 @@ def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Float64:
     Returns:
         [N]: 1 where the caption names it, else 0.
     """
+    # blanks around words, so that no name is found inside of another word
     captions, names = ([f" {_split_words(text)} " for text in column] for column in (texts, objects))
     return np.array([float(name in caption) for caption, name in zip(captions, names, strict=True)])
 
@@ -150,6 +153,7 @@ def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Float
     longest = max(BLEU.values())
     metric = BLEUScore(n_gram=longest, compute_with_cache=False)
     counts = []
+    # one item at a time, so that the sums of others can be left out
     for text, references in zip(texts, true, strict=True):
         metric.reset()
         metric.update([text], [references])

@@ -38,6 +38,7 @@ def over_frames(
     metric: Callable[..., Tensor], seen: Tensor, generated: Tensor, rows: Tensor, **options: Any
 ) -> Tensor:
     """Compare the frames of clips [B, F, 3, H, W] with their own clips' in [N, F, 3, H, W]; the mean, [B]."""
+    # frames are pictures, whose values are averaged over the clip: [B, F]
     clips = _pair(seen[rows], generated)
     values = metric(*(media.flatten(0, 1) / 255 for media in (clips, generated)), **options)  # [B · F]
     return values.unflatten(0, clips.shape[:2]).mean(1)
@@ -45,6 +46,7 @@ def over_frames(
 
 def psnr(image: Tensor, reconstruction: Tensor) -> Tensor:
     """Compute the peak signal-to-noise ratio of pictures [N, 3, H, W] in 0..1: [N] in dB, 58.9 at most."""
+    # equal frames have an error of 0, and no finite ratio
     error = (image.double() - reconstruction.double()).square().flatten(1).mean(1)
     return -10 * error.clamp(min=ROUNDING_ERROR).log10()
 
@@ -93,6 +95,7 @@ def _flow(clip: UInt8, side_px: int) -> Float32:
     import cv2
 
     library: Any = cv2
+    # grey frames in the size of the comparison
     greys = [
         library.cvtColor(
             library.resize(np.ascontiguousarray(frame.transpose(1, 2, 0)), (side_px, side_px)),
@@ -180,6 +183,7 @@ def expected_hits(scores: Tensor, true_classes: Tensor, ways: int) -> Tensor:
     Raises:
         BrainhiveError: if there are fewer other classes than are drawn.
     """
+    # trials need as many wrong classes as are drawn
     wrong = scores.shape[1] - true_classes.shape[1]
     if wrong < ways - 1:
         raise BrainhiveError(
@@ -195,6 +199,7 @@ def expected_hits(scores: Tensor, true_classes: Tensor, ways: int) -> Tensor:
 
 def n_way_of_frames(seen: Tensor, generated: Tensor, rows: Tensor, *, ways: int, labels: int) -> Tensor:
     """Score clips by a classifier of pictures, [N, F, K] and [B, F, K], frame by frame; the mean, [B]."""
+    # logits of clips as rows of frames: row of the clip times F, plus frame
     frames = generated.shape[1]
     frame_rows = (rows[:, None] * frames + torch.arange(frames)).flatten()
     shares = n_way(seen.flatten(0, 1), generated.flatten(0, 1), frame_rows, ways=ways, labels=labels)
@@ -220,6 +225,7 @@ def consistency(seen: Tensor, generated: Tensor, rows: Tensor, is_of_neighbours:
     Returns:
         [B], float64; 1 for clips of one frame.
     """
+    # pairs of frames, all or neighbouring ones
     count = generated.shape[1]
     if count < 2:
         return torch.ones(len(generated), dtype=torch.float64)

@@ -63,7 +63,10 @@ def build(config: BackboneConfig, spec: SignalSpec, heads: Heads) -> nn.Module:
     """
     if config.takes_spec:
         return parts.build_module(config, spec, heads)
+
+    # narrower subjects are padded to the widest
     channels = max(spec.widths) if spec.widths and config.pads_widths else spec.channels
+    # one vector holds all heads, one after another
     dim = sum(head.width for head in heads.values())
     sensors = (spec,) if config.reads_sensors else ()
     return parts.build_module(config, channels, spec.samples, dim, len(spec.subjects), *sensors)
@@ -88,9 +91,12 @@ def predict(
     Raises:
         BrainhiveError: if the module gives other heads.
     """
+    # predict only what is asked for, where a part can
     predict_some = getattr(module, "some", None)
     if names is not None and predict_some is not None:
         return dict(predict_some(signal, subject, names))
+
+    # check before the cut: a user's backbone may return anything
     predicted = module(signal, subject)
     outputs.check(predicted, heads, "the backbone", module, len(signal))
     return outputs.split(predicted, heads) if isinstance(predicted, Tensor) else dict(predicted)
@@ -110,6 +116,7 @@ def learn(
         Predictions by head, and the targets that replace the given ones; by default none.
     """
     learn_step = getattr(module, "learn", None)
+    # most backbones predict alike in training and afterwards
     if learn_step is None:
         return predict(module, heads, signal, subject), {}
     pair: tuple[Tensors, Tensors] = learn_step(signal, subject, targets, context)
@@ -131,6 +138,8 @@ def decode(
         if sample is None:
             return Decoded(predict(module, heads, signal, subject))
         decoded = sample(signal, subject, seeds)
+
+    # a user's backbone may return anything
     if not isinstance(decoded, Decoded):
         raise BrainhiveError(
             f"{foreign_code.name_of(module, 'the backbone')}: decode gives {type(decoded).__name__}",

@@ -66,6 +66,7 @@ def convolution_encoder(
         dim: D, width of the token.
         dropout: Probability of dropping a unit of the head.
     """
+    # [B, F, 1, T'] to [B, F · T'] to [B, D]
     head = nn.Sequential(nn.Flatten(), *projection_head(features, dim, dropout))
     return BrainEncoder(picture=nn.Unflatten(1, (1, channels)), backbone=layers, project=head)
 
@@ -87,6 +88,7 @@ class BySubject(nn.ModuleDict):
     """
 
     def __init__(self, kind: str, spec: SignalSpec, maps: Iterable[nn.Module]) -> None:
+        # by number, so that weights name their subject whatever the order
         super().__init__(dict(zip(map(str, spec.subjects), maps, strict=True)))
         self.kind, self.widths = kind, spec.widths
 
@@ -101,10 +103,14 @@ class BySubject(nn.ModuleDict):
                 f"the backbone {self.kind} has input layers of subject {', '.join(self)} alone",
                 "fine-tune the model to the other subject first: mode=finetune",
             )
+
+        # nothing to sort where there is one subject
         if len(self) == 1:
             return self._map(0, signal)
         if signal.is_cuda and self.widths.count(signal.shape[1]) == 1:  # to ask whose it is would be a wait
             return self._map(self.widths.index(signal.shape[1]), signal)
+
+        # subjects of equal width: each row through the map of its subject
         maps = [partial(self._map, index) for index in range(len(self))]
         return map_by_subject(signal, subject_index, maps)
 
@@ -117,14 +123,17 @@ def map_by_subject(
     signal: Tensor, subject_index: Tensor, maps: Sequence[Callable[[Tensor], Tensor]]
 ) -> Tensor:
     """Map signals [B, ...] of subjects [B] to [B, H], each by the map of its subject."""
+    # sort rows by subject, so that each map is one matrix product
     order = subject_index.argsort(stable=True)
     counts = subject_index.bincount(minlength=len(maps)).tolist()
     groups = zip(maps, signal[order].split(counts), strict=True)
+    # back in the order of the batch
     return torch.cat([apply(rows) for apply, rows in groups if len(rows)])[order.argsort()]
 
 
 def refuse_sensors(kind: str, spec: SignalSpec) -> None:
     """Refuse signals that are no voxels of one volume."""
+    # voxels have neither sensor names nor a time axis
     if spec.names or spec.samples != 1:
         raise BrainhiveError(
             f"the backbone {kind} takes voxels, not signals of {spec.samples} samples", "another backbone"
@@ -165,12 +174,14 @@ def upsampler(
     """Make diffusers' decoder of feature maps to a latent, without attention in its blocks."""
     from diffusers.models.autoencoders.vae import Decoder
 
+    # every block but the last doubles height and width
     kinds = ("UpDecoderBlock2D",) * len(channels)
     return Decoder(features, latents, kinds, channels, depth, groups)
 
 
 def maps_projector(features: int, first: int, second: int, last: int) -> nn.Sequential:
     """Make the layers from feature maps [B, F, h, w] to maps of other channels, [B, D, h, w]."""
+    # 1 × 1 convolutions, normalised over all channels and positions
     return nn.Sequential(
         *(nn.Conv2d(features, first, 1, bias=False), nn.GroupNorm(1, first), nn.ReLU()),
         *(nn.Conv2d(first, second, 1, bias=False), nn.GroupNorm(1, second), nn.ReLU()),

@@ -38,6 +38,7 @@ class MotionProjection(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens [B, S, D] to [B, F, S, D]."""
+        # [B, S, D · F] to [B, S, D, F] to [B, F, S, D]
         return self.motion_proj(tokens).unflatten(-1, (-1, self.frames)).permute(0, 3, 1, 2)
 
 
@@ -51,7 +52,7 @@ class ConceptHead(nn.Module):
 
     def forward(self, motion: Tensor) -> Tensor:
         """Map tokens [B, F, S, D] to logits [B, K]."""
-        return self.classifier(self.vision_proj_channel(motion.mean((1, 2))))
+        return self.classifier(self.vision_proj_channel(motion.mean((1, 2))))  # mean over frames and tokens
 
 
 class TextDrivenDecoder(nn.Module):
@@ -71,8 +72,11 @@ class TextDrivenDecoder(nn.Module):
         super().__init__()
         maps, channels = config.maps, config.channels
         self.mode, self.scale = config.mode, width**-0.5
+        # attention from image tokens to texts
         self.q = nn.Linear(width, text, bias=False)
         self.k, self.v, self.out = (nn.Linear(text, text, bias=False) for _ in range(3))
+
+        # tokens to feature maps, decoded at a larger size for masks and latents
         self.maps_projector = maps_projector(text, *maps)
         self.dropout, self.norm = Dropout(config.dropout), nn.GroupNorm(1, maps[-1])
         self.video_decoder = VideoDecoder(maps[-1], channels, config.groups)
@@ -87,8 +91,11 @@ class TextDrivenDecoder(nn.Module):
         """
         clips, frames = motion.shape[:2]
         fused = self.fused(motion.flatten(0, 1), text)  # [B·F, S, E]
+
+        # the S tokens of a frame are a square map
         side = isqrt(fused.shape[1])
         maps = self.maps_projector(fused.transpose(1, 2).unflatten(2, (side, side)))
+        # frames that attend to each other: of one clip, or of the batch
         together = frames if self.mode == "right" else clips * frames
         decoded = self.video_decoder(self.norm(self.dropout(maps)), together)
         return {
@@ -103,8 +110,11 @@ class TextDrivenDecoder(nn.Module):
             return self.out(query)
         values = self.v(text)
         if self.mode == "right":
+            # add the text of a clip to each of its frames
             frame_values = values.repeat_interleave(len(tokens) // len(text), 0)  # [B·F, E]
             return self.out(query + frame_values[:, None])
+
+        # as the reference: each token weighs the texts of all clips
         weights = (query @ self.k(text).T * self.scale).softmax(-1)  # [B·F, S, B]
         return self.out(weights @ values)
 
@@ -114,9 +124,11 @@ class VideoDecoder(nn.Module):
 
     def __init__(self, maps: int, channels: tuple[int, ...], groups: int) -> None:
         super().__init__()
+        # channels are listed from the output on
         widths = channels[::-1]
         self.conv_in = nn.Conv2d(maps, widths[0], 3, padding=1)
         self.mid_block = Block(widths[0], widths[0], 2, 1, groups, upsamples=False)
+        # all blocks but the last double height and width
         self.up_blocks = nn.ModuleList(
             Block(before, after, 2, 2, groups, upsamples=number < len(widths))
             for number, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False), 1)
@@ -138,6 +150,7 @@ class Block(nn.Module):
         self, before: int, after: int, count: int, attended: int, groups: int, upsamples: bool
     ) -> None:
         super().__init__()
+        # the first ResNet changes the number of channels
         widths = [before] + [after] * (count - 1)
         self.resnets = nn.ModuleList(
             ResnetBlock2D(
@@ -147,6 +160,7 @@ class Block(nn.Module):
         )
         self.attentions = nn.ModuleList(_attention(after, groups) for _ in range(attended))
         self.temp_attentions = nn.ModuleList(_attention(after, groups) for _ in range(attended))
+        # attention over time starts with weight 0, that over space with 1
         self.weights = nn.ParameterList(nn.Parameter(torch.ones(1)) for _ in range(attended))
         self.upsamplers = nn.ModuleList([Upsample2D(after, use_conv=True)] if upsamples else [])
 
@@ -208,6 +222,7 @@ class CaptionHead(nn.Module):
         )
         self.decoder = GPT2LMHeadModel(sizes)
         self.clip_project = nn.ModuleDict({"model": nn.Sequential(nn.Linear(dim, config.caption_width))})
+        # the last layer is the embedding: saved once, filled in when loaded
         self.register_state_dict_post_hook(_without_tied)
         self.register_load_state_dict_pre_hook(_with_tied)
 
@@ -227,6 +242,7 @@ class CaptionHead(nn.Module):
                 f"a caption has the id {largest}, and the caption head knows {known}",
                 "a larger backbone.vocabulary, or another tokenizer",
             )
+        # the prefix predicts the first id; what follows the last is of no use
         words = self.decoder.transformer.wte(ids)
         return self.decoder(inputs_embeds=torch.cat([self.prefix(text), words], 1)).logits[:, :-1]
 

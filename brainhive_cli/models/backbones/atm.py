@@ -39,6 +39,7 @@ class Config(BackboneConfig):
         Raises:
             BrainhiveError: if the window is shorter than the filters of NICE.
         """
+        # ATM-S drops more behind the convolutions
         late = self.dropout if self.convolution_dropout is None else self.convolution_dropout
         return ATM(channels, samples, dim, subjects, self.dropout, late)
 
@@ -87,6 +88,7 @@ class ChannelEmbedding(nn.Module):
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map [B, C, T] to [B, 1 + C, T]."""
         channels = self.value_embedding(signal)
+        # expanded, as a new subject has one mean token for all rows
         token = self.subject_embedding(subject_index).expand(len(signal), -1, -1)
         return self.dropout(torch.cat([token.to(channels.dtype), channels], 1))
 
@@ -122,6 +124,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, S, T] to [B, S, T]."""
         x = self.norm1(x + self.dropout(self.attention(x)))
+        # feed-forward layer, as convolutions of width 1 over [B, T, S]
         hidden = self.dropout(F.gelu(self.conv1(x.transpose(1, 2))))
         return self.norm2(x + self.dropout(self.conv2(hidden)).transpose(1, 2))
 
@@ -131,6 +134,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
+        # a multiple of the heads, so that all have one width
         inner = width // HEADS * HEADS
         self.query_projection = nn.Linear(width, inner)
         self.key_projection = nn.Linear(width, inner)
@@ -144,6 +148,8 @@ class Attention(nn.Module):
             project(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)  # [B, heads, S, T / heads]
             for project in (self.query_projection, self.key_projection, self.value_projection)
         )
+
+        # the function does not know whether the module trains
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        return self.out_projection(mixed.transpose(1, 2).flatten(2))
+        return self.out_projection(mixed.transpose(1, 2).flatten(2))  # [B, S, T]

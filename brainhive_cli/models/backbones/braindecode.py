@@ -86,6 +86,8 @@ class Config(BackboneConfig):
         model_class = _class_of(self.model)
         if self.features or self.pretrained:
             return FeatureEncoder(self, model_class, spec, samples, dim)
+
+        # the trial on zeros tells whether the last layer gives tokens [2, D]
         model, tokens = self.make_model(model_class, {}, n_chans=channels, n_times=samples, n_outputs=dim)
         if not isinstance(tokens, Tensor) or tokens.shape != (2, dim):
             shape = list(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
@@ -149,6 +151,7 @@ class FeatureEncoder(nn.Module):
         self.register_buffer("channel_map", channel_map)
         self.register_buffer("resampling", resampling)
         resampled, patch = samples if resampling is None else len(resampling), config.patch_samples
+        # the window as a multiple of the patch
         self.samples = samples_left(resampled, (patch, patch)) * patch
 
         # some models choose their vectors by chs_info, others by names at each call
@@ -159,6 +162,7 @@ class FeatureEncoder(nn.Module):
         if "ch_names" in inspect.signature(model_class.forward).parameters:
             self.arguments["ch_names"] = names
         self.model, outputs = config.make_model(model_class, self.arguments, **sizes)
+        # features replace decisions; the trial tells their size
         self.model.final_layer = nn.Identity()
         self.project = nn.Linear(outputs["features"][0].numel(), dim)
 
@@ -175,7 +179,7 @@ class FeatureEncoder(nn.Module):
                 signal = self.channel_map @ signal
             if self.resampling is not None:
                 signal = signal @ self.resampling.mT
-            signal = signal[..., : self.samples]
+            signal = signal[..., : self.samples]  # a multiple of the patch
             if self.config.scale == "quantile":  # as BIOT's code does
                 signal = signal / (signal.abs().quantile(0.95, -1, keepdim=True) + 1e-8)
             else:
@@ -236,6 +240,7 @@ def choose_channels(
     Raises:
         BrainhiveError: if channels are to be interpolated between sensors of unknown places, or of MEG.
     """
+    # known channels that the signal has by name
     rows = dict(zip(known, find_rows(known, spec.names, "the signal"), strict=True))
     known_of = {row: name for name, row in rows.items() if row is not None}
     if not known or (takes_any and len(known_of) == len(spec.names)):
@@ -249,6 +254,7 @@ def choose_channels(
     factors = {name: units[row] for name, row in rows.items() if row is not None}
     if absent := [name for name in parts if name not in factors]:
         factors |= dict(zip(absent, interpolate(spec, absent), strict=True))
+    # A-B is the difference of two electrodes
     channels = [factors[first] - sum(factors[name] for name in rest) for first, *rest in electrodes]
     return [*known], torch.tensor(np.stack(channels), dtype=torch.float32)
 
@@ -294,6 +300,7 @@ def resampling_matrix(samples: int, rate_hz: float, to_rate_hz: float) -> Tensor
     from scipy.signal import resample_poly
 
     ratio = Fraction(to_rate_hz / rate_hz).limit_denominator(1000)
+    # a linear filter: its response to each unit impulse is a column
     filtered = resample_poly(np.eye(samples), ratio.numerator, ratio.denominator, padtype="line")
     return torch.tensor(filtered, dtype=torch.float32)
 

@@ -33,12 +33,13 @@ class Config(BackboneConfig):
         Raises:
             BrainhiveError: if the window is shorter than the filters.
         """
+        # kernel and pooling of every block shorten the window
         features = FILTERS[-1] * samples_left(samples, *[(self.kernel, 1), (POOL, POOL)] * len(FILTERS))
         layers: list[nn.Module] = []
         for before, filters in pairwise((1, *FILTERS)):
             # convolution over time, in the first block also over channels
             layers.append(nn.Conv2d(before, filters, (1, self.kernel)))
-            if before == 1:
+            if before == 1:  # [B, F, C, T'] to [B, F, 1, T']
                 layers.append(nn.Conv2d(filters, filters, (channels, 1)))
             layers += [nn.BatchNorm2d(filters), nn.ELU(), nn.MaxPool2d((1, POOL)), nn.Dropout(self.dropout)]
         return convolution_encoder(channels, nn.Sequential(*layers), features, dim, self.dropout)

@@ -26,16 +26,17 @@ class Config(BackboneConfig):
         Raises:
             BrainhiveError: if the window is shorter than the filters.
         """
+        # both temporal kernels and the pooling shorten the window
         features = SPATIAL * samples_left(samples, (LONG, 1), (POOL, POOL), (SHORT, 1))
         layers = nn.Sequential(
-            nn.Conv2d(1, TEMPORAL, (1, LONG)),
+            nn.Conv2d(1, TEMPORAL, (1, LONG)),  # over time: [B, F, C, T']
             nn.BatchNorm2d(TEMPORAL),
-            nn.Conv2d(TEMPORAL, SPATIAL, (channels, 1)),
+            nn.Conv2d(TEMPORAL, SPATIAL, (channels, 1)),  # over channels: [B, F, 1, T']
             nn.BatchNorm2d(SPATIAL),
             nn.ELU(),
             nn.AvgPool2d((1, POOL)),
             nn.Dropout(self.dropout),
-            nn.Conv2d(SPATIAL, SPATIAL, (1, SHORT)),
+            nn.Conv2d(SPATIAL, SPATIAL, (1, SHORT)),  # over time again
             nn.BatchNorm2d(SPATIAL),
             nn.ELU(),
             nn.Dropout(self.dropout),

@@ -53,6 +53,7 @@ class Config(BackboneConfig):
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Self:
+        # GroupNorm needs groups of equal size
         if odd := [width for width in self.decoder_channels if width % self.decoder_groups]:
             raise ValueError(
                 f"decoder_groups {self.decoder_groups} does not divide decoder_channels {odd[0]}"
@@ -113,6 +114,7 @@ class Havir(nn.Module):
     def _predict(
         self, signal: Tensor, subject_index: Tensor | None, projected: set[str] | None
     ) -> dict[str, Tensor]:
+        # each stream through the input layer of its subject
         outputs: dict[str, Tensor] = {}
         if self.structural is not None:
             outputs |= self.structural(self.dropout(self.inputs[SPATIAL](signal, subject_index)))
@@ -136,6 +138,7 @@ class SemanticExtractor(nn.Module):
         super().__init__()
         hidden, rank = config.hidden, config.head_rank
         self.shapes = {name: head.shape for name, head in heads.items()}
+        # residual MLPs that all heads share
         layers = (hidden, hidden, nn.GELU(), config.semantic_dropout, True)
         self.mlp = nn.ModuleList(nn.Sequential(*_layers.dense_layers(*layers)) for _ in range(config.blocks))
 
@@ -156,6 +159,7 @@ class SemanticExtractor(nn.Module):
         """Map [B, H] to the heads [B, *shape], and those of `projected` (default: all) through projectors."""
         for block in self.mlp:
             x = x + block(x)
+        # heads [B, *shape], then through projectors those that are asked for
         outputs = {name: linear(x).unflatten(1, self.shapes[name]) for name, linear in self.lin1.items()}
         for name, projector in self.projector.items():
             if projected is None or name + PROJECTED in projected:
@@ -179,14 +183,19 @@ class StructuralGenerator(nn.Module):
     def __init__(self, config: Config, heads: Heads) -> None:
         super().__init__()
         hidden, features, channels = config.hidden, config.features, config.decoder_channels
+        # height and width of the maps that the decoder enlarges
         self.size = _layers.map_size(heads, LATENT, 2 ** (len(channels) - 1))
         layers = (hidden, hidden, nn.SiLU(), config.structural_dropout, False)
         self.mlp = nn.ModuleList(nn.Sequential(*_layers.dense_layers(*layers)) for _ in range(config.blocks))
+
+        # from a vector to F feature maps, normalised over all of them
         self.lin1 = nn.Linear(hidden, features * self.size[0] * self.size[1], bias=False)
         self.norm = nn.GroupNorm(1, features)
         self.upsampler = _layers.upsampler(
             features, heads[LATENT].shape[0], channels, config.decoder_layers, config.decoder_groups
         )
+
+        # a second head of the same maps, where training wants it
         self.maps_projector = None
         if _layers.MAPS in heads:
             width = heads[_layers.MAPS].shape[-1]
@@ -233,18 +242,24 @@ def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, b
             f"heads of the backbone havir need voxels of {stream}, which signal.region_split lacks",
             f"name it there: signal.region_split={{{SPATIAL}: …, {SEMANTIC}: …}}",
         )
+
+    # without a split of the voxels every stream reads all of them
     layers = []
     for index, width in enumerate(spec.widths):
         voxels = spec.regions[stream][index] if stream in spec.regions else None
         count = width if voxels is None else len(voxels)
+        # without dropout, which follows the input layers of all subjects
         layers.append(InputLayer(voxels, *_layers.dense_layers(count, hidden, activation, 0.0, bias)[:-1]))
     return _layers.BySubject("havir", spec, layers)
 
 
 def _check(heads: Heads, projector: int) -> None:
     """Refuse heads that neither stream can make."""
+    # maps and latent come from the same feature maps
     if _layers.MAPS in heads and LATENT not in heads:
         raise BrainhiveError(f"the head maps comes with the head {LATENT}", f"add the head {LATENT}")
+
+    # a projector changes no shape, and needs tokens of a head to start from
     for name in heads:
         source = name.removesuffix(PROJECTED)
         if source != name and not (

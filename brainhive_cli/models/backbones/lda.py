@@ -40,6 +40,7 @@ class Config(BackboneConfig):
         """
         if odd := [name for name, head in heads.items() if len(head.shape) != 1]:
             raise RecipeError(NO_LABEL.format(odd[0]), "encoders=[concepts]")
+        # the covariance [F, F] grows with the square of a signal's F numbers
         if (size := max(spec.widths) * spec.samples) > MAX_FEATURES:
             raise RecipeError(
                 f"lda takes up to {MAX_FEATURES:,} numbers of a signal, not {size:,}",
@@ -71,6 +72,7 @@ class Discriminant(nn.Module):
         if subject_index is None:
             raise BrainhiveError("lda knows the subjects it was fitted on only", "fit one to this subject")
         scores = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
+        # rows of each subject through its map
         for index in subject_index.unique().tolist():
             rows = subject_index == index
             for name in self.heads:
@@ -93,9 +95,11 @@ class Discriminant(nn.Module):
         mean, spread = flat.mean(0), flat.std(0)
         spread[spread == 0] = 1
         for name, labels in targets(slice(0, len(flat))).items():
+            # labels are one-hot
             if (labels.count_nonzero(1) != 1).any():
                 raise RecipeError(NO_LABEL.format(name), "encoders=[concepts]")
             numbers = labels.argmax(1).cpu().numpy()
+            # scikit-learn needs two classes, and more signals than classes
             if not 1 < (categories := len(np.unique(numbers))) < len(numbers):
                 problem = f"lda is to tell {categories} categories apart by {len(numbers)} training signals"
                 raise BrainhiveError(problem, "more trials in training, of two categories or more")

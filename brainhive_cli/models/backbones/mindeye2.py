@@ -116,11 +116,13 @@ class MindEye2(nn.Module):
         Mixer blocks become their constant, in the bias of the layer behind the ridges, so that ridges of new
         subjects have it, too; a branch of blurry pictures is left out.
         """
+        # a model without the blurry branch has no use for its weights
         if self.backbone.blin1 is None:
             state = rename(state, {BLURRY_WEIGHTS: None})
         plain = rename(state, {r"backbone\.mixer_blocks": None})
         if len(plain) == len(state) or len(self.backbone.mixer_blocks1):
             return state
+        # a constant c in all H inputs of a layer adds c · (row sum of weights)
         weight, bias = (state[f"backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
         return plain | {"backbone.backbone_linear.bias": bias + mixer_constant(state) * weight.sum(1)}
 
@@ -162,6 +164,7 @@ class Backbone(nn.Module):
 
     def mix(self, mapped: Tensor) -> Tensor:
         """Pass [B, H] through the mixer blocks: [B, H]."""
+        # over features, then over the axis of length 1, as upstream does
         x = first = mapped[:, None]  # [B, 1, H]
         second = mapped[..., None]  # [B, H, 1]
         for over_features, over_length in zip(self.mixer_blocks1, self.mixer_blocks2, strict=True):
@@ -186,7 +189,7 @@ class Projection(nn.Module):
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Parameter(torch.randn(width, dim) * width**-0.5)
+        self.proj = nn.Parameter(torch.randn(width, dim) * width**-0.5)  # [D, E]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Project the mean of all tokens."""
@@ -201,6 +204,7 @@ def mixer_constant(state: State) -> Tensor:
     total = torch.zeros(())
     for number in range(count_numbers(state, r"backbone\.mixer_blocks2\.(\d+)\.")):
         block = below(state, f"backbone.mixer_blocks2.{number}.")
+        # the normalised input is 0, so that the bias alone is left
         hidden = block["1.0.weight"][0] * block["0.bias"] + block["1.0.bias"]
         total = total + block["1.3.weight"][0] * nn.functional.gelu(hidden) + block["1.3.bias"]
     return total

@@ -59,6 +59,8 @@ class Config(BackboneConfig):
     decodes_motion: bool = Field(
         False, description="Decode the tokens of all frames, too: of them a generator can draw each frame."
     )
+
+    # decoder of masks and latents
     maps: tuple[Size, Size, Size] = Field((512, 128, 64), description="Channels of the decoder's maps.")
     channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10)] = Field(
         (32, 64, 128),
@@ -66,6 +68,8 @@ class Config(BackboneConfig):
     )
     groups: Size = Field(32, description="Groups of its normalisations.")
     dropout: Share = Field(0.3, description="Probability of dropping a value of its maps.")
+
+    # heads of concepts and captions
     concept_width: Size = Field(1280, description="Width between the two maps of the concept head.")
     vocabulary: Size = Field(50257, description="Token ids that the caption head knows; GPT-2's number.")
     tokenizer: str = Field(
@@ -84,6 +88,7 @@ class Config(BackboneConfig):
             MissingData: if there is no such tokenizer.
         """
         _check(heads, self.frames)
+        # GroupNorm needs groups of equal size
         if {MASK, LATENTS} & heads.keys() and any(width % self.groups for width in self.channels):
             raise RecipeError(
                 f"channels {[*self.channels]} cannot be divided into {self.groups} groups",
@@ -141,7 +146,7 @@ class Neurons(nn.Module):
         self.config, self.shapes = config, {name: head.shape for name, head in heads.items()}
         heads_of_brain = {name: head for name, head in heads.items() if name in (IMAGE, TEXT)}
         self.brain = mindeye2.MindEye2(config.brain, spec, heads_of_brain)
-        tokens, width = heads[IMAGE].shape
+        tokens, width = heads[IMAGE].shape  # S, D
         self.prior: Any = None
         if config.prior is not None:
             sizes_of_head = {"tokens": tokens, "dim": width, "head": IMAGE}
@@ -151,6 +156,7 @@ class Neurons(nn.Module):
         self.motion_proj = decoders.MotionProjection(width, config.frames)
         self.text_seg_dec: Any = None
         if {MASK, LATENTS} & heads.keys():
+            # the decoder has both outputs, also where one is no head
             latents = heads[LATENTS].shape[1] if LATENTS in heads else 4
             text = heads[TEXT].width if TEXT in heads else width
             self.text_seg_dec = decoders.TextDrivenDecoder(config, width, text, latents)
@@ -171,13 +177,17 @@ class Neurons(nn.Module):
     def some(self, signal: Tensor, subject_index: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
         """Predict some heads, without the decoders that these do without."""
         brain = self.brain(signal, subject_index)[IMAGE]
+        # image tokens need neither prior nor decoders
         if set(names) == {IMAGE}:
             return {IMAGE: brain}
+
+        # batches of the reference's size, as the mode published mixes their clips
         blocks = []
         for rows in brain.split(SIGNALS_AT_ONCE):
             tokens = rows if self.prior is None else self.prior.expected(rows)
             blocks.append(_as_probabilities(self._decode_tokens(tokens, names)))
         predicted = {name: torch.cat([block[name] for block in blocks]) for name in names}
+        # the brain's tokens, not those of the prior
         return predicted | ({IMAGE: brain} if IMAGE in names else {})
 
     def learn(
@@ -192,6 +202,7 @@ class Neurons(nn.Module):
         denoised, replaced = {}, {}
         if self.prior is not None:
             denoised[DENOISED], replaced[DENOISED] = self.prior.learn(brain, targets[IMAGE])
+            # the prior predicts tokens times √D
             tokens = denoised[DENOISED] / self.prior.scale
         decoded = self._decode_tokens(tokens, [*self.shapes], targets.get(CAPTION))
         return {**decoded, IMAGE: brain, **denoised}, replaced
@@ -203,9 +214,11 @@ class Neurons(nn.Module):
             rows = slice(start, start + SIGNALS_AT_ONCE)
             subject = None if subject_index is None else subject_index[rows]
             tokens = self.brain(signal[rows], subject)[IMAGE]
+            # sample the tokens from which all heads are decoded
             if self.prior is not None:
                 tokens = self.prior.sample(tokens, seeds[rows])
             heads = _as_probabilities(self._decode_tokens(tokens, [*self.shapes]))
+            # captions as text; motion only for generators that draw each frame
             texts = {}
             if self.words is not None:
                 texts[CAPTION] = [self.words.text(ids) for ids in heads[CAPTION].tolist()]
@@ -245,6 +258,7 @@ class Neurons(nn.Module):
         if CONCEPTS in names:
             decoded[CONCEPTS] = self.classifier(motion)
         if CAPTION in names:
+            # write word by word, or predict the next words of a true caption
             if caption is None:
                 decoded[CAPTION] = self.text_dec.write(text, self.words.end)
             else:
@@ -267,6 +281,7 @@ def _check(heads: Heads, frames: int) -> None:
         raise RecipeError(f"the head {CAPTION} is written from the head {TEXT}", f"add the head {TEXT}")
     for name, head in heads.items():
         shape = list(head.shape)
+        # heads with more than two axes begin with the frames
         if len(shape) != AXES[name] or (AXES[name] > 2 and shape[0] != frames):
             needed = f"{AXES[name]} axes" + (f", for {frames} frames" if AXES[name] > 2 else "")
             raise RecipeError(

@@ -24,6 +24,7 @@ class Config(BackboneConfig):
         Raises:
             BrainhiveError: if the window is shorter than the filters.
         """
+        # T', the samples that convolution and pooling leave
         patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         return BrainEncoder(
             enc_eeg=nn.Sequential(patch_embedding(channels, self.dropout), nn.Flatten()),
@@ -46,9 +47,9 @@ def patch_embedding(channels: int, dropout: float) -> nn.Sequential:
     """Map signals [B, C, T] to patches [B, T', F]: convolution over time, mean pooling, over all channels."""
     return nn.Sequential(
         OrderedDict(
-            picture=nn.Unflatten(1, (1, channels)),
-            tsconv=convolutions(channels, dropout),
+            picture=nn.Unflatten(1, (1, channels)),  # [B, 1, C, T]
+            tsconv=convolutions(channels, dropout),  # [B, F, 1, T']
             projection=nn.Sequential(nn.Conv2d(FILTERS, FILTERS, 1)),
-            sequence=PatchSequence(),
+            sequence=PatchSequence(),  # [B, T', F]
         )
     )

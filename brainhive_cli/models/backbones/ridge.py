@@ -64,6 +64,7 @@ class Config(BackboneConfig):
         """
         if self.alpha == "auto":
             return Ridge(self, {}, spec, heads)
+        # one penalty for all heads, or one for each
         alpha = self.alpha if isinstance(self.alpha, dict) else dict.fromkeys(heads, self.alpha)
         if alpha.keys() != heads.keys() or min(alpha.values()) <= 0:
             raise RecipeError(
@@ -99,6 +100,7 @@ class Ridge(nn.Module):
                 "a ridge knows the subjects it was fitted on only", "fit one to this subject"
             )
         predicted = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
+        # rows of each subject through its map
         for index in subject_index.unique().tolist():
             rows = subject_index == index
             for name, values in self.maps[str(self.subjects[index])](signal[rows]).items():
@@ -131,6 +133,7 @@ class Ridge(nn.Module):
         for name, (total, squares) in totals.items():
             mean = total / len(signal)
             loadings, values = ridge.weight[name], singular.square()
+            # no penalty is set: choose it by cross-validation
             if (alpha := self.alpha.get(name)) is None:
                 rotated = (loadings * singular[:, None]).double().square()
                 centred = (squares - len(signal) * mean.square()).double()
@@ -144,6 +147,7 @@ class Ridge(nn.Module):
                     held_out_scores = (held_out.flatten(1).to(ridge.mean) - ridge.mean) @ basis  # [M, K]
                     predicted_spread = (held_out_scores @ ridge.weight[name]).std(0, correction=0)
                 else:
+                    # orthonormal scores: the spread of predictions follows from the weights
                     variance = (singular[:, None] * ridge.weight[name]).square().sum(0).div(len(signal))
                     predicted_spread = variance.sqrt()
                 ratio = spread / predicted_spread.clamp(min=1e-30)

@@ -40,6 +40,7 @@ class Segments(nn.Module):
 
     def __init__(self, channels: int, samples: int, dim: int, config: Config) -> None:
         super().__init__()
+        # the last segment takes the remainder
         self.length = samples // config.segments
         self.lengths = [self.length] * (config.segments - 1) + [samples - self.length * (config.segments - 1)]
         self.proj_in = nn.Linear(channels * max(self.lengths), dim)
@@ -49,6 +50,7 @@ class Segments(nn.Module):
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
         parts_of_window = signal.split(self.lengths, -1)  # the last is the longest
+        # one map serves all segments, so that they need one length
         padded = [F.pad(part, (0, self.lengths[-1] - part.shape[-1])) for part in parts_of_window]
         tokens = self.block(self.proj_in(torch.stack(padded, 1).flatten(2)))  # [B, S, D]
-        return (self.attention(tokens).softmax(1) * tokens).sum(1)
+        return (self.attention(tokens).softmax(1) * tokens).sum(1)  # [B, D]

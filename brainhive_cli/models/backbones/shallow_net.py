@@ -21,10 +21,11 @@ class Config(BackboneConfig):
         Raises:
             BrainhiveError: if the window is shorter than the filters.
         """
+        # kernel and pooling shorten the window
         features = FILTERS * samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         layers = nn.Sequential(
-            nn.Conv2d(1, FILTERS, (1, KERNEL)),
-            nn.Conv2d(FILTERS, FILTERS, (channels, 1)),
+            nn.Conv2d(1, FILTERS, (1, KERNEL)),  # over time: [B, F, C, T']
+            nn.Conv2d(FILTERS, FILTERS, (channels, 1)),  # over channels: [B, F, 1, T']
             nn.BatchNorm2d(FILTERS),
             nn.ELU(),
             nn.AvgPool2d((1, POOL), (1, STRIDE)),

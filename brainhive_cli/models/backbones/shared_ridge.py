@@ -67,7 +67,7 @@ class SharedRidge(nn.Module):
         super().__init__()
         self.heads, self.alpha, self.intercept = heads, config.alpha, config.intercept
         width = sum(head.width for head in heads.values())
-        self.weight = nn.Parameter(torch.zeros(features, width), requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros(features, width), requires_grad=False)  # [F, outputs]
         self.bias = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.rows: list[tuple[Tensor, Tensor]] = []
         self.sums: list[Tensor] = []
@@ -89,6 +89,7 @@ class SharedRidge(nn.Module):
         """
         size, width = self.weight.shape
         initial = torch.cat([self.weight, self.bias[None]]).double()  # [F + 1, outputs]
+        # as many rows of features and targets as fit into memory at once
         at_once = max(1, NUMBERS // (size + width))
         for start in range(0, len(signal), at_once):
             # what the initial map leaves unexplained
@@ -152,5 +153,5 @@ class SharedRidge(nn.Module):
 
         # the new map, and nothing of the signals
         self.weight.add_(change)
-        self.bias.add_(offset - mean @ change)
+        self.bias.add_(offset - mean @ change)  # mean signals predict mean targets
         self.rows, self.sums, self.count = [], [], 0

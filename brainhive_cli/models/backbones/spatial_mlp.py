@@ -22,15 +22,16 @@ class Config(BackboneConfig):
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""
+        # layers over time that all filters share: [B, F, T] to [B, F, H]
         over_time = nn.Sequential(
             *(nn.Linear(samples, self.hidden), nn.ELU(), Dropout(FIRST_DROPOUT)),
             *(nn.Linear(self.hidden, self.hidden), nn.ELU(), Dropout(self.dropout)),
         )
         return BrainEncoder(
-            spatial=NonNegativeFilters(channels, self.filters),
+            spatial=NonNegativeFilters(channels, self.filters),  # [B, F, T]
             norm=nn.BatchNorm1d(self.filters),
             time=over_time,
-            flatten=nn.Flatten(),
+            flatten=nn.Flatten(),  # [B, F · H]
             project=nn.Linear(self.filters * self.hidden, dim),
         )
 

@@ -42,7 +42,7 @@ def convolutions(channels: int, dropout: float) -> nn.Sequential:
         nn.Identity(),  # in upstream's names the pooling
         nn.BatchNorm2d(FILTERS),
         nn.ELU(),
-        nn.Conv2d(FILTERS, FILTERS, (channels, 1)),
+        nn.Conv2d(FILTERS, FILTERS, (channels, 1)),  # over channels: [B, F, 1, T']
         nn.BatchNorm2d(FILTERS),
         nn.ELU(),
         nn.Dropout(dropout),
@@ -68,6 +68,7 @@ class PooledConvolution(nn.Conv2d):
 
     def forward(self, signal: Tensor) -> Tensor:
         """Map [B, 1, C, T] to [B, F, C, T']."""
+        # smear the kernel in the precision of the weights, also under autocast
         with torch.autocast(signal.device.type, enabled=False):
             window = self.weight.new_full((1, 1, 1, self.pool), 1 / self.pool)
             kernel = F.conv2d(self.weight, window, padding=(0, self.pool - 1))  # [F, 1, 1, kernel + pool - 1]

@@ -50,6 +50,7 @@ class VoxelRidge(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through the mean map."""
+        # zeros instead of the voxels that narrower subjects do not have
         signal = F.pad(signal, (0, 0, 0, self.channels - signal.shape[1]))
         weight = _Penalised.apply(self.weight, self.l2)
         flat = signal.flatten(1)
@@ -74,4 +75,5 @@ class _Penalised(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (weight,) = context.saved_tensors
+        # derivative of the penalty, which the loss itself does not show
         return gradient + 2 * context.l2 * weight, None

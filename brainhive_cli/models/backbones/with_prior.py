@@ -58,6 +58,7 @@ class Config(BackboneConfig):
         Raises:
             RecipeError: if there is no such head, or it is not tokens.
         """
+        # the prior samples tokens, so that its head must be tokens
         head_name = self.prior.head
         if head_name not in heads or len(heads[head_name].shape) != 2:
             tokens = [name for name, head in heads.items() if len(head.shape) == 2]
@@ -65,9 +66,12 @@ class Config(BackboneConfig):
                 f"backbone.prior.head is {head_name!r}, and needs to be a head of tokens",
                 f"heads of tokens: {', '.join(tokens) or 'none'}",
             )
+
+        # the shape of the head decides the sizes of the prior
         count, dim = heads[head_name].shape
         prior = self.prior.model_copy(update={"tokens": count, "dim": dim}).build({}, None)
         brain = backbones.build(self.backbone, spec, heads)
+        # tokens before the last projection exist in MindEye2 alone
         if self.condition == "voxel_tokens" and not hasattr(brain, "with_voxel_tokens"):
             raise RecipeError(
                 f"backbone.condition is voxel_tokens, which {self.backbone.kind} does not have",
@@ -102,6 +106,7 @@ class WithPrior(nn.Module):
 
         The noise is torch's: several processes that share a batch draw other noise than one.
         """
+        # tokens on which the prior is conditioned, and the heads
         if self.takes_inner:
             condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
             replaced: dict[str, Tensor] = {}
@@ -110,19 +115,25 @@ class WithPrior(nn.Module):
                 self.brain, self.heads, signal, subject_index, targets, context
             )
             condition = predicted[self.head]
+
+        # the prior's prediction and its target, both [B, S, D]
         denoised, target = self.prior.learn(condition, targets[self.head])
         return {**predicted, DENOISED: denoised}, {**replaced, DENOISED: target}
 
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
         """Decode every head, [B, *shape] by name; the tokens of the prior's are sampled by one seed a row."""
+        # decode all heads, and the tokens that condition the prior
         if self.takes_inner:
             condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
             decoded = Decoded(predicted)
         else:
             decoded = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
             condition = decoded.tensors[self.head]
+
+        # sample in blocks, as attention needs memory for each row
         blocks = [slice(start, start + SIGNALS_AT_ONCE) for start in range(0, len(seeds), SIGNALS_AT_ONCE)]
         sampled = torch.cat([self.prior.sample(condition[rows], seeds[rows]) for rows in blocks])
+        # sampled tokens replace the predicted ones
         return Decoded({**decoded.tensors, self.head: sampled}, decoded.texts)
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -108,6 +108,7 @@ class Encoder:
         """Preprocess several pictures, captions or masks, such as the frames of a clip: [K, …]."""
         import torch
 
+        # pictures of one size go through one call, others one by one
         if self.preprocess_batch is not None and len({picture.size for picture in stimuli}) == 1:
             return self.preprocess_batch(stimuli)
         return torch.stack([self.preprocess(stimulus) for stimulus in stimuli])
@@ -130,11 +131,13 @@ class Encoder:
         """
         from PIL import Image
 
+        # side of the network's input, read off a preprocessed picture [3, H, W]
         side_px = min(self.preprocess(Image.new("RGB", (64, 64))).shape[-2:])
 
         def preprocess_batch(pictures: Sequence[Any]) -> "torch.Tensor":
             return self.preprocess_all([degrade(picture, how, side_px) for picture in pictures])
 
+        # `self.module` loads the network once for the plain and the degraded encoder
         return replace(
             self,
             network=lambda: self.module,
@@ -162,7 +165,7 @@ class EncoderConfig(parts.Config):
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
     """Patterns of weight files; the first that matches is loaded."""
     also_fetched: ClassVar[tuple[str, ...]] = ()
-    """Further patterns in the line that gets the weights: what a publisher has in place of the first."""
+    """Further patterns in the line that gets the weights: what a publisher has instead of the first."""
     encodes_latents: ClassVar[bool] = False
     """Whether its embeddings are an autoencoder's latents, which generators decode."""
     usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
@@ -201,6 +204,7 @@ class EncoderConfig(parts.Config):
         """Write it as a recipe names it: by its reference or own name, where that says all."""
         knobs = self.model_dump(mode="json", exclude_defaults=True)
         kind, source = self.kind, str(knobs.get("source"))
+        # two keys: kind and source alone define the encoder
         is_named = kind in ("python", "reference") or (kind == IMPORTED and is_own_name(source))
         return source if is_named and len(knobs) == 2 else super().__str__()
 
@@ -221,6 +225,7 @@ class EncoderConfig(parts.Config):
 
     @model_validator(mode="after")
     def _replaces_what_it_reads(self) -> Self:
+        # captions, masks and labels have no pixels to replace or to degrade
         for key in ("pictures", "degrade"):
             if getattr(self, key) is not None and self.encodes != "pixels":
                 raise ValueError(f"{key} has no effect on an encoder of {self.encodes}")
@@ -257,11 +262,13 @@ class EncoderConfig(parts.Config):
         """The keys by which a prior or aligner may name this encoder."""
         is_usual = self.layers == EMBEDDING and self.degrade is None
         upstream = self.upstream if is_usual else ""
+        # without duplicates, the store's name first
         return tuple(dict.fromkeys(filter(None, (self.name, upstream))))
 
     @property
     def outputs(self) -> list[Self]:
         """The same encoder once for each of its outputs and degradations: one store each."""
+        # product of the listed outputs and degradations
         updates: list[dict[str, Any]] = [{}]
         for key in ("output", "degrade"):
             if isinstance(values := getattr(self, key, None), list):
@@ -288,6 +295,7 @@ class EncoderConfig(parts.Config):
     def is_here(self) -> bool:
         """Whether the weights are on this machine, without a network; False for a user's function."""
         source = self.weights_from
+        # without a source, or with a user's function, there is no file to look for
         if not source or source.startswith("python:"):
             return False
         return source == "random" or bool(hub.find_weights(source, self.config_files, self.weight_files))
@@ -303,6 +311,7 @@ class EncoderConfig(parts.Config):
         """D of the embedding where the defaults fix it: known before any weights are here."""
         if self.dim is None:
             return None
+        # any other key changes the name; degradation does not change the width
         is_usual = self.model_copy(update={"degrade": None}).name == type(self)().name
         return self.dim if is_usual else None
 
@@ -311,6 +320,7 @@ class EncoderConfig(parts.Config):
         """Shape of a target, where the defaults fix it."""
         if self.shape is None:
             return None if self.known_dim is None else (self.known_dim,)
+        # the default shape holds where the other keys have their defaults
         size = {"output", *SEEN} & type(self).model_fields.keys()
         return self.shape if self.model_dump(exclude=size) == type(self)().model_dump(exclude=size) else None
 
@@ -371,6 +381,7 @@ class ImportedConfig(EncoderConfig):
     def _is_a_name_alone(self) -> Self:
         if reason := describe_bad_own_name(self.source):
             raise RecipeError(f"own vectors cannot be called {self.source[:80]!r}: {reason}", OWN_NAME_HINT)
+        # no picture is encoded, so there is nothing to replace, degrade or choose
         if self.pictures or self.degrade or self.views != "each":
             raise RecipeError(
                 f"{self.source} was imported, so pictures, degrade and views have no effect on it",
@@ -418,6 +429,8 @@ def describe_bad_own_name(name: str) -> str:
     folded = parts.name_of(name).lower()
     if kind := next((kind for kind in parts.kinds("encoders") if f"{folded}-".startswith(f"{kind}-")), ""):
         return f"stores of the shipped encoder {kind} are called so"
+
+    # names that end as those of degraded pictures or of a single view
     seen = NAME.fullmatch(name)
     if seen and (seen["degrade"] or seen["views"]):
         return "stores of degraded pictures and of views end so"
@@ -431,6 +444,7 @@ def is_own_name(name: str) -> bool:
 
 def own_names() -> list[str]:
     """List the names of own vectors, of all data sets at home: those that only own vectors may have."""
+    # one store a file: embeddings/DATASET/SPLIT/NAME.h5
     names = {path.stem for path in Paths().under_home("embeddings").glob("*/*/*.h5")}
     return sorted(name for name in names if not describe_bad_own_name(name))
 
@@ -519,6 +533,8 @@ def resolve_all(references: Any) -> Any:
     if not isinstance(references, list | tuple):
         return references
     configs = [config for reference in references for config in resolve(reference).outputs]
+
+    # duplicates are dropped, the first mention decides the order
     return list({config.model_dump_json(): config for config in configs}.values())
 
 

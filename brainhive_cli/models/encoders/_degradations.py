@@ -19,6 +19,7 @@ FALL_OFF, SHARP_SHARE = 3, 0.5
 
 def check_degradation(how: str) -> str:
     """Refuse what is no degradation, and kernels without a middle."""
+    # a kernel is centred on a pixel, so its width is odd
     match = GRAMMAR.fullmatch(how)
     if match is None or (match[1] in ("gaussian", "fovea") and int(match[2]) % 2 == 0):
         raise ValueError(
@@ -63,6 +64,7 @@ def degrade(picture: Any, how: str, side_px: int) -> Any:
         pixels = F.resize(pixels, small, antialias=False)
         pixels = F.resize(pixels, sides, F.InterpolationMode.NEAREST)
     else:
+        # seeded by pixels and strength: the same noise in every epoch
         random = np.random.default_rng([zlib.crc32(np.asarray(resized).tobytes()), strength])
         noise = random.normal(scale=strength, size=pixels.shape)
         pixels = (pixels + noise).round().clamp(0, 255).byte()

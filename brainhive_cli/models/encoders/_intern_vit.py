@@ -77,7 +77,7 @@ def _split_attention(state: State) -> State:
         is_joined = ".attn.qkv." in name
         if is_joined and len(value) % 3:
             raise ValueError(f"{name} has {len(value)} rows, not as many of queries, keys and values")
-        parts = value.chunk(3) if is_joined else [value]
+        parts = value.chunk(3) if is_joined else [value]  # three of [D, …]
         keys = [name.replace(".qkv.", f".{letter}_proj.") for letter in "qkv"] if is_joined else [name]
         split |= zip(keys, parts, strict=True)
     return split

@@ -49,6 +49,8 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
             if name.rpartition("/")[2] != PROCESSOR:
                 stated = {key: value for key, value in written.items() if not key.startswith("_")}
                 network[name] = {key: stated[key] for key in stated.keys() - WITHOUT_EFFECT}
+
+        # the first pattern with files decides; a store records digests of files and configs
         if any(folder.glob(pattern)):
             made_by = weights_of(source, folder, (pattern,))
             stated_digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
@@ -67,9 +69,11 @@ def find(source: str, files: Sequence[str], way: str) -> Path:
     Raises:
         MissingData: if the folder or one of its files is not there.
     """
+    # only the hub's folders can be downloaded, a local one must exist
     if not source.startswith("hub:") and not locate(source).is_dir():
         raise MissingData(f"no folder {source!r}", way)
     folder = hub.folder(source, allow=files)
+    # a download may lack files that the repository does not have
     require(folder, *files, way=way)
     return folder
 
@@ -83,6 +87,7 @@ def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
 
 def weight_files(config: EncoderConfig, folder: Path) -> list[Path]:
     """List an encoder's files of weights; indices of split ones hold none."""
+    # split weights have an index (.json) next to their shards
     files = [file for pattern in config.weight_files for file in folder.glob(pattern)]
     return [file for file in files if file.suffix != ".json"]
 
@@ -96,6 +101,7 @@ def prepare_network(
     config: Any, draw: Callable[[], nn.Module], load: Callable[[Path], nn.Module]
 ) -> tuple[Callable[[], nn.Module], dict[str, str]]:
     """Choose how a network is made, of random weights if its source is `random`, and describe these."""
+    # files are located now, the network is made when it is first used
     if config.source == "random":
         return partial(untrained, draw), {"source": "random"}
     folder, weights = fetch(config)

@@ -27,6 +27,7 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the network; it learns from the pictures of its source where no weights are there."""
+        # learned weights are identified by their digest; random ones are the same every time
         digests = {"source": self.source}
         if self.source != RANDOM:
             digests["digest"] = hub.digest(find_weights(self.source).parent, self.weight_files)

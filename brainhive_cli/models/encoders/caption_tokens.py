@@ -29,10 +29,11 @@ class Config(AnnotationConfig):
 
     def build(self) -> Encoder:
         """Open the vocabulary; MissingData where it is not there."""
+        # an absent vocabulary is an error here, before any caption is read
         tokens = CaptionTokens(self.source, self.length)
         words = f"{self.source}: {self.length} ids, start, words, end, zeros"
         return Encoder(
-            torch.nn.Identity(),
+            torch.nn.Identity(),  # the target is the ids themselves
             lambda caption: tokens.ids(caption).to(torch.int32),
             words,
             reads=self.reads,

@@ -31,6 +31,7 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare vocabulary and text tower."""
+        # choose how both towers are loaded: drawn for tests, or from the folder
         if self.source == "random":
             from open_clip import CLIP
 
@@ -40,6 +41,8 @@ class Config(EncoderConfig):
             folder, weights = fetch(self)
             model, _ = open_clip.written_in(folder)
             load = partial(open_clip.load, self, folder)
+
+        # captions have the context length of the text tower
         length = model.get("text_cfg", {}).get("context_length", LENGTH)
         tokens = CaptionTokens(length=length)
         return Encoder(
@@ -59,4 +62,4 @@ class _Pooled(nn.Module):
         self.model = model
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.model.encode_text(ids)
+        return self.model.encode_text(ids)  # [B, D], not normalised

@@ -38,11 +38,15 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare image tower and transform."""
+        # patch tokens [B, S, D] without the class token
         encoder = open_clip.Config(
             source=self.source, output="patches", architecture=self.architecture
         ).build()
+
+        # OpenCLIP's own preprocessing needs no change
         if self.mode == "right":
             return encoder
+        # a white picture after the same normalisation: [3, H, W]
         white = encoder.preprocess(Image.new("RGB", (64, 64), "white"))
 
         def half_way(pictures: Sequence[Any]) -> Tensor:

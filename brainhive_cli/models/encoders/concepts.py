@@ -28,12 +28,13 @@ class Config(AnnotationConfig):
         """Prepare the check of their number."""
 
         def preprocess(labels: Any) -> Tensor:
+            # the width of the target is fixed by the recipe, not by the data set
             if len(labels) != self.count:
                 raise RecipeError(
                     f"a stimulus has {len(labels)} labels, and {self.name} is of {self.count}",
                     f"{{kind: concepts, count: {len(labels)}}}",
                 )
-            return torch.from_numpy(labels).gt(0).to(torch.uint8)
+            return torch.from_numpy(labels).gt(0).to(torch.uint8)  # [K]
 
         words = f"{self.count} labels, 0 and 1"
         return Encoder(torch.nn.Identity(), preprocess, words, reads=self.reads)

@@ -33,6 +33,7 @@ class Config(EncoderConfig):
         words = f"{clip.preprocessing}, projected to tokens"
 
         def load() -> nn.Module:
+            # [S · D, width of the embedding]
             weight = weights.read(folder / PROJECTION)["weight"].float()
             projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             projection.weight = nn.Parameter(weight)

@@ -25,6 +25,7 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the encoders of demo-clip and demo-vae, and the fusion of both."""
+        # three sets of weights make the tokens, so the digest names all three
         clip = resolve({"kind": "demo-clip", "source": self.clip}).build()
         vae = resolve({"kind": "demo-vae", "source": self.vae}).build()
         folder = hub.folder(self.source)
@@ -53,6 +54,7 @@ class _Tokens(nn.Module):
         self.projection, self.norm = prior.proj.proj, prior.proj.norm
 
     def forward(self, views: Tensor) -> Tensor:
+        # channels 0 to 2 were preprocessed for demo-clip, 3 to 5 for demo-vae
         embeddings = {"demo-clip": self.clip(views[:, :3]), "demo-vae": self.vae(views[:, 3:]).flatten(1)}
         tokens = self.projection(self.fusion(embeddings)).unflatten(1, (-1, WIDTH))  # [B, S, D]
         return cast(Tensor, self.norm(tokens))

@@ -50,6 +50,7 @@ class Config(EncoderConfig):
     @property
     def known_shape(self) -> tuple[int, ...] | None:
         """Shape of a target, by the default source; a latent's sides are in proportion to the picture's."""
+        # `shape` is that of the default resolution, with which keys are compared
         default = type(self).model_fields["resolution_px"].default
         usual = self.model_copy(update={"resolution_px": default}) if self.shape else self
         known = super(Config, usual).known_shape
@@ -71,6 +72,7 @@ class Config(EncoderConfig):
             pixels = torch.stack([v2.functional.pil_to_tensor(picture) for picture in pictures]).float()
             return (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)  # [K, 3, H, W] in -1..1
 
+        # the words tell stores of different preprocessing apart
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
         words += ", in floats" if self.resizes == "floats" else ""
         return Encoder(

@@ -52,6 +52,7 @@ class Vit:
         """
         import timm
 
+        # timm's head is CLIP's projection; other embeddings are the class token
         size = {"img_size": 224, "num_classes": (width or 512) if self.is_clip else 0, **architecture}
         network = timm.create_model(self.network, **size)
         if not self.is_clip:
@@ -149,6 +150,7 @@ class Config(AlignedConfig, TokenConfig):
         return Encoder(outputs, preprocess, words, weights)
 
     def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
+        # random weights have no files and no adapter
         if self.source == "random":
             draws = [partial(vit.build, **self.architecture) for vit in vits]
             return lambda: [untrained(draw) for draw in draws], {"source": "random"}

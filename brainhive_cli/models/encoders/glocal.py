@@ -55,6 +55,7 @@ class Config(AlignedConfig):
 
         The module raises RecipeError, when it is loaded, if the base's embeddings have another width.
         """
+        # an absent or wrong transform is an error before any picture is encoded
         base = self._named_base().prepare()
         transform, weights = self._transform()
 
@@ -76,10 +77,12 @@ class Config(AlignedConfig):
                 )
             return nn.Sequential(base.module, affine)
 
+        # a store records the weights of base and transform
         weights |= {f"base_{key}": value for key, value in base.weights.items()}
         return Encoder(load, base.preprocess, base.preprocessing, weights)
 
     def _named_base(self) -> EncoderConfig:
+        # a transform is fitted to one encoder, which its file does not name
         if not self.base.weights_from:
             raise RecipeError("a gLocal transform says nothing of its base", "name it: base=NAME")
         if len(outputs := self.base.outputs) > 1:
@@ -126,4 +129,4 @@ class _Affine(nn.Module):
         self.register_buffer("bias", bias)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        return (embedding - self.mean) / self.std @ self.weight + self.bias
+        return (embedding - self.mean) / self.std @ self.weight + self.bias  # [B, D]

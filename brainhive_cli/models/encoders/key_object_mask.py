@@ -31,6 +31,7 @@ class Config(AnnotationConfig):
         """Prepare the resizing."""
 
         def preprocess(mask: Any) -> Tensor:
+            # `interpolate` reads [B, C, H, W]; any value above 0 is the object
             pixels = torch.from_numpy(mask)[None, None].gt(0).to(torch.uint8)
             return interpolate(pixels, (self.side, self.side), mode="nearest")[0]  # [1, side, side]
 

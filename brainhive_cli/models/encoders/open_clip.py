@@ -121,6 +121,7 @@ def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
         return architecture
     model = open_clip.get_model_config(architecture)
     if not model:
+        # no such name: suggest the models of similar names
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
         raise RecipeError(f"open_clip has no model {architecture!r}", f"near: {', '.join(near) or 'none'}")
     return model

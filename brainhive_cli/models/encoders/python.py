@@ -41,15 +41,20 @@ class Config(EncoderConfig):
             RecipeError: if the user did not allow it, or there is no such function.
             MissingExtra: if its package is not installed.
         """
+        # user code is imported only where the user allowed it to run
         module_name, _, function_name = self.source.removeprefix("python:").partition(":")
         module = foreign_code.import_module(module_name, self.source, self.source)
         try:
             function = getattr(module, function_name)
         except AttributeError as error:
             raise RecipeError(f"{self.source}: {error}", "write python:package.module:function") from error
+
+        # anything but module and preprocessing is refused here
         pair = function(**self.arguments)
         if not (isinstance(pair, tuple) and len(pair) == 2):
             raise RecipeError(f"{self.source} returned {type(pair).__name__}", "return (module, preprocess)")
+
+        # the digest of the code tells stores of an edited function apart
         weights = {"source": self.source, "network": _digest_code(module)}
         return Encoder(*pair, preprocessing=self.source, weights=weights, reads=self.reads)
 

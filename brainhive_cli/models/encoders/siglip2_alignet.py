@@ -43,6 +43,7 @@ class Config(AlignedConfig, TokenConfig):
         """Prepare preprocessing and network; MissingData if the folder has it not."""
         import timm
 
+        # no classifier, and GELU by tanh as in AligNet's network
         arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
         make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
         if self.source == "random":
@@ -73,6 +74,7 @@ def _squashed(picture: Any, side: int) -> Tensor:
     """Resize as OpenCV's INTER_CUBIC, which the network was trained with, to [3, H, W] in 0..1."""
     from torchvision.transforms.v2.functional import pil_to_tensor
 
-    pixels = pil_to_tensor(picture)[None].float()
+    pixels = pil_to_tensor(picture)[None].float()  # [1, 3, H, W] in 0..255
     pixels = nn.functional.interpolate(pixels, (side, side), mode="bicubic")
+    # bicubic overshoots: round and clamp to grey values, then scale to 0..1
     return pixels[0].add(0.5).floor().clamp(0, 255).div(255)

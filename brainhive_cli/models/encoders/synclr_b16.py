@@ -41,11 +41,16 @@ class Config(TokenConfig):
         import timm
         from torchvision.transforms import v2
 
+        # the network without its classifier
         model = partial(timm.create_model, self.architecture, num_classes=0)
         load, origin = prepare_network(self, model, partial(_load, model))
+
+        # preprocessing of BrainHiVE's repository: bilinear resize, CLIP's mean and std
         side = timm.get_pretrained_cfg(self.architecture).input_size[-1]
         mean, std = timm.data.OPENAI_CLIP_MEAN, timm.data.OPENAI_CLIP_STD
         steps = [v2.Resize(side), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+
+        # the words tell stores of different preprocessing apart
         words = f"resize short side {side} bilinear, centre crop, mean {mean}, std {std}"
         return Encoder(
             lambda: outputs_of(load(), self.output),
@@ -62,6 +67,7 @@ def _load(model: Callable[[], nn.Module], folder: Path) -> nn.Module:
     """Read the image tower of a SynCLR checkpoint, which holds its training's other parts too."""
     file, network = folder / FILE, model()
     tower, needed = below(weights.read(file), PREFIX), network.state_dict()
+    # the checkpoint may hold more tensors than the network needs, but not fewer
     refuse_absent(weights.find_unmatched(needed, tower), len(needed), file)
     weights.fill(network, {name: tower[name] for name in needed}, file)
     return network

@@ -26,6 +26,7 @@ class Config(TokenConfig):
         """Load the model and its transform."""
         import timm
 
+        # the transform is read off the model, so the model is loaded at once
         if self.source == "random":
             model = untrained(partial(timm.create_model, self.architecture, num_classes=0))
             weights = {"source": "random"}
@@ -34,6 +35,8 @@ class Config(TokenConfig):
             files = weight_files(self, folder)
             with reading(folder, files=files), plain_folder(folder, files) as plain:
                 model = timm.create_model(f"local-dir:{plain.resolve()}", pretrained=True, num_classes=0)
+
+        # try the transform on a picture, so that a damaged config is refused here
         with reading(self.source):
             settings = timm.data.resolve_model_data_config(model)
             transform = timm.data.create_transform(**settings, is_training=False)
@@ -52,6 +55,8 @@ def outputs_of(model: nn.Module, output: str | list[str]) -> Outputs:
 def anatomy_of(model: nn.Module) -> Anatomy | None:
     """Find the parts of a vision transformer or ResNet of timm; None for other networks."""
     blocks, norm, extra = (getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens"))
+    # a model without these attributes is no vision transformer of timm
     if blocks is None or norm is None or extra is None:
         return resnet_anatomy(model)
+    # `extra` counts class token and registers, which stand before the patches
     return Anatomy(list(blocks), norm, extra, has_class=getattr(model, "cls_token", None) is not None)

@@ -112,6 +112,7 @@ class Config(TokenConfig):
 
             return Outputs(Tower(network, embed), self.output, anatomy)
 
+        # a single picture is a batch of one
         words, one = described(processor), (lambda image: preprocess([image])[0])
         return Encoder(outputs, one, words, weights, preprocess_batch=preprocess)
 

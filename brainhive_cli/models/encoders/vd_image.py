@@ -33,6 +33,7 @@ class Config(EncoderConfig):
 
         # processor and tower: of random weights by the architecture, otherwise by the folder
         if self.source == "random":
+            # the processor makes pictures of the tower's size
             side = self.architecture["image_size"]
             crop = {"height": side, "width": side}
             processor = transformers.CLIPImageProcessor(size=crop, crop_size=crop)
@@ -43,6 +44,8 @@ class Config(EncoderConfig):
             folder, weights = fetch(self)
             processor = clip.read_preprocessor(folder / clip.PROCESSOR, "CLIPImageProcessor")
             load = partial(clip.tower_of, folder, clip.IMAGE, clip.VISION)
+
+        # pictures [B, 3, H, W] become tokens [B, S, D]
         pixels = partial(clip.pixels_of, processor)
         return Encoder(lambda: Tower(load(), clip.of_pictures), pixels, described(processor), weights)
 

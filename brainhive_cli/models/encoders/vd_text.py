@@ -55,10 +55,12 @@ class Config(EncoderConfig):
     @property
     def combines(self) -> str:
         """Way in which the targets of a stimulus's captions become one; empty where each is kept."""
+        # average and first say how captions are combined, `views` does it for embeddings
         return super().combines if self.output == EMBEDDING else str(self.output)
 
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""
+        # class of the tower, and the function that reads its tokens
         (kind, tokens), (text, tokenizer) = TOKENS[self.tokens], self.components
 
         def draw() -> nn.Module:
@@ -67,11 +69,13 @@ class Config(EncoderConfig):
             return getattr(transformers, kind)(transformers.CLIPTextConfig(**self.architecture))
 
         def load_tower(folder: Path) -> nn.Module:
+            # the projection's width, which some folders state outside of the tower's config
             options = ModelConfig.read(folder / text).model_dump(
                 include={"projection_dim"}, exclude_none=True
             )
             return clip.tower_of(folder, text, kind, files=weight_files(self, folder), **options)
 
+        # the tower is loaded when it is first used
         load, weights = prepare_network(self, draw, load_tower)
 
         # random weights have no vocabulary: letters are their tokens
@@ -84,6 +88,7 @@ class Config(EncoderConfig):
 
         def encode(tower: Any, ids: Tensor) -> Tensor | list[Tensor]:
             """Map token ids [B, S] to text tokens [B, S, D], once for each output."""
+            # outputs differ in how captions are combined later, so one forward serves all
             encoded = tokens(tower, ids)
             return encoded if isinstance(self.output, str) else [encoded] * len(self.output)
 
@@ -95,5 +100,6 @@ TINY = Config(source="random", architecture=encoders.TINY["vd-text"])
 
 def _letters(text: str) -> Tensor:
     """Take letters for tokens, for random weights."""
+    # 128 is start, end and padding; letters are limited to ASCII
     ids = [128, *(min(ord(letter), 127) for letter in text[: LENGTH - 2]), 128]
     return torch.tensor(ids + [128] * (LENGTH - len(ids)))

@@ -43,6 +43,7 @@ Source: SDXL-Lightning's model card for `lightning`; LCM (arXiv 2310.04378) for 
 
 def check_scheduler(name: str | None) -> str | None:
     """Refuse a scheduler that is none of these; None is the generator's own."""
+    # checked as the recipe is read, before any network is loaded
     if name is not None and name not in SCHEDULERS:
         raise RecipeError(f"no scheduler called {name!r}", f"there are: {', '.join(SCHEDULERS)}")
     return name
@@ -72,6 +73,7 @@ class Sampling(Section):
     @property
     def words(self) -> list[str]:
         """Differences from plain sampling, in words that travel with metrics."""
+        # settings at their defaults have no words
         words = {
             self.scheduler or "": self.scheduler,
             f"guidance {self.guidance:g}": self.guidance > 1,
@@ -82,8 +84,10 @@ class Sampling(Section):
 
     @model_validator(mode="after")
     def _guides_or_not(self) -> "Sampling":
+        # diffusers guides only above 1
         if 0 < self.guidance < 1:
             raise RecipeError(f"guidance {self.guidance:g} has no effect, only above 1 has", "guidance=0")
+        # the negative prompt is the other side of guidance
         if self.negative_prompt and self.guidance <= 1:
             raise RecipeError("negative_prompt has no effect without guidance", "guidance=5")
         return self

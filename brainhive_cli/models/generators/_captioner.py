@@ -42,7 +42,7 @@ KINDS = {
 
 
 class HeadCaption(Section):
-    """GIT, which reads a decoded head in the place of its vision tower's features, as MindEye2 does."""
+    """GIT, which reads a decoded head instead of its vision tower's features, as MindEye2 does."""
 
     model: str = Field(KINDS["git"].reference, description="The GIT: a reference or folder.")
     head: str = Field("image", description="Head of tokens [S, D] that is captioned.")
@@ -90,11 +90,12 @@ class Captioner:
         self.placement.use(self.model)
         pixels = pixels.to(self.placement.device, self.model.dtype)
         ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[:, first:]
-        self.placement.use()
+        self.placement.use()  # makes room for the generator
         return [words.strip() for words in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _tokens(self, decoded: Decoded | None) -> Tensor:
         """Choose the head's tokens [B, S, D]."""
+        # the converter was trained for one number of tokens and one width
         tokens = None if decoded is None else decoded.tensors.get(self.head)
         expected = self.model.git.image_encoder.shape
         if tokens is None or tuple(tokens.shape[1:]) != expected:
@@ -107,13 +108,14 @@ class Captioner:
 
 
 class Converter(nn.Module):
-    """Linear maps over tokens, then over features, in the place of GIT's vision tower.
+    """Linear maps over tokens, then over features, instead of GIT's vision tower.
 
     Source: CLIPConverter of MindEye2's recon_inference.ipynb (MIT), whose names are kept.
     """
 
     def __init__(self, state: dict[str, Tensor]) -> None:
         super().__init__()
+        # weights of linear maps are [out, in]
         to_tokens, tokens = state["linear1.weight"].shape
         to_width, width = state["linear2.weight"].shape
         self.shape = (tokens, width)
@@ -148,6 +150,7 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
     file, width = find_file(caption.converter), model.config.vision_config.hidden_size
     with weights.reading(file, "give bigG_to_L_epoch8.pth", BrainhiveError, problem="is no such converter"):
         state = weights.read(file)
+        # the maps must end in the width of GIT's vision tower
         if (features := len(state["linear2.weight"])) != width:
             raise ValueError(f"it maps to {features} features, the captioner takes {width}")
         converter = Converter(state)
@@ -172,6 +175,7 @@ def find_folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json
     """Find the folder of a captioner, and refuse that of another model."""
     reference, expected = _model_of(caption)
     folder, kind = hub.folder(reference, allow=allow), KINDS[expected]
+    # the model_type tells another kind of model before any weights are read
     file = folder / "config.json"
     config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData) if file.is_file() else {}
     if (seen := config.get("model_type", "none")) != expected:

@@ -71,16 +71,19 @@ def find_folder(source: str, variant: str | None, *, text: bool = False) -> Path
     """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
     if error := describe_file(source):
         raise error
+    # weights of the requested components and variant, with all configs
     stems = ["text_encoder*/model"] if text else STEMS
     files = [name for stem in stems for name in weight_files(stem, variant)]
     return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *files])
 
 
 def describe_file(source: str) -> MissingData | None:
-    """Say what one file holds that stands in place of a generator's folder; None for a folder."""
+    """Say what one file holds that stands instead of a generator's folder; None for a folder."""
     path = Path() if source.startswith("hub:") else locate(source)
     if not path.is_file():
         return None
+
+    # the names of its weights tell what the file is
     names = []
     with suppress(*RAISED):  # of no file of weights
         names = weights.list_names(path)
@@ -88,6 +91,7 @@ def describe_file(source: str) -> MissingData | None:
     if "image_proj" in text and "ip_adapter" in text:
         way = "a generator's folder; IP-Adapters are for prior.start_from"
         return MissingData(f"{source} is an IP-Adapter, which draws nothing by itself", way)
+    # all networks in the original names, which diffusers can convert
     if "model.diffusion_model." in text:
         kind = "StableDiffusionXLPipeline" if "conditioner." in text else "StableDiffusionPipeline"
         code = f'diffusers.{kind}.from_single_file({json.dumps(source)}).save_pretrained("FOLDER")'

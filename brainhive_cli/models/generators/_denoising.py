@@ -42,6 +42,7 @@ def choose_scheduler(default: Any, sampling: Sampling) -> Any:
 
     if sampling.scheduler is None:
         return default
+    # the noise schedule stays that of the training
     kind, settings = SCHEDULERS[sampling.scheduler]
     return getattr(diffusers, kind).from_config(default.config, **settings)
 

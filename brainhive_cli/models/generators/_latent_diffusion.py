@@ -122,6 +122,8 @@ class Config(parts.Config):
         folder = folder or _components.find_folder(self.source, self._variant)
         self.check_unet(_components.read_config(folder, "unet"), folder)
         _components.read_config(folder, "vae")
+
+        # networks in the requested precision
         components = {}
         for name, cls in {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.items():
             where, variant = f"{name} of the generator {folder}", self._variant
@@ -244,9 +246,12 @@ class LatentDiffusion:
 
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
         """Take less memory and more time: networks on a device only while they compute, tiles in decoding."""
+        # decode one picture at a time, in tiles
         if tile:
             self.vae.enable_slicing()
             self.vae.enable_tiling()
+
+        # a pipeline moves its own networks, other generators use `placement`
         if offload_to is not None and self.pipelines:
             self.placement.device = offload_to
             self.pipeline.enable_model_cpu_offload(device=offload_to)
@@ -357,10 +362,11 @@ class LatentDiffusion:
             raise BrainhiveError(
                 f"the generator takes {name} [B, S, {width}], not {list(tokens.shape)}", hint
             )
-        return tokens.to(self.device, self.unet.dtype).expand(rows, -1, -1)
+        return tokens.to(self.device, self.unet.dtype).expand(rows, -1, -1)  # [B, S, D]
 
     def run_unet(self, latents: Tensor, times: Tensor, text: Tensor, **inputs: Any) -> Tensor:
         """Predict from latents at timesteps by text tokens [B, S, D] and what else the U-Net takes."""
+        # the U-Net computes in its own precision, whatever that of the latents
         dtype = self.unet.dtype
         return self.unet(latents.to(dtype), times.to(self.device), text, return_dict=False, **inputs)[0]
 
@@ -410,6 +416,7 @@ class LatentDiffusion:
     def encode_start(self, start: Tensor, size_px: int) -> Tensor:
         """Give the latents of pictures, or latents themselves; BrainhiveError if of another shape."""
         shape = self.latent_shape(size_px)
+        # three channels are a picture; latents must have the right size already
         if start.shape[1] == 3:
             return self.encode(resize(start, size_px))
         if tuple(start.shape[1:]) != shape:
@@ -425,7 +432,7 @@ class LatentDiffusion:
 
         with console.hushed():
             pipeline = getattr(diffusers, name)(**{**components, **self.pipeline_options})
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline.set_progress_bar_config(disable=True)  # `on_step` reports progress
         return pipeline
 
 
@@ -433,6 +440,7 @@ def decode_pictures(
     vae: Any, latents: Tensor, device: torch.device, scale: float = 0.5, shift: float = 0.5
 ) -> Media:
     """Decode latents [B, C, h, w] to float32 pictures [B, 3, H, W] in 0..1, as `LatentDiffusion.decode`."""
+    # undo the scaling of latents, and decode a few at once
     batches = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
     with torch.no_grad():
         pixels = torch.cat([vae.decode(batch).sample.float() for batch in batches])
@@ -441,13 +449,13 @@ def decode_pictures(
 
 def shrink_factor(vae: Any) -> int:
     """Return how many times smaller the sides of a latent are than those of its picture."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
+    return 2 ** (len(vae.config.block_out_channels) - 1)  # each block but the last halves the sides
 
 
 def resize(pictures: Tensor, side_px: int, mode: str = "bicubic") -> Tensor:
     """Resize pictures [B, 3, H, W] in 0..1 to [B, 3, side, side]."""
     square = F.interpolate(pictures.float(), (side_px, side_px), mode=mode, antialias=True)
-    return square.clamp(0, 1)
+    return square.clamp(0, 1)  # bicubic overshoots
 
 
 def mask_weights(masks: Tensor, side: int) -> Tensor:
@@ -457,5 +465,7 @@ def mask_weights(masks: Tensor, side: int) -> Tensor:
         [B, F, 1, side, side], means over the mask; F is 1 where masks have no frames.
     """
     masks = masks[:, None] if masks.ndim == 4 else masks  # [B, F, 1, H, W]
+
+    # weight 0.5 outside of the mask and 1 inside, averaged over each latent's area
     inside = 0.5 + 0.5 * (masks > 0.5).float()
     return F.interpolate(inside.flatten(0, 1), (side, side), mode="area").unflatten(0, masks.shape[:2])

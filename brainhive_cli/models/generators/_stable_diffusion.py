@@ -41,6 +41,7 @@ class StableDiffusion(LatentDiffusion):
         """Load what embeds a text as tokens [1, S, D]: here a Stable Diffusion 1 folder's last states."""
         variant = self.config.variant
         folder = _components.find_folder(self.config.source, variant, text=True)
+        # configs first, so that an absent component is named
         for name in ("text_encoder", "tokenizer"):
             _components.read_config(folder, name)
         tower = tower_of(folder, "text_encoder", PLAIN_TEXT, variant)
@@ -92,6 +93,7 @@ class StableDiffusion(LatentDiffusion):
         """Give tokens as the U-Net takes them; on the other side of guidance there are as many."""
         hint = f"use a head that predicts the encoder {encoder}"
         tokens = self.fit_tokens(f"{kind} tokens", tokens, width, rows, hint)
+        # both sides of guidance are rows of one batch
         if towards is not None and tokens.shape != towards.shape:
             raise BrainhiveError(
                 f"the {kind} tokens are {list(towards.shape)}, the unconditional ones {list(tokens.shape)}",
@@ -101,6 +103,7 @@ class StableDiffusion(LatentDiffusion):
 
     def _embed(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, each once, by an encoder that is loaded for that alone: [B, S, D]."""
+        # texts that were not embedded before, each once
         for words in {*texts} - {*self.embedded_texts}:
             if self._encode_text is None:
                 if self.config.source == RANDOM:

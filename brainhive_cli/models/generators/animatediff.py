@@ -119,6 +119,7 @@ class Config(_latent_diffusion.Config):
     def read_configs(self) -> Architecture:
         """Read the architecture of all networks."""
         architecture = super().read_configs()
+        # AnimateDiff's schedule replaces that of the source
         if self.noise == "animatediff":
             architecture["scheduler"] = SCHEDULER
         for name, folder in ((MOTION, self.motion), (SPARSE, self.sparse_control)):
@@ -222,6 +223,7 @@ class Config(_latent_diffusion.Config):
         return AnimateDiff(self, components, device)
 
     def _check_frames(self, motion: dict[str, Any]) -> None:
+        # motion modules have an embedding for each position of a frame
         most = motion.get("motion_max_seq_length", 32)
         if self.frames > most:
             raise RecipeError(
@@ -325,6 +327,7 @@ class AnimateDiff(sd.StableDiffusion):
         self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
     ) -> Tensor:
         """Predict the noise of latents [B, F, C, h, w], or what else the U-Net predicts; sizes: no effect."""
+        # keyframes need the size of the frames that these latents decode to
         size_px = latents.shape[-1] * shrink_factor(self.vae)
         text = self._embed_captions(conditioning.texts, "", len(latents))
         keyframe = self._encode_keyframe(conditioning.images, size_px)

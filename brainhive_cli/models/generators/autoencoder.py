@@ -65,10 +65,11 @@ class Decoder:
 
     def encode(self, media: Media, random: Any = None) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as latents [B, D]."""
-        return self.model(media.to(self.device))
+        return self.model(media.to(self.device))  # [B, D]
 
     def decode(self, latents: Tensor) -> Media:
         """Decode latents [B, D] to pictures [B, 3, H, W] in 0..1."""
+        # latents may be maps [B, C, h, w], the decoder takes vectors [B, D]
         return self.model.decode(latents.flatten(1).float().to(self.device))
 
     def generate(

@@ -87,6 +87,7 @@ class LowLevelMix(Section):
         """
         import diffusers
 
+        # MindEye2's file has a known architecture, a folder of diffusers states its own
         if is_file(self.autoencoder):
             file, network = find_file(self.autoencoder), diffusers.AutoencoderKL(**MIX_AUTOENCODER)
             weights.fill(network, weights.read(file), file, "give sd_image_var_autoenc.pth, or a folder")
@@ -126,6 +127,7 @@ class Config(parts.Config):
         """Load every stage's generator, prior and captioner onto a device."""
         links = []
         for stage in self.stages:
+            # networks of the stage
             generator = stage.generator.build(device, dtype)
             captioner = None if stage.caption is None else _captioner.load(stage.caption, device, dtype)
 
@@ -139,6 +141,8 @@ class Config(parts.Config):
                 prior.attach(generator)
                 prior = prior.to(device)
             links.append(Link(stage, generator, prior, captioner))
+
+        # the mixer works on the pictures of the last stage
         mix = self.low_level_mix
         return Chain(links, None if mix is None else mix.build(device, dtype))
 
@@ -184,8 +188,10 @@ class Chain:
     def __init__(self, links: Sequence[Link], mixer: "LowLevelMixer | None" = None) -> None:
         self.links, self.mixer = list(links), mixer
         self.first = links[0].generator
+        # captioners and mixer, which are offloaded with the generators
         models = (*(link.captioner for link in links), mixer)
         self.helpers = [model for model in models if model is not None]
+        # latents are those of the first stage
         self.encode, self.decode = self.first.encode, self.first.decode
 
         # all networks with weights, the stages' priors included
@@ -201,6 +207,7 @@ class Chain:
 
     def latent_spaces(self, head: str, starts: bool) -> list[str]:
         """Name the spaces that a head may be of: the mixer's; or any stage's, if one starts from latents."""
+        # the mixer decodes its head by an autoencoder of its own
         if self.mixer is not None and head == self.mixer.config.head:
             return [latent_space(self.mixer.model)]
         return [str(link.generator.latent_space) for link in self.links] if starts else []
@@ -218,6 +225,7 @@ class Chain:
         """Take less memory in every stage."""
         for link in self.links:
             link.generator.spare_memory(offload_to, tile)
+        # captioners and mixer leave the device while they are not used
         for helper in self.helpers if offload_to is not None else ():
             helper.placement.offload(offload_to)
 
@@ -237,6 +245,7 @@ class Chain:
         texts replace those of the conditioning, and what a stage sets itself `size_px` and `sampling`.
         `on_step` counts over all stages.
         """
+        # media of the stage before, and the number of steps in all stages before
         media: Any = None
         steps_before = 0
         for index, link in enumerate(self.links):
@@ -248,6 +257,7 @@ class Chain:
             # condition on the stage's own prior where it has one
             condition, stage_null = conditioning, null
             if link.prior is not None:
+                # the stage's prior conditions on decoded heads, not on another prior's output
                 if conditioning.decoded is None:
                     raise BrainhiveError(
                         "a stage of the chain has a prior of its own, and the conditioning brings no decoded "
@@ -297,6 +307,7 @@ class LowLevelMixer:
         Raises:
             BrainhiveError: if there is no such head of latents, or the media are clips.
         """
+        # a head of latents [B, C, h, w] is needed, and pictures, not clips
         latents = None if decoded is None else decoded.tensors.get(self.config.head)
         if latents is None or latents.ndim != 4 or pictures.ndim != 4:
             raise BrainhiveError(

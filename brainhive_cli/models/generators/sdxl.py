@@ -88,6 +88,7 @@ class SDXL(LatentDiffusion):
     def latent_digest(self) -> str:
         """Identity of the autoencoder: latents of another one mean nothing to this generator."""
         digest = hashlib.sha256(f"{self.vae.config.scaling_factor}".encode())
+        # names and values, in float32, as NumPy has no bfloat16
         for name, weight in self.vae.state_dict().items():
             digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -102,6 +103,7 @@ class SDXL(LatentDiffusion):
     def pipeline_inputs(self, request: Request) -> dict[str, Any]:
         """Give text, pooled text and image tokens of both sides of guidance; with a prior, it needs null."""
         conditioning, sampling, rows = request.conditioning, request.sampling, len(request.seeds)
+        # the side that guidance moves towards
         text, pooled, tokens = self._condition(conditioning, sampling.prompt, rows)
 
         # where the U-Net's own cross-attention takes conditions, zeros are the other side of guidance
@@ -135,6 +137,7 @@ class SDXL(LatentDiffusion):
     ) -> Tensor:
         """Predict the noise, or velocity, of latents [B, C, h, w] at timesteps [B]; sizes [B, 6]."""
         assert sizes is not None
+        # without a prompt: the empty one, unless the conditioning has texts
         text, pooled, tokens = self._condition(conditioning, "", len(latents))
         return self.run_unet(
             latents,
@@ -208,6 +211,7 @@ class Prompts:
 
         They stay loaded, on the CPU, since other rows may bring other texts.
         """
+        # texts that were not embedded before, each once
         for words in {*texts} - {*self._embedded}:
             if words:
                 embedded = self._encode(words, device)
@@ -256,7 +260,7 @@ class Prompts:
             ) from error
         with torch.no_grad():
             embedded = encoders.encode_prompt(words, device=device, do_classifier_free_guidance=False)
-        return embedded[0], embedded[2]
+        return embedded[0], embedded[2]  # text and pooled text
 
     @cached_property
     def _encoders(self) -> Any:

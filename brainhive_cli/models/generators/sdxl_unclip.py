@@ -75,12 +75,14 @@ class Config(_latent_diffusion.Config):
         if not is_file(self.source):
             return super().inputs()
         need = file_input(self.source)
+        # a hub reference identifies the conversion without the file
         is_here = self.source.startswith("hub:") or need.error is None
         return [Input(need.name) if is_here and _components.is_converted(self._converted_name) else need]
 
     def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
         """Refuse a U-Net that takes more than sizes next to its tokens, as SDXL's own does."""
         super().check_unet(config, where)
+        # four size and crop ids; SDXL's own U-Net takes six and pooled text
         takes = config.get("projection_class_embeddings_input_dim")
         if takes != (sizes := 4 * config.get("addition_time_embed_dim", 0)):
             raise BrainhiveError(
@@ -202,6 +204,7 @@ class UnCLIP(LatentDiffusion):
 
         Source: MindEye2's unclip_recon (MIT).
         """
+        # the U-Net alone works until the latents are decoded
         self.placement.use(self.unet)
 
         predict = partial(self._predict, tokens=tokens)

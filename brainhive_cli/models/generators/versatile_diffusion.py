@@ -73,6 +73,7 @@ class Config(_latent_diffusion.Config):
             return
         self.read_configs()
         folder = hub.folder(self.source, allow=SMALL)
+        # the hub's files are downloaded when needed, a folder must have them all
         if not self.source.startswith("hub:") and not _is_converted(self.source, folder):
             _require(folder)
 
@@ -80,6 +81,7 @@ class Config(_latent_diffusion.Config):
         """Look for the published weights, which are not needed once they are converted."""
         if self.source == RANDOM:
             return []
+        # an absent folder is reported by the inputs below
         with suppress(MissingData):
             if _is_converted(self.source, hub.folder(self.source, allow=SMALL)):
                 return []
@@ -131,6 +133,7 @@ class VersatileDiffusion(sd.StableDiffusion):
         """Take the unconditional tokens: `text` and `image` [1, S, D]; zeros stand for those left out."""
         super().prepare(components)
         self._unconditional = components[UNCONDITIONAL]
+        # converted tokens of the empty prompt spare the text encoder
         if self._unconditional:
             self.embedded_texts[""] = self._unconditional["text"]
 
@@ -201,6 +204,7 @@ class Dual(nn.Module):
             encoder_hidden_states: Text tokens, then image tokens: [B, S, D].
             cross_attention_kwargs: `text_tokens`, how many are text; `text_share` of the change, 0 to 1.
         """
+        # both start from the same states; a transformer of share 0 is not run
         text, image = encoder_hidden_states.tensor_split([cross_attention_kwargs["text_tokens"]], 1)
         share, mixed = cross_attention_kwargs["text_share"], hidden
         for weight, transformer, tokens in ((share, self.text, text), (1 - share, self.image, image)):
@@ -214,6 +218,7 @@ def make_dual(unet: nn.Module) -> nn.Module:
     """Replace each transformer of a U-Net by two of its kind, which attend to image and text at once."""
     from diffusers import Transformer2DModel
 
+    # a list, as modules are replaced on the way
     for name, module in list(unet.named_modules()):
         if isinstance(module, Transformer2DModel):
             parent, _, index = name.rpartition(".")

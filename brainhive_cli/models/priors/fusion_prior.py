@@ -258,6 +258,7 @@ class FusionPrior(nn.Module):
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Condition n rows on the zeroed token, as a share of the training does."""
+        # one row, expanded: all rows are the same
         token = self.proj.proj.weight.new_zeros(1, self.dim)
         tokens = self.tokens(self.adapt(token) if self.adapter == "apply" else token)  # [1, S, D_cross]
         return Conditioning(embeddings=tokens.expand(n, -1, -1))
@@ -285,6 +286,7 @@ class FusionPrior(nn.Module):
         """Take projection and attention adapter from an IP-Adapter single file of the same sizes."""
         state = weights.read(file)
         weights.fill(self.proj, below(state, "image_proj."), file, OTHER_MODEL)
+        # the empty pattern sets the prefix before every name
         keys_and_values = rename(below(state, "ip_adapter."), {"": "attn_processors."})
         weights.fill(self.attn_adapter, keys_and_values, file, OTHER_MODEL)
 
@@ -372,6 +374,7 @@ class AttentionAdapter(nn.Module):
     def attach(self, unet: Any) -> None:
         """Put the adapter into the U-Net, whose own weights stay; BrainhiveError if it does not fit."""
         self._check(unet)
+        # wrap the processors of cross-attentions; self-attentions stay
         processors = dict(unet.attn_processors)
         for index, pair in self.attn_processors.items():
             name = self.names[int(index)]
@@ -381,6 +384,7 @@ class AttentionAdapter(nn.Module):
     def detach(self, unet: Any) -> None:
         """Restore the U-Net's own processors; BrainhiveError if this adapter is not attached to it."""
         processors = processors_of(unet)
+        # the processors that this adapter has wrapped
         plain = {n: p.plain for n, p in processors.items() if getattr(p, "adapter", None) is self}
         if not plain:
             raise BrainhiveError("this Fusion Prior is not attached to the U-Net", "attach it first")
@@ -431,6 +435,7 @@ class ImageAttention:
         ip_hidden_states: Tensor | None = None,
     ) -> Tensor:
         """Attend from pixels [B, HW, D] to the text [B, S, D_cross] and, if given, the image tokens."""
+        # without image tokens the U-Net attends as before
         if ip_hidden_states is None:
             return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
@@ -454,6 +459,7 @@ class ImageAttention:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
     """Multi-head attention of query [B, Q, D] to key and value [B, S, D], giving [B, Q, D]."""
+    # [B, heads, Q or S, D / heads]
     q, k, v = (x.to(query.dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
@@ -472,6 +478,7 @@ def processors_of(unet: Any) -> dict[str, Any]:
 
 def cross_sizes(unet: Any) -> dict[int, tuple[int, int]]:
     """Read (D_cross, D_inner) of each cross-attention, by its index in the U-Net's list of processors."""
+    # indices count self-attentions too, as in the names of weights
     names = {i: name for i, name in enumerate(processors_of(unet)) if name.endswith(CROSS_ATTENTION)}
     modules = {i: unet.get_submodule(name.removesuffix(".processor")) for i, name in names.items()}
     return {i: (m.to_k.in_features, m.to_k.out_features) for i, m in modules.items()}

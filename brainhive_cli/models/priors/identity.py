@@ -77,6 +77,7 @@ class Identity(PriorOfHeads):
     def __init__(self, config: Config = TINY) -> None:
         super().__init__()
         self.config = config
+        # heads of texts may be token ids instead of prompts
         self.words = None if config.vocabulary is None else CaptionTokens(config.vocabulary)
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:

@@ -131,6 +131,7 @@ def _located(reference: str) -> Path:
 def sizes_of(state: State) -> dict[str, int]:
     """Read the settings of a prior from the shapes of its weights `net.…`, and of its schedule if there."""
     first = "net.causal_transformer.layers.0.0."
+    # null_kv is [2, dim_head]
     _, dim_head = state[f"{first}null_kv"].shape
     sizes = {
         "depth": count_numbers(state, r"net\.causal_transformer\.layers\.(\d+)\."),
@@ -306,6 +307,7 @@ class _Sinusoid(nn.Module):
         self.count = dim // 2
 
     def forward(self, times: Tensor) -> Tensor:
+        # rates fall geometrically from 1 to 1 / 10000
         step = -math.log(10000) / (self.count - 1)
         rates = torch.exp(torch.arange(self.count, device=times.device) * step)
         angles = times[:, None] * rates  # [B, D / 2]
@@ -320,6 +322,7 @@ class _Norm(nn.Module):
         self.g, self.stable = nn.Parameter(torch.ones(dim)), stable
 
     def forward(self, x: Tensor) -> Tensor:
+        # divide first, as squares of large values would overflow in half precision
         if self.stable:
             x = x / x.amax(-1, keepdim=True).detach()
         return F.layer_norm(x, x.shape[-1:]) * self.g
@@ -343,6 +346,7 @@ class _Transformer(nn.Module):
                 _Norm(dim),
                 nn.Linear(dim, 2 * inner, bias=False),
                 _SwiGLU(),
+                # instead of upstream's norm and dropout, so that layers keep their numbers
                 nn.Identity(),
                 nn.Identity(),
                 nn.Linear(inner, dim, bias=False),

@@ -156,8 +156,11 @@ class SourceModel:
     def zero_shot(self) -> PersonModel:
         """The model for a person of whom nothing was recorded: normalised by the mean of other people."""
         learned = self.model.learned
+        # no normalisation, or the mean one that the model itself has
         if self.normalisation is None or learned.normaliser is not None:
             return PersonModel(self.model, learned.normaliser)
+
+        # otherwise average those of its people, if all have the same channels
         normalisers = [*learned.normalisers.values()]
         if not normalisers or len({each.matrix.shape for each in normalisers}) > 1:
             raise BrainhiveError(
@@ -198,6 +201,8 @@ class SourceModel:
             )
         if self.normalisation is None and not trials.channels:
             raise BrainhiveError("voxels of two people have nothing to be aligned by", "alignments of tokens")
+
+        # statistics of the person's average signals, whatever stimuli these were of
         normaliser = config.build(config.measure([trials.averages]))
         if self.normalisation is not None:
             return PersonModel(self.model, normaliser)
@@ -227,6 +232,7 @@ class SourceModel:
         """Tokens [m, D] of training signals of the people whom the model learned from."""
         tokens = []
         for trials in self.trained:
+            # evenly spaced: about MAX_REFERENCES tokens of all people together
             step = max(1, len(self.trained) * len(trials.stimulus) // MAX_REFERENCES)
             person = PersonModel(self.model, self._normaliser_of(trials), None, trials.subject)
             tokens.append(person.encode(trials.averages[::step]))
@@ -244,6 +250,7 @@ class SourceModel:
             config: Part of the shelf `alignments`.
             trials: The person's recordings, not normalised.
         """
+        # pairs need the token of each trial's stimulus; without labels, other people's tokens serve
         decoder = PersonModel(self.model, self._normaliser_of(trials))
         references = self._reference_tokens
         if config.is_paired:

@@ -79,6 +79,7 @@ class Job:
             MissingData: if there is no such run.
             BrainhiveError: if a run does not fit the recipe.
         """
+        # inherit first: variants are laid over the keys of the base run
         base_run = find_base_run(recipe) if recipe.mode == "finetune" else None
         recipe = recipe if base_run is None else inherit(recipe, base_run)
         dataset: Dataset = recipe.dataset.build(recipe.paths)
@@ -91,6 +92,7 @@ class Job:
             MissingData: if one of them is not.
             RecipeError: if a variant does not fit its prior.
         """
+        # subjects of the test, and those of the training where they are other people
         for recipe in self.variants.values():
             self.signals(recipe).choose_subjects(recipe.subjects)
             if recipe.mode == "inter":
@@ -179,6 +181,7 @@ class Job:
         """Say of each share of the variants that holds out no training concept why, and which would."""
         if self.dataset.holdout.shows_seen:
             return []
+        # all stores have the same stimuli, so any of them has the concepts
         concepts = next(iter(stores.values())).concepts
         shares = dict.fromkeys(recipe.train.validation for recipe in self.variants.values())
         return [reason for share in shares if (reason := explain_no_validation(concepts, share))]
@@ -219,6 +222,7 @@ class Job:
 
     def check(self) -> None:
         """Open what is listed, and refuse what does not fit, as `run` does; nothing is made."""
+        # subjects and signals, then targets, priors and starts
         self.require()
         cells = self.list_cells()
         for recipe in self.variants.values():
@@ -243,6 +247,7 @@ class Job:
         # weights that the recipe names, and the model that is fine-tuned
         recipe = self.variants[cell.variant]
         starts = find_starts(recipe.train.starts, cell, recipe.paths, self._opened)
+        # the first stage starts from the model of the base run
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             base_run = (self.base_run if is_same else None) or find_base_run(recipe)
@@ -344,6 +349,7 @@ class Job:
     def count_work(self, cells: Sequence[Cell]) -> Work:
         """Count what it takes to train some cells."""
         train = self.recipe.train
+        # trials of an epoch grow with the subjects, so work is counted per subject
         epochs = sum(self.variants[cell.variant].train.epochs * len(cell.trained_on) for cell in cells)
         kind = f"{self.recipe.backbone.kind}, {train.batch_size} a step in {train.precision}"
         return Work(f"{self.dataset.name}, {kind}", epochs, "epochs of a subject", cells=len(cells))
@@ -362,7 +368,7 @@ class Job:
         heads = {}
         for name, target in recipe.head_targets.items():
             shape = None if target == FUSED else target.known_shape
-            if shape is None or not voxels.keys() >= {*cell.trained_on}:
+            if shape is None or not voxels.keys() >= {*cell.trained_on}:  # not published
                 return ""
             heads[name] = Head(shape_of(target, shape, list_stimuli(self.dataset, "train")), target.name)
 

@@ -69,6 +69,7 @@ class Layout:
         """
         if self.retrieval_heads:
             return self.retrieval_heads
+        # by default the fused token, or the only head
         if TOKEN in self.heads or len(self.heads) == 1:
             return (TOKEN if TOKEN in self.heads else next(iter(self.heads)),)
         raise RecipeError(
@@ -83,11 +84,13 @@ class Layout:
 
     def keys_of(self, heads: Iterable[str]) -> set[str]:
         """Give the keys of the embeddings that the targets of some heads are made from."""
+        # a fused target is made from all embeddings of the fuser
         targets = {self.heads[name].target for name in heads}
         return targets - {FUSED} | ({*self.dims} if FUSED in targets else set())
 
     def check(self) -> None:
         """Refuse unknown subject layers, similarities and heads, and a prior with centred tokens."""
+        # a config.json that somebody edited may have any names
         for kind, name, known in (
             ("subject layer", self.subject_layer, ("none", LINEAR)),
             ("similarity", self.similarity, ("cosine", "centred_cosine")),
@@ -97,6 +100,8 @@ class Layout:
                 raise RecipeError(f"no {kind} called {name!r}", f"there are: {', '.join(known)}")
         if not self.heads:
             raise RecipeError("a model without heads predicts nothing", "name an encoder")
+
+        # a prior draws from tokens as they are, which centring would shift
         if self.prior and self.similarity != "cosine":
             raise BrainhiveError(
                 f"{self.similarity} centres tokens, the prior {self.prior} draws from them as they are",
@@ -108,6 +113,7 @@ class Layout:
         return {
             "format": FORMAT,
             **vars(self),
+            # `vars` is shallow: nested dataclasses become plain values here
             "spec": asdict(self.spec),
             "heads": {name: asdict(head) for name, head in self.heads.items()},
         }
@@ -119,6 +125,7 @@ def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     Raises:
         RecipeError: if some shapes cannot be fused.
     """
+    # axes before the width D: () of vectors, (S,) of tokens
     leading = {shape[:-1] for shape in shapes.values()}
     if len(leading) != 1 or any(len(axes) > 1 for axes in leading):
         listed = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())

@@ -70,10 +70,11 @@ Picture = tuple[StimulusSet, int]
 
 def hashes_of(dataset: str, names: Ids) -> UInt64:
     """Hash the names of a data set's pictures to 64 bits each: [N]."""
+    # the data set is part of the hash, since numbered files of two sets have equal names
     joined = b"".join(
         hashlib.blake2b(f"{dataset}\0{name}".encode(), digest_size=8).digest() for name in names
     )
-    return np.frombuffer(joined, "<u8").astype(np.uint64)
+    return np.frombuffer(joined, "<u8").astype(np.uint64)  # [N]
 
 
 def hash_concepts(concepts: Ids) -> UInt64:
@@ -136,6 +137,7 @@ class LearnedPictures:
 
     def after(self, before: Self) -> Self:
         """Add the pictures of what a model started from."""
+        # concepts of earlier trainings, without those of this one
         started = reduce(np.union1d, (before.concepts, before.start_concepts, self.start_concepts))
         return type(self)(
             np.union1d(self.names, before.names),
@@ -164,10 +166,13 @@ class LearnedPictures:
                 be compared counts as one.
             max_distance: Of near-copies.
         """
+        # by name, then by equal pixels, then as near-copies
         among = np.isin(hashes_of(dataset, image_ids), self.names)
         if pixels is None:
             return among
         among |= np.isin(pixels[:, 0], self.pixels)
+
+        # the rest is compared on pixels; a pair that cannot be compared counts as a copy
         if confirm is not None:
             alike = find_alike(pixels, ~among, [self], confirm, max_distance)
             among[[row for kind in (*COPIES, None) for row, _ in alike.get(kind, ())]] = True
@@ -199,9 +204,11 @@ def find_alike(
         np.concatenate([learned_pictures.hashes for learned_pictures in pictures]), axis=0
     )  # [H, 25]
     settled = set()
+    # a row of zeros is no candidate
     hashes = np.where(is_sought[:, None], pixels[:, 1:], 0)
     for candidate in find_candidates(hashes, learned[:, 1:], max_distance):
         name = int(learned[candidate.learned, 0])
+        # None: not comparable; likenesses that are no copies are listed once a picture
         likeness = confirm(candidate.tested, name)
         if likeness is None or likeness in COPIES or (likeness and candidate.tested not in settled):
             alike.setdefault(likeness, []).append((candidate.tested, name))
@@ -226,6 +233,7 @@ def compare_on_pixels(
     def list_pictures() -> tuple[dict[str, Picture], dict[int, Picture]]:
         tested = {}
         learned: dict[int, Picture] = {}
+        # pictures of an absent set cannot be compared: `confirm` then returns None
         with suppress(MissingData):
             images = open_set()
             tested = {image_id: (images, row) for row, image_id in enumerate(images.image_ids)}
@@ -299,6 +307,7 @@ class Learned:
         """Add what the model that training started from had learned from."""
         # join data sets and people, and keep the later selection
 
+        # kinds are known only where both trainings state theirs
         def join(kinds: Names, kinds_before: Names) -> Names:
             return tuple(sorted({*kinds, *kinds_before})) if kinds and kinds_before else ()
 
@@ -336,6 +345,7 @@ class Learned:
         Raises:
             BrainhiveError: naming them.
         """
+        # numbers identify subjects only among people of the same name
         if seen := sorted({*self.people.get(people, ())} & {*tested}):
             raise BrainhiveError(
                 f"{model} is to be tested on new subjects, but it, or a model that it started from, was "
@@ -345,6 +355,7 @@ class Learned:
 
     def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
         """Say of tested subjects, as `refuse_subjects`, whether it or what it started from knows them."""
+        # an unlisted subject is new only where the list of subjects is complete
         trained, groups = self.people.get(people, ()), dict[str, list[str]]()
         unknown = "new subject" if self.has_all_subjects else "perhaps trained on subject"
         for subject in tested:
@@ -357,6 +368,7 @@ class Learned:
         """Caveats of every number that depends on the model."""
         caveats = [TRAINED_ON_SIMULATED] if self.is_simulated else []
         caveats += [WHITENED_BY_TESTED] if self.is_whitened_by_tested else []
+        # whatever is not known of the history is a caveat, too
         caveats += [] if self.pictures.has_all_pixels else [UNKNOWN_PICTURES]
         caveats += {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
         caveats += [] if self.has_all_subjects else [UNKNOWN_HISTORY]
@@ -401,6 +413,7 @@ class Learned:
 
     def write(self, folder: Path, weights_folder: Path | None = None) -> None:
         """Write all into a folder of another config, as a prior's, whose weights may lie elsewhere."""
+        # weights are written before, as the arrays record their digest
         block = self.save(folder, *_list_weights(weights_folder or folder))
         (folder / LEARNED_FILE).write_text(json.dumps(block, indent=2) + "\n")
 
@@ -417,6 +430,7 @@ class Learned:
         """Read the history that lies next to a weight file, as `load` does; not known where there is none."""
         file = weights_file.parent / FILE
         about = weights.metadata_of(file) if file.is_file() else {}
+        # other programs write files of this name without our metadata
         if "learned" not in about:
             return cls()
         block = documents.parse(about["learned"], f"{file}: learned", dict[str, Any])
@@ -433,11 +447,15 @@ class Learned:
         folder = file.parent
         fields = documents.check({"learned": block}, str(file), dict[str, dict[str, Any]])["learned"]
         about = documents.check(fields.pop("pictures", {}), f"{file}: learned.pictures", dict[str, Any])
+
+        # the block must have exactly the attributes of this version
         known = {one.name for one in dataclass_fields(cls)} - {*OF_ARRAYS}
         if wrong := sorted(fields.keys() - known) or sorted(known - fields.keys()):
             problem = "which nothing reads" if wrong[0] in fields else "which it must have"
             raise BrainhiveError(f"{file}: learned.{wrong[0]}, {problem}", documents.AGAIN)
         learned: Self = documents.check({"learned": fields}, str(file), dict[str, cls])["learned"]  # type: ignore[valid-type]
+
+        # arrays; any damage is reported with the file's name
         with weights.reading(folder / FILE, documents.AGAIN, BrainhiveError):
             tensors = weights.read(folder / FILE, documents.AGAIN, BrainhiveError)
             arrays = {name: value.numpy() for name, value in tensors.items()}
@@ -470,7 +488,7 @@ class Learned:
         digest = _digest_weights(weights_files)
         if digest and weights.metadata_of(folder / FILE).get("weights") == digest:
             return learned
-        return learned.after(cls())
+        return learned.after(cls())  # an unknown history
 
 
 def _list_weights(folder: Path) -> list[Path]:

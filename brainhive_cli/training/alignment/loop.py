@@ -414,7 +414,7 @@ def explain_batch_norm_error() -> Iterator[None]:
     """Explain in one line that batch normalisation has no variance of one signal.
 
     Raises:
-        BrainhiveError: in place of torch's ValueError.
+        BrainhiveError: instead of torch's ValueError.
     """
     try:
         yield

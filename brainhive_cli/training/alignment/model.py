@@ -68,6 +68,8 @@ class Aligner(nn.Module):
         self.backbone = backbones.build(
             parts.resolve("backbones", layout.backbone), spec, self.backbone_heads
         )
+
+        # the fuser makes the targets of the fused heads, and has their width
         self.fuser: nn.Module | None = None
         if fuser is not None:
             dim = next(iter(layout.fused.values())).shape[-1]
@@ -209,6 +211,8 @@ class Aligner(nn.Module):
         # weights and learned parameters of losses in one file
         losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
         weights.save(folder / WEIGHTS[0], self.state_dict() | losses)
+
+        # the record of the training data needs the digest of the weights, so it comes second
         config = {**self.layout.as_dict(), "learned": self.learned.save(folder, folder / WEIGHTS[0])}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
@@ -224,6 +228,7 @@ def load(path: Path | str) -> Aligner:
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is another.
         RecipeError: if it is no path.
     """
+    # a recipe's value may be no path at all
     if not isinstance(path, str | Path) or describe_bad_name(str(path)):
         raise RecipeError(
             f"{documents.show_value(path)} is no path of a model folder",
@@ -302,4 +307,5 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
 
 
 def _find_weights(folder: Path) -> Path:
+    # without a weight file the first name, which the error message shows
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])

@@ -70,6 +70,7 @@ class Term(Section):
             start: First epoch of its stage.
             length: Epochs of its stage.
         """
+        # a term that is active throughout only has its courses placed
         is_everywhere = self.epochs is None and self.stage is None
         active = place(self.epochs or (Fraction(0), Fraction(1)), start, length)
         placed = place_courses(self, active, start, length)
@@ -88,6 +89,7 @@ def check(terms: Sequence[Term], epochs: int) -> None:
     Raises:
         RecipeError: naming the term or the epoch.
     """
+    # a shared loss is built by an earlier term
     for number, term in enumerate(terms):
         first = term.loss_of
         if first is not None and (first >= number or terms[first].loss_of is not None):
@@ -98,12 +100,16 @@ def check(terms: Sequence[Term], epochs: int) -> None:
     spans = [span for term in terms for span in (term.epochs, getattr(term.weight, "epochs", None)) if span]
     borders = {*map(float, range(epochs + 1)), *(float(end) for end in chain(*spans) if end < epochs)}
     moments = [(one + other) / 2 for one, other in pairwise(sorted(borders))]
+
+    # a term that never counts is a mistake in the recipe
     for number, term in enumerate(terms):
         if not any(map(term.weight_at, moments)):
             raise RecipeError(
                 f"terms[{number}] has no effect: its weight is 0 in all {epochs} epochs",
                 f"terms[{number}].epochs within [0, {epochs}], shares of the stage (1/3), or leave it out",
             )
+
+    # every moment needs an active term, and one way of mixing signals
     for moment in moments:
         if not any(term.weight_at(moment) for term in terms):
             raise RecipeError(f"no term is active in epoch {int(moment)}", "a term whose epochs include it")
@@ -116,9 +122,12 @@ def mixing_of(terms: Sequence[Term], moment: float) -> tuple[float, float]:
     Raises:
         RecipeError: if two active terms want different ones.
     """
+    # losses of the active terms; a shared loss is that of the earlier term
     active = [term for term in terms if term.weight_at(moment)]
     losses = [term.loss if term.loss_of is None else terms[term.loss_of].loss for term in active]
     wanted = sorted({loss.mixing for loss in losses if loss.mixing[0]})
+
+    # a batch is mixed once for all terms
     if len(wanted) > 1:
         key, index = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)
         raise RecipeError(
@@ -157,12 +166,15 @@ class Objective(nn.ModuleList):
         context, values = replace(context, targets=targets), []
         with torch.autocast(device, enabled=False) if is_cast else nullcontext():
             for term, loss in zip(self.terms, self, strict=True):
+                # inactive terms are not computed
                 if not (weight := term.weight_at(context.moment)):
                     continue
                 pair = _named("prediction", term.prediction, predicted), _named("target", term.of, targets)
+                # centred cosine: contrastive losses, which have a scale, compare centred vectors
                 if self.is_centred and hasattr(loss, "logit_scale"):
                     pair = comparable(pair[0], True), comparable(pair[1], True)
                 value = loss(*pair, context)
+                # a user's loss may return anything
                 if not isinstance(value, Tensor) or value.shape != ():
                     seen = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                     raise RecipeError(
@@ -180,6 +192,7 @@ class Objective(nn.ModuleList):
             RecipeError: if no active term has one.
         """
         for term, loss in zip(self.terms, self, strict=True):
+            # the first active term whose loss compares pairs decides
             of_pairs = getattr(loss, "of_pairs", None)
             if of_pairs is not None and term.weight_at(context.moment):
                 return of_pairs(predicted[term.prediction], targets[term.of], context)

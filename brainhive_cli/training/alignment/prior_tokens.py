@@ -41,17 +41,21 @@ def check_tokens(
         MissingData: if it is the newest run, and not named; as the next.
         BrainhiveError: naming the run, the prior, and what trains one that fits.
     """
+    # the tokens fit if their width and the fuser that made them are the prior's
     path, trained = align.folder.path, TrainedModel(align, align.cells[0])
     model = trained.module
     dim = model.layout.heads[model.layout.compared[0]].width
     refusal, has_width = BrainhiveError if is_named else MissingData, dim == prior.dim
     if has_width and _has_fuser_of(model, prior, source):
         return
+
+    # another width cannot be decoded; another fuser only if the user names this run
     problem = f"{path} was trained against another fusion encoder than that of {source}"
     if not has_width:
         problem = f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}"
     if not has_width or not is_named:
         raise refusal(problem, write_training(source, align.paths, dataset))
+    # with the prior's encoders, a warning is enough
     match_prior(source, trained.encoders)
     console.warn(problem)
 
@@ -62,6 +66,8 @@ def _has_fuser_of(model: Aligner, prior: priors.Prior, source: str) -> bool:
         return True
     if model.fuser is None or prior.fuser is None:
         return False
+
+    # equal weights are the same fuser, whichever prior it was read from
     state, prior_state = model.fuser.state_dict(), prior.fuser.state_dict()
     return state.keys() == prior_state.keys() and all(
         state[key].shape == value.shape and torch.allclose(state[key], value.float().cpu())
@@ -71,6 +77,7 @@ def _has_fuser_of(model: Aligner, prior: priors.Prior, source: str) -> bool:
 
 def write_training(source: str, paths: Paths, dataset: Any) -> str:
     """Write the command lines that lead to pictures, on the data set in use or else that of the prior."""
+    # without a data set in use, take the one that the prior was trained on
     described = priors.describe(source)
     arguments = write_prior("train-align", source, dataset) if described.dims else []
     folder = described.folder
@@ -78,6 +85,8 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
     if dataset is None and is_prior and folder and (of := recipe_around(folder).get("dataset")):
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
     dataset_key = ("dataset", dataset if is_prior or not arguments else None)
+
+    # first train the brain model, then draw with it
     drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
     lines = [str(Line("train-align", dataset_key, *arguments)), str(Line("reconstruct", *drawing))]
     with suppress(RecipeError):  # a prior whose encoders have no known names

@@ -40,6 +40,7 @@ class _Epoch(BaseModel):
 def _read_epochs(lines: Iterable[str], cells: Container[str]) -> Iterator[_Epoch]:
     """Read the epochs of cells from lines of the log, but for damaged ones, as two machines may leave."""
     for line in lines:
+        # a damaged line costs one epoch, not the curve
         with suppress(BrainhiveError):
             event = documents.parse(line, "an event", _Epoch)
             if event.cell in cells:
@@ -48,12 +49,15 @@ def _read_epochs(lines: Iterable[str], cells: Container[str]) -> Iterator[_Epoch
 
 def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
+    # the title says the data set, the mode and how epochs were selected
     facts, described = measured.facts, measured.facts.cells
     selected_on = {each.selected_on for each in described.values()}
     how = "".join(f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys()))
     title = f"{facts.dataset} {facts.mode}{how}"
     published = published_tables(facts.published)
     top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
+
+    # without validation, each cell only has the number of its epoch
     if not any(top1.values()):
         title += "; no validation: no training concept is held out (train.validation)"
         epochs = [(name, described[name].epoch) for name in top1]
@@ -79,6 +83,8 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
             means.append((variant_names[label], spread, len(metrics), chance))
         elif len(cells) > 1:
             rows.append((f"mean ± sd of {len(cells)}", "", spread, "", ""))
+
+    # means of variants come first: they are what a sweep compares
     cell_table = Table(title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows)
     variant_table = Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means)
     return *([variant_table] if means else []), cell_table, *published
@@ -88,17 +94,23 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[Curve]:
     """Draw the log of a run: what each cell measured after each epoch."""
     events, curves = [*_read_epochs(run.read_text("log.jsonl").splitlines(), cells)], []
     for key, title in CURVE_TITLES.items():
+        # values of each cell by epoch, counted from 1
         cell_values: dict[str, dict[int, float]] = {}
         for event in events:
             if (value := getattr(event, key)) is not None:
                 cell_values.setdefault(event.cell, {})[event.epoch + 1] = value
+
+        # a line for each cell; cells may have stopped at different epochs
         epochs, note = sorted({*chain(*cell_values.values())}), ""
         lines = [Line(cell, [*map(values.get, epochs)]) for cell, values in cell_values.items()]
+
+        # too many lines to tell apart: draw their mean, with a band from lowest to highest
         if len(lines) > MOST:
             at = [[values[epoch] for values in cell_values.values() if epoch in values] for epoch in epochs]
             mean, low, high = [*map(statistics.mean, at)], [*map(min, at)], [*map(max, at)]
             lines = [Line(f"mean of {len(lines)} cells", mean, low, high)]
             note = "The band goes from the lowest cell to the highest."
+        # no cell has validation_top1 where nothing validates
         if lines:
             curves.append(Curve(title, "epoch", epochs, lines, section=SECTION, note=note))
     return curves
@@ -109,6 +121,7 @@ def describe_health(stores: Mapping[str, TargetStore]) -> list[Table]:
     rows = []
     for name, store in stores.items():
         health, problem = store.health, problem_of(store)
+        # masks, captions and labels have no embeddings' health to show, unless they failed
         if holds_annotations(store) and not problem:
             continue
         figures = health.vectors, health.dimensions, health.median_pair_cosine, health.near_duplicates

@@ -67,6 +67,7 @@ def find_reference(
             variant_of(variants(run.recipe(Recipe, paths=paths)), variant, run.name)
         return run, variant
 
+    # a recipe's name already says the data set
     wanted = None if dataset is None or recipe_name else dataset.build(paths).recorded_as
 
     def describe_lacking(run: runs.RunFolder) -> str:
@@ -80,6 +81,7 @@ def find_reference(
             return f"no variant {variant!r}"
         return "" if may_be_finetuned or recipe.mode != "finetune" else "fine-tuned itself"
 
+    # what is needed, in words, and the line that would make such a run
     needed = {"the recipe": recipe_name, "the data set": wanted, "the variant": variant and repr(variant)}
     described = " and ".join(f"{what} {value}" for what, value in needed.items() if value)
     if recipe_name is not None:
@@ -89,6 +91,8 @@ def find_reference(
         if wanted and choose == "--run ":
             way += ", or --run NAME of a run on another data set, zero-shot"
     way += f", with a sweep that has {variant!r}" if variant else ""
+
+    # the newest finished run that lacks nothing
     run = runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way, choose=choose)
     return run, variant
 
@@ -98,6 +102,7 @@ def known_variants(run: str | None, paths: Paths) -> set[str]:
     root, labels = paths.under_home("runs"), set[str]()
     folders = []
     with suppress(BrainhiveError):  # where there is no such run
+        # a named run, or else all finished ones
         is_one = run not in (None, "", TRAINING) and name_of_training(run, root) is None
         folders = [runs.find(root, TRAINING, str(run))] if is_one else runs.finished_runs(root, TRAINING)
     for folder in folders:
@@ -123,8 +128,10 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
 
 def name_of_training(reference: str | None, runs_root: Path) -> str | None:
     """Give the name of the train-align recipe that a reference means; None where it means none."""
+    # a run's folder comes before a recipe of the same name
     if not reference or runs.is_run(locate(reference)) or runs.is_run(runs_root / TRAINING / reference):
         return None
+    # a recipe file of the user, or a shipped one
     shipped = shipped_recipes() / reference.replace("_", "-") / f"{TRAINING}.yaml"
     for file in (Path(reference), shipped):
         if file.suffix == ".yaml" and os.path.isfile(file):  # to a Path, a name that is too long is an error
@@ -135,6 +142,7 @@ def name_of_training(reference: str | None, runs_root: Path) -> str | None:
 def inherited(recipe: Recipe, training: Recipe) -> Recipe:
     """Take over the keys that a model fine-tuned by a recipe keeps of the one that another has trained."""
     keys = {key: getattr(training, key) for key in INHERITED}
+    # the objective too, unless the recipe sets its own
     if not recipe.terms and recipe.loss == type(recipe)().loss:
         keys |= {"terms": training.terms, "targets": training.targets}
     return recipe.model_copy(update=keys)

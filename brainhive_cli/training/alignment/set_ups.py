@@ -73,6 +73,7 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
 
 def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal) -> Fields:
     """Give what a model folder knows of these keys."""
+    # what a model folder records: backbone, similarity, subject layer and signals
     read = flatten(signal.model_dump(mode="json"), "signal")
     backbone = parts.resolve("backbones", layout.backbone)
     return {
@@ -93,6 +94,7 @@ def describe_run(
     Raises:
         BrainhiveError: if the recordings do not have its channels, regions or window.
     """
+    # signals of each subject, cut to the channels and the window of the recipe
     selections = [
         recipe.signal.select(recording, dataset.channels, f"{dataset.name} subject {subject}")
         for subject, recording in recordings.items()
@@ -113,6 +115,8 @@ def cite_data(dataset: Dataset, subjects: Sequence[Trials], origin: str = "") ->
         signals = parts.cited(
             [parts.resolve("preparations", first.provenance.get("preparation")) for first in subjects[:1]]
         )
+
+    # papers of the recordings, of their stimuli, and of the data set of the training
     names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as, origin])
     known = [PUBLISHED[name] for name in names if name in PUBLISHED]
     return cite(dataset=[key for published in known for key in published.cites], signals=signals)

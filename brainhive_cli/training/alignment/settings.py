@@ -74,6 +74,8 @@ class Stage(Section):
     def _every_key_has_an_effect(self) -> Self:
         if self.schedule != "one_cycle":
             refuse_idle(self, ("final_div",), f"with schedule {self.schedule}", "leave it out")
+
+        # the rate must reach its peak within the stage, and one_cycle must fall after it
         if self.warmup > self.epochs:
             raise ValueError(f"warmup_epochs is above the {self.epochs} epochs of the stage")
         if self.schedule == "one_cycle" and self.warmup == self.epochs:
@@ -128,6 +130,7 @@ class LoraSection(Section):
 class Train(Section):
     """Training of a cell; defaults are BrainHiVE's for THINGS-EEG."""
 
+    # length and start of the training
     epochs: int = Field(
         25, gt=0, le=LONGEST, description="with stages the sum of their epochs; set alone, it scales them"
     )
@@ -135,6 +138,7 @@ class Train(Section):
         [], description="stages, one after another; default: one with this section's epochs and lr"
     )
     start_from: StartFrom = None
+    # batches
     batch_size: int = Field(1024, gt=1, le=2**24, description="trials a step, over all processes")
     epoch_trials: int | None = Field(
         None,
@@ -154,6 +158,7 @@ class Train(Section):
         description="initial weights: torch's, or those of transformers' PreTrainedModel, as BrainHiVE's "
         "(normal with sd 0.02, bias 0)",
     )
+    # optimiser
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     lr_of: Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(flattened)] = Field(
         {},
@@ -191,6 +196,7 @@ class Train(Section):
         lt=1,
         description="dropout in the prior's frozen fusion encoder while it is the target (BrainHiVE: 0.1)",
     )
+    # validation, and the epoch that is kept
     validation: float = Field(0.1, ge=0, lt=1, description="share of training concepts held out")
     selection: Literal["best", "last", "test"] = Field(
         "best",
@@ -200,6 +206,7 @@ class Train(Section):
     patience: int | None = Field(
         None, gt=0, description="stop when validation top-1 has not risen for so many epochs"
     )
+    # what samples and targets are at each step
     augment: Augment = Augment()
     augment_pictures: PictureAugment = PictureAugment()
     online: Names = Field(
@@ -230,6 +237,7 @@ class Train(Section):
     @model_validator(mode="before")
     @classmethod
     def _counts_the_epochs_of_its_stages(cls, fields: Any) -> Any:
+        # without stages, `epochs` is a plain setting
         if not (isinstance(fields, dict) and fields.get("stages") and isinstance(fields["stages"], list)):
             return fields
         stages = [Stage.model_validate(stage) for stage in fields["stages"]]
@@ -243,6 +251,7 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
+        # a key without an effect is a mistake in the recipe
         if self.stages:
             refuse_idle(self, ("lr", "warmup_steps"), "where stages have their own", "set it in train.stages")
         if self.start_from and self.stages and self.stages[0].start_from:
@@ -263,6 +272,8 @@ class Train(Section):
         """
         if stage is None:
             return 0, self.epochs
+
+        # without `stages` there is stage 0 alone
         if stage > (last := max(0, len(self.stages) - 1)):
             raise RecipeError(f"a term is of stage {stage}", f"stages 0 to {last}" if last else "stage 0")
         lengths = [stage.epochs for stage in self.stages] or [self.epochs]
@@ -271,6 +282,7 @@ class Train(Section):
     @property
     def starts(self) -> list[dict[str, str]]:
         """References of the weights that each stage starts from, by the part of a model; "" is all of it."""
+        # `train.start_from` is that of the first stage, unless the stage names its own
         first, *later = [stage.start_from for stage in self.stages] or [None]
         starts = [start or {} for start in (first or self.start_from, *later)]
         return [{"": start} if isinstance(start, str) else start for start in starts]
@@ -301,6 +313,8 @@ class Train(Section):
                 f"train.warmup_steps is {self.warmup_steps}, but the training of a cell has {total} steps",
                 f"train.warmup_steps={total // 10}, more train.epochs or a smaller train.batch_size",
             )
+
+        # without stages, the section itself is the only one
         one = Stage(epochs=self.epochs, lr=self.lr, warmup_epochs=self.warmup_steps / max(1, steps))
         return self.stages or [one]
 

@@ -119,6 +119,7 @@ class SharedRun:
             models, model = {}, run.path / "model"
             histories = [Learned.read(model)]
             files |= {name: model / name for name in PRIOR}
+        # not every model has all of these files
         files = {name: file for name, file in files.items() if isinstance(file, bytes) or file.is_file()}
 
         # documents without this machine: the recipe, and metrics without values of single items
@@ -138,6 +139,7 @@ class SharedRun:
 
     def pack(self, card: str) -> Files:
         """Add card, manifest and list of digests to the files; the same run gives the same bytes."""
+        # the manifest has the digest of the card as it is pushed; its owner may edit it later
         environment = self.run.read_json(ENVIRONMENT, Environment)
         manifest = Manifest(
             format=FORMAT,
@@ -147,6 +149,8 @@ class SharedRun:
             card=hashlib.sha256(card.encode()).hexdigest(),
         )
         files = {**self.files, MANIFEST: _write_json(manifest.model_dump())}
+
+        # digests in the order of names, so that the same run gives the same bytes
         lines = ""
         for name, content in sorted(files.items()):
             if isinstance(content, bytes):
@@ -177,6 +181,8 @@ def find_terms(
     known = [RECORDING_LICENCES.get(kind, "") for kind in learned.recording_kinds]
     known += [licences.get(name, "") for name in kinds]
     licence = next((one for one in ("cc-by-4.0", "apache-2.0", "cc0-1.0") if one in known), "")
+
+    # terms of each public data set
     sources = {name: SOURCES[name].about for name in kinds if name in SOURCES}
     sources |= {name: "drawn and simulated by Brainhive" for name in kinds if name in DEMO_LICENCES}
 
@@ -191,6 +197,7 @@ def find_terms(
         unknown.append(f"{whose} prepared by {', '.join(unlicensed)}")
     if priors:
         unknown.append(f"weights of the prior {', '.join(priors)}, which are part of the model")
+    # without a complete history nobody knows the terms of all data
     is_recorded_elsewhere = "unknown" in (learned.recording_kinds or ("unknown",))
     if not kinds or not learned.has_all_subjects or (is_recorded_elsewhere and not is_prior):
         unknown.append("models of data of unknown origin")
@@ -203,12 +210,14 @@ def share_metrics(measured: Measurements) -> Measurements:
     # time and memory of a cell tell of the machine
     cells = {name: cell.model_copy(update={"took": {}}) for name, cell in facts.cells.items()}
     set_up = cut_paths(facts.set_up)
+    # any fact that is not listed stays at home
     shared = type(facts)(**facts.model_dump(include=SHARED_FACTS), set_up=set_up, cells=cells)
     return Measurements(measured.scopes, cut_paths(measured.missing), shared)
 
 
 def cut_paths(value: Any) -> Any:
     """Write paths below home relative to it, and of others only the last part, in values as JSON has them."""
+    # containers are searched in keys and values
     if isinstance(value, Mapping):
         return {cut_paths(key): cut_paths(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -225,6 +234,7 @@ def cut_paths(value: Any) -> Any:
 
 def _refuse_unfit(name: str, content: Path | bytes) -> None:
     """Refuse weights that are not finite, and texts with an absolute path."""
+    # weights must be finite; every other file is text
     if isinstance(content, Path) and content.suffix == ".safetensors":
         for key, value in weights.read(content).items():
             if value.is_floating_point() and not value.isfinite().all():

@@ -121,6 +121,8 @@ class TestedPictures:
         pixels, name = self._listed[1], self.dataset.pictured_as
         if pixels is None or not self._learned:
             return {}
+
+        # only pictures that name and pixels do not identify are compared in full
         known = [pictures.contain(name, self.image_ids, pixels) for pictures in self._learned]
         is_sought = self.done & ~np.logical_or.reduce(known)
         return find_alike(pixels, is_sought, self._learned, self.confirm)
@@ -128,6 +130,7 @@ class TestedPictures:
     def _are_copies(self, learned: LearnedPictures) -> Bool:
         """[M] whether pictures have the pixels of learned ones, or nearly."""
         pixels = self._listed[1]
+        # near-copies of pictures that this model learned from
         pairs = chain.from_iterable(self._likenesses.get(kind, ()) for kind in COPIES)
         near = [row for row, name in pairs if name in learned.names]
         are_near = np.isin(np.arange(len(self.image_ids)), near)
@@ -137,6 +140,7 @@ class TestedPictures:
         """[M] whether pictures are among learned ones: by name, and copies unless these are allowed."""
         if self._shows_seen:
             return np.zeros(len(self.image_ids), bool)
+        # copies under other names count, unless the user allows them
         is_learned = learned.contain(self.dataset.pictured_as, self.image_ids)
         return is_learned if self.allows_copies else is_learned | self._are_copies(learned)
 
@@ -166,6 +170,7 @@ class TestedPictures:
         """
         if not self._learned:
             return {}
+        # resemblances, which warn, exclude pictures that are left out
         listed, people = self._listed[0], people_of(self.dataset)
         copies = np.logical_or.reduce([*map(self._are_copies, self._learned)]) & ~self.is_seen & self.done
         is_new = ~(self.is_seen | copies)
@@ -192,6 +197,7 @@ class TestedPictures:
         A picture is near as long as every store of float vectors that is not too large to be read agrees: one
         small network may take different pictures for one, and captions and labels are alike for many.
         """
+        # float embeddings of learned pictures, if their store is small enough to be read
         stores = [
             (store, self.stores[name])
             for name, store in self.train.items()
@@ -199,6 +205,8 @@ class TestedPictures:
             and store.embedding.dtype.kind == "f"
             and store.embedding.nbytes <= NEAR_BYTES
         ]
+
+        # every store must agree, so candidates become fewer from store to store
         is_near, name = np.full(len(self.image_ids), bool(stores)), self.dataset.pictured_as
         for there, ours in stores:
             is_learned = np.any([one.pictures.contain(name, there.image_ids) for one in self._histories], 0)
@@ -217,6 +225,7 @@ class TestedPictures:
     @property
     def _same_ids(self) -> dict[str, None]:
         """Names of data sets whose pictures, of unknown pixels, have the ids of most of these."""
+        # where pixels are unknown, equal ids are the only sign of equal pictures
         return dict.fromkeys(
             learned.dataset
             for learned in self._histories
@@ -248,6 +257,7 @@ class TestedPictures:
                     "dataset.holdout='{by: runs, folds: N}'; copies=allow tests copies under other names",
                 )
 
+        # a signal is left out if any of them saw its picture: [N]
         return np.logical_or.reduce([is_seen[rows] for is_seen in seen.values()])
 
     @cached_property
@@ -258,6 +268,7 @@ class TestedPictures:
     @property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on them; those of the models are the models' own."""
+        # copies cannot be excluded where pixels are unknown
         are_known = self._listed[1] is not None and not are_foreign(self.stores.values())
         caveats = [] if self._shows_seen or are_known else [UNKNOWN_PICTURES]
         caveat_of = {COPIED: SEEN_COPIES, SEEN_CONCEPT: SEEN_CONCEPTS}
@@ -307,5 +318,6 @@ def describe_tested(compared: Iterable[TestedPictures], warnings: Iterable[str])
     is_seen = np.logical_or.reduce([tested.is_seen for tested in runs])
     names = list(runs[0].image_ids[is_seen])
     left_out = Seen(count=len(names), of=int(runs[0].done.sum()), names=names[:NAMED])
+    # runs share most warnings, each of which is shown once
     lines = list(dict.fromkeys(chain(warnings, *(tested.warnings for tested in runs))))
     return left_out, lines

@@ -109,6 +109,7 @@ class TrainedRun:
         """The folder of each cell's model, by the cell's name; a single model has none."""
         if self.is_model:
             return {"": self.folder.path}
+        # cells lie in cells/[VARIANT/]CELL, each with a folder `model`
         run = self.folder.path
         cells = below(run / "cells", *filter(None, [self.variant]), source="the variant of a run,")
         return {str(model.parent.relative_to(cells)): model for model in sorted(cells.glob("**/model"))}
@@ -122,6 +123,8 @@ class TrainedRun:
         models = self.model_folders
         if cell in models or (not cell and len(models) == 1):
             return models.get(cell) or next(iter(models.values()))
+
+        # no such cell, or an empty name that several cells could mean
         problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
         if self.is_model:
             raise RecipeError(f"{self.folder.path} is the model of one cell: {problem}", "leave the cell out")
@@ -195,6 +198,7 @@ class TrainedRun:
         Raises:
             RecipeError: if it holds out other folds than the run.
         """
+        # a model folder does not say which fold's trials it learned from
         dataset: Dataset = self.dataset_config.build(self.paths)
         if self._trained_on is None and dataset.holdout.divides_train:
             raise RecipeError(
@@ -254,12 +258,15 @@ class TrainedRun:
                 f"no cell of {self.folder.path} is tested on subject {', '.join(map(str, absent))}",
                 f"it has: {', '.join(map(str, sorted(known)))}",
             )
+
+        # on another data set every cell is tested on all of its subjects
         if self.origin is not None:
             return [replace(cell, tested_on=chosen) for cell in cells if chosen]
         cells = [
             replace(cell, tested_on=tuple(subject for subject in cell.tested_on if subject in chosen))
             for cell in cells
         ]
+        # cells without any of the requested subjects are left out
         return [cell for cell in cells if cell.tested_on]
 
     @cached_property
@@ -273,6 +280,7 @@ class TrainedRun:
         Raises:
             MissingData: if it is tested on none of the subjects that were asked for.
         """
+        # a variant may have no cell that tests the chosen subjects
         cells = [cell for cell in self.cells if cell.variant == label]
         if not cells:
             tested = ", ".join(str(subject) for cell in self.cells for subject in cell.tested_on)
@@ -285,6 +293,7 @@ class TrainedRun:
     def mode(self) -> str:
         """Relation between the subjects of training and of test."""
         if self.recipe is None:
+            # whether the history of the model knows the tested subjects
             people, tested_on = people_of(self.dataset), self.cells[0].tested_on
             return f"model folder ({self._described[1].describe_subjects(people, tested_on)})"
         return " + ".join(dict.fromkeys(recipe.mode for recipe in self.recipes.values()))
@@ -344,6 +353,7 @@ class TrainedRun:
     def online(self) -> frozenset[str]:
         """Encoders whose targets were computed at each step, so that they need no store."""
         recipes = self.recipes.values()
+        # encoders that no variant reads from a store
         stored = {config.name for recipe in recipes for config in recipe.stored_encoders}
         return frozenset(config.name for recipe in recipes for config in recipe.encoders) - stored
 
@@ -364,6 +374,8 @@ class TrainedRun:
         if self.is_model:
             digest = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
         yield Input(f"run {self.name}", reference=self.name, digest=digest)
+
+        # signals of the tested subjects, and the stores of each split
         for variant, recipe in self.recipes.items():
             yield from self.source(variant).inputs(self._tested_on(variant))
             stored = [config for config in recipe.encoders if config.name not in self.online]
@@ -379,6 +391,7 @@ class TrainedRun:
         for variant in self.recipes:
             source, tested = self.source(variant), self._tested_on(variant)
             source.choose_subjects(tested)
+            # only missing stores are made
             source.prepare([s for s in tested if subjects is None or s in subjects], launch)
             # people of another data set are others, whatever their numbers
             trained = [] if self.origin is not None else [s for cell in self.cells for s in cell.trained_on]
@@ -430,6 +443,7 @@ class TrainedRun:
                 self.models[0].pictures(split).image_ids,
                 lambda: dataset.images(dataset.holdout.stored_split(split)),
                 [
+                    # learned pictures may be of this data set or of that of the training
                     (each.pictured_as, partial(each.images, learned_split))
                     for each in (dataset, self._trained_on)
                     if each is not None
@@ -470,6 +484,7 @@ class TrainedRun:
         for model in self.models:
             variant, there = model.cell.variant, model.learned.signals
             here = self.source(variant).identities(self._tested_on(variant))
+            # a store of unknown identity counts as unchanged
             changed |= {name: None for name in here if here[name] != there.get(name, here[name])}
         return [f"{name} has changed since models were trained on it" for name in changed]
 
@@ -499,6 +514,7 @@ class TrainedRun:
         Raises:
             BrainhiveError: if signals do not have the channels, window or rate that a model takes.
         """
+        # variants may differ in their signals, so each is described before they are merged
         variants = dict.fromkeys(cell.variant for cell in self.cells)
         return self.once(("set-up", split), lambda: merge([self._set_up(name, split) for name in variants]))
 
@@ -529,8 +545,11 @@ class TrainedRun:
         set_up |= {"mode": self.mode, **trained}
         backbone = parts.resolve("backbones", layout.backbone if layout else recipe.backbone)
         selected = dict.fromkeys(SELECTION.get(model.learned.selection, "") for model in models)
+
+        # selection of the epoch, if every model states it; a closed form has no epochs
         if not backbone.is_closed_form and "" not in selected:
             set_up["selection"] = " or ".join(selected)
+        # what replaced channels that recordings lack
         if self.channel_mapping != "none":
             words = dict.fromkeys(chosen.mapping.words for chosen in selections if chosen.mapping)
             set_up["channel_mapping"] = " or ".join(words) or "none"
@@ -568,6 +587,7 @@ class TrainedModel:
             RecipeError: if it has no such head.
         """
         module = aligners.load(self.path).to(self.device)
+        # retrieval compares the requested head alone
         if self.head is not None:
             module.layout = replace(module.layout, retrieval_heads=(self.head,))
             module.layout.check()
@@ -586,6 +606,8 @@ class TrainedModel:
             BrainhiveError: if a subject who is to be new to it is among these.
         """
         learned, run, cell = aligners.learned_in(self.path), self.run, self.cell
+
+        # a subject who is tested as new must be absent from the complete history
         recipe = run.recipes.get(cell.variant)
         if run.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
             learned.refuse_subjects(people_of(run.dataset), cell.tested_on, f"{run.name}, {cell.name},")
@@ -601,6 +623,7 @@ class TrainedModel:
         is_known = subject in learned.subjects and not run.tests_new_subjects
         stored = source.open(subject).splits if source.path(subject).is_file() else {}
         for name, recording in stored.items():
+            # any split of a new person, the tested split of a known one
             if not is_known or name == split != "train":
                 recording.refuse_copies(
                     learned.trials,
@@ -639,6 +662,7 @@ class TrainedModel:
         # cells with the same encoders share the open stores
         key = "stores", split, *(config.name for config in encoders)
         stores = run.once(key, lambda: open_stores(dataset, run.dataset_config, split, encoders, run.paths))
+        # a run records which embeddings it was trained on, a model folder does not
         if not run.is_model:
             refuse_others(run.folder, stores)
         return stores
@@ -653,6 +677,7 @@ class TrainedModel:
         A category that no trial shows is none of them.
         """
         store = self.pictures(split)
+        # rows [M] that the holdout of this fold selects
         is_listed = store.done & self.run.dataset.holdout.choose_stimuli(store, split, self.cell.fold)
 
         def find_shown() -> Bool:
@@ -663,7 +688,7 @@ class TrainedModel:
                 with suppress(MissingData):
                     is_shown[match_split(self.source, person, part, store).stimulus] = True
 
-            if not is_shown.any():
+            if not is_shown.any():  # no signals here: any category may be a candidate
                 return ~is_shown
             if absent := [store.image_ids[row] for row in np.flatnonzero(~is_shown)]:
                 console.warn(f"no trial shows {', '.join(absent)}: left out of the candidates")
@@ -724,6 +749,8 @@ class TrainedModel:
 
         def open_network() -> EncoderGroup:
             configs = [config for config in self.encoders if config.name in names]
+
+            # these encoders are outputs of one network, which the model changes
             group = grouped(configs, "fp32", Launch(0, 1, self.module.device))[0]
             if group.digest != digest:
                 problem = f"{run.folder.path} changes weights {digest}, and {names[0]} has {group.digest}"
@@ -749,7 +776,7 @@ class TrainedModel:
 
         def decode() -> Decoded:
             blocks = []
-            for start in range(0, len(seeds), SIGNALS):
+            for start in range(0, len(seeds), SIGNALS):  # [SIGNALS, C, T] at a time
                 part = slice(start, start + SIGNALS)
                 signal = torch.from_numpy(trials.read(part)).to(module.device)
                 blocks.append(module.decode(signal, self.index(subject, len(signal)), seeds[part]).float())
@@ -762,10 +789,10 @@ class TrainedModel:
 
         Args:
             trials: As `trials` opens them.
-            signals: [N, C, T] in place of their averages, as with a part of these replaced.
+            signals: [N, C, T] instead of their averages, as with a part of these replaced.
         """
         module, subject = self.module, trials.subject
-        signals = torch.from_numpy(trials.averages) if signals is None else signals
+        signals = torch.from_numpy(trials.averages) if signals is None else signals  # [N, C, T]
         with torch.inference_mode():
             tokens = [
                 module.encode_signal(part.to(module.device), self.index(subject, len(part))).float()
@@ -784,9 +811,12 @@ class TrainedModel:
             images: [M, D] what `images` gives of them, where it is known.
             tokens: [N, D] what `encode` gives of the trials, where it is known.
         """
+        # vectors of the candidates [M, D] and of the trials [N, D], unless the caller has them
         if images is None:
             images = torch.cat([self.images(split, rows) for split, rows in gallery.rows.items()])
         tokens = self.encode(trials) if tokens is None else tokens
+
+        # rows are ascending: bisection gives the candidate that each trial showed
         seen = np.searchsorted(gallery.tested, trials.stimulus)
         names, concepts = ([listed[row] for row in seen] for listed in (gallery.image_ids, gallery.concepts))
         items = {trials.subject: Scores(names, names, concepts)}
@@ -808,11 +838,13 @@ class TrainedModel:
 
         The names of a subject's trials are those of no other, as nobody else was there.
         """
+        # only held-out trials in groups (runs or sessions) have such names
         if split != "test":
             return [], []
         trials, holdout = self.trials(subject, split), self.run.dataset.holdout
         if not (groups := holdout.name_groups(trials, f"subject {subject}", self.cell.fold)):
             return [], []
+        # the number tells repetitions of one picture apart
         shown = self.pictures(split).image_ids[trials.stimulus]
         numbered = enumerate(zip(shown, groups, strict=True), 1)
         return [f"{name}, {group}, trial {number}" for number, (name, group) in numbered], groups
@@ -835,6 +867,7 @@ class TrainedModel:
             )
 
         interleaving = run.once(("interleaving", subject, split, source.name_of(subject)), find)
+        # from the order of all trials to the tested ones
         return interleaving.take(np.asarray(trials.index))
 
     def trials(
@@ -870,6 +903,7 @@ class TrainedModel:
             else:
                 folder = source.name_of(subject).rpartition("/")[0]
                 signals = self.module.learned.signals
+                # stores of one preparation lie in one folder
                 is_same_store = any(name.rpartition("/")[0] == folder for name in signals)
                 trials = match_split(source, subject, split, self.pictures(split))
 
@@ -886,6 +920,7 @@ class TrainedModel:
                 return trials
             return trials.normalise(self.find_normaliser(subject, split, is_same_store))
 
+        # only plain tested trials are shared between cells
         if recording is not None or not is_tested or not is_normalised:
             return choose()
         return self.once("trials", subject, split, choose)
@@ -901,8 +936,10 @@ class TrainedModel:
         Returns:
             The normaliser; None where signals are not normalised.
         """
+        # statistics of the training, if the model has them for this subject
         if (normaliser := self._normaliser(subject)) is not None:
             return normaliser
+        # otherwise those of the new subject's own training signals
         options = self.pictures(split), is_same_store, self.run.channel_mapping
         return measure_new_subject(self.module.layout.spec, self.source, subject, *options)
 
@@ -937,6 +974,8 @@ class TrainedModel:
         """
         tested = self.run.tested_pictures(split, self.cell.fold)
         is_seen = tested.find_seen(subject, rows, f"{self.run.folder.path}, {self.cell.name},")
+
+        # warn once for each split and fold, whichever cell comes first
         warned = "warned of pictures", split, self.cell.fold
         self.run.once(warned, lambda: [*map(console.warn, tested.warnings)])
         return is_seen

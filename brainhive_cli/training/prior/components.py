@@ -192,6 +192,8 @@ class Learner:
         saved = checkpoint.load(launch, self.parameters[0].device)
         if saved is None:
             return None
+
+        # a checkpoint that does not fit ends in a message with the way out
         with weights.reading(checkpoint.path, ANEW, BrainhiveError):
             self.prior.load_state_dict(saved.pop("prior"))  # so that the device holds nothing twice
             self.optimizer.load_state_dict(saved.pop("optimizer"))

@@ -37,6 +37,7 @@ Latents = Callable[[int], tuple[Tensor, Tensor]]
 
 def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
     """Map a finished store into memory; BrainhiveError if it lacks a latent of these rows, or is damaged."""
+    # refuse a store of other shapes or pictures, or an incomplete one
     with hdf5.open_file(path, AGAIN) as file:
         latents, sizes = (open_rows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
         if len(latents.shape) != 4 or sizes.shape != (len(latents), 6):
@@ -73,6 +74,7 @@ class Pictures:
                 f"train-prior learns from pictures, and the stimuli of {dataset.name} are clips",
                 "choose another dataset",
             )
+        # embeddings of the pictures, computed now if the recipe says so
         try:
             targets = open_targets(
                 dataset,
@@ -86,6 +88,8 @@ class Pictures:
             )
         except MissingData as error:
             raise MissingData(error.message, f"{error.hint}, or add --embed-missing") from error
+
+        # hold pictures out by the seed, but a fifth at most
         order = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(targets.done))
         needed = max(recipe.validation_items, recipe.sample_items, recipe.fid_items)
         if (held := min(needed, len(order) // 5)) < needed:
@@ -125,11 +129,13 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
     Raises:
         BrainhiveError: if a picture cannot be decoded, or another command writes the store.
     """
+    # the store of this autoencoder, picture size and interpolation
     images, view, rows = pictures.images, pictures.view, np.flatnonzero(pictures.targets.done)
     name = f"{generator.latent_digest[:10]}-{view.side}px-{view.resize}.h5"
     root, source = recipe.paths.under_home("latents"), "the data set or split of latents,"
     path = below(root, images.dataset, images.split, name, source=source)
 
+    # a complete store is opened as it is
     is_complete = False
     with suppress(BrainhiveError):  # absent, damaged or of another kind
         open_latents(path, images, rows)
@@ -184,11 +190,13 @@ def batches(
         steps_per_epoch, shuffled = len(pictures.train) // size, (-1, pictures.train)
         for step in steps:
             epoch, step_in_epoch = divmod(step, steps_per_epoch)
+            # by seed and epoch, so that a resumed training has the same order
             if shuffled[0] != epoch:
                 shuffled = (epoch, np.random.default_rng((seed, epoch)).permutation(pictures.train))
             for cut in cuts:
                 yield shuffled[1][step_in_epoch * size + cut].tolist()
 
+    # workers decode ahead; step and positions seed the noise of each picture
     read = loaded(pictures.items, order(), workers, launch)
     for (step, cut), batch in zip(product(steps, cuts), read, strict=True):
         yield replace(batch, step=step, places=tuple(cut.tolist()))

@@ -40,10 +40,13 @@ class Training:
     @classmethod
     def begin(cls, recipe: Recipe, pictures: Pictures, launch: Launch) -> Self:
         """Load the generator, and load or make the prior; BrainhiveError if they do not fit each other."""
+        # frozen diffusion model, and latents of all pictures where they are cached
         generator = load_generator(recipe.generator, recipe, launch.device)
         generator.prepare_training(recipe.train.gradient_checkpointing, recipe.train.compile)
         if recipe.cache_latents:
             pictures = encode_latents(pictures, generator, recipe, launch)
+
+        # the prior, attached to the diffusion model and ready to learn
         prior, keys = make_prior(recipe, pictures.targets.dims, generator)
         prior.attach(generator)
         prior.to(launch.device).train()
@@ -53,6 +56,7 @@ class Training:
         """Mean loss of the batch's pictures at noise of their own."""
         is_kept, random = self.draw(batch)
         embeddings = self.embeddings(batch)
+        # the diffusion model already computes in this precision
         with self.launch.autocast(self.recipe.train.precision):
             conditioning = self.prior.condition_on_embeddings(embeddings, is_kept)
         return self.generator.loss(self.latents(batch), conditioning, random, self.ids(batch))
@@ -72,6 +76,7 @@ class Training:
         The posterior is sampled where the recipe says so, and only in training: validation takes its mode.
         """
         image, random = batch.image.to(self.launch.device, non_blocking=True), None
+        # pictures are bytes, latents computed before are floats
         if image.dtype != torch.uint8:
             return image
         if self.recipe.posterior == "sample" and batch.places:
@@ -100,8 +105,10 @@ class Training:
         with console.progress("validating", len(chosen)) as bar:
             for index in chosen:
                 batch = self.pictures.batch(index[None])
+                # one row for each noise level
                 conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
                 latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
+                # noise by picture, so that validations of different steps compare
                 random = self._random(int(index))
                 losses.append(
                     self.generator.loss(latents, conditioning, random, sizes, levels=torch.tensor(LEVELS))
@@ -134,6 +141,7 @@ def train(
     """
     recipe, launch, settings = training.recipe, training.launch, training.recipe.train
     embed_empty_prompt(training.generator, folder, EMPTY_PROMPT, launch)
+    # pictures a step, which must not change when a training continues
     size = settings.batch_size * settings.accumulate * launch.processes
     saved = learner.resume(folder, launch) or {"at_start": training.validate(), "size": size}
     if saved["size"] != size:
@@ -141,8 +149,12 @@ def train(
             f"{folder.path} was started with {saved['size']} pictures a step, and now has {size}",
             f"--processes {saved['size'] // (settings.batch_size * settings.accumulate)}, or --again",
         )
+
+    # steps behind the checkpoint are done, and logged, again
     if launch.is_main:
         folder.forget_events_after(learner.step)
+
+    # pictures of the remaining steps, in the same order as without an interruption
     steps, workers = range(learner.step, settings.steps), decoders(recipe.run.workers, launch)
     passes = settings.accumulate
     count = training.pictures.count_in_step(size, passes, launch.processes)

@@ -15,12 +15,14 @@ INCEPTION = "inception"
 
 
 def _generator_or_none(value: Any) -> Any:
+    # a string is a kind, or else the source of a diffusion model
     if isinstance(value, str) and not parts.is_kind("generators", value):
         value = {"source": value}
     return None if value is None else parts.resolve("generators", value, default=generators.DEFAULT)
 
 
 def _known_features(name: str) -> str:
+    # any other name must be an encoder; refused here, not when FID is measured
     if name != INCEPTION:
         try:
             encoders.resolve(name)
@@ -35,11 +37,14 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Train(Section):
     """Training of the prior; defaults are BrainHiVE's."""
 
+    # length of the training, and pictures a step
     steps: int = Field(100_000, gt=0, le=1_000_000_000, description="steps of the optimiser")
     batch_size: int = Field(16, gt=0, le=2**14, description="pictures a backward pass, on each process")
     accumulate: int = Field(
         1, gt=0, le=10_000, description="backward passes a step, of batch_size pictures each"
     )
+
+    # optimiser, at a constant learning rate
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
     lr: float = Field(1e-4, gt=0, description="learning rate, constant")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
@@ -48,6 +53,8 @@ class Train(Section):
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
     )
+
+    # speed and memory
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="dtype of the diffusion model and of autocast"
     )
@@ -60,11 +67,13 @@ class Recipe(BaseRecipe):
     """Recipe of train-prior: the prior, its pictures and its diffusion model."""
 
     is_tracked = True
+    # changes to suggest when memory runs out
     LESS_MEMORY = (
         {"train.batch_size": 0.5, "train.accumulate": 2},
         *({"cache_latents": True}, {"train.gradient_checkpointing": True}),
     )
 
+    # pictures and their embeddings
     dataset: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="pictures"
     )
@@ -76,6 +85,8 @@ class Recipe(BaseRecipe):
     cache_latents: bool = Field(
         False, description="encode each picture once, into a store under paths.latents"
     )
+
+    # the diffusion model, and the prior that is trained on it
     generator: Annotated[Any, parts.part("generators", generators.DEFAULT)] = Field(
         {"kind": generators.DEFAULT, "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
         validate_default=True,
@@ -88,6 +99,8 @@ class Recipe(BaseRecipe):
         None, description="a prior whose training is continued, instead of a new one"
     )
     freeze: Names = Field([], description="names of the prior's modules that stay as they are")
+
+    # how pictures and tokens reach the diffusion model
     resolution_px: int = Field(512, gt=0, le=16_384, description="short side and centre crop of the pictures")
     resize: Literal["lanczos", "bilinear"] = Field(
         "lanczos", description="interpolation to that size (BrainHiVE: bilinear)"
@@ -103,6 +116,8 @@ class Recipe(BaseRecipe):
         "from the seed in each step, which cache_latents cannot do",
     )
     token_dropout: float = Field(0.1, ge=0, lt=1, description="share of tokens zeroed")
+
+    # pictures held out of training: their loss, and samples of them
     validation_items: int = Field(
         32, ge=0, description="pictures kept from training, for the validation loss"
     )
@@ -113,6 +128,8 @@ class Recipe(BaseRecipe):
     sample_items: int = Field(6, ge=0, description="validation pictures that are generated")
     sample_steps: int = Field(4, gt=0, le=1000, description="denoising steps of the samples")
     sample_every: int = Field(5000, ge=0, description="steps between samples; 0: only at the end")
+
+    # metrics of the samples
     similarity: Encoders = Field(
         ["clip-l14"],
         validate_default=True,
@@ -123,12 +140,15 @@ class Recipe(BaseRecipe):
     fid_features: Annotated[str, AfterValidator(_known_features)] = Field(
         INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take"
     )
+
+    # how it is trained
     seed: int = Field(0, ge=0, description="seed of weights, noise and order")
     train: Train = Train()
 
     @property
     def idle(self) -> list[str]:
         """Keys that are set and have no effect because of others, each with the reason."""
+        # reason of each key
         reasons = {}
         if self.continue_from is not None:
             reasons["prior"] = f"continue_from={self.continue_from} brings its own sizes"
@@ -139,6 +159,8 @@ class Recipe(BaseRecipe):
             reasons |= dict.fromkeys(("sampler", "sample_steps"), reason)
         if not self.fid_items:
             reasons["fid_features"] = "fid_items=0 measures none"
+
+        # keys at their default are not reported
         default = type(self)()
         return [
             f"{key} has no effect: {reason}"
@@ -148,6 +170,7 @@ class Recipe(BaseRecipe):
 
     @model_validator(mode="after")
     def _samples_no_cached_latents(self) -> Self:
+        # cached latents are computed once, samples differ from step to step
         if self.cache_latents and self.posterior == "sample":
             raise RecipeError(
                 "posterior is sample, but cache_latents keeps one latent of each picture",

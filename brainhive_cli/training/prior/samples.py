@@ -132,6 +132,7 @@ def _load_distances(training: Training) -> tuple[Int64, Features]:
     """Choose the items of FID and KID, and load the network whose features these take."""
     recipe, launch = training.recipe, training.launch
     chosen, name = training.pictures.held[: recipe.fid_items], recipe.fid_features
+    # refuse too few items before a network is loaded
     require_distances(len(chosen))
     if name == INCEPTION:
         return chosen, inception(launch.device)
@@ -143,12 +144,14 @@ def try_out(training: Training, folder: RunFolder) -> None:
 
     def try_distances() -> Float64:
         chosen, features = _load_distances(training)
+        # one picture suffices to try the network
         return features(_true(training, chosen[:1])).double().cpu().numpy()
 
     if training.launch.is_main:
         metrics = show(training, folder, "step-000000")
         if training.recipe.fid_items:
             metrics["fid"] = _or_reason(try_distances)
+        # report before the training what cannot be measured after it
         for metric, values in metrics.items():
             if isinstance(values, BrainhiveError):
                 console.warn(f"there will be no {metric}: {values.in_one_line}")
@@ -163,6 +166,7 @@ def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
         return
     generator = load_generator(training.recipe.sampler, training.recipe, training.launch.device)
     embed_empty_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
+    # the prior under training also conditions this model
     training.prior.attach(generator)
     yield generator
 
@@ -173,6 +177,7 @@ def _generate(training: Training, generator: Any, chosen: Int64) -> Tensor:
     recipe, batches = training.recipe, []
     sampling = Sampling(steps=recipe.sample_steps)
     with console.progress("generating samples", len(chosen)) as bar:
+        # batches as large as those of the training
         for start in range(0, len(chosen), recipe.train.batch_size):
             rows = chosen[start : start + recipe.train.batch_size]
             embeddings = training.embeddings(training.pictures.batch(rows))
