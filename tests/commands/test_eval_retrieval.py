@@ -172,7 +172,7 @@ def test_a_left_out_subject_is_tested_on_the_others_model(go, small, world, tmp_
     assert metrics.facts.protocol.startswith("inter")
 
 
-def test_what_is_shown_are_as_many_queries_as_asked_their_similarities_and_a_map(go, world, trained):
+def test_what_is_shown_are_as_many_queries_as_asked_and_their_similarities(go, world, trained):
     few, none = (go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0))
 
     run = RunFolder(few.folder)
@@ -186,14 +186,9 @@ def test_what_is_shown_are_as_many_queries_as_asked_their_similarities_and_a_map
     assert values.shape == (100, 100) and np.abs(values).max() <= 1
     top1 = few.metrics.scopes[next(iter(few.metrics.facts.cells))]["top1"].value
     assert (values.argmax(1) == np.arange(100)).mean() == pytest.approx(top1)  # the gallery is the matrix
-    assert len(shown["map"].points) == 200 and all(
-        (run.path / each.file).is_file() for each in shown["map"].points
-    )
     (bars,) = (each for each in artifacts.read(run) if each.title == "Ranks of the seen picture")
     assert [sum(line.values) for line in bars.lines] == pytest.approx([1, 1], abs=1e-3)
-    assert {"sheet", "heatmap", "map"}.isdisjoint(
-        each.kind for each in artifacts.read(RunFolder(none.folder))
-    )
+    assert {"sheet", "heatmap"}.isdisjoint(each.kind for each in artifacts.read(RunFolder(none.folder)))
 
 
 def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, capsys):
