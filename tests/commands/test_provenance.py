@@ -148,7 +148,7 @@ def test_sheets_and_curves_say_that_they_are_of_simulated_signals(go, here, sele
     )
 
     made = artifacts.read(RunFolder(shown.folder))
-    assert {"curve", "sheet", "heatmap", "map"} <= {each.kind for each in made}
+    assert {"curve", "sheet", "heatmap"} <= {each.kind for each in made}
     assert all(SIMULATED in each.note and SELECTED_ON_TEST in each.note for each in made)
 
 
