@@ -120,7 +120,7 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
 
 
 def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
-    """Draw a cell's first subject: a sheet of queries, their similarities with the gallery, and a map."""
+    """Draw a cell's first subject: a sheet of queries, and their similarities with the gallery."""
     # unit tokens of the signals and the candidates
     gallery = open_gallery(models, spec.splits, only_shown=spec.only_shown)
     first, subject = models[0], models[0].cell.tested_on[0]
@@ -175,5 +175,4 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     note += f"; {len(chosen)} of {len(queries)} pictures" if len(chosen) < len(queries) else ""
     title, words = "Similarity of signals and pictures", ("signal of", "picture", "cosine similarity")
     matrix = Heatmap(title, values.tolist(), names, names, *words, note=note)
-
     return [sheet, matrix]
