@@ -373,7 +373,7 @@ class RetrievalFacts(Facts):
     gallery: Gallery | None = None
     control: Control | None = None
     prior: str | None = None
-    concepts: dict[str, dict[str, float]] = {}  # concept, metric
+    concepts: dict[str, dict[str, int | float]] = {}  # concept, metric
     confusion_matrix: ConfusionMatrix | None = None
     tests_trials: bool = False
     plain: list[Difference] = []

@@ -442,14 +442,14 @@ def label(subject: int) -> str:
     return f"sub-{subject:02d}"
 
 
-def describe_concepts(tested: Iterable[Scores]) -> dict[str, dict[str, float]]:
+def describe_concepts(tested: Iterable[Scores]) -> dict[str, dict[str, int | float]]:
     """Summarise the ranks of each concept, over subjects and seeds, the best found first."""
     # ranks of all subjects and seeds together, by concept
     ranks = defaultdict[str, list[int]](list)
     for scores in tested:
         for concept, rank in zip(scores.concepts, scores.ranks.tolist(), strict=True):
             ranks[concept].append(rank)
-    table: dict[str, dict[str, float]] = {}
+    table: dict[str, dict[str, int | float]] = {}
     for concept, listed in ranks.items():
         # means of ranks, or shares of hits, of all trials of the concept
         values = np.array(listed)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from brainhive_cli.core import documents
 from brainhive_cli.core.artifacts import Curve, Line
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric, name_rows
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
@@ -53,13 +54,16 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     facts, described = measured.facts, measured.facts.cells
     selected_on = {each.selected_on for each in described.values()}
     how = "".join(f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys()))
-    title = f"{facts.dataset} {facts.mode}{how}"
+    is_closed_form = measured.facts_of(TrainingFacts).is_closed_form
+    title = f"{facts.dataset} {facts.mode}{', in closed form' if is_closed_form else how}"
     published = published_tables(facts.published)
     top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
 
     # without validation, each cell only has the number of its epoch
     if not any(top1.values()):
         title += "; no validation: no training concept is held out (train.validation)"
+        if is_closed_form:  # no epochs either
+            return Table(title, ("cell",), [(name,) for name in top1]), *published
         epochs = [(name, described[name].epoch) for name in top1]
         return Table(title, ("cell", "epoch"), epochs), *published
     title += ": validation on held-out training concepts"
