@@ -42,7 +42,8 @@ def decode(home: Path, go: Go, kind: str) -> Result:
     go("prepare", "preparation.kind=recording", *cut, *stimuli)
     go("embed", f"dataset={json.dumps(fields)}")
     window = "signal.window_ms=[0,500]"
-    go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0", window)
+    trained = go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0", window)
+    assert trained.tables[0].columns == ("cell",)  # a closed form has no epochs
     return go("eval-retrieval", "sheet_rows=0")
 
 

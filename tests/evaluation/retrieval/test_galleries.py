@@ -97,6 +97,7 @@ def test_concepts_are_told_in_full(go, trained):
 
     facts, top1 = result.metrics.facts, result.metrics.overall["top1"].value
     assert len(facts.concepts) == 100 and all(row["n"] == 2 for row in facts.concepts.values())
+    assert all(isinstance(row["n"], int) for row in facts.concepts.values())
     assert np.mean([row["top1"] for row in facts.concepts.values()]) == pytest.approx(top1)
     shown = next(table for table in result.tables if table.title.startswith("Concepts: 4 of 100"))
     assert len(shown.rows) == 4
