@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import math
 import os
 import re
 import struct
@@ -47,6 +48,8 @@ FACTORS = ("scaling_factor", "num_train_timesteps")
 """Keys of autoencoders and schedulers by whose value is divided."""
 LAYERS = re.compile(r"layers|depth|num_blocks")
 """Part of the names of keys that count layers."""
+SIZES = re.compile(r"size|dim|num_|channels|groups|layers|depth|heads")
+"""Part of the names of keys of other counts; elsewhere -1 may stand for none."""
 MAX_REPEATED_BYTES = 1 << 30
 """Bytes of a tensor that may repeat the numbers it is stored by, as expanded ones do."""
 MAX_REASON_CHARACTERS = 200
@@ -355,9 +358,14 @@ def check_sizes(
             todo += [(key, inner) for inner in value]
         elif isinstance(value, int):
             most = MAX_LAYERS if LAYERS.search(key) else MAX_WIDTH
-            # torch builds networks of -1 groups, which then refuse every input
-            if value > most or (value < 0 and "groups" in key):
-                raise error(f"{where}: {key} is {value}, and 0 to {most} is possible", hint)
+            if abs(value) > most:
+                raise error(f"{where}: {key} is {value}, and at most {most} is possible", hint)
+
+            # torch builds some networks of -1 groups or heads, which then refuse every input
+            if value < 0 and SIZES.search(key):
+                raise error(f"{where}: {key} is {value}, and no size is negative", hint)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise error(f"{where}: {key} is {value}, which is no number", hint)
 
 
 def _unwrapped(content: Any) -> Any:

@@ -76,10 +76,10 @@ def page_of(
             below = [each for each in run.artifacts if not (is_on_top and each.section == FINDING)]
             artifacts.append(("" if count == 1 else run.label, below, run.folder.path))
         heading = group.title or f"{group.runs[0].command}: {group.runs[0].label if count == 1 else count}"
-        findings = {run.label: finding_of_run[run.label] for run in group.runs}
+        findings = [(run.label, finding_of_run[run.label]) for run in group.runs]
         sentences = [
             finding if count == 1 else f"{label}: {finding}"
-            for label, finding in findings.items()
+            for label, finding in findings
             if finding and finding not in lead
         ]
         tables = [("", tables_of(group)), *groups_of(artifacts)]
