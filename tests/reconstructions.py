@@ -26,7 +26,7 @@ def pictures_of(folder: Path) -> dict[str, np.ndarray]:
 
 def embedding(world: Path, image_id: str) -> torch.Tensor:
     """Read the embedding of a test picture, [1, D]."""
-    (path,) = world.glob("embeddings/demo-noise-0.3/test/*example.h5")
+    (path,) = world.glob("embeddings/demo-noise-0.3-40-concepts/test/*example.h5")
     store = TargetStore.open(path)
     return torch.from_numpy(np.array(store.embedding[store.rows([image_id])]))
 

@@ -29,7 +29,7 @@ def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
     other = go("eval-retrieval", f"run={trained}", "sheet_rows=1").folder
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.DOTALL)
     names = {"EVALUATION": str(evaluated.folder), "TRAINING": trained.name}
-    names |= {"DATASET": "demo-noise-0.3", "ENCODER": COLOURS, "OTHER": str(other)}
+    names |= {"DATASET": "demo-noise-0.3-40-concepts", "ENCODER": COLOURS, "OTHER": str(other)}
     text = "".join(blocks)
     for name, value in names.items():
         assert f'"{name}"' in text

@@ -108,7 +108,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2}"
+DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}"
 """Two simulated subjects with little noise, so that a few small epochs are enough."""
 SMALL = (
     DEMO,
@@ -118,8 +118,9 @@ SMALL = (
     "seeds=1",
     "signal.scale=0.2",
     "train.precision=fp32",
-    "train.epochs=12",
-    "train.batch_size=128",
+    "train.validation=0.25",
+    "train.epochs=20",
+    "train.batch_size=64",
     "train.lr=2e-3",
 )
 """Overrides of train-align that learn in a second."""
@@ -150,7 +151,7 @@ def world(shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """
     monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
     monkeypatch.chdir(tmp_path)
-    stores = {path: path.stat().st_mtime_ns for path in shared_world.glob("[es]*/demo-noise-0.3/*/*.h5")}
+    stores = {path: path.stat().st_mtime_ns for path in shared_world.glob("[es]*/demo-noise-0.3-40-concepts/*/*.h5")}
     yield shared_world
     changed = [path for path, time_ns in stores.items() if path.stat().st_mtime_ns != time_ns]
     assert not changed, f"{changed[0]} was written to: change a copy"

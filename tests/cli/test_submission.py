@@ -50,7 +50,7 @@ SCHEDULER = {
 PLAN = ("run.cluster.partition=gpu,long", "run.cluster.memory=32G", "run.cluster.time=12:00:00")
 
 ALONE = Launch(0, 1, torch.device("cpu"))
-DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2}"
+DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}"
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_finished_line_is_submitted_again_where_its_signals_have_changed(line,
     assert "job 12" in call(*line, "--submit", f"paths.signals={tmp_path / 'others'}").stderr
     assert "nothing is submitted" in call(*line, "--submit").stderr
 
-    store = signals / "demo-noise-0.3/default/sub-01.h5"
+    store = signals / "demo-noise-0.3-40-concepts/default/sub-01.h5"
     recordings = SignalStore.open(store).splits
     changed = {split: replace(read, signal=read.signal[:] + 1) for split, read in recordings.items()}
     SignalStore.write(store, changed)

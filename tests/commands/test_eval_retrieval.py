@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.reconstruction.recipe import DEFAULT_PRIOR
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"
-DATASET = "demo-noise-0.3"
+DATASET = "demo-noise-0.3-40-concepts"
 THINGS = ("dataset=things-eeg", COLOURS, "subjects=1", "seeds=1", "dim=32", "fuser.intermediate_size=32")
 QUICK = ("train.precision=fp32", "train.epochs=10", "train.batch_size=40", "train.lr=2e-3")
 
@@ -93,7 +93,7 @@ def test_a_metric_never_travels_alone(evaluated):
     for metric in evaluated.metrics.overall.values():
         assert (metric.n, metric.pool, metric.seeds, metric.split) == (200, 100, (1,), "test")
         assert metric.protocol == (
-            "intra, demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated"
+            "intra, demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated"
         )
         assert metric.low <= metric.value <= metric.high and metric.selected is False
         assert metric.chance is not None

@@ -23,7 +23,7 @@ TYPES = SubjectProfiles, Profile, Axis
 pytest.importorskip("matplotlib")
 QUICK = ("draws=40", "window={width_ms: 200, step_ms: 200}", "components=12")
 VOXELS = (
-    "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 1}",
+    "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 1, concepts: 40}",
     "backbone={kind: voxel_ridge, hidden: 16}",
     "signal.scale=1",
     "signal.normalise=channel",
@@ -237,7 +237,7 @@ def test_a_damaged_row_ends_the_command_where_else_an_analysis_is_left_out(
     trained, go, runs, world, tmp_path
 ):
     signals = shutil.copytree(world / "signals", tmp_path / "signals")
-    path = signals / "demo-noise-0.3/default/sub-01.h5"
+    path = signals / "demo-noise-0.3-40-concepts/default/sub-01.h5"
     sound = path.read_bytes()
     with h5py.File(path) as file:
         at = file["test/signal"].id.get_offset() + file["test/signal"].id.get_storage_size() - 3

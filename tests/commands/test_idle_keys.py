@@ -117,7 +117,7 @@ def test_fine_tuning_says_which_keys_are_the_runs_own(go, small, world, tmp_path
         (("signal.normalise=channel",), "signal.scale=0.2 has no effect with signal.normalise=channel"),
         (
             ("signal.repetitions=random", "signal.random_k=99"),
-            "signal.repetitions=random has no effect: demo-noise-0.3 has",
+            "signal.repetitions=random has no effect: demo-noise-0.3-40-concepts has",
         ),
     ],
 )

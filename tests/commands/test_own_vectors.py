@@ -21,7 +21,7 @@ from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key
 from brainhive_cli.models.encoders import resolve
 
-DATASET = "demo-noise-0.3"
+DATASET = "demo-noise-0.3-40-concepts"
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 COLOURS_STORE = "brainhive_cli-models-encoders-python-example"
 Vectors = Callable[..., Path]

@@ -33,7 +33,7 @@ from tests.resealed import resealed
 from tests.worlds import paint
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
-THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
+THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 QUICK = ("sheet_rows=0", "concept_rows=0")
 
 
@@ -86,7 +86,7 @@ def test_fine_tuning_does_not_wash_off_that_the_epoch_was_selected_on_test(go, s
     assert tuned.metrics.facts.cells["sub-03_seed-1"].selected_on == "test"
     config = json.loads((tuned.folder / "cells/sub-03_seed-1/model/config.json").read_text())
     assert config["learned"]["selection"] == "test"
-    assert config["learned"]["people"] == {"demo-noise-0.3": [1, 2, 3]}
+    assert config["learned"]["people"] == {"demo-noise-0.3-40-concepts": [1, 2, 3]}
     check(go("eval-retrieval", here, f"run={tuned.folder}", *QUICK), SIMULATED, SELECTED_ON_TEST)
 
 
@@ -96,7 +96,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
 
     ours = go("eval-retrieval", *asked)
     check(ours, SIMULATED, SELECTED_ON_TEST)
-    protocol = "model folder (trained on subject 1; new subject 3), demo-noise-0.3, 17 channels, "
+    protocol = "model folder (trained on subject 1; new subject 3), demo-noise-0.3-40-concepts, 17 channels, "
     both = go("eval-retrieval", *asked, "subjects=1,3")
     assert both.metrics.facts.protocol.startswith(protocol)
 
@@ -166,7 +166,7 @@ def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(go, small, he
     shutil.copytree(stores, others)
 
     copies = (
-        "subject 2: 3840 of 3840 trials are copies of trials of subject 1; the first is of training_images"
+        "subject 2: 960 of 960 trials are copies of trials of subject 1; the first is of training_images"
     )
     for mode in ("intra", "inter", "joint"):
         with pytest.raises(BrainhiveError, match=copies):
@@ -191,7 +191,7 @@ def test_recordings_of_the_left_out_subject_normalise_only_where_it_is_said(
     asked = ("eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK)
 
     before = go(*asked)
-    with resealed(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5") as file:
+    with resealed(tmp_path / "signals/demo-noise-0.3-40-concepts/default/sub-01.h5") as file:
         file["train/signal"][:, :, ::2] *= 5
     after = go(*asked, again=True)
 
@@ -213,7 +213,7 @@ def test_a_signal_is_normalised_and_ranked_whatever_the_other_test_signals_are(
     asked = ("eval-retrieval", here, signals, f"run={run}", *QUICK)
 
     before = go(*asked)
-    with resealed(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5") as file:
+    with resealed(tmp_path / "signals/demo-noise-0.3-40-concepts/default/sub-01.h5") as file:
         file["test/signal"][50:] = 5 * file["test/signal"][50:][::-1] + 20
     after = go(*asked, again=True)
 
@@ -234,7 +234,7 @@ def test_statistics_of_the_training_subjects_are_those_that_these_were_normalise
 
     means, variances = [], []
     for subject in (1, 2):
-        with h5py.File(tmp_path / f"signals/demo-noise-0.3/default/sub-{subject:02d}.h5") as file:
+        with h5py.File(tmp_path / f"signals/demo-noise-0.3-40-concepts/default/sub-{subject:02d}.h5") as file:
             average = 0.2 * np.asarray(file["train/signal"], np.float64).mean(1)  # [N, C, T]
         means.append(average.mean((0, 2)))
         variances.append(average.var((0, 2)))
@@ -252,7 +252,7 @@ def real(signals: str, runs: str, go, tmp_path: Path) -> tuple[str, ...]:
         f"paths.embeddings={tmp_path / 'embeddings'}",
     )
     dataset = Recipe.resolve("train-align", None, {}, overrides).dataset.build(Paths())
-    demo = SignalStore.open(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5").splits
+    demo = SignalStore.open(tmp_path / "signals/demo-noise-0.3-40-concepts/default/sub-01.h5").splits
     copied = {}
     for split, recording in demo.items():
         ids = list(dataset.images(split).image_ids)

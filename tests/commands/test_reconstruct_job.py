@@ -58,7 +58,7 @@ def test_where_the_newest_run_does_not_fit_the_prior_the_line_that_makes_one_is_
     with pytest.raises(MissingData, match=message) as caught:
         go("reconstruct", *drawing)
 
-    dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3}'"  # of the run that is there
+    dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3, concepts: 40}'"  # of the run that is there
     assert caught.value.hint == (
         f"brainhive train-align {dataset} --prior {prior} && brainhive reconstruct --prior {prior}"
     )
@@ -70,7 +70,7 @@ def test_that_line_names_the_data_that_the_prior_is_for(home, prior, is_shipped)
     own = home / "run" / "model"
     shutil.copytree(prior, own)
     (own.parent / "environment.json").write_text("{}")
-    (own.parent / "recipe.yaml").write_text(f"dataset: {{kind: demo, noise: 0.3}}\nencoders: ['{COLOURS}']")
+    (own.parent / "recipe.yaml").write_text(f"dataset: {{kind: demo, noise: 0.3, concepts: 40}}\nencoders: ['{COLOURS}']")
 
     asked = ["--recipe", "demo"] if is_shipped else ["--prior", str(own)]
     refused = CliRunner().invoke(app, ["reconstruct", *asked])
@@ -102,7 +102,7 @@ def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, drawing, 
 
     with pytest.raises(BrainhiveError, match=r"have 32 dimensions, those of .* 64") as caught:
         go("reconstruct", *drawing, f"align_run={run.name}")
-    dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3}'"  # of the run that is there
+    dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3, concepts: 40}'"  # of the run that is there
     assert caught.value.hint == (
         f"brainhive train-align {dataset} --prior {prior} && brainhive reconstruct --prior {prior}"
     )

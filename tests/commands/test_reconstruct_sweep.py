@@ -86,7 +86,7 @@ def test_the_mean_embedding_is_one_condition_for_all_pictures_which_differ_by_th
 ):
     result = go("reconstruct", *drawing, "sources=mean_embedding")
 
-    (path,) = world.glob("embeddings/demo-noise-0.3/train/*example.h5")
+    (path,) = world.glob("embeddings/demo-noise-0.3-40-concepts/train/*example.h5")
     every = torch.from_numpy(np.array(TargetStore.open(path).embedding))
     fusion = FusionPrior.load(str(prior))
     with torch.inference_mode():

@@ -34,7 +34,7 @@ from brainhive_cli.training.alignment.validation import held_out_of, select_held
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
-DATASET = "demo-noise-0.3"
+DATASET = "demo-noise-0.3-40-concepts"
 DEMO_CONFIG = parts.resolve("datasets", {"kind": "demo", "noise": 0.3, "subjects": 2})
 
 
@@ -69,8 +69,8 @@ def test_it_learns_what_held_out_concepts_look_like(trained):
     assert list(cells) == ["sub-01_seed-1", "sub-02_seed-1"]
     for cell in cells.values():
         top1 = cell["top1"]
-        assert top1["n"] == top1["pool"] == 96  # 16 of 160 concepts, 6 pictures each
-        assert top1["chance"] == pytest.approx(1 / 96)
+        assert top1["n"] == top1["pool"] == 60  # 10 of 40 concepts, 6 pictures each
+        assert top1["chance"] == pytest.approx(1 / 60)
         assert top1["low"] > 3 * top1["chance"]
         assert (top1["split"], top1["seeds"]) == ("validation", [1])
 
@@ -124,9 +124,9 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs, mode, ce
         config = json.loads((result.folder / "cells" / name / "model" / "config.json").read_text())
         assert config["spec"]["subjects"] == subjects
         top1 = result.metrics.scopes[name]["top1"]
-        assert top1.n == 96 * len(subjects) and top1.pool == 96
+        assert top1.n == 60 * len(subjects) and top1.pool == 60
         several = "; for these 2 subjects" if len(subjects) > 1 else ""
-        assert top1.interval == f"Wilson over 16 concepts{several}"  # whose 96 pictures both saw
+        assert top1.interval == f"Wilson over 10 concepts{several}"  # whose 60 pictures both saw
         assert top1.these_subjects == ((top1.low, top1.high) if several else None)
         assert top1.low > top1.chance
     assert list(result.metrics.scopes) == list(cells)
@@ -308,7 +308,7 @@ def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, tm
     result = go("train-align", *small, runs, "subjects=1", *settings)
 
     top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
-    assert (top1.n, top1.pool) == (96, 96) and top1.low > top1.chance
+    assert (top1.n, top1.pool) == (60, 60) and top1.low > top1.chance
     tested = go("eval-retrieval", runs).metrics.overall["top1"]
     assert tested.low > tested.chance
 
@@ -349,7 +349,7 @@ def test_a_launchs_mixed_precision_names_the_run(own, small, monkeypatch):
 def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(
     go, small, own, monkeypatch, capsys
 ):
-    needed = 4 * 960 * 17 * 250
+    needed = 4 * 240 * 17 * 250
     for free, is_mapped in ((2 * needed + 4, False), (2 * needed - 4, True)):
         monkeypatch.setattr(training_data, "free_bytes", lambda device, free=free: free)
         go("train-align", *small, "subjects=1", "train.epochs=1", again=True)

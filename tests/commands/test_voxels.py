@@ -14,7 +14,7 @@ from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.models.signal_spec import SignalSpec
 
 VOXELS = (
-    "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 2}",
+    "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 2, concepts: 40}",
     "mode=joint",
     "backbone.kind=voxel_ridge",
     "backbone.hidden=64",

@@ -86,7 +86,7 @@ def test_fifty_fits_of_a_new_subject_take_one_process(world: Path, go: Any, smal
             some = replace(data, trials=[trials.take(np.sort(rows))])
             model = fit(layout, some, job.recipe.loss_terms, job.recipe.train, start, seed)
             learned[amount, seed] = float(sum(weight.detach().abs().sum() for weight in model.parameters()))
-            assert model.learned.people == {"demo-noise-0.3": (1, 2)}
+            assert model.learned.people == {"demo-noise-0.3-40-concepts": (1, 2)}
     assert len({*learned.values()}) == len(learned) == 50
     assert {path: path.stat().st_mtime_ns for path in world.rglob("*")} == before
 
@@ -108,8 +108,8 @@ def test_signals_that_select_an_epoch_are_normalised_as_those_of_the_test(
 def test_a_model_folder_alone_decodes_a_recording(
     trained: Path, evaluated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recording = api.open_signals("demo-noise-0.3", 1)["test"]
-    pictures = api.open_store("demo-noise-0.3", "test", "brainhive_cli-models-encoders-python-example")
+    recording = api.open_signals("demo-noise-0.3-40-concepts", 1)["test"]
+    pictures = api.open_store("demo-noise-0.3-40-concepts", "test", "brainhive_cli-models-encoders-python-example")
     shutil.copytree(trained / "cells/sub-01_seed-1/model", tmp_path / "empty/model")
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "empty"))
 
@@ -131,7 +131,7 @@ def test_a_model_folder_alone_decodes_a_recording(
     [
         ("signal.normalise=channel", "signal.channels=[occipital]", "signal.window_ms=[100, 500]"),
         ("signal.normalise=whiten", "signal.scale=1"),
-        ("dataset={kind: demo, noise: 0.3, subjects: 2, space: voxels}", "signal.channels=[V1]"),
+        ("dataset={kind: demo, noise: 0.3, subjects: 2, space: voxels, concepts: 40}", "signal.channels=[V1]"),
     ],
 )
 def test_model_input_reads_what_training_and_retrieval_read(

@@ -15,7 +15,7 @@ from brainhive_cli.data.targets import targets
 from brainhive_cli.training.alignment import training_data
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
-DATASET = "demo-noise-0.3"
+DATASET = "demo-noise-0.3-40-concepts"
 ZEROS = 4096
 EMBED = f"delete it, then: brainhive embed --dataset {DATASET} --encoders {ENCODER} splits="
 SIGNALS = "delete it, then: run the command that needs the signals again"

@@ -262,7 +262,7 @@ def test_sources_that_are_all_missing_are_an_error_with_the_way_to_get_them(
 ):
     own = shutil.copytree(world, tmp_path / "own", ignore=shutil.ignore_patterns("runs"))
     monkeypatch.setenv("BRAINHIVE_HOME", str(own))
-    shutil.rmtree(own / "embeddings/demo-noise-0.3/train")
+    shutil.rmtree(own / "embeddings/demo-noise-0.3-40-concepts/train")
 
     with pytest.raises(MissingData, match="none of the sources can be made: nearest") as caught:
         go("reconstruct", *drawing, "sources=nearest")

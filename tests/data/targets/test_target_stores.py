@@ -15,7 +15,7 @@ from brainhive_cli.data.targets.target_stores import keep_identity, refuse_other
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
-DATASET = "demo-noise-0.3"
+DATASET = "demo-noise-0.3-40-concepts"
 IMPORTED = {"imported": ["train.pt"], "preprocessing": "not known: imported"}
 
 

@@ -35,10 +35,10 @@ def pixels(picture: Image.Image | Path) -> np.ndarray:
 def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     """Find the training picture nearest to each test signal's token, from the files alone."""
     model = aligner.load(run / "cells/sub-01_seed-1/model")
-    (signals,) = (world / "signals/demo-noise-0.3").rglob("sub-01.h5")
+    (signals,) = (world / "signals/demo-noise-0.3-40-concepts").rglob("sub-01.h5")
     recording = SignalStore.open(signals)["test"]
     averaged = torch.from_numpy(np.asarray(recording.signal, np.float32).mean(1) * 0.2)
-    (path,) = world.glob("embeddings/demo-noise-0.3/train/*example.h5")
+    (path,) = world.glob("embeddings/demo-noise-0.3-40-concepts/train/*example.h5")
     store = TargetStore.open(path)
     with torch.inference_mode():
         brain = model.encode_signal(averaged, torch.zeros(len(averaged), dtype=torch.long))
@@ -63,7 +63,7 @@ def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
         assert np.abs(pixels(file) - pixels(expected)).max() <= 1
     metric = result.metrics.scopes["nearest"]["ssim"]
     assert (metric.n, metric.seeds) == (3, (1,))
-    assert metric.protocol.startswith("brainhive, the nearest of 960 training pictures by decoded head")
+    assert metric.protocol.startswith("brainhive, the nearest of 240 training pictures by decoded head")
     assert "SSIM" in result.tables[0].columns
     assert "nearest training picture" in [row[0] for row in result.tables[0].rows]
 
@@ -75,7 +75,7 @@ def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(go, align
     expected = Image.fromarray(mean).resize((256, 256), Image.Resampling.BILINEAR)
     assert np.abs(pixels(result.folder / "baselines/mean.png") - pixels(expected)).max() <= 2
     metric = result.metrics.scopes["mean"]["pixcorr"]
-    assert metric.protocol == "mindeye2, the mean of 960 training pictures"
+    assert metric.protocol == "mindeye2, the mean of 240 training pictures"
     assert (metric.n, metric.seeds) == (3, ())
 
 

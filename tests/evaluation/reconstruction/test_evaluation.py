@@ -108,7 +108,7 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, dr
     assert both.tables[0].title == "Reconstruction of test pictures"
     assert both.tables[0].note.startswith("for these 3 pictures. n 6.")
     assert both.tables[0].note.endswith(
-        "brainhive, 2 repeats, intra demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, "
+        "brainhive, 2 repeats, intra demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, "
         "16 repetitions averaged, uV, simulated."
     )
     assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}

@@ -18,7 +18,7 @@ from brainhive_cli.reports.sentences import list_limits
 from brainhive_cli.reports.tables import tables_of
 from brainhive_cli.training.alignment.trained import TrainedModel
 
-DATASET = "demo-noise-0.3"
+DATASET = "demo-noise-0.3-40-concepts"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 
 

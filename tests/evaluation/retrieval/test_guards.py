@@ -21,7 +21,7 @@ from brainhive_cli.reports.sentences import explain_chance
 from brainhive_cli.training.alignment import model as aligners
 from tests.resealed import resealed
 
-DATASET = "demo-noise-0.3"
+DATASET = "demo-noise-0.3-40-concepts"
 
 
 @pytest.fixture

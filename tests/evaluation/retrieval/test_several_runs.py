@@ -18,7 +18,7 @@ from brainhive_cli.measurement.comparison import FOLDS, compare_ranks
 from brainhive_cli.measurement.signs import flip_signs
 from brainhive_cli.measurement.units import Items
 
-DATASET = "demo-noise-0.3"
+DATASET = "demo-noise-0.3-40-concepts"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
@@ -142,9 +142,9 @@ def test_without_a_data_set_or_subjects_a_model_folder_says_what_is_missing(go, 
 def test_runs_that_averaged_other_numbers_of_repetitions_are_compared_with_a_word_about_it(
     go, world, trained, small, tmp_path
 ):
-    stores = tmp_path / "signals/demo-noise-0.3"
+    stores = tmp_path / "signals/demo-noise-0.3-40-concepts"
     for subject in (1, 2):
-        source = SignalStore.open(world / f"signals/demo-noise-0.3/default/sub-{subject:02d}.h5")
+        source = SignalStore.open(world / f"signals/demo-noise-0.3-40-concepts/default/sub-{subject:02d}.h5")
         fewer = {"train": source["train"], "test": first_repetitions(source["test"], 2)}
         SignalStore.write(stores / f"default/sub-{subject:02d}.h5", fewer)
     signals, runs = f"paths.signals={tmp_path / 'signals'}", f"paths.runs={tmp_path / 'runs'}"

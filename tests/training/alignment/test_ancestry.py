@@ -14,7 +14,7 @@ from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import FILE, Learned
 
-THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
+THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 WEIGHTS = "model.safetensors"
 
 
@@ -37,7 +37,7 @@ def model_in(run: Path, cell: str) -> Path:
 
 def replace_signals(signals: Path, subject: int, **changes: object) -> Path:
     """Write a subject's store again, its recordings changed as `dataclasses.replace` does."""
-    (path,) = signals.glob(f"demo-noise-0.3/default/sub-{subject:02d}.h5")
+    (path,) = signals.glob(f"demo-noise-0.3-40-concepts/default/sub-{subject:02d}.h5")
     recordings = {
         split: replace(recording, signal=np.array(recording.signal), **changes)
         for split, recording in SignalStore.open(path).splits.items()
@@ -85,8 +85,8 @@ def test_a_start_of_other_subjects_and_a_fresh_training_raise_no_alarm(go, small
 
     assert evaluated.caveats == [SIMULATED]
     learned = aligners.learned_in(model_in(inter.folder, "sub-01_seed-1"))
-    assert learned.people == {"demo-noise-0.3": (2, 3)} and set(learned.signals) == {
-        f"signals demo-noise-0.3/default/sub-0{subject}" for subject in (2, 3)
+    assert learned.people == {"demo-noise-0.3-40-concepts": (2, 3)} and set(learned.signals) == {
+        f"signals demo-noise-0.3-40-concepts/default/sub-0{subject}" for subject in (2, 3)
     }
 
 
@@ -96,19 +96,19 @@ def test_a_model_that_was_tuned_to_a_subject_by_an_ancestor_is_refused_where_it_
     inter = go("train-align", *small, THREE, *here, "mode=inter", "subjects=1", "trained_on=2,3").folder
     folder = model_in(inter, "sub-01_seed-1")
     model = aligners.load(folder)
-    model.learned = replace(model.learned, people={"demo-noise-0.3": (1, 2, 3)})
+    model.learned = replace(model.learned, people={"demo-noise-0.3-40-concepts": (1, 2, 3)})
     model.save(folder)  # as by a version that did not compare
     (inter / "SHA256SUMS").unlink()
 
     with pytest.raises(
-        BrainhiveError, match=r"is to be tested on new subjects.* subject 1 of demo-noise-0.3"
+        BrainhiveError, match=r"is to be tested on new subjects.* subject 1 of demo-noise-0.3-40-concepts"
     ):
         go("eval-retrieval", f"run={inter}", here[0], "sheet_rows=0")
 
 
 def test_what_an_encoder_was_tuned_on_is_inherited_from_its_folder(go, small, here, tmp_path):
     clip = write_encoders(tmp_path) / H14
-    tuned = Learned("test", "demo-noise-0.3", people={"demo-noise-0.3": (1,)}, has_all_subjects=True)
+    tuned = Learned("test", "demo-noise-0.3-40-concepts", people={"demo-noise-0.3-40-concepts": (1,)}, has_all_subjects=True)
     tuned.write(clip)
     dataset, _, *others = small
     encoder = f"encoders=[{{kind: reference, source: {clip}}}]"
@@ -119,7 +119,7 @@ def test_what_an_encoder_was_tuned_on_is_inherited_from_its_folder(go, small, he
 
     assert SELECTED_ON_TEST in made.metrics.caveats
     learned = aligners.learned_in(model_in(made.folder, "sub-02_seed-1"))
-    assert learned.people == {"demo-noise-0.3": (1, 2)}
+    assert learned.people == {"demo-noise-0.3-40-concepts": (1, 2)}
     with pytest.raises(
         BrainhiveError, match=r"an encoder, is to be tested on new subjects.* subject 1 of demo"
     ):
@@ -169,7 +169,7 @@ def test_other_signals_under_the_same_name_make_another_run_and_the_same_ones_fi
     changed = go(*evaluation)
     assert changed.folder != tested.folder and not tested.metrics.facts.warnings
     line, *_ = changed.metrics.facts.warnings
-    assert line == "signals demo-noise-0.3/default/sub-01 has changed since models were trained on it"
+    assert line == "signals demo-noise-0.3-40-concepts/default/sub-01 has changed since models were trained on it"
     assert go(*training).folder != first.folder
 
 

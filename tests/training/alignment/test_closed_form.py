@@ -81,7 +81,7 @@ def weights(run: Path, cell: str) -> torch.Tensor:
 
 
 def test_a_shared_map_decodes_a_subject_left_out_and_fine_tuning_continues_it(go, small, world, runs):
-    three, encoders = "dataset={kind: demo, noise: 0.3, subjects: 3}", small[1]
+    three, encoders = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}", small[1]
 
     inter = go("train-align", three, encoders, "seeds=1", "backbone=shared_ridge", "mode=inter", runs)
     evaluated = go("eval-retrieval", f"run={inter.folder}", runs, "sheet_rows=0")

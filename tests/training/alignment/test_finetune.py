@@ -18,7 +18,7 @@ from brainhive_cli.training.alignment.references import inherited
 from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.training_data import take_share
 
-THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
+THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
         other = weights(joint.folder, f"all_seed-{3 - seed}")
         assert moved(mine, theirs) < 1e-6 < moved(mine, other)
         top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
-        assert top1.n == top1.pool == 10  # a tenth of the 96 that are held out
+        assert top1.n == top1.pool == 6  # a tenth of the 60 that are held out
     with pytest.raises(BrainhiveError, match="is fine-tuned itself"):
         go("train-align", *small, *still, f"finetune.run={made.folder.name}", "subjects=1")
     again = go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3")

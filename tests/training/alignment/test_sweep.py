@@ -32,7 +32,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     assert trained == [f"lr=1e-3/sub-0{n}_seed-1" for n in (1, 2)] + 2 * ["lr=2e-3/sub-01_seed-1"] + [
         "lr=2e-3/sub-02_seed-1"
     ]
-    assert result.folder.name.startswith("demo-noise-0.3-intra-sweep-")
+    assert result.folder.name.startswith("demo-noise-0.3-40-concepts-intra-sweep-")
     assert result.metrics.facts.published["top1"] == 0.5
     assert sorted(path.parent.parent.name for path in result.folder.glob("cells/*/*/metrics.json")) == [
         *2 * ["lr=1e-3"],
@@ -40,7 +40,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     ]
     by_variant, by_cell, published = result.tables
     assert [(row[0], row[2]) for row in by_variant.rows] == [("lr=1e-3", 2), ("lr=2e-3", 2)]
-    assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 96] * 2)
+    assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 60] * 2)
     assert [row[0] for row in by_cell.rows] == list(result.metrics.facts.cells)
     assert published.rows == ((0.5, "–"),)
 

@@ -105,7 +105,7 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
 
     metrics = result.metrics
     signals = "17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV"
-    protocol = f"intra, demo-noise-0.5, zero-shot from demo-noise-0.3, {signals}, simulated"
+    protocol = f"intra, demo-noise-0.5, zero-shot from demo-noise-0.3-40-concepts, {signals}, simulated"
     assert (metrics.facts.protocol, metrics.facts.verdict) == (protocol, "above chance")
     cells = [f"sub-0{trained}_seed-1 · sub-0{tested}" for trained in (1, 2) for tested in (1, 2)]
     assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
@@ -147,19 +147,19 @@ def published(go, small, world, tmp_path, monkeypatch) -> Path:
         state[f"{prefixes[part]}.{rest}"] = value
     save_file(state, tmp_path / "published/model.safetensors")
     shutil.copytree(world / "embeddings", tmp_path / "home" / "embeddings")
-    (store,) = tmp_path.glob(f"home/embeddings/demo-noise-0.3/test/{ours}.h5")
+    (store,) = tmp_path.glob(f"home/embeddings/demo-noise-0.3-40-concepts/test/{ours}.h5")
     store.rename(store.with_stem("clip-b32"))
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "home"))
     return tmp_path / "published"
 
 
 def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
-    data = ("dataset={kind: demo, noise: 0.3, subjects: 2}", "subjects=2")
+    data = ("dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}", "subjects=2")
     metrics = go("eval-retrieval", f"run={published}", *data).metrics
 
     model = aligner.load(published)
-    recording = SignalStore.open(world / "signals/demo-noise-0.3/default/sub-02.h5")["test"]
-    (store,) = world.glob("embeddings/demo-noise-0.3/test/*example.h5")
+    recording = SignalStore.open(world / "signals/demo-noise-0.3-40-concepts/default/sub-02.h5")["test"]
+    (store,) = world.glob("embeddings/demo-noise-0.3-40-concepts/test/*example.h5")
     pictures = TargetStore.open(store)
     with torch.inference_mode():
         signal = model.encode_signal(torch.from_numpy(np.asarray(recording.signal).mean(1)), None)
@@ -168,7 +168,7 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
     target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
     assert metrics.items["published · sub-02"]["ranks"] == ranks(signal, image, target).tolist()
     assert metrics.facts.protocol == (
-        "model folder (perhaps trained on subject 2), demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, "
+        "model folder (perhaps trained on subject 2), demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, "
         "16 repetitions averaged, uV, simulated, history unknown (selection, subjects, pictures)"
     )
     assert metrics.facts.verdict == "above chance"
