@@ -1,7 +1,6 @@
 """A network disk that is slow and fails, and workers that share cells on it, some of which die."""
 
 import errno
-import fcntl
 import os
 import random
 import threading
@@ -22,9 +21,7 @@ from brainhive_cli.core import claims
 from brainhive_cli.core.cells import claim_path, claiming
 from brainhive_cli.core.launch import Launch
 
-LOCKS = ("everywhere", "on a node", "nowhere", "on some machines")
-"""How far locks hold: NFSv4; local_lock=flock or localflock; no lock service; mounts that differ."""
-READING = ("stat", "fstat", "pread")
+READING = ("stat", "fstat")
 CHANGING = {
     "open": errno.EEXIST,
     "rename": errno.ENOENT,
@@ -55,16 +52,15 @@ class Worker:
 
 
 class FaultyDisk:
-    """A layer below os and fcntl that delays and fails calls of workers, at random.
+    """A layer below os that delays and fails calls of workers, at random.
 
     A call fails before or after it has had its effect. Calls of a dead worker have none: what it held stays
-    as it was, its locks are freed when its descriptors are closed, and it touches nothing any more.
+    as it was, and it touches nothing any more.
 
     Args:
         failing: Share of calls that fail.
         slow: Share of calls that are delayed.
         delay_s: Longest delay.
-        locks: One of LOCKS.
         seed: Of all this.
 
     Attributes:
@@ -72,10 +68,10 @@ class FaultyDisk:
         moved: Claims that were moved away though their holders lived, as another worker was late.
     """
 
-    def __init__(self, failing: float, slow: float, delay_s: float, locks: str, seed: int) -> None:
-        self.failing, self.slow, self.delay_s, self.locks = failing, slow, delay_s, locks
+    def __init__(self, failing: float, slow: float, delay_s: float, seed: int) -> None:
+        self.failing, self.slow, self.delay_s = failing, slow, delay_s
         self.random, self.calls = random.Random(seed), Counter[str]()
-        self.threads, self.lockers = threading.local(), dict[int, str]()
+        self.threads = threading.local()
         self.holders, self.moved = dict[str, Worker](), set[str]()
         self.guard = threading.Lock()
 
@@ -88,7 +84,6 @@ class FaultyDisk:
     def mounted(self) -> Iterator[None]:
         """Put the layer below the calls of this process; only those of workers and heartbeats are touched."""
         wrapped = [(os, name, self._call) for name in (*READING, *CHANGING)]
-        wrapped += [(fcntl, "flock", self._flock)]
         patches = [_wrap(module, name, wrapper) for module, name, wrapper in wrapped]
         patches += [_wrap(time, "time", self._read_clock), _wrap(claims, "name_machine", self._name_machine)]
         for each in patches:
@@ -147,27 +142,6 @@ class FaultyDisk:
             elif name == "rename" and holder and not holder.is_dead:
                 self.moved.add(path)
             return result
-
-    def _flock(self, name: str, real: Callable[..., Any], number: int, operation: int) -> None:
-        worker = self.worker
-        if worker is None:
-            return real(number, operation)
-        has_none = self.locks == "nowhere" or (self.locks == "on some machines" and worker.number % 2)
-        if has_none:
-            self.calls["flock refused"] += 1
-            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-        if self.locks != "on a node":
-            return self._call(name, real, number, operation)
-
-        # a lock of another machine is not seen
-        node = os.fstat(number).st_ino
-        try:
-            self._call(name, real, number, operation)
-        except BlockingIOError:
-            if self.lockers.get(node) == worker.machine:
-                raise
-        else:
-            self.lockers[node] = worker.machine
 
     def _read_clock(self, name: str, real: Callable[[], float]) -> float:
         return real() + (self.worker.skew_s if self.worker else 0)

@@ -58,8 +58,6 @@ LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|nc
 """What torch says where another process of the launch has ended."""
 LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
 """What torch says where a process that decodes pictures has ended."""
-OF_DISKS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENXIO}
-"""Errors of disks, full or damaged, which no surroundings of the user explain."""
 WAYS = {
     getattr(errno, name): way
     for way, names in documents.read(
@@ -369,13 +367,7 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
         error: What was raised.
         less_memory: Overrides of the recipe with which its command needs less memory.
     """
-    from brainhive_cli.core import damage, launch, surroundings
-
-    # what the user's surroundings made a library do; unless it is of memory or a disk
-    is_of_a_disk = isinstance(error, OSError) and error.errno in OF_DISKS
-    is_known = isinstance(error, BrainhiveError) or is_of_a_disk or damage.is_out_of_memory(error)
-    if not is_known and (cause := surroundings.explain(error)):
-        return cause
+    from brainhive_cli.core import damage, launch
 
     # libraries that cannot be imported, and our own errors
     may_be_an_import = isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError)

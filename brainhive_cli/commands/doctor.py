@@ -7,7 +7,6 @@ from typing import Any
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.file_systems import MOUNTS, find_file_system
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch, broken_libraries, library_version, library_versions
 from brainhive_cli.core.lines import Line
@@ -58,15 +57,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         "CPU threads": torch.get_num_threads(),
         "home": home.resolve(),
         "home can be written": os.access(existing, os.W_OK),
+        "free at home": f"{shutil.disk_usage(existing).free // MIB} MiB",
     }
 
-    # where locks hold on one node only, claims of other nodes are judged by their heartbeats
-    mounts = MOUNTS.read_text(errors="surrogateescape") if MOUNTS.exists() else ""  # macOS has no such list
-    system = find_file_system(home.resolve(), mounts)
-    facts["file system of home"] = system.describe() if system else "unknown"
-    if system and (reason := system.describe_locks()):
-        console.warn(reason)
-    facts["free at home"] = f"{shutil.disk_usage(existing).free // MIB} MiB"
 
     # the first entries of each folder
     for name in ("data", "embeddings", "signals", "runs"):

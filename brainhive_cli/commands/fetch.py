@@ -13,7 +13,7 @@ from pydantic import Field
 from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.archives import archive_ending, bytes_to_write, destination, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.file_systems import require_room
+from brainhive_cli.core.files import require_room
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line

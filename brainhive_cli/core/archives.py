@@ -14,8 +14,7 @@ from zipfile import ZipFile, ZipInfo
 
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.file_systems import require_room
-from brainhive_cli.core.files import atomic_write, below
+from brainhive_cli.core.files import atomic_write, below, require_room
 
 ZIP = ".zip"
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -1,6 +1,5 @@
 """A claim that one process of all machines has on a path, until it releases it or dies."""
 
-import errno
 import os
 import random
 import re
@@ -12,35 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from brainhive_cli.core.errors import JOB, BrainhiveError, MissingExtra, raise_if_asked_to_stop
-from brainhive_cli.core.files import (
-    UnfitFile,
-    name_machine,
-    name_part,
-    open_plain,
-    read_regular,
-    tell_disk_time,
-)
-
-try:
-    import fcntl
-except ImportError as error:
-    problem = "this system cannot lock files as Linux and macOS do"
-    raise MissingExtra(problem, "on Windows run it in WSL (wsl --install)") from error
+from brainhive_cli.core.errors import JOB, BrainhiveError, raise_if_asked_to_stop
+from brainhive_cli.core.files import name_machine, name_part, tell_disk_time
 
 HEARTBEAT_S = 10.0
 """Time between two signs of life of a claim: its file is touched."""
 MISSED_HEARTBEATS = 10
-"""After which a holder on another machine counts as dead; NFS shows times of files up to a minute late."""
-MAX_CLAIM_BYTES = 1 << 12
-"""Bytes of a claim's file, which names a machine, a process and a job."""
+"""After which a holder counts as dead; NFS shows times of files up to a minute late."""
 MAX_JOB_LETTERS = 100
 """Letters of a job's name that a claim keeps; schedulers' own ids are far shorter."""
-HOLDER = re.compile(
-    r"(?:(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)(?P<unlocked> unlocked)?)?", re.ASCII
-)
-"""Content of a claim's file: machine as in `name_machine`, process, job; whether its lock was refused. A new
-one is empty."""
+HOLDER = re.compile(r"(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)", re.ASCII)
+"""Content of a claim's file: machine as in `name_machine`, process and job; a new one is empty."""
 LONGEST_POLL_S = 0.5
 """Longest time between two attempts of who waits for a claim."""
 
@@ -57,7 +38,11 @@ def _name_job() -> str:
 
 def find_holder(path: Path) -> str:
     """Name the process in a claim's file, as `name_worker` does; empty if there is none."""
-    return _describe(_read_holder(path))
+    holder = _read_holder(path)
+    if holder is None:
+        return ""
+    job = "" if holder["job"] == "-" else f", job {holder['job']}"
+    return f"{holder['machine'].split()[0]} {holder['process']}{job}"
 
 
 def is_own(path: Path) -> bool:
@@ -68,18 +53,17 @@ def is_own(path: Path) -> bool:
 
 def _read_holder(path: Path) -> re.Match[str] | None:
     with suppress(OSError):
-        return HOLDER.fullmatch(read_regular(path, MAX_CLAIM_BYTES, path.parent).decode(errors="replace"))
+        return HOLDER.fullmatch(path.read_text("utf-8", "replace"))
     return None
 
 
 class Claim:
     """An exclusive claim on a path, for whoever asks first.
 
-    A claim is a file that only one process can create, on network disks too (O_EXCL), which is also locked
-    (flock) where the disk can lock, and touched every ten seconds. A dead holder on the same machine is known
-    by the lock, which its kernel has freed; one on another machine by the time of its last touch, as the
-    lock may hold on its own machine only. A claim can be wrong only for a disk that shows files minutes
-    late: so it says who should write a path, and a complete file under its final name is what counts.
+    A claim is a file that only one process can create, on network disks too (O_EXCL), and which that process
+    touches every ten seconds. A holder is dead if its process is gone from this machine, or if the file was
+    not touched for a while. A claim can be wrong, as for a disk that shows files minutes late: so it says who
+    should write a path, and a complete file under its final name is what counts.
 
     Args:
         path: The file of the claim.
@@ -91,7 +75,7 @@ class Claim:
 
     Raises:
         BrainhiveError: if a living process holds it and `wait` is false.
-        OSError: if the file is a link, no plain file, or no claim; or if the disk fails.
+        OSError: if the disk fails.
     """
 
     def __init__(self, path: Path, name: str, wait: bool = False) -> None:
@@ -134,17 +118,30 @@ class Claim:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the claim of this file."""
-    try:
-        number = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # there is no such file
-        return False
-    try:
-        return _is_alive(path, number)
-    except OSError:
-        return False
-    finally:
-        os.close(number)
+    """Whether a living process holds the claim of this file; not where there is none, or the disk fails."""
+    with suppress(OSError):
+        return _is_alive(path)
+    return False
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether the holder of a claim's file lives."""
+    # a process that is gone from this machine is dead at once
+    holder = _read_holder(path)
+    if holder and holder["machine"] == name_machine():
+        try:
+            os.kill(int(holder["process"]), 0)  # signal 0 only asks whether it lives
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # it lives, and is another user's
+            pass
+
+    # else the last sign of life counts, by the clock of the disk; one in the future is set to now, since a
+    # living holder touches it again
+    since_s = tell_disk_time(path.parent) - os.stat(path).st_mtime
+    if since_s < 0:
+        os.utime(path)
+    return since_s < MISSED_HEARTBEATS * HEARTBEAT_S
 
 
 def _take(path: Path) -> tuple[int, str] | None:
@@ -154,54 +151,40 @@ def _take(path: Path) -> tuple[int, str] | None:
     while True:
         # the one process that creates the file has the claim
         try:
-            number = open_plain(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, follow=False)
+            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileExistsError:
             if (dead := _evict(path)) is None:
                 return None
             taken_from = dead or taken_from
             continue
-
-        # lock it as well; who judges a claim holds the lock of its file for a moment
         try:
-            lock = ""
-            try:
-                fcntl.flock(number, fcntl.LOCK_EX)
-            except OSError:  # a disk without locks, or one that fails now
-                lock = " unlocked"
-            os.pwrite(number, f"{name_machine()} {os.getpid()} {_name_job() or '-'}{lock}".encode(), 0)
-            if _is_open_as(number, path):
-                return number, taken_from
-        except FileNotFoundError:  # removed as that of a dead process, which this one is not
-            pass
+            os.pwrite(number, f"{name_machine()} {os.getpid()} {_name_job() or '-'}".encode(), 0)
         except BaseException:
             with suppress(OSError):  # else it is taken over as that of a dead holder
                 path.unlink()
-            os.close(number)  # which frees the lock
+            os.close(number)
             raise
-        os.close(number)
+        return number, taken_from
 
 
 def _evict(path: Path) -> str | None:
     """Remove the claim of a dead holder, and name it; None if the holder lives, empty if there is none."""
     try:
-        number = open_plain(path, os.O_RDWR, follow=False, max_bytes=MAX_CLAIM_BYTES)
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return ""
     try:
-        if _is_alive(path, number):
+        if _is_alive(path):
             return None
-        if not _is_open_as(number, path):
-            return ""  # another process was faster
 
-        # moved first: of several that find it dead, one moves it
-        aside = name_part(path)
+        # moved first: of several that think it dead, one moves it
+        holder, aside = find_holder(path), name_part(path)
         os.rename(path, aside)
         if not _is_open_as(number, aside):
             os.rename(aside, path)  # a new holder's claim was moved
             return None
         os.unlink(aside)
-        holder = HOLDER.fullmatch(os.pread(number, MAX_CLAIM_BYTES, 0).decode(errors="replace"))
-        return _describe(holder) or "a process without a name"
+        return holder or "a process without a name"
     except FileNotFoundError:
         return ""
     finally:
@@ -211,31 +194,6 @@ def _evict(path: Path) -> str | None:
 def _is_open_as(number: int, path: Path) -> bool:
     """Whether an open file is the one that has this path now."""
     return os.path.samestat(os.fstat(number), os.stat(path))
-
-
-def _is_alive(path: Path, number: int) -> bool:
-    """Whether the holder of a claim's open file lives; the file stays locked, if it can be and was not."""
-    holder = HOLDER.fullmatch(os.pread(number, MAX_CLAIM_BYTES, 0).decode(errors="replace"))
-    if holder is None:
-        raise UnfitFile(errno.EEXIST, "no claim, and not written to", path, "move it: claims have such names")
-
-    # locks of one machine are known on that machine
-    is_locked_here = True
-    try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a disk without locks
-        is_locked_here = False
-    if is_locked_here and not holder["unlocked"] and holder["machine"] == name_machine():
-        return False
-
-    # elsewhere the last sign of life counts, by the clock of the disk; one in the future is set to now, since
-    # a living holder touches it again
-    since_s = tell_disk_time(path.parent) - os.fstat(number).st_mtime
-    if since_s < 0:
-        os.utime(number)
-    return since_s < MISSED_HEARTBEATS * HEARTBEAT_S
 
 
 def _beat(number: int, is_over: threading.Event, guard: threading.Lock) -> None:
@@ -258,10 +216,3 @@ def _give_up(path: Path, number: int, is_over: threading.Event, guard: threading
                 path.unlink()
         finally:
             os.close(number)
-
-
-def _describe(holder: re.Match[str] | None) -> str:
-    if holder is None or not holder["process"]:
-        return ""
-    job = "" if holder["job"] == "-" else f", job {holder['job']}"
-    return f"{holder['machine'].split()[0]} {holder['process']}{job}"

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from types import FrameType
 
 from brainhive_cli.core.lines import Hint
@@ -20,8 +21,6 @@ INTERRUPTED = 130
 """Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it."""
 OUT_OF_TIME = 75
 """Exit code of a command that was asked to stop before its end (EX_TEMPFAIL): the same one continues."""
-FURTHEST = 0.4
-"""Share of a name's letters that a known name may differ in, to be what was meant."""
 
 
 class BrainhiveError(Exception):
@@ -128,27 +127,18 @@ def naming(what: object) -> Iterator[None]:
 def guess(name: str, known: Iterable[str], before: str = "") -> str:
     """Open a hint with the known name that is nearest; empty if none is near.
 
-    Fewest letters are to be changed in it; of several such names it has the longest beginning in common. A
-    name that begins with all that was written is near, however long it is.
+    A name that begins with all that was written is near, however long it is.
 
     Args:
         name: What was written.
         known: What it may have meant.
         before: What precedes the name where it is written out, as the section of a recipe's key.
     """
-    # near: begun alike, or few letters apart
-    written, near = name.casefold(), []
-    for candidate in known:
-        folded = candidate.casefold()
-        furthest = FURTHEST * max(len(folded), len(written))
-        is_begun = len(written) > 2 and folded.startswith(written)
-        # the difference in length is a lower bound of the edits, and cheap
-        if not is_begun and abs(len(folded) - len(written)) > furthest:
-            continue
-        if (edits := count_edits(written, folded)) <= furthest or is_begun:
-            is_shared = [letter == other for letter, other in zip(written, folded, strict=False)]
-            near.append((edits, -[*is_shared, False].index(False), candidate))
-    return f"did you mean {before}{min(near)[2]}? " if near else ""
+    # case is a usual slip, so it does not count
+    written, names = name.casefold(), {candidate.casefold(): candidate for candidate in known}
+    begun = [candidate for candidate in names if len(written) > 2 and candidate.startswith(written)]
+    near = sorted(begun, key=len) or get_close_matches(written, names, n=1)
+    return f"did you mean {before}{names[near[0]]}? " if near else ""
 
 
 def system_error_number(error: BaseException) -> int | None:
@@ -189,18 +179,6 @@ def find_rows(wanted: Sequence[str], names: Sequence[str], where: str) -> list[i
                 )
             rows[index] = near[0] if near else None
     return rows
-
-
-def count_edits(name: str, other: str) -> int:
-    """Count the letters to add, leave out or exchange between two names (Levenshtein's distance)."""
-    # a row of the table for each letter, made from the row before
-    before = list(range(len(other) + 1))
-    for length, letter in enumerate(name, 1):
-        row = [length]
-        for column, its in enumerate(other, 1):
-            row.append(min(row[-1] + 1, before[column] + 1, before[column - 1] + (letter != its)))
-        before = row
-    return before[-1]
 
 
 _has_come = threading.Event()

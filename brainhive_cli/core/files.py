@@ -24,6 +24,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from rich import filesize
+
 from brainhive_cli.core.errors import BrainhiveError, MissingData, system_error_number
 
 AnyPath = str | os.PathLike[str]
@@ -522,3 +524,24 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def require_room(folder: Path, size: int, what: str, way: str) -> int:
+    """Require free space for what is about to be written, before its first byte; return what is free.
+
+    Args:
+        folder: Where it is written; it need not exist.
+        size: Its bytes.
+        what: Begins the message: what needs them.
+        way: What to do where they are not free.
+
+    Raises:
+        BrainhiveError: if the disk has less.
+    """
+    # the nearest existing folder tells which disk it is
+    disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    if size > (free := shutil.disk_usage(disk).free):
+        raise BrainhiveError(
+            f"{what} needs {filesize.decimal(size)}; {filesize.decimal(free)} are free in {disk}", way
+        )
+    return free

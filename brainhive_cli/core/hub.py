@@ -13,10 +13,17 @@ from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import console, documents, surroundings
+from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
-from brainhive_cli.core.file_systems import require_room
-from brainhive_cli.core.files import atomic_write, below, home_folder, locate, portable, read_regular
+from brainhive_cli.core.files import (
+    atomic_write,
+    below,
+    home_folder,
+    locate,
+    portable,
+    read_regular,
+    require_room,
+)
 from brainhive_cli.core.inputs import Input
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
@@ -286,11 +293,8 @@ def _failure(
     """Turn a failed request of the hub's client into an error of ours, by the hub's answer if any."""
     from huggingface_hub import errors
 
-    # a variable or file of the user, or a damaged cache
+    # another server in place of the hub, or a damaged cache
     is_absent_here = isinstance(error, errors.DryRunError | errors.LocalEntryNotFoundError)
-    is_answer = isinstance(error, errors.HfHubHTTPError | errors.HFValidationError)
-    if not (is_absent_here or is_answer) and (cause := surroundings.explain(error)):
-        return cause
     if isinstance(error, (JSONDecodeError, *NO_ANSWER)):
         problem = f"cannot fetch {repository}: what answers for the hub is not the hub: {first_line(error)}"
         return MissingData(problem, "check the network, its proxy and HF_ENDPOINT")
@@ -318,7 +322,7 @@ def _failure(
         line = download_line(repository, repo_type, options.get("allow_patterns") or [], *words)
         way = f"{ELSEWHERE}{line}"
         problem = f"{repository} is not in the hub's cache and the hub cannot be reached"
-        return Unreachable(problem + surroundings.describe_route(), way)
+        return Unreachable(problem, way)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MissingData(f"cannot fetch {repository}: {error.strerror}", ROOM)
     if isinstance(error, OSError) and error.filename:

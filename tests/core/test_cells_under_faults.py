@@ -23,11 +23,10 @@ def faulty_disk(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return faulty_disk
 
 
-@pytest.mark.parametrize("locks", ["everywhere", "on a node", "nowhere", "on some machines"])
 def test_no_cell_is_lost_and_none_computed_twice_unless_a_claim_was(
-    tmp_path: Path, faulty_disk: ModuleType, locks: str
+    tmp_path: Path, faulty_disk: ModuleType
 ) -> None:
-    disk = faulty_disk.FaultyDisk(failing=0.03, slow=0.05, delay_s=0.002, locks=locks, seed=1)
+    disk = faulty_disk.FaultyDisk(failing=0.03, slow=0.05, delay_s=0.002, seed=1)
     outcome = faulty_disk.simulate(tmp_path, disk, WORKERS, CELLS, MACHINES, cell_s=0.01, dying=0.5)
     assert outcome.errors == []
     assert len(outcome.trained) == CELLS and len(list(tmp_path.glob("*/done"))) == CELLS
@@ -42,7 +41,7 @@ def test_cells_are_computed_twice_where_living_holders_count_as_dead(
 ) -> None:
     """Show that the simulation can fail."""
     monkeypatch.setattr(claims, "MISSED_HEARTBEATS", -1)
-    disk = faulty_disk.FaultyDisk(failing=0, slow=0, delay_s=0, locks="nowhere", seed=1)
+    disk = faulty_disk.FaultyDisk(failing=0, slow=0, delay_s=0, seed=1)
     outcome = faulty_disk.simulate(tmp_path, disk, 10, 20, 10, cell_s=0.05, dying=0)
     assert outcome.errors == [] and len(outcome.trained) == 20
     assert len(outcome.repeated) > 2 and set(outcome.repeated) <= outcome.lost
