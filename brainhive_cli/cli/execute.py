@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.cli.table import COMMANDS, LAUNCH, SUBMIT
+from brainhive_cli.cli.table import COMMANDS, LAUNCH
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.errors import (
     INTERRUPTED,
@@ -134,7 +134,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         _show(module.list_encoders(), common["json"])
         return 0
     runs_folder = recipe.paths.under_home("runs")
-    if any(common.get(name) for name in SUBMIT):
+    if common.get("submit"):
         from brainhive_cli.cli import submission
 
         return submission.run(command, module, recipe, common)

@@ -1,4 +1,4 @@
-"""Commands on a cluster: an array of tasks that share the cells of one line, submitted and cancelled."""
+"""Commands on a cluster: an array of tasks that share the cells of one line."""
 
 import hashlib
 import json
@@ -9,20 +9,16 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from jinja2 import StrictUndefined, Undefined
 from jinja2.sandbox import SandboxedEnvironment
-from pydantic import BaseModel, Field
 
-from brainhive_cli.core import console, documents, foreign_code, hub
-from brainhive_cli.core.claims import Claim, find_holder
+from brainhive_cli.core import console, foreign_code, hub
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import (
     BrainhiveError,
@@ -39,53 +35,29 @@ from brainhive_cli.core.files import (
     locate,
     portable,
     read_regular,
-    remove,
     shipped_folder,
 )
 from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, require
 from brainhive_cli.core.launch import READING
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import MAX_STEPS, MAX_TASKS, Recipe
+from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.results import Work
 
 SUBMITTED = ".submitted"
 """The folder below the runs that holds what was submitted."""
-JOBS, LOGS, CLAIM = "jobs.json", "logs", ".submission.claim"
-"""Parts of a submission: its jobs; the tasks' output; the claim of who submits."""
+LOGS = "logs"
+"""The folder of the tasks' output in a submission."""
 JOB_ID = "[0-9]{1,10}"
 """The scheduler's number of a job."""
-LAST_JOB = "squeue --me lists your jobs, of which --cancel may not know the last"
-"""What to do after a kill between the scheduler's answer and the list of jobs."""
 MAX_TEMPLATE_BYTES = 1 << 20
 """Bytes of the largest template that is read."""
 
 
-class Job(BaseModel):
-    """An array job: one step of what was submitted.
+class Step(NamedTuple):
+    """An array job: one step of what is submitted.
 
     Attributes:
-        step: Name of the step of a workflow, else of the command.
-        id: The scheduler's number.
-        tasks: Number of tasks.
-    """
-
-    step: str = Field(pattern=r"^\P{Cc}+$")
-    id: str = Field(pattern=f"^{JOB_ID}$")
-    tasks: int = Field(ge=1, le=MAX_TASKS)
-
-
-class Jobs(BaseModel):
-    """Jobs of the last submission of a line, in the order of their steps."""
-
-    jobs: list[Job] = Field(min_length=1, max_length=MAX_STEPS)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A job before it is submitted.
-
-    Attributes:
-        name: Its name, of which files and the scheduler's job are named too.
+        name: Name of the step of a workflow, else of the command; its script is called by it.
         script: Its script.
         tasks: Number of tasks.
     """
@@ -96,7 +68,7 @@ class Step:
 
 
 def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) -> int:
-    """Submit a command, print what would be submitted, or cancel what was.
+    """Submit a command, or print what would be submitted.
 
     Args:
         command: Its name.
@@ -108,8 +80,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
         The exit code.
 
     Raises:
-        MissingData: if the command lacks something, or something is still to be downloaded; or if there is
-            nothing to cancel.
+        MissingData: if the command lacks something, or something is still to be downloaded.
         MissingExtra: if there is no scheduler here.
         BrainhiveError: if the scheduler refuses.
     """
@@ -117,8 +88,6 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     identity = json.dumps([recipe.fingerprint(), portable(recipe.paths.model_dump())])
     name = f"{command}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     folder = Path(os.path.abspath(recipe.paths.under_home("runs") / SUBMITTED / name))
-    if common.get("cancel"):
-        return _cancel(folder)
     if common.get("again"):
         raise RecipeError(
             "--again would make everything once more in each task",
@@ -149,12 +118,26 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     if lines:
         raise MissingData("compute nodes have no internet, and not all is downloaded", " && ".join(lines))
 
-    # of two that submit the line at once, one queues an array
-    count = partial(_count_finished, command, module, recipe)
-    with _claiming(folder):
-        _submit(folder, _name_run(recipe, inputs), steps, count)
+    # nothing is queued twice, and nothing that is finished; jobs are known by their names
+    jobs = list[dict[str, Any]]()
+    job_name = f"brainhive-{name.rpartition('-')[2]}"
+    job_names = ",".join(f"{job_name}-{step.name}" for step in steps)
+    queued = _ask("squeue", "--me", "--noheader", "--array", "--format=%i", f"--name={job_names}").split()
+    if queued:
+        console.say(
+            f"{len(queued)} tasks of this line are queued or running; "
+            f"scancel --me --name={job_names} ends them"
+        )
+    elif (count := _count_finished(command, module, recipe)) < 0:
+        console.say("all of this line is finished: nothing is submitted")
+    else:
+        open_steps = steps[count:] or steps[-1:]  # the last one finishes the workflow, too
+        jobs = _submit(folder, job_name, _name_run(recipe, inputs), open_steps)
+        console.say(
+            f"logs are in {folder / LOGS}; squeue --me shows what waits and runs, "
+            f"scancel --me --name={job_names} ends it"
+        )
     if common["json"]:
-        jobs = [job.model_dump() for job in _read_jobs(folder)]
         console.show_json({"folder": str(folder), "jobs": jobs})
     return 0
 
@@ -232,8 +215,6 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder:
         # home, the working folder and the hub's cache have the same names inside
         cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
         folders = dict.fromkeys(os.path.abspath(path) for path in (home_folder(), Path.cwd(), Path(cache)))
-        if bad := next((bound for bound in folders if {*":,"} & {*bound}), ""):
-            raise RecipeError(f"{bad} has a : or a comma, which apptainer's --bind cannot name", "rename it")
         words = [word for bound in folders for word in ("--bind", bound)] + ["--env", f"HF_HOME={cache}"]
         program = ["apptainer", "exec", *(["--nv"] if gpus else []), *words, cluster.container, "brainhive"]
 
@@ -255,12 +236,6 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder:
     for name, value in values.items():
         if reason := describe_bad_text(str(value)):
             raise RecipeError(f"{name} of the script {reason}: {show_value(value)}", "rename the folder")
-    if "\\" in values["folder"]:  # %A would not be replaced then, nor the folder found
-        raise RecipeError(
-            f"{folder} has a backslash, which SLURM takes for an escape in names of logs",
-            "paths.runs=FOLDER without one",
-        )
-
     return _render(path, values)
 
 
@@ -320,109 +295,34 @@ def _show(steps: Sequence[Step], missing: Sequence[str], lines: Sequence[str], a
     return MissingData.exit_code if missing else 0
 
 
-@contextmanager
-def _claiming(folder: Path) -> Iterator[None]:
-    """Hold the claim on a submission: of two arrays that were queued at once, only one would be known."""
-    path = folder / CLAIM
-    if (claim := Claim.attempt(path)) is None:
-        console.say(
-            f"waiting for {find_holder(path) or 'another command'}, which submits or cancels this line"
-        )
-        claim = Claim(path, f"submission {folder}", wait=True)
-    if claim.taken_from:
-        console.warn(f"{claim.taken_from} was killed while it submitted or cancelled this line: {LAST_JOB}")
-    try:
-        yield
-    finally:
-        claim.release()
-
-
-def _submit(folder: Path, recipe: Recipe, steps: Sequence[Step], count_finished: Callable[[], int]) -> None:
-    """Write the scripts and queue those of the steps that are not finished, each after the one before."""
-    # what was submitted before may still run, or be finished
-    if queued := _list_queued(_read_jobs(folder)):
-        console.say(
-            f"{len(queued)} tasks of this line are queued or running: squeue shows them, --cancel ends them"
-        )
-        return
-    if (count := count_finished()) < 0:
-        console.say("all of this line is finished: nothing is submitted")
-        return
-    open_steps = steps[count:] or steps[-1:]  # the last one finishes the workflow, too
-
-    remove(folder / JOBS)  # earlier jobs say nothing of these, whose numbers may be the same
-
+def _submit(folder: Path, job_name: str, recipe: Recipe, steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """Write the scripts and queue the steps, each after the one before; return the jobs."""
     # the recipe as it is now: who edits the file later changes no task that waits
     (folder / LOGS).mkdir(parents=True, exist_ok=True)  # without it the scheduler loses the output
     with atomic_write(folder / "line.yaml") as part:
         part.write_text(recipe.to_yaml(), "utf-8")
-    for step in open_steps:
-        with atomic_write(folder / f"{step.name}.sh") as part:
+
+    jobs = list[dict[str, Any]]()
+    for step in steps:
+        script = folder / f"{step.name}.sh"
+        with atomic_write(script) as part:
             part.write_text(step.script, "utf-8")
 
-    # each job is known before the next is queued
-    jobs: list[Job] = []
-    for step in open_steps:
         # one task that has seen the end of the step before is enough: it has waited for all cells
-        ends = [f"afterok:{jobs[-1].id}_{task}" for task in range(jobs[-1].tasks)] if jobs else []
+        ends = [f"afterok:{jobs[-1]['id']}_{task}" for task in range(jobs[-1]["tasks"])] if jobs else []
         after = ["--dependency", "?".join(ends), "--kill-on-invalid-dep=yes"] if jobs else []
-        try:
-            script = str(folder / f"{step.name}.sh")
-            number = _ask("sbatch", "--parsable", *after, script).strip().partition(";")[0]
-            if not re.fullmatch(JOB_ID, number):
-                raise BrainhiveError(
-                    f"sbatch answers {number[:80]!r}, no number of a job", "squeue --me lists what is queued"
-                )
-            jobs.append(Job(step=step.name, id=number, tasks=step.tasks))
-            with atomic_write(folder / JOBS) as part:
-                part.write_text(Jobs(jobs=jobs).model_dump_json(indent=2), "utf-8")
-        except (KeyboardInterrupt, OSError):
-            console.warn(LAST_JOB)
-            raise
-        waits = f", after {jobs[-2].step}" if len(jobs) > 1 else ""
+        answer = _ask("sbatch", "--parsable", f"--job-name={job_name}-{step.name}", *after, str(script))
+        number = answer.strip().partition(";")[0]
+        if not re.fullmatch(JOB_ID, number):
+            raise BrainhiveError(
+                f"sbatch answers {number[:80]!r}, no number of a job", "squeue --me lists what is queued"
+            )
+        waits = f", after {jobs[-1]['step']}" if jobs else ""
         console.say(
             f"submitted {step.name}: job {number}, {step.tasks} task{'s' if step.tasks > 1 else ''}{waits}"
         )
-    console.say(
-        f"logs are in {folder / LOGS}; squeue --me shows what waits and runs, the same line with --cancel "
-        "ends it"
-    )
-
-
-def _cancel(folder: Path) -> int:
-    """End the tasks of a line, and say what stays."""
-    if not (folder / JOBS).is_file():
-        raise MissingData("nothing of this line was submitted", "the same line with --submit")
-    with _claiming(folder):
-        queued = _list_queued(_read_jobs(folder))
-        if queued:
-            # a scheduler refuses numbers that it has forgotten
-            _ask("scancel", "--", *dict.fromkeys(task.partition("_")[0] for task in queued))
-    console.say(f"{len(queued)} tasks cancelled; what is finished stays")
-    return 0
-
-
-def _read_jobs(folder: Path) -> list[Job]:
-    """Read the jobs of the last submission; none if there was none."""
-    way = "squeue --me lists your jobs; without this file, --submit queues new ones"
-    return documents.read(folder / JOBS, Jobs, way).jobs if (folder / JOBS).is_file() else []
-
-
-def _list_queued(jobs: Sequence[Job]) -> list[str]:
-    """List the ids of the tasks that the scheduler has not seen the end of."""
-    # a scheduler forgets jobs, and then refuses their numbers
-    tasks: list[str] = []
-    for job in jobs:
-        try:
-            text = _ask("squeue", "--noheader", "--array", "--format=%i", f"--jobs={job.id}")
-        except MissingExtra:
-            raise
-        except BrainhiveError as error:
-            if "nvalid job id" not in error.message:
-                raise
-            continue
-        tasks += re.findall(rf"^ *({job.id}_[0-9]+)\b", text, re.MULTILINE)
-    return tasks
+        jobs.append({"step": step.name, "id": number, "tasks": step.tasks})
+    return jobs
 
 
 def _ask(program: str, *words: str) -> str:

@@ -135,9 +135,7 @@ LAUNCH = {
 """The options of commands that compute, by the keys of a recipe's `run`."""
 SUBMIT = {
     "submit": switch("--submit", "Run on a cluster: queue an array of tasks that share the cells."),
-    "cancel": switch("--cancel", "End the queued and running tasks of this line."),
 }
-"""The options of commands that compute which speak to a cluster's scheduler."""
 DATASET = option("--dataset", "A data set: things-eeg, image-folder, demo …", complete=one_of(datasets))
 ENCODERS = option(
     "--encoders",

@@ -38,12 +38,11 @@ SCHEDULER = {
         if [ -s "$QUEUE/busy" ]; then
             head -n 1 "$QUEUE/busy" >&2; sed -i 1d "$QUEUE/busy"; exit 1
         fi
-        for word; do case "$word" in --jobs=*) job=${word#--jobs=};; esac; done
-        if ! grep "^${job}_" "$QUEUE/tasks" 2>/dev/null; then
-            echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1
+        for word; do case "$word" in --name=*) names=${word#--name=};; esac; done
+        if grep -q -e "--job-name=${names%%,*} " "$QUEUE/calls" 2>/dev/null; then
+            cut -d " " -f 1 "$QUEUE/tasks" 2>/dev/null || true
         fi
     """,
-    "scancel": 'echo "scancel $*" >> "$QUEUE/calls"',
     "scontrol": 'echo "scontrol $*" >> "$QUEUE/calls"; touch "$QUEUE/requeued"; (sleep 0.3; kill $PPID) &',
 }
 """Programs of a scheduler that writes down what it is asked; the test says which tasks are queued."""
@@ -140,7 +139,9 @@ def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path)
     (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
     second = call(*line, "--submit", "run.cluster.tasks=2")
     assert "2 tasks of this line are queued or running" in second.stderr
-    assert calls(queue) == [f"sbatch --parsable {folder / 'train-align.sh'}"]
+    job = f"brainhive-{folder.name.rpartition('-')[2]}-train-align"
+    assert calls(queue) == [f"sbatch --parsable --job-name={job} {folder / 'train-align.sh'}"]
+    assert all(f"scancel --me --name={job}" in shown.stderr for shown in (first, second))
 
     tasks = [run_task(folder, 11, number) for number in (0, 1)]
     (queue / "tasks").write_text("")
@@ -184,33 +185,6 @@ def test_a_line_that_was_finished_in_a_terminal_is_not_submitted_and_stays_as_it
     assert "nothing is submitted" in call(*line, "--submit").stderr and not calls(queue)
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs/train-align").rglob("*")}
     assert after == before
-
-
-def test_of_two_lines_that_submit_at_once_one_queues_an_array(line, queue, tmp_path):
-    # an array is queued when another one is asked for, or after three seconds
-    (queue / "bin/sbatch").write_text(
-        "#!/bin/bash\n"
-        'touch "$QUEUE/asked.$$"; echo "sbatch $*" >> "$QUEUE/calls"\n'
-        'for _ in {1..30}; do [ $(ls "$QUEUE"/asked.* | wc -l) -gt 1 ] && break; sleep 0.1; done\n'
-        'echo "11_0 PENDING" > "$QUEUE/tasks"; echo 11\n'
-    )
-    words = [sys.executable, "-m", "brainhive_cli", *line, "--submit"]
-    processes = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = "".join(process.communicate(timeout=120)[1] for process in processes)
-    assert len(calls(queue)) == 1, said
-    assert "submitted train-align: job 11" in said and "1 tasks of this line are queued" in said
-    assert not [*submitted(tmp_path).glob(".*claim*")]
-
-
-def test_a_job_that_may_be_unknown_after_a_kill_is_spoken_of(line, queue):
-    sbatch = (queue / "bin/sbatch").read_text()
-    (queue / "bin/sbatch").write_text("#!/bin/bash\nkill -9 $PPID\n")
-    words = [sys.executable, "-m", "brainhive_cli", *line, "--submit"]
-    killed = subprocess.run(words, capture_output=True, timeout=120, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    (queue / "bin/sbatch").write_text(sbatch)
-    again = call(*line, "--submit").stderr
-    assert "was killed while it submitted" in again and "submitted train-align: job 11" in again
 
 
 def test_a_scheduler_may_answer_in_any_coding(line, queue):
@@ -283,53 +257,6 @@ def test_what_is_to_be_downloaded_is_the_last_line_also_where_the_hub_cannot_be_
     assert call(*line).exit_code == 3 and not calls(queue)
 
 
-def test_cancel_ends_the_tasks_of_the_line_and_says_what_stays(line, queue, tmp_path):
-    assert call(*line, "--cancel").exit_code == 3
-    call(*line, "--submit")
-    (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
-    result = call(*line, "--cancel")
-    assert result.exit_code == 0 and "2 tasks cancelled; what is finished stays" in result.stderr
-    assert calls(queue)[-1] == "scancel -- 11"
-
-
-def test_cancel_names_no_job_that_the_scheduler_has_forgotten(line, queue, tmp_path):
-    call(*line, "--submit")
-    jobs = [{"step": step, "id": number, "tasks": 2} for step, number in (("first", "11"), ("second", "12"))]
-    (submitted(tmp_path) / "jobs.json").write_text(json.dumps({"jobs": jobs}))
-    (queue / "tasks").write_text("12_0 RUNNING\n12_1 PENDING\n")
-    assert "2 tasks cancelled" in call(*line, "--cancel").stderr and calls(queue)[-1] == "scancel -- 12"
-
-
-def test_what_has_the_place_of_the_list_of_jobs_hides_no_job_that_is_queued(line, queue, tmp_path):
-    call(*line, "--submit")
-    file = submitted(tmp_path) / "jobs.json"
-    file.unlink()
-    file.mkdir()
-    assert call(*line, "--submit").exit_code == 0
-    assert [job["id"] for job in json.loads(file.read_text())["jobs"]] == ["12"]
-
-
-@pytest.mark.parametrize(
-    ("jobs", "problem"),
-    [
-        ([{"step": "train-align", "id": "--user=me", "tasks": 4}], r"jobs\.0\.id: String should match"),
-        ([{"step": "train-align", "id": "11\n", "tasks": 4}], r"jobs\.0\.id: String should match"),
-        ([{"step": "train\n-align", "id": "11", "tasks": 4}], r"jobs\.0\.step: String should match"),
-        ([{"step": "train-align", "id": "11", "tasks": 10**12}], r"jobs\.0\.tasks: Input should be less"),
-        ([{"step": "train-align", "id": "11", "tasks": 4}] * 101, "jobs: List should have at most 100 items"),
-        ([], "jobs: List should have at least 1 item"),
-    ],
-)
-def test_what_is_no_job_is_refused_before_the_scheduler_is_asked(line, queue, tmp_path, jobs, problem):
-    call(*line, "--submit")
-    (submitted(tmp_path) / "jobs.json").write_text(json.dumps({"jobs": jobs}))
-    (queue / "tasks").write_text("11_0 RUNNING\n")
-    for option in ("--cancel", "--submit"):
-        result = call(*line, option)
-        assert result.exit_code == 1 and re.search(rf"jobs\.json: {problem}", result.stderr), result.stderr
-    assert len(calls(queue)) == 1
-
-
 def test_programs_read_the_submission_as_one_document(line, queue, tmp_path):
     planned = json.loads(call(*line, "--submit", "--check", "--json").stdout)
     assert "#SBATCH --array=0-3" in planned["scripts"]["train-align"] and planned["downloads"] == []
@@ -349,9 +276,11 @@ def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, qu
     assert result.exit_code == 0, result.output
 
     folder = submitted(tmp_path, "workflow")
+    job = f"brainhive-{folder.name.rpartition('-')[2]}"
     assert calls(queue) == [
-        f"sbatch --parsable {folder / 'train-align.sh'}",
-        "sbatch --parsable --dependency afterok:11_0?afterok:11_1 --kill-on-invalid-dep=yes "
+        f"sbatch --parsable --job-name={job}-train-align {folder / 'train-align.sh'}",
+        f"sbatch --parsable --job-name={job}-eval-retrieval "
+        "--dependency afterok:11_0?afterok:11_1 --kill-on-invalid-dep=yes "
         + str(folder / "eval-retrieval.sh"),
     ]
     assert run_task(folder, 11, 0) == 0, (folder / "logs/11_0.txt").read_text()
@@ -527,19 +456,6 @@ def test_no_name_of_a_folder_is_a_line_of_the_script(line, queue, tmp_path, monk
     assert not calls(queue)
 
 
-def test_a_folder_that_a_scheduler_or_container_reads_otherwise_is_refused(
-    world, small, queue, tmp_path, monkeypatch
-):
-    line = ("train-align", *small, "run.device=cpu", "--allow-code", "--submit")
-    escaped = call(*line, f"paths.runs='{tmp_path}/a\\b'")
-    assert escaped.exit_code == 2 and "a\\b" in escaped.stderr and "has a backslash" in escaped.stderr
-    (tmp_path / "a:b").mkdir()
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "a:b"))
-    bound = call(*line, f"paths.runs={tmp_path}", "run.cluster.container=image.sif")
-    assert bound.exit_code == 2 and "a:b has a : or a comma" in bound.stderr
-    assert not calls(queue)
-
-
 def test_a_scheduler_that_is_absent_or_refuses_is_named(line, queue, tmp_path, monkeypatch):
     (queue / "refusal").write_text("sbatch: error: Batch job submission failed: Invalid partition name\n")
     refused = call(*line, "--submit")
@@ -548,7 +464,7 @@ def test_a_scheduler_that_is_absent_or_refuses_is_named(line, queue, tmp_path, m
     if shutil.which("sbatch") is not None:
         monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     absent = call(*line, "--submit")
-    assert absent.exit_code == 4 and "no sbatch here" in absent.stderr
+    assert absent.exit_code == 4 and "no squeue here" in absent.stderr
 
 
 def test_what_is_missing_ends_a_submission_before_the_scheduler_is_asked(line, queue, tmp_path):
