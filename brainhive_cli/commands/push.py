@@ -10,7 +10,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.hub import SCHEME
-from brainhive_cli.core.hub_uploads import Target
+from brainhive_cli.core.hub_uploads import parse_target
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
@@ -90,9 +90,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # one commit with all files
     target, shared = _resolve(recipe)
+    repository, tag = parse_target(target)
     require_terms(shared, recipe)
     files = shared.pack(write_card(shared, recipe, target))
-    message = f"{shared.run.command} run {shared.run.path.name}" + (f", {target.tag}" if target.tag else "")
+    message = f"{shared.run.command} run {shared.run.path.name}" + (f", {tag}" if tag else "")
     with console.progress(f"pushing to {target}"):
         commit, is_private = hub_uploads.push(target, files, message, recipe.public)
     # a push does not publish a repository that was private before
@@ -100,9 +101,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         console.warn(f"{target} was private before and stays so: its page makes it public")
 
     # where it is, and how to load it
-    pinned = f"{SCHEME}{target.repository}@{commit}"  # later pushes change nothing
+    pinned = f"{SCHEME}{repository}@{commit}"  # later pushes change nothing
     facts = {
-        "page": f"{constants.ENDPOINT}/{target.repository}",
+        "page": f"{constants.ENDPOINT}/{repository}",
         "commit": commit,
         "visible to": "its owner" if is_private else "everybody",
     }
@@ -112,7 +113,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(shared.run.path, (pushed, tabulate(target, files)), hint=hint)
 
 
-def _resolve(recipe: Recipe) -> tuple[Target, SharedRun]:
+def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
     """Find the repository, and the run as it may be shared; nothing is asked of the hub.
 
     Raises:
@@ -123,7 +124,8 @@ def _resolve(recipe: Recipe) -> tuple[Target, SharedRun]:
     # one run, one repository
     if len(recipe.words) != 2 or not recipe.words[1].startswith(SCHEME):
         raise RecipeError("push takes a run and a repository", USAGE)
-    target, (name, variant) = Target.parse(recipe.words[1]), of_variant(recipe.words[0])
+    target, (name, variant) = recipe.words[1], of_variant(recipe.words[0])
+    parse_target(target)
     # a variant is a part of a run, and a run of the hub is shared already
     if variant or str(name).startswith(SCHEME):
         raise RecipeError(f"{recipe.words[0]} is no whole run of this machine", USAGE)
@@ -152,7 +154,7 @@ def require_terms(shared: SharedRun, recipe: Recipe) -> None:
         raise RecipeError("nothing says under which licence the weights are", "--licence cc-by-nc-4.0")
 
 
-def tabulate(target: Target, files: Files) -> Table:
+def tabulate(target: str, files: Files) -> Table:
     """List the files with their sizes."""
     rows = [
         # bytes were written for sharing, paths are files of the run
@@ -164,7 +166,7 @@ def tabulate(target: Target, files: Files) -> Table:
     return Table(f"Files of {target}", ("file", "bytes", "content"), rows, is_list=True)
 
 
-def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
+def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
     """Write the card of a run, each line from what the run says of itself."""
     # what was measured, and the environment of the training
     scores = _find_scores(shared, recipe.paths)
@@ -173,9 +175,10 @@ def write_card(shared: SharedRun, recipe: Recipe, target: Target) -> str:
     commit = {"code": environment.commit} if environment.commit else {}
 
     # values of the card's template
+    repository, _ = parse_target(target)
     page = {
-        "name": target.repository.partition("/")[2],
-        "reference": f"{SCHEME}{target.repository}",
+        "name": repository.partition("/")[2],
+        "reference": f"{SCHEME}{repository}",
         "command": shared.run.command,
         "run": shared.run.path.name,
         "dataset": shared.learned.dataset or str(shared.recipe["dataset"]["kind"]),

@@ -197,7 +197,6 @@ def newest_two(root: Path) -> list[str]:
         None,
         lambda run: "" if run.measurements().items else "no values item by item",
         needed=two,
-        choose="",
         hint=Line("eval-retrieval"),
     )
     shown = ShownRun("", first)
@@ -206,7 +205,7 @@ def newest_two(root: Path) -> list[str]:
     def differs(run: RunFolder) -> str:
         return "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
 
-    second = newest(root, first.command, differs, needed=f"another of {two}", choose="", apart_from=first)
+    second = newest(root, first.command, differs, needed=f"another of {two}", apart_from=first)
     return [str(run.path) for run in (first, second)]
 
 

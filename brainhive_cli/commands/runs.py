@@ -106,7 +106,7 @@ class RunOnDisk(RunFolder):
     def row(self) -> tuple[str | Cell, ...]:
         """Its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
         changed_s, size = self.changed, Cell(console.size(self.bytes), value=self.bytes)
-        time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds") if changed_s else ""
+        time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds")
         return self.full_name, self.state, self.result, Cell(age(changed_s), value=time), size
 
 

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import below, refuse_link
+from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.tables import Table
 
@@ -310,10 +310,11 @@ def read(run: "RunFolder") -> list[Artifact]:
             "run its command again with --again",
         )
 
-    # names of files lead nowhere else, be it by a link
+    # names of files lead nowhere else, be it by a link: a page could show any file
     listed = documents.check(document, str(path), _Document)["artifacts"]
     for name in (name for artifact in listed for name in files(artifact)):
-        refuse_link(below(run.path, name, source=SOURCE), run.path)
+        if not below(run.path, name, source=SOURCE).resolve().is_relative_to(run.path.resolve()):
+            raise BrainhiveError(f"{run.path / name} is a link that leads out of the run", "remove it")
     return listed
 
 

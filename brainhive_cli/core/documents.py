@@ -49,7 +49,6 @@ def read(
     *,
     is_yaml: bool | None = None,
     most: int = 0,
-    within: Path | None = None,
 ) -> T:
     """Read one document, and check its type and, if a SHA256SUMS lists it, its digest.
 
@@ -60,7 +59,6 @@ def read(
         error: What is raised if it is damaged.
         is_yaml: Whether it is YAML, not JSON; None: if it is called .yaml.
         most: Bytes that it may have; 0 for the default of its format.
-        within: A folder below which it may be no link, as a run's documents may not.
 
     Raises:
         MissingData: if there is no such file.
@@ -73,7 +71,7 @@ def read(
     is_yaml = path.suffix == ".yaml" if is_yaml is None else is_yaml
     most = most or MAX_DOCUMENT_BYTES[".yaml" if is_yaml else ".json"]
     try:
-        content = read_regular(path, most, within)
+        content = read_regular(path, most)
     except PermissionError:
         raise
     except UnfitFile as reason:

@@ -14,7 +14,6 @@ import stat
 import tempfile
 import threading
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from fnmatch import translate
@@ -34,14 +33,8 @@ MAX_TEXT_BYTES = 1 << 28
 TRACKERS = ("tensorboard", "wandb", "swan", "run-")
 """First letters of what trackers keep in a run's own folder, links too, and which is no part of the run."""
 
-MAX_DEPTH = 64
-"""Depth of folders of a walk."""
-MAX_LINKS_TO = 100
-"""Times that a walk goes into one folder through links: n folders linked to each other have 2^n ways."""
 OF_THE_SYSTEM = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
 """Folders at the top of a disk which its user may not read, and which hold no data."""
-SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
-"""File systems of the kernel: they hold no data, and links to everywhere."""
 PART = ".part"
 """In the name of a file that is being written."""
 PART_OWNER = re.compile(r"\.(?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]+)-[0-9a-f]+\.part", re.ASCII)
@@ -122,7 +115,7 @@ def portable(value: Any) -> Any:
 
 
 class UnfitFile(BrainhiveError, OSError):
-    """A file that is not opened, since it is no plain file, too large, or a link where none belongs."""
+    """A file that is not opened, since it is no plain file, or too large."""
 
     def __init__(self, number: int, problem: str, path: AnyPath, way: str) -> None:
         OSError.__init__(self, number, problem, os.fspath(path))
@@ -133,49 +126,32 @@ class UnfitFile(BrainhiveError, OSError):
         return type(self), (self.errno, self.strerror, self.filename, self.hint)
 
 
-def open_regular(path: AnyPath, max_bytes: int | None = None, within: Path | None = None) -> BufferedReader:
-    """Open a plain file for reading.
+def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
+    """Open a plain file for reading; a link to one is as good, as those of data sets and the hub's cache are.
 
     Args:
-        path: The file; a link to one is as good, as those of data sets and of the hub's cache are.
+        path: The file.
         max_bytes: The largest that is opened; None for any.
-        within: A folder below which nothing on the way to the file, and not the file itself, may be a link.
 
     Raises:
-        UnfitFile: if it is no plain file, too large, or a link below `within`.
+        UnfitFile: if it is no plain file, or too large.
         OSError: if there is none, or the system refuses.
     """
-    if within is not None:
-        refuse_link(Path(path), within)
-    # links of the hub's cache are followed inside a run, too
-    return open(
-        open_plain(path, os.O_RDONLY, follow=within is None or _is_cached(Path(path)), max_bytes=max_bytes),
-        "rb",
-    )
+    return open(open_plain(path, os.O_RDONLY, max_bytes=max_bytes), "rb")
 
 
-def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES, within: Path | None = None) -> bytes:
+def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """Read a plain file whole; see `open_regular`."""
-    with open_regular(path, max_bytes, within) as file:
+    with open_regular(path, max_bytes) as file:
         return file.read(max_bytes)
 
 
 def open_plain(path: AnyPath, flags: int, follow: bool = True, max_bytes: int | None = None) -> int:
-    """Open the descriptor of a plain file, or make one; see `open_regular`.
-
-    A file that is opened for writing must have one name: another, a hard link, may be somebody's file.
-    """
+    """Open the descriptor of a plain file, or make one; see `open_regular`."""
     # a pipe is opened without waiting, and refused by what it is
     number = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), 0o666)
     try:
-        about = os.fstat(number)
-        require_regular(path, max_bytes, about)
-
-        # a hard link may be of a file that others own
-        if about.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
-            one, copy = (shlex.quote(f"{os.fspath(path)}{end}") for end in ("", ".copy"))
-            way = f"cp {one} {copy} && mv {copy} {one}, or remove it"
-            raise UnfitFile(errno.EMLINK, "a hard link, and not written to", path, way)
+        require_regular(path, max_bytes, os.fstat(number))
     except BaseException:
         os.close(number)
         raise
@@ -197,21 +173,6 @@ def require_regular(path: AnyPath, max_bytes: int | None = None, about: os.stat_
     if max_bytes is not None and about.st_size > max_bytes:
         problem = f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read"
         raise UnfitFile(errno.EFBIG, problem, path, "check that it is the file that is meant")
-
-
-def require_regular_siblings(path: Path, root: Path) -> None:
-    """Refuse a recording next to which, or in a folder above up to `root`, lies what is no plain file.
-
-    Libraries open the parts of a recording, and what describes it, by names of their own.
-    """
-    # folders above the recording, and those inside it
-    folders = [above for above in (path, *path.parents) if above.is_dir() and above.is_relative_to(root)]
-    inside = [Path(folder) for folder, _, _ in os.walk(path)]  # of a recording that is a folder
-    for folder in {*folders, *inside}:
-        for entry in os.scandir(folder):
-            if entry.is_dir() or not os.path.exists(entry):  # a link to what was not fetched
-                continue
-            require_regular(entry)
 
 
 def is_file(path: Path) -> bool:
@@ -249,32 +210,15 @@ def walk(
         A POSIX path below `root`, and its entry, which knows without a further look what it is.
 
     Raises:
-        BrainhiveError: if more than MAX_DEPTH lie in one another, more than MAX_LINKS_TO links lead to one of
-            them, or if it is a folder of the kernel.
         OSError: if a folder cannot be read.
     """
-    # devices of the kernel's file systems, by which folders below them are known
-    system = {os.stat(path).st_dev for path in SYSTEM_FOLDERS if os.path.ismount(path)}
-    way = "name the folder of the data set itself"
-    link_counts: Counter[tuple[int, int]] = Counter()  # how often each was entered on a way with a link
 
-    def visit(
-        path: str, above: tuple[tuple[int, int], ...], is_linked: bool
-    ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        # a kernel's folder may hold links to everywhere
+    def visit(path: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        # a link to a folder that the walk is in leads round in circles
         about = os.stat(root / path)
-        if about.st_dev in system:
-            raise BrainhiveError(f"{root / path} is a folder of the system, and holds no data", way)
-
-        # a link to a folder that the walk is in leads round in circles; ways through links are counted
         identity = about.st_dev, about.st_ino
         if identity in above:
             return
-        link_counts[identity] += is_linked
-        if link_counts[identity] > MAX_LINKS_TO:
-            raise BrainhiveError(f"more than {MAX_LINKS_TO} links lead to the folder {root / path}", way)
-        if len(above) > MAX_DEPTH:
-            raise BrainhiveError(f"{root / path} lies more than {MAX_DEPTH} folders deep", way)
 
         # names in order; the folder is closed again before the walk goes deeper
         with os.scandir(root / path) as scanned:
@@ -285,10 +229,10 @@ def walk(
             inner = f"{path}/{entry.name}" if path else entry.name
             yield inner, entry
             if entry.is_dir() and enters(entry.name):
-                yield from visit(inner, (*above, identity), is_linked or entry.is_symlink())
+                yield from visit(inner, (*above, identity))
 
     if os.path.isdir(root / folder):
-        yield from visit(folder, (), False)
+        yield from visit(folder, ())
 
 
 WILD = {"*": "[^/]*", "?": "[^/]"}
@@ -324,40 +268,6 @@ def _compile(pattern: str) -> re.Pattern[str]:
         # `translate` ends a piece with \Z, the end of the text, which comes later
         ending += ANY_FOLDERS if piece[:3] == "**/" else WILD.get(piece, translate(piece).removesuffix(r"\Z"))
     return re.compile(f"(?:.*/)?{ending}", re.DOTALL)
-
-
-def refuse_link(path: Path, folder: Path) -> None:
-    """Refuse a path on which something below a folder is a link; the folder itself may be one."""
-    for step in (path, *path.parents):
-        if step == folder:
-            return
-        if step.is_symlink() and not _is_cached(step):
-            way = "put what it leads to in its place, or remove it"
-            raise UnfitFile(errno.ELOOP, "a link, and inside a run none is followed", step, way)
-
-
-def _is_cached(link: Path) -> bool:
-    """Whether a link is of the hub's cache: `snapshots/COMMIT/NAME` leads to `blobs` of its repository."""
-    try:
-        blobs = link.resolve().parent
-        return blobs.name == "blobs" and link.parent.resolve().is_relative_to(blobs.with_name("snapshots"))
-    except (OSError, RuntimeError):  # links that lead round in a circle
-        return False
-
-
-def refuse_links(run: Path, below: Path | None = None) -> None:
-    """Refuse a run in which anything is a link but what trackers keep there; `below` is a folder in it."""
-    try:
-        entries = [*os.scandir(below or run)]
-    except FileNotFoundError:  # a folder that another worker has just given its final name
-        return
-    for entry in entries:
-        if below is None and entry.name.startswith(TRACKERS):
-            continue
-        if entry.is_symlink():
-            refuse_link(Path(entry), run)
-        elif entry.is_dir():
-            refuse_links(run, Path(entry))
 
 
 def describe_bad_text(text: str) -> str:

@@ -36,7 +36,6 @@ from brainhive_cli.core.files import (
     open_no_link,
     portable,
     read_regular,
-    refuse_links,
     remove,
     within,
 )
@@ -65,10 +64,6 @@ PRESENCES = itertools.count(1)
 """Numbers of this process's claims there: one that failed may be held by a traceback, as in a notebook."""
 OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", LOCK, WORKERS, CELLS}
 """The files of a run for which nothing was done yet."""
-MAX_CLOCK_LEAD_S = 3600.0
-"""Seconds by which clocks of machines that share a disk may differ; times further ahead are not believed."""
-MAX_TIMELESS_S = 315_619_200.0
-"""Latest time of files that archives without times leave: 1970, or the first day of 1980, as in ZIP."""
 MAX_LISTED = 5
 """Runs that are listed where the named one does not exist."""
 
@@ -152,7 +147,6 @@ class RunFolder:
         if not run.is_finished:
             lock = Claim(path / LOCK, f"run {path}", wait=True)
             try:
-                refuse_links(path)
                 claims = [*(path / WORKERS).glob("*")]
                 held = [claim for claim in claims if is_held(claim)]
                 for claim in {*claims} - {*held}:  # of workers that were killed, or have just ended
@@ -176,9 +170,8 @@ class RunFolder:
         if run.is_finished:
             console.say(f"found run {path.name}, finished {run.age}; --again starts a new one")
             with suppress(OSError, BrainhiveError):  # a run of somebody else, which may be read only
-                run.write_json(
-                    FOUND, {"recipe_names": sorted({*run.found_by, recipe.recipe_name}), "found": _now()}
-                )
+                names = sorted({*run.read_found().recipe_names, recipe.recipe_name})
+                run.write_json(FOUND, {"recipe_names": names, "found": _now()})
         launch.gather(path)
         return run
 
@@ -293,49 +286,36 @@ class RunFolder:
         return (self.path / FINISHED).is_file()
 
     @property
-    def is_untouched(self) -> bool:
-        """Whether nothing was done for the run yet."""
-        return {path.name for path in self.path.iterdir()} <= OPENED
-
-    @property
     def age(self) -> str:
         """Time since a finished run was finished, in words."""
         return age(self.written_s)
 
     @property
     def written_s(self) -> float:
-        """Time at which it was finished or, before, logged last; in seconds since 1970, and 0 if unknown.
-
-        Of the times in its documents and of its files, the earlier: a copy makes files newer, and the clock
-        of the machine that computed it may have been ahead.
-        """
-        times = Environment()
-        with suppress(BrainhiveError):
-            times = self.read_json(ENVIRONMENT, Environment)
+        """Time at which it was finished or, before, written to last; in seconds since 1970."""
+        # of a finished run its own word, as a copy makes files newer
         if self.is_finished:
-            return _earlier([times.finished.timestamp()] if times.finished else [], [self.path / FINISHED])
-
-        # unfinished: its start, and the events that it logged
-        seconds = [times.started.timestamp()] if times.started else []
-        with suppress(OSError):  # of a log that is no plain file
-            logged = (event.get("time") for event in self.events())
-            seconds += [time_s for time_s in logged if isinstance(time_s, int | float)]
-        return _earlier(seconds, [self.path, *self.path.glob("*.json*")])
+            with suppress(BrainhiveError):
+                if finished := self.read_json(ENVIRONMENT, Environment).finished:
+                    return finished.timestamp()
+            return (self.path / FINISHED).stat().st_mtime
+        written_s = [self.path.stat().st_mtime]
+        for path in self.path.glob("*.json*"):
+            with suppress(OSError):  # a file that a worker has just renamed
+                written_s.append(path.stat().st_mtime)
+        return max(written_s)
 
     @property
     def changed_s(self) -> float:
-        """Time at which it was finished, or asked for again; before, that at which it logged last."""
-        with suppress(BrainhiveError):  # none has found it
-            if (found_at := self.read_json(FOUND, _FoundBy).found) is not None:
-                return max(self.written_s, _earlier([found_at.timestamp()], [self.path / FOUND]))
-        return self.written_s
+        """Time at which it was finished, or asked for again; before, that at which it was written to last."""
+        found = self.read_found().found
+        return max(self.written_s, found.timestamp()) if found else self.written_s
 
-    @property
-    def found_by(self) -> set[str]:
-        """Names of the recipes by which the run was found again."""
-        with suppress(BrainhiveError):  # none has found it
-            return {*self.read_json(FOUND, _FoundBy).recipe_names}
-        return set()
+    def read_found(self) -> "FoundBy":
+        """Read which recipes found the run again; none where the document is absent or damaged."""
+        with suppress(BrainhiveError):
+            return self.read_json(FOUND, FoundBy)
+        return FoundBy()
 
     def measurements(self, name: str = FINISHED) -> Measurements:
         """Read what a finished run measured, or what another document of metrics in its folder holds.
@@ -344,8 +324,6 @@ class RunFolder:
             MissingData: if the run is not finished.
             BrainhiveError: if its metrics are of another schema.
         """
-        if name == FINISHED:
-            refuse_links(self.path)  # for all that is read of it next, be it by a library
         return Measurements.read(self.read_json(name), self.path / name)
 
     @contextmanager
@@ -366,20 +344,19 @@ class RunFolder:
             BrainhiveError: if it is damaged, or this version has no such recipe.
         """
         path = self.path / "recipe.yaml"
-        refuse_links(self.path)
-        fields = documents.read(path, dict[str, Any], most=LARGEST_RECIPE, within=self.path)
+        fields = documents.read(path, dict[str, Any], most=LARGEST_RECIPE)
         return documents.check(fields | changes, str(path), kind)
 
     def read_json(self, name: str, kind: type[T] = dict[str, Any]) -> T:  # type: ignore[assignment]
         """Read a JSON document of the run."""
         if not (self.path / name).is_file():
             raise MissingData(f"run {self.path} is not finished: it has no {name}", "run its command again")
-        return documents.read(self.path / name, kind, most=LARGEST, within=self.path)
+        return documents.read(self.path / name, kind, most=LARGEST)
 
     def read_text(self, name: str, max_bytes: int = LARGEST) -> str:
         """Read a text of the run, whatever it holds; empty if it has none."""
         path = self.path / name
-        return read_regular(path, max_bytes, self.path).decode("utf-8", "replace") if path.is_file() else ""
+        return read_regular(path, max_bytes).decode("utf-8", "replace") if path.is_file() else ""
 
     def write_json(self, name: str, document: Mapping[str, Any], indent: int | None = 2) -> None:
         """Write a JSON document, its paths relative to home, under its final name only when complete."""
@@ -460,8 +437,10 @@ class RunFolder:
             self.presence.release()
 
 
-class _FoundBy(BaseModel):
-    recipe_names: list[str]
+class FoundBy(BaseModel):
+    """Names of the recipes by which a run was found again, and the last time."""
+
+    recipe_names: list[str] = []
     found: AwareDatetime | None = None
 
 
@@ -476,21 +455,6 @@ class Environment(BaseModel, extra="allow"):
     commit: str | None = None
     started: AwareDatetime | None = None
     finished: AwareDatetime | None = None
-
-
-def _earlier(seconds: Sequence[float], files: Sequence[Path]) -> float:
-    """Return the last of some times, or that of files if it is earlier; 0 of the future or before 1970."""
-    changed_s = 0.0
-    for path in files:
-        with suppress(OSError):  # a link to nowhere, or a file that a worker has just renamed
-            changed_s = max(changed_s, path.stat().st_mtime)
-
-    # archives without times leave files of 1970 or 1980, which say nothing
-    times_s = [max(seconds)] if seconds else []
-    if changed_s > MAX_TIMELESS_S:
-        times_s.append(changed_s)
-    last_s = min(times_s, default=0.0)
-    return last_s if 0 < last_s < time.time() + MAX_CLOCK_LEAD_S else 0.0
 
 
 def _now() -> str:
@@ -518,7 +482,7 @@ def remove_unused(runs: Path) -> None:
     for claim in runs.glob(f"*/*/{WORKERS}/*"):
         # a worker's claim of this process, on a run with nothing in it, and no other worker
         folder = RunFolder(claim.parents[1])
-        if not is_own(claim) or not folder.is_untouched:
+        if not is_own(claim) or not {path.name for path in folder.path.iterdir()} <= OPENED:
             continue
         # another process may be opening the run at this moment
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
@@ -593,13 +557,11 @@ def newest(
     *,
     needed: str = "",
     hint: Hint = "",
-    choose: str = "--run ",
     apart_from: RunFolder | None = None,
 ) -> RunFolder:
     """Find the newest finished run of a command, or of any, that lacks nothing, and print its name and age.
 
-    Also prints which newer runs lack something, and warns if an older run of the same data set and mode was
-    trained for more epochs, or has more cells: the newest may have been a trial.
+    Also prints which newer runs lack something.
 
     Args:
         runs: Folder of all runs.
@@ -607,8 +569,6 @@ def newest(
         lacks: Says why a run does not fit; empty if it does.
         needed: What a run must have, to follow "has" in the message where none fits.
         hint: What to do where none fits; by default the command.
-        choose: What precedes the name of a run on a command line that chooses it; empty: longer trainings
-            are no better.
         apart_from: A run that is not meant.
 
     Raises:
@@ -620,17 +580,15 @@ def newest(
 
     # the first run that lacks nothing; what newer runs lack is reported with it
     rejected = []
-    for index, run in enumerate(finished):
+    for run in finished:
         if reason := _rejection(run, lacks):
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
             continue
         console.say(
-            f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {_described(run)}"
+            f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {run.age}"
         )
         if rejected:
             console.say(f"newer, but unfit: {_first_of(rejected)}")
-        if choose:
-            _warn_of_longer(run, finished[index + 1 :], lacks, choose)
         return run
     raise MissingData(
         f"no finished {command + ' ' if command else ''}run under {runs / (command or '')}"
@@ -643,7 +601,8 @@ def newest(
 def _rejection(run: RunFolder, lacks: Callable[[RunFolder], str]) -> str:
     """Say why a run is not taken; empty if it is. One that is damaged is warned of."""
     try:
-        _size(run)
+        run.measurements()
+        run.recipe()
         return lacks(run)
     except BrainhiveError as error:
         console.warn(f"{error.message}; passed over")
@@ -655,74 +614,8 @@ def _first_of(rejected: Sequence[str]) -> str:
     return "; ".join(rejected[:MAX_LISTED]) + rest
 
 
-def _warn_of_longer(
-    run: RunFolder, older: Sequence[RunFolder], lacks: Callable[[RunFolder], str], choose: str
-) -> None:
-    """Warn of the newest older run that fits, is of the same kind, and has more epochs or cells."""
-    # longer: more epochs or more cells, of the same data set and mode; a closed form has no epochs
-    kind, (epochs, cells) = _size(run)
-
-    def rejects(other: RunFolder) -> str:
-        other_kind, (other_epochs, other_cells) = _size(other)
-        is_longer = other_cells > cells or 0 < epochs < other_epochs
-        return lacks(other) if other_kind == kind and is_longer else "no longer training"
-
-    for other in older:
-        if not _rejection(other, rejects):
-            # the newest of them is enough of a warning
-            names = [f"{trained.path.name} ({_described(trained)})" for trained in (run, other)]
-            difference = "was trained more" if epochs and _size(other)[1][0] else "has more cells"
-            console.warn(
-                f"{names[0]} is the newest run, but {names[1]} {difference}: "
-                f"{choose}{other.path.name} takes that one"
-            )
-            break
-
-
-class _Train(BaseModel):
-    epochs: int = 0
-
-
-class _Made(BaseModel):
-    """Recipe of a run, as far as a list of runs shows it."""
-
-    train: _Train = _Train()
-
-
-class _Facts(BaseModel):
-    dataset: str = ""
-    mode: str = ""
-    is_closed_form: bool = False
-    cells: dict[str, dict[str, Any]] = {}
-
-
-class _Metrics(BaseModel):
-    """Metrics of a run, as far as a list of runs shows them."""
-
-    facts: _Facts = _Facts()
-
-
-def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
-    """Return a run's kind (data set, mode) and size (epochs, cells); a closed form has no epochs."""
-    # no more of the documents is checked than is used
-    facts = run.read_json(FINISHED, _Metrics).facts
-    train = (run.recipe(_Made) if (run.path / "recipe.yaml").is_file() else _Made()).train
-    return (facts.dataset, facts.mode), (0 if facts.is_closed_form else train.epochs, len(facts.cells))
-
-
-def _described(run: RunFolder) -> str:
-    """Describe a run's age and size."""
-    counts = zip(_size(run)[1], ("epoch", "cell"), strict=True)
-    return ", ".join(
-        [run.age, *[f"{count} {unit}{'s' if count > 1 else ''}" for count, unit in counts if count]]
-    )
-
-
 def age(since: float) -> str:
     """Write how long ago a time was."""
-    if not since:
-        return "at an unknown time"
-
     # clocks of machines that share a disk may differ: no time lies ahead
     passed_s = max(0.0, time.time() - since)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, StrictInt
 
 from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import below, read_regular
+from brainhive_cli.core.files import below
 
 FORMAT = 1
 """Version of the repository; the number that its manifest carries."""
@@ -46,14 +46,12 @@ class Manifest(BaseModel):
         brainhive: Version of Brainhive that trained the model.
         command: The command that made the run.
         run: Name of the run where it was trained.
-        card: Digest of the card as it was pushed.
     """
 
     format: StrictInt
     brainhive: str
     command: Literal["train-align", "train-prior"]
     run: str
-    card: str = ""
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -63,24 +61,18 @@ def read_manifest(folder: Path) -> Manifest | None:
         BrainhiveError: if it is damaged, or of a version that this one does not read.
     """
     path = folder / MANIFEST
-    return parse_manifest(read_regular(path), str(path)) if path.is_file() else None
-
-
-def parse_manifest(content: bytes, source: str) -> Manifest:
-    """Parse a manifest; `source` names it in the message.
-
-    Raises:
-        BrainhiveError: if it is damaged, or of a version that this one does not read.
-    """
+    if not path.is_file():
+        return None
     way = "pip install -U brainhive, another revision, or tell its owner"
-    fields = documents.parse(content.decode("utf-8", "replace"), source, dict[str, Any], way)
+    fields = documents.read(path, dict[str, Any], way)
+
     # the number is read first, as another format may have other fields
     number = fields.get("format")
     if type(number) is int and number != FORMAT:
         raise BrainhiveError(
-            f"{source} is of format {documents.show_value(number)}, this version reads {FORMAT}", way
+            f"{path} is of format {documents.show_value(number)}, this version reads {FORMAT}", way
         )
-    return documents.check(fields, source, Manifest, way)
+    return documents.check(fields, str(path), Manifest, way)
 
 
 def inspect(reference: str) -> tuple[Literal["run", "model", ""], str]:

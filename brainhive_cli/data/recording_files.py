@@ -17,7 +17,7 @@ from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
-from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, require_regular_siblings, walk
+from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, walk
 from brainhive_cli.data.bids_labels import natural_key, number_session, number_sessions, number_subjects
 from brainhive_cli.data.edf_records import Pauses, read_pauses
 from brainhive_cli.data.electrodes import Cap
@@ -508,7 +508,6 @@ def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -
     import mne
 
     # no file outside the BIDS data set, if there is one, is read
-    require_regular_siblings(path, bids_root(path) or path.parent)
     pauses = Pauses(np.empty(0), np.empty(0))
     maxshield = {"allow_maxshield": True} if path.name.endswith((".fif", ".fif.gz")) else {}
 

@@ -38,7 +38,6 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
             name or None,
             lambda run: "" if any(run.measurements().scopes.values()) else "no metrics",
             needed="metrics",
-            choose="",
         )
     else:
         run = find_run(runs, None, name)

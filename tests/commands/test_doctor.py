@@ -1,12 +1,8 @@
 """doctor: what it finds is what is there."""
 
 import platform
-import subprocess
-import sys
 
 import torch
-
-from brainhive_cli.commands import doctor
 
 
 def test_it_tells_versions_device_and_what_lies_at_home(go, home):

@@ -109,23 +109,20 @@ def test_a_run_that_is_found_again_is_the_newest_and_known_by_the_recipe_that_fo
 
     assert opened(recipe_name="second").path == asked.path
     assert opened().path == asked.path
-    assert asked.found_by == {"", "second"}
+    assert asked.read_found().recipe_names == ["", "second"]
     assert [run.path for run in runs.finished_runs(home / "runs", "train-align")] == [asked.path, other.path]
     (asked.path / runs.FOUND).write_text("{")
-    assert asked.found_by == set() and opened(recipe_name="third").found_by == {"third"}
+    assert asked.read_found().recipe_names == []
+    assert opened(recipe_name="third").read_found().recipe_names == ["third"]
 
 
 def test_a_copied_run_is_as_old_as_its_documents_say(home: Path) -> None:
-    run, unfinished = opened(), RunFolder.open("train-align", "unfinished", Recipe(), ALONE)
+    run = opened()
     run.finish(Measurements())
     set_finished(run, 3 * 3600 + 5)
-    unfinished.write_json(runs.ENVIRONMENT, {"started": "2020-01-01T00:00:00+00:00"})
-    started = unfinished.changed_s
-    unfinished.write_text("log.jsonl", '{"time": 1600000000.5}\nnonsense\n')
     for file in home.rglob("*.json*"):
         os.utime(file)  # as a copy has them
-    assert run.age == "3 hours ago" and started == 1577836800
-    assert unfinished.changed_s == 1600000000.5
+    assert run.age == "3 hours ago"
     assert opened().path == run.path and run.age == "3 hours ago" and run.changed_s > run.written_s
 
 
@@ -248,39 +245,6 @@ def test_the_newest_finished_run_is_found_unless_one_is_named(home: Path) -> Non
     assert not unfinished.is_finished
 
 
-@pytest.mark.parametrize("knows_disk", [True, False])
-def test_a_run_of_a_machine_whose_clock_was_ahead_is_not_the_newest_for_years(
-    home: Path, capsys, knows_disk: bool
-) -> None:
-    ahead, old, new = (RunFolder.open("train-align", label, Recipe(), ALONE) for label in ("a", "b", "c"))
-    for run, age_s in ((ahead, -365 * 86_400), (old, 600), (new, 60)):
-        run.finish(Measurements())
-        set_finished(run, age_s)
-    disk_s = time.time() + (-300 if knows_disk else 365 * 86_400)  # a server's clock, or that of the machine
-    os.utime(ahead.path / "metrics.json", (disk_s, disk_s))
-
-    order = [run.path.name[0] for run in runs.finished_runs(home / "runs", "train-align")]
-    assert order == (["c", "a", "b"] if knows_disk else ["c", "b", "a"])
-    assert ahead.age == ("5 minutes ago" if knows_disk else "at an unknown time")
-    assert runs.newest(home / "runs", "train-align").path == new.path
-
-
-@pytest.mark.parametrize("time_s", [0, 1, 315_532_800])
-def test_times_of_files_of_an_archive_without_times_do_not_count(home: Path, time_s: int) -> None:
-    run = opened()
-    run.finish(Measurements())
-    set_finished(run, 3600)
-    os.utime(run.path / "metrics.json", (time_s, time_s))
-    assert run.age == "1 hour ago"
-
-
-@pytest.mark.parametrize("finished", ["0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59+00:00"])
-def test_a_time_before_any_clock_began_is_not_believed(home: Path, finished: str) -> None:
-    run = aligned(home, "films-intra-a", 65, epochs=25, cells=3)
-    run.write_json("environment.json", {"finished": finished})
-    assert run.age == "at an unknown time" and run.changed_s == 0
-
-
 def test_the_age_of_an_unfinished_run_needs_no_file_that_has_gone_meanwhile(home: Path) -> None:
     run = aligned(home, "films-intra-a", 65, epochs=25, cells=3)
     (run.path / "metrics.json").unlink()
@@ -365,49 +329,11 @@ def aligned(home: Path, name: str, age_s: float, epochs: int, cells: int, mode: 
     return run
 
 
-def test_the_newest_run_is_named_with_its_age_and_its_size(home: Path, capsys) -> None:
+def test_the_newest_run_is_named_with_its_age(home: Path, capsys) -> None:
     run = aligned(home, "demo-intra-a", 3 * 3600 + 5, epochs=25, cells=30)
     assert runs.newest(home / "runs", "train-align").path == run.path
     said = capsys.readouterr().err
-    assert said == "align run demo-intra-a, finished 3 hours ago, 25 epochs, 30 cells\n"
-
-
-@pytest.mark.parametrize(("epochs", "cells"), [(1, 30), (25, 1)])
-def test_a_trial_is_not_preferred_to_a_longer_training_without_a_word(
-    home: Path, capsys, epochs: int, cells: int
-) -> None:
-    aligned(home, "demo-intra-long", 2 * 86400 + 5, epochs=25, cells=30)
-    trial = aligned(home, "demo-intra-trial", 65, epochs, cells)
-    assert runs.newest(home / "runs", "train-align").path == trial.path
-    said = capsys.readouterr().err
-    assert "warning: demo-intra-trial (1 minute ago, " in said
-    assert "demo-intra-long (2 days ago, 25 epochs, 30 cells) was trained more" in said
-    assert "--run demo-intra-long takes that one" in said
-
-
-@pytest.mark.parametrize(
-    ("cells", "said"), [(1, ""), (3, "demo-intra-net (5 minutes ago, 25 epochs, 3 cells) has more")]
-)
-def test_no_run_was_trained_more_than_a_closed_form(home: Path, capsys, cells: int, said: str) -> None:
-    aligned(home, "demo-intra-net", 305, epochs=25, cells=cells)
-    ridge = aligned(home, "demo-intra-ridge", 65, epochs=10, cells=1)
-    document = ridge.read_json("metrics.json")
-    document["facts"]["is_closed_form"] = True
-    ridge.write_json("metrics.json", document)
-    os.utime(ridge.path / "metrics.json", (time.time() - 65,) * 2)
-
-    assert runs.newest(home / "runs", "train-align").path == ridge.path
-    told = capsys.readouterr().err
-    assert "align run demo-intra-ridge, finished 1 minute ago, 1 cell\n" in told
-    assert said in told and ("warning" in told) == bool(said) and "was trained more" not in told
-
-
-def test_a_run_of_another_mode_or_a_shorter_one_is_no_rival(home: Path, capsys) -> None:
-    aligned(home, "demo-inter", 900, epochs=25, cells=30, mode="inter")
-    aligned(home, "demo-intra-short", 300, epochs=2, cells=3)
-    aligned(home, "demo-intra-new", 100, epochs=5, cells=3)
-    runs.newest(home / "runs", "train-align")
-    assert "warning" not in capsys.readouterr().err
+    assert said == "align run demo-intra-a, finished 3 hours ago\n"
 
 
 def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None:
@@ -492,7 +418,7 @@ def test_what_a_document_lacks_is_an_error_of_the_document(home: Path) -> None:
 
 def test_a_damaged_run_is_passed_over_where_the_newest_is_taken(home: Path, capsys) -> None:
     sound = aligned(home, "demo-intra-sound", 300, epochs=25, cells=3)
-    for name, damaged, text in (("a", "metrics.json", "{"), ("b", "recipe.yaml", "train: 3")):
+    for name, damaged, text in (("a", "metrics.json", "{"), ("b", "recipe.yaml", "train: [")):
         aligned(home, f"demo-intra-{name}", 100, epochs=25, cells=3).write_text(damaged, text)
     found = runs.newest(home / "runs", "train-align")
     assert found.path == sound.path
@@ -510,11 +436,11 @@ def test_no_link_in_a_run_leads_what_is_written_elsewhere(home: Path) -> None:
     name_part(run.path / "checkpoints/a.pt").symlink_to(victim)
     Checkpoint(run.checkpoint_path("a")).save({})
     (run.path / "log.jsonl").symlink_to(victim)
-    with pytest.raises(OSError, match=r"symbolic links|a link, and inside a run"):
+    with pytest.raises(OSError, match="symbolic links"):
         run.log(epoch=1)
     (run.path / ".claim").symlink_to(victim)
-    with pytest.raises(OSError, match=r"symbolic links|a link, and inside a run"):
-        opened()
+    os.utime(victim, (0, 0))
+    opened()
     assert victim.read_text() == "untouched" and run.read_json("notes.json") == {}
 
 

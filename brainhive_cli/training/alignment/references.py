@@ -73,7 +73,8 @@ def find_reference(
     def describe_lacking(run: runs.RunFolder) -> str:
         """Say why a run is not the one that is meant; empty if it is."""
         recipe = run.recipe(Recipe, paths=paths)
-        if recipe_name is not None and recipe_name not in (names := {recipe.recipe_name, *run.found_by}):
+        names = {recipe.recipe_name, *run.read_found().recipe_names}
+        if recipe_name is not None and recipe_name not in names:
             return f"made by {' and '.join(filter(None, sorted(names))) or 'no recipe that is named'}"
         if wanted is not None and (actual := recipe.dataset.build(paths).recorded_as) != wanted:
             return f"data set {actual}, not {wanted}"
@@ -93,7 +94,7 @@ def find_reference(
     way += f", with a sweep that has {variant!r}" if variant else ""
 
     # the newest finished run that lacks nothing
-    run = runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way, choose=choose)
+    run = runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way)
     return run, variant
 
 

@@ -139,14 +139,12 @@ class SharedRun:
 
     def pack(self, card: str) -> Files:
         """Add card, manifest and list of digests to the files; the same run gives the same bytes."""
-        # the manifest has the digest of the card as it is pushed; its owner may edit it later
         environment = self.run.read_json(ENVIRONMENT, Environment)
         manifest = Manifest(
             format=FORMAT,
             brainhive=environment.versions.get("brainhive", ""),
             command=self.run.command,
             run=self.run.path.name,
-            card=hashlib.sha256(card.encode()).hexdigest(),
         )
         files = {**self.files, MANIFEST: _write_json(manifest.model_dump())}
 
