@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from rich import filesize
 
 from brainhive_cli.core.errors import raise_if_interrupted
-from brainhive_cli.core.tables import ONE_LINE, Table, draw, split_to_fit, table_width, write_as_list
+from brainhive_cli.core.tables import ONE_LINE, Table, draw, table_width, write_as_list
 
 if TYPE_CHECKING:
     from brainhive_cli.core.errors import BrainhiveError
 
 WIDE = 10_000
 """Columns where no line is folded: of lines to copy."""
+MAX_FOLDED_COLUMNS = 3
+"""Most columns of a table that is folded where it does not fit."""
 PIPED = 120
 """Columns of a table in a pipe or file, whose width is not known."""
 DELAY_S = 2.0
@@ -154,20 +156,20 @@ def show_table(table: Table) -> None:
     console = _stdout()
     width = console.width
 
-    # a list that does not fit is written row by row
-    if table.is_list and table_width(table) > width:
+    # a table that does not fit is written row by row, but one of few columns
+    is_listed = table.is_list or len(table.columns) > MAX_FOLDED_COLUMNS
+    if is_listed and table_width(table) > width:
         sys.stdout.write(write_as_list(table, width))
         return
 
-    # drawn by rich, in parts that fit; blanks at the ends of lines are left out
-    note = [*textwrap.wrap(table.note.translate(ONE_LINE), width), ""] if table.note else []
+    # drawn by rich; blanks at the ends of lines are left out
     console.width = WIDE if table.is_copied else width
-    for part in split_to_fit(table, console.width):
-        with console.capture() as written:
-            console.print(draw(part, console.width), highlight=False, markup=False)
-        lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
-        sys.stdout.write("".join(f"{line if line.strip('─') else line[:width]}\n" for line in lines))
-    sys.stdout.write("".join(f"{line}\n" for line in note))
+    with console.capture() as written:
+        console.print(draw(table), highlight=False, markup=False)
+    note = [*textwrap.wrap(table.note.translate(ONE_LINE), width), ""] if table.note else []
+    lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
+    lines = [line if line.strip("─") else line[:width] for line in lines]
+    sys.stdout.write("".join(f"{line}\n" for line in [*lines, *note]))
 
 
 def divert_prints() -> redirect_stdout[Any]:

@@ -286,6 +286,11 @@ class RunFolder:
         return (self.path / FINISHED).is_file()
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was done for the run yet."""
+        return {path.name for path in self.path.iterdir()} <= OPENED
+
+    @property
     def age(self) -> str:
         """Time since a finished run was finished, in words."""
         return age(self.written_s)
@@ -482,7 +487,7 @@ def remove_unused(runs: Path) -> None:
     for claim in runs.glob(f"*/*/{WORKERS}/*"):
         # a worker's claim of this process, on a run with nothing in it, and no other worker
         folder = RunFolder(claim.parents[1])
-        if not is_own(claim) or not {path.name for path in folder.path.iterdir()} <= OPENED:
+        if not is_own(claim) or not folder.is_untouched:
             continue
         # another process may be opening the run at this moment
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)

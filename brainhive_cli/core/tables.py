@@ -10,8 +10,6 @@ Value = Any
 """A text, a number, whether something is so, None for nothing, or a `Cell`."""
 INDENT = " " * 4
 """Before the lines of a row that is written as a list."""
-GAP = 2
-"""Least number of blanks between two columns of a terminal."""
 BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Characters that turn the direction of what follows, so that a name reads as another."""
 ONE_LINE = {
@@ -72,8 +70,8 @@ class Table:
         rows: [R][C] cells: plain values, or `Cell`s.
         section: The heading under which a page shows it.
         note: What its reader must know.
-        is_list: Whether a terminal writes rows below one another where the table does not fit, rather than
-            fold them.
+        is_list: Whether headings are left out where a terminal writes rows below one another, since the table
+            does not fit.
         is_copied: Whether cells are lines to copy, which a terminal never folds. Artifacts keep neither.
     """
 
@@ -174,82 +172,52 @@ def by_subject_and_seed(
     return Table(title, ("subject", *[f"seed {seed}" for seed in seeds], "mean ± sd"), rows, note=note)
 
 
-def draw(table: Table, width: int) -> Any:
-    """Draw a table for a terminal, folded to its width."""
+def draw(table: Table) -> Any:
+    """Draw a table for a terminal, which folds its cells."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    # gaps are narrower where the table does not fit
-    drawn = RichTable(box=SIMPLE_HEAD)
-    drawn.pad_edge = drawn.show_edge = False
-    if table_width(table) > width:
-        drawn.padding = (0, 1, 0, 0)  # a gap of two
-
-    # words are kept whole, if the longest of all columns fit
-    longest = [_longest_word(column) for column in zip(table.columns, *table.rows, strict=True)]
-    keeps_words = sum(longest) + GAP * len(longest) <= width  # else some word is broken wherever it is folded
-    for heading, letters in zip(table.columns, longest, strict=True):
-        drawn.add_column(Text(_shown(heading)), overflow="fold", min_width=letters if keeps_words else None)
+    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in table.columns:
+        drawn.add_column(Text(_shown(heading)), overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(_shown(cell)) for cell in row))
     title = Text(table.title.translate(ONE_LINE), style="bold")
     return Group(title, drawn)  # a title of the table's is folded at its width
 
 
-def split_to_fit(table: Table, width: int) -> list[Table]:
-    """Split a table that does not fit into several that begin with its first column; titles say which.
-
-    A column over half as wide as the terminal gets a table of its own, and so do columns for whose longest
-    words there is no room next to the others.
-    """
-    # a table that fits stays whole; a very wide column stands alone
-    columns, widths = [*zip(table.columns, *table.rows, strict=True)], _widths(table)
-    if len(columns) < 3 or table_width(table) <= width:
-        return [table]
-    widest = widths.index(max(widths))
-    alone = [columns.pop(widest)] if widest > 0 and widths[widest] > width / 2 else []
-
-    # fill groups of columns, each begun by the first column
-    groups, room = [[columns[0]]], width
-    for column in columns[1:]:
-        room -= _longest_word(column) + GAP
-        if room < _longest_word(columns[0]) and len(groups[-1]) > 1:
-            groups.append([columns[0]])
-            room = width - _longest_word(column) - GAP
-        groups[-1].append(column)
-    groups += [[columns[0], column] for column in alone]
-
-    # a table for each group
-    names = [", ".join(column[0] for column in group[1:]) for group in groups]
-    titles = [f"{table.title}: {name}" for name in names]
-    titles[0] = table.title + (f" (below: {', '.join(names[1:])})" if names[1:] else "")
-    split = []
-    for title, group in zip(titles, groups, strict=True):
-        headings, *rows = zip(*group, strict=True)
-        split.append(Table(title, headings, rows))
-    return split
-
-
 def write_as_list(table: Table, width: int) -> str:
-    """Write each row as its first cell, and the others below it."""
+    """Write each row as its first cell, and the others below it, with their headings unless `is_list`."""
     from textwrap import fill
 
     # cells that say nothing are left out
     lines = [table.title.translate(ONE_LINE)]
     for first, *rest in table.rows:
-        text = " · ".join(shown for cell in rest if (shown := _shown(cell)) not in ("", "–"))
+        shown = dict(zip(table.columns[1:], map(_shown, rest), strict=True))
+        cells = [
+            text if table.is_list else f"{_shown(heading)} {text}"
+            for heading, text in shown.items()
+            if text not in ("", "–")
+        ]
         lines += [
             _shown(first),
-            fill(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False),
+            fill(
+                " · ".join(cells),
+                width,
+                initial_indent=INDENT,
+                subsequent_indent=INDENT,
+                break_on_hyphens=False,
+            ),
         ]
     return "\n".join([*lines, *([fill(table.note.translate(ONE_LINE), width)] if table.note else []), "", ""])
 
 
 def table_width(table: Table) -> int:
     """Count the letters of a line of the table in a terminal."""
-    return sum(widths := _widths(table)) + 3 * (len(widths) - 1)  # gaps of three
+    widths = [max(map(len, map(_shown, column))) for column in zip(table.columns, *table.rows, strict=True)]
+    return sum(widths) + 3 * (len(widths) - 1)  # gaps of three
 
 
 def _shown(cell: Any) -> str:
@@ -258,11 +226,3 @@ def _shown(cell: Any) -> str:
     if isinstance(cell, Cell) and cell.small:
         return f"{cell} ({cell.small})".translate(ONE_LINE)
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(ONE_LINE)
-
-
-def _widths(table: Table) -> list[int]:
-    return [max(map(len, map(_shown, column))) for column in zip(table.columns, *table.rows, strict=True)]
-
-
-def _longest_word(column: tuple[Any, ...]) -> int:
-    return max(len(word) for cell in column for word in _shown(cell).split() or [""])

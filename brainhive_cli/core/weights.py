@@ -3,7 +3,6 @@
 import argparse
 import io
 import json
-import math
 import os
 import re
 import struct
@@ -42,16 +41,6 @@ WRAPPINGS = ("teacher", "model", "state_dict", "model_state_dict")
 """Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's CLIPs, MindEye1."""
 COMPILED, PARALLEL = re.compile(r"(?:^|(?<=\.))_orig_mod\."), "module."
 """What torch.compile puts before names of weights, anywhere in them, and DataParallel before all of them."""
-MAX_WIDTH, MAX_LAYERS = 1 << 20, 1000
-"""The largest width or count, and the most layers, that the config of a model may state."""
-FACTORS = ("scaling_factor", "num_train_timesteps")
-"""Keys of autoencoders and schedulers by whose value is divided."""
-LAYERS = re.compile(r"layers|depth|num_blocks")
-"""Part of the names of keys that count layers."""
-SIZES = re.compile(r"size|dim|num_|channels|groups|layers|depth|heads")
-"""Part of the names of keys of other counts; elsewhere -1 may stand for none."""
-MAX_REPEATED_BYTES = 1 << 30
-"""Bytes of a tensor that may repeat the numbers it is stored by, as expanded ones do."""
 MAX_REASON_CHARACTERS = 200
 """Characters of a library's reason that a message shows: torch's may fill a page."""
 ANEW = "delete it: the same command then trains anew"
@@ -67,7 +56,7 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
         error: What is raised if it is damaged.
 
     Returns:
-        Its dense tensors by name, on the CPU; a checkpoint's parts that are no weights are left out.
+        Its tensors by name, on the CPU; a checkpoint's parts that are no weights are left out.
 
     Raises:
         MissingData: if there is no such file.
@@ -81,12 +70,6 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
         content = _unwrapped(_load(path, "cpu"))
         tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
-        # sparse, quantized and expanded tensors are refused: they grow, or fail, where they are used
-        most = max(path.stat().st_size, MAX_REPEATED_BYTES)
-        for value in tensors.values():
-            is_plain = value.layout == torch.strided and value.device.type == "cpu"
-            if not is_plain or value.is_quantized or value.numel() * value.element_size() > most:
-                raise ValueError(f"a tensor of shape {[*value.shape]} is not stored whole")
         return _with_plain_names({name: value.detach() for name, value in tensors.items()})
 
 
@@ -339,35 +322,6 @@ def reading(
         raise error(f"{where} {problem}: {text or type(reason).__name__}", hint) from reason
 
 
-def check_sizes(
-    config: Any, where: Path | str, hint: str = DOWNLOAD, error: type[BrainhiveError] = MissingData
-) -> None:
-    """Refuse numbers in a model's config that no network has, before a library makes one of that size.
-
-    Raises:
-        BrainhiveError: `error`, with the key.
-    """
-    # nested values are appended while the list is read
-    todo = [("", config)]
-    for key, value in todo:
-        if key.split(".")[-1] in FACTORS and not (value and type(value) in (int, float)):
-            raise error(f"{where}: {key} is {value!r}, and must be a number other than 0", hint)
-        if isinstance(value, dict):
-            todo += [(f"{key}.{name}".lstrip("."), inner) for name, inner in value.items()]
-        elif isinstance(value, list | tuple):
-            todo += [(key, inner) for inner in value]
-        elif isinstance(value, int):
-            most = MAX_LAYERS if LAYERS.search(key) else MAX_WIDTH
-            if abs(value) > most:
-                raise error(f"{where}: {key} is {value}, and at most {most} is possible", hint)
-
-            # torch builds some networks of -1 groups or heads, which then refuse every input
-            if value < 0 and SIZES.search(key):
-                raise error(f"{where}: {key} is {value}, and no size is negative", hint)
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise error(f"{where}: {key} is {value}, which is no number", hint)
-
-
 def _unwrapped(content: Any) -> Any:
     """Take the weights out of what a training code saves."""
     for wrapping in WRAPPINGS:
@@ -389,8 +343,6 @@ def _verify(path: Path, hint: str) -> None:
             records = archives.zip_members(archive)
             if any(record.compress_type != zipfile.ZIP_STORED for record in records):
                 raise ValueError("torch writes no compressed records")
-            if sum(record.file_size for record in records) > path.stat().st_size:
-                raise ValueError("its records are larger than the file")
             if changed := archive.testzip():
                 raise ValueError(f"the record {changed} was changed")
         return

@@ -47,26 +47,18 @@ def test_a_table_is_aligned_and_its_numbers_short(capsys: pytest.CaptureFixture[
     assert table.as_dict()["rows"][1] == {"name": "b", "value": 7}
 
 
-@pytest.mark.parametrize(
-    ("width", "shown"),
-    [
-        ("60", [["Title"], ["a", "x" * 30, "1"]]),
-        ("40", [["Title", "(below:", "path)"], ["a", "1"], ["Title:", "path"], ["a", "x" * 30]]),
-        (None, [["Title"], ["a", "x" * 30, "1"]]),
-    ],
-)
-def test_a_long_column_stands_alone_where_a_table_does_not_fit(
-    width: str | None,
-    shown: list[list[str]],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_a_table_that_does_not_fit_is_written_row_by_row_with_its_headings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", width) if width else monkeypatch.delenv("COLUMNS", raising=False)
-    table = Table("Title", ("name", "path", "value"), (("a", "x" * 30, 1), ("b", "y", 2)))
-    console.show_table(table)
-    lines = capsys.readouterr().out.splitlines()
-    assert [words for words in map(str.split, lines) if words[:1] in (["Title"], ["Title:"], ["a"])] == shown
-    assert lines == [line.rstrip() for line in lines]
+    columns, rows = ("name", "path", "value", "n"), (("a", "x" * 30, 1, 20), ("b", "y", 2, None))
+    shown = {}
+    for width in ("60", "40"):
+        monkeypatch.setenv("COLUMNS", width)
+        console.show_table(Table("Title", columns, rows))
+        shown[width] = capsys.readouterr().out.splitlines()
+    assert shown["60"][1].split() == [*columns] and shown["60"][3].split() == ["a", "x" * 30, "1", "20"]
+    listed = ["Title", "a", f"    path {'x' * 30}", "    · value 1 · n 20", "b", "    path y · value 2", ""]
+    assert shown["40"] == listed
 
 
 def test_a_table_in_a_pipe_has_at_most_120_columns(

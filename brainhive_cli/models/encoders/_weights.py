@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainhive_cli.core import documents, hub, weights
+from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.models.encoders import EncoderConfig
@@ -41,11 +41,10 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
         folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
         require(folder, *config.config_files)
 
-        # refuse configs that would take all memory; what they say of the network is part of its identity
+        # what configs say of the network is part of its identity
         network = {}
         for name in config.config_files:
             written = documents.read(folder / name, dict[str, Any], documents.DOWNLOAD, MissingData)
-            weights.check_sizes(written, folder / name)
             if name.rpartition("/")[2] != PROCESSOR:
                 stated = {key: value for key, value in written.items() if not key.startswith("_")}
                 network[name] = {key: stated[key] for key in stated.keys() - WITHOUT_EFFECT}

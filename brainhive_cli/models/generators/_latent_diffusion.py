@@ -102,7 +102,6 @@ class Config(parts.Config):
         # check the architecture, and draw its weights
         where, hint = f"the architecture of the generator {self.source}", "compare it with the published one"
         with weights.reading(where, hint, RecipeError, problem="cannot be built"):
-            weights.check_sizes(architecture, where, hint, RecipeError)
             self.check_unet(architecture["unet"], "the architecture")
             return self.assemble(self.draw(architecture, device, dtype), device)
 

@@ -250,11 +250,6 @@ def load(path: Path | str) -> Aligner:
     fields, learned = read_config(folder)
     state = weights.read(file, WAY, BrainhiveError)
 
-    # sizes of layers are limited before a layer is made; numbers of subjects may be any
-    spec = fields.get("spec")
-    sizes = {**fields, "spec": {**spec, "subjects": ()} if isinstance(spec, dict) else spec}
-    weights.check_sizes(sizes, config, WAY, BrainhiveError)
-
     # upstream is known by the names of its weights
     with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
         if published_models.is_upstream(state):
