@@ -158,7 +158,6 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         return code
 
     # one process, or one of several, does the work
-    recipe = recipe.launched_in(here.mixed_precision)
     start = time.monotonic()
     try:
         with console.progress(command):

@@ -218,7 +218,6 @@ COMMANDS = (
         "things-eeg --subjects 1,2",
         {
             "subjects": option("--subjects", "Whose recordings, as in 1,2.", "all"),
-            "dry_run": switch("--dry-run", "Show files, size and licence; fetch nothing."),
         },
         paths="names",
         complete=one_of(datasets),
@@ -499,7 +498,7 @@ COMMANDS = (
     Command(
         STORES,
         "check",
-        "Check data sets, stores, runs, recipes and priors: complete, damaged or missing.",
+        "Check data sets, stores and runs: complete, damaged or missing.",
         "things-eeg",
         {
             "subjects": option("--subjects", "Subjects of data sets, as in 1,2.", "all"),
@@ -507,7 +506,7 @@ COMMANDS = (
         },
         paths="stores",
         words="PATH",
-        complete=one_of(datasets, recipes, runs()),
+        complete=one_of(datasets, runs()),
         computes=False,
     ),
     Command(

@@ -1,4 +1,4 @@
-"""check: data sets, stores, runs, recipes and priors: what is there, what is missing, what is damaged."""
+"""check: data sets, stores and runs: what is there, what is missing, what is damaged."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -6,17 +6,16 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from brainhive_cli.commands.workflow import Command, import_command
-from brainhive_cli.core import console, hub, parts, run_files, shared_runs
+from brainhive_cli.core import console, parts, run_files
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.inputs import Input, describe_missing
+from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, Subjects, shipped_recipes
+from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, Subjects
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
@@ -30,22 +29,20 @@ from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns,
 from brainhive_cli.data.targets.target_stores import holds_annotations, problem_of
 from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
 from brainhive_cli.measurement.units import Alike
-from brainhive_cli.models import priors
 
 KINDS = ("documents", "weights", "checkpoints", "pictures")
 """The files of a run that are counted."""
 
 
 class Recipe(BaseRecipe):
-    """Recipe of check: data sets, stores, runs, recipes and priors."""
+    """Recipe of check: data sets, stores and runs."""
 
     computes = False
 
     stores: Names | None = Field(
         None,
-        description="data sets (things-eeg), stores (files, folders or patterns), runs (folders or names), "
-        "recipes (COMMAND.yaml, papers/nice) and priors (hub:NAME, folders); default: all stores below "
-        "paths.embeddings",
+        description="data sets (things-eeg), stores (files, folders or patterns) and runs (folders or "
+        "names); default: all stores below paths.embeddings",
     )
     dataset: Any = Field(None, description="a data set with its keys, as {kind: image-folder, root: FOLDER}")
     subjects: Subjects = Field(None, description="subjects of data sets; default: all")
@@ -90,32 +87,23 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
     """Sort the names of a recipe into the checks of each, by what it is called; all stores if there are none.
 
     Raises:
-        RecipeError: if a recipe does not say which command it is for, or plots are of nothing.
+        RecipeError: if plots are of nothing.
         MissingData: if a data set has no signal stores to plot.
     """
-    paths, loadable = recipe.paths, list[tuple[str, Callable[[], None]]]()
+    paths = recipe.paths
     datasets = [parts.resolve("datasets", recipe.dataset)] if recipe.dataset else []
 
-    # each word: a data set, a recipe, a run of the hub's cache or a prior; else a run or a path
-    runs, patterns = list[Path](), list[str]()
+    # each word: a data set, else a run or a path
+    patterns = list[str]()
     run_by_name = {path.name: path for path in paths.under_home("runs").glob("*/*")}
     for word in recipe.stores or ():
-        path = Path(word)
         if parts.is_kind("datasets", word):
             datasets.append(parts.resolve("datasets", word))
-        elif commands := _commands_of(word):
-            loadable += [(f"{word} ({name})", partial(_require_recipe, name, word)) for name in commands]
-        elif word.startswith(hub.SCHEME) and (cached := _find_cached_run(word)):
-            runs.append(cached)
-        elif word.startswith(("hub:", "demo:")) or (
-            [*path.glob("config.json"), *path.glob("*/config.json")] and not is_run(path)
-        ):
-            loadable.append((word, partial(_require_prior, word)))
         else:
             patterns.append(str(run_by_name.get(word, word)))
     # sort matches into runs and stores; without names, all stores are checked
     matches = expand_patterns(patterns)
-    runs += [path for path in matches if is_run(path)]
+    runs = [path for path in matches if is_run(path)]
     words = None if recipe.stores is None else [str(path) for path in matches if path not in runs]
     stores = [] if words == [] or (words is None and recipe.dataset) else list_stores(words, paths)
 
@@ -137,13 +125,12 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
                 "plots are of signal stores, and none is named", "name a data set, or stores below signals/"
             )
 
-    # data sets first, recipes and priors last
+    # data sets first
     return [
         *((f"data set {config.kind}", partial(_check_dataset, config, recipe, again)) for config in datasets),
         *((str(path), partial(_check_targets, path, again)) for path in targets),
         *((str(path), partial(_check_signals, path, recipe)) for path in signals),
         *((str(path), partial(_check_run, path)) for path in runs),
-        *((name, partial(_check_use, name, require)) for name, require in loadable),
     ]
 
 
@@ -156,29 +143,6 @@ def _find_signals(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
             folder = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
             stored += [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
     return stored
-
-
-def _find_cached_run(reference: str) -> Path | None:
-    """Find a run of the hub in its cache, without a network; None where it has none, as of a prior."""
-    with suppress(MissingData):
-        # the manifest says which command made it, so no weights are read
-        folder = hub.folder(reference, allow=[shared_runs.MANIFEST], local=True)
-        manifest = shared_runs.read_manifest(folder)
-        return folder if manifest and manifest.command == "train-align" else None
-    return None
-
-
-def _commands_of(word: str) -> list[str]:
-    """List the commands that a recipe is for: a file called after one, or the folder of shipped ones."""
-    path = Path(word)
-    # the content of a recipe file does not say its command, its name does
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        if path.stem not in get_args(Command):
-            raise RecipeError(f"{word} does not say which command it is for", "call it train-align.yaml, say")
-        return [path.stem]
-    # a shipped folder has recipes of several commands; a local path of that name wins
-    files = {name: shipped_recipes() / word / f"{name}.yaml" for name in get_args(Command)}
-    return [name for name, file in files.items() if file.is_file() and not path.exists()]
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -297,40 +261,6 @@ def _check_run(path: Path) -> Checked:
     table = Table("Files of runs", ("run", *KINDS, "digests", "check"), [row])
     return Checked(
         "runs_checked", str(path), asdict(files), list(map(BrainhiveError, files.problems)), [table]
-    )
-
-
-def _require_recipe(command: str, word: str) -> None:
-    """Raise what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
-    module = import_command(command)
-    # the first missing input, and how many follow
-    if missing := describe_missing(module.inputs(module.Recipe.resolve(command, word, {}, ()))):
-        rest = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingData(missing[0] + rest)
-
-
-def _require_prior(reference: str) -> None:
-    """Read a prior whole, without a network."""
-    # `local` reads the cache only: a check downloads nothing
-    try:
-        is_kind = parts.is_kind("priors", reference)
-        priors.load(reference if is_kind else str(hub.folder(reference, owner=priors.OWNER, local=True)))
-    except hub.Unreachable as error:
-        raise MissingData(f"{reference} is not on this machine", error.hint) from error
-
-
-def _check_use(word: str, require: Callable[[], None]) -> Checked:
-    """Say whether a recipe or prior can be used."""
-    state, note, problems = PASSED, "", list[BrainhiveError]()
-    try:
-        require()
-    except BrainhiveError as error:
-        state = "missing" if isinstance(error, MissingData) else FAILED
-        note, problems = error.in_one_line, [error]
-        # the hint is part of the message already, see `in_one_line`
-        error.message, error.hint = f"{word}: {note}", ""
-    return Checked(
-        "others", word, note, problems, [Table("Recipes and priors", ("what", "check"), [(word, state)])]
     )
 
 

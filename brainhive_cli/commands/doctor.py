@@ -60,7 +60,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         "free at home": f"{shutil.disk_usage(existing).free // MIB} MiB",
     }
 
-
     # the first entries of each folder
     for name in ("data", "embeddings", "signals", "runs"):
         path = recipe.paths.under_home(name)  # type: ignore[arg-type]

@@ -49,7 +49,6 @@ class Recipe(BaseRecipe):
         "", description="data set of the hub to take instead of the usual one, owner/name"
     )
     subjects: Subjects = Field(None, description="whose recordings; default: all")
-    dry_run: bool = Field(False, description="list the files, their size and licence; fetch nothing")
     unpack: bool = Field(True, description="unpack archives; they stay where they are")
     run: Run = Run(device="cpu")
 
@@ -183,7 +182,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     jobs = _resolve(recipe)
     for job in jobs:
         if job.repositories or job.source.web:
-            table, details[job.kind] = _fetch(job, recipe.dry_run)
+            table, details[job.kind] = _fetch(job)
         else:
             rows = tuple(enumerate(job.steps(), start=1))
             title = f"{job.kind}: get it by yourself; terms: {job.source.terms}"
@@ -205,7 +204,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
 
 
-def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
+def _fetch(job: Job) -> tuple[Table, dict[str, Any]]:
     """Download and unpack a data set; return the table of its files before the download, and details."""
     # count files and bytes
     files = job.list_files()
@@ -228,8 +227,6 @@ def _fetch(job: Job, is_dry_run: bool) -> tuple[Table, dict[str, Any]]:
     if rest := largest[LISTED:]:
         rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
     table = Table(f"Files of {job.kind}", ("file", "size", "state"), rows)
-    if is_dry_run:
-        return table, details
 
     # download the files that are missing
     _require_room(job, missing, to_unpack)

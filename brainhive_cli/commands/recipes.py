@@ -4,9 +4,9 @@ import importlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
 
@@ -33,57 +33,53 @@ class Recipe(BaseRecipe):
     run: Run = Run(device="cpu")
 
 
-@dataclass(frozen=True)
-class Shipped:
-    """Shipped recipe of a command."""
+class Shipped(NamedTuple):
+    """Shipped recipe of a command.
+
+    Attributes:
+        path: Its file.
+        command: Command that it is for.
+        name: Name that `--recipe` takes; empty for the command's own recipe.
+        line: The command line that runs it.
+        about: First sentence of its first comment.
+    """
 
     path: Path
+    command: str
+    name: str
+    line: str
+    about: str
 
-    @property
-    def command(self) -> str:
-        """Command that the recipe is for."""
-        return self.path.stem
 
-    @property
-    def name(self) -> str:
-        """Name that `--recipe` takes; empty for the command's own recipe."""
-        below = self.path.parent.relative_to(shipped_recipes()).as_posix()
-        return "" if below == "." else below
+def list_shipped() -> list[Shipped]:
+    """List all recipes that come with Brainhive."""
+    recipes, root = [], shipped_recipes()
+    for path in sorted(root.rglob("*.yaml")):
+        command, folder = path.stem, path.parent.relative_to(root).as_posix()
+        name = "" if folder == "." else folder
 
-    @property
-    def line(self) -> str:
-        """The command line that runs it."""
-        return Line(self.command, ("recipe", self.name)).plain
+        # the first sentence of the comment at the top, without the command's name
+        lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
+        sentence = re.split(r"(?<!\bal)\. ", " ".join(line[1:].strip() for line in lines))[0]
+        about = sentence.removesuffix(".").removeprefix(f"brainhive {command}: ")
+        recipes.append(Shipped(path, command, name, Line(command, ("recipe", name)).plain, about))
+    return recipes
 
-    @property
-    def about(self) -> str:
-        """First sentence of its first comment."""
-        # the lines of the comment at the top
-        comment = []
-        for line in self.path.read_text("utf-8").splitlines():
-            if not line.startswith("#"):
-                break
-            comment.append(line[1:].strip())
 
-        # its first sentence, without the command's name
-        sentence = re.split(r"(?<!\bal)\. ", " ".join(comment))[0]
-        return sentence.removesuffix(".").removeprefix(f"brainhive {self.command}: ")
-
-    @property
-    def table(self) -> Table:
-        """Table of its keys with value, source and meaning."""
-        # resolve it as its command does, without flags or overrides
-        module = importlib.import_module(f"brainhive_cli.commands.{self.command.replace('-', '_')}")
-        recipe: BaseRecipe = module.Recipe.resolve(self.command, str(self.path), {}, [])
-        set_keys, rows = flatten(read_recipe(self.path)), []
-        for key, field, value in sorted(_keys(recipe), key=lambda row: row[0].startswith(COMMON)):
-            # the source of the value: the recipe, or the default; a default that differs is named
-            default = written(field.get_default(call_default_factory=True, validated_data={}))
-            is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
-            shown, source = written(value), "recipe" if is_set else "default"
-            source += f", default {default}" if shown != default and not field.is_required() else ""
-            rows.append((key, shown, source, field.description or ""))
-        return Table(f"{self.line}: {self.about}", ("key", "value", "from", "meaning"), rows, is_list=True)
+def tabulate_keys(shipped: Shipped) -> Table:
+    """Lay out the keys of a recipe with value, source and meaning."""
+    # resolve it as its command does, without flags or overrides
+    module = importlib.import_module(f"brainhive_cli.commands.{shipped.command.replace('-', '_')}")
+    recipe: BaseRecipe = module.Recipe.resolve(shipped.command, str(shipped.path), {}, [])
+    set_keys, rows = flatten(read_recipe(shipped.path)), []
+    for key, field, value in sorted(_keys(recipe), key=lambda row: row[0].startswith(COMMON)):
+        # the source of the value: the recipe, or the default; a default that differs is named
+        default = written(field.get_default(call_default_factory=True, validated_data={}))
+        is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
+        shown, source = written(value), "recipe" if is_set else "default"
+        source += f", default {default}" if shown != default and not field.is_required() else ""
+        rows.append((key, shown, source, field.description or ""))
+    return Table(f"{shipped.line}: {shipped.about}", ("key", "value", "from", "meaning"), rows, is_list=True)
 
 
 def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -95,11 +91,6 @@ def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]
             yield key, field, value.kind if isinstance(value, parts.Config) else value
         if isinstance(value, BaseModel):
             yield from _keys(value, f"{key}.")
-
-
-def list_shipped() -> list[Shipped]:
-    """List all recipes that come with Brainhive."""
-    return [Shipped(path) for path in sorted(shipped_recipes().rglob("*.yaml"))]
 
 
 def find(names: list[str]) -> list[Shipped]:
@@ -137,7 +128,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if recipe.names:
         listings = find(recipe.names)
         hint = f"{listings[0].line} --check" if len(listings) == 1 else ""
-        return Result(root, tuple(listed.table for listed in listings), hint=hint)
+        return Result(root, tuple(map(tabulate_keys, listings)), hint=hint)
 
     # else list all, those of one name in a row, and the commands' own apart
     named_recipes: dict[str, list[Shipped]] = {}

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
@@ -49,65 +48,58 @@ class Recipe(BaseRecipe):
     run: Run = Run(device="cpu")
 
 
-class RunOnDisk(RunFolder):
-    """Run on disk, finished or not."""
+def _name(run: RunFolder) -> str:
+    """Name a run by its command and name."""
+    return f"{run.command}/{run.name}"
 
-    @cached_property
-    def changed(self) -> float:
-        """Time of the last change that its documents tell of, in seconds since 1970; they are read once."""
-        return self.changed_s
 
-    @property
-    def full_name(self) -> str:
-        """Its command and name."""
-        return f"{self.command}/{self.name}"
+def _is_called(run: RunFolder, name: str, exactly: bool) -> bool:
+    """Tell whether a name means a run: its own name or path, or its command's unless `exactly` is set."""
+    # a run is called by its name, COMMAND/NAME or path
+    references = {run.path.name, _name(run), str(run.path), os.path.abspath(run.path)}
+    name = name.rstrip("/")
+    is_command = not exactly and name == run.path.parent.name
+    return is_command or not references.isdisjoint((name, os.path.abspath(name)))
 
-    def is_called(self, name: str, exactly: bool) -> bool:
-        """Tell whether a name means it: its own name or path, or its command's unless `exactly` is set."""
-        # a run is called by its name, COMMAND/NAME or path
-        references = {self.path.name, self.full_name, str(self.path), os.path.abspath(self.path)}
-        name = name.rstrip("/")
-        is_command = not exactly and name == self.path.parent.name
-        return is_command or not references.isdisjoint((name, os.path.abspath(name)))
 
-    @property
-    def state(self) -> str:
-        """Finished with metrics, running while a command writes it, or interrupted."""
-        if self.is_in_use:
-            return "running"
-        return "finished" if self.is_finished else "interrupted"
+def _describe_state(run: RunFolder) -> str:
+    """Say whether it is finished with metrics, running while a command writes it, or interrupted."""
+    if run.is_in_use:
+        return "running"
+    return "finished" if run.is_finished else "interrupted"
 
-    @property
-    def result(self) -> str | Cell:
-        """Its main metric, else its finding; for programs with the caveats in full, empty if not finished."""
-        if not self.is_finished:
-            return ""
-        run = ShownRun(self.path.name, self)
-        # a damaged run has its error in the row, and does not end the list
-        try:
-            with showing([self]):
-                measured, name = run.measured, run.main_headline
-        except BrainhiveError as error:
-            return error.message
 
-        # what several cells measured is averaged by the finding
-        caveats = merge_caveats(measured.caveats, caveats_of(run.metrics.values()))
-        result = describe_metric(run.metrics[name]) if name in run.metrics else state_finding(measured)
-        result += f", for {measured.facts.scope}" if name in run.metrics and measured.facts.scope else ""
-        return Cell(result, value=extend_title(result, caveats)) if result else ""
+def _describe_result(run: RunFolder) -> str | Cell:
+    """Write its main metric, else its finding, for programs with all caveats; empty if not finished."""
+    if not run.is_finished:
+        return ""
 
-    @property
-    def bytes(self) -> int:
-        """Size of its files."""
-        files = (Path(folder) / name for folder, _, names in os.walk(self.path) for name in names)
-        return sum(file.lstat().st_size for file in files)
+    # a damaged run has its error in the row, and does not end the list
+    shown = ShownRun(run.path.name, run)
+    try:
+        with showing([run]):
+            measured, name = shown.measured, shown.main_headline
+    except BrainhiveError as error:
+        return error.message
 
-    @property
-    def row(self) -> tuple[str | Cell, ...]:
-        """Its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
-        changed_s, size = self.changed, Cell(console.size(self.bytes), value=self.bytes)
-        time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds")
-        return self.full_name, self.state, self.result, Cell(age(changed_s), value=time), size
+    # what several cells measured is averaged by the finding
+    caveats = merge_caveats(measured.caveats, caveats_of(shown.metrics.values()))
+    result = describe_metric(shown.metrics[name]) if name in shown.metrics else state_finding(measured)
+    result += f", for {measured.facts.scope}" if name in shown.metrics and measured.facts.scope else ""
+    return Cell(result, value=extend_title(result, caveats)) if result else ""
+
+
+def _count_bytes(run: RunFolder) -> int:
+    files = (Path(folder) / name for folder, _, names in os.walk(run.path) for name in names)
+    return sum(file.lstat().st_size for file in files)
+
+
+def _row(run: RunFolder) -> tuple[str | Cell, ...]:
+    """Give its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
+    size, changed_s = _count_bytes(run), run.changed_s
+    time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds")
+    cells = Cell(age(changed_s), value=time), Cell(console.size(size), value=size)
+    return _name(run), _describe_state(run), _describe_result(run), *cells
 
 
 def _find_shown(recipe: Recipe) -> ShownRun:
@@ -124,7 +116,7 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     return ShownRun(variant or folder.name, folder, variant)
 
 
-def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
+def _find_named(recipe: Recipe, removes: bool) -> list[RunFolder]:
     """Find the runs that are named, the newest first.
 
     Raises:
@@ -139,16 +131,16 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunOnDisk]:
     # all runs, the newest first
     root = recipe.paths.under_home("runs")
     folders = [path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith(".")]
-    runs = sorted(map(RunOnDisk, folders), key=lambda run: -run.changed)
+    runs = sorted(map(RunFolder, folders), key=lambda run: -run.changed_s)
 
     # every name must mean a run
     for name in names:
-        if not any(run.is_called(name, removes) for run in runs):
+        if not any(_is_called(run, name, removes) for run in runs):
             raise MissingData(
                 f"no run {name!r} under {root}",
                 f"{guess(name, [run.path.name for run in runs])}they are listed by: {Line('runs')}",
             )
-    return [run for run in runs if not names or any(run.is_called(name, removes) for name in names)]
+    return [run for run in runs if not names or any(_is_called(run, name, removes) for name in names)]
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -156,7 +148,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     verb = recipe.words[0] if recipe.words else ""
     if verb == SHOW:
         return [Input(_find_shown(recipe).folder.path.name)]
-    return [Input(run.full_name) for run in _find_named(recipe, verb == REMOVE)]
+    return [Input(_name(run)) for run in _find_named(recipe, verb == REMOVE)]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -176,12 +168,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if verb == REMOVE:
         _remove(runs, root, recipe.yes)
         return Result(
-            root, (Table("Removed runs", ("run",), tuple((run.full_name,) for run in runs), is_list=True),)
+            root, (Table("Removed runs", ("run",), tuple((_name(run),) for run in runs), is_list=True),)
         )
 
     # else list; the note has the caveats of the results
     columns = ("run", "state", "result", "last changed", "size")
-    rows = tuple(run.row for run in runs)
+    rows = tuple(map(_row, runs))
     results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
     note = list_footnotes(caveat for result in results for caveat in find_caveats(str(result)))
     table = Table(f"Runs in {root}", columns, rows, is_list=True, note=note)
@@ -191,11 +183,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _show(run: ShownRun) -> Result:
     """Describe a run: its facts and files, and its metrics over everything, else of each cell."""
     # its facts and files, without empty ones
-    on_disk, facts = RunOnDisk(run.folder.path), run.measured.facts
+    facts, size = run.measured.facts, console.size(_count_bytes(run.folder))
     reference = run.folder.name + (f":{run.variant}" if run.variant else "")
     about = {
         "run": reference if run.folder.is_shared else f"{run.command}/{reference}",
-        "state": f"{on_disk.state}, {age(on_disk.changed)}, {console.size(on_disk.bytes)}",
+        "state": f"{_describe_state(run.folder)}, {age(run.folder.changed_s)}, {size}",
         "dataset": facts.dataset,
         "mode": facts.mode,
         "verdict": facts.verdict,
@@ -215,26 +207,26 @@ def _show(run: ShownRun) -> Result:
     return Result(run.folder.path, tuple(tables), run.measured, hint=Line("report", reference))
 
 
-def _remove(runs: Sequence[RunOnDisk], root: Path, agreed: bool) -> None:
+def _remove(runs: Sequence[RunFolder], root: Path, agreed: bool) -> None:
     """Remove runs, after showing their state and the runs whose recipes name them."""
     # a run that a command writes stays
-    if busy := [run.full_name for run in runs if run.is_in_use]:
+    if busy := [_name(run) for run in runs if run.is_in_use]:
         raise BrainhiveError(f"{busy[0]} is in use by a running command", "wait for it, or stop it first")
 
     # read the recipes of the other runs
-    removed = {run.full_name for run in runs}
+    removed = {_name(run) for run in runs}
     recipes = {}
     for folder in (path.parent for path in root.glob("*/*/recipe.yaml")):
-        if (run := RunOnDisk(folder)).full_name not in removed:
+        if (name := _name(RunFolder(folder))) not in removed:
             with suppress(OSError):  # a pipe or a large one: it is not of a run that reads another
-                recipes[run.full_name] = run.read_text("recipe.yaml", LARGEST_RECIPE)
+                recipes[name] = RunFolder(folder).read_text("recipe.yaml", LARGEST_RECIPE)
 
     # show each run with those that use it, and ask
     for run in runs:
         # recipes name a run in several keys, so the text is searched
         users = [name for name, text in recipes.items() if run.path.name in text]
         used = f"; used by {', '.join(users)}" if users else ""
-        console.say(f"{run.full_name}: {run.state}, {console.size(run.bytes)}{used}")
+        console.say(f"{_name(run)}: {_describe_state(run)}, {console.size(_count_bytes(run))}{used}")
     if not agreed and not console.confirm(f"remove {len(runs)} run{'s' if len(runs) > 1 else ''}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
 

@@ -5,7 +5,6 @@ Errors of the machine (disk, permissions, memory, GPU) are distinct from those o
 
 import csv
 import errno
-import os
 import pickle
 import re
 import struct
@@ -100,14 +99,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_of_the_machine(error: BaseException) -> bool:
     """Whether an error while a file is read is about the machine, and not about what the file holds.
 
-    A lack of memory is about the file where it claims more than the machine has. HDF5 reports one within its
-    filters as it does a damaged chunk, which it is then taken for.
+    HDF5 reports a lack of memory within its filters as it does a damaged chunk, which it is then taken for.
     """
     if is_out_of_memory(error):
-        # what the file claims, against the memory of the machine
-        match = re.search(r"tried to allocate (\d+) bytes", str(error))
-        wanted = int(match[1]) if match else getattr(error, "_total_size", 0)  # which NumPy's error has
-        return int(wanted) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return True
     if re.search(OF_THE_GPU, f"{type(error).__name__}: {error}"):
         return True
     return system_error_number(error) not in OF_CONTENT  # None: no error of the system

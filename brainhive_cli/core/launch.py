@@ -80,14 +80,12 @@ class Launch:
     Attributes:
         device_or_name: Its device, by name where torch may not be loaded yet: commands that only read files
             need none.
-        mixed_precision: What it was launched in; a recipe takes it over as its own precision.
         only_reads: Whether it only looks for what is finished: anything that is not raises Unfinished.
     """
 
     rank: int
     processes: int
     device_or_name: "str | torch.device"
-    mixed_precision: str | None = None
     only_reads: bool = False
 
     @cached_property
@@ -241,13 +239,8 @@ def start(run: Run) -> Launch:
                 f"at most {there} processes a machine, or run.device=cpu",
             )
 
-    # precision of the launch; the recipe's own goes first
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launched not in ("no", "bf16"):  # fp16 would need the gradients to be scaled
-        raise DeviceError(f"the launch is in mixed precision {launched}", "use bf16 or no")
-    precision = run.mixed_precision or (None if launched == "no" else launched)
     if _read_number("WORLD_SIZE", 1) == 1:
-        return Launch(0, 1, "cpu" if on_cpu else "cuda", precision)
+        return Launch(0, 1, "cpu" if on_cpu else "cuda")
 
     # several processes: their launcher says which this one is
     for name in ("RANK", "LOCAL_RANK"):
@@ -260,7 +253,7 @@ def start(run: Run) -> Launch:
     from accelerate import PartialState
 
     state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
-    return Launch(state.process_index, state.num_processes, state.device, precision)
+    return Launch(state.process_index, state.num_processes, state.device)
 
 
 def open_device(name: object) -> "torch.device":

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -377,17 +376,6 @@ class Recipe(Section):
         has_precision = "train" in cls.model_fields and isinstance(train, Mapping)
         return {**fields, "train": {**train, **precision}} if has_precision else fields
 
-    def launched_in(self, mixed_precision: str | None) -> Self:
-        """Take over the mixed precision of a launch, where the command computes and the recipe names none."""
-        if not self.computes or mixed_precision is None or self.run.mixed_precision is not None:
-            return self
-
-        # validated again, so that the recipe's precision follows
-        fields = self.model_dump(mode="json")
-        return type(self).model_validate(
-            {**fields, "run": {**fields["run"], "mixed_precision": mixed_precision}}
-        )
-
     def fingerprint(self) -> str:
         """Digest what differs from the defaults, without FINGERPRINT_EXCLUDE, and contents (10 hex digits).
 
@@ -484,7 +472,7 @@ class Recipe(Section):
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
             cls.put(fields, key, parse_value(text, override))
 
-        # types first, then texts and numbers that no run folder can hold
+        # types first, then texts that no run folder can hold
         recipe = validate(cls, fields)
         _refuse_unwritable(recipe.model_dump())
         return recipe
@@ -515,11 +503,7 @@ class TrainedRunRecipe(Recipe):
 
 def _refuse_unwritable(value: Any, key: str = "") -> None:
     """Refuse, also in knobs that take values of any type, what no run folder or script can hold."""
-    # numbers and texts that YAML or JSON would not give back
-    if isinstance(value, float) and not math.isfinite(value):
-        raise RecipeError(f"{key}: Input should be a finite number, got {value}", f"as in {key}=0.5")
-    if isinstance(value, int) and abs(value) >= 1 << 63:
-        raise RecipeError(f"{key}: Input should have at most 64 bits", f"as in {key}=1")
+    # texts that YAML or a script would not give back
     if isinstance(value, str):
         text = value.translate(LINE_BREAKS) if key.rpartition(".")[2] in FREE_TEXT else value
         if reason := describe_bad_text(text):
@@ -661,7 +645,10 @@ def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
         RecipeError: if it is no YAML, no mapping, has a key twice, or extends itself.
     """
     # from the base upwards, as the nearest file has the last word
-    return reduce(_merged, reversed(read_extended(path, command).values()))
+    merged: dict[str, Any] = {}
+    for fields in reversed(read_extended(path, command).values()):
+        merged = lay_over(merged, fields, merges_all=True)
+    return merged
 
 
 def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
@@ -697,21 +684,6 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
         file = sibling if os.path.isfile(sibling) else find_recipe(command or path.stem, base)
 
 
-def _merged(base: Any, value: Any) -> Any:
-    """Lay a value of a recipe over that of the recipe that it extends."""
-    if isinstance(base, str) and isinstance(value, Mapping):  # a part named by its kind alone
-        base = {"kind": base}
-    elif isinstance(base, Mapping) and "kind" in base and isinstance(value, str):
-        value = {"kind": value}
-    if not isinstance(base, Mapping) or not isinstance(value, Mapping):
-        return value
-
-    # parts of one kind and sections are merged, key by key
-    if not is_same_kind(base.get("kind", ""), value.get("kind", base.get("kind", ""))):
-        return value
-    return {**base, **{key: _merged(base.get(key), below) for key, below in value.items()}}
-
-
 def parse_value(text: str, override: str) -> Any:
     """Read the value of an override as YAML; one that begins as no value of YAML does is a text.
 
@@ -729,17 +701,21 @@ def parse_value(text: str, override: str) -> Any:
     return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True, is_typed=True)
 
 
-def lay_over(default: Any, value: Any) -> Any:
+def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
     """Lay a part or section, some of whose keys are set, over its default; another kind stands alone.
 
     Args:
         default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any other is replaced.
         value: What is set: a mapping, a kind alone, or what no part and no section is.
+        merges_all: Whether any two mappings are merged, and a part in the default may be its kind alone, as
+            in files of recipes.
     """
     # only parts and sections are laid over each other
     if isinstance(default, BaseModel):
         default = default.model_dump(mode="json", exclude_defaults=True)
-    elif not (isinstance(default, Mapping) and "kind" in default):
+    elif merges_all and isinstance(default, str) and isinstance(value, Mapping):
+        default = {"kind": default}
+    elif not (isinstance(default, Mapping) and (merges_all or "kind" in default)):
         return value
 
     # knobs of the default mean nothing to another kind
@@ -749,7 +725,10 @@ def lay_over(default: Any, value: Any) -> Any:
         value.get("kind", default.get("kind")), default.get("kind")
     ):
         return value
-    return {**default, **{key: lay_over(default.get(key), below) for key, below in value.items()}}
+    return {
+        **default,
+        **{key: lay_over(default.get(key), below, merges_all) for key, below in value.items()},
+    }
 
 
 def is_same_kind(one: Any, other: Any) -> bool:

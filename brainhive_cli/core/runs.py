@@ -589,9 +589,7 @@ def newest(
         if reason := _rejection(run, lacks):
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
             continue
-        console.say(
-            f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {run.age}"
-        )
+        console.say(f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {run.age}")
         if rejected:
             console.say(f"newer, but unfit: {_first_of(rejected)}")
         return run

@@ -1,7 +1,6 @@
 """check: stores that fail are told from those that pass, in every command that reads them."""
 
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SCHEMA, Measurements
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
@@ -237,27 +236,3 @@ def test_a_data_set_is_checked_by_its_name_and_what_is_missing_ends_with_3(home:
     assert found["folder"] == str(home / "data/things-eeg")
     assert [part["state"] for part in found["parts"].values()] == ["missing"] * 3
     assert "no pictures" in found["parts"]["pictures"]["problem"]
-
-
-def test_a_recipe_is_checked_for_what_it_needs(go, home: Path, capsys) -> None:
-    result = go("check", "stores=papers/nice")
-    assert result.exit_code == MissingData.exit_code
-    assert result.tables[-1].rows == (("papers/nice (train-align)", "missing"),)
-    own = home / "train-align.yaml"
-    own.write_text("dataset: things-eeg\ntrain: {epochz: 3}\n")
-    assert go("check", f"stores={own}").exit_code == 2
-    assert "train.epochz" in capsys.readouterr().err
-    with pytest.raises(RecipeError, match="does not say which command"):
-        go("check", f"stores={own.rename(home / 'own.yaml')}")
-
-
-def test_a_prior_is_read_whole_or_named(go, prior: Path, tmp_path: Path, capsys, hub_cache) -> None:
-    copied = tmp_path / "prior"
-    shutil.copytree(prior, copied)
-    assert go("check", f"stores={copied}").exit_code == 0
-    weights = next(copied.glob("fusion_encoder/*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:-100])
-    assert go("check", f"stores={copied}").exit_code == MissingData.exit_code
-    assert str(weights) in capsys.readouterr().err
-    assert go("check", "stores=hub:Fusion-Prior-X").exit_code == MissingData.exit_code
-    assert "hub:Fusion-Prior-X is not on this machine" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def recipe() -> demo.Recipe:
     """The demo with the shipped weights, in few steps, in another precision than its own."""
     few = f"overrides={json.dumps(FEW)}"
-    return demo.Recipe.resolve("demo", None, {}, [few]).launched_in("bf16")
+    return demo.Recipe.resolve("demo", None, {"run.mixed_precision": "bf16"}, [few])
 
 
 @pytest.fixture(scope="module")

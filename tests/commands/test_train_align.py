@@ -10,10 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from trials import make_trials
-from typer.testing import CliRunner
 
 from brainhive_cli import aligner
-from brainhive_cli.app import app
 from brainhive_cli.commands import train_align
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -331,19 +329,6 @@ def test_signals_on_disk_train_to_the_same_weights(own, go, small, trained, monk
     run = go("train-align", *small, "subjects=1", again=True).folder
 
     assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
-
-
-def test_a_launchs_mixed_precision_names_the_run(own, small, monkeypatch):
-    """As `accelerate launch --mixed_precision=bf16` sets it; the recipe here says fp32."""
-    settings = (*small, "subjects=1", "train.epochs=1", "--json")
-    plain = CliRunner().invoke(app, ["train-align", *settings])
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    mixed = CliRunner().invoke(app, ["train-align", *settings])
-
-    one, other = (RunFolder(Path(json.loads(each.stdout)["folder"])) for each in (plain, mixed))
-    assert one.path != other.path
-    assert (one.recipe()["train"]["precision"], other.recipe()["train"]["precision"]) == ("fp32", "bf16")
-    assert not is_same(weights(one.path, "sub-01_seed-1"), weights(other.path, "sub-01_seed-1"))
 
 
 def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(

@@ -281,14 +281,6 @@ def test_every_recipe_with_a_precision_takes_the_mixed_one() -> None:
     assert EvalRecipe.resolve("eval-retrieval", None, {"run.mixed_precision": "bf16"}, []).run
 
 
-def test_a_launchs_mixed_precision_is_taken_over_unless_the_recipe_names_one() -> None:
-    assert resolve().launched_in("no").train.precision == "fp32"
-    assert resolve().launched_in(None) == resolve()
-    assert resolve("run.mixed_precision=bf16").launched_in("no").train.precision == "bf16"
-    taken = EvalRecipe(align_run=["a"]).launched_in("bf16")
-    assert (taken.align_run, taken.run.mixed_precision) == (["a"], "bf16")
-
-
 def test_defaults_written_out_have_the_fingerprint_of_defaults(tmp_path: Path) -> None:
     path = tmp_path / "resolved.yaml"
     path.write_text(Recipe().to_yaml())
@@ -413,10 +405,3 @@ def test_a_range_of_more_numbers_than_any_study_has_is_refused() -> None:
 def test_a_key_of_any_length_is_refused_without_comparing_it_letter_by_letter() -> None:
     with pytest.raises(RecipeError, match="unknown recipe key"):
         resolve("k" * 100_000 + "=1")
-
-
-def test_a_command_that_only_reads_files_takes_no_precision_from_the_environment_of_a_launch():
-    from brainhive_cli.commands import doctor
-
-    recipe = doctor.Recipe()
-    assert recipe.launched_in("bf16") is recipe

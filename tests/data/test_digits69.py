@@ -104,11 +104,11 @@ def fetch(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         server.shutdown()
 
 
-def test_it_is_fetched_once_its_missing_licence_is_said_and_a_dry_run_fetches_nothing(
+def test_it_is_fetched_once_its_missing_licence_is_said_and_a_check_fetches_nothing(
     fetch: Callable[..., Result], home: Path
 ) -> None:
-    planned = fetch("--dry-run")
-    assert planned.exit_code == 0 and "licence: none stated" in " ".join(planned.stderr.split())
+    planned = fetch("--check")
+    assert planned.exit_code == 0 and "licence: none stated" in " ".join(planned.stdout.split())
     assert not (home / "data").exists()
 
     fetched = fetch()
