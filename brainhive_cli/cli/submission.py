@@ -228,7 +228,6 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder:
         "line": shlex.join([*program, *line]),
         "tasks": tasks,
         "gpus": gpus,
-        "machines": recipe.run.machines,
         "folder": str(folder),
         "home": os.path.abspath(home_folder()),
         "working_folder": os.getcwd(),

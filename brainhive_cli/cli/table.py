@@ -129,7 +129,6 @@ COMMON = {
 """The options of every command, by name."""
 LAUNCH = {
     "processes": option("--processes", "Processes in all.", "one a GPU", value=int, min=1),
-    "machines": option("--machines", "Machines that run this command.", value=int, min=1),
     "mixed_precision": option("--mixed-precision", "no or bf16."),
 }
 """The options of commands that compute, by the keys of a recipe's `run`."""

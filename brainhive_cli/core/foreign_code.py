@@ -4,11 +4,14 @@ What the user typed on the command line is allowed by that; what stands in a fil
 """
 
 import importlib
+import inspect
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import reduce
 from traceback import walk_tb
 from types import ModuleType
 from typing import Any
@@ -21,6 +24,8 @@ OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """Beginning of `key.path=value`, which no path has (`./a=b` is one)."""
 OWN = frozenset({"python:brainhive_cli.models.encoders.python:example"})
 """Code that is Brainhive's, although it is named as a user's would be."""
+CALL = re.compile(r"([\w.]+)\(\) (?:takes|missing|got) ")
+"""Message of Python about a function, by its qualified name, that was called with wrong arguments."""
 
 
 class NotRun(RecipeError):
@@ -154,19 +159,61 @@ def import_module(path: str, name: str, described: str) -> ModuleType:
 
 def mistake(error: BaseException) -> BrainhiveError | None:
     """Describe an error that was made in a user's code by part and line; None if it was not made there."""
+    if not (where := _place_of_error(error)):
+        return None
+    return BrainhiveError(
+        f"{where}: {type(error).__name__}: {first_line(error)}",
+        "correct it there; --debug shows how it was called",
+    )
+
+
+def _place_of_error(error: BaseException) -> str:
+    """Say where in a user's code an error was made: part, line and function; empty if it was not made there.
+
+    That is the innermost line of it that ran. Where none ran, it is what was called with other arguments than
+    it has, what lacks an attribute, or the object whose method, inherited from a library, failed.
+    """
     # the innermost line of the code
-    for frame, line in reversed(list(walk_tb(error.__traceback__))):
+    frames = list(walk_tb(error.__traceback__))[::-1]
+    for frame, line in frames:
         if part := _part_of(frame.f_globals.get("__name__")):
-            return BrainhiveError(
-                f"{part}, line {line} in {frame.f_code.co_name}: {type(error).__name__}: {first_line(error)}",
-                "correct it there; --debug shows how it was called",
+            return f"{part}, line {line} in {frame.f_code.co_name}"
+
+    # a function of theirs, called with other arguments than it has
+    if isinstance(error, TypeError) and (call := CALL.match(str(error))):
+        # parts have functions of the same name: it is that of an object in the innermost frames
+        held = [type(value).__module__ for frame, _ in frames for value in frame.f_locals.values()]
+        for path in (*(module for module in held if module in _imported), *_imported):
+            function = reduce(
+                lambda a, name: getattr(a, name, None), call[1].split("."), sys.modules.get(path)
             )
-    return None
+            if function is not None:
+                return _place(function, call[1])
+
+    # an object that lacks an attribute, or whose inherited method failed
+    lacking = [error.obj] if isinstance(error, AttributeError) else []
+    for value in (*lacking, *(frame.f_locals.get("self") for frame, _ in frames)):
+        if isinstance(value, ModuleType):
+            where = _part_of(value.__name__)
+        else:
+            where = _place(type(value), type(value).__qualname__)
+        if where:
+            return where
+    return ""
 
 
 def name_of(value: Any, what: str) -> str:
-    """Name an object for an error: a user's by its part, another by `what` it is; and its class."""
-    return f"{_part_of(type(value).__module__) or what} {type(value).__name__}"
+    """Name an object for an error: a user's by its part and line, another by `what` it is and its class."""
+    return _place(type(value), type(value).__qualname__) or f"{what} {type(value).__name__}"
+
+
+def _place(code: Any, name: str) -> str:
+    """Name a function or class of a user, with its part and line; empty if it is not a user's."""
+    if part := _part_of(getattr(code, "__module__", None)):
+        with suppress(OSError, TypeError):  # of code that has no source, as a dataclass's __init__
+            return f"{part}, {name} in line {inspect.getsourcelines(code)[1]}"
+        return f"{part}, {name}"
+    return ""
 
 
 def _part_of(module: Any) -> str:

@@ -49,8 +49,6 @@ REPORTS = "BRAINHIVE_REPORTS"
 """Environment variable: the folder where a launched process writes its error for the launcher to show."""
 LAUNCHER = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 """Config of accelerate's launcher; its arguments say the rest."""
-PORT = 29500
-"""Default port on which machine 0 waits for the others; torch's own."""
 MOST_DIGITS = 9
 """Of a number of processes."""
 BY_LAUNCHERS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -303,7 +301,7 @@ def num_processes(run: Run) -> int:
         return run.processes or 1
     import torch
 
-    return max(1, torch.cuda.device_count() * run.machines)
+    return max(1, torch.cuda.device_count())
 
 
 def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, BrainhiveError | None]:
@@ -311,7 +309,7 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
 
     Args:
         run: How.
-        processes: How many, over all machines.
+        processes: How many.
         less_memory: Overrides of the recipe with which its command needs less memory.
 
     Returns:
@@ -323,13 +321,10 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    # arguments of the launcher: processes, machines, threads
+    # arguments of the launcher: processes and threads
     logging.disable()  # the child's own line says it all
-    threads = max(1, (os.cpu_count() or 1) * run.machines // processes)
-    arguments = ["--multi_gpu", f"--num_processes={processes}", f"--num_machines={run.machines}"]
-    port = run.main_process_port or (PORT if run.machines > 1 else 0)  # machines must agree on one
-    arguments += [f"--machine_rank={run.machine_rank}", f"--main_process_port={port}"]
-    arguments += [f"--main_process_ip={run.main_process_ip}"] if run.main_process_ip else []
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    arguments = ["--multi_gpu", f"--num_processes={processes}", "--num_machines=1", "--main_process_port=0"]
     arguments += [f"--mixed_precision={run.mixed_precision or 'no'}", "--dynamo_backend=no"]
     arguments += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *sys.argv[1:]]
     before = dict(os.environ)

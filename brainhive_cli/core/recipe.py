@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -237,7 +238,7 @@ class Paths(Section):
 
 MAX_EXTENDED = 20
 """Recipes that one may extend, one after the other; shipped ones extend three at most."""
-LAUNCHED = ("processes", "machines", "main_process_port", "mixed_precision")
+LAUNCHED = ("processes", "mixed_precision")
 """Keys of `run` that say how several processes share the work, and in which precision."""
 
 
@@ -292,12 +293,8 @@ class Cluster(Section):
 class Run(Section):
     """Options of running the work: they change no result, and are no part of the fingerprint."""
 
-    # processes and machines that share the work
+    # processes that share the work
     processes: int | None = Field(None, ge=1, le=4_096, description="processes in all (default: one per GPU)")
-    machines: int = Field(1, ge=1, le=4_096, description="machines; each runs the same line")
-    machine_rank: int = Field(0, ge=0, le=4_096, description="which of the machines this one is")
-    main_process_ip: str | None = Field(None, description="address of machine 0")
-    main_process_port: int = Field(0, ge=0, le=65_535, description="port on machine 0 (0: free choice)")
     mixed_precision: Annotated[Literal["no", "bf16"] | None, no] = Field(
         None, description="autocast dtype, instead of the recipe's own precision"
     )
@@ -314,12 +311,6 @@ class Run(Section):
     )
 
     cluster: Cluster = Cluster()
-
-    @model_validator(mode="after")
-    def _counts_machines(self) -> Self:
-        if self.machines == 1:
-            refuse_idle(self, ("machine_rank", "main_process_ip"), "on one machine", "run.machines=N")
-        return self
 
 
 class Recipe(Section):
@@ -472,7 +463,7 @@ class Recipe(Section):
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
             cls.put(fields, key, parse_value(text, override))
 
-        # types first, then texts that no run folder can hold
+        # types first, then texts and numbers that no run folder can hold
         recipe = validate(cls, fields)
         _refuse_unwritable(recipe.model_dump())
         return recipe
@@ -503,7 +494,9 @@ class TrainedRunRecipe(Recipe):
 
 def _refuse_unwritable(value: Any, key: str = "") -> None:
     """Refuse, also in knobs that take values of any type, what no run folder or script can hold."""
-    # texts that YAML or a script would not give back
+    # numbers and texts that JSON or a script would not give back
+    if isinstance(value, float) and not isfinite(value):
+        raise RecipeError(f"{key}: Input should be a finite number, got {value}", f"as in {key}=0.5")
     if isinstance(value, str):
         text = value.translate(LINE_BREAKS) if key.rpartition(".")[2] in FREE_TEXT else value
         if reason := describe_bad_text(text):

@@ -62,11 +62,11 @@ def test_help_says_what_it_does_with_an_example_in_80_columns() -> None:
         assert [option for option in options if option not in shown] == [], command
 
 
-FOR_WORK = (("--processes", "processes", "2"), ("--machines", "machines", "2"))
+FOR_WORK = (("--processes", "processes", "2"),)
 FOR_WORK += (("--mixed-precision", "mixed_precision", "bf16"),)
 
 
-def test_only_commands_that_compute_take_processes_machines_and_a_precision(home: Path) -> None:
+def test_only_commands_that_compute_take_processes_and_a_precision(home: Path) -> None:
     for listed in table.COMMANDS:
         module = importlib.import_module(f"brainhive_cli.commands.{listed.name.replace('-', '_')}")
         assert module.Recipe.computes == listed.computes

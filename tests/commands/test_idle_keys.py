@@ -28,7 +28,6 @@ COMMANDS = {
         ("reconstruct", ["guidance=0.5"], "guidance"),
         ("reconstruct", ["score=made", "truth=seen", "steps=9"], "steps"),
         ("embed", ["run.trackers=wandb"], "trackers"),
-        ("embed", ["run.machine_rank=1"], "machine_rank"),
         ("demo", ["overrides.train_align=[seeds=1]"], "overrides.train_align"),
     ],
 )

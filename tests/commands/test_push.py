@@ -352,11 +352,6 @@ LIES: dict[str, tuple[Callable[[dict[str, bytes]], None], bool, str]] = {
         True,
         "is needed",
     ),
-    "a huge width": (
-        lambda files: _change_config(files, lambda config: config["dims"].update({"demo-clip": 1 << 40})),
-        True,
-        "1099511627776",
-    ),
     "an unknown part": (
         lambda files: _change_config(files, lambda config: config["backbone"].update({"kind": "no-such"})),
         True,
