@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.cli.table import COMMANDS, LAUNCH
+from brainhive_cli.cli.table import LAUNCH
 from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.errors import (
     INTERRUPTED,
@@ -43,8 +43,6 @@ from brainhive_cli.core.tables import Table
 
 RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
-EXAMPLE = re.compile(r"(?<= )([\w.]+)=(?!\[|\{)")
-"""The key of an example in a hint."""
 WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "runs"}
 """Commands that run no code of others."""
 PARTS = {
@@ -123,13 +121,9 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
     """Do what the line asks for: list, check, launch more processes, or run here; return the exit code."""
     # the recipe, or what lists and checks need of it
     launch_flags = {f"run.{key}": common[key] for key in LAUNCH if key in common}
-    try:
-        with console.progress("starting"):
-            module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-            recipe = module.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
-    except RecipeError as error:
-        error.hint = with_flags(command, error.hint)
-        raise
+    with console.progress("starting"):
+        module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+        recipe = module.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
     if common.get("list_encoders"):
         _show(module.list_encoders(), common["json"])
         return 0
@@ -152,7 +146,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
 
     # several processes are started by accelerate, and report here
     if here is None:
-        code, reason = launch.relaunch(recipe.run, processes, recipe.less_memory())
+        code, reason = launch.relaunch(recipe.run, processes, recipe.LESS_MEMORY)
         if reason:
             console.fail(reason, common["json"], code)
         return code
@@ -168,7 +162,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         runs.remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
-        raise describe_error(error, recipe.less_memory()) from error
+        raise describe_error(error, recipe.LESS_MEMORY) from error
 
     # the pace of the work, for the estimate of the next
     if result.work and here.is_main:
@@ -280,18 +274,6 @@ def _report(error: Exception, common: Mapping[str, Any]) -> int:
         if not launch.leave_report(described.exit_code, described):
             console.fail(described, common["json"])
     return described.exit_code
-
-
-def with_flags(command: str, hint: str) -> str:
-    """Write the keys of an example (`as in key=value`) as the flags of the command that set them."""
-    # switches take no value, so an example has none
-    flags = next(listed.flags for listed in COMMANDS if listed.name == command)
-    names = {
-        key: flag.default.param_decls[0] for key, flag in flags.items() if flag.annotation != bool | None
-    }
-    if not hint.startswith("as in "):
-        return hint
-    return EXAMPLE.sub(lambda match: f"{names[match[1]]} " if match[1] in names else match[0], hint)
 
 
 def list_shipped(command: str, recipe: str | None) -> list[str]:

@@ -35,7 +35,7 @@ from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders, own
 class Recipe(BaseRecipe):
     """Recipe of embed: a data set and its encoders."""
 
-    LESS_MEMORY = ({"batch_size": 0.5},)
+    LESS_MEMORY = "a smaller batch_size"
 
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="whose pictures"

@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
 from itertools import islice
 from math import isfinite
 from pathlib import Path
@@ -129,8 +128,6 @@ Copies = Annotated[
     ),
 ]
 """Treatment of copies of training pictures."""
-Savings = Sequence[Mapping[str, float | bool]]
-"""Changes of a recipe: dotted keys, each with the factor of its number or True for a switch."""
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
@@ -324,8 +321,8 @@ class Recipe(Section):
     """Keys, also of a section (`section.key`), that do not change what is computed, and so are no part of the
     fingerprint."""
 
-    LESS_MEMORY: ClassVar[Savings] = ()
-    """Changes with which the command needs less memory, the best first."""
+    LESS_MEMORY: ClassVar[str] = ""
+    """Changes of the recipe with which the command needs less memory, the best first, in words."""
 
     paths: Paths = Paths()
     run: Run = Run()
@@ -388,17 +385,6 @@ class Recipe(Section):
         )
         known = [DEFAULTS_VERSION, portable(_replaced(fields, self.digests)), contents]
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
-
-    def less_memory(self) -> str:
-        """Write the overrides with which the command would need less memory; empty if there are none left."""
-        ways = []
-        for changes in self.LESS_MEMORY:
-            # each way, if it changes something
-            now: dict[str, Any] = {key: reduce(getattr, key.split("."), self) for key in changes}
-            new = {key: to if to is True else int(now[key] * to) for key, to in changes.items()}
-            if all(new[key] and new[key] != now[key] for key in changes):
-                ways.append(" ".join(f"{key}={json.dumps(value)}" for key, value in new.items()))
-        return ", or ".join(ways)
 
     def to_yaml(self) -> str:
         """Write the resolved recipe as YAML that runs as it is."""

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import torch
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from brainhive_cli.core import archives, console, foreign_code
-from brainhive_cli.core.damage import RAISED, is_of_the_machine
+from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
 from brainhive_cli.core.files import atomic_write
@@ -93,36 +92,6 @@ def list_names(path: Path) -> list[str]:
         return [*map(str, _unwrapped(_load(path, "meta")))]
     with safe_open(path, "pt") as opened:
         return [*opened.keys()]
-
-
-@contextmanager
-def plain_folder(folder: Path, files: Iterable[Path]) -> Iterator[Path]:
-    """Give a folder whose files of weights have plain names, for a library; a copy if need be."""
-    renamed = {}
-    for file in files:
-        with suppress(*RAISED):  # of no file of weights, or a damaged one, which the library refuses
-            if any(name != plain for name, plain in plain_names(list_names(file)).items()):
-                renamed[file.name] = read(file)
-    if not renamed:
-        yield folder
-        return
-
-    # the other files by links; an index says which file has which weight
-    with TemporaryDirectory() as scratch:
-        for path in folder.iterdir():
-            copy = Path(scratch, path.name)
-            if path.name in renamed and _is_torch(path):
-                torch.save(renamed[path.name], copy)
-            elif path.name in renamed:
-                save_file(renamed[path.name], copy, {"format": "pt"})
-            elif path.name.endswith(".index.json"):
-                index = json.loads(path.read_bytes())
-                holders, plain = index["weight_map"], plain_names(index["weight_map"])
-                index["weight_map"] = {plain[name]: file for name, file in holders.items()}
-                copy.write_text(json.dumps(index))
-            else:
-                copy.symlink_to(path.resolve())
-        yield Path(scratch)
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -71,12 +71,8 @@ def load_network(
     if not any(file.suffix == ".safetensors" for file in files):
         options["use_safetensors"] = False  # else diffusers reports their absence as an error
     # load, and refuse a network that lacks some of its weights
-    with (
-        weights.reading(where, files=files),
-        weights.plain_folder(folder, files) as plain,
-        console.hushed(),
-    ):
-        model, info = network.from_pretrained(plain, output_loading_info=True, **options)
+    with weights.reading(where, files=files), console.hushed():
+        model, info = network.from_pretrained(folder, output_loading_info=True, **options)
         refuse_absent(info["missing_keys"], len(model.state_dict()), where, info["unexpected_keys"])
         return model.eval().requires_grad_(False)
 

@@ -234,8 +234,8 @@ def test_what_the_user_changed_of_a_recipe_goes_on_with_the_hint(home: Path) -> 
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["train-align", "--subjects", "x"], "--subjects 1,2, --subjects 1-4, --subjects all"),
-        (["train-align", "--mode", "all"], "--mode intra"),
+        (["train-align", "--subjects", "x"], "subjects=1,2, subjects=1-4, subjects=all"),
+        (["train-align", "--mode", "all"], "mode=intra"),
         (["train-align", "train.epochs=many"], "train.epochs=25"),
         (["train-align", "train=3"], "train.KEY=VALUE, with the keys epochs, "),
         (["eval-retrieval", "subsets=3"], "subsets.KEY=VALUE, with the keys ways, draws"),

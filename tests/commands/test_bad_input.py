@@ -115,7 +115,7 @@ def test_a_count_that_no_machine_has_room_for_is_refused_at_once(home, refused, 
 
 
 @pytest.mark.parametrize(
-    ("command", "hint"), [("train-align", "as in --seeds 1,2"), ("reconstruct", "as in seeds=")]
+    ("command", "hint"), [("train-align", "as in seeds=1,2"), ("reconstruct", "as in seeds=")]
 )
 def test_a_seed_below_zero_is_refused(refused, command, hint):
     refused(command, "seeds=-1", code=2, what=r"seeds\.0: .*greater than or equal to 0", hint=hint)

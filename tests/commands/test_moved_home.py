@@ -141,16 +141,3 @@ def test_folders_of_pictures_below_home_have_one_fingerprint_wherever_home_lies(
             ).fingerprint()
         )
     assert len(found) == 1
-
-
-def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(home, monkeypatch):
-    from brainhive_cli.core import hub
-
-    monkeypatch.setattr(hub, "MIN_KEPT_DIGEST_BYTES", 1)
-    file, read = home / "weights.safetensors", []
-    real = hub.documents.digest_file
-    monkeypatch.setattr(hub.documents, "digest_file", lambda path: read.append(path) or real(path))
-    file.write_bytes(b"one")
-    first = [hub.digest(home) for _ in range(2)]
-    file.write_bytes(b"another")
-    assert first[0] == first[1] != hub.digest(home) and len(read) == 2

@@ -306,14 +306,10 @@ def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path, en
 
     write("module._orig_mod.a", "module.b._orig_mod.c")
     assert {*weights.read(path)} == {"a", "b.c"} and weights.read(path)["b.c"][0] == 1
-    with weights.plain_folder(tmp_path, [path]) as folder:
-        assert folder != tmp_path and {*weights.list_names(folder / path.name)} == {"a", "b.c"}
 
     # a part that is called so, and a folder of plain names
     write("module.a", "b.module.c")
     assert {*weights.read(path)} == {"module.a", "b.module.c"}
-    with weights.plain_folder(tmp_path, [path]) as folder:
-        assert folder == tmp_path
 
     write("a", "_orig_mod.a")
     with pytest.raises(MissingData, match="one name with and without"):

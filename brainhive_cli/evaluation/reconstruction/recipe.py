@@ -121,11 +121,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published")
     }
     is_tracked = True
-    # ways out of an out-of-memory error, the best first
-    LESS_MEMORY = (
-        *({"batch_size": 0.5}, {"tiling": True}, {"offload": True}),
-        {"metric_batch_size": 0.5},
-    )
+    LESS_MEMORY = "a smaller batch_size, or tiling=true, or offload=true, or a smaller metric_batch_size"
 
     # which parts generate, and from whose signals
     prior: Annotated[PriorSection, BeforeValidator(_prior_section)] = PriorSection()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.weights import plain_folder, reading
+from brainhive_cli.core.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
@@ -110,8 +110,8 @@ def load(config: EncoderConfig, folder: Path) -> Any:
     import open_clip
 
     files = weight_files(config, folder)
-    with reading(folder, files=files), plain_folder(folder, files) as plain:
-        return open_clip.create_model(f"local-dir:{plain.resolve()}", require_pretrained=True)
+    with reading(folder, files=files):
+        return open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True)
 
 
 def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from PIL import Image
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.core.weights import plain_folder, reading
+from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
@@ -33,8 +33,8 @@ class Config(TokenConfig):
         else:
             folder, weights = fetch(self)
             files = weight_files(self, folder)
-            with reading(folder, files=files), plain_folder(folder, files) as plain:
-                model = timm.create_model(f"local-dir:{plain.resolve()}", pretrained=True, num_classes=0)
+            with reading(folder, files=files):
+                model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
 
         # try the transform on a picture, so that a damaged config is refused here
         with reading(self.source):

@@ -48,7 +48,7 @@ class Recipe(SweptRecipe):
 
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {"published"}
     is_tracked = True
-    LESS_MEMORY = ({"train.batch_size": 0.5},)
+    LESS_MEMORY = "a smaller train.batch_size"
 
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"

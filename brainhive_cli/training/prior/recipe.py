@@ -67,10 +67,9 @@ class Recipe(BaseRecipe):
     """Recipe of train-prior: the prior, its pictures and its diffusion model."""
 
     is_tracked = True
-    # changes to suggest when memory runs out
     LESS_MEMORY = (
-        {"train.batch_size": 0.5, "train.accumulate": 2},
-        *({"cache_latents": True}, {"train.gradient_checkpointing": True}),
+        "a smaller train.batch_size and as much more train.accumulate, or cache_latents=true, or "
+        "train.gradient_checkpointing=true"
     )
 
     # pictures and their embeddings

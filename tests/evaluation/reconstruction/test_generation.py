@@ -75,7 +75,7 @@ def test_out_of_memory_keeps_what_is_generated_and_the_same_run_continues_with_l
         lines = refused("reconstruct", *drawing, "batch_size=2")
     assert lines == [
         "error: out of memory: CUDA out of memory. Tried to allocate 2 GiB",
-        "  try: batch_size=1, or tiling=true, or offload=true, or metric_batch_size=16; "
+        "  try: a smaller batch_size, or tiling=true, or offload=true, or a smaller metric_batch_size; "
         "what is finished is kept",
     ]
     (run,) = (Path(drawing[0].removeprefix("paths.runs=")) / "reconstruct").iterdir()

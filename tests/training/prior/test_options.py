@@ -179,15 +179,10 @@ def test_out_of_memory_is_reported_with_what_needs_less(settings, monkeypatch):
 
     monkeypatch.setattr(SDXL, "loss", full)
 
-    latents, checkpointing = "cache_latents=true", "train.gradient_checkpointing=true"
-    for given, way in (
-        ((), f"train.batch_size=2 train.accumulate=2, or {latents}, or {checkpointing}"),
-        (("train.batch_size=1", latents), checkpointing),
-        (("train.batch_size=1", latents, checkpointing), "a device with more memory"),
-    ):
-        shown = CliRunner().invoke(app, ["train-prior", *settings, *given])
-        assert shown.exit_code == DeviceError.exit_code
-        assert shown.stderr.splitlines()[-2:] == [
-            "error: out of memory: CUDA out of memory. Tried to allocate 2 GiB.",
-            f"  try: {way}; what is finished is kept",
-        ]
+    shown = CliRunner().invoke(app, ["train-prior", *settings])
+    assert shown.exit_code == DeviceError.exit_code
+    assert shown.stderr.splitlines()[-2:] == [
+        "error: out of memory: CUDA out of memory. Tried to allocate 2 GiB.",
+        "  try: a smaller train.batch_size and as much more train.accumulate, or cache_latents=true, or "
+        "train.gradient_checkpointing=true; what is finished is kept",
+    ]
