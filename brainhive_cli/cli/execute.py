@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from brainhive_cli.cli.table import LAUNCH
-from brainhive_cli.core import console, documents, foreign_code, parts
+from brainhive_cli.core import console, documents, foreign_code
 from brainhive_cli.core.errors import (
     INTERRUPTED,
     BrainhiveError,
@@ -35,9 +35,7 @@ from brainhive_cli.core.lines import Line, completed_by
 from brainhive_cli.core.recipe import (
     find_recipe,
     read_extended,
-    read_recipe,
     shipped_recipes,
-    split,
 )
 from brainhive_cli.core.tables import Table
 
@@ -47,7 +45,6 @@ WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "run
 """Commands that run no code of others."""
 PARTS = {
     "dataset": {"dataset", "preparation"},
-    "encoders": {"encoders"},
     "prior": {"prior"},
     "from": {"from"},
 }
@@ -313,32 +310,16 @@ def complete(
     command, words, root = line.command, line.words, shipped_recipes()
     recipe = next((name for name in folders() if (root / name / f"{command}.yaml").is_file()), None)
     if recipe and all(not isinstance(word, tuple) or word[0] != "recipe" for word in words):
-        needed = (word for word in words if _is_needed(word, recipe, command, keys))
+        needed = (
+            word
+            for word in words
+            if not isinstance(word, tuple) or word[0] not in PARTS or PARTS[word[0]] & keys
+        )
         line = Line(command, ("recipe", recipe), *needed)
 
     # lines that name the code themselves allow it by that
     is_named = all(name in line.plain for name in ran()) and not is_allowed
     return line if is_named or command in WITHOUT_CODE else Line(command, *line.words, "--allow-code")
-
-
-def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
-    """Whether a line needs a word besides its recipe: what the user set, or encoders that are not its own."""
-    if not isinstance(word, tuple) or word[0] not in PARTS or PARTS[word[0]] & keys:
-        return True
-    if word[0] != "encoders":
-        return False
-
-    # the same part may be written in several ways
-    def resolve(encoder: Any) -> Any:
-        with suppress(BrainhiveError):
-            return parts.resolve("encoders", encoder)
-        return encoder
-
-    # embed makes its own encoders' embeddings, other commands need those of all of theirs
-    listed = split(read_recipe(find_recipe(command, recipe), command).get("encoders") or [])
-    requested, configured = ([resolve(encoder) for encoder in encoders] for encoders in (word[1], listed))
-    needed, there = (requested, configured) if command == "embed" else (configured, requested)
-    return bool(configured) and any(encoder not in there for encoder in needed)
 
 
 def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:

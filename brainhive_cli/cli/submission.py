@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -255,7 +254,7 @@ def _render(path: Path, values: Mapping[str, Any]) -> str:
     """Render a template; of the values, `line` is quoted already.
 
     Raises:
-        RecipeError: if it cannot be filled in, with its line.
+        RecipeError: if it cannot be filled in.
     """
     # a template may be anyone's: no access to Python; unknown names are errors
     environment = SandboxedEnvironment(
@@ -270,12 +269,8 @@ def _render(path: Path, values: Mapping[str, Any]) -> str:
     try:
         return environment.from_string(template).render({**values, "line": Quoted(values["line"])})
     except Exception as error:  # of any kind, as the template calls methods and filters
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == "<template>"]  # jinja2's name of it
-        number = getattr(error, "lineno", None) or (lines[-1] if lines else None)
-        where = f"{path}, line {number}" if number else path
         raise RecipeError(
-            f"{where}: {first_line(error)}", f"the names it may use are {', '.join(sorted(values))}"
+            f"{path}: {first_line(error)}", f"the names it may use are {', '.join(sorted(values))}"
         ) from error
 
 

@@ -6,12 +6,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from brainhive_cli.core import console, parts, run_files
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
@@ -56,7 +57,7 @@ class Checked(NamedTuple):
     """Findings about one data set, store or model.
 
     Attributes:
-        section: Key of the details, where programs find it; also where results of this kind lie.
+        section: Key of the details, where programs find it.
         name: Its key there.
         note: Its figures.
         problems: What is wrong with it, each with its way out and exit code.
@@ -72,13 +73,6 @@ class Checked(NamedTuple):
     files: Mapping[str, Path] = MappingProxyType({})
 
 
-FOLDERS: Mapping[str, Literal["runs", "data", "embeddings", "signals"]] = {
-    "runs_checked": "runs",
-    "datasets": "data",
-    "targets": "embeddings",
-    "signals": "signals",
-}
-"""Folders of the sections: the result lies in that of the first section of which anything was checked."""
 Check = Callable[[], Checked]
 """Checks one thing."""
 
@@ -182,14 +176,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             tables[table.title] = replace(
                 table, rows=[*(tables[table.title].rows if table.title in tables else ()), *table.rows]
             )
-        section = "stores" if thing.section in ("targets", "signals") else thing.section
-        details.setdefault(section, {})[thing.name] = thing.note
+        details.setdefault(thing.section, {})[thing.name] = thing.note
 
     # a missing file ends with its own code, even beside another problem
-    codes, sections = {problem.exit_code for problem in problems}, {thing.section for thing in checked}
-    below = [folder for section, folder in FOLDERS.items() if section in sections]
+    codes = {problem.exit_code for problem in problems}
     return Result(
-        recipe.paths.under_home(below[0] if below else "signals"),
+        home_folder(),
         tuple(tables.values()),
         details=details,
         files={name: path for thing in checked for name, path in thing.files.items()},
@@ -213,7 +205,7 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
         store.verify()
     except BrainhiveError as error:
         row = (name, *"–" * len(COUNTED), FAILED)
-        return _report_store("signals", path, error.in_one_line, Table(title, columns, [row]))
+        return _report_store(path, error.in_one_line, Table(title, columns, [row]))
     # what it holds by split, and how that was recorded
     note, files = {"problem": "", **describe_store(store)}, {}
     tables = [
@@ -226,7 +218,7 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
             alike = _alike(store, recipe.paths)
             page, note["reliability"] = write_signal_page(store, path.with_suffix(""), alike)
         files[f"page of {short_name(path)}"] = page
-    return Checked("signals", str(path), note, (), tables, files)
+    return Checked("stores", str(path), note, (), tables, files)
 
 
 def _check_targets(path: Path, again: bool) -> Checked:
@@ -240,15 +232,15 @@ def _check_targets(path: Path, again: bool) -> Checked:
     except BrainhiveError as error:
         unknown = ["–"] * (len(COLUMNS) - 2)
         table = health_table([(path.name, *unknown, FAILED)])
-        return _report_store("targets", path, error.in_one_line, table)
+        return _report_store(path, error.in_one_line, table)
     table = health_table([health_row(store.path, health, bool(problem), holds_annotations(store))])
-    return _report_store("targets", path, problem, table, **asdict(health))
+    return _report_store(path, problem, table, **asdict(health))
 
 
-def _report_store(section: str, path: Path, problem: str, table: Table, **note: Any) -> Checked:
+def _report_store(path: Path, problem: str, table: Table, **note: Any) -> Checked:
     """Say why a store has failed, where it has."""
     errors = [BrainhiveError(f"{path} failed its health check: {problem}")] if problem else []
-    return Checked(section, str(path), {**note, "problem": problem}, errors, [table])
+    return Checked("stores", str(path), {**note, "problem": problem}, errors, [table])
 
 
 def _check_run(path: Path) -> Checked:

@@ -1,17 +1,14 @@
 """fetch: data sets from the hub or a web server, or the exact steps where people must agree to something."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import starmap
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field
 
 from brainhive_cli.core import console, hub, parts
-from brainhive_cli.core.archives import archive_ending, bytes_to_write, destination, unpack
+from brainhive_cli.core.archives import archive_ending, destination, unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import require_room
 from brainhive_cli.core.inputs import Input, collect
@@ -25,7 +22,6 @@ from brainhive_cli.data.exchange.downloads import (
     SOURCES,
     RemoteFile,
     Repository,
-    Source,
     download_files,
     is_of_subjects,
     list_files,
@@ -45,127 +41,93 @@ class Recipe(BaseRecipe):
 
     names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
-    repository: str = Field(
-        "", description="data set of the hub to take instead of the usual one, owner/name"
-    )
     subjects: Subjects = Field(None, description="whose recordings; default: all")
     unpack: bool = Field(True, description="unpack archives; they stay where they are")
     run: Run = Run(device="cpu")
 
 
-@dataclass(frozen=True)
-class Job:
-    """Data set to be fetched.
-
-    Attributes:
-        kind: Its kind.
-        source: Source of its files.
-        root: The folder of the data set.
-        repositories: Repositories that it is fetched from; none if the hub does not have it.
-        subjects: Subjects of the recordings; None for all.
-        unpacks: Whether archives are unpacked.
-    """
-
-    kind: str
-    source: Source
-    root: Path
-    repositories: list[Repository]
-    subjects: list[int] | None
-    unpacks: bool
-
-    @classmethod
-    def resolve(cls, recipe: Recipe, name: str) -> Self:
-        """Resolve the source and the folder of a data set; RecipeError if no source is known."""
-        kind = name.replace("_", "-")
-        if (source := SOURCES.get(kind)) is None:
-            raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
-        repository = recipe.repository or source.repository
-        # files of a web server have fixed addresses: a repository would be ignored
-        if repository and source.web:
-            raise RecipeError(
-                f"repository has no effect on {name}, which the hub does not have", "leave it out"
-            )
-        repositories = [Repository(repository), *source.further] if repository else []
-        root = recipe.paths.dataset(kind, recipe.root)
-        return cls(kind, source, root, repositories, recipe.subjects, recipe.unpack)
-
-    def list_files(self) -> list[RemoteFile]:
-        """List the files that are wanted, as the hub does."""
-        # subjects select among the hub's files; those of a web server are always needed
-        web = [RemoteFile(one.name, one.size, one.is_there(self.root), one) for one in self.source.web]
-        listed = (file for repository in self.repositories for file in list_files(repository, self.root))
-        return [*web, *(file for file in listed if is_of_subjects(file.name, self.subjects))]
-
-    def archives(self, files: Sequence[RemoteFile]) -> dict[Path, Path]:
-        """Map the archives among files to the folders for their content; none with unpack=false."""
-        paths = [self.root / file.name for file in files if self.unpacks]
-        return {
-            path: destination(path, self.root, self.source.tops) for path in paths if archive_ending(path)
-        }
-
-    def bytes_needed(self, files: Sequence[RemoteFile]) -> tuple[int, int]:
-        """Count the bytes to download, and those to unpack; of archives to download at least their own."""
-        due = [file for file in files if not file.is_there]
-        # content of archives to download is not known yet: at least their size
-        packed = sum(file.size for file in due if self.unpacks and archive_ending(Path(file.name)))
-        # archives on this disk list what is still to unpack
-        here = self.archives([file for file in files if file.is_there])
-        return sum(file.size for file in due), packed + sum(starmap(bytes_to_write, here.items()))
-
-    def summary(self, files: Sequence[RemoteFile]) -> str:
-        """Describe the source, the sizes and the licence."""
-        due, unpacked = self.bytes_needed(files)
-        # the licence as the hub says, next to the terms of the publisher
-        licences = [read_licence(repository) or "its page names none" for repository in self.repositories]
-        sources = [f"the hub's {repository.name}" for repository in self.repositories]
-        sources += [file.url for file in self.source.web]
-        terms = f"{', '.join(licences)}; terms: {self.source.terms}" if licences else self.source.terms
-        return (
-            f"{self.kind} from {' and '.join(sources)} to {self.root}: {len(files)} files, "
-            f"{console.size(sum(file.size for file in files))}, "
-            f"{console.size(due) if due else 'nothing'} to download"
-            f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; licence: {terms}"
-        )
-
-    def steps(self) -> list[str]:
-        """List what people do themselves."""
-        subjects = " ".join(map(str, self.subjects or self.source.subjects))
-        root = shlex.quote(str(self.root))
-        return [step.format(root=root, subjects=subjects) for step in self.source.steps]
-
-
-def _resolve(recipe: Recipe) -> list[Job]:
-    """Resolve all data sets; RecipeError if none is named, or a key of one is set for several."""
+def _resolve(recipe: Recipe) -> dict[str, Path]:
+    """Give the folder of each data set; RecipeError if none is named, or one has no known source."""
     if not recipe.names:
         raise RecipeError("no data set is named", f"{Line('fetch', 'NAME')}, of: {', '.join(SOURCES)}")
-    # these keys describe a single data set
-    for key in ("root", "repository"):
-        if len(recipe.names) > 1 and getattr(recipe, key):
-            raise RecipeError(f"{key} is of one data set, not of {len(recipe.names)}", "fetch one at a time")
-    return [Job.resolve(recipe, name) for name in recipe.names]
+    if len(recipe.names) > 1 and recipe.root:
+        raise RecipeError(f"root is of one data set, not of {len(recipe.names)}", "fetch one at a time")
+    roots = {}
+    for name in recipe.names:
+        kind = name.replace("_", "-")
+        if kind not in SOURCES:
+            raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
+        roots[kind] = recipe.paths.dataset(kind, recipe.root)
+    return roots
+
+
+def _list_repositories(kind: str) -> list[Repository]:
+    """List the repositories of a data set; none if the hub does not have it."""
+    source = SOURCES[kind]
+    return [Repository(source.repository), *source.further] if source.repository else []
+
+
+def _list_files(kind: str, root: Path, recipe: Recipe) -> list[RemoteFile]:
+    """List the files that are wanted, as the hub does, and require room for those that are not here."""
+    # subjects select among the hub's files; those of a web server are always needed
+    files = [RemoteFile(one.name, one.size, one.is_there(root), one) for one in SOURCES[kind].web]
+    for repository in _list_repositories(kind):
+        listed = list_files(repository, root)
+        files += [file for file in listed if is_of_subjects(file.name, recipe.subjects)]
+
+    # archives take at least their own size again when they are unpacked
+    due = [file for file in files if not file.is_there]
+    packed = sum(file.size for file in due if recipe.unpack and archive_ending(Path(file.name)))
+    download = sum(file.size for file in due)
+    what = f"{kind}, {console.size(download)} to download and at least {console.size(packed)} to unpack,"
+    way = "make room; take some: --subjects 1; another disk: root=FOLDER; or only download: unpack=false"
+    require_room(root, download + packed, what, way)
+    return files
+
+
+def _describe(kind: str, root: Path, files: list[RemoteFile]) -> str:
+    """Describe the source of a data set, its size and licence."""
+    # the licence as the hub says, next to the terms of the publisher
+    source, repositories = SOURCES[kind], _list_repositories(kind)
+    licences = [read_licence(repository) or "its page names none" for repository in repositories]
+    sources = [f"the hub's {repository.name}" for repository in repositories]
+    sources += [file.url for file in source.web]
+    terms = f"{', '.join(licences)}; terms: {source.terms}" if licences else source.terms
+    due = sum(file.size for file in files if not file.is_there)
+    return (
+        f"{kind} from {' and '.join(sources)} to {root}: {len(files)} files, "
+        f"{console.size(sum(file.size for file in files))}, "
+        f"{console.size(due) if due else 'nothing'} to download; licence: {terms}"
+    )
+
+
+def _list_steps(kind: str, root: Path, recipe: Recipe) -> list[str]:
+    """List what people do themselves."""
+    subjects = " ".join(map(str, recipe.subjects or SOURCES[kind].subjects))
+    return [step.format(root=shlex.quote(str(root)), subjects=subjects) for step in SOURCES[kind].steps]
 
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the downloads with sizes and licences, as the hub says, or else as far as they are known."""
 
-    def look(job: Job) -> list[Input]:
+    def look(kind: str, root: Path) -> list[Input]:
         # only people can get it, so the steps are the way out
-        if not (job.repositories or job.source.web):
-            raise MissingData(f"{job.kind} is not on the hub; {job.source.about}", " && ".join(job.steps()))
+        source, repositories = SOURCES[kind], _list_repositories(kind)
+        if not (repositories or source.web):
+            steps = " && ".join(_list_steps(kind, root, recipe))
+            raise MissingData(f"{kind} is not on the hub; {source.about}", steps)
         try:
-            files = job.list_files()
+            files = _list_files(kind, root, recipe)
         except hub.Unreachable:  # what is known without it
             looked = [
-                Input.of(f"{one.name}: {job.source.about}", partial(list_files, one, job.root))
-                for one in job.repositories
+                Input.of(f"{one.name}: {source.about}", partial(list_files, one, root))
+                for one in repositories
             ]
             return [one for one in looked if one.error is not None]
-        # sizes, and whether the disk has room for them
-        missing, to_unpack = job.bytes_needed(files)
-        _require_room(job, missing, to_unpack)
-        return [Input(f"{job.kind}: {job.summary(files)}", missing)]
+        size = sum(file.size for file in files if not file.is_there)
+        return [Input(f"{kind}: {_describe(kind, root, files)}", size)]
 
-    return collect(*(partial(look, job) for job in _resolve(recipe)))
+    return collect(*(partial(look, kind, root) for kind, root in _resolve(recipe).items()))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -176,27 +138,26 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         BrainhiveError: if the disk has no room.
     """
     # fetch each data set from its source, or list the steps that people do themselves
-    tables = []
-    details = {}
-    lacks = False
-    jobs = _resolve(recipe)
-    for job in jobs:
-        if job.repositories or job.source.web:
-            table, details[job.kind] = _fetch(job)
+    tables, details, lacks = list[Table](), dict[str, Any](), False
+    roots = _resolve(recipe)
+    for kind, root in roots.items():
+        source = SOURCES[kind]
+        if source.repository or source.web:
+            table, details[kind] = _fetch(kind, root, recipe)
         else:
-            rows = tuple(enumerate(job.steps(), start=1))
-            title = f"{job.kind}: get it by yourself; terms: {job.source.terms}"
+            rows = tuple(enumerate(_list_steps(kind, root, recipe), start=1))
+            title = f"{kind}: get it by yourself; terms: {source.terms}"
             table = Table(title, ("", "step"), rows, is_copied=True)
             # people may have followed the steps since the last command
-            lacks |= not _is_there(job, recipe)
+            lacks |= not _is_there(kind, recipe)
         tables.append(table)
-        if job.source.elsewhere:
-            console.say(f"{job.kind}, also: {job.source.elsewhere}")
+        if source.elsewhere:
+            console.say(f"{kind}, also: {source.elsewhere}")
 
     # the exit code tells programs that a data set is still missing
-    kind = jobs[0].kind
+    kind, root = next(iter(roots.items()))
     return Result(
-        jobs[0].root,
+        root,
         tuple(tables),
         details={"fetched": details},
         hint=Line("workflow", ("recipe", kind)) if kind in CONVERTERS else Line("check", *recipe.names),
@@ -204,21 +165,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     )
 
 
-def _fetch(job: Job) -> tuple[Table, dict[str, Any]]:
+def _fetch(kind: str, root: Path, recipe: Recipe) -> tuple[Table, dict[str, Any]]:
     """Download and unpack a data set; return the table of its files before the download, and details."""
-    # count files and bytes
-    files = job.list_files()
-    console.say(job.summary(files))
-    missing, to_unpack = job.bytes_needed(files)
-    details = {
-        "repositories": [repository.name for repository in job.repositories],
-        "files": len(files),
-        "bytes": sum(file.size for file in files),
-        "bytes_to_download": missing,
-        "bytes_to_unpack_at_least": to_unpack,
-    }
-
     # list the largest files, and the others together
+    files = _list_files(kind, root, recipe)
+    console.say(_describe(kind, root, files))
     largest = sorted(files, key=lambda file: -file.size)
     rows = [
         (file.name, console.size(file.size), "there" if file.is_there else "to download")
@@ -226,39 +177,29 @@ def _fetch(job: Job) -> tuple[Table, dict[str, Any]]:
     ]
     if rest := largest[LISTED:]:
         rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
-    table = Table(f"Files of {job.kind}", ("file", "size", "state"), rows)
+    table = Table(f"Files of {kind}", ("file", "size", "state"), rows)
+    details: dict[str, Any] = {"files": len(files), "bytes": sum(file.size for file in files)}
 
-    # download the files that are missing
-    _require_room(job, missing, to_unpack)
+    # download the files that are missing, unpack the archives, convert what no command reads
     if due := [file for file in files if not file.is_there]:
-        download_files(due, job.root)
-        to_unpack = sum(starmap(bytes_to_write, job.archives(files).items()))  # as is known now
-        _require_room(job, 0, to_unpack)
-
-    # unpack the archives, or convert the files
-    for path, into in job.archives(files).items():
-        console.say(f"unpacking {path} into {into}")
-        details[f"unpacked {path.name}"] = unpack(path, into)
-    if job.kind in CONVERTERS and job.unpacks:
-        details["converted"] = CONVERTERS[job.kind](job.root)
-        console.say(f"converted into {job.root}: {details['converted']}")
+        download_files(due, root)
+    for path in (root / file.name for file in files if recipe.unpack):
+        if archive_ending(path):
+            into = destination(path, root, SOURCES[kind].tops)
+            console.say(f"unpacking {path} into {into}")
+            details[f"unpacked {path.name}"] = unpack(path, into)
+    if kind in CONVERTERS and recipe.unpack:
+        details["converted"] = CONVERTERS[kind](root)
+        console.say(f"converted into {root}: {details['converted']}")
     return table, details
 
 
-def _require_room(job: Job, download: int, unpacked: int) -> None:
-    what = (
-        f"{job.kind}, {console.size(download)} to download and at least {console.size(unpacked)} to unpack,"
-    )
-    way = "make room; take some: --subjects 1; another disk: root=FOLDER; or only download: unpack=false"
-    require_room(job.root, download + unpacked, what, way)
-
-
-def _is_there(job: Job, recipe: Recipe) -> bool:
+def _is_there(kind: str, recipe: Recipe) -> bool:
     """Tell whether the pictures of every split are there already."""
     # ask the data set itself, which knows where its pictures lie
     root = {"root": recipe.root} if recipe.root else {}
     try:
-        dataset = parts.resolve("datasets", {"kind": job.kind, **root}).build(recipe.paths)
+        dataset = parts.resolve("datasets", {"kind": kind, **root}).build(recipe.paths)
         return all(len(dataset.images(split)) for split in dataset.splits)
     except BrainhiveError:
         return False

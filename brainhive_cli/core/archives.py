@@ -71,15 +71,6 @@ def destination(path: Path, root: Path, tops: Sequence[str]) -> Path:
     return path.with_name(path.name.removesuffix(archive_ending(path)))
 
 
-def bytes_to_write(path: Path, into: Path) -> int:
-    """Count the bytes that `unpack` would write; 0 for a compressed tar, which has no list of its members."""
-    if archive_ending(path) not in (ZIP, ".tar"):
-        return 0
-    with open_members(path) as members:
-        # members that an earlier call unpacked need no more room
-        return sum(size for name, size, _ in members if not _is_unpacked(into / name, size))
-
-
 def unpack(path: Path, into: Path) -> int:
     """Unpack an archive; a member that is there in its size is left as it is.
 

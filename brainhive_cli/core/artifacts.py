@@ -5,8 +5,7 @@ from dataclasses import KW_ONLY, asdict, dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
-from typing_extensions import TypedDict
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
@@ -257,14 +256,9 @@ class Media(Titled):
     kind: Literal["media"] = "media"
 
 
-Artifact = Curve | Heatmap | Sheet | Map | Media | Table  # told apart by `kind` in a document
-
-
-class _Document(TypedDict):
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-
-    schema: int
-    artifacts: list[Annotated[Artifact, Field(discriminator="kind")]]
+Artifact = Curve | Heatmap | Sheet | Map | Media | Table
+LISTED = TypeAdapter(list[Annotated[Artifact, Field(discriminator="kind")]])
+"""Artifacts in a document, which are told apart by `kind`."""
 
 
 def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
@@ -311,7 +305,7 @@ def read(run: "RunFolder") -> list[Artifact]:
         )
 
     # names of files lead nowhere else, be it by a link: a page could show any file
-    listed = documents.check(document, str(path), _Document)["artifacts"]
+    listed = documents.check(document.get("artifacts"), f"{path}: artifacts", LISTED)
     for name in (name for artifact in listed for name in files(artifact)):
         if not below(run.path, name, source=SOURCE).resolve().is_relative_to(run.path.resolve()):
             raise BrainhiveError(f"{run.path / name} is a link that leads out of the run", "remove it")

@@ -233,8 +233,15 @@ class Paths(Section):
         return Path(os.path.abspath(locate(root) if root else self.under_home("data") / name))
 
 
-MAX_EXTENDED = 20
-"""Recipes that one may extend, one after the other; shipped ones extend three at most."""
+TYPICAL: dict[str, list[Any]] = {
+    "bool": ["true", "false"],
+    "int": [1],
+    "float": [0.5],
+    "string": ["name"],
+    "tuple": ["[1, 2]"],
+    "dict": ["{name: value}"],
+}
+"""Values of a type, by how pydantic's errors of it begin."""
 LAUNCHED = ("processes", "mixed_precision")
 """Keys of `run` that say how several processes share the work, and in which precision."""
 
@@ -557,22 +564,13 @@ def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
         known = ", ".join(section.model_fields)
         return f"as in {key}.KEY=VALUE, with the keys {known}" if error["type"].startswith("model") else ""
 
-    # values: the field's own examples, its default, or one of its type
+    # values: the field's own examples, one that is allowed, its default, or one of its type
     field = section.model_fields[name]
     plain = field.get_default(call_default_factory=True, validated_data={})
-    examples = {
-        "literal_error": re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[:1],
-        "bool": ["true", "false"],
-        "int": ["1"],
-        "float": ["0.5"],
-        "string": ["name"],
-        "tuple": ["[1, 2]"],
-        "dict": ["{name: value}"],
-    }
-    meant = error["type"] if error["type"] in examples else error["type"].partition("_")[0]
     default = [plain] if plain != "" and type(plain) in (int, float, str) else None
-    seen = {int: "int", float: "float", str: "string"}.get(type(error["input"]), "")
-    values = field.examples or default or examples.get(meant) or examples.get(seen)
+    allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[:1]
+    typical = TYPICAL.get(error["type"].partition("_")[0])
+    values = field.examples or default or allowed or typical
     return f"as in {', '.join(f'{key}={value}' for value in values)}" if values else ""
 
 
@@ -641,11 +639,6 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
     while True:
         if file.resolve() in map(Path.resolve, read):
             raise RecipeError(f"{path} extends itself", "another recipe after `extends`")
-        if len(read) > MAX_EXTENDED:
-            raise RecipeError(
-                f"{path} extends more than {MAX_EXTENDED} recipes, one after the other",
-                "write the keys of some of them into one file",
-            )
 
         # the keys of this file
         fields = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}

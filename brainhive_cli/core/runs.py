@@ -586,35 +586,28 @@ def newest(
     # the first run that lacks nothing; what newer runs lack is reported with it
     rejected = []
     for run in finished:
-        if reason := _rejection(run, lacks):
+        try:
+            run.measurements()
+            run.recipe()
+            reason = lacks(run)
+        except BrainhiveError as error:
+            console.warn(f"{error.message}; passed over")
+            reason = "it cannot be read"
+        if reason:
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
             continue
-        console.say(f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {run.age}")
+        console.say(
+            f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {run.age}"
+        )
         if rejected:
-            console.say(f"newer, but unfit: {_first_of(rejected)}")
+            console.say(f"newer, but unfit: {'; '.join(rejected[:MAX_LISTED])}")
         return run
     raise MissingData(
         f"no finished {command + ' ' if command else ''}run under {runs / (command or '')}"
         + (f" has {needed}" if needed else "")
-        + (f" ({_first_of(rejected)})" if rejected else ""),
+        + (f" ({'; '.join(rejected[:MAX_LISTED])})" if rejected else ""),
         hint or Line(command or "demo"),
     )
-
-
-def _rejection(run: RunFolder, lacks: Callable[[RunFolder], str]) -> str:
-    """Say why a run is not taken; empty if it is. One that is damaged is warned of."""
-    try:
-        run.measurements()
-        run.recipe()
-        return lacks(run)
-    except BrainhiveError as error:
-        console.warn(f"{error.message}; passed over")
-        return "it cannot be read"
-
-
-def _first_of(rejected: Sequence[str]) -> str:
-    rest = f"; and {len(rejected) - MAX_LISTED} more" if len(rejected) > MAX_LISTED else ""
-    return "; ".join(rejected[:MAX_LISTED]) + rest
 
 
 def age(since: float) -> str:

@@ -151,7 +151,7 @@ def test_a_signal_store_has_rows_of_its_own(go, home):
         **{"pictures": 5, "repetitions": [2, 3], "trials": 14, "dropped": {"BAD_blink": 4}}
     }
     assert figures["names"] == ["Oz", "O1"] and figures["provenance"]["preparation"]["kind"] == "recording"
-    assert result.folder == home / "signals"
+    assert result.folder == home
 
 
 def test_an_encoder_is_held_to_its_own_range(home):

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.commands.fetch import Recipe, inputs
-from brainhive_cli.core.archives import bytes_to_write, unpack
+from brainhive_cli.core.archives import unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import Paths
@@ -102,10 +102,9 @@ def test_whose_a_file_is_is_known_however_it_is_spelled(name):
     assert is_of_subjects(f"a/{name}/b.h5", [1]) and not is_of_subjects(f"a/{name}/b.h5", [2])
 
 
-def test_one_folder_or_repository_for_several_data_sets_is_refused(home):
-    for key in ("root", "repository"):
-        ended = fetch("things-eeg", "things-meg", f"{key}=somewhere")
-        assert ended.exit_code == 2 and f"{key} is of one data set, not of 2" in ended.stderr
+def test_one_folder_for_several_data_sets_is_refused(home):
+    ended = fetch("things-eeg", "things-meg", "root=somewhere")
+    assert ended.exit_code == 2 and "root is of one data set, not of 2" in ended.stderr
 
 
 def test_an_interrupted_fetch_goes_on_where_it_stopped(hub, home):
@@ -202,20 +201,6 @@ def test_room_for_what_is_unpacked_is_counted_too(hub, home, repositories, monke
     assert ended.exit_code == 1 and hub.fetched == []
     assert "to download and" in ended.stderr and "unpack=false" in ended.stderr
     assert fetch("things-eeg", "unpack=false").exit_code == 0
-
-
-def test_room_for_an_archive_that_is_there_is_counted_by_its_members(hub, home, monkeypatch):
-    assert fetch("things-eeg", "unpack=false").exit_code == 0
-    archive = home / "data/things-eeg/Image_set.zip"
-    with zipfile.ZipFile(archive) as opened:
-        needed = sum(info.file_size for info in opened.infolist())
-    assert bytes_to_write(archive, archive.parent) == needed
-    with_room_for(monkeypatch, needed - 1)
-    ended = fetch("things-eeg")
-    assert ended.exit_code == 1 and not archive.with_suffix("").exists()
-    monkeypatch.undo()
-    unpack(archive, archive.parent)
-    assert bytes_to_write(archive, archive.parent) == 0
 
 
 def test_steps_of_nsd_name_all_that_its_pictures_and_betas_are_read_from():

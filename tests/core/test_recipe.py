@@ -386,16 +386,6 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None
             read_recipe(home / "other.yaml", "train-align")
 
 
-def test_a_chain_of_recipes_is_followed_twenty_deep_and_no_further(home: Path) -> None:
-    (home / "0.yaml").write_text("seeds: [7]\n")
-    for number in range(1, 22):
-        (home / f"{number}.yaml").write_text(f"extends: {number - 1}.yaml\n")
-
-    assert read_recipe(home / "20.yaml", "train-align") == {"seeds": [7]}
-    with pytest.raises(RecipeError, match="extends more than 20 recipes, one after the other"):
-        read_recipe(home / "21.yaml", "train-align")
-
-
 def test_a_range_of_more_numbers_than_any_study_has_is_refused() -> None:
     assert len(resolve("seeds=1-10000").seeds) == 10_000
     with pytest.raises(RecipeError, match="seeds: Value should have at most 10000 items"):

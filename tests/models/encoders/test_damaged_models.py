@@ -62,7 +62,6 @@ def refused(folder: Path) -> None:
         config({"patch_size": -1}),
         config({"layer_norm_eps": -1}),
         config({"model_type": ["clip"]}),
-        processor({"size": 10**9}),
         processor({"size": -1}),
         processor({"crop_size": {"height": 8, "width": 8}}),
         processor({"resample": 10**3}),
