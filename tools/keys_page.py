@@ -10,9 +10,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.commands.recipes import Shipped, written
+from brainhive_cli.commands.recipes import list_shipped, written
 from brainhive_cli.core import parts
-from brainhive_cli.core.recipe import Recipe, shipped_recipes
+from brainhive_cli.core.recipe import Recipe
 
 PAGE = Path(__file__).parents[1] / "docs" / "keys.md"
 HEAD = """# Recipe keys
@@ -104,12 +104,8 @@ def _about(*docstrings: str | None) -> str:
 
 
 def _recipes() -> str:
-    rows = [f"| `{each.line}` | {_cell(each.about)} |" for each in _shipped() if each.name]
+    rows = [f"| `{each.line}` | {_cell(each.about)} |" for each in list_shipped() if each.name]
     return "\n".join(["| line | what it takes its values from |", "|---|---|", *rows])
-
-
-def _shipped() -> Iterator[Shipped]:
-    return map(Shipped, sorted(shipped_recipes().rglob("*.yaml")))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from brainhive_cli.cli.table import LAUNCH
-from brainhive_cli.core import console, documents, foreign_code
+from brainhive_cli.core import console, documents, foreign_code, parts
 from brainhive_cli.core.errors import (
     INTERRUPTED,
     BrainhiveError,
@@ -32,11 +32,7 @@ from brainhive_cli.core.errors import (
 from brainhive_cli.core.foreign_code import OVERRIDE
 from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, tabulate
 from brainhive_cli.core.lines import Line, completed_by
-from brainhive_cli.core.recipe import (
-    find_recipe,
-    read_extended,
-    shipped_recipes,
-)
+from brainhive_cli.core.recipe import find_recipe, read_extended, read_recipe, shipped_recipes, split
 from brainhive_cli.core.tables import Table
 
 RECIPE = "# Recipe: what follows runs as it is"
@@ -45,6 +41,7 @@ WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "run
 """Commands that run no code of others."""
 PARTS = {
     "dataset": {"dataset", "preparation"},
+    "encoders": {"encoders"},
     "prior": {"prior"},
     "from": {"from"},
 }
@@ -61,8 +58,6 @@ WAYS = {
     for name in names
 }
 """What to do about an error of the system, by its number."""
-LOCAL_HINTS = ("copy it again", "download it again", "run ")
-"""How hints begin that make or fetch a file of this machine again."""
 ANY = "check that the file is complete and its disk works; --debug shows where"
 """What to do about others."""
 
@@ -255,14 +250,9 @@ def _show(result: Any, as_json: bool) -> None:
 
 def _report(error: Exception, common: Mapping[str, Any]) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
-    from brainhive_cli.core import hub, launch, shared_runs
+    from brainhive_cli.core import launch
 
-    # what is wrong, and the way out; files of the hub are named by their repository
     described = describe_error(error)
-    message = hub.name_cached_paths(described.message)
-    if message != described.message and described.hint.startswith(LOCAL_HINTS):
-        described.hint = shared_runs.CHANGED_HINT
-    described.message, described.hint = message, hub.name_cached_paths(described.hint)
 
     # in one of several processes the launcher shows it
     with suppress(OSError):  # of a terminal or a full disk: the exit code says it, too
@@ -310,16 +300,32 @@ def complete(
     command, words, root = line.command, line.words, shipped_recipes()
     recipe = next((name for name in folders() if (root / name / f"{command}.yaml").is_file()), None)
     if recipe and all(not isinstance(word, tuple) or word[0] != "recipe" for word in words):
-        needed = (
-            word
-            for word in words
-            if not isinstance(word, tuple) or word[0] not in PARTS or PARTS[word[0]] & keys
-        )
+        needed = (word for word in words if _is_needed(word, recipe, command, keys))
         line = Line(command, ("recipe", recipe), *needed)
 
     # lines that name the code themselves allow it by that
     is_named = all(name in line.plain for name in ran()) and not is_allowed
     return line if is_named or command in WITHOUT_CODE else Line(command, *line.words, "--allow-code")
+
+
+def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
+    """Whether a line needs a word besides its recipe: what the user set, or encoders that are not its own."""
+    if not isinstance(word, tuple) or word[0] not in PARTS or PARTS[word[0]] & keys:
+        return True
+    if word[0] != "encoders":
+        return False
+
+    # the same part may be written in several ways
+    def resolve(encoder: Any) -> Any:
+        with suppress(BrainhiveError):
+            return parts.resolve("encoders", encoder)
+        return encoder
+
+    # embed makes its own encoders' embeddings, other commands need those of all of theirs
+    listed = split(read_recipe(find_recipe(command, recipe), command).get("encoders") or [])
+    requested, configured = ([resolve(encoder) for encoder in encoders] for encoders in (word[1], listed))
+    needed, there = (requested, configured) if command == "embed" else (configured, requested)
+    return bool(configured) and any(encoder not in there for encoder in needed)
 
 
 def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:

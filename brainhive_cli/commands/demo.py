@@ -52,7 +52,7 @@ class System:
 
     Attributes:
         recipe: Name of the shipped recipe of each command.
-        signals: Kind of the signals that are simulated, or were recorded.
+        signals: Signals that are simulated, or were recorded, for a title.
         provenance: Program or paper that the signals come from.
         generators: Generators that are joined from files of the wheel.
         is_simulated: Whether a program made the signals.
@@ -66,24 +66,19 @@ class System:
     is_simulated: bool = True
     overrides: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    @property
-    def words(self) -> str:
-        """Name of the signals in a title."""
-        return f"{'simulated' if self.is_simulated else 'recorded'} {self.signals}"
-
 
 SYSTEMS = {
-    "brainhive": System("demo", "EEG", simulation.PROVENANCE),
-    "havir": System("demo-havir", "fMRI", voxels.PROVENANCE, (joined_generators.DUAL_GUIDED,)),
+    "brainhive": System("demo", "simulated EEG", simulation.PROVENANCE),
+    "havir": System("demo-havir", "simulated fMRI", voxels.PROVENANCE, (joined_generators.DUAL_GUIDED,)),
     "neurons": System(
         "demo-neurons",
-        "fMRI of films",
+        "simulated fMRI of films",
         voxels.PROVENANCE,
         (joined_generators.TOKEN_GUIDED, joined_generators.TEXT_GUIDED),
     ),
     "real": System(
         "demo-real",
-        "fMRI",
+        "recorded fMRI",
         HAXBY,
         is_simulated=False,
         overrides={"prepare": [f"preparation.root={RECORDING}"]},
@@ -143,7 +138,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # open the run, and join the generators that the wheel ships in parts
     system, steps = SYSTEMS[recipe.system], _steps(recipe)
     folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
-    console.say(f"On {system.words} ({system.provenance}).")
+    console.say(f"On {system.signals} ({system.provenance}).")
     for generator in system.generators:
         generator.assemble(home_folder() / generator.path)
 
@@ -154,7 +149,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         further = recipe.overrides.get(steps.command_of(name), [])
         overrides[name] = [*system.overrides.get(name, []), *quick, *further]
     finished = dict(workflow.run_steps(steps, launch, again, overrides))
-    tables = [workflow.summarise_steps(finished, f"Demo, on {system.words}")]
+    tables = [workflow.summarise_steps(finished, f"Demo, on {system.signals}")]
 
     # collect their metrics, and the effects of HAVIR's controls
     measurements = workflow.measure_steps(finished)
@@ -199,7 +194,7 @@ def _page(
     note = NOTE if system.is_simulated else RECORDED_NOTE
     summary = Section("Summary", [("", tables)], [note.format(provenance=system.provenance)])
     lines = [step.line for step in finished.values()]
-    title = f"Brainhive demo, on {system.words}"
+    title = f"Brainhive demo, on {system.signals}"
     return page_of(groups, title, lines, [summary])
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from types import FrameType
 
 from brainhive_cli.core.lines import Hint
@@ -137,8 +137,15 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
     # case is a usual slip, so it does not count
     written, names = name.casefold(), {candidate.casefold(): candidate for candidate in known}
     begun = [candidate for candidate in names if len(written) > 2 and candidate.startswith(written)]
-    near = sorted(begun, key=len) or get_close_matches(written, names, n=1)
-    return f"did you mean {before}{names[near[0]]}? " if near else ""
+    if not (near := begun or get_close_matches(written, names)):
+        return ""
+
+    def measure(other: str) -> tuple[float, int]:
+        # of equally near names the one with the longest part in common
+        matcher = SequenceMatcher(None, written, other)
+        return matcher.ratio(), matcher.find_longest_match().size
+
+    return f"did you mean {before}{names[max(near, key=measure)]}? "
 
 
 def system_error_number(error: BaseException) -> int | None:

@@ -18,7 +18,6 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.files import (
     below,
     locate,
-    require_room,
 )
 from brainhive_cli.core.inputs import Input
 
@@ -30,10 +29,6 @@ SNAPSHOT = re.compile(
     r".*/(?P<kind>models|datasets)--(?P<repository>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<inside>/.*)?$"
 )
 """A path in the hub's cache."""
-CACHED_PATH = re.compile(
-    r"[~\w./][^\s'\":=]*/(?:models|datasets)--[^/\s]+/snapshots/[0-9a-f]{40}(?:/[^\s'\":,;)]*\w)?"
-)
-"""The same within a text."""
 DATASETS = "datasets"
 """Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
 ELSEWHERE = "on a machine with a network: "
@@ -101,8 +96,6 @@ def folder(
 def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     """Call the hub client's `snapshot_download`, with a progress bar that vanishes and errors of ours.
 
-    Sizes are summed, and compared with the free space, before the first byte.
-
     Args:
         repository: `owner/name`.
         repo_type: `model` or `dataset`.
@@ -110,10 +103,8 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
 
     Raises:
         MissingData: if the repository or the network is not there, or terms were not accepted.
-        BrainhiveError: if the disk has no room for its files.
     """
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import DryRunError
+    from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
     # a class, since the client makes its bars itself
@@ -128,24 +119,7 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     )
     try:
         with console.undrawn():
-            # without a download no room is needed
-            if options.get("dry_run") or options.get("local_files_only"):
-                return client()
-            try:
-                with quiet():
-                    listed = client(dry_run=True)
-            except DryRunError as error:  # the hub cannot be reached: the cache alone may do
-                with suppress(OSError):
-                    return client(local_files_only=True)
-                raise error
-
-            # free space first, then the files of the commit that was listed
-            needed = _count_bytes(file for file in listed if file.will_download)
-            folder = Path(options.get("local_dir") or constants.HF_HUB_CACHE)
-            room = "make room" if options.get("local_dir") else ROOM
-            require_room(folder, needed, f"{repository} at the hub", room)
-            commit = {"revision": listed[0].commit_hash} if listed else {}
-            return client(**commit)
+            return client()
     except (*NO_ANSWER, ValueError, OSError, transport_error()) as error:
         raise _failure(repository, error, repo_type, options) from error
 
@@ -341,11 +315,6 @@ def name_snapshot(path: Path | str) -> str:
         return ""
     kind = "" if match["kind"] == "models" else f"{match['kind']}/"
     return f"{SCHEME}{kind}{match['repository'].replace('--', '/')}{match['inside'] or ''}@{match['commit']}"
-
-
-def name_cached_paths(text: str) -> str:
-    """Write the names of repositories instead of paths in the hub's cache, as in a message."""
-    return CACHED_PATH.sub(lambda match: name_snapshot(match[0]), text)
 
 
 def transport_error() -> type[Exception]:

@@ -670,7 +670,7 @@ def parse_value(text: str, override: str) -> Any:
         "quote it for the shell, and in it each text with [ ] { } or :, as KEY='[\"a[12]*.nii\"]'; of "
         "{NAME: VALUE} with more { in it, write KEY.NAME=VALUE instead"
     )
-    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True, is_typed=True)
+    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
 
 
 def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:

@@ -596,9 +596,7 @@ def newest(
         if reason:
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
             continue
-        console.say(
-            f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {run.age}"
-        )
+        console.say(f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {run.age}")
         if rejected:
             console.say(f"newer, but unfit: {'; '.join(rejected[:MAX_LISTED])}")
         return run

@@ -261,7 +261,7 @@ def reading(
     files: Iterable[Path] = (),
     problem: str = "is damaged or half-downloaded",
 ) -> Iterator[None]:
-    """Turn what a library raises about weights and their config into one line; Ctrl-C remains Ctrl-C.
+    """Turn what a library raises about weights and their config into one line.
 
     Args:
         where: What is read, for the message.
@@ -280,7 +280,6 @@ def reading(
         # errors of the disk, of a library or of code of the user are theirs
         if is_of_the_machine(reason) or failed_import(reason) or foreign_code.mistake(reason):
             raise
-        _raise_interrupt(reason)
 
         # the reason in one line; torch's may fill a page
         text = " ".join(str(reason).split()).rpartition("WeightsUnpickler error: ")[2]
@@ -366,16 +365,3 @@ _SCHEDULE: Any = [
     for name in ("builtins.getattr", "__builtin__.getattr", "torch.optim.lr_scheduler.OneCycleLR")
 ]
 """Name in the state of a OneCycleLR in checkpoints before torch 2.1, as MindEye1's; nothing is called."""
-
-
-def _raise_interrupt(error: BaseException) -> None:
-    """Raise the Ctrl-C that a library has made an error of its own from, if there is one."""
-    if "KeyboardInterrupt" in str(error):  # of what Python calls from Rust only the text is left
-        raise KeyboardInterrupt from error
-
-    # libraries in C and Rust chain the interrupt, or only quote it
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, KeyboardInterrupt | SystemExit):
-        raise cause
-    if cause is not None:
-        _raise_interrupt(cause)

@@ -203,10 +203,25 @@ def test_the_way_out_of_a_recipe_names_what_it_extends(
     )
 
 
-def test_a_hint_within_a_recipe_names_the_encoders_that_are_meant() -> None:
-    line = Line("embed", ("encoders", [parts.resolve("encoders", "clip-h14")]))
-    completed = execute.complete(line, lambda: ["own-fmri"], set(), False, list).plain
-    assert completed == "brainhive embed --recipe own-fmri --encoders clip-h14"
+@pytest.mark.parametrize(
+    ("command", "encoders", "words"),
+    [
+        ("train-align", ["demo-clip"], "--encoders demo-clip"),
+        ("train-align", [{"kind": "demo-vae"}, "clip-h14"], ""),
+        ("train-align", [LATENT], "'encoders=[{kind: demo-vae, output: latent}]'"),
+        ("embed", ["clip-h14", "vae"], "--encoders clip-h14,vae"),
+    ],
+)
+def test_a_hint_within_a_recipe_names_encoders_that_are_not_the_recipes(
+    command: str, encoders: list[Any], words: str
+) -> None:
+    def complete(*encoders: Any) -> str:
+        line = Line(command, ("encoders", [parts.resolve("encoders", encoder) for encoder in encoders]))
+        return execute.complete(line, lambda: ["own-fmri"], set(), False, list).plain
+
+    recipe = f"brainhive {command} --recipe own-fmri"
+    assert complete(*encoders) == f"{recipe} {words}".strip()
+    assert complete("clip-h14") == recipe
 
 
 def test_what_the_user_changed_of_a_recipe_goes_on_with_the_hint(home: Path) -> None:

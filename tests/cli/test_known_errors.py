@@ -43,7 +43,7 @@ def test_an_error_of_the_system_names_the_file() -> None:
         *((number, "free space") for number in (errno.ENOSPC, errno.EDQUOT)),
         *((number, "fix permissions") for number in (errno.EACCES, errno.EPERM, errno.EROFS)),
         *((number, "move away") for number in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)),
-        *((number, "main_process_port") for number in (errno.EADDRINUSE, errno.ECONNREFUSED)),
+        *((number, "check the network") for number in (errno.EADDRINUSE, errno.ECONNREFUSED)),
         (errno.EMFILE, "ulimit -n"),
         (errno.EFBIG, "ulimit -f"),
         (errno.EIO, "check the disk"),

@@ -87,7 +87,7 @@ def test_a_list_that_names_a_file_outside_of_the_run_is_refused(run: RunFolder) 
     ("document", "says"),
     [
         ({"schema": 2, "artifacts": []}, "schema 2"),
-        ({"schema": 3, "artifacts": [{"kind": "poem"}]}, "artifacts.0"),
+        ({"schema": 3, "artifacts": [{"kind": "poem"}]}, "artifacts: 0"),
         (
             {"schema": 3, "artifacts": [{"kind": "table", "title": "x", "columns": ["a"], "rows": [[]]}]},
             "cells",

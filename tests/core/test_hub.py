@@ -9,7 +9,7 @@ import pytest
 from hub_server import serving
 
 from brainhive_cli.core import hub
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.inputs import require
 
 
@@ -161,20 +161,6 @@ def stated(
 
         server.state = state
         yield server
-
-
-@pytest.mark.parametrize("size", ["10000000000000000", "9" * 1000])
-def test_a_repository_larger_than_the_disk_is_refused_before_its_first_byte(stated: Any, size: str) -> None:
-    stated.state(size)
-
-    with pytest.raises(
-        BrainhiveError, match=r"owner/large at the hub needs .* [PE]B; .* are free in"
-    ) as caught:
-        hub.folder("hub:owner/large")
-
-    assert stated.fetched == [] and caught.value.hint == "make room, or set HF_HOME to another disk"
-    with pytest.raises(BrainhiveError, match="are free in"):
-        require([hub.find_input("hub:owner/large")])
 
 
 @pytest.mark.parametrize("size", ["", "many"])
