@@ -6,9 +6,8 @@ import hashlib
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
@@ -114,12 +113,9 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
 
-    client: Callable[..., Any] = partial(
-        snapshot_download, repository, repo_type=repo_type, tqdm_class=TransientBar, **options
-    )
     try:
         with console.undrawn():
-            return client()
+            return snapshot_download(repository, repo_type=repo_type, tqdm_class=TransientBar, **options)
     except (*NO_ANSWER, ValueError, OSError, transport_error()) as error:
         raise _failure(repository, error, repo_type, options) from error
 

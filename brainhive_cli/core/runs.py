@@ -60,6 +60,8 @@ LOCK = ".claim"
 """The claim under which a run's recipe and environment are written; nothing is computed meanwhile."""
 WORKERS = ".workers"
 """The folder of claims that say which processes work on a run."""
+CLAIMS = "[!.]*"
+"""Claims in that folder: hidden files come and go where others look at its clock."""
 PRESENCES = itertools.count(1)
 """Numbers of this process's claims there: one that failed may be held by a traceback, as in a notebook."""
 OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", LOCK, WORKERS, CELLS}
@@ -147,7 +149,7 @@ class RunFolder:
         if not run.is_finished:
             lock = Claim(path / LOCK, f"run {path}", wait=True)
             try:
-                claims = [*(path / WORKERS).glob("*")]
+                claims = [*(path / WORKERS).glob(CLAIMS)]
                 held = [claim for claim in claims if is_held(claim)]
                 for claim in {*claims} - {*held}:  # of workers that were killed, or have just ended
                     claim.unlink(missing_ok=True)
@@ -278,7 +280,7 @@ class RunFolder:
     @property
     def is_in_use(self) -> bool:
         """Whether a living process works on the run."""
-        return any(map(is_held, (self.path / WORKERS).glob("*")))
+        return any(map(is_held, (self.path / WORKERS).glob(CLAIMS)))
 
     @property
     def is_finished(self) -> bool:
@@ -484,14 +486,14 @@ def is_run(folder: Path) -> bool:
 
 def remove_unused(runs: Path) -> None:
     """Remove the runs that this process opened and did nothing for; called when its command fails."""
-    for claim in runs.glob(f"*/*/{WORKERS}/*"):
+    for claim in runs.glob(f"*/*/{WORKERS}/{CLAIMS}"):
         # a worker's claim of this process, on a run with nothing in it, and no other worker
         folder = RunFolder(claim.parents[1])
         if not is_own(claim) or not folder.is_untouched:
             continue
         # another process may be opening the run at this moment
         lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
-        if not any(is_held(other) and not is_own(other) for other in claim.parent.glob("*")):
+        if not any(is_held(other) and not is_own(other) for other in claim.parent.glob(CLAIMS)):
             remove(folder.path)
             with suppress(OSError):  # as another command has runs there
                 folder.path.parent.rmdir()
