@@ -105,11 +105,18 @@ def parse(
     error: type[BrainhiveError] = BrainhiveError,
     *,
     is_yaml: bool = False,
+    is_typed: bool = False,
 ) -> T:
-    """Read a document that is a string, as `read` does; `where` names it in the message."""
+    """Read a document that is a string, as `read` does; `where` names it in the message.
+
+    In YAML of a command line (`is_typed`) texts may begin with `*`, `&`, `!`, `%`, `@`, as patterns do.
+    """
     try:
-        # Python writes Infinity, which configs hold, and NaN, which is no number
-        value = _parse_yaml(text) if is_yaml else from_json(text, allow_inf_nan="NaN" not in text)
+        if is_yaml:
+            value = _parse_yaml(text, _TypedLoader if is_typed else _Loader)
+        else:
+            # Python writes Infinity, which configs hold, and NaN, which is no number
+            value = from_json(text, allow_inf_nan="NaN" not in text)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
         why = " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS] or type(reason).__name__
         raise error(f"{where} is not valid {'YAML' if is_yaml else 'JSON'}: {why}", hint) from reason
@@ -179,9 +186,24 @@ class _Loader(yaml.CSafeLoader):
     yaml_implicit_resolvers = RESOLVERS
 
 
-def _parse_yaml(text: str) -> Any:
+class _TypedLoader(yaml.SafeLoader):
+    """The same without anchors, aliases, tags and directives: what begins as these do is a text."""
+
+    yaml_constructors = CONSTRUCTORS
+    yaml_implicit_resolvers = RESOLVERS
+
+    def check_plain(self) -> bool:
+        return self.peek() in "*&!%@`" or bool(super().check_plain())
+
+    def check_directive(self) -> bool:
+        return False
+
+    fetch_alias = fetch_anchor = fetch_tag = yaml.SafeLoader.fetch_plain
+
+
+def _parse_yaml(text: str, kind: type[_Loader | _TypedLoader]) -> Any:
     """Read YAML; what YAML allows and no recipe needs is refused before a value is made."""
-    loader = _Loader(text)
+    loader = kind(text)
     try:
         root = loader.get_single_node()
         if root is None:

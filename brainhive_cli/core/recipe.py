@@ -490,6 +490,8 @@ def _refuse_unwritable(value: Any, key: str = "") -> None:
     # numbers and texts that JSON or a script would not give back
     if isinstance(value, float) and not isfinite(value):
         raise RecipeError(f"{key}: Input should be a finite number, got {value}", f"as in {key}=0.5")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise RecipeError(f"{key}: Input should have at most 64 bits", f"as in {key}=1")
     if isinstance(value, str):
         text = value.translate(LINE_BREAKS) if key.rpartition(".")[2] in FREE_TEXT else value
         if reason := describe_bad_text(text):
@@ -670,7 +672,7 @@ def parse_value(text: str, override: str) -> Any:
         "quote it for the shell, and in it each text with [ ] { } or :, as KEY='[\"a[12]*.nii\"]'; of "
         "{NAME: VALUE} with more { in it, write KEY.NAME=VALUE instead"
     )
-    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
+    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True, is_typed=True)
 
 
 def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
