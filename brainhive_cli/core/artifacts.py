@@ -258,7 +258,7 @@ class Media(Titled):
 
 Artifact = Curve | Heatmap | Sheet | Map | Media | Table
 LISTED = TypeAdapter(list[Annotated[Artifact, Field(discriminator="kind")]])
-"""Artifacts in a document, which are told apart by `kind`."""
+"""Artifacts in a document; `kind` says which."""
 
 
 def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
