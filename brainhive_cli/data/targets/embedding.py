@@ -235,10 +235,9 @@ def stream(
     needed = {
         group: np.logical_or.reduce([pending[name] for name in members]) for group, members in names.items()
     }
-    blanks = {group.name: group.blank_of(images) for group in groups}
 
     # batches are decoded by workers, encoded here, and written by a thread
-    batches = decoded(rows, images, views, blanks, needed, batch_size, workers, on_gpu, readers)
+    batches = decoded(rows, images, views, needed, batch_size, workers, on_gpu, readers)
     pace = Pace(parallel=workers > 0)
     with ThreadPoolExecutor(1) as writing:
         for batch in pace.batches(batches):

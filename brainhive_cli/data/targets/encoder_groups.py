@@ -174,11 +174,6 @@ class EncoderGroup:
             return stimuli.reader(config.encodes)
         return open_pictures(config.pictures, stimuli) if config.pictures else None
 
-    def blank_of(self, stimuli: StimulusSet) -> Tensor:
-        """Give a tensor of the shape and dtype of a stimulus's view."""
-        count = views_each(self.configs[0], stimuli)
-        return self.blank if count is None else self.blank.new_zeros((count, *self.blank.shape))
-
     @cached_property
     def blank(self) -> Tensor:
         """A blank picture, a short caption, an empty mask or no labels, preprocessed: [3, H, W] or …"""

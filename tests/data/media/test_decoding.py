@@ -1,10 +1,8 @@
 """Pictures decoded in processes: each once, for the encoders that want it, in few file descriptors."""
 
 import resource
-import time
-from collections import Counter, deque
+from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
 from brainhive_cli.data.media import decoding
-from brainhive_cli.data.media.decoding import BATCHES_AHEAD, decoded, decoders, digest_pixels
+from brainhive_cli.data.media.decoding import decoded, decoders, digest_pixels
 from brainhive_cli.data.stores.ids import Names
 
 COUNT = 150
@@ -60,7 +58,6 @@ def test_a_digest_is_of_what_is_seen_whatever_the_file_is_called_or_coded(tmp_pa
 
 
 VIEWS = {"plain": corner, "double": lambda picture: 2 * corner(picture)}
-BLANKS = dict.fromkeys(VIEWS, torch.zeros(3, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -72,7 +69,7 @@ def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
 
     read, bad = 0, []
     found: dict[str, dict[int, Tensor]] = {name: {} for name in VIEWS}
-    for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 8, workers):
+    for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, wanted, 8, workers):
         read, bad = read + batch.read, bad + batch.bad
         for name, views in batch.views.items():
             found[name] |= {int(r): v.clone() for r, v in zip(batch.rows[name], views, strict=True)}
@@ -85,27 +82,13 @@ def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
         assert all(torch.equal(view, torch.full((3,), factor * row)) for row, view in found[name].items())
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_memory_of_a_batch_is_filled_again(tmp_path, workers):
-    wanted = {"plain": np.arange(COUNT) != BAD}
-
-    places = {
-        batch.views["plain"].data_ptr()
-        for batch in decoded(
-            np.arange(COUNT), image_set(tmp_path / "log"), {"plain": corner}, BLANKS, wanted, 5, workers
-        )
-    }
-
-    assert len(places) <= 1 + BATCHES_AHEAD * workers < COUNT // 5
-
-
 def test_many_pictures_take_few_file_descriptors(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_now = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 100
     wanted = {name: np.ones(COUNT, bool) for name in VIEWS}
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, before[1]))
     try:
-        batches = list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 50, 1))
+        batches = list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, wanted, 50, 1))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -121,7 +104,7 @@ def odd(picture: Image.Image) -> Tensor:
 def test_a_view_of_an_unexpected_size_is_delivered_too(tmp_path, workers):
     log, wanted = tmp_path / "log", {"plain": np.arange(COUNT) != BAD}
 
-    batches = decoded(np.arange(COUNT), image_set(log), {"plain": odd}, BLANKS, wanted, 1, workers)
+    batches = decoded(np.arange(COUNT), image_set(log), {"plain": odd}, wanted, 1, workers)
     found = {int(b.rows["plain"][0]): b.views["plain"][0].tolist() for b in batches if b.views}
 
     assert found == {row: [row] * (3 + row % 2) for row in range(COUNT) if row != BAD}
@@ -132,34 +115,7 @@ def test_views_of_several_sizes_in_one_batch_are_refused_in_one_line(tmp_path, w
     log, wanted = tmp_path / "log", {"plain": np.ones(COUNT, bool)}
 
     with pytest.raises(BrainhiveError, match=r"^plain preprocesses pictures of one batch to several sizes"):
-        list(decoded(np.arange(COUNT), image_set(log), {"plain": odd}, BLANKS, wanted, 5, workers))
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_gpu_that_reads_late_finds_each_batch_as_it_was_given(tmp_path, monkeypatch, workers):
-    reading: deque[list[tuple[Tensor, Tensor]]] = deque()
-    locked: dict[int, int] = {}
-
-    def read() -> None:
-        time.sleep(0.01)  # time enough to spoil it
-        assert all(torch.equal(view, given) for view, given in reading.popleft())
-
-    def lock(place: int, size: int, flags: int) -> int:
-        locked[place] = size
-        return 0
-
-    cudart = SimpleNamespace(cudaHostRegister=lock, cudaHostUnregister=locked.pop)
-    stream = SimpleNamespace(record_event=lambda: SimpleNamespace(synchronize=read))
-    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: [read() for _ in range(len(reading))])
-    rows, wanted = np.arange(10, COUNT), dict.fromkeys(VIEWS, np.ones(COUNT, bool))
-
-    for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 8, workers, pinned=True):
-        reading.append([(view, view.clone()) for view in batch.views.values()])
-        assert locked
-
-    assert not reading and not locked
+        list(decoded(np.arange(COUNT), image_set(log), {"plain": odd}, wanted, 5, workers))
 
 
 def test_nothing_is_forked_on_macos_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
