@@ -8,7 +8,7 @@ from own_recordings import Shown, make_raw
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.event_names import EventNames
-from brainhive_cli.data.preparations._recording_selection import KeptChannels
+from brainhive_cli.data.preparations._recording_channels import keep_channels
 from brainhive_cli.data.recording_files import (
     ABSENT,
     describe_labels,
@@ -324,7 +324,7 @@ def test_a_recording_of_bad_channels_alone_is_refused(tmp_path, raw):
     raw.crop(0, 9).save(tmp_path / "sub-01_raw.fif", verbose="ERROR")
     header = read_header(tmp_path / "sub-01_raw.fif", "", "")
     with pytest.raises(BrainhiveError, match="all its channels of type eeg are marked as bad"):
-        _ = KeptChannels({tmp_path: header}, None, None, ()).names
+        keep_channels({tmp_path: header})
 
 
 def test_a_header_of_more_channels_than_it_lists_is_refused(tmp_path, raw):

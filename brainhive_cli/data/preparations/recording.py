@@ -1,9 +1,8 @@
 """Anyone's own recordings, as mne reads them: events become pictures by a table or by their names."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,9 +14,10 @@ from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
+from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
 from brainhive_cli.data.electrodes import Cap, standard_name
-from brainhive_cli.data.event_names import EventNames
+from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import (
     Overview,
@@ -26,26 +26,23 @@ from brainhive_cli.data.preparations import (
     keys_of_stimuli,
     list_pictures,
 )
-from brainhive_cli.data.preparations._recording_overview import describe_subjects
-from brainhive_cli.data.preparations._recording_selection import (
+from brainhive_cli.data.preparations._recording_channels import (
     KeptChannels,
-    RecordingTrials,
-    choose_trials,
+    compare_subjects,
+    describe_channels,
+    group_by_entry,
     interpolate_bad,
+    keep_channels,
+    list_unusual_channels,
 )
 from brainhive_cli.data.recording_files import (
-    MS_DURATIONS,
-    RUN,
     StillPieces,
     describe_labels,
-    durations_are_ms,
     files_of,
     list_recordings,
     list_unread,
     open_raw,
     read_channels,
-    read_table,
-    table_of,
     way_to_read,
 )
 from brainhive_cli.data.recording_headers import Header, read_header
@@ -56,15 +53,17 @@ from brainhive_cli.data.signals.cutting import (
     normalise,
     require_noise_splits,
 )
-from brainhive_cli.data.stores.ids import summarise_names
+from brainhive_cli.data.stores.ids import spans, summarise_names
 from brainhive_cli.data.trials import Trials
 
 TABLES = ("events.csv", "events.tsv")
 """Names of the table of events in the folder of the recordings."""
 FLAT = "flat"
 """Why trials are dropped during which the amplifier stood at a limit, or was off."""
-NUMBER = re.compile(r"-?\d+(\.\d*)?([eE][-+]?\d+)?")
-"""A time in a table of events; rows with another one, as `n/a`, are left out."""
+MOSTLY = 0.8
+"""Share of a split's pictures from which on a session is one that shows all of them."""
+TrialTables = Mapping[Path, Int64]
+"""Trials of each recording, [n, 2]: sample of the onset, and row of the picture among all."""
 
 
 class Config(Steps):
@@ -155,7 +154,8 @@ class Config(Steps):
         """Point at the recordings; nothing is read yet."""
         root = locate(self.root) if self.root else paths.under_home("data") / "recordings"
         with keys_of_stimuli():
-            return Own(self, root, self.stimuli.build(paths))
+            stimuli = self.stimuli.build(paths)
+        return Own(self, root, stimuli, str(stimuli.recorded_as), Cap(self.rename, self.montage))
 
 
 TINY = Config()
@@ -163,17 +163,19 @@ TINY = Config()
 
 @dataclass(frozen=True)
 class Own:
-    """The recordings below one folder."""
+    """The recordings below one folder.
+
+    Attributes:
+        dataset: The data set of the pictures.
+        cap: What is known of the electrodes.
+    """
 
     config: Config
     root: Path
     stimuli: Any
+    dataset: str
+    cap: Cap
     order_seed: int | None = None
-
-    @property
-    def dataset(self) -> str:
-        """The data set of the pictures."""
-        return str(self.stimuli.recorded_as)
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -195,16 +197,16 @@ class Own:
         """Count the trials of a session."""
         # trials by split
         channels, cutting, trials, _ = self._choose(subject, session)
-        shape = (len(channels.names), len(cutting.times_s))
-        rows = np.concatenate([recording.rows for recording in trials])
-        counts = {split: int(np.isin(rows, those).sum()) for split, those in self._split_rows.items()}
+        rows = np.concatenate([*trials.values()])[:, 1]
+        counts = {split: int(np.isin(rows, of_split).sum()) for split, of_split in self._pictures[1].items()}
 
         # trials whose noise can be measured: of this session, or of any session of the subject
         if self.config.whiten_by != "all_training":
-            with naming(trials[0].path):
+            with naming(next(iter(trials))):
                 require_noise_splits([split for split, count in counts.items() if count], self.config)
         elif not counts.get("train"):
             self._training_trials(subject)  # which refuses a subject without any
+        shape = (len(channels.names), len(cutting.times_s))
         return {split: (count, *shape) for split, count in counts.items() if count}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
@@ -216,32 +218,27 @@ class Own:
 
         # cut the trials of each split
         epochs = {}  # [n, C, T]
-        runs = {}  # each file is a run
-        onset_s = {}
-        rows = {}
-        for split, those in self._split_rows.items():
-            selected = [recording.select(those) for recording in trials]
-            rows[split] = np.concatenate([recording.rows for recording in selected])
-            counts = [len(recording.rows) for recording in selected]
-            runs[split] = np.repeat(np.arange(len(counts), dtype=np.int16), counts)[:, None]
-            onsets = np.concatenate([recording.onsets for recording in selected])
-            onset_s[split] = onsets[:, None] / cutting.recorded_hz  # [n, 1]
-            if len(rows[split]):
-                epochs[split], is_live = self._cut(selected, channels, cutting)
-                # trials of an amplifier at its limit are dropped, and counted
-                if flat := int((~is_live).sum()):
-                    dropped[split][FLAT] = flat
-                    rows[split], runs[split] = rows[split][is_live], runs[split][is_live]
-                    onset_s[split] = onset_s[split][is_live]
-                if not len(rows[split]):
-                    del epochs[split]
+        tables = {}  # [n, 2] of these trials
+        runs = {}  # [n, 1]; each file is a run
+        for split, split_rows in self._pictures[1].items():
+            selected = _select(trials, split_rows)
+            counts = [len(pairs) for pairs in selected.values()]
+            if not sum(counts):
+                continue
+            signal, is_live = self._cut(selected, channels, cutting)
+            # trials of an amplifier at its limit are dropped, and counted
+            if flat := int((~is_live).sum()):
+                dropped[split][FLAT] = flat
+            if len(signal):
+                epochs[split], tables[split] = signal, np.concatenate([*selected.values()])[is_live]
+                runs[split] = np.repeat(np.arange(len(counts), dtype=np.int16), counts)[is_live, None]
+        first = next(iter(trials))
         if not epochs:
-            raise BrainhiveError(
-                f"{trials[0].path}: all trials are flat", "leave it out: preparation.files=…"
-            )
+            raise BrainhiveError(f"{first}: all trials are flat", "leave it out: preparation.files=…")
 
         # whiten them in place
-        with naming(trials[0].path):
+        rows = {split: pairs[:, 1] for split, pairs in tables.items()}
+        with naming(first):
             matrix = normalise(epochs, rows, self.config, channels.names, noise)
 
         # facts for the store
@@ -257,7 +254,7 @@ class Own:
             "unmatched": self._names.match(channels.headers.values()).left_over,
         }
         # facts that not all recordings have
-        if doubts := list(self._list_doubts(headers)):
+        if doubts := list(_list_doubts(headers)):
             provenance["doubts"] = doubts
         if programs := {*map(read_simulated, headers)} - {""}:
             provenance["simulated"] = ", ".join(sorted(programs))
@@ -279,49 +276,58 @@ class Own:
                 {"dropped": dropped[split], **provenance},
                 whiteners=None if matrix is None else matrix[None],
                 runs=runs[split],
-                onset_s=onset_s[split],
+                onset_s=tables[split][:, :1] / cutting.recorded_hz,
             )
             for split, signal in epochs.items()
         }
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Describe channels and pictures shown; warn of unusual facts and of leftovers."""
+        image_ids, split_rows = self._pictures
         channels = {}
         counts = {}  # [pictures] by session
         lines = describe_labels(self._recordings, self.root, subjects, self.config.subject_numbers)
         for subject in subjects:
             try:
-                kept_channels = self._channels(subject)
-                session_counts = {}
+                subject_channels, session_counts = self._channels(subject), {}
                 for session in self._sessions(subject):
                     # how often the recordings of the session show each picture
                     headers = self._headers(subject, session).values()
                     rows = self._names.match(headers).rows
                     seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
-                    picture_count = len(self._pictures[0])
-                    session_counts[session] = np.bincount(np.array(seen, np.int64), minlength=picture_count)
+                    session_counts[session] = np.bincount(np.array(seen, np.int64), minlength=len(image_ids))
                 lines += self._describe_left_over(subject)
-                if kept_channels.names:
-                    channels[subject], counts[subject] = kept_channels, session_counts
+                channels[subject], counts[subject] = subject_channels, session_counts
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
-        overview = describe_subjects(channels, counts, *self._pictures) if channels else Overview()
         # warn of recordings in formats that are not read
         if unread := list_unread(self.root, self.config.files):
             names = summarise_names([path.name for path in unread])
             ways = "; ".join(dict.fromkeys(map(way_to_read, unread[:3])))
             lines.append(f"recordings in formats that are not read, {names}: {ways}")
-        return replace(overview, warnings=(*lines, *overview.warnings))
+        if not channels:
+            return Overview((), tuple(lines))
 
-    def _list_doubts(self, headers: Mapping[Path, Header]) -> Iterator[str]:
-        """Describe what is unusual about events and tables of recordings, with their names."""
-        # files by doubt, so that many files with one doubt are one line
-        files: dict[str, list[str]] = {}
-        for path, header in headers.items():
-            for doubt in header.doubts:
-                files.setdefault(doubt, []).append(path.name)
-        for doubt, names in files.items():
-            yield f"{names[0]}: {doubt}" if len(names) == 1 else f"{len(names)} recordings: {doubt}"
+        # one line for all subjects with the same warning
+        warnings: dict[str, list[int]] = {}
+        suspects = []
+        for subject, subject_channels in channels.items():
+            for text, suspect_names in list_unusual_channels(subject_channels):
+                warnings.setdefault(text, []).append(subject)
+                suspects += suspect_names
+            for text in _list_unusual_counts(counts[subject], image_ids, split_rows):
+                warnings.setdefault(text, []).append(subject)
+        lines += [f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()]
+        differences, way = compare_subjects(
+            channels, suspects, self.config.exclude, bool(self.config.channels)
+        )
+
+        # one row for all subjects with the same channels of a type
+        groups = group_by_entry({subject: describe_channels(kept) for subject, kept in channels.items()})
+        channel_rows = [(spans(numbers), *row) for row, numbers in groups.items()]  # type: ignore[misc]
+        columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
+        tables = Table("Channels", columns, tuple(channel_rows)), _tabulate_pictures(counts, split_rows)
+        return Overview(tables, (*lines, *differences), way)
 
     def _describe_left_over(self, subject: int) -> list[str]:
         """List sessions that other subjects have, and events and pictures without a match."""
@@ -333,28 +339,8 @@ class Own:
         if absent := sorted(known - self._recordings[subject].keys()):
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
 
-        # runs that other sessions have
-        session_runs = {
-            (number, session): {int(match[1]) for path in paths for match in RUN.finditer(path.name)}
-            for number, sessions in self._recordings.items()
-            for session, paths in sessions.items()
-        }
-        known_runs = set().union(*session_runs.values())
-        for (number, session), runs in session_runs.items():
-            if number == subject and runs and (lost := sorted(known_runs - runs)):
-                lines.append(f"session {session} has no run {', '.join(map(str, lost))}, which others have")
-
-        # tables whose durations are probably milliseconds
-        for path, header in self._headers(subject).items():
-            table = table_of(path, "events")
-            if table is not None and table.name == header.events_from and self.config.onset_unit == "s":
-                times = [(row.get("onset", ""), row.get("duration", "")) for row in read_table(table)[1]]
-                numbers = [[*map(float, pair)] for pair in times if all(map(NUMBER.fullmatch, pair))]
-                if numbers and durations_are_ms(*np.array(numbers).T):
-                    lines.append(f"{table.name} has {MS_DURATIONS}")
-
         # doubts of headers about events and tables
-        lines += self._list_doubts(self._headers(subject))
+        lines += _list_doubts(self._headers(subject))
 
         # events and pictures without a match
         matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures[0]
@@ -395,10 +381,6 @@ class Own:
         image_ids, splits = list_pictures(self.stimuli)
         return image_ids, {split: np.flatnonzero(splits == split) for split in self.stimuli.splits}
 
-    @property
-    def _split_rows(self) -> dict[str, Int64]:
-        return self._pictures[1]
-
     @cached_property
     def _names(self) -> EventNames:
         return EventNames.read(self._table, self._pictures[0], self.stimuli.are_categories)
@@ -408,7 +390,7 @@ class Own:
         """Read the header of a recording, once."""
         config = self.config
         return read_header(
-            *(path, config.column, config.stim_channel, config.onset_unit, self._cap, config.delay_ms / 1000)
+            *(path, config.column, config.stim_channel, config.onset_unit, self.cap, config.delay_ms / 1000)
         )
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
@@ -417,44 +399,41 @@ class Own:
         groups = sessions.values() if session is None else [sessions[session]]
         return {path: self._read_header(path) for paths in groups for path in paths}
 
-    @cached_property
-    def _cap(self) -> Cap:
-        return Cap(self.config.rename, self.config.montage)
-
     def _channels(self, subject: int) -> KeptChannels:
         config, headers = self.config, self._headers(subject)
         first = next(iter(headers.values()))
 
-        def name(names: Sequence[str] | None) -> Sequence[str] | None:
+        def write(names: Sequence[str]) -> list[str]:
             """Write names of the recipe as those of recordings are written."""
-            return names and [
+            return [
                 name if name in first.names else config.rename.get(name, standard_name(name))
                 for name in names
             ]
 
         # codes of events are no signal, whatever the file calls their channel
-        out = [*config.exclude, *filter(None, [config.stim_channel])]
-        wanted, left_out = name(config.channels), name(out) or []
-        whiten = config.whiten != "no"
-        return KeptChannels(headers, config.types, wanted, left_out, config.interpolate, whiten)
+        exclude = write([*config.exclude, *filter(None, [config.stim_channel])])
+        wanted = write(config.channels or ())
+        return keep_channels(
+            headers, config.types, wanted, exclude, config.interpolate, config.whiten != "no"
+        )
 
     def _choose(
         self, subject: int, session: int
-    ) -> tuple[KeptChannels, Cutting, list[RecordingTrials], dict[str, Counter[str]]]:
+    ) -> tuple[KeptChannels, Cutting, TrialTables, dict[str, Counter[str]]]:
         """Choose channels and trials of a session."""
         channels, headers = self._channels(subject), self._headers(subject, session)
         # all recordings have the channels, rate and unit of the first
         for path in headers:
             channels.check(path)
         cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
-        return channels, cutting, *choose_trials(headers, self._names, self._split_rows, cutting)
+        return channels, cutting, *choose_trials(headers, self._names, self._pictures[1], cutting)
 
-    def _training_trials(self, subject: int) -> dict[int, list[RecordingTrials]]:
+    def _training_trials(self, subject: int) -> dict[int, TrialTables]:
         """Choose the training trials of each of a subject's sessions that has any."""
-        rows, session_trials = self._split_rows.get("train", np.zeros(0, np.int64)), {}
+        rows, session_trials = self._pictures[1].get("train", np.zeros(0, np.int64)), {}
         for session in self.sessions(subject):
-            trials = [recording.select(rows) for recording in self._choose(subject, session)[2]]
-            if any(len(recording.rows) for recording in trials):
+            trials = _select(self._choose(subject, session)[2], rows)
+            if any(map(len, trials.values())):
                 session_trials[session] = trials
 
         # noise is that of training trials alone
@@ -473,39 +452,167 @@ class Own:
             channels, cutting, *_ = self._choose(subject, session)
             # trials that are not flat, and the pictures that they show
             signal, is_live = self._cut(trials, channels, cutting)
-            epochs = {"train": signal}
-            rows = {"train": np.concatenate([recording.rows for recording in trials])[is_live]}
-            with naming(trials[0].path):
-                noise.append(measure_noise(epochs, rows, self.config, channels.names))
+            rows = np.concatenate([*trials.values()])[is_live, 1]
+            with naming(next(iter(trials))):
+                noise.append(measure_noise({"train": signal}, {"train": rows}, self.config, channels.names))
         # sessions weigh the same, however many trials they have
         return np.mean(noise, 0), [*session_trials]
 
-    def _cut(
-        self, trials: Sequence[RecordingTrials], channels: KeptChannels, cutting: Cutting
-    ) -> tuple[Float32, Bool]:
+    def _cut(self, trials: TrialTables, channels: KeptChannels, cutting: Cutting) -> tuple[Float32, Bool]:
         """Cut trials out of the recordings of one session; bad channels are interpolated.
 
         Returns:
             Trials [live, C, T] that are not flat, and which [n] of all these are.
         """
         epochs, lives = [], []
-        for recording in trials:
-            if not len(recording.onsets):
+        for path, pairs in trials.items():
+            if not len(pairs):
                 continue
 
             # read, filter and cut the good channels
-            raw = open_raw(recording.path, self.config.onset_unit == "s", self._cap)
-            bad = channels.bad_of(recording.path)
+            raw, onsets = open_raw(path, self.config.onset_unit == "s", self.cap), pairs[:, 0]
+            bad = channels.bad_of(path)
             names = [name for name in channels.names if name not in bad]
             pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
-            band_hz, phase = self.config.band_hz, self.config.phase
-            samples = read_channels(raw, recording.path, names, band_hz, phase, pieces)
-            with naming(recording.path):
-                signal = cutting.cut(samples, names, recording.onsets, 1.0)  # [n, C less bad, T]
+            samples = read_channels(raw, path, names, self.config.band_hz, self.config.phase, pieces)
+            with naming(path):
+                signal = cutting.cut(samples, names, onsets, 1.0)  # [n, C less bad, T]
                 if bad:
                     signal = interpolate_bad(signal, channels.names, bad, channels.positions)  # [n, C, T]
                 # still samples are found before the filter, which would hide them
-                is_live = ~pieces.are_still(recording.onsets, cutting.span, len(names))
+                is_live = ~pieces.are_still(onsets, cutting.span, len(names))
                 lives.append(is_live)
                 epochs.append(signal if is_live.all() else signal[is_live])
         return (epochs[0] if len(epochs) == 1 else np.concatenate(epochs)), np.concatenate(lives)
+
+
+def _select(trials: TrialTables, rows: Int64) -> TrialTables:
+    """Select the trials of the pictures in `rows`."""
+    return {path: pairs[np.isin(pairs[:, 1], rows)] for path, pairs in trials.items()}
+
+
+def choose_trials(
+    headers: Mapping[Path, Header],
+    names: EventNames,
+    split_rows: Mapping[str, Int64],
+    cutting: Cutting,
+) -> tuple[TrialTables, dict[str, Counter[str]]]:
+    """Choose the events of pictures whose trials lie in the recording, outside of BAD spans, one at a time.
+
+    Args:
+        headers: Headers of the recordings of one session.
+        names: Pictures that events stand for.
+        split_rows: The rows of each split among all pictures.
+        cutting: Cutting of trials.
+
+    Returns:
+        The trials of each recording, and by split the number of dropped ones, by reason. Events without a
+        picture count as those of the first split.
+
+    Raises:
+        BrainhiveError: if nothing is left.
+    """
+    first, header = next(iter(headers.items()))
+    matched = names.match(headers.values())
+    names.require_match(matched, first, header.events_from)
+
+    # events without a picture, counted as those of the first split
+    split_of = {row: split for split, rows in split_rows.items() for row in rows.tolist()}
+    dropped: dict[str, Counter[str]] = {split: Counter() for split in split_rows}
+    for reason, what in {"not in the table": UNNAMED, "no such picture": NO_PICTURE}.items():
+        if isinstance(events := matched.left_over.get(what), Mapping):
+            next(iter(dropped.values()))[reason] = sum(events.values())
+
+    # onsets and pictures in the order of time; an event that is coded twice counts once
+    trials = {}
+    for path, header in headers.items():
+        shown = {(onset, matched.rows[name]) for onset, name in header.events if name in matched.rows}
+        pairs = np.array(sorted(shown), np.int64).reshape(-1, 2)
+        onsets, rows = pairs.T
+        for name in header.without_onset:
+            if name in matched.rows:
+                dropped[split_of[matched.rows[name]]]["without an onset"] += 1
+
+        # trials that lie wholly in the recording, outside of BAD spans, one at a time
+        is_inside = cutting.fits(onsets, header.samples)
+        is_simultaneous = np.isin(onsets, onsets[1:][np.diff(onsets) == 0])
+        is_kept = np.ones(len(onsets), bool)
+        for index, onset in enumerate(onsets.tolist()):
+            # one reason for each trial; two pictures at once come before all others
+            reason = "" if is_inside[index] else "beyond the recording"
+            reason = reason or header.find_bad_span(onset, cutting.span)
+            if reason := "two pictures at once" if is_simultaneous[index] else reason:
+                dropped[split_of[rows[index]]][reason] += 1
+                is_kept[index] = False
+        trials[path] = pairs[is_kept]
+
+    if not any(map(len, trials.values())):
+        counts = [f"{count} {reason}" for split in dropped.values() for reason, count in split.items()]
+        problem = f"{first} has no whole trial: {', '.join(counts)}"
+        raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
+    return trials, dropped
+
+
+def _list_doubts(headers: Mapping[Path, Header]) -> Iterator[str]:
+    """Describe what is unusual about events and tables of recordings, with their names."""
+    # files by doubt, so that many files with one doubt are one line
+    files: dict[str, list[str]] = {}
+    for path, header in headers.items():
+        for doubt in header.doubts:
+            files.setdefault(doubt, []).append(path.name)
+    for doubt, names in files.items():
+        yield f"{names[0]}: {doubt}" if len(names) == 1 else f"{len(names)} recordings: {doubt}"
+
+
+def _tabulate_pictures(counts: Mapping[int, Mapping[int, Int64]], split_rows: Mapping[str, Int64]) -> Table:
+    """Tabulate how often pictures were shown; a row stands for all subjects and sessions that are alike.
+
+    Args:
+        counts: Number of times that each subject was shown each picture, [pictures] by session.
+        split_rows: The rows of each split among these.
+    """
+    subject_rows = {}
+    for subject, sessions in counts.items():
+        # pictures of each session and split, and how often these were shown
+        session_rows: dict[int, list[tuple[str, str, str]]] = {session: [] for session in sessions}
+        for session, times_shown in sessions.items():
+            for split, rows in split_rows.items():
+                seen = times_shown[rows][times_shown[rows] > 0]
+                if len(seen):
+                    low, high = seen.min(), seen.max()
+                    often = str(low) if low == high else f"{low} to {high}, mostly {np.median(seen):g}"
+                    session_rows[session].append((split, f"{len(seen)} of {len(rows)}", often))
+        subject_rows[subject] = [
+            (spans(numbers), *row)  # type: ignore[misc]
+            for row, numbers in group_by_entry(session_rows).items()
+        ]
+
+    table_rows = [(spans(numbers), *row) for row, numbers in group_by_entry(subject_rows).items()]  # type: ignore[misc]
+    columns = ("subject", "session", "split", "pictures", "times shown")
+    return Table("Pictures that were shown", columns, tuple(table_rows))
+
+
+def _list_unusual_counts(
+    session_counts: Mapping[int, Int64], image_ids: Sequence[str], split_rows: Mapping[str, Int64]
+) -> Iterator[str]:
+    """Name sessions that show pictures less than half as often, or over twice as often, as is usual."""
+    for split, rows in split_rows.items():
+        seen = {session: counts[rows] for session, counts in session_counts.items() if counts[rows].any()}
+        if not seen:
+            continue
+
+        # the median over sessions of the median over pictures that were shown
+        usual = float(np.median([np.median(counts[counts > 0]) for counts in seen.values()]))
+        for session, counts in seen.items():
+            if np.mean(counts > 0) < MOSTLY:  # by design, each session shows other pictures
+                counts = np.where(counts > 0, counts, usual)
+            unusual = np.flatnonzero((counts < usual / 2) | (counts > 2 * usual))
+            if not len(unusual):
+                continue
+
+            # three pictures, as an example
+            examples = [f"{image_ids[rows[index]]} {counts[index]:g}" for index in unusual]
+            yield (
+                f"ses-{session:02d} shows {split} pictures {counts.min():g} to {counts.max():g} times, "
+                f"where {usual:g} is usual: {', '.join(examples[:3])}{' …' if len(examples) > 3 else ''}"
+            )

@@ -450,27 +450,6 @@ def test_a_stimulus_channel_without_events_is_named(data):
         build().shapes(1, 1)
 
 
-def test_a_run_that_other_sessions_have_is_told(data):
-    for session, run in ((1, 1), (1, 2), (2, 1)):
-        recorded(data, seed=session, session=session, run=f"_run-{run}_eeg")
-    assert "subject 1: session 2 has no run 2, which others have" in build().look_over((1,)).warnings
-
-
-@pytest.mark.parametrize(("duration", "is_warned"), (("0.1", False), ("100", True), ("n/a", False)))
-def test_durations_in_milliseconds_are_warned_of(data, duration, is_warned):
-    shown, _, path = recorded(data)
-    rows = [
-        f"{at / RATE_HZ}\t{duration}\t{name}" for at, name in zip(shown.onsets, shown.pictures, strict=True)
-    ]
-    table = path.with_name("sub-01_ses-01_events.tsv")
-    table.write_text("\n".join(["onset\tduration\tpicture", *rows]) + "\n")
-
-    warnings = build(column="picture").look_over((1,)).warnings
-
-    told = [line for line in warnings if "in ms, where BIDS has s" in line]
-    assert bool(told) == is_warned and all(table.name in line for line in told)
-
-
 @pytest.mark.parametrize("kind", ("fif", "bids"))
 def test_events_without_an_onset_are_counted_and_are_no_trials(data, kind):
     shown, _, path = recorded(data, kind)
@@ -592,14 +571,6 @@ def test_sessions_of_one_person_that_disagree_are_refused_by_the_plan_too(data, 
             prepare(1, 2)
 
 
-@pytest.mark.parametrize("kind", ("set", "fif"))
-def test_a_copy_of_a_recording_by_another_name_is_known_by_its_events(data, kind):
-    recorded(data, seed=1, repetitions=1, run="_a")
-    recorded(data, kind, seed=1, repetitions=1, run="_filtered", change=lambda raw: raw.filter(1, 40))
-    with pytest.raises(BrainhiveError, match="are one recording: the same 8 pictures at the same times"):
-        build().shapes(1, 1)
-
-
 def test_two_runs_may_show_the_same_pictures_at_the_same_times(data):
     recorded(data, seed=1, repetitions=1, run="_run-1")
     recorded(data, seed=1, repetitions=1, run="_run-2", change=lambda raw: raw.filter(1, 40))
@@ -633,7 +604,6 @@ def test_trials_of_an_amplifier_at_its_limit_are_dropped_and_said(data, band_hz)
     for split, names in PICTURES.items():
         assert list(found[split].image_ids) == [name for name in kept if name in names]
     assert sum(each.provenance["dropped"]["flat"] for each in found.values()) == is_flat.sum() > 2
-    assert any("stand still in some of 12 parts" in line for line in own.look_over((1,)).warnings)
 
 
 def test_a_channel_of_codes_is_no_signal(data):

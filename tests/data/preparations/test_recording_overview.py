@@ -9,10 +9,9 @@ from own_recordings import CHANNELS, PICTURES, RATE_HZ, Shown, annotate, make_ra
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.electrodes import standard_positions
-from brainhive_cli.data.preparations._recording_overview import spans
-from brainhive_cli.data.preparations._recording_selection import interpolate_bad
+from brainhive_cli.data.preparations._recording_channels import interpolate_bad
 from brainhive_cli.data.preparations.recording import Config, Own
+from brainhive_cli.data.stores.ids import spans
 from brainhive_cli.data.stores.recordings import SignalStore
 
 mne = pytest.importorskip("mne")
@@ -287,24 +286,6 @@ def test_no_exclusion_is_suggested_that_takes_more_than_a_third_of_the_channels(
 
     record(folder, 2, names=("F1", "Cz", "P7", "Pz", "O1", "O2"))
     assert build().look_over((1, 2)).way.startswith("'preparation.exclude=[Fp1,F1]'")
-
-
-@pytest.mark.parametrize(
-    ("change", "doubt"),
-    (
-        (lambda positions: positions, ""),
-        (lambda positions: 10 * positions, "which is no head: another unit"),
-        (lambda positions: positions[:, [1, 0, 2]] * [1, -1, 1], "turned by some 8"),
-    ),
-)
-def test_positions_of_no_head_or_of_a_turned_one_are_told(folder: Path, change: Any, doubt: str) -> None:
-    raw = record(folder, more=dict.fromkeys(MORE, 10.0))
-    positions = change(standard_positions(raw.ch_names))
-    for channel, position in zip(raw.info["chs"], positions, strict=True):
-        channel["loc"][:3] = position
-    raw.save(folder / "sub-01_ses-01.fif", overwrite=True, verbose="ERROR")
-    told = [line for line in build().look_over((1,)).warnings if "electrodes" in line]
-    assert bool(told) == bool(doubt) and all(doubt in line for line in told)
 
 
 def test_eeg_of_no_brain_s_size_is_told(folder: Path) -> None:

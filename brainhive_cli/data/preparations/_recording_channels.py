@@ -1,0 +1,384 @@
+"""Channels of a subject's recordings: which are kept, how bad ones are filled, and what is unusual of them."""
+
+import re
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.arrays import Float32, Float64
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_positions
+from brainhive_cli.data.recording_files import UNITS
+from brainhive_cli.data.recording_headers import Header
+from brainhive_cli.data.signals.noise import SMALLEST
+from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.stores.ids import spans
+
+MEG = ("mag", "grad")
+MIN_GOOD = 4
+"""Least number of channels that a sphere is fitted to."""
+RATE_TOLERANCE = 1e-5
+"""Share by which sampling rates of one subject may differ: headers round them."""
+OTHER_UNIT = 100
+"""Times the spread of other recordings that one reaches only if it is in another unit, or no signal."""
+NO_EEG = re.compile(
+    r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
+    r"|(EXG|HEO|VEO|LO|SO|IO|ERG|BIP|DC|DIN|ACC|GYR|TEMP|SPO|STI|CHIN|EDA|PPG|CMS|DRL)[ _-]?[A-Z]?\d*",
+    re.IGNORECASE,
+)
+"""Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers, other sensors."""
+MANY_TIMES = 20
+"""Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
+EEG_UV = (0.01, 10_000)
+"""Standard deviations of EEG within a second, in microvolts, of any amplifier that works."""
+KEPT_AT_LEAST = 2 / 3
+"""Share of the channels that a suggested exclusion keeps: subjects with fewer in common wear other caps."""
+OTHER_CAPS = (
+    "preparation.rename={NAME IN THE FILE: NAME} where names differ, preparation.montage=CAP where channels "
+    "are called by inputs; or prepare subjects with other caps apart: preparation.files=PATTERN"
+)
+"""What to do where too few channels are left that all subjects have."""
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class KeptChannels:
+    """The channels of one subject.
+
+    Attributes:
+        headers: Headers of the subject's recordings, in their order.
+        names: [C].
+        kinds: [C] types as mne names them, in the first recording.
+        unit: Unit of signals before they are whitened.
+        space: Names, and positions if all are known.
+        positions: [C, 3] in the first recording; for EEG without them, standard ones, NaN if unknown.
+        without_position: Names of the channels whose position is not known.
+        has_file_positions: Whether the first recording has the positions of all of them.
+        interpolate: Whether channels that were marked as bad are kept, and made of the others.
+    """
+
+    headers: Mapping[Path, Header]
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    unit: str
+    space: Sensors
+    positions: Float64
+    without_position: Sequence[str]
+    has_file_positions: bool
+    interpolate: bool = False
+
+    def bad_of(self, path: Path) -> tuple[str, ...]:
+        """Name the channels of a recording that are interpolated."""
+        return tuple(name for name in self.names if self.interpolate and name in self.headers[path].bad)
+
+    def check(self, path: Path) -> None:
+        """Compare a recording with the first.
+
+        Raises:
+            BrainhiveError: if it lacks a channel, has another sampling rate, unit or compensation, or a bad
+                channel that cannot be interpolated.
+        """
+        # the same channels at the same rate
+        (first, first_header), header = next(iter(self.headers.items())), self.headers[path]
+        _require_names(path, header, self.names)
+        leave_out = "or leave it out: preparation.files=PATTERN"
+        if abs(header.rate_hz / first_header.rate_hz - 1) > RATE_TOLERANCE:
+            problem = f"{path} has {header.rate_hz:.10g} Hz, but {first.name} {first_header.rate_hz:.10g} Hz"
+            raise BrainhiveError(problem, f"resample one of them with mne and save it, {leave_out}")
+
+        # signals in the same unit, with the same references taken out; NaN where the first stands still
+        ratio = _spread(header, self.names) / (_spread(first_header, self.names) or np.nan)
+        if ratio >= OTHER_UNIT or 0 < ratio <= 1 / OTHER_UNIT:
+            raise BrainhiveError(
+                f"{path} has signals of {ratio:.2g} times the size of those of {first.name}: another unit",
+                f"mne takes V and T: multiply one of them by raw.apply_function and save it, {leave_out}",
+            )
+        grades = header.compensation, first_header.compensation
+        if grades[0] != grades[1]:
+            raise BrainhiveError(
+                f"{path} has CTF's compensation of grade {grades[0]}, but {first.name} {grades[1]}",
+                f"bring both to one grade by mne's raw.apply_gradient_compensation, {leave_out}",
+            )
+
+        # bad channels that splines can fill: EEG with all positions
+        if not (bad := ", ".join(self.bad_of(path))):
+            return
+        way = "preparation.interpolate=false"
+        if {*self.kinds} != {"eeg"}:
+            raise BrainhiveError(f"{path}: only EEG is interpolated, not {bad}", way)
+        if self.without_position:
+            unknown = ", ".join(self.without_position)
+            problem = f"{path}: {bad} cannot be interpolated, since no position is known of {unknown}"
+            raise BrainhiveError(problem, f"leave these out by preparation.exclude=[…], or {way}")
+
+
+def keep_channels(
+    headers: Mapping[Path, Header],
+    types: Sequence[str] | None = None,
+    wanted: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    interpolate: bool = False,
+    whiten: bool = True,
+) -> KeptChannels:
+    """Choose the channels of one subject.
+
+    Args:
+        headers: Headers of the subject's recordings, in their order.
+        types: Types of channels as mne names them; None for EEG, or else MEG.
+        wanted: Names of channels in order; None for all of `types` that no recording marks as bad.
+        exclude: Names of channels that are left out.
+        interpolate: Whether channels that were marked as bad are kept, and made of the others.
+        whiten: Whether signals are whitened, which makes units of all channels one.
+
+    Raises:
+        BrainhiveError: if the first recording lacks a channel, has none of these types that is good, or
+            channels have several units and are not whitened.
+    """
+    path, header = next(iter(headers.items()))
+    kind_of = dict(zip(header.names, header.types, strict=True))
+    if wanted:  # the recipe's list, in its order
+        names = tuple(name for name in wanted if name not in exclude)
+        _require_names(path, header, names)
+    else:
+        # the good channels of the types, in the order of the first recording
+        chosen = types or (("eeg",) if "eeg" in header.types else MEG)
+        if not {*header.types} & {*chosen}:
+            hint = f"preparation.types=…; it has: {', '.join(sorted({*header.types}))}"
+            raise BrainhiveError(f"{path} has no channels of type {' or '.join(chosen)}", hint)
+        bad = set() if interpolate else {name for each in headers.values() for name in each.bad}
+        names = tuple(
+            name for name, kind in kind_of.items() if kind in chosen and name not in {*exclude, *bad}
+        )
+        if not names:
+            problem = f"{path}: all its channels of type {' or '.join(chosen)} are marked as bad or excluded"
+            raise BrainhiveError(problem, "preparation.channels='[NAME, …]', or correct the marks")
+
+    # one unit, unless whitening makes one of several
+    kinds = tuple(kind_of[name] for name in names)
+    units = {UNITS.get(kind, (1.0, "SI"))[1]: kind for kind in kinds}
+    if len(units) > 1 and not whiten:
+        problem = f"channels of types {' and '.join(units.values())} have different units"
+        way = "preparation.types=[ONE], or let them be whitened: preparation.whiten=epochs"
+        raise BrainhiveError(problem, way)
+
+    # positions of the file, or else those that names of EEG have in the 10-05 system
+    positions = header.positions[[header.names.index(name) for name in names]]
+    has_file_positions = bool(np.isfinite(positions).all())
+    if not has_file_positions and {*kinds} == {"eeg"}:
+        positions = standard_positions(names)
+    is_unknown = ~np.isfinite(positions).all(1)
+    without = [name for name, unknown in zip(names, is_unknown, strict=True) if unknown]
+    return KeptChannels(
+        headers,
+        names,
+        kinds,
+        " and ".join(units),
+        Sensors(names, None if without else positions),
+        positions,
+        without,
+        has_file_positions,
+        interpolate,
+    )
+
+
+def _require_names(path: Path, header: Header, names: Sequence[str]) -> None:
+    if absent := ",".join(name for name in names if name not in header.names):
+        hint = f"preparation.exclude=[{absent}], or rename one of its {', '.join(header.names)}"
+        raise BrainhiveError(f"{path} has no channel {absent}", hint)
+
+
+def _spread(header: Header, names: Sequence[str]) -> float:
+    """Compute the median standard deviation of channels, of those that change; 0 if none does."""
+    variances = header.variances[[header.names.index(name) for name in names if name in header.names]]
+    # channels that do not change say nothing about the unit
+    variances = variances[np.isfinite(variances) & (variances > 0)]
+    return float(np.sqrt(np.median(variances))) if len(variances) else 0.0
+
+
+def interpolate_bad(epochs: Float32, names: Sequence[str], bad: Sequence[str], positions: Floats) -> Float32:
+    """Put interpolated channels between the good ones, by spherical splines as mne makes them.
+
+    All steps from a recording to trials are linear and the same for all channels: the trials are as if the
+    recording had been interpolated. mne makes the weights, of one epoch with an impulse in each channel.
+
+    Args:
+        epochs: [n, G, T] of the good channels, in the order of `names`.
+        names: [C] names of all channels.
+        bad: Names of the channels that are interpolated.
+        positions: [C, 3] positions of all channels, in the head frame.
+
+    Returns:
+        [n, C, T].
+
+    Source: Perrin et al. 1989; `mne.Epochs.interpolate_bads`.
+    """
+    import mne
+
+    is_bad = np.isin(names, bad)
+    if (good := int((~is_bad).sum())) < MIN_GOOD:
+        problem = f"{good} good channels are too few to interpolate {', '.join(bad)}"
+        raise BrainhiveError(problem, "preparation.interpolate=false, or leave out this recording")
+
+    # mne interpolates one impulse a channel, which gives the weights of the good channels
+    montage = mne.channels.make_dig_montage(dict(zip(names, positions, strict=True)), coord_frame="head")
+    info = mne.create_info(list(names), 100.0, "eeg").set_montage(montage, verbose="ERROR")
+    info["bads"] = list(bad)
+    impulses = mne.EpochsArray(np.eye(len(names))[None], info, verbose="ERROR")
+    try:
+        impulses.interpolate_bads(verbose="ERROR")
+    except (ValueError, RuntimeError) as error:
+        problem = f"the positions of {len(names)} channels do not lie on a head: {error}"
+        raise BrainhiveError(problem, "preparation.interpolate=false") from error
+    weights = impulses.get_data(verbose="ERROR")[0][is_bad][:, ~is_bad].astype(np.float32)  # [bad, G]
+
+    # good and interpolated channels in the order of `names`
+    filled = np.empty((len(epochs), len(names), epochs.shape[2]), np.float32)  # [n, C, T]
+    filled[:, ~is_bad], filled[:, is_bad] = epochs, weights @ epochs
+    return filled
+
+
+def group_by_entry(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[int]]:
+    """Group numbers that have an entry in common."""
+    groups = defaultdict(list)
+    for number, entries in items.items():
+        for entry in entries:
+            groups[entry].append(number)
+    return groups
+
+
+def describe_channels(channels: KeptChannels) -> list[tuple[str, int, int, str, str, str]]:
+    """Describe the channels of each type: their number, those that are kept or bad, positions and names."""
+    # source of the positions
+    header = next(iter(channels.headers.values()))
+    positions = "of the file" if channels.has_file_positions else "10-05, by name"
+    if without := channels.without_position:
+        positions = f"none, without {' '.join(without)}" if len(without) < len(channels.names) else "none"
+
+    # one row for each type, in the order of the first file
+    rows = []
+    files, bad_in = len(channels.headers), _count_bad(channels)
+    for kind in dict.fromkeys(header.types):
+        names = [name for name, type_ in zip(header.names, header.types, strict=True) if type_ == kind]
+        count = sum(name in channels.names for name in names)
+        bad = [
+            name if bad_in[name] == files else f"{name} (in {bad_in[name]} of {files} files)"
+            for name in names
+            if name in bad_in
+        ]
+        bad_names, located = " ".join(bad) or "–", positions if count else "–"
+        rows.append((kind, len(names), count, bad_names, located, " ".join(names)))
+    return rows
+
+
+def _count_bad(channels: KeptChannels) -> Counter[str]:
+    """Count the recordings in which each channel was marked as bad."""
+    return Counter(name for header in channels.headers.values() for name in {*header.bad})
+
+
+def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
+    """Yield a warning about channels that are probably noise or no signal of the brain, and their names."""
+    # names of eyes, heart, triggers and the like
+    names = np.array(channels.names)
+    kinds = np.array(channels.kinds)
+    is_eeg = kinds == "eeg"
+    has_other_name = np.array([bool(NO_EEG.fullmatch(plain_name(name))) for name in channels.names]) & is_eeg
+    if other := names[has_other_name].tolist():
+        yield f"{', '.join(other)}: EEG by the file, but not by name", other
+
+    # names of an amplifier's inputs say nothing of positions; other names may lie outside the 10-05 system
+    if not channels.has_file_positions:
+        if are_inputs(channels.names):
+            yield (
+                "channels are called by inputs of BioSemi's amplifier: preparation.montage=biosemi64, or "
+                "what the cap is called in mne, gives their names and positions",
+                [],
+            )
+        is_unknown = ~np.isfinite(standard_positions(channels.names)).all(1)
+        strange = names[is_unknown & ~has_other_name].tolist()
+        if is_eeg.any() and is_unknown.mean() < 0.5 and strange:
+            yield f"{', '.join(strange)}: no electrode of the 10-05 system has that name", strange
+
+    bad_in = {} if channels.interpolate else _count_bad(channels)
+    if bad := [name for name in channels.names if name in bad_in]:
+        yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
+
+    # signals of no brain's size
+    spread_uv = 1e6 * _spread(next(iter(channels.headers.values())), channels.names)
+    if is_eeg.all() and spread_uv and not EEG_UV[0] < spread_uv < EEG_UV[1]:
+        yield f"EEG has a spread of {spread_uv:.2g} µV: in another unit than the V that mne takes", []
+
+    # variances far from the median of the channel's type in its file
+    for path, header in channels.headers.items():
+        if not {*channels.names} <= {*header.names}:
+            continue  # which the preparation refuses
+        is_used = ~np.isin(names, channels.bad_of(path))
+        variances = header.variances[[header.names.index(name) for name in names]]  # [C]
+        medians = np.array([np.median(variances[(kinds == kind) & is_used]) for kind in kinds])  # [C]
+        ratios = np.divide(variances, medians, out=np.ones(len(names)), where=medians > 0)
+        for name, ratio in zip(names[is_used], ratios[is_used], strict=True):
+            if ratio > MANY_TIMES:
+                yield f"{name} has {ratio:.0f} times the median variance in {path.name}", [str(name)]
+            elif ratio <= SMALLEST:
+                yield f"{name} is flat in {path.name}", [str(name)]
+
+
+def compare_subjects(
+    subject_channels: Mapping[int, KeptChannels],
+    suspects: Sequence[str],
+    exclude: Sequence[str],
+    is_listed: bool,
+) -> tuple[list[str], str]:
+    """Describe how the channels of subjects differ, and how all come to the same ones, without suspects.
+
+    Args:
+        subject_channels: The channels that are kept of each subject.
+        suspects: Channels that are probably no signal of the brain.
+        exclude: Channels that the recipe leaves out.
+        is_listed: Whether the recipe lists channels.
+
+    Returns:
+        Warnings; and the override, empty where nothing is to be changed.
+    """
+    # subjects that lack channels of others, or have them in another order
+    kept = {subject: channels.names for subject, channels in subject_channels.items()}
+    all_names = dict.fromkeys(name for names in kept.values() for name in names)
+    lacking = {
+        subject: [" ".join(name for name in all_names if name not in names)]
+        for subject, names in kept.items()
+    }
+    lines = []
+    if any(names for [names] in lacking.values()):
+        texts = [
+            f"subject {spans(subjects)} {f'lacks {names}' if names else 'has all'}"
+            for names, subjects in group_by_entry(lacking).items()
+        ]
+        lines = [f"subjects keep different channels, and cannot be trained together: {'; '.join(texts)}"]
+    elif len({*kept.values()}) > 1:
+        lines = ["subjects have their channels in different orders: they cannot be trained together"]
+    if not (suspects or lines):
+        return lines, ""
+
+    # channels that all subjects have and are no suspects; subjects who share few have different caps
+    common = [
+        name for name in all_names if name not in suspects and all(name in names for names in kept.values())
+    ]
+    if len(common) < KEPT_AT_LEAST * max(len({*names} - {*suspects}) for names in kept.values()):
+        way = OTHER_CAPS
+    else:
+        # an exclusion keeps the order of each subject, so different orders need a list
+        orders = {tuple(name for name in names if name in common) for names in kept.values()}
+        out = dict.fromkeys([*exclude, *(name for name in all_names if name not in common)])
+        override = f"preparation.exclude=[{','.join(out)}]"
+        if len(orders) > 1 or is_listed:
+            override = f"preparation.channels=[{','.join(common)}]"
+        way = f"{shlex.quote(override)} leaves them out"
+    headers = [header for channels in subject_channels.values() for header in channels.headers.values()]
+    is_interpolated = any(channels.interpolate for channels in subject_channels.values())
+    if not is_interpolated and any(header.bad for header in headers):
+        way += "; preparation.interpolate=true keeps those that were marked as bad"
+    return lines, way
