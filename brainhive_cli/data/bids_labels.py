@@ -1,7 +1,7 @@
 """Labels in the names of files: subjects and sessions, which get numbers, and acquisitions."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
@@ -99,6 +99,12 @@ def find_pattern(label: str, sessions: Iterable[int | str]) -> int | str | None:
         if int(text) == number_session(label) if text.isdecimal() else fnmatchcase(label, text):
             return session
     return None
+
+
+def chosen_numbers(sessions: Mapping[str, str] | Sequence[int | str] | None) -> list[int]:
+    """List the recipe's sessions where all are numbers; none where labels or patterns choose."""
+    numbers = [session for session in sessions or () if isinstance(session, int)]
+    return numbers if len(numbers) == len(sessions or ()) else []
 
 
 def number_sessions(labels: Iterable[str], sessions: Iterable[int | str] | None) -> dict[str, int] | None:

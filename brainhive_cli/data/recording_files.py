@@ -378,25 +378,6 @@ def is_read_as_bids(path: Path, has_bids_onsets: bool) -> bool:
     return has_bids_onsets and path.name.startswith("sub-") and bids_root(path) is not None
 
 
-MAX_OVERLAP = 10
-"""Intervals between events that an event may last; blocks overlap little, milliseconds a hundredfold."""
-MS_DURATIONS = "durations longer than ten intervals between events: in ms, where BIDS has s"
-"""Warning of a table of events."""
-
-
-def durations_are_ms(onsets_s: Float64, durations_s: Float64) -> bool:
-    """Whether events last MAX_OVERLAP intervals between them, as where a table has milliseconds.
-
-    Args:
-        onsets_s: [n] onsets within one run.
-        durations_s: [n] durations; NaN where a row has none.
-    """
-    intervals_s, durations_s = np.diff(np.unique(onsets_s)), durations_s[np.isfinite(durations_s)]
-    if not (len(intervals_s) and len(durations_s)):
-        return False
-    return bool(np.median(durations_s) > MAX_OVERLAP * np.median(intervals_s))
-
-
 def read_number(text: object) -> float:
     """Read a number that anyone may have written; NaN where there is none."""
     try:

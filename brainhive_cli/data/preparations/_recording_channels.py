@@ -1,4 +1,4 @@
-"""Channels of a subject's recordings: which are kept, how bad ones are filled, and what is unusual of them."""
+"""Channels of a subject's recordings: which are kept, how bad ones are filled, what is unusual of them."""
 
 import re
 import shlex

@@ -1,41 +1,46 @@
 """Your own fMRI: single-trial betas of BOLD in BIDS, preprocessed by fMRIPrep."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import is_file, locate, matches, way_to_folder
 from brainhive_cli.core.recipe import Names, Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.bids_labels import SplitSessions, SubjectNumbers, find_pattern, number_sessions
+from brainhive_cli.data.bids_labels import (
+    SplitSessions,
+    SubjectNumbers,
+    chosen_numbers,
+    find_pattern,
+    number_sessions,
+)
 from brainhive_cli.data.brain_images import Mask
 from brainhive_cli.data.preparations import Overview, Stimuli, cached_method, fill_subject, keys_of_stimuli
 from brainhive_cli.data.preparations._bold_files import (
     AGAIN,
     SERIES,
     BoldRun,
-    Tree,
     find_runs,
-    guess_unit,
+    inherit,
+    list_folder,
     read_confounds,
     read_events,
+    read_series,
+    read_surface,
+    read_timing,
     refuse_versions,
 )
 from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, name_voxels
 from brainhive_cli.data.recording_files import (
-    MS_DURATIONS,
     describe_labels,
-    durations_are_ms,
     group_by_session,
     read_label,
     read_session,
@@ -85,11 +90,6 @@ class Config(BetaSteps):
     where: dict[str, str | float | list[str | float]] = Field(
         {}, description="only events with these values, as {trial_type: picture} or {trial_type: [1, 2]}"
     )
-    onset_unit: Literal["s", "ms", "volumes"] = Field(
-        "s",
-        exclude_if=lambda unit: unit == "s",  # as `files`
-        description="unit of onsets and durations in the events.tsv: BIDS has s; volumes count from 0",
-    )
     stimulus_s: float | None = Field(None, gt=0, description="seconds of a picture; default: as events say")
     estimator: Literal["lsa", "lss", "hrf", "denoised"] = Field(
         "denoised",
@@ -117,19 +117,14 @@ class Config(BetaSteps):
     def _has_steps_that_fit(self) -> Self:
         if self.hrf != "glover" and self.estimator not in ("lsa", "lss"):
             raise ValueError(f"hrf {self.hrf} is for lsa and lss; {self.estimator} fits one by voxel")
-        if any("comp_cor" in name for name in self.groups) and "cosine" not in self.groups:
+        groups = self.confounds or ()
+        if any("comp_cor" in name for name in groups) and "cosine" not in groups:
             raise ValueError("CompCor was computed after the high-pass of cosine: name cosine, too")
         return self
 
     def citations(self) -> tuple[str, ...]:
         """List the paper of the estimator."""
         return ("mumford2012",) if self.estimator in ("lsa", "lss") else ("prince2022",)
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """The groups and columns of confounds."""
-        usual = ["non_steady"] if self.estimator == "denoised" else ["motion", "cosine", "non_steady"]
-        return usual if self.confounds is None else self.confounds
 
     def build(self, paths: Paths) -> "Bold":
         """Point at the data set; nothing is read yet."""
@@ -138,7 +133,7 @@ class Config(BetaSteps):
         derived = folder if folder.is_dir() else root / self.derivatives
         with keys_of_stimuli():
             stimuli = self.stimuli.build(paths)
-        return Bold(self, root, derived=derived, stimuli=stimuli, scratch=paths.under_home("signals"))
+        return Bold(self, root, derived=derived, stimuli=stimuli)
 
 
 TINY = Config()
@@ -150,11 +145,9 @@ class Bold(Betas):
 
     Attributes:
         derived: The folder of the derivatives.
-        scratch: A folder with room for a session's BOLD while that is fitted.
     """
 
     derived: Path = Path()
-    scratch: Path = Path()
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -163,9 +156,9 @@ class Bold(Betas):
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions of a subject, or those of the recipe."""
-        there, wanted = sorted(self._runs.get(subject, ())), self.config.sessions
         # labels were matched when files were listed; numbers select here
-        sessions = sorted(wanted) if wanted and not self._labelled_sessions else there
+        there = sorted(self._runs.get(subject, ()))
+        sessions = sorted(chosen_numbers(self.config.sessions)) or there
         if absent := [session for session in sessions or [1] if session not in there]:
             problem = f"no BOLD with events of subject {subject}, session {absent[0]}, in {self.derived}"
             listed = f"sessions={','.join(map(str, there))}" if there else "derivatives=FOLDER"
@@ -175,7 +168,12 @@ class Bold(Betas):
     def files(self, subject: int) -> Sequence[Path]:
         """List BOLD, events, confounds, masks and sidecars of all runs, regions, and lists of pictures."""
         # each file once; a link may lead to a file that is not there
-        runs = [path for run in self._all_runs(subject) for path in run.files]
+        runs: list[Path] = []
+        for run in self._all_runs(subject):
+            raw_sidecars, derived_sidecars = run.sidecars
+            confounds = [run.confounds] if run.confounds else []
+            runs += [*run.series, run.events, *raw_sidecars, *derived_sidecars, *confounds]
+            runs += run.images.values()
         mask = filter(None, [self._mask_file(subject)])
         regions = [path for paths in self._region_files(subject).values() for path in paths]
         files = [*dict.fromkeys([*runs, *mask, *regions])]
@@ -215,31 +213,22 @@ class Bold(Betas):
         return self._design(subject, session)[2]
 
     def read(self, subject: int, session: int) -> SessionBetas:
-        """Estimate the betas of a session; its BOLD is unpacked into files that vanish once closed."""
+        """Estimate the betas of a session."""
         files, trial_runs, trials = self._design(subject, session)
         space, config = self._space(subject), self.config
-        # BOLD of a session may exceed memory: it is mapped from a file
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=self.scratch) as file:
-            # BOLD [T, V] of all runs, one after the other
-            for run in files:
-                file.write(np.ascontiguousarray(run.read_series(space)).data)
-            file.flush()
-            volumes = [run.timing.volumes for run in files]
-            shape = (sum(volumes), self.width(subject))
-            series = np.memmap(file, np.float32, "r", shape=shape)  # type: ignore[call-overload]
-            parts = np.split(series, np.cumsum(volumes)[:-1])  # [T, V] of each run
+        pairs = zip(files, trial_runs, strict=True)
+        series = [read_series(run, space, len(trial_run.times_s)) for run, trial_run in pairs]  # [T, V] each
 
-            # fit blocks of voxels, each read as [voxels, T]
-            with naming(f"session {session} of subject {subject}"):
-                return estimate_trials(
-                    trial_runs,
-                    lambda run, voxels: parts[run][:, voxels].T,
-                    self.width(subject),
-                    config.estimator,
-                    trials.provenance["stimulus_s"],
-                    config.hrf,
-                )
+        # fit blocks of voxels, each read as [voxels, T]
+        with naming(f"session {session} of subject {subject}"):
+            return estimate_trials(
+                trial_runs,
+                lambda run, voxels: series[run][:, voxels].T,
+                self.width(subject),
+                config.estimator,
+                trials.provenance["stimulus_s"],
+                config.hrf,
+            )
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
         """Count trials, and describe the timing of volumes."""
@@ -268,15 +257,14 @@ class Bold(Betas):
             raise MissingData(f"no folder {self.root}", way)
 
         # the BOLD of one space
-        raw, derived = Tree(self.root), Tree(self.derived)
+        raw, derived = (cache(partial(list_folder, root)) for root in (self.root, self.derived))
         folders = [*self.derived.glob("sub-*/func"), *self.derived.glob("sub-*/ses-*/func")]
         files = [
             file
             for folder in sorted(folders)
-            for file in derived.list_folder(folder.relative_to(derived.root))
+            for file in derived(folder.relative_to(self.derived))
             if file.space
             and file.entities.get("desc", "preproc") == "preproc"
-            and "variant" not in file.entities  # AROMA's smoothed BOLD of fMRIPrep 1
             and any(map(file.path.match, SERIES))
             and matches((file.folder / file.path.name).as_posix(), self.config.files)
         ]
@@ -290,7 +278,7 @@ class Bold(Betas):
         # the task whose events name pictures
         columns: dict[str, dict[str, None]] = defaultdict(dict)  # of events, by task
         for file in files:
-            for path in raw.inherit(file, ".tsv", "events")[-1:]:
+            for path in inherit(raw, file, ".tsv", "events")[-1:]:
                 columns[file.entities.get("task", "")] |= dict.fromkeys(read_table(path)[0])
         tasks = {task for task, names in columns.items() if self.config.stimulus in names}
         if not tasks:
@@ -306,20 +294,15 @@ class Bold(Betas):
         runs: dict[int, dict[int, list[BoldRun]]] = {}
         # labels of sessions are numbered over all subjects alike
         labels = [read_session(folder, self.derived) for folder in folder_files]
-        numbers = number_sessions(labels, self._labelled_sessions)
+        sessions = self.config.sessions
+        numbers = number_sessions(labels, None if chosen_numbers(sessions) else sessions)
         groups = group_by_session(self.derived, folder_files, self.config.subject_numbers, numbers)
-        for subject, sessions in groups.items():
-            for session, paths in sessions.items():
+        for subject, session_paths in groups.items():
+            for session, paths in session_paths.items():
                 series = [file for path in paths for file in folder_files[path]]
                 if session_runs := find_runs(raw, derived, series):
                     runs.setdefault(subject, {})[session] = session_runs
         return runs
-
-    @property
-    def _labelled_sessions(self) -> Mapping[str, str] | Sequence[int | str] | None:
-        """The recipe's sessions where one of them is a label."""
-        sessions = self.config.sessions
-        return sessions if any(isinstance(session, str) for session in sessions or ()) else None
 
     def _choose(self, key: str, options: set[str], usual: str = "") -> str:
         """Choose the recipe's task or space, or the only one, or the usual one."""
@@ -340,7 +323,7 @@ class Bold(Betas):
         if runs[0].series[0].name.endswith((".gii", ".dtseries.nii")):
             if path:
                 raise BrainhiveError(f"{path} is a mask of volumes, the BOLD is of a surface", "leave it out")
-            return {side: values.shape[1] for side, values in runs[0].read_surface().items()}
+            return {side: values.shape[1] for side, values in read_surface(runs[0]).items()}
 
         # the recipe's mask, or those of fMRIPrep, on the grid of all runs
         paths = [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
@@ -381,47 +364,35 @@ class Bold(Betas):
         dropped, noted = Counter[str](), Counter[str]()
 
         # pictures with a response in their run that can be modelled
-        shown = []
+        shown, timings = [], {}
         for run in self._runs[subject][session]:
-            # onsets become seconds
-            unit_s = {"s": 1, "ms": 1e-3, "volumes": run.timing.tr_s}[config.onset_unit]
-            pictures, no_pictures = read_events(run.events, config.stimulus, config.where, unit_s)
-            if config.onset_unit == "s" and (unit := guess_unit(pictures, run.timing)):
-                noted[f"runs whose onsets may be {unit}: preparation.onset_unit={unit}"] += 1
-            # pictures need enough of their response in the run
-            begun = [picture for picture in pictures if picture.onset_s < run.timing.end_s]
-            latest_s = run.timing.times_s[-1] - LAST_S
-            modelled = [picture for picture in begun if FIRST_S < picture.onset_s < latest_s]
+            timing = timings[run.number] = read_timing(run)
+            pictures, no_pictures = read_events(run.events, config.stimulus, config.where)
+            end_s = timing.volumes * timing.tr_s
+            latest_s = (timing.volumes - 1) * timing.tr_s + timing.start_s - LAST_S
+            begun = [picture for picture in pictures if picture[0] < end_s]
+            modelled = [picture for picture in begun if FIRST_S < picture[0] < latest_s]
             dropped.update(no_pictures)
             dropped[AFTER_END] += len(pictures) - len(begun)
             dropped[PEAK_OUTSIDE] += len(begun) - len(modelled)
             noted["runs without a picture"] += not modelled
-            shown += [(run, picture) for picture in modelled]
-        # an error with the reasons, and the unit that onsets may have
+            shown += [(run.number, end_s, *picture) for picture in modelled]
         if not shown:
             reasons = ", ".join(f"{count} {reason}" for reason, count in (+dropped).items())
-            unit = next((unit for unit in ("ms", "volumes") if f"onset_unit={unit}" in str([*noted])), "")
-            way = f"preparation.onset_unit={unit}, or " if unit else ""
-            way += "preparation.sessions=[…] leaves it out"
+            way = "onsets are seconds from the first volume; preparation.sessions=[…] leaves it out"
             raise MissingData(f"{where} shows no picture: {reasons}", way)
 
-        # run, time and name [n] of the pictures of all runs
-        numbers = np.array([run.number for run, _ in shown])
-        onsets_s, durations_s = np.array([picture[:2] for _, picture in shown]).T  # [n] each
-        names = [picture.name for _, picture in shown]
-        is_first = numbers == numbers[0]
-        noted[f"tables with {MS_DURATIONS}"] += int(
-            durations_are_ms(onsets_s[is_first], durations_s[is_first])
-        )
+        # run, its end, time and name [n] of the pictures of all runs
+        run_numbers, ends, onsets, durations, names = zip(*shown, strict=True)
+        numbers, ends_s, onsets_s, durations_s = map(np.array, (run_numbers, ends, onsets, durations))
 
         # pictures that the data set lacks are modelled, too: they evoke responses
         image_ids, splits, unmatched = match_pictures(names, self.stimuli, self._pictures)
-        ends_s = [run.timing.end_s for run, _ in shown]
         peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
         dropped.update(unmatched)
         # sessions that the recipe assigns to one split have no trials of others
         if isinstance(config.sessions, dict):
-            label = read_session(shown[0][0].series[0], self.derived)
+            label = read_session(self._runs[subject][session][0].series[0], self.derived)
             split = config.sessions[str(find_pattern(label, config.sessions))]
             is_other = ~np.isin(splits, ["", split])
             dropped[f"trials of other splits than {split}, which ses-{label} is of"] = int(is_other.sum())
@@ -448,55 +419,39 @@ class Bold(Betas):
             way = f"preparation.stimulus_s={seconds} models all alike; preparation.where={{…}} takes some"
             raise BrainhiveError(f"{where} shows pictures {known}", way)
 
-        # confounds [T] of each run by name
-        files = {run.number: run for run, _ in shown}
-        confounds = [self._read_confounds(run, noted) for run in files.values()]
-
-        # onsets, pictures and confounds of each run
-        runs = [
-            TrialRun(
-                run.timing.times_s,
-                onsets_s[numbers == run.number],
-                stimuli[numbers == run.number],
-                run.timing.tr_s,
-                confounds=np.stack([*columns.values()], 1) if columns else None,
-                has_drift=not any(name.startswith("cosine") for name in columns),
+        # onsets, pictures and confounds [T] of each run with pictures
+        groups: Sequence[str] = ["motion", "cosine", "non_steady"]
+        if config.confounds is not None:
+            groups = config.confounds
+        elif config.estimator == "denoised":  # which finds noise by itself
+            groups = ["non_steady"]
+        files = [run for run in self._runs[subject][session] if run.number in run_numbers]
+        runs, confounds = [], []
+        for run in files:
+            columns = read_confounds(run, groups, timings[run.number].volumes, noted)
+            confounds.append([*columns])
+            timing, is_shown = timings[run.number], numbers == run.number
+            runs.append(
+                TrialRun(
+                    np.arange(timing.volumes, dtype=np.float64) * timing.tr_s + timing.start_s,
+                    onsets_s[is_shown],
+                    stimuli[is_shown],
+                    timing.tr_s,
+                    confounds=np.stack([*columns.values()], 1) if columns else None,
+                    has_drift=not any(name.startswith("cosine") for name in columns),
+                )
             )
-            for run, columns in zip(files.values(), confounds, strict=True)
-        ]
-
-        # runs that are missing, have another TR, or were not corrected for slice timing
-        every = {run.number for sessions in self._runs.values() for runs in sessions.values() for run in runs}
-        if lost := sorted(every - {run.number for run in self._runs[subject][session]}):
-            noted[f"missing runs, which other sessions have: {', '.join(map(str, lost))}"] = len(lost)
-        (usual_s, _), *unusual = Counter(run.tr_s for run in runs).most_common()
-        noted |= Counter({f"runs with a TR of {tr:g} s, others have {usual_s:g} s": n for tr, n in unusual})
-        for run in files.values():
-            if run.timing.source == "0":
-                known = "without" if run.sidecars[1] else "of unknown"  # fMRIPrep 1 writes no JSON
-                noted[f"runs {known} slice-timing correction, timed at k·TR"] += 1
 
         # facts for the store, and the trials whose response peaks inside their run
         provenance = {
             "fitted": "by session, training and test trials together",
             "stimulus_s": config.stimulus_s or float(np.median(durations_s)),
             "repeated": repeated,
-            "timing": [run.timing._asdict() for run in files.values()],
-            "confounds": [[*columns] for columns in confounds],
+            "timing": [timings[run.number]._asdict() for run in files],
+            "confounds": confounds,
         }
         unknown = sorted({name for name, image_id in zip(names, image_ids, strict=True) if not image_id})
         # trials without a split are modelled, and not stored
         splits = np.where(peaks_inside, splits, "")
         trials = SessionTrials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s)
-        return [*files.values()], runs, trials
-
-    def _read_confounds(self, run: BoldRun, noted: Counter[str]) -> dict[str, Float64]:
-        """Read the confounds [T] of a run by name; add unusual facts about them to `noted`."""
-        if not self.config.groups:
-            return {}
-        if run.confounds is None:
-            problem = f"{run.series[0]} has no desc-confounds_timeseries.tsv next to it"
-            raise MissingData(problem, "preparation.confounds=[] does without")
-        columns, unusual = read_confounds(run.confounds, self.config.groups, run.timing.volumes)
-        noted.update(unusual)
-        return columns
+        return files, runs, trials
