@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -19,8 +19,10 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.bids_labels import (
     ChosenSessions,
     SubjectNumbers,
+    chosen_numbers,
     natural_key,
     number_sessions,
+    number_subjects,
 )
 from brainhive_cli.data.brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.preparations import Stimuli, cached_method, keys_of_stimuli
@@ -51,9 +53,12 @@ KEYS = ("betas", "betasmd", "modelmd")
 """Names of the array where the recipe has none; the last two are GLMsingle's, of Python and MATLAB."""
 Source = tuple[Path, ...]
 """The files of an array of betas: one, or a volume for each beta."""
+Layout = tuple[bool, bool, int]
+"""Axes of an array of betas: whether the last axis is that of trials, not the first; whether the others are
+[Z, Y, X], as MATLAB writes them; and how many voxels are read."""
 PADDING = re.compile(r"(?<!\d)0+(?=\d)")
 """Zeros before a number."""
-NUMBER = re.compile(r"([A-Za-z]*)[-_ ]?(\d+)(?:\.0+)?")
+NUMBER = re.compile(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?")
 """Number of a session or run as tables write it: 1, 01, 1.0, ses-01."""
 # hints of errors
 AGAIN = "save it again, or correct preparation.betas"
@@ -100,20 +105,6 @@ class Config(BetaSteps):
 TINY = Config()
 
 
-class Layout(NamedTuple):
-    """Axes of an array of betas.
-
-    Attributes:
-        is_last: Whether the last axis is that of trials, not the first.
-        is_reversed: Whether the others are [Z, Y, X], as MATLAB writes them.
-        width: Number of voxels that are read.
-    """
-
-    is_last: bool
-    is_reversed: bool
-    width: int
-
-
 @dataclass(frozen=True)
 class OwnBetas(PublishedBetas):
     """The betas below one root."""
@@ -126,28 +117,24 @@ class OwnBetas(PublishedBetas):
     @cached_method
     def subject(self, subject: int) -> Subject:
         """Read the mask, regions and tables of a subject, and compare them with the betas."""
-        # files by session; one without `ses` holds all sessions
+        # betas and a table by session; betas without `ses` are of all sessions
         files, tables = self._find("betas", subject), self._find("trials", subject)
-        sources = {session: _join_volumes(paths) for session, paths in files.items()}
-        all_sessions = [
-            source
-            for several in sources.values()
-            for source in several
-            if not SESSION.search(str(source[0].relative_to(self.root)))
-        ]
+        has_session = {
+            source: SESSION.search(str(source[0].relative_to(self.root))) for source in files.values()
+        }
+        of_all = next((source for source in files.values() if not has_session[source]), None)
 
         # volumes need a mask
-        volumes = [path for paths in files.values() for path in paths if _is_volume(path)]
-        masks = self._find("mask", subject) if volumes or self._files["mask"] else {}
+        has_volumes = any(_is_volume(source[0]) for source in files.values())
+        masks = self._find("mask", subject) if has_volumes or self._files["mask"] else {}
         least = self.config.thresholds.get("mask")
-        mask = next((Mask.open(path, MASK, least=least) for (path, *_) in masks.values()), None)
+        mask = next((Mask.open(path, MASK, least=least) for (path,) in masks.values()), None)
 
         # a trial for each line of the tables, and the row of its beta
         trials = []
-        session_rows: dict[int, dict[Source, list[int]]] = {}  # rows of each source, by session
-        counts, known = Counter[Source](), dict[tuple[str, int], str]()
-        wanted = [session for session in self.config.sessions or () if isinstance(session, int)]
-        for session_of_table, table in ((n, table) for n in sorted(tables) for table in tables[n]):
+        session_rows: dict[int, list[int]] = {}
+        counts = Counter[Source]()
+        for session_of_table, (table,) in sorted(tables.items()):
             # several sessions of betas with one table need a session in each line
             is_divided = len(tables) == 1 < len(files)
             header, lines = read_table(table)
@@ -156,37 +143,33 @@ class OwnBetas(PublishedBetas):
                 way_out = f"it has {len(lines)} lines of {', '.join(header)}; preparation.column=NAME"
                 raise BrainhiveError(f"{table} needs columns {' and '.join(needed)}", way_out)
 
-            # the beta that each line describes, by session, then by the names of files
             for number, line in enumerate(lines, 2):
                 where = f"{table}, line {number}"
-                session = _read_number(line, "session", session_of_table, where, known)
+                session = _read_number(line, "session", session_of_table, where)
                 # a table that is named by a session lists no other
                 if len(tables) > 1 and session != session_of_table:
                     raise BrainhiveError(f"{where} is of session {session}", "correct it, or the file's name")
-                # betas of all sessions together come first
-                options = all_sessions or sources.get(session, [])
-                if len(options) > 1 or len(tables[session_of_table]) > 1:
-                    options = _choose_source(options, tables[session_of_table], table)
-                if not options and wanted and session not in wanted:
+                source = of_all or files.get(session)
+                if source is None and session not in (chosen_numbers(self.config.sessions) or [session]):
                     continue  # of a session that the recipe leaves out
-                if not options:
+                if source is None:
                     problem = f"{where} is of session {session}, of which no betas are below {self.root}"
                     raise MissingData(problem, "copy them, or take these lines out of the table")
                 # a line without a picture has a beta, too
                 picture = line[self.config.column]
                 name = "" if picture in ABSENT else picture
-                trials.append((name, "", session, _read_number(line, "run", 1, where, known)))
-                session_rows.setdefault(session, {}).setdefault(options[0], []).append(counts[options[0]])
-                counts[options[0]] += 1
+                trials.append((name, "", session, _read_number(line, "run", 1, where)))
+                session_rows.setdefault(session, []).append(counts[source])
+                counts[source] += 1
 
         # betas without lines would be left out unnoticed
-        if unread := [source for several in sources.values() for source in several if not counts[source]]:
+        if unread := [source for source in files.values() if not counts[source]]:
             problem = f"{unread[0][0]} has betas, and no table lists their trials"
             raise MissingData(problem, "write the table of its session, or move the betas away")
 
         # all files of a subject have the same voxels
         layouts = {source: self._find_layout(source, count, mask) for source, count in counts.items()}
-        widths = [layout.width for layout in layouts.values()]
+        widths = [width for *_, width in layouts.values()]
         if len({*widths}) > 1:
             problem = f"files of subject {subject} have {', '.join(map(str, widths))} voxels"
             raise BrainhiveError(problem, "all sessions of a subject have the same voxels")
@@ -200,10 +183,9 @@ class OwnBetas(PublishedBetas):
         named = {name: inside for name, inside in voxels.regions.items() if name != "mask"}  # it is no atlas
 
         def read(session: int) -> Array:
-            """Read the betas [n, V] of a session, source by source as its tables list them."""
-            pieces = session_rows[session].items()
-            arrays = [self._read_rows(source, rows, layouts[source], mask) for source, rows in pieces]
-            return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+            """Read the betas [n, V] of a session as its table lists them."""
+            source = of_all or files[session]
+            return self._read_rows(source, session_rows[session], layouts[source], mask)
 
         # all files that the store depends on
         lists = filter(Path.is_file, self.stimuli.lists)
@@ -222,10 +204,8 @@ class OwnBetas(PublishedBetas):
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials, or those of the recipe."""
-        there, wanted = super().sessions(subject), self.config.sessions or ()
-        numbers = [session for session in wanted if isinstance(session, int)]
-        if len(numbers) < len(wanted) or not wanted:  # labels have chosen among files
-            return there
+        there = super().sessions(subject)
+        numbers = chosen_numbers(self.config.sessions) or there  # labels have chosen among files
         if absent := {*numbers} - {*there}:
             problem = f"no trials of subject {subject}, session {min(absent)}, below {self.root}"
             raise MissingData(problem, f"preparation.sessions={','.join(map(str, there))}")
@@ -256,37 +236,43 @@ class OwnBetas(PublishedBetas):
 
         # sessions of betas and of tables alike; a file without `ses` is of all
         labels = {read_session(path, self.root) for kind in ("betas", "trials") for path in kind_paths[kind]}
-        wanted = self.config.sessions or ()
-        sessions_in_column = labels == {""} and all(isinstance(session, int) for session in wanted)
-        chosen = number_sessions(labels - {""}, None if sessions_in_column else self.config.sessions)
-        files, known = {}, dict[int, tuple[str, Path]]()
-        for kind, paths in kind_paths.items():
-            numbers = None if chosen is None or kind == "mask" else {**chosen, "": 1}
-            files[kind] = group_by_session(self.root, paths, self.config.subject_numbers, numbers)
+        is_in_column = labels == {""} and chosen_numbers(self.config.sessions)
+        chosen = number_sessions(labels - {""}, None if is_in_column else self.config.sessions)
+        # a mask of sub-07B is not for the betas of sub-07A; that of sub-7 is for sub-07
+        label_paths, numbers = dict[str, Path](), self.config.subject_numbers
+        for path in (path for paths in kind_paths.values() for path in paths):
+            label = read_label(path, self.root)
+            label_paths.setdefault(label if label in numbers else PADDING.sub("", label), path)
+        number_subjects(label_paths, numbers)
+        return {
+            kind: group_by_session(
+                self.root,
+                paths,
+                numbers,
+                None if chosen is None or kind == "mask" else {**chosen, "": 1},
+            )
+            for kind, paths in kind_paths.items()
+        }
 
-            # a mask of sub-07B is not for the betas of sub-07A; that of sub-7 is for sub-07
-            for subject, sessions in files[kind].items():
-                path = next(iter(sessions.values()))[0]
-                label = read_label(path, self.root)
-                other, first = known.setdefault(subject, (label, path))
-                is_one_person = {label, other} <= self.config.subject_numbers.keys()
-                if not is_one_person and PADDING.sub("", label) != PADDING.sub("", other):
-                    problem = f"{first} is of {other}, {path} of {label}: both would be subject {subject}"
-                    raise BrainhiveError(problem, f"preparation.subject_numbers.{label}=NUMBER")
-        return files
-
-    def _find(self, kind: str, subject: int) -> Mapping[int, Sequence[Path]]:
-        """Find the betas, tables or masks of a subject by session; two masks are refused."""
+    def _find(self, kind: str, subject: int) -> dict[int, Source]:
+        """Find the betas, tables or masks of a subject by session: one file each, or volumes in 3-D."""
         files = self._files[kind].get(subject, {})
         if not files:
             wanted = f"{getattr(self.config, kind)} ({', '.join(ENDINGS[kind])})"
             problem = f"no {kind} of subject {subject} below {self.root}: {wanted}"
             raise MissingData(problem, f"preparation.root=FOLDER, or preparation.{kind}=PATTERN")
-        for first, *further in files.values() if kind == "mask" else ():
-            if further:
-                problem = f"{first} and {further[0]} are both {kind} of one subject and session"
+        for paths in files.values():
+            is_series = kind == "betas" and all(_is_volume(path) for path in paths)
+            if len(paths) > 1 and not (
+                is_series and all(open_image(path, AGAIN).ndim == 3 for path in paths)
+            ):
+                problem = f"{paths[0]} and {paths[1]} are both {kind} of one subject and session"
                 raise BrainhiveError(problem, f"preparation.{kind}=PATTERN that one of them has")
-        return files
+        # natural order: beta_10 follows beta_9
+        return {
+            session: tuple(sorted(paths, key=lambda path: natural_key(str(path))))
+            for session, paths in files.items()
+        }
 
     def _find_layout(self, source: Source, count: int, mask: Mask | None) -> Layout:
         """Find the axes of betas, of which there must be as many as lines in the tables."""
@@ -298,7 +284,7 @@ class OwnBetas(PublishedBetas):
             is_series = len(shapes[0]) == 4
             shape = shapes[0] if is_series else (*shapes[0], len(source))
             if len(shape) == 4 and shape[3] == count:
-                layouts.add(Layout(is_series, False, mask.width))
+                layouts.add((is_series, False, mask.width))
         else:
             # arrays: trials lie along the first axis, or the last
             with self._open_array(path) as array:
@@ -307,14 +293,14 @@ class OwnBetas(PublishedBetas):
                 if not voxels or shape[-1 if is_last else 0] != count:
                     continue
                 if len(sides := [size for size in voxels if size > 1]) < 2:  # GLMsingle has [V, 1, 1, n]
-                    layouts.add(Layout(is_last, False, sides[0] if sides else 1))
+                    layouts.add((is_last, False, sides[0] if sides else 1))
                 elif mask and voxels == mask.inside.shape and not (path.suffix == ".mat" and not is_last):
-                    layouts.add(Layout(is_last, False, mask.width))
+                    layouts.add((is_last, False, mask.width))
                 if mask and path.suffix in HDF5 and not is_last and voxels == mask.inside.shape[::-1]:
-                    layouts.add(Layout(False, True, mask.width))  # MATLAB reverses axes
+                    layouts.add((False, True, mask.width))  # MATLAB reverses axes
 
         # one layout alone fits the number of trials
-        if len(layouts) != 1 or (mask and {layout.width for layout in layouts} != {mask.width}):
+        if len(layouts) != 1 or (mask and {width for *_, width in layouts} != {mask.width}):
             voxels_of_mask = f", the mask {mask.width} voxels" if mask else ""
             problem = f"{path} is {list(shape)}; its table has {count} lines{voxels_of_mask}"
             raise BrainhiveError(problem, MASK if len(shape) == 4 and not mask else AXES)
@@ -322,18 +308,19 @@ class OwnBetas(PublishedBetas):
 
     def _read_rows(self, source: Source, rows: Sequence[int], layout: Layout, mask: Mask | None) -> Array:
         """Read some betas [n, V]; of an array in one slice from the first row to the last."""
+        is_last, is_reversed, _ = layout
         # volumes are read through the mask
         if mask and _is_volume(source[0]):
-            if layout.is_last:
+            if is_last:
                 return mask.read_series(source[0], rows)
             return np.stack([mask.read(source[row]) for row in rows])
 
         # arrays: one slice, of which rows are chosen in memory
         part = slice(rows[0], rows[-1] + 1)
         with self._open_array(source[0]) as array:
-            block = np.asarray(array[..., part] if layout.is_last else array[part])
-        block = np.moveaxis(block, -1, 0) if layout.is_last else block  # [n, …]
-        block = block.transpose(0, 3, 2, 1) if layout.is_reversed else block
+            block = np.asarray(array[..., part] if is_last else array[part])
+        block = np.moveaxis(block, -1, 0) if is_last else block  # [n, …]
+        block = block.transpose(0, 3, 2, 1) if is_reversed else block
         # arrays of volumes are read through the mask, too
         if mask and block.shape[1:] == mask.inside.shape:
             block = block[:, mask.inside]
@@ -366,42 +353,6 @@ def _is_volume(path: Path) -> bool:
     return path.name.endswith(NIFTI) and not path.name.endswith(CIFTI)
 
 
-def _stem(path: Path) -> str:
-    """Name a file without its last part: `sub-01_desc-faces` of betas and of their table."""
-    return path.name.partition(".")[0].rpartition("_")[0]
-
-
-def _join_volumes(paths: Sequence[Path]) -> list[Source]:
-    """Join files of one volume each to the betas of a session; other files are betas of their own."""
-    shapes = [len(open_image(path, AGAIN).shape) if _is_volume(path) else 0 for path in paths]
-    # other files than volumes in 3-D hold several betas each
-    if len(paths) < 2 or {*shapes} != {3}:
-        return [(path,) for path in paths]
-    # a packed and an unpacked copy would count twice
-    known: dict[Path, Path] = {}
-    for path in paths:
-        other = known.setdefault(path.with_name(path.name.partition(".")[0]), path)
-        if other != path:
-            way = "preparation.betas=PATTERN that one of them has"
-            raise BrainhiveError(f"{other} and {path.name} are one beta", way)
-    # natural order: beta_10 follows beta_9
-    return [tuple(sorted(paths, key=lambda path: natural_key(str(path))))]
-
-
-def _choose_source(sources: Sequence[Source], tables: Sequence[Path], table: Path) -> list[Source]:
-    """Choose the betas with the name of a table, where a session has several files of betas, or tables."""
-    alike = [source for source in sources if _stem(source[0]) == _stem(table)]
-    # a table for each file of betas, whose names begin alike
-    if len(alike) == 1 and len(tables) == len(sources):
-        return alike
-    paths, kind = (tables, "trials") if len(tables) > 1 else ([source[0] for source in sources], "betas")
-    problem = f"{paths[0]} and {paths[1]} are both {kind} of one subject and session"
-    way = f"preparation.{kind}=PATTERN that one of them has, or a table for each file of betas"
-    raise BrainhiveError(
-        problem, f"{way}, called as it: {_stem(sources[0][0]) if sources else 'NAME'}_trials.csv"
-    )
-
-
 def _count_cortex(path: Path) -> dict[str, int] | None:
     """Count the vertices of each hemisphere, and other grayordinates, of CIFTI; None of other files."""
     from nibabel.cifti2 import BrainModelAxis
@@ -414,15 +365,9 @@ def _count_cortex(path: Path) -> dict[str, int] | None:
     return {**counts, **({"": rest} if rest else {})}
 
 
-def _read_number(
-    line: Mapping[str, str], name: str, default: int, where: str, known: dict[tuple[str, int], str]
-) -> int:
-    """Read the number of a session or run, the default where the table has none; add its text to `known`."""
+def _read_number(line: Mapping[str, str], name: str, default: int, where: str) -> int:
+    """Read the number of a session or run; the default where the table has no such column."""
     text = line.get(name, str(default))
     if not (match := NUMBER.fullmatch(text)):
         raise BrainhiveError(f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01")
-    number, other = int(match[2]), known.setdefault((name, int(match[2])), text)
-    # A1 and B1 would both be 1
-    if len({NUMBER.sub(r"\1", label).lower() for label in (text, other)} - {""}) > 1:
-        raise BrainhiveError(f"{where}: {name}s {other} and {text} would both be {number}", "number them")
-    return number
+    return int(match[1])

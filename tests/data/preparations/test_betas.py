@@ -79,11 +79,6 @@ def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
         for number, row in enumerate(np.moveaxis(volume, -1, 0), 5):  # beta_10 is behind beta_9
             save_volume(path.with_name(f"beta_{number}.nii"), np.where(INSIDE, row, np.nan))
         return "beta_*.nii"
-    if kind == "a file a condition":
-        for name, rows in (("a", slice(0, 3)), ("b", slice(3, 8))):
-            save_volume(path.with_name(f"sub-01_ses-01_desc-{name}_betaseries.nii.gz"), volume[..., rows])
-            write_table(path.with_name(f"sub-01_ses-01_desc-{name}_trials.csv"), NAMES[rows])
-        return "*_betaseries.*"
     if kind == "cifti":
         axes = nibabel.cifti2.BrainModelAxis.from_mask(np.ones(VOXELS - 5), "CortexLeft")
         axes = axes + nibabel.cifti2.BrainModelAxis.from_mask(np.ones(5), "CortexRight")
@@ -105,15 +100,14 @@ def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
 @pytest.mark.parametrize(
     "kind",
     (
-        *("a volume a trial", "a file a condition", "glmsingle", "glmsingle, flat", "hdf5", "matlab"),
+        *("a volume a trial", "glmsingle", "glmsingle, flat", "hdf5", "matlab"),
         *("trials first", "cifti"),
     ),
 )
 def test_betas_are_read_as_programs_write_them(folder: Path, kind: str) -> None:
     values = make_betas(len(NAMES))
     pattern = save_as(kind, folder, values)
-    if kind != "a file a condition":
-        write_table(folder / "sub-01/ses-01/sub-01_ses-01_trials.csv", NAMES)
+    write_table(folder / "sub-01/ses-01/sub-01_ses-01_trials.csv", NAMES)
     if kind not in ("glmsingle, flat", "cifti"):
         save_mask(folder)
     betas = build(betas=pattern)
@@ -122,15 +116,6 @@ def test_betas_are_read_as_programs_write_them(folder: Path, kind: str) -> None:
     np.testing.assert_array_equal(recordings["train"].signal[:, 0, :, 0], values[:6])
     np.testing.assert_array_equal(recordings["test"].signal[:, 0, :, 0], values[6:])
     assert [*betas.voxels(1).regions] == (["left", "right"] if kind == "cifti" else [])
-
-
-def test_one_beta_in_two_files_and_masks_that_are_missing_are_told(folder: Path) -> None:
-    pattern = save_as("a volume a trial", folder, make_betas(8))
-    write_table(folder / "sub-01/ses-01/sub-01_ses-01_trials.csv", NAMES)
-    save_mask(folder)
-    save_volume(folder / "sub-01/ses-01/beta_7.nii.gz", INSIDE.astype(np.float32))
-    with pytest.raises(BrainhiveError, match=r"beta_7\.nii and beta_7\.nii\.gz are one beta"):
-        build(betas=pattern + "*").shapes(1, 1)
 
 
 def test_the_labels_of_cifti_are_regions(folder: Path) -> None:
@@ -322,7 +307,6 @@ def test_patterns_name_files_as_others_do(folder: Path) -> None:
     (
         ({"session": ["first"] * 8}, r"trials\.csv, line 2: session 'first' is no number"),
         ({"session": [2] * 8}, r"trials\.csv, line 2 is of session 2$"),
-        ({"run": ["a1", "b1", *range(6)]}, r"line 3: runs a1 and b1 would both be 1"),
         ({"run": [*range(7), ""]}, r"trials\.csv, line 9: run '' is no number"),
     ),
 )
