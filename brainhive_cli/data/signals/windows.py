@@ -68,6 +68,10 @@ class Windows:
         cutting: Cutting of trials, of the stream's rate.
         channels: [C] names, in the order of the samples.
         band_hz: Edges of the causal filter of continuous samples; None where there is none.
+
+    Attributes:
+        next_sample: Number of the next sample.
+        counts: Counts of the stream.
     """
 
     def __init__(
@@ -80,18 +84,15 @@ class Windows:
         self._filter = CausalFilter(band_hz, cutting.recorded_hz) if any(band_hz) else None
         start, stop = cutting.span
         self._size = stop - start + 1 + round(HISTORY_S * cutting.recorded_hz)
-        self._samples = np.empty((2 * self._size, len(self.channels)))  # [ring, C], of which a part is in use
-        self._times_s = np.empty(2 * self._size)
-        self._first, self._count = 0, 0  # number of the oldest sample that is kept, and how many are
-        self._position = 0  # of the oldest in the arrays
+        self._samples = np.empty(
+            (0, len(self.channels))
+        )  # [buffer, C], of which rows up to `_end` are filled
+        self._times_s = np.empty(0)
+        self._end = 0
+        self.next_sample = 0
         self._gaps: deque[int] = deque(maxlen=1000)  # number of the first sample after each gap
         self._waiting: deque[tuple[str, float]] = deque()
         self._due: deque[tuple[str, float, int]] = deque()  # with the number of the event's sample
-
-    @property
-    def next_sample(self) -> int:
-        """Number of the next sample."""
-        return self._first + self._count
 
     def add(self, samples: Float64, times_s: Float64) -> list[int]:
         """Add samples [n, C] at ascending times [n]; return the numbers of samples that follow a gap."""
@@ -99,7 +100,7 @@ class Windows:
             return []
 
         # steps in time that hold no samples; nothing is filtered across them
-        previous = self._times_s[self._position + self._count - 1] if self._count else times_s[0]
+        previous = self._times_s[self._end - 1] if self._end else times_s[0]
         steps = np.diff(times_s, prepend=previous) * self.cutting.recorded_hz  # in samples
         breaks = np.flatnonzero(steps > GAP_SAMPLES).tolist()
         parts = np.split(samples, breaks)
@@ -115,23 +116,18 @@ class Windows:
         self.counts.lost += sum(round(steps[index]) - 1 for index in breaks)
         self.counts.samples += len(samples)
 
-        # behind the newest; the oldest leave, and what is kept moves to the front where there is no room
-        for start in range(0, len(samples), self._size):
-            block, block_s = samples[start : start + self._size], times_s[start : start + self._size]
-            if (end := self._position + self._count) + len(block) > len(self._samples):
-                ring = slice(self._position, end)
-                self._samples[: self._count] = self._samples[ring].copy()
-                self._times_s[: self._count] = self._times_s[ring].copy()
-                self._position, end = 0, self._count
-            self._samples[end : end + len(block)] = block
-            self._times_s[end : end + len(block)] = block_s
-            self._count += len(block)
-            excess = max(0, self._count - self._size)
-            self._position, self._first, self._count = (
-                self._position + excess,
-                self._first + excess,
-                self._count - excess,
-            )
+        # behind the newest; where there is no room, what is kept moves to the front of a new buffer
+        if self._end + len(samples) > len(self._samples):
+            kept = slice(max(0, self._end - self._size), self._end)
+            old, old_s = self._samples[kept], self._times_s[kept]
+            size = 2 * self._size + len(samples)
+            self._samples, self._times_s = np.empty((size, len(self.channels))), np.empty(size)
+            self._samples[: len(old)], self._times_s[: len(old)] = old, old_s
+            self._end = len(old)
+        rows = slice(self._end, self._end + len(samples))
+        self._samples[rows], self._times_s[rows] = samples, times_s
+        self._end += len(samples)
+        self.next_sample += len(samples)
         return gaps
 
     def add_event(self, name: str, time_s: float) -> None:
@@ -144,9 +140,10 @@ class Windows:
 
     def locate(self) -> list[tuple[str, int]]:
         """Find the samples of the events that waited for them; name and sample of each."""
-        if not self._count:
+        if not self._end:
             return []
-        times_s = self._times_s[self._position : self._position + self._count]
+        oldest = max(0, self._end - self._size)
+        times_s, first = self._times_s[oldest : self._end], self.next_sample - self._end + oldest
         half_s, located, waiting = 0.5 / self.cutting.recorded_hz, [], deque[tuple[str, float]]()
         for name, time_s in self._waiting:
             if time_s > times_s[-1] + half_s:
@@ -164,8 +161,8 @@ class Windows:
                 reason = "before the samples that are kept" if is_early else "in a gap of the stream"
                 self.counts.dropped[reason] += 1
                 continue
-            located.append((name, self._first + index))
-            self._due.append((name, time_s, self._first + index))
+            located.append((name, first + index))
+            self._due.append((name, time_s, first + index))
         self._waiting = waiting
         return located
 
@@ -176,18 +173,19 @@ class Windows:
             BrainhiveError: naming a channel with values that are not finite, or flat.
         """
         start, stop = self.cutting.span
+        number = self.next_sample - self._end  # of the sample at the front of the buffer
         due, self._due = self._due, deque()
         for name, time_s, sample in due:
             first, last = sample + start, sample + stop
             # across a gap, samples do not lie at their nominal times
             if any(first < gap <= last for gap in self._gaps):
                 self.counts.dropped["in a gap of the stream"] += 1
-            elif first < self._first:
+            elif first < number:
                 self.counts.dropped["before the samples that are kept"] += 1
             elif last >= self.next_sample:
                 self._due.append((name, time_s, sample))
             else:
-                at = self._position + first - self._first
+                at = first - number
                 span = self._samples[at : at + stop - start + 1]  # [span, C]
                 onset = np.array([-start])
                 try:

@@ -80,11 +80,13 @@ class Chunk:
 
 
 class Stream(Protocol):
-    """An open stream; `read` is called by one thread."""
+    """An open stream; `read` is called by one thread.
 
-    @property
-    def format(self) -> StreamFormat:
-        """Channels, units and rate."""
+    Attributes:
+        format: Channels, units and rate.
+    """
+
+    format: StreamFormat
 
     def now_s(self) -> float:
         """Read the clock of the samples' times."""
@@ -132,11 +134,13 @@ class Wanted:
 
 @runtime_checkable
 class WindowStream(Protocol):
-    """A stream whose windows are prepared already, such as a signal store."""
+    """A stream whose windows are prepared already, such as a signal store.
 
-    @property
-    def template(self) -> Trials:
-        """Trials of one stimulus, which say channels, times, unit and preparation of all windows."""
+    Attributes:
+        template: Trials of one stimulus, which say channels, times, unit and preparation of all windows.
+    """
+
+    template: Trials
 
     def now_s(self) -> float:
         """Read the clock of the windows' times."""

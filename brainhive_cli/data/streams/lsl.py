@@ -40,13 +40,6 @@ BUFFER_S = 360
 """Seconds of samples that the library keeps when they are not read; older ones are lost."""
 SILENCE_S = 5.0
 """Seconds without samples after which a sender may have started again, though its connection is open."""
-MAX_RATE_HZ, MAX_CHANNELS, MAX_DESCRIPTION = 1e5, 10_000, 10**7
-"""Highest rate, most channels and most letters of a description: the library reserves memory by what a stream
-declares, and amplifiers stay below them."""
-MAX_MARKER = 1000
-"""Letters of a marker that are kept: names of events stay in memory."""
-SHOWN_DIFFERENCES = 3
-"""Differences between two descriptions that an error names."""
 LOST_CLOCK_S = 5.0
 """Seconds for which a sender that starts again may stamp samples by a clock that LSL has not compared yet."""
 MARKER_POLL_S = 0.02
@@ -197,13 +190,9 @@ class Receiver:
                     if before.get(fact, "") != now.get(fact, "")
                 ]
                 if changes:
-                    shown, further = changes[:SHOWN_DIFFERENCES], len(changes) - SHOWN_DIFFERENCES
-                    rest = f" and {further} more" if further > 0 else ""
-                    raise BrainhiveError(
-                        f"stream {name!r} has started again as another: {', '.join(shown)}{rest}",
-                        "start its program as it was before, or this command again for the stream as it is "
-                        "now",
-                    )
+                    problem = f"stream {name!r} has started again as another: {', '.join(changes)}"
+                    way = "start its program as it was before, or this command again for the stream as it is"
+                    raise BrainhiveError(problem, way)
                 self._news = same[0], inlet
         except BrainhiveError as error:
             self._news = error
@@ -292,7 +281,7 @@ class LslStream:
                     if stamp is None:
                         break
                     name = values[0] if isinstance(values[0], str) else f"{float(values[0]):.15g}"
-                    events.append(Event(stamp + self._delay_s, name[:MAX_MARKER]))
+                    events.append(Event(stamp + self._delay_s, name))
                 # samples: no waiting where an event is ready, else until the next look for markers
                 samples, times_s = self._read_samples(0.0 if events else min(left_s, MARKER_POLL_S))
                 if self._code_row is not None and len(times_s):
@@ -395,21 +384,22 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
             if (info.name == config.markers if config.markers else info.stype.casefold() == MARKERS)
         ]
         # one stream of the signal, with numbers at a fixed rate
-        _refuse_several(signals, described, ("name", "source_id", "type"), "")
+        _refuse_several(signals, described, "source.name=, source.source_id= or source.type=")
         fit = [info.name for info in streams if info.dtype != "string" and info.sfreq >= 1]
         hint = f"source.name= one of: {', '.join(fit)}" if fit else "name the stream of the amplifier"
         for info in signals:
-            if info.dtype == "string":
-                raise RecipeError(f"stream {_describe(info)} has text, not samples", hint)
-            if not info.sfreq >= 1:
-                raise RecipeError(
-                    f"stream {_describe(info)} has samples without a rate of 1 Hz or more", hint
+            if info.dtype == "string" or not info.sfreq >= 1:
+                lack = (
+                    "text, not samples"
+                    if info.dtype == "string"
+                    else "samples without a rate of 1 Hz or more"
                 )
+                raise RecipeError(f"stream {_describe(info)} has {lack}", hint)
         # one stream of markers with one channel, or none where codes are events
         if config.marker_channel:
             markers = []
         else:
-            _refuse_several(markers, marked, ("name",), "markers")
+            _refuse_several(markers, marked, "source.markers=NAME")
             for info in markers:
                 if info.n_channels > 1:
                     raise RecipeError(
@@ -447,40 +437,21 @@ def _describe(info: Any) -> str:
     return f"{info.name!r} ({origin}, {count} of {values}, {rate})"
 
 
-def _refuse_several(streams: Sequence[Any], described: str, keys: Sequence[str], knob: str) -> None:
-    if len(streams) < 2:
-        return
-
-    # an override by the first key that tells them apart
-    hint = "stop the programs of all but one"
-    for key in keys:
-        values = [getattr(info, "stype" if key == "type" else key) for info in streams]
-        if len(set(values)) == len(values) and all(values):
-            hint = "choose one: " + " or ".join(f"source.{knob or key}={value}" for value in values)
-            break
-    listed = ", ".join(map(_describe, streams))
-    raise RecipeError(f"{len(streams)} streams have {described}: {listed}", hint)
+def _refuse_several(streams: Sequence[Any], described: str, keys: str) -> None:
+    if len(streams) > 1:
+        listed = ", ".join(map(_describe, streams))
+        way = f"choose one by {keys}, or stop the programs of all but one"
+        raise RecipeError(f"{len(streams)} streams have {described}: {listed}", way)
 
 
 def _open_inlet(lsl: Any, info: Any) -> tuple[Any, ElementTree.Element]:
-    """Open a stream, compare its sender's clock with this one's, and read its description.
-
-    Raises:
-        BrainhiveError: if it declares more than any amplifier has.
-    """
-    # limits are checked before the library reserves its buffer
-    lack = f"stream {_describe(info)} declares more than"
-    if not info.sfreq <= MAX_RATE_HZ or info.n_channels > MAX_CHANNELS:
-        raise BrainhiveError(f"{lack} {MAX_RATE_HZ:g} Hz or {MAX_CHANNELS:,} channels", "correct its program")
+    """Open a stream, compare its sender's clock with this one's, and read its description."""
     # liblsl's own recovery is off, see `Receiver`; clocks are compared by the library
     inlet = lsl.StreamInlet(info, max_buffered=BUFFER_S, recover=False, processing_flags=["clocksync"])
     inlet.open_stream(OPEN_S)
     inlet.time_correction(OPEN_S)
     # the long description, with channels, is sent only by an open stream
-    document = inlet.get_sinfo(OPEN_S).as_xml
-    if len(document) > MAX_DESCRIPTION:
-        raise BrainhiveError(f"{lack} {MAX_DESCRIPTION:,} letters", "correct its program")
-    return inlet, ElementTree.fromstring(document)
+    return inlet, ElementTree.fromstring(inlet.get_sinfo(OPEN_S).as_xml)
 
 
 def _list_declared(described: ElementTree.Element) -> dict[str, str]:

@@ -40,6 +40,9 @@ class ReplayedTrials:
         interval_s: From trial to trial.
         seed: Of their order.
         clock: Decides which are due.
+
+    Attributes:
+        template: The first trial.
     """
 
     def __init__(self, recording: Trials, interval_s: float, seed: int, clock: Clock) -> None:
@@ -47,14 +50,10 @@ class ReplayedTrials:
         # trials that exist, as item and repetition, in random order
         rows = np.argwhere(recording.is_there)  # [trials, 2]
         self._trials = rows[np.random.default_rng(seed).permutation(len(rows))]
-
-    @property
-    def template(self) -> Trials:
-        """The first trial."""
-        # one trial is enough to show channels, times and preparation
-        is_first = np.zeros_like(self.recording.is_there)
+        # the first trial shows channels, times and preparation of all
+        is_first = np.zeros_like(recording.is_there)
         is_first[0, 0] = True
-        return self.recording.hold_out(is_first, "test")
+        self.template = recording.hold_out(is_first, "test")
 
     def now_s(self) -> float:
         """Read the clock of the replay, whose first trial begins at 0."""

@@ -550,7 +550,7 @@ def test_a_sender_that_starts_again_as_it_was_is_read_on(restarts: Any) -> None:
 @pytest.mark.parametrize(
     ("case", "kind", "message", "hint"),
     [
-        ("several", "RecipeError", ["2 streams", "'one' (type EEG", "'two'", "1000 Hz"], ["source.name=two"]),
+        ("several", "RecipeError", ["2 streams", "'one' (type EEG", "'two'", "1000 Hz"], ["source.name="]),
         ("text", "RecipeError", ["'notes'", "text"], ["source.name= one of: one, raw, twin, twin, two"]),
         ("irregular", "RecipeError", ["'gaze'", "without a rate"], ["one, raw, twin, twin, two"]),
         (
@@ -577,7 +577,7 @@ def test_a_sender_that_starts_again_as_it_was_is_read_on(restarts: Any) -> None:
         ("twins", "RecipeError", ["2 streams have name 'twin'"], ["stop the programs of all but one"]),
         ("no number", "MissingData", ["no stream with name 'no number'"], ["'one' (type EEG"]),
         ("slow", "RecipeError", ["'slow'", "without a rate of 1 Hz or more"], ["one, raw, twin, twin, two"]),
-        ("several markers", "RecipeError", ["2 streams", "'codes'", "'texts'"], ["source.markers=codes"]),
+        ("several markers", "RecipeError", ["2 streams", "'codes'", "'texts'"], ["source.markers="]),
         ("clock", "BrainhiveError", ["'foreign'", "s from LSL's clock"], ["local_clock"]),
     ],
 )
