@@ -13,7 +13,7 @@ import numpy as np
 from harness import CHECKOUT, Bench, main, run
 from numpy.typing import NDArray
 
-from brainhive_cli.data.signals import single_trials, trial_regressors
+from brainhive_cli.data.signals import single_trials
 from brainhive_cli.data.signals.single_trials import Session, TrialRun
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ def simulate(runs: list[TrialRun], voxels: int, seed: int = 0) -> list[NDArray[n
         sources = random.standard_normal((2, voxels)).T @ random.standard_normal((2, VOLUMES))
         values = sources + 1.5 * random.standard_normal((voxels, VOLUMES))
         values += random.standard_normal((voxels, 1)) * np.linspace(-1, 1, VOLUMES)
-        for number, regressors in enumerate(trial_regressors.design(one, STIMULUS_S, "library")):
+        for number, regressors in enumerate(single_trials.design(one, STIMULUS_S, "library")):
             values[hrf == number] += (regressors @ betas[one.stimuli][:, hrf == number]).T
         series.append((1000 + 10 * values).astype(np.float32))
     return series
@@ -67,8 +67,8 @@ def lss(on: Bench) -> None:
     voxels = on.pick(20, 5000, 5000)
     (run,) = make_runs(1)
     (series,) = simulate([run], voxels)
-    (regressors,) = trial_regressors.design(run, STIMULUS_S, "glover")
-    drift = trial_regressors.polynomials(VOLUMES, 3)
+    (regressors,) = single_trials.design(run, STIMULUS_S, "glover")
+    drift = single_trials.polynomials(VOLUMES, 3)
     series = series.T.astype(np.float64)
 
     def ours() -> NDArray[np.float64]:
@@ -90,8 +90,8 @@ def hrf(on: Bench) -> None:
     voxels = on.pick(20, 5000, 20_000)
     (run,) = make_runs(1)
     (series,) = simulate([run], voxels)
-    designs = [trial_regressors.design(run, STIMULUS_S, "library")]
-    drift = trial_regressors.polynomials(VOLUMES, 3)
+    designs = [single_trials.design(run, STIMULUS_S, "library")]
+    drift = single_trials.polynomials(VOLUMES, 3)
 
     def ours() -> NDArray[np.float64]:
         return single_trials.survey_voxels(Session([run], lambda _, part: series[part], voxels, designs)).r2

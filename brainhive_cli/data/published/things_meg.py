@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import cached_method
 from brainhive_cli.data.published import things_eeg
-from brainhive_cli.data.signals.noise import refuse_flat
+from brainhive_cli.data.signals.cutting import refuse_flat
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 

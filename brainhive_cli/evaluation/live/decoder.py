@@ -16,8 +16,7 @@ from brainhive_cli.core.arrays import Bool, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.model_input import choose_input
-from brainhive_cli.data.signals.cutting import measure_noise
-from brainhive_cli.data.signals.noise import whiten, whitener
+from brainhive_cli.data.signals.cutting import measure_noise, whiten, whitener
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.trials import Trials

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.noise import covariance, whitener
+from brainhive_cli.data.signals.cutting import covariance, whitener
 
 NAMES = tuple("abcdefg")
 

@@ -12,7 +12,7 @@ from worlds import COLOURS, at_home
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.signals.noise import covariance, whitener
+from brainhive_cli.data.signals.cutting import covariance, whitener
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
 from brainhive_cli.evaluation.live.preparation import plan_preparation
