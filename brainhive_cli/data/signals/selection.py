@@ -1,8 +1,9 @@
 """Selection of a part of a recording [N, R, C, T] for a brain model: the section `signal` and its choices."""
 
-import operator
+import ast
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import CodeType
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -21,12 +22,8 @@ CLOSE_MS = 1e-6
 Control = Literal["none", "swapped", "random", "all"]
 WAY = "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v | V1d)"
 _TOKEN = re.compile(r"[&|()]|[^\s&|()]+")
-_OPERATIONS: Mapping[str, Callable[[Bool, Bool], Bool]] = {
-    "|": operator.or_,
-    "&": operator.and_,
-    "-": lambda one, other: one & ~other,
-}
-_BINDS = {"|": 1, "&": 2, "-": 2}
+_OPERATORS = {"&": "&", "|": "|", "-": "& ~", "(": "(", ")": ")"}
+"""Signs of sets as Python's operators on masks, which bind alike."""
 
 
 def window_starts(times_ms: NDArray[np.floating], width_ms: float, step_ms: float) -> list[float]:
@@ -131,7 +128,7 @@ class Signal(Section):
         for name, expression in value.items():
             if not re.fullmatch(REGION_NAME, name):
                 raise ValueError(f"{name!r} is no name of a region")
-            parsed(expression)
+            compile_set(expression)
         return value
 
     @model_validator(mode="after")
@@ -165,38 +162,30 @@ class Signal(Section):
         return trials.select(channels, self.window_ms, self.scale, where, split_masks(*split))
 
 
-def parsed(expression: str) -> list[str]:
-    """Bring a set expression over regions into postfix order; & and - bind tighter than |, from the left.
+def list_regions(expression: str) -> list[str]:
+    """List the regions in a set expression, in order."""
+    return [token for token in _TOKEN.findall(expression) if token not in _OPERATORS]
+
+
+def compile_set(expression: str) -> CodeType:
+    """Compile a set expression over the masks r0, r1 … of its regions; & and - bind tighter than |.
 
     Raises:
         RecipeError: if it is none.
     """
-    # operators in the order of their binding, regions in between (shunting yard)
-    postfix = []
-    operators = []
-    wants_region = True
+    # names of regions become r0, r1 …, so that nothing but operators on masks can be written
+    terms = []
     for token in _TOKEN.findall(expression):
-        is_region = token not in (*_BINDS, "(", ")")
-        # a region or ( stands where a region is wanted, an operator or ) where none is
-        if wants_region != (is_region or token == "("):
-            raise RecipeError(f"{expression!r} is no set of regions: {token!r} stands where it cannot", WAY)
-        if is_region:
-            postfix.append(token)
-        elif token == "(":
-            operators.append(token)
-        else:
-            # operators that bind as tightly come first; ) pops all up to its parenthesis
-            while operators and operators[-1] != "(" and _BINDS[operators[-1]] >= _BINDS.get(token, 0):
-                postfix.append(operators.pop())
-            if token != ")":
-                operators.append(token)
-            elif not operators or operators.pop() != "(":
-                raise RecipeError(f"{expression!r} closes a parenthesis that it does not open", WAY)
-        wants_region = not is_region and token != ")"
-    # an expression ends with a region, and with all parentheses closed
-    if wants_region or "(" in operators:
-        raise RecipeError(f"{expression!r} is no set of regions: it ends too early", WAY)
-    return postfix + operators[::-1]
+        count = sum(term.startswith("r") for term in terms)
+        terms.append(_OPERATORS.get(token, f"r{count}"))
+    try:
+        tree = ast.parse(" ".join(terms), mode="eval")
+    except (SyntaxError, MemoryError, RecursionError) as error:
+        raise RecipeError(f"{expression!r} is no set of regions", WAY) from error
+    # V1 (V2) would be a call, and () an empty tuple
+    if any(isinstance(node, ast.Call | ast.Tuple) for node in ast.walk(tree)):
+        raise RecipeError(f"{expression!r} is no set of regions: an operator is missing", WAY)
+    return compile(tree, "region_split", "eval")
 
 
 def split_masks(
@@ -226,19 +215,15 @@ def split_masks(
         problem = f"signal.region_split needs voxels, {where} has sensors"
         raise BrainhiveError(problem, "leave region_split out")
 
-    # masks [V] of the sets in order, each by a stack of operands
+    # masks [V] of the sets in order; an earlier set hides a region of its name
     masks: dict[str, Bool] = {}
     for name, expression in expressions.items():
-        operands: list[Bool] = []
-        for token in parsed(expression):
-            if token in _OPERATIONS:
-                second = operands.pop()
-                operands[-1] = _OPERATIONS[token](operands[-1], second)
-            else:
-                # an earlier set hides a region of its name
-                known = {**space.regions, **masks}
-                operands.append(known[find_region(token, known, f"{where}: ", f", of {expression!r}")])
-        (masks[name],) = operands
+        known = {**space.regions, **masks}
+        operands = {
+            f"r{index}": known[find_region(region, known, f"{where}: ", f", of {expression!r}")]
+            for index, region in enumerate(list_regions(expression))
+        }
+        masks[name] = eval(compile_set(expression), {"__builtins__": {}}, operands)
         # a stream without voxels has nothing to read
         if not masks[name].any():
             filled = " ".join(region for region, mask in space.regions.items() if mask.any())

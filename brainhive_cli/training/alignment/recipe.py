@@ -16,7 +16,7 @@ from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.augmentations import AUGMENTED
-from brainhive_cli.data.signals.selection import Signal, parsed
+from brainhive_cli.data.signals.selection import Signal, list_regions
 from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names
@@ -234,7 +234,7 @@ class Recipe(SweptRecipe):
             return
 
         # a set is used by a stream or by the expression of another set
-        used = {name for expression in split.values() for name in parsed(expression)}
+        used = {name for expression in split.values() for name in list_regions(expression)}
         if unread := [name for name in split if name not in streams and name not in used]:
             raise RecipeError(
                 f"signal.region_split.{unread[0]} has no effect: it is no stream of {self.backbone.kind} "
