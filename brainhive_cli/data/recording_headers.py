@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.edf_records import Pauses, read_pauses
@@ -55,6 +57,41 @@ MOST = 0.9
 """Share of rows near a marker from which on no other shift is looked for."""
 NEAR_S = 0.05
 """Seconds within which, after a constant shift, a row and a marker are of one event: clocks drift."""
+
+
+class RecordingKeys(parts.Config):
+    """Keys of whatever opens recordings: where events are described, and what electrodes are called."""
+
+    column: str = Field(
+        "",
+        description="column of the events.tsv next to a recording that describes its events; default: "
+        "stim_file, or where there is none the recording's annotations",
+    )
+    onset_unit: Literal["s", "ms"] = Field(
+        "s",
+        description="unit of the onsets in that events.tsv: BIDS has s; with ms nothing else is read as BIDS",
+    )
+    stim_channel: str = Field(
+        "", description="channel whose codes are the events; default: any, if there are no annotations"
+    )
+    rename: dict[str, str] = Field(
+        {},
+        exclude_if=lambda rename: not rename,  # stores name it only where it is chosen
+        description="name of a channel in the files: its name here; names of EEG are written as the "
+        "10-05 system does (FP1 and `EEG Fp1-REF` are Fp1) by themselves",
+    )
+    montage: str = Field(
+        "",
+        exclude_if=lambda montage: not montage,  # as `rename`
+        description="cap, as mne calls it: biosemi64, GSN-HydroCel-128, easycap-M1 …: positions, and of "
+        "BioSemi's inputs (A1 …) also names; default: the files' positions, or those of the names",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_table_of_that_unit(self) -> Self:
+        if self.onset_unit != "s" and (self.stim_channel or not self.column):
+            raise ValueError(f"onset_unit {self.onset_unit} needs a column of the events.tsv")
+        return self
 
 
 @dataclass(frozen=True)

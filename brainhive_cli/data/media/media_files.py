@@ -1,7 +1,7 @@
 """Media in files: ours, a picture as PNG and a clip as an animated PNG without loss, and those of others."""
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,6 @@ VIDEOS = frozenset(".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .wmv .flv .ogv
 """Endings of video files."""
 ANIMATED = frozenset(".gif .png .apng .webp .avif .avifs".split())
 """Endings of pictures that may have several frames."""
-MAX_CLIP_BYTES, MAX_CLIP_FRAMES = 2**31, 2**15
-"""Of the frames of a clip (18 minutes at 30 Hz): a film is no clip."""
 MAX_EQUAL_SPREAD_MS = 10
 """GIF counts time in hundredths of a second, so that equal durations may differ by one."""
 MAX_UNEVENNESS = 0.1
@@ -120,7 +118,7 @@ def read_frames_of(folder: Path) -> Clip:
     files = sorted_by_number(file for file in shown if file.suffix.lower() in PICTURES)
     if not files:
         raise BrainhiveError(f"{folder} has no frames", f"frames end in {', '.join(sorted(PICTURES))}")
-    frames = _collect((np.asarray(decode(str(file), file)) for file in files), folder)
+    frames = [np.asarray(decode(str(file), file)) for file in files]
     if len(sizes := sorted({frame.shape[:2] for frame in frames})) > 1:
         raise BrainhiveError(f"the frames in {folder} differ in size: {sizes}", "bring them to one size")
     return Clip(np.stack(frames), None)
@@ -138,20 +136,14 @@ def read_animation(path: Path) -> Clip:
 
     Raises:
         BadPicture: naming the file, if it cannot be decoded.
-        BrainhiveError: if it is too long for a clip, or its frames are shown for durations that are no
-            multiples of the shortest.
+        BrainhiveError: if its frames are shown for durations that are no multiples of the shortest.
     """
-    durations = []
-
-    # PIL decodes frame by frame, so a film is refused before it fills the memory
-    def decoded(file: Image.Image) -> Iterator[UInt8]:
-        for frame in ImageSequence.Iterator(file):
-            pixels = np.asarray(turn_upright(frame, frame.convert("RGB")))
-            durations.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
-            yield pixels
-
+    pictures, durations = [], []
     with decoding(path), open_regular(path) as content, Image.open(content) as file:
-        frames = np.stack(_collect(decoded(file), path))
+        for frame in ImageSequence.Iterator(file):
+            pictures.append(np.asarray(turn_upright(frame, frame.convert("RGB"))))
+            durations.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
+        frames = np.stack(pictures)
 
     # frames [F, H, W, 3] that are shown for a multiple of the shortest duration are repeated
     shown_ms = np.array(durations)
@@ -164,7 +156,6 @@ def read_animation(path: Path) -> Clip:
         listed = ", ".join(f"{duration:g}" for duration in np.unique(shown_ms))
         problem = f"the frames of {path} are shown for {listed} ms"
         raise BrainhiveError(problem, "write the clip at one rate")
-    _refuse_long(path, times.sum(), frames[0].nbytes * times.sum())
     return Clip(np.repeat(frames, times.round().astype(int), 0), float(1000 / shown_ms.min()))
 
 
@@ -174,7 +165,6 @@ def read_video(path: Path) -> Clip:
     Raises:
         MissingExtra: if PyAV is not installed.
         BadPicture: naming the file, if it cannot be decoded.
-        BrainhiveError: if it is too long for a clip.
     """
     with decoding(path):  # PyAV's errors are among those that it knows
         library = _library(path)
@@ -183,32 +173,12 @@ def read_video(path: Path) -> Clip:
         with library.open(str(path)) as video:
             rate = video.streams.video[0].average_rate
             # a phone stores its clips lying, with the angle at which they are seen
-            pixels = (
+            pictures = [
                 np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                 for frame in video.decode(video=0)
-            )
-            frames = np.stack(_collect(pixels, path))
+            ]
+        frames = np.stack(pictures)
     return Clip(frames, float(rate) if rate else None)
-
-
-def _collect(frames: Iterable[UInt8], path: Path) -> list[UInt8]:
-    """List the frames [H, W, 3] of a clip as they are decoded, until they are too many for one."""
-    collected: list[UInt8] = []
-    total = 0
-    for frame in frames:
-        total += frame.nbytes
-        _refuse_long(path, len(collected) + 1, total)
-        collected.append(frame)
-    return collected
-
-
-def _refuse_long(path: Path, count: float, size: float) -> None:
-    if count > MAX_CLIP_FRAMES or size > MAX_CLIP_BYTES:
-        raise BrainhiveError(
-            f"{path} is too long for a clip: {count:.3g} frames of {size:.3g} bytes or more, "
-            f"at most {MAX_CLIP_FRAMES:,} of {MAX_CLIP_BYTES:,}",
-            "cut it into clips of some seconds",
-        )
 
 
 def has_pyav() -> bool:

@@ -45,7 +45,7 @@ from brainhive_cli.data.recording_files import (
     read_channels,
     way_to_read,
 )
-from brainhive_cli.data.recording_headers import Header, read_header
+from brainhive_cli.data.recording_headers import Header, RecordingKeys, read_header
 from brainhive_cli.data.signals.cutting import (
     Cutting,
     Steps,
@@ -66,36 +66,24 @@ TrialTables = Mapping[Path, Int64]
 """Trials of each recording, [n, 2]: sample of the onset, and row of the picture among all."""
 
 
-class Config(Steps):
+class Config(RecordingKeys, Steps):
     """Recordings in fif, edf, bdf, set or vhdr, alone (`sub-01_ses-01.fif`) or in a BIDS data set."""
 
     root: str = Field("", description="folder of the recordings; default: recordings below paths.data")
     files: str = Field("*", description="pattern of the files that are read, as *task-images*")
     subject_numbers: SubjectNumbers = Field({})
-    sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)  # as `rename`
+    sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)
     stimuli: Stimuli = "image-folder"
     events: str = Field(
         "",
         description="table (CSV or TSV) with columns event and picture; default: events.csv or events.tsv in "
         "the folder; without one, events are called by their pictures",
     )
-    column: str = Field(
-        "",
-        description="column of the events.tsv next to a recording that describes its events; default: "
-        "stim_file, or where there is none the recording's annotations",
-    )
-    onset_unit: Literal["s", "ms"] = Field(
-        "s",
-        description="unit of the onsets in that events.tsv: BIDS has s; with ms nothing else is read as BIDS",
-    )
-    stim_channel: str = Field(
-        "", description="channel whose codes are the events; default: any, if there are no annotations"
-    )
     delay_ms: float = Field(
         0.0,
         ge=-600_000,
         le=600_000,
-        exclude_if=lambda delay: not delay,  # as `rename`
+        exclude_if=lambda delay: not delay,  # stores name it only where it is chosen
         description="ms from an event to its picture on the screen, as a photodiode has it; added to all",
     )
     types: UniqueNames | None = Field(
@@ -106,18 +94,6 @@ class Config(Steps):
         description="channels, in the order of the store; default: all of `types` that none marked as bad",
     )
     exclude: Names = Field([], description="channels that are left out")
-    rename: dict[str, str] = Field(
-        {},
-        exclude_if=lambda rename: not rename,  # stores name it only where it is chosen
-        description="name of a channel in the files: its name in the store; names of EEG are written as the "
-        "10-05 system does (FP1 and `EEG Fp1-REF` are Fp1) by themselves",
-    )
-    montage: str = Field(
-        "",
-        exclude_if=lambda montage: not montage,  # as `rename`
-        description="cap, as mne calls it: biosemi64, GSN-HydroCel-128, easycap-M1 …: positions, and of "
-        "BioSemi's inputs (A1 …) also names; default: the files' positions, or those of the names",
-    )
     interpolate: bool = Field(
         False,
         description="keep EEG channels that were marked as bad, made of the good ones by spherical splines",
@@ -134,12 +110,6 @@ class Config(Steps):
     stimulus_ms: float | None = Field(
         None, gt=0, description="how long each picture was shown, which figures shade; default: not known"
     )
-
-    @model_validator(mode="after")
-    def _has_a_table_of_that_unit(self) -> Self:
-        if self.onset_unit != "s" and (self.stim_channel or not self.column):
-            raise ValueError(f"onset_unit {self.onset_unit} needs a column of the events.tsv")
-        return self
 
     @model_validator(mode="after")
     def _has_a_band_in_order(self) -> Self:

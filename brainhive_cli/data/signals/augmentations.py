@@ -41,28 +41,6 @@ class Augmentation(Protocol):
         """Vary signals [B, C, T], each by its row of what was drawn."""
 
 
-class Noise(Config):
-    """Gaussian noise, of a size in proportion to the signal.
-
-    Noise of all channels and samples alike.
-    """
-
-    share: float = Field(0.1, gt=0, description="its standard deviation, as a share of that of the trial")
-
-    def build(self, rate_hz: float | None) -> Augmentation:
-        """Return the part itself."""
-        return self
-
-    def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
-        """Draw the noise: [B, C, T]."""
-        return torch.randn(shape, generator=generator, device=generator.device)
-
-    def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
-        """Add noise to [B, C, T]: what is drawn, times the trial's spread."""
-        spread = signal.std((1, 2), correction=0, keepdim=True)  # [B, 1, 1]
-        return signal + self.share * spread * drawn
-
-
 class Smooth(Config):
     """Channels that are smoothed at random: a moving average over five samples.
 
@@ -111,8 +89,7 @@ class Augment(Section):
 
     parts: list[Annotated[Any, part("augmentations", "smooth")]] = Field(
         [],
-        description="augmentations, one after another: {kind: smooth, p: 0.3}, noise; kinds and their keys "
-        "below",
+        description="augmentations, one after another: {kind: smooth, p: 0.3}; kinds and their keys below",
     )
     repetitions: float = Field(
         0.0,
@@ -240,5 +217,5 @@ def augmented(picture: "Image.Image", config: PictureAugment) -> "Image.Image":
     return steps(picture)
 
 
-TINY = {"noise": Noise(), "smooth": Smooth()}
+TINY = {"smooth": Smooth()}
 """The parts of this shelf by kind, each small enough for tests."""

@@ -1,6 +1,6 @@
 """Steps from a continuous signal to trials, which preparations and streams share: filter, cutting, whitening.
 
-Whitening is multivariate noise normalisation (MVNN): signals times the inverse root of the noise's covariance,
+Whitening is multivariate noise normalisation: signals times the inverse root of the noise's covariance,
 as Guggenmos et al. 2018, THINGS-EEG2's authors and NICE apply it. The covariance of each block of
 observations is shrunk as in scikit-learn's discriminant analysis (Ledoit-Wolf on standardised columns), then
 all are averaged. Here the blocks of a chunk are one batched product.

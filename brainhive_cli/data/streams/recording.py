@@ -2,10 +2,9 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from brainhive_cli.core.console import warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -14,36 +13,18 @@ from brainhive_cli.core.inputs import Input, require
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.recording_files import UNITS, open_raw
-from brainhive_cli.data.recording_headers import read_header
+from brainhive_cli.data.recording_headers import RecordingKeys, read_header
 from brainhive_cli.data.streams import Blocks, Clock, Event, Replay, StreamConfig, StreamFormat, Wanted
 
 BLOCK_S = 10.0
 """Part of a file that is read at once."""
 
 
-class Config(StreamConfig):
+class Config(StreamConfig, RecordingKeys):
     """A recording in fif, edf, bdf, set or vhdr."""
 
     file: str = Field("", description="the recording")
     speed: float = Field(1.0, gt=0, le=1e6, description="seconds of the recording that are replayed a second")
-    column: str = Field(
-        "",
-        description="column of the events.tsv next to it that describes events; default: stim_file, or where "
-        "there is none the annotations",
-    )
-    onset_unit: Literal["s", "ms"] = Field("s", description="unit of the onsets in that events.tsv")
-    stim_channel: str = Field(
-        "", description="channel whose codes are the events; default: any, if there are no annotations"
-    )
-    rename: dict[str, str] = Field({}, description="name of a channel in the file: its name for the model")
-    montage: str = Field("", description="cap, as mne calls it; default: the file's positions")
-
-    @model_validator(mode="after")
-    def _has_a_table_of_that_unit(self) -> Self:
-        # without a column there is no table whose onsets could have a unit
-        if self.onset_unit != "s" and (self.stim_channel or not self.column):
-            raise ValueError(f"onset_unit {self.onset_unit} needs a column of the events.tsv")
-        return self
 
     def inputs(self) -> list[Input]:
         """List the file.

@@ -54,16 +54,6 @@ def test_signals_of_one_sample_are_not_smoothed(signal):
         vary(signal[..., :1], "smooth")
 
 
-def test_noise_is_a_share_of_each_trials_spread(signal):
-    signal[0] *= 100
-
-    noise = vary(signal, "noise", share=0.2) - signal
-
-    share = noise.std((1, 2)) / signal.std((1, 2))
-    assert noise.mean().abs() < 0.02 and share.mean().item() == pytest.approx(0.2, abs=0.002)
-    assert share[0].item() == pytest.approx(0.2, abs=0.02)
-
-
 def test_a_smoothed_channel_is_the_published_moving_average(golden: Path):
     """Golden values: an average over 5 samples of the unsmoothed signal, its window cut at the edges."""
     known = load_file(golden / "methods" / "smooth.safetensors")

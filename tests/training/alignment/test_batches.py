@@ -187,7 +187,7 @@ def test_signals_that_validate_are_not_varied_and_those_in_memory_stay_as_they_w
     embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
     data, rows = cells.data_of(embedding), np.arange(20, 40)
     before = data.trials[0].averages.copy()
-    batches = batches_of(data, augment={"parts": ["noise", "smooth"]})
+    batches = batches_of(data, augment={"parts": [{"kind": "smooth", "p": 1}]})
 
     ((signal, _),), _, _ = batches.draw(rows, 1)
 
