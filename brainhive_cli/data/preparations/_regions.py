@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -47,20 +47,9 @@ WANG = (
 """Labels 1 to 25 of the probabilistic atlas of Wang et al. 2015, whose files come without names."""
 
 
-class Maps(NamedTuple):
-    """The maps of a file of regions.
-
-    Attributes:
-        values: [V, n] of voxels or vertices.
-        labels: Names of labels, of each map; empty where the file has none.
-        titles: Names of the maps; empty where the file has none.
-        volume: The values with their neighbours, [X, Y, Z], [X, Y, Z, n] or [V, n].
-    """
-
-    values: Array
-    labels: Sequence[Mapping[int, str]] = ()
-    titles: Sequence[str] = ()
-    volume: Array | None = None
+Maps = tuple[Array, Array, Sequence[Mapping[int, str]]]
+"""Maps of a file of regions: their values [V, n] of voxels or vertices, the same with their neighbours in a
+volume, and names of labels of each map; none where the file has none."""
 
 
 def find_region_files(
@@ -175,44 +164,41 @@ def _read_parts(
     path: Path, atlas: str, space: Mask | Sequence[int], least: float | None
 ) -> tuple[int, list[tuple[str, Bool]], str]:
     """Read the number of voxels or vertices of a file, its regions with their names, and what it is."""
-    maps = _read_maps(path, space)
-    count, several = maps.values.shape
+    maps, volume, labels = _read_maps(path, space)
+    count, several = maps.shape
     # what names the labels: the file, the table next to it, or an atlas that is known
-    table, labels, source = _read_table(path), [*maps.labels], "of the file"
-    present = np.unique(maps.values[np.isfinite(maps.values) & (maps.values > 0)])
+    table, source = _read_table(path), "of the file"
+    present = np.unique(maps[np.isfinite(maps) & (maps > 0)])
     # one map of whole numbers may be an atlas
     if several == 1 and not any(labels) and (present == np.rint(present)).all():
         labels, source = [{k: name for k, name in table.items() if k in present}], "of the table next to it"
         if not any(labels) and len(present) > 1:  # a mask may be called wang_V1
             labels, source = [_name_known_labels(f"{atlas} {path.name}".lower(), present)], "of a known atlas"
 
-    # labels become masks; names of several maps begin with the map's title
+    # labels become masks; names of several maps begin with the map's number
     if least is None and any(labels):
-        titles = [f"{title}." for title in maps.titles or range(1, several + 1)] if several > 1 else [""]
         regions = [
-            (title + HEMISPHERE.sub("", name), values == label)
-            for title, values, names in zip(titles, maps.values.T, labels, strict=True)
-            for label, name in names.items()
+            (f"{number}.{name}" if several > 1 else name, values == label)
+            for number, (values, names) in enumerate(zip(maps.T, labels, strict=True), 1)
+            for label, name in ((label, HEMISPHERE.sub("", text)) for label, text in names.items())
         ]
         return count, regions, f"labels with the names {source}"
 
     # a mask, labels without names, or probabilities
-    values = maps.values if maps.volume is None else maps.volume
-    threshold, kind = find_threshold(values, path, atlas, least)
+    threshold, kind = find_threshold(volume, path, atlas, least)
     if several == 1:
-        regions = [(atlas, is_inside(maps.values[:, 0], threshold))]
+        regions = [(atlas, is_inside(maps[:, 0], threshold))]
         if kind == "labels":
-            regions = [(f"{atlas}-{label:.0f}", maps.values[:, 0] == label) for label in present]
+            regions = [(f"{atlas}-{label:.0f}", maps[:, 0] == label) for label in present]
         return count, regions, "labels without names" if kind == "labels" else kind
 
     # several masks, or maps of probabilities, numbered from 0 or 1 in the table
-    if kind == "labels" and any(len(np.unique(values[values > 0])) > 1 for values in maps.values.T):
+    if kind == "labels" and any(len(np.unique(values[values > 0])) > 1 for values in maps.T):
         way = f"preparation.regions={{NAME: FILE}} of one map each, or thresholds.{atlas}=LEAST"
         raise BrainhiveError(f"{path} has {several} maps of labels without names", way)
     first = min(1, *table) if table else 1
     titles = [table.get(first + row, f"{atlas}-{row + 1}") for row in range(several)]
-    inside = is_inside(maps.values, threshold)
-    return count, [*zip(maps.titles or titles, inside.T, strict=True)], f"{several} maps, {kind}"
+    return count, [*zip(titles, is_inside(maps, threshold).T, strict=True)], f"{several} maps, {kind}"
 
 
 def _name_known_labels(called: str, present: Array) -> Mapping[int, str]:
@@ -252,34 +238,33 @@ def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
         volume = read_volume(path, WAY_OUT)
         if volume.ndim not in (3, 4):
             raise BrainhiveError(f"{path} is {[*volume.shape]}, not [X, Y, Z] or [X, Y, Z, maps]", WAY_OUT)
-        return Maps(volume[space.inside].reshape(space.width, -1), volume=volume)
+        return volume[space.inside].reshape(space.width, -1), volume, []
 
+    labels: Sequence[Mapping[int, str]] = []
     with reading(path, WAY_OUT, raised=(Exception,)):
         if path.suffix == ".annot":
-            labels, _, names = read_annot(path)
-            return Maps(labels[:, None], [{label: name.decode() for label, name in enumerate(names)}])
-        if path.suffix == ".label":
+            values, _, names = read_annot(path)
+            values, labels = values[:, None], [{label: name.decode() for label, name in enumerate(names)}]
+        elif path.suffix == ".label":
             if len(space) == 1:
                 raise ValueError(f"it does not say how many of {space[0]} vertices are left; take an .annot")
             # a .label lists the vertices of a region; its name says of which hemisphere
-            labels = np.zeros(space[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], np.int64)
-            labels[read_label(path)] = 1
-            return Maps(labels[:, None])
-        image = open_image(path, WAY_OUT)
-        if path.suffix == ".gii":
-            names = image.labeltable.get_labels_as_dict()
-            names = {} if all(map(UNNAMED.fullmatch, names.values())) else names  # Workbench's of any file
+            values = np.zeros((space[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], 1), np.int64)
+            values[read_label(path)] = 1
+        elif path.suffix == ".gii":
+            image = open_image(path, WAY_OUT)
             values = np.stack([array.data.ravel() for array in image.darrays], 1)  # [V, n]
-            titles = [array.meta.get("Name", "") for array in image.darrays]
-            return Maps(values, [names] * len(titles) if names else [], titles if all(titles) else [])
-        if path.name.endswith(CIFTI):
+            known = image.labeltable.get_labels_as_dict()
+            if not all(map(UNNAMED.fullmatch, known.values())):  # Workbench writes ??? into any file
+                labels = [known] * values.shape[1]
+        elif path.name.endswith(CIFTI):
+            image = open_image(path, WAY_OUT)
             rows, axis = image.header.get_axis(0), image.header.get_axis(1)
             values = np.asarray(image.dataobj).T  # [V, n]
             if len(values) != sum(space):  # with other grayordinates than those of the cortex
                 values = np.concatenate([values[axis.name == name] for name in CORTEX.values()])
                 values = np.pad(values, [(0, sum(space[2:])), (0, 0)])
             labels = [{key: name for key, (name, _) in table.items()} for table in getattr(rows, "label", ())]
-            return Maps(values, labels, [*getattr(rows, "name", ())])
-        # volumes that hold vertices: [V, 1, 1] or [V, 1, 1, n]
-        values = read_volume(path, WAY_OUT)
-        return Maps(values.reshape(int(np.prod(values.shape[:3])), -1))
+        else:
+            raise ValueError("it is of a volume, and the betas are of a surface")
+    return values, values, labels
