@@ -171,8 +171,7 @@ def keep_channels(
     has_file_positions = bool(np.isfinite(positions).all())
     if not has_file_positions and {*kinds} == {"eeg"}:
         positions = standard_positions(names)
-    is_unknown = ~np.isfinite(positions).all(1)
-    without = [name for name, unknown in zip(names, is_unknown, strict=True) if unknown]
+    without = [names[row] for row in np.flatnonzero(~np.isfinite(positions).all(1)).tolist()]
     return KeptChannels(
         headers,
         names,

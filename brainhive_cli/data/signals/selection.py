@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from types import CodeType
 from typing import Annotated, Any, Literal, Self
 
@@ -174,10 +175,8 @@ def compile_set(expression: str) -> CodeType:
         RecipeError: if it is none.
     """
     # names of regions become r0, r1 …, so that nothing but operators on masks can be written
-    terms = []
-    for token in _TOKEN.findall(expression):
-        count = sum(term.startswith("r") for term in terms)
-        terms.append(_OPERATORS.get(token, f"r{count}"))
+    numbers = count()
+    terms = [_OPERATORS.get(token) or f"r{next(numbers)}" for token in _TOKEN.findall(expression)]
     try:
         tree = ast.parse(" ".join(terms), mode="eval")
     except (SyntaxError, MemoryError, RecursionError) as error:

@@ -314,17 +314,14 @@ class LslStream:
         new, new_stamps = np.concatenate(blocks[1:]), np.concatenate(stamps)
         age_s = self._clock() - new_stamps
         is_ours = (age_s > -1) & (age_s < BUFFER_S + LOST_CLOCK_S)
-        if not is_ours.all():
-            self._other_clock += int(np.count_nonzero(~is_ours))
-            if self._other_clock > LOST_CLOCK_S * self.format.rate_hz:
-                difference_s = abs(age_s[~is_ours][-1])
-                raise BrainhiveError(
-                    f"timestamps of stream {self.format.name!r} are {difference_s:.0f} s from LSL's clock",
-                    "its program must stamp samples by LSL's clock (local_clock), or leave that to LSL",
-                )
-            new, new_stamps = new[is_ours], new_stamps[is_ours]
-        else:
-            self._other_clock = 0
+        self._other_clock = 0 if is_ours.all() else self._other_clock + int((~is_ours).sum())
+        if self._other_clock > LOST_CLOCK_S * self.format.rate_hz:
+            difference_s = abs(age_s[~is_ours][-1])
+            raise BrainhiveError(
+                f"timestamps of stream {self.format.name!r} are {difference_s:.0f} s from LSL's clock",
+                "its program must stamp samples by LSL's clock (local_clock), or leave that to LSL",
+            )
+        new, new_stamps = new[is_ours], new_stamps[is_ours]
 
         # what really comes, of each sender
         if self._openings != self._signal.openings:
@@ -511,11 +508,10 @@ def _read_format(
                 f"one of: {known or wanted.unit}",
             )
         # factors of the model's channels alone; others keep their units
-        factor = size[0] / target[0] if size is not None and target is not None else 1.0
-        scale = np.array([factor if kind == wanted.kind else 1.0 for kind in kinds])
-        units = [
-            wanted.unit if kind == wanted.kind else each for each, kind in zip(units, kinds, strict=True)
-        ]
+        for index, kind in enumerate(kinds):
+            if kind == wanted.kind:
+                units[index] = wanted.unit
+                scale[index] = size[0] / target[0] if size is not None and target is not None else 1.0
 
     # positions as mne-lsl sends them: NaN or zeros where there is none
     located = [[row.findtext(f"loc/R0{axis}", "") for axis in "xyz"] for row in rows]
