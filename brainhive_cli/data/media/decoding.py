@@ -141,7 +141,7 @@ def _decode_batch(
             names = [name for name in views if needed[name][row]]
             decoding = [name for name in names if name in pixels]
             try:
-                # each encoder's picture or clip, decoded once, or what it reads in its place
+                # each encoder's picture or clip, decoded once, or what it reads instead
                 sources = {name: readers[name](row) for name in names if name in readers}
                 if decoding or not names:
                     sources |= dict.fromkeys(decoding, images.open(row))

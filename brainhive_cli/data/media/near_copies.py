@@ -70,7 +70,7 @@ _MARGINS = np.concatenate(
         SIDE_MARGIN * np.eye(4),
         np.repeat([*SQUARE_MARGINS, 0, SQUARE_MARGINS[-1]], 4).reshape(-1, 4),
     ]
-)  # [12, 4], of windows that are numbered in `_place_views`
+)  # [12, 4], of windows that are numbered in `_locate_views`
 _WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
 _INNER, _WHOLE, _WHOLE_INNER = 9, 10, 11
 _PAIRS = [(0, view) for view in range(_WHOLE)] + [(view, 0) for view in range(1, _WHOLE)]
@@ -146,7 +146,7 @@ def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
         return np.zeros(WORDS, np.uint64)
     square = np.asarray(grey, np.float32)
     # signs of the lowest frequencies of each view, and a bit for few details
-    views = np.stack([_measure_details(square, view, 16) for view in _place_views(grey, frame.size)])
+    views = np.stack([_measure_details(square, view, 16) for view in _locate_views(grey, frame.size)])
     signs = views[:, _HASHED] > 0  # [12, 128]
     signs[:, -1] = count_details(grey) < MIN_DETAILS
     return np.packbits(signs).view(np.uint64)
@@ -165,17 +165,17 @@ def count_details(grey: Image.Image) -> float:
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
-def _place_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
+def _locate_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
     """Return left, upper, right and lower margins of a picture's views, as shares of its sides: [12, 4]."""
 
-    def place(windows: Float64, margins: Float64) -> Float64:
+    def nest(windows: Float64, margins: Float64) -> Float64:
         return windows + margins * np.tile(1 - windows[:, :2] - windows[:, 2:], 2)
 
     # what lies within the borders, all of the picture, and the centre squares of both
     windows = np.stack([_measure_borders(np.asarray(grey, np.int16)), _NO_MARGINS])
     sides = (1 - windows[:, :2] - windows[:, 2:]) * size
-    squares = place(windows, np.tile(0.5 - sides.min(1, keepdims=True) / sides / 2, 2))
-    return place(np.concatenate([windows, squares])[_WINDOWS], _MARGINS)
+    squares = nest(windows, np.tile(0.5 - sides.min(1, keepdims=True) / sides / 2, 2))
+    return nest(np.concatenate([windows, squares])[_WINDOWS], _MARGINS)
 
 
 def _measure_borders(grey: NDArray[np.int16]) -> Float64:
@@ -282,7 +282,7 @@ class _Prepared(NamedTuple):
         light = square.getchannel(0)
         # details of all views [2, 12, 625], of the luminance as it is and equalised
         grey = light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
-        views = _place_views(grey, size)
+        views = _locate_views(grey, size)
         lights = np.stack([np.asarray(each, np.float32) for each in (light, ImageOps.equalize(light))])
         details = np.stack([_measure_details(lights, view, _BAND + 1) for view in views], 1)
         channels = np.moveaxis(np.asarray(square, np.float32), -1, 0)

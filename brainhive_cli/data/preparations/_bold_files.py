@@ -76,6 +76,7 @@ class BoldRun(NamedTuple):
         sidecars: JSON of the raw run, and of the derived one; the farthest first.
         confounds: Table of confounds.
         images: fMRIPrep's volumes of the same grid by `desc`, as `brain` and `aparcaseg`.
+        files: All of these.
     """
 
     number: int
@@ -84,6 +85,7 @@ class BoldRun(NamedTuple):
     sidecars: tuple[Sequence[Path], Sequence[Path]]
     confounds: Path | None
     images: Mapping[str, Path]
+    files: Sequence[Path]
 
 
 class Timing(NamedTuple):
@@ -151,10 +153,10 @@ def refuse_versions(files: Iterable[BidsFile]) -> None:
             raise BrainhiveError(problem, "preparation.files=PATTERN that one of them has, or remove one")
 
 
-def find_runs(raw: Folders, derived: Folders, series: Iterable[BidsFile]) -> list[BoldRun]:
+def find_runs(raw: Folders, derived: Folders, files: Iterable[BidsFile]) -> list[BoldRun]:
     """Find the files of the runs of a session by their derived BOLD; runs without events are left out."""
     # runs with events in the order of their labels, run-10 behind run-9
-    pairs = [(file, events) for file in series if (events := inherit(raw, file, ".tsv", "events"))]
+    pairs = [(file, events) for file in files if (events := inherit(raw, file, ".tsv", "events"))]
     pairs.sort(key=lambda pair: (len(run := pair[0].entities.get("run", "")), run, pair[0].path))
 
     # numbers of the labels, or else counted
@@ -181,8 +183,9 @@ def find_runs(raw: Folders, derived: Folders, series: Iterable[BidsFile]) -> lis
             and image.path.name.endswith(NIFTI)
             and {**image.entities, "desc": ""} == {**file.entities, "desc": ""}
         }
-        confounds = tables[-1] if tables else None
-        runs.append(BoldRun(number, (path, *partners), events[-1], sidecars, confounds, images))
+        series, confounds = (path, *partners), tables[-1] if tables else None
+        paths = [*series, events[-1], *sidecars[0], *sidecars[1], *tables[-1:], *images.values()]
+        runs.append(BoldRun(number, series, events[-1], sidecars, confounds, images, paths))
     return runs
 
 

@@ -168,12 +168,7 @@ class Bold(Betas):
     def files(self, subject: int) -> Sequence[Path]:
         """List BOLD, events, confounds, masks and sidecars of all runs, regions, and lists of pictures."""
         # each file once; a link may lead to a file that is not there
-        runs: list[Path] = []
-        for run in self._all_runs(subject):
-            raw_sidecars, derived_sidecars = run.sidecars
-            confounds = [run.confounds] if run.confounds else []
-            runs += [*run.series, run.events, *raw_sidecars, *derived_sidecars, *confounds]
-            runs += run.images.values()
+        runs = [path for run in self._all_runs(subject) for path in run.files]
         mask = filter(None, [self._mask_file(subject)])
         regions = [path for paths in self._region_files(subject).values() for path in paths]
         files = [*dict.fromkeys([*runs, *mask, *regions])]

@@ -449,7 +449,7 @@ class Own:
                 signal = cutting.cut(samples, names, onsets, 1.0)  # [n, C less bad, T]
                 if bad:
                     signal = interpolate_bad(signal, channels.names, bad, channels.positions)  # [n, C, T]
-                # still samples are found before the filter, which would hide them
+                # still samples are looked for before the filter, which would hide them
                 is_live = ~pieces.are_still(onsets, cutting.span, len(names))
                 lives.append(is_live)
                 epochs.append(signal if is_live.all() else signal[is_live])

@@ -184,7 +184,7 @@ class PictureAugment(Section):
         description="heads whose encoder sees an augmented picture at each step: terms find what it gives as "
         "the target HEAD_augmented",
     )
-    crop: float = Field(0.3, ge=0, le=1, description="chance that a crop of the picture takes its place")
+    crop: float = Field(0.3, ge=0, le=1, description="chance that a crop of the picture replaces it")
     flip: float = Field(0.5, ge=0, le=1, description="chance that left and right are exchanged")
     jitter: float = Field(0.3, ge=0, le=1, description="chance that colours are changed")
     grey: float = Field(0.3, ge=0, le=1, description="chance that it becomes grey")

@@ -159,7 +159,7 @@ def spline_weights(from_positions: Float64, to_positions: Float64, alpha: float 
 
     Args:
         from_positions: [C', 3] of the sensors, from the centre of the head (`fit_origin`); any unit.
-        to_positions: [C, 3] of other places.
+        to_positions: [C, 3] of the positions to interpolate at.
         alpha: Regularisation, added to the diagonal.
 
     Returns:

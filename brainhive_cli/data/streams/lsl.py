@@ -218,7 +218,7 @@ class LslStream:
         # a stream is described only once it is open
         self._signal = Receiver(lsl, signal_info)
         self.format, self._scale = _read_format(self._signal.described, config, wanted)
-        # the channel of codes is found by name, and its values are never scaled
+        # the channel of codes is known by name, and its values are never scaled
         self._code_row: int | None = None
         if config.marker_channel:
             where, names = f"stream {self.format.name!r}", self.format.channels
