@@ -151,7 +151,9 @@ def world(shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """
     monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
     monkeypatch.chdir(tmp_path)
-    stores = {path: path.stat().st_mtime_ns for path in shared_world.glob("[es]*/demo-noise-0.3-40-concepts/*/*.h5")}
+    stores = {
+        path: path.stat().st_mtime_ns for path in shared_world.glob("[es]*/demo-noise-0.3-40-concepts/*/*.h5")
+    }
     yield shared_world
     changed = [path for path, time_ns in stores.items() if path.stat().st_mtime_ns != time_ns]
     assert not changed, f"{changed[0]} was written to: change a copy"

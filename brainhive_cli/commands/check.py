@@ -20,9 +20,9 @@ from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, Subjects
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data import inventory
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.data.signal_stores import COUNTED, RECORDED, count_rows, describe_store, recorded_row
+from brainhive_cli.data.inventory import inspect_dataset
+from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.health import COLUMNS, FAILED, PASSED, health_row, health_table
 from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store
@@ -191,8 +191,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
     """List the parts of a data set, and what is wrong with them."""
-    listed = inventory.take(config, recipe.paths, recipe.subjects, again)
-    return Checked("datasets", listed.name, listed.as_dict(), listed.errors, [listed.table()])
+    name, note, problems, table = inspect_dataset(config, recipe.paths, recipe.subjects, again)
+    return Checked("datasets", name, note, problems, [table])
 
 
 def _check_signals(path: Path, recipe: Recipe) -> Checked:
@@ -206,12 +206,9 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
     except BrainhiveError as error:
         row = (name, *"–" * len(COUNTED), FAILED)
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
-    # what it holds by split, and how that was recorded
+    # what it holds by split
     note, files = {"problem": "", **describe_store(store)}, {}
-    tables = [
-        Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)]),
-        Table(f"How signals of {dataset} were recorded", ("store", *RECORDED), [(name, *recorded_row(note))]),
-    ]
+    tables = [Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)])]
     if recipe.plots:
         with console.progress(f"drawing the page of {short_name(path)}"):
             # the page needs to know which stimuli are alike

@@ -29,7 +29,7 @@ from brainhive_cli.data import session_stores
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.preparations import Finished, LookedOver, Merged, Preparation
 from brainhive_cli.data.published import PUBLISHED
-from brainhive_cli.data.session_stores import DType, Kept, cast_signal, join, write_session
+from brainhive_cli.data.session_stores import DType, cast_signal, join, list_sessions, write_session
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store, require_each
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
 
@@ -122,14 +122,15 @@ class Job:
         preparation = self.preparation
         return [] if isinstance(preparation, Merged) else preparation.sessions(subject)
 
-    def kept(self, subject: int) -> Kept:
+    def session_paths(self, subject: int) -> dict[int, Path]:
         """Return where the sessions of a subject are kept until all are done."""
         # size and time of change stand for the content, which takes long to read
         stats = [(str(path), path.stat()) for path in self.preparation.files(subject)]
         files = [(portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
         # sessions of other settings, files or versions are never joined with new ones
         known = json.dumps([self.settings, self.versions, files], sort_keys=True)
-        return Kept(self.sessions_folder, subject, hashlib.sha256(known.encode()).hexdigest()[:10])
+        name = f"sub-{subject:02d}_ses-{{:02d}}_{hashlib.sha256(known.encode()).hexdigest()[:10]}.h5"
+        return {session: self.sessions_folder / name.format(session) for session in self.sessions(subject)}
 
     def files(self, subject: int) -> session_stores.Known:
         """List the files of a subject, and what each is known by."""
@@ -231,7 +232,7 @@ def _describe_subject(job: Job, subject: int) -> str:
     """Say what is read, made and written of a subject; or that its store is there."""
     path = job.path(subject).relative_to(job.signals.parent)
     if job.is_done(subject):
-        size = Kept(job.sessions_folder, subject).size
+        size = sum(path.stat().st_size for path in list_sessions(job.sessions_folder, subject))
         unfinished = f"; sessions/ holds {console.size(size)} of another that was not finished"
         return f"{path} exists{unfinished if size else ''}"
     files, preparation = job.files(subject), job.preparation
@@ -255,7 +256,7 @@ def _describe_subject(job: Job, subject: int) -> str:
     trials = ", ".join(f"{count} {split}" for split, count in counts.items())
     size = sum(prod(shape) for _, shape in shapes) * np.dtype(job.dtype).itemsize
     read = f"{len(files)} files, {console.size(sum(known['bytes'] for known in files.values()))}"
-    done = [job.kept(subject).path(session).is_file() for session in job.sessions(subject)]
+    done = [path.is_file() for path in job.session_paths(subject).values()]
     resumed = f"; {sum(done)} of {len(done)} sessions are done" if any(done) else ""
     return f"{read}; {trials} trials, {console.size(size)} to {path}{resumed}"
 
@@ -338,8 +339,7 @@ def _write_sessions(
     job: Job, preparation: Preparation, subject: int, launch: Launch, bar: console.Bar
 ) -> None:
     """Prepare the sessions of a subject that are not kept from before; one process then joins them."""
-    session_files = job.kept(subject)
-    paths = {session: session_files.path(session) for session in preparation.sessions(subject)}
+    paths = job.session_paths(subject)
 
     # each process takes the next session that nobody has taken; the bar counts those of all
     done = 0
@@ -358,5 +358,6 @@ def _write_sessions(
         if isinstance(preparation, Finished):
             joined = preparation.finish(subject, joined)
         SignalStore.write(job.path(subject), joined)
-        if deleted := session_files.clear():
-            console.say(f"subject {subject}: deleted sessions of other settings, {console.size(deleted)}")
+        # those of other settings and files, too
+        for path in list_sessions(job.sessions_folder, subject):
+            path.unlink()

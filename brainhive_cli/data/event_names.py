@@ -3,8 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -45,12 +44,18 @@ class EventNames:
         image_ids: Image ids of the data set.
         where: The table, or "the pictures", for messages.
         is_exact: Whether they are called by their whole names, as categories are, and not by ends of paths.
+        plain_keys: Events of the table by their plain names.
     """
 
     table: Mapping[str, str] | None
     image_ids: Sequence[str]
     where: str
     is_exact: bool = False
+    plain_keys: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Index the events of the table by their plain names."""
+        object.__setattr__(self, "plain_keys", {plain_name(name): name for name in self.table or ()})
 
     @classmethod
     def read(cls, path: Path | None, image_ids: Sequence[str], is_exact: bool = False) -> "EventNames":
@@ -100,16 +105,8 @@ class EventNames:
         """
         if (key := self._find_key(event)) is None:
             return None
-        picture = key if self.table is None else self.table[key]
-        if (row := self._exact_rows.get(picture)) is not None:  # without reading all names again
-            return row
-        # the match by ends of paths compares all names
-        row = self._match([picture])[0]
+        row = self._match([key if self.table is None else self.table[key]])[0]
         return row if row >= 0 else None
-
-    @cached_property
-    def _exact_rows(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self.image_ids)}
 
     def _match(self, pictures: Sequence[str]) -> list[int]:
         """Find the row of each picture; -1 where it has none. Tables cannot hold tabs in names."""
@@ -129,12 +126,8 @@ class EventNames:
         code = CODE.fullmatch(plain)
         # as it is, without a prefix, and the number of a code: 7 of `S  7`
         names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
-        keys = (name if name in self.table else self._plain_keys.get(plain_name(name)) for name in names)
+        keys = (name if name in self.table else self.plain_keys.get(plain_name(name)) for name in names)
         return next(filter(None, keys), None)
-
-    @cached_property
-    def _plain_keys(self) -> dict[str, str]:
-        return {plain_name(name): name for name in self.table or ()}
 
     def match(self, headers: Iterable[Header]) -> Matched:
         """Match the events of recordings with pictures.
@@ -178,21 +171,14 @@ class EventNames:
         if matched.rows:
             return
 
-        # the table names pictures of another data set
+        # no event has a name of the table or data set, or the table names pictures of another data set
         unnamed, without = (matched.left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
-        if without and self.table is not None:
-            raise BrainhiveError(
-                f"{path}: no picture of its events, by {self.where}, is in the data set, "
-                f"of {summarise_names([*without])}",
-                f"it has: {', '.join(self.image_ids[:3])} …; fix the table, or "
-                "preparation.stimuli.root=FOLDER",
-            )
-
-        # no event has a name that the table, or the data set, knows
-        what, known = ("pictures", self.image_ids) if self.table is None else ("rows", [*self.table])
+        known, where = [*(self.table or self.image_ids)], self.where
+        if without and self.table:
+            known, where = [*self.image_ids], f"the data set, by {self.where}"
+        names = summarise_names([*unnamed, *without])
         raise BrainhiveError(
-            f"{path}: none of its events ({source}) is in {self.where}, "
-            f"of {summarise_names([*unnamed, *without])}",
-            f"{what} are called {', '.join(known[:3])} …: "
-            "preparation.events=TABLE, preparation.column=NAME or preparation.stim_channel=NAME",
+            f"{path}: none of its events ({source}) is in {where}, of {names}",
+            f"it has: {', '.join(known[:3])} …; preparation.stimuli.root=FOLDER, preparation.events=TABLE, "
+            "preparation.column=NAME or preparation.stim_channel=NAME",
         )

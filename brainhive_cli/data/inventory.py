@@ -1,7 +1,5 @@
 """Inventory of a data set: pictures, raw and prepared recordings, stores, and what is bad in it."""
 
-import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,15 +10,13 @@ import numpy as np
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import walk
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import published
 from brainhive_cli.data.datasets import Dataset, StimulusSet, describe_test_claims, describe_unread
-from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.signal_stores import recorded_subjects
-from brainhive_cli.data.stores.ids import PICTURES, match_names, summarise_names
+from brainhive_cli.data.stores.ids import match_names, summarise_names
 from brainhive_cli.data.stores.recordings import SignalStore, size_of
 from brainhive_cli.data.stores.target_store import TargetStore, holds_own_vectors, making
 from brainhive_cli.data.trials import Trials
@@ -29,14 +25,10 @@ PUBLISHED = {name: published.stimuli for name, published in published.PUBLISHED.
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""
-HOLD_PICTURES = (*PICTURES, ".parquet", ".tar", "nsd_stimuli.hdf5", "_3fps.pt")
-"""Ends of the names of files that hold pictures, of some data set or another."""
 ANNOTATIONS: Sequence[Literal["masks", "labels"]] = ("masks", "labels")
 """Annotations that are checked with the pictures that have them."""
 SAMPLED_ITEMS = 64
 """Pictures of a split that are decoded, and trials that are looked at, evenly over all."""
-COLUMNS = ("part", "size", "state")
-"""Of the table; the splits stand in between."""
 
 
 @dataclass
@@ -80,71 +72,10 @@ class Part:
             return "bad"
         return "not prepared" if self.is_raw else "missing"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain values, for JSON."""
-        problem = self.problem.in_one_line if self.problem else ""
-        return {"counts": self.counts, "bytes": self.size, "state": self.state, "problem": problem}
 
-
-@dataclass(frozen=True)
-class Inventory:
-    """Inventory of a data set.
-
-    Attributes:
-        name: Of the data set.
-        splits: Its splits.
-        folder: Where its files lie; None of one that is part of the package.
-        claims: Which statements its test split will allow, in words.
-    """
-
-    name: str
-    splits: tuple[str, ...]
-    folder: Path | None
-    parts: tuple[Part, ...]
-    claims: str = ""
-
-    @property
-    def errors(self) -> list[BrainhiveError]:
-        """Problems, one for each way out: of what is missing, or bad."""
-        # one error for each kind and way out, as one command repairs them all
-        errors_of_hint: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
-        for error in (part.problem for part in self.parts if part.problem):
-            kind = MissingData if isinstance(error, MissingData) else BrainhiveError
-            errors_of_hint.setdefault((kind, error.hint), []).append(error)
-        return [
-            kind(errors[0].message + (f", and {len(errors) - 1} more" if len(errors) > 1 else ""), hint)
-            for (kind, hint), errors in errors_of_hint.items()
-        ]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain values, for JSON."""
-        folder = str(self.folder) if self.folder else None
-        described = {part.name: part.as_dict() for part in self.parts}
-        return {"folder": folder, "claims": self.claims, "parts": described}
-
-    def table(self) -> Table:
-        """Show a line a part."""
-        # subjects of whom nothing is there share a line
-        subjects = [part for part in self.parts if part.name.startswith("subject ")]
-        absent = [
-            part.name.removeprefix("subject ")
-            for part in subjects
-            if part.state == "missing" and not (part.counts or part.size)
-        ]
-        rows = []
-        for part in self.parts:
-            name, size = part.name, "–" if part.size is None else console.size(part.size)
-            if len(absent) > 1 and (subject := name.removeprefix("subject ")) in absent:
-                if subject != absent[0]:
-                    continue
-                name = f"{len(absent)} subjects: {subject} … {absent[-1]}"
-            rows.append((name, *(part.counts.get(split, "–") for split in self.splits), size, part.state))
-        where = f" in {self.folder}" if self.folder else ""
-        claims = f"; {self.claims}" if self.claims else ""
-        return Table(f"{self.name}{where}{claims}", (COLUMNS[0], *self.splits, *COLUMNS[1:]), tuple(rows))
-
-
-def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: bool = False) -> Inventory:
+def inspect_dataset(
+    config: Any, paths: Paths, subjects: Sequence[int] | None, everything: bool = False
+) -> tuple[str, dict[str, Any], list[BrainhiveError], Table]:
     """List what there is of a data set, and look for what is bad in it.
 
     Args:
@@ -152,20 +83,57 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         paths: Where everything lies.
         subjects: Whose recordings; all when None.
         everything: Decode every picture and verify every row of signal stores, not some.
+
+    Returns:
+        Name of the data set, its parts in plain values, problems, and a table with a line a part.
     """
     # a data set that cannot be built has missing pictures
     folder = paths.dataset(config.kind, config.root) if hasattr(config, "root") else None
+    splits: tuple[str, ...] = ()
     try:
         dataset: Dataset = config.build(paths)
     except MissingData as error:
-        part = Part("pictures")
-        part.note(error)
-        return Inventory(config.kind, (), folder, (part,))
+        name, claims, listed = config.kind, "", [Part("pictures", problem=error)]
+    else:
+        name, splits = dataset.name, dataset.splits
+        listed, claims = _list_parts(config, dataset, paths, subjects, everything)
 
+    # one error for each kind and way out, as one command repairs them all
+    problems_of_hint: dict[tuple[type[BrainhiveError], str], list[BrainhiveError]] = {}
+    for problem in (part.problem for part in listed if part.problem):
+        kind = MissingData if isinstance(problem, MissingData) else BrainhiveError
+        problems_of_hint.setdefault((kind, problem.hint), []).append(problem)
+    errors = []
+    for (kind, hint), problems in problems_of_hint.items():
+        rest = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        errors.append(kind(problems[0].message + rest, hint))
+
+    # a line a part, and the same in plain values
+    rows = []
+    described = {}
+    for part in listed:
+        size = "–" if part.size is None else console.size(part.size)
+        rows.append((part.name, *(part.counts.get(split, "–") for split in splits), size, part.state))
+        text = part.problem.in_one_line if part.problem else ""
+        about = {"counts": part.counts, "bytes": part.size, "state": part.state, "problem": text}
+        described[part.name] = about
+    title = name + (f" in {folder}" if folder else "") + (f"; {claims}" if claims else "")
+    details = {"folder": str(folder) if folder else None, "claims": claims, "parts": described}
+    return name, details, errors, Table(title, ("part", *splits, "size", "state"), tuple(rows))
+
+
+def _list_parts(
+    config: Any,
+    dataset: Dataset,
+    paths: Paths,
+    subjects: Sequence[int] | None,
+    everything: bool,
+) -> tuple[list[Part], str]:
+    """List pictures, recordings and stores, and say which statements the test split will allow."""
     # pictures, and the subjects with recordings, raw or prepared
-    pictures, images = _pictures(dataset, folder, everything)
+    pictures, images = _pictures(dataset, everything)
     signals = paths.under_home("signals") / dataset.recorded_as
-    raw, raw_subjects = None, ()  # what `prepare` reads, if it reads anything of this data set
+    raw_subjects = ()  # of recordings that `prepare` reads, if it reads any of this data set
     if config.kind in parts.kinds("preparations"):
         raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
         raw_subjects = raw.build(paths).subjects
@@ -179,7 +147,10 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         if part.state == "missing" and stores[subject]:  # which is all that is needed
             continue
         if part.state == "missing" and subject in raw_subjects:
-            part = _raw_recordings(raw, paths, subject)
+            root = [f"preparation.root={config.root}"] if config.root else []
+            problem = f"{config.kind} subject {subject}: raw recordings that are not prepared"
+            error = MissingData(problem, Line("prepare", ("from", config.kind), *root))
+            part = Part(f"subject {subject}, raw", problem=error, is_raw=True)
         listed.append(part)
 
     # signal stores, then target stores of each encoder
@@ -195,11 +166,10 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
     embeddings = paths.under_home("embeddings") / dataset.name
     encoders = sorted({path.stem for split in dataset.splits for path in (embeddings / split).glob("*.h5")})
     listed += [_targets(embeddings, encoder, images) for encoder in encoders]
-    claims = describe_test_claims(dataset, len(chosen))
-    return Inventory(dataset.name, dataset.splits, folder, tuple(listed), claims)
+    return listed, describe_test_claims(dataset, len(chosen))
 
 
-def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[Part, dict[str, StimulusSet]]:
+def _pictures(dataset: Dataset, everything: bool) -> tuple[Part, dict[str, StimulusSet]]:
     part, images = Part("pictures"), {}
     # count the pictures, compare with the publisher's count, and decode them
     for split in dataset.splits:
@@ -218,13 +188,6 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
                 for what in (annotation for annotation in ANNOTATIONS if getattr(stimuli, annotation)):
                     stimuli.reader(what)(index)
 
-    # recordings may lie in the same folder
-    names = (
-        (os.path.join(folder, name) for name, entry in walk(folder) if not entry.is_dir()) if folder else ()
-    )
-    # links without a file have no size
-    files = (name for name in names if name.lower().endswith(HOLD_PICTURES) and os.path.exists(name))
-    part.size = sum(map(os.path.getsize, files)) or None
     return part, images
 
 
@@ -243,49 +206,6 @@ def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet
             size += size_of(recording)
             _look(part, dataset, recording, split, images, f"{dataset.name} subject {subject}")
     part.size = size or None
-    return part
-
-
-def _raw_recordings(config: Any, paths: Paths, subject: int) -> Part:
-    """Count the trials of a subject's raw recordings, and say how they are prepared."""
-    # the line that prepares them
-    raw, part = config.build(paths), Part(f"subject {subject}, raw", is_raw=True)
-    root = [f"preparation.root={config.root}"] if config.root else []
-    prepare = Line("prepare", ("from", config.kind), *root)
-
-    # count the trials of each session whose files are complete
-    files: set[Path] = set()
-    trials: Counter[str] = Counter()
-    complete = []
-    absent = []
-    with part.noting():
-        if isinstance(raw, Merged):  # files that hold all sessions together
-            files.update(raw.files(subject))
-            for split in raw.splits:
-                count, most = raw.recording(subject, split).signal.shape[:2]
-                part.counts[split] = f"{count:,} × {most}"
-        for session in [] if isinstance(raw, Merged) else raw.sessions(subject):
-            # sessions one by one, so that an absent one does not hide the others
-            has_sessions = "sessions" in type(config).model_fields
-            only = config.model_copy(update={"sessions": [session]}) if has_sessions else config
-            try:
-                files.update(only.build(paths).files(subject))
-                trials.update({split: shape[0] for split, shape in raw.shapes(subject, session).items()})
-                complete.append(session)
-            except MissingData as error:
-                absent.append(error)
-
-    # size and trials of what there is, and the way to what is absent
-    part.size = sum(path.stat().st_size for path in files) or None
-    part.counts |= {split: f"{count:,} trials" for split, count in trials.items()}
-    if absent:
-        way = absent[0].hint
-        if complete:
-            keys = ("subjects", subject), f"preparation.sessions={','.join(map(str, complete))}"
-            way += f", or take what is there: {Line('prepare', *prepare.words, *keys)}"
-        part.note(MissingData(absent[0].message, way))
-        part.name += f": sessions {', '.join(map(str, complete)) or 'none'}"
-    part.note(MissingData(f"{config.kind} subject {subject}: raw recordings that are not prepared", prepare))
     return part
 
 
@@ -318,13 +238,8 @@ def _unknown_pictures(recording: Trials, split: str, images: Mapping[str, Stimul
         _, unknown = match_names(names, list(images[split].image_ids), each_once=False)
     except BrainhiveError as error:
         return error.message
-    if not unknown:
-        return ""
-    # signals may lie under the name of another split
-    for other, stimuli in images.items():
-        if other != split and not match_names(unknown, list(stimuli.image_ids), each_once=False)[1]:
-            return f"its pictures are those of {other}: {summarise_names(unknown, len(names))}"
-    return f"signals of pictures that the data set does not have: {summarise_names(unknown, len(names))}"
+    problem = f"signals of pictures that the data set does not have: {summarise_names(unknown, len(names))}"
+    return problem if unknown else ""
 
 
 def _bad_values(recording: Trials) -> str:

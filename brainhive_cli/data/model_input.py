@@ -34,16 +34,16 @@ def spec_of(subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None)
     """
     # the subjects share what one model reads
     first = subjects[0]
-    shared = {
-        "sensors": lambda trials: trials.channels,
-        "samples": lambda trials: len(trials.times_s),
-        "sampling rate": lambda trials: trials.rate_hz,
-        "unit": lambda trials: trials.unit,
-        "regions": lambda trials: list(trials.regions),
+    shared: dict[str, list[Any]] = {
+        "sensors": [trials.channels for trials in subjects],
+        "samples": [len(trials.times_s) for trials in subjects],
+        "sampling rate": [trials.rate_hz for trials in subjects],
+        "unit": [trials.unit for trials in subjects],
+        "regions": [list(trials.regions) for trials in subjects],
     }
-    for other in subjects[1:]:
-        for name, value_of in shared.items():
-            if value_of(first) != value_of(other):
+    for name, values in shared.items():
+        for other, value in zip(subjects, values, strict=True):
+            if value != values[0]:
                 raise BrainhiveError(
                     f"subjects {first.subject} and {other.subject} differ in their {name}",
                     "choose what all have: signal.channels, signal.window_ms; or train on each by itself",

@@ -17,20 +17,17 @@ from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
-from brainhive_cli.core.files import MAX_NAME_BYTES, matches, read_regular, walk
+from brainhive_cli.core.files import matches, read_regular, walk
 from brainhive_cli.data.bids_labels import natural_key, number_session, number_sessions, number_subjects
-from brainhive_cli.data.edf_records import Pauses, read_pauses
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.signals.cutting import CausalFilter, refuse_high_edges
 from brainhive_cli.data.stores.ids import composed
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
-"""Companion files that a recording needs; a .set may hold its signal itself."""
+"""Companion files of a recording; a .set may hold its signal itself."""
 LEADING = {".vmrk": ".vhdr", ".fdt": ".set"}
 """Ending of the recording to which a companion file belongs."""
-UNREAD = re.compile(r".*\.(xdfz?|mff|ds|gdf|cnt|cdt|sqd|con|nxe|lay|mefd|nwb)", re.IGNORECASE)
-"""Names of recordings in formats that are not read; `.ds`, `.mff` and `.mefd` are folders."""
 PROCESSED = ("proc-", "desc-", "rec-", "split-")
 """Entities of BIDS that tell versions of one acquisition apart."""
 SUFFIXES = {"eeg", "meg", "ieeg", "raw"}
@@ -62,12 +59,7 @@ NO_VALUE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
 """The same as R, pandas and EEGLAB write it."""
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """The further files of a recording in several, which mne reads with the first."""
-
-
 VHDR_FILE = re.compile(r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M)
-FIF_NEXT_FILE = 118
-"""FIFF_REF_FILE_NAME: the tag of a .fif that names the next file of a recording."""
-FIF_FILE = re.compile(r"REF_FILE_NAME \(.*?\)\s+= (.*?)(?: \.\.\. str len=\d+)?$", re.MULTILINE)
 DAMAGE = re.compile(r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt")
 """Warnings of mne about a file that ends early."""
 UNITS = {
@@ -81,6 +73,8 @@ WAYS = {
     r"number of trials is \d+": "it holds epochs: export the continuous recording that they were cut from",
     r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save it in EEGLAB with "
     "'Save as v6' (pop_saveset(EEG, 'version', '6'))",
+    r"EDF\+D": "export it without pauses; where there are none, mne opens it and saves it as .fif",
+    r"Active Shielding": "MaxFilter, or mne.preprocessing.maxwell_filter; then save it as .fif",
     r"Duplicate channel names|Channel mismatch|Missing channels|not in.*channel": "correct its channels.tsv",
 }
 """Ways out of what readers say, by a part of it, where the file is not damaged."""
@@ -117,10 +111,8 @@ def list_recordings(
     recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
-        # other formats may explain why there is none
-        if unread := list_unread(root, pattern):
-            raise MissingData(f"{problem}: {unread[0].name} is in another format", way_to_read(unread[0]))
-        raise MissingData(problem, "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set")
+        way = "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set"
+        raise MissingData(problem, f"{way}; other formats that mne reads, it saves as .fif")
 
     # two versions of a recording would count twice
     for listed in recordings.values():
@@ -143,42 +135,18 @@ def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
         )
         other = known.setdefault(tuple(entities), path)
         if other != path:
-            # a pattern that takes one of them: by its ending, or an entity that the other does not have
-            ending = path.name[path.name.index(".") :]
-            new = [part for part in name.split("_") if part not in other.name]
-            old = [part for part in other.name.partition(".")[0].split("_") if part not in name]
-            way = f"preparation.files='*{(new or old)[0]}*' takes one of them" if new or old else ""
-            way = way if other.name.endswith(ending) else f"preparation.files='*{ending}' takes one of them"
             raise BrainhiveError(
                 f"{other} and {path} are one recording, which would count as two",
-                f"{way or f'move one out of {root}'}; two runs are called run-1 and run-2",
+                f"preparation.files=PATTERN takes one of them, or move one out of {root}; "
+                "two runs are called run-1 and run-2",
             )
-
-
-def list_unread(root: Path, pattern: str) -> list[Path]:
-    """List recordings below a folder in formats that are not read."""
-    # folders of BIDS for other things are not entered
-    names = (name for name, _ in walk(root, enters=lambda name: not _is_closed(name)))
-    return [root / name for name in names if UNREAD.fullmatch(name) and matches(name, pattern)]
-
-
-def _is_closed(name: str) -> bool:
-    """Whether a folder holds no recordings: one of BIDS for other things, or a recording by itself."""
-    return name in NO_RECORDINGS or UNREAD.fullmatch(name) is not None
-
-
-def way_to_read(path: Path) -> str:
-    """Say how a recording in a format that is not read becomes a .fif."""
-    if ".xdf" in path.name.lower():
-        return "pyxdf opens it: make an mne.io.RawArray of its stream with annotations, and save that as .fif"
-    return f"mne.io.read_raw({path.name!r}).save('{path.name.partition('.')[0]}_raw.fif'), if mne reads it"
 
 
 def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
     """Yield the first file of each recording below a folder, run-10 behind run-9."""
     # files of recordings and their companions, without empty rooms, epochs, covariances and the like
     paths = []
-    for name, entry in walk(root, enters=lambda name: not _is_closed(name)):
+    for name, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS):
         file_name = name.rpartition("/")[2].lower()
         if entry.is_dir() or not file_name.endswith((*ENDINGS, *LEADING)):
             continue
@@ -240,9 +208,8 @@ def group_by_session(
         first_name, first = first_paths.setdefault((numbers[label], session), (name, path))
         if first_name != name:
             problem = f"{path} and {first} are of two sessions {session}"
-            patterns = ",".join(dict.fromkeys(re.sub(r"\d+$", "*", name) for _, name in labels.values()))
-            way = f"'preparation.sessions={patterns}' numbers them in this order"
-            raise BrainhiveError(problem, way if re.search("[a-z]", patterns) else "rename one")
+            way = "rename one; or preparation.sessions=LABEL,LABEL numbers sessions in this order"
+            raise BrainhiveError(problem, way)
         recordings.setdefault(numbers[label], {}).setdefault(session, []).append(path)
     return recordings
 
@@ -315,14 +282,8 @@ def files_of(path: Path) -> list[Path]:
     if not path.stat().st_size:
         raise MissingData(f"{path} is empty", "copy or export it again")
 
-    # a BrainVision header is nothing without its signals and markers
+    # signals and markers beside a header, and tables that say which events and channels it has
     companions = [path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())]
-    for companion in companions:
-        if companion.suffix != ".fdt" and not companion.is_file():
-            problem = f"{path} is there, but not {companion.name}"
-            raise MissingData(problem, "a BrainVision recording is 3 files")
-
-    # tables next to a recording say which events and channels it has
     tables = (table_of(path, what) for what in ("events", "channels"))
     return [path, *filter(Path.is_file, companions), *_list_further(path), *filter(None, tables)]
 
@@ -411,9 +372,6 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             {key: NO_VALUE.sub("n/a", (value or "").strip()) for key, value in row.items() if key}
             for row in reader
         ]
-        # control characters are those of a binary file
-        if match := re.search(r"[\0-\x08]", text):
-            raise csv.Error(f"line {text.count(chr(10), 0, match.start()) + 1} has a control character")
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
         problem = f"{path} is no table: {first_line(error)}"
         raise BrainhiveError(problem, "save it as CSV in UTF-8") from error
@@ -434,34 +392,10 @@ def readable(path: Path) -> Iterator[None]:
         raise kind(f"{path} cannot be read: {first_line(error)}", way) from error
 
 
-def _check_before_mne(path: Path) -> None:
-    """Refuse a recording that names a file outside its folder, or claims channels that it does not list.
-
-    A BrainVision header names its signals and markers, a .fif the next file of the recording.
-    """
-    import mne
-
-    file_names = []
-    if path.suffix.lower() == ".vhdr":
-        # mne would make room for all channels that a header claims
-        header = read_regular(path).decode("latin-1")
-        file_names = VHDR_FILE.findall(header)
-        channels = re.search(r"NumberOfChannels\s*[=:]\s*(\d{1,20})", header)
-        if channels and int(channels[1]) > header.count("\n"):  # each has a line
-            raise ValueError(f"it says that it has {int(channels[1]):,} channels, and does not list them")
-    elif path.name.endswith((".fif", ".fif.gz")):
-        tags = mne.io.show_fiff(path, tag=FIF_NEXT_FILE, max_str=MAX_NAME_BYTES, verbose="ERROR")
-        file_names = FIF_FILE.findall(tags)
-    # a name with a folder could stand for any file of this machine
-    if outside := [name for name in file_names if name in ("", ".", "..") or re.search(r"[/\\\0]", name)]:
-        raise ValueError(f"it names a file outside its folder, {outside[0]!r}")
-    for name in file_names:
-        if path.with_name(name).is_file() or not name.lower().endswith(".vmrk"):  # mne finds its own markers
-            _require_own(path, name)
-
-
 def _require_own(path: Path, name: str) -> None:
-    """Refuse a file that a recording names, and that by its name belongs to another recording."""
+    """Refuse a file that a recording names in another folder, or that by its name is of another recording."""
+    if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+        raise ValueError(f"it names a file outside its folder, {name!r}")
     # the same name, apart from numbers of splits; or the target of a link
     stem, named_stem = (composed(SPLIT.sub("", each.stem)) for each in (path, Path(name)))
     if stem in (named_stem, re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)) or name == path.resolve().name:
@@ -488,10 +422,6 @@ def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -
     """
     import mne
 
-    # no file outside the BIDS data set, if there is one, is read
-    pauses = Pauses(np.empty(0), np.empty(0))
-    maxshield = {"allow_maxshield": True} if path.name.endswith((".fif", ".fif.gz")) else {}
-
     with (
         warnings.catch_warnings(record=True) as warned,
         redirect_stdout(StringIO()),  # where mne logs
@@ -499,19 +429,23 @@ def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -
     ):
         warnings.simplefilter("always")
         verify_compressed(path)
-        _check_before_mne(path)
-        pauses = read_pauses(path)
+        if path.suffix.lower() == ".vhdr":
+            for name in VHDR_FILE.findall(read_regular(path).decode("latin-1")):
+                # markers that are not there mne looks for by the name of the recording
+                if not name.lower().endswith(".vmrk") or (path.parent / name).is_file():
+                    _require_own(path, name)
+        if path.suffix.lower() in (".edf", ".bdf"):
+            with path.open("rb") as file:
+                # mne would read the samples as if there were no pauses, and events by the clock
+                if file.read(256)[192:197] in (b"EDF+D", b"BDF+D"):
+                    raise ValueError("it is of type EDF+D, with pauses between its records")
         if is_read_as_bids(path, has_bids_onsets):
             import mne_bids
 
             bids_path = mne_bids.get_bids_path_from_fname(path)
             raw = mne_bids.read_raw_bids(bids_path, on_ch_mismatch="reorder", verbose="WARNING")
         else:
-            raw = mne.io.read_raw(path, preload=False, verbose="WARNING", **maxshield)
-            if len(pauses):  # mne takes times for those of samples, and leaves out late ones
-                timed = mne.read_annotations(path)
-                onsets_s = pauses.leave_out(timed.onset)
-                raw.set_annotations(mne.Annotations(onsets_s, timed.duration, timed.description))
+            raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
 
         # the signals must lie next to the header, and belong to no other recording
         folders = {Path(file).parent.resolve() for file in raw.filenames if file}
@@ -520,17 +454,11 @@ def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -
             raise ValueError(f"its signals are in another folder, {outside.pop()}")
         for file in raw.filenames:
             _require_own(path, Path(file or path).name)
-    if raw.info.get("maxshield"):
-        problem = (
-            f"{path} was recorded with active shielding (MaxShield), which distorts it until it is filtered"
-        )
-        hint = "MaxFilter, or mne.preprocessing.maxwell_filter; then save it as .fif"
-        raise BrainhiveError(problem, hint)
 
     # mne opens a file that ends early, and warns
     for warning in warned:
         message = str(warning.message)
-        if DAMAGE.search(message) and not (len(pauses) and message.startswith("Omitted")):
+        if DAMAGE.search(message):
             raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]
     if cap is not None:
         with readable(path):
@@ -585,8 +513,9 @@ def read_channels(
     Raises:
         MissingData: if they cannot be read.
     """
+    rate_hz = float(raw.info["sfreq"])
     with naming(path):
-        refuse_high_edges(band_hz, float(raw.info["sfreq"]))
+        refuse_high_edges(band_hz, rate_hz)
     scales = [UNITS.get(kind, (1.0, ""))[0] for kind in raw.get_channel_types(list(names))]
 
     # as many channels at a time as fit into READ_BYTES in float64
@@ -596,7 +525,7 @@ def read_channels(
             block = raw.get_data(picks=list(names[start : start + step]))  # [channels, samples]
         for row, scale in zip(block, scales[start:], strict=False):
             pieces.add(row)
-            yield filter_samples(row * scale, raw.info["sfreq"], band_hz, phase)
+            yield filter_samples(row * scale, rate_hz, band_hz, phase)
         del block, row  # gone before the next is read
 
 

@@ -12,13 +12,11 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.edf_records import Pauses, read_pauses
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.recording_files import (
     ABSENT,
     UNITS,
-    bids_root,
     is_read_as_bids,
     open_raw,
     read_table,
@@ -178,29 +176,18 @@ def read_header(
         markers, own_spans = _read_annotations(unchanged, path)
         annotated, spans = (markers, []) if unchanged is raw else _read_annotations(raw, path)
         spans += own_spans
-        pauses = read_pauses(path)
-        for start_s, length_s in zip(pauses.starts_s, pauses.lengths_s, strict=True):
-            spans.append((round(start_s * rate_hz), round(start_s * rate_hz), f"pause of {length_s:.3g} s"))
-        events, source, doubts = _find_events(
-            raw, path, annotated, markers, pauses, column, stim_channel, onset_unit, delay_s
-        )
-        # mne-bids knows no pauses, by which onsets of the table would have to move
-        if len(pauses) and unchanged is not raw and source == ANNOTATIONS:
-            problem = f"{path} pauses for {pauses.lengths_s.sum():.3g} s, and its events are times of a table"
-            raise BrainhiveError(problem, "preparation.column=COLUMN of that table, whose onsets are moved")
-        if unchanged is not raw and source == ANNOTATIONS:  # which mne-bids has read of the table
-            times_s = np.array([at / rate_hz for at, _ in annotated])
+        events, source, doubts = _find_events(raw, path, annotated, column, stim_channel, onset_unit)
+
+        # onsets of a table, which mne-bids may have read, against markers or codes of the recording itself
+        table = "events.tsv" if unchanged is not raw and source == ANNOTATIONS else source
+        if table.endswith(".tsv"):
+            witness = "markers of the recording"
+            if not markers and (stimulus := _list_stimulus(raw)):
+                chosen, codes = _read_codes(raw, stimulus)
+                markers, witness = _find_changes(codes, rate_hz)[1], f"codes of channel {chosen}"
+            times_s = np.array([at / rate_hz for at, _ in events if at is not None])
             if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
-                doubts.append(f"events.tsv and markers of the recording disagree: {doubt}")
-        # a channels.tsv that is not read, or has another order
-        if unchanged is not raw and (table := table_of(path, "channels")) is not None:
-            if table.parent == bids_root(path):
-                doubts.append(
-                    f"mne-bids does not read {table.name} of the root: copy it next to the recording"
-                )
-            listed = [row.get("name", "") for row in read_table(table)[1]]
-            if listed != unchanged.ch_names and sorted(listed) == sorted(unchanged.ch_names):
-                doubts.append("channels.tsv lists the channels in another order than the recording")
+                doubts.append(f"{table} and {witness} disagree: {doubt}")
 
         # variances within stretches of a second, evenly over the recording
         length = min(int(raw.n_times), max(2, round(rate_hz)))
@@ -255,14 +242,11 @@ def _find_events(
     raw: Any,
     path: Path,
     annotated: list[tuple[int, str]],
-    markers: list[tuple[int, str]],
-    pauses: Pauses,
     column: str,
     stim_channel: str,
     onset_unit: str,
-    delay_s: float,
 ) -> Events:
-    """Find events in a table, `annotated` or a channel; what the recording has itself are its `markers`."""
+    """Find events in a table, `annotated` or a channel."""
     # the events.tsv, if it has the column, and that any entries
     table = table_of(path, "events")
     if column and table is None:
@@ -272,7 +256,7 @@ def _find_events(
         columns, rows = read_table(table)
         name = column or "stim_file"
         if name in columns and any(row[name] not in ABSENT for row in rows):
-            return _list_rows(raw, table, rows, name, markers, pauses, onset_unit, delay_s)
+            return _list_rows(table, rows, name, onset_unit, float(raw.info["sfreq"])), table.name, []
         if column:
             lack = "has entries in no row of" if column in columns else "has no"
             raise BrainhiveError(f"{table} {lack} column {column}", f"it has: {', '.join(columns)}")
@@ -316,68 +300,21 @@ def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
 
 
 def _list_rows(
-    raw: Any,
-    path: Path,
-    rows: list[dict[str, str]],
-    column: str,
-    markers: list[tuple[int, str]],
-    pauses: Pauses,
-    unit: str,
-    delay_s: float,
-) -> Events:
-    """List the rows of a table that describe events, and compare their onsets with samples and markers."""
-    # rows of events, all with an onset or n/a
+    path: Path, rows: list[dict[str, str]], column: str, unit: str, rate_hz: float
+) -> list[tuple[int | None, str]]:
+    """List sample and description of the rows of a table that describe events, all with an onset or n/a."""
     described = [row for row in rows if row[column] not in ABSENT]
-    texts = [row.get("onset", "") for row in described]
-    if any(re.fullmatch(r"-?\d+,\d+", text) for text in texts):
-        problem = f"{path} has onsets with a decimal comma, as {next(text for text in texts if ',' in text)}"
-        raise BrainhiveError(problem, "write points: choose English numbers in the spreadsheet, and save")
     try:
-        onsets = [np.nan if text in ABSENT else float(text) for text in texts]
-        if not described or "onset" not in rows[0] or np.isinf(onsets).any():
-            raise ValueError("no column onset" if "onset" not in rows[0] else "one is infinite")
-    except ValueError as error:
-        problem = f"{path} has no onset in {unit} in each row: {error}"
+        texts = [row["onset"] for row in described]
+        onsets_s = np.array([np.nan if text in ABSENT else float(text) for text in texts])
+        if np.isinf(onsets_s).any():
+            raise ValueError("one is infinite")
+    except (KeyError, ValueError) as error:
+        problem = f"{path} has no onset in {unit} in each row: {first_line(error)}"
         raise BrainhiveError(problem, "fix the table") from error
-
-    # seconds of samples, and samples
-    rate_hz = float(raw.info["sfreq"])
-    onsets_s = pauses.leave_out(np.array(onsets) / (1000 if unit == "ms" else 1))
-    samples = [None if np.isnan(at) else round(at) for at in onsets_s * rate_hz]
-    events = [(at, row[column]) for at, row in zip(samples, described, strict=True)]
-
-    # the column of samples, and markers or codes of the recording itself
-    doubts = []
-    known = [(onset, row.get("sample", "")) for onset, row in zip(onsets_s, described, strict=True)]
-    pairs = [(onset * rate_hz, float(text)) for onset, text in known if re.fullmatch(r"\d+(\.\d*)?", text)]
-    if unit == "s" and not len(pauses) and len(pairs) > 1:
-        late_s = np.diff(np.array(pairs))[:, 0] / rate_hz
-        late_s = late_s[np.isfinite(late_s)]
-        from_s = (0, raw.first_samp / rate_hz)  # some count samples from the start of the acquisition
-        differences = [_describe_lateness(late_s - start_s, rate_hz) for start_s in from_s if len(late_s)]
-        # a doubt only where no way to count samples agrees
-        if all(differences):
-            doubts += [f"columns sample and onset differ by {doubt}" for doubt in differences[:1]]
-
-    # without markers, codes of a stimulus channel are the witness
-    witness = "markers of the recording"
-    if not markers and (stimulus := _list_stimulus(raw)):
-        chosen, codes = _read_codes(raw, stimulus)
-        markers, witness = _find_changes(codes, rate_hz)[1], f"codes of channel {chosen}"
-    times_s = onsets_s[np.isfinite(onsets_s)]
-    if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
-        doubts.append(f"{path.name} and {witness} disagree: {doubt}")
-    return events, path.name, doubts
-
-
-def _describe_lateness(late_s: Float64, rate_hz: float) -> str:
-    """Describe by how much one time [n] is later than another; empty where they agree."""
-    tolerance_s = max(TOLERANCE_S, 2 / rate_hz)
-    shift_s = float(np.median(late_s))
-    if np.ptp(late_s) <= TOLERANCE_S:
-        return f"a constant {abs(shift_s):.4g} s" if abs(shift_s) > tolerance_s else ""
-    most_s = float(np.abs(late_s).max())
-    return f"up to {most_s:.3g} s" if most_s > tolerance_s else ""
+    samples = onsets_s * rate_hz / (1000 if unit == "ms" else 1)
+    pairs = zip(samples, described, strict=True)
+    return [(None if np.isnan(at) else round(at), row[column]) for at, row in pairs]
 
 
 def compare_onsets(
@@ -407,7 +344,7 @@ def compare_onsets(
 
     # the shift by which most belong together: none, or the peak of the correlation of both, counted in bins
     lag_s = 0.0
-    if np.mean(np.abs(_pair(onsets_s, times_s)[0]) <= near_s) < MOST:
+    if np.mean(np.abs(_pair(onsets_s, times_s)) <= near_s) < MOST:
         first_s = min(onsets_s[0], times_s[0])
         rows, marks = (np.bincount(((at - first_s) / near_s).astype(int)) for at in (onsets_s, times_s))
         together = np.convolve(np.rint(fftconvolve(rows, marks[::-1])), [1, 1, 1], "same")
@@ -415,9 +352,9 @@ def compare_onsets(
         lag_s = float(lags[np.lexsort((np.abs(lags), -together))[0]] * near_s)
 
     # each row with its nearest marker after that shift
-    late_s, _ = _pair(onsets_s - lag_s, times_s)
+    late_s = _pair(onsets_s - lag_s, times_s)
     lag_s += float(np.median(late_s[np.abs(late_s) <= 2 * near_s]))
-    late_s, nearest = _pair(onsets_s - lag_s, times_s)
+    late_s = _pair(onsets_s - lag_s, times_s)
     is_near = np.abs(late_s) <= near_s
     if is_near.sum() < max(3, min(len(onsets_s), len(times_s)) / 2):
         return ""
@@ -437,21 +374,15 @@ def compare_onsets(
     if lost := int((~is_near).sum()):
         differences.insert(0, f"rows without a marker: {lost} of {len(onsets_s)}")
 
-    # a few markers of the same names without a row: rows were lost
-    matched = {*times_s[nearest[is_near]].tolist()}
-    names = {name for at, name in markers if at / rate_hz in matched}
-    alike = len({at for at, name in markers if name in names})
-    if 0 < (extra := alike - int(is_near.sum())) <= len(onsets_s) / 5:
-        differences.insert(0, f"markers of the same names without a row: {extra}")
     return "; ".join(differences)
 
 
-def _pair(onsets_s: Float64, times_s: Float64) -> tuple[Float64, Int64]:
-    """Give the seconds [n] from the nearest time to each onset, and its index."""
+def _pair(onsets_s: Float64, times_s: Float64) -> Float64:
+    """Give the seconds [n] from the nearest time to each onset."""
     # the nearer of the times before and after
     after = np.searchsorted(times_s, onsets_s).clip(1, len(times_s) - 1)
     nearest = after - (onsets_s - times_s[after - 1] < times_s[after] - onsets_s)
-    return onsets_s - times_s[nearest], nearest
+    return onsets_s - times_s[nearest]
 
 
 def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:

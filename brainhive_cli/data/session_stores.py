@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.recordings import SignalStore, difference_of
-from brainhive_cli.data.trials import Trials, group_trials
+from brainhive_cli.data.trials import BY_TRIAL, Trials, group_trials
 
 DType = Literal["float32", "float16"]
 Known = Mapping[str, Mapping[str, Any]]
@@ -50,40 +50,10 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
     return LazyRows(None, tuple(signal.shape), dtype, read)
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Folder of the sessions of a subject until they are joined.
-
-    Attributes:
-        folder: That of all subjects' sessions.
-        digest: Of all that a session depends on: settings, files, versions.
-    """
-
-    folder: Path
-    subject: int
-    digest: str = ""
-
-    def path(self, session: int) -> Path:
-        """Return where a session is kept."""
-        return self.folder / f"sub-{self.subject:02d}_ses-{session:02d}_{self.digest}.h5"
-
-    @property
-    def size(self) -> int:
-        """Bytes of all sessions of the subject, of whatever digest."""
-        return sum(path.stat().st_size for path in self._all)
-
-    def clear(self) -> int:
-        """Delete all sessions of the subject, and return the bytes of those with another digest."""
-        outdated_bytes = sum(path.stat().st_size for path in self._all if self.digest not in path.name)
-        for path in self._all:
-            path.unlink()
-        return outdated_bytes
-
-    @property
-    def _all(self) -> list[Path]:
-        """Files, and the hidden ones that were not finished."""
-        pattern = f"sub-{self.subject:02d}_ses-*.h5*"
-        return [*self.folder.glob(pattern), *self.folder.glob(f".{pattern}")]
+def list_sessions(folder: Path, subject: int) -> list[Path]:
+    """List the sessions of a subject that are not yet joined, and those that were not finished."""
+    pattern = f"sub-{subject:02d}_ses-*.h5*"
+    return [*folder.glob(pattern), *folder.glob(f".{pattern}")]
 
 
 def write_session(path: Path, session: int, recordings: Mapping[str, Trials], dtype: DType) -> None:
@@ -147,12 +117,11 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
     # session, run and onset of each trial
     starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])
     sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
-    runs = _concatenate(recording.runs for recording in recordings)
-    if runs is not None:
-        runs = np.where(trials < 0, -1, runs[:, 0][trials]).astype(np.int16)
-    onset_s = _concatenate(recording.onset_s for recording in recordings)
-    if onset_s is not None:
-        onset_s = np.where(trials < 0, np.nan, onset_s[:, 0][trials])
+    known: dict[str, Any] = {}
+    for name in ("runs", "onset_s"):
+        values = _concatenate(getattr(recording, name) for recording in recordings)
+        if values is not None:
+            known[name] = np.where(trials < 0, BY_TRIAL[name], values[:, 0][trials]).astype(values.dtype)
 
     # signals stay in the files of their sessions until they are read
     signals: list[LazyRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
@@ -179,8 +148,7 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
         repetitions=counts,
         sessions=sessions,
         whiteners=_concatenate(recording.whiteners for recording in recordings),
-        runs=runs,
-        onset_s=onset_s,
+        **known,
     )
 
 
@@ -204,19 +172,10 @@ def describe_files(paths: Iterable[Path]) -> Known:
 
 
 def files_difference(old: Known, new: Known) -> str:
-    """Say how a store's files differ from others, as `from ...` or `without ...`; empty if they do not."""
-    # the first file that differs, by its name below the folder of all
+    """Name the first file by which a store's files differ from others; empty if they do not."""
     old, new = _below_their_folder(old), _below_their_folder(new)
-    name = next((name for name in {**old, **new} if old.get(name) != new.get(name)), None)
-    if name is None:
-        return ""
-    if name not in old:
-        return f"without {name}"
-    if name not in new:
-        return f"from {name}, which is not among the files now"
-    # the same file with another size, or with other content
-    sizes = [known[name]["bytes"] for known in (old, new)]
-    return f"from {name} of " + ("other content" if len({*sizes}) == 1 else "{} bytes, not {}".format(*sizes))
+    names = (name for name in {**old, **new} if old.get(name) != new.get(name))
+    return next((f"from other files than now, such as {name}" for name in names), "")
 
 
 def _below_their_folder(files: Known) -> Known:

@@ -27,8 +27,6 @@ from brainhive_cli.data.trials import Trials
 
 COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
 """Columns of `count_rows`."""
-RECORDED = ("channels", "rate", "window", "unit", "made from")
-"""Columns of `recorded_row`."""
 
 
 @dataclass(frozen=True)
@@ -342,21 +340,3 @@ def count_rows(described: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         repetitions = str(most) if least == most else f"{least} to {most}"
         dropped = ", ".join(f"{count} {reason}" for reason, count in counts["dropped"].items() if count)
         yield split, counts["pictures"], repetitions, counts["trials"], dropped or "none"
-
-
-def recorded_row(described: Mapping[str, Any]) -> tuple[object, ...]:
-    """Write what all splits of a store share."""
-    width = f"{described['voxels']} voxels" if "voxels" in described else str(described["channels"])
-    rate, (start, end) = described["rate_hz"], described["window_ms"]
-    # voxels have one sample, and neither rate nor window
-    rate_and_window = ("–", "–") if rate is None else (f"{rate:g} Hz", f"{start:g} to {end:g} ms")
-
-    def count(number: int, name: str) -> list[str]:
-        return [f"{number} {name}{'s' * (number != 1)}"] if number else []
-
-    # the preparation with its sessions, or the file that others had prepared, and the caveats
-    provenance = described["provenance"]
-    made_from = provenance.get("preparation", {}).get("kind", "") or str(provenance.get("source", ""))
-    source = [made_from, *count(len(provenance.get("sessions", ())), "session"), *described["caveats"]]
-    unit = ", ".join([described["unit"], *count(described["whiteners"], "whitener")])
-    return width, *rate_and_window, unit, ", ".join(filter(None, source)) or "not said"

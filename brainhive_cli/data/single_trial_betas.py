@@ -294,45 +294,41 @@ class Betas(Preparation, ABC):
                 session_trials = {
                     session: self.trials(subject, session) for session in self.sessions(subject)
                 }
-                # regions that have any voxels, the largest first
-                regions = self.voxels(subject).regions.items()
-                sizes = sorted(
-                    ((int(mask.sum()), name) for name, mask in regions if mask.any()), reverse=True
-                )
-                largest = summarise_names([f"{name} ({size})" for size, name in sizes]) if sizes else "none"
-                widths.append((subject, self.width(subject), largest))
+                regions = self.voxels(subject).regions
+                sizes = [f"{name} ({mask.sum()})" for name, mask in regions.items() if mask.any()]
+                widths.append((subject, self.width(subject), summarise_names(sizes) if sizes else "none"))
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
 
             # one row for each session; unusual facts are joined over sessions
             unusual: dict[str, dict[int, int]] = defaultdict(dict)  # count by session, by fact
+            unmatched: dict[str, None] = {}
             for session, trials in session_trials.items():
                 shown, counts = [*filter(None, trials.image_ids)], Counter(trials.splits.tolist())
-                pictures = len({*shown})
-                runs = "–" if trials.runs is None else len(np.unique(trials.runs))
-                again = len(shown) - pictures
-                rows.append((subject, session, runs, counts["train"], counts["test"], pictures, again))
+                pictures, runs = len({*shown}), "–" if trials.runs is None else len(np.unique(trials.runs))
+                shown_again = len(shown) - pictures
+                rows.append((subject, session, runs, counts["train"], counts["test"], pictures, shown_again))
+                unmatched |= dict.fromkeys(trials.unmatched)
                 for reason, count in (+Counter({**trials.dropped, **trials.noted})).items():
                     unusual[reason][session] = count
             lines += [
                 f"subject {subject}, session {spans([*sessions])}: {sum(sessions.values())} {reason}"
                 for reason, sessions in unusual.items()
             ]
-            if unmatched := {name: None for trials in session_trials.values() for name in trials.unmatched}:
+            if unmatched:
                 names = summarise_names([*unmatched])
                 lines.append(f"subject {subject}: pictures that {self.dataset} does not have, {names}")
 
-        # trials by session, voxels, and how files of regions were read
-        columns = ("subject", "session", "runs", "train trials", "test trials", "pictures", "shown again")
-        voxels = Table(
-            "Voxels", ("subject", "voxels", "regions that have any, the largest first"), tuple(widths)
-        )
+        # trials by session, voxels, and how files of regions were read; a plain mask needs no row
         readings = ((n, *pair) for n in subjects for pair in self.readings.get(n, {}).items())
-        # a plain mask needs no row
-        recordings = (row for row in readings if row[1:] != ("mask", "mask"))
-        files = Table("Files of regions", ("subject", "name", "taken for"), tuple(recordings))
-        tables = (Table("Trials", columns, tuple(rows)), voxels, *([files] if files.rows else []))
-        return Overview(tables if rows else (), tuple(lines))
+        files = [row for row in readings if row[1:] != ("mask", "mask")]
+        columns = ("subject", "session", "runs", "train trials", "test trials", "pictures", "shown again")
+        tables = [
+            Table("Trials", columns, tuple(rows)),
+            Table("Voxels", ("subject", "voxels", "regions that have any"), tuple(widths)),
+            Table("Files of regions", ("subject", "name", "taken for"), tuple(files)),
+        ]
+        return Overview(tuple(table for table in tables if table.rows), tuple(lines))
 
 
 Trial = tuple[str, str, int, int | None]

@@ -38,12 +38,6 @@ class Sensors:
     names: Sequence[str]
     positions: Float64 | None = None
 
-    @property
-    def lists(self) -> dict[str, Any]:
-        """All that has one entry a channel."""
-        positions = {} if self.positions is None else {"positions": self.positions}
-        return {"channels": self.names, **positions}
-
     def select(self, rows: Int64) -> "Sensors":
         """Keep some sensors, in this order."""
         positions = None if self.positions is None else np.asarray(self.positions)[rows]
@@ -55,12 +49,12 @@ class Grid:
     """Positions of voxels in a volume.
 
     Attributes:
-        places: [V, 3] indices.
+        indices: [V, 3] of the voxels.
         shape: Of the volume, X, Y, Z.
         affine: [4, 4] from indices to mm.
     """
 
-    places: NDArray[np.int16]
+    indices: NDArray[np.int16]
     shape: tuple[int, ...]
     affine: Float64
 
@@ -80,19 +74,22 @@ class Voxels:
     maps: Mapping[str, Float64] = field(default_factory=dict)
     grid: Grid | None = None
 
-    @property
-    def lists(self) -> dict[str, Any]:
-        """All that has one entry a voxel and is the same in all recordings of a subject."""
-        places = {} if self.grid is None else {"places": self.grid.places}
-        return {f"voxels in the mask of region {name}": mask for name, mask in self.regions.items()} | places
-
     def select(self, rows: Int64) -> "Voxels":
         """Keep some voxels, in this order."""
         return Voxels(
             {name: mask[rows] for name, mask in self.regions.items()},
             {name: values[rows] for name, values in self.maps.items()},
-            None if self.grid is None else replace(self.grid, places=self.grid.places[rows]),
+            None if self.grid is None else replace(self.grid, indices=self.grid.indices[rows]),
         )
+
+
+def axis_lists(space: Sensors | Voxels) -> dict[str, Any]:
+    """Give all that has one entry a channel, or a voxel, and is the same in all recordings of a subject."""
+    if isinstance(space, Sensors):
+        positions = {} if space.positions is None else {"positions": space.positions}
+        return {"channels": space.names, **positions}
+    indices = {} if space.grid is None else {"voxel indices": space.grid.indices}
+    return {f"voxels in the mask of region {name}": mask for name, mask in space.regions.items()} | indices
 
 
 def channel_rows(channels: Sequence[str], names: Sequence[str]) -> Int64:

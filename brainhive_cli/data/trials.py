@@ -20,7 +20,7 @@ from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.spaces import Sensors, Voxels, channel_rows, find_region, sample_range
+from brainhive_cli.data.spaces import Sensors, Voxels, axis_lists, channel_rows, find_region, sample_range
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import NUMBERS, LazyRows
 from brainhive_cli.data.stores.ids import Names
@@ -100,6 +100,10 @@ class Trials:
         scale: Factor on its signals.
         mapping: From these channels to a model's, before the normaliser; None where they are these.
         normaliser: Normalises what is read.
+        counts: [N] how many repetitions of each stimulus there are.
+        is_there: [N, R] which repetitions there are.
+        width: C or V of what is read: of the model, where channels are mapped.
+        channels: Names of the channels that are read; () for voxels.
 
     Raises:
         BrainhiveError: if an axis of the signal has another length than one of its lists, or the times do not
@@ -129,13 +133,26 @@ class Trials:
     scale: float = 1.0
     mapping: ChannelMapping | None = None
     normaliser: Normaliser | None = None
+    counts: Int64 = field(init=False)
+    is_there: Bool = field(init=False)
+    width: int = field(init=False)
+    channels: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check every axis against every list."""
-        if self.recorded is not None or self.index is not None:  # a part of trials that were checked
-            return
+        """Check every axis against every list, and derive what follows from the fields."""
         try:
-            self._check_axes()
+            # a part of trials that were checked is not checked again
+            if self.recorded is None and self.index is None:
+                self._check_axes()
+            count, most, width, _ = self.signal.shape
+            counts = np.full(count, most) if self.repetitions is None else self.repetitions
+            object.__setattr__(self, "counts", counts)
+            object.__setattr__(self, "is_there", np.arange(most) < counts[:, None])
+            channels = self.space.names if isinstance(self.space, Sensors) else ()
+            if self.mapping is not None:
+                width, channels = len(self.mapping.matrix), self.mapping.names
+            object.__setattr__(self, "width", int(width))
+            object.__setattr__(self, "channels", tuple(channels))
         except (AttributeError, TypeError, ValueError) as error:
             way_out = "help(brainhive_cli.api.Trials) lists the types of its fields"
             raise BrainhiveError(
@@ -158,28 +175,27 @@ class Trials:
         lists: list[tuple[str, Any, int]] = [
             ("image ids", self.image_ids if len(self.image_ids) else None, 0),
             ("repetitions", self.repetitions, 0),
+            *((name, values, 2) for name, values in axis_lists(self.space).items()),
+            ("times", self.times_s, 3),
         ]
-        lists += [(name, values, 2) for name, values in self.space.lists.items()]
         if isinstance(self.space, Voxels):
             lists += [(f"values of the map {name}", values, 2) for name, values in self.space.maps.items()]
-        for name, values, axis in [*lists, ("times", self.times_s, 3)]:
+        for name, values, axis in lists:
             if values is not None and len(values) != shape[axis]:
                 raise BrainhiveError(f"signals {shape} come with {len(values)} {name}, not {shape[axis]}")
 
-        # counts of repetitions, times, and lists of single trials
+        # counts of repetitions, and times
         counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
         if ((counts < 1) | (counts > shape[1])).any():
             raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
-        if self.rate_hz is None:
-            if shape[3] != 1:
-                raise BrainhiveError(f"signals of {shape[3]} samples have no sampling rate")
-        else:
-            steps = np.diff(self.times_s) * self.rate_hz  # [T - 1], 1 each
-            if not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
-                raise BrainhiveError(
-                    f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
-                    f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
-                )
+        if self.rate_hz is None and shape[3] != 1:
+            raise BrainhiveError(f"signals of {shape[3]} samples have no sampling rate")
+        steps = np.diff(self.times_s) * (self.rate_hz or 1)  # [T - 1], 1 each; none of one sample
+        if self.rate_hz and not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
+            raise BrainhiveError(
+                f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
+                f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
+            )
 
         # single trials: a value wherever there is a repetition, and nowhere else
         is_there = np.arange(shape[1]) < np.broadcast_to(counts, shape[:1])[:, None]  # [N, R]
@@ -216,7 +232,7 @@ class Trials:
             # rows of the split as recorded, also after an earlier selection
             index=index if self.index is None else self.index[index],
             **{name: take(getattr(self, name), index) for name in (*BY_TRIAL, "repetitions")},
-            **{name: values[index] for name, values in self._read_before.items()},
+            **{name: values[index] for name, values in self._list_read().items()},
         )
 
     def choose(self, is_chosen: Bool) -> Self:
@@ -245,7 +261,7 @@ class Trials:
         shape = (len(rows), order.shape[1], *signal.shape[2:])  # [n, r, C, T]
 
         # single trials in memory are reordered; averages were over other repetitions
-        if "singles" in (before := chosen._read_before):
+        if "singles" in (before := chosen._list_read()):
             known["singles"] = choose(before["singles"])
         averages = {"averages": None} if "averages" in before else {}
         return chosen.change(
@@ -352,7 +368,7 @@ class Trials:
         # signals in memory are normalised otherwise, or mapped: they are read again
         if normaliser is None or self.normaliser is not None or self.mapping is not None:
             return replace(self, normaliser=normaliser)
-        before = {name: normaliser(values) for name, values in self._read_before.items()}
+        before = {name: normaliser(values) for name, values in self._list_read().items()}
         return self.change(normaliser=normaliser, **before)
 
     def average(self, count: int, generator: "torch.Generator") -> Self:
@@ -370,39 +386,15 @@ class Trials:
     def change(self, **values: Any) -> Self:
         """Change fields; `averages` and `singles` in memory are kept, unless they are among the values."""
         # `replace` makes an object without what cached properties hold
-        before = self._read_before
+        before = self._list_read()
         held = {name: values.pop(name, before.get(name)) for name in ("averages", "singles")}
         changed = replace(self, **values)
         vars(changed).update({name: signal for name, signal in held.items() if signal is not None})
         return changed
 
-    @property
-    def _read_before(self) -> dict[str, Float32]:
-        """Signals in memory, by the property that read them."""
+    def _list_read(self) -> dict[str, Float32]:
+        """List the signals in memory by the property that read them."""
         return {name: vars(self)[name] for name in ("averages", "singles") if name in vars(self)}
-
-    @property
-    def is_there(self) -> Bool:
-        """[N, R] which repetitions there are."""
-        return np.arange(self.signal.shape[1]) < self.counts[:, None]
-
-    @property
-    def counts(self) -> Int64:
-        """[N] how many repetitions of each stimulus there are."""
-        count, most = self.signal.shape[:2]
-        return np.full(count, most) if self.repetitions is None else self.repetitions
-
-    @property
-    def width(self) -> int:
-        """C or V of what is read: of the model, where channels are mapped."""
-        return int(self.signal.shape[2]) if self.mapping is None else len(self.mapping.matrix)
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the channels that are read; () for voxels."""
-        if self.mapping is not None:
-            return self.mapping.names
-        return tuple(self.space.names) if isinstance(self.space, Sensors) else ()
 
     @property
     def positions(self) -> tuple[tuple[float, float, float], ...] | None:
@@ -431,7 +423,7 @@ class Trials:
         Raises:
             BrainhiveError: if a value is not finite; it names the picture and the channel.
         """
-        if (held := self._read_before.get("singles" if as_singles else "averages")) is not None:
+        if (held := self._list_read().get("singles" if as_singles else "averages")) is not None:
             return held[part]
 
         # float32 before sums, for which float16 is too coarse
@@ -504,11 +496,11 @@ class Trials:
             digests = np.concatenate([*map(digest_trials, blocks)])
         return np.where(self.is_there, digests, np.uint64(0))
 
-    def refuse_copies(self, others: UInt64, where: str, source: str, hint: str) -> None:
+    def refuse_copies(self, digests: UInt64, where: str, source: str, hint: str) -> None:
         """Refuse trials that are equal, number by number, to trials that must be others.
 
         Args:
-            others: Digests of those.
+            digests: Digests of those.
             where: What the recording is.
             source: What the others are.
             hint: What to do.
@@ -518,7 +510,7 @@ class Trials:
         """
         # digest 0: no trial, or one of equal numbers, which two may well have
         is_known = self.digests > 0
-        is_copy = is_known & np.isin(self.digests, others)
+        is_copy = is_known & np.isin(self.digests, digests)
         if is_copy.any():
             # the first copy by stimulus, session and run
             row, column = np.argwhere(is_copy)[0]

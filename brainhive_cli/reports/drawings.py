@@ -448,7 +448,7 @@ def draw_slices(title: str, values: Float64, grid: "Grid", unit: str, low: float
 
     # row of the voxel at each position, -1 where there is none; x to the right, y to the front, z to the top
     rows = np.full(grid.shape, -1)
-    rows[tuple(grid.places.T)] = np.arange(len(values))
+    rows[tuple(grid.indices.T)] = np.arange(len(values))
     rows = nibabel.apply_orientation(rows, nibabel.io_orientation(grid.affine))
     for axis in range(3):
         held = np.flatnonzero((rows >= 0).any(tuple({0, 1, 2} - {axis})))

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cc2017_files
 import numpy as np
@@ -121,22 +122,22 @@ def test_why_no_clip_can_be_read_is_said(go, root, code_allowed):
         go("embed", "dataset=cc2017", f"encoders='{COLOURS}'", "run.workers=0")
 
 
-def check(root: Path, monkeypatch: pytest.MonkeyPatch, everything: bool = False) -> inventory.Inventory:
+def check(root: Path, monkeypatch: pytest.MonkeyPatch, everything: bool = False) -> tuple[Any, ...]:
     monkeypatch.setitem(inventory.PUBLISHED, "cc2017", dict(COUNTS))
-    return inventory.take(Clips(), Paths(), None, everything)
+    return inventory.inspect_dataset(Clips(), Paths(), None, everything)
 
 
 def test_check_counts_clips_and_recordings_before_and_after_they_are_prepared(go, root, monkeypatch):
-    found = {part.name: part for part in check(root, monkeypatch).parts}
-    assert found["pictures"].state == "complete" and found["pictures"].counts == {"train": "5", "test": "3"}
-    assert found["pictures"].size > 0
-    raw = found["subject 2, raw"]
-    assert raw.state == "not prepared" and raw.counts == {"train": "5 × 2", "test": "3 × 10"}
-    assert raw.problem and raw.problem.hint == "brainhive prepare --from cc2017"
+    found = check(root, monkeypatch)[1]["parts"]
+    pictures, raw = found["pictures"], found["subject 2, raw"]
+    assert pictures["state"] == "complete" and pictures["counts"] == {"train": "5", "test": "3"}
+    assert raw["state"] == "not prepared"
+    assert raw["problem"].endswith("(brainhive prepare --from cc2017)")
 
     go("prepare", "preparation.kind=cc2017")
 
-    states = {part.name: part.state for part in check(root, monkeypatch, everything=True).parts}
+    parts = check(root, monkeypatch, everything=True)[1]["parts"]
+    states = {name: part["state"] for name, part in parts.items()}
     prepared = [f"signals default/sub-0{subject}" for subject in cc2017_files.WIDTHS]
     assert states == dict.fromkeys(["pictures", *prepared], "complete")
 
@@ -151,14 +152,14 @@ def test_check_names_clips_that_are_too_few_recordings_of_others_and_masks_that_
     shutil.rmtree(root / "masks/mask_cls_train_qwen_video")
     (root / "masks/mask_cls_test_qwen_video/mask_0_f3_1.png").write_bytes(b"half")
 
-    problems = " ".join(error.in_one_line for error in check(root, monkeypatch).errors)
+    problems = " ".join(error.in_one_line for error in check(root, monkeypatch)[2])
 
     assert "cc2017 has 4 of 5 train pictures" in problems and "brainhive fetch cc2017" in problems
     assert "signals of pictures that the data set does not have: 1 of 5: train/4" in problems
     (root / "GT_train_3fps.pt").unlink()
     torch.save(torch.from_numpy(frames_of("train", 5)), root / "GT_train_3fps.pt")
     assert "mask_0_f3_1.png cannot be decoded" in " ".join(
-        error.in_one_line for error in check(root, monkeypatch).errors
+        error.in_one_line for error in check(root, monkeypatch)[2]
     )
 
 

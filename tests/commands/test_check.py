@@ -139,18 +139,18 @@ def test_a_signal_store_has_rows_of_its_own(go, home):
     }
     SignalStore.write(path, recordings)
     result = go("check", f"stores=[{path}]")
-    trials, recorded = result.tables
+    (trials,) = result.tables
     assert trials.title == "Signal stores of lab" and trials.rows == (
         ("default/sub-01", "train", 5, "2 to 3", 14, "4 BAD_blink", "passed"),
         ("default/sub-01", "test", 4, "2 to 3", 11, "none", "passed"),
     )
-    row = ("default/sub-01", "2", "250 Hz", "-4 to 12 ms", "whitened, 1 whitener", "recording, 1 session")
-    assert recorded.rows == (row,)
     figures = result.details["stores"][str(path)]
     assert figures["splits"]["train"] == {
         **{"pictures": 5, "repetitions": [2, 3], "trials": 14, "dropped": {"BAD_blink": 4}}
     }
-    assert figures["names"] == ["Oz", "O1"] and figures["provenance"]["preparation"]["kind"] == "recording"
+    assert (figures["rate_hz"], figures["window_ms"], figures["unit"]) == (250, [-4.0, 12.0], "whitened")
+    assert figures["names"] == ["Oz", "O1"] and figures["whiteners"] == 1
+    assert figures["provenance"]["preparation"]["kind"] == "recording"
     assert result.folder == home
 
 

@@ -93,7 +93,8 @@ def test_a_metric_never_travels_alone(evaluated):
     for metric in evaluated.metrics.overall.values():
         assert (metric.n, metric.pool, metric.seeds, metric.split) == (200, 100, (1,), "test")
         assert metric.protocol == (
-            "intra, demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated"
+            "intra, demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, "
+            "uV, simulated"
         )
         assert metric.low <= metric.value <= metric.high and metric.selected is False
         assert metric.chance is not None

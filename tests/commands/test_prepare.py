@@ -208,7 +208,7 @@ def test_again_replaces_a_store_only_when_the_new_one_is_complete_and_continues(
     assert store(raw)["train"].rate_hz == 125 and left(raw) == ["sub-01.h5"]
 
 
-def test_sessions_of_settings_that_were_given_up_go_when_their_subject_is_complete(raw, go, capsys):
+def test_sessions_of_settings_that_were_given_up_go_when_their_subject_is_complete(raw, go):
     path = raw / SESSION / "raw_eeg_training.npy"
     whole = spoil(path)
     for overrides in ((), ("preparation.rate_hz=125",)):  # which do not continue each other
@@ -220,8 +220,6 @@ def test_sessions_of_settings_that_were_given_up_go_when_their_subject_is_comple
 
     mend(path, whole)
     go("prepare", "preparation.rate_hz=125")
-    said = capsys.readouterr().err
-    assert re.search(r"subject 1: deleted sessions of other settings, [1-9]\d*\.\d MB", said)
     assert left(raw) == ["sub-01.h5", "sub-02_ses-01"]
 
 
@@ -237,14 +235,11 @@ def test_a_store_of_other_settings_is_replaced_only_when_said(raw, go):
 def test_a_store_of_other_files_is_not_taken_for_done(raw, go):
     go("prepare", "preparation.sessions=[1]")
     path = raw / "data/things-eeg/raw_eeg/sub-01/ses-01/raw_eeg_test.npy"
-    size = path.stat().st_size
     (raw / "data/things-eeg").rename(raw / "moved")
     go("prepare", "preparation.sessions=[1]", f"preparation.root={raw / 'moved'}")
     (raw / "moved").rename(raw / "data/things-eeg")
     replace(path, path.read_bytes() + b"0")
-    with pytest.raises(
-        BrainhiveError, match=rf"made from .*raw_eeg_test\.npy of {size} bytes, not {size + 1}"
-    ):
+    with pytest.raises(BrainhiveError, match=r"made from other files than now, such as .*raw_eeg_test\.npy"):
         go("prepare", "preparation.sessions=[1]")
     shutil.rmtree(raw / "data/things-eeg/raw_eeg/sub-01/ses-01")  # raw data that were deleted
     go("prepare", "preparation.sessions=[1]", "subjects=1")
@@ -252,7 +247,7 @@ def test_a_store_of_other_files_is_not_taken_for_done(raw, go):
 
 def test_a_session_of_files_that_were_edited_since_is_not_continued(raw):
     def path():
-        return prepare.Job.resolve(prepare.Recipe()).kept(1).path(1)
+        return prepare.Job.resolve(prepare.Recipe()).session_paths(1)[1]
 
     before, table = path(), raw / "data/things-eeg/image_metadata.npy"
     assert path() == before
@@ -269,7 +264,8 @@ def edit(path: Path) -> None:
 def test_a_table_that_was_edited_to_the_same_size_is_seen_by_a_finished_store(raw, go):
     go("prepare", "preparation.sessions=[1]")
     edit(raw / "data/things-eeg/image_metadata.npy")
-    with pytest.raises(BrainhiveError, match=r"made from image_metadata\.npy of other content") as caught:
+    problem = r"made from other files than now, such as image_metadata\.npy"
+    with pytest.raises(BrainhiveError, match=problem) as caught:
         go("prepare", "preparation.sessions=[1]")
     assert caught.value.hint.startswith("--again --subjects 1 replaces it")
 

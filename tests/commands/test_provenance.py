@@ -165,9 +165,7 @@ def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(go, small, he
     shutil.copy(stores / "sub-01.h5", stores / "sub-02.h5")
     shutil.copytree(stores, others)
 
-    copies = (
-        "subject 2: 960 of 960 trials are copies of trials of subject 1; the first is of training_images"
-    )
+    copies = "subject 2: 960 of 960 trials are copies of trials of subject 1; the first is of training_images"
     for mode in ("intra", "inter", "joint"):
         with pytest.raises(BrainhiveError, match=copies):
             go("train-align", *small, here, signals, f"mode={mode}", "subjects=1,2")

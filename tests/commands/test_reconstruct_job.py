@@ -70,7 +70,9 @@ def test_that_line_names_the_data_that_the_prior_is_for(home, prior, is_shipped)
     own = home / "run" / "model"
     shutil.copytree(prior, own)
     (own.parent / "environment.json").write_text("{}")
-    (own.parent / "recipe.yaml").write_text(f"dataset: {{kind: demo, noise: 0.3, concepts: 40}}\nencoders: ['{COLOURS}']")
+    (own.parent / "recipe.yaml").write_text(
+        f"dataset: {{kind: demo, noise: 0.3, concepts: 40}}\nencoders: ['{COLOURS}']"
+    )
 
     asked = ["--recipe", "demo"] if is_shipped else ["--prior", str(own)]
     refused = CliRunner().invoke(app, ["reconstruct", *asked])

@@ -137,7 +137,9 @@ def test_signals_that_two_commands_want_are_made_once(world, small, tmp_path, br
 
     assert [worker.returncode for worker in workers] == [0, 0], ends
     said = "".join(errors for _, errors in ends)
-    assert [said.count(f"preparing signals of demo-noise-0.3-40-concepts subject {subject}") for subject in (1, 2)] == [
+    assert [
+        said.count(f"preparing signals of demo-noise-0.3-40-concepts subject {subject}") for subject in (1, 2)
+    ] == [
         1,
         1,
     ]

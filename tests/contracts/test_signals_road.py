@@ -109,7 +109,9 @@ def test_a_model_folder_alone_decodes_a_recording(
     trained: Path, evaluated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording = api.open_signals("demo-noise-0.3-40-concepts", 1)["test"]
-    pictures = api.open_store("demo-noise-0.3-40-concepts", "test", "brainhive_cli-models-encoders-python-example")
+    pictures = api.open_store(
+        "demo-noise-0.3-40-concepts", "test", "brainhive_cli-models-encoders-python-example"
+    )
     shutil.copytree(trained / "cells/sub-01_seed-1/model", tmp_path / "empty/model")
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "empty"))
 
@@ -131,7 +133,10 @@ def test_a_model_folder_alone_decodes_a_recording(
     [
         ("signal.normalise=channel", "signal.channels=[occipital]", "signal.window_ms=[100, 500]"),
         ("signal.normalise=whiten", "signal.scale=1"),
-        ("dataset={kind: demo, noise: 0.3, subjects: 2, space: voxels, concepts: 40}", "signal.channels=[V1]"),
+        (
+            "dataset={kind: demo, noise: 0.3, subjects: 2, space: voxels, concepts: 40}",
+            "signal.channels=[V1]",
+        ),
     ],
 )
 def test_model_input_reads_what_training_and_retrieval_read(

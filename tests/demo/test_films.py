@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import demo_films
 from brainhive_cli.demo import films, pictures, voxels
 
 
 @pytest.fixture(scope="module")
 def built():
-    return demo_films.Config(concepts=20).build(Paths())
+    return parts.resolve("datasets", {"kind": "demo-films", "concepts": 20}).build(Paths())
 
 
 def test_a_thing_goes_where_its_film_says_and_its_mask_with_it() -> None:

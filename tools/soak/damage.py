@@ -56,7 +56,7 @@ def _link(path: Path, content: bytes, chosen: random.Random) -> None:
 def _another(path: Path, content: bytes, chosen: random.Random) -> bytes:
     """Take the content of a file of another kind."""
     pool = "own.yaml vectors/dict.npz vectors/dict.npy pictures/concept_0/0.png vectors/table.parquet "
-    pool += "weights/encoder/model.safetensors data/nsd/nsd_stimuli.hdf5 data/tars/imagenet-train-0000.tar "
+    pool += "weights/encoder/model.safetensors data/nsd/nsd_stimuli.hdf5 "
     pool += "vectors/dict.pt weights/encoder/config.json data/categories.tsv"
     return Path(
         chosen.choice([name for name in pool.split() if Path(name).suffix != path.suffix])

@@ -383,15 +383,15 @@ def _archives() -> Iterator[Case]:
     sizes += (b"\x80" + bytes(3) + b"\x7f" * 8, b"          -\0", b"00000000000\0", b"x" * 12)
     sizes += (b"-1\0", b"1_0\0")
     for (number, size), kind in product(enumerate(sizes), (b"0", b"x", b"L")):
-        content = _header(b"n01440764_1.jpg", size, kind) + b"x" * 2048
-        yield _case("tar", f"size {number} {kind!r}", "tar", _tar, content)
+        content = _header(b"sample1.behav.npy", size, kind) + b"x" * 2048
+        yield _case("tar", f"size {number} {kind!r}", "prepare-mindeye2", _tar, content)
     for name in (b"../../x.jpg", b"/x.jpg", b"\xff.jpg", b"a\nb.jpg", b"x" * 100):
         content = _header(name, b"00000000004\0") + b"jpeg".ljust(512, b"\0") + bytes(1024)
-        yield _case("tar", f"name {name!r:.20}", "tar", _tar, content)
+        yield _case("tar", f"name {name!r:.20}", "prepare-mindeye2", _tar, content)
     for kind in (b"1", b"2", b"3", b"5", b"6", b"S", b"g", b"K", b"\0", b"D"):
         said = b"30 path=../../../x\n".ljust(1024, b"\0")
-        content = _header(b"n01440764_1.jpg", b"00000000777\0", kind) + said + bytes(1024)
-        yield _case("tar", f"type {kind!r}", "tar", _tar, content)
+        content = _header(b"sample1.behav.npy", b"00000000777\0", kind) + said + bytes(1024)
+        yield _case("tar", f"type {kind!r}", "prepare-mindeye2", _tar, content)
     npz = {"dict.npz": "dict-npz", "tree": "tree", "npy/features.npy": "thingsvision-npy"}
     headers = {
         "huge": _npy_header("<f4", "99999999999, 128"),
@@ -455,8 +455,7 @@ def _put(place: str, content: bytes | str, home: Path, outside: Path) -> None:
 
 
 def _tar(content: bytes, home: Path, outside: Path) -> None:
-    shutil.rmtree(home / "new")
-    (home / "data/tars/imagenet-train-0000.tar").write_bytes(content)
+    _first(home, "data/mindeyev2/**/*.tar").write_bytes(content)
 
 
 def _place(home: Path, place: str) -> Path:
@@ -755,7 +754,7 @@ def _links() -> Iterator[Case]:
         "vectors/npy/file_names.txt": "import-thingsvision-npy",
         "runs/aligned/metrics.json": "eval",
         "data/categories.tsv": "categories",
-        "data/tars/imagenet-train-0000.tar": "tar",
+        "data/mindeyev2/**/*.tar": "prepare-mindeye2",
         "scored/concept_0/0.png": "score",
         "data/nsd-hdf5/**/nsd_expdesign.mat": "prepare-nsd-hdf5",
         "runs/aligned/recipe.yaml": "eval",
@@ -767,7 +766,7 @@ def _links() -> Iterator[Case]:
             words = ("report", "runs/drawn") if "claim" not in place else ("runs", "rm", "drawn", "--yes")
             made = partial(_link, place, target)
             yield Case("hostile", f"link {place} {name} {words[0]}", (*words, *COMMON), made)
-    for place, reader in (("pictures", "pictures"), ("data/tars", "tar"), ("embeddings", "check")):
+    for place, reader in (("pictures", "pictures"), ("embeddings", "check")):
         yield _case("link", f"{place}/loop loop", reader, _link, f"{place}/loop", "..")
 
 

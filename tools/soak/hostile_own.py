@@ -1,12 +1,10 @@
 """Hostile files of a lab's own fMRI and EEG, and hostile documents of runs that pages show."""
 
-import base64
 import gzip
 import json
 import os
 import random
 import shutil
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -72,7 +70,6 @@ GIFTI = {
     "entities": ("<GIFTI", f"<!DOCTYPE GIFTI [{ENTITIES}]><GIFTI"),
     "file": ("<GIFTI", '<!DOCTYPE GIFTI [<!ENTITY e8 SYSTEM "file:///etc/passwd">]><GIFTI'),
     "deep": ("<DataArray", "<a>" * 50_000 + "<DataArray"),
-    "bomb": ("<Data>", f"<Data>{base64.b64encode(zlib.compress(bytes(2**31), 1)).decode()}<!--"),
     **{
         "cut": ("</GIFTI>", ""),
         "nul": ("<DataArray", "\0<DataArray"),

@@ -212,12 +212,6 @@ READERS: dict[str, Reader] = {
         "data/coco/annotations/*.json data/coco/train2017/*.jpg",
         has_digest=False,
     ),
-    "tar": Reader(
-        _embedding("{kind: imagenet, root: data/tars}"),
-        "data/tars/*.tar new/.listings/*.npz",
-        has_digest=False,
-        setup=lambda home: shutil.copytree(home / "embeddings/.listings", home / "new/.listings"),
-    ),
     "parquet": Reader(
         _embedding("{kind: imagenet, root: data/parquet}"), "data/parquet/*.parquet", has_digest=False
     ),
@@ -298,12 +292,10 @@ READERS |= {
 
 def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
     """List the steps that make the world, each run in a process of its own: functions of home, commands."""
-    new_embeddings = "paths.embeddings=embeddings"
     return [
         *(_paint, _make_weights, _record, recordings.write, own_data.write, _pack),
         ("embed", *THINGS),
         ("embed", *PICTURES),
-        (*_embedding("{kind: imagenet, root: data/tars}"), new_embeddings),
         lambda home: _interrupted(home, ("embed", *PICTURES, "paths.embeddings=begun", "batch_size=1")),
         ALIGN,
         ALIGN_PRIOR,
@@ -439,12 +431,8 @@ def _record(home: Path) -> None:
 
 
 def _pack(home: Path) -> None:
-    """Pack pictures in tars, parquet, HDF5, and archives that nobody has unpacked."""
-    (home / "data/tars").mkdir()
+    """Pack pictures in parquet, HDF5, and archives that nobody has unpacked."""
     jpeg = sorted((home / "jpeg").rglob("*.jpg"))
-    with tarfile.open(home / "data/tars/imagenet-train-0000.tar", "w") as tar:
-        for number, path in enumerate(jpeg):
-            tar.add(path, f"n01440764_{number}.jpg")
     images = [{"bytes": path.read_bytes(), "path": f"n01440764_{n}.jpg"} for n, path in enumerate(jpeg)]
     rows = [{"image": image, "label": 0} for image in images]
     (home / "data/parquet").mkdir()

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -57,9 +58,8 @@ class Clip:
     frames: UInt8
     rate_hz: float | None
 
-    @property
-    def pictures(self) -> list[Image.Image]:
-        """The frames as pictures."""
+    def to_pictures(self) -> list[Image.Image]:
+        """Turn the frames into pictures."""
         return [Image.fromarray(frame) for frame in self.frames]
 
 
@@ -105,6 +105,7 @@ class StimulusSet:
         has_pictures: Whether stimuli can be opened: categories without exemplars are names.
         missing: Why the files are not here; as many stimuli as are published then stand for them.
         unread: Number of files that lie among the pictures and are none, by ending.
+        medium: Kind of the stimuli.
     """
 
     dataset: str
@@ -124,15 +125,15 @@ class StimulusSet:
     has_pictures: bool = True
     missing: MissingData | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
+    medium: Literal["picture", "clip"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name the medium."""
+        object.__setattr__(self, "medium", "picture" if self.frames is None else "clip")
 
     def __len__(self) -> int:
         """Count the stimuli."""
         return len(self.image_ids)
-
-    @property
-    def medium(self) -> Literal["picture", "clip"]:
-        """Kind of the stimuli."""
-        return "picture" if self.frames is None else "clip"
 
     def captions_of(self, index: int) -> list[str]:
         """Give the K captions of a stimulus; one that has fewer repeats them.
@@ -218,10 +219,11 @@ class Dataset:
     Attributes:
         splits: The splits that are there, or all that there could be where nothing is.
         images: Split to its stimuli; raises MissingData.
-        recordings: The name of the signals, where the same pictures have several; default: `name`.
-        pictures: The name of the pictures, of which these may be a part, as `nsd-1` is of `nsd`; default:
-            that of the recordings.
-        people: The name of the data set whose subjects these are; default: that of the recordings.
+        recorded_as: The name that signals are kept under, where the same pictures have several; default:
+            `name`.
+        pictured_as: The name of the pictures, of which these may be a part, as `nsd-1` is of `nsd`; default:
+            that of the signals.
+        people: The name of the data set whose subjects these are; default: that of the signals.
         subjects: The subjects who saw them; none where there are pictures alone: then stores name them.
         open_recording: Subject and split to a recording.
         check_recording: Checks that a subject's recording exists, without reading it; raises MissingData.
@@ -233,13 +235,14 @@ class Dataset:
         published_sizes: Published numbers, known before their files are here.
         holdout: Part of the trials of its split `train` that is tested; default: the split `test` is.
         files: Split, and part of stimuli (pixels, captions, masks, labels), to the files of that.
+        stimulus: Kind of stimulus that subjects saw, in the singular.
     """
 
     name: str
     splits: tuple[str, ...]
     images: Callable[[str], StimulusSet]
-    recordings: str = ""
-    pictures: str = ""
+    recorded_as: str = ""
+    pictured_as: str = ""
     people: str = ""
     subjects: tuple[int, ...] = ()
     open_recording: Callable[[int, str], Trials] | None = None
@@ -252,21 +255,18 @@ class Dataset:
     published_sizes: Published | None = None
     holdout: Holdout = SEPARATE_TEST
     files: Callable[[str, str], Sequence[Input]] = lambda split, reads: ()
+    stimulus: Literal["picture", "clip", "category"] = field(init=False)
 
-    @property
-    def recorded_as(self) -> str:
-        """The name that its signals are kept under."""
-        return self.recordings or self.name
-
-    @property
-    def stimulus(self) -> Literal["picture", "clip", "category"]:
-        """Kind of stimulus that subjects saw, in the singular."""
-        return "category" if self.are_categories else "clip" if self.alike_by == "neighbours" else "picture"
-
-    @property
-    def pictured_as(self) -> str:
-        """The name of the pictures."""
-        return self.pictures or self.recorded_as
+    def __post_init__(self) -> None:
+        """Name signals, pictures and the kind of stimulus."""
+        recorded_as, kind = self.recorded_as or self.name, "picture"
+        if self.are_categories:
+            kind = "category"
+        elif self.alike_by == "neighbours":
+            kind = "clip"
+        object.__setattr__(self, "recorded_as", recorded_as)
+        object.__setattr__(self, "pictured_as", self.pictured_as or recorded_as)
+        object.__setattr__(self, "stimulus", kind)
 
     def require(self, subject: int) -> None:
         """Check that a subject's recording exists, without reading it; raises MissingData."""
@@ -402,23 +402,15 @@ def from_files(
     parts = [os.path.splitext(file) for file in files]
     check_unique([stem for stem, _ in parts], lambda index: root / files[index])
     image_ids, endings = Names.of(stem for stem, _ in parts), Names.of(ending for _, ending in parts)
-    opener = Files(root, image_ids, endings)
-    return StimulusSet(dataset, split, image_ids, Names.of(concepts), opener, unread=dict(unread))
+    read = partial(_open_file, root, image_ids, endings)
+    return StimulusSet(dataset, split, image_ids, Names.of(concepts), read, unread=dict(unread))
 
 
-@dataclass(frozen=True)
-class Files:
-    """Opens pictures; their paths are kept in two parts, so that an image set holds the long one once."""
-
-    root: Path
-    image_ids: Names
-    endings: Names
-
-    def __call__(self, index: int) -> Image.Image:
-        """Decode a picture."""
-        # not a Path: it interns its parts, in a table of which each process would come to hold a copy
-        path = f"{self.root}/{self.image_ids[index]}{self.endings[index]}"
-        return decode(path, path)
+def _open_file(root: Path, image_ids: Names, endings: Names, index: int) -> Image.Image:
+    """Decode a picture; its path is kept in two parts, so that an image set holds the long one once."""
+    # not a Path: it interns its parts, in a table of which each process would come to hold a copy
+    path = f"{root}/{image_ids[index]}{endings[index]}"
+    return decode(path, path)
 
 
 def decode(source: str | BytesIO, name: object) -> Image.Image:

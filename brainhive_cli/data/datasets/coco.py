@@ -4,12 +4,14 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Required
 
 from pydantic import Field, FiniteFloat
 from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
 from brainhive_cli.data.published import fetch_line
@@ -23,36 +25,22 @@ CAPTIONS = 5
 SOURCE = fetch_line("coco")
 
 
-class _Image(TypedDict):
+class _Entry(TypedDict, total=False):
+    """A picture, a category, a caption, or an object in a picture."""
+
     id: int
     file_name: str
-
-
-class _Caption(TypedDict):
+    name: str
     image_id: int
     caption: str
-
-
-class _CaptionFile(TypedDict):
-    images: list[_Image]
-    annotations: list[_Caption]
-
-
-class _Category(TypedDict):
-    id: int
-    name: str
-
-
-class _Instance(TypedDict):
-    image_id: int
     category_id: int
     area: FiniteFloat
 
 
-class _InstanceFile(TypedDict):
-    categories: list[_Category]
-    images: list[_Image]
-    annotations: list[_Instance]
+class _Annotations(TypedDict, total=False):
+    images: Required[list[_Entry]]
+    categories: list[_Entry]
+    annotations: Required[list[_Entry]]
 
 
 class Config(parts.Config):
@@ -113,19 +101,14 @@ def _list_captions(path: Path, image_ids: Names, index: int) -> list[str]:
 @cache
 def _read_captions(path: Path) -> dict[str, list[str]]:
     """Read the captions of each picture, in the order of the file, by its file name without ending."""
-    # annotations name pictures by number, image ids end in their file names
-    content = documents.read(path, _CaptionFile, SOURCE, most=LARGEST)
-    stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
     captions: dict[str, list[str]] = {}
-    for caption in content["annotations"]:
-        captions.setdefault(_known(stems, caption["image_id"], path), []).append(caption["caption"].strip())
+    # annotations name pictures by number, image ids end in their file names
+    content = documents.read(path, _Annotations, SOURCE, most=LARGEST)
+    with reading(path, SOURCE):
+        stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
+        for caption in content["annotations"]:
+            captions.setdefault(stems[caption["image_id"]], []).append(caption["caption"].strip())
     return captions
-
-
-def _known(names: dict[int, str], number: int, path: Path) -> str:
-    if number not in names:
-        raise BrainhiveError(f"{path} annotates {number}, which it does not list", SOURCE)
-    return names[number]
 
 
 def _concepts(path: Path) -> dict[str, str]:
@@ -134,15 +117,14 @@ def _concepts(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
 
-    # names of categories and pictures by their numbers
-    content = documents.read(path, _InstanceFile, SOURCE, most=LARGEST)
-    categories = {category["id"]: category["name"] for category in content["categories"]}
-    stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
-
     # area of each category, by picture
     areas: dict[str, dict[str, float]] = {}
-    for instance in content["annotations"]:
-        area = areas.setdefault(_known(stems, instance["image_id"], path), defaultdict(float))
-        area[_known(categories, instance["category_id"], path)] += instance["area"]
+    content = documents.read(path, _Annotations, SOURCE, most=LARGEST)
+    with reading(path, SOURCE):
+        categories = {category["id"]: category["name"] for category in content["categories"]}
+        stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
+        for instance in content["annotations"]:
+            area = areas.setdefault(stems[instance["image_id"]], defaultdict(float))
+            area[categories[instance["category_id"]]] += instance["area"]
     # pictures without annotated objects are absent
     return {stem: max(area, key=area.__getitem__) for stem, area in areas.items()}

@@ -1,20 +1,22 @@
-"""The embedded world: drawn pictures with captions, simulated EEG or fMRI; nothing is downloaded."""
+"""The embedded world: drawn pictures and films, and EEG or fMRI that is simulated of pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.spaces import Sensors, Voxels
+from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.demo import pictures, simulation, voxels
+from brainhive_cli.demo import films, pictures, simulation, voxels
 
 SPLITS = ("train", "test")
 # of the simulated signals: trials of each picture, and the seed of a split's noise
@@ -28,7 +30,7 @@ SPACE: Any = Field(
 
 
 class Config(parts.Config):
-    """Pictures with known factors, and signals simulated from them."""
+    """Drawn pictures with captions, and simulated EEG or fMRI of them; nothing is downloaded."""
 
     subjects: int = SUBJECTS
     noise: float = Field(
@@ -60,8 +62,8 @@ class Config(parts.Config):
             SPLITS,
             partial(list_images, name, read_scenes),
             # the pictures' embeddings serve both spaces
-            recordings=name if self.space == "sensors" else f"{name}-{self.space}",
-            pictures=name,
+            recorded_as=name if self.space == "sensors" else f"{name}-{self.space}",
+            pictured_as=name,
             subjects=tuple(range(1, self.subjects + 1)),
             open_recording=simulate,
             is_simulated=True,
@@ -69,6 +71,79 @@ class Config(parts.Config):
 
 
 TINY = Config(subjects=1)
+
+
+class Films(parts.Config):
+    """Drawn films with captions, masks and labels, and simulated fMRI of them."""
+
+    subjects: int = Field(2, gt=0, le=999, description="simulated subjects")
+    concepts: int = Field(
+        pictures.TRAIN_CONCEPTS,
+        gt=1,
+        le=pictures.TRAIN_CONCEPTS,
+        description="training concepts, each in six films",
+    )
+    test_films: int = Field(
+        pictures.TEST_CONCEPTS,
+        gt=1,
+        le=pictures.TEST_CONCEPTS,
+        description="test films, each of a new concept",
+    )
+
+    def build(self, paths: Paths) -> datasets.Dataset:
+        """Make the data set; films and signals are made on demand."""
+        # settings that differ from the defaults have stores of their own
+        name = "demo-films"
+        name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
+        name += "" if self.test_films == pictures.TEST_CONCEPTS else f"-{self.test_films}-tested"
+        counts = {"train": self.concepts * films.TRAIN_FILMS_PER_CONCEPT, "test": self.test_films}
+
+        def simulate(subject: int, split: str) -> Trials:
+            shown = _list_films(name, counts, split)
+            knobs = REPETITIONS[split], SEEDS[split], 1.0  # repetitions; seed and size of the noise
+            ids = [film.scene.image_id for film in shown]
+            return simulate_voxels(_measure_films(shown), subject, *knobs, ids, voxels.FILMS)
+
+        subjects = tuple(range(1, self.subjects + 1))
+        listed = partial(_list_clips, name, counts)
+        return datasets.Dataset(
+            name, SPLITS, listed, subjects=subjects, open_recording=simulate, is_simulated=True
+        )
+
+
+class Simulated(parts.Config):
+    """Pictures of another data set, with EEG or fMRI that the demo's forward models simulate of them."""
+
+    images: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
+        "image-folder", validate_default=True, description="whose pictures"
+    )
+    meaning: str = Field("clip-h14", description="encoder whose stored embeddings stand for meaning")
+    subjects: int = SUBJECTS
+    noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
+    space: Space = SPACE
+
+    def build(self, paths: Paths) -> datasets.Dataset:
+        """Take the pictures of the data set; their embeddings serve both."""
+        source = self.images.build(paths)
+        recordings = f"{source.name}-simulated-{self.meaning}-noise-{self.noise:g}"
+
+        def simulate(subject: int, split: str) -> Trials:
+            features = _measure_stored(self, paths, source, split)
+            ids = list(source.images(split).image_ids)
+            return simulated(self.space, *features, subject, split, self.noise, ids)
+
+        return datasets.Dataset(
+            source.name,
+            source.splits,
+            source.images,
+            # what signals depend on: the same pictures may be simulated in several ways
+            recorded_as=recordings if self.space == "sensors" else f"{recordings}-{self.space}",
+            pictured_as=source.pictured_as,
+            subjects=tuple(range(1, self.subjects + 1)),
+            open_recording=simulate,
+            is_simulated=True,
+            alike_by=source.alike_by,
+        )
 
 
 def _list_scenes(name: str, concepts: int, split: str) -> tuple[pictures.Scene, ...]:
@@ -88,6 +163,52 @@ def list_images(
     return datasets.StimulusSet(name, split, ids, concepts, *read, pictures.CAPTIONS_EACH)
 
 
+def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
+    return pictures.draw(scenes[index])
+
+
+def _describe(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
+    return pictures.captions(scenes[index])
+
+
+def _list_films(name: str, counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]:
+    datasets.check_split(name, split, SPLITS)
+    # fewer films are the first of the same list
+    return tuple(films.films(split)[: counts[split]])  # type: ignore[arg-type]
+
+
+def _list_clips(name: str, counts: Mapping[str, int], split: str) -> datasets.StimulusSet:
+    """List the films of a split; clips, captions, masks and labels are made when they are read."""
+    shown = _list_films(name, counts, split)
+    ids, concepts = (Names.of(getattr(film.scene, key) for film in shown) for key in ("image_id", "concept"))
+    return datasets.StimulusSet(
+        name,
+        split,
+        ids,
+        concepts,
+        partial(_read_film, shown, "clip"),
+        captions=partial(_read_film, shown, "captions"),
+        captions_each=pictures.CAPTIONS_EACH,
+        frames=films.FRAMES,
+        masks=partial(_read_film, shown, "masks"),
+        labels=partial(_read_film, shown, "labels"),
+        label_names=films.LABELS,
+        # the key object is the thing that moves
+        objects=Names.of(film.scene.shape for film in shown),
+        object_names=pictures.SHAPES,
+    )
+
+
+def _read_film(shown: Sequence[films.Film], content: str, index: int) -> Any:
+    """Give the clip, captions, masks or labels of a film."""
+    film = shown[index]
+    if content == "clip":
+        return datasets.Clip(film.frames(), films.RATE_HZ)
+    if content == "captions":
+        return pictures.captions(film.scene)
+    return film.masks() if content == "masks" else film.labels()
+
+
 @lru_cache
 def measure_features(
     scenes: tuple[pictures.Scene, ...], space: Space
@@ -99,12 +220,48 @@ def measure_features(
     return np.stack([*map(simulation.low_level, drawn)]), np.stack([*map(simulation.semantic, scenes)])
 
 
-def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
-    return pictures.draw(scenes[index])
+@lru_cache
+def _measure_films(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats]:
+    """Measure the features that drive voxels: looks, averaged over frames as a slow response does; the rest.
+
+    Returns:
+        [N, F] by name.
+    """
+    # one row of features for each film
+    steps = {name: np.array(step, np.float32) for name, step in films.DIRECTIONS.items()}
+    rows = [
+        {
+            "looks": np.mean([simulation.low_level(Image.fromarray(frame)) for frame in film.frames()], 0),
+            "motion": steps[film.direction],  # [2]
+            "object": simulation.semantic(film.scene, ("category", "shape", "colour", "texture")),
+            "place": simulation.semantic(film.scene, ("background",)),
+        }
+        for film in shown
+    ]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _describe(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
-    return pictures.captions(scenes[index])
+def _measure_stored(
+    config: Simulated, paths: Paths, source: datasets.Dataset, split: str
+) -> tuple[simulation.Floats, simulation.Floats]:
+    """Measure low-level features [N, F] of pictures, and take their meaning [N, D] from stored embeddings."""
+    # stored embeddings of the training pictures and of the split
+    root, stores = paths.under_home("embeddings"), {}
+    for name in {"train": None, split: None}:  # once if the split is train
+        stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[config.meaning]
+        stores[name].refuse_other_pictures(
+            source.images(name).image_ids,
+            Line("embed", ("dataset", source.name), ("encoders", [config.meaning])),
+        )
+
+    # low-level features, and meaning in units of the training embeddings
+    images = source.images(split)
+    measure = voxels.measure_looks if config.space == "voxels" else simulation.low_level
+    low = np.stack([measure(images.open(index)) for index in range(len(images))])
+    meaning = np.asarray(stores[split].embedding[stores[split].rows(images.image_ids)])
+    learned = np.asarray(stores["train"].embedding)
+    # 1e-6: a dimension that never varies
+    return low, simulation.standardise(meaning, learned.mean(0), learned.std(0) + 1e-6)
 
 
 def simulated(

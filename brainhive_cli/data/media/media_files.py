@@ -92,7 +92,7 @@ def to_clip(opened: Image.Image | Clip) -> Clip:
 
 def first_frame(opened: Image.Image | Clip) -> Image.Image:
     """Give the picture itself, or the first frame of a clip."""
-    return opened if isinstance(opened, Image.Image) else opened.pictures[0]
+    return opened if isinstance(opened, Image.Image) else opened.to_pictures()[0]
 
 
 def is_animated(path: Path) -> bool:

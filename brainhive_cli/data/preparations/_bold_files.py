@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Array, Float32, Float64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import open_regular
 from brainhive_cli.data.bids_labels import VERSIONS
-from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, check_count, open_image
+from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_number, read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
@@ -231,7 +231,8 @@ def _read_header(path: Path) -> tuple[int, float]:
         with reading(path, AGAIN), open_regular(path) as file:  # nibabel would read all of it
             if not (match := re.search(rb'NumberOfDataArrays="(\d+)"', file.read(HEAD_BYTES))):
                 raise ValueError("it has no NumberOfDataArrays")
-            count = check_count(int(match[1]), path)
+            count = int(match[1])
+            refuse_inflation(count, path.stat().st_size, "its arrays")
         shape: tuple[int, ...] = open_image(path, AGAIN).darrays[0].data.shape if count == 1 else ()
         return shape[1] if len(shape) == 2 else count, 0.0
 

@@ -40,10 +40,8 @@ from brainhive_cli.data.recording_files import (
     describe_labels,
     files_of,
     list_recordings,
-    list_unread,
     open_raw,
     read_channels,
-    way_to_read,
 )
 from brainhive_cli.data.recording_headers import Header, RecordingKeys, read_header
 from brainhive_cli.data.signals.cutting import (
@@ -270,11 +268,6 @@ class Own:
                 channels[subject], counts[subject] = subject_channels, session_counts
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
-        # warn of recordings in formats that are not read
-        if unread := list_unread(self.root, self.config.files):
-            names = summarise_names([path.name for path in unread])
-            ways = "; ".join(dict.fromkeys(map(way_to_read, unread[:3])))
-            lines.append(f"recordings in formats that are not read, {names}: {ways}")
         if not channels:
             return Overview((), tuple(lines))
 

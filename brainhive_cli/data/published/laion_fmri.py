@@ -112,7 +112,7 @@ class Pictures(parts.Config):
             self.name,
             SPLITS,
             listed,
-            pictures=NAME,
+            pictured_as=NAME,
             published_sizes=PUBLISHED.get(self.name),
             files=lambda split, _: [Input.of(f"{self.name}: {split} pictures", partial(listed, split))],
         )

@@ -19,7 +19,7 @@ from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.lines import Hint, Line
-from brainhive_cli.data.spaces import Grid, Sensors, Voxels
+from brainhive_cli.data.spaces import Grid, Sensors, Voxels, axis_lists
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import map_numbers, open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
@@ -142,7 +142,7 @@ class SignalStore:
 
         # what the axes mean, then each split: shape, checksums, stimuli and steps
         about = [first.unit, first.rate_hz, first.times_s.tolist()]
-        for name, values in first.space.lists.items():
+        for name, values in axis_lists(first.space).items():
             about.append((name, xxhash.xxh3_64_hexdigest(repr(np.asarray(values).tolist()).encode())))
         for split, recording in self.splits.items():
             arrays = (recording.repetitions, recording.sessions)
@@ -199,7 +199,7 @@ class SignalStore:
             maps = {f"maps/{name}": np.asarray(values, np.float64) for name, values in space.maps.items()}
             arrays = {"region_masks": masks, **maps}
             if space.grid is not None:
-                arrays["places"] = space.grid.places
+                arrays["places"] = space.grid.indices
                 about |= {"volume_shape": [*space.grid.shape], "affine": space.grid.affine.tolist()}
         else:
             about |= {"space": "sensors", "channels": list(space.names)}
@@ -302,10 +302,11 @@ def _dtype(recording: Trials) -> str:
 def difference_of(first: Trials, other: Trials) -> str:
     """Say in what two recordings differ that a store keeps once; empty if in nothing."""
     # sensors and voxels, or spaces with different lists
-    if type(first.space) is not type(other.space) or first.space.lists.keys() != other.space.lists.keys():
+    lists, others = axis_lists(first.space), axis_lists(other.space)
+    if lists.keys() != others.keys():
         return "space"
     # lists of the space, then times, rate and unit
-    pairs = {name: (values, other.space.lists[name]) for name, values in first.space.lists.items()}
+    pairs = {name: (values, others[name]) for name, values in lists.items()}
     pairs |= {name: (getattr(first, name), getattr(other, name)) for name in ("times_s", "rate_hz", "unit")}
     differing = (name for name, pair in pairs.items() if not np.array_equal(*pair))
     return next(differing, "").removesuffix("_s")

@@ -123,7 +123,7 @@ class EncoderGroup:
             raise MissingData(f"{self.name} reads {reads}, and has no store", Line("embed"))
         # frames of a clip, or captions or masks: one of them, or all [K, …]
         if isinstance(stimulus, Clip | list):
-            shown = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
+            shown = stimulus.to_pictures() if isinstance(stimulus, Clip) else stimulus
             if isinstance(which := self.configs[0].views, int):
                 return torch.as_tensor(preprocess(shown[which]))
             return self.encoder.preprocess_all(shown)

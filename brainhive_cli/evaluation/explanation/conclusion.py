@@ -240,7 +240,7 @@ def _draw_map(
         return None
 
     # the value of its region in each voxel, of the smallest that it lies in
-    voxels = np.full(len(space.grid.places), np.nan)
+    voxels = np.full(len(space.grid.indices), np.nan)
     regions = {name: space.regions[name] for name in values if name in space.regions}
     for name, mask in sorted(regions.items(), key=lambda region: -int(region[1].sum())):
         voxels[mask] = values[name]

@@ -121,7 +121,7 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
 
     def features(media: Sequence[Image.Image | Clip]) -> Tensor:
         # all frames of the batch are encoded at once, then averaged clip by clip
-        frames = [opened.pictures if isinstance(opened, Clip) else [opened] for opened in media]
+        frames = [opened.to_pictures() if isinstance(opened, Clip) else [opened] for opened in media]
         views = encoder.preprocess_all([picture for pictures in frames for picture in pictures])
         embeddings = encode(encoder.module, views, "fp32", launch)[0]  # [F of all media, D]
         parts = embeddings.split([len(pictures) for pictures in frames])

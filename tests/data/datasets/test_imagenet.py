@@ -3,7 +3,6 @@
 import io
 import pickle
 import sys
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,11 @@ from PIL import Image
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import BadPicture, Dataset
-from brainhive_cli.data.datasets import imagenet as part
 from brainhive_cli.data.datasets.imagenet import Config
 
 TENCH, GOLDFISH = "n01440764", "n01443537"
 """The first two classes: labels 0 and 1."""
 FOLDER = {"train": "train", "validation": "val", "test": "test"}
-FORMS = ["folder", "parquet", "tar"]
 
 
 def jpeg(seed: int) -> bytes:
@@ -74,27 +71,7 @@ def as_parquet(root: Path) -> None:
         write_rows(root / f"data/{split}-00000-of-00001.parquet", rows(split))
 
 
-def write_tar(path: Path, files: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.mtime = len(data), 0.5  # webdataset's own writer gives fractions of seconds
-            tar.addfile(member, io.BytesIO(data))
-    return path
-
-
-def as_tars(root: Path) -> None:
-    """One picture a shard, as timm/imagenet-1k-wds names shards."""
-    for split, some in CONTENT.items():
-        for shard, (name, of) in enumerate(some):
-            files = {f"{name}.jpg": BYTES[name]}
-            if of:
-                files |= {f"{name}.cls": b"%d" % [TENCH, GOLDFISH].index(of), f"{name}.json": b"{}"}
-            write_tar(root / f"imagenet1k-{split}-{shard:04d}.tar", files)
-
-
-WRITE: dict[str, Callable[[Path], None]] = {"folder": as_folders, "parquet": as_parquet, "tar": as_tars}
+WRITE: dict[str, Callable[[Path], None]] = {"folder": as_folders, "parquet": as_parquet}
 
 
 @pytest.fixture
@@ -102,7 +79,7 @@ def root(home: Path) -> Path:
     return home / "data/imagenet"
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=WRITE)
 def written(request: pytest.FixtureRequest, root: Path) -> Iterator[str]:
     WRITE[request.param](root)
     yield request.param
@@ -138,18 +115,13 @@ def test_an_id_is_the_path_in_a_folder_and_the_own_name_in_an_archive(root: Path
         ("ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG", "validation"),
         ("ILSVRC/Data/CLS-LOC/train/n01440764/n01440764_10026.JPEG", "train"),
         ("validation/tench/one.png", "validation"),
-        ("train/n01440764.tar", "train"),
-        ("ILSVRC2012_img_val.tar", "validation"),
-        ("imagenet_val-000000-val.tar", "validation"),
         ("default/test/0000.parquet", "test"),
         ("data/train-00000-of-00294.parquet", "train"),
     ],
 )
 def test_other_layouts_are_recognised(root: Path, layout: str, split: str) -> None:
     path = root / layout
-    if path.suffix == ".tar":
-        write_tar(path, {"n01440764_10026.JPEG": jpeg(0)})
-    elif path.suffix == ".parquet":
+    if path.suffix == ".parquet":
         write_rows(path, rows("train"))
     else:
         path.parent.mkdir(parents=True)
@@ -182,15 +154,11 @@ def test_an_image_id_column_names_pictures_and_a_row_does_where_nothing_else_can
     assert (validation.image_ids[2], validation.concepts[2]) == ("validation-00000/000002", GOLDFISH)
 
 
-def test_what_a_mac_adds_to_a_tar_is_no_picture(root: Path) -> None:
-    write_tar(root / "train-0.tar", {f"./._{TENCH}_9.JPEG": b"attributes", f"./{TENCH}_9.JPEG": jpeg(0)})
-    assert imagenet().images("train").image_ids == (f"{TENCH}_9",)
-
-
 def test_the_order_of_many_shards_is_theirs(root: Path) -> None:
     names = [f"{TENCH}_{number}" for number in range(9, -1, -1)]
     for shard, name in enumerate(names):
-        write_tar(root / f"imagenet1k-train-{shard:04d}.tar", {f"{name}.jpg": jpeg(0)})
+        picture = {"bytes": jpeg(0), "path": f"{name}.JPEG"}
+        write_rows(root / f"data/train-{shard:05d}-of-00010.parquet", [{"image": picture, "label": 0}])
     assert imagenet().images("train").image_ids == tuple(names)
 
 
@@ -206,97 +174,26 @@ def test_a_picture_that_cannot_be_decoded_is_named(
     assert images.open(1 - index if index < 2 else 0).size == (12, 8)
 
 
-@pytest.mark.parametrize(("form", "broken"), [("parquet", 600), ("tar", 2200)])
-def test_an_archive_that_breaks_after_it_was_listed_is_a_bad_picture(
-    root: Path, form: str, broken: int
-) -> None:
-    WRITE[form](root)
+def test_an_archive_that_breaks_after_it_was_listed_is_a_bad_picture(root: Path) -> None:
+    as_parquet(root)
     images = imagenet().images("train")
     for path in root.rglob("*train*"):
-        path.write_bytes(b"\xff" * broken + path.read_bytes()[broken:])
+        path.write_bytes(b"\xff" * 600 + path.read_bytes()[600:])
     with pytest.raises(BadPicture, match=rf"{TENCH}_10026 in .*train.* cannot be decoded"):
         images.open(0)
 
 
-@pytest.mark.parametrize("left", ["version https://git-lfs.github.com/spec/v1\n", "", 0.5, 1536, 2000])
-@pytest.mark.parametrize("form", ["parquet", "tar"])
-def test_an_archive_that_is_cut_short_is_one_clear_error(root: Path, form: str, left: str | float) -> None:
-    if form == "parquet":
-        path = write_rows(root / "train-0.parquet", rows("train"))
-    else:
-        path = write_tar(root / "train-0.tar", {f"{TENCH}_{n}.jpg": b"x" * 512 for n in range(4)})
+@pytest.mark.parametrize("left", ["version https://git-lfs.github.com/spec/v1\n", "", 0.5])
+def test_an_archive_that_is_cut_short_is_one_clear_error(root: Path, left: str | float) -> None:
+    path = write_rows(root / "train-0.parquet", rows("train"))
     data = path.read_bytes()
     if isinstance(left, str):
         path.write_text(left)
     else:
-        path.write_bytes(data[: int(left * len(data)) if left < 1 else int(left)])
+        path.write_bytes(data[: int(left * len(data))])
     with pytest.raises(BrainhiveError, match=r"train-0\.\w+ is damaged or cut short: ") as caught:
         imagenet().images("train")
     assert "\n" not in caught.value.message and caught.value.hint
-
-
-@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-@pytest.mark.parametrize("long", ["", f"{'x' * 80}/{'y' * 70}/", "ÿ/"])
-def test_tars_of_every_format_are_read_alike(root: Path, form: int, long: str) -> None:
-    root.mkdir(parents=True)
-    with tarfile.open(root / "train-0.tar", "w", format=form) as tar:
-        folder = tarfile.TarInfo("folder")
-        folder.type = tarfile.DIRTYPE
-        tar.addfile(folder)
-        for number in range(3):
-            member = tarfile.TarInfo(f"{long if number == 1 else ''}{TENCH}_{number}.jpg")
-            member.size, member.mtime = len(jpeg(number)), 0.5
-            tar.addfile(member, io.BytesIO(jpeg(number)))
-    images = imagenet().images("train")
-    assert images.image_ids == (f"{TENCH}_0", f"{long}{TENCH}_1", f"{TENCH}_2")
-    for number in range(3):
-        with Image.open(io.BytesIO(jpeg(number))) as picture:
-            assert images.open(number).tobytes() == picture.tobytes()
-
-
-def listings(root: Path) -> list[Path]:
-    """What was kept of listings, beside the embeddings."""
-    return sorted((root.parents[1] / "embeddings").rglob("*"))
-
-
-def test_tars_are_read_through_once_and_again_when_one_has_changed(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    as_tars(root)
-    read: list[str] = []
-    plain = part._read_shard
-    monkeypatch.setattr(part, "_read_shard", lambda shard: read.append(shard.name) or plain(shard))
-    first, again = imagenet().images("train"), imagenet().images("train")
-    assert sorted(read) == [f"imagenet1k-train-{shard:04d}.tar" for shard in range(3)]
-    assert (again.image_ids, again.concepts) == (first.image_ids, first.concepts)
-    assert [again.open(n).tobytes() for n in range(3)] == [first.open(n).tobytes() for n in range(3)]
-
-    write_tar(root / "imagenet1k-train-0001.tar", {"ÿ_n01443537.jpg": jpeg(1), "b.cls": b"0"})
-    changed = imagenet().images("train")
-    assert len(read) == 6
-    assert changed.image_ids[1] == "ÿ" and changed.concepts[1] == GOLDFISH
-    assert len(listings(root)) == 2  # the folder, and one file that took the other's place
-
-
-@pytest.mark.parametrize("damage", [b"", b"no archive", None])
-def test_a_listing_that_cannot_be_read_or_kept_is_done_without(root: Path, damage: bytes | None) -> None:
-    as_tars(root)
-    if damage is None:
-        (root.parents[1] / "embeddings").write_text("no folder")
-    else:
-        imagenet().images("train")
-        listings(root)[1].write_bytes(damage)
-    assert len(imagenet().images("train")) == 3
-
-
-def test_a_tar_with_a_broken_header_is_not_taken_for_a_short_one(root: Path) -> None:
-    path = write_tar(root / "train-0.tar", {f"{TENCH}_{n}.jpg": b"x" * 512 for n in range(4)})
-    data = path.read_bytes()
-    path.write_bytes(data[:2048] + b"\xff" * 512 + data[2560:])
-    with pytest.raises(
-        BrainhiveError, match=r"train-0\.tar is damaged or cut short: neither a file nor the end at byte 2048"
-    ):
-        imagenet().images("train")
 
 
 def test_a_parquet_without_pictures_is_refused(root: Path) -> None:
@@ -307,13 +204,9 @@ def test_a_parquet_without_pictures_is_refused(root: Path) -> None:
         imagenet().images("train")
 
 
-@pytest.mark.parametrize("form", ["parquet", "tar"])
-def test_two_pictures_of_one_image_id_are_refused(root: Path, form: str) -> None:
+def test_two_pictures_of_one_image_id_are_refused(root: Path) -> None:
     for shard in range(2):
-        if form == "parquet":
-            write_rows(root / f"train-{shard}.parquet", rows("train"))
-        else:
-            write_tar(root / f"train-{shard}.tar", {f"{TENCH}_10026.jpg": jpeg(shard)})
+        write_rows(root / f"train-{shard}.parquet", rows("train"))
     with pytest.raises(
         BrainhiveError, match=rf"train-1\.\w+ and .*train-0\.\w+ have one image id, '{TENCH}_10026'"
     ):
@@ -325,7 +218,7 @@ def test_a_split_that_is_not_there_says_what_is_expected_where(root: Path) -> No
         with pytest.raises(MissingData, match=rf"no {split} pictures in .*data/imagenet: neither") as caught:
             imagenet().images(split)
         assert caught.value.hint == "brainhive fetch imagenet"
-    write_tar(root / "imagenet1k-train-0000.tar", {f"{TENCH}_9.jpg": jpeg(0)})
+    write_rows(root / "data/train-00000-of-00001.parquet", rows("train"))
     assert imagenet().splits == ("train",)
     with pytest.raises(
         MissingData, match=r"no test pictures in .*: neither test/n01440764/\*\.JPEG, nor test-\*"
@@ -335,13 +228,12 @@ def test_a_split_that_is_not_there_says_what_is_expected_where(root: Path) -> No
         imagenet().images("dev")
 
 
-def test_of_two_forms_one_must_be_chosen(root: Path) -> None:
+def test_a_split_in_two_forms_is_refused(root: Path) -> None:
     as_folders(root)
-    as_tars(root)
-    with pytest.raises(MissingData, match=r"train is there several times: \*\.tar and .*data/imagenet/train"):
+    as_parquet(root)
+    problem = "train is there several times: .*parquet and .*data/imagenet/train"
+    with pytest.raises(MissingData, match=problem):
         imagenet().images("train")
-    assert imagenet(form="tar").images("train").image_ids[0] == f"{TENCH}_10026"
-    assert imagenet(form="folder").images("train").image_ids[0] == f"train/{TENCH}/{TENCH}_10026"
 
 
 def test_without_pyarrow_parquet_is_refused_with_the_line_that_installs_it(
@@ -362,14 +254,3 @@ def test_what_opens_pictures_travels_light_to_another_process(root: Path, writte
     used = pickle.dumps(images.open)
     assert used == fresh and BYTES[f"{TENCH}_10026"] not in used
     assert [pickle.loads(used)(index).size for index in (2, 0, 1)] == [(12, 8)] * 3
-
-
-@pytest.mark.parametrize("form", ["parquet", "tar"])
-def test_a_link_to_a_folder_in_place_of_a_packed_file_is_not_followed(tmp_path: Path, form: str) -> None:
-    root, elsewhere = tmp_path / "imagenet", tmp_path / "elsewhere" / "val" / TENCH
-    elsewhere.mkdir(parents=True)
-    (elsewhere / "a.JPEG").write_bytes(jpeg(0))
-    root.mkdir()
-    (root / f"train-0.{form}").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(MissingData, match="no validation pictures"):
-        imagenet(root=str(root)).images("validation")

@@ -155,7 +155,7 @@ def test_files_named_by_subject_and_session_need_no_keys(folder: Path, ending: s
     np.testing.assert_array_equal(recordings["test"].signal[:, 0, :, 0], values[6:])
     assert recordings["test"].image_ids == PICTURES["test"]
     assert recordings["test"].unit == "% signal change"
-    np.testing.assert_array_equal(INSIDE[tuple(recordings["test"].space.grid.places.T)], True)
+    np.testing.assert_array_equal(INSIDE[tuple(recordings["test"].space.grid.indices.T)], True)
 
 
 @pytest.mark.parametrize("sessions", (["ses-01", "ses-02"], ["1", "2"], ["01", "02"], ["1.0", "2.0"]))
@@ -282,7 +282,7 @@ def test_voxels_that_are_not_finite_or_constant_are_left_out_and_the_store_knows
     go("prepare", "preparation.kind=betas")
     store = SignalStore.open(folder.parents[1] / "signals/image-folder/default/sub-01.h5")
     expected = np.delete(np.argwhere(INSIDE), [4, 6], axis=0)
-    np.testing.assert_array_equal(store["train"].space.grid.places, expected)
+    np.testing.assert_array_equal(store["train"].space.grid.indices, expected)
     assert store["train"].signal.shape == (6, 4, VOXELS - 2, 1) and store["train"].unit == "z-score"
 
 

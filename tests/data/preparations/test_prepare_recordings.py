@@ -44,5 +44,5 @@ def test_a_table_of_events_that_was_edited_to_the_same_size_is_seen_by_a_finishe
     table.write_text("\n".join(["event,picture", *events]))
     go("prepare", "preparation.kind=recording")
     table.write_text(table.read_text().replace("cat_0,train/cat/cat_0", "cat_0,train/cat/cat_1"))
-    with pytest.raises(BrainhiveError, match=r"made from events\.csv of other content"):
+    with pytest.raises(BrainhiveError, match=r"made from other files than now, such as events\.csv"):
         go("prepare", "preparation.kind=recording")

@@ -161,7 +161,7 @@ def test_laions_regions_are_those_of_both_layouts_and_the_mask_is_made_of_r2_wit
     nibabel.save(nibabel.Nifti1Image(values, image.affine), r2)
     prepare("laion-fmri", SESSIONS, "name=r2")
     store = SignalStore.open(home / "signals/laion-fmri/r2/sub-01.h5")
-    np.testing.assert_array_equal(store["train"].space.grid.places, first.grid.places)
+    np.testing.assert_array_equal(store["train"].space.grid.indices, first.grid.indices)
     assert store["train"].provenance["voxels"] == recording.provenance["voxels"]
 
 
@@ -677,7 +677,7 @@ def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(home, imag
     prepare("nsd", "preparation.sessions=1")
     space, nsd = (stored(home, name, "test").space for name in ("nsd-imagery", "nsd"))
     assert list(space.regions) == list(nsd.regions)
-    np.testing.assert_array_equal(space.grid.places, nsd.grid.places)
+    np.testing.assert_array_equal(space.grid.indices, nsd.grid.indices)
     known = np.array(blocks)
     for split, block, name, cue in (("test", "visA", "A-H", "H"), ("imagery", "imgA_2", "A-X", "X")):
         run = betas[known == block]
@@ -686,7 +686,7 @@ def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(home, imag
             expected = np.nan_to_num((betas[rows] - run.mean(0)) / run.std(0))
         trials = trials_of(stored(home, "nsd-imagery", split), name)[-len(rows) :]
         np.testing.assert_allclose(trials, expected, atol=1e-4)
-    assert trials_of(stored(home, "nsd-imagery", "imagery"), "A-H").shape == (2, nsd.grid.places.shape[0])
+    assert trials_of(stored(home, "nsd-imagery", "imagery"), "A-H").shape == (2, nsd.grid.indices.shape[0])
     (session,) = stored(home, "nsd-imagery", "test").provenance["sessions"]
     assert session["z_scored_without_training_trials"] == [1, 3, 4, 5]
 

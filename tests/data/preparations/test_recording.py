@@ -407,7 +407,7 @@ def rename_pictures(path):
         (lambda path: path.write_bytes(b""), r"sub-01_ses-01.fif is empty"),
         (lambda path: (path.unlink(), path.symlink_to("gone")), r"is a link to a file that is not there"),
         (swap_splits, r"none of its events \(annotations\) is in the pictures, of 8: t"),
-        (swap_splits_of_a_table, r"no picture of its events, by .*events.csv, is in the data set, of 8: t"),
+        (swap_splits_of_a_table, r"none of its events .* is in the data set, by .*events.csv, of 8: t"),
         (change_signal(np.nan), r"sub-01_ses-01.fif: channel P7 has NaN"),
         (change_signal(0), r"sub-01_ses-01.fif: flat channels: P7"),
         (silence, r"sub-01_ses-01.fif has no events"),
@@ -624,13 +624,6 @@ def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
     late = mne.Annotations(shown.onsets / RATE_HZ - 0.1, 0.0, list(shown.pictures))
     raw.set_annotations(late).save(path, overwrite=True, verbose="ERROR")
     np.testing.assert_allclose(build(whiten="no", delay_ms=100).session(1, 1)["train"].signal, expected)
-
-
-def test_recordings_in_other_formats_are_told(data):
-    recorded(data)
-    (data / "sub-02.xdf").touch()
-    [line] = [line for line in build().look_over((1,)).warnings if "not read" in line]
-    assert "sub-02.xdf" in line and "pyxdf" in line
 
 
 def test_categories_are_called_by_their_whole_names(data):

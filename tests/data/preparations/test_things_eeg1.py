@@ -110,7 +110,7 @@ def test_a_test_list_that_was_edited_to_the_same_size_is_seen_by_a_finished_stor
     run(recipe, Launch(0, 1, torch.device("cpu")))
     listed = table.parents[2] / "test_images.csv"
     listed.write_text("owl/owl_01.jpg\n")
-    assert "made from test_images.csv of other content" in describe_missing(inputs(recipe))[0]
+    assert "made from other files than now, such as test_images.csv" in describe_missing(inputs(recipe))[0]
 
 
 def test_a_unit_of_onsets_without_a_column_is_refused():

@@ -62,7 +62,7 @@ def test_values_that_a_file_scales_are_what_nibabel_makes_of_them(
 
 
 def test_voxels_know_their_places(mask: Mask, inside: np.ndarray) -> None:
-    assert inside[tuple(mask.grid.places.T)].all() and mask.width == len(mask.grid.places) == inside.sum()
+    assert inside[tuple(mask.grid.indices.T)].all() and mask.width == len(mask.grid.indices) == inside.sum()
     np.testing.assert_array_equal(mask.grid.affine, AFFINE)
 
 

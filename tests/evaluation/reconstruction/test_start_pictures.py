@@ -67,8 +67,18 @@ def test_sampling_starts_from_the_pictures_of_a_folder(
 def test_sampling_starts_from_latents_decoded_from_signals(go, world, drawing, runs, aligned, generator):
     architecture = "{block_out_channels: [8], norm_num_groups: 4}"
     vae = f"{{kind: diffusers_vae, source: random, resolution_px: 8, architecture: {architecture}}}"
-    go("embed", *drawing[:1], "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}", f"encoders=[{vae}]")
-    small = ("dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}", f"encoders=[{vae}]", "subjects=1", "seeds=1")
+    go(
+        "embed",
+        *drawing[:1],
+        "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}",
+        f"encoders=[{vae}]",
+    )
+    small = (
+        "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}",
+        f"encoders=[{vae}]",
+        "subjects=1",
+        "seeds=1",
+    )
     latents = go(
         "train-align",
         *small,

@@ -108,7 +108,12 @@ def test_a_model_that_was_tuned_to_a_subject_by_an_ancestor_is_refused_where_it_
 
 def test_what_an_encoder_was_tuned_on_is_inherited_from_its_folder(go, small, here, tmp_path):
     clip = write_encoders(tmp_path) / H14
-    tuned = Learned("test", "demo-noise-0.3-40-concepts", people={"demo-noise-0.3-40-concepts": (1,)}, has_all_subjects=True)
+    tuned = Learned(
+        "test",
+        "demo-noise-0.3-40-concepts",
+        people={"demo-noise-0.3-40-concepts": (1,)},
+        has_all_subjects=True,
+    )
     tuned.write(clip)
     dataset, _, *others = small
     encoder = f"encoders=[{{kind: reference, source: {clip}}}]"
@@ -169,7 +174,10 @@ def test_other_signals_under_the_same_name_make_another_run_and_the_same_ones_fi
     changed = go(*evaluation)
     assert changed.folder != tested.folder and not tested.metrics.facts.warnings
     line, *_ = changed.metrics.facts.warnings
-    assert line == "signals demo-noise-0.3-40-concepts/default/sub-01 has changed since models were trained on it"
+    assert (
+        line
+        == "signals demo-noise-0.3-40-concepts/default/sub-01 has changed since models were trained on it"
+    )
     assert go(*training).folder != first.folder
 
 

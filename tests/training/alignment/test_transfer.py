@@ -168,7 +168,7 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
     target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
     assert metrics.items["published · sub-02"]["ranks"] == ranks(signal, image, target).tolist()
     assert metrics.facts.protocol == (
-        "model folder (perhaps trained on subject 2), demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, "
-        "16 repetitions averaged, uV, simulated, history unknown (selection, subjects, pictures)"
+        "model folder (perhaps trained on subject 2), demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, "
+        "250 Hz, 16 repetitions averaged, uV, simulated, history unknown (selection, subjects, pictures)"
     )
     assert metrics.facts.verdict == "above chance"
