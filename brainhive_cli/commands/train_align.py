@@ -49,12 +49,9 @@ def work(recipe: Recipe) -> Work:
 
 
 def preview(recipe: Recipe) -> list[Table]:
-    """Lay out the cells, and the memory that the weights of the first take."""
-    job = Job.resolve(recipe)
-    cells = job.list_cells()
-    names, memory = console.summarise_names([cell.name for cell in cells]), job.describe_memory(cells)
-    rows = [("cells", names), *([("memory, estimated", memory)] if memory else [])]
-    return [Table("Cells", ("item", "value"), rows)]
+    """Lay out the cells."""
+    names = console.summarise_names([cell.name for cell in Job.resolve(recipe).list_cells()])
+    return [Table("Cells", ("item", "value"), [("cells", names)])]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -29,7 +29,7 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.set_ups import cite_data
-from brainhive_cli.training.prior.components import LAST, Learner, adamw8bit, require_fit
+from brainhive_cli.training.prior.components import LAST, Learner, require_fit
 from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import Training, train
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
@@ -73,7 +73,6 @@ def inputs(recipe: Recipe) -> list[Input]:
         ],
         lambda: recipe.prior.inputs() if recipe.continue_from is None else (),
         lambda: [one for part in parts for one in part.inputs()],
-        lambda: [Input.of("bitsandbytes", adamw8bit)] if recipe.train.optimizer == "adamw8bit" else (),
         lambda: _list_metrics(recipe),
         checks=[*(part.check for part in parts), lambda: require_fit(recipe), count_pictures],
     )
@@ -150,20 +149,19 @@ def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
     try_out(training, folder)
     at_start = _learn(training, folder, learner)
 
-    # save and measure the averaged weights
-    with learner.averaged():
-        losses = {"validation_loss_at_start": at_start, "validation_loss": training.validate()}
-        samples = {}
-        if launch.is_main:
-            folder.replace("model", lambda part: _save(training, part))
-            samples = show(training, folder, LAST)
-        # FID and KID need many pictures; their failure leaves the other metrics
-        distances, missing = dict[str, Metric](), dict[str, str]()
-        try:
-            if recipe.fid_items:
-                distances = by_name(measure_distribution(training, folder))
-        except BrainhiveError as error:
-            missing = dict.fromkeys(("fid", "kid"), error.in_one_line)
+    # save and measure what was learned
+    losses = {"validation_loss_at_start": at_start, "validation_loss": training.validate()}
+    samples = {}
+    if launch.is_main:
+        folder.replace("model", lambda part: _save(training, part))
+        samples = show(training, folder, LAST)
+    # FID and KID need many pictures; their failure leaves the other metrics
+    distances, missing = dict[str, Metric](), dict[str, str]()
+    try:
+        if recipe.fid_items:
+            distances = by_name(measure_distribution(training, folder))
+    except BrainhiveError as error:
+        missing = dict.fromkeys(("fid", "kid"), error.in_one_line)
 
     # metrics of all values [N]; an error in their place is the reason for a missing metric
     protocols: dict[str, Mapping[str, Any]] = {
@@ -221,9 +219,7 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
             is_due = recipe.sample_every and step % recipe.sample_every == 0 and step < recipe.train.steps
             if not (launch.is_main and is_due):
                 return
-            # sample with the averaged weights, which are those of the saved prior
-            with learner.averaged():
-                samples = show(training, folder, f"step-{step:06d}")
+            samples = show(training, folder, f"step-{step:06d}")
             # metrics that failed have an error instead of values [N]
             means = {
                 name: float(v.mean()) for name, v in samples.items() if not isinstance(v, BrainhiveError)

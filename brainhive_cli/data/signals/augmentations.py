@@ -1,6 +1,6 @@
-"""Augmentation of training signals, their repetitions and pictures."""
+"""Augmentation of training signals and their repetitions."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -9,18 +9,9 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.parts import Config, part
-from brainhive_cli.core.recipe import Names, Section, refuse_idle
+from brainhive_cli.core.recipe import Section, refuse_idle
 from brainhive_cli.core.seeds import convex_weights
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-AUGMENTED = "_augmented"
-"""After the name of a head: the target of the augmented picture."""
-JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1}
-"""Largest changes of colour; MindEye1's."""
-MIN_CROP_AREA = 0.6
-"""Share of the picture that a crop keeps at least (MindEye1's training)."""
 WINDOW = 5
 """Samples that are averaged where a channel is smoothed (published); fewer at the ends of a trial."""
 Shape = tuple[int, int, int]
@@ -174,47 +165,6 @@ def shuffle_repetitions(
     order = drawn.masked_fill(~is_there, 2).argsort(1)[:, :most]  # [B, K], what is there comes first
     # [B, K, C, T], and counts of at most K
     return signal[torch.arange(len(signal), device=signal.device)[:, None], order], count.clamp(max=most)
-
-
-class PictureAugment(Section):
-    """Targets that are computed of augmented pictures, and how these are augmented; MindEye1's chances."""
-
-    heads: Names = Field(
-        [],
-        description="heads whose encoder sees an augmented picture at each step: terms find what it gives as "
-        "the target HEAD_augmented",
-    )
-    crop: float = Field(0.3, ge=0, le=1, description="chance that a crop of the picture replaces it")
-    flip: float = Field(0.5, ge=0, le=1, description="chance that left and right are exchanged")
-    jitter: float = Field(0.3, ge=0, le=1, description="chance that colours are changed")
-    grey: float = Field(0.3, ge=0, le=1, description="chance that it becomes grey")
-
-    @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        if not self.heads:
-            idle = [key for key in type(self).model_fields if key != "heads"]
-            refuse_idle(self, idle, "where no head is named", "train.augment_pictures.heads=[...]")
-        return self
-
-
-def augmented(picture: "Image.Image", config: PictureAugment) -> "Image.Image":
-    """Crop, flip, recolour or grey a picture by chance; torch's random numbers are used.
-
-    Source: MindEye1 (arXiv 2305.18274), Train_MindEye.py.
-    """
-    from torchvision.transforms import v2
-
-    # a crop is resized to the size of the picture
-    crop = v2.RandomResizedCrop((picture.height, picture.width), scale=(MIN_CROP_AREA, 1.0))
-    steps = v2.Compose(
-        [
-            v2.RandomApply([crop], config.crop),
-            v2.RandomHorizontalFlip(config.flip),
-            v2.RandomApply([v2.ColorJitter(**JITTER)], config.jitter),
-            v2.RandomGrayscale(config.grey),
-        ]
-    )
-    return steps(picture)
 
 
 TINY = {"smooth": Smooth()}

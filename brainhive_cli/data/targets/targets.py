@@ -129,13 +129,11 @@ class OnlineTargets:
         stimuli: The stimuli of the split.
         group: The network, with one or several outputs.
         name: Which of its outputs.
-        vary: Changes each stimulus before it is preprocessed; None leaves it as it is.
     """
 
     stimuli: StimulusSet
     group: EncoderGroup
     name: str
-    vary: Callable[[Any], Any] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -173,8 +171,7 @@ class OnlineTargets:
         opened_sources = {} if opened is None else opened
 
         def view(row: int) -> Tensor:
-            stimulus = self._read(row, opened_sources)
-            return self.group.view(stimulus if self.vary is None else self.vary(stimulus))
+            return self.group.view(self._read(row, opened_sources))
 
         if self.group.network.learns:  # all pictures at each step, unchanged and by nothing random
             with ThreadPoolExecutor() as threads:
@@ -208,26 +205,18 @@ class OnlineTargets:
 
 
 def compute_online(
-    groups: Sequence[EncoderGroup],
-    stimuli: StimulusSet,
-    store: TargetStore,
-    vary: Callable[[Any], Any] | None = None,
-    keys: Mapping[str, str] = MappingProxyType({}),
+    group: EncoderGroup, stimuli: StimulusSet, store: TargetStore, keys: Mapping[str, str]
 ) -> dict[str, OnlineTargets]:
-    """Compute what networks give for the stimuli of a store whenever they are gathered.
+    """Compute what a network gives for the stimuli of a store whenever they are gathered.
 
-    Targets are by the key of each encoder; default: its name.
+    Targets are by the key of each encoder.
 
     Raises:
         BrainhiveError: if the stimuli are not those of the store.
     """
     # rows are those of the store, so that its stimuli must be the same
     store.refuse_other_pictures(stimuli.image_ids, Line("embed"))
-    return {
-        keys.get(name, name): OnlineTargets(stimuli, group, name, vary)
-        for group in groups
-        for name in group.names
-    }
+    return {keys[name]: OnlineTargets(stimuli, group, name) for name in group.names}
 
 
 def _choose(values: Tensor, which: Tensor | None) -> Tensor:

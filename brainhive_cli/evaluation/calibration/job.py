@@ -89,12 +89,11 @@ class Job:
             raise RecipeError(
                 f"{align.name} is a model folder, which does not say how it was trained", "name its run"
             )
-        train = training.train
-        is_unusual = bool(train.online or train.lora.encoders or train.augment_pictures.heads)
-        if is_unusual or training.targets or align.dataset.holdout.divides_train:
+        is_unusual = bool(training.train.lora.encoders or training.targets)
+        if is_unusual or align.dataset.holdout.divides_train:
             raise RecipeError(
                 f"calibrate reads the targets of heads from stores and holds out pictures; {align.name} has "
-                "targets, train.online, train.lora, train.augment_pictures or dataset.holdout",
+                "targets, train.lora or dataset.holdout",
                 "another run",
             )
         _check_kept(recipe, training)

@@ -146,10 +146,8 @@ class CellData:
         starts: Weights from which a stage starts, by the stage's number and the part of the model.
         tested: Test signals by subject, with `tested_targets`; only where the test selects the epoch.
         learned: Record of all this for the model folder, without what selects the epoch.
-        tuned_encoders: Training data of tuned encoders, where their folder records it.
         repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
             of `random_k` trials at random.
-        augmented: Further targets, by name, of augmented pictures; computed at each step.
         alike: Which pictures are, by their rows.
         epoch_trials: Samples of an epoch, as many of each subject in every step; None: each sample once.
         adapted: The encoders that learn with the model; their targets are computed at each step.
@@ -165,10 +163,8 @@ class CellData:
     tested: list[Trials] = field(default_factory=list)
     tested_targets: Targets = field(default_factory=lambda: Targets({}))
     learned: Learned = field(default_factory=Learned)
-    tuned_encoders: tuple[Learned, ...] = ()
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
-    augmented: Targets = field(default_factory=lambda: Targets({}))
     alike: Alike = field(default_factory=Alike)
     epoch_trials: int | None = None
     adapted: EncoderGroup | None = None
@@ -185,8 +181,7 @@ class Batches:
 
     def __init__(self, data: CellData, train: Train, launch: Launch) -> None:
         # targets and augmentation settings
-        self.targets, self.augmented = data.targets, data.augmented
-        self.augment, self.launch = train.augment, launch
+        self.targets, self.augment, self.launch = data.targets, train.augment, launch
         self.random_k = data.random_k if data.repetitions == "random" else None
 
         # training samples: averages, single trials, or stimuli whose trials are averaged in each step
@@ -310,7 +305,7 @@ class Batches:
             else self.feedback.level[index]
             for key, count in self.targets.alternatives.items()
         }
-        targets = self.targets.gather(stimulus, which=which) | self.augmented.gather(stimulus)
+        targets = self.targets.gather(stimulus, which=which)
 
         # mixings of all processes are drawn, since the loss compares over the whole batch
         stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), device)]

@@ -82,15 +82,14 @@ def _draw_as_reference(module: nn.Module) -> None:
 
 
 def learned_by(data: CellData, train: Train) -> Learned:
-    """Return the record of a cell's training data, with that of its starts and encoders."""
-    # add the histories of encoders and starts
+    """Return the record of a cell's training data, with that of its starts."""
     stimuli = [trials.stimulus for trials in data.trials]
     is_validated = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
     best: Selection = "validation" if is_validated else "last epoch"
     selections: dict[str, Selection] = {"best": best, "last": "last epoch", "test": "test"}
     learned = replace(data.learned, selection=selections[train.selection])
     starts = (read_history(path, part) for start in data.starts.values() for part, path in start.items())
-    for before in (*data.tuned_encoders, *filter(None, starts)):
+    for before in filter(None, starts):
         learned = learned.after(before)
     return learned
 

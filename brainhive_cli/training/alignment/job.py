@@ -6,28 +6,23 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from pydantic import BaseModel
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data.datasets import Dataset, list_stimuli, people_of
+from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_groups import shape_of
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
-from brainhive_cli.models import backbones, priors
+from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
-from brainhive_cli.models.heads import FUSED, Head
-from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import (
     StartFiles,
     find_starts,
@@ -36,8 +31,6 @@ from brainhive_cli.training.alignment.initialisation import (
     read_history,
 )
 from brainhive_cli.training.alignment.layout import tokens_of
-from brainhive_cli.training.alignment.learned import LEARNED_FILE, Learned
-from brainhive_cli.training.alignment.optimisation import is_below
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import (
     INHERITED,
@@ -47,9 +40,6 @@ from brainhive_cli.training.alignment.references import (
 from brainhive_cli.training.alignment.set_ups import describe_run
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
 from brainhive_cli.training.alignment.validation import explain_no_validation
-
-TRAINED_BYTES, HELD_BYTES = 16, 4
-"""Bytes of a weight in float32: with its gradient and AdamW's two moments, and alone."""
 
 
 @dataclass(frozen=True)
@@ -209,12 +199,6 @@ class Job:
         return collect(
             lambda: [Input(f"run {self.base_run.folder.name}")] if self.base_run else (),
             *self._contents,
-            lambda: [
-                one
-                for config in recipe.encoders
-                if config not in recipe.stored_encoders
-                for one in (*config.inputs(), *self.dataset.files("train", config.encodes))
-            ],
             lambda: list_start_inputs(
                 recipe.train.starts, self.list_cells()[0], recipe.paths, recipe.backbone, self._opened
             ),
@@ -257,7 +241,6 @@ class Job:
         if recipe.mode in ("inter", "finetune"):
             start_paths = [(part, path) for start in starts.values() for part, path in start.items()]
             sources = [(str(path), read_history(path, part)) for part, path in start_paths]
-            sources += [("an encoder", learned) for learned in read_tuned_encoders(recipe)]
             for source, learned in sources:
                 if learned is not None:
                     model = f"{cell.name}, which starts from {source},"
@@ -353,52 +336,6 @@ class Job:
         epochs = sum(self.variants[cell.variant].train.epochs * len(cell.trained_on) for cell in cells)
         kind = f"{self.recipe.backbone.kind}, {train.batch_size} a step in {train.precision}"
         return Work(f"{self.dataset.name}, {kind}", epochs, "epochs of a subject", cells=len(cells))
-
-    def describe_memory(self, cells: Sequence[Cell]) -> str:
-        """Estimate the device memory of the first cell's backbone in training, before a batch's tensors.
-
-        Sizes are those that are published: with a data set's voxels and encoders' shapes no file is needed;
-        "" where they are not known. Regions are taken to share the voxels equally: a model whose regions have
-        layers alike is as large however they share them.
-        """
-        # published shapes of targets and numbers of voxels
-        cell, recipe = cells[0], self.variants[cells[0].variant]
-        published = self.dataset.published_sizes
-        voxels = published.voxels if published else {}
-        heads = {}
-        for name, target in recipe.head_targets.items():
-            shape = None if target == FUSED else target.known_shape
-            if shape is None or not voxels.keys() >= {*cell.trained_on}:  # not published
-                return ""
-            heads[name] = Head(shape_of(target, shape, list_stimuli(self.dataset, "train")), target.name)
-
-        # regions share the voxels equally
-        widths = tuple(voxels[subject] for subject in cell.trained_on)
-        step = len(names := [*recipe.signal.region_split])
-        shares = [tuple(tuple(range(first, width, step)) for width in widths) for first in range(step)]
-        regions = dict(zip(names, shares, strict=True))
-        spec = SignalSpec((), 1, cell.trained_on, widths, regions=regions)
-
-        # count weights without allocating them
-        with torch.device("meta"):
-            module = backbones.build(recipe.backbone, spec, heads)
-
-        # a part costs gradients and moments unless every stage freezes it
-        always_frozen = set.intersection(*([{*stage.freeze} for stage in recipe.train.stages] or [set()]))
-        is_fitted = recipe.backbone.is_closed_form
-        total = held = 0
-        for name, weight in module.named_parameters():
-            is_trained = not is_fitted and not is_below(f"backbone.{name}", always_frozen)
-            total += weight.numel()
-            held += weight.numel() * (TRAINED_BYTES if is_trained else HELD_BYTES)
-        what = "weights" if is_fitted else "weights, gradients and moments, without a batch's tensors"
-        return f"{console.size(held)} a cell: {total / 1e6:,.0f} million {what}"
-
-
-def read_tuned_encoders(recipe: Recipe) -> tuple[Learned, ...]:
-    """Read what encoders were tuned on, of those whose folder says so."""
-    folders = (locate(encoder.weights_from) for encoder in recipe.encoders)
-    return tuple(Learned.read(folder) for folder in folders if (folder / LEARNED_FILE).is_file())
 
 
 def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:

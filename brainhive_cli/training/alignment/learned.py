@@ -55,8 +55,6 @@ OF_ARRAYS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
 NORMALISER, WHITENER = "normaliser.", "whitener."
 """Before the number of a subject, in the names of arrays."""
 Ids = Sequence[str]
-JOINED = " + "
-"""Between the names of several data sets."""
 
 Names = tuple[str, ...]
 Confirm = Callable[[int, int], Likeness | None]
@@ -314,7 +312,7 @@ class Learned:
         return replace(
             self,
             selection=max(self.selection, before.selection, key=get_args(Selection).index),
-            dataset=JOINED.join(dict.fromkeys(filter(None, [before.dataset, self.dataset]))),
+            dataset=" + ".join(dict.fromkeys(filter(None, [before.dataset, self.dataset]))),
             people={
                 name: tuple(sorted({*self.people.get(name, ()), *before.people.get(name, ())}))
                 for name in {**before.people, **self.people}
@@ -373,10 +371,6 @@ class Learned:
         caveats += {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
         caveats += [] if self.has_all_subjects else [UNKNOWN_HISTORY]
         return merge_caveats(caveats)
-
-    def has_seen_ids(self, image_ids: Ids) -> Bool:
-        """Find which image ids it learned from, in any data set: [N]; these may be other pictures."""
-        return np.any([self.pictures.contain(name, image_ids) for name in self.dataset.split(JOINED)], 0)
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: it comes from the subject's training signals."""

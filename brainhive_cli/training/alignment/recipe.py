@@ -15,7 +15,6 @@ from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.signal_stores import Recordings
-from brainhive_cli.data.signals.augmentations import AUGMENTED
 from brainhive_cli.data.signals.selection import Signal, list_regions
 from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
@@ -248,29 +247,12 @@ class Recipe(SweptRecipe):
         Raises:
             RecipeError: naming the term or the head.
         """
-        # heads of encoders may be augmented or computed at each step
-        direct = [name for name, target in self.head_targets.items() if target != FUSED]
-        for key, heads in (
-            ("augment_pictures.heads", self.train.augment_pictures.heads),
-            ("online", self.train.online),
-        ):
-            if unknown := [head for head in heads if head not in direct]:
-                raise RecipeError(
-                    f"train.{key} names {unknown[0]!r}",
-                    f"heads that predict what an encoder gives: {', '.join(direct) or 'none'}",
-                )
-
         # encoders that learn with the model
         lora, known = self.train.lora.encoders, [config.name for config in self.encoders]
         if unknown := [name for name in lora if name not in known]:
             raise RecipeError(f"train.lora.encoders names {unknown[0]!r}", f"encoders: {', '.join(known)}")
-        if lora and (self.prior or self.train.ema):
-            what = "prior" if self.prior else "train.ema"
-            raise RecipeError(f"train.lora goes with no {what}", f"leave {what} out, or train.lora")
-        if not self.stored_encoders:
-            raise RecipeError(
-                "train.online names every head", "leave one out: its store says which stimuli there are"
-            )
+        if lora and self.prior:
+            raise RecipeError("train.lora goes with no prior", "leave one of them out")
 
         # terms fit the epochs, and every target has a name and a term of its own
         terms = self.loss_terms
@@ -283,8 +265,7 @@ class Recipe(SweptRecipe):
         # every term has a head, and every head a term
         if not self.backbone.takes_spec:  # such a part may give more names in training
             predicted, names = {term.prediction for term in terms}, {*self.head_targets}
-            augmented = {name + AUGMENTED for name in self.train.augment_pictures.heads}
-            compared = {term.of for term in terms} - augmented - self.targets.keys()
+            compared = {term.of for term in terms} - self.targets.keys()
             if absent := sorted((predicted | compared) - names):
                 hint = f"heads and targets: {', '.join([*self.head_targets, *self.targets])}"
                 raise RecipeError(f"terms name {', '.join(absent)}", hint)
@@ -322,9 +303,7 @@ class Recipe(SweptRecipe):
     @property
     def stored_encoders(self) -> list[EncoderConfig]:
         """The encoders whose training targets are read from stores, those of terms alone last."""
-        online = {self.head_targets[head].name for head in self.train.online}
-        stored = [config for config in self.encoders if config.name not in online]
-        return stored + [config for config in self.targets.values() if config not in stored]
+        return self.encoders + [config for config in self.targets.values() if config not in self.encoders]
 
     @property
     def loss_terms(self) -> list[Term]:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.core.sweep import flattened
-from brainhive_cli.data.signals.augmentations import Augment, PictureAugment
+from brainhive_cli.data.signals.augmentations import Augment
 from brainhive_cli.models.course import read_share, write_share
 
 LONGEST = 100_000
@@ -184,12 +184,6 @@ class Train(Section):
     warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
     grad_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: any")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
-    ema: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="decay of the moving average of the weights, which is then what is validated and kept",
-    )
     prior_dropout: float = Field(
         0.0,
         ge=0,
@@ -208,12 +202,6 @@ class Train(Section):
     )
     # what samples and targets are at each step
     augment: Augment = Augment()
-    augment_pictures: PictureAugment = PictureAugment()
-    online: Names = Field(
-        [],
-        description="heads whose encoder runs at each step, so that no store holds its training targets, "
-        "as of five captions of each picture",
-    )
     lora: LoraSection = Field(
         LoraSection(),
         exclude_if=lambda lora: not lora.encoders,  # older runs do not name it

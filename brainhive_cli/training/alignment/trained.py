@@ -37,7 +37,6 @@ from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice, name_modality
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key, match_keys
@@ -349,14 +348,6 @@ class TrainedRun:
         measured_on = {"dataset": self.origin or self.dataset.name, "cells": items}
         return {"metric": name, "value": fmean(m.value for m in metrics), "measured_on": measured_on}
 
-    @cached_property
-    def online(self) -> frozenset[str]:
-        """Encoders whose targets were computed at each step, so that they need no store."""
-        recipes = self.recipes.values()
-        # encoders that no variant reads from a store
-        stored = {config.name for recipe in recipes for config in recipe.stored_encoders}
-        return frozenset(config.name for recipe in recipes for config in recipe.encoders) - stored
-
     def source(self, variant: str, fold: int = 1) -> Recordings:
         """Return the signals that cells of a variant are tested on, in a fold."""
         return Recordings(self.dataset, self.paths, self.recipes[variant].signal, fold)
@@ -378,9 +369,8 @@ class TrainedRun:
         # signals of the tested subjects, and the stores of each split
         for variant, recipe in self.recipes.items():
             yield from self.source(variant).inputs(self._tested_on(variant))
-            stored = [config for config in recipe.encoders if config.name not in self.online]
             for split in splits:
-                yield from store_inputs(self.dataset, self.dataset_config, split, stored, self.paths)
+                yield from store_inputs(self.dataset, self.dataset_config, split, recipe.encoders, self.paths)
 
     def prepare_signals(self, launch: Launch, subjects: Collection[int] | None = None) -> None:
         """Create the missing signal stores of the subjects that cells are tested on; of some of them only.
@@ -413,20 +403,9 @@ class TrainedRun:
                 for subject in model.cell.tested_on if model.cell.fold == fold else ():
                     models.setdefault(subject, []).append(model.learned)
                     model.refuse_learned_trials(subject, split)
-            stores, train = self.stores(split), {}
-
-            # embeddings of the training pictures, to look for near-duplicates
-            if self.origin is None:
-                root = self.paths.under_home("embeddings")
-                with suppress(BrainhiveError):  # they are looked at for a warning only
-                    train = target_store.open_all(root, self.dataset.name, "train", [*stores])
-            return TestedPictures(
-                *(self.dataset, split, fold, stores, models),
-                confirm=self.confirm_copy(split),
-                train=train,
-                sources=self.sources,
-                allows_copies=self.allows_copies,
-            )
+            confirm, stores = self.confirm_copy(split), self.stores(split)
+            options = self.sources, self.allows_copies
+            return TestedPictures(self.dataset, split, fold, stores, models, confirm, *options)
 
         return self.once(("tested pictures", split, fold), compare)
 
@@ -645,23 +624,15 @@ class TrainedModel:
     def stores(self, split: str) -> dict[str, TargetStore]:
         """Open the embeddings that the model takes.
 
-        What was computed at each step is left out where it has no store: its head is then compared with none.
-
         Raises:
             BrainhiveError: if they were made in another way than those that it was trained on.
         """
-        # leave out encoders that were computed at each step and have no store
-        run, dataset = self.run, self.run.dataset
-        where = run.paths.under_home("embeddings"), dataset.name, dataset.holdout.stored_split(split)
-        encoders = [
-            config
-            for config in self.encoders
-            if config.name not in run.online or target_store.find(*where, config.name)[0].is_file()
-        ]
-
         # cells with the same encoders share the open stores
+        run, encoders = self.run, self.encoders
         key = "stores", split, *(config.name for config in encoders)
-        stores = run.once(key, lambda: open_stores(dataset, run.dataset_config, split, encoders, run.paths))
+        stores = run.once(
+            key, lambda: open_stores(run.dataset, run.dataset_config, split, encoders, run.paths)
+        )
         # a run records which embeddings it was trained on, a model folder does not
         if not run.is_model:
             refuse_others(run.folder, stores)
@@ -761,7 +732,7 @@ class TrainedModel:
         group = run.once(("network", *names), open_network)
         adapter.attach(group.module)
         images = run.dataset.images(run.dataset.holdout.stored_split(split))
-        return compute_online([group], images, self.pictures(split), keys=keys)
+        return compute_online(group, images, self.pictures(split), keys)
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
         """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.

@@ -1,6 +1,6 @@
 """Training data of the cells of an align run: targets, signals, and the fuser of a prior."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain
@@ -25,7 +25,6 @@ from brainhive_cli.data.model_input import (
     spec_of,
 )
 from brainhive_cli.data.signal_stores import Recordings, caveats_of
-from brainhive_cli.data.signals.augmentations import AUGMENTED, augmented
 from brainhive_cli.data.signals.normalisations import Statistics, pool_statistics
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels
@@ -36,11 +35,10 @@ from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_o
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
-from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.lora import shapes_of
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.job import Job, read_tuned_encoders
+from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures, compare_on_pixels
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
@@ -51,7 +49,7 @@ DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
 INPUTS: Any = {
     **dict.fromkeys(("encoders", "heads", "targets", "prior", "signal"), True),
-    "train": {"embedding_alternatives", "online", "lora", "augment", "augment_pictures"},
+    "train": {"embedding_alternatives", "lora", "augment"},
 }
 """Keys of a recipe that decide which targets and signals are loaded, and how."""
 
@@ -75,7 +73,6 @@ class TrainingData:
         prior: The prior whose frozen fuser makes the target.
         keys: The fuser's key of each encoder, by the encoder's store name.
         targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
-        augmented: Targets of augmented pictures, by the head's name.
     """
 
     def __init__(
@@ -111,30 +108,13 @@ class TrainingData:
                     "a training for each",
                 )
             self.adapted = replace(groups[0], network=replace(groups[0].network, learns=True))
-        heads = recipe.head_targets
-
-        # targets of heads whose encoders run at each step
-        self.online = self._compute_targets(heads[head] for head in recipe.train.online)
 
         # join stored, computed and further targets
         sources = {key: source for key, source in stored.sources.items() if key in self.keys.values()}
-        sources.update(self.online | self._compute_adapted("train", self.stimuli))
+        sources |= self._compute_adapted("train", self.stimuli)
         for name, target in recipe.targets.items():
             sources[name] = stored.sources[self.keys.get(target.name, target.name)]
         self.targets = Targets(sources)
-
-        # what the encoders of some heads, which must read pictures, give for augmented ones
-        config = recipe.train.augment_pictures
-        encoders = {head: heads[head] for head in config.heads}
-        for encoder in encoders.values():
-            if encoder.encodes != "pixels":
-                raise RecipeError(
-                    f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
-                )
-        computed = self._compute_targets(encoders.values(), partial(augmented, config=config))
-        self.augmented = Targets(
-            {head + AUGMENTED: computed[encoder.name] for head, encoder in encoders.items()}
-        )
 
         # shapes [N, R, ...] of the training signals of each subject
         name = job.dataset.name
@@ -182,19 +162,6 @@ class TrainingData:
         """Check that another recipe learns from the same targets and signals."""
         return bool(self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS))
 
-    def _compute_targets(
-        self, encoders: Iterable[EncoderConfig], vary: Callable[[Any], Any] | None = None
-    ) -> dict[str, OnlineTargets]:
-        """Compute targets at each step, by encoder; nothing is opened where there is none.
-
-        Raises:
-            BrainhiveError: if the stimuli are not those of the stores.
-        """
-        groups = grouped([*{config.name: config for config in encoders}.values()], "fp32", self.launch)
-        if not groups:
-            return {}
-        return compute_online(groups, self.job.dataset.images("train"), self.stimuli, vary)
-
     def _compute_adapted(self, split: str, store: TargetStore) -> dict[str, OnlineTargets]:
         """Compute what the network that learns gives for the pictures of a split's store, by key.
 
@@ -203,7 +170,7 @@ class TrainingData:
         """
         if self.adapted is None:
             return {}
-        return compute_online([self.adapted], self.job.dataset.images(split), store, keys=self.keys)
+        return compute_online(self.adapted, self.job.dataset.images(split), store, self.keys)
 
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and its training data."""
@@ -232,8 +199,7 @@ class TrainingData:
         if train.selection == "test":
             # targets of the test, and which of its stimuli were learned
             ours, spec = self.recipe, layout.spec
-            encoders = [config for config in ours.stored_encoders if config in ours.encoders]
-            stores = open_stores(dataset, ours.dataset, "test", encoders, ours.paths)
+            stores = open_stores(dataset, ours.dataset, "test", ours.encoders, ours.paths)
             stimuli, pixels = first_with_pixels(stores)
             name, ids = dataset.pictured_as, stimuli.image_ids
             open_test, open_train = (partial(dataset.images, split) for split in ("test", "train"))
@@ -261,10 +227,8 @@ class TrainingData:
             tested=tested,
             tested_targets=tested_targets,
             learned=learned,
-            tuned_encoders=read_tuned_encoders(recipe),
             repetitions=recipe.signal.repetitions,
             random_k=recipe.signal.random_k,
-            augmented=self.augmented,
             alike=Alike(dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
             adapted=self.adapted,
             epoch_trials=train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
@@ -343,9 +307,7 @@ class TrainingData:
             if target == FUSED:
                 heads[name] = Head((*tokens_of({key: shapes[key] for key in dims}), dim or 0), FUSED)
                 continue
-            store = self.stores.get(target.name)
-            digest = digest_of(store) if store else self.online[target.name].group.digest
-            heads[name] = Head(shapes[target.name], target.name, digest)
+            heads[name] = Head(shapes[target.name], target.name, digest_of(self.stores[target.name]))
         # the network that learns with the model, and its changes
         adapter, lora = dict[str, Any](), self.recipe.train.lora
         if self.adapted is not None:

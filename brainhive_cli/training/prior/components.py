@@ -1,15 +1,14 @@
 """The components of a prior's training: a frozen diffusion model, the prior, and what learns."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from brainhive_cli.core import console, weights
-from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, MissingExtra, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.weights import ANEW, Checkpoint
@@ -128,26 +127,17 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
 
 
 class Learner:
-    """The parts of a prior (on its device) that are not `frozen`, their optimiser, average and step."""
+    """The parts of a prior (on its device) that are not `frozen`, their optimiser and step."""
 
     def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
-        from diffusers.training_utils import EMAModel  # a finished run needs none, nor transformers with it
-
         # parameters that learn, and the settings of the optimiser
         self.prior, self.grad_norm = prior, train.grad_norm
         self.parameters = trainable(prior, frozen)
-        knobs: Any = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay}
-        self.optimizer: torch.optim.Optimizer
-        if train.optimizer == "adamw":
-            self.optimizer = torch.optim.AdamW(self.parameters, fused=True, **knobs)
-        else:
-            optimizer_class = adamw8bit()
-            if self.parameters[0].device.type != "cuda":
-                raise DeviceError("adamw8bit runs on CUDA devices only", "train.optimizer=adamw")
-            self.optimizer = optimizer_class(self.parameters, **knobs)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, train.lr, train.betas, weight_decay=train.weight_decay, fused=True
+        )
 
-        # average of the weights, and losses of the last steps
-        self.average = EMAModel(self.parameters, train.ema) if train.ema else None
+        # progress, and losses of the last steps
         self.step = 0
         self.norm = torch.tensor(0.0)
         self.losses: deque[torch.Tensor] = deque(maxlen=RECENT * train.accumulate)  # of backward passes
@@ -157,22 +147,7 @@ class Learner:
         self.norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.average:
-            self.average.step(self.parameters)
         self.step += 1
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Replace the weights by their running average, if there is one, for a while."""
-        if self.average is None:
-            yield
-            return
-        self.average.store(self.parameters)
-        self.average.copy_to(self.parameters)
-        try:
-            yield
-        finally:
-            self.average.restore(self.parameters)
 
     def save(self, folder: RunFolder, **further: Any) -> None:
         """Write a checkpoint, together with other values to restore."""
@@ -180,7 +155,6 @@ class Learner:
             "step": self.step,
             "prior": self.prior.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
             "losses": torch.stack([*self.losses]).tolist() if self.losses else [],
             "others": further,
         }
@@ -197,9 +171,6 @@ class Learner:
         with weights.reading(checkpoint.path, ANEW, BrainhiveError):
             self.prior.load_state_dict(saved.pop("prior"))  # so that the device holds nothing twice
             self.optimizer.load_state_dict(saved.pop("optimizer"))
-            average = saved.pop("average")
-            if self.average:
-                self.average.load_state_dict(average)
             losses = saved["losses"]  # so that the next mean is of as many steps as without an interruption
             self.losses.extend(torch.tensor(losses, device=self.parameters[0].device))
             self.step = int(saved["step"])
@@ -222,15 +193,3 @@ def trainable(prior: Any, frozen: Sequence[str]) -> list[nn.Parameter]:
     for part in frozen:
         prior.get_submodule(part).requires_grad_(False)
     return [parameter for parameter in prior.parameters() if parameter.requires_grad]
-
-
-def adamw8bit() -> Any:
-    """Import the optimiser that keeps its averages in 8 bits; MissingExtra if it is not installed."""
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise MissingExtra(
-            "train.optimizer=adamw8bit needs bitsandbytes",
-            "pip install 'brainhive[adamw8bit]', or train.optimizer=adamw",
-        ) from error
-    return AdamW8bit

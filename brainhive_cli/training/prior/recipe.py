@@ -45,14 +45,10 @@ class Train(Section):
     )
 
     # optimiser, at a constant learning rate
-    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
-    lr: float = Field(1e-4, gt=0, description="learning rate, constant")
+    lr: float = Field(1e-4, gt=0, description="learning rate of AdamW, constant")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of AdamW")
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    ema: float | None = Field(
-        None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
-    )
 
     # speed and memory
     precision: Literal["fp32", "bf16"] = Field(
