@@ -394,12 +394,13 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     from brainhive_cli.core.launch import open_device
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.training.alignment import model as aligners
-    from brainhive_cli.training.alignment import trained
+    from brainhive_cli.training.alignment.references import find_model, find_reference
 
     _check(path=reference, cell=cell)
 
-    # `path_of` refuses a reference by which several cells could be meant
-    return aligners.load(trained.open_model(str(reference), Paths()).path_of(cell)).to(open_device(device))
+    # a reference by which several cells could be meant is refused
+    run, variant = find_reference(str(reference), Paths())
+    return aligners.load(find_model(run, variant, cell)).to(open_device(device))
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":

@@ -52,7 +52,7 @@ HEADS = (
 )
 """Shapes of heads by name: a brain model predicts the first of these that it takes."""
 VARIED = ("repetitions", "repetitions_equal", "repetitions_one")
-SETTINGS = {"epochs": 1, "batch_size": 12, "ema": 0.9, "selection": "last", "precision": "bf16"}
+SETTINGS = {"epochs": 1, "batch_size": 12, "selection": "last", "precision": "bf16"}
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ def test_commands_run_there_from_pictures_to_metrics(
     few = ("run.workers=0", "sample_items=2", "train.steps=2", "train.batch_size=4", "lpips=false")
     go("embed", DEMO, colours, "run.workers=0")
     go("embed", folder, colours, "run.workers=0")
-    go("train-prior", folder, colours, sdxl, *small, *few, "train.ema=0.9", f"similarity=[{COLOURS!r}]")
+    go("train-prior", folder, colours, sdxl, *small, *few, f"similarity=[{COLOURS!r}]")
     cell = ("subjects=1", "train.epochs=2", "train.selection=test", f"prior={prior}")
     run = go("train-align", *SMALL, *cell).folder
     varied = ("subsets.ways=20", "ceiling_splits=2", "repetitions=2")

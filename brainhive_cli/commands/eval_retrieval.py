@@ -154,7 +154,7 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
     if errors:
         raise errors[0]
     # reports choose the best of several runs by their validation; an average has none
-    validation = job.runs[0].validation if len(job.runs) == 1 else {}
+    validation = job.runs[0].read_validation() if len(job.runs) == 1 else {}
     measurements = measurements.stating(against=compared, validation=validation)
 
     # explain a verdict that is not above chance

@@ -107,10 +107,7 @@ def _list_metrics(recipe: Recipe) -> list[Input]:
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train to the last step, from the newest checkpoint if there is one."""
-    # refuse missing trackers and warn of idle keys before anything is loaded
     trackers.require(recipe.run.trackers)
-    for line in recipe.idle:
-        console.warn(line)
 
     # train unless the run is finished; its last checkpoint is then of no use
     with console.progress("listing pictures and embeddings"):

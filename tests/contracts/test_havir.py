@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 from worlds import at_home
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.backbones import havir
 from brainhive_cli.models.generators import sdxl
 
@@ -161,65 +161,6 @@ def test_a_training_starts_from_a_published_checkpoint_and_says_that_it_saw_the_
     scopes = go("eval-retrieval", f"align_run={made}", "sheet_rows=0").metrics.scopes
     top5 = scopes["all_seed-1 · sub-01"]["top5"]
     assert top5.low > top5.chance and "selected on test" in top5.protocol
-
-
-TARGET = "terms=[{prediction: latent, loss: mse}, {prediction: image, target: TARGET, loss: mse}]"
-CHANCES = {"crop": 0, "flip": 0, "jitter": 0, "grey": 0}
-
-
-def test_terms_may_name_the_targets_of_augmented_pictures(run: Path, go: Go) -> None:
-    """Pictures that are never changed have the targets of the store."""
-    still = "backbone=" + flow(TINY.model_copy(update={"input_dropout": 0.0}).model_dump(mode="json"))
-    given = (*ALIGN[:2], *ALIGN[3:4], still, *ALIGN[5 : -len(FIT) - 2], "train.epochs=1", *FIT)
-    found = {}
-    for name, target, chances in (
-        ("stored", "image", None),
-        ("unchanged", "image_augmented", CHANCES),
-        ("grey", "image_augmented", {**CHANCES, "grey": 1}),
-    ):
-        augment = [f"train.augment_pictures={flow({'heads': ['image'], **chances})}"] if chances else []
-        trained = go("train-align", *given, TARGET.replace("TARGET", target), *augment).folder
-        found[name] = weights_of(trained, "all_seed-1")["backbone.semantic.lin1.image.weight"]
-
-    torch.testing.assert_close(found["unchanged"], found["stored"], atol=1e-4, rtol=1e-3)
-    assert (found["grey"] - found["stored"]).abs().max() > 1e-3
-
-
-def test_captions_are_encoded_at_each_step_as_their_store_holds_them(run: Path, go: Go) -> None:
-    """Each step draws one of five captions, the same one either way."""
-    heads = f"heads={{latent: '{LATENT}', text: demo_text}}"
-    terms = "terms=[{prediction: latent, loss: mse}, {prediction: text, loss: mse}]"
-    given = (DATASET, heads, terms, "head=latent", *ALIGN[4:-2], "train.epochs=2", *FIT)
-    go("embed", DATASET, "encoders=demo_text", "splits=train")
-    stored = go("train-align", *given).folder
-    (store,) = run.parents[2].glob("embeddings/*/train/*demo-text*.h5")
-    store.unlink()
-
-    with pytest.raises(MissingData, match="no train embeddings of demo-text"):
-        go("train-align", *given, "seeds=2")
-    online = go("train-align", *given, "train.online=[text]").folder
-
-    name, config = "backbone.semantic.lin1.text.weight", "cells/all_seed-1/model/config.json"
-    values = [weights_of(each, "all_seed-1")[name] for each in (stored, online)]
-    torch.testing.assert_close(*values, atol=1e-4, rtol=1e-3)
-    assert (
-        len({json.dumps(json.loads((each / config).read_text())["heads"]) for each in (stored, online)}) == 1
-    )
-
-
-@pytest.mark.parametrize("key", ["augment_pictures.heads", "online"])
-@pytest.mark.parametrize("head", ["fused", "nothing"])
-def test_targets_at_each_step_are_of_heads_that_predict_an_encoder(
-    run: Path, go: Go, head: str, key: str
-) -> None:
-    with pytest.raises(RecipeError, match=f"train.{key} names '{head}'") as caught:
-        go("train-align", *ALIGN, f"train.{key}=[{head}]")
-    assert "latent, image" in caught.value.hint
-
-
-def test_one_head_at_least_has_a_store(run: Path, go: Go) -> None:
-    with pytest.raises(RecipeError, match=r"train.online names every head"):
-        go("train-align", *ALIGN, "train.online=[latent,image]")
 
 
 def test_sensors_have_no_regions_to_split(run: Path, go: Go) -> None:

@@ -94,13 +94,13 @@ class Job:
     def list_pairs(self) -> list[tuple[str, str]]:
         """List the variants of a sweep that are compared with each other, by their labels."""
         runs, chosen = [variant.runs[0] for variant in self.variants], self.recipe.compare
-        validations = {run.variant: run.validation for run in runs}
+        validations = {run.variant: run.read_validation() for run in runs}
         if chosen == PAIRS:
             return [*combinations(validations, 2)]
 
         # variants that were validated on the same pictures as the first one
         if chosen is None:
-            measured_on = runs[0].validation.get("measured_on")
+            measured_on = runs[0].read_validation().get("measured_on")
             # validations on other pictures cannot be ranked
             values = {
                 label: validation.get("value", -1.0)

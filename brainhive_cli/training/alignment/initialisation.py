@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, documents, hub, parts, shared_runs, weights
+from brainhive_cli.core import console, documents, hub, parts, runs, shared_runs, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.models.foreign_weights import State, adapt, below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -26,9 +27,14 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned, Selection
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.references import find_reference, name_of_training
+from brainhive_cli.training.alignment.references import (
+    TRAINING,
+    find_model,
+    find_reference,
+    model_folders,
+    name_of_training,
+)
 from brainhive_cli.training.alignment.settings import Train
-from brainhive_cli.training.alignment.trained import TrainedRun
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
@@ -37,8 +43,8 @@ BACKBONE = "backbone."
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Weight files of a folder, the best first."""
 ENDINGS = tuple(pattern[1:] for pattern in FILES)
-Opened = dict[str, TrainedRun]
-"""Runs that were looked for before, by reference."""
+Opened = dict[str, tuple[RunFolder, str]]
+"""Runs that were looked for before, each with its variant, by reference."""
 StartFiles = dict[str, Path]
 """Model folders, checkpoints or files of weights that a stage starts from, by the part of the model that they
 are for; "" is all of it."""
@@ -219,12 +225,13 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
         if reference.startswith(hub.SCHEME):
             # weights alone keep the name of their repository, next to whose config they lie
             file, variant = _find_weights(reference), of_variant(reference)[1]
-            path = _open_once(reference, paths, opened).folder.path if file is None else file
+            path = _find_once(reference, paths, opened)[0].path if file is None else file
             is_alone = file is not None and file.is_file() and not _names_file(reference)
             commit = hub.name_snapshot(path.parent if is_alone else path)
             names[reference] = commit + (f":{variant}" if variant else "")
         elif name_of_training(of_variant(reference)[0], root) is not None:
-            names[reference] = _open_once(reference, paths, opened).reference
+            run, label = _find_once(reference, paths, opened)
+            names[reference] = runs.reference(run, root / TRAINING, label)
     return names
 
 
@@ -246,9 +253,9 @@ def list_start_inputs(
     return inputs
 
 
-def _open_once(reference: str, paths: Paths, opened: Opened) -> TrainedRun:
+def _find_once(reference: str, paths: Paths, opened: Opened) -> tuple[RunFolder, str]:
     if reference not in opened:
-        opened[reference] = TrainedRun(*find_reference(reference, paths, choose="train.start_from="), paths)
+        opened[reference] = find_reference(reference, paths, choose="train.start_from=")
     return opened[reference]
 
 
@@ -257,14 +264,14 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path
     # each model or run is fetched and compared once for all cells
     if reference not in opened and (file := _find_weights(reference)) is not None:
         return file
-    run, name = _open_once(reference, paths, opened), cell.name.rpartition("/")[2]
-    models = run.model_folders
+    (run, variant), name = _find_once(reference, paths, opened), cell.name.rpartition("/")[2]
+    models = model_folders(run, variant)
     if name not in models and len(models) > 1:
         raise RecipeError(
-            f"{cell.name} could start from {' or '.join(models)} of {run.folder.name}",
+            f"{cell.name} could start from {' or '.join(models)} of {run.name}",
             f"train.start_from={next(iter(models.values()))}, or that of another cell",
         )
-    return run.path_of(name if name in models else "")
+    return find_model(run, variant, name if name in models else "")
 
 
 def _find_weights(reference: str) -> Path | None:

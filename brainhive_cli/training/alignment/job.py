@@ -24,6 +24,7 @@ from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.initialisation import (
+    Opened,
     StartFiles,
     find_starts,
     list_start_inputs,
@@ -31,6 +32,7 @@ from brainhive_cli.training.alignment.initialisation import (
     read_history,
 )
 from brainhive_cli.training.alignment.layout import tokens_of
+from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import (
     INHERITED,
@@ -59,7 +61,7 @@ class Job:
     dataset: Dataset
     base_run: TrainedRun | None = None
     _starts: dict[str, dict[int, StartFiles]] = field(default_factory=dict, repr=False, compare=False)
-    _opened: dict[str, TrainedRun] = field(default_factory=dict, repr=False, compare=False)
+    _opened: Opened = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
@@ -356,13 +358,11 @@ def find_base_run(recipe: Recipe) -> TrainedRun:
     run, paths = recipe.finetune.run, recipe.paths
     dataset = None if recipe.dataset == type(recipe)().dataset else recipe.dataset
     base = find_reference(run, paths, dataset, choose="finetune.run=", may_be_finetuned=False)
-    base_run = TrainedRun(*base, paths)
-    if base_run.is_model:
-        raise RecipeError(
-            f"finetune.run is one model, {base_run.folder.path}, and no run", "finetune.run=RUN"
-        )
+    if is_model(base[0].path):
+        raise RecipeError(f"finetune.run is one model, {base[0].path}, and no run", "finetune.run=RUN")
 
     # one run, which is not fine-tuned itself
+    base_run = TrainedRun(*base, paths)
     refuse_sweep(base_run)
     if base_run.mode == "finetune":
         raise BrainhiveError(

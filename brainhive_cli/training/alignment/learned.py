@@ -55,6 +55,8 @@ OF_ARRAYS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
 NORMALISER, WHITENER = "normaliser.", "whitener."
 """Before the number of a subject, in the names of arrays."""
 Ids = Sequence[str]
+JOINED = " + "
+"""Between the names of several data sets."""
 
 Names = tuple[str, ...]
 Confirm = Callable[[int, int], Likeness | None]
@@ -312,7 +314,7 @@ class Learned:
         return replace(
             self,
             selection=max(self.selection, before.selection, key=get_args(Selection).index),
-            dataset=" + ".join(dict.fromkeys(filter(None, [before.dataset, self.dataset]))),
+            dataset=JOINED.join(dict.fromkeys(filter(None, [before.dataset, self.dataset]))),
             people={
                 name: tuple(sorted({*self.people.get(name, ()), *before.people.get(name, ())}))
                 for name in {**before.people, **self.people}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import hub, runs, shared_runs
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import locate
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.files import below, locate
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
@@ -96,6 +96,32 @@ def find_reference(
     # the newest finished run that lacks nothing
     run = runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way)
     return run, variant
+
+
+def model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
+    """List the folder of each cell's model, by the cell's name; a single model has none."""
+    if is_model(run.path):
+        return {"": run.path}
+    # cells lie in cells/[VARIANT/]CELL, each with a folder `model`
+    cells = below(run.path / "cells", *filter(None, [variant]), source="the variant of a run,")
+    return {str(model.parent.relative_to(cells)): model for model in sorted(cells.glob("**/model"))}
+
+
+def find_model(run: runs.RunFolder, variant: str = "", cell: str = "") -> Path:
+    """Find the folder of a cell's model; without a name, of the only one.
+
+    Raises:
+        RecipeError: if there is no such cell, or several could be meant; the hint lists them.
+    """
+    models = model_folders(run, variant)
+    if cell in models or (not cell and len(models) == 1):
+        return models.get(cell) or next(iter(models.values()))
+
+    # no such cell, or an empty name that several cells could mean
+    problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
+    if is_model(run.path):
+        raise RecipeError(f"{run.path} is the model of one cell: {problem}", "leave the cell out")
+    raise RecipeError(f"{run.name} has {problem}", ", ".join(models) or "train it first")
 
 
 def known_variants(run: str | None, paths: Paths) -> set[str]:

@@ -24,8 +24,7 @@ from brainhive_cli.data.targets.target_stores import IDENTITIES
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.model import read_config
-from brainhive_cli.training.alignment.references import TRAINING
-from brainhive_cli.training.alignment.trained import TrainedRun
+from brainhive_cli.training.alignment.references import TRAINING, model_folders
 
 PRIOR_TRAINING = "train-prior"
 DEMO_LICENCES = {"demo": "apache-2.0", "demo-films": "apache-2.0"}
@@ -107,7 +106,7 @@ class SharedRun:
         files = Files()
         layouts = list[Layout]()
         if command == TRAINING:
-            models = TrainedRun(run).model_folders
+            models = model_folders(run)
             histories = []
             for cell, folder in models.items():
                 fields, learned = read_config(folder)

@@ -17,7 +17,7 @@ from torch import Tensor
 from brainhive_cli.core import console, documents, hub, parts, runs
 from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import below, portable
+from brainhive_cli.core.files import portable
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import CALIBRATED, CHANNELS_MAPPED, merge_caveats
@@ -46,7 +46,6 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
-from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.layout import Layout
@@ -68,11 +67,11 @@ SIGNALS, PICTURES = 4000, 8192
 """Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS' weights were read."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TrainedRun:
     """A run of train-align, one variant of it, or a single model folder: its models, tested on a data set.
 
-    Nothing is read before it is asked for.
+    Weights, signals and embeddings are not read before they are asked for.
 
     Attributes:
         folder: The run; or a model folder or published checkpoint, which is then the model of its only cell.
@@ -84,6 +83,28 @@ class TrainedRun:
         sources: Other models in the results that learned from pictures, such as a prior, by name.
         allows_copies: Whether copies of learned pictures under other names are tested.
         channel_mapping: What to do about channels of the models that recordings lack, see `map_channels`.
+        name: The run as a command line names it: its folder or name on the hub, and the variant of a sweep.
+        reference: The run as a recipe and its fingerprint name it, wherever home lies.
+        label: The run's part of the folder names of runs that use it.
+        is_model: Whether it is a model folder, not a run.
+        recipe: The run's own recipe, or that of the variant of a sweep; None for a model folder.
+        recipes: The recipe of each variant, by label; of a model folder as much as it says of its training.
+        variants: The variants of a sweep, where none was chosen.
+        dataset_config: Config of `dataset`, the data set on which the models are tested.
+        origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
+            it is unknown: subjects are then known by their numbers. None when it is `dataset`.
+        tests_new_subjects: Whether the subjects are known to be other people than those trained on, whatever
+            their numbers.
+        cells: The trainings, with the subjects that each is tested on: on another data set all of them, else
+            those of its own who are asked for.
+        models: The model of each cell.
+        folds: Folds of the cells: one where nothing is held out in folds.
+        mode: Relation between the subjects of training and of test.
+
+    Raises:
+        MissingData: if a model folder does not say its encoders, or is opened without data set and subjects;
+            or if the data set has no such subject.
+        RecipeError: if the data set holds out other folds than the run.
     """
 
     folder: runs.RunFolder
@@ -95,183 +116,100 @@ class TrainedRun:
     sources: Mapping[str, Learned] = field(default_factory=dict)
     allows_copies: bool = False
     channel_mapping: ChannelChoice = "none"
-    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _pictures: dict[tuple[str, str], Confirm] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _pictures: dict[tuple[str, str], Confirm] = field(default_factory=dict, repr=False)
 
-    @cached_property
-    def is_model(self) -> bool:
-        """Whether it is a model folder, not a run."""
-        return aligners.is_model(self.folder.path)
+    def __post_init__(self) -> None:
+        """Read the recipe, and find the cells and the subjects that they are tested on."""
+        folder, path, ending = self.folder, self.folder.path, f":{self.variant}" if self.variant else ""
+        self.name = folder.reference + ending
+        self.reference = runs.reference(folder, self.paths.under_home("runs") / TRAINING, self.variant)
+        self.label = "--".join(filter(None, [folder.label, self.variant]))
 
-    @property
-    def model_folders(self) -> dict[str, Path]:
-        """The folder of each cell's model, by the cell's name; a single model has none."""
+        # a run says which data set it is of, a model folder does not
+        self.is_model = aligners.is_model(path)
+        self.recipe: Recipe | None = None
         if self.is_model:
-            return {"": self.folder.path}
-        # cells lie in cells/[VARIANT/]CELL, each with a folder `model`
-        run = self.folder.path
-        cells = below(run / "cells", *filter(None, [self.variant]), source="the variant of a run,")
-        return {str(model.parent.relative_to(cells)): model for model in sorted(cells.glob("**/model"))}
-
-    def path_of(self, cell: str = "") -> Path:
-        """Return the folder of a cell's model; without a name, of the only one.
-
-        Raises:
-            RecipeError: if there is no such cell, or several could be meant; the hint lists them.
-        """
-        models = self.model_folders
-        if cell in models or (not cell and len(models) == 1):
-            return models.get(cell) or next(iter(models.values()))
-
-        # no such cell, or an empty name that several cells could mean
-        problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
-        if self.is_model:
-            raise RecipeError(f"{self.folder.path} is the model of one cell: {problem}", "leave the cell out")
-        raise RecipeError(f"{self.folder.name} has {problem}", ", ".join(models) or "train it first")
-
-    @cached_property
-    def recipe(self) -> Recipe | None:
-        """The run's own recipe, or that of the variant of a sweep; None for a model folder."""
-        if self.is_model:
-            return None
-        recipe = self.folder.recipe(Recipe, paths=self.paths)
-        return variant_of(variants(recipe), self.variant, self.folder.name) if self.variant else recipe
-
-    @cached_property
-    def recipes(self) -> dict[str, Recipe]:
-        """The recipe of each variant, by label; of a model folder as much as it says of its training.
-
-        Raises:
-            MissingData: if an encoder of a model folder is nowhere named.
-        """
-        if self.recipe is not None:
-            return {self.variant: self.recipe} if self.variant else variants(self.recipe)
-
-        # the encoders that made its targets
-        path, (layout, learned) = self.folder.path, self._described
-        encoders = encoders_by_key(layout.encoders, encoders_around(path))
-        if nameless := sorted(layout.encoders.keys() - encoders.keys()):
-            raise MissingData(
-                f"the model {path} takes embeddings {', '.join(nameless)}, and nothing says what made them",
-                "name the run that it is of",
-            )
-
-        # of another data set's signals, it reads the same window in the same way, and its sets of regions
-        is_same = learned.recordings == people_of(self.dataset)
-        fields = {
-            key: value
-            for key, value in layout.spec.signal.items()
-            if is_same or key in ("window_ms", "scale", "normalise") or key.startswith("region_")
-        }
-        signal = documents.check(fields, f"{path}: spec.signal", Signal)
-        return {"": Recipe.model_construct(encoders=[*encoders.values()], signal=signal)}
-
-    @cached_property
-    def _described(self) -> tuple[Layout, Learned]:
-        """Architecture of a model folder, and what it learned from."""
-        model = aligners.load(self.folder.path)
-        return model.layout, model.learned
-
-    @property
-    def dataset_config(self) -> Any:
-        """Config of the data set on which the models are tested.
-
-        Raises:
-            MissingData: if it is a model folder, and its data set or subjects are not given.
-        """
-        if self.recipe is None:  # a model folder does not name its data set and subjects
             flags = {"--dataset": self.other_dataset, "--subjects": self.subjects}
             if absent := [flag for flag, value in flags.items() if not value]:
-                path = self.folder.path
                 raise MissingData(
                     f"the model {path} does not say what to test it on: {' and '.join(absent)} missing",
                     f"--run {path} --dataset things-eeg --subjects 1",
                 )
-            return self.other_dataset
-        return self.other_dataset or self.recipe.dataset
+            self.dataset_config = self.other_dataset
+        else:
+            recipe = folder.recipe(Recipe, paths=self.paths)
+            if self.variant:
+                recipe = variant_of(variants(recipe), self.variant, folder.name)
+            self.recipe, self.dataset_config = recipe, self.other_dataset or recipe.dataset
+        self.dataset: Dataset = self.dataset_config.build(self.paths)
 
-    @cached_property
-    def dataset(self) -> Dataset:
-        """The data set on which the models are tested.
-
-        Raises:
-            RecipeError: if it holds out other folds than the run.
-        """
-        # a model folder does not say which fold's trials it learned from
-        dataset: Dataset = self.dataset_config.build(self.paths)
-        if self._trained_on is None and dataset.holdout.divides_train:
+        # folds of another holdout would test seen trials
+        self._trained_on: Dataset | None = None
+        if self.recipe is not None:
+            self._trained_on = self.recipe.dataset.build(self.paths)
+            if self.dataset.holdout != self._trained_on.holdout:
+                raise RecipeError(
+                    f"{path} does not hold out what dataset.holdout names",
+                    "the run's own data set, which needs no --dataset; or another one without "
+                    "dataset.holdout",
+                )
+        elif self.dataset.holdout.divides_train:
             raise RecipeError(
-                f"the model {self.folder.path} does not say which fold it is of",
+                f"the model {path} does not say which fold it is of",
                 "name its run: --run RUN, without --dataset",
             )
 
-        # folds of another holdout would test seen trials
-        if self._trained_on is not None and dataset.holdout != self._trained_on.holdout:
-            raise RecipeError(
-                f"{self.folder.path} does not hold out what dataset.holdout names",
-                "the run's own data set, which needs no --dataset; or another one without dataset.holdout",
-            )
-        return dataset
-
-    @cached_property
-    def _trained_on(self) -> Dataset | None:
-        """The data set of the training; None where a model folder does not say it."""
-        return None if self.recipe is None else self.recipe.dataset.build(self.paths)
-
-    @cached_property
-    def origin(self) -> str | None:
-        """Name of the data set that the models were trained on, when that is not `dataset`.
-
-        Empty when it is unknown: subjects are then known by their numbers. None when it is `dataset`.
-        """
+        # what the models were trained on, and by which recipes
         people = people_of(self.dataset)
-        if self._trained_on is None:
-            learned = self._described[1]
-            return None if learned.recordings == people else learned.dataset
-        return None if people_of(self._trained_on) == people else self._trained_on.name
+        self.origin: str | None = None
+        if self.recipe is not None and self._trained_on is not None:
+            self.recipes = {self.variant: self.recipe} if self.variant else variants(self.recipe)
+            if people_of(self._trained_on) != people:
+                self.origin = self._trained_on.name
+            self.cells = self._list_cells(self._trained_on)
+            self.mode = " + ".join(dict.fromkeys(recipe.mode for recipe in self.recipes.values()))
+        else:
+            model = aligners.load(path)
+            layout, learned = model.layout, model.learned
+            if learned.recordings != people:
+                self.origin = learned.dataset
+            self.recipes = {"": _describe_training(path, layout, learned.recordings == people)}
+            tested = tuple(self.source("").choose_subjects(self.subjects))
+            cell = Cell(path.name, layout.spec.subjects, tested, 0)
+            self.cells = [cell] if self.chosen is None else [*self.chosen]
+            # whether the history of the model knows the tested subjects
+            self.mode = f"model folder ({learned.describe_subjects(people, self.cells[0].tested_on)})"
+        self.tests_new_subjects = bool(self.origin)
+        self.variants = [] if len(self.recipes) == 1 else list(self.recipes)
+        self.folds = sorted({cell.fold for cell in self.cells})
+        self.models = [TrainedModel(self, cell) for cell in self.cells]
 
-    @cached_property
-    def cells(self) -> list[Cell]:
-        """The trainings, with the subjects that each is tested on.
-
-        On another data set, every cell is tested on all subjects; by default on those that it was to be
-        tested on.
-
-        Raises:
-            MissingData: if the data set has no such subject.
-        """
+    def _list_cells(self, trained_on: Dataset) -> list[Cell]:
+        """List the cells of a run, with the subjects that each is tested on."""
         if self.chosen is not None:
             return [*self.chosen]
-        if self._trained_on is None:
-            tested = tuple(self.source("").choose_subjects(self.subjects))
-            return [Cell(self.folder.path.name, self._described[0].spec.subjects, tested, 0)]
-
-        # each cell is tested on those of its subjects that are asked for, or on all of another data set
-        cells = cells_of(self.recipes, self._trained_on)
+        cells = cells_of(self.recipes, trained_on)
         if self.origin is None and self.subjects is None:
             return cells
+
+        # on another data set every cell is tested on all of its subjects
         chosen = tuple(self.source(next(iter(self.recipes))).expect_subjects(self.subjects))
+        if self.origin is not None:
+            return [replace(cell, tested_on=chosen) for cell in cells if chosen]
+
+        # of its own subjects each cell is tested on those that are asked for; a cell of none is left out
         known = {subject for cell in cells for subject in cell.tested_on}
-        if self.origin is None and (absent := sorted({*chosen} - known)):
+        if absent := sorted({*chosen} - known):
             raise MissingData(
                 f"no cell of {self.folder.path} is tested on subject {', '.join(map(str, absent))}",
                 f"it has: {', '.join(map(str, sorted(known)))}",
             )
-
-        # on another data set every cell is tested on all of its subjects
-        if self.origin is not None:
-            return [replace(cell, tested_on=chosen) for cell in cells if chosen]
         cells = [
             replace(cell, tested_on=tuple(subject for subject in cell.tested_on if subject in chosen))
             for cell in cells
         ]
-        # cells without any of the requested subjects are left out
         return [cell for cell in cells if cell.tested_on]
-
-    @cached_property
-    def models(self) -> "list[TrainedModel]":
-        """The model of each cell."""
-        return [TrainedModel(self, cell) for cell in self.cells]
 
     def of_variant(self, label: str) -> Self:
         """Take one variant of an open sweep.
@@ -288,40 +226,6 @@ class TrainedRun:
             )
         return replace(self, variant=label, chosen=cells)
 
-    @property
-    def mode(self) -> str:
-        """Relation between the subjects of training and of test."""
-        if self.recipe is None:
-            # whether the history of the model knows the tested subjects
-            people, tested_on = people_of(self.dataset), self.cells[0].tested_on
-            return f"model folder ({self._described[1].describe_subjects(people, tested_on)})"
-        return " + ".join(dict.fromkeys(recipe.mode for recipe in self.recipes.values()))
-
-    @property
-    def name(self) -> str:
-        """The run as a command line names it: its folder or name on the hub, and the variant of a sweep."""
-        return f"{self.folder.reference}:{self.variant}" if self.variant else self.folder.reference
-
-    @property
-    def reference(self) -> str:
-        """The run as a recipe and its fingerprint name it, wherever home lies."""
-        return runs.reference(self.folder, self.paths.under_home("runs") / TRAINING, self.variant)
-
-    @property
-    def label(self) -> str:
-        """The run's part of the folder names of runs that use it."""
-        return "--".join(filter(None, [self.folder.label, self.variant]))
-
-    @property
-    def variants(self) -> list[str]:
-        """The variants of a sweep, where none was chosen."""
-        return [] if len(self.recipes) == 1 else list(self.recipes)
-
-    @property
-    def tests_new_subjects(self) -> bool:
-        """Whether the subjects are known to be other people than those trained on, whatever their numbers."""
-        return bool(self.origin)
-
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """Compute something once, for all cells."""
         if key not in self._cache:
@@ -329,9 +233,8 @@ class TrainedRun:
         value: T = self._cache[key]
         return value
 
-    @cached_property
-    def validation(self) -> dict[str, Any]:
-        """Mean over cells of the headline metric on held-out training pictures; empty without validation.
+    def read_validation(self) -> dict[str, Any]:
+        """Read the mean over cells of the headline metric on held-out training pictures, if there are any.
 
         Values of two runs can be compared where `measured_on` is the same.
         """
@@ -409,11 +312,6 @@ class TrainedRun:
 
         return self.once(("tested pictures", split, fold), compare)
 
-    @property
-    def folds(self) -> list[int]:
-        """Folds of the cells: one where nothing is held out in folds."""
-        return sorted({cell.fold for cell in self.cells})
-
     def confirm_copy(self, split: str, learned_split: str = "train") -> Confirm:
         """Compare pictures of a split with learned ones, where both are on this machine."""
         key, dataset = (split, learned_split), self.dataset
@@ -471,7 +369,7 @@ class TrainedRun:
     def modality(self) -> str:
         """Kind of the recordings: EEG, MEG or fMRI."""
         if self.is_model:
-            return name_modality(self._described[0].spec.names)
+            return name_modality(self.models[0].layout.spec.names)
         fields, _ = aligners.read_config(self.models[0].path)  # weights are loaded once, to be tested
         return name_modality(fields["spec"].get("names", ()))
 
@@ -536,7 +434,7 @@ class TrainedRun:
         return set_up | describe_signals(selections) | papers
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class TrainedModel:
     """The model of one cell; its weights are loaded when they are first asked for.
 
@@ -545,6 +443,9 @@ class TrainedModel:
         cell: Its training, with the subjects that it is tested on.
         device: Where it computes.
         head: The only head by which it is compared; None leaves it to the model.
+        path: The folder of the model.
+        source: Signals of the cell's fold.
+        encoders: Encoders whose embeddings it was trained to predict.
     """
 
     run: TrainedRun
@@ -552,11 +453,12 @@ class TrainedModel:
     device: torch.device = CPU
     head: str | None = None
 
-    @property
-    def path(self) -> Path:
-        """The folder of the model."""
-        folder = self.run.folder.path
-        return folder if self.run.is_model else folder / "cells" / self.cell.name / "model"
+    def __post_init__(self) -> None:
+        """Find the model's folder, the signals and the encoders."""
+        run, cell = self.run, self.cell
+        self.path = run.folder.path if run.is_model else run.folder.path / "cells" / cell.name / "model"
+        self.source = run.source(cell.variant, cell.fold)
+        self.encoders = run.recipes[cell.variant].encoders
 
     @cached_property
     def module(self) -> aligners.Aligner:
@@ -610,16 +512,6 @@ class TrainedModel:
                     f"trials that {run.name} learned from",
                     "test on other people, or recordings of another day",
                 )
-
-    @property
-    def source(self) -> Recordings:
-        """Signals of the cell's fold."""
-        return self.run.source(self.cell.variant, self.cell.fold)
-
-    @property
-    def encoders(self) -> list[EncoderConfig]:
-        """Encoders whose embeddings it was trained to predict."""
-        return self.run.recipes[self.cell.variant].encoders
 
     def stores(self, split: str) -> dict[str, TargetStore]:
         """Open the embeddings that the model takes.
@@ -964,6 +856,30 @@ class TrainedModel:
         run, names = self.run, self.module.layout.spec.names
         key = what, subject, split, self.cell.fold, names, signal, whose, run.channel_mapping
         return run.once(key, compute)
+
+
+def _describe_training(path: Path, layout: Layout, is_same: bool) -> Recipe:
+    """Describe the training of a model folder as far as it says: encoders, and how signals are read.
+
+    Raises:
+        MissingData: if an encoder is nowhere named.
+    """
+    # the encoders that made its targets
+    encoders = encoders_by_key(layout.encoders, encoders_around(path))
+    if nameless := sorted(layout.encoders.keys() - encoders.keys()):
+        raise MissingData(
+            f"the model {path} takes embeddings {', '.join(nameless)}, and nothing says what made them",
+            "name the run that it is of",
+        )
+
+    # of another data set's signals, it reads the same window in the same way, and its sets of regions
+    fields = {
+        key: value
+        for key, value in layout.spec.signal.items()
+        if is_same or key in ("window_ms", "scale", "normalise") or key.startswith("region_")
+    }
+    signal = documents.check(fields, f"{path}: spec.signal", Signal)
+    return Recipe.model_construct(encoders=[*encoders.values()], signal=signal)
 
 
 def open_model(

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import BaseRecipe, Names, Section
+from brainhive_cli.core.recipe import BaseRecipe, Names, Section, refuse_idle
 from brainhive_cli.models import encoders, generators, priors
 from brainhive_cli.models.encoders import Encoders
 
@@ -140,28 +140,18 @@ class Recipe(BaseRecipe):
     seed: int = Field(0, ge=0, description="seed of weights, noise and order")
     train: Train = Train()
 
-    @property
-    def idle(self) -> list[str]:
-        """Keys that are set and have no effect because of others, each with the reason."""
-        # reason of each key
-        reasons = {}
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        # keys that act on samples, distances or a new prior
         if self.continue_from is not None:
-            reasons["prior"] = f"continue_from={self.continue_from} brings its own sizes"
+            refuse_idle(self, ("prior",), "with continue_from, which brings its own sizes", "leave one out")
         if not self.sample_items:
-            reasons["sample_every"] = "sample_items=0 generates nothing"
+            refuse_idle(self, ("sample_every",), "with sample_items=0", "sample_items=6")
         if not (self.sample_items or self.fid_items):
-            reason = "sample_items=0 and fid_items=0 generate nothing"
-            reasons |= dict.fromkeys(("sampler", "sample_steps"), reason)
+            refuse_idle(self, ("sampler", "sample_steps"), "where nothing is generated", "sample_items=6")
         if not self.fid_items:
-            reasons["fid_features"] = "fid_items=0 measures none"
-
-        # keys at their default are not reported
-        default = type(self)()
-        return [
-            f"{key} has no effect: {reason}"
-            for key, reason in reasons.items()
-            if getattr(self, key) != getattr(default, key)
-        ]
+            refuse_idle(self, ("fid_features",), "with fid_items=0", "fid_items=5000")
+        return self
 
     @model_validator(mode="after")
     def _samples_no_cached_latents(self) -> Self:

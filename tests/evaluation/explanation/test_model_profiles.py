@@ -1,5 +1,6 @@
 """Brain encoders of each sort are explained, by their heads, on EEG, MEG and fMRI."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 ITEMS = 6
@@ -54,11 +56,15 @@ def reader(kind, channels, samples, head=None):
     space = Voxels(masks) if is_voxels else Sensors(names)
     signal = random.normal(size=(ITEMS, 2, channels, samples)).astype(np.float32)
     ids = [f"picture {number}" for number in range(ITEMS)]
-    run, places = SimpleNamespace(tests_new_subjects=False), np.arange(ITEMS)
+    folder, recipe = SimpleNamespace(path=Path("model")), SimpleNamespace(encoders=[])
+    run = SimpleNamespace(
+        folder=folder, is_model=True, recipes={"": recipe}, source=lambda *_: None, tests_new_subjects=False
+    )
+    places = np.arange(ITEMS)
     trials = Trials(signal, ids, space, times, rate, "µV", subject=1, stimulus=places).select()
     shared = Items.independent([ids])
     labels = Labels.of(places, shared, 20, 0)
-    member = TrainedModel(run, None)
+    member = TrainedModel(run, Cell("", (1,), (1,), 0))
     vars(member)["module"] = model
     made = Reader(member, "test", trials, places, labels, shared)
     rest = np.full(signal.shape[2:], 0.1, np.float32)

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_repositories import H14, write_encoders
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_HISTORY
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.learned import FILE, Learned
+from brainhive_cli.training.alignment.learned import FILE
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
 WEIGHTS = "model.safetensors"
@@ -104,31 +103,6 @@ def test_a_model_that_was_tuned_to_a_subject_by_an_ancestor_is_refused_where_it_
         BrainhiveError, match=r"is to be tested on new subjects.* subject 1 of demo-noise-0.3-40-concepts"
     ):
         go("eval-retrieval", f"run={inter}", here[0], "sheet_rows=0")
-
-
-def test_what_an_encoder_was_tuned_on_is_inherited_from_its_folder(go, small, here, tmp_path):
-    clip = write_encoders(tmp_path) / H14
-    tuned = Learned(
-        "test",
-        "demo-noise-0.3-40-concepts",
-        people={"demo-noise-0.3-40-concepts": (1,)},
-        has_all_subjects=True,
-    )
-    tuned.write(clip)
-    dataset, _, *others = small
-    encoder = f"encoders=[{{kind: reference, source: {clip}}}]"
-    here = (*here, f"paths.embeddings={tmp_path / 'embeddings'}", encoder)
-    go("embed", dataset, *here[2:])
-
-    made = go("train-align", dataset, *others, *here, "mode=intra", "subjects=2")
-
-    assert SELECTED_ON_TEST in made.metrics.caveats
-    learned = aligners.learned_in(model_in(made.folder, "sub-02_seed-1"))
-    assert learned.people == {"demo-noise-0.3-40-concepts": (1, 2)}
-    with pytest.raises(
-        BrainhiveError, match=r"an encoder, is to be tested on new subjects.* subject 1 of demo"
-    ):
-        go("train-align", dataset, *others, *here, "mode=inter", "subjects=1", "trained_on=2")
 
 
 def test_weights_selected_on_test_keep_that_when_they_are_copied_and_lose_it_only_for_history_unknown(

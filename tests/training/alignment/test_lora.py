@@ -91,7 +91,6 @@ def test_a_gallery_of_other_pictures_than_those_of_the_store_is_refused(
     ("override", "message"),
     [
         ("train.lora.encoders=ears", "names 'ears'"),
-        ("train.ema=0.9", "goes with no train.ema"),
         ("train.lora.modules=nowhere", "nowhere"),
     ],
 )

@@ -11,7 +11,6 @@ from worlds import paint
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
-from tests.training.alignment.test_seen_pictures import forget_pixels
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
@@ -77,21 +76,6 @@ def test_pictures_that_were_trained_on_under_another_name_are_refused_too(go, ho
 
     run = go("train-align", renamed, COLOURS, *SMALL).folder
     assert go("eval-retrieval", f"run={run}", *asked).metrics.facts.seen_in_training.count == 0
-
-
-def test_pictures_of_unknown_pixels_with_the_ids_of_trained_ones_are_warned_of(go, home, photos, capsys):
-    everything, split = simulated(photos, 0), simulated(photos, 0.25)
-    renamed = split.replace("{kind: image-folder,", "{kind: image-folder, name: others,")
-    for dataset in (everything, renamed):
-        go("embed", dataset, COLOURS)
-    forget_pixels(home / f"embeddings/others/test/{ENCODER}.h5")
-    run = go("train-align", everything, COLOURS, *SMALL).folder
-    capsys.readouterr()
-
-    go("eval-retrieval", f"run={run}", renamed, "subjects=1", "sheet_rows=0")
-
-    alike = f"pictures of our photos that a model was trained on have the ids of most of the {TEST}"
-    assert " ".join(capsys.readouterr().err.split()).count(alike) == 1
 
 
 def test_a_run_on_the_rest_is_evaluated_but_not_on_the_concepts_held_out_for_validation(go, home, photos):

@@ -17,7 +17,7 @@ from brainhive_cli.core.runs import FOUND, RunFolder
 from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.training.alignment.initialisation import find_starts, name_starts
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.references import find_reference, name_of_training, rejoined
+from brainhive_cli.training.alignment.references import find_model, find_reference, name_of_training, rejoined
 from brainhive_cli.training.alignment.trained import open_model
 
 DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval}
@@ -154,7 +154,7 @@ def test_a_newer_run_of_the_recipe_that_a_stage_starts_from_makes_another_run(ho
     first = finished(home, "nsd-intra-havir-1", 9, HAVIR)
     starts = [{"backbone": HAVIR, "heads": first.path.name}]
     assert name_starts(starts, Paths(), {}) == {HAVIR: first.path.name}
-    opened = {HAVIR: open_model(HAVIR, Paths())}
+    opened = {HAVIR: find_reference(HAVIR, Paths())}
     second = finished(home, "nsd-intra-havir-2", 3, HAVIR)
     assert name_starts(starts, Paths(), {}) == {HAVIR: second.path.name}
     assert name_starts(starts, Paths(), opened) == {HAVIR: first.path.name}  # each is looked for once
@@ -195,12 +195,13 @@ def test_variants_that_were_split_at_their_commas_are_joined_however_their_run_i
 
 
 def test_a_cell_is_named_by_its_name_or_is_the_only_one(home: Path, neurons: RunFolder) -> None:
-    named = open_model(neurons.path.name, Paths())
-    assert named.path_of("sub-01_seed-42") == named.path_of() == neurons.path / "cells/sub-01_seed-42/model"
+    named = find_reference(neurons.path.name, Paths())
+    first = neurons.path / "cells/sub-01_seed-42/model"
+    assert find_model(*named, "sub-01_seed-42") == find_model(*named) == first
     with pytest.raises(RecipeError, match="has no cell 'sub-09_seed-1'"):
-        named.path_of("sub-09_seed-1")
+        find_model(*named, "sub-09_seed-1")
     (neurons.path / "cells/sub-02_seed-42/model").mkdir(parents=True)
-    assert named.path_of("sub-02_seed-42").parent.name == "sub-02_seed-42"
+    assert find_model(*named, "sub-02_seed-42").parent.name == "sub-02_seed-42"
     with pytest.raises(RecipeError, match="2 cells, of which none is named") as caught:
         api.open_model(neurons.path.name)
     assert caught.value.hint == "sub-01_seed-42, sub-02_seed-42"

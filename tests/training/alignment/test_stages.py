@@ -465,9 +465,9 @@ def test_a_training_killed_in_any_stage_ends_with_the_same_weights(data, tmp_pat
     start = {"backbone": tmp_path / "first" / "cells" / "cell" / "model"}
     data = CellData(data.trials, data.targets, data.held_out, None, starts={first: start})
     stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
-    knobs = {"ema": 0.5, "start_pull": 0.2}
+    knobs = {"start_pull": 0.2}
     whole = trained(data, tmp_path / "whole", stages, **knobs)
-    free = trained(data, tmp_path / "free", stages, ema=0.5)
+    free = trained(data, tmp_path / "free", stages)
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     step, steps = Learner.step, []
 

@@ -1,6 +1,5 @@
 """The options of train-prior: each does what its name says, and nothing else."""
 
-import sys
 from collections.abc import Callable
 from functools import partialmethod
 
@@ -11,7 +10,7 @@ from typer.testing import CliRunner
 from worlds import first_batch
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.views import Batch
 from brainhive_cli.models.conditioning import Conditioning
@@ -101,25 +100,6 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(settings
     assert torch.allclose(loss, direct, rtol=1e-6)
 
 
-def test_the_average_is_the_one_made_by_hand_and_the_weights_go_on(settings, begun, tmp_path):
-    training = begun(*settings, "train.ema=0.5")
-    by_hand = [p.detach().clone() for p in training.prior.parameters()]
-
-    def average(step: int) -> None:
-        decay = min(0.5, step / (9 + step)) if step > 1 else 0.0  # warms up, as diffusers' does
-        for mean, now in zip(by_hand, training.prior.parameters(), strict=True):
-            mean.lerp_(now.detach(), 1 - decay)
-
-    learner = trained(training, RunFolder(tmp_path / "run"), average)
-
-    last = [p.detach().clone() for p in training.prior.parameters()]
-    with learner.averaged():
-        for mean, now in zip(by_hand, training.prior.parameters(), strict=True):
-            assert torch.allclose(mean, now, atol=ROUNDING)
-        assert not all(torch.equal(a, b) for a, b in zip(last, training.prior.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b in zip(last, training.prior.parameters(), strict=True))
-
-
 def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(settings, begun):
     exact, coarse = begun(*settings), begun(*settings, "train.precision=bf16")
 
@@ -162,15 +142,6 @@ def test_the_optimiser_has_the_knobs_of_the_recipe(settings, begun):
 
     (group,) = learner.optimizer.param_groups
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.5, 0.25, (0.1, 0.2))
-
-
-def test_8_bit_adamw_without_its_library_says_how_to_get_it(settings, begun, monkeypatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    training = begun(*settings, "train.optimizer=adamw8bit")
-
-    with pytest.raises(MissingExtra, match="bitsandbytes") as caught:
-        Learner(training.prior, [], training.recipe.train)
-    assert "pip install 'brainhive[adamw8bit]'" in caught.value.hint
 
 
 def test_out_of_memory_is_reported_with_what_needs_less(settings, monkeypatch):

@@ -24,7 +24,6 @@ from brainhive_cli.training.prior.recipe import Recipe
 LONG = (
     "train.steps=40",  # of 4 among 10 pictures: twenty epochs
     "train.checkpoint_steps=3",
-    "train.ema=0.9",
     "sample_items=0",
 )
 
@@ -164,7 +163,7 @@ def test_two_killed_processes_end_as_two_that_were_not(settings, home):
 
 
 def test_what_was_taken_back_of_a_checkpoint_is_not_held_twice(settings, begun, tmp_path):
-    training, folder = begun(*settings, "train.ema=0.9"), RunFolder(tmp_path / "run")
+    training, folder = begun(*settings), RunFolder(tmp_path / "run")
     learner = Learner(training.prior, [], training.recipe.train)
     learner.save(folder, at_start=[1.0], size=4)
 
