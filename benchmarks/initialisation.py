@@ -26,7 +26,7 @@ from brainhive_cli.demo import simulation
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.loop import train_cell
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 CONCEPTS, EACH, NEW = 1654, 10, 200
 """Training concepts of THINGS-EEG, pictures of each, and concepts of its test."""

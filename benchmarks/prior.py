@@ -17,9 +17,8 @@ from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
 from brainhive_cli.models.generators.sdxl import TINY
-from brainhive_cli.training.prior.components import Learner
 from brainhive_cli.training.prior.examples import Pictures, batches
-from brainhive_cli.training.prior.loop import Training, train
+from brainhive_cli.training.prior.loop import Learner, Training, train
 
 FEW = "resolution_px=32 train.steps=1 train.batch_size=1 prior.hidden_size=32".split()
 NARROW = "resolution_px=128 prior.hidden_size=32 prior.intermediate_size=64 train.batch_size=16".split()

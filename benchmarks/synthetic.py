@@ -31,7 +31,7 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 SPLITS = {"train": ("training_images", 1654, 10, 4), "test": ("test_images", 200, 1, 80)}
 """THINGS-EEG: folder, concepts, pictures of each, and repetitions of each picture."""

@@ -13,7 +13,7 @@ from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment.batches import Batches, CellData
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))

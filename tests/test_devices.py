@@ -36,7 +36,7 @@ from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.objective import Term
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 HERE = Launch(0, 1, torch.device("cuda"))
 PICTURES = 24

@@ -45,7 +45,7 @@ from brainhive_cli.models import priors
 from brainhive_cli.reports.live_page import LivePage, resolve_host
 from brainhive_cli.reports.sentences import MEANINGS
 from brainhive_cli.reports.tables import metric_table
-from brainhive_cli.training.alignment.prior_tokens import check_tokens
+from brainhive_cli.training.alignment.trained import check_tokens
 
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""

@@ -60,11 +60,17 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED
 from brainhive_cli.training.alignment.learned import JOINED, Learned
-from brainhive_cli.training.alignment.prior_tokens import check_tokens, write_training
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import name_of_training
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    TrainedRun,
+    check_tokens,
+    open_model,
+    refuse_sweep,
+    write_training,
+)
 
 PRIOR_KEYS = {"prior", "adapter"}
 """Keys of the recipe that choose the prior."""

@@ -1,9 +1,11 @@
 """train-align: a brain model for each cell (subjects × seed), trained to predict its targets."""
 
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from brainhive_cli.commands import trackers
@@ -12,24 +14,27 @@ from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
-from brainhive_cli.core.measurements import Measurements, merge_caveats
+from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats, name_rows
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.core.tables import Table
+from brainhive_cli.core.tables import Table, mean_sd
 from brainhive_cli.data.command_lines import are_embedded, write_embedding
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import keep_identity
+from brainhive_cli.data.targets.target_stores import keep_identity, problem_of
+from brainhive_cli.reports.tables import ABSENT, published_tables, with_interval
 from brainhive_cli.training.alignment.initialisation import learned_by
 from brainhive_cli.training.alignment.job import Job, list_subjects
 from brainhive_cli.training.alignment.loop import train_cell
-from brainhive_cli.training.alignment.progress import (
-    describe_health,
-    learning_curves,
-    list_failed_stores,
-    tables,
-)
 from brainhive_cli.training.alignment.recipe import Cell, Recipe
 from brainhive_cli.training.alignment.training_data import TrainingData
+
+PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
+"""Selection of epochs, in a table's title; nothing where it was by validation."""
+SECTION = "Training"
+MOST = 6
+"""Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
+CURVE_TITLES = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
+"""Keys of an epoch in the log, and the titles of their curves."""
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -90,8 +95,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     is_closed_form=all(variant.backbone.is_closed_form for variant in job.variants.values()),
                     **job.describe_set_ups(cells),
                 )
-                curves = learning_curves(folder, [cell.name for cell in cells])
-                artifacts.write(folder, [*curves, *describe_health(stores)])
+                artifacts.write(folder, learning_curves(folder, [cell.name for cell in cells]))
                 folder.finish(_collect_measurements(folder, cells, facts))
 
     # show the tables, and the line of what comes next
@@ -193,3 +197,82 @@ def _next_command(job: Job, folder: RunFolder) -> Hint:
     if are_embedded(job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]):
         return hint
     return f"{write_embedding(recipe.dataset, recipe.encoders)} && {hint}"
+
+
+def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
+    """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
+    # the title says the data set, the mode and how epochs were selected
+    facts, described = measured.facts, measured.facts.cells
+    selected_on = {each.selected_on for each in described.values()}
+    how = "".join(f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys()))
+    is_closed_form = measured.facts_of(TrainingFacts).is_closed_form
+    title = f"{facts.dataset} {facts.mode}{', in closed form' if is_closed_form else how}"
+    published = published_tables(facts.published)
+    top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
+
+    # without validation, each cell only has the number of its epoch
+    if not any(top1.values()):
+        title += "; no validation: no training concept is held out (train.validation)"
+        if is_closed_form:  # no epochs either
+            return Table(title, ("cell",), [(name,) for name in top1]), *published
+        epochs = [(name, described[name].epoch) for name in top1]
+        return Table(title, ("cell", "epoch"), epochs), *published
+    title += ": validation on held-out training concepts"
+
+    # a row for each cell; one without validation has no figures
+    rows: list[Any] = []
+    variant_metrics: dict[str, list[Metric | None]] = {}
+    for cell in cells:
+        metric = top1[cell.name]
+        context = (metric.n, metric.chance) if metric else (ABSENT, ABSENT)
+        rows.append((cell.name, described[cell.name].epoch, with_interval(metric), *context))
+        variant_metrics.setdefault(cell.variant, []).append(metric)
+
+    # mean and spread over all cells, or over those of each variant
+    means = []
+    variant_names = name_rows(variant_metrics)
+    for label, metrics in variant_metrics.items():
+        spread = mean_sd(metric.value for metric in metrics if metric is not None)
+        if label:
+            chance = metrics[0].chance if metrics[0] else ABSENT
+            means.append((variant_names[label], spread, len(metrics), chance))
+        elif len(cells) > 1:
+            rows.append((f"mean ± sd of {len(cells)}", "", spread, "", ""))
+
+    # means of variants come first: they are what a sweep compares
+    cell_table = Table(title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows)
+    variant_table = Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means)
+    return *([variant_table] if means else []), cell_table, *published
+
+
+def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curve]:
+    """Draw the log of a run: what each cell measured after each epoch."""
+    curves = []
+    events = [event for event in run.events() if event.get("cell") in cells and "loss" in event]
+    for key, title in CURVE_TITLES.items():
+        # values of each cell by epoch, counted from 1
+        cell_values: dict[str, dict[int, float]] = {}
+        for event in events:
+            if (value := event.get(key)) is not None:
+                cell_values.setdefault(event["cell"], {})[event["epoch"] + 1] = value
+
+        # a line for each cell; cells may have stopped at different epochs
+        epochs, note = sorted({*chain(*cell_values.values())}), ""
+        lines = [artifacts.Line(cell, [*map(values.get, epochs)]) for cell, values in cell_values.items()]
+
+        # too many lines to tell apart: draw their mean, with a band from lowest to highest
+        if len(lines) > MOST:
+            at = [[values[epoch] for values in cell_values.values() if epoch in values] for epoch in epochs]
+            mean, low, high = [*map(statistics.mean, at)], [*map(min, at)], [*map(max, at)]
+            lines = [artifacts.Line(f"mean of {len(lines)} cells", mean, low, high)]
+            note = "The band goes from the lowest cell to the highest."
+        # no cell has validation_top1 where nothing validates
+        if lines:
+            curves.append(artifacts.Curve(title, "epoch", epochs, lines, section=SECTION, note=note))
+    return curves
+
+
+def list_failed_stores(stores: Mapping[str, TargetStore]) -> list[str]:
+    """Say which stores fail their health check."""
+    problems = {name: problem_of(store) for name, store in stores.items()}
+    return [f"{name} failed its health check: {problem}" for name, problem in problems.items() if problem]

@@ -29,9 +29,8 @@ from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.set_ups import cite_data
-from brainhive_cli.training.prior.components import LAST, Learner, require_fit
 from brainhive_cli.training.prior.examples import Pictures
-from brainhive_cli.training.prior.loop import Training, train
+from brainhive_cli.training.prior.loop import LAST, Learner, Training, require_fit, train
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
 from brainhive_cli.training.prior.samples import loss_curve, measure_distribution, show, try_out
 

@@ -27,7 +27,7 @@ from brainhive_cli.models.encoders import resolve_all
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment import loop, training_data
 from brainhive_cli.training.alignment.batches import Batches, CellData
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 from brainhive_cli.training.alignment.validation import held_out_of, select_held_out
 from tests.resealed import resealed
 

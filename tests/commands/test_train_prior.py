@@ -21,9 +21,8 @@ from brainhive_cli.models.generators import sdxl, versatile_diffusion
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
-from brainhive_cli.training.prior.components import Learner
 from brainhive_cli.training.prior.examples import Pictures, batches
-from brainhive_cli.training.prior.loop import train
+from brainhive_cli.training.prior.loop import Learner, train
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ALONE = Launch(0, 1, torch.device("cpu"))

@@ -20,7 +20,7 @@ from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import pictures
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 from brainhive_cli.training.alignment.validation import held_out_of
 
 NAME = "demo-held-out"

@@ -24,7 +24,7 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.losses import LossContext, Mixing
 from brainhive_cli.training.alignment.learned import Learned
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 Tensors = dict[str, Tensor]
 FLOAT32 = np.dtype(np.float32)

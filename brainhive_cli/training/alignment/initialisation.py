@@ -26,7 +26,7 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned, Selection
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.recipe import Cell, Train
 from brainhive_cli.training.alignment.references import (
     TRAINING,
     find_model,
@@ -34,7 +34,6 @@ from brainhive_cli.training.alignment.references import (
     model_folders,
     name_of_training,
 )
-from brainhive_cli.training.alignment.settings import Train
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""

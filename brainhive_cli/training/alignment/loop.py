@@ -31,7 +31,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term, mixing_of
 from brainhive_cli.training.alignment.optimisation import Content, Learner
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 from brainhive_cli.training.alignment.validation import (
     rank_queries,
     select_held_out,

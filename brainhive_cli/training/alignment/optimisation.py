@@ -17,7 +17,7 @@ from brainhive_cli.core.weights import ANEW
 from brainhive_cli.training.alignment.initialisation import load_start, modules_of_subjects
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective
-from brainhive_cli.training.alignment.settings import Stage, Train
+from brainhive_cli.training.alignment.recipe import Stage, Train
 
 Content = dict[str, Any]
 """What a checkpoint holds."""

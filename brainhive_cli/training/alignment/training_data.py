@@ -41,8 +41,7 @@ from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures, compare_on_pixels
-from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.settings import Finetune
+from brainhive_cli.training.alignment.recipe import Cell, Finetune, Recipe
 from brainhive_cli.training.alignment.validation import held_out_of
 
 DIM = 1024

@@ -29,8 +29,7 @@ from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.reports.sheets import Tile, save_sheet
-from brainhive_cli.training.prior.components import LAST, embed_empty_prompt, load_generator
-from brainhive_cli.training.prior.loop import Training
+from brainhive_cli.training.prior.loop import LAST, Training, embed_empty_prompt, load_generator
 from brainhive_cli.training.prior.recipe import INCEPTION
 
 SAMPLER_PROMPT = "sampler_prompt.safetensors"

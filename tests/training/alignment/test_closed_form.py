@@ -16,7 +16,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 ALPHA = 3.0
 

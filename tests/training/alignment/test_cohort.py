@@ -29,7 +29,7 @@ from brainhive_cli.training.alignment.few_shot import (
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN", "../shared/golden")) / "calibrate"
 HERE = Launch(0, 1, torch.device("cpu"))

@@ -15,7 +15,7 @@ from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import USUAL, CellData, Feedback
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.objective import Term
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 CPU = torch.device("cpu")
 SAVE = Checkpoint.save

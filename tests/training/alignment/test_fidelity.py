@@ -26,8 +26,7 @@ from brainhive_cli.training.alignment.initialisation import (
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.optimisation import Learner
-from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.settings import Stage, Train
+from brainhive_cli.training.alignment.recipe import Recipe, Stage, Train
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
 LEARNED = PICTURES - 15

@@ -13,9 +13,8 @@ from trials import make_trials
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment.recipe import Recipe
+from brainhive_cli.training.alignment.recipe import Finetune, Recipe
 from brainhive_cli.training.alignment.references import inherited
-from brainhive_cli.training.alignment.settings import Finetune
 from brainhive_cli.training.alignment.training_data import take_share
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from brainhive_cli.commands.train_align import learning_curves
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.training.alignment.progress import learning_curves
 
 
 @pytest.fixture

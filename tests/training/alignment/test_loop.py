@@ -30,7 +30,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import fit, train_cell
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 Weights = dict[str, torch.Tensor]
 

@@ -21,7 +21,7 @@ from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Term
-from brainhive_cli.training.alignment.settings import Train
+from brainhive_cli.training.alignment.recipe import Train
 
 GPT2 = "backbone.text_dec.decoder.transformer"
 CLIPS, VOXELS = 32, 12

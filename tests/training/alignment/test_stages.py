@@ -26,8 +26,7 @@ from brainhive_cli.training.alignment.loop import train_cell
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.optimisation import Learner, schedule_of
-from brainhive_cli.training.alignment.recipe import Cell, Recipe
-from brainhive_cli.training.alignment.settings import Stage, Train, scale_stages
+from brainhive_cli.training.alignment.recipe import Cell, Recipe, Stage, Train, scale_stages
 
 Weights = dict[str, torch.Tensor]
 TERMS = [Term(prediction="token", epochs=(0, 2), loss="mixco"), Term(prediction="token", epochs=(2, 5))]

@@ -15,8 +15,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.views import Batch
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators.sdxl import SDXL
-from brainhive_cli.training.prior.components import Learner
-from brainhive_cli.training.prior.loop import Training, train
+from brainhive_cli.training.prior.loop import Learner, Training, train
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""

@@ -17,8 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS
-from brainhive_cli.training.prior.components import Learner
-from brainhive_cli.training.prior.loop import train
+from brainhive_cli.training.prior.loop import Learner, train
 from brainhive_cli.training.prior.recipe import Recipe
 
 LONG = (

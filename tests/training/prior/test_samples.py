@@ -21,7 +21,7 @@ from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS
 from brainhive_cli.training.prior import samples
-from brainhive_cli.training.prior.components import Learner
+from brainhive_cli.training.prior.loop import Learner
 from brainhive_cli.training.prior.samples import measure_distribution, show
 
 EXAMPLE = "similarity_brainhive_cli-models-encoders-python-example"
