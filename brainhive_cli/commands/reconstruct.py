@@ -270,7 +270,7 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
     except MissingData as error:  # any run for this prior would do
         if not is_newest or prior.fuser is None:
             raise
-        raise MissingData(error.message, write_training(source, paths, recipe.dataset)) from None
+        raise MissingData(error.message, write_training(source, recipe.dataset)) from None
     align = replace(align, allows_copies=recipe.copies == "allow")
     refuse_sweep(align)
     if prior.fuser is not None:

@@ -83,15 +83,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for cell in cells:
                 job.find_starts(cell)  # which are refused before anything is trained
             stores = stores or job.open_stores()
-        warnings = job.explain_no_validation(stores)
-        work = _train(job, cells, stores, warnings, folder, launch)
+        work = _train(job, cells, stores, folder, launch)
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
                 facts = TrainingFacts(
                     mode=job.recipe.mode,
                     dataset=job.dataset.name,
                     stimulus=job.dataset.stimulus,
-                    warnings=[*list_failed_stores(stores), *warnings],
+                    warnings=list_failed_stores(stores),
                     is_closed_form=all(variant.backbone.is_closed_form for variant in job.variants.values()),
                     **job.describe_set_ups(cells),
                 )
@@ -108,7 +107,6 @@ def _train(
     job: Job,
     cells: Sequence[Cell],
     stores: Mapping[str, TargetStore],
-    warnings: Sequence[str],
     folder: RunFolder,
     launch: Launch,
 ) -> Work | None:
@@ -123,10 +121,8 @@ def _train(
     is_alone = len(todo) >= launch.processes  # each process trains cells by itself
     worker = launch.alone if is_alone else launch
 
-    # note which stores are read, and warn once of all that limits the training
+    # note which stores are read
     keep_identity(folder, stores, launch.is_main)
-    for reason in warnings:
-        console.warn(reason)
 
     # train cell by cell; variants that read the same data share them
     subjects = list_subjects(cells, with_tested=False)

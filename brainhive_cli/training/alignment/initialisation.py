@@ -18,7 +18,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
-from brainhive_cli.models.foreign_weights import State, adapt, below, file_input, find_file
+from brainhive_cli.models.foreign_weights import adapt, below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment import published_models
@@ -127,22 +127,46 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         take_over(aligner, path)
         return
 
-    # a file of the part, or of a module around it: the names that have most matches. GPT-2's, for one, are
-    # `wte.weight` in the file of the hub, and `transformer.wte.weight` in one saved with the last layer; a
-    # model is read with what it says of itself
+    # a model is read with what it says of itself; a file may be of the part or of a module around it: GPT-2's
+    # weights, for one, are `wte.weight` in the file of the hub, `transformer.wte.weight` beside its last layer
     prefix = f"{part}."
-    needed, state = below(aligner.state_dict(), prefix), State()
-    is_model = path.is_dir() or aligners.holds_model(path)
-    if not path.is_dir():
-        read, modules = weights.read(path), [] if is_model else part.split(".")
-        for depth in range(len(modules) + 1):
-            candidate = below(read, "".join(f"{module}." for module in modules[len(modules) - depth :]))
-            state = max(state, {name: candidate[name] for name in needed if name in candidate}, key=len)
-    if len(state) < len(needed) and is_model:
-        state = _read_from_model(aligner, path, part, needed)
+    needed = below(aligner.state_dict(), prefix)
+    start = aligners.load(path) if path.is_dir() or aligners.holds_model(path) else None
+    source = weights.read(path) if start is None else start.state_dict()
 
-    # modules of subjects keep their initial weights where the file has none
-    absent, subject_modules = needed.keys() - state.keys(), modules_of_subjects(aligner)
+    # the part by its name, or else the prefix below which most of the needed names lie
+    start_prefix = prefix
+    if not any(name.startswith(prefix) for name in source):
+        counts: Counter[str] = Counter()
+        for name in source:
+            pieces = name.split(".")
+            for depth in range(len(pieces)):
+                if ".".join(pieces[depth:]) in needed:
+                    counts["".join(f"{piece}." for piece in pieces[:depth])] += 1
+
+        # of equal counts the prefix with the name of the part wins
+        last = f".{part.rpartition('.')[2]}."
+        start_prefix = max(counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=prefix)
+    renamed = {prefix + name: value for name, value in below(source, start_prefix).items()}
+
+    subject_modules = modules_of_subjects(aligner)
+    if start is not None:
+        # backbones rename weights of related architectures; a larger part is not taken over in silence
+        renamed = adapt(aligner.backbone, renamed, BACKBONE)
+        matching = renamed.keys() & {prefix + name for name in needed}
+        if matching and (surplus := sorted(renamed.keys() - matching - modules_of_subjects(start))):
+            console.warn(
+                f"{path}: {len(matching)} of {len(renamed)} weights of {part} are taken over; "
+                f"first left out {surplus[0]}"
+            )
+
+        # weights of a subject fit the same voxels only
+        if subject_modules & matching:
+            refuse_other_voxels(start, aligner)
+    state = {name: value for name, value in below(renamed, prefix).items() if name in needed}
+
+    # modules of subjects keep their initial weights where there are none for them
+    absent = needed.keys() - state.keys()
     initial = {name: needed[name] for name in absent if prefix + name in subject_modules}
     required = {name: value for name, value in needed.items() if name not in initial}
     if absent - initial.keys() or not state:
@@ -153,45 +177,6 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         )
     way = "give the same sizes in the recipe's backbone, or leave the part out of start_from"
     weights.fill(aligner.get_submodule(part), {**initial, **state}, f"{path}: {part}", way)
-
-
-def _read_from_model(
-    aligner: Aligner, path: Path, part: str, needed: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Take the part of a model, wherever in its backbone it lies."""
-    # find the part in the other model, by its name or by the names below it
-    start, prefix = aligners.load(path), f"{part}."
-    state, start_prefix = start.state_dict(), prefix
-    if not any(name.startswith(prefix) for name in state):
-        # elsewhere: count the needed names below each prefix
-        counts: Counter[str] = Counter()
-        for name in state:
-            pieces = name.split(".")
-            for depth in range(1, len(pieces)):
-                if ".".join(pieces[depth:]) in needed:
-                    counts[".".join(pieces[:depth]) + "."] += 1
-
-        # the most names win, and of equal counts the prefix with the name of the part
-        last = f".{part.rpartition('.')[2]}."
-        start_prefix = max(counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=prefix)
-    renamed = {prefix + name: value for name, value in below(state, start_prefix).items()}
-
-    # backbones rename weights of related architectures
-    renamed = adapt(aligner.backbone, renamed, BACKBONE)
-    matching = {name: value for name, value in below(renamed, prefix).items() if name in needed}
-
-    # a larger part is not taken over in silence
-    surplus = sorted(renamed.keys() - {prefix + name for name in needed} - modules_of_subjects(start))
-    if matching and surplus:
-        console.warn(
-            f"{path}: {len(matching)} of {len(renamed)} weights of {part} are taken over; "
-            f"first left out {surplus[0]}"
-        )
-
-    # weights of a subject fit the same voxels only
-    if modules_of_subjects(aligner) & {prefix + name for name in matching}:
-        refuse_other_voxels(start, aligner)
-    return matching
 
 
 def find_starts(references: References, cell: Cell, paths: Paths, opened: Opened) -> dict[int, StartFiles]:

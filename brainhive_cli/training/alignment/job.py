@@ -41,7 +41,6 @@ from brainhive_cli.training.alignment.references import (
 )
 from brainhive_cli.training.alignment.set_ups import describe_run
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
-from brainhive_cli.training.alignment.validation import explain_no_validation
 
 
 @dataclass(frozen=True)
@@ -168,15 +167,6 @@ class Job:
                             f"train.prior_dropout={value:g}" if name == "dropout" else f"leave {key} out",
                         )
         return described
-
-    def explain_no_validation(self, stores: Mapping[str, TargetStore]) -> list[str]:
-        """Say of each share of the variants that holds out no training concept why, and which would."""
-        if self.dataset.holdout.shows_seen:
-            return []
-        # all stores have the same stimuli, so any of them has the concepts
-        concepts = next(iter(stores.values())).concepts
-        shares = dict.fromkeys(recipe.train.validation for recipe in self.variants.values())
-        return [reason for share in shares if (reason := explain_no_validation(concepts, share))]
 
     @property
     def _contents(self) -> list[Callable[[], list[Input]]]:

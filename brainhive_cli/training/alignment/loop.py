@@ -1,8 +1,7 @@
 """Training loop of a model, batches shared by processes, and the files of a cell of a run."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -42,8 +41,6 @@ from brainhive_cli.training.alignment.validation import (
 
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
-ONE_VALUE = "Expected more than 1 value per channel"
-"""Beginning of the ValueError of torch's batch normalisation."""
 Tensors = dict[str, Tensor]
 OnEpoch = Callable[[dict[str, Any]], None]
 """Is called after each epoch with cell, epoch, epochs, loss, validation_top1, samples_per_s."""
@@ -142,7 +139,7 @@ def fit(
             context = replace(context, step=step, epoch=learner.epoch, epochs=settings.epochs, steps=steps)
 
             # the loss is that of the whole batch, whatever number of processes shares it
-            with launch.autocast(settings.precision), explain_batch_norm_error():
+            with launch.autocast(settings.precision):
                 predicted, targets = (  # of all processes, with their gradient
                     {name: launch.gather_rows(share.float(), len(rows)) for name, share in shares.items()}
                     for shares in forward(aligner, micro_batches, drawn_targets, context)
@@ -407,21 +404,3 @@ def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
             f"{launch.processes} processes does so by its own share: one process would give other weights"
         )
     return aligner
-
-
-@contextmanager
-def explain_batch_norm_error() -> Iterator[None]:
-    """Explain in one line that batch normalisation has no variance of one signal.
-
-    Raises:
-        BrainhiveError: instead of torch's ValueError.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if not str(error).startswith(ONE_VALUE):
-            raise
-        raise BrainhiveError(
-            "batch normalisation needs two signals, and a process has one of a subject in a step",
-            "another train.batch_size, or a brain model without batch normalisation",
-        ) from error

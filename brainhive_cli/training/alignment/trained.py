@@ -27,9 +27,6 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.command_lines import (
-    are_embedded,
-    only_if_recorded,
-    write_embedding,
     write_prior,
 )
 from brainhive_cli.data.datasets import Dataset, people_of
@@ -49,10 +46,8 @@ from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import (
     encoders_around,
     encoders_by_key,
-    encoders_of,
     match_keys,
     match_prior,
-    recipe_around,
 )
 from brainhive_cli.data.targets.target_stores import digest_of, open_stores, refuse_others, store_inputs
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
@@ -78,8 +73,6 @@ from brainhive_cli.training.alignment.set_ups import (
 from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 
 T = TypeVar("T")
-DEFAULT_DATASET = "things-eeg"
-"""The default of train-align."""
 CPU = torch.device("cpu")
 SIGNALS, PICTURES = 4000, 8192
 """Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS' weights were read."""
@@ -965,7 +958,7 @@ def check_tokens(
     if not has_width:
         problem = f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}"
     if not has_width or not is_named:
-        raise refusal(problem, write_training(source, align.paths, dataset))
+        raise refusal(problem, write_training(source, dataset))
     # with the prior's encoders, a warning is enough
     match_prior(source, trained.encoders)
     console.warn(problem)
@@ -986,22 +979,11 @@ def _has_fuser_of(model: Aligner, prior: priors.Prior, source: str) -> bool:
     )
 
 
-def write_training(source: str, paths: Paths, dataset: Any) -> str:
-    """Write the command lines that lead to pictures, on the data set in use or else that of the prior."""
-    # without a data set in use, take the one that the prior was trained on
-    described = priors.describe(source)
-    arguments = write_prior("train-align", source, dataset) if described.dims else []
-    folder = described.folder
-    is_prior = ("prior", source) in arguments
-    if dataset is None and is_prior and folder and (of := recipe_around(folder).get("dataset")):
-        dataset = only_if_recorded(parts.resolve("datasets", of), paths)
-    dataset_key = ("dataset", dataset if is_prior or not arguments else None)
-
-    # first train the brain model, then draw with it
+def write_training(source: str, dataset: Any) -> str:
+    """Write the command lines that lead to pictures by a prior, on the data set in use."""
+    arguments = write_prior("train-align", source, dataset) if priors.describe(source).dims else []
+    # a recipe names its own data set
+    is_prior = not arguments or ("prior", source) in arguments
+    training = Line("train-align", ("dataset", dataset if is_prior else None), *arguments)
     drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
-    lines = [str(Line("train-align", dataset_key, *arguments)), str(Line("reconstruct", *drawing))]
-    with suppress(RecipeError):  # a prior whose encoders have no known names
-        pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
-        if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):
-            lines.insert(0, write_embedding(pictures, encoders))
-    return " && ".join(lines)
+    return f"{training} && {Line('reconstruct', *drawing)}"

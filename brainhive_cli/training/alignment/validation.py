@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
-from math import ceil
 
 import numpy as np
 import torch
@@ -51,18 +50,6 @@ def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None
     learned = LearnedPictures.of(dataset, [*compress(image_ids, held_out)], pixels[held_out])
     is_copy: Confirm = lambda row, name: confirm(row, name) or ""  # noqa: E731 (what is not here is learned)
     return learned.contain(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
-
-
-def explain_no_validation(concepts: Sequence[str], share: float) -> str:
-    """Say why a share holds out no training concept, and which would; empty where it does, or is 0."""
-    count = len(set(concepts))
-    if round(share * count) or not share:
-        return ""
-
-    # the smallest share that holds out a concept
-    least = ceil(1000 / count) / 1000
-    way = f"train.validation={least:g} holds {round(least * count)} out" if count > 1 else "it takes two"
-    return f"no validation: a share of {share:g} of {count} training concepts is none; {way}"
 
 
 def select_held_out(data: CellData, averages: SignalBank) -> list[Query]:
