@@ -156,7 +156,7 @@ def _plan_steps(command: str, module: Any, recipe: Any, folder: Path, runs_code:
     is_workflow = command == "workflow"
     words = ["--allow-code"] if runs_code else []
     steps, names = list[Step](), dict[str, str]()
-    for name in recipe.steps_until if is_workflow else [command]:
+    for name in recipe.list_steps() if is_workflow else [command]:
         # as many tasks as there are cells, at most
         step_module, step_recipe = module, recipe
         if is_workflow:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,8 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.cells import WORKERS, claim_path, claiming
-from brainhive_cli.core.claims import Claim
+from brainhive_cli.core.cells import WORKERS, claiming
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
@@ -115,9 +113,8 @@ class Job:
             if error is not None:
                 raise error
 
-    @property
-    def due_encoders(self) -> list[EncoderConfig]:
-        """Encoders of which a store is to be filled, or weights are here, which are compared with stores."""
+    def list_due_encoders(self) -> list[EncoderConfig]:
+        """List encoders of which a store is to be filled, or weights are here to be compared with stores."""
         due = {store.config.name for store in self.stores if store.reason(None)}
         return [one for one in self.recipe.encoders if not self.stores or one.is_here or one.name in due]
 
@@ -156,7 +153,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
     return collect(
         list_files,
-        lambda: [one for config in job().due_encoders for one in config.inputs()],
+        lambda: [one for config in job().list_due_encoders() for one in config.inputs()],
         checks=[check],
     )
 
@@ -207,15 +204,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if store.path not in groups and store.imported:
             console.say(f"{store.path} {store.imported}")
 
-    # a cell is a split and a network; without other tasks to share with, all that are free are taken at once,
-    # so that pictures are decoded once
+    # tasks share cells, a split and a network each; alone, a split is one cell, so that its pictures are
+    # decoded once for all networks
     work = job.work(groups)
     cells: dict[str, list[StoreJob]] = {}
     for store in job.stores:
         if store.path in groups:
-            cells.setdefault(f"{store.images.split} by {groups[store.path].name}", []).append(store)
-    files = {name: stores[0].path for name, stores in cells.items()}
-    shares, done, bad = WORKERS in os.environ, set[Path](), list[str]()
+            network = f" by {groups[store.path].name}" if WORKERS in os.environ else ""
+            cells.setdefault(f"{store.images.split}{network}", []).append(store)
+    files, done = {name: stores[0].path for name, stores in cells.items()}, set[Path]()
+    bad = list[str]()
 
     def is_filled(name: str) -> bool:
         # with `again`, a store is due until this launch has filled it
@@ -224,23 +222,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with (
         console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar,
         claiming(files, launch, is_finished=is_filled) as free,
-        ExitStack() as stack,
     ):
         for name in free:
-            claimed = [name]
-            split = cells[name][0].images.split
-            for other, stores in cells.items() if launch.is_main and not shares else ():
-                if other == name or stores[0].images.split != split or is_filled(other):
-                    continue
-                if claim := Claim.attempt(claim_path(files[other])):
-                    stack.callback(claim.release)
-                    claimed.append(other)
-            # only the main process claims; all processes follow its list
-            claimed = launch.gather(claimed)[0]
-            due = [store for store in job.stores for other in claimed if store in cells[other]]
-            bad += _fill(due, groups, recipe, launch, again, bar)
-            done |= {store.path for store in due}
-            stack.close()  # frees the claims of finished cells
+            bad += _fill(cells[name], groups, recipe, launch, again, bar)
+            done |= {store.path for store in cells[name]}
     if not {*groups} <= done:  # no pace is known of what others have shared
         work = None
     # raised at the end: all other pictures are stored by now

@@ -2,12 +2,11 @@
 
 import importlib
 import json
-import os
 import re
 import shlex
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Self, cast, get_args
@@ -19,7 +18,6 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
 from brainhive_cli.core.facts import WorkflowFacts
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import READING, Launch
-from brainhive_cli.core.lines import write_value
 from brainhive_cli.core.measurements import (
     Measurements,
     caveats_of,
@@ -33,8 +31,6 @@ from brainhive_cli.core.recipe import (
     Section,
     find_recipe,
     name_of,
-    read_extended,
-    shipped_recipes,
 )
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
@@ -77,20 +73,6 @@ class Recipe(BaseRecipe):
     )
     until: str | None = Field(None, description="the last step that is run; default: the last of all")
 
-    @classmethod
-    def resolve(
-        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
-    ) -> Self:
-        """Load the workflow; of a shipped recipe without one, the steps of `derive_steps`."""
-        # papers without a workflow file get the steps that their recipes imply
-        papers = (shipped_recipes() / "papers").iterdir()
-        derived = [f"papers/{path.name}" for path in papers if not (path / "workflow.yaml").is_file()]
-        if name is None or os.path.isfile(name) or name not in derived:
-            return super().resolve(command, name, flags, overrides)
-        steps = {"recipe_name": name, "steps": derive_steps(name)}
-        # flags of the user come last, and replace derived values
-        return super().resolve(command, None, {**steps, **flags}, overrides)
-
     @model_validator(mode="after")
     def _names_a_command_of_each_step(self) -> Self:
         for name in self.steps:
@@ -103,9 +85,8 @@ class Recipe(BaseRecipe):
             )
         return self
 
-    @property
-    def steps_until(self) -> list[str]:
-        """Names of the steps up to the last one that is run; RecipeError if there are none."""
+    def list_steps(self) -> list[str]:
+        """List the steps up to the last one that is run; RecipeError if there are none."""
         if not (names := [*self.steps]):
             raise RecipeError("the workflow has no steps", "--recipe papers/neurons, or a file with `steps`")
         return names if self.until is None else names[: names.index(self.until) + 1]
@@ -128,91 +109,6 @@ class Recipe(BaseRecipe):
 def import_command(command: str) -> Any:
     """Import the module of a command."""
     return importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-
-
-def derive_steps(name: str) -> dict[str, dict[str, Any]]:
-    """List the steps from recordings to the published number of a shipped recipe, or to its pictures.
-
-    Trainings that others continue come first; ahead of each come the signals and targets that it reads, by
-    the recipes of its folder, or of one that it extends, or else by what the training itself names.
-
-    Returns:
-        Fields of the steps, by name.
-    """
-    steps: dict[str, dict[str, Any]] = {}
-
-    def add(command: str, recipe: str | None, owner: str, overrides: Sequence[str] = ()) -> str:
-        """Add a step, unless there is an equal one; it is called by its command and what it is for."""
-        fields = {"command": command, "recipe": recipe, "overrides": list(overrides)}
-        label = command if owner == name else f"{command} of {owner.rpartition('/')[2]}"
-        # trainings on the same data share the steps that make it
-        equal = next((step for step, known in steps.items() if known == fields), None)
-        if equal is None:
-            steps[label] = fields
-        return equal or label
-
-    def train(recipe: str) -> str:
-        """Add a training, what it continues, and what it reads; return the name of its step."""
-        command = import_command(TRAINING)
-        resolved = command.Recipe.resolve(TRAINING, recipe, {}, ())
-        # the training that a fine-tuning continues adds the steps of its data
-        if resolved.finetune.run is not None:
-            return add(TRAINING, recipe, recipe, [f"finetune.run={{{train(resolved.finetune.run)}}}"])
-
-        # trainings whose weights it starts from
-        overrides = []
-        start = resolved.train.start_from
-        if isinstance(start, dict) and any(map(is_training, start.values())):
-            started = {
-                part: f"{{{train(name)}}}" if is_training(name) else name for part, name in start.items()
-            }
-            overrides = [f"train.start_from={write_value(started)}"]
-
-        # recipes of its data lie in its folder, or in that of a recipe which it extends
-        files = read_extended(find_recipe(TRAINING, recipe), TRAINING)
-        siblings = {  # by command; the nearest file comes last, and wins
-            name: name_of(path)
-            for name in ("prepare", "embed")
-            for path in reversed([file.parent / f"{name}.yaml" for file in files])
-            if path.is_file()
-        }
-
-        # signals, where the data set has none of its own, and targets of all variants
-        dataset = resolved.dataset.build(resolved.paths)
-        if "prepare" in siblings:
-            add("prepare", siblings["prepare"], recipe)
-        elif not dataset.subjects:
-            add("prepare", None, recipe, [f"preparation.kind={dataset.recorded_as}"])
-        if "embed" in siblings:
-            add("embed", siblings["embed"], recipe)
-        else:
-            encoders = map(str, command.Job.resolve(resolved).stored_encoders())
-            # no recipe for targets: embed what the variants of the training read
-            keys = [f"dataset={resolved.dataset}", f"encoders=[{', '.join(encoders)}]"]
-            add("embed", None, recipe, keys)
-        return add(TRAINING, recipe, recipe, overrides)
-
-    # the training, and then what shows how good it is
-    folder = shipped_recipes() / name
-    has = {command: (folder / f"{command}.yaml").is_file() for command in get_args(Command)}
-    if has[TRAINING]:
-        train(name)
-    elif has["reconstruct"]:
-        train(import_command("reconstruct").Recipe.resolve("reconstruct", name, {}, ()).align_run)
-    elif has["prepare"]:
-        add("prepare", name, name)
-    # retrieval is the test where the recipe says so, or draws no pictures
-    if has[TRAINING] and (has["eval-retrieval"] or not has["reconstruct"]):
-        add("eval-retrieval", name if has["eval-retrieval"] else None, name)
-    for command in ("train-prior", "reconstruct"):
-        if has[command]:
-            add(command, name, name)
-    return steps
-
-
-def is_training(name: str) -> bool:
-    """Whether a reference is the name of a shipped recipe of train-align."""
-    return (shipped_recipes() / name / f"{TRAINING}.yaml").is_file()
 
 
 def resolve_step(
@@ -256,7 +152,7 @@ def inputs(recipe: Recipe) -> list[Input]:
     steps, listed = list[Input](), list[Input]()
     results: dict[str, Result] = {}
     before, is_next = "", True
-    for name in recipe.steps_until:
+    for name in recipe.list_steps():
         line, module, resolved = resolve_step(recipe, name, results)
         # only the first unfinished step can be inspected: later ones need its results
         state = f"waits for {before}"
@@ -280,7 +176,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps; those that are finished are found, and an interrupted one continues."""
     # the steps first: their runs are what this one consists of
-    is_whole = recipe.steps_until == [*recipe.steps]
+    is_whole = recipe.list_steps() == [*recipe.steps]
     folder = RunFolder(recipe.paths.under_home("runs"))
     # a part of the steps is no result by itself, so it gets no run
     if is_whole:
@@ -319,7 +215,7 @@ def run_steps(
     mixed = recipe.run.mixed_precision
     precision = [f"run.mixed_precision={mixed}"] if mixed else []
     results: dict[str, Result] = {}
-    for number, name in enumerate(recipe.steps_until, 1):
+    for number, name in enumerate(recipe.list_steps(), 1):
         # say what the step does, and the line that does it
         further = [*(more or {}).get(name, ()), *precision]
         line, module, resolved = resolve_step(recipe, name, results, further)

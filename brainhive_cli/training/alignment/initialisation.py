@@ -127,8 +127,8 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         take_over(aligner, path)
         return
 
-    # a model is read with what it says of itself; a file may be of the part or of a module around it: GPT-2's
-    # weights, for one, are `wte.weight` in the file of the hub, `transformer.wte.weight` beside its last layer
+    # a model, or a file of the part or of a module around it: GPT-2's weights, for one, are `wte.weight` in
+    # the file of the hub, and `transformer.wte.weight` in one saved with the last layer
     prefix = f"{part}."
     needed = below(aligner.state_dict(), prefix)
     start = aligners.load(path) if path.is_dir() or aligners.holds_model(path) else None
