@@ -26,7 +26,6 @@ COMMANDS = {
         ("train-align", ["finetune.share=0.5"], "finetune"),
         ("train-prior", ["continue_from=a", "prior.hidden_size=32"], "prior"),
         ("train-prior", ["sample_items=0", "sample_every=7"], "sample_every"),
-        ("train-prior", ["sample_items=0", "sample_steps=7"], "sample_steps"),
         ("train-prior", ["fid_features=clip-l14"], "fid_features"),
         ("reconstruct", ["truth=seen"], "truth"),
         ("reconstruct", ["guidance=0.5"], "guidance"),

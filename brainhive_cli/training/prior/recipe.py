@@ -142,13 +142,11 @@ class Recipe(BaseRecipe):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
-        # keys that act on samples, distances or a new prior
+        # keys that act on a new prior, samples or distances; those of how samples are drawn go with them
         if self.continue_from is not None:
             refuse_idle(self, ("prior",), "with continue_from, which brings its own sizes", "leave one out")
         if not self.sample_items:
             refuse_idle(self, ("sample_every",), "with sample_items=0", "sample_items=6")
-        if not (self.sample_items or self.fid_items):
-            refuse_idle(self, ("sampler", "sample_steps"), "where nothing is generated", "sample_items=6")
         if not self.fid_items:
             refuse_idle(self, ("fid_features",), "with fid_items=0", "fid_items=5000")
         return self
