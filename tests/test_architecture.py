@@ -42,7 +42,6 @@ OPENED = {
     "trained",
     "tested_pictures",
     "references",
-    "prior_tokens",
     "learned",
     "model",
     "recipe",

@@ -35,7 +35,6 @@ step() {
         captions) tests tests/measurement/metrics/test_tasks.py ;;
         video) tests tests/measurement/metrics/test_video.py ;;
         live) tests tests/data/streams tests/reports/test_live_page.py ;;
-        adamw8bit) python -c "from brainhive_cli.training.prior.loop import adamw8bit; adamw8bit()" ;;
         test) python -m pytest -q tests/models/backbones tests/test_architecture.py ;;
         dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
         docs) mkdocs build -q -d "$work/site" ;;

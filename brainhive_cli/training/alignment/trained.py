@@ -128,7 +128,6 @@ class TrainedRun:
     allows_copies: bool = False
     channel_mapping: ChannelChoice = "none"
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
-    _pictures: dict[tuple[str, str], Confirm] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Read the recipe, and find the cells and the subjects that they are tested on."""
@@ -325,19 +324,18 @@ class TrainedRun:
 
     def confirm_copy(self, split: str, learned_split: str = "train") -> Confirm:
         """Compare pictures of a split with learned ones, where both are on this machine."""
-        key, dataset = (split, learned_split), self.dataset
-        if key not in self._pictures:  # which no model has a part in: variants of a sweep share it
-            self._pictures[key] = compare_on_pixels(
+        dataset = self.dataset
+
+        def open_pictures() -> Confirm:
+            # learned pictures may be of this data set or of that of the training
+            sets = [each for each in (dataset, self._trained_on) if each is not None]
+            return compare_on_pixels(
                 self.models[0].pictures(split).image_ids,
                 lambda: dataset.images(dataset.holdout.stored_split(split)),
-                [
-                    # learned pictures may be of this data set or of that of the training
-                    (each.pictured_as, partial(each.images, learned_split))
-                    for each in (dataset, self._trained_on)
-                    if each is not None
-                ],
+                [(each.pictured_as, partial(each.images, learned_split)) for each in sets],
             )
-        return self._pictures[key]
+
+        return self.once(("copies", split, learned_split), open_pictures)
 
     def caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a split."""

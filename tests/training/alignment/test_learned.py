@@ -67,7 +67,6 @@ def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
         np.testing.assert_array_equal(found.whiteners[2], KEPT["whiteners"][2])
         assert found.pictures.contain("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
         assert not found.pictures.contain("other", IDS).any()  # another data set's are other pictures
-        assert found.has_seen_ids(["train/dog/1", "test/dog/1"]).tolist() == [True, False]
         assert found.caveats == []
 
 
