@@ -143,8 +143,10 @@ class Recipe(BaseRecipe):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         # keys that act on a new prior, samples or distances; those of how samples are drawn go with them
-        if self.continue_from is not None:
-            refuse_idle(self, ("prior",), "with continue_from, which brings its own sizes", "leave one out")
+        if self.continue_from is not None and self.prior != parts.resolve("priors", priors.DEFAULT):
+            raise RecipeError(
+                "prior has no effect with continue_from, which brings its own sizes", "leave one out"
+            )
         if not self.sample_items:
             refuse_idle(self, ("sample_every",), "with sample_items=0", "sample_items=6")
         if not self.fid_items:
