@@ -141,8 +141,11 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         for name in source:
             pieces = name.split(".")
             for depth in range(len(pieces)):
-                if ".".join(pieces[depth:]) in needed:
-                    counts["".join(f"{piece}." for piece in pieces[:depth])] += 1
+                before = "".join(f"{piece}." for piece in pieces[:depth])
+                # of a file, no other network's names
+                is_around = start is not None or f".{prefix}".endswith(f".{before}")
+                if is_around and ".".join(pieces[depth:]) in needed:
+                    counts[before] += 1
 
         # of equal counts the prefix with the name of the part wins
         last = f".{part.rpartition('.')[2]}."
