@@ -1,7 +1,6 @@
 """workflow: the steps of a system one after another, from its data to its tables, each by its own command."""
 
 import importlib
-import json
 import re
 import shlex
 import textwrap
@@ -29,21 +28,15 @@ from brainhive_cli.core.recipe import (
     BaseRecipe,
     Names,
     Section,
-    find_recipe,
-    name_of,
 )
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.sentences import state_finding
-from brainhive_cli.training.alignment.references import name_of_training
 
 Command = Literal["prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
 """In an override, what an earlier step made: `{STEP}` the name of its run, `{STEP/model}` a path in it."""
-TRAINING, DECODING = "train-align", ("eval-retrieval", "reconstruct")
-"""Commands that make brain models, and that take the run of one."""
 SENTENCE_LETTERS = 74
 """Letters in a line of what a step says: a terminal of 80 columns has room for it."""
 
@@ -232,11 +225,7 @@ def run_steps(
 
 
 def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:
-    """List the overrides of a step, with the names of the runs of earlier steps.
-
-    A step that decodes and names no run takes that of the last training before it, not the newest of all; a
-    recipe that it names stands for the run of the earlier step with that recipe.
-    """
+    """List the overrides of a step, with the names of the runs of earlier steps."""
 
     def name_run(match: re.Match[str]) -> str:
         result = results.get(match["step"])
@@ -244,36 +233,7 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
             return f"<{match['step']}>" if match["step"] in recipe.steps else match[0]
         return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
 
-    # overrides of the step, and the earlier steps that train brain models, by the name of their recipe
-    overrides = [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
-    trainings = [
-        step for step in [*recipe.steps][: [*recipe.steps].index(name)] if recipe.command_of(step) == TRAINING
-    ]
-    step_of = {name_of(find_recipe(TRAINING, recipe.recipe_of(step))): step for step in trainings}
-    # other steps read no run of a training
-    if not trainings or recipe.command_of(name) not in DECODING:
-        return overrides
-
-    def name_step(reference: str | None) -> str | None:
-        """Name the step that trains what a reference means; the reference itself where no step does."""
-        training, variant = of_variant(reference)
-        if training in (None, "", TRAINING):
-            step = trainings[-1]
-        else:  # the name of a run is that of no recipe, though a training may have none either
-            recipe_name = name_of_training(training, recipe.paths.under_home("runs"))
-            step = step_of.get(recipe_name, "") if recipe_name else ""
-        step_reference = f"{{{step}}}:{variant}" if variant else f"{{{step}}}"
-        return step_reference if step else reference
-
-    # the runs that the step reads, as its recipe and its overrides name them
-    align_run = _resolve(recipe, name, overrides)[1].align_run
-    references = align_run if isinstance(align_run, list) else [align_run]
-    step_references = [name_step(reference) for reference in references]
-    if step_references != references:
-        # a list of runs is written as YAML, which JSON is
-        value = step_references[0] if len(step_references) == 1 else json.dumps(step_references)
-        overrides.append(MADE.sub(name_run, f"align_run={value}"))
-    return overrides
+    return [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
 
 
 def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> tuple[Any, Any]:
