@@ -19,7 +19,6 @@ from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.models.subject_layers import LINEAR
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit, is_closed_form
@@ -110,7 +109,7 @@ class PersonModel:
             raise BrainhiveError("an alignment outside the model is not kept", "keep=none, or transfer")
 
         # the same model behind a mixing of channels, the same one for whomever it has learned from
-        layout = replace(model.layout, subject_layer=LINEAR)
+        layout = replace(model.layout, subject_layer="linear")
         mixed = Aligner(layout, model.learned).to(model.device)
         weight = torch.from_numpy(normaliser.matrix).repeat(len(layout.spec.subjects), 1, 1)
         mixed.load_state_dict({**model.state_dict(), "subject_layer.weight": weight})
@@ -306,7 +305,7 @@ class SourceModel:
             if self.is_closed_form or not layout.spec.names:
                 what = "a model in closed form" if self.is_closed_form else "a model of voxels"
                 raise BrainhiveError(f"{what} has no subject layer", "leave subject-layer out of arms")
-            layout = replace(layout, subject_layer=LINEAR)
+            layout = replace(layout, subject_layer="linear")
 
             # the model, which is frozen, and a layer that changes nothing yet
             start = Aligner(layout, self.model.learned).to(self.model.device)

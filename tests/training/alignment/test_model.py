@@ -1,5 +1,6 @@
 """The aligner's model folder: what is saved is what is loaded, and damage is one clear error."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
 from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.recipe import Recipe
 
 SPEC = replace(spec_of(("Oz", "POz"), 10, (3, 1)), rate_hz=250.0, times_s=tuple(n / 250 for n in range(10)))
 LAYOUT = one_token(
@@ -191,15 +193,19 @@ def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "name"), [("subject_layer", "tokens"), ("similarity", "dot")])
-def test_a_layout_that_names_what_there_is_not_lists_what_there_is(key: str, name: str) -> None:
-    with pytest.raises(RecipeError, match=f"no {key.replace('_', ' ')} called '{name}'") as caught:
-        Aligner(replace(LAYOUT, **{key: name}))
-    assert "linear" in caught.value.hint or "centred_cosine" in caught.value.hint
+def test_a_layout_that_names_what_there_is_not_lists_what_there_is(
+    tmp_path: Path, key: str, name: str
+) -> None:
+    Aligner(LAYOUT).save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: name}))
+    with pytest.raises(BrainhiveError, match=f"{key}: .*'(linear|centred_cosine)'.*{name}"):
+        aligner.load(tmp_path)
 
 
 def test_a_prior_goes_with_plain_tokens_only() -> None:
-    with pytest.raises(BrainhiveError, match="centred_cosine centres tokens, the prior demo:prior"):
-        Aligner(replace(LAYOUT, prior="demo:prior", similarity="centred_cosine"))
+    with pytest.raises(RecipeError, match="but the prior demo:prior draws from tokens as they are"):
+        Recipe.model_validate({"prior": "demo:prior", "similarity": "centred_cosine"})
 
 
 def test_the_cosine_of_centred_tokens_is_the_correlation_of_plain_ones() -> None:
