@@ -265,13 +265,11 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
     is_newest = not variant and (name is None or name_of_training(name, paths.under_home("runs")) is not None)
 
     try:
-        align = open_model(recipe.align_run, paths, recipe.dataset, recipe.subjects)
-        _ = align.cells  # which are of subjects that its data set has
+        align = open_model(recipe.align_run, paths, recipe.dataset, recipe.subjects, recipe.copies)
     except MissingData as error:  # any run for this prior would do
         if not is_newest or prior.fuser is None:
             raise
         raise MissingData(error.message, write_training(source, recipe.dataset)) from None
-    align = replace(align, allows_copies=recipe.copies == "allow")
     refuse_sweep(align)
     if prior.fuser is not None:
         check_tokens(align, prior, source, recipe.dataset or align.dataset_config, is_named=not is_newest)

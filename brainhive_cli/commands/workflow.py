@@ -120,7 +120,12 @@ def resolve_step(
     """
     # equal overrides appear once in the line
     overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more]))
-    return recipe.line(name, overrides), *_resolve(recipe, name, overrides)
+    command = recipe.command_of(name)
+    module = import_command(command)
+    resolved = module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides)
+    # a step uses the processes and folders of the workflow
+    resolved = resolved.model_copy(update={"run": recipe.run, "paths": recipe.paths})
+    return recipe.line(name, overrides), module, resolved
 
 
 @dataclass(frozen=True)
@@ -234,16 +239,6 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
         return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
 
     return [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
-
-
-def _resolve(recipe: Recipe, name: str, overrides: Sequence[str]) -> tuple[Any, Any]:
-    """Import the module of a step's command, and resolve the step's recipe."""
-    command = recipe.command_of(name)
-    module = import_command(command)
-    # a step uses the processes and folders of the workflow
-    return module, module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides).model_copy(
-        update={"run": recipe.run, "paths": recipe.paths}
-    )
 
 
 def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:

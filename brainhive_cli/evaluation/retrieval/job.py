@@ -145,10 +145,9 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
         RecipeError: if the data set has no such split.
     """
     names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-    opened = (open_model(name, recipe.paths, recipe.dataset, recipe.subjects) for name in names)
     # all runs read signals in the same way
-    copies, mapping = recipe.copies == "allow", recipe.channel_mapping
-    runs = [replace(run, allows_copies=copies, channel_mapping=mapping) for run in opened]
+    how = recipe.paths, recipe.dataset, recipe.subjects, recipe.copies, recipe.channel_mapping
+    runs = [open_model(name, *how) for name in names]
 
     # several are tested on one data set, and none is a sweep
     first, *rest = runs
