@@ -235,7 +235,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             "replace them and run again (the rest is done), or accept the gaps with --skip-bad",
         )
     if not groups:
-        console.say("found all stores done; --again embeds again")
+        console.say("all stores are done; --again embeds again")
 
     # report the shape and health of each store
     rows = []

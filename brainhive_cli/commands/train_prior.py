@@ -157,7 +157,7 @@ def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
     except BrainhiveError as error:
         missing = dict.fromkeys(("fid", "kid"), error.in_one_line)
 
-    # metrics of all values [N]; an error in their place is the reason for a missing metric
+    # metrics of all values [N]; an error instead of them is the reason for a missing metric
     protocols: dict[str, Mapping[str, Any]] = {
         "noise prediction, fixed noise": losses,
         f"{recipe.sample_steps} steps": samples,

@@ -172,7 +172,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Run the steps; those that are finished are found, and an interrupted one continues."""
+    """Run the steps; finished ones are reused, and an interrupted one continues."""
     # the steps first: their runs are what this one consists of
     is_whole = recipe.list_steps() == [*recipe.steps]
     folder = RunFolder(recipe.paths.under_home("runs"))

@@ -101,7 +101,7 @@ class Batch:
         sizes: [B, 6] ids in pixels: original height, width; top, left of the crop; target height, width.
         views: [B, 3, H, W] by name, preprocessed for encoders that embed in each step.
         step: Of the training.
-        places: [B] among the pictures of the step, over all processes.
+        positions: [B] among the pictures of the step, over all processes.
     """
 
     rows: Int64
@@ -109,7 +109,7 @@ class Batch:
     sizes: Tensor
     views: dict[str, Tensor]
     step: int = 0
-    places: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, read: Mapping[str, Any]) -> Self:

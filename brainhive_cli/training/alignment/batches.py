@@ -33,7 +33,7 @@ SHARE = 0.3
 DEVIATIONS = 1.96
 """Standard deviations from a batch's mean beyond which a sample is found easily, or hardly; UBP's."""
 EASY, USUAL, HARD = 0, 1, 2
-"""Places among the alternatives."""
+"""Indices among the alternatives."""
 
 
 @dataclass(frozen=True)

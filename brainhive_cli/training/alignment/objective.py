@@ -34,7 +34,7 @@ class Term(Section):
     loss_of: Annotated[int, Field(ge=0)] | None = Field(
         None,
         exclude_if=lambda index: index is None,  # older runs do not name it
-        description="place, from 0, of an earlier term whose loss this one takes, with the scale it learns",
+        description="index, from 0, of an earlier term whose loss this one takes, with the scale it learns",
     )
     weight: Annotated[float, Field(gt=0)] | Course | Wave = Field(
         1.0,
@@ -70,11 +70,11 @@ class Term(Section):
             start: First epoch of its stage.
             length: Epochs of its stage.
         """
-        # a term that is active throughout only has its courses placed
+        # of a term that is active throughout only the courses are counted so
         is_everywhere = self.epochs is None and self.stage is None
         active = place(self.epochs or (Fraction(0), Fraction(1)), start, length)
-        placed = place_courses(self, active, start, length)
-        return placed if is_everywhere else placed.model_copy(update={"epochs": active, "stage": None})
+        term = place_courses(self, active, start, length)
+        return term if is_everywhere else term.model_copy(update={"epochs": active, "stage": None})
 
     def weight_at(self, moment: float) -> float:
         """Return the weight at a moment, in epochs from 0; 0 where the term is not active."""
@@ -84,7 +84,7 @@ class Term(Section):
 
 
 def check(terms: Sequence[Term], epochs: int) -> None:
-    """Refuse terms, placed in the training, that cannot be trained together, or have no effect.
+    """Refuse terms, in epochs of the training, that cannot be trained together, or have no effect.
 
     Raises:
         RecipeError: naming the term or the epoch.
@@ -148,7 +148,7 @@ class Objective(nn.ModuleList):
 
     def __init__(self, terms: Sequence[Term], is_centred: bool = False) -> None:
         super().__init__()
-        for term in terms:  # one module in two places learns one scale of both terms
+        for term in terms:  # one module of two terms learns one scale of both
             self.append(parts.build_module(term.loss) if term.loss_of is None else self[term.loss_of])
         self.terms, self.is_centred = tuple(terms), is_centred
 

@@ -231,13 +231,13 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
     if "clipproj.proj" in state:
         heads["text"] = Head((state["clipproj.proj"].shape[1],), TEXT)
     # MindEye2's parts lie below `backbone.brain` where a prior or decoders come with them
-    backbone, place_of_brain = brain, "backbone."
+    backbone, brain_prefix = brain, "backbone."
 
     # the diffusion prior, where it was saved too
     prior = {}
     if f"{PRIOR}net." not in missing:
         sizes_of = parts.load("priors", "mindeye1").sizes_of
-        prior, place_of_brain = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}, "backbone.brain."
+        prior, brain_prefix = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}, "backbone.brain."
         backbone = {
             "kind": "with_prior",
             "backbone": brain,
@@ -304,8 +304,8 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
         r"diffusion_prior\.": "backbone.prior.",
     }
     for index, subject in enumerate(subjects):
-        table[rf"ridge\.linears\.{index}\."] = f"{place_of_brain}{RIDGES}{subject}."
-    table[rf"(?=({'|'.join(map(re.escape, BRAIN))}))"] = place_of_brain
+        table[rf"ridge\.linears\.{index}\."] = f"{brain_prefix}{RIDGES}{subject}."
+    table[rf"(?=({'|'.join(map(re.escape, BRAIN))}))"] = brain_prefix
     table[""] = "backbone."
     return layout, table
 

@@ -445,7 +445,7 @@ class Recipe(SweptRecipe):
         """Set a dotted key; `train.epochs` and the stages' epochs say the same, so the one set last counts.
 
         Raises:
-            RecipeError: if it is a place that a list does not have, or there are fewer epochs than stages.
+            RecipeError: if a list has no such index, or there are fewer epochs than stages.
         """
         # set the key, then make the epochs of training and stages agree
         super().put(fields, key, value)
@@ -637,7 +637,7 @@ class Recipe(SweptRecipe):
 
     @property
     def loss_terms(self) -> list[Term]:
-        """The terms, placed in the epochs of this training; where none are given, the loss for every head."""
+        """The terms in epochs of this training; where none are given, the loss for every head."""
         names = list(self.head_targets)
         terms = self.terms or [Term(prediction=name, loss=self.loss, weight=1 / len(names)) for name in names]
         return [term.in_stage(*self.train.span(term.stage)) for term in terms]

@@ -199,4 +199,4 @@ def batches(
     # workers decode ahead; step and positions seed the noise of each picture
     read = loaded(pictures.items, order(), workers, launch)
     for (step, cut), batch in zip(product(steps, cuts), read, strict=True):
-        yield replace(batch, step=step, places=tuple(cut.tolist()))
+        yield replace(batch, step=step, positions=tuple(cut.tolist()))

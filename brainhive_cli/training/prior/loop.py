@@ -252,9 +252,9 @@ class Training:
     def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
         """Draw which tokens are kept, [B, 1], with each row's random number generator for the loss.
 
-        All randomness of a row depends on seed, step and place alone.
+        All randomness of a row depends on seed, step and position alone.
         """
-        random = [self._random(batch.step, position) for position in batch.places]
+        random = [self._random(batch.step, position) for position in batch.positions]
         drawn = torch.stack([torch.rand(1, generator=generator) for generator in random])
         return to_device(drawn >= self.recipe.token_dropout, self.launch.device), random
 
@@ -267,8 +267,8 @@ class Training:
         # pictures are bytes, latents computed before are floats
         if image.dtype != torch.uint8:
             return image
-        if self.recipe.posterior == "sample" and batch.places:
-            random = [self._random(batch.step, position, 1) for position in batch.places]
+        if self.recipe.posterior == "sample" and batch.positions:
+            random = [self._random(batch.step, position, 1) for position in batch.positions]
         return self.generator.encode(image.float() / 255, random)
 
     def ids(self, batch: Batch) -> Tensor:

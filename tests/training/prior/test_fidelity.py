@@ -89,7 +89,7 @@ def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings,
 def test_samples_are_spread_as_the_posterior_is(settings, begun):
     training = begun(*settings, "posterior=sample")
     batch = first_batch(training, 1)
-    many = replace(batch, image=batch.image.expand(400, -1, -1, -1), places=tuple(range(400)))
+    many = replace(batch, image=batch.image.expand(400, -1, -1, -1), positions=tuple(range(400)))
 
     found = training.latents(many)
 

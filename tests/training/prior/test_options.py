@@ -37,7 +37,7 @@ def gradients(learner: Learner) -> list[torch.Tensor]:
 def many(count: int) -> Batch:
     """A batch of which only the places in the step matter."""
     empty = torch.empty(0)
-    return Batch(np.arange(count), empty, empty, {}, step=3, places=tuple(range(count)))
+    return Batch(np.arange(count), empty, empty, {}, step=3, positions=tuple(range(count)))
 
 
 @pytest.mark.parametrize(("size", "passes"), [(2, 2), (4, 3)])  # 10 pictures: 2 + 2, and 4 + 3 + 3
