@@ -17,18 +17,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
 from brainhive_cli.core.facts import WorkflowFacts
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import READING, Launch
-from brainhive_cli.core.measurements import (
-    Measurements,
-    caveats_of,
-    list_footnotes,
-    merge_caveats,
-)
-from brainhive_cli.core.recipe import (
-    MAX_STEPS,
-    BaseRecipe,
-    Names,
-    Section,
-)
+from brainhive_cli.core.measurements import Measurements, caveats_of, list_footnotes, merge_caveats
+from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe, Names, Section
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table

@@ -34,11 +34,7 @@ from brainhive_cli.training.alignment.initialisation import (
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
-from brainhive_cli.training.alignment.references import (
-    INHERITED,
-    find_reference,
-    inherited,
-)
+from brainhive_cli.training.alignment.references import INHERITED, find_reference, inherited
 from brainhive_cli.training.alignment.set_ups import describe_run
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
 

@@ -26,9 +26,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variant_of, variants
-from brainhive_cli.data.command_lines import (
-    write_prior,
-)
+from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.model_input import (
     choose_input,
@@ -43,12 +41,7 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.targets.encoder_keys import (
-    encoders_around,
-    encoders_by_key,
-    match_keys,
-    match_prior,
-)
+from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key, match_keys, match_prior
 from brainhive_cli.data.targets.target_stores import digest_of, open_stores, refuse_others, store_inputs
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
 from brainhive_cli.data.trials import Trials
