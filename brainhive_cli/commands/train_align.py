@@ -30,7 +30,6 @@ from brainhive_cli.training.alignment.training_data import TrainingData
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """Selection of epochs, in a table's title; nothing where it was by validation."""
-SECTION = "Training"
 MOST = 6
 """Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
 CURVE_TITLES = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
@@ -86,11 +85,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         work = _train(job, cells, stores, folder, launch)
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
+                problems = {name: problem_of(store) for name, store in stores.items()}
+                failed = [f"{name} failed its health check: {why}" for name, why in problems.items() if why]
                 facts = TrainingFacts(
                     mode=job.recipe.mode,
                     dataset=job.dataset.name,
                     stimulus=job.dataset.stimulus,
-                    warnings=list_failed_stores(stores),
+                    warnings=failed,
                     is_closed_form=all(variant.backbone.is_closed_form for variant in job.variants.values()),
                     **job.describe_set_ups(cells),
                 )
@@ -264,11 +265,5 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
             note = "The band goes from the lowest cell to the highest."
         # no cell has validation_top1 where nothing validates
         if lines:
-            curves.append(artifacts.Curve(title, "epoch", epochs, lines, section=SECTION, note=note))
+            curves.append(artifacts.Curve(title, "epoch", epochs, lines, section="Training", note=note))
     return curves
-
-
-def list_failed_stores(stores: Mapping[str, TargetStore]) -> list[str]:
-    """Say which stores fail their health check."""
-    problems = {name: problem_of(store) for name, store in stores.items()}
-    return [f"{name} failed its health check: {problem}" for name, problem in problems.items() if problem]
