@@ -5,11 +5,13 @@ from functools import cache
 
 import pytest
 
-from brainhive_cli.commands import embed, reconstruct, train_align
+from brainhive_cli.commands import embed, reconstruct, train_align, workflow
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import read_extended, shipped_recipes
 from brainhive_cli.core.sweep import variants
 
+FRAMES = re.compile(r"-(view-\d+|all)$")
+"""In the name of a store of clips; that of all frames has each of them."""
 PAPERS = sorted(path.parent.name for path in shipped_recipes().glob("papers/*/train-align.yaml"))
 PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
     "brainhive-intra": (0.757, 0.946),
@@ -234,3 +236,18 @@ def test_havir_on_a_small_card_differs_by_its_width_alone() -> None:
     assert full["backbone"].pop("hidden") == 4096 and small["backbone"].pop("hidden") == 1024
     assert full.pop("recipe_name") == "papers/havir" and small.pop("recipe_name") == "havir-24gb"
     assert full == small
+
+
+def test_a_workflow_embeds_what_its_trainings_read() -> None:
+    """Its steps name the encoders again where no recipe of embed does."""
+    for file in sorted(shipped_recipes().glob("papers/*/workflow.yaml")):
+        steps = workflow.Recipe.resolve("workflow", f"papers/{file.parent.name}", {}, ())
+        embedded: set[str] = set()
+        for name in steps.steps:
+            line, module, recipe = workflow.resolve_step(steps, name, {})
+            if module is embed:
+                embedded |= {FRAMES.sub("", config.name) for config in recipe.encoders}
+            elif module is train_align and recipe.mode != "finetune":  # which keeps those of its run
+                stored = train_align.Job.resolve(recipe).stored_encoders()
+                read = {FRAMES.sub("", config.name) for config in stored}
+                assert read <= embedded, (line, read - embedded)
