@@ -269,7 +269,7 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
     except MissingData as error:  # any run for this prior would do
         if not is_newest or prior.fuser is None:
             raise
-        raise MissingData(error.message, write_training(source, recipe.dataset)) from None
+        raise MissingData(error.message, write_training(source, paths, recipe.dataset)) from None
     refuse_sweep(align)
     if prior.fuser is not None:
         check_tokens(align, prior, source, recipe.dataset or align.dataset_config, is_named=not is_newest)

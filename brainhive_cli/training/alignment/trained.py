@@ -26,7 +26,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variant_of, variants
-from brainhive_cli.data.command_lines import write_prior
+from brainhive_cli.data.command_lines import only_if_recorded, write_prior
 from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.model_input import (
     choose_input,
@@ -41,7 +41,13 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.targets.encoder_keys import encoders_around, encoders_by_key, match_keys, match_prior
+from brainhive_cli.data.targets.encoder_keys import (
+    encoders_around,
+    encoders_by_key,
+    match_keys,
+    match_prior,
+    recipe_around,
+)
 from brainhive_cli.data.targets.target_stores import digest_of, open_stores, refuse_others, store_inputs
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
 from brainhive_cli.data.trials import Trials
@@ -949,7 +955,7 @@ def check_tokens(
     if not has_width:
         problem = f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}"
     if not has_width or not is_named:
-        raise refusal(problem, write_training(source, dataset))
+        raise refusal(problem, write_training(source, align.paths, dataset))
     # with the prior's encoders, a warning is enough
     match_prior(source, trained.encoders)
     console.warn(problem)
@@ -970,11 +976,16 @@ def _has_fuser_of(model: Aligner, prior: priors.Prior, source: str) -> bool:
     )
 
 
-def write_training(source: str, dataset: Any) -> str:
-    """Write the command lines that lead to pictures by a prior, on the data set in use."""
-    arguments = write_prior("train-align", source, dataset) if priors.describe(source).dims else []
-    # a recipe names its own data set
-    is_prior = not arguments or ("prior", source) in arguments
-    training = Line("train-align", ("dataset", dataset if is_prior else None), *arguments)
+def write_training(source: str, paths: Paths, dataset: Any) -> str:
+    """Write the command lines that lead to pictures, on the data set in use or else that of the prior."""
+    described = priors.describe(source)
+    arguments = write_prior("train-align", source, dataset) if described.dims else []
+
+    # a recipe names its own data set; without one in use, take the one that the prior was trained on
+    is_prior, folder = ("prior", source) in arguments, described.folder
+    if dataset is None and is_prior and folder and (of := recipe_around(folder).get("dataset")):
+        dataset = only_if_recorded(parts.resolve("datasets", of), paths)
+    flag = ("dataset", dataset if is_prior or not arguments else None)
     drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
+    training = Line("train-align", flag, *arguments)
     return f"{training} && {Line('reconstruct', *drawing)}"
