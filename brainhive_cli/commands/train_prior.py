@@ -32,7 +32,7 @@ from brainhive_cli.training.alignment.set_ups import cite_data
 from brainhive_cli.training.prior.examples import Pictures
 from brainhive_cli.training.prior.loop import LAST, Learner, Training, require_fit, train
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
-from brainhive_cli.training.prior.samples import loss_curve, measure_distribution, show
+from brainhive_cli.training.prior.samples import loss_curve, measure_distribution, show, try_out
 
 
 def _resolve(recipe: Recipe, launch: Launch) -> tuple[Pictures, dict[str, str]]:
@@ -138,9 +138,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) -> Measurements:
     """Train, save the prior, and measure it on pictures kept from training."""
+    # try the sampler before training, so that its errors come first
     with console.progress("loading what is trained"):
         training = Training.begin(recipe, pictures, launch)
         learner = Learner(training.prior, recipe.freeze, recipe.train)
+    try_out(training, folder)
     at_start = _learn(training, folder, learner)
 
     # save and measure what was learned

@@ -138,6 +138,25 @@ def _load_distances(training: Training) -> tuple[Int64, Features]:
     return chosen, _encoder_features(encoders.resolve(name), launch)
 
 
+def try_out(training: Training, folder: RunFolder) -> None:
+    """Sample and measure before the first step, so that what is missing is known before hours of training."""
+
+    def try_distances() -> Float64:
+        chosen, features = _load_distances(training)
+        # one picture suffices to try the network
+        return features(_true(training, chosen[:1])).double().cpu().numpy()
+
+    if training.launch.is_main:
+        metrics = show(training, folder, "step-000000")
+        if training.recipe.fid_items:
+            metrics["fid"] = _or_reason(try_distances)
+        # report before the training what cannot be measured after it
+        for metric, values in metrics.items():
+            if isinstance(values, BrainhiveError):
+                console.warn(f"there will be no {metric}: {values.in_one_line}")
+    training.launch.barrier()
+
+
 @contextmanager
 def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
     """Yield the diffusion model that samples; a separate one is loaded for as long as it is needed."""

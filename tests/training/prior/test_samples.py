@@ -21,6 +21,7 @@ from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS
 from brainhive_cli.training.prior import samples
+from brainhive_cli.training.prior.loop import Learner
 from brainhive_cli.training.prior.samples import measure_distribution, show
 
 EXAMPLE = "similarity_brainhive_cli-models-encoders-python-example"
@@ -32,6 +33,7 @@ def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settin
     samples = result.folder / "samples"
     assert sorted(path.name for path in samples.iterdir()) == [
         "last.png",
+        "step-000000.png",
         "step-000002.png",
         "step-000004.png",
     ]
@@ -130,6 +132,22 @@ def test_what_cannot_be_measured_is_told_with_the_way_to_it_and_costs_nothing(
     assert result.metrics.overall["validation_loss"].n == 2
     told = capsys.readouterr().err
     assert "warning: no lpips: no weights of AlexNet" in told
+
+
+def test_what_will_not_be_measured_is_told_before_the_first_step(
+    settings, go, monkeypatch, capsys, image_networks_absent
+):
+    def pressed(_: Learner) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "update", pressed)
+
+    with pytest.raises(KeyboardInterrupt):
+        go("train-prior", *settings, "similarity=[clip-l14]", "lpips=true", "fid_items=2")
+    told = capsys.readouterr().err
+    assert "there will be no lpips: the weights of AlexNet are not on this machine" in told
+    assert "there will be no similarity_clip-l14: openai/clip-vit-large-patch14" in told
+    assert "there will be no fid: FID and KID of 2 pictures mean nothing" in told
 
 
 def test_what_will_not_be_measured_is_listed_and_stops_nothing(settings, image_networks_absent):
