@@ -129,36 +129,6 @@ def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
     return from_files(config.name, split, above, [*stems], concepts)
 
 
-@dataclass(frozen=True)
-class Files:
-    """Files of a subject that are read together.
-
-    Attributes:
-        patterns: Patterns of paths below the root, with `{subject}`; the first that has any files counts.
-        sizes: Bytes by subject, where they are known.
-        is_optional: Whether a recording can be made without them.
-        is_alone: Whether one file is read, and several, of any pattern, are refused.
-        label: Name of what is missing where there is none; default: the first pattern.
-    """
-
-    patterns: tuple[str, ...]
-    sizes: Mapping[int, int] = field(default_factory=dict)
-    is_optional: bool = False
-    is_alone: bool = False
-    label: str = ""
-
-    def find(self, root: Path, subject: int) -> tuple[str, list[Path]]:
-        """Find the files of a subject, and their name in errors."""
-        names = [pattern.format(subject=subject) for pattern in self.patterns]
-        matches = {name: sorted(root.glob(name)) for name in names}
-        # files of all patterns, so that a second one is refused
-        if self.is_alone:
-            paths = list(dict.fromkeys(path for paths in matches.values() for path in paths))
-            return self.label.format(subject=subject), paths
-        # the first pattern that has files, or the first, for the error
-        return next(((name, paths) for name, paths in matches.items() if paths), (names[0], []))
-
-
 FilesByRow = Mapping[str, Sequence[Path]]
 """The files of a subject, by the name of their row."""
 
@@ -171,24 +141,30 @@ class PreparedFiles:
         dataset: The data set whose stimuli were shown.
         root: The folder of the files.
         source: Hint on how to get the files.
-        rows: Files that are read of a subject, by names that `read` knows; subjects are those with the first.
+        patterns: Patterns of paths below the root, with `{subject}`, by names that `read` knows: the first
+            pattern with files counts. Subjects are those with files of the first name.
         read: Function from a subject's files, subject and split to the recording.
+        sizes: Bytes by subject, where they are known, by name.
+        optional: Names of files without which a recording can be made.
+        has_single_files: Whether one file is read by name, and several, of any pattern, are refused.
         design: Name of a file that is read for every subject, and the function that finds it.
     """
 
     dataset: str
     root: Path
     source: str
-    rows: Mapping[str, Files]
+    patterns: Mapping[str, Sequence[str]]
     read: Callable[[FilesByRow, int, str], Trials]
+    sizes: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    optional: Sequence[str] = ()
+    has_single_files: bool = False
     design: tuple[str, Callable[[], Path]] | None = None
     splits: tuple[str, ...] = ("train", "test")
 
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
-        # files of the first row say which subjects are here
-        return list_subjects(self.root, next(iter(self.rows.values())).patterns)
+        return list_subjects(self.root, next(iter(self.patterns.values())))
 
     def files(self, subject: int) -> Sequence[Path]:
         """List all files of a subject; MissingData where one is missing that must be there."""
@@ -199,27 +175,35 @@ class PreparedFiles:
     def inputs(self, subject: int) -> list[Input]:
         """List the same, where they are missing too."""
         listed = []
-        for row in self.rows.values():
+        for name, patterns in self.patterns.items():
             # what is missing has a size, where it is known, and the way to get it
-            name, paths = row.find(self.root, subject)
-            one = Input.of_file(paths, self.root / name, self.source, row.sizes.get(subject))
-            listed.append(replace(one, is_optional=row.is_optional))
+            expected, size = patterns[0].format(subject=subject), self.sizes.get(name, {}).get(subject)
+            one = Input.of_file(self._match(name, subject), self.root / expected, self.source, size)
+            listed.append(replace(one, is_optional=name in self.optional))
         return [*listed, Input.of(*self.design)] if self.design else listed
 
     def recording(self, subject: int, split: str) -> Trials:
         """Open a split's signals, which are read, and must be finite, when they are sliced."""
         return self.read(self._find(subject), subject, split)
 
+    def _match(self, name: str, subject: int) -> list[Path]:
+        """List the files of a name: those of its first pattern that has any, or of all, to refuse several."""
+        patterns = [pattern.format(subject=subject) for pattern in self.patterns[name]]
+        matches = [paths for pattern in patterns if (paths := sorted(self.root.glob(pattern)))]
+        if self.has_single_files:
+            return list(dict.fromkeys(path for paths in matches for path in paths))
+        return next(iter(matches), [])
+
     def _find(self, subject: int) -> FilesByRow:
-        """Find the files of a subject by row; refuse missing ones, and several where one is read."""
-        files = {}
-        for name, row in self.rows.items():
-            label, files[name] = row.find(self.root, subject)
-            if not (files[name] or row.is_optional):
-                raise MissingData(f"no {self.root / label}", self.source)
+        """Find the files of a subject by name; refuse missing ones, and several where one is read."""
+        files = {name: self._match(name, subject) for name in self.patterns}
+        for name, paths in files.items():
+            if not paths and name not in self.optional:
+                expected = self.patterns[name][0].format(subject=subject)
+                raise MissingData(f"no {self.root / expected}", self.source)
             # only the user knows which of several files is meant
-            if row.is_alone and len(files[name]) > 1:
-                several = ", ".join(path.relative_to(self.root).as_posix() for path in files[name])
+            if self.has_single_files and len(paths) > 1:
+                several = ", ".join(path.relative_to(self.root).as_posix() for path in paths)
                 problem = f"{self.root} has several {name} files of subject {subject}: {several}"
                 raise MissingData(problem, "preparation.root=FOLDER, that of one of them")
         return files

@@ -1,15 +1,14 @@
 """cc2017: clips of two seconds of film with captions, labels and key objects, and responses to them."""
 
-import re
 import shlex
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Array, Bool, UInt8
@@ -21,7 +20,6 @@ from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, check_split,
 from brainhive_cli.data.published import (
     FOLDERS,
     PUBLISHED,
-    Files,
     FilesByRow,
     PreparedFiles,
     fetch_line,
@@ -62,8 +60,6 @@ NAMES = "mask_cls_dict_{split}_qwen_video.json"
 """Names of the labels of each frame."""
 PUBLISHED_ROWS = 4320
 """Rows of the published tensors, also of that of the 1200 test clips."""
-MIN_SHARE = 0.5
-"""Least share of the clips that have objects: masks of fewer are those of other clips."""
 LARGE = 0.5
 """Share of the picture from which on an object is taken for its setting."""
 BACKGROUND = (
@@ -95,24 +91,17 @@ SOURCE = fetch_line("cc2017")
 """Hint on how to get the files."""
 
 
-def _read_shape(path: Path, axes: str) -> tuple[int, ...]:
-    """Check a file of torch with one tensor or array; no row is read.
-
-    Args:
-        path: The file.
-        axes: What its axes must be, as `N, F, H, W`, for the number and for the error.
-
-    Raises:
-        BrainhiveError: if it is damaged, or holds something else.
-    """
+def _open_tensor(path: Path, axes: str) -> Any:
+    """Open a file of torch with one tensor or array, and check its axes, as `N, 6, H, W`; no row is read."""
     with reading(path, SOURCE):
         tensor = pickles.load(path, verify=False)
-        shape = tuple(getattr(tensor, "shape", ()))
-        # no row is read: an empty slice shows what dtype the values have
-        if len(shape) != axes.count(",") + 1 or pickles.array(tensor[:0]).dtype.kind not in "fiub":
-            dtype = getattr(tensor, "dtype", type(tensor).__name__)
-            raise ValueError(f"it holds {dtype} {list(shape)}, not numbers [{axes}]")
-    return shape
+        shape, expected = list(getattr(tensor, "shape", ())), axes.split(", ")
+        # letters stand for any length but 0
+        fits = [str(length) == axis or axis.isalpha() for length, axis in zip(shape, expected, strict=False)]
+        if len(shape) != len(expected) or not all(fits) or 0 in shape:
+            kind = getattr(tensor, "dtype", type(tensor).__name__)
+            raise ValueError(f"it holds {kind} {shape}, not numbers [{axes}]")
+        return tensor
 
 
 def _read_row(path: Path, index: int) -> Array:
@@ -172,16 +161,13 @@ def _find_masks(root: Path, split: str) -> tuple[Path | None, ...]:
     return tuple(find_below(root, name.format(split=split)) for name in names)
 
 
-class _Labelled(BaseModel):
-    """An entry of the list of labels; it has more."""
-
-    category_id: list[Literal[0, 1]] = Field(min_length=len(CONCEPTS), max_length=len(CONCEPTS))
-
-
 def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
     """List the clips of a split, with captions, masks and labels where their files are there."""
     check_split(name, split, SPLITS)
-    frames, count = _open_frames(root, split)
+    frames_name = FILES.format(split=split)
+    if not (frames := find_below(root, frames_name)):
+        raise MissingData(f"cc2017: no {root}/{frames_name}", SOURCE)
+    count = len(_open_tensor(frames, f"N, {FRAMES}, 3, H, W"))
 
     # one caption and one list of labels for each clip, or hints on how to get them
     absent = {}
@@ -189,17 +175,18 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
     if captions_path := find_below(root, captions := captions.format(split=split)):
         with reading(captions_path, SOURCE):
             array = pickles.array(pickles.load(captions_path)).reshape(-1)
-            if array.dtype.kind not in "UO" or not all(isinstance(text, str) for text in array.tolist()):
-                raise ValueError(f"it holds {array.dtype}, not captions")
-        _require_one_a_clip(captions_path, array, count, "captions")
+            if array.dtype.kind not in "UO" or len(array) != count:
+                raise ValueError(f"it holds {len(array)} {array.dtype}, not captions of {count} clips")
         texts = Names.of(array.tolist())
     else:
         absent["captions"] = f"{SOURCE} gets {captions}"
     masks = _open_masks(root, split, count, absent)
     if labels_path := find_below(root, labels_name := LABELS.format(split=split)):
-        entries = documents.read(labels_path, list[_Labelled], SOURCE, MissingData)
-        _require_one_a_clip(labels_path, entries, count, "labels")
-        labels = np.array([entry.category_id for entry in entries], np.uint8)  # [N, 51]
+        entries = documents.read(labels_path, list[dict[str, Any]], SOURCE, MissingData)
+        with reading(labels_path, SOURCE):
+            labels = np.array([entry["category_id"] for entry in entries], np.uint8)  # [N, 51]
+            if labels.shape != (count, len(CONCEPTS)):
+                raise ValueError(f"it has labels {[*labels.shape]}, not {[count, len(CONCEPTS)]}")
     else:
         absent["labels"] = f"{SOURCE} gets {labels_name}"
 
@@ -217,27 +204,6 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
         label_names=() if labels is None else CONCEPTS,
         absent=absent,
     )
-
-
-def _open_frames(root: Path, split: str) -> tuple[Path, int]:
-    """Find the frames [N, F, 3, H, W], check their form and count the clips; no frame is read."""
-    # frames of another rate are named in the hint
-    name = FILES.format(split=split)
-    if not (path := find_below(root, name)):
-        rates = sorted(path.name for folder in FOLDERS for path in root.glob(f"{folder}GT_{split}_*fps.pt"))
-        problem = (
-            f"{root} has frames of another rate, {rates[0]}, and no {name}" if rates else f"no {root}/{name}"
-        )
-        raise MissingData(f"cc2017: {problem}", SOURCE)
-
-    # six frames of three colours
-    shape = _read_shape(path, "N, F, 3, H, W")
-    if shape[2] != 3:
-        raise MissingData(f"{path} has frames {list(shape)}, not [N, F, 3, H, W]", SOURCE)
-    if shape[1] != FRAMES:
-        problem = f"{path} has {shape[1]} frames a clip, not {FRAMES} ({RATE_HZ:g} a second of two)"
-        raise MissingData(problem, SOURCE)
-    return path, shape[0]
 
 
 def _read_clip(path: Path, index: int) -> Clip:
@@ -258,11 +224,6 @@ def _list_captions(texts: Names, index: int) -> list[str]:
     return [text for text in [texts[index]] if text.strip()]
 
 
-def _require_one_a_clip(path: Path, values: Sized, count: int, what: str) -> None:
-    if len(values) != count:
-        raise MissingData(f"{path} has {what} of {len(values)} clips, and there are {count}", SOURCE)
-
-
 def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> Callable[[int], UInt8] | None:
     """Find the key objects' masks: a tensor of them, or the masks of all objects, of which they are chosen.
 
@@ -278,22 +239,16 @@ def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> C
     # a tensor [N, F, H, W] of as many clips, or of as many rows as the publisher's
     tensor, names, folder, archive = _find_masks(root, split)
     if tensor:
-        clips, frames, *_ = _read_shape(tensor, "N, F, H, W")
-        if clips not in (count, max(count, PUBLISHED_ROWS)) or frames != FRAMES:
-            problem = (
-                f"{tensor} has masks of {clips} clips of {frames} frames, and there are {count} of {FRAMES}"
-            )
-            raise MissingData(problem, SOURCE)
+        clips = len(_open_tensor(tensor, f"N, {FRAMES}, H, W"))
+        if clips not in (count, max(count, PUBLISHED_ROWS)):
+            raise MissingData(f"{tensor} has masks of {clips} clips, and there are {count}", SOURCE)
         return partial(_read_mask, tensor)
 
     # masks of all objects, which must be of these clips
     if names and folder:
-        numbers = {int(key.split("_")[1]) for key in _read_names(names)}
-        if not numbers or max(numbers) >= count:
-            last = max(numbers, default="none")
+        last = max((int(key.split("_")[1]) for key in _read_names(names)), default=count)
+        if last >= count:
             raise MissingData(f"{names} has masks of clip {last}, and there are {count}", SOURCE)
-        if len(numbers) < MIN_SHARE * count:
-            raise MissingData(f"{names} has masks of {len(numbers)} clips, and there are {count}", SOURCE)
         return partial(_choose_mask, folder, names)
 
     # no masks, or an archive to unpack
@@ -316,16 +271,12 @@ def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
     for frame in range(FRAMES):
         for label, name in names.get(f"mask_{index}_f{frame}", {}).items():
             file = folder / f"mask_{index}_f{frame}_{label}.png"
-            if not file.is_file():
-                raise MissingData(f"{file} is missing, though {path.name} lists it", SOURCE)
             mask = np.asarray(decode(str(file), file)).max(-1) > 0
             frames = object_masks.setdefault(name, {})
             frames[frame] = mask | frames.get(frame, np.zeros_like(mask))
 
     # all frames of each object, [F, H, W]; empty where it is not seen
     sizes = {mask.shape for frames in object_masks.values() for mask in frames.values()}
-    if len(sizes) > 1:
-        raise MissingData(f"{folder} has masks of several sizes of clip {index}", SOURCE)
     empty = np.zeros(next(iter(sizes), (1, 1)), bool)
     object_masks[""] = {}  # without a key object
     masks = {
@@ -336,11 +287,7 @@ def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
 
 @cache  # 26,000 frames, which every clip is looked up in
 def _read_names(path: Path) -> dict[str, dict[str, str]]:
-    names = documents.read(path, dict[str, dict[str, str]], SOURCE, MissingData)
-    # names of frames are parsed later, so they must have this form
-    if odd := next((key for key in names if not re.fullmatch(r"mask_\d+_f\d+(_.*)?", key)), None):
-        raise MissingData(f"{path}: {odd!r} is not mask_CLIP_fFRAME", SOURCE)
-    return names
+    return documents.read(path, dict[str, dict[str, str]], SOURCE, MissingData)
 
 
 def key_object(masks: Mapping[str, Bool]) -> str | None:
@@ -388,35 +335,28 @@ class Bold(parts.Config):
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
-        root, published, files = paths.dataset("cc2017", self.root), PUBLISHED["cc2017"], {}
+        root, published, patterns, sizes = paths.dataset("cc2017", self.root), PUBLISHED["cc2017"], {}, {}
         for split, count in published.stimuli.items():
-            patterns = tuple(folder + RESPONSES.replace("{split}", split) for folder in FOLDERS)
+            patterns[split] = [folder + RESPONSES.replace("{split}", split) for folder in FOLDERS]
             row_bytes = 4 * count * REPETITIONS[split]  # as the publisher has them, in float32
-            files[split] = Files(patterns, {n: row_bytes * width for n, width in published.voxels.items()})
-        return PreparedFiles("cc2017", root, SOURCE, files, partial(_read_responses, root))
+            sizes[split] = {n: row_bytes * width for n, width in published.voxels.items()}
+        return PreparedFiles("cc2017", root, SOURCE, patterns, partial(_read_responses, root), sizes)
 
 
 def _read_responses(root: Path, files: FilesByRow, subject: int, split: str) -> Trials:
     """Open the responses of a split; as many as clips, and voxels as in training."""
     path = files[split][0]
     with reading(path, SOURCE):
-        signal = pickles.array(pickles.load(path))  # [N, R, V]
-        if signal.ndim != 3 or not signal.size or signal.dtype.kind != "f":
-            raise ValueError(f"it holds {signal.dtype} {list(signal.shape)}, not signals [N, R, V]")
+        signal = pickles.array(_open_tensor(path, "N, R, V"))
 
-    # as many clips as the frames, if these are here
-    if films := find_below(root, FILES.format(split=split)):
-        clips, *_ = _read_shape(films, "N, F, 3, H, W")
-        if clips != len(signal):
-            difference = f"{path} has responses to {len(signal)} clips, and {films.name} has {clips}"
-            raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
-
-    # the same voxels in training and test
-    training = files["train"][0]
-    *_, width = _read_shape(training, "N, R, V")
-    if width != signal.shape[2]:
-        difference = f"{path} has {signal.shape[2]} voxels, and {training.name} has {width}"
-        raise BrainhiveError(difference, f"get both from one place: {SOURCE}")
+    # as many clips as the frames, if these are here, and the voxels of training
+    frames, training = find_below(root, FILES.format(split=split)), files["train"][0]
+    counts = [len(signal), len(_open_tensor(frames, f"N, {FRAMES}, 3, H, W")) if frames else len(signal)]
+    widths = [signal.shape[2], _open_tensor(training, "N, R, V").shape[2]]
+    for (count, expected), name, other in ((counts, "clips", frames), (widths, "voxels", training)):
+        if count != expected and other:
+            problem = f"{path} has {count} {name}, and {other.name} has {expected}"
+            raise BrainhiveError(problem, f"get both from one place: {SOURCE}")
 
     return Trials(
         LazyRows(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),

@@ -4,7 +4,6 @@ All hold voxels of nsdgeneral; regions are named by nsddata below root or below 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +19,12 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import is_file
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.published import PUBLISHED, Files, FilesByRow, PreparedFiles
+from brainhive_cli.data.published import PUBLISHED, FilesByRow, PreparedFiles
 from brainhive_cli.data.published.nsd import (
     GENERAL,
     LAST_SESSIONS,
     MATRIX,
     PERCENT,
-    PICTURES,
     ROI,
     SESSION_TRIALS,
     SESSIONS,
@@ -82,40 +80,29 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
     return Voxels(everywhere)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A sample of a webdataset tar.
-
-    Attributes:
-        members: Ending of each member to its byte offset and size.
-        source: Hint on how to get the tar.
-    """
-
-    path: Path
-    members: Mapping[str, tuple[int, int]]
-    source: str
-
-    def array(self, ending: str) -> Array:
-        """Read a member that is an .npy of numbers."""
-        with reading(self.path, self.source), self.path.open("rb") as file:
-            if ending not in self.members:
-                raise ValueError(f"a sample has no {ending}")
-            return pickles.numbers(read_at(file, *self.members[ending]), ending)
+Sample = tuple[Path, Mapping[str, tuple[int, int]]]
+"""A sample of a webdataset tar: the tar, and byte offset and size of each member by its ending."""
 
 
 def list_samples(paths: Iterable[Path], source: str) -> Iterator[Sample]:
     """Yield the samples of webdataset tars in order: members with one name up to the first dot."""
     for path in paths:
-        samples: dict[str, dict[str, tuple[int, int]]] = {}  # offset and size by ending, by key
+        samples: dict[str, dict[str, tuple[int, int]]] = {}  # by key
         with reading(path, source):
             for name, offset, size in tar_members(path):
-                # members of a sample have one name up to the first dot
                 key, _, ending = name.rpartition("/")[2].partition(".")
                 if key and ending:
                     samples.setdefault(key, {})[ending] = offset, size
             if not samples:
                 raise ValueError("it holds no samples")
-        yield from (Sample(path, members_of, source) for members_of in samples.values())
+        yield from ((path, members) for members in samples.values())
+
+
+def read_member(sample: Sample, ending: str, source: str) -> Array:
+    """Read a member of a sample, an .npy of numbers."""
+    path, members = sample
+    with reading(path, source), path.open("rb") as file:
+        return pickles.numbers(read_at(file, *members[ending]), ending)
 
 
 def make_recording(
@@ -158,9 +145,10 @@ class MindEye1(parts.Config):
         """Point at the data; nothing is read yet."""
         root = paths.dataset("naturalscenesdataset", self.root)
         names = (name for folders in FOLDERS.values() for name in folders)
-        files = {name: Files((AVERAGES.format(name),), is_optional=name == "val") for name in names}
+        files = {name: [AVERAGES.format(name)] for name in names}
         read = partial(_read_mindeye1, (root, paths.dataset("nsd")), self.needs_regions)
-        return PreparedFiles("nsd", root, f"{MINDEYE1} --local-dir {root}", files, read)
+        source = f"{MINDEYE1} --local-dir {root}"
+        return PreparedFiles("nsd", root, source, files, read, optional=["val"])
 
 
 def _read_mindeye1(
@@ -172,21 +160,18 @@ def _read_mindeye1(
     pictures = []
     repetitions = []
     for sample in samples:
-        row = sample.array(PICTURE).ravel()
-        if len(row) != 1 or not 0 <= int(row[0]) < PICTURES:
-            raise BrainhiveError(f"{sample.path}: {PICTURE} is no picture of NSD", MINDEYE1)
-        pictures.append(int(row[0]))
-        count = int(sample.array(COUNT).ravel()[0])
-        trials = sample.array(TRIALS).ravel() if TRIALS in sample.members else np.arange(count)
+        pictures.append(int(read_member(sample, PICTURE, MINDEYE1).item()))
+        count = int(read_member(sample, COUNT, MINDEYE1).item())
+        trials = read_member(sample, TRIALS, MINDEYE1).ravel() if TRIALS in sample[1] else np.arange(count)
         # files repeat trials up to three rows; the first row of each counts
         _, first_rows = np.unique(trials, return_index=True)
-        if count < 1 or len(first_rows) != count:
-            problem = f"{sample.path}: {len(first_rows)} trials of a picture, {COUNT} says {count}"
+        if len(first_rows) != count:
+            problem = f"{sample[0]}: {len(first_rows)} trials of a picture, {COUNT} says {count}"
             raise BrainhiveError(problem, MINDEYE1)
         repetitions.append(first_rows.tolist())
     # number of repetitions [N], and the largest, R
     counts = np.array([*map(len, repetitions)], np.int64)
-    first = samples[0].array(SIGNAL)
+    first = read_member(samples[0], SIGNAL, MINDEYE1)
     most, width = int(counts.max()), first.shape[-1]
 
     # regions by NSD's or MindEye2's masks, which may be absent
@@ -197,13 +182,10 @@ def _read_mindeye1(
     def read(part: slice) -> Array:
         signal = np.zeros((len(samples[part]), most, width, 1), first.dtype)  # [n, R, V, 1]
         for target, sample, rows in zip(signal, samples[part], repetitions[part], strict=True):
-            values, path = sample.array(SIGNAL), sample.path  # [R, V]
-            if values.ndim != 2 or values.shape[1] != width or max(rows) >= len(values):
-                raise BrainhiveError(f"{path}: signals {list(values.shape)} are not [R, {width}]", MINDEYE1)
-            target[: len(rows), :, 0] = values[rows]
+            target[: len(rows), :, 0] = read_member(sample, SIGNAL, MINDEYE1)[rows]  # of [R, V]
         return signal
 
-    signal = LazyRows(samples[0].path.parents[1], (len(samples), most, width, 1), first.dtype, read)
+    signal = LazyRows(samples[0][0].parents[1], (len(samples), most, width, 1), first.dtype, read)
     return make_recording(signal, pictures, voxels, {"source": "webdataset_avg_split"}, repetitions=counts)
 
 
@@ -238,14 +220,11 @@ class MindEye2(parts.Config):
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("mindeyev2", self.root)
-        files = {
-            "betas": Files((BETAS,), BYTES),
-            "train": Files((TARS % "train",)),
-            "test": Files(tuple(TARS % folder for folder in TEST_FOLDERS[self.test_pictures])),
-            "masks": Files((REGION_MASKS,), is_optional=True),
-        }
+        tests = [TARS % folder for folder in TEST_FOLDERS[self.test_pictures]]
+        files = {"betas": [BETAS], "train": [TARS % "train"], "test": tests, "masks": [REGION_MASKS]}
         read = partial(_read_mindeye2, (root, paths.dataset("nsd")), self.test_pictures)
-        return PreparedFiles("nsd", root, f"{MINDEYE2} --local-dir {root}", files, read)
+        source = f"{MINDEYE2} --local-dir {root}"
+        return PreparedFiles("nsd", root, source, files, read, {"betas": BYTES}, optional=["masks"])
 
 
 def _read_mindeye2(
@@ -258,32 +237,21 @@ def _read_mindeye2(
         stored = hdf5.open_numbers(file, "betas", "f")
         if stored.ndim != 2:
             raise ValueError(f"betas {list(stored.shape)} are not [trials, V]")
-        count, width = stored.shape
-        dtype = np.dtype(stored.dtype)
+        width, dtype = stored.shape[1], np.dtype(stored.dtype)
 
-    # trials of the split in the order of time
+    # trials of the split, of which later sessions are left out with 982 test pictures
     rows = []
     for sample in list_samples(files[split], MINDEYE2):
-        values = sample.array(BEHAVIOUR).ravel()
-        if len(values) <= IS_SHARED or not np.isfinite(values).all():
-            raise BrainhiveError(f"{sample.path}: a sample's behaviour is not 17 numbers", MINDEYE2)
-        row, session, trial, is_shared = (int(values[n]) for n in (ROW, SESSION, TRIAL, IS_SHARED))
-        if not (0 <= row < PICTURES and 1 <= session <= max(SESSIONS) and 0 <= trial < count):
-            problem = f"{sample.path} names picture {row}, session {session}, trial {trial} of {count}"
-            raise BrainhiveError(problem, MINDEYE2)
-        # -1 is unknown
-        if is_shared >= 0 and bool(is_shared) != (split == "test"):
-            raise BrainhiveError(f"{sample.path} has trials of the other split than {split}", MINDEYE2)
+        values = read_member(sample, BEHAVIOUR, MINDEYE2).ravel().astype(np.int64)
+        if values[IS_SHARED] == (split == "train"):  # -1 is unknown
+            raise BrainhiveError(f"{sample[0]} has trials of the other split than {split}", MINDEYE2)
         rows.append(values)
-    behaviour = np.array(rows).astype(np.int64)  # [trials, 17]
-    # later sessions are left out with 982 test pictures
+    behaviour = np.array(rows)  # [trials, 17]
     behaviour = behaviour[behaviour[:, SESSION] <= LAST_SESSIONS[test_pictures]]
     if not len(behaviour):
         raise BrainhiveError(f"{roots[0]} names no {split} trials of subject {subject}", MINDEYE2)
-    # in the order of time, each trial once
+    # in the order of time
     behaviour = behaviour[np.argsort(behaviour[:, TRIAL], kind="stable")]
-    if (np.diff(behaviour[:, TRIAL]) == 0).any():
-        raise BrainhiveError(f"{roots[0]} names {split} trials of subject {subject} twice", MINDEYE2)
 
     # trials and sessions [N, R] of each picture; -1 where it has fewer repetitions
     pictures, table, counts = group_trials(behaviour[:, ROW])
@@ -325,9 +293,9 @@ class BrainDiffuser(parts.Config):
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         roots = paths.dataset("brain_diffuser", self.root), paths.dataset("nsd")
-        files, design = {split: Files((MEANS % split,)) for split in SPLITS}, partial(find_design, *roots)
+        files, design = {split: [MEANS % split] for split in SPLITS}, partial(find_design, *roots)
         read = partial(_read_brain_diffuser, roots, design, self.zscore)
-        return PreparedFiles("nsd", roots[0], BRAIN_DIFFUSER, files, read, (MATRIX, design))
+        return PreparedFiles("nsd", roots[0], BRAIN_DIFFUSER, files, read, design=(MATRIX, design))
 
 
 def _read_brain_diffuser(

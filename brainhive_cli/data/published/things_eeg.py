@@ -6,12 +6,9 @@ trusts one.
 
 import os
 import re
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,15 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from brainhive_cli.core import console, documents, parts
-from brainhive_cli.core.archives import ZIP, archive_ending, open_members
-from brainhive_cli.core.arrays import Array, Float64
-from brainhive_cli.core.damage import RAISED, is_of_the_machine
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.core import documents, parts
+from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
-from brainhive_cli.data.published import PUBLISHED, Files, FilesByRow, PreparedFiles, fetch_line
+from brainhive_cli.data.published import PUBLISHED, FilesByRow, PreparedFiles, fetch_line
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.hdf5 import LazyRows
@@ -131,21 +127,12 @@ class Distributed(parts.Config):
         # folders of the split, those of originals before resized ones; the first with pictures counts
         check_split(self.name, split, tuple(FILES))
         below = walk(root, enters=lambda name: name not in CALLED)
-        paths = (root / path for path, entry in below if entry.is_dir())
-        folders = [path for path in paths if path.name in FOLDERS[split]]
-        is_resized = {path: RESIZED in path.relative_to(root).as_posix().lower() for path in folders}
-        folders.sort(key=lambda path: (is_resized[path], path))
+        paths = [path for path, entry in below if entry.is_dir() and Path(path).name in FOLDERS[split]]
+        folders = [root / path for path in sorted(paths, key=lambda path: (RESIZED in path.lower(), path))]
         folder = next((path for path in folders if any(pictures_below(path))), None)
         if folder is None:
-            needed = [f"{name}/" for name in FOLDERS[split]]
-            raise self._missing(root, f"pictures in {root}/**/{FOLDERS[split][0]}/<concept>/*.jpg", *needed)
-
-        # say which folder was chosen where there is a choice
-        label = f"{self.name}: {split} pictures of {folder}"
-        if is_resized[folder]:
-            _say_once(f"{label}, resized ones: no folder of the originals is there")
-        elif further := ", ".join(str(path) for path in folders if path != folder):
-            _say_once(f"{label}, not of {further}")
+            problem = f"no pictures in {root}/**/{FOLDERS[split][0]}/<concept>/*.jpg"
+            raise MissingData(f"{self.name}: {problem}", fetch_line(self.name, self.root))
 
         # a concept is the folder of a picture, and its caption
         files = list(pictures_below(folder.parent, folder.name))
@@ -180,7 +167,7 @@ class Distributed(parts.Config):
 
         # what the file does not say is as published
         provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
-        with refusing(path, again):
+        with reading(path, again, BrainhiveError), naming(path):
             known = self.rate_hz, self.unit, lambda: self.images(root, split).image_ids
             return make_recording(path, content, split, self, *known, provenance)
 
@@ -191,59 +178,18 @@ class Distributed(parts.Config):
         matches = (sorted(root.glob(f"{folder}/{name}")) for name in FILES[split][:2])
         paths = next(filter(None, matches), [])
         if not paths:
-            below = f"sub-{subject:02d}/{split}.pt"
-            raise self._missing(root, f"recording {root}/{signals}/{below}", below)
+            problem = f"{self.name}: no recording {root}/{folder}/{split}.pt"
+            raise MissingData(problem, fetch_line(self.name, self.root))
         if len(paths) > 1:
             names = ", ".join(path.relative_to(root).parts[0] for path in paths)
             problem = f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}"
             raise MissingData(problem, "dataset.signals=ONE_OF_THEM")
         return paths[0]
 
-    def _missing(self, root: Path, what: str, *needed: str) -> MissingData:
-        """Return the error of missing files, with the line that unpacks, or downloads and unpacks them."""
-        # archives that are here need no download
-        if line := unpacking(root, needed):
-            return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
-        return MissingData(f"{self.name}: no {what}", fetch_line(self.name, self.root))
-
 
 def _list_captions(concepts: Names, index: int) -> list[str]:
     """Name what a picture shows, as ATM does by the folder `00001_aardvark` of its concept."""
     return [f"This picture is {NUMBER.sub('', concepts[index])}"]
-
-
-@cache  # of a process that opens a data set several times, once
-def _say_once(text: str) -> None:
-    console.say(text)
-
-
-def unpacking(root: Path, needed: Sequence[str]) -> str:
-    """Write the line that unpacks what is missing; empty where no archive below `root` may hold it.
-
-    Args:
-        root: The folder of the data set.
-        needed: Parts of paths, one of which the missing files have.
-    """
-    # an archive with the wanted folders at its top is unpacked into a folder of its own name
-    tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
-    lines = []
-    paths = (root / path for path, entry in walk(root) if not entry.is_dir())
-    for path in sorted(filter(archive_ending, paths)):
-        # all files of a zip, the first of a tar, which has no list, and nothing of a damaged archive
-        names = []
-        with suppress(BrainhiveError), open_members(path) as members:
-            names = [name for name, _, _ in islice(members, None if path.suffix == ZIP else 1)]
-
-        is_top = path.parent == root and any(name.startswith(tops) for name in names)
-        into = path.with_name(path.name.removesuffix(archive_ending(path))) if is_top else path.parent
-
-        # a zip lists its files; of a tar the first shows whether it was unpacked
-        if path.suffix == ZIP and any(part in name for name in names for part in needed):
-            lines.append(shlex.join(["unzip", "-nq", str(path), "-d", str(into)]))
-        elif path.suffix != ZIP and names and not (into / names[0]).exists():
-            lines += [shlex.join(["mkdir", "-p", str(into)])] if is_top else []
-            lines.append(shlex.join(["tar", "-xf", str(path), "-C", str(into)]))
-    return " && ".join(lines)
 
 
 def image_id(path: str) -> str:
@@ -285,7 +231,6 @@ class ArrayInfo(BaseModel):
         ch_names: Channels in their order; empty in some files of MEG.
         times: Seconds after the picture's onset; in older files also those before it, which the arrays lack.
         sfreq: Samples a second.
-        train_data_shape: Of the array, or in older files of one session; the same in its last two axes.
 
     Source: github.com/feroooooo/NeuroBridge, preprocess_eeg.py and preprocess_meg.py.
     """
@@ -297,28 +242,6 @@ class ArrayInfo(BaseModel):
     precision: Literal["fp16", "fp32", "fp64"] | None = None
     train_data_shape: list[int] = []
     test_data_shape: list[int] = []
-
-    @property
-    def unit(self) -> str:
-        """Unit of the signal; empty if it was not normalised."""
-        return UNITS.get(self.normalization or "", "")
-
-    def add_to(self, array: Array, split: str) -> dict[str, Any]:
-        """Join what it says to an array, as other projects' files have it.
-
-        Raises:
-            BrainhiveError: if the array is of another precision, or has other channels or samples.
-        """
-        expected = self.precision.replace("fp", "float") if self.precision else str(array.dtype)
-        if array.dtype != expected:
-            raise BrainhiveError(f"signals are {array.dtype}, {INFO} says {expected}")
-        shape: list[int] = getattr(self, f"{split}_data_shape")
-        # older files have the shape of one session, with the same last two axes
-        if shape and [*array.shape[-2:]] != shape[-2:]:
-            raise BrainhiveError(
-                f"signals {[*array.shape]} do not have the channels and samples {shape[-2:]} of {INFO}"
-            )
-        return {KEYS[2]: array, CHANNELS[0]: self.ch_names, "times": np.array(self.times)}
 
 
 def read_info(path: Path) -> ArrayInfo | None:
@@ -350,19 +273,6 @@ def rate_of(content: Any) -> float | None:
     return round(1 / step_s, 6) if step_s > 0 else None
 
 
-@contextmanager
-def refusing(path: Path, source: str) -> Iterator[None]:
-    """Turn what our code or NumPy raises of odd content into one error that names the file."""
-    try:
-        yield
-    except (MissingData, RecipeError):
-        raise  # these have a hint of their own
-    except (BrainhiveError, *RAISED) as error:
-        if is_of_the_machine(error):
-            raise
-        raise BrainhiveError(f"{path}: {first_line(error)}", source) from error
-
-
 def make_recording(
     path: Path,
     content: Any,
@@ -387,7 +297,7 @@ def make_recording(
         provenance: Of the recording, but for the time that a picture was shown.
 
     Raises:
-        BrainhiveError, or what NumPy raises: if it is none of this; see `refusing`.
+        BrainhiveError, or what NumPy raises: if it is none of this.
     """
     # find the signal and the paths of pictures by the keys that projects use
     content = content if isinstance(content, Mapping) else {KEYS[2]: content}
@@ -474,14 +384,10 @@ def _image_ids(images: Any, shape: Sequence[int]) -> list[str]:
     return [image_id(path) for path in paths.tolist()]
 
 
-PLACES = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
+PARENTS = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
 """Folders of the file below root; the last two only where its name says the subject."""
 PREPARED = {
-    split: Files(
-        tuple(f"{folder}{name}" for folder in PLACES for name in names if "sub" in folder + name),
-        label="sub-{subject:02d}/" + f"{', '.join(names[:-1])} or {names[-1]}",
-        is_alone=True,
-    )
+    split: [f"{folder}{name}" for folder in PARENTS for name in names if "sub" in folder + name]
     for split, names in FILES.items()
 }
 FORMS = "a dict of eeg and img, preprocessed_eeg_data, data or meg_data, or an array [..., R, C, T]"
@@ -520,7 +426,7 @@ class Prepared(parts.Config):
             paths.dataset(things.name, folder) for folder in (self.root or things.root, things.root)
         )
         read = partial(_read_prepared, things, root, images, self.unit)
-        return PreparedFiles(things.name, root, AS_PREPARED, PREPARED, read)
+        return PreparedFiles(things.name, root, AS_PREPARED, PREPARED, read, has_single_files=True)
 
 
 def _read_prepared(
@@ -536,18 +442,15 @@ def _read_prepared(
         raise BrainhiveError(f"{path} {held}, not {FORMS}", AS_PREPARED)
     # NeuroBridge writes info.json next to its arrays
     info = read_info(path) if is_array else None
-    with refusing(path, AS_PREPARED):
+    with reading(path, AS_PREPARED, BrainhiveError), naming(path):
         form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
         provenance: dict[str, Any] = {"source": path.name, "form": f"{path.suffix.removeprefix('.')}: {form}"}
 
         # the info.json next to an array says its channels, times and unit
         if info is not None:
-            content = info.add_to(content, split)
+            content = {KEYS[2]: content, CHANNELS[0]: info.ch_names, "times": np.array(info.times)}
             provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
-            if info.unit and unit not in ("", info.unit):
-                problem = f"unit {unit!r}: info.json says {info.unit!r}"
-                raise RecipeError(problem, "leave out preparation.unit")
-            unit = info.unit or unit
+            unit = UNITS.get(info.normalization or "", unit)
 
         # what neither file nor info.json says is as in the data set's own files
         rate_hz = (info.sfreq if info else rate_of(content)) or things.rate_hz

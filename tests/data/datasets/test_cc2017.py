@@ -10,7 +10,7 @@ import pytest
 import torch
 from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import BadPicture, Dataset, StimulusSet
 from brainhive_cli.data.published.cc2017 import Clips
@@ -107,9 +107,9 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def replace_frames(root: Path, frames: torch.Tensor, name: str = "GT_train_3fps.pt") -> None:
+def replace_frames(root: Path, frames: torch.Tensor) -> None:
     (root / "GT_train_3fps.pt").unlink()
-    torch.save(frames, root / name)
+    torch.save(frames, root / "GT_train_3fps.pt")
 
 
 def rename_masks(root: Path) -> None:
@@ -129,39 +129,28 @@ def label(root: Path, labels: list[int], count: int = 5) -> None:
 BAD = {
     r"no .*/GT_train_3fps\.pt$": lambda root: (root / "GT_train_3fps.pt").unlink(),
     r"GT_train_3fps\.pt is damaged or cut short": lambda root: cut(root / "GT_train_3fps.pt"),
-    r"GT_train_3fps\.pt .*has frames \[5, 6, 8, 8, 3\], not \[N, F, 3, H, W\]": lambda root: replace_frames(
-        root, torch.rand(5, 6, 8, 8, 3)
+    r"GT_train_3fps\.pt .*torch\.float32 \[5, 6, 8, 8, 3\], not numbers": lambda root: (
+        replace_frames(root, torch.rand(5, 6, 8, 8, 3))
     ),
-    r"GT_train_3fps\.pt .*torch\.float32 \[5, 3\], not numbers \[N, F, 3, H, W\]": lambda root: (
+    r"GT_train_3fps\.pt .*torch\.float32 \[5, 3\], not numbers \[N, 6, 3, H, W\]": lambda root: (
         replace_frames(root, torch.rand(5, 3))
     ),
     r"GT_train_3fps\.pt .*it holds dict \[\], not numbers": lambda root: replace_frames(root, {"a": 1}),
-    r"has 16 frames a clip, not 6 \(3 a second of two\)": lambda root: replace_frames(
+    r"torch\.float32 \[5, 16, 3, 8, 8\], not numbers \[N, 6, 3, H, W\]": lambda root: replace_frames(
         root, torch.rand(5, 16, 3, 8, 8)
     ),
-    r"frames of another rate, GT_train_8fps\.pt, and no GT_train_3fps": lambda root: replace_frames(
-        root, torch.rand(5, 6, 3, 8, 8), "GT_train_8fps.pt"
-    ),
-    r"GT_train_caption\.pt has captions of 4 clips, and there are 5": lambda root: caption_of(
+    r"GT_train_caption\.pt .*it holds 4 object, not captions of 5 clips": lambda root: caption_of(
         root, np.array(list("abcd"), object)
     ),
     r"GT_train_caption\.pt is damaged": lambda root: cut(root / "GT_train_caption.pt"),
-    r"GT_train_caption\.pt .*it holds float64, not captions": lambda root: caption_of(root, np.ones(5)),
+    r"GT_train_caption\.pt .*it holds 5 float64, not captions": lambda root: caption_of(root, np.ones(5)),
     r"GT_train_caption\.pt holds Python objects that could run code": lambda root: caption_of(
         root, np.array([Path("a")] * 5, object)
     ),
-    r"category_id\.json has labels of 6 clips, and there are 5": lambda root: label(root, [0] * 51, 6),
-    r"category_id\.json: 0\.category_id: List should have at least 51 items": lambda root: label(
-        root, [0] * 50
-    ),
-    r"category_id\.json: 0\.category_id\.0: Input should be 0 or 1, got 7": lambda root: label(
-        root, [7] + [0] * 50
-    ),
+    r"category_id\.json .*it has labels \[6, 51\], not \[5, 51\]": lambda root: label(root, [0] * 51, 6),
+    r"category_id\.json .*it has labels \[5, 50\], not \[5, 51\]": lambda root: label(root, [0] * 50),
     r"dict_train_qwen_video\.json has masks of clip 4000, and there are 5": rename_masks,
-    r"dict_train_qwen_video\.json has masks of 2 clips, and there are 5": lambda root: (
-        root / "masks/mask_cls_dict_train_qwen_video.json"
-    ).write_text(json.dumps({f"mask_{clip}_f0": {"0": "dog"} for clip in range(2)})),
-    r"masks_train\.pt has masks of 7 clips of 6 frames, and there are 5 of 6": lambda root: torch.save(
+    r"masks_train\.pt has masks of 7 clips, and there are 5": lambda root: torch.save(
         torch.zeros(7, 6, 8, 8), root / "masks/key_objects_masks_train.pt"
     ),
 }
@@ -184,5 +173,5 @@ def test_frames_beyond_0_to_1_and_masks_that_are_missing_or_damaged_are_named_wh
     with pytest.raises(BadPicture, match=r"mask_2_f4_1\.png cannot be decoded"):
         clips().masks_of(2)
     (folder / "mask_2_f4_1.png").unlink()
-    with pytest.raises(MissingData, match=r"mask_2_f4_1\.png is missing, though mask_cls_dict_train"):
+    with pytest.raises(BadPicture, match=r"mask_2_f4_1\.png cannot be decoded"):
         clips().masks_of(2)

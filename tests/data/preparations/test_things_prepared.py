@@ -161,19 +161,12 @@ def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(tmp_pa
         ({"ch_names": ["Oz", "O1"]}, "come with 2 channels, not 63"),
         ({"sfreq": 500.0}, "times lie 4 ms apart, not 2 ms as at 500 Hz"),
         ({"times": [0.0, 0.004]}, "come with 2 times, not 250"),
-        ({"precision": "fp32"}, r"signals are float16, info\.json says float32"),
-        ({"train_data_shape": [8270, 2, 17, 100]}, r"channels and samples \[17, 100\] of info"),
         ({"normalization": "whole"}, r"info\.json: normalization: .* got 'whole'"),
     ),
 )
 def test_info_that_does_not_match_its_array_is_refused(tmp_path: Path, changes: Any, message: str) -> None:
     with pytest.raises(BrainhiveError, match=message):
         made(neurobridge(tmp_path, **changes)).recording(1, "train")
-
-
-def test_a_unit_other_than_the_one_in_info_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"unit 'whitened': info\.json says 'z-score'"):
-        made(neurobridge(tmp_path), unit="whitened").recording(1, "train")
 
 
 def test_atm_pickles_of_meg_are_read(tmp_path: Path) -> None:
@@ -276,7 +269,7 @@ def test_files_that_are_missing_several_or_cut_short_are_named(tmp_path: Path) -
     shutil.copytree(path.parent, tmp_path / "other/sub-01")
     with pytest.raises(MissingData, match="several train files of subject 1"):
         made(tmp_path).files(1)
-    with pytest.raises(MissingData, match=r"no .*sub-07/train\.pt, .* or train_sub7\.pkl"):
+    with pytest.raises(MissingData, match=r"no .*sub-07/train\.pt"):
         made(tmp_path).files(7)
 
 
