@@ -378,17 +378,24 @@ class PublishedSteps(BetaSteps):
 
     def build(self, paths: Paths) -> "PublishedBetas":
         """Point at the data; nothing is read yet."""
-        return PublishedBetas(self, paths.dataset(self.folder or self.name, self.root))
+        root = paths.dataset(self.folder or self.name, self.root)
+        return PublishedBetas(self, root, patterns=self.patterns)
 
 
 @dataclass(frozen=True)
 class PublishedBetas(Betas):
-    """The betas below one root."""
+    """The betas below one root.
+
+    Attributes:
+        patterns: Files or folders, at most three folders below the root, one of which each subject has.
+    """
+
+    patterns: Sequence[str] = ()
 
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
-        patterns, numbers = self.config.patterns, self.config.numbers
+        patterns, numbers = self.patterns, self.config.numbers
         labels = list_subjects(self.root, [folder + pattern for pattern in patterns for folder in FOLDERS])
         return tuple(subject for subject in labels if subject in (numbers or labels))
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published import fetch_line, find_below, find_file
-from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
+from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 
@@ -41,10 +42,10 @@ class Averages(PublishedSteps):
     unit = "block average"
     forms: ClassVar[Sequence[Mapping[str, str]]] = [{"Subject{subject}.h5": "train"}]
 
-    @property
-    def patterns(self) -> list[str]:  # type: ignore[override]
-        """Files of all forms."""
-        return [name for form in self.forms for name in form]
+    def build(self, paths: Paths) -> PublishedBetas:
+        """Point at the data; nothing is read yet."""
+        patterns = [name for form in self.forms for name in form]
+        return PublishedBetas(self, paths.dataset(self.name, self.root), patterns=patterns)
 
     def find(self, root: Path, subject: int) -> Subject:
         """Read the labels of all samples; each file is a session."""

@@ -25,7 +25,7 @@ from brainhive_cli.data.brain_images import Mask
 from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, decode, decoding
 from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.published import PUBLISHED, cut_ending, fetch_line, find_below, find_file, read_table
-from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
+from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.ids import Names
@@ -76,12 +76,6 @@ class Pictures(parts.Config):
         "random_4 or ood",
     )
 
-    @property
-    def name(self) -> str:
-        """The name of stores of this split."""
-        words = self.pool, self.split
-        return NAME if words == DEFAULT else "-".join([NAME, *words])
-
     def read_split(self, root: Path) -> tuple[dict[str, str], Path]:
         """Read the split of each picture from the user's copy of the split files; return the file, too.
 
@@ -107,20 +101,23 @@ class Pictures(parts.Config):
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
-        listed = partial(_list_pictures, paths.dataset(NAME, self.root), self)
+        # stores of another split than the default are called by it
+        words = self.pool, self.split
+        name = NAME if words == DEFAULT else "-".join([NAME, *words])
+        listed = partial(_list_pictures, paths.dataset(NAME, self.root), self, name)
         return Dataset(
-            self.name,
+            name,
             SPLITS,
             listed,
             pictured_as=NAME,
-            published_sizes=PUBLISHED.get(self.name),
-            files=lambda split, _: [Input.of(f"{self.name}: {split} pictures", partial(listed, split))],
+            published_sizes=PUBLISHED.get(name),
+            files=lambda split, _: [Input.of(f"{name}: {split} pictures", partial(listed, split))],
         )
 
 
-def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
+def _list_pictures(root: Path, config: Pictures, name: str, split: str) -> StimulusSet:
     """List the pictures of a split, with captions where their file is there."""
-    check_split(config.name, split, SPLITS)
+    check_split(name, split, SPLITS)
     split_of, _ = config.read_split(root)
     ids = Names.of(image_id for image_id, side in split_of.items() if side == split)
 
@@ -130,7 +127,7 @@ def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
     with reading(table, SOURCE):
         row_of = {name: row for row, name in enumerate(names)}
         rows = np.array([row_of[image_id] for image_id in ids])  # [N]
-    images = StimulusSet(config.name, split, ids, ids, partial(_read_picture, path, rows))
+    images = StimulusSet(name, split, ids, ids, partial(_read_picture, path, rows))
     if (captions := find_below(root, CAPTIONS)) is None:
         return replace(images, absent={"captions": f"get stimuli/{CAPTIONS}"})
 
@@ -168,7 +165,7 @@ class Betas(PublishedSteps):
     are older codes, which mean other subjects.
     """
 
-    folder = NAME
+    name = NAME
 
     stimuli: Annotated[Any, parts.part("datasets", NAME)] = Field(
         NAME, validate_default=True, description="pool and split of the pictures; its root is as above"
@@ -181,16 +178,12 @@ class Betas(PublishedSteps):
     )
     sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: 1-30")
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """The data set of this pool and split."""
-        return str(self.stimuli.name)
-
-    @property
-    def patterns(self) -> list[str]:  # type: ignore[override]
-        """Folders of the subjects that the pool is of."""
-        pool = self.stimuli.pool
-        return [FOLDER + (pool if pool.startswith("sub-") else "sub-{subject:02d}")]
+    def build(self, paths: Paths) -> PublishedBetas:
+        """Point at the data; nothing is read yet."""
+        # the data set of this pool and split, and the folders of the subjects that the pool is of
+        pool, root = self.stimuli.pool, paths.dataset(NAME, self.root)
+        patterns = [FOLDER + (pool if pool.startswith("sub-") else "sub-{subject:02d}")]
+        return PublishedBetas(self, root, stimuli=self.stimuli.build(paths), patterns=patterns)
 
     def find(self, root: Path, subject: int) -> Subject:
         """Read masks, and the tables of trials; refuse the pool of another subject."""

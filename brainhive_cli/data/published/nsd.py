@@ -1,18 +1,20 @@
-"""Natural Scenes Dataset: pictures, design of the trials, masks of voxels, and single-trial betas."""
+"""Natural Scenes Dataset: pictures, design of trials, masks of voxels, single-trial betas, and NSD-Imagery."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
+from itertools import pairwise
+from operator import itemgetter
+from pathlib import Path, PurePath
 from types import MappingProxyType
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Int64
@@ -23,13 +25,13 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
 from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, decoding
-from brainhive_cli.data.preparations import SUBJECT, fill_subject
-from brainhive_cli.data.published import PUBLISHED, fetch_line, read_table
-from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject, Trial
+from brainhive_cli.data.preparations import fill_subject
+from brainhive_cli.data.published import PUBLISHED, fetch_line, find_below, find_file, read_table
+from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject, Trial
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
+from brainhive_cli.data.stores.ids import PICTURES as PICTURE_ENDINGS
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import REGION_NAME
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 """Sessions of subjects 1 to 8."""
@@ -134,14 +136,11 @@ def _list_pictures(root: Path, name: str, subjects: Sequence[int], split: str) -
     check_split(name, split, SPLITS)
     path = _find(root, STIMULI)
     with hdf5.open_file(path, SOURCE, MissingData) as file:
-        bricks = hdf5.open_numbers(file, "imgBrick")
-        if bricks.ndim != 4 or bricks.dtype != np.uint8:
-            raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
-        count = len(bricks)
+        count = len(hdf5.open_numbers(file, "imgBrick", "u"))
 
     # pictures that all subjects saw are the test
     shared, shown = _read_rows(root, subjects)
-    if not shared or not 0 <= min(shown) <= max(shown) < count:
+    if not shared or max(shown) >= count:
         problem = f"{path} has {count} pictures, but not those {len(shared)} that all subjects saw"
         raise BrainhiveError(problem, SOURCE)
     is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
@@ -210,7 +209,7 @@ def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
         that all subjects were to see [30000].
 
     Raises:
-        BrainhiveError: if the file is damaged, or numbers pictures that do not exist.
+        MissingData: if the file is damaged.
     """
     from scipy.io import loadmat
 
@@ -218,17 +217,8 @@ def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
         content = loadmat(path, variable_names=("masterordering", "subjectim"))
         order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
         pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
-
-    # all sessions, with numbers of pictures that exist
-    is_complete = pictures.ndim == 2 and len(pictures) >= subject and order.size % SESSION_TRIALS == 0
-    limits = [(order, pictures.shape[-1]), (pictures, PICTURES)] if is_complete else []
-    if not limits or any(
-        not values.size or values.min() < 1 or values.max() > most for values, most in limits
-    ):
-        problem = f"{path} is not NSD's design: its numbers go beyond its pictures"
-        raise BrainhiveError(problem, SOURCE)
-    # MATLAB counts from 1; the first 1000 of the order are the shared pictures
-    return pictures[subject - 1, order - 1] - 1, order <= SHARED
+        # MATLAB counts from 1; the first 1000 of the order are the shared pictures
+        return pictures[subject - 1, order - 1] - 1, order <= SHARED
 
 
 def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
@@ -274,8 +264,6 @@ def open_voxels(
         is_own = name in drawn
         labels = replace(mask, way_out=SPACE if is_own else SOURCE, compares_affines=is_own).read(path)
         regions[name] = labels > 0
-        if is_own and not regions[name].any():
-            raise BrainhiveError(f"{path} has none of the voxels that {mask.path.name} keeps", SPACE)
         regions |= {label: labels == number for number, label in enumerate(ATLASES.get(name, ()), 1)}
     if EARLY in regions:
         regions[HIGHER] = ~regions[EARLY]
@@ -317,31 +305,10 @@ class Raw(PublishedSteps):
         True, description="z-score each voxel in each session by its training trials; no: percent of change"
     )
 
-    @field_validator("masks")
-    @classmethod
-    def _have_names_of_their_own(cls, value: dict[str, str]) -> dict[str, str]:
-        # NSD's own regions and masks, whose names would be ambiguous
-        names = {HIGHER, *ATLASES, *(label for labels in ATLASES.values() for label in labels)}
-        for name, pattern in value.items():
-            if not re.fullmatch(REGION_NAME, name) or name.lower() in map(str.lower, names):
-                raise ValueError(f"{name!r} is no name for a region, or one of NSD's own")
-            if not SUBJECT.search(pattern):
-                raise ValueError(f"{name}: the path has no {{subject}}")
-        return value
-
-    @model_validator(mode="after")
-    def _has_the_sessions_of_its_split(self) -> Self:
-        most = LAST_SESSIONS[self.test_pictures]
-        if beyond := [session for session in self.sessions or () if not 1 <= session <= most]:
-            raise ValueError(
-                f"session {beyond[0]} is none of the {most} with {self.test_pictures} test pictures"
-            )
-        return self
-
-    @property
-    def patterns(self) -> list[str]:  # type: ignore[override]
-        """Folders of the betas."""
-        return [f"{FOLDER}/{self.space}/{self.betas}"]
+    def build(self, paths: Paths) -> PublishedBetas:
+        """Point at the data; nothing is read yet."""
+        folder = f"{FOLDER}/{self.space}/{self.betas}"
+        return PublishedBetas(self, paths.dataset("nsd", self.root), patterns=[folder])
 
     @property
     def scale(self) -> str:
@@ -352,8 +319,9 @@ class Raw(PublishedSteps):
         """List the sessions that the recipe names, or all that the subject had."""
         if subject not in SUBJECTS:
             raise MissingData(f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}")
-        last = min(LAST_SESSIONS[self.test_pictures], SESSIONS[subject - 1])
-        return sorted(self.sessions or range(1, last + 1))
+        most = LAST_SESSIONS[self.test_pictures]
+        sessions = self.sessions or range(1, SESSIONS[subject - 1] + 1)
+        return sorted(session for session in sessions if session <= most)
 
     def find(self, root: Path, subject: int) -> Subject:
         """Read masks and design, and check the header of each session's betas."""
@@ -414,13 +382,10 @@ def check_betas(path: Path, mask: Mask, trials: int) -> None:
     else:
         image = open_image(path, SOURCE)
         shape, dtype = image.shape, image.get_data_dtype()
-        with reading(path, SOURCE):
-            if (image.dataobj.slope, image.dataobj.inter) != (1, 0):
-                raise ValueError("its values are scaled, those of NSD are not")
 
     # [X, Y, Z, trials]: a beta for each voxel of the mask's volume and each trial
     expected = [*mask.inside.shape, trials]
-    if [*shape] != expected or dtype.kind != "i" or dtype.itemsize != 2:
+    if [*shape] != expected or dtype != np.int16:
         problem = f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design have it"
         raise BrainhiveError(problem, SOURCE)
 
@@ -443,3 +408,97 @@ def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
             is_in_plane = z == plane  # [V]
             betas[:, is_in_plane] = stored[:, plane][:, y[is_in_plane], x[is_in_plane]]
     return betas
+
+
+IMAGERY_SOURCE = fetch_line("nsd-imagery")
+IMAGERY = "nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
+"""Runs in the order of the betas: task, set of six stimuli, and number of two runs of imagery."""
+BLOCK = re.compile(r"(vis|img|att)([ABC])")
+PICKLE = "nsdimagery_stimuli.pkl3"
+TABLES = "nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
+BETAS_OF_A_TRIAL = {"vis": 1, "img": 1, "att": 2}
+SPLIT_OF_TASK = {
+    "vis": "test",
+    "img": "imagery",
+    "att": "trials of the attention task, each of which has two",
+}
+
+
+class Imagery(PublishedSteps):
+    """NSD-Imagery: the voxels of NSD, seeing and imagining 18 stimuli, for models that were trained on NSD.
+
+    Betas are read in a mask of NSD's. Trials are those of the public tables nsdimagery_subj0N_RUN.tsv,
+    or, where these are not there, of the laboratory's own nsdimagery_stimuli.pkl3. A stimulus is called
+    by its set and what `column` of the tables, or the pickle's cue, says of it, as `A-X`; a name of a
+    picture's file is that picture. The public files do not say which picture a value of CONDITION is, so
+    that pictures are called as these values are. Seen stimuli are `test`, imagined ones `imagery`; trials
+    of the attention task are left out. Voxels are z-scored within each run by all of its trials: none is
+    of training.
+    """
+
+    name = "nsd-imagery"
+    folder = "nsd"
+    patterns = (IMAGERY,)
+    keeps_constant = True
+    zscore: ClassVar[str] = "run"  # type: ignore[misc]
+    min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
+    max_voxels: ClassVar[None] = None  # type: ignore[misc]
+
+    root: str = Field("", description="folder of nsddata and nsddata_betas; default: nsd below paths.data")
+    voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept, as NSD's were prepared")
+    column: str = Field(
+        "CONDITION", description="column of the public tables that names the stimulus of a trial"
+    )
+
+    def find(self, root: Path, subject: int) -> Subject:
+        """Read masks, and the stimulus of each trial; a run is a series of trials of one block."""
+        # betas, and the tables of their runs
+        masks, mask, voxels = open_voxels(root / ROI.format(subject, "func1pt8mm"), self.voxels)
+        betas = find_file(root / IMAGERY.format(subject=subject), "betas_nsdimagery.*", IMAGERY_SOURCE)
+        tables = [TABLES.format(subject=subject, run=run) for run in RUNS]
+
+        # block and stimulus of each beta, by the laboratory's pickle or the public tables
+        blocks = []
+        stimuli = []
+        has_tables = any((root / name).exists() for name in tables)
+        pickle = None if has_tables else find_below(root, f"**/{PICKLE}")
+        if pickle is not None:
+            paths = [pickle]
+            with reading(pickle, IMAGERY_SOURCE):
+                content = pickles.load(pickle)
+                blocks, stimuli = (
+                    pickles.array(content[key]).astype(str).ravel().tolist() for key in ("exps", "cues")
+                )
+        else:
+            paths = [find_file(root, name, IMAGERY_SOURCE) for name in tables]
+            for path, run in zip(paths, RUNS, strict=True):
+                for stimulus in read_table(path, IMAGERY_SOURCE, itemgetter(self.column)):
+                    count = BETAS_OF_A_TRIAL[run[:3]]
+                    blocks += [run] * count
+                    stimuli += [stimulus] * count
+
+        # as many as there are betas, each with a name but for the attention task
+        check_betas(betas, mask, len(blocks))
+        pairs = zip(blocks, stimuli, strict=True)
+        if unnamed := sum(not name and not block.startswith("att") for block, name in pairs):
+            problem = f"{paths[0].parent}: {unnamed} trials have nothing in column {self.column}"
+            raise BrainhiveError(problem, "preparation.column=CONDITION")
+
+        # a run begins where the block changes
+        runs = np.cumsum([1, *(block != before for before, block in pairwise(blocks))]).tolist()
+        trials = []
+        with reading(paths[0], IMAGERY_SOURCE):
+            for block, stimulus, run in zip(blocks, stimuli, runs, strict=True):
+                # a picture's file, or the set and the cue
+                ((task, letter),) = BLOCK.findall(block)
+                file = PurePath(stimulus)
+                name = file.stem if file.suffix.lower() in PICTURE_ENDINGS else f"{letter}-{stimulus}"
+                trials.append((name, SPLIT_OF_TASK[task], 1, run))
+        return Subject(
+            [betas, *paths, *masks.values()],
+            voxels,
+            mask.width,
+            trials,
+            lambda session: read_betas(betas, mask, len(trials)) / np.float32(PERCENT),
+        )

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
@@ -66,7 +67,9 @@ class Raw(Steps):
 
     def build(self, paths: Paths) -> "RawRecordings":
         """Point at the data; nothing is read yet."""
-        return RawRecordings(self, paths.dataset("things-eeg", self.root))
+        root, channels = paths.dataset("things-eeg", self.root), tuple(self.channels or MONTAGE)
+        seed = self.seed if self.shuffle else None
+        return RawRecordings(self, root, channels, Cutting(self, RATE_HZ), seed)
 
 
 @dataclass(frozen=True)
@@ -105,18 +108,11 @@ class Recorded:
         """
         # signals [channels, samples], names and types of channels, and the rate
         content = pickles.load(path)
-        if not isinstance(content, Mapping) or any(key not in content for key in KEYS):
-            raise BrainhiveError(f"{path} is no dict of {', '.join(KEYS)}", SOURCE)
-        try:
-            signal, names, types = content["raw_eeg_data"], *([*map(str, content[key])] for key in KEYS[1:3])
+        with reading(path, SOURCE, BrainhiveError):
+            signal, (names, types) = content["raw_eeg_data"], ([*map(str, content[key])] for key in KEYS[1:3])
             rate_hz = float(content["sfreq"])
-        except (TypeError, ValueError) as error:
-            problem = f"{path}: its {', '.join(KEYS[1:])} are no lists and a number"
-            raise BrainhiveError(problem, SOURCE) from error
-        is_array = isinstance(signal, np.ndarray) and signal.ndim == 2 and signal.dtype.kind in "fiu"
-        if not is_array or not len(signal) == len(names) == len(types):
-            problem = f"{path}: signals {list(np.shape(signal))} come with {len(names)} channels"
-            raise BrainhiveError(problem, SOURCE)
+            if signal.ndim != 2 or not len(signal) == len(names) == len(types):
+                raise ValueError(f"signals {list(signal.shape)} come with {len(names)} channels")
 
         # the published rate, and the channels of the recipe
         if rate_hz != RATE_HZ:
@@ -129,31 +125,29 @@ class Recorded:
             raise BrainhiveError(problem, f"preparation.channels=[...] of those it has: {', '.join(names)}")
 
         # events of the stimulus channel
-        if types.count("stim") != 1:
-            raise BrainhiveError(f"{path} has {types.count('stim')} stimulus channels, not 1", SOURCE)
-        row = types.index("stim")
-        onsets = np.flatnonzero(signal[row])
-        if not len(onsets):
-            raise BrainhiveError(f"{path}: the stimulus channel {names[row]} has no events", SOURCE)
-        codes = np.array(signal[row])[onsets]
-        if not (np.isfinite(codes) & (codes == np.round(codes))).all():
-            problem = f"{path}: the stimulus channel holds other values than numbers of pictures"
-            raise BrainhiveError(problem, SOURCE)
-        return cls(path, signal, tuple(map(names.index, channels)), onsets, codes.astype(np.int64))
+        with reading(path, SOURCE, BrainhiveError):
+            row = types.index("stim")
+            onsets = np.flatnonzero(signal[row])
+            codes = np.array(signal[row])[onsets].astype(np.int64)
+        return cls(path, signal, tuple(map(names.index, channels)), onsets, codes)
 
 
 @dataclass(frozen=True)
 class RawRecordings:
-    """The raw recordings below one root."""
+    """The raw recordings below one root.
+
+    Attributes:
+        channels: Channels in the order of the store.
+        cutting: Steps from samples to trials.
+        order_seed: Seed of the last shuffle.
+    """
 
     config: Raw
     root: Path
+    channels: tuple[str, ...]
+    cutting: Cutting
+    order_seed: int | None
     dataset: str = "things-eeg"
-
-    @property
-    def order_seed(self) -> int | None:
-        """Seed of the last shuffle."""
-        return self.config.seed if self.config.shuffle else None
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -173,7 +167,7 @@ class RawRecordings:
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session."""
-        shape = len(self._channels), len(self._cutting.times_s)
+        shape = len(self.channels), len(self.cutting.times_s)
         # events are read, no signal
         recorded = self._open(subject, session)
         return {split: (len(recording.codes), *shape) for split, recording in recorded.items()}
@@ -181,7 +175,7 @@ class RawRecordings:
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
         # cut the trials, in microvolts
-        recorded, cutting, names = self._open(subject, session), self._cutting, self._channels
+        recorded, cutting, names = self._open(subject, session), self.cutting, self.channels
         epochs = {}  # [n, C, T] of each split
         for split, recording in recorded.items():
             with naming(recording.path):
@@ -211,14 +205,6 @@ class RawRecordings:
             for split, recording in recorded.items()
         }
 
-    @property
-    def _channels(self) -> tuple[str, ...]:
-        return tuple(self.config.channels or MONTAGE)
-
-    @property
-    def _cutting(self) -> Cutting:
-        return Cutting(self.config, RATE_HZ)
-
     @cached_property
     def _image_ids(self) -> dict[str, list[str]]:
         """Ids of the pictures of each split, in the order of their numbers."""
@@ -237,18 +223,10 @@ class RawRecordings:
         return path
 
     def _open(self, subject: int, session: int) -> dict[str, Recorded]:
-        """Open both recordings of a session and choose their trials; one copied as the other is refused."""
-        # trials of pictures; each recording is checked by itself first
+        """Open both recordings of a session and choose their trials."""
         paths = {split: self._file(subject, session, split) for split in PARTITIONS}
-        recorded = {split: Recorded.open(path, self._channels) for split, path in paths.items()}
-        chosen = {split: self._choose(recording, split) for split, recording in recorded.items()}
-
-        # a test recording that was copied over the training one
-        train, test = recorded.values()
-        if np.array_equal(train.onsets, test.onsets) and np.array_equal(train.codes, test.codes):
-            problem = f"{train.path} shows the same pictures at the same times as {test.path}"
-            raise BrainhiveError(problem, SOURCE)
-        return chosen
+        recorded = {split: Recorded.open(path, self.channels) for split, path in paths.items()}
+        return {split: self._choose(recording, split) for split, recording in recorded.items()}
 
     def _choose(self, recording: Recorded, split: str) -> Recorded:
         """Choose trials of pictures that lie in the recording, and draw repetitions where asked for."""
@@ -256,16 +234,14 @@ class RawRecordings:
         config, path = self.config, recording.path
         is_picture = recording.codes != TARGET
         codes, count = recording.codes[is_picture], len(self._image_ids[split])
-        if not len(codes):
-            raise BrainhiveError(f"{path} holds targets only, no picture", SOURCE)
-        if codes.min() < 1 or codes.max() > count:
+        if not len(codes) or codes.min() < 1 or codes.max() > count:
             raise BrainhiveError(
-                f"{path} has pictures {codes.min()} to {codes.max()}, but {METADATA} has {count} of {split}",
+                f"{path} has pictures beyond 1 to {count}, those of {split} in {METADATA}",
                 "the files of training and test may be swapped, or be of another data set",
             )
 
         # trials that lie in the recording
-        fits = self._cutting.fits(recording.onsets, recording.signal.shape[1])
+        fits = self.cutting.fits(recording.onsets, recording.signal.shape[1])
         beyond = int((~fits & is_picture).sum())
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
         trials = np.flatnonzero(fits & is_picture)  # rows of events

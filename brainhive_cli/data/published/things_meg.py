@@ -3,20 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Float32, Float64, Int64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import cached_method
 from brainhive_cli.data.published import things_eeg
-from brainhive_cli.data.signals.cutting import refuse_flat
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 
@@ -63,12 +62,6 @@ class Epochs(parts.Config):
         True, description="leave training pictures out whose category a test picture is of, as papers do"
     )
 
-    @model_validator(mode="after")
-    def _has_times_in_order(self) -> Self:
-        if not self.keep_ms[0] < self.keep_ms[1]:
-            raise ValueError(f"keep_ms {list(self.keep_ms)} does not go forward")
-        return self
-
     def build(self, paths: Paths) -> "EpochFiles":
         """Point at the data; nothing is read yet."""
         return EpochFiles(self, paths.dataset("things-meg", self.root))
@@ -88,9 +81,9 @@ class TrialTable:
         picks: [C] rows of the magnetometers.
         samples: The samples that are kept.
         sensors: The magnetometers, and their positions if the file has them.
+        times_s: [T] times of the samples that are kept.
     """
 
-    path: Path
     epochs: Any
     types: NDArray[np.str_]
     categories: Int64
@@ -100,35 +93,7 @@ class TrialTable:
     picks: Int64
     samples: slice
     sensors: Sensors
-
-    @property
-    def times_s(self) -> Float64:
-        """Times [T] of the samples that are kept."""
-        return np.asarray(self.epochs.times[self.samples], np.float64)
-
-    def read(self, trials: Int64) -> Float32:
-        """Read trials [n, C, T].
-
-        Raises:
-            BrainhiveError: naming a channel that is not finite, or flat ones.
-        """
-        signal = np.empty((len(trials), len(self.picks), len(self.times_s)), np.float32)  # [n, C, T]
-        # mne makes float64 of all samples, so a part at a time
-        for start in range(0, len(trials), READ):
-            part = trials[start : start + READ]
-            with reading(self.path, SOURCE):
-                data = self.epochs.get_data(picks=self.picks, item=part, copy=False, verbose="ERROR")
-                signal[start : start + READ] = data[:, :, self.samples]
-
-        # channels that hold no signal
-        if not np.isfinite(signal).all():
-            bad = np.flatnonzero(~np.isfinite(signal).all((0, 2)))[0]
-            raise BrainhiveError(f"{self.path}: channel {self.sensors.names[bad]} has NaN", SOURCE)
-        try:
-            refuse_flat(np.einsum("nct,nct->c", signal, signal), tuple(self.sensors.names))
-        except BrainhiveError as error:
-            raise BrainhiveError(f"{self.path}: {error.message}", SOURCE) from error
-        return signal
+    times_s: Float64
 
 
 @dataclass(frozen=True)
@@ -173,14 +138,21 @@ class EpochFiles:
 
         for split in TYPES:
             trials, dropped = self._choose(table, session, split)
-            if len(trials):
-                signal = table.read(trials)[:, None]  # [n, 1, C, T]
-                image_ids = [table.image_ids[trial] for trial in trials.tolist()]
-                about = {"dropped": dropped, "filtered_hz": filtered_hz, "stimulus_ms": STIMULUS_MS}
-                recordings[split] = Trials(
-                    *(signal, image_ids, table.sensors, table.times_s, rate_hz, "z-score", about),
-                    onset_s=None if table.onset_s is None else table.onset_s[trials][:, None],
-                )
+            if not len(trials):
+                continue
+            # mne makes float64 of all samples, so a part at a time
+            signal = np.empty((len(trials), 1, len(table.picks), len(table.times_s)), np.float32)
+            for start in range(0, len(trials), READ):
+                part = trials[start : start + READ]
+                with reading(self._path(subject), SOURCE):
+                    data = table.epochs.get_data(picks=table.picks, item=part, copy=False, verbose="ERROR")
+                    signal[start : start + READ, 0] = data[:, :, table.samples]
+            image_ids = [table.image_ids[trial] for trial in trials.tolist()]
+            about = {"dropped": dropped, "filtered_hz": filtered_hz, "stimulus_ms": STIMULUS_MS}
+            recordings[split] = Trials(
+                *(signal, image_ids, table.sensors, table.times_s, rate_hz, "z-score", about),
+                onset_s=None if table.onset_s is None else table.onset_s[trials][:, None],
+            )
         return recordings
 
     @cached_method
@@ -194,18 +166,18 @@ class EpochFiles:
 
     def _choose(self, table: TrialTable, session: int, split: str) -> tuple[Int64, dict[str, int]]:
         """Choose the trials of a session and split, and count, for `train`, those that no split has."""
-        here = table.sessions == session  # [n]
-        chosen = here & (table.types == TYPES[split])
+        is_here = table.sessions == session  # [n]
+        is_chosen = is_here & (table.types == TYPES[split])
         if split == "test":
-            return np.flatnonzero(chosen), {}
+            return np.flatnonzero(is_chosen), {}
 
         # training pictures of tested categories would make the test easier
-        dropped = {"catch": int((here & ~np.isin(table.types, [*TYPES.values()])).sum())}
+        dropped = {"catch": int((is_here & ~np.isin(table.types, [*TYPES.values()])).sum())}
         if self.config.drop_test_categories:
             is_tested = np.isin(table.categories, table.categories[table.types == TYPES["test"]])
-            dropped["category of a test picture"] = int((chosen & is_tested).sum())
-            chosen &= ~is_tested
-        return np.flatnonzero(chosen), dropped
+            dropped["category of a test picture"] = int((is_chosen & is_tested).sum())
+            is_chosen &= ~is_tested
+        return np.flatnonzero(is_chosen), dropped
 
 
 def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
@@ -213,60 +185,46 @@ def open_table(path: Path, keep_ms: tuple[float, float]) -> TrialTable:
 
     Raises:
         MissingData: if a file is damaged, or one of its parts is missing.
-        BrainhiveError: if the table lacks a column, or the number of a picture's trial.
+        BrainhiveError: if the table lacks a column.
     """
     import mne
 
     # epochs with a row of the table for each; signals stay on disk
     with reading(path, SOURCE, raised=(Exception,)):  # mne raises bare ones, too
-        try:
-            epochs = mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
-        except FileNotFoundError as error:
-            raise MissingData(f"{path}: one of its parts is missing: {error}", SOURCE) from error
+        epochs = mne.read_epochs(path, proj=False, preload=False, verbose="ERROR")
     metadata = epochs.metadata
     rows = metadata.to_dict("records") if hasattr(metadata, "to_dict") else metadata or []
-    is_complete = len(rows) == len(epochs.events) and all(name in row for row in rows for name in COLUMNS)
-    if not (rows and is_complete):
+    if not rows or any(name not in rows[0] for name in COLUMNS):
         raise BrainhiveError(f"{path} has no {', '.join(COLUMNS)} of each trial", SOURCE)
 
-    # numbers of concepts and sessions, and the magnetometers
+    # samples within the limits, which must lie in the epochs, and the magnetometers
     types = np.array([str(row["trial_type"]) for row in rows])  # [n]
-    shows_picture = np.isin(types, [*TYPES.values()])
     times_ms = epochs.times * 1000
-    with reading(path, SOURCE):
-        onset_s = _read_column(rows, "onset")
-        numbers = {}
-        for name in ("things_category_nr", "session_nr"):
-            # catch trials have no concept: NaN becomes -1
-            values = _read_column(rows, name)
-            numbers[name] = np.where(np.isfinite(values), values, -1).astype(np.int64)
-        picks = np.asarray(mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64)
-        if not len(picks):
-            raise ValueError("it has no magnetometers")
-        start, stop = keep_ms
-        # limits beyond the epochs would return fewer samples than asked for
-        if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
-            raise ValueError(f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to {times_ms[-1]:g} ms")
-
-    # each trial of a picture has a concept and a session
-    for name, column in numbers.items():
-        if len(without := np.flatnonzero(shows_picture & (column < 1))):
-            raise BrainhiveError(
-                f"{path}: {len(without)} trials of pictures have no {name}, the first is trial {without[0]}",
-                SOURCE,
-            )
-
-    # samples within the limits, and positions of the magnetometers if any is not zero
+    (start, stop), picks = keep_ms, np.asarray(mne.pick_types(epochs.info, meg="mag", exclude=()), np.int64)
+    if start < times_ms[0] - HALF_MS or stop > times_ms[-1] + HALF_MS:
+        problem = f"keep_ms {[start, stop]} goes beyond {times_ms[0]:g} to {times_ms[-1]:g} ms"
+        raise BrainhiveError(f"{path}: {problem}", "preparation.keep_ms=[start, stop]")
     samples = slice(*np.searchsorted(times_ms, [start - HALF_MS, stop + HALF_MS]).tolist())
+
+    # positions of the magnetometers if any is not zero
     channels = [epochs.info["chs"][pick] for pick in picks.tolist()]
     positions = np.array([channel["loc"][:3] for channel in channels], np.float64)  # [C, 3]
     is_known = np.isfinite(positions).all() and positions.any()
     sensors = Sensors([str(channel["ch_name"]) for channel in channels], positions if is_known else None)
-    categories, sessions = numbers.values()
+
+    # catch trials have no concept: NaN becomes -1; onsets count only if all trials of pictures have one
+    categories, sessions = (
+        np.nan_to_num(_read_column(rows, name), nan=-1).astype(np.int64)
+        for name in ("things_category_nr", "session_nr")
+    )
     image_ids = [PurePosixPath(str(row["image_path"])).stem for row in rows]
-    # onsets count only if all trials of pictures have one
-    known_s = onset_s if np.isfinite(onset_s[shows_picture]).all() else None
-    return TrialTable(path, epochs, types, categories, image_ids, sessions, known_s, picks, samples, sensors)
+    onset_s = _read_column(rows, "onset")
+    has_onsets = np.isfinite(onset_s[np.isin(types, [*TYPES.values()])]).all()
+    return TrialTable(
+        *(epochs, types, categories, image_ids, sessions, onset_s if has_onsets else None, picks, samples),
+        sensors,
+        np.asarray(epochs.times[samples], np.float64),
+    )
 
 
 def _read_column(rows: Sequence[Mapping[str, Any]], name: str) -> Float64:

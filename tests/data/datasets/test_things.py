@@ -24,7 +24,6 @@ from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import ids
 from brainhive_cli.data.stores.recordings import path_of
 
-TAR_LINE = "mkdir -p {0} && tar -xf {0}.tar.gz -C {0}"
 CONCEPTS = {"train": ["00001_aardvark", "00002_abacus"], "test": ["00001_aircraft_carrier"]}
 FOLDER = {"train": "training_images", "test": "test_images"}
 
@@ -139,7 +138,7 @@ def test_files_without_times_begin_with_the_picture(root: Path) -> None:
         ),
         ({"eeg": np.ones((2, 3, 1, 4), np.complex64)}, "signals are complex64, not real numbers"),
         ({"eeg": np.full((2, 3, 1, 4), "1.5")}, "signals are <U3, not real numbers"),
-        ({"times": ["soon"] * 10}, "could not convert"),
+        ({"times": ["soon"] * 10}, "'soon'"),
         ({"eeg": np.zeros((2, 63, 10))}, r"signals \[2, 63, 10\] are not \[N, R, C, T\]"),
     ],
 )

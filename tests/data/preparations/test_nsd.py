@@ -1,6 +1,5 @@
 """NSD's betas, in the real layout and with the real design."""
 
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +10,7 @@ import pytest
 
 pytest.importorskip("nibabel")
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published.nsd import Raw
 from tools.soak import nsd_files
@@ -115,26 +113,11 @@ def test_own_masks_of_another_subject_space_or_place_are_one_line(home: Path) ->
     for volume, affine, what in (
         (np.ones(np.add(kept.shape, 1)), None, r"subj01_drawn.nii is \[.*nsdgeneral"),
         (np.ones(kept.shape), shifted, "subj01_drawn.nii lies in another space than"),
-        ((~kept).astype(float), None, r"none of the voxels that nsdgeneral\S* keeps"),
     ):
         draw(home, volume.astype(np.float32), affine)
         with pytest.raises(BrainhiveError, match=what) as caught:
             preparation.session(1, 1)
         assert "of the same subject" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("masks", "what"),
-    [
-        ({"a|b": OWN["drawn"]}, "'a|b' is no name for a region"),
-        ({"v1V": OWN["drawn"]}, "'v1V' is no name for a region, or one of NSD's own"),
-        ({"drawn": "masks/drawn.nii"}, "drawn: the path has no {subject}"),
-        ({"drawn": "masks/{subject.__class__}.nii"}, "drawn: the path has no {subject}"),
-    ],
-)
-def test_masks_without_name_or_subject_are_refused_with_the_recipe(masks: dict[str, str], what: str) -> None:
-    with pytest.raises(RecipeError, match=re.escape(what)):
-        parts.resolve("preparations", {"kind": "nsd", "masks": masks})
 
 
 def test_shapes_are_those_of_the_trials(tmp_path: Path) -> None:
@@ -235,14 +218,12 @@ def test_a_mask_that_is_no_volume_is_named(tmp_path: Path) -> None:
         made(tmp_path, sessions=[1]).session(1, 1)
 
 
-def test_a_design_whose_numbers_go_beyond_the_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_design_that_is_damaged_or_not_nsds_is_refused(tmp_path: Path) -> None:
     nsd_files.write(tmp_path, sessions=1)
     path = tmp_path / "nsddata/experiments/nsd/nsd_expdesign.mat"
-    content = {"masterordering": np.arange(30000)[None], "subjectim": np.ones((8, 10000))}  # counted from 0
+    content = {"masterordering": np.arange(30000)[None], "subjectim": np.ones((8, 10000))}  # too few pictures
     nsd_files.savemat(path, content)
-    with pytest.raises(BrainhiveError, match=r"nsd_expdesign\.mat is not NSD's design"):
-        made(tmp_path, sessions=[1]).session(1, 1)
-    for damaged in (path.read_bytes()[:300], bytes(300)):
+    for damaged in (path.read_bytes(), path.read_bytes()[:300], bytes(300)):
         path.write_bytes(damaged)
         with pytest.raises(BrainhiveError, match=r"nsd_expdesign\.mat is damaged"):
             made(tmp_path, sessions=[1]).session(1, 1)

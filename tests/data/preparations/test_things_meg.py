@@ -105,32 +105,12 @@ def test_pictures_of_test_categories_and_other_times_are_kept_on_demand(tmp_path
         made(tmp_path, keep_ms=(-200, 1000)).sessions(1)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    ((np.nan, "channel MLO21-1609 has NaN"), (0, "flat channels: MLO21-1609")),
-)
-def test_a_broken_channel_is_named(tmp_path, signal, change, message) -> None:
-    signal[:, 2] = change
-    write(tmp_path, signal)
-    with pytest.raises(BrainhiveError, match=rf"P1-epo\.fif: {message}"):
-        made(tmp_path).session(1, 1)
-
-
 def test_epochs_without_a_table_of_trials_are_refused(tmp_path, signal) -> None:
     path = write(tmp_path, signal)
     epochs = mne.read_epochs(path, verbose="error")
     epochs.metadata = None
     epochs.save(path, overwrite=True, verbose="error")
     with pytest.raises(BrainhiveError, match="has no trial_type, things_category_nr, image_path, session_nr"):
-        made(tmp_path).sessions(1)
-
-
-@pytest.mark.parametrize(("column", "name"), ((1, "things_category_nr"), (3, "session_nr")))
-def test_a_trial_of_a_picture_without_its_number_is_refused(tmp_path, signal, column, name) -> None:
-    trials = [list(trial) for trial in TRIALS]
-    trials[4][column] = None
-    write(tmp_path, signal, [tuple(trial) for trial in trials])
-    with pytest.raises(BrainhiveError, match=f"1 trials of pictures have no {name}, the first is trial 4"):
         made(tmp_path).sessions(1)
 
 
@@ -163,7 +143,7 @@ def test_a_part_of_the_epochs_that_is_missing_is_named(tmp_path) -> None:
     assert len(preparation.files(1)) > 1
     np.testing.assert_array_equal(preparation.session(1, 1)["train"].signal[:, 0], signal[:, :, 20:221])
     shutil.move(preparation.files(1)[1], tmp_path / "aside")
-    with pytest.raises(MissingData, match="one of its parts is missing"):
+    with pytest.raises(MissingData, match=r"P1-epo\.fif is damaged or cut short"):
         made(tmp_path).sessions(1)
     assert path.is_file()
 
