@@ -24,37 +24,26 @@ import numpy as np
 import xxhash
 from numpy.typing import DTypeLike, NDArray
 
-from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Array, Bool, Int64, UInt64
-from brainhive_cli.core.damage import reading, refuse_inflation
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData
 from brainhive_cli.core.files import atomic_write, open_no_link, open_plain
 from brainhive_cli.core.lines import Hint
 
 PART = ".part"
 """Ending of a store that is still being written; it is renamed when complete."""
-JSON = ("{", "[", '"')
+JSON = ("{", "[", '"', "null")
 """How an attribute begins that is kept as JSON."""
-NULL = "null"
-"""An attribute that is None, as JSON."""
 NUMBERS = "fiu"
 """NumPy's letters of the kinds of dtype that are numbers."""
-MAX_NUMBER_BYTES = 8
-"""Of one number: long doubles differ between machines."""
 CHECKSUMS = "checksum"
 """The group that has, for each dataset written row by row, the checksums [N] of its rows, 0 where none is."""
 CHECKSUM_BYTES = 8
 SEAL_MARK = b"brnhvsl1"
 """The last bytes of a sealed file; before them stand the parts that are rows, the digest and their count."""
 SEAL_FOOTER = struct.Struct("<16sQ8s")
-STRUCTURE_BYTES, DATASET_BYTES = 2**16, 2**10
-"""More than the structure of a file takes, and each of its datasets besides its rows."""
-MAX_SEALED_PARTS = 64
-"""Parts that are rows, in any store that we write."""
 VERIFIED_BYTES = 2**24
 """Of rows that are verified at once when all are."""
-COPIED_BYTES = 2**20
-"""Of rows that are verified and then copied: so few are copied from the processor's cache."""
 
 
 def part_of(path: Path) -> Path:
@@ -89,18 +78,13 @@ def create(
     Attributes that are not plain numbers or strings are kept as JSON. Each space gets room for the checksums
     of its rows, which `RowWriter` writes.
     """
-    # room for the rows and their checksums; a full disk is noticed here
+    # rows, and the checksums of each
     sums = {f"{CHECKSUMS}/{name}": (shape[:1], "uint64") for name, (shape, _) in spaces.items()}
-    spaces = {**spaces, **sums}
-    size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
-    size += sum(np.asarray(array).nbytes for array in arrays.values())
-    size += (len(spaces) + len(arrays)) * DATASET_BYTES
 
     # the structure, lists and attributes; rows follow later, each at its offset
     with atomic_write(path, is_lasting=False) as part:
-        _allocate(part, size + _bound_size(attributes))
         with h5py.File(part, "w") as file:
-            for name, (shape, dtype) in spaces.items():
+            for name, (shape, dtype) in {**spaces, **sums}.items():
                 # allocated and not filled, so that rows can be written by their offset
                 layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -109,62 +93,37 @@ def create(
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             set_attributes(file, attributes)
-        # again, since HDF5 frees the blocks that it does not need yet
-        _allocate(part, part.stat().st_size)
+        # HDF5 leaves holes; a disk that is too small is an error now, and not after hours
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with part.open("ab") as end, name_file(part):
+                os.posix_fallocate(end.fileno(), 0, part.stat().st_size)
 
 
-def _allocate(path: Path, size: int) -> None:
-    """Allocate a file's bytes, so that a disk that is too small is an error now and not after hours.
-
-    Before HDF5 writes, since without room it would fail with noise, or crash; and after, since it frees them.
-    """
-    with path.open("ab") as file:
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, max(size, 1))
-            else:  # macOS: limits are noticed, a full disk is not
-                file.truncate(max(size, 1))
-        except OSError as error:
-            raise OSError(*error.args, str(path)) from error  # posix_fallocate names no file
-
-
-def _bound_size(attributes: Mapping[str, Any]) -> int:
-    """Return more bytes than attributes and the structure of a file take."""
-    return 2 * len(json.dumps(attributes)) + STRUCTURE_BYTES
+@contextmanager
+def name_file(path: Path) -> Iterator[None]:
+    """Name the file of an error of the system, where functions of descriptors do not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(*error.args, str(path)) from error
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
     """Write attributes on the file's root; mappings, lists and text that could be taken for them as JSON."""
     for name, value in attributes.items():
         # text that begins like JSON is quoted, or reading would parse it
-        is_plain = isinstance(value, str | int | float | bool) and not _is_json(value)
-        file.attrs[name] = value if is_plain else json.dumps(value)
-
-
-def _is_json(value: Any) -> bool:
-    return isinstance(value, str) and (value.startswith(JSON) or value == NULL)
+        is_text = isinstance(value, str) and not value.startswith(JSON)
+        file.attrs[name] = value if is_text or isinstance(value, int | float | bool) else json.dumps(value)
 
 
 def get_attributes(file: h5py.File) -> dict[str, Any]:
-    """Read back what `set_attributes` wrote.
-
-    Raises:
-        ValueError: if one is no number, truth value or text.
-    """
-    attributes: dict[str, Any] = {}
-    for name in file.attrs:
-        # scalars alone were written: an attribute with axes is damage
-        value = file.attrs[name] if file.attrs.get_id(name).shape == () else None
-        if not isinstance(value, str | np.number | np.bool_):
-            raise ValueError(f"its attribute {name} is neither a number nor text")
-        f"{name}{value}".encode()  # which surrogates, of bytes that are not UTF-8, do not survive
-        if _is_json(value):
-            try:
-                attributes[name] = documents.parse(str(value), f"its attribute {name}", Any)
-            except BrainhiveError as error:  # which `open_file` makes one of, with the store's name
-                raise ValueError(error.message) from error
+    """Read back what `set_attributes` wrote."""
+    attributes = {}
+    for name, value in file.attrs.items():
+        if isinstance(value, str):
+            attributes[name] = json.loads(value) if value.startswith(JSON) else value
         else:
-            attributes[name] = value if isinstance(value, str) else value.item()
+            attributes[name] = value.item()
     return attributes
 
 
@@ -199,21 +158,15 @@ def open_file(path: Path, made_by: Hint, error: type[BrainhiveError] = Brainhive
 
 
 def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Find a dataset of this very file; links that lead elsewhere are not followed.
+    """Find a dataset.
 
     Raises:
         ValueError: if it is not there.
     """
-    node = file
-    # hard links only: soft and external links may lead to other files
-    for part in name.split("/"):
-        is_group = isinstance(node, h5py.Group)
-        if not is_group or not isinstance(node.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"it has no dataset {name}")
-        node = node[part]
-    if not isinstance(node, h5py.Dataset) or node.shape is None:
-        raise ValueError(f"{name} is no array")
-    return node
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"it has no dataset {name}")
+    return dataset
 
 
 def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Dataset:
@@ -225,17 +178,11 @@ def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Datas
         kinds: NumPy's letters of the kinds of dtype that are accepted; S is a string of fixed width.
 
     Raises:
-        ValueError: if it is of another kind, lies in other files, or is far larger than the file.
+        ValueError: if it is of another kind.
     """
     dataset = find_dataset(file, name)
-    dtype = dataset.dtype
-    if dtype.kind not in kinds or (dtype.kind != "S" and dtype.itemsize > MAX_NUMBER_BYTES):
-        raise ValueError(f"{name} is {dtype}, not of kind {' or '.join(kinds)}")
-    # virtual and external datasets could read any file of this machine
-    if dataset.is_virtual or dataset.external:
-        raise ValueError(f"{name} lies in other files")
-    count = max(prod(dataset.shape), prod(dataset.chunks or ()))  # a chunk is read whole, and may be larger
-    refuse_inflation(count * dtype.itemsize, os.path.getsize(file.filename), name)
+    if dataset.dtype.kind not in kinds or dataset.shape is None:
+        raise ValueError(f"{name} is {dataset.dtype}, not of kind {' or '.join(kinds)}")
     return dataset
 
 
@@ -246,46 +193,21 @@ def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> Array:
         ValueError: if it is of another kind, not contiguous, or not wholly inside the file.
     """
     dataset = open_numbers(file, name, kinds)
-    dtype, shape = np.dtype(dataset.dtype.str), dataset.shape
-    # mapped bytes are used as they are: contiguous, and in native byte order
-    if not dtype.isnative or dataset.chunks:
-        raise ValueError(f"{name} is not in the machine's order of bytes, or not in one piece")
-    size = prod(shape) * dtype.itemsize
-    if not size:  # mmap refuses a length of 0
-        return np.empty(shape, dtype)
-    # the offset is read from the file, and may be damaged
-    start = dataset.id.get_offset()
-    if start is None or start + size > os.path.getsize(file.filename):
-        raise ValueError(f"{name} {list(shape)} reaches beyond the end of the file")
-    return np.memmap(file.filename, dtype, "r", start, shape)
+    if not dataset.size:  # mmap refuses a length of 0
+        return np.empty(dataset.shape, dataset.dtype)
+    if (start := dataset.id.get_offset()) is None:
+        raise ValueError(f"{name} is not in one piece")
+    return np.memmap(file.filename, dataset.dtype, "r", start, dataset.shape)
 
 
 def read_strings(file: h5py.File, name: str) -> NDArray[np.bytes_]:
-    """Read strings of fixed width [N], UTF-8.
-
-    Raises:
-        ValueError: if they are of another kind or encoding, or not in a list.
-    """
-    packed = np.array(map_numbers(file, name, "S"))
-    if packed.ndim != 1:
-        raise ValueError(f"{name} {list(packed.shape)} is no list")
-    # a name that is not UTF-8 is an error here, and not when it is used
-    for string in packed.tolist():
-        string.decode()
-    return packed
+    """Read strings of fixed width [N], UTF-8."""
+    return np.array(map_numbers(file, name, "S"))
 
 
 def read_flags(file: h5py.File, name: str) -> Bool:
-    """Read truth values, which are kept as bytes or as HDF5's booleans.
-
-    Raises:
-        ValueError: if they are of another kind, or neither 0 nor 1.
-    """
-    flags = np.array(map_numbers(file, name, "ub"))
-    # other values are damage, which astype(bool) would hide
-    if flags.dtype.itemsize > 1 or flags.view(np.uint8).max(initial=0) > 1:
-        raise ValueError(f"{name} holds other values than 0 and 1")
-    return flags.astype(bool)
+    """Read truth values, which are kept as bytes or as HDF5's booleans."""
+    return np.array(map_numbers(file, name, "ub")).astype(bool)
 
 
 def release_pages(values: Any) -> None:
@@ -349,13 +271,8 @@ class LazyRows:
         return values[(0 if is_one else slice(None), *rest)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """Read all rows, some at a time; raises as indexing does."""
-        values = np.empty(self.shape, dtype or self.dtype)
-        # blocks fit into the processor's cache, since they are verified and then copied
-        step = max(1, COPIED_BYTES * len(self) // max(1, self.nbytes))
-        for start in range(0, len(self), step):
-            values[start : start + step] = self[start : start + step]
-        return values
+        """Read all rows; raises as indexing does."""
+        return np.array(self[:], dtype)
 
     def column(self, position: int) -> "LazyRows":
         """Select one position of the second axis of a store, [N, …]; what was verified is so of both."""
@@ -413,7 +330,7 @@ class RowWriter:
             self._offset: int = dataset.id.get_offset()
             self._dtype, self._path = dataset.dtype, path
             self._sums: int | None = find_dataset(file, sums).id.get_offset() if sums in file else None
-        self._row_bytes = prod(dataset.shape[1:]) * self._dtype.itemsize
+            self._row_bytes = prod(dataset.shape[1:]) * self._dtype.itemsize
         self._file = open_plain(path, os.O_WRONLY, follow=False)
 
     def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: Array) -> None:
@@ -436,10 +353,8 @@ class RowWriter:
         left = content.reshape(-1).view(np.uint8).data
         # pwrite may write less than it was asked to
         while left:
-            try:
+            with name_file(self._path):
                 written = os.pwrite(self._file, left, at)
-            except OSError as error:
-                raise OSError(*error.args, str(self._path)) from error
             at, left = at + written, left[written:]
 
     def close(self) -> None:
@@ -504,9 +419,6 @@ def verify_rows(file: h5py.File) -> None:
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
     """Write the last attributes of a complete store, and the seal by which damage is found."""
-    # room for the attributes, so that a full disk is noticed before HDF5 writes
-    if attributes:
-        _allocate(path, path.stat().st_size + _bound_size(attributes))
     with h5py.File(path, "r+" if attributes else "r") as file:
         set_attributes(file, attributes or {})
         spans = sorted(
@@ -554,8 +466,6 @@ def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
         digest, count, _ = SEAL_FOOTER.unpack(content)
         # before it the spans, two numbers of 64 bits each
         end = at - 16 * count
-        if count > MAX_SEALED_PARTS or end < 0:
-            raise ValueError("its seal is damaged")
         file.seek(end)
         parts = np.frombuffer(file.read(16 * count), np.uint64).reshape(-1, 2)
     return digest, [(int(start), int(size)) for start, size in parts], end
@@ -566,9 +476,6 @@ def _digest(path: Path, spans: Sequence[tuple[int, int]], end: int) -> bytes:
     # the spans are digested too, since they say which bytes are left out
     content, at, total = np.memmap(path, np.uint8, "r"), 0, xxhash.xxh3_128(repr((spans, end)).encode())
     for start, size in (*spans, (end, 0)):
-        # spans must be in order, and within the file
-        if not at <= start <= start + size <= end:
-            raise ValueError("its seal is damaged")
         total.update(content[at:start].data)
         at = start + size
     return total.digest()
