@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -19,7 +18,6 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.published import nsd, nsd_prepared, things_eeg
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 
@@ -67,10 +65,6 @@ def test_a_document_that_holds_what_is_no_number_is_refused_wherever_it_lies(tmp
     (tmp_path / "metrics.json").write_text('{"schema": NaN}')
     with pytest.raises(BrainhiveError, match=r"metrics\.json is not valid JSON: expected value"):
         documents.read(tmp_path / "metrics.json")
-    with h5py.File(tmp_path / "store.h5", "w") as file:
-        file.attrs["config"] = '{"a": [NaN]}'
-        with pytest.raises(ValueError, match="attribute config is not valid JSON: expected value"):
-            hdf5.get_attributes(file)
 
 
 @pytest.mark.parametrize("signals", ["/abs", "**x", "a/b**"])

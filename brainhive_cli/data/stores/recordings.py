@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import xxhash
-from pydantic import BaseModel, ConfigDict
 
-from brainhive_cli.core import console, documents, parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -23,7 +22,7 @@ from brainhive_cli.data.spaces import Grid, Sensors, Voxels, axis_lists
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import map_numbers, open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import COPIED_STIMULI, Provenance, Trials, digest_trials
+from brainhive_cli.data.trials import COPIED_STIMULI, Trials, digest_trials
 
 FORMAT = 3
 """Of a signal store; the number that it carries."""
@@ -42,24 +41,6 @@ OPTIONAL = {"sessions": "i", "whiteners": "f", "runs": "i", "onset_s": "f"}
 """Arrays of a split that a store may lack, and NumPy's letter of the kind of their numbers."""
 
 
-class Attributes(BaseModel):
-    """Types of the attributes of a signal store."""
-
-    model_config = ConfigDict(strict=True)
-
-    splits: list[str]
-    space: Literal["sensors", "voxels"]
-    channels: list[str] = []
-    regions: list[str] = []
-    maps: list[str] = []
-    volume_shape: list[int] = []
-    affine: list[list[float]] = []
-    times_s: list[float]
-    rate_hz: float | None = None
-    unit: str
-    provenance: dict[str, Provenance]
-
-
 @dataclass(frozen=True)
 class SignalStore:
     """One subject's finished signal store."""
@@ -76,43 +57,43 @@ class SignalStore:
             BrainhiveError: if the file is corrupt or of another format, or an axis does not match its list.
         """
         with hdf5.open_file(path, AGAIN) as file:
-            # attributes of the right format and types
-            attributes = hdf5.get_attributes(file)
-            if attributes.get("format") != FORMAT or attributes.get("holds") != "signal":
+            # attributes of the right format
+            about = hdf5.get_attributes(file)
+            if about.get("format") != FORMAT or about.get("holds") != "signal":
                 problem = f"{path} is not a signal store of format {FORMAT}"
                 raise BrainhiveError(problem, "delete it and run again")
-            about = documents.check(attributes, f"{path}: attribute", Attributes, "delete it and run again")
 
             def read(name: str, kind: str) -> Array | None:
                 return np.array(map_numbers(file, name, kind)) if name in file else None
 
             # sensors, or voxels with their regions, maps and grid
-            space: Sensors | Voxels = Sensors(about.channels, read("positions", "f"))
-            if about.space == "voxels":
-                masks = read_flags(file, "region_masks") if about.regions else ()  # [regions, V]
+            if about["space"] == "sensors":
+                space: Sensors | Voxels = Sensors(about["channels"], read("positions", "f"))
+            else:
+                masks = read_flags(file, "region_masks") if about["regions"] else ()  # [regions, V]
                 voxel_indices = read("places", "i")  # [V, 3]
-                space = Voxels(
-                    dict(zip(about.regions, masks, strict=True)),
-                    {name: np.array(map_numbers(file, f"maps/{name}", "f")) for name in about.maps},
-                    None
-                    if voxel_indices is None
-                    else Grid(voxel_indices, tuple(about.volume_shape), np.array(about.affine, np.float64)),
-                )
+                grid = None
+                if voxel_indices is not None:
+                    affine = np.array(about["affine"], np.float64)
+                    grid = Grid(voxel_indices, tuple(about["volume_shape"]), affine)
+                maps = {name: np.array(map_numbers(file, f"maps/{name}", "f")) for name in about["maps"]}
+                space = Voxels(dict(zip(about["regions"], masks, strict=True)), maps, grid)
 
             # one recording a split; signals stay on disk
             recordings = {}
-            for split in about.splits:
-                way_out = partial(making, path, {**about.provenance.get(split, {})})
+            for split in about["splits"]:
+                provenance = about["provenance"][split]
+                way_out = partial(making, path, provenance)
                 optional: dict[str, Any] = {n: read(f"{split}/{n}", kind) for n, kind in OPTIONAL.items()}
                 try:
                     recordings[split] = Trials(
                         signal=open_rows(file, f"{split}/signal", way_out),
                         image_ids=Names(read_strings(file, f"{split}/image_id")),
                         space=space,
-                        times_s=np.asarray(about.times_s, np.float64),
-                        rate_hz=about.rate_hz,
-                        unit=about.unit,
-                        provenance={**about.provenance.get(split, {})},
+                        times_s=np.asarray(about["times_s"], np.float64),
+                        rate_hz=about.get("rate_hz"),
+                        unit=about["unit"],
+                        provenance=provenance,
                         repetitions=np.array(map_numbers(file, f"{split}/repetitions", "iu")),
                         known_digests=read(f"{split}/digests", "u"),
                         **optional,

@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import h5py
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Array, Bool, Int64, UInt64
@@ -39,24 +38,6 @@ VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{
 """The name of an encoder of one frame or caption; with `-all` instead of the view, that of all of them."""
 
 
-class Attributes(BaseModel):
-    """Types of the attributes that the package reads, where a store has them."""
-
-    model_config = ConfigDict(strict=True)
-
-    dataset: str = ""
-    split: str = ""
-    encoder: str = ""
-    precision: str = ""
-    preprocessing: str = ""
-    latent_space: str = ""
-    config: dict[str, Any] = {}
-    weights: dict[str, Any] = {}
-    skipped: int = 0
-    alternatives: int | None = None
-    imported: list[str] = []
-
-
 @dataclass(frozen=True)
 class TargetStore:
     """A finished store, mapped into memory.
@@ -71,6 +52,11 @@ class TargetStore:
             decoded, as for imported vectors and captions.
         attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
             (`pictures`), versions and health.
+        shape: Shape of one target.
+        alternatives: Number of targets of a stimulus, K (five captions, six frames); None where there is no
+            such axis.
+        is_own: Whether it holds a user's own vectors, under a name of their own.
+        making: The command line that makes it.
     """
 
     path: Path
@@ -80,6 +66,10 @@ class TargetStore:
     done: Bool
     pixels: UInt64 | None
     attributes: dict[str, Any]
+    shape: tuple[int, ...]
+    alternatives: int | None
+    is_own: bool
+    making: Line
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -90,12 +80,11 @@ class TargetStore:
             BrainhiveError: if the file is corrupt or of another format.
         """
         with hdf5.open_file(path, making(path)) as file:
-            # attributes of the right format and types
+            # attributes of the right format
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
                 line = f"{making(path)} --again"
                 raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", line)
-            documents.check(attributes, f"{path}: attribute", Attributes, str(making(path)))
 
             # rows stay on disk; names and marks are read
             embedding = open_rows(file, "embedding", partial(making, path))
@@ -107,24 +96,17 @@ class TargetStore:
             skipped = int((~done).sum())
             attributes = {**address, "config": {}, "weights": {}, "skipped": skipped, **attributes}
 
-            # each row has a name, a concept, a mark and its pixels
-            if done.shape != embedding.shape[:1] or not len(image_ids) == len(concepts) == len(done):
-                raise ValueError("it has not one name, concept and done-mark for each row")
-            shape = (*done.shape, PIXEL_WORDS)
-            if pixels is not None and (pixels.shape != shape or pixels.dtype != np.uint64):
-                raise ValueError(f"it has not {PIXEL_WORDS} words of pixels for each row")
-
-            # embeddings have a dimension, after the axis of alternatives where there is one
-            alternatives = attributes.get("alternatives")
-            is_flat = len(embedding.shape) < (2 if alternatives is None else 3)
-            if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
-                raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
-
             # a picture whose embedding is not finite counts as one that has none
             health = attributes.get("health")
             if isinstance(health, Mapping) and health.get("non_finite"):
                 done = done & find_finite(embedding)
-            return cls(path, embedding, image_ids, concepts, done, pixels, attributes)
+
+            # shape of one target, which follows the axis of alternatives where there is one
+            alternatives = attributes.get("alternatives")
+            shape = embedding.shape[1 if alternatives is None else 2 :]
+            is_own = attributes["config"].get("kind") == IMPORTED
+            about = attributes, shape, alternatives, is_own, making(path, is_own)
+            return cls(path, embedding, image_ids, concepts, done, pixels, *about)
 
     def view(self, encoder: str, index: int | None) -> Self:
         """Give the store of one view, which `encoder` encodes alone, of one with targets [F, …] of all.
@@ -142,7 +124,8 @@ class TargetStore:
         # attributes as if the encoder of that view alone had made the store
         config = {**self.attributes["config"], "views": index}
         attributes = {**self.attributes, "encoder": encoder, "config": config}
-        return replace(self, embedding=self.embedding.column(index), attributes=attributes)
+        column = self.embedding.column(index)
+        return replace(self, embedding=column, attributes=attributes, shape=self.shape[1:])
 
     def verify(self) -> None:
         """Verify the checksums of all rows, and the names; reads the whole store.
@@ -157,26 +140,6 @@ class TargetStore:
                 raise ValueError("its names are not those of the pictures that it was made of")
             if len(set(self.image_ids)) < len(self.image_ids):
                 raise ValueError("it has several rows of one name")
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it holds a user's own vectors, under a name of their own."""
-        return bool(self.attributes["config"].get("kind") == IMPORTED)
-
-    @property
-    def making(self) -> Line:
-        """The command line that makes it."""
-        return making(self.path, self.is_own)
-
-    @property
-    def alternatives(self) -> int | None:
-        """Number of targets of a stimulus, K (five captions, six frames); None for one without an axis."""
-        return self.attributes.get("alternatives")
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one target."""
-        return tuple(self.embedding.shape[1 if self.alternatives is None else 2 :])
 
     @cached_property
     def health(self) -> Health:

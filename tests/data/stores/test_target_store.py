@@ -204,16 +204,3 @@ def test_resuming_reads_only_the_rows_that_were_written(
     monkeypatch.setattr(hdf5, "VERIFIED_BYTES", 2 * values[:1].nbytes)
     begin(path).close()
     assert [len(some) for some in hashed] == [2, 1] and np.array_equal(np.concatenate(hashed), values[rows])
-
-
-@pytest.mark.parametrize(
-    ("shape", "alternatives"), [((0,), {}), ((3, 0), {"alternatives": 3}), ((3, 4), {"alternatives": 7})]
-)
-def test_embeddings_without_values_or_of_other_alternatives_are_refused(
-    path: Path, shape: tuple[int, ...], alternatives: dict[str, int]
-) -> None:
-    Blank(path, ["a", "b"], ["a", "b"], shape, "float32", {"encoder": "encoder", **alternatives}).create()
-    hdf5.part_of(path).rename(path)
-    hdf5.seal(path)
-    with pytest.raises(BrainhiveError, match="alternatives"):
-        TargetStore.open(path)
