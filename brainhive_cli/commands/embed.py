@@ -98,7 +98,7 @@ class Job:
                         images,
                         path_of(root, dataset.name, split, config.name),
                         recipe.precision,
-                        recipe.dtype,
+                        config.store_dtype or recipe.dtype,
                         recipe.skip_bad,
                     )
                     for config in recipe.encoders

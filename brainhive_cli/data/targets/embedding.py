@@ -1,14 +1,12 @@
 """Work of embed: whether a store is done, and pictures through networks into those that are not."""
 
-import time
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,15 +27,9 @@ from brainhive_cli.models.encoders import EncoderConfig
 
 AHEAD = 4
 """Batches of a store that may wait in memory to be written."""
-T = TypeVar("T")
-DECODING, WRITING = "decoding", "writing"
-RECENT = 0.95
-"""The weight of a second one batch later, so that about the last twenty batches count."""
-HIDDEN = 0.1
-"""Decoding in other processes is the limit once encoders wait for it more than this share of the time."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoreJob:
     """One store to be filled.
 
@@ -46,8 +38,9 @@ class StoreJob:
         images: The stimuli.
         path: Where the store lies, or will lie.
         precision: Autocast dtype of the forward pass.
-        dtype: In which targets are kept, unless they are whole numbers.
+        dtype: In which targets are kept.
         skip_bad: Whether pictures that cannot be decoded are accepted as gaps.
+        attributes: What makes the targets, but for weights and preprocessing.
     """
 
     config: EncoderConfig
@@ -56,6 +49,18 @@ class StoreJob:
     precision: str
     dtype: str
     skip_bad: bool
+    attributes: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """List what makes the targets."""
+        self.attributes = {
+            "encoder": self.config.name,
+            "config": portable(self.config.model_dump(mode="json")),
+            "dataset": self.images.dataset,
+            "split": self.images.split,
+            "dtype": self.dtype,
+            "precision": self.precision,
+        }
 
     def reason(self, group: EncoderGroup | None) -> str:
         """Say why there is work to do; empty for a finished store of these pictures, made in this way.
@@ -69,7 +74,7 @@ class StoreJob:
         store = TargetStore.open(self.path)
 
         # compare settings, pictures, preprocessing and weights
-        stored, expected = store.attributes, self._attributes
+        stored, expected = store.attributes, self.attributes
         differs = [key for key in ("config", "dtype", "precision") if stored.get(key) != expected[key]]
         # without the files, stand-ins take the place of the pictures
         if self.images.missing is None and store.image_ids != self.images.image_ids:
@@ -109,13 +114,8 @@ class StoreJob:
 
         # size of the targets, without names and checksums
         count = len(self.images) * (alternatives(self.config, self.images) or 1)
-        size = count * prod(shape_of(self.config, shape, self.images)) * np.dtype(self.kept_as).itemsize
+        size = count * prod(shape_of(self.config, shape, self.images)) * np.dtype(self.dtype).itemsize
         return f"to do{why}, {console.size(size)} to write"
-
-    @property
-    def kept_as(self) -> str:
-        """The dtype of the store."""
-        return self.config.store_dtype or self.dtype
 
     def blank(self, group: EncoderGroup) -> Blank:
         """Describe the store before it is filled."""
@@ -124,7 +124,7 @@ class StoreJob:
         made_by = {"weights": encoder.weights, "preprocessing": encoder.preprocessing}
         if space := getattr(encoder.module, "latent_space", ""):  # of an autoencoder
             made_by["latent_space"] = space
-        attributes = {**self._attributes, **made_by, "versions": library_versions()}
+        attributes = {**self.attributes, **made_by, "versions": library_versions()}
         # several captions or frames are an axis K before the shape of a target
         shape = shape_of(self.config, group.shapes[self.config.name], images)
         if (count := alternatives(self.config, images)) is not None:
@@ -132,69 +132,7 @@ class StoreJob:
         # digests of pixels exist only where the stimuli themselves are decoded
         decodes = self.config.encodes == "pixels" and not self.config.pictures
         names = images.image_ids, images.concepts
-        return Blank(self.path, *names, shape, self.kept_as, attributes, has_pixels=decodes)
-
-    @property
-    def _attributes(self) -> dict[str, Any]:
-        return {
-            "encoder": self.config.name,
-            "config": portable(self.config.model_dump(mode="json")),
-            "dataset": self.images.dataset,
-            "split": self.images.split,
-            "dtype": self.kept_as,
-            "precision": self.precision,
-        }
-
-
-class Pace:
-    """Seconds spent at each stage.
-
-    Args:
-        parallel: Whether decoding runs in other processes, so that only waiting for it is measured.
-    """
-
-    def __init__(self, parallel: bool) -> None:
-        self._parallel = parallel
-        self._spent: dict[str, float] = defaultdict(float)
-
-    def batches(self, source: Iterable[T]) -> Iterator[T]:
-        """Yield what `source` yields, counting the time that it takes as decoding."""
-        iterator = iter(source)
-        while True:
-            # older batches count less, so that the limit is the present one
-            for stage in self._spent:
-                self._spent[stage] *= RECENT
-            # time until the next batch: its decoding, or the wait for other processes
-            with self.at(DECODING):
-                batch = next(iterator, None)
-            if batch is None:
-                return
-            yield batch
-
-    @contextmanager
-    def at(self, stage: str) -> Iterator[None]:
-        """Count the time of a block."""
-        start = time.perf_counter()
-        yield
-        self.count(stage, time.perf_counter() - start)
-
-    def count(self, stage: str, spent_s: float) -> None:
-        """Count seconds at a stage."""
-        self._spent[stage] += spent_s
-
-    def settle(self, group: str, write: Future[tuple[float, float]]) -> None:
-        """Count the seconds of a write that has ended: those that it waited for the group, and its own."""
-        waited_s, written_s = write.result()
-        self.count(group, waited_s)
-        self.count(WRITING, written_s)
-
-    @property
-    def limit(self) -> str:
-        """The stage that holds the others up; empty before the first."""
-        # decoding in other processes overlaps with encoding, so that any wait matters
-        if self._parallel and self._spent.get(DECODING, 0.0) > HIDDEN * sum(self._spent.values()):
-            return DECODING
-        return max(self._spent, key=self._spent.__getitem__, default="")
+        return Blank(self.path, *names, shape, self.dtype, attributes, has_pixels=decodes)
 
 
 def stream(
@@ -219,14 +157,14 @@ def stream(
         batch_size: Pictures a forward pass.
         workers: Processes that decode.
         launch: This process among those that share the work.
-        bar: Counts the pictures, and names what limits.
+        bar: Counts the pictures.
 
     Returns:
         What could not be decoded.
     """
     # encoders of each group that still lack rows, and the rows that they lack
     bad = []
-    writes: deque[tuple[str, Future[tuple[float, float]]]] = deque()
+    writes: deque[Future[None]] = deque()
     on_gpu = launch.device.type == "cuda"
     names = {group.name: [name for name in group.names if name in writers] for group in groups}
     views = {group.name: group.view for group in groups}
@@ -238,51 +176,41 @@ def stream(
 
     # batches are decoded by workers, encoded here, and written by a thread
     batches = decoded(rows, images, views, needed, batch_size, workers, on_gpu, readers)
-    pace = Pace(parallel=workers > 0)
     with ThreadPoolExecutor(1) as writing:
-        for batch in pace.batches(batches):
+        for batch in batches:
             raise_if_asked_to_stop()  # what is written is kept
             bad += batch.bad
             for group in (group for group in groups if group.name in batch.views):
                 at = batch.rows[group.name]
                 # one forward pass; the copies to the CPU are asynchronous
-                with pace.at(group.name):
-                    outputs = group.encode(batch.views[group.name])
-                    values = {name: outputs[name].to("cpu", non_blocking=True) for name in names[group.name]}
+                outputs = group.encode(batch.views[group.name])
+                values = {name: outputs[name].to("cpu", non_blocking=True) for name in names[group.name]}
                 # the writing thread waits for the copies, this one does not
                 there = torch.cuda.current_stream(launch.device).record_event() if on_gpu else None
                 for name, embeddings in values.items():
                     lacks, pixels = pending[name][at], batch.pixels.get(group.name)
-                    write = writing.submit(_keep, writers[name], at, embeddings, pixels, lacks, there)
-                    writes.append((group.name, write))
+                    writes.append(writing.submit(_write, writers[name], at, embeddings, pixels, lacks, there))
             while len(writes) > AHEAD * len(writers):  # bounds what waits, and raises what failed
-                pace.settle(*writes.popleft())
-            bar.advance(batch.read * launch.processes, f"{pace.limit} limits")
+                writes.popleft().result()
+            bar.advance(batch.read * launch.processes)
         # the last writes, whose errors are raised here
-        for group_name, write in writes:
-            pace.settle(group_name, write)
+        for write in writes:
+            write.result()
     return bad
 
 
-def _keep(
+def _write(
     writer: TargetWriter,
     rows: Int64,
     values: Tensor,
     pixels: UInt64 | None,
     lacks: Bool,
     there: Any,
-) -> tuple[float, float]:
-    """Write what the store lacks of embeddings [B, …] and words of pixels [B, 25], once they are `there`.
-
-    Returns:
-        The seconds that waiting and writing took.
-    """
-    start = time.perf_counter()
+) -> None:
+    """Write what the store lacks of embeddings [B, …] and words of pixels [B, 25], once they are `there`."""
     if there is not None:
         there.synchronize()
-    waited = time.perf_counter()
     arrays = {"values": values.numpy()} | ({} if pixels is None else {PIXELS: pixels})
     if not lacks.all():  # nearly always all are lacking: then nothing is copied
         rows, arrays = rows[lacks], {name: array[lacks] for name, array in arrays.items()}
     writer.write(rows, **arrays)
-    return waited - start, time.perf_counter() - waited

@@ -1,7 +1,7 @@
 """Networks that run: each encodes a stimulus once for all stores that its outputs fill."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -66,43 +66,32 @@ class Network:
         return module
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class EncoderGroup:
     """Encoders of one network that see the same of a stimulus, so that one forward pass serves them all.
 
     Attributes:
         configs: The encoders.
         network: Theirs, which other groups may share.
+        names: Names of the encoders.
+        name: The first of these, which stands for the group.
     """
 
     configs: Sequence[EncoderConfig]
     network: Network
+    names: tuple[str, ...] = field(init=False)
+    name: str = field(init=False)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The encoders' names."""
-        return tuple(config.name for config in self.configs)
-
-    @property
-    def name(self) -> str:
-        """The first of its names, which stands for the group."""
-        return self.names[0]
+    def __post_init__(self) -> None:
+        """Name the group."""
+        self.names = tuple(config.name for config in self.configs)
+        self.name = self.names[0]
 
     @cached_property
     def encoder(self) -> Encoder:
         """The network with its preprocessing, of degraded pictures where the group sees these."""
         how = self.configs[0].degrade
         return self.network.encoder.degraded(how) if isinstance(how, str) else self.network.encoder
-
-    @property
-    def module(self) -> nn.Module:
-        """The network on its device."""
-        return self.network.module
-
-    @property
-    def source(self) -> str:
-        """Source of its weights, or of the function that makes it."""
-        return self.encoder.weights.get("source", self.name)
 
     @property
     def digest(self) -> str:
@@ -131,7 +120,8 @@ class EncoderGroup:
         # a picture, caption or mask; a user's preprocessing may return anything
         view = preprocess(stimulus)
         if not isinstance(view, Tensor):
-            problem = f"the preprocessing of {self.source} gives {type(view).__name__}, not a tensor"
+            source = self.encoder.weights.get("source", self.name)
+            problem = f"the preprocessing of {source} gives {type(view).__name__}, not a tensor"
             raise BrainhiveError(problem, "let it end in a tensor [3, H, W]")
         return view
 
@@ -147,8 +137,8 @@ class EncoderGroup:
         # K views of a stimulus are encoded as further rows, [B * K, …]
         single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
         network, is_frozen = self.network, not (self.network.learns and torch.is_grad_enabled())
-        where = (network.precision, network.launch, self.source)
-        encoded = encode(self.module, single, *where, is_frozen=is_frozen)
+        where = (network.precision, network.launch, self.encoder.weights.get("source", self.name))
+        encoded = encode(network.module, single, *where, is_frozen=is_frozen)
         # the network has all outputs; this group's encoders use those of their names
         encoded_of_output = dict(zip(map(_output_of, network.configs), encoded, strict=True))
         outputs = {config.name: encoded_of_output[_output_of(config)] for config in self.configs}

@@ -39,7 +39,7 @@ ONLINE_AT_ONCE = 512
 CPU = torch.device("cpu")
 
 
-@dataclass(frozen=True)
+@dataclass
 class StoreTargets:
     """Targets read from a store.
 
@@ -49,6 +49,8 @@ class StoreTargets:
         device: Where gathered targets go.
         further: More targets of the same stimuli, each like `values`.
         pixels: What the stimuli's pixels are known by, [N, 25], where the store says it.
+        shape: Shape of one target.
+        alternatives: Number of targets of each stimulus: further stores, five captions, six frames.
     """
 
     values: Tensor | LazyRows
@@ -56,6 +58,12 @@ class StoreTargets:
     device: torch.device = CPU
     further: tuple[Tensor | LazyRows, ...] = ()
     pixels: UInt64 | None = None
+    shape: tuple[int, ...] = field(init=False)
+    alternatives: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count alternatives, and note the shape of a target."""
+        self.shape, self.alternatives = tuple(self.values.shape[1:]), 1 + len(self.further)
 
     @classmethod
     def of(
@@ -81,16 +89,6 @@ class StoreTargets:
         if hold:
             values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
         return cls(values[0], store.done, device, tuple(values[1:]), store.pixels)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one target."""
-        return tuple(self.values.shape[1:])
-
-    @property
-    def alternatives(self) -> int:
-        """Number of targets of each stimulus: further stores, five captions, six frames."""
-        return 1 + len(self.further)
 
     def gather(self, rows: Int64 | Tensor, which: Tensor | None = None) -> Tensor:
         """Gather the targets of some rows: float32 [B, *shape], on the device.
@@ -121,7 +119,7 @@ class StoreTargets:
         return to_device(torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device)
 
 
-@dataclass(frozen=True)
+@dataclass
 class OnlineTargets:
     """Targets computed from the stimulus whenever they are gathered.
 
@@ -129,26 +127,31 @@ class OnlineTargets:
         stimuli: The stimuli of the split.
         group: The network, with one or several outputs.
         name: Which of its outputs.
+        config: The encoder.
+        alternatives: Number of frames or captions of each stimulus.
+        combines: Whether an output combines all views of a stimulus.
+        done: Every stimulus is taken to be sound: one that is not is an error when it is decoded.
     """
 
     stimuli: StimulusSet
     group: EncoderGroup
     name: str
+    config: EncoderConfig = field(init=False)
+    alternatives: int = field(init=False)
+    combines: bool = field(init=False)
+    done: Bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the encoder, and count the views of a stimulus."""
+        self.config = self.group.configs[self.group.names.index(self.name)]
+        self.alternatives = alternatives(self.config, self.stimuli) or 1
+        self.combines = any(config.combines for config in self.group.configs)
+        self.done = np.ones(len(self.stimuli), bool)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one target."""
-        return shape_of(self._config, self.group.shapes[self.name], self.stimuli)
-
-    @property
-    def done(self) -> Bool:
-        """Every stimulus is taken to be sound: one that is not is an error when it is decoded."""
-        return np.ones(len(self.stimuli), bool)
-
-    @property
-    def alternatives(self) -> int:
-        """Number of frames or captions of each stimulus."""
-        return alternatives(self._config, self.stimuli) or 1
+        """Shape of one target, which the network is loaded for."""
+        return shape_of(self.config, self.group.shapes[self.name], self.stimuli)
 
     def gather(self, rows: Int64 | Tensor, which: Tensor | None = None) -> Tensor:
         """Gather as `StoreTargets` does; raises BadPicture if a stimulus cannot be decoded."""
@@ -156,7 +159,7 @@ class OnlineTargets:
 
     def chosen(self, values: Tensor, which: Tensor | None) -> Tensor:
         """Choose an alternative of what the network gives for `views`: [B, *shape]."""
-        has_several = self.alternatives > 1 and self._combines
+        has_several = self.alternatives > 1 and self.combines
         return _choose(values, which) if has_several else values
 
     def views(
@@ -179,7 +182,7 @@ class OnlineTargets:
         else:
             views = torch.stack([view(row) for row in rows.tolist()])
         # all views [B, K, …] where an output combines them, else one of K
-        is_single = self._combines or views_each(self.group.configs[0], self.stimuli) is None
+        is_single = self.combines or views_each(self.group.configs[0], self.stimuli) is None
         return views if is_single else _choose(views, which)
 
     def _read(self, row: int, opened: dict[int, Any]) -> Any:
@@ -194,14 +197,6 @@ class OnlineTargets:
     def _reader(self) -> Callable[[int], Any] | None:
         """Gives what is encoded instead of a stimulus; other pictures are looked for once."""
         return self.group.reader(self.stimuli)
-
-    @property
-    def _config(self) -> EncoderConfig:
-        return self.group.configs[self.group.names.index(self.name)]
-
-    @property
-    def _combines(self) -> bool:
-        return any(config.combines for config in self.group.configs)
 
 
 def compute_online(
@@ -229,15 +224,35 @@ TargetSource = StoreTargets | OnlineTargets
 """What one encoder computes for each stimulus of a split."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Targets:
     """Targets of several encoders for the same stimuli, row by row.
 
     Attributes:
         sources: By key: the encoder's name, or the key of a fuser.
+        done: Whether every source has a target for a row, [N].
+        pixels: Identity of the stimuli's pixels, [N, 25]; None where no store says it.
+        groups: The networks that compute targets at each step.
+        alternatives: Number of targets of each stimulus, by key, where they are several.
     """
 
     sources: dict[str, TargetSource]
+    done: Bool = field(init=False)
+    pixels: UInt64 | None = field(init=False)
+    groups: list[EncoderGroup] = field(init=False)
+    alternatives: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Join what the sources say of their stimuli."""
+        sources = self.sources.values()
+        self.done = np.logical_and.reduce([source.done for source in sources])
+        stored = [source.pixels for source in sources if isinstance(source, StoreTargets)]
+        self.pixels = next((pixels for pixels in stored if pixels is not None), None)
+        # each network once, since its targets share one forward pass
+        groups = (source.group for source in sources if isinstance(source, OnlineTargets))
+        self.groups = list(dict.fromkeys(groups))
+        counts = {key: source.alternatives for key, source in self.sources.items()}
+        self.alternatives = {key: count for key, count in counts.items() if count > 1}
 
     @classmethod
     def of(
@@ -291,29 +306,6 @@ class Targets:
                     "name an output that is a vector, or give these targets a head of their own",
                 )
         return {key: shape[0] for key, shape in self.shapes.items()}
-
-    @property
-    def done(self) -> Bool:
-        """Whether every source has a target for a row, [N]."""
-        return np.logical_and.reduce([source.done for source in self.sources.values()])
-
-    @property
-    def pixels(self) -> UInt64 | None:
-        """Identity of the stimuli's pixels, [N, 25]; None where no store says it."""
-        stored = (source.pixels for source in self.sources.values() if isinstance(source, StoreTargets))
-        return next((pixels for pixels in stored if pixels is not None), None)
-
-    @property
-    def groups(self) -> list[EncoderGroup]:
-        """The networks that compute targets at each step."""
-        online = [source for source in self.sources.values() if isinstance(source, OnlineTargets)]
-        # each once, since its targets share one forward pass
-        return list(dict.fromkeys(source.group for source in online))
-
-    @property
-    def alternatives(self) -> dict[str, int]:
-        """Number of targets of each stimulus, by key, where they are several."""
-        return {key: source.alternatives for key, source in self.sources.items() if source.alternatives > 1}
 
     def gather(
         self,

@@ -17,31 +17,32 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.media_files import to_bytes
 
+View = Callable[[Image.Image], tuple[Tensor, Tensor]]
+"""Bytes [3, side, side] of a picture as training sees it, and its six ids, as `crop_centre` gives them."""
 
-@dataclass(frozen=True)
-class View:
-    """A picture for training: its short side is resized, and the centre cropped.
 
-    Attributes:
+def crop_centre(
+    picture: Image.Image, side: int, resize: Literal["lanczos", "bilinear"]
+) -> tuple[Tensor, Tensor]:
+    """Resize the short side of a picture for training, and crop its centre.
+
+    Args:
+        picture: The picture.
         side: Pixels of the crop.
         resize: Interpolation.
+
+    Returns:
+        Bytes [3, side, side], and its six size and crop ids in pixels of the resized picture.
     """
+    from torchvision.transforms.v2 import functional as F
 
-    side: int
-    resize: Literal["lanczos", "bilinear"]
-
-    def __call__(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
-        """Give bytes [3, side, side], and its six size and crop ids in pixels of the resized picture."""
-        from torchvision.transforms.v2 import functional as F
-
-        # resize the short side, crop the centre
-        side = self.side
-        resized = F.resize(picture, [side], F.InterpolationMode(self.resize))
-        top, left = (round((length - side) / 2) for length in (resized.height, resized.width))
-        pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
-        # ids of the diffusion model: original size, corner of the crop, its size
-        sizes = [picture.height, picture.width, top, left, side, side]
-        return pixels, torch.tensor(sizes, dtype=torch.float32)
+    # resize the short side, crop the centre
+    resized = F.resize(picture, [side], F.InterpolationMode(resize))
+    top, left = (round((length - side) / 2) for length in (resized.height, resized.width))
+    pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
+    # ids of the diffusion model: original size, corner of the crop, its size
+    sizes = [picture.height, picture.width, top, left, side, side]
+    return pixels, torch.tensor(sizes, dtype=torch.float32)
 
 
 def crop_of_the_original(sizes: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def crop_of_the_original(sizes: Tensor) -> Tensor:
     return torch.cat([original, ((original - target) / 2).round().clamp(min=0), target], 1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Items(TorchDataset[Any]):
     """Each picture with its row, its ids, and preprocessed for encoders.
 
@@ -63,23 +64,23 @@ class Items(TorchDataset[Any]):
         view: Resizing and crop.
         views: Preprocessing of encoders, by name.
         latents: Gives the latent [C, h, w] and the ids of a picture whose latent is known already.
+        decodes: Whether pictures are opened at all.
     """
 
     images: StimulusSet
     view: View
     views: Mapping[str, Callable[[Image.Image], Tensor]] = field(default_factory=dict)
     latents: Callable[[int], tuple[Tensor, Tensor]] | None = None
+    decodes: bool = field(init=False)
 
-    @property
-    def decodes(self) -> bool:
-        """Whether pictures are opened at all."""
-        return self.latents is None or bool(self.views)
+    def __post_init__(self) -> None:
+        """Note whether pictures are opened: one with a known latent is opened only for encoders."""
+        self.decodes = self.latents is None or bool(self.views)
 
     def __getitem__(self, index: int) -> dict[str, Any] | BrainhiveError:
         """Read one picture: row, image, ids, and views by the encoder's name."""
         views = {}
         try:
-            # a picture with a known latent is opened only for encoders
             if self.decodes:
                 picture = self.images.open(index)
                 views = {name: view(picture) for name, view in self.views.items()}

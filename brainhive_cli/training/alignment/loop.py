@@ -93,7 +93,7 @@ def fit(
     if is_closed_form(layout):
         return _fit_in_closed_form(aligner, data, seed, callbacks, launch)
     if aligner.adapter is not None and data.adapted is not None:
-        aligner.adapter.attach(data.adapted.module)
+        aligner.adapter.attach(data.adapted.network.module)
     aligner = normalise_together(aligner, launch)
 
     # lay out the loss, the batches, the stages and the pictures that score an epoch

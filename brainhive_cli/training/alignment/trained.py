@@ -630,7 +630,7 @@ class TrainedModel:
 
         # the changed network encodes the pictures anew
         group = run.once(("network", *names), open_network)
-        adapter.attach(group.module)
+        adapter.attach(group.network.module)
         images = run.dataset.images(run.dataset.holdout.stored_split(split))
         return compute_online(group, images, self.pictures(split), keys)
 

@@ -313,7 +313,7 @@ class TrainingData:
             adapter = {
                 "encoders": list(self.adapted.names),
                 "digest": self.adapted.digest,
-                "maps": shapes_of(self.adapted.module, lora.modules),
+                "maps": shapes_of(self.adapted.network.module, lora.modules),
                 "rank": lora.rank,
                 "alpha": lora.alpha,
             }

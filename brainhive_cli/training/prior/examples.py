@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +25,7 @@ from brainhive_cli.data.stores.hdf5 import open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores
 from brainhive_cli.data.targets.targets import Targets, open_targets
-from brainhive_cli.data.targets.views import Batch, Items, View, collate, loaded
+from brainhive_cli.data.targets.views import Batch, Items, View, collate, crop_centre, loaded
 from brainhive_cli.training.prior.recipe import Recipe
 
 AGAIN = Line("train-prior", "cache_latents=true")
@@ -96,7 +97,7 @@ class Pictures:
             console.warn(
                 f"{held} of {len(order)} pictures are kept from training, not {needed}: a fifth at most"
             )
-        view = View(recipe.resolution_px, recipe.resize)
+        view = partial(crop_centre, side=recipe.resolution_px, resize=recipe.resize)
         return cls(images, targets, np.sort(order[held:]), order[:held], view)
 
     @property
@@ -131,7 +132,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
     """
     # the store of this autoencoder, picture size and interpolation
     images, view, rows = pictures.images, pictures.view, np.flatnonzero(pictures.targets.done)
-    name = f"{generator.latent_digest[:10]}-{view.side}px-{view.resize}.h5"
+    name = f"{generator.latent_digest[:10]}-{recipe.resolution_px}px-{recipe.resize}.h5"
     root, source = recipe.paths.under_home("latents"), "the data set or split of latents,"
     path = below(root, images.dataset, images.split, name, source=source)
 
@@ -145,7 +146,7 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
 
     # an empty store of latents [M, C, h, w]
     attributes = {"dataset": images.dataset, "split": images.split}
-    shape, sizes = generator.latent_shape(view.side), {"sizes": (6,)}
+    shape, sizes = generator.latent_shape(recipe.resolution_px), {"sizes": (6,)}
     blank = Blank(path, images.image_ids, images.concepts, shape, "float32", attributes, sizes)
     with filling([blank], launch, reopen=True) as writers:
         # batches of this process's share

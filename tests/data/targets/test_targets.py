@@ -74,7 +74,7 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
     (group,) = grouped(configs, "fp32", ALONE)
     online = Targets({name: OnlineTargets(stimuli, group, name) for name in group.names})
     passes = []
-    group.module.register_forward_hook(lambda *_: passes.append(1))
+    group.network.module.register_forward_hook(lambda *_: passes.append(1))
 
     found = online.gather(np.array([2, 0]))
 
@@ -99,7 +99,7 @@ def test_online_targets_of_degraded_pictures_share_one_network_and_one_decoding(
     gathered = online.gather(np.array([2, 0]))
 
     assert opened == [2, 0]
-    assert len({id(module) for group in groups for module in (group.module, group.encoder.module)}) == 1
+    assert len({id(module) for group in groups for module in (group.network.module, group.encoder.module)}) == 1
     for config in configs:
         encoder = config.prepare()
         views = torch.stack([encoder.preprocess(pictures[row]) for row in (2, 0)])

@@ -161,7 +161,7 @@ def test_five_layers_take_one_forward() -> None:
     config = encoders.resolve({**knobs, "output": [f"block-{block}.mean" for block in range(1, 6)]})
     (group,) = grouped(config.outputs, "fp32", Launch(0, 1, torch.device("cpu")))
     forwards: list[Any] = []
-    group.module.network.tower.register_forward_hook(lambda *_: forwards.append(1))
+    group.network.module.network.tower.register_forward_hook(lambda *_: forwards.append(1))
 
     encoded = group.encode(torch.rand(2, 3, 16, 16))
 

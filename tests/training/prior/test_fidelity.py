@@ -12,7 +12,7 @@ from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped_recipes
-from brainhive_cli.data.targets.views import View, crop_of_the_original
+from brainhive_cli.data.targets.views import crop_centre, crop_of_the_original
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import Training
 
@@ -38,10 +38,10 @@ def test_a_bilinear_view_is_the_references(size):
     resize = transforms.Resize(32, transforms.InterpolationMode.BILINEAR)
     theirs = transforms.Compose([resize, transforms.CenterCrop(32), transforms.PILToTensor()])
 
-    pixels, _ = View(32, "bilinear")(picture)
+    pixels, _ = crop_centre(picture, 32, "bilinear")
 
     assert torch.equal(pixels, theirs(picture))
-    assert not torch.equal(pixels, View(32, "lanczos")(picture)[0])
+    assert not torch.equal(pixels, crop_centre(picture, 32, "lanczos")[0])
 
 
 def test_crop_ids_of_the_original_are_as_published():
