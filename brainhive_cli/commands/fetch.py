@@ -25,6 +25,7 @@ from brainhive_cli.data.exchange.downloads import (
     download_files,
     is_of_subjects,
     list_files,
+    look_for,
     read_licence,
 )
 
@@ -70,7 +71,7 @@ def _list_repositories(kind: str) -> list[Repository]:
 def _list_files(kind: str, root: Path, recipe: Recipe) -> list[RemoteFile]:
     """List the files that are wanted, as the hub does, and require room for those that are not here."""
     # subjects select among the hub's files; those of a web server are always needed
-    files = [RemoteFile(one.name, one.size, one.is_there(root), one) for one in SOURCES[kind].web]
+    files = [look_for(file, root) for file in SOURCES[kind].web]
     for repository in _list_repositories(kind):
         listed = list_files(repository, root)
         files += [file for file in listed if is_of_subjects(file.name, recipe.subjects)]

@@ -25,7 +25,6 @@ from brainhive_cli.data.exchange.vectors import (
     Vectors,
     checked_batches,
     copy_vectors,
-    holds_vectors,
     open_vectors,
 )
 from brainhive_cli.data.stores.health import health_row, health_table
@@ -147,7 +146,7 @@ def match_vectors(
                     f"{images.dataset}/{images.split}: pictures without a vector, {absent}{unmatched}",
                     "give all files, or accept the gaps with --skip-missing",
                 )
-            shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))
+            shares.append((images, path_of(root, images.dataset, images.split, config.name), rows))
         start += len(images)
 
     # names that match nothing are an error, or a warning if others match
@@ -176,28 +175,26 @@ def match_vectors(
     return vectors, shares
 
 
-def is_imported(share: Share, vectors: Vectors, config: Any, digest: str) -> bool:
-    """Tell whether a store is there and holds these vectors, from any source.
+def is_imported(share: Share, config: Any, digest: str) -> bool:
+    """Tell whether a store is there and holds these vectors.
 
     Args:
         share: The store.
-        vectors: What it should hold.
         config: That of the encoder, as stores keep it.
         digest: Of the vectors' files.
 
     Raises:
         BrainhiveError: if it holds others.
     """
-    if not share.path.is_file():
+    images, path, _ = share
+    if not path.is_file():
         return False
 
-    # the same encoder, pictures and vectors, by digest or by their values
-    store = TargetStore.open(share.path)
-    is_same = store.attributes["config"] == config and store.image_ids == share.images.image_ids
-    if not is_same or (
-        store.attributes["weights"].get("digest") != digest and not holds_vectors(share, vectors)
-    ):
-        raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
+    # the same encoder, pictures and files
+    store = TargetStore.open(path)
+    is_same = store.attributes["config"] == config and store.image_ids == images.image_ids
+    if not is_same or store.attributes["weights"].get("digest") != digest:
+        raise BrainhiveError(f"{path} is there and holds other vectors", "--again replaces it")
     return True
 
 
@@ -207,7 +204,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
     def look(config: EncoderConfig) -> list[Input]:
         vectors, shares = match_vectors(recipe, files, splits, config)
-        return [Input(f"{vectors.layout} to {', '.join(str(share.path) for share in shares)}")]
+        return [Input(f"{vectors.layout} to {', '.join(str(path) for _, path, _ in shares)}")]
 
     return collect(*(partial(look, config) for config in recipe.encoders))
 
@@ -234,7 +231,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             console.say(
                 f"{vectors.files[0]} has no names; in the order of {images.dataset}/{images.split}, {ends}"
             )
-        todo = [share for share in shares if again or not is_imported(share, vectors, stored_config, digest)]
+        todo = [share for share in shares if again or not is_imported(share, stored_config, digest)]
 
         # copy the vectors, with their source instead of weights
         if launch.is_main and todo:
@@ -248,7 +245,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             }
             copy_vectors(todo, vectors, attributes, recipe.dtype, recipe.skip_missing)
         launch.barrier()  # other processes open what the main one wrote
-        stores += [TargetStore.open(share.path) for share in shares]
+        stores += [TargetStore.open(path) for _, path, _ in shares]
 
     # report the health of each store
     for store in stores:

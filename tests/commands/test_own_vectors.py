@@ -174,10 +174,10 @@ def test_own_vectors_leave_and_come_back_by_their_name(go, small, own_home, impo
 
 def test_rows_without_names_need_one_split_of_as_many_pictures(go, small, own_home, vectors, capsys):
     words = (small[0], "name=mine", f"sources=['{vectors('test')}']")
-    with pytest.raises(BrainhiveError, match="holds an array without ids, not a dict") as caught:
+    with pytest.raises(BrainhiveError, match="holds 100 vectors without ids, not a dict") as caught:
         go("import-embeddings", *words)
     assert "--splits train" in caught.value.hint
-    with pytest.raises(BrainhiveError, match=r"holds 100 vectors without names, for \d+ pictures"):
+    with pytest.raises(BrainhiveError, match=r"holds 100 vectors without ids, not a dict, for \d+ pictures"):
         go("import-embeddings", *words, "splits=train")
     assert not list((own_home / "embeddings").rglob("mine.h5"))
 

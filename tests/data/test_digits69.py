@@ -76,7 +76,7 @@ def test_the_recorded_file_has_a_hundred_pictures_and_its_areas_lie_in_the_brain
     if not path.is_file():
         pytest.skip("no recording of digits")
     (file,) = downloads.SOURCES["digits69"].web
-    assert file.is_there(path.parent) and file.size == path.stat().st_size
+    assert downloads.look_for(file, path.parent).is_there and file.size == path.stat().st_size
     (tmp_path / digits69.FILE).symlink_to(path)
     assert digits69.write_folders(tmp_path) == "100 pictures, 3092 voxels, 2000 further digits"
     assert len([*(tmp_path / "images/train/six").iterdir()]) == 50
@@ -96,7 +96,8 @@ def fetch(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         Thread(target=server.serve_forever, daemon=True).start()
         content = path.read_bytes()
         url = f"http://127.0.0.1:{server.server_port}/{path.name}"
-        file = downloads.WebFile(url, len(content), hashlib.sha256(content).hexdigest())
+        (known,) = downloads.SOURCES["digits69"].web
+        file = replace(known, size=len(content), url=url, sha256=hashlib.sha256(content).hexdigest())
         source = replace(downloads.SOURCES["digits69"], web=(file,))
         monkeypatch.setattr(downloads, "SOURCES", {**downloads.SOURCES, "digits69": source})
         monkeypatch.setattr("brainhive_cli.commands.fetch.SOURCES", downloads.SOURCES)

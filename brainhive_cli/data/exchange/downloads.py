@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,65 +36,31 @@ class Repository:
 
 
 @dataclass(frozen=True)
-class WebFile:
-    """A file of a web server, whose content is known.
-
-    Attributes:
-        url: Its address, with the commit where it is of a repository.
-        size: Bytes.
-        sha256: Of its content.
-    """
-
-    url: str
-    size: int
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        return self.url.rpartition("/")[2]
-
-    def is_there(self, folder: Path) -> bool:
-        """Whether a folder holds the file, whole and unchanged."""
-        path = folder / self.name
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == self.sha256
-
-    def download(self, folder: Path) -> None:
-        """Download the file into a folder.
-
-        Raises:
-            MissingData: if the server cannot be reached, or has another content.
-        """
-        # a way by hand, which errors name
-        path = folder / self.name
-        line = f"curl -L --create-dirs -o {shlex.quote(str(path))} {self.url}"
-        with atomic_write(path) as part:
-            try:
-                with urlopen(self.url, timeout=TIMEOUT_S) as answer:
-                    content = answer.read(self.size + 1)  # a server may send without end
-            except OSError as error:  # urllib's errors are such
-                problem = f"{self.url} cannot be fetched: {getattr(error, 'reason', error)}"
-                raise MissingData(problem, f"on a machine with a network: {line}") from error
-            # the content is known, so anything else that a server sends is refused
-            if hashlib.sha256(content).hexdigest() != self.sha256:
-                problem = f"{self.url} gave {len(content):,} bytes that are not the known {self.size:,}"
-                raise MissingData(problem, f"fetch it again, or by hand: {line}")
-            part.write_bytes(content)
-
-
-@dataclass(frozen=True)
 class RemoteFile:
-    """A file that a data set is fetched from.
+    """A file that a data set is fetched from: of a repository of the hub, or of a web server.
 
     Attributes:
+        name: Its name in the folder of the data set.
         size: Bytes.
+        repository: Where the hub has it.
         is_there: Whether the folder holds it already.
+        url: Address on a web server, with the commit where it is of a repository.
+        sha256: Digest of its content, which is known of a web server's files.
     """
 
     name: str
     size: int
-    is_there: bool
-    source: Repository | WebFile
+    repository: Repository | None = None
+    is_there: bool = False
+    url: str = ""
+    sha256: str = ""
+
+
+def look_for(file: RemoteFile, folder: Path) -> RemoteFile:
+    """Say of a web server's file whether a folder holds it, whole and unchanged."""
+    path = folder / file.name
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return replace(file, is_there=digest == file.sha256)
 
 
 def list_files(repository: Repository, folder: Path) -> list[RemoteFile]:
@@ -113,7 +79,7 @@ def list_files(repository: Repository, folder: Path) -> list[RemoteFile]:
             words = repository.name, repository.kind, repository.patterns or ()
             line = hub.download_line(*words, "--local-dir", str(folder))
             raise hub.Unreachable(error.message, f"on a machine with a network: {line}") from error
-    return [RemoteFile(f.filename, f.file_size or 0, not f.will_download, repository) for f in listed]
+    return [RemoteFile(f.filename, f.file_size or 0, repository, not f.will_download) for f in listed]
 
 
 def read_licence(repository: Repository) -> str:
@@ -135,14 +101,31 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
     Raises:
         MissingData: if the hub or the server cannot be reached, or the server has another content.
     """
-    # one request a source; of a repository only the files that are listed
-    for source in dict.fromkeys(file.source for file in files):
-        if isinstance(source, WebFile):
-            source.download(folder)
-        else:
+    # one request a repository, for the files that are listed
+    for repository in dict.fromkeys(file.repository for file in files):
+        of_source = [file for file in files if file.repository == repository]
+        if repository is not None:
             # file names may hold characters that patterns read as wildcards
-            patterns = [escape(file.name) for file in files if file.source == source]
-            hub.snapshot(source.name, repo_type=source.kind, local_dir=folder, allow_patterns=patterns)
+            patterns = [escape(file.name) for file in of_source]
+            kind = repository.kind
+            hub.snapshot(repository.name, repo_type=kind, local_dir=folder, allow_patterns=patterns)
+            continue
+
+        for file in of_source:
+            path = folder / file.name
+            by_hand = f"curl -L --create-dirs -o {shlex.quote(str(path))} {file.url}"
+            with atomic_write(path) as part:
+                try:
+                    with urlopen(file.url, timeout=TIMEOUT_S) as answer:
+                        content = answer.read(file.size + 1)  # a server may send without end
+                except OSError as error:  # urllib's errors are such
+                    problem = f"{file.url} cannot be fetched: {getattr(error, 'reason', error)}"
+                    raise MissingData(problem, f"on a machine with a network: {by_hand}") from error
+                # the content is known, so anything else that a server sends is refused
+                if hashlib.sha256(content).hexdigest() != file.sha256:
+                    problem = f"{file.url} gave {len(content):,} bytes that are not the known {file.size:,}"
+                    raise MissingData(problem, f"fetch it again, or by hand: {by_hand}")
+                part.write_bytes(content)
 
 
 @dataclass(frozen=True)
@@ -172,7 +155,7 @@ class Source:
     elsewhere: str = ""
     tops: tuple[str, ...] = ()
     subjects: tuple[int, ...] = ()
-    web: tuple[WebFile, ...] = ()
+    web: tuple[RemoteFile, ...] = ()
     known: str = ""
     model_licence: str = ""
 

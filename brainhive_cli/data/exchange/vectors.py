@@ -15,11 +15,10 @@ from brainhive_cli.core.archives import import_pyarrow, open_parquet
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import atomic_write, read_regular, require_regular, walk
+from brainhive_cli.core.files import atomic_write, read_regular, walk
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.data.stores import hdf5, pickles
-from brainhive_cli.data.stores.hdf5 import open_numbers
+from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import summarise_names
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling, find_finite, finish_stores
 
@@ -27,7 +26,7 @@ BATCH = 1024
 """Vectors read or written at a time."""
 NAMES = "file_names.txt"
 """Where thingsvision keeps the order of its features."""
-FEATURES = (".npy", ".pt", ".hdf5", ".txt")
+FEATURES = (".npy", ".pt")
 """Endings of the files of its features."""
 PARQUET_PART = "-part-"
 """BrainHiVE's parquet files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
@@ -169,21 +168,16 @@ def _dictionaries(files: Sequence[Path], in_order: Sequence[str] | None) -> Vect
         content = pickles.load(file)
         # an array without names, whose rows are those of a known list
         is_array = isinstance(content, np.ndarray | torch.Tensor) and content.ndim > 1
-        if is_array and in_order is not None and len(files) == 1:
-            if len(content) != len(in_order):
-                raise BrainhiveError(
-                    f"{file} holds {len(content)} vectors without names, for {len(in_order)} pictures",
-                    f"save a dict of vectors by name, or put the names of its rows into {NAMES} next to "
-                    f"features{file.suffix}",
-                )
+        if is_array and in_order is not None and len(content) == len(in_order) and len(files) == 1:
             return Vectors(IN_ORDER, files, list(in_order), partial(_in_batches, [content]))
         # other objects have no names by which vectors could be matched
         if not isinstance(content, Mapping):
-            kind = "array" if isinstance(content, np.ndarray) else type(content).__name__
+            counted = f"{len(content)} vectors" if is_array else type(content).__name__
+            names_known = "" if in_order is None else f", for {len(in_order)} pictures"
             raise BrainhiveError(
-                f"{file} holds {'an' if kind == 'array' else 'a'} {kind} without ids, not a dict",
-                f"save a dict, or put the names of its rows into {NAMES} next to features{file.suffix}, or "
-                "name the one split whose pictures its rows are of, in order: --splits train",
+                f"{file} holds {counted} without ids, not a dict{names_known}",
+                f"save a dict of vectors by name, or put the names of its rows into {NAMES} next to "
+                f"features{file.suffix}, or name the split whose pictures they are, in order: --splits train",
             )
 
         # lists of names with arrays of vectors, or a vector for each name
@@ -240,7 +234,7 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
 
 
 def _thingsvision(folder: Path) -> Vectors:
-    """`file_names.txt` next to `features.npy` (or .pt, .hdf5, .txt), or to `features_01.npy` and so on."""
+    """`file_names.txt` next to `features.npy` (or .pt), or to `features_01.npy` and so on."""
     # thingsvision writes one name a line, and numbers its files by parts
     names = read_regular(folder / NAMES).decode().split("\n")
     files = sorted(folder.glob("features*.*"))
@@ -251,24 +245,10 @@ def _thingsvision(folder: Path) -> Vectors:
 
     def batches() -> Iterator[Array]:
         for file in files:
-            yield from _in_batches(_read_features(file))
+            content = pickles.load(file)
+            yield from _in_batches(content if isinstance(content, list) else [content])
 
     return Vectors("thingsvision", files, [name for name in names if name], batches)
-
-
-def _read_features(file: Path) -> Iterator[Any]:
-    """Read the arrays of a file of thingsvision."""
-    require_regular(file)
-    # HDF5 is read slice by slice; other endings are loaded in full
-    if file.suffix == ".hdf5":
-        with hdf5.open_file(file, AGAIN, MissingData) as opened:
-            for name in sorted(opened):
-                yield open_numbers(opened, name)
-    elif file.suffix == ".txt":
-        yield np.loadtxt(file, np.float64, ndmin=2)
-    else:
-        content = pickles.load(file)
-        yield from content if isinstance(content, list) else [content]
 
 
 def _in_batches(arrays: Iterable[Any]) -> Iterator[Array]:
@@ -288,19 +268,9 @@ def _stacked(vectors: Sequence[Any]) -> Array:
     return stacked[:, 0] if stacked.ndim > 2 and stacked.shape[1] == 1 else stacked
 
 
-@dataclass(frozen=True)
-class Share:
-    """The vectors that go to one store.
-
-    Attributes:
-        images: The pictures of the store.
-        path: Where it lies.
-        rows: [N] the store's row of each vector of the source; -1 for those that go elsewhere.
-    """
-
-    images: StimulusSet
-    path: Path
-    rows: Int64
+Share = tuple[StimulusSet, Path, Int64]
+"""The vectors that go to one store: its pictures, its path, and [N] its row of each vector of the source; -1
+for those that go elsewhere."""
 
 
 def copy_vectors(
@@ -322,10 +292,9 @@ def copy_vectors(
     batches = checked_batches(vectors)
     first = next(batches, np.empty((0, 0)))
     blanks = []
-    for share in shares:
-        images = share.images
+    for images, path, _ in shares:
         about = {**attributes, "dataset": images.dataset, "split": images.split}
-        blanks.append(Blank(share.path, images.image_ids, images.concepts, first.shape[1:], dtype, about))
+        blanks.append(Blank(path, images.image_ids, images.concepts, first.shape[1:], dtype, about))
 
     # copy batch by batch; rows that no share wants are left out
     at, absent = 0, list[str]()
@@ -333,9 +302,9 @@ def copy_vectors(
     with filling(blanks, ALONE, again=True, keep=False) as writers, progress as bar:
         for batch in chain([first], batches):  # [n, *shape]
             is_finite = find_finite(batch)
-            for share, writer in zip(shares, writers, strict=True):
+            for (_, _, store_rows), writer in zip(shares, writers, strict=True):
                 # the store's rows of this batch; names may end before the vectors do
-                rows = share.rows[at : at + len(batch)]
+                rows = store_rows[at : at + len(batch)]
                 # gaps are of interest only where a store wants the row
                 lost = np.flatnonzero((rows >= 0) & ~is_finite[: len(rows)])
                 absent += [vectors.names[at + int(position)] for position in lost]
@@ -355,23 +324,6 @@ def copy_vectors(
                 raise BrainhiveError(problem, way)
             console.warn(f"{problem}; these pictures count as absent")
         finish_stores(writers, ALONE)
-
-
-def holds_vectors(share: Share, vectors: Vectors) -> bool:
-    """Whether a store has these vectors, in its own dtype, and no others."""
-    store, at = TargetStore.open(share.path), 0
-    # the store is filled in exactly the rows that these vectors go to
-    if set(np.flatnonzero(store.done)) != set(share.rows[share.rows >= 0]):
-        return False
-    for batch in checked_batches(vectors):  # [n, *shape]
-        rows = share.rows[at : at + len(batch)]
-        at += len(batch)
-        # the store reads rows in ascending order, and rounds to its dtype
-        order = np.argsort(rows)[(rows < 0).sum() :]  # as HDF5 reads them
-        expected = batch[: len(rows)][order].astype(store.embedding.dtype)
-        if len(order) and not np.array_equal(store.embedding[rows[order]], expected):
-            return False
-    return True
 
 
 def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
