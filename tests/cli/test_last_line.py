@@ -17,9 +17,6 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange import vectors
 from brainhive_cli.data.published import nsd, nsd_prepared, things_eeg
-from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.data.trials import Trials
 
 LONG = "x" * 300
 RIGHT_TO_LEFT = "\u202e\u2066\u200f\u061c"
@@ -106,23 +103,6 @@ def test_no_character_that_turns_the_direction_of_text_reaches_the_terminal(
     console.show_table(Table(bad, (bad, "b"), ((bad, bad * 30),), is_list=True))
     written = "".join(capsys.readouterr())
     assert not set(written) & set(RIGHT_TO_LEFT) and written.count("\\u202e") > 8
-
-
-def test_splits_with_other_channels_than_the_first_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    def recorded(*names: str) -> Trials:
-        return Trials(
-            np.zeros((2, 1, len(names), 4), np.float32),
-            ["a", "b"],
-            times_s=np.arange(4) / 100,
-            rate_hz=100.0,
-            unit="V",
-            space=Sensors(names),
-        )
-
-    with pytest.raises(BrainhiveError, match="the test signals have other channels") as caught:
-        splits = {"train": recorded("Oz", "Pz"), "test": recorded("Oz", "O1")}
-        SignalStore.write(tmp_path / "sub-01.h5", splits)
-    assert "preparation.channels=[" in caught.value.hint and "O1" in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["mask", "captions", "regions"])

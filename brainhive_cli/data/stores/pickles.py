@@ -14,11 +14,13 @@ import zipfile
 import zlib
 from _codecs import encode
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from zipfile import ZipInfo
 
 import numpy as np
 
@@ -140,8 +142,10 @@ def _load(path: Path, verify: bool) -> Any:
     if magic[:2] == b"PK":
         with zipfile.ZipFile(path) as file:
             if any(name.partition("/")[2] == PICKLE for name in file.namelist()):
-                archive = _TorchArchive(path, file, verify)
-                return _read_torch(path, Unpickler(Stream(archive.map_member(PICKLE)), archive))
+                members = {member.filename.partition("/")[2]: member for member in zip_members(file)}
+                # torch wants what it may write to
+                map_member = partial(_map_member, np.memmap(path, np.uint8, "c"), members, verify)
+                return _read_torch(path, Unpickler(Stream(map_member(PICKLE)), map_member))
             # arrays of an .npz may be compressed, and are read into memory
             refuse_inflation(
                 sum(member.file_size for member in file.infolist()), path.stat().st_size, "its arrays"
@@ -230,47 +234,28 @@ class Stream:
         return line
 
 
-class _TorchArchive:
-    """An archive of torch, whose members are mapped where they lie.
+def _map_member(content: UInt8, members: Mapping[str, ZipInfo], verify: bool, name: str) -> UInt8:
+    """Map a member of an archive of torch where it lies, by its name below the archive's one folder.
 
     Args:
-        path: The file.
-        archive: The file, open.
-        verify: Whether the checksums of members are verified, which torch does not.
+        content: The archive, mapped.
+        members: Its members by name.
+        verify: Whether the checksums of all are verified, which torch does not; the pickle's always is.
+        name: Of the member.
+
+    Raises:
+        ValueError: if it is compressed, does not lie within the file, or does not match its checksum.
     """
-
-    def __init__(self, path: Path, archive: zipfile.ZipFile, verify: bool) -> None:
-        self._members = {member.filename.partition("/")[2]: member for member in zip_members(archive)}
-        self._content = np.memmap(path, np.uint8, "c")  # torch wants what it may write to
-        self._verify = verify
-
-    def map_member(self, name: str) -> UInt8:
-        """Map a member by its name below the archive's one folder.
-
-        Raises:
-            ValueError: if it is compressed, does not lie within the file, or does not match its checksum.
-        """
-        member = self._members[name]
-        # the extra field of a local header may be longer or shorter than the zip directory's
-        header = self._content[member.header_offset :][:LOCAL_HEADER].tobytes()
-        start = member.header_offset + LOCAL_HEADER + sum(struct.unpack_from("<HH", header, 26))
-        content = self._content[start : start + member.file_size]
-
-        # bytes are mapped as they are; the pickle is small and always verified
-        if member.compress_type != zipfile.ZIP_STORED or len(content) < member.file_size:
-            raise ValueError(f"{name} is compressed, or does not lie within the file")
-        if (self._verify or name == PICKLE) and member.CRC and zlib.crc32(content.data) != member.CRC:
-            raise ValueError(f"{name} does not match its checksum")
-        return content
-
-    def open_storage(self, kind: str, dtype: str, key: str, location: str, count: int) -> "Tensor":
-        """Map the numbers of a storage as a flat tensor, by what a pickle says of it."""
-        import torch
-
-        # torch.frombuffer refuses an empty buffer
-        if not count:
-            return torch.empty(0, dtype=getattr(torch, dtype))
-        return torch.frombuffer(self.map_member(f"data/{key}"), dtype=getattr(torch, dtype), count=count)
+    member = members[name]
+    # the extra field of a local header may be longer or shorter than the zip directory's
+    header = content[member.header_offset :][:LOCAL_HEADER].tobytes()
+    start = member.header_offset + LOCAL_HEADER + sum(struct.unpack_from("<HH", header, 26))
+    part = content[start : start + member.file_size]
+    if member.compress_type != zipfile.ZIP_STORED or len(part) < member.file_size:
+        raise ValueError(f"{name} is compressed, or does not lie within the file")
+    if (verify or name == PICKLE) and member.CRC and zlib.crc32(part.data) != member.CRC:
+        raise ValueError(f"{name} does not match its checksum")
+    return part
 
 
 def _rebuild_tensor(
@@ -283,12 +268,6 @@ def _rebuild_tensor(
     """
     refuse_inflation(prod(shape) * flat.itemsize, flat.nbytes, f"a tensor {list(shape)}")
     return flat.as_strided(tuple(shape), tuple(stride), start)
-
-
-class _Array:
-    """An array before its content is known."""
-
-    def __init__(self, *_: Any) -> None: ...
 
 
 def _dtype(code: str, *_: Any) -> np.dtype[Any]:
@@ -341,7 +320,7 @@ PLAIN: dict[str, Any] = {
     **{f"torch.{kind}Storage": dtype for kind, dtype in DTYPES.items()},
 }
 for core in ("numpy.core", "numpy._core"):  # as NumPy 1 and 2 call it
-    PLAIN[f"{core}.multiarray._reconstruct"] = _Array
+    PLAIN[f"{core}.multiarray._reconstruct"] = lambda *_: np.empty(0)  # until its state is known
     PLAIN[f"{core}.multiarray.scalar"] = lambda dtype, content: _frombuffer(content, dtype, (1,), "C")[0]
     PLAIN[f"{core}.numeric._frombuffer"] = _frombuffer
 
@@ -353,15 +332,15 @@ class Unpickler(pickle._Unpickler):
 
     Args:
         stream: The bytes.
-        archive: The archive of torch that the pickle stands in; None where it stands in none.
+        map_member: Maps a member of the archive of torch that the pickle stands in; None where it is in none.
     """
 
     stack: list[Any]
     memo: dict[int, Any]
 
-    def __init__(self, stream: Stream, archive: _TorchArchive | None = None) -> None:
+    def __init__(self, stream: Stream, map_member: Callable[[str], UInt8] | None = None) -> None:
         super().__init__(stream)  # type: ignore[arg-type]  # long bytes are arrays, which pickle takes too
-        self._archive = archive
+        self._map_member = map_member
 
     def find_class(self, module: str, name: str) -> Any:
         """Give what stands for a name.
@@ -374,16 +353,23 @@ class Unpickler(pickle._Unpickler):
             raise Refused(full_name)
         return PLAIN[full_name]
 
-    def persistent_load(self, pid: Any) -> Any:
-        """Map a tensor's numbers, which lie outside of the pickle."""
-        if self._archive is None:
+    def persistent_load(self, pid: Any) -> "Tensor":
+        """Map a tensor's numbers, which lie outside of the pickle, as a flat tensor."""
+        if self._map_member is None:
             raise Refused("torch.storage")
-        return self._archive.open_storage(*pid)
+        import torch
+
+        _, dtype, key, _, count = pid  # its kind, what is stored, its member, its device, and how many
+        kind = getattr(torch, dtype)
+        # torch.frombuffer refuses an empty buffer
+        if not count:
+            return torch.empty(0, dtype=kind)
+        return torch.frombuffer(self._map_member(f"data/{key}"), dtype=kind, count=count)
 
     def load_build(self) -> None:
         """Give an array or a dtype its state; attributes of dicts are passed over."""
         state, unfinished = self.stack.pop(), self.stack[-1]
-        if isinstance(unfinished, _Array):
+        if isinstance(unfinished, np.ndarray):
             finished: Any = _array(state)
         elif isinstance(unfinished, np.dtype):
             finished = _ordered(unfinished, state)

@@ -22,7 +22,7 @@ from brainhive_cli.data.spaces import Grid, Sensors, Voxels, axis_lists
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import map_numbers, open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.trials import COPIED_STIMULI, Trials, digest_trials
+from brainhive_cli.data.trials import Trials, digest_trials
 
 FORMAT = 3
 """Of a signal store; the number that it carries."""
@@ -30,13 +30,6 @@ AGAIN = "run the command that needs the signals again"
 """What makes a store."""
 COPIED_BYTES = 2**26
 """Copied at a time, at most; one stimulus where it is larger."""
-MAX_CHANNELS_SHOWN = 5
-"""In an error."""
-WAYS_OUT = {
-    "channels": "preparation.channels=[…] with those that all files have, or correct their channel lists",
-    "positions": "give all files the same positions of electrodes",
-}
-"""What to do about splits of a subject that differ, by what they differ in."""
 OPTIONAL = {"sessions": "i", "whiteners": "f", "runs": "i", "onset_s": "f"}
 """Arrays of a split that a store may lack, and NumPy's letter of the kind of their numbers."""
 
@@ -104,12 +97,8 @@ class SignalStore:
 
     def __getitem__(self, split: str) -> Trials:
         """Return the recording of a split; MissingData when the store does not have it."""
-        if not isinstance(split, str) or split not in self.splits:
-            # the name may be anything, so it is cut to a short line
-            raise MissingData(
-                f"{self.path} has no {' '.join(str(split).split())[:80]} signals",
-                f"it has: {', '.join(self.splits)}",
-            )
+        if split not in self.splits:
+            raise MissingData(f"{self.path} has no {split} signals", f"it has: {', '.join(self.splits)}")
         return self.splits[split]
 
     @cached_property
@@ -166,9 +155,8 @@ class SignalStore:
                 )
             if difference := difference_of(first, recording):
                 raise BrainhiveError(
-                    f"{path.stem}: the {split} signals have other {difference} than the first"
-                    f"{_only_in_one(first.space, recording.space)}",
-                    WAYS_OUT.get(difference, "prepare the splits with one window, rate and unit"),
+                    f"{path.stem}: the {split} signals have other {difference} than the first",
+                    "prepare the splits with the same channels, positions, window, rate and unit",
                 )
 
         # attributes and arrays of the axes
@@ -214,7 +202,7 @@ class SignalStore:
                     digests = hdf5.RowWriter(part, f"{split}/digests")
                     # at least one stimulus at a time, however large it is
                     row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
-                    step = min(COPIED_STIMULI, max(1, COPIED_BYTES // max(1, row_bytes)))
+                    step = max(1, COPIED_BYTES // max(1, row_bytes))
                     for start in range(0, len(signal), step):
                         values = np.asarray(signal[start : start + step])
                         rows = np.arange(start, start + len(values))
@@ -291,13 +279,3 @@ def difference_of(first: Trials, other: Trials) -> str:
     pairs |= {name: (getattr(first, name), getattr(other, name)) for name in ("times_s", "rate_hz", "unit")}
     differing = (name for name, pair in pairs.items() if not np.array_equal(*pair))
     return next(differing, "").removesuffix("_s")
-
-
-def _only_in_one(first: Sensors | Voxels, other: Sensors | Voxels) -> str:
-    """List, in brackets, the channels that one of two has alone; empty where both have the same."""
-    # only channels are listed; voxels have no names
-    names = [set(space.names) if isinstance(space, Sensors) else set() for space in (first, other)]
-    alone = sorted(names[0] ^ names[1])
-    shown = ", ".join(alone[:MAX_CHANNELS_SHOWN])
-    rest = f" and {len(alone) - MAX_CHANNELS_SHOWN} more" if len(alone) > MAX_CHANNELS_SHOWN else ""
-    return f" ({shown}{rest})" if alone else ""
