@@ -12,13 +12,12 @@ from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import read_regular
-from brainhive_cli.core.lines import Line
 from brainhive_cli.data import published
 from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.published import cut_ending, fetch_line, find_below, find_file
+from brainhive_cli.data.published import cut_ending, fetch_line, find_file
 from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import hdf5, pickles
+from brainhive_cli.data.stores import pickles
 
 SOURCE = fetch_line("bold5000")
 LIST = "CSI%s_imgnames.txt"
@@ -56,35 +55,19 @@ class Betas(PublishedSteps):
         """Compare the list of pictures with the betas, of which headers alone are read."""
         # type B may be called as the publisher's README has it
         betas = f"CSI{subject}_GLMbetas-{self.betas.replace('TYPEB', 'TY[PB]EB')}"
-        first_files = {
-            "volumes": f"CSI{subject}_brainmask.nii.gz",
-            "regions": f"{betas}_allses_{REGIONS[0]}.npy",
-        }
-        # the betas may be here in the other form, which the error then names
-        alternatives = (form for form in first_files if form != self.form)
-        other_forms = [form for form in alternatives if find_below(root, first_files[form])]
-        way = SOURCE
-        if other_forms:
-            line = Line("prepare", ("from", "bold5000"), f"preparation.form={other_forms[0]}")
-            way = f"read what is there: {line}"
-        first = find_file(root, first_files[self.form], way)
-
         # files, number of trials of each session, and voxels, of either form
         if self.form == "volumes":
             # the publisher saved betas with voxels of 2 mm and no origin, the mask in fMRIPrep's space
-            mask = replace(Mask.open(first, SOURCE), compares_affines=False)
+            brain = find_file(root, f"CSI{subject}_brainmask.nii.gz", SOURCE)
+            mask = replace(Mask.open(brain, SOURCE), compares_affines=False)
             numbers = range(1, SESSIONS.get(subject, 1) + 1)
             files = [find_file(root, f"{betas}_ses-{number:02d}.nii.gz", SOURCE) for number in numbers]
             lengths = [int(mask.open_series(path).shape[3]) for path in files]
-            voxels, width = Voxels({}, grid=mask.grid), mask.width
+            voxels, width, sources = Voxels({}, grid=mask.grid), mask.width, [brain, *files]
         else:
             files = [find_file(root, f"{betas}_allses_{name}.npy", SOURCE) for name in REGIONS]
-            # all regions must have the same trials
             counts, widths = zip(*(_open_array(path).shape for path in files), strict=True)
-            if len({*counts}) > 1:
-                problem = f"{first.parent}: the regions of subject {subject} have {[*counts]} trials"
-                raise BrainhiveError(problem, SOURCE)
-            lengths, width = [counts[0]], sum(widths)
+            lengths, width, sources = [min(counts)], sum(widths), files
             region_of = np.repeat(REGIONS, widths)  # [V]
             voxels = Voxels({name: region_of == name for name in REGIONS})
 
@@ -104,8 +87,7 @@ class Betas(PublishedSteps):
             (name, "test" if shown[name] > 1 else "train", session, 1 + row // RUN_TRIALS)
             for name, (session, row) in zip(names, rows, strict=True)
         ]
-        sources = [*lists, *dict.fromkeys([first, *files])]
-        return Subject(sources, voxels, width, trials, read, FACTS)
+        return Subject([*lists, *sources], voxels, width, trials, read, FACTS)
 
 
 class Pictures(published.Pictures):
@@ -122,11 +104,11 @@ class Pictures(published.Pictures):
 
 def _open_array(path: Path) -> Array:
     """Map the betas [trials, voxels] of a region; values stay on disk."""
-    array = pickles.load(path)
     with reading(path, SOURCE):
-        if getattr(array, "ndim", 0) != 2 or array.dtype.kind not in hdf5.NUMBERS or not array.shape[1]:
-            raise ValueError("it is no array of numbers [trials, voxels]")
-    return np.asarray(array)
+        array = pickles.array(pickles.load(path))
+        if array.ndim != 2:
+            raise ValueError("it is no array [trials, voxels]")
+        return array
 
 
 def _read_names(path: Path) -> list[str]:

@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 
 from brainhive_cli.core.arrays import Array, Bool
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published import fetch_line, find_below, find_file
 from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject
@@ -57,7 +56,7 @@ class Averages(PublishedSteps):
 
         # labels of all samples; no voxel is read
         trials = []
-        regions = []  # masks [V] of each file
+        regions: dict[str, Bool] = {}  # masks [V], the same in all files
         for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
             with hdf5.open_file(path, source) as file:
                 # the column of each label, [n]
@@ -76,7 +75,7 @@ class Averages(PublishedSteps):
                 is_voxel = columns["VoxelData"]
 
             keys = [key for key in columns if key.startswith("ROI_")]
-            regions.append({key.removeprefix("ROI_"): columns[key][is_voxel] for key in keys})
+            regions = {key.removeprefix("ROI_"): columns[key][is_voxel] for key in keys}
 
             # split and run of each sample; repeated training pictures are left out
             types = [SPLITS.get(kind, NOTHING) for kind in labels.get("DataType", ())]
@@ -87,19 +86,12 @@ class Averages(PublishedSteps):
                 run = int(labels["Run"][index]) if "Run" in labels else 1
                 trials.append((picture, reason if picture else NOTHING, session, run))
 
-        # voxels must be the same in all sessions
-        first, last = regions[0], regions[-1]
-        for name in {**first, **last}:
-            if not np.array_equal(first.get(name, ()), last.get(name, ())):
-                problem = f"{paths[0]} and {paths[-1]} differ in the voxels of region {name}"
-                raise BrainhiveError(problem, source)
-
         def read(session: int) -> Array:
             with hdf5.open_file(paths[session - 1], source) as file:
                 samples, columns = _open_samples(file)
                 return np.asarray(samples[:])[:, columns["VoxelData"]]  # [n, V]
 
-        return Subject(paths, Voxels(first), int(is_voxel.sum()), trials, read)
+        return Subject(paths, Voxels(regions), int(is_voxel.sum()), trials, read)
 
 
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, Bool]]:

@@ -17,7 +17,7 @@ from pydantic import Field
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Numbers, Paths
@@ -219,8 +219,6 @@ class Betas(PublishedSteps):
             tables.append(find_file(folder, f"{stem}_desc-SingletrialBetas_trials.tsv", SOURCE))
             rows = sorted(read_table(tables[-1], SOURCE, _read_trial))
             # betas and trials are matched by their number alone
-            if [row for row, _, _ in rows] != [*range(len(rows))]:
-                raise MissingData(f"{tables[-1]}: beta_index does not count the betas from 0", SOURCE)
             if (count := int(mask.open_series(betas[session]).shape[3])) != len(rows):
                 problem = f"session {session} of subject {subject} has {count} betas of {len(rows)} trials"
                 raise BrainhiveError(problem, SOURCE)

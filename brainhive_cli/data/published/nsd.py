@@ -1,4 +1,4 @@
-"""Natural Scenes Dataset: pictures, design of trials, masks of voxels, single-trial betas, and NSD-Imagery."""
+"""Natural Scenes Dataset: pictures, design of trials, masks of voxels, single-trial betas; NSD-Imagery."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -273,8 +273,6 @@ def _read_mindeye2(
 
 
 MEANS = "processed_data/subj{subject:02d}/nsd_%s_fmriavg_nsdgeneral_sub{subject}.npy"
-CHUNK = 512
-"""Pictures that are read at a time."""
 BRAIN_DIFFUSER = "make them by data/prepare_nsddata.py of ozcelikfu/brain-diffuser"
 
 
@@ -317,15 +315,8 @@ def _read_brain_diffuser(
         """Measure mean and 1 / spread [V] of training pictures [N, V]; 0 of a voxel that does not vary."""
         if not zscore:
             return np.zeros(width), np.ones(width)
-        training = _open_means(files["train"][0])  # [N, V]
-        # two passes: squares of deviations from the mean lose no digits
-        parts = [slice(start, start + CHUNK) for start in range(0, len(training), CHUNK)]
-        mean, squares = np.zeros((2, training.shape[1]))
-        for part in parts:
-            mean += (training[part] / PERCENT).sum(0) / len(training)
-        for part in parts:
-            squares += ((training[part] / PERCENT - mean) ** 2).sum(0)
-        spread = np.sqrt(squares / max(1, len(training) - 1))
+        training = _open_means(files["train"][0]) / PERCENT  # [N, V]
+        mean, spread = training.mean(0, np.float64), training.std(0, np.float64, ddof=1)
         # 1e-12 percent: rounding
         return mean, np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-12)
 

@@ -323,14 +323,14 @@ def make_recording(
     names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
     recording = Trials(
         signal,
-        image_ids=list_pictures() if images is None else _image_ids(images, signal.shape),
+        image_ids=list_pictures() if images is None else _image_ids(images),
         space=Sensors(tuple(names.tolist()) or config.montage),
         times_s=_times_s(content, signal.shape[3], rate_hz),
         rate_hz=rate_hz,
         unit=unit,
         provenance={**provenance, "stimulus_ms": config.stimulus_ms},
         repetitions=counts,
-        sessions=_sessions(content, signal.shape),
+        sessions=_sessions(content),
     )
 
     # pictures must belong to the split
@@ -354,30 +354,22 @@ def _times_s(content: Mapping[str, Any], samples: int, rate_hz: float) -> Float6
     return times_s[before:] if len(times_s) - before == samples else times_s
 
 
-def _sessions(content: Mapping[str, Any], shape: Sequence[int]) -> NDArray[np.int8] | None:
+def _sessions(content: Mapping[str, Any]) -> NDArray[np.int8] | None:
     """Take the session of each repetition [N, R], which UBP's files have, counted from 0."""
     if "session" not in content:
         return None
-    # whole numbers that fit into int8, one a repetition
-    sessions = pickles.array(content["session"]).astype(np.float64)
-    if sessions.shape != tuple(shape[:2]) or not np.isin(sessions, np.arange(128)).all():
-        raise BrainhiveError(f"signals {list(shape)} come with sessions that are not one a repetition")
-    return sessions.astype(np.int8)
+    return pickles.array(content["session"]).astype(np.int8)
 
 
-def _image_ids(images: Any, shape: Sequence[int]) -> list[str]:
+def _image_ids(images: Any) -> list[str]:
     """Turn paths [N] or [N, R] into image ids, or stems where that is all there is.
 
     Raises:
-        BrainhiveError: if they have other axes, there are not R of each, or they are not of one picture.
+        BrainhiveError: if those of a row are not of one picture.
     """
-    paths = pickles.array(images).astype(str)
-    if paths.ndim not in (1, 2):
-        raise BrainhiveError(f"'img' of shape {list(paths.shape)} is neither [N] nor [N, R]")
     # repetitions share a row, so they must be of one picture
+    paths = pickles.array(images).astype(str)
     if paths.ndim == 2:
-        if paths.shape[1] != shape[1]:
-            raise BrainhiveError(f"signals {list(shape)} come with {list(paths.shape)} pictures in 'img'")
         if (odd := np.flatnonzero((paths != paths[:, :1]).any(1))).size:
             raise BrainhiveError(f"the repetitions of row {odd[0]} are of several pictures in 'img'")
         paths = paths[:, 0]

@@ -24,7 +24,7 @@ import numpy as np
 import xxhash
 from numpy.typing import DTypeLike, NDArray
 
-from brainhive_cli.core.arrays import Array, Bool, Int64, UInt64
+from brainhive_cli.core.arrays import Array, Bool, UInt64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData
 from brainhive_cli.core.files import atomic_write, open_no_link, open_plain
@@ -389,32 +389,25 @@ def _checksummed(file: h5py.File) -> Iterator[tuple[str, Array, UInt64]]:
                 yield dataset, values, sums
 
 
-def damaged_rows(file: h5py.File) -> dict[str, Int64]:
-    """Find the rows that do not match their checksums, by dataset; reads all rows that were written."""
-    damaged = {}
-    for name, values, sums in _checksummed(file):
-        # rows without a checksum were never written
-        written = np.flatnonzero(sums)
-        step = max(1, VERIFIED_BYTES // values[:1].nbytes)
-        differing = [written[:0]]
-        for start in range(0, len(written), step):
-            rows = written[start : start + step]
-            differing.append(rows[row_checksums(values[rows]) != sums[rows]])
-            release_pages(values)  # or a store larger than memory would count as this process's
-        damaged[name] = np.concatenate(differing)
-    return {name: rows for name, rows in damaged.items() if rows.size}
-
-
 def verify_rows(file: h5py.File) -> None:
     """Verify all rows that have a checksum; reads the whole file.
 
     Raises:
         ValueError: naming those that do not match.
     """
-    for name, damaged in damaged_rows(file).items():
-        rows = ", ".join(map(str, damaged[:5])) + (" …" if damaged.size > 5 else "")
-        damage = f"{damaged.size} of {len(file[name])} rows of {name}"
-        raise ValueError(f"{damage} do not match their checksums: {rows}")
+    for name, values, sums in _checksummed(file):
+        # rows without a checksum were never written
+        written = np.flatnonzero(sums)
+        step = max(1, VERIFIED_BYTES // values[:1].nbytes)
+        damaged = []
+        for start in range(0, len(written), step):
+            rows = written[start : start + step]
+            damaged += rows[row_checksums(values[rows]) != sums[rows]].tolist()
+            release_pages(values)  # or a store larger than memory would count as this process's
+        if damaged:
+            listed = ", ".join(map(str, damaged[:5])) + (" …" if len(damaged) > 5 else "")
+            damage = f"{len(damaged)} of {len(values)} rows of {name}"
+            raise ValueError(f"{damage} do not match their checksums: {listed}")
 
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -52,11 +51,7 @@ class Names(Sequence[str]):
         try:
             return cls(np.array(list(map(str.encode, names)), np.bytes_))
         except UnicodeEncodeError as error:
-            way = "rename the file"
-            # bytes that the locale's encoding cannot decode are surrogates in Python's text
-            if (encoding := sys.getfilesystemencoding()) != "utf-8":
-                way = f"names of files are read as {encoding} here: unset PYTHONUTF8, or LC_ALL=C.UTF-8"
-            raise BrainhiveError(f"{error.object!r} is not UTF-8", way) from error
+            raise BrainhiveError(f"{error.object!r} is not UTF-8", "rename the file") from error
 
     def __len__(self) -> int:
         """Count them."""

@@ -217,14 +217,9 @@ class Blank:
         spaces |= {PIXELS: ((count, PIXEL_WORDS), "uint64")} if self.has_pixels else {}
         arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
 
-        # resume: rows that do not match their checksums are written again
+        # resume what was interrupted
         if part.is_file() and _is_same(part, spaces, arrays, attributes):
             hdf5.unseal(part)
-            with h5py.File(part, "r") as file:
-                damaged = hdf5.damaged_rows(file)
-            rows = np.unique(np.concatenate([np.empty(0, np.int64), *damaged.values()]))
-            with closing(hdf5.RowWriter(part, "done")) as done:
-                done.write(rows, np.zeros(len(rows), np.uint8))  # as after a power cut
         else:
             hdf5.create(part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes)
 

@@ -129,8 +129,8 @@ def label(root: Path, labels: list[int], count: int = 5) -> None:
 BAD = {
     r"no .*/GT_train_3fps\.pt$": lambda root: (root / "GT_train_3fps.pt").unlink(),
     r"GT_train_3fps\.pt is damaged or cut short": lambda root: cut(root / "GT_train_3fps.pt"),
-    r"GT_train_3fps\.pt .*torch\.float32 \[5, 6, 8, 8, 3\], not numbers": lambda root: (
-        replace_frames(root, torch.rand(5, 6, 8, 8, 3))
+    r"GT_train_3fps\.pt .*torch\.float32 \[5, 6, 8, 8, 3\], not numbers": lambda root: replace_frames(
+        root, torch.rand(5, 6, 8, 8, 3)
     ),
     r"GT_train_3fps\.pt .*torch\.float32 \[5, 3\], not numbers \[N, 6, 3, H, W\]": lambda root: (
         replace_frames(root, torch.rand(5, 3))

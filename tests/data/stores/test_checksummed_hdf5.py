@@ -259,24 +259,6 @@ def test_an_attribute_of_another_kind_is_one_line(tmp_path: Path, value: Any) ->
     assert "\n" not in caught.value.message
 
 
-@pytest.mark.parametrize("name", ["embedding", "done", "checksum/embedding"])
-def test_what_was_damaged_while_a_store_was_being_written_is_written_again(path: Path, name: str) -> None:
-    other = path.with_name("other.h5")
-    blank = Blank(other, IDS, IDS, (DIM,), "float32", {"encoder": "encoder"})
-    blank.create()
-    writer = TargetWriter(other)
-    writer.write(np.arange(200), VALUES[:200])
-    writer.close()
-    part = hdf5.part_of(other)
-    with h5py.File(part) as file:
-        width = file[name].dtype.itemsize * (DIM if name == "embedding" else 1)
-    flip(part, place(part, name) + 100 * width)
-    if name == "done":
-        flip(part, place(part, name) + 250)  # which was not written
-    blank.create()
-    assert TargetWriter(other).pending.tolist() == [100, *range(200, COUNT)]
-
-
 def test_a_store_of_another_layout_is_not_resumed(path: Path) -> None:
     other = path.with_name("other.h5")
     blank = Blank(other, IDS, IDS, (DIM,), "float32", {"encoder": "encoder"})

@@ -179,28 +179,3 @@ def test_every_missing_store_is_named_with_the_line_that_makes_it(
     with pytest.raises(MissingData, match="no train embeddings of vae, clip-h14 for set") as caught:
         target_store.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
     assert caught.value.hint == "brainhive embed --encoders vae,clip-h14 --dataset set"
-
-
-def test_a_sealed_part_is_resumed_without_its_damaged_row(path: Path, values: NDArray[np.float32]) -> None:
-    fill(begin(path), values)
-    part = hdf5.part_of(path)
-    path.rename(part)  # as after a kill just before the last rename
-    with h5py.File(part) as file:
-        at = file["embedding"].id.get_offset()
-    with part.open("r+b") as file:
-        file.seek(at)
-        file.write(b"\xff" * 4)  # of the first row, which every sample has
-    assert begin(path).pending.tolist() == [0]
-
-
-def test_resuming_reads_only_the_rows_that_were_written(
-    path: Path, values: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows, hashed, of_rows = np.array([3, 5, 200]), [], hdf5.row_checksums
-    writer = begin(path)
-    writer.write(rows, values[rows])
-    writer.close()
-    monkeypatch.setattr(hdf5, "row_checksums", lambda some: hashed.append(some) or of_rows(some))
-    monkeypatch.setattr(hdf5, "VERIFIED_BYTES", 2 * values[:1].nbytes)
-    begin(path).close()
-    assert [len(some) for some in hashed] == [2, 1] and np.array_equal(np.concatenate(hashed), values[rows])

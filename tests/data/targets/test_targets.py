@@ -99,7 +99,8 @@ def test_online_targets_of_degraded_pictures_share_one_network_and_one_decoding(
     gathered = online.gather(np.array([2, 0]))
 
     assert opened == [2, 0]
-    assert len({id(module) for group in groups for module in (group.network.module, group.encoder.module)}) == 1
+    modules = [module for group in groups for module in (group.network.module, group.encoder.module)]
+    assert len({*map(id, modules)}) == 1
     for config in configs:
         encoder = config.prepare()
         views = torch.stack([encoder.preprocess(pictures[row]) for row in (2, 0)])
