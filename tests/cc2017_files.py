@@ -57,7 +57,7 @@ def write(
         dtype: Of the frames; whole numbers are bytes.
         is_archive: Whether torch writes tensors as zip files, as it does now.
         text: Of NumPy's arrays of captions: object or str.
-        masks: `archive` (masks of all objects, as published), `tensor` (the key objects') or `none`.
+        masks: `archive` (masks of all objects, as published) or `none`.
     """
     root.mkdir(parents=True, exist_ok=True)
 
@@ -80,8 +80,6 @@ def write(
         write_labels(root, split, count)
         if masks == "archive":
             write_masks(root, split, count)
-        elif masks == "tensor":
-            save(torch.from_numpy(key_masks_of(count)).float(), f"masks/key_objects_masks_{split}.pt")
     return root
 
 

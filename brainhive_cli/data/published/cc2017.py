@@ -52,14 +52,10 @@ CONCEPTS = tuple(
 
 Source: xmed-lab/NEURONS (plain words).
 """
-MASKS = "key_objects_masks_{split}.pt"
-"""The key objects' masks, one tensor [N, F, H, W]."""
 OBJECTS = "mask_cls_{split}_qwen_video"
 """The masks of all objects, a picture each and frame: mask_{clip}_f{frame}_{label}.png, not 0 inside."""
 NAMES = "mask_cls_dict_{split}_qwen_video.json"
 """Names of the labels of each frame."""
-PUBLISHED_ROWS = 4320
-"""Rows of the published tensors, also of that of the 1200 test clips."""
 LARGE = 0.5
 """Share of the picture from which on an object is taken for its setting."""
 BACKGROUND = (
@@ -141,13 +137,13 @@ class Clips(parts.Config):
 
 def _list_files(root: Path, captions: str, split: str, reads: str) -> list[Input]:
     """List the files of a split that hold `reads`."""
-    # one tensor of masks, or the names of objects and an archive of their masks
+    # the names of objects, and an archive of their masks
     if reads == "masks":
-        tensor, names, folder, archive = _find_masks(root, split)
+        names, folder, archive = _find_masks(root, split)
         packed = f"masks/{OBJECTS}.tar.gz".format(split=split)
         return [
-            Input.of_file(tensor or names, root / f"masks/{NAMES.format(split=split)}", SOURCE),
-            Input.of_file(tensor or folder or archive, root / packed, SOURCE),
+            Input.of_file(names, root / f"masks/{NAMES.format(split=split)}", SOURCE),
+            Input.of_file(folder or archive, root / packed, SOURCE),
         ]
 
     patterns = {"pixels": FILES, "captions": captions, "labels": f"qwen_annotation/{LABELS}"}
@@ -156,8 +152,8 @@ def _list_files(root: Path, captions: str, split: str, reads: str) -> list[Input
 
 
 def _find_masks(root: Path, split: str) -> tuple[Path | None, ...]:
-    """Find the tensor of masks, the names of objects, and the folder of their masks, or its archive."""
-    names = MASKS, NAMES, OBJECTS, f"{OBJECTS}.tar.gz"
+    """Find the names of objects, and the folder of their masks, or its archive."""
+    names = NAMES, OBJECTS, f"{OBJECTS}.tar.gz"
     return tuple(find_below(root, name.format(split=split)) for name in names)
 
 
@@ -225,7 +221,7 @@ def _list_captions(texts: Names, index: int) -> list[str]:
 
 
 def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> Callable[[int], UInt8] | None:
-    """Find the key objects' masks: a tensor of them, or the masks of all objects, of which they are chosen.
+    """Find the masks of all objects, of which those of key objects are chosen.
 
     Args:
         root: The folder of the data set.
@@ -236,15 +232,8 @@ def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> C
     Raises:
         MissingData: if they are of other clips.
     """
-    # a tensor [N, F, H, W] of as many clips, or of as many rows as the publisher's
-    tensor, names, folder, archive = _find_masks(root, split)
-    if tensor:
-        clips = len(_open_tensor(tensor, f"N, {FRAMES}, H, W"))
-        if clips not in (count, max(count, PUBLISHED_ROWS)):
-            raise MissingData(f"{tensor} has masks of {clips} clips, and there are {count}", SOURCE)
-        return partial(_read_mask, tensor)
-
-    # masks of all objects, which must be of these clips
+    # masks must be of these clips
+    names, folder, archive = _find_masks(root, split)
     if names and folder:
         last = max((int(key.split("_")[1]) for key in _read_names(names)), default=count)
         if last >= count:
@@ -256,11 +245,6 @@ def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> C
     if names and archive:
         absent["masks"] = shlex.join(["tar", "-xf", str(archive), "-C", str(archive.parent)])
     return None
-
-
-def _read_mask(path: Path, index: int) -> UInt8:
-    """Read the masks [F, H, W] of a clip."""
-    return (_read_row(path, index) > 0).astype(np.uint8)
 
 
 def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:

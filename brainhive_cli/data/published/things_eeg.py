@@ -100,9 +100,6 @@ class Distributed(parts.Config):
         "",
         description="folder of sub-XX/{train,test}.pt below root, or a pattern; default: the published one",
     )
-    trust_pickle: bool = Field(
-        False, description="read files that hold other objects than arrays and lists, which can run code"
-    )
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
@@ -153,14 +150,7 @@ class Distributed(parts.Config):
         path = self._file(root, subject, split)
         again = f"delete it, then: {fetch_line(self.name, self.root)}"
 
-        # arrays and plain types, unless the user trusts the file
-        try:
-            content = pickles.load(path, self.trust_pickle)
-        except pickles.HoldsObjects as error:
-            hint = "if you trust whoever made it: dataset.trust_pickle=true"
-            raise pickles.HoldsObjects(error.message, hint) from error
-        except MissingData as error:
-            raise MissingData(error.message, again) from error
+        content = pickles.load(path)
         if not has_signal(content, KEYS[:2]):
             held = f"has keys {sorted(map(str, content))}" if isinstance(content, Mapping) else "is no dict"
             raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", again)

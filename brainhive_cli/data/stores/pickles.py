@@ -24,7 +24,6 @@ from zipfile import ZipInfo
 
 import numpy as np
 
-from brainhive_cli.core import foreign_code
 from brainhive_cli.core.archives import zip_members
 from brainhive_cli.core.arrays import Array, UInt8
 from brainhive_cli.core.damage import reading, refuse_inflation
@@ -63,11 +62,7 @@ class Refused(pickle.UnpicklingError):
     """A name in a pickle that plain data do not need."""
 
 
-class HoldsObjects(BrainhiveError):
-    """A file with Python objects that reading would have to make by running code."""
-
-
-def load(path: Path, trust: bool = False, verify: bool = True) -> Any:
+def load(path: Path, verify: bool = True) -> Any:
     """Read tensors, arrays and plain types, whatever dicts and lists they stand in.
 
     Long arrays are mapped where they lie in the file, in their own dtype; nothing of them is read, but for
@@ -76,22 +71,17 @@ def load(path: Path, trust: bool = False, verify: bool = True) -> Any:
     Args:
         path: An archive of torch (pickle protocols 2 to 5), an older file of torch, an .npy, an .npz or a
             bare pickle, whatever its name.
-        trust: Read files with other objects, too: this can run code.
         verify: Verify the checksums of tensors; not where a large file is opened again and again.
 
     Raises:
-        HoldsObjects: if the file holds anything else, before any of it is made.
-        BrainhiveError: if it cannot be read.
+        BrainhiveError: if it cannot be read, or holds anything else, before any of that is made.
     """
     with reading(path, "fetch it again"):
         try:
             return _load(path, verify)
         except Refused as error:
-            if trust:
-                foreign_code.require("trust_pickle", f"trust_pickle, as {path} holds objects,")
-                return _run(path)
             problem = f"{path} holds Python objects that could run code when read: {first_line(error)}"
-            raise HoldsObjects(problem, "save it again as a dict of plain arrays and lists") from error
+            raise BrainhiveError(problem, "save it again as a dict of plain arrays and lists") from error
 
 
 def numbers(content: bytes, name: str) -> Array:
@@ -188,17 +178,6 @@ def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         raise refused from None
-
-
-def _run(path: Path) -> Any:
-    """Read a file by running what is in it."""
-    import torch
-
-    # only archives can be mapped
-    is_archive = zipfile.is_zipfile(path)
-    if is_archive or path.suffix in (".pt", ".pth"):
-        return torch.load(path, map_location="cpu", weights_only=False, mmap=is_archive)
-    return np.load(path, allow_pickle=True)
 
 
 class Stream:

@@ -82,15 +82,6 @@ def test_the_key_object_is_chosen_among_the_masks_of_all_objects(root):
         assert masks.dtype == np.uint8 and np.array_equal(masks, expected)
 
 
-def test_masks_of_key_objects_that_are_made_already_are_read_as_they_are(home):
-    root = cc2017_files.write(home / "data/cc2017", masks="tensor")
-    padded = np.concatenate([key_masks_of(3), np.zeros((4317, 6, 8, 8), bool)])  # as NEURONS' scripts do
-    torch.save(torch.from_numpy(padded).float(), root / "masks/key_objects_masks_test.pt")
-    for split, count in COUNTS.items():
-        found = [np.stack(clips(split).masks_of(n)) for n in range(count)]
-        assert np.array_equal(found, key_masks_of(count))
-
-
 def test_what_is_not_there_is_none_and_where_it_is_had_is_said(home):
     root = cc2017_files.write(home / "data/cc2017")
     assert clips().masks is None and clips().absent["masks"].startswith("tar -xf ")  # packed still
@@ -150,9 +141,6 @@ BAD = {
     r"category_id\.json .*it has labels \[6, 51\], not \[5, 51\]": lambda root: label(root, [0] * 51, 6),
     r"category_id\.json .*it has labels \[5, 50\], not \[5, 51\]": lambda root: label(root, [0] * 50),
     r"dict_train_qwen_video\.json has masks of clip 4000, and there are 5": rename_masks,
-    r"masks_train\.pt has masks of 7 clips, and there are 5": lambda root: torch.save(
-        torch.zeros(7, 6, 8, 8), root / "masks/key_objects_masks_train.pt"
-    ),
 }
 
 
