@@ -103,28 +103,28 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
     """
     # one request a repository, for the files that are listed
     for repository in dict.fromkeys(file.repository for file in files):
-        of_source = [file for file in files if file.repository == repository]
+        listed = [file for file in files if file.repository == repository]
         if repository is not None:
             # file names may hold characters that patterns read as wildcards
-            patterns = [escape(file.name) for file in of_source]
+            patterns = [escape(file.name) for file in listed]
             kind = repository.kind
             hub.snapshot(repository.name, repo_type=kind, local_dir=folder, allow_patterns=patterns)
             continue
 
-        for file in of_source:
+        for file in listed:
             path = folder / file.name
-            by_hand = f"curl -L --create-dirs -o {shlex.quote(str(path))} {file.url}"
+            line = f"curl -L --create-dirs -o {shlex.quote(str(path))} {file.url}"
             with atomic_write(path) as part:
                 try:
                     with urlopen(file.url, timeout=TIMEOUT_S) as answer:
                         content = answer.read(file.size + 1)  # a server may send without end
                 except OSError as error:  # urllib's errors are such
                     problem = f"{file.url} cannot be fetched: {getattr(error, 'reason', error)}"
-                    raise MissingData(problem, f"on a machine with a network: {by_hand}") from error
+                    raise MissingData(problem, f"on a machine with a network: {line}") from error
                 # the content is known, so anything else that a server sends is refused
                 if hashlib.sha256(content).hexdigest() != file.sha256:
                     problem = f"{file.url} gave {len(content):,} bytes that are not the known {file.size:,}"
-                    raise MissingData(problem, f"fetch it again, or by hand: {by_hand}")
+                    raise MissingData(problem, f"fetch it again, or by hand: {line}")
                 part.write_bytes(content)
 
 

@@ -61,7 +61,7 @@ def open_vectors(
     files: Sequence[Path],
     known_as: Sequence[str],
     suffix: str = "",
-    in_order: Sequence[str] | None = None,
+    row_names: Sequence[str] | None = None,
 ) -> Vectors:
     """Recognise the layout of files or folders; the vectors stay on disk where the layout allows.
 
@@ -69,7 +69,7 @@ def open_vectors(
         files: Files, or one folder.
         known_as: Names of the encoder, which choose among BrainHiVE's parquet files.
         suffix: What follows the picture's name in the names of files that hold one vector each.
-        in_order: Names of the rows of an array that has none; None where such an array is refused.
+        row_names: Names of the rows of an array that has none; None where such an array is refused.
 
     Raises:
         MissingData: if nothing there is known.
@@ -86,7 +86,7 @@ def open_vectors(
         elif all(file.is_dir() for file in files):
             vectors = _tree(files, suffix)
         elif all(file.suffix in pickles.ENDINGS for file in files):
-            vectors = _dictionaries(files, in_order)
+            vectors = _dictionaries(files, row_names)
         else:
             raise MissingData(
                 f"{files[0]} is in no known layout",
@@ -161,19 +161,19 @@ def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
             yield values.to_numpy(zero_copy_only=False).reshape(shape)
 
 
-def _dictionaries(files: Sequence[Path], in_order: Sequence[str] | None) -> Vectors:
+def _dictionaries(files: Sequence[Path], row_names: Sequence[str] | None) -> Vectors:
     """Dicts of {name: vector}, or of a list of names with an array of vectors; one array in a known order."""
     names, arrays = [], []
     for file in files:
         content = pickles.load(file)
         # an array without names, whose rows are those of a known list
         is_array = isinstance(content, np.ndarray | torch.Tensor) and content.ndim > 1
-        if is_array and in_order is not None and len(content) == len(in_order) and len(files) == 1:
-            return Vectors(IN_ORDER, files, list(in_order), partial(_in_batches, [content]))
+        if is_array and row_names is not None and len(content) == len(row_names) and len(files) == 1:
+            return Vectors(IN_ORDER, files, list(row_names), partial(_in_batches, [content]))
         # other objects have no names by which vectors could be matched
         if not isinstance(content, Mapping):
             counted = f"{len(content)} vectors" if is_array else type(content).__name__
-            names_known = "" if in_order is None else f", for {len(in_order)} pictures"
+            names_known = "" if row_names is None else f", for {len(row_names)} pictures"
             raise BrainhiveError(
                 f"{file} holds {counted} without ids, not a dict{names_known}",
                 f"save a dict of vectors by name, or put the names of its rows into {NAMES} next to "
@@ -240,7 +240,7 @@ def _thingsvision(folder: Path) -> Vectors:
     files = sorted(folder.glob("features*.*"))
     if len({file.suffix for file in files}) != 1 or files[0].suffix not in FEATURES:
         present = ", ".join(file.name for file in files) or "none"
-        problem = f"{folder}: needs features of one kind, found {present}"
+        problem = f"{folder}: needs features of one kind, has {present}"
         raise BrainhiveError(problem, f"known: {', '.join(FEATURES)}")
 
     def batches() -> Iterator[Array]:

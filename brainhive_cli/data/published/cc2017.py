@@ -340,7 +340,7 @@ def _read_responses(root: Path, files: FilesByRow, subject: int, split: str) -> 
     for (count, expected), name, other in ((counts, "clips", frames), (widths, "voxels", training)):
         if count != expected and other:
             problem = f"{path} has {count} {name}, and {other.name} has {expected}"
-            raise BrainhiveError(problem, f"get both from one place: {SOURCE}")
+            raise BrainhiveError(problem, f"get both from one source: {SOURCE}")
 
     return Trials(
         LazyRows(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),

@@ -194,7 +194,7 @@ def _find(root: Path, name: str) -> Path:
 def find_design(*roots: Path) -> Path:
     """Find the design below one of several roots; MissingData where it is not there."""
     for root in roots:
-        # the usual place first, since a search reads all folders
+        # the usual folder first, since a search reads all folders
         usual = root / DESIGN_FOLDER / MATRIX
         for path in [usual] if is_file(usual) else files_called(MATRIX, root):
             return path

@@ -309,7 +309,7 @@ def make_recording(
     if len(signal.shape) != 4:
         raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
 
-    # a channel list found with the data always wins; NeuroBridge writes an empty one
+    # a channel list in the file always wins; NeuroBridge writes an empty one
     names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
     recording = Trials(
         signal,

@@ -181,7 +181,7 @@ class RawRecordings:
             with naming(recording.path):
                 epochs[split] = cutting.cut(recording.channels(), names, recording.onsets, MICROVOLTS)
 
-        # whiten them in place
+        # whiten them where they lie
         codes = {split: recording.codes for split, recording in recorded.items()}
         with naming(recorded["train"].path):
             matrix = normalise(epochs, codes, self.config, names)

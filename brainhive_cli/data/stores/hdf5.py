@@ -1,6 +1,6 @@
 """HDF5 stores: contiguous arrays that are written row by row, survive a kill, and whose damage is found.
 
-The file's structure is written once, at creation; rows then go straight to their place in the file. So a kill
+The file's structure is written once, at creation; rows then go straight to their offset in it. So a kill
 at any moment leaves a file that opens, and processes write to one store without a lock between them.
 
 Each row has a checksum, written with it, and a seal covers all other bytes of the file. It is verified
@@ -58,7 +58,7 @@ def state_of(path: Path) -> tuple[int, ...]:
         OSError: if there is none.
     """
     about = path.stat()
-    # device and inode differ after another file was renamed into this place
+    # device and inode differ after another file was renamed to this path
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
@@ -318,7 +318,7 @@ def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: st
 
 
 class RowWriter:
-    """Writes rows of one contiguous dataset to their place in the file.
+    """Writes rows of one contiguous dataset to their offset in the file.
 
     A failed write (no space, say) is an OSError at once, never a damaged file.
     """

@@ -76,7 +76,7 @@ class StoreJob:
         # compare settings, pictures, preprocessing and weights
         stored, expected = store.attributes, self.attributes
         differs = [key for key in ("config", "dtype", "precision") if stored.get(key) != expected[key]]
-        # without the files, stand-ins take the place of the pictures
+        # without the files, stand-ins replace the pictures
         if self.images.missing is None and store.image_ids != self.images.image_ids:
             differs.append("pictures")
         # known only once the weights are loaded

@@ -150,7 +150,7 @@ class EncoderGroup:
         return outputs
 
     def reader(self, stimuli: StimulusSet) -> Callable[[int], Any] | None:
-        """Make what gives the captions, masks or labels of a stimulus, or the picture in its place.
+        """Make what gives the captions, masks or labels of a stimulus, or the picture instead of it.
 
         Returns:
             None where the stimulus itself is read.

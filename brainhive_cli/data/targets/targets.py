@@ -367,8 +367,6 @@ def open_targets(
         encoders: One source each.
         paths: Where stores lie.
         launch: On whose device targets are used, and how many processes share the memory.
-        keys: The key of each encoder; default: its name.
-        hold: Copy all to the device where they fit; else each batch is gathered from the files.
         compute_missing: Compute what has no store at each step.
         images: The stimuli, where they are listed already: of ImageNet that takes a while.
 
