@@ -6,7 +6,6 @@ hub on this machine.
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,25 +121,6 @@ def test_the_first_two_lines_finish_and_the_third_draws_after_the_lines_that_it_
 
     drawn = (things / "runs/reconstruct").rglob("samples/**/*.png")
     assert len(list(drawn)) == 10 * len(SUBJECTS)  # of one picture each
-
-
-def test_check_says_how_to_unpack_archives_wherever_it_is_run(things, monkeypatch):
-    root = things / "data/things-eeg"
-    for name in (*IMAGES, "Preprocessed_data_250Hz_whiten"):
-        shutil.make_archive(str(root / name), "zip", root, name)
-        shutil.rmtree(root / name)
-    (things / "elsewhere").mkdir()
-    monkeypatch.chdir(things / "elsewhere")
-
-    pictures, signals = (
-        json.loads(brainhive(f"{command} --check --json").stdout)["missing"]
-        for command in ("embed", "train-align")
-    )
-    assert all("archives are there, but not unpacked" in missing for missing in (pictures[0], signals[0]))
-    assert pictures[0].endswith(
-        f"({' && '.join(f'unzip -nq {root}/{name}.zip -d {root}' for name in IMAGES)})"
-    )
-    assert signals[0].endswith(f"(unzip -nq {root}/Preprocessed_data_250Hz_whiten.zip -d {root})")
 
 
 def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, home):
