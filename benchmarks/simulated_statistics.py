@@ -31,14 +31,13 @@ from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.curves import ENOUGH, find_range
+from brainhive_cli.evaluation.explanation.conclusion import Finding, looks_ahead
 from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals
 from brainhive_cli.evaluation.explanation.profiles import (
     Axis,
-    Finding,
     Labels,
     Profile,
     correct_together,
-    looks_ahead,
     standardise,
 )
 from brainhive_cli.evaluation.explanation.similarity import measure_similarity, rank_models
@@ -793,11 +792,11 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
     signal, source = trials[:, None], {"preparation": {**fields, "band_hz": band_hz}}
     recording = Trials(signal, (), Sensors(names), cutting.times_s, 250.0, "uV", source)
     axis = Axis.of_windows(-200 + 48 * np.stack([np.arange(20), np.arange(1, 21)], 1).astype(float))
-    finding = Finding("decoding", axis, [], {}, scores, correct_together([scores])[0])
-    place = finding.first_above_chance
-    if place is None:
+    finding = Finding("decoding", "accuracy", axis, [], {}, scores, correct_together([scores])[0])
+    first = finding.first_above_chance
+    if first is None:
         return [0.0, 0.0, 0.0]
-    is_early = -200 + 48 * (place + 1) <= 250
+    is_early = -200 + 48 * (first[0] + 1) <= 250
     return [1.0, is_early, is_early and not looks_ahead(recording)]
 
 
@@ -873,7 +872,7 @@ def encoding(random: Random, strength: float) -> Any:
         (np.roll(np.arange(150), 75), np.roll(np.arange(40), 20)),
         torch.from_numpy(train).float(),
     )
-    predicted = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8, None)
+    predicted, _ = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8, None)
     times, seed = [np.s_[..., [time]] for time in range(6)], int(random.integers(2**31))
     labels = Labels.of(np.arange(40), Items.unnamed([40]), 200, seed)
     profile = along(predicted, test.reshape(-1, 3, 6), Axis("ms", range(6)), times, labels)

@@ -365,7 +365,6 @@ COMMANDS = (
             "subjects": SUBJECTS,
             "analyses": option("--analyses", "Analyses, as in windows,bands.", "all"),
             "levels": option("--levels", "Further encoders to compare signals with."),
-            "control": option("--control", "permuted labels, or a model trained on them.", "permuted"),
         },
         paths="align_run",
         complete=ALIGN_RUN,

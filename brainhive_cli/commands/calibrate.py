@@ -13,12 +13,17 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
-from brainhive_cli.evaluation.calibration.curve_page import draw
-from brainhive_cli.evaluation.calibration.curves import conclude
+from brainhive_cli.evaluation.calibration.curves import conclude, draw
 from brainhive_cli.evaluation.calibration.job import Job
-from brainhive_cli.evaluation.calibration.measure import Part, list_arms, measure_draw
+from brainhive_cli.evaluation.calibration.measure import (
+    Part,
+    choose_pulls,
+    fix_pulls,
+    list_arms,
+    measure_draw,
+    train_on,
+)
 from brainhive_cli.evaluation.calibration.recipe import Recipe
-from brainhive_cli.evaluation.calibration.strengths import choose_pulls, fix_pulls, train_on
 from brainhive_cli.training.alignment.few_shot import PersonModel
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedRun, open_model
@@ -31,7 +36,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 def work(recipe: Recipe) -> Work:
     """Count the models that are trained."""
-    return Job.resolve(recipe).work
+    return Job.resolve(recipe).count_work()
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -46,12 +51,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         console.warn(f"{job.align.name} learned from trials ({repetitions}); calibrate learns from averages")
     # the digests name the run: other recordings make another one
     folder = RunFolder.open("calibrate", job.align.label, job.recipe, launch, again, digests)
-    work = job.work if folder.is_untouched and job.work.count else None
+    planned = job.count_work()
+    work = planned if folder.is_untouched and planned.count else None
     if not folder.is_finished:
         choices = _choose(job, folder, launch)
 
         # one part for each model, person and draw, by all processes
-        parts = product(job.cells, range(job.recipe.draw_count))
+        parts = product(job.cells, range(job.draws))
         part_of_name = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts}
         # draws of one model follow each other, so only the last model stays loaded
         open_base = lru_cache(1)(lambda cell: job.load_base(cell, launch))
@@ -65,7 +71,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 if arm == job.recipe.keep:
                     folder.replace(f"models/{cell.name}/sub-{person.subject:02d}/{arm}", decoder.save)
 
-            return measure_draw(open_base(cell), person, job.recipe, job.amounts, arms, pulls, draw, keep)
+            return measure_draw(job, open_base(cell), person, arms, pulls, draw, keep)
 
         files = {
             name: f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{draw:03d}.safetensors"

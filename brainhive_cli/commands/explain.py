@@ -2,7 +2,6 @@
 
 from functools import cache
 
-from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, cell_files, console
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
@@ -18,7 +17,6 @@ from brainhive_cli.evaluation.explanation.profiles import Axis, Profile, Subject
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, Recipe
 from brainhive_cli.evaluation.explanation.trial_decoding import explain_trials
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedRun, open_model
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -29,7 +27,7 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 def work(recipe: Recipe) -> Work:
     """Count what there is to explain."""
-    return Job.resolve(recipe).work
+    return Job.resolve(recipe).count_work()
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -37,13 +35,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # refuse folds and levels that cannot be had before anything is computed
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe)
-        spec, align = job.spec, job.align
+        align = job.align
         has_trials = align.dataset.holdout.divides_train
         levels = job.open_levels()
         align.prepare_signals(launch)
         digests = digests_of(job.inputs())
     folder = RunFolder.open("explain", align.label, job.recipe, launch, again, digests)
-    work = job.work if folder.is_untouched else None
+    work = job.count_work() if folder.is_untouched else None
 
     # held-out trials are decoded fold by fold
     if has_trials and not folder.is_finished:
@@ -53,15 +51,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # held-out pictures are explained by the trained models
     if not folder.is_finished:
-        control = _train_control(job, launch)
         with console.progress("matching the pictures of all subjects"):
             units, caveats = job.find_units(launch.device)
 
         # one part for each cell and subject, and one for the signals of each subject, by all processes
         parts: list[tuple[Cell | None, int]] = []
-        if spec.analyses_of(OF_MODEL):
-            parts += job.pairs
-        if "encoding" in spec.analyses:
+        if OF_MODEL.keys() & recipe.analyses:
+            parts += [(cell, subject) for subject, cells in job.subjects.items() for cell in cells]
+        if "encoding" in recipe.analyses:
             parts += [(None, subject) for subject in job.subjects]
         part_of_file = {
             f"parts/{cell.name if cell else 'signals'}/sub-{subject:02d}.safetensors": (cell, subject)
@@ -71,11 +68,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         def explain(name: str) -> SubjectProfiles:
             cell, subject = part_of_file[name]
             # signals are the same in all cells of a subject: the first cell reads them
-            common = cell or job.subjects[subject][0], subject, units, launch.device
-            reader = job.reader(*common)
-            if cell is None:
-                return explain_signals(reader, levels, spec)
-            return explain_model(reader, spec, job.reader(*common, control) if control else None)
+            reader = job.reader(cell or job.subjects[subject][0], subject, units, launch.device)
+            return explain_model(reader, recipe) if cell else explain_signals(reader, levels, recipe)
 
         # where other workers shared the parts, the time says no pace
         if not folder.fill(
@@ -95,24 +89,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     part: cell_files.load(folder.path / name, SubjectProfiles, Profile, Axis)
                     for name, part in part_of_file.items()
                 }
-                folder.finish(conclude(job, folder, readers, loaded, levels.get(spec.split, {}), caveats))
+                folder.finish(conclude(job, folder, readers, loaded, levels.get(recipe.split, {}), caveats))
 
     # report the tables and figures
     with folder.reading() as measurements:
         tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
         return Result(folder.path, tables, measurements, hint=Line("report", folder.path), work=work)
-
-
-def _train_control(job: Job, launch: Launch) -> TrainedRun | None:
-    """Train the same cells on shuffled labels, if the recipe asks for it; a finished training is read."""
-    # only analyses of trained models have this control
-    recipe, training = job.recipe, job.align.recipe
-    if recipe.control != "trained" or not recipe.analyses_of(OF_MODEL) or training is None:
-        return None
-
-    # the runs of the control lie below those of explain, so that other commands do not find them
-    paths = recipe.paths.model_copy(update={"runs": f"{recipe.paths.runs}/explain/controls"})
-    train = training.train.model_copy(update={"shuffled_labels": True})
-    control = training.model_copy(update={"paths": paths, "train": train, "run": recipe.run})
-    folder = train_align.run(control, launch).folder
-    return open_model(str(folder), paths, recipe.dataset, recipe.subjects, recipe.copies)

@@ -17,7 +17,6 @@ ALL = float("inf")
 """Amount of everything that a person has."""
 EVERYTHING = "everything"
 """Its name."""
-NO_TIMES = "signals do not say when trials began"
 
 
 def measure_timeline(trials: Trials) -> tuple[Float64, float]:
@@ -83,7 +82,7 @@ def choose_trials(
     # the position of each trial in a queue: by picture, or by time
     if order == "draws" and unit != "minutes":
         # the integer part orders pictures, the fraction their trials
-        picture = np.argsort(random.permutation(len(is_there)))[:, None]  # [N, 1] place of each picture
+        picture = np.argsort(random.permutation(len(is_there)))[:, None]  # [N, 1] position of each picture
         queue = np.where(is_there, picture + np.arange(is_there.shape[1]) / is_there.shape[1], np.inf)
     else:
         elapsed, total_min = measure_timeline(trials)
@@ -114,7 +113,7 @@ def _require_onsets(trials: Trials, unit: Unit, order: Order) -> None:
     # minutes and order both rest on onsets
     if trials.onset_s is None and (unit == "minutes" or order == "recording"):
         raise BrainhiveError(
-            f"subject {trials.subject}: {NO_TIMES}",
+            f"subject {trials.subject}: signals do not say when trials began",
             f"prepare the signals again, with onsets ({Line('prepare')}), "
             "or count pictures or trials, in draws",
         )

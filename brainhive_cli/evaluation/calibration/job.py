@@ -20,8 +20,8 @@ from brainhive_cli.data.datasets import alike_items, people_of
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.calibration.amounts import limit_amounts
-from brainhive_cli.evaluation.calibration.recipe import Recipe
+from brainhive_cli.evaluation.calibration.amounts import UNITS, Unit, limit_amounts
+from brainhive_cli.evaluation.calibration.recipe import PICTURES, Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
 from brainhive_cli.training.alignment.few_shot import SourceModel
@@ -64,12 +64,20 @@ class Job:
         align: The run, opened on the data set of the new persons.
         training: The recipe that trained it.
         cells: One for each model and new person: the cell of the model, tested on that person.
+        unit: Unit of the amounts.
+        draws: Draws of each amount.
+        needs_trials: Whether a part of a picture's trials may be learned from.
+        epochs: Epochs of each training; None in closed form.
     """
 
     recipe: Recipe
     align: TrainedRun
     training: Training
     cells: list[Cell]
+    unit: Unit
+    draws: int
+    needs_trials: bool
+    epochs: int | None
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
@@ -115,29 +123,36 @@ class Job:
                 "a run that was trained without them: --mode inter, or joint with --subjects",
             )
 
+        # pictures are the default unit, and the order of recording leaves nothing to draw
+        unit: Unit = next((unit for unit in UNITS if getattr(recipe, unit)), "pictures")
+        is_ordered = recipe.order == "recording"
+
         # the run is named as fingerprints name it
         cells.sort(key=lambda cell: (cell.tested_on, cell.name))
-        align = replace(align, chosen=cells)
-        return cls(recipe.model_copy(update={"align_run": align.reference}), align, training, cells)
-
-    @property
-    def epochs(self) -> int | None:
-        """Epochs of each training; None in closed form."""
-        return None if self.training.backbone.is_closed_form else self.training.train.epochs
+        return cls(
+            recipe=recipe.model_copy(update={"align_run": align.reference}),
+            align=replace(align, chosen=cells),
+            training=training,
+            cells=cells,
+            unit=unit,
+            draws=1 if is_ordered else recipe.draws,
+            needs_trials=unit != "pictures" or is_ordered or recipe.days == "next",
+            epochs=None if training.backbone.is_closed_form else train.epochs,
+        )
 
     def inputs(self) -> Iterator[Input]:
         """List the run, signals and stores."""
         # training pictures calibrate, test pictures are ranked
         yield from self.align.inputs(["train", "test"])
 
-    @property
-    def work(self) -> Work:
+    def count_work(self) -> Work:
         """Count the models that are trained, without those that choose the strength of transfer."""
         arms = [arm for arm in self.recipe.arms if arm in few_shot.TRAINED_ARMS]
         # everything is learned from once, whatever the number of draws
-        count = len(self.cells) * len(arms) * (len(self.recipe.amounts) * self.recipe.draw_count + 1)
+        amounts = getattr(self.recipe, self.unit) or PICTURES
+        count = len(self.cells) * len(arms) * (len(amounts) * self.draws + 1)
         kind = f"{self.align.dataset.name}, {self.training.backbone.kind}, {self.epochs or 0} epochs"
-        return Work(kind, count, "trained models", cells=len(self.cells) * self.recipe.draw_count)
+        return Work(kind, count, "trained models", cells=len(self.cells) * self.draws)
 
     @cached_property
     def people(self) -> dict[int, Person]:
@@ -209,13 +224,6 @@ class Job:
         learned = {} if self.recipe.keep == "none" or left_out else self._describe_learned(cell)
         return SourceModel(model, targets, terms, train, trained, fuser, learned)
 
-    @property
-    def needs_trials(self) -> bool:
-        """Whether a part of a picture's trials may be learned from."""
-        return (
-            self.recipe.unit != "pictures" or self.recipe.order == "recording" or self.recipe.days == "next"
-        )
-
     def _describe_learned(self, cell: Cell) -> dict[int, Learned]:
         """Describe the recordings that models which are kept have learned from."""
         # all training pictures of the person, by name, pixels and concept
@@ -248,8 +256,9 @@ class Job:
         Raises:
             BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
         """
-        trials, spec = [person.trials for person in self.people.values()], self.recipe
-        return limit_amounts(trials, spec.unit, spec.amounts, spec.order)
+        trials = [person.trials for person in self.people.values()]
+        amounts = getattr(self.recipe, self.unit) or PICTURES
+        return limit_amounts(trials, self.unit, amounts, self.recipe.order)
 
     @cached_property
     def items(self) -> Items:
@@ -262,7 +271,7 @@ class Job:
         """Name the way of measuring, with all that a reader must know, as of trials decoded together."""
         align, spec = self.align, self.recipe
         words = [f"calibration of {align.mode}", align.dataset.name, align.variant]
-        draws = f"{spec.draw_count} draw{'s' if spec.draw_count > 1 else ''}"
+        draws = f"{self.draws} draw{'s' if self.draws > 1 else ''}"
         # the recorded order has one draw, which need not be named
         words += [draws if spec.order == "draws" else "order of recording"]
         words += ["next session"] if spec.days == "next" else []

@@ -1,19 +1,22 @@
-"""Ranks of a new person's test pictures by every arm, after every amount of calibration."""
+"""Ranks of a new person's test pictures by every arm and amount, and the strength of transfer for each."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Strength
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, choose_trials, measure_amounts
-from brainhive_cli.evaluation.calibration.job import Person
+from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.trialwise import depends_on_other_trials
@@ -24,7 +27,15 @@ from brainhive_cli.training.alignment.few_shot import (
     ZERO_SHOT,
     PersonModel,
     SourceModel,
+    fixed_pull,
 )
+from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.recipe import Recipe as Training
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
+from brainhive_cli.training.alignment.validation import held_out_of
+
+LEAST_VALIDATION = 0.1
+"""Share of training concepts that validate the strength, at least."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +97,9 @@ def fit_decoder(
 
 
 def measure_draw(
+    job: Job,
     base: SourceModel,
     person: Person,
-    spec: Recipe,
-    amounts: Mapping[str, float],
     arms: Sequence[str],
     pulls: Mapping[str, float | None],
     draw: int,
@@ -100,22 +110,22 @@ def measure_draw(
     Everything that a person has is learned from in the first draw alone, since all draws have it.
 
     Args:
+        job: The calibration.
         base: The model of other people.
         person: The new person.
-        spec: What is measured.
-        amounts: By name, ascending.
         arms: Names of the arms.
         pulls: Strength of transfer for each amount; None is zero-shot.
         draw: Number of the draw, which decides the order of the recordings.
         keep: Called with the name of each arm, and what has learned from everything.
     """
     # draw and person decide all that is random, so that arms see the same recordings
+    spec, amounts = job.recipe, job.amounts
     ranked, sizes = dict[tuple[str, str, str], Int64](), dict[str, Float64]()
     seconds, missing, together = dict.fromkeys(arms, 0.0), dict[str, str](), list[str]()
     signals = torch.from_numpy(next(iter(person.tested.values())).averages)
     random = np.random.default_rng((spec.seed, person.subject, draw))
     seed = derive_seed(spec.seed, person.subject, draw)
-    chosen = choose_trials(person.trials, spec.unit, [*amounts.values()], spec.order, random)
+    chosen = choose_trials(person.trials, job.unit, [*amounts.values()], spec.order, random)
     for name, is_chosen in zip(amounts, chosen, strict=True):
         # the recordings of this amount
         sizes[name] = measure_amounts(person.trials, is_chosen)
@@ -155,3 +165,137 @@ def measure_draw(
                 seconds[arm] = time.process_time() - started_s
                 keep(arm, decoder)
     return Part(ranked, sizes, seconds, missing, together)
+
+
+def fix_pulls(job: Job, cell: Cell) -> Strength | None:
+    """Fix the strength for each amount where nobody chooses it; None where people of the model do.
+
+    They do where they are two or more, of a model that is trained step by step and started from none.
+    """
+    # strengths of the recipe, or of the run
+    spec, pulls = job.recipe, job.recipe.transfer.pulls
+    if job.training.backbone.is_closed_form:
+        return Strength(pulls=dict.fromkeys(job.amounts, 0.0), chosen_by="closed form")
+
+    # one value leaves nothing to choose
+    if len(pulls) == 1:
+        return Strength(pulls=dict.fromkeys(job.amounts, pulls[0]), chosen_by="recipe")
+
+    # nobody can be left out of the model that another one started from
+    is_started = job.training.mode == "finetune" or any(job.training.train.starts)
+    is_wanted = {TRANSFER, PERMUTED_TRANSFER} & {*spec.arms}
+    if is_wanted and len(cell.trained_on) > 1 and not is_started:
+        return None
+    random = np.random.default_rng(spec.seed)
+    trials = next(iter(job.people.values())).trials
+    chosen = choose_trials(trials, job.unit, [*job.amounts.values()], spec.order, random)
+    fixed = [fixed_pull(int(is_chosen.any(1).sum())) for is_chosen in chosen]
+    return Strength(
+        pulls=dict(zip(job.amounts, fixed, strict=True)),
+        chosen_by="another model" if is_started else "one person",
+    )
+
+
+def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:
+    """Write the recipe of a model of fewer people, which validates on held-out concepts.
+
+    Two new persons who leave each other out share it.
+
+    Args:
+        job: The calibration.
+        people: Who is left of the people whom a model learned from.
+        seed: Of that model.
+        paths: Where the run goes, apart from those that other commands find.
+    """
+    # no test selects the epoch, whatever it did for the model
+    training = job.training
+    validation = max(LEAST_VALIDATION, training.train.validation)
+    selection = "best" if training.train.selection == "test" else training.train.selection
+    # one joint model of all who are left
+    update = {
+        "mode": "joint",
+        "subjects": [*people],
+        "trained_on": None,
+        "seeds": [seed],
+        "published": None,
+        "paths": paths,
+        "run": job.recipe.run,
+        "train": training.train.model_copy(update={"validation": validation, "selection": selection}),
+    }
+    return training.model_copy(update=update)
+
+
+def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch) -> Strength:
+    """Choose the strength for each amount by those whom the model learned from, each left out in turn.
+
+    Each one's training pictures calibrate the model without that person, and the pictures of held-out
+    concepts, which no model learned from, score it. Test pictures have no part in it.
+
+    Args:
+        job: The calibration.
+        cell: The model of other people.
+        runs: The model without each of them.
+        launch: This process, and its device.
+    """
+    # scores of each person who is left out, by amount and strength, the nearest to zero-shot first
+    spec = job.recipe
+    scores: dict[str, dict[float | None, list[float]]] = {name: {} for name in job.amounts}
+    with console.progress("choosing the strength of transfer", len(runs)) as bar:
+        for subject, run in runs.items():
+            # the model, and the signals of the person as it reads them
+            base, (without,) = job.load_base(cell, launch, run), run.cells
+            member = TrainedModel(run, replace(without, tested_on=(subject,)), launch.device)
+            trials = read_raw(member, subject, "train", with_single=job.needs_trials)
+
+            # pictures of held-out concepts are tested, all others are learned from
+            store = member.pictures("train")
+            share = max(LEAST_VALIDATION, job.training.train.validation)
+            pictures = run.dataset.pictured_as, store.image_ids, store.pixels, run.confirm_copy("train")
+            is_tested = held_out_of(store.concepts, share, pictures)[trials.stimulus]
+            tested = trials.take(is_tested)
+            rows = np.unique(tested.stimulus)
+            gallery = base.targets.gather(torch.from_numpy(rows))
+            trials = trials.take(~is_tested)
+            person = Person(subject, trials, int(is_tested.sum()), {TEST: tested}, gallery, rows)
+
+            # mean reciprocal ranks of the person, over draws, which are no people
+            zero_shot = [None] if base.decodes_strangers(tested) else []
+            for strength in [*zero_shot, *sorted(spec.transfer.pulls, reverse=True)]:
+                pulls = dict.fromkeys(job.amounts, strength)
+                drawn = [
+                    measure_draw(job, base, person, [TRANSFER], pulls, draw).ranks
+                    for draw in range(spec.transfer.draws)
+                ]
+                for name in job.amounts:
+                    key = TEST, TRANSFER, name
+                    values = [(1 / ranked[key]).mean() for ranked in drawn if key in ranked]
+                    scores[name].setdefault(strength, []).append(float(np.mean(values)))
+            bar.advance()
+
+    # of strengths that do not differ from the best, the nearest to zero-shot
+    chosen = {name: choose_strength(scores_of_strength) for name, scores_of_strength in scores.items()}
+    labels = {strength: ZERO_SHOT if strength is None else f"{strength:g}" for strength in scores[EVERYTHING]}
+    means = {
+        name: {labels[strength]: float(np.mean(values)) for strength, values in scores_of_strength.items()}
+        for name, scores_of_strength in scores.items()
+    }
+    return Strength(pulls=chosen, chosen_by="people", people=len(runs), mrr=means)
+
+
+def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | None:
+    """Choose the strength nearest to zero-shot that is not worse than the best by more than a standard error.
+
+    Args:
+        scores: Score of each person by strength, the nearest to zero-shot first, people in the same order.
+
+    Source: the rule of one standard error, Breiman et al. 1984, Classification and Regression Trees.
+    """
+    # strengths are tried from zero-shot on, so the first one that is good enough is returned
+    best = max(scores, key=lambda strength: float(np.mean(scores[strength])))
+    for strength, values in scores.items():
+        # paired over people
+        loss = np.asarray(scores[best]) - np.asarray(values)
+        error = float(loss.std(ddof=1)) / np.sqrt(len(loss)) if len(loss) > 1 else 0.0
+        if float(loss.mean()) <= error:
+            return strength
+    return best

@@ -9,7 +9,7 @@ from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.evaluation.calibration.amounts import UNITS, Order, Unit
+from brainhive_cli.evaluation.calibration.amounts import UNITS, Order
 from brainhive_cli.training.alignment.few_shot import ARMS, PULLS, TRANSFER
 
 SHELVES = ("normalisations", "alignments")
@@ -34,15 +34,8 @@ def resolve_alignment(value: Any) -> Any:
     return parts.resolve(known.get(name, SHELVES[1]), value)
 
 
-Alignments = Annotated[
-    list[Any],
-    BeforeValidator(lambda value: [resolve_alignment(each) for each in recipe.split(value) or []]),
-]
-
-
-Amounts = Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split)]
 Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(recipe.split)]
-"""Amounts in minutes, and in pictures or trials."""
+"""Amounts in pictures or trials."""
 
 
 class Transfer(Section):
@@ -87,7 +80,9 @@ class Recipe(TrainedRunRecipe):
     # how much of a person is learned from, in one unit
     pictures: Counts = Field([], description=f"amounts in pictures; default: {PICTURES}, and all there are")
     trials: Counts = Field([], description="amounts in single trials, instead of pictures")
-    minutes: Amounts = Field([], description="amounts in minutes of recording, instead of pictures")
+    minutes: Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split)] = Field(
+        [], description="amounts in minutes of recording, instead of pictures"
+    )
     order: Order = Field(
         "draws",
         description="draws: pictures or moments at random; recording: the first ones, as a clinic has them",
@@ -98,7 +93,10 @@ class Recipe(TrainedRunRecipe):
     arms: Annotated[recipe.Names, recipe.among("arm", ARMS)] = Field(
         [*ARMS], min_length=1, description=f"arms: {', '.join(ARMS)}"
     )
-    alignments: Alignments = Field(
+    alignments: Annotated[
+        list[Any],
+        BeforeValidator(lambda value: [resolve_alignment(each) for each in recipe.split(value) or []]),
+    ] = Field(
         ["euclidean", "coral", "moments", "procrustes", "ridge"],
         validate_default=True,
         description="further arms: alignments of signals (euclidean, riemannian, whiten, channel) and of "
@@ -133,20 +131,3 @@ class Recipe(TrainedRunRecipe):
         if TRANSFER not in self.arms:
             recipe.refuse_idle(self, ("keep",), "without the arm transfer", "leave it out")
         return self
-
-    @property
-    def unit(self) -> Unit:
-        """Unit of the amounts."""
-        # pictures are the default unit
-        return "trials" if self.trials else "minutes" if self.minutes else "pictures"
-
-    @property
-    def amounts(self) -> list[float]:
-        """The amounts, without everything."""
-        return [*(self.trials or self.minutes or self.pictures or PICTURES)]
-
-    @property
-    def draw_count(self) -> int:
-        """Number of draws of each amount."""
-        # the order of recording leaves nothing to draw
-        return 1 if self.order == "recording" else self.draws

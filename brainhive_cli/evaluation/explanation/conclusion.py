@@ -1,46 +1,46 @@
-"""Results of explain over all cells and subjects: metrics, artifacts and figures."""
+"""Results of explain over all cells and subjects: corrected p, claims, facts and figures."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.facts import Cell as CellFacts
-from brainhive_cli.core.facts import ExplanationFacts
-from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats
+from brainhive_cli.core.facts import Claim, ExplanationFacts
+from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell as TableCell
 from brainhive_cli.core.tables import Table, p_text
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, CORRELATION, Levels
-from brainhive_cli.evaluation.explanation.job import Job
+from brainhive_cli.evaluation.explanation.job import Job, Reader
 from brainhive_cli.evaluation.explanation.profiles import (
-    FIRST_ABOVE,
     REGION,
     SECTION,
     SENSOR,
+    SIGNIFICANT,
     TIME,
-    Finding,
-    Findings,
-    Scopes,
+    Axis,
+    Profile,
     SubjectProfiles,
-    choose_claims,
-    correct_findings,
-    describe_profiles,
-    looks_ahead,
+    correct_together,
+    count_larger,
+    standardise,
 )
-from brainhive_cli.evaluation.explanation.reader import Reader
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
 from brainhive_cli.evaluation.explanation.sensor_space import draw_head, place_sensors
 from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
 from brainhive_cli.measurement.metric_names import shown
-from brainhive_cli.measurement.units import Items
+from brainhive_cli.measurement.statistics import measure_each
+from brainhive_cli.measurement.units import Items, fold_null_inflation
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import DETAILS, FINDING
 from brainhive_cli.reports.tables import with_interval
@@ -51,7 +51,231 @@ from brainhive_cli.training.alignment.tested_pictures import describe_tested
 MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
 SIMILARITY = "similarity"
 """Name of the analysis."""
+SHUFFLED, TRAINED = "shuffled labels", "trained on shuffled labels"
+"""Last part of the scope of a control: labels permuted; a level of shuffled labels."""
+LIMITS = {"r": (-1.0, 1.0), "rho": (-1.0, 1.0), "unique_rho": (-1.0, 1.0), "unique_r": (-2.0, 2.0)}
+"""Least and largest value of correlations; shares lie between 0 and 1, and margins anywhere."""
+TIMES = 64
+"""Times of a course whose metrics are listed; its artifact has all."""
+FIRST_ABOVE = "first above chance"
+"""Name, in tables and figures, of the first time that is above chance."""
+AHEAD = " (the filter may look ahead)"
+"""Behind that time where an effect may show before it begins."""
+MAX_EDGE = 0.49
+"""Share of the rate from which an upper edge is no filter's: files name half the rate where there is none."""
+ENDS = (2.5, 97.5)
+"""Percentiles between which the middle 95 % of the control lie."""
+Scopes = dict[str, dict[str, Metric]]
+"""Metrics by scope and name."""
 Drawn = list[Curve | Heatmap | Map]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One analysis of all subjects.
+
+    Attributes:
+        name: `analysis`, or `analysis · level`.
+        metric: Name of what was measured.
+        axis: The P positions.
+        measured: [P].
+        controls: [P] by the name of the control.
+        scores: [1 + K, P] what was measured, then with permuted labels, each position by its spread; None
+            where labels were not permuted.
+        corrected: [P] p of the largest over all positions of all analyses, as `correct_findings`.
+        looks_ahead: Whether the signals may show an effect before it begins, as `looks_ahead`.
+    """
+
+    name: str
+    metric: str
+    axis: Axis
+    measured: list[Metric]
+    controls: Mapping[str, list[Metric]]
+    scores: Float64 | None = None
+    corrected: Float64 | None = None
+    looks_ahead: bool = False
+
+    @property
+    def values(self) -> Float64:
+        """[P] values of the metrics."""
+        return np.array([metric.value for metric in self.measured])
+
+    @property
+    def first_above_chance(self) -> tuple[int, str] | None:
+        """Index of the first of two positions in a row, on an axis of time, above the corrected control.
+
+        What a window carries may begin anywhere in it: its centre may lie before the effect. The position in
+        words stands next to its index.
+        """
+        if self.corrected is None or self.axis.name != TIME:
+            return None
+
+        # two in a row, since a single one is often noise
+        above = self.corrected < SIGNIFICANT
+        first = np.flatnonzero(above[:-1] & above[1:]).tolist()
+        return (first[0], self.axis.where(first[0]) + (AHEAD if self.looks_ahead else "")) if first else None
+
+
+Findings = Sequence[Finding]
+
+
+def describe_profiles(
+    groups: Sequence[Sequence[SubjectProfiles]], items: Items, **context: Any
+) -> list[Finding]:
+    """Describe every profile over all subjects; positions that not all have, as regions, are left out.
+
+    Args:
+        groups: What was measured, by subject, of its cells.
+        items: Those of each subject, in the order of the profiles.
+        context: See `measurement.statistics.Context`.
+    """
+    # an analysis must have been measured of every subject
+    described, parts = [], [*chain(*groups)]
+    for name, first in parts[0].profiles.items():
+        if all(name in part.profiles for part in parts):
+            # regions of voxels may differ among subjects
+            shared = set[Any].intersection(*({*part.profiles[name].axis.at} for part in parts))
+            at = [position for position in first.axis.at if position in shared]
+            profiles = [[part.profiles[name].take(at) for part in group] for group in groups]
+            described.append(_describe(name.partition(":")[0], profiles, items, context))
+    return described
+
+
+def _describe(
+    name: str, groups: Sequence[Sequence[Profile]], items: Items, context: Mapping[str, Any]
+) -> Finding:
+    """Describe profiles of the same positions and items, by subject, next to their controls."""
+    profiles = [*chain(*groups)]
+    # profiles of one analysis share metric, candidates and chance
+    metric, pool, protocol = profiles[0].metric, profiles[0].pool or None, context["protocol"]
+    limits = LIMITS.get(metric, (0.0, 1.0) if pool else (None, None))
+    options = {"pool": pool, "chance": profiles[0].chance, "limits": limits, "items": items, **context}
+
+    # values [S, N] or control of each subject, stacked over seeds
+    def measure(field: str, **changes: Any) -> list[Metric]:
+        values = [np.stack([getattr(profile, field) for profile in group]) for group in groups]
+        return measure_each(metric, values, **options | changes)
+
+    # the middle 95 % of the permutations
+    is_share = limits == (0.0, 1.0) and metric != "two_way"
+    finding = Finding(name, metric, profiles[0].axis, measure("values", is_share=is_share), {})
+    nulls = [[profile.null for profile in group if profile.null is not None] for group in groups]
+    # labels are permuted alike for all subjects, so permutation k is averaged over them
+    null = np.mean([np.mean(group, 0) for group in nulls], 0) if all(nulls) else np.empty((0, 0))
+    if len(null):
+        if items.inflation > 1:  # as of a verdict over folds
+            null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
+        numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
+        # intervals of the measured values do not hold for the control
+        changes: Any = dict.fromkeys(("these_subjects", "people", "seed_sd"))
+        changes["interval"] = f"the middle 95 % of {len(null)} permutations of the labels"
+        changes["protocol"] = f"{protocol}, {SHUFFLED}"
+        control = [
+            replace(one, value=mean, low=low, high=high, **changes)
+            for one, (mean, low, high) in zip(finding.measured, numbers, strict=True)
+        ]
+        scores = standardise(finding.values, null)
+        finding = replace(finding, controls={SHUFFLED: control}, scores=scores)
+
+    # the control that was measured once, with a level of shuffled labels
+    if all(profile.shuffled is not None for profile in profiles):
+        control = measure("shuffled", is_share=False, protocol=f"{protocol}, {TRAINED}", seeds=())
+        finding = replace(finding, controls={TRAINED: control})
+    return finding
+
+
+def correct_findings(results: Findings) -> list[Finding]:
+    """Correct p over all positions of all analyses that labels were permuted for, as one page claims them."""
+    # findings without permuted labels stay as they are
+    tests = [finding.scores for finding in results if finding.scores is not None]
+    corrected = iter(correct_together(tests) if tests else ())
+    return [
+        finding if finding.scores is None else replace(finding, corrected=next(corrected))
+        for finding in results
+    ]
+
+
+def choose_claims(results: Findings) -> list[Finding]:
+    """Choose the analyses that the finding is made of: the first over time, and the first over space.
+
+    The choice rests on their order alone. Of analyses with several metrics it takes two-way identification,
+    which rises above chance before top-1 does.
+    """
+    chosen = []
+    for axes in ((TIME,), (SENSOR, REGION)):
+        tested = [
+            finding for finding in results if finding.axis.name in axes and finding.corrected is not None
+        ]
+
+        # metrics of one analysis
+        same = [finding for finding in tested if finding.name == tested[0].name]
+        chosen += sorted(same, key=lambda finding: finding.metric != "two_way")[:1]
+    return chosen
+
+
+def state_claims(results: Findings) -> list[Claim]:
+    """State the claims: on the strongest of the significant positions, else of all."""
+    claims = []
+    for finding in choose_claims(results):
+        p, axis, first = finding.corrected, finding.axis, finding.first_above_chance
+        assert p is not None  # by the choice
+        is_eligible = (p < SIGNIFICANT) | (p.min() >= SIGNIFICANT)
+        index = int(np.where(is_eligible, finding.values, -np.inf).argmax())
+        kind: Any = "time" if axis.name == TIME else axis.name
+        claims.append(Claim(axis=kind, place=axis.where(index), p=p[index], first=first[1] if first else ""))
+    return claims
+
+
+def list_scopes(results: Findings) -> Scopes:
+    """List metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
+    scopes = Scopes()
+    for finding in results:
+        # a course of many times would fill the metrics file
+        peak, count = finding.values.argmax(), len(finding.measured)
+        step = -(-count // TIMES) if finding.axis.name == TIME else 1
+        controls = {"": finding.measured, **finding.controls}
+        for index, (label, control) in product(range(count), controls.items()):
+            if index % step == 0 or index == peak:
+                name = scope(finding.name, finding.axis.labels[index], label)
+                scopes.setdefault(name, {})[finding.metric] = control[index]
+    return scopes
+
+
+def list_facts(finding: Finding) -> dict[str, Any]:
+    """List positions, windows, p of each, and the first time above chance, as plain values."""
+    # plain values, which JSON holds
+    axis, scores, first = finding.axis, finding.scores, finding.first_above_chance
+    return {
+        "name": finding.name,
+        "metric": finding.metric,
+        "axis": axis.name,
+        "at": list(axis.at),
+        "windows_ms": None if axis.spans is None else axis.spans.tolist(),
+        "peak": axis.labels[finding.values.argmax()],
+        "first_above_chance": first[1] if first else None,
+        "p": None if scores is None else count_larger(scores, scores[1:]).tolist(),
+        "p_corrected": None if finding.corrected is None else finding.corrected.tolist(),
+    }
+
+
+def looks_ahead(recording: Trials) -> bool:
+    """Whether signals may show an effect before it begins, by a filter without delay or an unknown one.
+
+    Filters of earlier programs, which files name, are taken to have no delay.
+    """
+    for session in recording.provenance.get("sessions") or [{}]:
+        # facts of a session override those of the store
+        source = {**recording.provenance, **session}
+        steps = source.get("preparation", {})
+        low_hz, high_hz = source.get("filtered_hz", (0, np.inf))
+        is_filtered = low_hz or high_hz < MAX_EDGE * source.get("recorded_hz", recording.rate_hz or 0)
+        is_ahead = any(steps.get("band_hz") or ()) and steps.get("phase", "zero") == "zero"
+        is_simulated = "simulated" in source and not steps  # nothing filtered the signals of a program
+        # nothing says how signals of other stores were filtered
+        is_known = "epoch_ms" in steps or "filtered_hz" in source or is_simulated
+        if is_filtered or is_ahead or not is_known:
+            return True
+    return False
 
 
 def conclude(
@@ -73,7 +297,7 @@ def conclude(
         caveats: Of the order in time, as `Job.find_units`.
     """
     # contexts with and without the model, and parts that could not be measured
-    spec, reader = job.spec, readers[0]
+    spec, reader, align = job.recipe, readers[0], job.align
     # analyses of signals are stamped as such: no model has a part in them
     context: Any = {"protocol": job.describe_protocol(caveats), "split": spec.split}
     without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
@@ -82,9 +306,9 @@ def conclude(
 
     # models, the encoding model of signals, and similarity with what a perfect model would reach
     results = list[Finding]()
-    if spec.analyses_of(OF_MODEL):
+    if OF_MODEL.keys() & spec.analyses:
         groups = [[parts[cell, subject] for cell in cells] for subject, cells in job.subjects.items()]
-        seeds = sorted({cell.seed for cell in job.align.cells})
+        seeds = sorted({cell.seed for cell in align.cells})
         results += describe_profiles(groups, items, seeds=seeds, **context)
     encoded = [part for (cell, _), part in parts.items() if cell is None]
     ceilings: dict[str, dict[str, list[float]]] = {}
@@ -105,7 +329,7 @@ def conclude(
 
     # the encoding model by sensor and time
     drawn = draw_encoding(encoded, reader.sensors, reader.times_ms.round(3).tolist())
-    seen, warnings = describe_tested([job.align.tested_pictures(spec.split)], job.align.signal_warnings)
+    seen, warnings = describe_tested([align.tested_pictures(spec.split)], align.signal_warnings)
     facts = {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
     facts |= {"protocol": context["protocol"], "caveats": caveats, "ceilings": ceilings}
     signals = [reader.trials for reader in readers]
@@ -146,28 +370,22 @@ def finish(
         console.warn(f"{name} left out: {reason}")
 
     # figures, and the table of all analyses
-    align, split = job.align, job.spec.split
+    align, split = job.align, job.recipe.split
     drawn = draw_findings(results, space, signals[0].stimulus_marks, facts.get("ceilings", {})) + drawn
     artifacts.write(folder, [summary_table(results, facts["protocol"]), *drawn])
 
-    # metrics by scope; those of one scope are put together
-    measured = Scopes()
-    for finding in results:
-        for name, metrics in finding.scopes.items():
-            measured[name] = measured.get(name, {}) | metrics
-
     # when and where something was found, or why nothing was tested
     about = {
-        "claims": [finding.claim for finding in choose_claims(results)],
+        "claims": state_claims(results),
         "untested": "; ".join(missing.values()),
-        "profiles": [finding.profile for finding in results],
+        "profiles": [*map(list_facts, results)],
         "cells": {f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects},
         **{"scope": items.scope, "units": items.kind, "unit_count": items.count},
         **align.describe(split),
         **facts,
         "caveats": merge_caveats(align.caveats(split), facts["caveats"]),
     }
-    return Measurements(measured | (scopes or {}), missing, ExplanationFacts(**about))
+    return Measurements(list_scopes(results) | (scopes or {}), missing, ExplanationFacts(**about))
 
 
 def draw_findings(
@@ -193,11 +411,11 @@ def draw_findings(
     groups: dict[Any, list[Finding]] = {}
     for finding in sorted(results, key=lambda finding: id(finding) not in claims):
         analysis, _, level = finding.name.partition(" · ")
-        groups.setdefault((analysis, finding.axis.kind, bool(level)), []).append(finding)
+        groups.setdefault((analysis, finding.axis.name, bool(level)), []).append(finding)
 
-    for (analysis, kind, _), (first, *others) in groups.items():
+    for (analysis, kind, _), (first, *rest) in groups.items():
         # the first metric of each on the head, or on slices
-        group = [first, *(finding for finding in others if finding.metric == first.metric)]
+        group = [first, *(finding for finding in rest if finding.metric == first.metric)]
         # claims stand next to the first sentence of the page
         section, axis, value = FINDING if id(first) in claims else SECTION, first.axis, shown(first.metric)
         maps = Drawn()
@@ -214,12 +432,12 @@ def draw_findings(
         lines += [Line(shown(name), values) for name, values in bounds.items()]
         note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=bounds)
         options: Any = {"section": DETAILS if maps else section, "note": note, "style": "bars"}
-        if kind == "time":
+        if kind == TIME:
             options |= {"style": "lines", "marks": dict(marks)}
             onset = first.first_above_chance
             if len(group) == 1 and onset is not None:
                 # several levels in one figure have no common onset
-                options["marks"][f"{first.onset}: {FIRST_ABOVE}"] = axis.at[onset]
+                options["marks"][f"{onset[1]}: {FIRST_ABOVE}"] = axis.at[onset[0]]
 
         # a window may begin before an effect that it shows
         words = axis.name if axis.spans is None else f"centre of the window, {axis.name}"
@@ -259,9 +477,10 @@ def summary_table(results: Findings, protocol: str) -> Table:
     rows = []
     for finding in results:
         # p of the strongest position, the first time above chance, the value there and its control
-        peak, control = finding.peak, next(iter(finding.controls.values()), None)
+        peak, first = int(finding.values.argmax()), finding.first_above_chance
+        control = next(iter(finding.controls.values()), None)
         p = None if finding.corrected is None else float(finding.corrected[peak])
-        where = finding.axis.where(peak), TableCell(p_text(p), value=p), finding.onset or None
+        where = finding.axis.where(peak), TableCell(p_text(p), value=p), first[1] if first else None
         value = with_interval(finding.measured[peak]), None if control is None else control[peak].value
         rows.append((finding.name, shown(finding.metric), *where, *value))
     columns = ("analysis", "metric", "strongest", "p", FIRST_ABOVE, "value, 95 % CI", "control")
@@ -291,20 +510,9 @@ def draw_encoding(
     maps = [part.arrays.get("encoding map", np.empty(0)) for part in groups]  # [E, T]
     if {values.shape for values in maps} != {(len(names), len(times_ms))} or len(times_ms) < 2:
         return []
-    times = [f"{time:g}" for time in times_ms]
-    return [
-        Heatmap(
-            "Encoding by sensor and time",
-            np.mean(maps, 0).tolist(),
-            names,
-            times,
-            SENSOR,
-            TIME,
-            value="correlation",
-            is_diverging=True,
-            section=SECTION,
-        )
-    ]
+    title, times = "Encoding by sensor and time", [f"{time:g}" for time in times_ms]
+    options: Any = {"value": "correlation", "is_diverging": True, "section": SECTION}
+    return [Heatmap(title, np.mean(maps, 0).tolist(), names, times, SENSOR, TIME, **options)]
 
 
 def _title(name: str) -> str:

@@ -1,8 +1,7 @@
 """The linear encoding model: signals predicted from embeddings, also without each of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import alike_items
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.explanation import sensor_space
+from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     TIME_PART,
@@ -23,8 +23,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Profile,
     SubjectProfiles,
 )
-from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import Explanation
+from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.measurement.linear_maps import Products, project
 from brainhive_cli.measurement.reliability import (
     Repetitions,
@@ -41,21 +40,6 @@ CORRELATION, UNIQUE = "r", "unique_r"
 without the embeddings of one encoder."""
 
 
-@dataclass(frozen=True)
-class Predicted:
-    """Signals of the tested pictures, [N, E, T], as embeddings predict them.
-
-    Attributes:
-        full: From all levels.
-        without: Without each level.
-        shuffled: With each level's embeddings exchanged among pictures.
-    """
-
-    full: Float64
-    without: Mapping[str, Float64]
-    shuffled: Mapping[str, Float64]
-
-
 def predict_signals(
     train: Mapping[str, Tensor],
     test: Mapping[str, Tensor],
@@ -65,8 +49,8 @@ def predict_signals(
     components: int,
     alpha: float | None,
     seed: int = 0,
-) -> Predicted:
-    """Fit all models in one pass over the training signals.
+) -> tuple[Float64, dict[str, tuple[Float64, Float64]]]:
+    """Fit all models in one pass over the training signals, and predict those of the tested pictures.
 
     Args:
         train: Embeddings [n, F] of the training pictures by level.
@@ -77,6 +61,10 @@ def predict_signals(
         components: Of each level at most.
         alpha: The penalty; chosen by cross-validation for the full model if None, and taken for all.
         seed: Of the principal components.
+
+    Returns:
+        [N, E, T] from all levels; and by level the same without it, and with its embeddings exchanged among
+        pictures. Of one level nothing would remain without it.
     """
     # principal components of each level, and the same with embeddings exchanged among pictures
     pairs = {name: project(train[name].flatten(1), test[name].flatten(1), components, seed) for name in train}
@@ -96,14 +84,12 @@ def predict_signals(
         return outputs.double().cpu().numpy().reshape(-1, *shape)
 
     # each level is left out, and exchanged
-    without, shuffled, stops = {}, {}, np.cumsum([pair[0].shape[1] for pair in pairs.values()])
-    for name, own in zip(pairs, np.split(columns, stops[:-1]), strict=True):
-        # of one level nothing would remain
-        rest = np.setdiff1d(columns, own)
+    partial, stops = {}, np.cumsum([pair[0].shape[1] for pair in pairs.values()])
+    for name, level in zip(pairs, np.split(columns, stops[:-1]), strict=True):
+        rest = np.setdiff1d(columns, level)
         if len(rest):
-            without[name] = predict(rest)
-            shuffled[name] = predict(np.union1d(rest, own + len(columns)))
-    return Predicted(predict(columns), without, shuffled)
+            partial[name] = predict(rest), predict(np.union1d(rest, level + len(columns)))
+    return predict(columns), partial
 
 
 def correlations(predicted: Float64, measured: Float64) -> Float64:
@@ -117,19 +103,19 @@ def average_over(values: Float64, indices: Sequence[Any]) -> Float64:
 
 
 def along(
-    predictions: Predicted, measured: Float64, axis: Axis, indices: Sequence[Any], labels: Labels
+    predicted: Float64, measured: Float64, axis: Axis, indices: Sequence[Any], labels: Labels
 ) -> Profile:
     """Average the correlation over all but one axis, with permuted labels of the measured pictures.
 
     Args:
-        predictions: What was predicted.
+        predicted: [N, E, T].
         measured: [N, E, T].
         axis: The positions.
         indices: Part of [N, E, T] at each position, of three dimensions.
         labels: Permutations of the N items.
     """
     # correlations of every prediction with every signal, for the control
-    count, units = len(measured), (unit_vectors(predictions.full), unit_vectors(measured))
+    count, units = len(measured), (unit_vectors(predicted), unit_vectors(measured))
 
     def matrices() -> Iterator[Float64]:  # [N, N] at each position
         for index in indices:
@@ -141,15 +127,19 @@ def along(
 
 
 def unique(
-    predictions: Predicted, measured: Float64, level: str, axis: Axis, indices: Sequence[Any]
+    predicted: Float64,
+    partial: tuple[Float64, Float64],
+    measured: Float64,
+    axis: Axis,
+    indices: Sequence[Any],
 ) -> Profile:
     """Describe what a level adds at each position: the correlation less that without the level.
 
-    The control adds the level with the embeddings of other pictures.
+    The control adds the level with the embeddings of other pictures; `partial` is predicted without the
+    level, and with these.
     """
     # more inputs fit better by chance, so the control adds as many wrong ones
-    sides = predictions.full, predictions.without[level], predictions.shuffled[level]
-    units = unit_vectors(measured)
+    units, sides = unit_vectors(measured), (predicted, *partial)
     full, without, shuffled = (correlation_shares(unit_vectors(side), units) for side in sides)
     values, control = (average_over(shares - without, indices) for shares in (full, shuffled))
     return Profile(UNIQUE, axis, values, shuffled=control)
@@ -188,7 +178,7 @@ Levels = Mapping[str, TargetStore]
 """Stores of the encoders that signals are compared with, by encoder."""
 
 
-def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Explanation) -> SubjectProfiles:
+def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Recipe) -> SubjectProfiles:
     """Fit the linear encoding model of one subject's signals, in sensor space where whiteners are known.
 
     Args:
@@ -203,7 +193,7 @@ def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Explanat
 
 
 def _encode(
-    reader: Reader, levels: Mapping[str, Levels], spec: Explanation, collected: SubjectProfiles
+    reader: Reader, levels: Mapping[str, Levels], spec: Recipe, collected: SubjectProfiles
 ) -> dict[str, Profile]:
     """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
     # tested signals in sensor space, where whiteners are known
@@ -227,8 +217,8 @@ def _encode(
         for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))
     )
     how = spec.components, spec.alpha, spec.seed
-    predicted = predict_signals(train, test, signals, measured.shape[1:], wrong, *how)
-    collected.arrays["encoding map"] = correlations(predicted.full, measured)
+    predicted, partial = predict_signals(train, test, signals, measured.shape[1:], wrong, *how)
+    collected.arrays["encoding map"] = correlations(predicted, measured)
 
     # what any model could reach, where stimuli were shown more than once
     try:
@@ -239,9 +229,9 @@ def _encode(
     except BrainhiveError as error:
         collected.missing["ceilings of encoding"] = error.in_one_line
     else:
-        halves = partial(halve, random=torch.Generator().manual_seed(spec.seed))
+        random = torch.Generator().manual_seed(spec.seed)
         means = sensor_space.averages_by_part(reader.trials, numbers, is_mixed)
-        ceilings = half_ceilings(means, predicted.full, halves)
+        ceilings = half_ceilings(means, predicted, lambda stimulus: halve(stimulus, random))
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
 
     # the unique part of each level, and the correlation, by time and by sensor or region
@@ -250,9 +240,9 @@ def _encode(
         times = Axis(TIME, reader.times_ms.round(3).tolist())
         # voxels have one sample, and no course
         parts = {TIME_PART: (times, [np.s_[..., [row]] for row in range(len(times.at))]), **parts}
-    for level in predicted.without:
+    for level, sides in partial.items():
         for part, where in parts.items():
-            collected.profiles[f"encoding · {level}:{part}"] = unique(predicted, measured, level, *where)
+            collected.profiles[f"encoding · {level}:{part}"] = unique(predicted, sides, measured, *where)
     return {part: along(predicted, measured, *where, labels) for part, where in parts.items()}
 
 

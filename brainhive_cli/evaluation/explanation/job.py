@@ -1,30 +1,38 @@
-"""An explanation, resolved: which run, cells and subjects, which levels, by which analyses."""
+"""An explanation, resolved, and what its analyses read: a model with the signals of a subject."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Self
+from functools import cached_property, reduce
+from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import NOT_INTERLEAVED, extend_protocol, merge_caveats
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.datasets import alike_items, require_split
+from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
-from brainhive_cli.evaluation.explanation.profiles import Labels, locate
-from brainhive_cli.evaluation.explanation.reader import Reader, match_pictures
-from brainhive_cli.evaluation.explanation.recipe import (
-    ANALYSES,
-    OF_SIGNALS,
-    OF_TRIALS,
-    Explanation,
-    Recipe,
+from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.explanation.profiles import (
+    REGION,
+    SENSOR,
+    SPACE_PART,
+    Axis,
+    Labels,
+    Profile,
+    locate,
 )
+from brainhive_cli.evaluation.explanation.recipe import ANALYSES, OF_SIGNALS, OF_TRIALS, Recipe
+from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
+from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.recipe import Cell
@@ -37,76 +45,63 @@ class Job:
 
     Attributes:
         recipe: What the user wrote, with the run as a fingerprint knows it, wherever home lies.
-        spec: What is measured; all that the functions which measure get of the recipe.
         align: The run.
         subjects: The cells that are tested on each subject, of several seeds.
         encoders: The levels: encoders of the run, and further ones, each once.
+        splits: Splits whose embeddings signals are compared with; none where trials are held out.
     """
 
     recipe: Recipe
-    spec: Explanation
     align: TrainedRun
     subjects: dict[int, list[Cell]]
     encoders: list[EncoderConfig]
+    splits: list[str]
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
         """Find the run that a recipe names, or the newest on its data set.
 
         Raises:
-            RecipeError: if it is a sweep, has no recipe for a control, or its data set lacks the split.
+            RecipeError: if it is a sweep, or its data set lacks the split.
         """
-        spec = recipe.select(Explanation)
-
         # the run, whose trials are held out if trials are analysed
         align = open_model(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, recipe.copies)
         refuse_sweep(align)
-        has_trials, wanted = align.dataset.holdout.shows_seen, spec.analyses_of(OF_TRIALS)
-        if (wanted and not has_trials) or (has_trials and not wanted and spec.analyses != [*ANALYSES]):
+        analyses, holdout = recipe.analyses, align.dataset.holdout
+        has_trials, wants_trials = holdout.shows_seen, bool(OF_TRIALS.keys() & analyses)
+        if has_trials != wants_trials and (wants_trials or analyses != [*ANALYSES]):
             why = "holds out trials" if has_trials else "holds out no trials of seen stimuli"
             way = f"analyses={','.join(OF_TRIALS if has_trials else ANALYSES)}"
             raise RecipeError(f"analyses: {align.name} {why}", way)
+        require_split(align.dataset, recipe.split, "split")
 
-        # split and control must go with the run
-        require_split(align.dataset, spec.split, "split")
-        if spec.control == "trained" and align.recipe is None:
-            raise RecipeError("control is trained, and a model folder has no recipe", "control=permuted")
+        # decoding of trials compares signals with labels, not with embeddings
+        splits = [recipe.split] if OF_SIGNALS.keys() & analyses else []
+        splits = ["train", *splits] if "encoding" in analyses else splits
 
-        # cells by subject, and encoders of the levels
+        # cells by subject, whose seeds are averaged, and encoders of the levels
         tested = sorted({subject for cell in align.cells for subject in cell.tested_on})
-        # seeds of one subject are averaged
-        subjects = {one: [cell for cell in align.cells if one in cell.tested_on] for one in tested}
-        encoders = [*align.models[0].encoders, *spec.levels]
-        recipe = recipe.model_copy(update={"align_run": align.reference})
-        return cls(recipe, spec, align, subjects, [*{encoder.name: encoder for encoder in encoders}.values()])
+        encoders = [*align.models[0].encoders, *recipe.levels]
+        return cls(
+            recipe.model_copy(update={"align_run": align.reference}),
+            align,
+            {one: [cell for cell in align.cells if one in cell.tested_on] for one in tested},
+            [*{encoder.name: encoder for encoder in encoders}.values()],
+            [] if holdout.divides_train else splits,
+        )
 
-    @property
-    def pairs(self) -> list[tuple[Cell, int]]:
-        """Cells with the subjects that each is tested on."""
-        return [(cell, subject) for subject, cells in self.subjects.items() for cell in cells]
-
-    @property
-    def work(self) -> Work:
+    def count_work(self) -> Work:
         """Count what there is to explain."""
         # the analyses decide how long a subject takes
-        kind = f"{self.align.dataset.name}, {', '.join(self.spec.analyses)}, control {self.spec.control}"
-        return Work(kind, len(self.pairs), "subjects of a cell")
-
-    @property
-    def _read_splits(self) -> list[str]:
-        """Splits whose embeddings signals are compared with; none where trials are held out."""
-        # decoding of trials compares signals with labels, not with embeddings
-        if self.align.dataset.holdout.divides_train:
-            return []
-        splits = [self.spec.split] if self.spec.analyses_of(OF_SIGNALS) else []
-        return ["train", *splits] if "encoding" in self.spec.analyses else splits
+        kind = f"{self.align.dataset.name}, {', '.join(self.recipe.analyses)}"
+        return Work(kind, sum(map(len, self.subjects.values())), "subjects of a cell")
 
     def inputs(self) -> Iterator[Input]:
         """List the run, its signals, and the embeddings that they are compared with."""
         align = self.align
         # embeddings are listed below, as further levels are read, too
         yield from align.inputs([])
-        for split in self._read_splits:
+        for split in self.splits:
             yield from store_inputs(align.dataset, align.dataset_config, split, self.encoders, align.paths)
 
     def open_levels(self) -> dict[str, Mapping[str, TargetStore]]:
@@ -126,7 +121,7 @@ class Job:
             )
         return {
             split: open_stores(align.dataset, align.dataset_config, split, self.encoders, align.paths)
-            for split in self._read_splits
+            for split in self.splits
         }
 
     def find_units(self, device: torch.device) -> tuple[Items, list[str]]:
@@ -143,9 +138,9 @@ class Job:
             BrainhiveError: if there are none.
         """
         # which pictures each subject was shown, and which of them may exchange labels
-        align, split, shown, orders = self.align, self.spec.split, [], []
+        align, split, shown, orders = self.align, self.recipe.split, [], []
         for subject, (cell, *_) in self.subjects.items():
-            member = TrainedModel(align, cell, device, self.spec.head)
+            member = TrainedModel(align, cell, device, self.recipe.head)
             trials = member.trials(subject, split)
             shown.append(trials.stimulus)
             orders.append(member.interleaving(trials, split))
@@ -168,14 +163,7 @@ class Job:
         )
         return units, [NOT_INTERLEAVED] if follow_time else []
 
-    def reader(
-        self,
-        cell: Cell,
-        subject: int,
-        units: Items,
-        device: torch.device,
-        align: TrainedRun | None = None,
-    ) -> Reader:
+    def reader(self, cell: Cell, subject: int, units: Items, device: torch.device) -> "Reader":
         """Open a cell's model with a subject's signals; labels are permuted alike for all cells and subjects.
 
         Args:
@@ -183,31 +171,139 @@ class Job:
             subject: Whose signals.
             units: What `find_units` found.
             device: Where the model is.
-            align: Another run with the same cells; default: the one that is explained.
         """
-        member, spec = TrainedModel(align or self.align, cell, device, self.spec.head), self.spec
-        pictures = member.pictures(spec.split)
+        recipe, split = self.recipe, self.recipe.split
+        member = TrainedModel(self.align, cell, device, recipe.head)
+        pictures = member.pictures(split)
         # candidates are all embedded pictures; rows are those that all subjects were shown
         rows, candidates = locate(pictures.image_ids, units.ids[0]), np.flatnonzero(pictures.done)
         # seeds share a subject's signals
         trials = member.once(
-            "explained",
-            subject,
-            spec.split,
-            lambda: match_pictures(member.trials(subject, spec.split), rows),
+            "explained", subject, split, lambda: match_pictures(member.trials(subject, split), rows)
         )
-        labels = Labels.of(np.searchsorted(candidates, rows), units, spec.draws, spec.seed)
-        return Reader(member, spec.split, trials, candidates, labels, units)
+        labels = Labels.of(np.searchsorted(candidates, rows), units, recipe.draws, recipe.seed)
+        return Reader(member, split, trials, candidates, labels, units)
 
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
         """Name the way of measuring, with all that a reader must know; caveats are those of the order."""
-        align = self.align
+        align, recipe = self.align, self.recipe
 
         # what a reader must know to compare numbers of two explanations
         words = [align.mode, align.dataset.name, align.variant]
         words += [f"zero-shot from {align.origin}" if align.tests_new_subjects else ""]
-        words += [align.dataset.holdout.words, f"head {self.spec.head}" if self.spec.head else ""]
-        words += describe_signals(align.set_up(self.spec.split))
-        return extend_protocol(
-            ", ".join(filter(None, words)), merge_caveats(align.caveats(self.spec.split), caveats)
-        )
+        words += [align.dataset.holdout.words, f"head {recipe.head}" if recipe.head else ""]
+        words += describe_signals(align.set_up(recipe.split))
+        caveats = merge_caveats(align.caveats(recipe.split), caveats)
+        return extend_protocol(", ".join(filter(None, words)), caveats)
+
+
+@dataclass
+class Reader:
+    """A cell's model, one subject's signals, and the pictures among which the seen ones are to be found.
+
+    Attributes:
+        member: The model.
+        split: Whose signals.
+        trials: These signals as the model reads them.
+        gallery_rows: [M] rows of the candidates.
+        labels: Index of each signal's picture among the candidates, and permutations.
+        pictures: Those that all subjects were shown, in the order of the signals, and which are alike.
+        times_ms: [T] times of the samples after stimulus onset.
+        mixture: Reason why channels are unknown mixtures of sensors; None where they are not.
+        sensors: [E] whose signals are known, all where whitening is undone; () of voxels and mixtures.
+    """
+
+    member: TrainedModel
+    split: str
+    trials: Trials
+    gallery_rows: Int64
+    labels: Labels
+    pictures: Items
+
+    def __post_init__(self) -> None:
+        """Find times and sensors of the signals."""
+        self.times_ms: Float64 = self.trials.times_s * 1000
+        recorded = self.trials.recorded or self.trials
+        self.mixture, self.sensors = find_mixture(recorded), tuple[str, ...]()
+        # unmixed signals have all recorded sensors, others those that the model reads
+        if isinstance(recorded.space, Sensors) and not self.mixture:
+            names = self.trials.channels if recorded.whiteners is None else recorded.space.names
+            self.sensors = tuple(names)
+
+    @cached_property
+    def gallery(self) -> Tensor:
+        """[M, D] the candidates' vectors."""
+        return self.member.images(self.split, self.gallery_rows)
+
+    @cached_property
+    def signal(self) -> Tensor:
+        """[N, C, T] repetitions averaged."""
+        return torch.from_numpy(self.trials.averages)
+
+    @cached_property
+    def learned(self) -> Trials:
+        """The subject's training trials."""
+        return self.member.trials(self.trials.subject, "train", is_tested=False)
+
+    @cached_property
+    def baseline(self) -> Tensor:
+        """[C, T] the subject's mean training signal, in which no tested picture has a part."""
+        return torch.from_numpy(self.member.mean_training_signal(self.trials.subject))
+
+    @cached_property
+    def margins(self) -> Float64:
+        """[N, M] margins of the signals as they are."""
+        return self.measure_margins(self.signal)
+
+    def measure_margins(self, signal: Tensor) -> Float64:
+        """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
+        return margins_among(self.member.encode(self.trials, signal), self.gallery)
+
+    def spatial_parts(self) -> dict[str, tuple[Axis, list[Any]]]:
+        """List sensors, or regions of voxels, with their indices of signals [N, E, T] in sensor space.
+
+        Returns:
+            By the part of an analysis that they are; nothing of mixtures.
+        """
+        if self.mixture:
+            return {}
+
+        # a sensor is one row of the signal, a region several
+        if self.sensors:
+            rows = [[row] for row in range(len(self.sensors))]
+            return {SPACE_PART: (Axis(SENSOR, self.sensors), [np.s_[:, part] for part in rows])}
+        regions = self.regions()
+        return {SPACE_PART: (Axis(REGION, [*regions]), [np.s_[:, [*part]] for part in regions.values()])}
+
+    def regions(self) -> dict[str, tuple[int, ...]]:
+        """List the regions that have voxels, by name, as rows among those that the model reads.
+
+        Raises:
+            BrainhiveError: if there are none.
+        """
+        # regions may lie outside of the voxels that the model reads
+        regions = {name: rows for name, rows in self.trials.regions.items() if rows}
+        if not regions:
+            raise BrainhiveError("the voxels belong to no region", "prepare the signals with regions")
+        return regions
+
+    def rank(self, axis: Axis, tokens: Iterable[Tensor]) -> dict[str, Profile]:
+        """Rank all candidates by the tokens [N, D] of each position."""
+        # ranks are computed position by position, to bound memory
+        pool = len(self.gallery)
+        ranks = (ranks_of_all(part, self.gallery, pool) for part in tokens)  # [N, M] each
+        return Profile.of_ranks(axis, ranks, self.labels, pool)
+
+
+def match_pictures(trials: Trials, rows: Int64) -> Trials:
+    """Bring a subject's trials into the order of the pictures of some rows; other trials are left out."""
+    # all subjects have one order of pictures, so that values can be averaged
+    return trials.take(locate(trials.stimulus.tolist(), rows))
+
+
+def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
+    """Compute cosine similarities [N, M] of tokens with candidates, less their mean over candidates."""
+    # the mean over candidates says how close a signal is to any picture
+    candidates = F.normalize(gallery)
+    cosine = (F.normalize(tokens.to(candidates)) @ candidates.T).double().cpu().numpy()  # [N, M]
+    return cosine - cosine.mean(1, keepdims=True)

@@ -1,7 +1,6 @@
-"""Analyses of one trained model and one subject, each next to the same of a model of shuffled labels."""
+"""Analyses of one trained model and one subject."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.selection import inside, region_masks, window_starts
+from brainhive_cli.evaluation.explanation.job import Reader, margins_among
 from brainhive_cli.evaluation.explanation.profiles import (
     BAND,
     LEVEL,
@@ -22,8 +22,8 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Profiles,
     SubjectProfiles,
 )
-from brainhive_cli.evaluation.explanation.reader import Reader, margins_among
-from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
+from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
+from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 from brainhive_cli.measurement.linear_maps import Products, Scale
 
 LOST = "margin_lost"
@@ -39,13 +39,12 @@ SIGNALS_AT_ONCE = 4096
 """Training signals that are multiplied at once, to bound memory."""
 
 
-def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = None) -> SubjectProfiles:
+def explain_model(reader: Reader, spec: Recipe) -> SubjectProfiles:
     """Run the chosen analyses.
 
     Args:
         reader: The model with the subject's signals.
         spec: What is measured.
-        shuffled: The same signals, read by a model that was trained on shuffled labels.
     """
     measured, kind = SubjectProfiles(), "sensors" if reader.trials.channels else "voxels"
     chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
@@ -57,14 +56,6 @@ def explain_model(reader: Reader, spec: Explanation, shuffled: Reader | None = N
             else:
                 measured.attempt(name, partial(analyse, reader, spec))
             bar.advance()
-
-    # the same of the model of shuffled labels; the ridges of "trained" are not that model's
-    if shuffled is not None:
-        names = [name for name in spec.analyses if name != "trained"]
-        control = explain_model(shuffled, spec.model_copy(update={"analyses": names}))
-        for key in measured.profiles.keys() & control.profiles.keys():
-            values = control.profiles[key].values
-            measured.profiles[key] = replace(measured.profiles[key], shuffled=values)
     return measured
 
 
@@ -94,7 +85,7 @@ def list_parts(reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
     return Axis(REGION, [*regions]), [*map(torch.from_numpy, regions.values())]
 
 
-def read_windows(reader: Reader, spec: Explanation) -> dict[str, Profile]:
+def read_windows(reader: Reader, spec: Recipe) -> dict[str, Profile]:
     """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
     axis, masks = list_parts(reader, spec.window)
     signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)  # [N, C, T] each
@@ -103,18 +94,18 @@ def read_windows(reader: Reader, spec: Explanation) -> dict[str, Profile]:
 
 def measure_loss(reader: Reader, axis: Axis, signals: Iterable[Tensor]) -> Profile:
     """Measure the margin that is lost with each of some changed signals, [N, C, T] at each position."""
-    lost = (reader.whole - reader.margins(signal) for signal in signals)  # [N, M] each
+    lost = (reader.margins - reader.measure_margins(signal) for signal in signals)  # [N, M] each
     return Profile.of(LOST, axis, lost, reader.labels)
 
 
-def occlude_parts(reader: Reader, spec: Explanation) -> Profile:
+def occlude_parts(reader: Reader, spec: Recipe) -> Profile:
     """Replace one window, or one region of voxels, at a time by its mean training signal."""
     axis, masks = list_parts(reader, spec.window)
     signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
     return measure_loss(reader, axis, signals)
 
 
-def occlude_sensors(reader: Reader, _: Explanation) -> Profile:
+def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
     """Replace one sensor at a time by its mean training signal, in sensor space.
 
     Raises:
@@ -122,11 +113,13 @@ def occlude_sensors(reader: Reader, _: Explanation) -> Profile:
     """
     if reader.mixture:
         raise reader.mixture
-    signals = map(reader.space.without, range(len(reader.sensors)))
+    mean = reader.baseline.numpy()
+    space = SensorSpace.of(reader.trials, reader.learned, reader.signal.numpy(), mean)
+    signals = map(space.without, range(len(reader.sensors)))
     return measure_loss(reader, Axis(SENSOR, reader.sensors), signals)
 
 
-def filter_bands(reader: Reader, spec: Explanation) -> Profile:
+def filter_bands(reader: Reader, spec: Recipe) -> Profile:
     """Filter one frequency band at a time, without a delay, out of what deviates from the mean signal.
 
     Raises:
@@ -159,7 +152,7 @@ def filter_bands(reader: Reader, spec: Explanation) -> Profile:
     return measure_loss(reader, Axis(BAND, names), subtract_bands())
 
 
-def drop_levels(reader: Reader, _: Explanation) -> Profile:
+def drop_levels(reader: Reader, _: Recipe) -> Profile:
     """Replace one encoder's embeddings at a time, for all pictures, by their mean.
 
     Raises:
@@ -175,11 +168,11 @@ def drop_levels(reader: Reader, _: Explanation) -> Profile:
     # signals stay as they are, only the candidates change
     tokens = reader.member.encode(reader.trials)
     galleries = (reader.member.images(reader.split, reader.gallery_rows, without=key) for key in keys)
-    lost = (reader.whole - margins_among(tokens, gallery) for gallery in galleries)  # [N, M] each
+    lost = (reader.margins - margins_among(tokens, gallery) for gallery in galleries)  # [N, M] each
     return Profile.of(LOST, Axis(LEVEL, keys), lost, reader.labels)
 
 
-def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
+def decode_parts(reader: Reader, spec: Recipe) -> dict[str, Profile]:
     """Train a ridge on each window, or each region of voxels, and rank the pictures by its predictions.
 
     Signals are standardised by the training ones. The targets are those that the model learned from.
@@ -200,7 +193,7 @@ def decode_parts(reader: Reader, spec: Explanation) -> dict[str, Profile]:
     )
 
 
-ANALYSES: Mapping[str, Callable[[Reader, Explanation], Profiles]] = {
+ANALYSES: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
     "windows": read_windows,
     "occlusion": occlude_parts,
     "sensors": occlude_sensors,

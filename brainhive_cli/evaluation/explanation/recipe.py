@@ -1,7 +1,6 @@
 """The recipe of explain: which run is explained, and by which analyses."""
 
-from collections.abc import Collection
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -47,8 +46,20 @@ class Window(Section):
     step_ms: float = Field(25, gt=0, description="from window to window")
 
 
-class Explanation(Section):
-    """Analyses of each cell and subject."""
+class Recipe(TrainedRunRecipe):
+    """Recipe of explain: the run, the subjects, the analyses."""
+
+    # the run, and the subjects
+    align_run: recipe.OneRun = Field(
+        None,
+        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
+        "it; or a model folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
+    )
+    dataset: parts.OtherDataset = Field(
+        None, description="another data set than the run's, with other subjects"
+    )
+    subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")
+    copies: recipe.Copies = "refuse"
 
     # whose signals, and the vectors that they are compared by
     split: str = Field("test", description="whose signals are explained; the model must not have seen them")
@@ -77,13 +88,8 @@ class Explanation(Section):
         None, gt=0, description="penalty of ridges; default: by generalised cross-validation, for each ridge"
     )
 
-    # controls, and randomness
+    # the control, and randomness
     draws: int = Field(1000, ge=20, le=100_000, description="permutations of the labels: the control")
-    control: Literal["permuted", "trained"] = Field(
-        "permuted",
-        description="permuted: labels of the signals; trained: also a model trained on shuffled labels by "
-        "the run's own recipe, explained in the same way",
-    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
     @model_validator(mode="after")
@@ -97,7 +103,6 @@ class Explanation(Section):
             "levels": {*OF_SIGNALS},
             "components": {"encoding"},
             "alpha": {"encoding", "trained"},
-            "control": {*OF_MODEL},
         }
         for key, users in needs.items():
             if not users & wanted:
@@ -107,29 +112,4 @@ class Explanation(Section):
         for name, (low, high) in self.bands.items():
             if not 0 <= low < high:
                 raise RecipeError(f"bands.{name} is {low:g} to {high:g} Hz", "two rising frequencies")
-        return self
-
-    def analyses_of(self, kind: Collection[str]) -> list[str]:
-        """List the chosen analyses of a kind."""
-        return [name for name in self.analyses if name in kind]
-
-
-class Recipe(TrainedRunRecipe, Explanation):
-    """Recipe of explain: the run, the subjects, the analyses."""
-
-    align_run: recipe.OneRun = Field(
-        None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
-        "it; or a model folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
-    )
-    dataset: parts.OtherDataset = Field(
-        None, description="another data set than the run's, with other subjects"
-    )
-    subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")
-    copies: recipe.Copies = "refuse"
-
-    @model_validator(mode="after")
-    def _trains_only_a_run_of_its_own(self) -> Self:
-        if self.control == "trained" and self.dataset is not None:
-            raise RecipeError("control is trained, and dataset names other subjects", "control=permuted")
         return self

@@ -12,6 +12,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.explanation.encoding_model import Levels, read_embeddings
+from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
     TIME,
@@ -20,8 +21,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SubjectProfiles,
     permutations,
 )
-from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import Explanation
+from brainhive_cli.evaluation.explanation.recipe import Recipe
 from brainhive_cli.evaluation.explanation.sensor_space import separate_in_time
 from brainhive_cli.measurement.reliability import correlation_shares, spearman_brown, unit_vectors
 from brainhive_cli.measurement.units import Items
@@ -200,7 +200,7 @@ def halves_ceiling(halves: Sequence[Array]) -> float:
 
 @console.progress("comparing signals and embeddings")
 def explain_similarity(
-    readers: Sequence[Reader], levels: Levels, spec: Explanation
+    readers: Sequence[Reader], levels: Levels, spec: Recipe
 ) -> tuple[list[SubjectProfiles], dict[str, list[float]]]:
     """Correlate the distances of all subjects' signals with those of each level's embeddings.
 

@@ -16,7 +16,13 @@ from brainhive_cli.core.measurements import NOT_INTERLEAVED, Measurements, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.conclusion import Drawn, finish
+from brainhive_cli.evaluation.explanation.conclusion import (
+    Drawn,
+    Scopes,
+    correct_findings,
+    describe_profiles,
+    finish,
+)
 from brainhive_cli.evaluation.explanation.job import Job
 from brainhive_cli.evaluation.explanation.model_profiles import window_masks
 from brainhive_cli.evaluation.explanation.profiles import (
@@ -24,10 +30,7 @@ from brainhive_cli.evaluation.explanation.profiles import (
     SIGNIFICANT,
     Axis,
     Profile,
-    Scopes,
     SubjectProfiles,
-    correct_findings,
-    describe_profiles,
 )
 from brainhive_cli.evaluation.explanation.recipe import OF_TRIALS
 from brainhive_cli.measurement.interleaving import Interleaving
@@ -79,7 +82,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         RecipeError: if signals are of voxels, which have no time.
     """
     # predictions for all subjects, and the trials that are permuted together
-    spec, align = job.spec, job.align
+    spec, align = job.recipe, job.align
     subjects = [decode(job, subject) for subject in job.subjects]
     problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
     caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
@@ -102,7 +105,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
         part, predicted = SubjectProfiles(), decoded.predicted
         diagonal = np.ascontiguousarray(predicted.diagonal().T)
         part.profiles[DECODING] = decoded.profile(axis, diagonal, permuted, chance)
-        if draws and GENERALISATION in (spec.analyses_of(OF_TRIALS) or OF_TRIALS):
+        if draws and GENERALISATION in ((OF_TRIALS.keys() & spec.analyses) or OF_TRIALS):
             grid = predicted.reshape(len(pairs.at), -1)
             part.profiles[GENERALISATION] = decoded.profile(pairs, grid, permuted, chance)
         parts.append([part])
@@ -113,7 +116,7 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     # the best pair of windows, and a matrix of all
     for finding in grids:
         assert finding.corrected is not None
-        peak, shape = finding.peak, (len(windows), len(windows))
+        peak, shape = int(finding.values.argmax()), (len(windows), len(windows))
         scopes[scope(GENERALISATION, pairs.at[peak])] = {finding.metric: finding.measured[peak]}
         facts["generalisation"] = finding.corrected.reshape(shape).tolist()  # [P, P]
         shares = {"chance": chance, "count": (finding.corrected < SIGNIFICANT).sum(), "pairs": len(pairs.at)}
@@ -162,7 +165,7 @@ def decode(job: Job, subject: int) -> Decoded:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    split, cpu = job.spec.split, torch.device("cpu")
+    split, cpu = job.recipe.split, torch.device("cpu")
     folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
     names, groups, shown, predicted, orders = [], [], [], [], []
     for fold, cell in sorted(folds.items()):
@@ -175,7 +178,7 @@ def decode(job: Job, subject: int) -> Decoded:
             )
 
         # windows, and the mean signals [N, C] of training and held-out trials in each
-        axis, masks = window_masks(train.times_s * 1000, job.spec.window)
+        axis, masks = window_masks(train.times_s * 1000, job.recipe.window)
         learned, tested = (
             [part.averages[:, :, mask.numpy()].mean(2).astype(np.float64) for mask in masks]
             for part in (train, test)

@@ -6,7 +6,7 @@ import pytest
 
 from brainhive_cli.core.facts import Amount, CalibrationFacts, Cell
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.evaluation.calibration.curve_page import draw
+from brainhive_cli.evaluation.calibration.curves import draw
 from brainhive_cli.reports.sentences import state_finding
 
 TOP1 = Metric(

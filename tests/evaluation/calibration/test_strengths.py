@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from worlds import COLOURS, at_home, paint
 
-from brainhive_cli.evaluation.calibration.strengths import choose_strength
+from brainhive_cli.evaluation.calibration.measure import choose_strength
 from tests.resealed import resealed
 from tests.training.alignment.test_seen_pictures import SMALL, simulated
 

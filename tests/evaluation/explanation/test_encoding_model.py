@@ -56,14 +56,15 @@ def predicted():
         return (torch.from_numpy(part.reshape(len(part), -1)) for part in sensor_space.averages(train))
 
     wrong = tuple(np.roll(np.arange(count), count // 2) for count in COUNTS.values())
-    return predict_signals(*levels, signals, measured.shape[1:], wrong, 40, None), measured
+    return *predict_signals(*levels, signals, measured.shape[1:], wrong, 40, None), measured
 
 
 def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     rows = [np.s_[:, [row]] for row in range(len(NAMES))]
     labels = labels_of(COUNTS["test"], 100)
 
-    found = along(*predicted, Axis("sensor", NAMES), rows, labels)
+    full, _, measured = predicted
+    found = along(full, measured, Axis("sensor", NAMES), rows, labels)
 
     values = dict(zip(NAMES, found.values.mean(1), strict=True))
     (corrected,) = correct_together([standardise(found.values.mean(1), found.null)])
@@ -73,13 +74,13 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
 
 
 def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
-    found, measured = predicted
-    measured = measured[:, len(FRONTAL) :]
-    found = type(found)(*(_posterior(each) for each in (found.full, found.without, found.shuffled)))
+    full, partial, measured = predicted
+    full, measured = (each[:, len(FRONTAL) :] for each in (full, measured))
+    sides = {name: tuple(each[:, len(FRONTAL) :] for each in pair) for name, pair in partial.items()}
     rows = range(measured.shape[2])
 
     times = Axis("ms", [40.0 * row for row in rows]), [np.s_[..., [row]] for row in rows]
-    looks, meaning = (unique(found, measured, level, *times) for level in ("looks", "meaning"))
+    looks, meaning = (unique(full, sides[level], measured, *times) for level in ("looks", "meaning"))
 
     at = np.array(looks.axis.at)
     course = {"looks": looks.values.mean(1), "meaning": meaning.values.mean(1)}
@@ -89,17 +90,11 @@ def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
     assert np.abs(looks.shuffled.mean(1)).max() < course["looks"].max() / 2  # of other pictures' looks
 
 
-def _posterior(values):
-    if isinstance(values, dict):
-        return {name: _posterior(each) for name, each in values.items()}
-    return values[:, len(FRONTAL) :]
-
-
 def test_values_of_pictures_average_to_the_correlation(predicted):
-    found, measured = predicted
-    profile = along(found, measured, Axis("ms", ["all"]), [...], labels_of(len(measured), 0))
+    full, _, measured = predicted
+    profile = along(full, measured, Axis("ms", ["all"]), [...], labels_of(len(measured), 0))
     expected = [
-        np.corrcoef(found.full[:, e, t], measured[:, e, t])[0, 1]
+        np.corrcoef(full[:, e, t], measured[:, e, t])[0, 1]
         for e in range(measured.shape[1])
         for t in range(measured.shape[2])
     ]

@@ -5,7 +5,7 @@ import pytest
 
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.profiles import looks_ahead
+from brainhive_cli.evaluation.explanation.conclusion import looks_ahead
 
 STEPS = {"kind": "recording", "epoch_ms": [-200, 800], "keep_ms": [-200, 800], "whiten": "no", "rate_hz": 125}
 BROAD = [None, None]

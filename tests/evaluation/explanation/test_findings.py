@@ -13,8 +13,14 @@ from brainhive_cli.core.tables import p_text
 from brainhive_cli.data.spaces import Grid, Sensors, Voxels
 from brainhive_cli.evaluation.explanation.conclusion import (
     average_ceilings,
+    choose_claims,
+    correct_findings,
+    describe_profiles,
     draw_encoding,
     draw_findings,
+    list_facts,
+    list_scopes,
+    state_claims,
     summary_table,
 )
 from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS
@@ -26,9 +32,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Labels,
     Profile,
     SubjectProfiles,
-    choose_claims,
-    correct_findings,
-    describe_profiles,
 )
 from brainhive_cli.measurement.units import Alike, Items
 from brainhive_cli.reports.page import DETAILS, FINDING
@@ -68,11 +71,8 @@ def draw(*results, space=NOWHERE):
 def state(*results, subjects=1, **facts):
     """State what is found of some subjects, as a run does."""
     cells = {f"sub-{number}": Cell(subject=number) for number in range(subjects)}
-    claims = [finding.claim for finding in choose_claims(results)]
-    scopes = {name: metrics for finding in results for name, metrics in finding.scopes.items()}
-    return state_finding(
-        Measurements(scopes, facts=ExplanationFacts(claims=claims, cells=cells, modality="EEG", **facts))
-    )
+    about = ExplanationFacts(claims=state_claims(results), cells=cells, modality="EEG", **facts)
+    return state_finding(Measurements(list_scopes(results), facts=about))
 
 
 def windows(count):
@@ -94,8 +94,9 @@ def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
     assert curve.marks == {"25–125 ms: first above chance": 75} and curve.axis.startswith(
         "centre of the window"
     )
-    assert found.profile["first_above_chance"] == "25–125 ms" and found.profile["windows_ms"][1] == [25, 125]
-    assert "onset" not in " ".join([*table.columns, *curve.marks, *found.profile])
+    facts = list_facts(found)
+    assert facts["first_above_chance"] == "25–125 ms" and facts["windows_ms"][1] == [25, 125]
+    assert "onset" not in " ".join([*table.columns, *curve.marks, *facts])
 
 
 def test_a_first_time_is_said_to_be_that_of_a_filter_which_looks_ahead():
@@ -107,20 +108,20 @@ def test_a_first_time_is_said_to_be_that_of_a_filter_which_looks_ahead():
 
     told = state(found)
 
-    assert summary_table([found], "").rows[0][4] == found.profile["first_above_chance"] == words
+    assert summary_table([found], "").rows[0][4] == list_facts(found)["first_above_chance"] == words
     assert [*curve.marks] == [f"{words}: first above chance"]
     assert f"first at {words}, and most" in told
 
 
 def test_samples_are_printed_as_times():
     (found,) = describe([[explained([0, 0, 4, 4], np.ones(4))]])
-    assert summary_table([found], "").rows[0][4] == "50 ms" and found.profile["windows_ms"] is None
+    assert summary_table([found], "").rows[0][4] == "50 ms" and list_facts(found)["windows_ms"] is None
 
 
 def test_the_table_says_p_of_the_strongest_place_where_that_has_not_the_smallest_and_no_figure_repeats_it():
     """The largest value lies where the noise is largest, and the smallest p elsewhere."""
     (found,) = describe([[explained([2.0, 0.8, 0], [12.0, 1, 1])]])
-    assert found.peak == 0 and found.corrected[1] < 0.05 < found.corrected[0]
+    assert found.values.argmax() == 0 and found.corrected[1] < 0.05 < found.corrected[0]
     p = summary_table([found], "").rows[0][3]
     (curve,) = draw(found)
     assert p.value == found.corrected[0]
@@ -182,10 +183,10 @@ OVER_REGIONS = Axis(REGION, ["V1", "V4", "FFA", "none"])
 )
 def test_the_finding_says_when_and_where_how_sure_and_of_whom(space, where):
     results = [finding_along(OVER_TIME, [0, 4, 6, 4]), finding_along(space, [0, 0, 4, 0], name="sensors")]
-    when, place = (p_text(finding.claim.p) for finding in results)
+    when, place = (p_text(claim.p) for claim in state_claims(results))
     assert state(*results, scope="these 2 films") == (
         f"What was seen can be told from EEG from 25 ms on, and most clearly at 50 ms (p = {when}, corrected "
-        f"over all times and {space.kind}s), {where} (p = {place}): 60 test pictures of 1 subject, for these "
+        f"over all times and {space.name}s), {where} (p = {place}): 60 test pictures of 1 subject, for these "
         "2 films."
     )
 
@@ -204,11 +205,11 @@ def test_what_is_not_shown_is_said_not_to_be():
     none = finding_along(OVER_TIME, [0, 0, 0, 0], seed=1)
     some = finding_along(OVER_SENSORS, [0, 0, 4, 0])
     assert none.corrected.min() > 0.05
-    place = f"(strongest at {none.axis.where(none.peak)}, p = {p_text(none.claim.p)}"
-    told, both = state(none, subjects=2), state(none, some)
+    place = f"(strongest at {none.axis.where(none.values.argmax())}, p = {p_text(state_claims([none])[0].p)}"
+    told, both, where = state(none, subjects=2), state(none, some), p_text(state_claims([some])[0].p)
     begin = "At no single time is what was seen shown to be carried by EEG"
     assert told == f"{begin} {place}, corrected over all times): 60 test pictures of 2 subjects."
-    assert f"at sensor Pz (p = {p_text(some.claim.p)}, corrected over all times and sensors); " in both
+    assert f"at sensor Pz (p = {where}, corrected over all times and sensors); " in both
     assert f"; at no single time is that shown {place}): 60" in both
 
 

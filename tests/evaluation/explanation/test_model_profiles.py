@@ -11,11 +11,10 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.explanation.job import Reader
 from brainhive_cli.evaluation.explanation.model_profiles import explain_model, window_masks
 from brainhive_cli.evaluation.explanation.profiles import Labels
-from brainhive_cli.evaluation.explanation.reader import Reader
-from brainhive_cli.evaluation.explanation.recipe import Explanation, Window
-from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
+from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -35,7 +34,7 @@ HEADS = {
 }
 """Heads of parts that are built for some by name; the others give one vector."""
 REGIONS = {"spatial": tuple(range(20)), "semantic": tuple(range(20, 40)), "V1": (0, 1, 2)}
-SPEC = Explanation(
+SPEC = Recipe(
     analyses=["windows", "occlusion", "sensors", "bands", "regions"],
     window=Window(width_ms=200, step_ms=200),
     draws=20,
@@ -71,7 +70,7 @@ def reader(kind, channels, samples, head=None):
     made.__dict__.update(  # what a run with files would be asked for
         signal=torch.from_numpy(signal.mean(1)),
         baseline=torch.from_numpy(rest),
-        space=SensorSpace.of(trials, trials, signal.mean(1), rest),
+        learned=trials,
         gallery=torch.randn(ITEMS, sum(heads[name].width for name in model.layout.compared)),
     )
     return made

@@ -9,6 +9,7 @@ from scipy.signal import lfilter
 from brainhive_cli.core import cell_files
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.evaluation.explanation.job import match_pictures
 from brainhive_cli.evaluation.explanation.profiles import (
     TIME,
     Axis,
@@ -19,7 +20,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     count_larger,
     standardise,
 )
-from brainhive_cli.evaluation.explanation.reader import match_pictures
 from brainhive_cli.measurement.units import Alike, Items
 
 
