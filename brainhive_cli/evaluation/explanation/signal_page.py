@@ -66,8 +66,6 @@ WORDS = {
 RESPONSE_MS = 500
 """Time after a stimulus, or after its onset where its length is not known, within which maps of the evoked
 response are drawn: later peaks may be responses to the next stimulus."""
-MIN_SAMPLES = 16
-"""Fewest samples of a trial whose spectrum is drawn."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,6 @@ class Reliability:
         ceiling: [C, T] percent of the variance of the stimuli's means that is not noise (Allen et al. 2022).
         retrieval: Top-1 of finding a stimulus by the mean of k repetitions among the means of as many others,
             for k = 1, 2, 4 …
-        frequencies_hz: [F] frequencies of the spectrum; none of trials of fewer samples than MIN_SAMPLES.
-        spectrum: [C, F] mean power spectral density of single trials, in the space of `evoked`; 0 without.
     """
 
     counts: Int64
@@ -92,8 +88,6 @@ class Reliability:
     split_half: Float64
     ceiling: Float64
     retrieval: dict[int, Metric]
-    frequencies_hz: Float64
-    spectrum: Float64
 
 
 def measure_reliability(recording: Trials, split: str, alike: Alike | None = None) -> Reliability:
@@ -107,8 +101,6 @@ def measure_reliability(recording: Trials, split: str, alike: Alike | None = Non
     Raises:
         BrainhiveError: if fewer than three stimuli were shown twice, or repetitions follow one another.
     """
-    from scipy.signal import periodogram
-
     # stimuli that were shown twice at least, drawn where there are more than are measured
     rows = np.flatnonzero(recording.counts > 1)
     if len(rows) < 3:
@@ -126,14 +118,11 @@ def measure_reliability(recording: Trials, split: str, alike: Alike | None = Non
     def means() -> Iterator[Array]:
         return averages_by_part(trials, parts, is_mixed=True)
 
-    # sums over trials and over their spectra, before whitening where each session's whitener is known
-    evoked, spectrum, frequencies_hz = np.zeros(shape), np.zeros(()), np.zeros(0)
+    # mean over trials, before whitening where each session's whitener is known
+    evoked = np.zeros(shape)
     for stimulus in repetitions(trials):  # [R, C, T]
         evoked += stimulus.sum(0)
-        if recording.rate_hz is not None and shape[1] >= MIN_SAMPLES:
-            frequencies_hz, power = periodogram(stimulus, recording.rate_hz, window="hann")  # [R, C, F]
-            spectrum = spectrum + power.sum(0)
-    evoked, spectrum = evoked / counts.sum(), spectrum / counts.sum()
+    evoked /= counts.sum()
 
     # agreement of two halves, and how often a stimulus is found by k of its repetitions among k others
     draw = torch.Generator().manual_seed(0)
@@ -147,7 +136,7 @@ def measure_reliability(recording: Trials, split: str, alike: Alike | None = Non
         (retrieval[size],) = summarise([rank_halves(*torch.cat(pairs, 1))], len(counts), **options)
     split_half = spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum())
     ceiling = noise_ceiling(means, part_counts)
-    return Reliability(counts, evoked, split_half, ceiling, retrieval, frequencies_hz, spectrum)
+    return Reliability(counts, evoked, split_half, ceiling, retrieval)
 
 
 def write_signal_page(
@@ -322,15 +311,6 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
         Heatmap(title, halves.tolist(), space.names, names, "channel", TIME, grid_value, low=0, high=1),
     ]
 
-    # the spectrum of single trials: the median channel, and the one with the most power
-    if reliability.frequencies_hz.size:
-        # without the mean, 0 Hz
-        density = reliability.spectrum[:, 1:]  # [C, F - 1]
-        decibels, loudest = 10 * np.log10(np.maximum(density, np.finfo(float).tiny)), density.sum(1).argmax()
-        name = f"{space.names[loudest]}, the channel with the most power"
-        spectra = {"median of channels": np.median(decibels, 0), name: decibels[loudest]}
-        frequencies, title = reliability.frequencies_hz[1:].tolist(), "Spectrum of single trials"
-        drawn.append(_draw_lines(title, "frequency, Hz", frequencies, spectra, f"power, dB ({unit})"))
     if not positions:
         return drawn, numbers
 

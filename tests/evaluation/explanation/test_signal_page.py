@@ -258,20 +258,6 @@ def test_maps_of_the_evoked_response_lie_in_the_window_of_the_stimulus(tmp_path,
     assert re.search(r"<h4>Reliability of channels at -?\d+ ms", page.read_text())
 
 
-def test_the_spectrum_is_that_of_single_trials_before_whitening():
-    plain = rhythmic({})
-    found = measure_reliability(plain, "test")
-    assert found.frequencies_hz[found.spectrum[2].argmax()] == pytest.approx(20, abs=1)
-    assert (
-        found.spectrum[2].max() > 10 * found.spectrum[3].max()
-    )  # of any phase: the evoked response has none
-
-    matrix = np.linalg.inv(np.eye(4) + 0.5)
-    whitened = np.einsum("ij,nrjt->nrit", matrix, plain.signal).astype(np.float32)
-    known = replace(plain, signal=whitened, whiteners=matrix[None], sessions=np.zeros((40, 4), np.int8))
-    np.testing.assert_allclose(measure_reliability(known, "test").spectrum, found.spectrum, rtol=1e-3)
-
-
 def test_dropped_trials_and_steps_of_the_preparation_are_listed(tmp_path):
     steps = {"kind": "recording", "baseline": True, "whiten": "epochs", "band_hz": [0.1, 40]}
     session = {"session": 2, "trials": 76, "dropped": {"BAD_blink": 4}, "recorded_unit": "µV"}
