@@ -218,8 +218,6 @@ def test_the_order_of_recording_and_minutes_are_refused_before_anything_is_train
         ended = invoke(asked, f"paths.runs={runs}")
         assert ended.exit_code == 1 and "signals do not say when trials began" in ended.stderr
         assert "with onsets (brainhive prepare)" in ended.stderr and "in draws" in ended.stderr
-    ended = invoke("days=next", f"paths.runs={runs}")
-    assert "signals do not say which session a trial is of" in ended.stderr
     assert not (runs / "calibrate/.left-out").exists()
 
 

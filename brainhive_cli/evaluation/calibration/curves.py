@@ -18,7 +18,7 @@ from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, 
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
-from brainhive_cli.evaluation.calibration.job import FIRST_DAY, LAST_DAY, TEST, Job
+from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, list_arms
 from brainhive_cli.measurement.comparison import crossed_t
 from brainhive_cli.measurement.ranks import summarise
@@ -39,14 +39,14 @@ from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 MEASURED = ("top1", "top5", "mrr")
 GAIN, SHARE = "top1_gain", "share_of_everything"
-"""Metrics: top-1 less that of another arm or day; top-1 divided by that with everything."""
+"""Metrics: top-1 less that of another arm; top-1 divided by that with everything."""
 ENOUGH = 0.9
 """Share of the score with everything that the finding asks for."""
 FEWEST_PEOPLE = 3
 """People from which the amount that reaches it has a range: two tell next to nothing of people in general."""
 NO_SHARE = "none: fewer than three people, equal scores, or top-1 with everything is not clearly above 0"
-OVER_SCRATCH, DRIFT = f"{TRANSFER} over {SCRATCH}", "drift"
-"""Scopes of gains: of transfer over training from scratch, and of the last session over the first."""
+OVER_SCRATCH = f"{TRANSFER} over {SCRATCH}"
+"""Scope of the gains of transfer over training from scratch."""
 ABOUT = documents.read(Path(__file__).with_name("arms.json"), dict[str, tuple[str, str, str]])
 """What arms are given of a new person, MOABB's names of that (`CrossSubjectMode`), and what they are."""
 UNDESCRIBED = "signals, perhaps labels", "not known", "an alignment of another package"
@@ -83,45 +83,36 @@ def conclude(
     people = [[part for (cell, _), part in parts.items() if cell.tested_on == (one,)] for one in job.people]
     names = [*job.amounts]
 
-    # ranks [S, N] of S models and draws, one array a person, after each amount: of every arm, and of that of
-    # the finding on the first day
-    headline, usual = choose_headline(arms), LAST_DAY if job.recipe.days == "next" else TEST
-    curves = {arm: (usual, arm) for arm in arms}
-    # the drift needs the finding's arm on both days
-    if headline and usual == LAST_DAY:
-        curves[FIRST_DAY] = FIRST_DAY, headline
-    ranks = dict[tuple[str, str], list[Int64]]()
-    for (label, curve), name in product(curves.items(), names):
-        key = (*curve, name)
-        # everything is measured in the first draw alone, so later ones may lack it
-        ranks[label, name] = [
-            np.stack([part.ranks[key] for part in drawn if key in part.ranks]) for drawn in people
-        ]
+    # ranks [S, N] of S models and draws, one array a person, of every arm after each amount; everything is
+    # measured in the first draw alone, so later ones may lack it
+    headline, ranks = choose_headline(arms), dict[tuple[str, str], list[Int64]]()
+    for key in product(arms, names):
+        ranks[key] = [np.stack([part.ranks[key] for part in drawn if key in part.ranks]) for drawn in people]
 
     # every arm after every amount, which zero-shot does not depend on; arms that decode test trials together
     # are stamped
     together = {arm for part in parts.values() for arm in part.together}
-    protocols = {label: job.describe_protocol(arm in together) for label, (_, arm) in curves.items()}
+    protocols = {arm: job.describe_protocol(arm in together) for arm in arms}
     # all people are tested on the same pictures
     pool = len(next(iter(job.people.values())).rows)
     seeds = sorted({cell.seed for cell in job.cells})
     context: Any = {"split": "test", "seeds": seeds, "items": job.items}
     scopes: Scopes = {ALL: {}}  # which stays empty where only controls were measured
-    for (label, name), groups in ranks.items():
-        if scope_of(label, name) not in scopes:
-            metrics = summarise(groups, pool, only=MEASURED, protocol=protocols[label], **context)
-            scopes[scope_of(label, name)] = by_name(metrics)
+    for (arm, name), groups in ranks.items():
+        if scope_of(arm, name) not in scopes:
+            metrics = summarise(groups, pool, only=MEASURED, protocol=protocols[arm], **context)
+            scopes[scope_of(arm, name)] = by_name(metrics)
 
-    # paired gains of transfer over other arms, and of the last session over the first
+    # paired gains of transfer over other arms
     hits = {key: [(each == 1).mean(0, dtype=np.float64) for each in groups] for key, groups in ranks.items()}
-    pairs = {f"{TRANSFER} over {ZERO_SHOT}": (TRANSFER, ZERO_SHOT), OVER_SCRATCH: (TRANSFER, SCRATCH)}
-    pairs[DRIFT] = headline, FIRST_DAY
     gain_scale: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0, **context}
-    for (label, (first, second)), name in product(pairs.items(), names):
-        if {first, second} <= protocols.keys():
-            gained = [one - other for one, other in zip(hits[first, name], hits[second, name], strict=True)]
-            protocol = max(protocols[first], protocols[second], key=len)  # with the stamps of either
-            scopes[scope(label, name)] = {GAIN: measure(GAIN, gained, protocol=protocol, **gain_scale)}
+    for other, name in product((ZERO_SHOT, SCRATCH), names):
+        if {TRANSFER, other} <= protocols.keys():
+            pairs = zip(hits[TRANSFER, name], hits[other, name], strict=True)
+            gained = [transferred - hit for transferred, hit in pairs]
+            protocol = max(protocols[TRANSFER], protocols[other], key=len)  # with the stamps of either
+            label = scope(f"{TRANSFER} over {other}", name)
+            scopes[label] = {GAIN: measure(GAIN, gained, protocol=protocol, **gain_scale)}
 
     # up to which amount transfer surely beats a model of the person alone, and from which on it does not
     better = None
@@ -291,13 +282,13 @@ def draw(measured: Measurements) -> list[Artifact]:
     names, arm = [amount.name for amount in facts.amounts], facts.arm
     at, axis = [getattr(amount, facts.unit) for amount in facts.amounts], f"{facts.unit} of the new person"
 
-    def line(label: str, legend: str = "") -> Line:
-        return Line.of(legend or label, [scopes[scope_of(label, name)]["top1"] for name in names])
+    def line(label: str) -> Line:
+        return Line.of(label, [scopes[scope_of(label, name)]["top1"] for name in names])
 
     def curve(title: str, lines: list[Line], section: str = SECTION, note: str = "") -> Curve:
         return Curve(title, axis, at, lines, "top-1", is_logarithmic=True, section=section, note=note)
 
-    # arms that a reader compares and each person; days; further arms next to one that has its colour above
+    # arms that a reader compares and each person; further arms next to one that has its colour above
     drawn, first = list[Artifact](), [label for label in (arm, ZERO_SHOT, SCRATCH) if label in facts.arms]
     if arm:
         note = render("calibration.txt", facts=facts, top1=measured.overall["top1"])
@@ -308,11 +299,6 @@ def draw(measured: Measurements) -> list[Artifact]:
     if len(facts.people) > 1:
         lines = [Line(name, values) for name, values in facts.people.items()]
         drawn.append(curve(f"Each person, by {arm}", lines, FINDING))
-
-    # only where days differ
-    if scope(FIRST_DAY, EVERYTHING) in scopes:
-        lines = [line(arm, LAST_DAY), line(FIRST_DAY)]
-        drawn.append(curve(f"From one day to another, by {arm}", lines))
     for profile, title in FURTHER.items():
         # arms by what they need of the person; those of the first figure are left out
         further = [label for label, about in facts.arms.items() if about[0] == profile and label not in first]
@@ -327,7 +313,7 @@ def draw(measured: Measurements) -> list[Artifact]:
             name: replace(one, name=name, pool=None) for name, metrics in present.items() for one in metrics
         }
 
-    compared = arm, SHARE, OVER_SCRATCH, DRIFT
+    compared = arm, SHARE, OVER_SCRATCH
     amounts = {name: row({label: scope_of(label, name) for label in compared}) for name in names}
     arms = {label: row({name: scope_of(label, name) for name in names}) for label in facts.arms}
     tables = [

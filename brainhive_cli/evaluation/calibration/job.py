@@ -13,7 +13,6 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, TRIALS_TOGETHER, WHITENED_BY_TESTED, extend_protocol
 from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import alike_items, people_of
@@ -30,9 +29,6 @@ from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
 
-TEST, LAST_DAY, FIRST_DAY = "test", "last session", "first session"
-"""What is tested: all test trials, or those of one session."""
-
 
 @dataclass(frozen=True)
 class Person:
@@ -42,7 +38,7 @@ class Person:
         subject: Number of the person.
         trials: Those of training pictures that are not tested.
         dropped: Training pictures that were left out because they, or copies of them, are tested.
-        tested: Test trials, not normalised, by the name of what is tested.
+        tested: Test trials, not normalised.
         gallery: Embeddings [M, ...] of the tested pictures, by the fuser's key.
         rows: [M] of these pictures in the target stores, ascending.
     """
@@ -50,7 +46,7 @@ class Person:
     subject: int
     trials: Trials
     dropped: int
-    tested: Mapping[str, Trials]
+    tested: Trials
     gallery: Mapping[str, Tensor]
     rows: Int64
 
@@ -136,7 +132,7 @@ class Job:
             cells=cells,
             unit=unit,
             draws=1 if is_ordered else recipe.draws,
-            needs_trials=unit != "pictures" or is_ordered or recipe.days == "next",
+            needs_trials=unit != "pictures" or is_ordered,
             epochs=None if training.backbone.is_closed_form else train.epochs,
         )
 
@@ -159,7 +155,7 @@ class Job:
         """Open the recordings of all new persons, by their numbers.
 
         Raises:
-            BrainhiveError: if sessions are needed and not known, or nothing is left to learn from.
+            BrainhiveError: if nothing is left to learn from.
         """
         # models of several seeds share the recordings of a person
         cells = {cell.tested_on: cell for cell in self.cells}
@@ -182,11 +178,9 @@ class Job:
         is_dropped = tested_pictures.contain(name, train.image_ids, pixels, confirm)[trials.stimulus]
         trials = trials.take(~is_dropped)
 
-        # test trials, of some sessions only where days differ
-        tested = {TEST: read_raw(member, subject, "test", with_single=self.recipe.days == "next")}
-        if self.recipe.days == "next":
-            trials, tested = _split_days(trials, tested[TEST])
-        tested = {name: part.take(np.isin(part.stimulus, rows)) for name, part in tested.items()}
+        # test trials of the pictures that are ranked
+        tested = read_raw(member, subject, "test")
+        tested = tested.take(np.isin(tested.stimulus, rows))
         if not len(trials.stimulus):
             raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
         return Person(subject, trials, int(is_dropped.sum()), tested, gallery, rows)
@@ -264,7 +258,7 @@ class Job:
     def items(self) -> Items:
         """List the tested pictures of each person, and which of them are alike."""
         pictures = next(iter(self.align.stores("test").values()))
-        rows = [next(iter(person.tested.values())).stimulus for person in self.people.values()]
+        rows = [person.tested.stimulus for person in self.people.values()]
         return alike_items(self.align.dataset, pictures, rows)
 
     def describe_protocol(self, is_together: bool = False) -> str:
@@ -274,7 +268,6 @@ class Job:
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''}"
         # the recorded order has one draw, which need not be named
         words += [draws if spec.order == "draws" else "order of recording"]
-        words += ["next session"] if spec.days == "next" else []
         protocol = extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
         return extend_protocol(protocol, [TRIALS_TOGETHER] * is_together)
 
@@ -317,35 +310,3 @@ def read_raw(
     # signals are read here, before draws choose from them
     _ = trials.singles if with_single else trials.averages
     return trials
-
-
-def _split_days(learned: Trials, tested: Trials) -> tuple[Trials, dict[str, Trials]]:
-    """Learn from the first session, and test the last and, for the drift, the first one.
-
-    As many trials of each picture are averaged of both, so that the sessions compare.
-
-    Raises:
-        BrainhiveError: if there are not two sessions, or no picture was tested in both.
-    """
-    subject, sessions, tested_sessions = learned.subject, learned.sessions, tested.sessions
-    # stores may lack sessions
-    if sessions is None or tested_sessions is None:
-        raise BrainhiveError(
-            f"subject {subject}: signals do not say which session a trial is of",
-            f"prepare the signals again, with sessions ({Line('prepare')}), or days=all",
-        )
-    first, last = int(sessions[sessions >= 0].min()), int(tested_sessions.max())
-    if last <= first:
-        raise BrainhiveError(f"subject {subject} was tested in one session", "days=all, or other subjects")
-
-    # pictures that both sessions show, with as many trials of each
-    masks = [tested_sessions == session for session in (first, last)]
-    # [N, 1] trials that each picture has in both
-    fewest = np.min([mask.sum(1) for mask in masks], 0)[:, None]
-    masks = [mask & (mask.cumsum(1) <= fewest) for mask in masks]
-    if not masks[0].any():
-        raise BrainhiveError(
-            f"subject {subject}: no picture was tested in sessions {first + 1} and {last + 1}", "days=all"
-        )
-    days = {LAST_DAY: tested.choose(masks[1]), FIRST_DAY: tested.choose(masks[0])}
-    return learned.choose(sessions == first), days

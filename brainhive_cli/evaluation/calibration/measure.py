@@ -16,7 +16,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, choose_trials, measure_amounts
-from brainhive_cli.evaluation.calibration.job import TEST, Job, Person, read_raw
+from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.trialwise import depends_on_other_trials
@@ -43,14 +43,14 @@ class Part:
     """Ranks of one model and person in one draw.
 
     Attributes:
-        ranks: [N] by what is tested, arm and amount; only those that were measured.
+        ranks: [N] by arm and amount; only those that were measured.
         sizes: [3] pictures, trials and minutes (NaN where they are not known) by amount.
         seconds: Processor time of fitting with everything, by arm.
         missing: Reasons why arms could not be measured.
         together: Arms whose tokens of a test trial depend on the other ones.
     """
 
-    ranks: Mapping[tuple[str, str, str], Int64]
+    ranks: Mapping[tuple[str, str], Int64]
     sizes: Mapping[str, Float64]
     seconds: Mapping[str, float]
     missing: Mapping[str, str]
@@ -120,9 +120,10 @@ def measure_draw(
     """
     # draw and person decide all that is random, so that arms see the same recordings
     spec, amounts = job.recipe, job.amounts
-    ranked, sizes = dict[tuple[str, str, str], Int64](), dict[str, Float64]()
+    ranked, sizes = dict[tuple[str, str], Int64](), dict[str, Float64]()
     seconds, missing, together = dict.fromkeys(arms, 0.0), dict[str, str](), list[str]()
-    signals = torch.from_numpy(next(iter(person.tested.values())).averages)
+    signals = person.tested.averages
+    shown = torch.from_numpy(np.searchsorted(person.rows, person.tested.stimulus))
     random = np.random.default_rng((spec.seed, person.subject, draw))
     seed = derive_seed(spec.seed, person.subject, draw)
     chosen = choose_trials(person.trials, job.unit, [*amounts.values()], spec.order, random)
@@ -147,14 +148,11 @@ def measure_draw(
                     # pictures as the arm's model encodes them
                     gallery = {key: values.to(model.device) for key, values in person.gallery.items()}
                     pictures = model.encode_image(gallery).float()
-                for test, tested in person.tested.items():
-                    shown = torch.from_numpy(np.searchsorted(person.rows, tested.stimulus))
-                    tokens = decoder.encode(tested.averages)
-                    ranked[test, arm, name] = ranks(tokens, pictures, shown).numpy()
+                ranked[arm, name] = ranks(decoder.encode(signals), pictures, shown).numpy()
 
                 # tested once: it is a property of the arm
                 is_first = draw == 0 and name == next(iter(amounts))
-                if is_first and depends_on_other_trials(decoder.encode, signals):
+                if is_first and depends_on_other_trials(decoder.encode, torch.from_numpy(signals)):
                     together.append(arm)
             except BrainhiveError as error:
                 missing[arm] = error.in_one_line
@@ -256,7 +254,7 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
             rows = np.unique(tested.stimulus)
             gallery = base.targets.gather(torch.from_numpy(rows))
             trials = trials.take(~is_tested)
-            person = Person(subject, trials, int(is_tested.sum()), {TEST: tested}, gallery, rows)
+            person = Person(subject, trials, int(is_tested.sum()), tested, gallery, rows)
 
             # mean reciprocal ranks of the person, over draws, which are no people
             zero_shot = [None] if base.decodes_strangers(tested) else []
@@ -267,7 +265,7 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
                     for draw in range(spec.transfer.draws)
                 ]
                 for name in job.amounts:
-                    key = TEST, TRANSFER, name
+                    key = TRANSFER, name
                     values = [(1 / ranked[key]).mean() for ranked in drawn if key in ranked]
                     scores[name].setdefault(strength, []).append(float(np.mean(values)))
             bar.advance()

@@ -104,11 +104,7 @@ class Recipe(TrainedRunRecipe):
     )
     transfer: Transfer = Transfer()
 
-    # sessions, randomness, and what is written
-    days: Literal["all", "next"] = Field(
-        "all",
-        description="next: calibrate on the first session, test on the last, and on the first for the drift",
-    )
+    # randomness, and what is written
     seed: int = Field(0, ge=0, description="seed of draws and trainings")
     keep: Literal["none", "transfer"] = Field(
         "none",

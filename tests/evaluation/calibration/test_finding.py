@@ -12,7 +12,6 @@ from brainhive_cli.reports.sentences import state_finding
 TOP1 = Metric(
     "top1", 0.3, 1200, 200, 0.005, 0.22, 0.38, (1,), "calibration", "test", "t", people=(0.22, 0.38)
 )
-GAIN = replace(TOP1, name="top1_gain", pool=None, chance=0.0)
 SHARE = replace(TOP1, name="share_of_everything", chance=None)
 AMOUNTS = [
     Amount(name="20 pictures", pictures=20, trials=80, minutes=1.0),
@@ -88,18 +87,6 @@ def test_the_amount_that_suffices_is_stated_or_that_it_is_not_settled(suffices, 
 )
 def test_transfer_is_compared_with_a_model_of_the_person_alone(better, expected):
     assert state_finding(measure(better=better)).endswith(expected)
-
-
-def test_a_day_costs_points_of_percent():
-    measured = measure()
-    drift = {"drift · everything": {"top1_gain": replace(GAIN, value=-0.031, low=-0.07, high=0.01)}}
-
-    finding = state_finding(replace(measured, scopes={**measured.scopes, **drift}))
-
-    assert finding.endswith(
-        "From the first session to the last, top-1 with everything changes by -3.1 points (95 % CI -7.0 "
-        "points to +1.0 points)."
-    )
 
 
 def test_no_share_is_stated_of_a_score_at_chance():
