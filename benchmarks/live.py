@@ -26,7 +26,7 @@ from brainhive_cli.data.signals.cutting import Cutting, Steps
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.job import Job, OpenSession
-from brainhive_cli.evaluation.live.loop import STAGES, Latencies, Loop
+from brainhive_cli.evaluation.live.loop import STAGES, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.reports.live_page import LivePage
 
@@ -82,7 +82,7 @@ def latency(on: Bench) -> None:
         tokens = encode(trials)
         torch.nn.functional.cosine_similarity(tokens[:, None], gallery[None], dim=2).topk(5)
         bare_ms.append(1000 * (time.perf_counter() - start))
-    stages = loop.latencies.summarise()
+    stages = loop.summarise_latencies()
     for stage in STAGES:
         times = stages[stage]
         peer = float(np.percentile(bare_ms, 95)) if stage == "decoding" else None
@@ -247,14 +247,14 @@ def viewers(on: Bench) -> None:
             marks.append((event["onset_s"], process.memory_info().rss))
 
         loop = Loop(session, publish, most_windows=round(seconds / interval_s))
-        loop.latencies = Latencies()
+        loop.is_timed = True
         loop.run()
         page.stop()
         if count:
             browsers.terminate()
         assert loop.counts.lost + sum(loop.counts.dropped.values()) == 0
         early = next(rss for onset_s, rss in marks if onset_s >= min(MARKED_S, seconds / 4))
-        times = {name: value / speed for name, value in loop.latencies.summarise()["decoding"].items()}
+        times = {name: value / speed for name, value in loop.summarise_latencies()["decoding"].items()}
         return times, marks[-1][1] / 2**20, marks[-1][1] / early - 1
 
     decode(0, seconds // 10)

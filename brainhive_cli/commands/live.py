@@ -1,8 +1,5 @@
 """live: what a person sees, while they see it, from a stream, a replay or a mock."""
 
-import os
-import sys
-import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -49,8 +46,6 @@ from brainhive_cli.training.alignment.trained import check_tokens
 
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
-DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
-"""Variables of which one is set where a browser has a window; without, a browser would take the terminal."""
 UNCLOSED = "the session ended, but not all was closed"
 CURVE_POINTS = 200
 """Points of the curve, at most."""
@@ -188,10 +183,6 @@ def _open_page(session: OpenSession, read_picture: ReadPicture) -> LivePage:
             "differs": session.differs,
         }
     )
-    # a browser opens where it gets a window; macOS and Windows always have one
-    has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
-    if recipe.open and has_display and not webbrowser.open(url):
-        console.warn("no browser was found here")
     return page
 
 
@@ -262,7 +253,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
     """Measure hit rates of single trials and of averages, next to what came of the stream."""
     job, decoder, score, hits = session.job, session.decoder, loop.score, loop.score.hits
     align = job.align
-    caveats, scopes, items = score.caveats, {}, dict[str, Any]()
+    caveats, scopes, items = score.list_caveats(), {}, dict[str, Any]()
     if hits.trials:
         # hit rates of single trials, whose interval holds at every moment, and of averages
         low, high = hits.interval
@@ -291,7 +282,7 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         protocol=PROTOCOL,
         windows=loop.decoded,
         ended=reason,
-        latency_ms=loop.latencies.summarise(),
+        latency_ms=loop.summarise_latencies(),
         stream=loop.describe_stream(),
         differs=[*session.differs],
         hits=hits.hits,

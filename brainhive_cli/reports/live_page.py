@@ -119,7 +119,6 @@ class LivePage:
         """
         try:
             import uvicorn
-            from uvicorn.protocols.http.h11_impl import H11Protocol
         except ImportError as error:
             raise MissingExtra(
                 "the page of a live session needs starlette and uvicorn", "pip install 'brainhive[live]'"
@@ -140,16 +139,11 @@ class LivePage:
         suffix = "" if port == 80 else f":{port}"
         hosts = [f"{name}{suffix}" for name in (address, "127.0.0.1", "localhost", self._host.lower())]
 
-        class Connection(H11Protocol):
-            def connection_made(self, transport: Any) -> None:
-                super().connection_made(transport)
-                if len(self.connections) > MAX_CONNECTIONS:
-                    transport.abort()
-
         # no access log, which would hold the token, and no other words on the terminal
         config = uvicorn.Config(
             _build_app(self, self._token, {*hosts}),
-            http=Connection,
+            http="h11",
+            limit_concurrency=MAX_CONNECTIONS + 1,  # which counts the one that is refused
             ws="none",
             loop="asyncio",
             lifespan="off",

@@ -25,8 +25,14 @@ from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
 from brainhive_cli.data.streams import Stream, StreamConfig, StreamFormat, Wanted, WindowStream
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.live.decoder import WindowDecoder, read_learned_trials
-from brainhive_cli.evaluation.live.preparation import DEFAULT_UNIT, KINDS, LivePreparation, plan_preparation
+from brainhive_cli.evaluation.live.decoder import (
+    DEFAULT_UNIT,
+    KINDS,
+    LivePreparation,
+    WindowDecoder,
+    plan_preparation,
+    read_learned_trials,
+)
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
@@ -70,10 +76,8 @@ class Job:
         require_split(align.dataset, recipe.gallery, "gallery")
 
         # the person, then the first model that is tested on them
-        subject, people = (
-            recipe.subject,
-            sorted({person for cell in align.cells for person in cell.tested_on}),
-        )
+        subject = recipe.subject
+        people = sorted({person for cell in align.cells for person in cell.tested_on})
         if subject is None:
             if len(people) != 1:
                 listed = ", ".join(map(str, people))
@@ -168,7 +172,10 @@ class Job:
             )
             decoder.warm_up()
             closing.pop_all()  # it stays open
-        return OpenSession(self, decoder, stream, windows, columns, caveats, knows_trials, tuple(differs))
+        name = "signal store" if isinstance(stream, WindowStream) else stream.format.name
+        return OpenSession(
+            self, decoder, stream, name, windows, columns, caveats, knows_trials, tuple(differs)
+        )
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,7 @@ class OpenSession:
         job: What was resolved.
         decoder: Decodes windows.
         stream: Continuous, or of windows.
+        source_name: Name of the stream.
         windows: Cuts windows of a continuous stream; None of windows.
         columns: Channels [E] of the stream that are cut, in order.
         signal_caveats: Caveats of the stream's signals.
@@ -190,6 +198,7 @@ class OpenSession:
     job: Job
     decoder: WindowDecoder
     stream: Stream | WindowStream
+    source_name: str
     windows: Windows | None
     columns: list[int] | None
     signal_caveats: list[str]
@@ -206,11 +215,6 @@ class OpenSession:
         held_out = job.align.dataset.holdout.caveats(self.decoder.template)
         learned_from = job.align.models[0].learned.caveats
         return merge_caveats(self.signal_caveats, held_out, trial_caveats, pictures, learned_from)
-
-    @property
-    def source_name(self) -> str:
-        """Name of the stream."""
-        return "signal store" if isinstance(self.stream, WindowStream) else self.stream.format.name
 
 
 def find_table(path: Path) -> Input:

@@ -42,38 +42,6 @@ TimedWindow = tuple[CutWindow, float, float]
 """A window, and the times on the stream's clock when its last sample was read and it was cut."""
 
 
-class Latencies:
-    """Times of the newest windows from stage to stage, in milliseconds.
-
-    Args:
-        speed: Seconds of the stream's clock in a second; of a replay that is faster than time, or slower,
-            nothing is measured: its windows would take another time than those of a person.
-    """
-
-    def __init__(self, speed: float = 1.0) -> None:
-        self._times_ms, self._is_measured = deque[list[float]](maxlen=REMEMBERED), speed == 1
-
-    def add(self, timed: TimedWindow, ranked_s: float) -> None:
-        """Add a window whose ranks were there at a time of the stream's clock."""
-        # five stages in the order of STAGES; a replay at another speed records none
-        window, read_s, cut_s = timed
-        end_s, onset_s = window.end_s, window.time_s
-        times_s = (read_s - end_s, cut_s - read_s, ranked_s - cut_s, ranked_s - end_s, ranked_s - onset_s)
-        if self._is_measured:
-            self._times_ms.append([1000 * time_s for time_s in times_s])
-
-    def summarise(self) -> dict[str, dict[str, float]]:
-        """Give median, 95th percentile and maximum of each stage."""
-        # a replay at another speed has none
-        if not self._times_ms:
-            return {}
-        shares = np.percentile(self._times_ms, (50, 95, 100), axis=0).round(2)  # [3, stages]
-        return {
-            stage: dict(zip(("p50", "p95", "max"), values, strict=True))
-            for stage, values in zip(STAGES, shares.T.tolist(), strict=True)
-        }
-
-
 class Score:
     """Hits of single trials so far, of pictures that the model has not learned from.
 
@@ -106,9 +74,8 @@ class Score:
         # of a single trial the average is the trial
         self.average_ranks[image_id] = event["average_rank"] or event["rank"]
 
-    @property
-    def caveats(self) -> list[str]:
-        """Caveats of the session and of its trials so far."""
+    def list_caveats(self) -> list[str]:
+        """List the caveats of the session and of its trials so far."""
         return self._session.caveats(self.learned, self.hits.trials)
 
     def summarise(self) -> Event | None:
@@ -126,7 +93,7 @@ class Score:
             "level": 0.95,
             "confidence": CONFIDENCE,
             "p": hits.p_value,
-            "caveats": self.caveats,
+            "caveats": self.list_caveats(),
         }
 
 
@@ -189,8 +156,10 @@ class Loop:
         drawer: Drawer | None = None,
         most_windows: int | None = None,
     ) -> None:
-        self.session, self.latencies = session, Latencies(getattr(session.job.recipe.source, "speed", 1.0))
-        self.score = Score(session)
+        self.session, self.score = session, Score(session)
+        # windows of a replay at another speed would take another time than those of a person
+        self.is_timed = getattr(session.job.recipe.source, "speed", 1.0) == 1
+        self.times_ms = deque[list[float]](maxlen=REMEMBERED)  # of each stage
         # continuous streams count where windows are cut
         self.counts = Counts() if session.windows is None else session.windows.counts
         if not isinstance(session.stream, WindowStream):
@@ -281,14 +250,18 @@ class Loop:
             text = f"whitening begins after {missing} more trials" if missing else "windows are whitened now"
             self._publish({"kind": "warning", "text": text})
         self.decoded += len(timed)
-        for one in timed[len(timed) - len(results) :]:  # after those that whitening was measured of
-            self.latencies.add(one, ranked_s)
-        so_far = {"latency_ms": self.latencies.summarise(), "stream": self.describe_stream()}
+        # those after the windows that whitening was measured of, in the order of STAGES
+        for window, read_s, cut_s in timed[len(timed) - len(results) :] if self.is_timed else ():
+            starts_s = window.end_s, read_s, cut_s, window.end_s, window.time_s
+            stops_s = read_s, cut_s, ranked_s, ranked_s, ranked_s
+            spans_s = zip(starts_s, stops_s, strict=True)
+            self.times_ms.append([1000 * (stop_s - start_s) for start_s, stop_s in spans_s])
+        so_far = {"latency_ms": self.summarise_latencies(), "stream": self.describe_stream()}
         for result in results:
             # only pictures that the model has not learned from count
             if result.is_tested:
                 self.score.add(result)
-                if not self._has_warned and TRAINED_TRIALS in self.score.caveats:
+                if not self._has_warned and TRAINED_TRIALS in self.score.list_caveats():
                     self._has_warned, text = True, "trials of the training are shown: hit rates are no result"
                     console.warn(text)
                     self._publish({"kind": "warning", "text": text})
@@ -304,6 +277,16 @@ class Loop:
             self._publish(event)
             if self._drawer is not None:
                 self._drawer.add(result)
+
+    def summarise_latencies(self) -> dict[str, dict[str, float]]:
+        """Give median, 95th percentile and maximum of each stage; {} of a replay at another speed."""
+        if not self.times_ms:
+            return {}
+        shares = np.percentile(self.times_ms, (50, 95, 100), axis=0).round(2)  # [3, stages]
+        return {
+            stage: dict(zip(("p50", "p95", "max"), values, strict=True))
+            for stage, values in zip(STAGES, shares.T.tolist(), strict=True)
+        }
 
     def describe_stream(self) -> Event:
         """Count what came of the stream, and what was lost or dropped, by reason."""

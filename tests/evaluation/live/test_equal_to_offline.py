@@ -13,9 +13,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.signals.cutting import covariance, whitener
+from brainhive_cli.evaluation.live.decoder import plan_preparation
 from brainhive_cli.evaluation.live.job import Job
 from brainhive_cli.evaluation.live.loop import Loop
-from brainhive_cli.evaluation.live.preparation import plan_preparation
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.measure import encode_gallery, open_gallery
 from brainhive_cli.measurement.ranks import ranks

@@ -5,8 +5,8 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.cutting import Steps
 from brainhive_cli.data.streams import StreamConfig, StreamFormat, lsl, mock, recording
+from brainhive_cli.evaluation.live.decoder import LivePreparation
 from brainhive_cli.evaluation.live.job import choose_columns
-from brainhive_cli.evaluation.live.preparation import LivePreparation
 
 MODEL = LivePreparation(Steps(whiten="no"), ("Cz", "Oz"), "µV")
 

@@ -180,8 +180,8 @@ def test_latencies_are_measured_only_where_windows_come_at_their_rate(run):
     for loop in loops:
         loop.run()
     assert [loop.decoded for loop in loops] == [1, 1]
-    assert loops[0].latencies.summarise()["from onset"]["p50"] >= 996
-    assert loops[1].latencies.summarise() == {}
+    assert loops[0].summarise_latencies()["from onset"]["p50"] >= 996
+    assert loops[1].summarise_latencies() == {}
 
 
 def test_a_marker_that_could_mean_several_pictures_is_said_and_ends_nothing(run, capsys):
