@@ -186,9 +186,10 @@ def _page(
     # one group per finished run
     groups = []
     for name in sorted(finished, key=lambda step: PAGE.index(steps.command_of(step))):
-        run = ShownRun(name, RunFolder(finished[name].result.folder))
-        if (run.folder.path / FINISHED).is_file() and not run.is_control:
-            groups.append(RunGroup([run], title=steps.steps[name].heading))
+        folder = RunFolder(finished[name].result.folder)
+        if (folder.path / FINISHED).is_file():
+            run = ShownRun(name, folder)
+            groups += [] if run.is_control else [RunGroup([run], title=steps.steps[name].heading)]
 
     # the summary tells the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE

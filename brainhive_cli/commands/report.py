@@ -147,18 +147,17 @@ def opened(recipe: Recipe) -> list[ShownRun]:
     labels = recipe.labels or [
         key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
     ]
-    if not recipe.labels and len(chosen) > 1:
-        with showing([folder for folder, _ in chosen]):
-            labels = name_by_differences(
-                [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
-            )
-
     # every run needs a label, and labels of the user must differ
     if len(labels) != len(chosen) or (recipe.labels and len({*labels}) < len(labels)):
         raise RecipeError(
             f"{len(chosen)} runs have the labels {', '.join(labels)}", "give each run one of its own"
         )
-    return [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
+    with showing([folder for folder, _ in chosen]):
+        runs = [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
+        if not recipe.labels and len(runs) > 1:
+            for shown_run, label in zip(runs, name_by_differences(runs), strict=True):
+                shown_run.label = label
+        return runs
 
 
 def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:

@@ -69,20 +69,21 @@ def _describe_state(run: RunFolder) -> str:
     return "finished" if run.is_finished else "interrupted"
 
 
+
 def _describe_result(run: RunFolder) -> str | Cell:
     """Write its main metric, else its finding, for programs with all caveats; empty if not finished."""
     if not run.is_finished:
         return ""
 
     # a damaged run has its error in the row, and does not end the list
-    shown = ShownRun(run.path.name, run)
     try:
         with showing([run]):
-            measured, name = shown.measured, shown.main_headline
+            shown = ShownRun(run.path.name, run)
     except BrainhiveError as error:
         return error.message
 
     # what several cells measured is averaged by the finding
+    measured, name = shown.measured, shown.main_headline
     caveats = merge_caveats(measured.caveats, caveats_of(shown.metrics.values()))
     result = describe_metric(shown.metrics[name]) if name in shown.metrics else state_finding(measured)
     result += f", for {measured.facts.scope}" if name in shown.metrics and measured.facts.scope else ""
@@ -113,7 +114,8 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     if len(names) > 1:
         raise RecipeError(f"{len(names)} runs: {', '.join(names)}", Line("runs", SHOW, "NAME"))
     folder, variant = find(recipe.paths.under_home("runs"), names[0] if names else None)
-    return ShownRun(variant or folder.name, folder, variant)
+    with showing([folder]):
+        return ShownRun(variant or folder.name, folder, variant)
 
 
 def _find_named(recipe: Recipe, removes: bool) -> list[RunFolder]:

@@ -66,7 +66,7 @@ def paper_table(group: RunGroup) -> Table:
             if name in row:
                 value, sd = row[name]
                 text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
-                is_best, mark = label in best.labels.get(name, ()), marks.get((label, name), "")
+                is_best, mark = label in best[0].get(name, ()), marks.get((label, name), "")
                 cell = Cell(text, is_best=is_best, mark=mark)
             cells.append(cell)
         table_rows.append(cells)
@@ -103,7 +103,7 @@ def _write_caption(group: RunGroup, best: Best) -> str:
         labelled=labelled,
         protocols=list(dict.fromkeys(words for _, words in labelled)),
         has_seeds=any(metric.seed_sd is not None for run in runs for metric in run.metrics.values()),
-        bold=bold_note(best, "runs", group.comparable if group.not_compared else ()),
+        bold=bold_note(best, "runs", group),
         limits=list(dict.fromkeys(limit for pair in group.compared for limit in pair.limits)),
         tests=list(dict.fromkeys(pair.test for pair in group.compared)),
         meaning=MEANING,

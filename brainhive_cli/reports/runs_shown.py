@@ -57,7 +57,7 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     return run, variant
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShownRun:
     """One finished run, or a variant of it.
 
@@ -65,27 +65,55 @@ class ShownRun:
         label: Name of the run on the page.
         folder: Folder of the run.
         variant: The one variant of a sweep that is shown; empty for all of the run.
+        command: The command that made it.
+        measured: Measurements of the run, or of its variant.
+        source: The source that the run is about, where it compares several; else empty.
+        is_control: Whether it was tested with shuffled signals or permuted labels, so that it is no result.
+        metrics: The metrics of everything together; of one cell where there is only one.
+        variants: The metrics of each variant of a sweep, all cells together, by its name with its caveats.
+        cells: Metrics of each cell and subject, of the source that the run is about.
+        typical_metrics: Those of everything together; where nothing is pooled, of the first variant or cell.
+        headlines: The names of the metrics that summarise it.
+        main_headline: The name of the most important metric.
+        is_swept: Whether it has several variants, whose mean says nothing.
     """
 
     label: str
     folder: RunFolder
     variant: str = ""
 
-    @cached_property
-    def measured(self) -> Measurements:
-        """Measurements of the run, or of its variant."""
+    def __post_init__(self) -> None:
+        """Read the measurements, and sort them by what pages and tables show."""
         measured = self.folder.measurements()
-        return measured.of_variant(self.variant) if self.variant else measured
+        self.measured = measured.of_variant(self.variant) if self.variant else measured
+        self.command, facts, scopes = self.folder.command, self.measured.facts, self.measured.scopes
+        self.source = str(next(iter(facts.sources), ""))
+        self.is_control = isinstance(facts, RetrievalFacts) and facts.control is not None
+
+        # pooled metrics, or those of the only scope; variants; cells of the first source
+        is_pooled = bool(self.measured.overall) or len(scopes) != 1
+        self.metrics = self.measured.overall if is_pooled else next(iter(scopes.values()))
+        self.variants = list_parts(self.measured) if facts.variants else {}
+        self.cells = [
+            ShownCell(name, about, scopes[name], *subject_and_seed(about, scopes[name]))
+            for name, about in facts.cells.items()
+            if scopes.get(name) and (about.source or self.source) == self.source
+        ]
+
+        # the first metrics that there are, from pooled ones to those of a cell
+        candidates = [self.metrics, *self.variants.values(), *(cell.metrics for cell in self.cells)]
+        self.typical_metrics: Mapping[str, Metric] = next(filter(None, candidates), {})
+        self.headlines = headlines(list(self.typical_metrics))
+        self.main_headline = choose_headline(self.typical_metrics)
+
+        # cells of several variants make a sweep, unless one variant is shown
+        is_of_variants = any(cell.about.variant for cell in self.cells) and not self.variant
+        self.is_swept = bool(self.variants) or is_of_variants
 
     @cached_property
     def artifacts(self) -> list[Artifact]:
         """Figures, tables and media that the run wrote."""
         return artifacts.read(self.folder)
-
-    @property
-    def command(self) -> str:
-        """The command that made it."""
-        return self.folder.command
 
     @cached_property
     def environment(self) -> Environment | None:
@@ -93,70 +121,6 @@ class ShownRun:
         # the file is optional
         is_there = (self.folder.path / ENVIRONMENT).is_file()
         return self.folder.read_json(ENVIRONMENT, Environment) if is_there else None
-
-    @property
-    def source(self) -> str:
-        """The source that the run is about, where it compares several; else empty."""
-        return str(next(iter(self.measured.facts.sources), ""))
-
-    @property
-    def is_control(self) -> bool:
-        """Whether it was tested with shuffled signals or permuted labels, so that it is no result."""
-        facts = self.measured.facts
-        return isinstance(facts, RetrievalFacts) and facts.control is not None
-
-    @cached_property
-    def metrics(self) -> Mapping[str, Metric]:
-        """The metrics of everything together; of one cell where there is only one."""
-        # pooled metrics, or those of the only scope
-        if self.measured.overall or len(self.measured.scopes) != 1:
-            return self.measured.overall
-        return next(iter(self.measured.scopes.values()))
-
-    @cached_property
-    def variants(self) -> dict[str, Mapping[str, Metric]]:
-        """The metrics of each variant of a sweep, all its cells together, by its name with its caveats."""
-        return list_parts(self.measured) if self.measured.facts.variants else {}
-
-    @cached_property
-    def cells(self) -> list["ShownCell"]:
-        """Metrics of each cell and subject, of the source that the run is about."""
-        scopes = self.measured.scopes
-        # cells of the first source, which the run is about
-        return [
-            ShownCell(name, about, scopes[name], *subject_and_seed(about, scopes[name]))
-            for name, about in self.measured.facts.cells.items()
-            if scopes.get(name) and (about.source or self.source) == self.source
-        ]
-
-    @property
-    def subject_count(self) -> int:
-        """Number of subjects of its cells."""
-        return len({cell.subject for cell in self.cells if cell.subject})
-
-    @property
-    def typical_metrics(self) -> Mapping[str, Metric]:
-        """The metrics of everything together; where nothing is pooled, of the first variant or cell."""
-        # the first that has any, from pooled to single cells
-        metrics = self.metrics or next(iter(self.variants.values()), {})
-        return metrics or next((cell.metrics for cell in self.cells), {})
-
-    @property
-    def headlines(self) -> list[str]:
-        """The names of the metrics that summarise it."""
-        return headlines(list(self.typical_metrics))
-
-    @property
-    def main_headline(self) -> str:
-        """The name of the most important metric."""
-        return choose_headline(self.typical_metrics)
-
-    @property
-    def is_swept(self) -> bool:
-        """Whether it has several variants, whose mean says nothing."""
-        # cells of several variants make a sweep, unless one variant is shown
-        is_of_variants = any(cell.about.variant for cell in self.cells)
-        return bool(self.variants) or (is_of_variants and not self.variant)
 
     def parts(self, metric: str) -> dict[str, list[float]]:
         """List a metric's values by the row of a table.
@@ -256,11 +220,3 @@ class RunGroup:
     compared: Sequence[Difference] = ()
     not_compared: Sequence[str] = ()
     title: str = ""
-
-    @property
-    def comparable(self) -> list[str]:
-        """Labels of the runs among which a best is chosen: all, or those that were compared."""
-        # without refusals all runs are comparable
-        labels = [run.label for run in self.runs]
-        paired = {labels[0], *(pair.second for pair in self.compared)}
-        return [label for label in labels if not self.not_compared or label in paired]

@@ -30,6 +30,7 @@ def state_finding(measured: Measurements) -> str:
     metrics = measured.overall or (next(iter(parts.values())) if len(parts) == 1 else {})
     name = choose_headline(next(iter(parts.values()), {}))
     values = [metrics[name].value for metrics in parts.values() if name in metrics]
+    best, chosen = best_of_parts(facts, parts)
     return render(
         "finding.txt",
         facts=facts,
@@ -41,7 +42,8 @@ def state_finding(measured: Measurements) -> str:
         subjects=len({cell.subject for cell in facts.cells.values() if cell.subject is not None}),
         validation=[cell["top1"] for cell in measured.scopes.values() if "top1" in cell],
         parts=parts if values and not metrics else {},
-        best=best_of_parts(facts, parts),
+        best=best,
+        chosen=chosen,
         name=name,
         low=min(values, default=0.0),
         high=max(values, default=0.0),

@@ -1,7 +1,7 @@
 """The tables of a report: metrics with intervals, by subject and seed, run by run, and their differences."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from brainhive_cli.core.facts import LEVEL, Difference, Facts
 from brainhive_cli.core.measurements import (
@@ -32,6 +32,9 @@ NAME_LETTERS = 40
 CONTEXT = ("n", "pool")
 """What a metric was measured on: a column where rows differ in it, else a part of the note."""
 Metrics = Mapping[str, Metric]
+Best = tuple[Mapping[str, Sequence[str]], str]
+"""Labels of the best by metric, several if they are equal, and the way of choosing: on validation, or on test
+among a number of candidates. A metric without a best has no entry."""
 
 
 def tables_of(group: RunGroup) -> list[Table]:
@@ -201,12 +204,12 @@ def _lay_out_runs(group: RunGroup) -> list[Table]:
     # one row per run, the best in bold, with signs of significance
     run_metrics = {run.label: run.metrics for run in group.runs}
     best = best_of_runs(group, {label: metrics for label, metrics in run_metrics.items() if metrics})
-    note = bold_note(best, "runs", group.comparable if group.not_compared else ())
+    note = bold_note(best, "runs", group)
     if group.compared:
         note += f" {MEANING}: differs from {group.runs[0].label}, paired by item"
         note += f"; {adjustment_text(group.compared[0])}"
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    runs = metric_table("Run by run", run_metrics, "run", best=best.labels, marks=marks, note=note)
+    runs = metric_table("Run by run", run_metrics, "run", best=best[0], marks=marks, note=note)
 
     # the first headline metric, one row per subject and one column per run
     name = next(iter(group.runs[0].headlines), "")
@@ -255,20 +258,8 @@ def _lay_out_run(run: ShownRun) -> list[Table]:
     # the variants of a sweep by metrics, the best in bold
     best = best_of_parts(facts, run.variants)
     note = bold_note(best, "variants")
-    variants = metric_table("By variant", run.variants, "variant", best=best.labels, note=note)
+    variants = metric_table("By variant", run.variants, "variant", best=best[0], note=note)
     return [overall, *published_tables(facts.published), *further, variants, *_cell_tables(run)]
-
-
-class Best(NamedTuple):
-    """The best of several variants or runs.
-
-    Attributes:
-        labels: Labels of the best by metric, several if they are equal; no entry for a metric without a best.
-        chosen: Way of choosing: on validation, or on test among a number of candidates.
-    """
-
-    labels: Mapping[str, Sequence[str]]
-    chosen: str = ""
 
 
 def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, Mapping[str, Any]]) -> Best:
@@ -291,7 +282,7 @@ def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, M
                 splits.add(metric.split)
     values = {name: label_values for name, label_values in values.items() if len(label_values) > 1}
     if not values:
-        return Best({})
+        return {}, ""
 
     # validation decides where it was the same for all; runs of one training have one value
     labels = {label for label_values in values.values() for label in label_values}
@@ -313,11 +304,11 @@ def choose_best(label_metrics: Mapping[str, Metrics], validation: Mapping[str, M
 
     # say on what the choice rests
     if is_validated:
-        return Best(best, f"best on validation ({shown(validated_by)})")
+        return best, f"best on validation ({shown(validated_by)})"
     if splits == {"validation"}:
-        return Best(best, "best on validation")
+        return best, "best on validation"
     counts = sorted({*map(len, values.values())})
-    return Best(best, f"best, chosen on test among {' or '.join(map(str, counts))}")
+    return best, f"best, chosen on test among {' or '.join(map(str, counts))}"
 
 
 def best_of_parts(facts: Facts, part_metrics: Mapping[str, Metrics]) -> Best:
@@ -330,9 +321,9 @@ def best_of_parts(facts: Facts, part_metrics: Mapping[str, Metrics]) -> Best:
 def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
     """Choose the best of the runs of a group that can be compared."""
     # a run whose comparison was refused is no candidate
-    comparable = {label: metrics for label, metrics in run_metrics.items() if label in group.comparable}
+    comparable = {label: run_metrics[label] for label in list_comparable(group) if label in run_metrics}
     validation = {run.label: run.measured.facts.validation for run in group.runs}
-    best = choose_best(comparable, validation)
+    best, chosen = choose_best(comparable, validation)
 
     # a best is significantly better: the first run than all others, another one than the first
     first = group.runs[0].label
@@ -340,20 +331,30 @@ def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
         (pair.second, pair.metric): pair.is_better for pair in group.compared if pair.is_significant
     }
     labels = {}
-    for name, chosen in best.labels.items():
-        is_first = first in chosen
-        compared_labels = [label for label in comparable if label != first] if is_first else chosen
+    for name, candidates in best.items():
+        is_first = first in candidates
+        compared_labels = [label for label in comparable if label != first] if is_first else candidates
         if all(first_is_better.get((label, name)) is is_first for label in compared_labels):
-            labels[name] = chosen
-    return Best(labels, best.chosen)
+            labels[name] = candidates
+    return labels, chosen
 
 
-def bold_note(best: Best, kind: str, compared: Sequence[str] = ()) -> str:
+def list_comparable(group: RunGroup) -> list[str]:
+    """List the labels of the runs among which a best is chosen: all, or those that were compared."""
+    # without refusals all runs are comparable
+    labels = [run.label for run in group.runs]
+    paired = {labels[0], *(pair.second for pair in group.compared)}
+    return [label for label in labels if not group.not_compared or label in paired]
+
+
+def bold_note(best: Best, kind: str, group: RunGroup | None = None) -> str:
     """Explain what bold marks in a table and which runs were compared, or why nothing is marked."""
     # nothing is bold without evidence
-    if not best.labels:
+    labels, chosen = best
+    if not labels:
         return f"No best is marked: these {kind} cannot be compared, or are not shown to differ."
-    return f"Bold: {best.chosen}{'; compared: ' if compared else ''}{', '.join(compared)}."
+    compared = ", ".join(list_comparable(group)) if group and group.not_compared else ""
+    return f"Bold: {chosen}{'; compared: ' if compared else ''}{compared}."
 
 
 def _cell_tables(run: ShownRun) -> list[Table]:
