@@ -872,7 +872,7 @@ def encoding(random: Random, strength: float) -> Any:
         (np.roll(np.arange(150), 75), np.roll(np.arange(40), 20)),
         torch.from_numpy(train).float(),
     )
-    predicted, _ = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8, None)
+    predicted, _ = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8)
     times, seed = [np.s_[..., [time]] for time in range(6)], int(random.integers(2**31))
     labels = Labels.of(np.arange(40), Items.unnamed([40]), 200, seed)
     profile = along(predicted, test.reshape(-1, 3, 6), Axis("ms", range(6)), times, labels)

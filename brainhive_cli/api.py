@@ -228,7 +228,7 @@ class Run:
         from brainhive_cli.core.errors import BrainhiveError
 
         try:
-            from brainhive_cli.reports.notebook import frame_page
+            from brainhive_cli.reports.page import frame_page
             from brainhive_cli.reports.run_page import page_of
             from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
@@ -318,13 +318,13 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Show a table of each group in a notebook; its caption has the test and the caveats."""
-        from brainhive_cli.reports.notebook import write_table
+        from brainhive_cli.reports.page import frame_table
         from brainhive_cli.reports.paper_tables import paper_table
 
         tables = []
         for group in self.groups:
             reasons = [f"Not compared: {reason}." for reason in group.not_compared]
-            tables.append(write_table(paper_table(group), reasons))
+            tables.append(frame_table(paper_table(group), reasons))
         return "\n".join(tables)
 
 

@@ -208,7 +208,7 @@ def test_commands_load_no_library_that_they_do_not_use(world: Path, go: Any, tmp
         (["runs"], {"yaml"}),
         (["runs", "show", result.folder.name], {"yaml"}),
         (["recipes"], {"yaml"}),
-        (["report", str(result.folder), "--csv", f"to={tmp_path / 'table.csv'}"], {"yaml"}),
+        (["report", str(result.folder), "--format", "csv", f"to={tmp_path / 'table.csv'}"], {"yaml"}),
         (["report", str(result.folder), page], {"yaml", "PIL", "numpy", "matplotlib"}),
         (["eval-retrieval", "sheet_rows=2"], {"yaml", "PIL", "numpy", "h5py", "torch"}),
     ):

@@ -180,7 +180,6 @@ START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 PAGE_OPTIONS = {
     "labels": option("--labels", "What each run is called, as in aligned,base.", "their names"),
     "format": option("--format", "html: a page; md, tex: tables for papers; csv.", "html"),
-    "csv": switch("--csv", "All metrics as one table for pandas: a row for each and scope."),
     "to": option("--to", "The file.", "one below reports/"),
     "figures": option("--figures", "A folder for every figure, as SVG, PNG and PDF, for slides and papers."),
 }

@@ -26,9 +26,9 @@ from brainhive_cli.core.sweep import of_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.signals.channel_mapping import name_modality
-from brainhive_cli.reports.methods import list_entries
 from brainhive_cli.reports.model_card import Scores, choose_metrics, render_card
 from brainhive_cli.reports.runs_shown import ShownRun
+from brainhive_cli.reports.sentences import list_entries
 from brainhive_cli.training.alignment.sharing import Files, SharedRun
 
 USAGE = Line("push", "RUN", "hub:owner/name")

@@ -4,9 +4,9 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
@@ -46,24 +46,12 @@ class Recipe(BaseRecipe):
         "html",
         description="html: a page; md, tex: tables for papers; csv: a row for each metric of each scope",
     )
-    csv: bool = Field(False, description="short for format: csv")
     to: str | None = Field(None, description="the file; default: one below reports/, named after the runs")
     figures: str | None = Field(
         None,
         description="a folder for every figure, as SVG, PNG and PDF, as wide as a journal's column",
     )
     run: Run = Run(device="cpu")
-
-    @model_validator(mode="after")
-    def _has_one_format(self) -> Self:
-        if self.csv and self.format not in ("html", "csv"):
-            raise RecipeError(f"csv is set, but format is {self.format}", "leave one of them out")
-        return self
-
-    @property
-    def written_as(self) -> Format:
-        """The format of the file."""
-        return "csv" if self.csv else self.format
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -88,19 +76,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # write the file
         if launch.is_main:
             with atomic_write(path) as part:
-                if recipe.written_as == "html":
+                if recipe.format == "html":
                     from brainhive_cli.reports.run_page import page_of  # draws by matplotlib
 
                     with console.progress("drawing the page"):
                         page_of(groups).write(part)
-                elif recipe.written_as == "csv":
+                elif recipe.format == "csv":
                     part.write_text(comma_separated(groups), "utf-8")
                 else:
-                    texts = (write_table(paper_table(group), recipe.written_as) for group in groups)
+                    texts = (write_table(paper_table(group), recipe.format) for group in groups)
                     part.write_text("\n".join(texts), encoding="utf-8")
 
         # the figures, each in a file of its own
-        files = {"page" if recipe.written_as == "html" else "table": path}
+        files = {"page" if recipe.format == "html" else "table": path}
         if figures is not None:
             files["figures"] = figures
             if launch.is_main:
@@ -218,9 +206,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     if recipe.to is not None:
         path = locate(recipe.to)
         if path.is_dir() or _is_in_run(path, runs):
-            raise RecipeError(
-                f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.written_as}"
-            )
+            raise RecipeError(f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.format}")
         return path
 
     # a file named after the first run; a digest of all tells pages of several runs apart
@@ -228,7 +214,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     if len(runs) > 1:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
         name += f"-and-{len(runs) - 1}-more-{hashlib.sha256(folders.encode()).hexdigest()[:6]}"
-    return home_folder() / FOLDER / f"{name}.{recipe.written_as}"
+    return home_folder() / FOLDER / f"{name}.{recipe.format}"
 
 
 def _figure_folder(recipe: Recipe, runs: Sequence[ShownRun]) -> Path | None:

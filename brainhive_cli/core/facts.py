@@ -480,7 +480,6 @@ class CalibrationFacts(Facts):
     Attributes:
         arm: Arm of the finding; empty where only controls were measured.
         arms: What each arm is given of a new person, MOABB's name of that, and what it is.
-        seconds: Processor time of each arm with everything.
         unit: Unit of the amounts.
         amounts: The amounts, ascending; the last one is everything.
         people: Top-1 of each person after each amount, by the arm of the finding.
@@ -501,7 +500,6 @@ class CalibrationFacts(Facts):
     command: str = "calibrate"
     arm: str = ""
     arms: dict[str, tuple[str, str, str]] = {}  # data of the person, MOABB's name, description
-    seconds: dict[str, float] = {}
     unit: Literal["pictures", "trials", "minutes"] = "pictures"
     amounts: list[Amount] = []
     people: dict[str, list[float]] = {}

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of tables, drawings, pictures and clips."""
+"""One self-contained HTML page of tables, drawings, pictures and clips, also in a notebook."""
 
 import base64
 import hashlib
@@ -43,6 +43,8 @@ LARGEST_BYTES = 1 << 28
 """Size limit of a file that is shown; a page holds all of them."""
 NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
 """Beginning of the text of a cell that is aligned to the right: a number, an interval, or nothing."""
+FRAME_PX = 700
+"""Height of the frame of a notebook, in which the page scrolls."""
 CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
 PLAIN = {".svg": "image/svg+xml", ".gif": "image/gif", ".webp": "image/webp", ".png": "image/png"}
 """Media types of clips, and of pictures that are no JPEG, by suffix."""
@@ -304,3 +306,20 @@ def _read_file(path: Path) -> bytes:
             f"{path} is missing, and an artifact shows it", "run the command that made it again"
         )
     return read_regular(path, LARGEST_BYTES)
+
+
+def frame_page(page: Page) -> str:
+    """Write a page as a frame of a notebook whose document is the page itself, as those of nilearn are.
+
+    Its style and its script stay in it, and the notebook's stay out.
+    """
+    frame = templates().get_template("frame.html")
+    return str(frame.render(page=page.html(), height_px=FRAME_PX, title=page.title))
+
+
+def frame_table(table: Table, notes: Sequence[str] = ()) -> str:
+    """Write a table for a notebook: the title as its caption, the best in bold, signs of p after values."""
+    # plain values become cells, which have marks and bold
+    rows = [[Cell.of(cell) for cell in row] for row in table.rows]
+    template = templates().get_template("notebook_table.html")
+    return str(template.render(table=table, rows=rows, notes=[table.note, *notes]))

@@ -8,11 +8,12 @@ from brainhive_cli.core.runs import LARGEST_RECIPE
 from brainhive_cli.core.tables import brief
 from brainhive_cli.measurement.metric_names import shown, with_arrow
 from brainhive_cli.reports.drawings import shows_something
-from brainhive_cli.reports.methods import describe_methods, list_citations
 from brainhive_cli.reports.page import BY_HAND, FINDING, Page, PictureRow, Section, groups_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import (
     describe_differences,
+    describe_methods,
+    list_citations,
     list_missing,
     list_warnings,
     name_page,

@@ -82,7 +82,7 @@ def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(folder, foun
     listed = invoke("runs", name, runs)
     shown = invoke("runs", "show", name, runs)
     invoke("report", folder.path, "--to", page)
-    invoke("report", folder.path, "--csv", "--to", rows)
+    invoke("report", folder.path, "--format", "csv", "--to", rows)
 
     assert re.fullmatch(
         r"What was seen can be told from simulated EEG .*most clearly at \d+–\d+ ms \(p = 0.024†, corrected "

@@ -142,7 +142,7 @@ def test_json_has_scope_claims_and_answers_and_every_interval_says_it(made: Runs
 
 
 def test_rows_and_the_tidy_table_say_it_beside_each_interval(made: Runs) -> None:
-    invoke("report", made.found.folder, "--csv", "--to", "tidy.csv")
+    invoke("report", made.found.folder, "--format", "csv", "--to", "tidy.csv")
 
     for rows in (made.found.metrics.rows(), [*csv.DictReader(io.StringIO(Path("tidy.csv").read_text()))]):
         of_all = [row for row in rows if row["scope"] == "all"]

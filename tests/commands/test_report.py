@@ -292,7 +292,7 @@ def test_a_variant_that_has_a_run_of_its_own_is_that_run(home, runs):
 
 
 def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_difference(home, runs):
-    assert say("compare", *runs, "--csv", "--to", home / "table.csv").exit_code == 0
+    assert say("compare", *runs, "--format", "csv", "--to", home / "table.csv").exit_code == 0
     with (home / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
 
@@ -319,7 +319,7 @@ def test_a_difference_in_a_tidy_table_has_the_caveats_of_both_runs_beside_what_l
     metrics.write_text(json.dumps(document))
     (runs[1] / "SHA256SUMS").unlink(missing_ok=True)
 
-    assert say("compare", *runs, "--csv", "--to", home / "table.csv").exit_code == 0
+    assert say("compare", *runs, "--format", "csv", "--to", home / "table.csv").exit_code == 0
 
     with (home / "table.csv").open(newline="") as file:
         (difference,) = (row for row in csv.DictReader(file) if row["p"])

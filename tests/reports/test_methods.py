@@ -16,8 +16,8 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import cite, differences, merge
 from brainhive_cli.core.sweep import variants as read_variants
 from brainhive_cli.data.holdout import SEPARATE_TEST
-from brainhive_cli.reports.methods import REFERENCES, describe_methods, list_citations, name_papers
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.sentences import REFERENCES, describe_methods, list_citations, name_papers
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
 

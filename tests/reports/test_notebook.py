@@ -11,8 +11,7 @@ from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell, Table
-from brainhive_cli.reports.notebook import frame_page, write_table
-from brainhive_cli.reports.page import Page, Section
+from brainhive_cli.reports.page import Page, Section, frame_page, frame_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 SCRIPT = "<script>alert('x')</script>"
@@ -40,7 +39,7 @@ def test_the_document_of_the_frame_is_the_page(tmp_path):
 
 def test_texts_of_a_table_are_escaped_and_the_best_is_bold():
     rows = [[SCRIPT, Cell("0.9", f"{SCRIPT}", 0.9, True, "*")], ["b", 0.5]]
-    shown = write_table(Table(f"Caption {SCRIPT}", [SCRIPT, "top-1"], rows, note=SCRIPT), [SCRIPT])
+    shown = frame_table(Table(f"Caption {SCRIPT}", [SCRIPT, "top-1"], rows, note=SCRIPT), [SCRIPT])
     assert "<script" not in shown and shown.count("&lt;script&gt;") == 6
     assert "<b>0.9</b>*<br><small>" in shown and shown.count("<b>") == 1 and "<td>0.500</td>" in shown
 

@@ -23,11 +23,10 @@ from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.measurements import ALL, CALIBRATED, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell
-from brainhive_cli.reports.methods import describe_methods
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import first_pictures, page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.sentences import MEANINGS, state_finding
+from brainhive_cli.reports.sentences import MEANINGS, describe_methods, state_finding
 from brainhive_cli.reports.tables import tables_of
 from brainhive_cli.reports.templates import write_ends
 

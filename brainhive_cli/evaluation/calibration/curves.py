@@ -141,7 +141,7 @@ def conclude(
             cells[person] = Person(subject=subject)
             top1[person] = [float(values[row].mean()) for values in hits_of_amount.values()]
 
-    # how much was recorded, how models were trained and from whom, and processor time
+    # how much was recorded, how models were trained and from whom
     amounts = []
     for name in names:
         pictures, trials, minutes = (
@@ -153,8 +153,6 @@ def conclude(
         amounts.append(Amount(name=name, pictures=pictures, trials=trials, minutes=known))
     counts = [len(model.cell.trained_on) for model in job.align.models]
     seen, warnings = describe_tested([job.align.tested_pictures("test")], job.align.signal_warnings)
-    # only the first draw learns from everything
-    seconds = [part.seconds for (_, draw), part in parts.items() if draw == 0]
     facts = CalibrationFacts(
         **job.align.describe("test"),
         **sufficient,
@@ -167,7 +165,6 @@ def conclude(
         warnings=[*warnings, *check_controls(scopes)],
         arm=headline,
         arms={arm: ABOUT.get(arm, UNDESCRIBED) for arm in arms},
-        seconds={arm: float(np.mean([each[arm] for each in seconds])) for arm in arms},
         unit=job.unit,
         amounts=amounts,
         strength=dict(strength),
@@ -321,7 +318,7 @@ def draw(measured: Measurements) -> list[Artifact]:
         metric_table("Top-1 of every arm", arms, "arm", section=SECTION),
     ]
 
-    # how much was recorded, how strong transfer was, what arms are, and how long they take
+    # how much was recorded, how strong transfer was, and what arms are
     sizes = [(one.name, round(one.pictures), round(one.trials), one.minutes) for one in facts.amounts]
     tables.append(Table("Amounts", ["amount", *UNITS], sizes, section=SECTION))
     pulls = [(model, *map(choice.pulls.get, names)) for model, choice in facts.strength.items()]
@@ -329,7 +326,7 @@ def draw(measured: Measurements) -> list[Artifact]:
     if TRANSFER in facts.arms:
         note = render("calibration.txt", facts=facts)
         tables.append(Table("Pull of transfer", ["model", *names], pulls, section=SECTION, note=note))
-    about = [(label, *facts.arms[label], facts.seconds[label]) for label in facts.arms]
-    columns = ["arm", "of the new person", "protocol in MOABB", "what it is", f"seconds with {EVERYTHING}"]
-    tables.append(Table("Arms", columns, about, section=SECTION, note="Seconds of processor time."))
+    about = [(label, *words) for label, words in facts.arms.items()]
+    columns = ["arm", "of the new person", "protocol in MOABB", "what it is"]
+    tables.append(Table("Arms", columns, about, section=SECTION))
     return [*drawn, *(table for table in tables if table.rows)]

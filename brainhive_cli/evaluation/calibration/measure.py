@@ -1,6 +1,5 @@
 """Ranks of a new person's test pictures by every arm and amount, and the strength of transfer for each."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -45,14 +44,12 @@ class Part:
     Attributes:
         ranks: [N] by arm and amount; only those that were measured.
         sizes: [3] pictures, trials and minutes (NaN where they are not known) by amount.
-        seconds: Processor time of fitting with everything, by arm.
         missing: Reasons why arms could not be measured.
         together: Arms whose tokens of a test trial depend on the other ones.
     """
 
     ranks: Mapping[tuple[str, str], Int64]
     sizes: Mapping[str, Float64]
-    seconds: Mapping[str, float]
     missing: Mapping[str, str]
     together: Sequence[str] = ()
 
@@ -121,7 +118,7 @@ def measure_draw(
     # draw and person decide all that is random, so that arms see the same recordings
     spec, amounts = job.recipe, job.amounts
     ranked, sizes = dict[tuple[str, str], Int64](), dict[str, Float64]()
-    seconds, missing, together = dict.fromkeys(arms, 0.0), dict[str, str](), list[str]()
+    missing, together = dict[str, str](), list[str]()
     signals = person.tested.averages
     shown = torch.from_numpy(np.searchsorted(person.rows, person.tested.stimulus))
     random = np.random.default_rng((spec.seed, person.subject, draw))
@@ -140,7 +137,6 @@ def measure_draw(
             # an arm that failed once is not reported, so it is not fitted again
             if arm in missing:
                 continue
-            started_s = time.process_time()
             try:
                 decoder = fit_decoder(base, arm, spec, trials, seed, pulls[name])
                 with torch.inference_mode():
@@ -158,11 +154,10 @@ def measure_draw(
                 missing[arm] = error.in_one_line
                 continue
 
-            # the time and model that a user of all recordings would have
+            # the model that a user of all recordings would have
             if name == EVERYTHING:
-                seconds[arm] = time.process_time() - started_s
                 keep(arm, decoder)
-    return Part(ranked, sizes, seconds, missing, together)
+    return Part(ranked, sizes, missing, together)
 
 
 def fix_pulls(job: Job, cell: Cell) -> Strength | None:

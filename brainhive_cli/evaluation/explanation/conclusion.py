@@ -32,7 +32,6 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Profile,
     SubjectProfiles,
     correct_together,
-    count_larger,
     standardise,
 )
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
@@ -244,7 +243,7 @@ def list_scopes(results: Findings) -> Scopes:
 def list_facts(finding: Finding) -> dict[str, Any]:
     """List positions, windows, p of each, and the first time above chance, as plain values."""
     # plain values, which JSON holds
-    axis, scores, first = finding.axis, finding.scores, finding.first_above_chance
+    axis, first = finding.axis, finding.first_above_chance
     return {
         "name": finding.name,
         "metric": finding.metric,
@@ -253,7 +252,6 @@ def list_facts(finding: Finding) -> dict[str, Any]:
         "windows_ms": None if axis.spans is None else axis.spans.tolist(),
         "peak": axis.labels[finding.values.argmax()],
         "first_above_chance": first[1] if first else None,
-        "p": None if scores is None else count_larger(scores, scores[1:]).tolist(),
         "p_corrected": None if finding.corrected is None else finding.corrected.tolist(),
     }
 

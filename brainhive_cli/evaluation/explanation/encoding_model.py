@@ -47,7 +47,6 @@ def predict_signals(
     shape: tuple[int, ...],
     wrong: tuple[Int64, Int64],
     components: int,
-    alpha: float | None,
     seed: int = 0,
 ) -> tuple[Float64, dict[str, tuple[Float64, Float64]]]:
     """Fit all models in one pass over the training signals, and predict those of the tested pictures.
@@ -59,7 +58,6 @@ def predict_signals(
         shape: E and T.
         wrong: Which training picture's embeddings another has in the control [n], and which tested one's [N].
         components: Of each level at most.
-        alpha: The penalty; chosen by cross-validation for the full model if None, and taken for all.
         seed: Of the principal components.
 
     Returns:
@@ -74,9 +72,9 @@ def predict_signals(
         sides.append(torch.cat([values, values[torch.from_numpy(order).to(values.device)]], 1))
     products = Products.of(sides[0], signals())
 
-    # all predictions have the penalty of the full model
+    # all predictions have the penalty of the full model, by cross-validation
     columns = np.arange(sides[0].shape[1] // 2)
-    penalty = products.select(columns).best_alpha() if alpha is None else alpha
+    penalty = products.select(columns).best_alpha()
 
     def predict(chosen: Int64) -> Float64:
         inputs = sides[1][:, torch.from_numpy(chosen).to(sides[1].device)]  # [N, columns]
@@ -216,8 +214,8 @@ def _encode(
         {name: read_embeddings(store, pictures, device) for name, store in levels[split].items()}
         for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))
     )
-    how = spec.components, spec.alpha, spec.seed
-    predicted, partial = predict_signals(train, test, signals, measured.shape[1:], wrong, *how)
+    how = wrong, spec.components, spec.seed
+    predicted, partial = predict_signals(train, test, signals, measured.shape[1:], *how)
     collected.arrays["encoding map"] = correlations(predicted, measured)
 
     # what any model could reach, where stimuli were shown more than once

@@ -188,9 +188,7 @@ def decode_parts(reader: Reader, spec: Recipe) -> dict[str, Profile]:
     # ranks by the predictions of each ridge, which reads a part [C, T] of the signals
     axis, masks = list_parts(reader, spec.window)
     parts = [mask.expand(learned.shape[1:]) for mask in masks]
-    return reader.rank(
-        axis, (decode(learned[:, part], targets, reader.signal[:, part], spec.alpha) for part in parts)
-    )
+    return reader.rank(axis, (decode(learned[:, part], targets, reader.signal[:, part]) for part in parts))
 
 
 ANALYSES: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
@@ -205,9 +203,9 @@ ANALYSES: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
 """The analyses of a model by their names in the recipe, in the order of reports."""
 
 
-def decode(learned: Tensor, targets: Tensor, signal: Tensor, alpha: float | None = None) -> Tensor:
+def decode(learned: Tensor, targets: Tensor, signal: Tensor) -> Tensor:
     """Predict the targets [N, D] of signals [N, ...] by a ridge from others [n, ...] to theirs [n, D]."""
     train, test = (part.flatten(1).to(targets.device) for part in (learned, signal))
     # standardised by the training signals alone
     scale = Scale.of(train)
-    return Products.of(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(scale(test), alpha)
+    return Products.of(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(scale(test))

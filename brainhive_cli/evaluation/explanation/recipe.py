@@ -76,16 +76,13 @@ class Recipe(TrainedRunRecipe):
     window: Window = Window()
     bands: dict[str, tuple[float, float]] = Field(BANDS, description="frequency bands in Hz, by name")
 
-    # embeddings, and ridges from and to them
+    # embeddings that signals are compared with, and predicted from
     levels: Encoders = Field(
         [],
         description="further encoders that signals are compared with, next to the run's",
     )
     components: int = Field(
         256, gt=0, le=4096, description="principal components of each level that encoding reads"
-    )
-    alpha: float | None = Field(
-        None, gt=0, description="penalty of ridges; default: by generalised cross-validation, for each ridge"
     )
 
     # the control, and randomness
@@ -102,7 +99,6 @@ class Recipe(TrainedRunRecipe):
             "bands": {"bands"},
             "levels": {*OF_SIGNALS},
             "components": {"encoding"},
-            "alpha": {"encoding", "trained"},
         }
         for key, users in needs.items():
             if not users & wanted:

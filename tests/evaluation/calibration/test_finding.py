@@ -36,7 +36,6 @@ def measure(arm="transfer", people=6, **facts) -> Measurements:
         "cells": {f"sub-{one:02d}": Cell(subject=one) for one in range(people)},
         "people": {f"sub-{one:02d}": [0.1, 0.2, 0.3] for one in range(people)},
         "arms": {name: ABOUT for name in (arm, "zero-shot")},
-        "seconds": {arm: 1.0, "zero-shot": 0.0},
         **facts,
     }
     return Measurements(scopes, {}, CalibrationFacts(modality="EEG", arm=arm, amounts=AMOUNTS, **stated))
@@ -108,7 +107,7 @@ def test_a_model_of_other_people_alone_says_nothing_of_amounts():
 
 def test_controls_alone_are_no_finding_and_no_figure_of_it():
     control = {"permuted-scratch": ("signals, wrong labels", "control", "scratch; at chance")}
-    facts = CalibrationFacts(amounts=AMOUNTS, arms=control, seconds={"permuted-scratch": 1.0})
+    facts = CalibrationFacts(amounts=AMOUNTS, arms=control)
     scopes = {f"permuted-scratch · {amount.name}": {"top1": TOP1} for amount in AMOUNTS}
     measured = Measurements({"all": {}, **scopes}, {}, facts)
 

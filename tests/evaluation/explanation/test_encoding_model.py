@@ -56,7 +56,7 @@ def predicted():
         return (torch.from_numpy(part.reshape(len(part), -1)) for part in sensor_space.averages(train))
 
     wrong = tuple(np.roll(np.arange(count), count // 2) for count in COUNTS.values())
-    return *predict_signals(*levels, signals, measured.shape[1:], wrong, 40, None), measured
+    return *predict_signals(*levels, signals, measured.shape[1:], wrong, 40), measured
 
 
 def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
