@@ -256,7 +256,7 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
         values, errors = _numbers(line.values), None
         if line.low is not None and line.high is not None:
             errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
-        bars = axes.barh(
+        axes.barh(
             at,
             values,
             0.9 * BAR_INCH / step,
@@ -266,9 +266,6 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
             error_kw={"linewidth": 1},
             xerr=errors,
         )
-        if count == 1 and errors is None:
-            axes.bar_label(bars, fmt="{:.3g}", padding=3, **SMALL)
-            axes.margins(x=0.2)  # for these numbers
 
     # draw each chance level once
     for level in dict.fromkeys(line.chance for line in curve.lines if line.chance):

@@ -46,18 +46,20 @@ class SensorSpace:
     def of(cls, tested: Trials, learned: Trials, signal: Float32, mean: Float32) -> Self:
         """Undo what mixes the channels of trials; all of a recording's sensors contribute if it was whitened.
 
+        Channels must be no mixtures that are not known, as of `find_mixture`.
+
         Args:
             tested: What a model reads of the signals that are explained.
             learned: What it reads of the same subject's training signals.
             signal: [N, C, T] the former, repetitions averaged.
             mean: [C, T] mean of the latter.
         """
-        # without whitening at most one matrix mixes channels; mixtures that are not known stay as they are
+        # without whitening at most one matrix mixes channels
         recorded = tested.recorded or tested
-        read, matrix, is_mixed = torch.from_numpy(signal), None, find_mixture(recorded) is not None
-        if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1 and not is_mixed:
+        read, matrix = torch.from_numpy(signal), None
+        if tested.normaliser is not None and tested.normaliser.matrix.shape[1] > 1:
             matrix = torch.from_numpy(tested.normaliser.matrix)
-        if recorded.whiteners is None or is_mixed:
+        if recorded.whiteners is None:
             from_mean = read - torch.from_numpy(mean)  # [N, C, T]
             deviation = from_mean if matrix is None else torch.linalg.solve(matrix, from_mean)
             return cls(read, read - from_mean, deviation[:, None], None if matrix is None else matrix[None])
@@ -93,24 +95,13 @@ class SensorSpace:
 
 
 def find_mixture(recording: Trials) -> BrainhiveError | None:
-    """Say why channels are unknown mixtures of sensors, which have no place on the head; None of others.
-
-    The whiteners are not known, or not which session a trial is of.
-    """
-    # without the matrix, or the session of a trial, mixing cannot be undone
-    whiteners = recording.whiteners
-    if whiteners is None and recording.unit == WHITENED:
+    """Say why channels are unknown mixtures of sensors, which have no place on the head; None of others."""
+    # without the whiteners, mixing cannot be undone
+    if recording.whiteners is None and recording.unit == WHITENED:
         return BrainhiveError(
             "the signals were whitened, and the store does not have the whiteners: its channels are mixtures "
             "of sensors",
             "prepare the raw recordings, or without whitening",
-        )
-
-    # a single whitener is that of every trial
-    if whiteners is not None and len(whiteners) > 1 and recording.sessions is None:
-        return BrainhiveError(
-            f"the store has {len(whiteners)} whiteners and does not say which trial each one is of",
-            "prepare the signals again",
         )
     return None
 

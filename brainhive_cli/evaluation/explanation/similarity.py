@@ -139,7 +139,7 @@ def distances(patterns: Array) -> Float64:
     if len(flat) < FEWEST or flat.shape[1] < 2:
         raise BrainhiveError(
             f"patterns [{len(flat)}, {flat.shape[1]}] have no distances to correlate",
-            f"it needs {FEWEST} pictures and two channels or voxels",
+            f"it needs {FEWEST} pictures that all subjects were shown, and two channels or voxels",
         )
     units = unit_vectors(flat, -1)
     return np.asarray(1 - squareform(units @ units.T, checks=False))
@@ -216,10 +216,7 @@ def explain_similarity(
         BrainhiveError: if subjects share too few pictures, or the signals have one channel.
     """
     # models of the pictures
-    first, rows = readers[0], readers[0].trials.stimulus
-    if len(rows) < FEWEST:
-        raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
-    cpu = torch.device("cpu")
+    first, rows, cpu = readers[0], readers[0].trials.stimulus, torch.device("cpu")
     models = rank_models({name: read_embeddings(store, rows, cpu).numpy() for name, store in levels.items()})
 
     # the part of each subject's signals [n, C, T] at each time, or of each region that all have

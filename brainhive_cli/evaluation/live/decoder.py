@@ -1,6 +1,6 @@
 """Live windows: preparation by the model's own steps, tokens, the best pictures, ranks of what was shown."""
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -39,8 +39,8 @@ Best = list[dict[str, Any]]
 """Image ids, `image`, and similarities of the most similar pictures, the best first."""
 Event = dict[str, Any]
 """Plain values that the page, lines of JSON and other programs get."""
-AVERAGED_PICTURES = 2000
-"""Pictures whose trials are averaged; of more, the one that was shown longest ago begins anew."""
+REMEMBERED_EVENTS = 20_000
+"""Names of events, which anyone on the network sends, whose pictures are looked up once."""
 KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "interpolate", "simulated"}
 """Steps of preparations that live windows can go through, or that change nothing of them."""
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
@@ -241,9 +241,9 @@ class WindowDecoder:
     def __post_init__(self) -> None:
         """Begin with no windows."""
         self._number, self.image_ids = 0, self.names.image_ids
-        self.find_shown = lru_cache(10 * AVERAGED_PICTURES)(self._find_shown)
-        self.unknown_events = deque[str](maxlen=AVERAGED_PICTURES)
-        self._sums = OrderedDict[int, tuple[Float64, int]]()  # [E, T], and trials
+        self.find_shown = lru_cache(REMEMBERED_EVENTS)(self._find_shown)
+        self.unknown_events = deque[str](maxlen=REMEMBERED_EVENTS)
+        self._sums = dict[int, tuple[Float64, int]]()  # [E, T], and trials
         self._noise_trials = list[tuple[Float32, str]]()
         self._units = normalize(self.pictures.float())  # [M, D]
         self.whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
@@ -299,12 +299,10 @@ class WindowDecoder:
         counts, averages = [1] * len(rows), dict[int, Float64]()
         for index, (epoch, row) in enumerate(zip(epochs, rows, strict=True)):
             if row is not None:
-                total, count = self._sums.pop(row, (np.zeros(epoch.shape), 0))
+                total, count = self._sums.get(row, (np.zeros(epoch.shape), 0))
                 self._sums[row] = total, count = total + epoch, count + 1
                 if count > 1:
                     counts[index], averages[index] = count, total / count
-                if len(self._sums) > AVERAGED_PICTURES:
-                    self._sums.popitem(last=False)
 
         # trials, then averages, decoded together
         decoded = np.stack([*epochs, *averages.values()]).astype(np.float32)  # [n + a, E, T]
