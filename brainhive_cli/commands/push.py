@@ -300,7 +300,7 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
     """Write the card of a run, each line from what the run says of itself."""
     # what was measured, and the environment of the training
     scores = _find_scores(shared, recipe.paths)
-    measured = [metric for table in scores for row in table.metrics.values() for metric in row]
+    measured = [metric for _, rows, _ in scores for row in rows.values() for metric in row]
     environment = shared.run.read_json(ENVIRONMENT, Environment)
     commit = {"code": environment.commit} if environment.commit else {}
 
@@ -352,13 +352,13 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
             rows = {"all": choose_metrics(run.metrics)}
             rows |= {cell.name: choose_metrics(cell.metrics)[:1] for cell in run.cells if len(run.cells) > 1}
             # finished runs come newest first, so older tests of one key are dropped
-            tests.setdefault(key, Scores(f"{command} on {dataset}", rows, True, dataset))
+            tests.setdefault(key, (f"{command} on {dataset}", rows, dataset))
 
     # what the training measured on pictures that it did not learn from
-    training, dataset = ShownRun("training", shared.run), shared.learned.dataset
+    training = ShownRun("training", shared.run)
     if shared.layout is None:
         rows, title = {"all": list(training.metrics.values())}, "Pictures kept from training"
     else:
         rows = {cell.name: choose_metrics(cell.metrics) for cell in training.cells if cell.metrics}
         title = "Held-out training pictures, by model"
-    return [*tests.values(), *([Scores(title, rows, False, dataset)] if any(rows.values()) else [])]
+    return [*tests.values(), *([(title, rows, "")] if any(rows.values()) else [])]

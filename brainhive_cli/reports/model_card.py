@@ -1,7 +1,6 @@
 """Card of a shared model: the page of its repository, for people and for the hub's search."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,9 @@ LICENCES = {
 """Licences of the hub's list that weights have; any other is written as `other` with its name."""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Metrics that one run measured of the model.
-
-    Attributes:
-        title: What was measured, and on what.
-        metrics: Rows by label, those of everything together first, then of subjects or cells.
-        is_test: Whether they are of a test, not of pictures kept from training.
-        dataset: Data set of the test.
-    """
-
-    title: str
-    metrics: Mapping[str, Sequence[Metric]]
-    is_test: bool
-    dataset: str
+Scores = tuple[str, Mapping[str, Sequence[Metric]], str]
+"""What one run measured of the model, and on what; rows of metrics by label, those of everything together
+first, then of subjects or cells; data set of a test, empty for pictures kept from training."""
 
 
 def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
@@ -53,8 +40,8 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
         EvalResult(
             task_type="image-retrieval",
             task_name="retrieval of the seen picture",
-            dataset_type=scores.dataset,
-            dataset_name=scores.dataset,
+            dataset_type=dataset,
+            dataset_name=dataset,
             dataset_split=metric.split,
             metric_type=metric.name,
             metric_name=f"{shown(metric.name)} among {metric.pool}",
@@ -66,9 +53,9 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
                 "selected_on_test": metric.selected,
             },
         )
-        for scores in page["scores"]
-        if scores.is_test
-        for metric in next(iter(scores.metrics.values()), ())
+        for _, rows, dataset in page["scores"]
+        if dataset
+        for metric in next(iter(rows.values()), ())
         if metric.name in IN_THE_INDEX
     ]
 
