@@ -343,6 +343,7 @@ COMMANDS = (
             # outputs while the session runs
             "outlet": option("--outlet", "Name of an LSL stream that sends each result."),
             "lines": switch("--lines", "Write each result as a line of JSON to stdout."),
+            "open": switch("--open", "Open the page in a browser."),
         },
         paths="align_run",
         complete=ALIGN_RUN,

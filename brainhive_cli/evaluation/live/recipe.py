@@ -62,6 +62,7 @@ class Recipe(TrainedRunRecipe):
         "127.0.0.1", description="address of the page; any other lets others on the network see it"
     )
     port: int = Field(0, ge=0, le=65535, description="port of the page; 0: a free one")
+    open: bool = Field(False, description="open the page in a browser")
     lines: bool = Field(False, description="write each result as a line of JSON to stdout")
     outlet: str = Field("", description="name of an LSL stream that sends each result; default: none")
     save: bool = Field(True, description="save the session while it runs, as a BIDS data set in the run")
