@@ -145,7 +145,7 @@ def fold(
     blocks: Sequence[Table | Figure], is_of_many: bool
 ) -> tuple[list[Table | Figure], list[Table | Figure]]:
     """Split the blocks below a heading into those that are shown and those that unfold, in their order."""
-    # places left of each kind; a block that finds none is folded
+    # blocks of each kind that may still be shown; further ones are folded
     left = dict(zip((Table, Sheet, Curve), SHOWN[is_of_many], strict=True))
     shown: list[Table | Figure] = []
     folded: list[Table | Figure] = []

@@ -148,7 +148,7 @@ def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") 
     """Make a cell of a value, with its interval."""
     if metric is None:
         return Cell("–")
-    # value, interval and footnote sign, which the writers of each format place
+    # value, interval and footnote sign, which each format writes in its own way
     low_high = "" if metric.low is None else metric.interval_text()
     footnote = FOOTNOTE if metric.caveats else ""
     return Cell(number(metric.value), low_high, metric.value, is_best, mark + footnote)

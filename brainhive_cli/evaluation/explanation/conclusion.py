@@ -372,7 +372,7 @@ def finish(
     drawn = draw_findings(results, space, signals[0].stimulus_marks, facts.get("ceilings", {})) + drawn
     artifacts.write(folder, [summary_table(results, facts["protocol"]), *drawn])
 
-    # when and where something was found, or why nothing was tested
+    # when and where signals carry the stimulus, or why nothing was tested
     about = {
         "claims": state_claims(results),
         "untested": "; ".join(missing.values()),

@@ -169,7 +169,7 @@ class Job:
         Args:
             cell: Whose model.
             subject: Whose signals.
-            units: What `find_units` found.
+            units: Those of `find_units`.
             device: Where the model is.
         """
         recipe, split = self.recipe, self.recipe.split
@@ -199,7 +199,7 @@ class Job:
 
 @dataclass
 class Reader:
-    """A cell's model, one subject's signals, and the pictures among which the seen ones are to be found.
+    """A cell's model, one subject's signals, and the pictures among which the seen ones are searched.
 
     Attributes:
         member: The model.

@@ -95,7 +95,7 @@ class SensorSpace:
 
 
 def find_mixture(recording: Trials) -> BrainhiveError | None:
-    """Say why channels are unknown mixtures of sensors, which have no place on the head; None of others."""
+    """Say why channels are unknown mixtures of sensors, which have no position; None of others."""
     # without the whiteners, mixing cannot be undone
     if recording.whiteners is None and recording.unit == WHITENED:
         return BrainhiveError(
@@ -222,7 +222,7 @@ def place_sensors(space: Sensors | Voxels) -> dict[str, tuple[float, float]]:
     """Place the sensors whose position on the head is known on a plane, by name, as `flattened`.
 
     Those are the recording's positions; of recordings without any, the electrodes of the 10-05 system. None
-    where there are too few, or two in one place, as gradiometers have.
+    where there are too few, or two at one position, as gradiometers have.
     """
     if not isinstance(space, Sensors):
         return {}
@@ -244,7 +244,7 @@ def draw_head(
     value: str,
     is_diverging: bool = True,
 ) -> Map:
-    """Draw the values of sensors on the head, of those that have a place.
+    """Draw the values of sensors on the head, of those that have a position.
 
     Args:
         title: Of the map.

@@ -124,7 +124,7 @@ def measure_reliability(recording: Trials, split: str, alike: Alike | None = Non
         evoked += stimulus.sum(0)
     evoked /= counts.sum()
 
-    # agreement of two halves, and how often a stimulus is found by k of its repetitions among k others
+    # agreement of two halves, and how often k repetitions of a stimulus retrieve it among k others
     draw = torch.Generator().manual_seed(0)
     halves = correlate(halve(stimulus, draw) for stimulus in means()).mean(0).reshape(shape)
     options: Any = {"split": split, "protocol": PROTOCOL, "seeds": (0,), "only": ("top1",)}
@@ -280,7 +280,7 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
     row, sample = divmod(int(halves.argmax()), len(times_ms))
     channel, at = space.names[row], times_ms.tolist()
 
-    # the evoked response is in sensor space where whiteners are known; mixtures have no place
+    # the evoked response is in sensor space where whiteners are known; mixtures have no position
     unit = MIXTURES if recording.unit == WHITENED else recording.unit
     unit = unit if recording.whiteners is None else UNMIXED
     positions = {} if unit == MIXTURES else place_sensors(space)
@@ -314,7 +314,7 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
     if not positions:
         return drawn, numbers
 
-    # maps: the reliability of channels, but not of whitened ones, which are no places
+    # maps: the reliability of channels, but not of whitened ones, which have no position
     from scipy.signal import find_peaks
 
     maps = [] if unit == UNMIXED else [("Reliability of channels", sample, halves, value, False)]
