@@ -122,11 +122,11 @@ def test_draws_are_paired_over_arms_and_everything_is_learned_once(folder):
     assert len(first) == 12 * 3 and len(second) == 12 * 2
     assert {ranks.shape for ranks in [*first.values(), *second.values()]} == {(TESTED,)}
     assert all((ranks > 0).all() for ranks in [*first.values(), *second.values()])
-    assert {name for _, _, name in first.keys() - second.keys()} == {"everything"}
-    few = "test", TRANSFER, "10 pictures"
+    assert {name for _, name in first.keys() - second.keys()} == {"everything"}
+    few = TRANSFER, "10 pictures"
     assert not np.array_equal(first[few], second[few])  # other pictures
     for name in ("10 pictures", "40 pictures"):  # zero-shot learns from none
-        assert np.array_equal(first["test", ZERO_SHOT, name], second["test", ZERO_SHOT, name])
+        assert np.array_equal(first[ZERO_SHOT, name], second[ZERO_SHOT, name])
     sizes = [size[:2].tolist() for size in parts[0].sizes.values()]
     assert sizes == [[10, 40], [40, 160], [240, 960]]
 
@@ -321,7 +321,7 @@ def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
         gallery = model.encode_image({key: torch.from_numpy(np.array(store.embedding, np.float32))})
     (part,) = (cell_files.load(file, Part) for file in folder.glob("parts/*/*"))
     shown = torch.from_numpy(store.rows(recording.image_ids))
-    ranked = part.ranks["test", TRANSFER, "everything"]
+    ranked = part.ranks[TRANSFER, "everything"]
     assert (ranks(tokens, gallery, shown).numpy() == ranked).mean() > 0.97  # or rounding
 
     # eval-retrieval finds the encoders in the run of the base
