@@ -16,8 +16,7 @@ from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import to_bytes
-from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
-from brainhive_cli.evaluation.reconstruction.generation import DTYPES, Sampler, generate, seed_of
+from brainhive_cli.evaluation.reconstruction.generation import DTYPES, DecodedSet, Sampler, generate, seed_of
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, animatediff, sdxl, sdxl_unclip, versatile_diffusion

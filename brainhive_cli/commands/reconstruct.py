@@ -19,16 +19,12 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import cite, describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
 from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli
-from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, DEFAULT, Baselines, make_stills
-from brainhive_cli.evaluation.reconstruction.conditions import (
-    CELL_INDEPENDENT,
-    TRAIN,
-    DecodedSet,
-    Reranker,
-    Source,
-    StimulusHeads,
-    decode_signals,
-    make_decoded_sets,
+from brainhive_cli.evaluation.reconstruction.baselines import (
+    BASELINES,
+    DEFAULT,
+    can_make,
+    make_baselines,
+    make_stills,
 )
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     compare_with,
@@ -39,16 +35,20 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     read_result,
     sweep_tables,
 )
-from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders, digest_media, list_media
+from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders
 from brainhive_cli.evaluation.reconstruction.generation import (
+    CELL_INDEPENDENT,
+    TRAIN,
+    DecodedSet,
     Sampler,
-    StartPictures,
-    find_start_pictures,
+    StimulusHeads,
+    decode_signals,
     generate,
+    make_decoded_sets,
 )
 from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics
 from brainhive_cli.evaluation.reconstruction.metric_parts import inputs_of as inputs_of_metrics
-from brainhive_cli.evaluation.reconstruction.recipe import DECODED_START, Recipe
+from brainhive_cli.evaluation.reconstruction.recipe import DEFAULT_STRENGTH, Recipe, Source
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
@@ -93,7 +93,6 @@ class Job:
         cells: The cells, each with a subject that it is tested on.
         images: The stimuli; where their files are absent, as many as are published stand for them.
         sources: What media are made from.
-        baselines: What puts training pictures instead of reconstructions.
     """
 
     recipe: Recipe
@@ -102,7 +101,6 @@ class Job:
     cells: list[tuple[Cell, int]]
     images: StimulusSet
     sources: list[Source]
-    baselines: Baselines
 
     @classmethod
     def resolve(cls, recipe: Recipe, prior: Any, align: TrainedRun) -> Self:
@@ -145,9 +143,7 @@ class Job:
                 f"best_of encodes what is drawn, and {imported[0]} was imported as vectors", "best_of=1"
             )
 
-        baselines = Baselines(align, recipe.split, recipe.resolution_px, recipe.protocol)
-        sources = recipe.sources or [*DEFAULT[images.medium]]
-        return cls(recipe, prior, align, cells, images, sources, baselines)
+        return cls(recipe, prior, align, cells, images, recipe.sources or [*DEFAULT[images.medium]])
 
     @property
     def item_count(self) -> int:
@@ -171,19 +167,17 @@ class Job:
         return Work(kind, candidates * self.item_count * recipe.repeats, "pictures", cells=self.set_count)
 
     def inputs(self) -> list[Input]:
-        """List the prior, the run, what it decodes, and where it starts."""
+        """List the prior, the run, and what it decodes."""
         recipe, source = self.recipe, self.recipe.prior.source
-        start = recipe.initial.folder
         # sources that start from stored embeddings need their split
         splits = {"mean_embedding": TRAIN, "images": recipe.split}
         return [
             Input(f"prior {source}", reference=source, digest=priors.describe(source).digest),
-            *([Input(start, digest=digest_media(list_media(start)))] if start else []),
             *self.align.inputs([split for source, split in splits.items() if source in self.sources]),
         ]
 
-    def describe_models(self, start: StartPictures | None) -> str:
-        """Say what a reader must know of the brain models, also of those that decoded the start pictures."""
+    def describe_models(self) -> str:
+        """Say what a reader must know of the brain models and the prior."""
         # whether the prior learned from pictures of another data set
         align, split, source = self.align, self.recipe.split, self.recipe.prior.source
         prior, drawn = priors.describe(source), align.dataset.pictured_as
@@ -198,7 +192,6 @@ class Job:
             *align.caveats(split),
             *prior.caveats,
             *([PRIOR_OF_OTHERS] if is_of_others else []),
-            *(start.caveats if start else []),
             *getattr(self.recipe.generator, "caveats", ()),
         ]
         words = [*filter(None, [f"{align.mode} {align.dataset.name}", align.dataset.holdout.words])]
@@ -208,9 +201,8 @@ class Job:
         """Name the files of a set in the run's folder, and describe how they and the `models` were made."""
         # decoded captions, masks and concepts
         ids, decoded, images = decoded_set.image_ids, decoded_set.decoded, self.images
-        recipe, start = self.recipe, self.recipe.starts_from
-        if decoded is None:  # from noise alone, and nothing chooses
-            recipe, start = recipe.model_copy(update={"best_of": 1}), ""
+        recipe = self.recipe
+        if decoded is None:
             annotations, tasks = {}, TaskScores()
         else:
             annotations = (
@@ -227,7 +219,7 @@ class Job:
                 for image_id in ids
             },
             decoded_set.subject,
-            f"{recipe.described(start)}, {models}",
+            f"{recipe.described(decoded is not None)}, {models}",
             annotations=annotations,
             tasks=tasks,
         )
@@ -361,7 +353,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         list_jobs,
         lambda: [one for generator in generators for one in generator.inputs()],
         others,
-        checks=[*(generator.check for generator in generators), lambda: find_start_pictures(recipe)],
+        checks=[generator.check for generator in generators],
     )
 
 
@@ -399,7 +391,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             for label, result in results.items()
             for kind, path in result.files.items()
         }
-        return Result(folder.path, sweep_tables(measurements, recipe.published_values), measurements, files)
+        return Result(folder.path, sweep_tables(measurements, recipe.published), measurements, files)
 
 
 def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result:
@@ -409,7 +401,7 @@ def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result
     if launch.is_main and runs_to_compare:
         compare_with(folder, runs_to_compare)
     launch.barrier()
-    result = read_result(folder, recipe.published_values)
+    result = read_result(folder, recipe.published)
     if launch.is_main:
         # trackers get the metrics of all sources, from one process
         metrics = result.metrics
@@ -444,14 +436,14 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     align.prepare_signals(launch)
     # store the run and the sources that defaults chose, so that the recipe repeats them
     resolved = recipe.model_copy(update={"align_run": job.align.reference, "sources": job.sources})
-    folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()), job.baselines.is_here)
+    is_here = partial(can_make, align=align, split=recipe.split)
+    folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()), is_here)
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         # the prior on its device, and the stimuli, whose files must be here
         images = align.dataset.images(align.dataset.holdout.stored_split(recipe.split))
         job = replace(job, prior=job.prior.to(launch.device), images=images)
         heads = StimulusHeads.of(align, job.prior, launch.device)
-        start = find_start_pictures(recipe)
 
         # heads: decoded from signals, then of all other sources
         brain = [
@@ -459,22 +451,19 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
             for cell, subject in job.cells
         ]
         sets = make_decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
-        if start is not None:
-            start.prepare(sets, launch)
 
-        # `strength` needs pictures, or a prior that gives something to start from
+        # `strength` needs a prior that gives something to start from
         decoded = next((chosen.decoded for chosen in sets if chosen.decoded is not None), None)
-        if recipe.starts_from == DECODED_START and decoded is not None:
+        if recipe.strength != DEFAULT_STRENGTH and decoded is not None:
             with torch.inference_mode():
                 if job.prior.condition(decoded[:1], [0]).start is None:
-                    raise RecipeError(
-                        "strength has no effect without pictures to start from", "initial.folder=FOLDER"
-                    )
+                    problem = "strength has no effect: the prior gives nothing to start from"
+                    raise RecipeError(problem, "leave strength out")
 
         # media, written to the run's folder
         build, layout = recipe.generator.build, align.models[0].layout
         sampler = Sampler(build, job.prior, recipe, recipe.sampling, launch.device, layout.heads)
-        reranker = Reranker(heads, launch) if recipe.best_of > 1 else None
+        rerank = heads.build_reranker(launch) if recipe.best_of > 1 else None
         rate_hz = images.open(0).rate_hz if images.medium == "clip" else None
         set_of_name = {decoded_set.name: decoded_set for decoded_set in sets}
         media = {
@@ -499,21 +488,20 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
                     launch,
                     recipe.repeats,
                     recipe.seed,
-                    start=start,
                     count=recipe.best_of,
-                    reranker=reranker,
+                    rerank=rerank,
                     rate_hz=rate_hz,
                 )
                 count += 1
         if count < len(set_of_name):  # others have shared it: its time says no pace
             work = None
-        del sampler, reranker  # and with them all networks: their memory is the metrics' now
+        del sampler, rerank  # and with them all networks: their memory is the metrics' now
 
         # training pictures in their place, then scores, by one worker
         launch.barrier()  # stills are made of what all processes generated
         with folder.finishing(launch) as is_due:
             if is_due:
-                _finish(job, folder, brain, sets, heads, start, launch)
+                _finish(job, folder, brain, sets, heads, launch)
     return folder, work
 
 
@@ -523,17 +511,18 @@ def _finish(
     brain: Sequence[DecodedSet],
     sets: Sequence[DecodedSet],
     heads: StimulusHeads,
-    start: StartPictures | None,
     launch: Launch,
 ) -> None:
     """Add training pictures instead of reconstructions, score all of it, and finish the run."""
-    recipe, align, baselines = job.recipe, job.align, job.baselines
+    recipe, align = job.recipe, job.align
 
     # what was generated, and training pictures, in the order of the sources
-    models = job.describe_models(start)
+    models = job.describe_models()
     items = [decoded_set.first(recipe.items) for decoded_set in brain]
     generated = [job.generated(decoded_set, models, folder) for decoded_set in sets]
-    training_media, missing = baselines.make(job.sources, items, generated, heads, models, folder, launch)
+    training_media, missing = make_baselines(
+        align, recipe, job.sources, items, generated, heads, models, folder, launch
+    )
     generated += training_media
     if not generated:
         raise MissingData(
@@ -562,7 +551,7 @@ def _finish(
         stimulus=align.dataset.stimulus,
         prior=recipe.prior.source,
         mode=align.mode,
-        published=recipe.published_values,
+        published=recipe.published.as_dict() if recipe.published else {},
         set_up={**align.set_up(recipe.split), **flatten(generated_by, "reconstruct"), **papers},
         seen_in_training=seen,
         warnings=warnings,

@@ -118,7 +118,7 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
 
     def fingerprint(folder: str) -> str:
         digests = {folder: digest_media(list_media(folder))}
-        return reconstruct.Recipe(initial={"folder": folder}, digests=digests).fingerprint()
+        return reconstruct.Recipe(score=folder, digests=digests).fingerprint()
 
     assert fingerprint("a") == fingerprint("b") == fingerprint(str(home / "a")) != fingerprint("c")
 

@@ -22,8 +22,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
-from brainhive_cli.evaluation.reconstruction.conditions import decode_signals
-from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.training.alignment.trained import TrainedRun
 

@@ -20,7 +20,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import voxels
 from brainhive_cli.evaluation.reconstruction import conditions
-from brainhive_cli.evaluation.reconstruction.conditions import StimulusHeads
+from brainhive_cli.evaluation.reconstruction.generation import StimulusHeads
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.heads import Decoded

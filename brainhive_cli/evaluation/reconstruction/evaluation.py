@@ -20,7 +20,7 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe import Paths, Published
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.sweep import collect_variants
@@ -200,7 +200,7 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     folder.finish(measurements)
 
 
-def read_result(folder: RunFolder, published: Mapping[str, Any] | None = None) -> Result:
+def read_result(folder: RunFolder, published: Published | None = None) -> Result:
     """Read back a finished run, with what was published of it, and warn of what is missing."""
     sheet = folder.path / CONTACT_SHEET
     files = {"contact sheet": sheet} if sheet.is_file() else {}
@@ -312,7 +312,7 @@ def _measurements(
     return Measurements(scopes, facts=facts.model_copy(update=described_by), items=items)
 
 
-def tables(measured: Measurements, published: Mapping[str, Any] | None = None) -> tuple[Table, ...]:
+def tables(measured: Measurements, published: Published | None = None) -> tuple[Table, ...]:
     """Lay out the tables of a run: by source, by cell of the first, differences, published values."""
     facts, scopes = measured.facts_of(ReconstructionFacts), measured.scopes
     # metrics by title, of sources and of cells
@@ -334,7 +334,7 @@ def tables(measured: Measurements, published: Mapping[str, Any] | None = None) -
         metric_table(title, sources, "from", list(measured.overall), note=note),
         metric_table("By cell", cells if len(cells) > 1 else {}, "cell"),
         *comparison_tables(measured),
-        *published_tables(published),
+        *published_tables(published.as_dict() if published else None),
     ]
     return tuple(table for table in laid_out if table.rows)
 
@@ -365,7 +365,7 @@ def comparison_tables(measured: Measurements) -> list[Table]:
     return [table for table in (*compared, recall_table) if table.rows]
 
 
-def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[Table, ...]:
+def sweep_tables(measured: Measurements, published: Published | None) -> tuple[Table, ...]:
     """Lay out all variants and sources; values that differ from the first variant's are marked."""
     facts, titles = measured.facts, name_sources(measured.facts_of(ReconstructionFacts).medium)
 
@@ -387,7 +387,7 @@ def sweep_tables(measured: Measurements, published: Mapping[str, Any]) -> tuple[
             f"{MEANING}: differs from {next(iter(facts.variants))}; {adjustment_text(facts.comparisons[0])}"
         )
     table = metric_table("Variant by variant", rows, "variant", marks=marks, note=note)
-    return (table, *published_tables(published))
+    return (table, *published_tables(published.as_dict() if published else None))
 
 
 def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:

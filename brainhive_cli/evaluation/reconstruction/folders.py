@@ -23,7 +23,7 @@ from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, describe_unread, pictures_below
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
-from brainhive_cli.evaluation.reconstruction.conditions import derange
+from brainhive_cli.evaluation.reconstruction.generation import derange
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.units import Alike, AlikeBy
@@ -264,23 +264,6 @@ def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str
         else:
             repeats_of.setdefault(truth, []).append(name)
     return {truth: repeats_of[truth] for truth in truths if truth in repeats_of}, unmatched
-
-
-def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[str]) -> list[Path]:
-    """Find one picture for each image id, by the id or by the file's stem.
-
-    Raises:
-        MissingData: naming an id that has none.
-    """
-    # an image id may have a folder that the picture's name lacks
-    known = _map_stems(list(pictures))
-    names = [known.get(image_id) or known.get(PurePosixPath(image_id).name) for image_id in image_ids]
-    if None in names:
-        absent = image_ids[names.index(None)]
-        raise MissingData(
-            f"{folder} has no picture of {absent}", "name its pictures by image id or file stem"
-        )
-    return [pictures[name] for name in names if name]
 
 
 def _map_stems(names: Sequence[str]) -> dict[str, str]:

@@ -1,206 +1,272 @@
-"""Media generated from decoded heads into the run's folder, each once, from noise that its item decides."""
+"""Media generated from heads of signals or stimuli, each file once, from noise that its item decides."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import isqrt
+from math import prod
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.core import console, foreign_code
-from brainhive_cli.core.arrays import UInt8
+from brainhive_cli.core.arrays import Int64, UInt8
 from brainhive_cli.core.device_memory import keep_freed_memory
-from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_asked_to_stop
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, raise_if_asked_to_stop
+from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import decode
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet, Reranker
-from brainhive_cli.evaluation.reconstruction.folders import find_by_name, list_media, read_caveats_around
-from brainhive_cli.evaluation.reconstruction.recipe import Output, Recipe
+from brainhive_cli.data.targets.encoder_groups import grouped
+from brainhive_cli.data.targets.encoder_keys import match_keys
+from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.evaluation.reconstruction.recipe import Output, Source
 from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Media, Sampling
-from brainhive_cli.models.heads import PREFIX, Decoded, Heads, refuse_other_target
+from brainhive_cli.models.heads import PREFIX, TOKEN, Decoded, Heads, comparable, refuse_other_target
 from brainhive_cli.models.priors import Prior
-from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
+from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 
-ANY_PX = 512
-"""A size that every autoencoder has; the channels of its latents do not depend on it."""
+MAX_BATCH = 8192
+"""Stimuli whose heads are computed at once, at most."""
+MAX_NUMBERS = 1 << 26
+"""Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 × 768 + 77 × 768."""
+Tensors = Mapping[str, Tensor]
+TRAIN = "train"
+"""The split whose embeddings are averaged, and whose pictures are baselines."""
+CELL_INDEPENDENT = ("images", "zeroed", "mean_embedding")
+"""Sources without a brain model: they are generated once for all cells."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CONCATENATION = "concatenation"
-"""The kind of fuser whose tokens have a part for each encoder, in the order of the layout's `dims`."""
 WRITERS = 4
 """Threads that write files while the next media are generated."""
-Task = tuple[int, int]
-"""Row of an item, and number of the repeat."""
 
 
 @dataclass(frozen=True)
-class FromFolder:
-    """Pictures of a folder, their central squares.
+class StimulusHeads:
+    """Heads of stimuli, from the prior's fuser; where it has none, the targets of the brain model's heads.
 
     Attributes:
-        folder: As the user names it.
-        files: Its pictures, by name.
-        resolution_px: Side that they are resized to.
-    """
-
-    folder: str
-    files: Mapping[str, Path]
-    resolution_px: int
-
-    @property
-    def caveats(self) -> list[str]:
-        """Caveats of the run that the folder lies in."""
-        return read_caveats_around(self.folder)
-
-    def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
-        """Find the picture of every item, and raise MissingData if one has none."""
-        for decoded_set in decoded_sets:
-            find_by_name(self.folder, self.files, decoded_set.origin_ids)
-
-    def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
-        """Open the pictures [B, 3, H, W] in 0..1 of some rows; a shuffled row has that of its signal."""
-        # the picture of the signal's item: a shuffled row must not start from the true one
-        paths = find_by_name(self.folder, self.files, [decoded_set.origin_ids[row] for row in rows])
-        squares = [media_files.crop_square(decode(str(path), path), self.resolution_px) for path in paths]
-        return torch.stack([media_files.to_media(square) for square in squares])
-
-
-@dataclass(frozen=True, eq=False)
-class FromTokens:
-    """Latents decoded from signals: the part of a token that predicts an autoencoder's embedding.
-
-    A contrastive loss trains a token's direction and not its length, so it is scaled to the mean length of
-    the training pictures' latents.
-
-    Attributes:
-        align: The run whose tokens are decoded.
-        split: Whose signals.
-        autoencoder: The encoder whose embeddings are latents.
+        align: The run whose stimuli are embedded.
+        encoders: Those that embedded them.
+        keys: The key of each encoder's embeddings, by its name.
+        targets: Embeddings [B, …] by key to heads [B, …] by name.
+        device: Where heads are computed.
+        compare: Heads to the vectors [B, D] by which rows are compared; default: the token.
+        compared_keys: Keys of the embeddings that these vectors are made from; None for all.
     """
 
     align: TrainedRun
-    split: str
-    autoencoder: EncoderConfig
-    _latents: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
+    encoders: Sequence[EncoderConfig]
+    keys: Mapping[str, str]
+    targets: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    device: torch.device
+    compare: Callable[[Tensors], Tensor] = lambda heads: comparable(heads[TOKEN])
+    compared_keys: Collection[str] | None = None
 
     @classmethod
-    def of(cls, align: TrainedRun, split: str) -> Self:
-        """Find the autoencoder that a run was trained on; BrainhiveError if there is not one."""
-        # with several autoencoders it would be unclear which latents are decoded
-        autoencoders = [config for config in align.models[0].encoders if config.encodes_latents]
-        if len(autoencoders) != 1:
-            raise BrainhiveError(
-                f"{align.folder.path} was not trained on one VAE", "train-align --encoders vae"
-            )
-        return cls(align, split, autoencoders[0])
+    def of(cls, align: TrainedRun, prior: Prior, device: torch.device) -> Self:
+        """Choose the function that computes the heads.
+
+        Raises:
+            BrainhiveError: if the prior fuses embeddings of other encoders; it names both.
+        """
+        # the fuser takes embeddings by the names that the prior was trained with
+        encoders = align.models[0].encoders
+        if (fuser := prior.fuser) is not None:
+            keys = match_keys(encoders, prior.dims, "the prior")
+            return cls(align, encoders, keys, lambda embeddings: {TOKEN: fuser(embeddings)}, device)
+
+        # without a fuser, heads are the targets of the brain model
+        model = TrainedModel(align, align.cells[0], device).module
+        layout = model.layout
+        return cls(align, encoders, layout.encoders, model.targets, device, model.join, layout.compared_keys)
+
+    def iterate_blocks(
+        self, split: str, rows: Int64, keys: Collection[str] | None = None
+    ) -> Iterator[Decoded]:
+        """Compute the heads of rows of a split's stores, block by block.
+
+        Args:
+            split: Part of the data set.
+            rows: Of its stores, [N].
+            keys: Keys of the embeddings that the heads are computed from; None for all.
+        """
+        # embeddings of these keys, and the rows that fit in memory
+        opened = Targets.of(self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False)
+        sources = {key: source for key, source in opened.sources.items() if keys is None or key in keys}
+        # numbers of one stimulus in all embeddings
+        width = sum(prod(source.shape) for source in sources.values())
+        batch_size = max(1, min(MAX_BATCH, MAX_NUMBERS // width))
+
+        # at least one block, also of no rows
+        for batch in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
+            embeddings = dict(Targets(sources).gather(batch))
+            with torch.inference_mode():
+                heads = Decoded(self.targets(embeddings))
+            yield heads
+
+    def average(self, split: str) -> Decoded:
+        """Average the heads of all stimuli of a split: one row."""
+        # sums in float64: float32 would lose digits over many thousands of stimuli
+        rows = np.flatnonzero(np.all([store.done for store in self.align.stores(split).values()], 0))
+        totals: dict[str, Tensor] = {}
+        for block in self.iterate_blocks(split, rows):
+            for name, head in block.tensors.items():
+                total = head.double().sum(0, keepdim=True)  # [1, …]
+                totals[name] = totals[name] + total if name in totals else total
+        return Decoded({name: (total / len(rows)).float() for name, total in totals.items()})
+
+    def build_reranker(self, launch: Launch) -> Callable[[UInt8, Decoded], Tensor]:
+        """Load the encoders, and compare generated pictures with decoded heads; it never sees the stimulus.
+
+        Returns:
+            From pictures [B, H, W, 3] and heads of B rows to their cosine [B]; RecipeError of clips.
+        """
+        # encoders that the comparison does not use are not loaded
+        compared, keys = self.compared_keys, self.keys
+        encoders = [config for config in self.encoders if compared is None or keys[config.name] in compared]
+        groups = grouped(encoders, "fp32", launch)
+
+        @torch.inference_mode()
+        def compare_pictures(pixels: UInt8, decoded: Decoded) -> Tensor:
+            if pixels.ndim != 4:
+                raise RecipeError("best_of compares pictures, and the generator makes clips", "best_of=1")
+            pictures = [Image.fromarray(picture) for picture in pixels]
+            embeddings: dict[str, Tensor] = {}
+            for group in groups:
+                views = group.encoder.preprocess_all(pictures)
+                embeddings |= {keys[name]: values for name, values in group.encode(views).items()}
+
+            # vectors [B, D] of generated pictures and of decoded heads
+            generated = self.compare(self.targets(embeddings))
+            return F.cosine_similarity(generated, self.compare(decoded.tensors).to(generated.device))
+
+        return compare_pictures
+
+
+@dataclass(frozen=True)
+class DecodedSet:
+    """The decoded heads of one source, one row for each item.
+
+    Attributes:
+        source: Where they come from.
+        cell: Whose brain model decoded them; None for those `CELL_INDEPENDENT`.
+        subject: Whose signals; None where there are none.
+        image_ids: The items, [N].
+        origin_ids: The image id of the signal or stimulus that each row comes from: another item's if
+            shuffled.
+        decoded: Heads of N rows; None for `zeroed`, which conditions on nothing.
+    """
+
+    source: Source
+    cell: Cell | None
+    subject: int | None
+    image_ids: list[str]
+    origin_ids: list[str]
+    decoded: Decoded | None
 
     @property
-    def caveats(self) -> list[str]:
-        """Caveats of the run whose tokens are decoded."""
-        return self.align.caveats(self.split)
+    def name(self) -> str:
+        """The folder of its pictures below `samples`."""
+        # sources without a brain model have no folder for each cell
+        cell = f"{self.cell.name}/sub-{self.subject:02d}" if self.cell else ""
+        return cell if self.source == "brain" else f"{self.source}/{cell}".rstrip("/")
 
-    def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
-        """Create the missing signal stores, and raise MissingData if a subject has no cell."""
-        subjects = set()
-        for decoded_set in decoded_sets:
-            if decoded_set.cell is not None and decoded_set.subject is not None:
-                # a missing cell is an error before anything is generated
-                self._cell(decoded_set.subject, decoded_set.cell.seed)
-                subjects.add(decoded_set.subject)
-        self.align.prepare_signals(launch, subjects)
+    def file(self, image_id: str, repeat: int) -> str:
+        """The path of a picture below the run's folder."""
+        folder = below(Path("samples", self.name), image_id, source="the stimulus id")
+        return f"{folder.as_posix()}/{repeat:02d}.png"
 
-    def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
-        """Decode the latents of some rows with the generator's autoencoder, [B, 3, H, W] in 0..1."""
-        # latents of the whole set are decoded once; those of some rows are taken
-        if decoded_set.name not in self._latents:
-            self._latents[decoded_set.name] = self._decode_latents(decoded_set)
-        latent_of = self._latents[decoded_set.name]
-        latents = torch.stack([latent_of[decoded_set.origin_ids[row]] for row in rows])  # [B, D]
-
-        # they must be squares of the generator's channels
-        channels = generator.latent_shape(ANY_PX)[0]
-        side = isqrt(latents.shape[1] // channels)
-        if channels * side**2 != latents.shape[1]:
-            raise BrainhiveError(
-                f"{latents.shape[1]} values of {self.autoencoder.name} are no square latent of {channels} "
-                "channels",
-                "use the autoencoder of the generator's family",
-            )
-        return generator.decode(latents.view(-1, channels, side, side))
-
-    def _decode_latents(self, decoded_set: DecodedSet) -> dict[str, Tensor]:
-        """Decode the latent of each item by its image id; those of stimuli are the true ones."""
-        # embeddings of the stimuli, where no signal was decoded
-        store = self.align.stores(self.split)[self.autoencoder.name]
-        if decoded_set.decoded is None or decoded_set.cell is None or decoded_set.subject is None:
-            values = np.asarray(store.embedding[store.rows(decoded_set.image_ids)], np.float32)
-            return dict(zip(decoded_set.image_ids, torch.from_numpy(values).flatten(1), strict=True))
-
-        # directions from the signals, and the mean length of a latent of the training pictures
-        device = next(iter(decoded_set.decoded.tensors.values())).device
-        member = TrainedModel(self.align, self._cell(decoded_set.subject, decoded_set.cell.seed), device)
-        decoded, rows = member.decoded(decoded_set.subject, self.split)
-        latents = F.normalize(self._select_latents(decoded.tensors, member.module)) * self._mean_length
-        return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
-
-    def _cell(self, subject: int, seed: int) -> Cell:
-        """Choose the cell of the same subject, and of the same seed if there is one."""
-        matching = [cell for cell in self.align.cells if subject in cell.tested_on]
-        if not matching:
-            raise MissingData(
-                f"{self.align.folder.path} has no cell of subject {subject}", "train-align on that subject"
-            )
-        return next((cell for cell in matching if cell.seed == seed), matching[0])
-
-    def _select_latents(self, decoded: Mapping[str, Tensor], model: Aligner) -> Tensor:
-        """Select the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
-        keys, layout = self.autoencoder.known_as, model.layout
-        # latents are predicted by a head alone, or as a part of the fused token
-        for name, head in layout.heads.items():
-            if head.target in keys:
-                return decoded[name].flatten(1)
-            if layout.fuser.get("kind") == CONCATENATION and name in layout.fused:
-                # [N, D] holds the encoders' parts in the order of the layout
-                parts = decoded[name].split(list(layout.dims.values()), 1)
-                return next(part for key, part in zip(layout.dims, parts, strict=True) if key in keys)
-        raise BrainhiveError(
-            f"{self.align.folder.path} predicts no latents", f"train-align fuser.kind={CONCATENATION}"
+    def first(self, items: int | None) -> "DecodedSet":
+        """Keep the first items; all when None."""
+        return replace(
+            self,
+            image_ids=self.image_ids[:items],
+            origin_ids=self.origin_ids[:items],
+            decoded=None if self.decoded is None else self.decoded[:items],
         )
 
-    @cached_property
-    def _mean_length(self) -> float:
-        """Mean length of a latent of the training pictures."""
-        # tested pictures have no part in the length
-        store = self.align.stores("train")[self.autoencoder.name]
-        return float(np.linalg.norm(store.embedding[store.done].reshape(store.done.sum(), -1), axis=1).mean())
+    def shuffled(self) -> "DecodedSet":
+        """Give every item another item's signal, each signal once.
+
+        Raises:
+            RecipeError: if there is only one.
+        """
+        if len(self.image_ids) < 2:
+            raise RecipeError("one signal cannot be shuffled", "leave `shuffled` out of sources")
+        assert self.cell is not None and self.subject is not None and self.decoded is not None
+        # seed and subject decide the order, which is the same in every run
+        rows = derange(len(self.image_ids), (self.cell.seed, self.subject)).tolist()
+        origin_ids = [self.image_ids[row] for row in rows]
+        return replace(self, source="shuffled", origin_ids=origin_ids, decoded=self.decoded[rows])
 
 
-StartPictures = FromFolder | FromTokens
+def derange(count: int, seed: int | tuple[int, ...]) -> Int64:
+    """Draw a permutation [N] without fixed points: the neighbour of each index in a random order."""
+    order = np.random.default_rng(seed).permutation(count)
+
+    # each index gets its predecessor in the order, so none gets itself
+    neighbours = np.empty_like(order)
+    neighbours[order] = np.roll(order, 1)
+    return neighbours
 
 
-def find_start_pictures(recipe: Recipe) -> StartPictures | None:
-    """Find the pictures that sampling starts from; None for noise alone, or what the prior gives."""
-    initial = recipe.initial
-    # a folder goes before decoded latents; the recipe refuses both
-    if initial.folder:
-        return FromFolder(initial.folder, list_media(initial.folder), recipe.resolution_px)
-    if initial.align_run:
-        align = open_model(initial.align_run, recipe.paths)
-        refuse_sweep(align)
-        return FromTokens.of(align, recipe.split)
-    return None
+def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
+    """Decode all signals of a subject in a split, by a brain model."""
+    # heads in the order of the signals, whose rows say which stimuli these showed
+    decoded, rows = model.decoded(subject, split)
+    image_ids = model.pictures(split).image_ids
+    ids = [image_ids[row] for row in rows]
+    return DecodedSet("brain", model.cell, subject, ids, ids, decoded)
+
+
+def make_decoded_sets(
+    sources: Sequence[Source],
+    brain: Sequence[DecodedSet],
+    heads: StimulusHeads,
+    split: str,
+    items: int | None,
+) -> list[DecodedSet]:
+    """Collect the set of each source that media are generated from, of the same items.
+
+    Args:
+        sources: In order.
+        brain: The decoded heads of all signals.
+        heads: Computes heads of the stimuli.
+        split: Whose items.
+        items: How many of them, from the start; all when None.
+    """
+    sets: dict[Source, list[DecodedSet]] = {"brain": [decoded_set.first(items) for decoded_set in brain]}
+    ids = list(dict.fromkeys(image_id for decoded_set in sets["brain"] for image_id in decoded_set.image_ids))
+
+    # heads of other items
+    if "shuffled" in sources:
+        sets["shuffled"] = [decoded_set.shuffled().first(items) for decoded_set in brain]
+
+    # heads without a brain model: the stimuli's, none at all, and the mean of the training split
+    without_cell: dict[Source, Decoded | None] = {}
+    if "images" in sources:
+        # stores of a split have the same rows
+        rows = next(iter(heads.align.stores(split).values())).rows(ids)
+        without_cell["images"] = Decoded.join([*heads.iterate_blocks(split, rows)])
+    if "zeroed" in sources:
+        without_cell["zeroed"] = None
+    if "mean_embedding" in sources:
+        # one row, repeated for every item
+        means = heads.average(TRAIN).tensors
+        repeated = {name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()}
+        without_cell["mean_embedding"] = Decoded(repeated)
+    for source, decoded in without_cell.items():
+        sets[source] = [DecodedSet(source, None, None, ids, ids, decoded)]
+    return [decoded_set for source in dict.fromkeys(sources) for decoded_set in sets.get(source, [])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +310,6 @@ class Sampler:
         self,
         decoded: Decoded | None,
         seeds: Sequence[int],
-        start: Tensor | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> Media:
         """Generate one picture or clip for each row of decoded heads and its seed.
@@ -252,7 +317,6 @@ class Sampler:
         Args:
             decoded: Heads of B rows; None for the prior's unconditional ones.
             seeds: [B], of the noise.
-            start: Pictures to start from, [B, 3, H, W] in 0..1.
             on_step: Called with the number of each step done.
 
         Raises:
@@ -272,9 +336,7 @@ class Sampler:
         null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
 
         # decoded latents to start from must be those of the generator's autoencoder; a chain has several
-        starts = start is None and conditioning.start is not None
-        if start is not None:
-            conditioning = replace(conditioning, start=start)
+        starts = conditioning.start is not None
         for name, head in self.heads.items():
             if hasattr(self.generator, "latent_spaces"):
                 spaces = self.generator.latent_spaces(name, starts)
@@ -305,9 +367,8 @@ def generate(
     repeats: int,
     seed: int,
     *,
-    start: StartPictures | None = None,
     count: int = 1,
-    reranker: Reranker | None = None,
+    rerank: Callable[[UInt8, Decoded], Tensor] | None = None,
     rate_hz: float | None = None,
 ) -> None:
     """Generate this process's share of what is not there yet of a set; files are written meanwhile.
@@ -319,27 +380,23 @@ def generate(
         launch: The processes that share the set.
         repeats: Media kept for each item.
         seed: Seed of the noise.
-        start: Pictures to start from; None for noise alone.
         count: Candidates, which are generated for each medium that is kept.
-        reranker: Chooses which of them is kept, if there are several.
+        rerank: Compares candidates with decoded heads, to choose one of several; see `build_reranker`.
         rate_hz: Frames a second of clips: those of the stimuli.
     """
-    # nothing is there to choose by where nothing was decoded; pictures to start from would tell of the brain
+    # nothing is there to choose by where nothing was decoded
     ids, decoded, width = decoded_set.image_ids, decoded_set.decoded, sampler.output.batch_size
     size = max(1, width // count)
     if decoded is None:
         count = 1
-    if decoded_set.source == "zeroed":
-        start = None
 
     def sample(candidates: Sequence[tuple[int, int, int]]) -> UInt8:
         """Generate the media of candidates (row, repeat, number of the candidate) at once."""
         rows = [row for row, _, _ in candidates]
-        # without heads the prior is unconditional; without a start sampling begins at noise
+        # without heads the prior is unconditional
         media = sampler.sample(
             None if decoded is None else decoded[rows],
             [seed_of(seed, ids[row], repeat, n) for row, repeat, n in candidates],
-            None if start is None else start.pictures(decoded_set, rows, sampler.generator),
             on_step=lambda step: bar.advance(0, f"step {step} of {sampler.sampling.steps}"),
         )
         return media_files.to_bytes(media)
@@ -366,9 +423,9 @@ def generate(
             media = np.concatenate([sample(chunk) for chunk in chunks])
 
             # the one of each task that is most similar to its decoded head
-            if reranker is not None and decoded is not None:
+            if rerank is not None and decoded is not None:
                 heads = decoded[[row for row, _, _ in candidates]]
-                best = reranker.similarity(media, heads).view(len(batch), count).argmax(1).cpu().numpy()
+                best = rerank(media, heads).view(len(batch), count).argmax(1).cpu().numpy()
                 media = media[np.arange(len(batch)) * count + best]
             for future in writing:  # so that no more than one batch waits
                 future.result()

@@ -22,13 +22,15 @@ from brainhive_cli.core.recipe import (
     split,
 )
 from brainhive_cli.core.sweep import SweptRecipe
-from brainhive_cli.evaluation.reconstruction.conditions import Source
 from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS, PICTURE_METRICS, known_metrics
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders
 from brainhive_cli.models.generators import DEFAULT, Sampling
 
-DECODED_START = "the decoded start"
-"""What sampling starts from where the prior gives it, in words that travel with metrics."""
+Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nearest", "mean", "still"]
+"""From the last three nothing is generated: media of the training set, and stills of the brain's clips (see
+`baselines`)."""
+DEFAULT_STRENGTH = Sampling.model_fields["strength"].default
+"""Strength at which what sampling starts from has no part in the words of a protocol."""
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
 """BrainHiVE's published prior."""
 
@@ -50,21 +52,6 @@ def _prior_section(prior: Any) -> Any:
     if isinstance(prior, dict):  # `kind` is what a reference becomes when a key is put below it
         return {"source" if key == "kind" else key: value for key, value in prior.items()}
     return prior
-
-
-class StartSection(Section):
-    """Start of sampling, apart from noise."""
-
-    folder: str | None = Field(None, description="pictures named by image id or file stem")
-    align_run: str | None = Field(
-        None, description="an align run with fuser.kind=concatenation over a VAE: its tokens are decoded"
-    )
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
-        if self.folder and self.align_run:
-            raise ValueError("give folder or align_run, not both")
-        return self
 
 
 def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
@@ -159,7 +146,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     )
     items: int | None = Field(None, gt=0, description="pictures of the split, from its start; default: all")
 
-    # how many media, what sampling starts from, and the noise
+    # how many media, and the noise
     repeats: int = Field(10, gt=0, le=10_000, description="pictures kept for each item")
     best_of: int = Field(
         1,
@@ -167,7 +154,6 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         le=10_000,
         description="candidates for each picture kept: the one most similar to its decoded head",
     )
-    initial: StartSection = StartSection()
     seed: int = Field(0, ge=0, description="seed of the noise")
 
     # comparisons, which are not part of the fingerprint
@@ -225,32 +211,20 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         fields = {key: getattr(self, key) for key in Sampling.model_fields}
         return Sampling.model_construct(self.model_fields_set & fields.keys(), **fields)
 
-    @property
-    def published_values(self) -> dict[str, Any]:
-        """Values that a paper prints, as measurements note them; empty where the recipe says nothing."""
-        return {} if self.published is None else self.published.as_dict()
-
-    @property
-    def starts_from(self) -> str:
-        """Start of sampling, in words; "" where nothing is known but the default strength."""
-        if self.initial.folder or self.initial.align_run:
-            return "pictures"
-        return "" if self.strength == Sampling.model_fields["strength"].default else DECODED_START
-
-    def described(self, start: str) -> str:
+    def described(self, is_decoded: bool) -> str:
         """Say how pictures are generated, in words that travel with their metrics.
 
         Args:
-            start: What sampling starts from: `pictures`, `the decoded start`, or "" for noise alone.
+            is_decoded: Whether they are generated from heads; of noise alone nothing chooses.
         """
         # only what differs from the default is named
         words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}"]
-        if self.best_of > 1:
+        if self.best_of > 1 and is_decoded:
             words.append(f"each the best of {self.best_of} by its decoded head")
         if self.adapter is not None:
             words.append(f"adapter {self.adapter}")
         if self.prior.scale is not None:
             words.append(f"scale {self.prior.scale:g}")
-        if start:
-            words.append(f"from {start} at strength {self.strength:g}")
+        if self.strength != DEFAULT_STRENGTH and is_decoded:
+            words.append(f"from the decoded start at strength {self.strength:g}")
         return ", ".join([*words, *self.words])

@@ -14,9 +14,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
 from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
-from brainhive_cli.evaluation.reconstruction.generation import Sampler, generate
+from brainhive_cli.evaluation.reconstruction.generation import DecodedSet, Sampler, generate
 from brainhive_cli.evaluation.reconstruction.recipe import Output, Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
 from brainhive_cli.models import priors

@@ -6,8 +6,7 @@ from PIL import Image
 from reconstructions import embedding, gap, generate, pictures_of
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.evaluation.reconstruction.conditions import DecodedSet
-from brainhive_cli.evaluation.reconstruction.generation import seed_of
+from brainhive_cli.evaluation.reconstruction.generation import DecodedSet, seed_of
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.training.alignment.recipe import Cell
 

@@ -1,7 +1,6 @@
 """Folders of pictures: whose reconstruction a file is, by its name."""
 
 import json
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,7 +9,6 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.evaluation.reconstruction.folders import (
-    find_by_name,
     list_media,
     match_repeats,
     read_caveats_around,
@@ -42,14 +40,6 @@ def test_reconstructions_are_matched_by_name_number_or_folder(names, found):
 def test_what_is_of_no_picture_or_of_several_is_left_over():
     _, unmatched = match_repeats(["dog_3", "0", "a/x"], [*TRUTHS, "one/x", "two/x"])
     assert unmatched == ["dog_3", "0", "a/x"]
-
-
-def test_pictures_are_found_by_image_id_and_by_stem():
-    files = {"a/x": Path("1"), "b/x": Path("2"), "y": Path("3")}
-
-    assert find_by_name("here", files, ["b/x", "test/y"]) == [Path("2"), Path("3")]
-    with pytest.raises(MissingData, match="here has no picture of c/x"):
-        find_by_name("here", files, ["c/x"])
 
 
 def test_links_are_followed_and_what_is_hidden_is_passed_over(tmp_path):

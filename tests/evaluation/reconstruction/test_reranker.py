@@ -9,8 +9,7 @@ from reconstructions import embedding, gap, generate
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.evaluation.reconstruction.conditions import Reranker, StimulusHeads
-from brainhive_cli.evaluation.reconstruction.generation import Sampler, seed_of
+from brainhive_cli.evaluation.reconstruction.generation import Sampler, StimulusHeads, seed_of
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment.trained import open_model
@@ -28,7 +27,7 @@ def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, dr
     heads = StimulusHeads.of(open_model(str(aligned), Paths()), fusion, here.device)
     pixels = np.stack([np.asarray(candidate) for candidate in candidates])
     token = fusion.fuser({"brainhive_cli-models-encoders-python-example": embedded})
-    similarity = Reranker(heads, here).similarity(pixels, Decoded({"token": token.expand(3, -1)}))
+    similarity = heads.build_reranker(here)(pixels, Decoded({"token": token.expand(3, -1)}))
     gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
     assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
     assert "each the best of 3 by its decoded head" in result.tables[0].note
@@ -54,4 +53,4 @@ def test_clips_are_not_compared_with_heads():
     heads = StimulusHeads(None, [], {}, dict, here.device)
 
     with pytest.raises(RecipeError, match="best_of compares pictures, and the generator makes clips"):
-        Reranker(heads, here).similarity(np.zeros((1, 2, 8, 8, 3), np.uint8), Decoded({}))
+        heads.build_reranker(here)(np.zeros((1, 2, 8, 8, 3), np.uint8), Decoded({}))
