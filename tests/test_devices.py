@@ -275,7 +275,7 @@ def test_ranks_are_counted_there(gpu: PretendedGpu) -> None:
     assert ranks.ranks_of_all(signals, gallery, 5).shape == (9, 5)
     relevant = target[:, None].expand(-1, 2)
     assert len(ranks.ranks_and_precisions(signals, gallery, target, relevant)[1]) == 9
-    assert len(ranks.nearest(signals, gallery)) == len(ranks.subset_hits(signals, gallery, 3, 2, 0)[0]) == 9
+    assert len(ranks.nearest(signals, gallery)) == len(ranks.subset_expectations(signals, gallery, 3)[0]) == 9
 
 
 def test_commands_run_there_from_pictures_to_metrics(

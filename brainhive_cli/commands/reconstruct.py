@@ -386,12 +386,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         folder.finish(measure_variants(results))
     launch.barrier()
     with reading_sweep(folder) as measurements:
-        files = {
-            f"{label} {kind}": path
-            for label, result in results.items()
-            for kind, path in result.files.items()
-        }
-        return Result(folder.path, sweep_tables(measurements, recipe.published), measurements, files)
+        return Result(folder.path, sweep_tables(measurements, recipe.published), measurements)
 
 
 def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,10 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import LEVEL, Difference, RetrievalFacts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.measurement.metric_names import lower_is_better
-from brainhive_cli.measurement.signs import flip_signs
-from brainhive_cli.measurement.statistics import Values, describe, scatter_of_means
+from brainhive_cli.measurement.statistics import Values, describe, flip_signs, scatter_of_means
 from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, fold_null_inflation
 
-Ranks = NDArray[np.integer[Any]]
+Ranks = NDArray[np.number[Any]]
 ROUNDING = 1e-12
 """Differences below this are none."""
 AT_LIMITS = 0.5
@@ -50,9 +49,7 @@ def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | N
     # counts of items are whole numbers with one seed only
     if any(len(group) > 1 for side in hits for group in side):
         return compared
-    joined = np.concatenate(
-        [first_hits[0] - second_hits[0] for first_hits, second_hits in zip(*hits, strict=True)]
-    )
+    joined = np.concatenate([one[0] - other[0] for one, other in zip(*hits, strict=True)])
     only = {"only_first": int((joined > 0).sum()), "only_second": int((joined < 0).sum())}
     return compared.model_copy(update=only)
 
@@ -76,19 +73,17 @@ def compare_values(
 
     Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
     """
-    # values of the same items in the same order
-    groups = [[np.atleast_2d(np.asarray(group, np.float64)) for group in side] for side in (first, second)]
-    # paired by position, so items must be as many in each subject
-    sizes = [[group.shape[-1] for group in side] for side in groups]
+    # values averaged over seeds; paired by position, so items must be as many in each subject
+    means = [
+        [np.atleast_2d(np.asarray(group, np.float64)).mean(0) for group in side] for side in (first, second)
+    ]
+    sizes = [[len(group) for group in side] for side in means]
     if sizes[0] != sizes[1] or not sizes[0]:
         raise BrainhiveError(
             f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare runs of the same items"
         )
-
-    # paired differences, averaged over seeds
     items = items or Items.unnamed(sizes[0])
-    pairs = [np.stack([group.mean(0) for group in pair]) for pair in zip(*groups, strict=True)]  # [2, N]
-    differences = [pair[0] - pair[1] for pair in pairs]
+    differences = [one - other for one, other in zip(*means, strict=True)]
     subject_means = np.array([difference.mean() for difference in differences])
     subjects, counted = len(subject_means), f"{items.count} {items.kind}"
     if items.inflation > 1:  # two that are equally good differ as much as one from chance without an effect
@@ -96,20 +91,20 @@ def compare_values(
         counted += ", in folds that share training data"
 
     # about these subjects, or people in general
-    about, p, least_p = f"{items.scope} and " if items.scope else "", None, 0.0
-    low, high = None, None
+    about, least_p = f"{items.scope} and " if items.scope else "", 0.0
+    p: float | None
     if subjects < MANY_SUBJECTS:
         flips = flip_signs(differences, items)
+        p, least_p, low, high = flips.p, flips.least_p, flips.low, flips.high
         people = "this subject" if subjects == 1 else f"these {subjects} subjects"
         test = f"sign flips over {counted}, for {about}{people}"
-        p, least_p, low, high = flips.p, flips.least_p, flips.low, flips.high
     else:
         p, low, high = crossed_t(differences, items)
         test = f"t over {subjects} subjects and {counted}, for {about}people in general"
     interval = f"inversion of: {test}"
 
     # too few units have neither; shares that are nearly all at a limit hardly show how they vary
-    values = np.concatenate(pairs, 1)
+    values = np.stack([np.concatenate(side) for side in means])  # [2, N]
     are_shares = ((values >= 0) & (values <= 1)).all() and np.isin(values, (0, 1)).all(0).mean() >= AT_LIMITS
     if items.shortage:
         p = low = high = None
@@ -122,13 +117,12 @@ def compare_values(
     mean, effect = float(subject_means.mean()), None
     if np.ptp(subject_means) > ROUNDING:
         effect = float(subject_means.mean() / subject_means.std(ddof=1))
-    size = sum(map(len, differences))
     return Difference(
         difference=mean,
         low=low,
         high=high,
         interval=interval,
-        n=size,
+        n=sum(sizes[0]),
         subjects=subjects,
         p_value=p,
         test=test,
@@ -200,7 +194,7 @@ def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None
         return (p, mean, mean) if p <= LEVEL else (p, None, None)
 
     # Satterthwaite's freedom
-    noise = (scatter.own / subject_variance) ** OWN_FREEDOM if subject_variance else 0.0
+    noise = (scatter.noise / subject_variance) ** OWN_FREEDOM if subject_variance else 0.0
     doubt = subject_variance**2 * ((1 - noise) / (subjects - 1) + noise / (subjects * scatter.freedom))
     freedom = variance**2 / (doubt + shared**2 / scatter.freedom)
 
@@ -225,38 +219,17 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
 
 CellItems = Mapping[str, Any]
 """Image ids, units, and lists of their values by name, of one cell."""
+Side = tuple[Measurements, str, str]
+"""One side of a comparison: a run, what messages call it, and the source that is compared."""
 
 
-class Side(NamedTuple):
-    """One side of a comparison: a run, or a source of it, and what messages call it."""
-
-    run: Measurements
-    name: str
-    source: str | None = None
-
-    @property
-    def protocol(self) -> str:
-        """Size and origin of the media of its source."""
-        return next(iter(self.run.scopes[str(self.source)].values())).protocol
-
-    @property
-    def subjects(self) -> dict[Any, list[CellItems]]:
-        """Cells of each subject, of several seeds; None for pictures that come from no signal."""
-        cells: dict[Any, list[CellItems]] = {}
-        for scope, cell in self.run.facts.cells.items():
-            if self.source is None or cell.source == self.source:
-                cells.setdefault(cell.subject, []).append(self.run.items[scope])
-        return cells
-
-    def cells_of(self, subject: Any) -> list[CellItems]:
-        """Choose the cells of a subject; what is of no subject is compared with all of them."""
-        subjects = self.subjects
-        if subject not in subjects and None not in subjects:
-            known = ", ".join(map(str, subjects))
-            raise BrainhiveError(
-                f"{self.name} has no subject {subject}, but {known}", "compare runs of the same subjects"
-            )
-        return subjects[subject if subject in subjects else None]
+def _list_cells(run: Measurements, source: str | None = None) -> dict[Any, list[CellItems]]:
+    """List the cells of each subject, of several seeds; None for pictures that come from no signal."""
+    cells: dict[Any, list[CellItems]] = {}
+    for scope, cell in run.facts.cells.items():
+        if source is None or cell.source == source:
+            cells.setdefault(cell.subject, []).append(run.items[scope])
+    return cells
 
 
 def compare_ranks(
@@ -281,32 +254,6 @@ def compare_ranks(
 
 def _compare_ranks(first: Measurements, second: Measurements) -> Difference:
     """Compare the ranks of two runs; BrainhiveError if they were tested on different items."""
-    _check_galleries(first, second)
-    subjects = [Side(run, run.facts.run).subjects for run in (first, second)]
-
-    # items of each subject, sorted by image id
-    ids, units = [], []
-    for cells in subjects[0].values():
-        pairs = sorted(zip(cells[0]["image_ids"], cells[0]["units"], strict=True))
-        ids.append([image_id for image_id, _ in pairs])
-        units.append([unit for _, unit in pairs])
-    items = _group(first, ids, units)
-
-    # ranks [S, N] of the cells of each subject in the same order
-    sides = []
-    for cells_of in subjects:
-        ranks = []
-        for subject in subjects[0]:
-            orders = [np.argsort(cell["image_ids"], kind="stable") for cell in cells_of[subject]]
-            sorted_cells = zip(cells_of[subject], orders, strict=True)
-            ranks.append(np.array([np.asarray(cell["ranks"])[order] for cell, order in sorted_cells]))
-        sides.append(ranks)
-    result = compare(*sides, items=items)
-    return result.model_copy(update=_limits(first, second, result.subjects))
-
-
-def _check_galleries(first: Measurements, second: Measurements) -> None:
-    """Refuse runs that were tested on other candidates, subjects or items."""
     # candidates
     runs = [first.facts.run, second.facts.run]
     galleries = [run.facts_of(RetrievalFacts).gallery for run in (first, second)]
@@ -320,24 +267,33 @@ def _check_galleries(first: Measurements, second: Measurements) -> None:
             f"{shown[0]} and {shown[1]} were tested on different galleries", "compare on the same pictures"
         )
 
-    # subjects, and items of each
-    subjects = [Side(run, "").subjects for run in (first, second)]
-    if subjects[0].keys() != subjects[1].keys():
-        shown = [f"{run} ({', '.join(cells)})" for run, cells in zip(runs, subjects, strict=True)]
-        raise BrainhiveError(
-            f"{shown[0]} and {shown[1]} have different subjects", "give --subjects both have"
-        )
-    for subject, cells in subjects[0].items():
-        if sorted(cells[-1]["image_ids"]) != sorted(subjects[1][subject][-1]["image_ids"]):
-            raise BrainhiveError(
-                f"{runs[0]} and {runs[1]} were tested on different items of {subject}",
-                "compare on the same split",
-            )
+    # subjects, and items of each, sorted by image id
+    cells = [_list_cells(run) for run in (first, second)]
+    if cells[0].keys() != cells[1].keys():
+        shown = [f"{run} ({', '.join(listed)})" for run, listed in zip(runs, cells, strict=True)]
+        problem = f"{shown[0]} and {shown[1]} have different subjects"
+        raise BrainhiveError(problem, "give --subjects both have")
+    ids = [sorted(listed[0]["image_ids"]) for listed in cells[0].values()]
+    for subject, subject_ids in zip(cells[0], ids, strict=True):
+        if subject_ids != sorted(cells[1][subject][0]["image_ids"]):
+            problem = f"{runs[0]} and {runs[1]} were tested on different items of {subject}"
+            raise BrainhiveError(problem, "compare on the same split")
+
+    # ranks [S, N] of the cells of each subject, by side
+    sides = [
+        [
+            _collect_values(side[subject], subject_ids, "ranks")
+            for subject, subject_ids in zip(cells[0], ids, strict=True)
+        ]
+        for side in cells
+    ]
+    result = compare(sides[0], sides[1], items=_group(first, ids))
+    return result.model_copy(update=_limits(first, second, result.subjects))
 
 
 def compare_sources(run: Measurements) -> list[Difference]:
     """Compare the first source with each other one of the same run, in every metric."""
-    first, *rest = (Side(run, source, source) for source in run.facts.sources)
+    first, *rest = [(run, source, source) for source in run.facts.sources]
     return adjust_together(source=[row for side in rest for row in _compare_metrics(first, side)])[0]
 
 
@@ -381,21 +337,20 @@ def compare_runs(
         on other subjects or items.
     """
     # the run against each other one that was measured by the same protocol
-    run_items = [(name, run), *runs.items()]
-    first, *rest = (Side(shown, label, shown.facts.sources[0]) for label, shown in run_items)
+    first, *rest = [(shown, label, shown.facts.sources[0]) for label, shown in [(name, run), *runs.items()]]
+    # protocols begin with the size of media
+    protocols = [next(iter(shown.scopes[source].values())).protocol for shown, _, source in (first, *rest)]
+    size, *sizes = [protocol.split(",")[0] for protocol in protocols]
 
     # reasons why a run cannot be compared are collected
     compared: list[Difference] = []
     errors = []
-    for side in rest:
-        sizes = [pair.protocol.split(",")[0] for pair in (first, side)]
+    for side, other_size in zip(rest, sizes, strict=True):
         try:
-            if sizes[0] != sizes[1]:
-                raise BrainhiveError(
-                    f"{name} was measured by {sizes[0]}, {side.name} by {sizes[1]}",
-                    "measure both by one protocol",
-                )
-            caveats = {"caveats": side.run.caveats}
+            if other_size != size:
+                problem = f"{name} was measured by {size}, {side[1]} by {other_size}"
+                raise BrainhiveError(problem, "measure both by one protocol")
+            caveats = {"caveats": side[0].caveats}
             compared += [row.model_copy(update=caveats) for row in _compare_metrics(first, side)]
         except BrainhiveError as error:
             errors.append(error)
@@ -405,41 +360,40 @@ def compare_runs(
 def _compare_metrics(first: Side, second: Side) -> list[Difference]:
     """Compare by every metric that both have."""
     # cells of the same subjects; pictures that come from no signal are compared with all
-    names, hint = f"{first.name} and {second.name}", "compare runs of the same items"
-    known_subjects = {**first.subjects, **second.subjects}
-    subjects = [subject for subject in known_subjects if subject is not None] or [None]
-    pairs = [(first.cells_of(subject), second.cells_of(subject)) for subject in subjects]
+    (first_run, first_name, first_source), (second_run, second_name, second_source) = first, second
+    names, hint = f"{first_name} and {second_name}", "compare runs of the same items"
+    cells = [_list_cells(first_run, first_source), _list_cells(second_run, second_source)]
+    subjects = [subject for subject in {**cells[0], **cells[1]} if subject is not None] or [None]
+    for name, known in zip((first_name, second_name), cells, strict=True):
+        if absent := [subject for subject in subjects if subject not in known and None not in known]:
+            listed = ", ".join(map(str, known))
+            problem = f"{name} has no subject {absent[0]}, but {listed}"
+            raise BrainhiveError(problem, "compare runs of the same subjects")
+    sides = [[known.get(subject) or known[None] for subject in subjects] for known in cells]
 
     # items that both have; they differ only where a subject is missing on one side
     ids = []
-    for subject, (first_cells, second_cells) in zip(subjects, pairs, strict=True):
+    for subject, first_cells, second_cells in zip(subjects, *sides, strict=True):
         first_ids, second_ids = first_cells[0]["image_ids"], {*second_cells[0]["image_ids"]}
         ids.append([image_id for image_id in first_ids if image_id in second_ids])
         difference = {*first_ids} ^ second_ids
-        if difference and subject in first.subjects and subject in second.subjects:
+        if difference and subject in cells[0] and subject in cells[1]:
             raise BrainhiveError(f"{names} are of different items: {min(difference)} is of one only", hint)
     if not all(ids):
         raise BrainhiveError(f"{names} have no item in common", hint)
 
     # metrics that both have
-    common = pairs[0][0][0].keys() & pairs[0][1][0].keys() - {"image_ids", "units"}
-    metrics = [name for name in pairs[0][0][0] if name in common]
+    common = sides[0][0][0].keys() & sides[1][0][0].keys() - {"image_ids", "units"}
+    metrics = [name for name in sides[0][0][0] if name in common]
     if not metrics:
         raise BrainhiveError(f"{names} have no metric in common", "measure both by one metric")
 
-    # unit of each item
-    unit_of: dict[str, str] = {}
-    for scope in first.run.facts.cells:
-        cell = first.run.items[scope]
-        unit_of.update(zip(cell["image_ids"], cell["units"], strict=True))
-    items = _group(first.run, ids, [[unit_of[image_id] for image_id in listed] for listed in ids])
-
     # compare the items that have a value on both sides
-    compared, limits = [], _limits(first.run, second.run, len(subjects))
+    compared, limits, items = [], _limits(first_run, second_run, len(subjects)), _group(first_run, ids)
     for name in metrics:
         values = [  # [S, N] of each subject, by side
-            [_collect_values(cells, subject_ids, name) for cells, subject_ids in zip(side, ids, strict=True)]
-            for side in zip(*pairs, strict=True)
+            [_collect_values(group, subject_ids, name) for group, subject_ids in zip(side, ids, strict=True)]
+            for side in sides
         ]
         has_value = [~np.isnan(np.concatenate(pair)).any(0) for pair in zip(*values, strict=True)]
         if any(has.any() for has in has_value):
@@ -447,7 +401,7 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
                 [group[:, has] for group, has in zip(side, has_value, strict=True) if has.any()]
                 for side in values
             ]
-            shared = {"first": first.name, "second": second.name, "metric": name, **limits}
+            shared = {"first": first_name, "second": second_name, "metric": name, **limits}
             shared["lower_is_better"] = lower_is_better(name)
             result = compare_values(*chosen, items=items.where(has_value))
             compared.append(result.model_copy(update=shared))
@@ -456,10 +410,13 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
     return compared
 
 
-def _group(run: Measurements, ids: Sequence[Sequence[str]], units: Sequence[Sequence[str]]) -> Items:
-    """Group items as a run did."""
-    # units, scope and inflation are those that the run was measured with
+def _group(run: Measurements, ids: Sequence[Sequence[str]]) -> Items:
+    """Group items by the units that a run was measured with."""
     facts = run.facts
+    unit_of: dict[str, str] = {}
+    for scope in facts.cells:
+        unit_of.update(zip(run.items[scope]["image_ids"], run.items[scope]["units"], strict=True))
+    units = [[unit_of[image_id] for image_id in listed] for listed in ids]
     return Items(ids, units, facts.units, scope=facts.scope, inflation=facts.inflation)
 
 

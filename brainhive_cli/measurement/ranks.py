@@ -130,46 +130,8 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
     return best_index
 
 
-def subset_hits(
-    signal_tokens: Tensor, image_tokens: Tensor, ways: int, draws: int, seed: int
-) -> tuple[Float64, Float64]:
-    """Count how often each item ranks first among random subsets of the test items, in both directions.
-
-    Args:
-        signal_tokens: [N, D], one an image.
-        image_tokens: [N, D], of the same items in the same order.
-        ways: Items of a subset.
-        draws: Number of subsets.
-        seed: Seed of the drawing.
-
-    Returns:
-        Share of an item's own draws in which it ranked first, [N] signal to image and [N] image to signal;
-        NaN for an item that was never drawn.
-
-    Raises:
-        BrainhiveError: if there are fewer items than a subset takes.
-
-    Source: 300-way, 30 draws: MindEye (arXiv 2305.18274), section 4.1, on NSD.
-    """
-    count = len(signal_tokens)
-    if ways > count:
-        raise BrainhiveError(f"subsets of {ways} cannot be drawn from {count} items", f"subsets.ways={count}")
-
-    # rank within each subset, in both directions
-    random, drawn = np.random.default_rng(seed), np.zeros(count)
-    forward, backward = np.zeros(count), np.zeros(count)
-    for _ in range(draws):
-        subset = random.permutation(count)[:ways]
-        signal, image, same = signal_tokens[subset], image_tokens[subset], torch.arange(ways)
-        drawn[subset] += 1
-        forward[subset] += (ranks(signal, image, same) == 1).numpy()
-        backward[subset] += (ranks(image, signal, same) == 1).numpy()
-    drawn[drawn == 0] = np.nan
-    return forward / drawn, backward / drawn
-
-
 def subset_expectations(signal_tokens: Tensor, image_tokens: Tensor, ways: int) -> tuple[Float64, Float64]:
-    """Compute how often each item ranks first among random subsets: what `subset_hits` draws, exactly.
+    """Compute how often each item ranks first among random subsets of the test items, in both directions.
 
     An item of rank r among N ranks first unless one of the r - 1 before it is among the `ways` - 1 others,
     which are drawn without replacement: its share is C(N - r, ways - 1) / C(N - 1, ways - 1).
@@ -181,6 +143,8 @@ def subset_expectations(signal_tokens: Tensor, image_tokens: Tensor, ways: int) 
 
     Returns:
         Shares [N] signal to image and [N] image to signal.
+
+    Source: 300-way on NSD: MindEye (arXiv 2305.18274), section 4.1, which draws 30 subsets.
     """
     # share of an item by its rank
     count, same = len(signal_tokens), torch.arange(len(signal_tokens))

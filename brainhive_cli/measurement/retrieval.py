@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, normalize
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import RecipeError
@@ -36,6 +36,11 @@ CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
     "mean_rank": lambda ranks: ranks.mean(-1),
     "mrr": lambda ranks: (1 / ranks).mean(-1),
 }
+TRIALS_COMPARED = 32
+"""Trials, at most, that are encoded alone, evenly spaced: a dependence through the batch concerns all."""
+SAME_TOKEN = 1e-5
+"""Cosine distance up to which two tokens are one. It is half the squared relative difference: of the same
+sums in another order about 1e-12 in float32 and 1e-6 in TF32, which convolutions on a GPU use."""
 BACKWARD = "backward"
 """End of the scopes of the other direction: a picture searches among the signals."""
 NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
@@ -106,8 +111,7 @@ class Scores:
         pool: Number of candidates; 0 where there are none.
         targets: How many of them are right.
         values: [N] by metric. `map`: average precision; relevant are the gallery's pictures of the seen
-            concept. `top1`: share of drawn subsets in which an item was found first, NaN if it was never
-            drawn; `top1_expected`: that of all possible ones. `reliability`: share of each picture in the
+            concept. `top1_expected`: share of all possible subsets in which an item is found first. `reliability`: share of each picture in the
             correlation over pictures of the halves, a mean over channels, times and splits: its mean over
             pictures is that correlation. Of a region: what it carries, by head.
         relevant: [N] how many pictures are relevant.
@@ -329,3 +333,24 @@ def draw_tested(rows: Int64) -> Int64:
     if len(rows) <= MOST_TESTED:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, MOST_TESTED, replace=False))
+
+
+def depends_on_other_trials(encode: Callable[[Tensor], Tensor], signals: Tensor) -> bool:
+    """Whether trials get other tokens together than one at a time, so that a test would be transductive.
+
+    Args:
+        encode: Model, from signals [n, ...] to tokens [n, D].
+        signals: [N, ...]; of more than `TRIALS_COMPARED`, as many evenly spaced ones are compared.
+
+    Returns:
+        Whether one of them differs by more than rounding, or has no token without the others.
+
+    Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial at a time.
+    """
+    rows = np.unique(np.linspace(0, len(signals) - 1, TRIALS_COMPARED).round().astype(np.int64))
+    chosen = signals[torch.from_numpy(rows)]
+    together = normalize(encode(chosen).double())
+    # a trial stands beside itself, since statistics of a batch need two
+    alone = torch.cat([encode(torch.stack([signal, signal]))[:1] for signal in chosen])
+    distance = (together - normalize(alone.double())).square().sum(1) / 2  # NaN of no token
+    return not bool((distance <= SAME_TOKEN).all())

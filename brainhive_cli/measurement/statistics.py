@@ -1,17 +1,22 @@
-"""Metrics of items' values, and their confidence intervals over units of items and over subjects."""
+"""Metrics of items' values, and their confidence intervals over units of items and over subjects.
+
+Beside these stands the sign-flip test over units, whose inversion is an interval: they never disagree.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Required, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import LEVEL
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, UNKNOWN_SELECTION, Metric, find_caveats
-from brainhive_cli.measurement.units import MANY_SUBJECTS, Items
+from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, widen
 
 Values = NDArray[np.floating[Any]]
 Statistic = Callable[..., Any]
@@ -27,6 +32,10 @@ MAX_RESAMPLED = 2**22
 """Values that are resampled at once, to bound memory."""
 ROUNDING = 1e-12
 """Share of the largest value, below which a difference from the mean is the rounding of a sum."""
+ALL_SIGNS = 15
+"""Units up to which all signs are tried (32,768); of more, as many random ones as `FLIPS`."""
+FLIPS = 4_999
+"""Random sign flips in addition to the identity; a p of .05 then has a standard error of .003."""
 MOST_HITS, AT_LIMIT = 4, 2
 """Independent hits that the share of an item is worth at most (guessed two-way shares are worth 3, reciprocal
 ranks nearly 4), and where nearly all items lie at a limit."""
@@ -57,31 +66,19 @@ class Scatter:
 
     Attributes:
         estimates: [S] the statistic of each subject.
-        alone: [S] its variance over units.
         together: Variance over units of the mean over subjects.
         freedom: Degrees of freedom of that variance, by what the units weigh.
+        shared: Covariance of two subjects, whose units are the same.
+        noise: Variance of the mean over subjects by their own noise alone: the least that subjects add.
+        subject_variance: Variance of the mean over subjects that they differ by; their noise at least.
     """
 
     estimates: Float64
-    alone: Float64
     together: float
     freedom: float
-
-    @property
-    def shared(self) -> float:
-        """Covariance of two subjects, whose units are the same."""
-        subjects = len(self.estimates)
-        return max(0.0, (subjects * self.together - float(self.alone.mean())) / max(1, subjects - 1))
-
-    @property
-    def own(self) -> float:
-        """Variance of the mean over subjects by their own noise alone: the least that subjects add."""
-        return max(0.0, float(self.alone.mean()) - self.shared) / len(self.estimates)
-
-    @property
-    def subject_variance(self) -> float:
-        """Variance of the mean over subjects that their differences show; their own noise at least."""
-        return max(float(self.estimates.var(ddof=1)) / len(self.estimates), self.own)
+    shared: float
+    noise: float
+    subject_variance: float
 
 
 class Context(TypedDict, total=False):
@@ -300,11 +297,20 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
     # variance of the mean over subjects, who may have units in common
     together, freedom = _variance(influence, weights / subjects, strata)
     return [
-        Scatter(estimate, variances * items.inflation, float(variance) * items.inflation, freedom)
+        _compare_subjects(estimate, variances * items.inflation, float(variance) * items.inflation, freedom)
         for estimate, variances, variance in zip(
             np.stack(estimates, 1), np.stack(alone, 1), together, strict=True
         )
     ]
+
+
+def _compare_subjects(estimates: Float64, alone: Float64, together: float, freedom: float) -> Scatter:
+    """Split the variance over units of each subject [S] into what subjects share and their own noise."""
+    subjects, mean_variance = len(estimates), float(alone.mean())
+    shared = max(0.0, (subjects * together - mean_variance) / max(1, subjects - 1))
+    noise = max(0.0, mean_variance - shared) / subjects
+    between = float(estimates.var(ddof=1)) / subjects if subjects > 1 else 0.0
+    return Scatter(estimates, together, freedom, shared, noise, max(between, noise))
 
 
 def _variance(influence: Float64, weights: Float64, strata: Int64) -> tuple[Float64, float]:
@@ -376,7 +382,7 @@ def _resampled_scatter(groups: Sequence[Float64], items: Items) -> Scatter:
     pull = np.mean([((np.bincount(number) / len(number)) ** 2).sum() for number in items.numbers])
     variances /= max(1 - pull, 1 / count)
     (mean_scatter,) = scatter_of_means([group[None] for group in groups], items)
-    return Scatter(estimates, variances[:-1], float(variances[-1]), mean_scatter.freedom)
+    return _compare_subjects(estimates, variances[:-1], float(variances[-1]), mean_scatter.freedom)
 
 
 def _interval(
@@ -473,7 +479,7 @@ def _share_interval(
         are_hits = all(np.isin(group, limits).all() for group in groups)
         at_limit = max((values == low).mean(), (values == high).mean(), AT_LIMIT / MOST_HITS)
         most = sum(map(np.size, groups)) if are_hits else AT_LIMIT / at_limit * len(values)
-        hits = share * (1 - share) * items.size / (items.size - 1)
+        hits = share * (1 - share) * len(items.names) / (len(items.names) - 1)
         size = min(most_hits or most, hits / variance if variance > 0 else np.inf)
         are_units = are_hits and items.count == len(values)
         if not are_units or items.strata is not None:
@@ -541,3 +547,70 @@ def ratio_of_means(numerators: Values, denominators: Values) -> tuple[float, flo
     centre = ratio - (g * shared / second_variance if second_variance > 0 else 0.0)
     reach = quantile / mean * np.sqrt(max(0.0, rest))
     return ratio, float((centre - reach) / (1 - g)), float((centre + reach) / (1 - g))
+
+
+@dataclass(frozen=True)
+class SignFlips:
+    """Result of sign flips for a mean.
+
+    Attributes:
+        p: Two-sided p.
+        p_above: Probability, without an effect, of a mean as large.
+        p_below: Probability of one as small.
+        least_p: The smallest two-sided p that so many units can give.
+        low: Lower end of the 95 % interval; None where the units are too few for one.
+        high: Upper end.
+    """
+
+    p: float
+    p_above: float
+    p_below: float
+    least_p: float
+    low: float | None
+    high: float | None
+
+
+def flip_signs(values: Sequence[Array], items: Items) -> SignFlips:
+    """Test whether the mean over subjects and items is 0, by the signs of the units' parts in it.
+
+    Without an effect the part of each unit is as probable with the other sign. A flip moves the mean to the
+    other side of a hypothetical effect exactly where the mean of the flipped units alone lies beyond it: so
+    the quantiles of these means over all flips are the interval of effects that the test does not reject.
+
+    Args:
+        values: Values of the items [N], one array a subject.
+        items: Which items are of one unit.
+
+    Source: Hartigan 1969 (typical values); Fisher 1935.
+    """
+    # part of each unit in the mean over subjects of their means, and its weight
+    parts, weights = np.zeros((2, items.count))
+    for group, unit in zip(values, items.numbers, strict=True):
+        np.add.at(parts, unit, group / len(group) / len(values))
+        np.add.at(weights, unit, 1 / len(group) / len(values))
+
+    # means of the flipped units: of all subsets, or of random ones
+    flipped = _draw_flips(items.count).astype(np.float64)
+    sums, totals = flipped @ parts, flipped @ weights
+    if items.inflation > 1:
+        sums = widen(sums, totals * parts.sum() / weights.sum(), items.inflation)
+    means = sums / totals
+    means[np.abs(means) < ROUNDING] = 0
+    means.sort()
+    count = len(means) + 1  # the identity flips nothing, and counts on both sides
+    below, above = int((means <= 0).sum()), int((means >= 0).sum())
+
+    # an end is the outermost mean that leaves less than half of the level beyond it
+    beyond = int(np.floor(count * LEVEL / 2 + 1e-9))
+    low, high = (float(means[beyond - 1]), float(means[-beyond])) if beyond else (None, None)
+    p_above, p_below = (1 + below) / count, (1 + above) / count
+    return SignFlips(min(1.0, 2 * min(p_above, p_below)), p_above, p_below, 2 / count, low, high)
+
+
+@lru_cache(maxsize=4)  # the metrics of a run share them; 5 MB for a thousand units
+def _draw_flips(units: int) -> Bool:
+    """Choose which units are flipped, [K, U]: all subsets but the empty one, or random ones."""
+    if units <= ALL_SIGNS:
+        return (np.arange(1, 2**units)[:, None] >> np.arange(units) & 1).astype(bool)
+    flips = np.random.default_rng(0).random((FLIPS, units)) < 0.5
+    return flips[flips.any(1)]

@@ -114,13 +114,8 @@ class Items:
     def shortage(self) -> str:
         """Reason why there is no interval and no test of a difference; empty where there are enough units."""
         if self.count == 1:
-            return "one item" if self.size == 1 else f"all items are of one unit ({self.kind})"
+            return "one item" if len(self.names) == 1 else f"all items are of one unit ({self.kind})"
         return f"{self.count} {self.kind} are too few" if self.count < FEWEST_UNITS else ""
-
-    @property
-    def size(self) -> int:
-        """Number of items of all subjects."""
-        return len(self.names)
 
     @cached_property
     def names(self) -> list[Hashable]:
@@ -191,31 +186,31 @@ class Items:
             they are no more than `draws`.
         """
         # a film is shifted
-        count, identity = self.size, np.arange(self.size)
+        identity = np.arange(len(self.names))
         if self.is_film:
-            shifts = np.arange(1, count)
+            shifts = identity[1:]
             if len(shifts) > draws:
                 shifts = random.choice(shifts, draws, replace=False)
-            return np.asarray((identity + shifts[:, None]) % max(1, count), np.int64)
+            return np.asarray((identity + shifts[:, None]) % max(1, len(identity)), np.int64)
 
         # random permutations where there are more than are drawn
         classes = self._exchangeable()
         total = 1
-        for exchange in classes:
-            units, orders_within = len(exchange.members), math.prod(map(math.factorial, exchange.sizes))
-            total *= math.factorial(units) * orders_within**units
+        for members, sizes in classes:
+            orders_within = math.prod(map(math.factorial, sizes))
+            total *= math.factorial(len(members)) * orders_within ** len(members)
         if total - 1 > draws:
             orders = np.tile(identity, (draws, 1))
-            for exchange in classes:
-                orders[:, exchange.members] = exchange.draw(draws, random)
+            for members, sizes in classes:
+                orders[:, members] = _draw_orders(members, sizes, draws, random)
             return orders
 
         # all others but the identity
         orders = np.tile(identity, (total, 1))
-        permuted = product(*(exchange.list_all() for exchange in classes))
+        permuted = product(*(_list_orders(*exchange) for exchange in classes))
         for order, parts in zip(orders, permuted, strict=True):
-            for exchange, part in zip(classes, parts, strict=True):
-                order[exchange.members] = part
+            for (members, _), part in zip(classes, parts, strict=True):
+                order[members] = part
         moves: Int64 = orders[(orders != identity).any(1)]
         return moves
 
@@ -231,83 +226,74 @@ class Items:
         # one permutation of all names
         number = {name: row for row, name in enumerate(self.names)}
         drawn, orders = self.permutations(1, random), []
-        order = drawn[0] if len(drawn) else np.arange(self.size)
+        order = drawn[0] if len(drawn) else np.arange(len(number))
 
         # what it makes of the items of each subject
         for ids in self.ids:
             if self.is_film:  # a subject who lacks clips is shifted by the same share of the film
                 line = np.argsort([number[name] for name in ids])
                 shifted = np.empty_like(line)
-                shifted[line] = np.roll(line, -round(int(order[0]) / self.size * len(line)))
+                shifted[line] = np.roll(line, -round(int(order[0]) / len(order) * len(line)))
                 orders.append(shifted)
             else:
                 item = {name: row for row, name in enumerate(ids)}
                 orders.append(np.array([item[self.names[order[number[name]]]] for name in ids], np.int64))
         return orders
 
-    def _exchangeable(self) -> list["_Exchange"]:
-        """List the classes of units that may be exchanged, which may hold one unit."""
+    def _exchangeable(self) -> list[tuple[Int64, list[int]]]:
+        """List the classes of units of equal composition, which may be exchanged; one may hold one unit.
+
+        Returns:
+            Of each class the numbers [g, m] of the m items of its units, and how many of the m items each
+            group of subjects was shown: only these are exchanged in a unit.
+        """
         # unit of each item, and to whom it was shown
         number = {name: row for row, name in enumerate(self.names)}
-        unit_of, shown_to = [0] * self.size, [0] * self.size  # of a set of subjects, a bit each
+        unit_of, shown_to = [0] * len(number), [0] * len(number)  # of a set of subjects, a bit each
         part_number = {part: row for row, part in enumerate(dict.fromkeys(self.parts.values()))}
         for subject, (ids, units) in enumerate(zip(self.ids, self.numbers, strict=True)):
-            for row, unit in zip([number[name] for name in ids], units.tolist(), strict=True):
-                unit_of[row] = unit
-                shown_to[row] |= 1 << subject
+            for name, unit in zip(ids, units.tolist(), strict=True):
+                unit_of[number[name]] = unit
+                shown_to[number[name]] |= 1 << subject
         # subjects that each item was shown to, and its part
         alike = [(shown_to[row], part_number.get(self.parts.get(name), 0)) for name, row in number.items()]
 
         # items by unit, sorted by what makes them alike; then units that are equal in this
         members: dict[int, list[int]] = {}
-        for row in sorted(range(self.size), key=alike.__getitem__):
+        for row in sorted(range(len(alike)), key=alike.__getitem__):
             members.setdefault(unit_of[row], []).append(row)
         classes: dict[tuple[int, tuple[tuple[int, int], ...]], list[list[int]]] = {}
         for unit, rows in members.items():
             key = int(self.stratum_of_unit[unit]), tuple(alike[row] for row in rows)
             classes.setdefault(key, []).append(rows)
-        return [
-            _Exchange(np.array(rows), tuple(Counter(subjects).values()))
-            for (_, subjects), rows in classes.items()
-        ]
+        return [(np.array(rows), [*Counter(shown).values()]) for (_, shown), rows in classes.items()]
 
 
-@dataclass(frozen=True)
-class _Exchange:
-    """Units of equal composition, which may be exchanged for each other.
+def _list_orders(members: Int64, sizes: Sequence[int]) -> list[Int64]:
+    """List all permutations of a class of units, [g, m] each; see `Items._exchangeable`."""
+    # units change places, and items within each unit: the product of both
+    listed, ends = [], np.cumsum(sizes)[:-1]
+    for units in permutations(members):
+        parts = [part for unit in units for part in np.split(unit, ends)]
+        for orders in product(*(permutations(part) for part in parts)):
+            listed.append(np.concatenate(orders).reshape(members.shape))
+    return listed
 
-    Attributes:
-        members: [g, m] numbers of the m items of each unit.
-        sizes: How many of the m items each group of subjects was shown; only these are exchanged in a unit.
-    """
 
-    members: Int64
-    sizes: tuple[int, ...]
+def _draw_orders(members: Int64, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Int64:
+    """Draw permutations of a class of units, [K, g, m]; see `Items._exchangeable`."""
+    # units, as they are
+    units = np.tile(np.arange(len(members)), (draws, 1))
+    moved: Int64 = members[random.permuted(units, axis=1)]
 
-    def list_all(self) -> list[Int64]:
-        """List all permutations, [g, m] each."""
-        # units change places, and items within each unit: the product of both
-        listed, ends = [], np.cumsum(self.sizes)[:-1]
-        for units in permutations(self.members):
-            parts = [part for unit in units for part in np.split(unit, ends)]
-            for orders in product(*(permutations(part) for part in parts)):
-                listed.append(np.concatenate(orders).reshape(self.members.shape))
-        return listed
-
-    def draw(self, draws: int, random: np.random.Generator) -> Int64:
-        """Draw permutations, [K, g, m]."""
-        # units, as they are
-        units = np.tile(np.arange(len(self.members)), (draws, 1))
-        moved: Int64 = self.members[random.permuted(units, axis=1)]
-
-        # items within their unit, among those shown to the same subjects
-        start = 0
-        for size in self.sizes:
-            if size > 1:
-                part = moved[..., start : start + size]
-                moved[..., start : start + size] = random.permuted(part, axis=2)
-            start += size
-        return moved
+    # items within their unit, among those shown to the same subjects
+    start = 0
+    for size in sizes:
+        if size > 1:
+            part = moved[..., start : start + size]
+            moved[..., start : start + size] = random.permuted(part, axis=2)
+        start += size
+    return moved
 
 
 def number_names(names: Sequence[Sequence[Hashable]]) -> list[Int64]:
@@ -340,26 +326,23 @@ class Alike:
     has_folds: bool = False
 
     def items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
-        """Group stimuli, one list of names a subject; see `_group`."""
-        items = self._group(ids)
-        return replace(items, inflation=FOLD_INFLATION) if self.has_folds else items
-
-    def _group(self, ids: Sequence[Sequence[Hashable]]) -> Items:
-        """Group stimuli into the units of an inference.
+        """Group stimuli, one list of names a subject, into the units of an inference.
 
         From ten concepts of which any has several stimuli, the concepts are the units. Fewer are what the
         inference is about: each stimulus is a unit, compared within its concept, and concepts with one
         stimulus together. Clips are units by film from ten films on, else they are cut into blocks.
         """
-        if self.group_of:
-            return self._trials(ids)
+        items = self._group_trials(ids) if self.group_of else self._group_stimuli(ids)
+        return replace(items, inflation=FOLD_INFLATION) if self.has_folds else items
 
+    def _group_stimuli(self, ids: Sequence[Sequence[Hashable]]) -> Items:
+        """Group stimuli by what they show."""
         # clips, and pictures of which each shows a concept of its own
         names = list(dict.fromkeys(chain.from_iterable(ids)))
         concept = {name: self.concept_of.get(name, name) for name in names}
         shown = Counter(concept.values())
         if self.by == "neighbours":
-            return self._clips(ids, len(shown) if len(shown) < len(names) else 0)
+            return self._cut_films(ids, len(shown) if len(shown) < len(names) else 0)
         if len(shown) == len(names):
             return Items.independent(ids, f"{self.medium}s")
 
@@ -371,7 +354,7 @@ class Alike:
         scope = f"these {which}" if len(shown) > 1 else "this concept"
         return Items(ids, ids, f"{self.medium}s within {which}", strata=strata, scope=scope)
 
-    def _trials(self, ids: Sequence[Sequence[Hashable]]) -> Items:
+    def _group_trials(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group trials by run or session; of fewer than ten, statements are about these."""
         # trials of few runs: strata are these runs, units their blocks
         groups = [[self.group_of[name] for name in listed] for listed in ids]
@@ -386,7 +369,7 @@ class Alike:
         kind = "trials" if len({*chain.from_iterable(units)}) == sum(map(len, ids)) else "blocks of trials"
         return Items(ids, units, f"{kind} within {count} {name}", strata=groups, scope=scope)
 
-    def _clips(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
+    def _cut_films(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
         """Cut clips into blocks, in the order of their film; `films` is 0 where nothing says how many."""
         # films in general; clips of few films follow each other
         if films >= MANY_UNITS:
@@ -396,12 +379,13 @@ class Alike:
         film = Items(ids, ids, is_film=True, order=[*self.concept_of], scope=scope)
 
         # blocks of neighbours; too few clips for them are one unit, of which nothing shows how it varies
-        count = min(MOST_BLOCKS, film.size // LONG_BLOCK)
-        kind = f"blocks of {film.size // max(1, count)} neighbouring {self.medium}s"
+        size = len(film.names)
+        count = min(MOST_BLOCKS, size // LONG_BLOCK)
+        kind = f"blocks of {size // max(1, count)} neighbouring {self.medium}s"
         if count < FEWEST_UNITS:
             count = 1
             kind = f"a block of fewer than {FEWEST_UNITS * LONG_BLOCK} neighbouring {self.medium}s"
-        block = {name: row * count // film.size for row, name in enumerate(film.names)}
+        block = {name: row * count // size for row, name in enumerate(film.names)}
         return replace(film, units=[[block[name] for name in listed] for listed in ids], kind=kind)
 
 

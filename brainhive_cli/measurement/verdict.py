@@ -10,7 +10,7 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.facts import Answer
-from brainhive_cli.measurement.signs import flip_signs
+from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import MANY_UNITS, Items, fold_null_inflation, number_names, widen
 
 DRAWS = 4_999
@@ -80,7 +80,7 @@ def judge(
 
     # trials have one question
     if label_of is not None:
-        question, count = STIMULUS.format(medium), items.size
+        question, count = STIMULUS.format(medium), len(items.names)
         if problem:
             return [Answer(question, None, None, 1.0, count, pool, problem)]
         shown = [[*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids]
@@ -96,7 +96,9 @@ def judge(
         counts = Counter(dict(zip(chain(*items.ids), chain(*items.units), strict=True)).values())
         within_units = [[unit if counts[unit] > 1 else None for unit in units] for units in items.units]
         items = replace(items, units=items.ids, strata=within_units)
-    questions.append(_of_stimuli(table, _within(items, parts or {}), pool, medium, bool(parts), items.size))
+    questions.append(
+        _of_stimuli(table, _within(items, parts or {}), pool, medium, bool(parts), len(items.names))
+    )
 
     # concepts of several stimuli are asked for by themselves
     concepts = [(concept_of or {}).get(name, name) for name in items.names]
@@ -124,10 +126,10 @@ def _of_stimuli(table: Float64, items: Items, pool: int, medium: str, has_parts:
     orders = items.permutations(DRAWS, np.random.default_rng(0))
     total = len(orders) + 1
     if items.is_film:
-        how = f"all {total} circular shifts" if total == items.size else f"{total:,} circular shifts"
+        how = f"all {total} circular shifts" if total == len(items.names) else f"{total:,} circular shifts"
     else:
         drawn = f"{total:,} permutations" if total > DRAWS else f"all {total:,} permutations"
-        blocks = "" if items.size == count else " of blocks"
+        blocks = "" if len(items.names) == count else " of blocks"
         within = {True: " within runs, sessions or folds", False: " within concepts"}[has_parts]
         how = f"{drawn} of the labels{blocks}" + (within if items.strata is not None else "")
 
@@ -169,12 +171,12 @@ def _of_concepts(
         problem = "concepts and sessions coincide"
     if shown_in is None or problem:
         reason = f"cannot be tested: {problem or 'their sessions are not known'}"
-        return Answer(CONCEPT, None, None, 1.0, items.size, pool, reason, scope)
+        return Answer(CONCEPT, None, None, 1.0, len(items.names), pool, reason, scope)
     orders = Items([items.names], [items.names], strata=[shown_in]).permutations(
         DRAWS, np.random.default_rng(1)
     )
     drawn = f"{len(orders) + 1:,} permutations of the labels within sessions"
-    return _compare(CONCEPT, means, orders, drawn, items, pool, scope, "", items.size)
+    return _compare(CONCEPT, means, orders, drawn, items, pool, scope, "", len(items.names))
 
 
 def _compare(
@@ -235,5 +237,5 @@ def _over_units(
     within = " within runs, sessions or folds" if parts is not None and len({*parts.values()}) > 1 else ""
     test = f"sign flips of the mean rank{within} over {items.count} {items.kind}"
     test += ", in folds that share training data" if items.inflation > 1 else ""
-    arguments = (items.size, pool, test, items.scope)
+    arguments = (len(items.names), pool, test, items.scope)
     return Answer(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *arguments)

@@ -238,7 +238,6 @@ def test_what_the_user_changed_of_a_recipe_goes_on_with_the_hint(home: Path) -> 
         (["train-align", "--mode", "all"], "mode=intra"),
         (["train-align", "train.epochs=many"], "train.epochs=25"),
         (["train-align", "train=3"], "train.KEY=VALUE, with the keys epochs, "),
-        (["eval-retrieval", "subsets=3"], "subsets.KEY=VALUE, with the keys ways, draws"),
         (["reconstruct", "--repeats", "2", "guidance=much"], "guidance="),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, overri
             for kind in ("demo", "simulated, images: demo")
         ),
         ("embed", "batch_size"),
-        *(("eval-retrieval", key) for key in ("ceiling_splits", "subsets={ways: 2, draws: N}")),
+        *(("eval-retrieval", key) for key in ("ceiling_splits", "subsets")),
         *(("train-prior", key) for key in ("train.steps", "train.accumulate", "resolution_px")),
         *(("reconstruct", key) for key in ("repeats", "best_of", "steps", "batch_size", "resolution_px")),
     ],

@@ -8,7 +8,7 @@ from scipy.stats import binomtest, ttest_1samp
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.comparison import benjamini_hochberg, compare, compare_values, crossed_t
-from brainhive_cli.measurement.signs import flip_signs
+from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items, fold_null_inflation
 
 

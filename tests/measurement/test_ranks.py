@@ -16,7 +16,6 @@ from brainhive_cli.measurement.ranks import (
     ranks_and_precisions,
     ranks_of_all,
     subset_expectations,
-    subset_hits,
     summarise,
 )
 from brainhive_cli.measurement.statistics import describe
@@ -268,40 +267,18 @@ def test_the_nearest_is_the_most_alike(tokens):
 def test_subsets_of_all_items_are_the_whole_test(tokens):
     noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
 
-    forward, backward = subset_hits(noisy, tokens, ways=40, draws=2, seed=0)
+    forward, backward = subset_expectations(noisy, tokens, ways=40)
 
     assert np.array_equal(forward == 1, (ranks(noisy, tokens, torch.arange(40)) == 1).numpy())
     assert np.array_equal(backward == 1, (ranks(tokens, noisy, torch.arange(40)) == 1).numpy())
 
 
-def test_a_perfect_decoder_is_right_in_all_of_an_items_draws_without_doubt(tokens):
-    forward, backward = subset_hits(tokens, tokens, ways=10, draws=30, seed=0)
+def test_a_perfect_decoder_is_right_in_all_subsets_without_certainty(tokens):
+    forward, backward = subset_expectations(tokens, tokens, ways=10)
 
     assert (forward == 1).all() and (backward == 1).all()
     interval = describe([forward], limits=(0, 1))
     assert 0.9 < interval.low < interval.high == 1  # as of so many hits: width and doubt remain
-
-
-def test_an_item_that_is_never_drawn_has_no_share(tokens):
-    forward, _ = subset_hits(tokens, tokens, ways=10, draws=1, seed=0)
-
-    assert np.isnan(forward).sum() == 30 and np.nansum(forward) == 10
-
-
-def test_among_fewer_items_more_are_found_each_in_its_own_draws(tokens):
-    noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
-
-    forward, _ = subset_hits(noisy, tokens, ways=10, draws=30, seed=0)
-
-    random, found = np.random.default_rng(0), np.full((30, 40), np.nan)
-    for draw in range(30):
-        chosen = random.permutation(40)[:10]
-        found[draw, chosen] = in_float64(noisy[chosen], tokens[chosen], torch.arange(10)) == 1
-    assert forward == pytest.approx(np.nanmean(found, 0))
-    assert forward.mean() > (ranks(noisy, tokens, torch.arange(40)) == 1).double().mean()
-    with pytest.raises(BrainhiveError, match="subsets of 41 cannot be drawn from 40") as caught:
-        subset_hits(noisy, tokens, ways=41, draws=1, seed=0)
-    assert caught.value.hint == "subsets.ways=40"
 
 
 def test_chance_is_written_without_the_noise_of_its_sum() -> None:
@@ -313,12 +290,17 @@ def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
     noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
 
     expected = subset_expectations(noisy, tokens, ways=20)
-    drawn = subset_hits(noisy, tokens, ways=20, draws=1500, seed=0)
-    whole = subset_expectations(noisy, tokens, ways=40)
 
-    for exact, share, of_all in zip(expected, drawn, whole, strict=True):
-        assert 0.2 < exact.mean() < 0.95
-        assert np.abs(exact - share).max() < 4 * np.sqrt(0.25 / 700)  # four errors of an item's 750 draws
+    random, found = np.random.default_rng(0), np.full((2, 1500, 40), np.nan)
+    for draw in range(1500):
+        chosen = random.permutation(40)[:20]
+        for direction, pair in enumerate(((noisy, tokens), (tokens, noisy))):
+            ranked = in_float64(pair[0][chosen], pair[1][chosen], torch.arange(20))
+            found[direction, draw, chosen] = ranked == 1
+    whole = subset_expectations(noisy, tokens, ways=40)
+    for exact, drawn, of_all in zip(expected, np.nanmean(found, 1), whole, strict=True):
+        assert 0.2 < exact.mean() < 0.95 and exact.mean() > of_all.mean()  # fewer items: more are found
+        assert np.abs(exact - drawn).max() < 4 * np.sqrt(0.25 / 700)  # four errors of an item's 750 draws
         assert set(of_all.tolist()) == {0.0, 1.0}  # all items are the only subset
     assert (subset_expectations(noisy, tokens, ways=1)[0] == 1).all()
 

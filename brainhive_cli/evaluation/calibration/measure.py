@@ -18,7 +18,7 @@ from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, choose_tria
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.measurement.trialwise import depends_on_other_trials
+from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.training.alignment.few_shot import (
     FEWEST_PICTURES,
     PERMUTED_TRANSFER,

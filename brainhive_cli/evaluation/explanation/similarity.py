@@ -80,7 +80,7 @@ def measure_similarity(
         explained = np.stack([np.square(signals @ basis.T).sum(-1) for basis in bases], -1)  # [S, M]
         partial = 1 / np.sqrt(np.maximum(1 - explained, 1e-12))
         factor = np.concatenate([np.ones_like(partial), partial], 1)[:, : len(names)]
-        share = share_among_pictures(signals, directions, pictures.size)  # [S, 2 M, N]
+        share = share_among_pictures(signals, directions, len(pictures.names))  # [S, 2 M, N]
         shares.append(share * factor[..., None])
         factors.append(factor.mean(0))
         means.append(signals.mean(0))
@@ -88,7 +88,7 @@ def measure_similarity(
 
     # the mean over subjects with models whose pictures are permuted, in single precision
     orders = permutations(pictures, draws, seed)
-    rows, columns = np.triu_indices(pictures.size, 1)
+    rows, columns = np.triu_indices(len(pictures.names), 1)
     pair = squareform(np.arange(len(rows)))  # number of each pair of pictures
     averaged = np.stack(means, -1).astype(np.float32)  # [P, T]
     null = np.empty((len(names), len(orders), averaged.shape[1]))  # [2 M, K, T]

@@ -31,14 +31,14 @@ from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import (
     TRUTH,
     GeneratedSet,
-    Scored,
     Scorer,
     Stimuli,
     measure_sets,
     name_sources,
+    score_set,
     write_values,
 )
-from brainhive_cli.evaluation.reconstruction.selections import CONTACT_SHEET, Selection
+from brainhive_cli.evaluation.reconstruction.selections import Selection
 from brainhive_cli.measurement.comparison import adjust_together, compare_runs, compare_sources
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
@@ -133,7 +133,7 @@ def measure_run(
     # scores were gathered on all processes, and one of them writes
     folder.replace("values.csv", lambda path: write_values(path, scored))
     decoded = {
-        reconstructions.scope: {
+        scope(reconstructions.source, reconstructions.title): {
             image_id: {"caption": annotation.caption, "concepts": list(annotation.concepts)}
             for image_id, annotation in reconstructions.annotations.items()
         }
@@ -156,9 +156,11 @@ def measure_run(
     # what people are shown
     shown = []
     if scoring.sheet_rows:
-        captions = measurements.scopes[ALL].get(OBJECT)
-        selection = Selection(folder, scored, stimuli, scoring.sheet_rows, scoring.protocol, captions)
-        shown = selection.show_clips() if medium == "clip" else selection.show_pictures()
+        selection = Selection(folder, scored, stimuli, scoring.sheet_rows, scoring.protocol)
+        if medium == "clip":
+            shown = selection.show_clips(measurements.scopes[ALL].get(OBJECT))
+        else:
+            shown = selection.show_pictures()
     artifacts.write(folder, [*shown, *comparison_tables(measurements)])
     folder.finish(measurements)
 
@@ -202,13 +204,11 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
 
 def read_result(folder: RunFolder, published: Published | None = None) -> Result:
     """Read back a finished run, with what was published of it, and warn of what is missing."""
-    sheet = folder.path / CONTACT_SHEET
-    files = {"contact sheet": sheet} if sheet.is_file() else {}
     with folder.reading() as measurements:
         for line in missing_lines(measurements.missing, measurements.facts_of(ReconstructionFacts).medium):
             console.warn(line)
         hint = Line("report", folder.path)
-        return Result(folder.path, tables(measurements, published), measurements, files, hint)
+        return Result(folder.path, tables(measurements, published), measurements, hint=hint)
 
 
 def measure_variants(results: Mapping[str, Result]) -> Measurements:
@@ -232,7 +232,7 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
 
 def _score(
     scoring: Scoring, generated: Sequence[GeneratedSet], stimuli: Stimuli, frames: int | None, launch: Launch
-) -> tuple[list[Scored], dict[str, str]]:
+) -> tuple[list[GeneratedSet], dict[str, str]]:
     """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
     # items, and the metrics that can be computed here
     keep_freed_memory()
@@ -248,12 +248,11 @@ def _score(
     opens = [partial(stimuli.open, image_id) for image_id in ids]
     scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens, frames)
     rows = {image_id: row for row, image_id in enumerate(ids)}
-    scored = [Scored.of(reconstructions, scorer, rows, launch) for reconstructions in generated]
+    scored = [score_set(reconstructions, scorer, rows, launch) for reconstructions in generated]
     if values := scorer.describe():
         files = {image_id: [Path(image_id)] for image_id in ids}
-        scored.append(
-            Scored(GeneratedSet(TRUTH, TRUTH, (), files, described="the stimuli themselves"), values)
-        )
+        how = "the stimuli themselves"
+        scored.append(GeneratedSet(TRUTH, TRUTH, (), files, described=how, values=values))
     if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:
         console.warn("one picture cannot be distinguished from others: no two-way identification")
     return scored, missing
@@ -261,19 +260,19 @@ def _score(
 
 @console.progress("computing statistics")
 def _measurements(
-    scored: Sequence[Scored], protocol: str, split: str, alike: Alike, facts: ReconstructionFacts
+    scored: Sequence[GeneratedSet], protocol: str, split: str, alike: Alike, facts: ReconstructionFacts
 ) -> Measurements:
     """Collect the metrics of all, of each source, of each concept of a source, and of each cell."""
-    groups: dict[str, list[Scored]] = {}
+    groups: dict[str, list[GeneratedSet]] = {}
     for cell in scored:
-        groups.setdefault(cell.generated.source, []).append(cell)
+        groups.setdefault(cell.source, []).append(cell)
 
     # all of each source, and the recall of each concept; of the first also as the run's own numbers
     first = next(iter(groups))
     scopes: dict[str, dict[str, Metric]] = {ALL: {}}
     recalls = {}
     for source, group in groups.items():
-        described = f"{protocol}, {group[0].generated.described}"
+        described = f"{protocol}, {group[0].described}"
         scopes[source] = measure_sets(group, described, split, alike)
         recalls[source] = measure_sets(group, described, split, alike, per_concept=True)
     scopes[ALL] = scopes[first]
@@ -282,20 +281,17 @@ def _measurements(
 
     # single cells, with the values of their items
     cells, items = {}, {}
-    units = alike.items([list(cell.generated.files) for cell in scored])
+    units = alike.items([list(cell.files) for cell in scored])
     for cell, unit_names in zip(scored, units.units, strict=True):
-        generated = cell.generated
-        described = f"{protocol}, {generated.described}"
-        scopes[generated.scope] = measure_sets([cell], described, split, alike)
-        cells[generated.scope] = Cell(
-            source=generated.source, subject=generated.subject, title=generated.title
-        )
+        name = scope(cell.source, cell.title)
+        scopes[name] = measure_sets([cell], f"{protocol}, {cell.described}", split, alike)
+        cells[name] = Cell(source=cell.source, subject=cell.subject, title=cell.title)
 
         # a mean over repeats for each item and metric; None where an item has none
-        columns: dict[str, list[Any]] = {"image_ids": list(generated.files)}
-        for name, values in cell.means.items():
-            columns[name] = [None if isnan(value) else value for value in values.tolist()]
-        items[generated.scope] = {**columns, "units": [str(unit) for unit in unit_names]}
+        columns: dict[str, list[Any]] = {"image_ids": list(cell.files)}
+        for metric, values in cell.means.items():
+            columns[metric] = [None if isnan(value) else value for value in values.tolist()]
+        items[name] = {**columns, "units": [str(unit) for unit in unit_names]}
 
     # what pages and tables need besides the numbers
     titles = name_sources(facts.medium)

@@ -18,7 +18,7 @@ from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.device_memory import free_bytes, size_of
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Metric, scope
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
@@ -75,10 +75,10 @@ class Annotation:
     concepts: tuple[str, ...] = ()
     masks: Bool | None = None
 
-    @property
-    def lines(self) -> list[str]:
-        """The caption and the concepts, for people."""
-        return [*filter(None, (self.caption, ", ".join(self.concepts)))]
+
+def list_words(annotation: Annotation) -> list[str]:
+    """List the caption and the concepts, for people."""
+    return [*filter(None, (annotation.caption, ", ".join(annotation.concepts)))]
 
 
 def annotate_stimulus(images: StimulusSet, row: int) -> Annotation:
@@ -240,6 +240,7 @@ class GeneratedSet:
         open: Opens a file.
         annotations: What was decoded in words and masks, by image id, where anything was.
         tasks: How well these are the stimuli's, item by item.
+        values: Each metric's values, in the order of `media`; empty before they are scored.
     """
 
     source: str
@@ -251,6 +252,7 @@ class GeneratedSet:
     open: Callable[[Path], Any] = media_files.read
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
     tasks: TaskScores = field(default_factory=TaskScores)
+    values: Mapping[str, Float64] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -260,14 +262,28 @@ class GeneratedSet:
         return cell if cell and cell.rpartition("/")[2].startswith(subject) else name
 
     @property
-    def scope(self) -> str:
-        """Scope of its metrics, as `brain · sub-01_seed-1`."""
-        return scope(self.source, self.title)
-
-    @property
     def media(self) -> list[tuple[str, Path]]:
         """Every file with its image id."""
         return [(image_id, file) for image_id, files in self.files.items() for file in files]
+
+    @cached_property
+    def means(self) -> dict[str, Float64]:
+        """Mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
+        # files of one item follow one another in `values`
+        ends = np.cumsum([len(files) for files in self.files.values()])[:-1]
+        means = {
+            name: np.array([repeats.mean() for repeats in np.split(values, ends)])
+            for name, values in self.values.items()
+        }
+        return means | dict(self.tasks.values)
+
+    def list_files(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
+        """List every file of an item with its values."""
+        return [
+            (file, {name: float(values[row]) for name, values in self.values.items()})
+            for row, (owner, file) in enumerate(self.media)
+            if owner == image_id
+        ]
 
 
 def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
@@ -428,60 +444,31 @@ class Scorer:
         return torch.stack(sized)
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Reconstructions with the values of every file.
+def score_set(
+    generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch
+) -> GeneratedSet:
+    """Score reconstructions of the scorer's stimuli `rows`; every process returns all values."""
+    # this process's share of the files
+    among = np.array(sorted(rows[image_id] for image_id in generated.files))
+    share = launch.shard(generated.media)
+    stimulus_rows = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
+    opens = [partial(generated.open, file) for _, file in share]
+    with console.progress(f"measuring {generated.name}", len(share)) as bar:
+        # processes score contiguous shares, so joined values have the order of the files
+        shares = launch.gather(scorer.score(opens, stimulus_rows, among, bar))
 
-    Attributes:
-        generated: The reconstructions.
-        values: Each metric's values, in the order of `generated.media`.
-    """
-
-    generated: GeneratedSet
-    values: Mapping[str, Float64]
-
-    @classmethod
-    def of(cls, generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch) -> Self:
-        """Score reconstructions of the scorer's stimuli `rows`; every process returns all values."""
-        # this process's share of the files
-        among = np.array(sorted(rows[image_id] for image_id in generated.files))
-        share = launch.shard(generated.media)
-        stimulus_rows = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
-        opens = [partial(generated.open, file) for _, file in share]
-        with console.progress(f"measuring {generated.name}", len(share)) as bar:
-            # processes score contiguous shares, so joined values have the order of the files
-            shares = launch.gather(scorer.score(opens, stimulus_rows, among, bar))
-
-        # values of all processes, in the order of the files
-        shares = [values for values in shares if values]  # a process may have had no file
-        names = shares[0] if shares else {}
-        return cls(generated, {name: np.concatenate([values[name] for values in shares]) for name in names})
-
-    @cached_property
-    def means(self) -> dict[str, Float64]:
-        """Mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
-        # files of one item follow one another in `values`
-        ends = np.cumsum([len(files) for files in self.generated.files.values()])[:-1]
-        means = {
-            name: np.array([repeats.mean() for repeats in np.split(values, ends)])
-            for name, values in self.values.items()
-        }
-        return means | dict(self.generated.tasks.values)
-
-    def list_files(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
-        """List every file of an item with its values."""
-        return [
-            (file, {name: float(values[row]) for name, values in self.values.items()})
-            for row, (owner, file) in enumerate(self.generated.media)
-            if owner == image_id
-        ]
+    # values of all processes, in the order of the files
+    shares = [values for values in shares if values]  # a process may have had no file
+    names = shares[0] if shares else {}
+    joined = {name: np.concatenate([values[name] for values in shares]) for name in names}
+    return replace(generated, values=joined)
 
 
-def rank_items(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
+def rank_items(scored: Sequence[GeneratedSet]) -> list[tuple[GeneratedSet, str]]:
     """Sort the items of reconstructions by the mean over metrics of their rank among all of them."""
     from scipy.stats import rankdata
 
-    items = [(cell, image_id) for cell in scored for image_id in cell.generated.files]
+    items = [(cell, image_id) for cell in scored for image_id in cell.files]
     # metrics that items are sorted by; all of them where there is none
     chosen = [name for name in scored[0].values if scale_of(name).ranks] or [*scored[0].values]
     joined = {name: np.concatenate([cell.means[name] for cell in scored]) for name in chosen}
@@ -490,7 +477,7 @@ def rank_items(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
 
 
 def measure_sets(
-    scored: Sequence[Scored], protocol: str, split: str, alike: Alike, per_concept: bool = False
+    scored: Sequence[GeneratedSet], protocol: str, split: str, alike: Alike, per_concept: bool = False
 ) -> dict[str, Metric]:
     """Average each metric over items and subjects, with its interval; seeds are averaged item by item.
 
@@ -505,19 +492,19 @@ def measure_sets(
         By metric, or by concept; over the items that have a value, and none where no item has.
     """
     # the models of each subject, stacked
-    seeds = tuple(sorted({seed for cell in scored for seed in cell.generated.seeds}))
-    groups: dict[int | None, list[Scored]] = {}
+    seeds = tuple(sorted({seed for cell in scored for seed in cell.seeds}))
+    groups: dict[int | None, list[GeneratedSet]] = {}
     for cell in scored:
-        groups.setdefault(cell.generated.subject, []).append(cell)
+        groups.setdefault(cell.subject, []).append(cell)
     ids, stacks = [], []  # [N] image ids of each subject, and [S, N] by name
     for group in groups.values():
-        ids.append(list(group[0].generated.files))
+        ids.append(list(group[0].files))
         stacked: dict[str, list[Float64]] = {}
         for cell in group:
             # seeds may list items in another order
-            row_of = {image_id: row for row, image_id in enumerate(cell.generated.files)}
+            row_of = {image_id: row for row, image_id in enumerate(cell.files)}
             rows = [row_of[image_id] for image_id in ids[-1]]
-            cell_values = cell.generated.tasks.recall if per_concept else cell.means
+            cell_values = cell.tasks.recall if per_concept else cell.means
             for name in cell_values:
                 stacked.setdefault(name, []).append(cell_values[name][rows])
 
@@ -525,7 +512,7 @@ def measure_sets(
         stacks.append({name: np.stack(rows_of_seeds) for name, rows_of_seeds in stacked.items()})
 
     # chance depends on the items alone, so one model of a subject is enough
-    guesses = [group[0].generated.tasks.guess for group in groups.values()]
+    guesses = [group[0].tasks.guess for group in groups.values()]
 
     # each metric, over the items of each subject that have a value
     items, metrics = alike.items(ids), {}
@@ -562,7 +549,7 @@ def measure_sets(
     return metrics
 
 
-def write_values(path: Path, scored: Sequence[Scored]) -> None:
+def write_values(path: Path, scored: Sequence[GeneratedSet]) -> None:
     """Write the values of every file as CSV."""
     # stimuli themselves lack metrics that compare: their fields are empty
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -570,6 +557,6 @@ def write_values(path: Path, scored: Sequence[Scored]) -> None:
         names = list(scored[0].values)
         table.writerow(["source", "cell", "image_id", "file", *names])
         for cell in scored:
-            for row, (image_id, media) in enumerate(cell.generated.media):
+            for row, (image_id, media) in enumerate(cell.media):
                 values = [float(cell.values[name][row]) if name in cell.values else "" for name in names]
-                table.writerow([cell.generated.source, cell.generated.name, image_id, media.name, *values])
+                table.writerow([cell.source, cell.name, image_id, media.name, *values])

@@ -18,9 +18,9 @@ from brainhive_cli.core.measurements import TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import region_masks
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec, Subsets
+from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
 from brainhive_cli.measurement.interleaving import separate_repetitions
-from brainhive_cli.measurement.ranks import ranks, subset_expectations, subset_hits
+from brainhive_cli.measurement.ranks import ranks, subset_expectations
 from brainhive_cli.measurement.reliability import (
     average_halves,
     correlation_shares,
@@ -31,13 +31,13 @@ from brainhive_cli.measurement.retrieval import (
     BACKWARD,
     Gallery,
     Scores,
+    depends_on_other_trials,
     measure_control,
     permute_targets,
     rank,
     rank_corrected,
     rank_split,
 )
-from brainhive_cli.measurement.trialwise import depends_on_other_trials
 from brainhive_cli.measurement.units import MANY_UNITS
 from brainhive_cli.training.alignment.trained import TrainedModel
 
@@ -80,7 +80,7 @@ def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[in
         target = gallery.find(table.labels)
         scopes: dict[str, Scores] = {**table.scopes}
         if spec.subsets:
-            scopes[SUBSETS] = measure_subsets(signals, images[target], spec.subsets, spec.seed)
+            scopes[SUBSETS] = measure_subsets(signals, images[target], spec.subsets)
         scopes |= {scope(CORRECTIONS, name): ranked[subject] for name, ranked in corrected.items()}
         if spec.repetitions:
             scopes |= measure_repetitions(models, images, target, subject, spec)
@@ -189,18 +189,13 @@ def encode_items(
     return tokens, items
 
 
-def measure_subsets(tokens: Tensor, shown: Tensor, subsets: Subsets, seed: int) -> Scores:
+def measure_subsets(tokens: Tensor, shown: Tensor, ways: int) -> Scores:
     """Measure how often signals [N, D] and pictures [N, D] find each other in small galleries."""
-    # among drawn subsets, and among all possible ones; of all pictures where they are fewer
-    pool = min(subsets.ways, len(shown))
-    words = f"{pool}-way, {subsets.draws} draws"
-    words = words if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
-    drawn = subset_hits(tokens, shown, pool, subsets.draws, seed)
+    # of all pictures where they are fewer
+    pool = min(ways, len(shown))
+    words = f"{pool}-way" if pool == ways else f"all {pool} pictures, fewer than {ways}"
     expected = subset_expectations(tokens, shown, pool)
-    forward, backward = (
-        Scores(values={"top1": hits, "top1_expected": shares}, pool=pool)
-        for hits, shares in zip(drawn, expected, strict=True)
-    )
+    forward, backward = (Scores(values={"top1_expected": shares}, pool=pool) for shares in expected)
     return replace(forward, words=words, scopes={BACKWARD: backward})
 
 

@@ -10,15 +10,6 @@ from brainhive_cli.core.recipe import Section, TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
-class Subsets(Section):
-    """Small galleries drawn from the test pictures, as on NSD."""
-
-    ways: int = Field(
-        300, gt=1, le=1_000_000, description="pictures of a subset; all, where a subject was shown fewer"
-    )
-    draws: int = Field(30, gt=0, le=100_000, description="subsets")
-
-
 class EvaluationSpec(Section):
     """Measurements of every cell, and their gallery."""
 
@@ -48,7 +39,13 @@ class EvaluationSpec(Section):
         description="corrections of similarities by all test signals together, one on top of the other: rows "
         "next to the result, as controls; whitening, csls, sinkhorn, assignment",
     )
-    subsets: Subsets | None = Field(None, description="small galleries drawn from the test pictures (NSD)")
+    subsets: int | None = Field(
+        None,
+        gt=1,
+        le=1_000_000,
+        description="pictures of small galleries, of which all that can be drawn from the test pictures count "
+        "(NSD: 300); all pictures, where a subject was shown fewer",
+    )
     repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
         None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
     )

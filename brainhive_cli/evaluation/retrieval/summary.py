@@ -220,7 +220,7 @@ def summarise_job(
         cells=cells,
         tests_trials=bool(alike.group_of),
         absent=find_absent(measured.values()) if alike.group_of else {},
-        subset_ways=spec.subsets.ways if spec.subsets else 0,
+        subset_ways=spec.subsets or 0,
         subset_pools=sorted({table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}),
         plain=differences,
         repetitions=max((half.repetitions for half in halves.values()), default=0),
@@ -341,15 +341,7 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
         context["chance"] = float(np.mean(chances))
     for name in first.values:
         values = [np.vstack([cell.values[name] for cell in group]) for group in tested.groups]
-        how = dict(context)
-        if name == "reliability":
-            how |= RELIABILITY
-        elif name.startswith("top1"):  # of subsets, of which an item may be in none that was drawn
-            # only items that every cell drew can be averaged over cells
-            is_drawn = [np.isnan(shares).sum(0) == 0 for shares in values]
-            values = [shares[:, chosen] for shares, chosen in zip(values, is_drawn, strict=True)]
-            how["items"] = tested.items.where(is_drawn)
-        metrics.append(measure(name, values, **how))
+        metrics.append(measure(name, values, **context | (RELIABILITY if name == "reliability" else {})))
     return by_name(metrics)
 
 

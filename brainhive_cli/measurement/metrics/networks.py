@@ -1,7 +1,6 @@
 """The networks in whose features metrics compare pictures and clips, each loaded by its own library."""
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from torch.nn import functional
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.inputs import Input
-from brainhive_cli.core.weights import describe_match, find_unmatched, read, reading
+from brainhive_cli.core.weights import describe_match, read, reading
 from brainhive_cli.measurement.metrics import Medium, MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import (
     correlation_distance,
@@ -158,15 +157,8 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
-        saved = read(path, refetch_hint(path))  # torchvision itself would run code from it
-        # names and sizes are compared only where loading fails, for the message
-        try:
-            return _cut(get_model(name, weights=weights), nodes)
-        except RuntimeError as error:  # names or sizes differ
-            with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # of initial weights
-                needed = get_model(name).state_dict()
-            unmatched = find_unmatched(needed, saved) or [*needed]  # all, if a prefix of names was left out
-            raise ValueError(describe_match(unmatched, len(needed))) from error
+        read(path, refetch_hint(path))  # torchvision itself would run code from it
+        return _cut(get_model(name, weights=weights), nodes)
 
     return Network(title, side_px, nodes, url, load)
 
@@ -175,13 +167,12 @@ def _swav(path: Path) -> nn.Module:
     """Load SwAV, a ResNet-50."""
     from torchvision.models import resnet50
 
-    # a ResNet-50 whose head is left out, as SwAV's differs
+    # a ResNet-50 without its head, as SwAV has another one
     model = resnet50()
-    saved, needed = read(path, refetch_hint(path)), model.state_dict()
-    needed = {name: needed[name] for name in needed if not name.startswith("fc.")}  # SwAV has another head
-    if unmatched := find_unmatched(needed, saved):
-        raise ValueError(describe_match(unmatched, len(needed)))
-    model.load_state_dict({name: saved[name] for name in needed}, strict=False)
+    model.fc = nn.Identity()  # type: ignore[assignment]
+    needed = model.state_dict()
+    saved = read(path, refetch_hint(path))
+    model.load_state_dict({name: value for name, value in saved.items() if name in needed})
     return _cut(model, ["avgpool"])
 
 
@@ -206,12 +197,11 @@ class _Transformer(nn.Module):
                 folder,
                 output_loading_info=True,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=True,
                 **options,
             )
         # weights that the file lacks would be random, and give no error by themselves
-        if unmatched := [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]:
-            raise ValueError(describe_match(unmatched, len(self.network.state_dict())))
+        if absent := report["missing_keys"]:
+            raise ValueError(describe_match(absent, len(self.network.state_dict())))
         self._outputs = outputs
 
     def forward(self, media: Tensor) -> Mapping[str, Tensor]:

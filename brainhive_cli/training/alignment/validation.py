@@ -131,7 +131,7 @@ def summarise_held_out(
     protocol = extend_protocol("held-out training concepts", caveats)
     return summarise(
         [ranks[mask] for mask in masks],
-        items.size,
+        len(items.names),
         seeds=(seed,),
         protocol=protocol,
         split="validation",

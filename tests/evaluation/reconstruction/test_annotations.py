@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from brainhive_cli.data.datasets import StimulusSet
-from brainhive_cli.evaluation.reconstruction.scoring import annotate_decoded, annotate_stimulus
+from brainhive_cli.evaluation.reconstruction.scoring import annotate_decoded, annotate_stimulus, list_words
 from brainhive_cli.models.heads import Decoded
 
 NAMES = ("animal", "human", "vehicle")
@@ -20,9 +20,9 @@ def test_captions_labels_and_masks_of_a_stimulus_are_collected():
 
     found = annotate_stimulus(images, 0)
 
-    assert found.lines == ["a car drives", "human, vehicle"]
+    assert list_words(found) == ["a car drives", "human, vehicle"]
     assert found.masks.dtype == bool and np.array_equal(found.masks, masks == 1)
-    assert annotate_stimulus(StimulusSet("films", "test", ["a"], ["a"], str), 0).lines == []
+    assert list_words(annotate_stimulus(StimulusSet("films", "test", ["a"], ["a"], str), 0)) == []
 
 
 def test_what_was_decoded_is_named_from_the_likeliest_concept_on():
@@ -34,8 +34,8 @@ def test_what_was_decoded_is_named_from_the_likeliest_concept_on():
 
     first, second = annotate_decoded(decoded, ["a", "b"], NAMES).values()
 
-    assert first.lines == ["a cat", "vehicle, animal"]
-    assert second.lines == ["animal"]  # none is likely: the likeliest
+    assert list_words(first) == ["a cat", "vehicle, animal"]
+    assert list_words(second) == ["animal"]  # none is likely: the likeliest
     assert not first.masks.any() and second.masks.all() and second.masks.shape == (6, 4, 4)
     assert annotate_decoded(Decoded({"token": torch.zeros(2, 3)}), ["a", "b"], ()) == {}
     assert annotate_decoded(Decoded({"concepts": heads["concepts"]}), ["a", "b"], ("one",)) == {}

@@ -18,7 +18,7 @@ from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.evaluation.reconstruction.baselines import BASELINES
+from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, can_make
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
@@ -79,9 +79,7 @@ def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(go, align
     assert (metric.n, metric.seeds) == (3, ())
 
 
-def test_zeroed_is_generated_without_a_token_and_from_noise_alone(
-    go, aligned, drawing, generator, prior
-):
+def test_zeroed_is_generated_without_a_token_and_from_noise_alone(go, aligned, drawing, generator, prior):
     result = go("reconstruct", *drawing, "sources=zeroed")
 
     files = sorted((result.folder / "samples/zeroed").rglob("*.png"))
@@ -145,7 +143,7 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
     assert "missing: nearest training picture, mean training picture" in without.tables[0].note
     assert "nearest" in RunFolder(without.folder).measurements().missing
     (job,) = reconstruct.resolve_variants(resolve(asked)).values()
-    assert not any(map(job.baselines.is_here, BASELINES)) and not missing_of(asked)
+    assert not any(can_make(source, job.align, "test") for source in BASELINES) and not missing_of(asked)
     assert go("reconstruct", *asked).folder == without.folder
     shutil.move(away, folder)
     again = go("reconstruct", *asked)

@@ -9,7 +9,6 @@ from PIL import Image
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
-    Scored,
     Stimuli,
     measure_sets,
     rank_items,
@@ -22,13 +21,15 @@ from brainhive_cli.measurement.units import Alike
 IDS = ("a", "b", "c", "d", "e", "f")
 
 
-def scored(subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **values: list[float]) -> Scored:
+def scored(
+    subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **values: list[float]
+) -> GeneratedSet:
     """Make a subject's reconstructions of as many items as values, every repeat with the item's value."""
     name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
     ids = IDS[: len(next(iter(values.values())))]
     files = {image_id: [folder / f"{image_id}.png"] * repeats for image_id in ids}
-    generated = GeneratedSet("brain", name, (seed,), files, subject)
-    return Scored(generated, {metric: np.repeat(found, repeats) for metric, found in values.items()})
+    repeated = {metric: np.repeat(found, repeats) for metric, found in values.items()}
+    return GeneratedSet("brain", name, (seed,), files, subject, values=repeated)
 
 
 def test_an_item_counts_once_averaged_over_repeats_and_seeds():
@@ -93,7 +94,7 @@ def test_items_without_a_value_are_not_counted_among_those_of_the_interval():
 def test_intervals_of_clips_are_over_blocks_of_neighbours():
     values = np.random.default_rng(0).random(360)
     files = {f"{n:03d}": [Path(f"{n}.mp4")] for n in range(360)}
-    one = Scored(GeneratedSet("brain", "sub-01", (5,), files, 1), {"frame_ssim": values})
+    one = GeneratedSet("brain", "sub-01", (5,), files, 1, values={"frame_ssim": values})
 
     metric = measure_sets([one], "mindeye2", "test", Alike("neighbours", medium="clip"))["frame_ssim"]
 
@@ -126,10 +127,8 @@ def test_subjects_who_saw_the_same_pictures_share_their_units():
     """In whatever order the files were found: six pictures leave the error of six, not of twelve."""
     values = [0.1, 0.4, 0.9, 0.2, 0.3, 0.5]
     other = scored(2, 5, ssim=values[::-1])
-    turned = Scored(
-        GeneratedSet("brain", "", (5,), dict(reversed(other.generated.files.items())), 2),
-        {"ssim": np.array(values[::-1])},
-    )
+    files = dict(reversed(other.files.items()))
+    turned = GeneratedSet("brain", "", (5,), files, 2, values={"ssim": np.array(values[::-1])})
 
     metric = measure_sets([scored(1, 5, ssim=values), turned], "mindeye2", "test", Alike())["ssim"]
 
@@ -158,12 +157,12 @@ def test_ties_do_not_make_a_metric_weigh_less():
 
 def test_every_picture_keeps_its_own_value(tmp_path):
     files = {i: [tmp_path / i / f"{repeat}.png" for repeat in range(2)] for i in IDS[:3]}
-    each = Scored(GeneratedSet("brain", "cell", (5,), files), {"ssim": np.arange(6) / 10})
+    each = GeneratedSet("brain", "cell", (5,), files, values={"ssim": np.arange(6) / 10})
 
     write_values(tmp_path / "values.csv", [each])
 
     assert each.list_files("b") == [(files["b"][0], {"ssim": 0.2}), (files["b"][1], {"ssim": 0.3})]
-    assert list(each.generated.files) == ["a", "b", "c"]
+    assert list(each.files) == ["a", "b", "c"]
     assert {name: means.tolist() for name, means in each.means.items()} == {"ssim": [0.05, 0.25, 0.45]}
     rows = [row.split(",") for row in (tmp_path / "values.csv").read_text().splitlines()]
     assert rows[0] == ["source", "cell", "image_id", "file", "ssim"]
@@ -188,4 +187,3 @@ def test_from_the_best_to_the_worst_goes_over_all_subjects_and_shows_each_item_o
     assert [row.query for row in best.rows] == ["b", "c", "a"]  # all of subject 3
     assert [row.tiles[1].metrics["SSIM"] for row in best.rows] == [0.9, 0.8, 0.7]
     assert best.rows[0].tiles[1].file == "b.png" and (tmp_path / best.rows[0].tiles[0].file).is_file()
-    assert Image.open(tmp_path / "contact_sheet.png").height > 3 * 128

@@ -88,18 +88,6 @@ def test_clips_are_listed_for_pages_with_words_metrics_and_outlines(shown):
     assert strip.file == "contact_sheet.png" and (shown.path / strip.file).is_file()
 
 
-def test_videos_for_people_show_what_was_seen_left_of_what_was_made(shown):
-    files = sorted((shown.path / "clips").rglob("*.mp4")) if (shown.path / "clips").is_dir() else []
-    if not media_files.has_pyav():
-        assert not files
-        return
-    assert files and all(file.stem in {Path(each).name for each in IDS} for file in files)
-    frames = media_files.read(files[0]).frames
-    assert frames.shape == (6, 224, 448, 3)
-    halves = frames[:, :, :224].astype(int), frames[:, :, 224:].astype(int)
-    assert np.abs(halves[0] - halves[1]).mean() > 5  # two clips
-
-
 def test_what_was_decoded_in_words_is_kept(shown):
     kept = shown.read_json("decoded.json")
 

@@ -18,7 +18,6 @@ from brainhive_cli.evaluation.reconstruction.evaluation import measure_run, read
 from brainhive_cli.evaluation.reconstruction.recipe import Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
-    Scored,
     Stimuli,
     TaskScores,
     measure_sets,
@@ -159,7 +158,7 @@ def test_a_score_that_no_stimulus_of_a_subject_has_a_truth_of_is_of_the_other_su
     """Subject 2 saw the plant alone, which shows no known concept; of a mean over subjects chance is one."""
     both = [scored(subject, ids) for subject, ids in ((1, ["a", "b"]), (2, ["d"]), (3, ["c"]))]
 
-    assert both[1].generated.tasks.values == {}
+    assert both[1].tasks.values == {}
     found = measure_sets(both, "simulated", "test", Alike())
     assert (found["concept_recall"].n, found["concept_recall"].value) == (3, 1)
     assert found["concept_recall"].chance == pytest.approx((3 / 8 + 1 / 4) / 2)
@@ -172,12 +171,12 @@ def test_a_metric_of_media_that_is_not_a_number_is_no_missing_truth():
         measure_sets([scored(1, ["a", "b"], pixcorr=[0.5, np.nan])], "simulated", "test", Alike())
 
 
-def scored(subject: int, ids: list[str], **values: list[float]) -> Scored:
+def scored(subject: int, ids: list[str], **values: list[float]) -> GeneratedSet:
     """What the stimuli truly have, decoded of a subject who saw some."""
     tasks = TaskScores.of(decoded_as([IDS.index(image_id) for image_id in ids]), films(), ids)
     files = {image_id: [Path(image_id)] * bool(values) for image_id in ids}
     of_files = {name: np.array(some) for name, some in values.items()}
-    return Scored(GeneratedSet("brain", f"sub-{subject}", (1,), files, subject, tasks=tasks), of_files)
+    return GeneratedSet("brain", f"sub-{subject}", (1,), files, subject, tasks=tasks, values=of_files)
 
 
 def test_recall_by_concept_is_of_the_items_that_show_it(measured):

@@ -15,7 +15,7 @@ from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.comparison import FOLDS, compare_ranks
-from brainhive_cli.measurement.signs import flip_signs
+from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items
 
 DATASET = "demo-noise-0.3-40-concepts"

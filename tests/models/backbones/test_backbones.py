@@ -6,7 +6,7 @@ from layouts import one_token, spec_of
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.measurement.trialwise import depends_on_other_trials
+from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.training.alignment.model import Aligner
 
 KINDS = [kind for kind in parts.kinds("backbones") if not parts.load("backbones", kind).Config.takes_spec]

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.measurement.trialwise import depends_on_other_trials
+from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.models.heads import Head
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.batches import CellData

@@ -71,7 +71,7 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     run = f"run={go('train-align', simulated(photos), COLOURS, *SMALL).folder}"
     capsys.readouterr()
 
-    more = ("repetitions=[1,2]", "gallery=train+test", "subsets={ways: 3, draws: 60}")
+    more = ("repetitions=[1,2]", "gallery=train+test", "subsets=3")
     found = go("eval-retrieval", run, *more, *QUICK).metrics
 
     assert found.facts.seen_in_training == Seen(count=2, of=TEST, names=copies)

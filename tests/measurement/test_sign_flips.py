@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_1samp
 
-from brainhive_cli.measurement.signs import flip_signs
+from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items
 
 DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
