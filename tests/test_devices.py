@@ -295,7 +295,7 @@ def test_commands_run_there_from_pictures_to_metrics(
     go("train-prior", folder, colours, sdxl, *small, *few, f"similarity=[{COLOURS!r}]")
     cell = ("subjects=1", "train.epochs=2", "train.selection=test", f"prior={prior}")
     run = go("train-align", *SMALL, *cell).folder
-    varied = ("subsets.ways=20", "ceiling_splits=2", "repetitions=2")
+    varied = ("subsets=20", "ceiling_splits=2", "repetitions=2")
     go("eval-retrieval", f"run={run}", *varied)
     go(
         *("reconstruct", f"prior={prior}", f"align_run={run}", sdxl, "sources=brain,images,nearest"),

@@ -16,13 +16,12 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, reading_sweep
 from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.evaluation.retrieval.baseline import explain_verdict, rank_plainly
-from brainhive_cli.evaluation.retrieval.figures import draw_artifacts
+from brainhive_cli.evaluation.retrieval.figures import REQUESTED, draw_artifacts, lay_out, sweep_tables
 from brainhive_cli.evaluation.retrieval.folds import Measured
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import summarise_job
-from brainhive_cli.evaluation.retrieval.tables import REQUESTED, lay_out, sweep_tables
 from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import BACKWARD, Gallery, Scores
@@ -145,9 +144,11 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
     scores: dict[str, Measured] = {name: cell_files.load(file, *types) for name, file in files.items()}
 
     # metrics over cells and subjects, next to those of the other runs
-    measurements = summarise_job(
-        job, scores, rank_plainly(job, launch.device) if job.compares_plainly else {}
-    )
+    # plain baselines learn from the folds of the run, and a control leaves them nothing to find
+    is_wanted = recipe.baseline != "none" and recipe.control == "none" and recipe.split == "test"
+    is_folded = job.runs[0].dataset.holdout.divides_train
+    plain = rank_plainly(job, launch.device) if is_folded and is_wanted else {}
+    measurements = summarise_job(job, scores, plain)
     compared, errors = compare_ranks(
         {("this run", other.facts.run): (measurements, other) for other in against}
     )
@@ -158,7 +159,7 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
     measurements = measurements.stating(against=compared, validation=validation)
 
     # explain a verdict that is not above chance
-    if not job.runs[0].dataset.holdout.divides_train:
+    if not is_folded:
         measurements = explain_verdict(job, measurements, launch.device)
     if explanation := explain_chance(measurements):
         console.warn(explanation)

@@ -111,9 +111,10 @@ class Scores:
         pool: Number of candidates; 0 where there are none.
         targets: How many of them are right.
         values: [N] by metric. `map`: average precision; relevant are the gallery's pictures of the seen
-            concept. `top1_expected`: share of all possible subsets in which an item is found first. `reliability`: share of each picture in the
-            correlation over pictures of the halves, a mean over channels, times and splits: its mean over
-            pictures is that correlation. Of a region: what it carries, by head.
+            concept. `top1_expected`: share of all possible subsets in which an item is found first.
+            `reliability`: share of each picture in the correlation over pictures of the halves, a mean over
+            channels, times and splits: its mean over pictures is that correlation. Of a region: what it
+            carries, by head.
         relevant: [N] how many pictures are relevant.
         named: [N] concept of the picture that is most similar to the signal.
         wins: [N] of two pictures, twice the share of the same fold's signals of the other one that are less

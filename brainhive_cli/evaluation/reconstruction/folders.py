@@ -36,8 +36,6 @@ MAX_NAMED = 5
 """Names that a warning lists; the metrics file holds all."""
 BORDER_PX = 2
 """Around and between the columns of NEURONS' GIFs: torchvision's make_grid."""
-RATE_TOLERANCE = 0.05
-"""By how much rates may differ: GIF's hundredths of a second make 3.03 Hz of 3 Hz, 7.7 or 8.3 of 8."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,6 @@ class MatchedFolders:
         Raises:
             RecipeError: if there is no folder of true pictures.
             MissingData: if a folder is not there or no name matches.
-            BrainhiveError: if clips differ in their frames or rates.
         """
         if truth is None:
             raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
@@ -101,34 +98,11 @@ class MatchedFolders:
                 console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}{ellipsis}")
         files = {name: [reconstructions[repeat] for repeat in repeats] for name, repeats in names_of.items()}
 
-        # how files are opened; clips must have the frames and the rate of the true ones
+        # how files are opened
         open_true: Callable[[Path], Any] = open_clip if medium == "clip" else media_files.read
         open_generated = open_true
         if truth == LEFT:
             open_true, open_generated = (partial(open_column, column=column) for column in (0, 1))
-
-        # pictures are sized for metrics, frames cannot be
-        checked = files if medium == "clip" else {}
-        with console.progress("checking clips", len(checked)) as bar:
-            for name, paths in checked.items():
-                true = open_true(truths[name])
-                for path in paths:
-                    clip = open_generated(path)
-                    if len(clip.frames) != len(true.frames):
-                        raise BrainhiveError(
-                            f"{path} has {len(clip.frames)} frames, and {truths[name]} has "
-                            f"{len(true.frames)}",
-                            "bring both to the same frames",
-                        )
-
-                    # rates, where both are known
-                    rate_hz, true_hz = clip.rate_hz, true.rate_hz
-                    if rate_hz and true_hz and abs(rate_hz / true_hz - 1) > RATE_TOLERANCE:
-                        raise BrainhiveError(
-                            f"{path} is of {rate_hz:.3g} Hz, and {truths[name]} of {true_hz:.3g} Hz",
-                            "write both with the rate at which they were shown",
-                        )
-                bar.advance(1)
 
         # how many there are of each, in words that travel with their metrics
         counts = {len(repeats) for repeats in files.values()}

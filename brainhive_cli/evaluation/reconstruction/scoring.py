@@ -422,7 +422,7 @@ class Scorer:
         """Bring media to the protocol's size, [B, 3, P, P] or [B, F, 3, P, P] in 0..1, on the device.
 
         Raises:
-            BrainhiveError: if clips differ in their number of frames, or some media are pictures.
+            BrainhiveError: if a clip has another number of frames than the stimuli.
         """
         # the size of the protocol, and as many frames as the stimuli have
         sized = []
@@ -430,17 +430,16 @@ class Scorer:
             media = media_files.to_media(picture_or_clip).to(self.device)  # [3, H, W] or [F, 3, H, W]
             if media.ndim == 3 and self.frames is not None:
                 media = media.expand(self.frames, -1, -1, -1)  # a keyframe, held still
-            if media.ndim == 4:
-                sized.append(prepare(media, self.protocol, FRAME_PX))
-            else:
+            if media.ndim == 3:
                 sized.append(prepare(media[None], self.protocol)[0])
-
-        # media of one batch are compared at once
-        if len(shapes := {tuple(media_px.shape) for media_px in sized}) > 1:
-            raise BrainhiveError(
-                f"pictures and clips cannot be compared that differ in shape: {sorted(shapes)}",
-                "bring all clips to one number of frames",
-            )
+                continue
+            if len(media) != self.frames:
+                shown = f"clips of {self.frames} frames" if self.frames else "pictures"
+                raise BrainhiveError(
+                    f"a clip of {len(media)} frames cannot be compared with {shown}",
+                    "bring all clips to one number of frames",
+                )
+            sized.append(prepare(media, self.protocol, FRAME_PX))
         return torch.stack(sized)
 
 

@@ -1,5 +1,6 @@
-"""Figures of an evaluated run besides its metrics: ranks, curves, sheets, similarities, tables."""
+"""Tables and figures of an evaluated run: metrics, ranks, curves, sheets, similarities."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -9,15 +10,27 @@ from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Row, Sheet, Tile
-from brainhive_cli.core.facts import ConfusionMatrix, RetrievalFacts
-from brainhive_cli.core.measurements import Measurements, add_footnotes
+from brainhive_cli.core.facts import ConfusionMatrix, Control, RetrievalFacts
+from brainhive_cli.core.measurements import (
+    ALL,
+    TRANSDUCTIVE,
+    Measurements,
+    Metric,
+    add_footnotes,
+    scope,
+)
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.tables import Cell, Table, p_text
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
+from brainhive_cli.evaluation.retrieval.baseline import BASELINE, NAMES, PLAIN
 from brainhive_cli.evaluation.retrieval.measure import (
+    CORRECTIONS,
     REGIONS,
+    REPETITION_DRAWS,
     REPETITIONS,
+    SUBSETS,
     Models,
     encode,
     encode_gallery,
@@ -25,13 +38,26 @@ from brainhive_cli.evaluation.retrieval.measure import (
     open_trials,
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
-from brainhive_cli.evaluation.retrieval.summary import label, scopes_below
-from brainhive_cli.evaluation.retrieval.tables import DETAILS, DRAWN, lay_out
+from brainhive_cli.evaluation.retrieval.summary import CEILING, label, scopes_below
 from brainhive_cli.measurement.metric_names import shown
+from brainhive_cli.measurement.retrieval import BACKWARD
 from brainhive_cli.reports.drawings import draw_slices, shows_something
 from brainhive_cli.reports.sheets import describe_sample
+from brainhive_cli.reports.tables import difference_table, metric_table, published_tables
 from brainhive_cli.training.alignment.trained import TrainedModel
 
+HEADLINES = ("top1", "top5", "median_rank")
+DRAWN = f"{REPETITION_DRAWS} random choices of each number of repetitions"
+"""Note of the curve over repetitions."""
+CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
+THIS_RUN = "this run"
+REQUESTED = (
+    *("cells", "baseline", "control", "corrections"),
+    *("subsets", "repetitions", "regions", "comparisons"),
+)
+"""Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
+DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "concepts", "comparisons")
+"""Tables on pages: what is neither metrics of cells nor drawn."""
 MOST_PICTURES = 100
 """Pictures in the similarity matrix."""
 RETRIEVED = 5
@@ -176,3 +202,125 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     title, words = "Similarity of signals and pictures", ("signal of", "picture", "cosine similarity")
     matrix = Heatmap(title, values.tolist(), names, names, *words, note=note)
     return [sheet, matrix]
+
+
+def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | None) -> list[Table]:
+    """Lay out the tables that a run has something for.
+
+    Args:
+        measured: What it measured.
+        concept_rows: Best and worst concepts that are listed; 0 for none.
+        parts: Which tables, by what they show; None for all.
+    """
+    # metrics by row
+    facts, scopes, overall = measured.facts_of(RetrievalFacts), measured.scopes, measured.overall
+    # rows of cells, baselines and corrections by title
+    cells = {}
+    for name, cell in facts.cells.items():
+        # the name of a cell may end with its subject, which would only widen the column
+        is_named = cell.cell.rpartition("/")[2].startswith(str(cell.subject))
+        cells[cell.cell if is_named else f"{cell.cell} on {cell.subject}"] = scopes[name]
+    ridge = {"ridge": scopes[BASELINE]} if BASELINE in scopes else {}
+    plain = {NAMES[row.second]: scopes[scope(PLAIN, row.second)] for row in facts.plain}
+    corrected = scopes_below(measured, CORRECTIONS)
+    # the other direction has a scope below that of each correction
+    corrected = {name: metrics for name, metrics in corrected.items() if not name.endswith(BACKWARD)}
+    # directions by the end of their scopes; MindEye calls the second one forward
+    directions = {"signal seeks image": "", "image seeks signal": BACKWARD}
+
+    # the concepts that are found best and worst; with few concepts the worst ones must not repeat the best
+    listed = [(name, *row.values()) for name, row in facts.concepts.items()]
+    rows = [*listed[:concept_rows], *listed[concept_rows:][-concept_rows:]] if concept_rows else []
+    title = f"Concepts: {len(rows)} of {len(listed)}, best first; n over subjects and seeds"
+    concepts = Table(title, ("concepts", "top-1", "top-5", "mean rank", "n"), rows)
+
+    def compare_with(title: str, others: Mapping[str, Mapping[str, Metric]]) -> Table:
+        # the run next to others on the same items; no rows where there are none
+        return metric_table(title, {THIS_RUN: overall, **others} if others else {}, "model", HEADLINES)
+
+    # tables by what they show
+    tables = {
+        "cells": [
+            metric_table(
+                f"Retrieval, {overall['top1'].split}",
+                {"all": overall, **(cells if len(cells) > 1 else {})},
+                "cell",
+                HEADLINES,
+            )
+        ],
+        "baseline": [
+            compare_with("With a closed-form ridge", ridge),
+            compare_with("With plain baselines on the same folds", plain),
+            difference_table(facts.plain, {"": THIS_RUN, **NAMES}),
+        ],
+        "control": _control(facts.control) if facts.control else [],
+        "corrections": [compare_with(f"Similarities corrected: {TRANSDUCTIVE}", corrected)],
+        "subsets": [
+            metric_table(
+                "Top-1 among subsets",
+                {words: scopes.get(scope(ALL, SUBSETS, way), {}) for words, way in directions.items()},
+                "direction",
+                note="MindEye's forward is: image seeks signal",
+            )
+        ],
+        "ceiling": [_ceiling(measured, facts.repetitions)],
+        "repetitions": [
+            metric_table(
+                "Accuracy over repetitions", scopes_below(measured, REPETITIONS), "repetitions", note=DRAWN
+            )
+        ],
+        "regions": [
+            metric_table(
+                "What each region carries of a prediction", scopes_below(measured, REGIONS), "region"
+            )
+        ],
+        "concepts": [concepts],
+        "comparisons": [
+            difference_table(facts.against),
+            Table(
+                "This run differs from others",
+                ("from", "in"),
+                [(row.second, line) for row in facts.against for line in row.differs],
+            ),
+        ],
+        "published": published_tables(facts.published),
+    }
+
+    # a table without rows says nothing
+    return [table for part in parts or tables for table in tables[part] if table.rows]
+
+
+def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurements) -> tuple[Table, ...]:
+    """Lay out the tables of each variant, and their differences; nothing is pooled over variants."""
+    # tables of all variants one below the other, then their differences
+    columns = [
+        replace(table, title=f"{variant}: {table.title}")
+        for variant, tables in tables_of.items()
+        for table in tables
+    ]
+    compared = difference_table(measured.facts.comparisons)
+    return (*columns, *([compared] if compared.rows else []))
+
+
+def _ceiling(measured: Measurements, repetitions: int) -> Table:
+    """Lay out the ceilings of subjects, and say why others have none."""
+    # reasons are listed in the note, unless no subject has a ceiling
+    title, ceilings = "Split-half ceiling of the signals", scopes_below(measured, CEILING)
+    reasons = {name.rpartition(" · ")[2]: reason for name, reason in measured.missing.items()}
+    if not ceilings:
+        return Table(title, ("subject", "why there is none"), [*reasons.items()])
+    without = [f"{subject} has none: {reason}" for subject, reason in reasons.items()]
+    note = "; ".join([f"{repetitions} repetitions of a picture at most", *without])
+    return metric_table(title, ceilings, "subject", note=note)
+
+
+def _control(control: Control) -> list[Table]:
+    """Show what is measured, and its null distribution under the control."""
+    # the null distribution as its mean, and the middle 95 % of the draws
+    rows = []
+    for name, metric in control.metrics.items():
+        drawn = Cell(f"{metric.mean:.3f}", f"{metric.low:.3f} to {metric.high:.3f}", metric.mean)
+        rows.append((shown(name), metric.measured, drawn, p_text(metric.p)))
+    columns = ("metric", "measured", "mean, 95 % of draws", "p")
+    note = f"{control.draws} draws with {CONTROLS[control.kind]}; n {control.n}, pool {control.pool}."
+    return [Table("Measured, and under the control", columns, rows, note=note)]

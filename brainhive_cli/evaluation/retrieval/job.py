@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 from typing import Any, Self
 
 import torch
@@ -29,8 +28,6 @@ NOT_COMPARED: Mapping[str, Any] = {
 """Keys that are not measured of the runs that a run is compared with."""
 Group = tuple[Cell, ...]
 """Cells that are averaged, one of each run; the first one's name stands for all."""
-PAIRS = "pairs"
-"""In place of the label of a variant: all variants are compared with each other."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Job:
         """
         # a sweep may be compared with one of its variants
         runs = find_runs(recipe)
-        known = [PAIRS, *runs[0].variants] if runs[0].variants else []
+        known = runs[0].variants
         if recipe.compare not in (None, *known):
             problem = f"compare is {recipe.compare!r}, no variant of {runs[0].name}"
             raise RecipeError(problem, ", ".join(known) or "leave compare out: it is of a sweep")
@@ -93,15 +90,12 @@ class Job:
 
     def list_pairs(self) -> list[tuple[str, str]]:
         """List the variants of a sweep that are compared with each other, by their labels."""
-        runs, chosen = [variant.runs[0] for variant in self.variants], self.recipe.compare
+        runs = [variant.runs[0] for variant in self.variants]
         validations = {run.variant: run.read_validation() for run in runs}
-        if chosen == PAIRS:
-            return [*combinations(validations, 2)]
-
-        # variants that were validated on the same pictures as the first one
+        chosen = self.recipe.compare
         if chosen is None:
-            measured_on = runs[0].read_validation().get("measured_on")
-            # validations on other pictures cannot be ranked
+            # the best validation; those on other pictures than the first one's cannot be ranked
+            measured_on = validations[runs[0].variant].get("measured_on")
             values = {
                 label: validation.get("value", -1.0)
                 for label, validation in validations.items()
@@ -109,12 +103,6 @@ class Job:
             }
             chosen = max(values, key=values.__getitem__)
         return [(chosen, other) for other in validations if other != chosen]
-
-    @property
-    def compares_plainly(self) -> bool:
-        """Whether plain baselines are fitted: where trials are held out, without a control."""
-        is_wanted = self.recipe.baseline != "none" and self.recipe.control == "none"
-        return self.runs[0].dataset.holdout.divides_train and is_wanted and self.recipe.split == "test"
 
     def inputs(self) -> Iterator[Input]:
         """List the runs, and what they are tested with."""

@@ -43,8 +43,8 @@ class EvaluationSpec(Section):
         None,
         gt=1,
         le=1_000_000,
-        description="pictures of small galleries, of which all that can be drawn from the test pictures count "
-        "(NSD: 300); all pictures, where a subject was shown fewer",
+        description="pictures of small galleries, of which all that could be drawn count (NSD: 300); where a "
+        "subject was shown fewer, all pictures are one",
     )
     repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
         None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
@@ -113,8 +113,8 @@ class Recipe(TrainedRunRecipe, EvaluationSpec):
     # comparisons with other runs, which are measured in the same way
     compare: str | None = Field(
         None,
-        description="the variant of a sweep that the others are compared with, by its label; pairs: all with "
-        "each other; default: the one of best validation, or the first where there is none",
+        description="the variant of a sweep that the others are compared with, by its label; default: the "
+        "one of best validation, or the first where there is none",
     )
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
 

@@ -66,7 +66,7 @@ CONCEPT_METRICS = ("top1", "top5", "mean_rank")
 """Metrics of a concept."""
 MAX_CONFUSED = 50
 """Concepts whose confusions are counted, at most."""
-RELIABILITY: Mapping[str, Any] = {"pool": None, "chance": 0.0, "limits": (-1.0, 1.0), "is_share": False}
+RELIABILITY: dict[str, Any] = {"pool": None, "chance": 0.0, "limits": (-1.0, 1.0), "is_share": False}
 """How reliabilities are measured."""
 Scopes = dict[str, dict[str, Metric]]
 """Metrics by scope."""

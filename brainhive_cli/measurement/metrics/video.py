@@ -39,7 +39,7 @@ def over_frames(
 ) -> Tensor:
     """Compare the frames of clips [B, F, 3, H, W] with their own clips' in [N, F, 3, H, W]; the mean, [B]."""
     # frames are pictures, whose values are averaged over the clip: [B, F]
-    clips = _pair(seen[rows], generated)
+    clips = seen[rows]
     values = metric(*(media.flatten(0, 1) / 255 for media in (clips, generated)), **options)  # [B · F]
     return values.unflatten(0, clips.shape[:2]).mean(1)
 
@@ -65,19 +65,18 @@ def end_point_error(seen: Tensor, generated: Tensor, rows: Tensor, side_px: int 
 
     Raises:
         MissingExtra: if OpenCV is not installed.
-        BrainhiveError: if clips have one frame, or differ in their number.
+        BrainhiveError: if clips have one frame.
 
     Source: Mind-Animator (arXiv 2405.03280), Evaluation_Metrics/EPE.py: Farnebäck's flow by OpenCV.
     """
     if (error := find_missing_opencv()) is not None:
         raise error
-    clips = _pair(seen[rows], generated)
     if generated.shape[1] < 2:
         raise BrainhiveError("clips of one frame have no motion", "leave out epe")
 
     # mean over pixels and pairs of frames, clip by clip
     errors = []
-    for true, false in zip(clips.cpu().numpy(), generated.cpu().numpy(), strict=True):
+    for true, false in zip(seen[rows].cpu().numpy(), generated.cpu().numpy(), strict=True):
         flows = [_flow(clip, side_px) for clip in (true, false)]  # [F - 1, H, W, 2]
         errors.append(float(np.linalg.norm(flows[0] - flows[1], axis=-1).mean()))
     return torch.tensor(errors, dtype=torch.float64)
@@ -104,16 +103,6 @@ def _flow(clip: UInt8, side_px: int) -> Float32:
         for frame in clip
     ]
     return np.stack([library.calcOpticalFlowFarneback(*pair, None, *FARNEBACK) for pair in pairwise(greys)])
-
-
-def _pair(seen: Tensor, generated: Tensor) -> Tensor:
-    """Return the true clips; BrainhiveError if reconstructions have another number of frames."""
-    if seen.shape[:2] != generated.shape[:2]:
-        raise BrainhiveError(
-            f"clips of {seen.shape[1]} frames cannot be compared with clips of {generated.shape[1]}",
-            "bring both to one number of frames",
-        )
-    return seen
 
 
 def displacement(clips: Tensor) -> Tensor:

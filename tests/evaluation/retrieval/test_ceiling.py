@@ -7,9 +7,9 @@ import torch
 
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.evaluation.retrieval.figures import lay_out
 from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
-from brainhive_cli.evaluation.retrieval.tables import lay_out
 from brainhive_cli.measurement.units import Alike
 
 ITEMS, REPETITIONS, FEATURES = 100, 8, 60

@@ -71,7 +71,7 @@ def test_subsets_larger_than_the_test_are_the_pool_there_is_and_say_so(go, train
         assert (subset.value, subset.pool, subset.chance) == (whole.value, 100, 1 / 100)
         assert "all 100 pictures, fewer than 300" in subset.protocol and "300-way" not in subset.protocol
     (told,) = list_limits(found.metrics)
-    assert "no subsets of 300 pictures, as subjects were tested on 100: expected top-1 is among all of these" in told
+    assert "no subsets of 300 pictures, as subjects were tested on 100: expected top-1 is among all" in told
 
 
 def test_subjects_and_seeds_make_a_table_of_the_page_with_mean_and_deviation(go, world, small, tmp_path):
