@@ -67,7 +67,7 @@ class Studio:
 
     def generate(self) -> None:
         """Generate as the command does: files in a run folder."""
-        decoded_set = DecodedSet("images", None, None, self.ids, self.ids, self.decoded)
+        decoded_set = DecodedSet("images", None, None, self.ids, self.decoded)
         launch = Launch(0, 1, self.device)
         generate(self.sampler, decoded_set, RunFolder(self.on.folder()), launch, 1, 0)
 

@@ -364,12 +364,13 @@ def _compare_metrics(first: Side, second: Side) -> list[Difference]:
     names, hint = f"{first_name} and {second_name}", "compare runs of the same items"
     cells = [_list_cells(first_run, first_source), _list_cells(second_run, second_source)]
     subjects = [subject for subject in {**cells[0], **cells[1]} if subject is not None] or [None]
-    for name, known in zip((first_name, second_name), cells, strict=True):
-        if absent := [subject for subject in subjects if subject not in known and None not in known]:
-            listed = ", ".join(map(str, known))
-            problem = f"{name} has no subject {absent[0]}, but {listed}"
-            raise BrainhiveError(problem, "compare runs of the same subjects")
-    sides = [[known.get(subject) or known[None] for subject in subjects] for known in cells]
+    sides: list[list[list[CellItems]]] = [[], []]
+    for subject in subjects:
+        for name, known, side in zip((first_name, second_name), cells, sides, strict=True):
+            if subject not in known and None not in known:
+                problem = f"{name} has no subject {subject}, but {', '.join(map(str, known))}"
+                raise BrainhiveError(problem, "compare runs of the same subjects")
+            side.append(known[subject if subject in known else None])
 
     # items that both have; they differ only where a subject is missing on one side
     ids = []

@@ -130,53 +130,7 @@ def measure(
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
     how: Any = {"statistic": statistic, "limits": limits, "is_share": is_share, "most_hits": most_hits}
     interval = describe(models, items, **how)
-    value = float(np.mean([statistic(group.mean(0), axis=-1) for group in models]))
-    return _metric(name, value, models, interval, context, statistic)
 
-
-def measure_each(
-    name: str,
-    groups: Sequence[Values],
-    *,
-    items: Items | None = None,
-    limits: Limits = (None, None),
-    is_share: bool | None = None,
-    **context: Unpack[Context],
-) -> list[Metric]:
-    """Measure the same items at many positions, as `measure` does the mean at one.
-
-    Args:
-        name: What was measured.
-        groups: Values [P, N] at P positions, one array a subject; or [S, P, N] of S models.
-        items: See `measure`, as those that follow.
-        limits: See `measure`.
-        is_share: See `measure`.
-        context: See `measure`.
-    """
-    # scatter at all positions in one pass
-    models = [group if np.ndim(group) == 3 else np.asarray(group)[None] for group in groups]  # [S, P, N]
-    items = items or Items.unnamed([group.shape[2] for group in models])
-    scatters = scatter_of_means([group.mean(0, np.float64) for group in models], items)
-
-    # interval of each
-    metrics = []
-    for position, scatter in enumerate(scatters):
-        values = [group[:, position] for group in models]  # [S, N]
-        _check(values, items)
-        interval = _interval(values, scatter, items, np.mean, limits, is_share)
-        metrics.append(_metric(name, float(scatter.estimates.mean()), values, interval, context))
-    return metrics
-
-
-def _metric(
-    name: str,
-    value: float,
-    models: Sequence[Values],
-    interval: Interval,
-    context: Context,
-    statistic: Statistic = np.mean,
-) -> Metric:
-    """Put a value together with its interval and context, and with its spread over the seeds of models."""
     # spread over seeds, where there is a model of each
     seeds, spread = tuple(context.get("seeds", ())), None
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
@@ -186,7 +140,7 @@ def _metric(
     caveats = find_caveats(context["protocol"])
     return Metric(
         name,
-        value,
+        float(np.mean([statistic(group.mean(0), axis=-1) for group in models])),
         sum(group.shape[1] for group in models),
         context.get("pool"),
         context.get("chance"),
@@ -201,6 +155,19 @@ def _metric(
         spread,
         True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False,
     )
+
+
+def measure_each(name: str, groups: Sequence[Values], **how: Any) -> list[Metric]:
+    """Measure the same items at many positions, as `measure` does at one.
+
+    Args:
+        name: What was measured.
+        groups: Values [P, N] at P positions, one array a subject; or [S, P, N] of S models.
+        how: Other arguments of `measure`.
+    """
+    arrays = [np.asarray(group, np.float64) for group in groups]
+    positions = range(arrays[0].shape[-2])
+    return [measure(name, [group[..., n, :] for group in arrays], **how) for n in positions]
 
 
 def describe(

@@ -16,7 +16,7 @@ def test_pictures_of_one_concept_are_one_unit_and_pictures_of_different_ones_are
     apart = Alike("concept", concept_of).items([["cat_1", "owl_1", *others]])
 
     assert (together.units, together.kind) == ([["cat", "owl", *others], ["cat"]], "concepts")
-    assert (together.count, together.size, together.scope) == (10, 11, "")
+    assert (together.count, len(together.names), together.scope) == (10, 11, "")
     assert apart.are_independent and apart.kind == "pictures"
 
 

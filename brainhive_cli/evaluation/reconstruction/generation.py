@@ -161,8 +161,6 @@ class DecodedSet:
         cell: Whose brain model decoded them; None for those `CELL_INDEPENDENT`.
         subject: Whose signals; None where there are none.
         image_ids: The items, [N].
-        origin_ids: The image id of the signal or stimulus that each row comes from: another item's if
-            shuffled.
         decoded: Heads of N rows; None for `zeroed`, which conditions on nothing.
     """
 
@@ -170,7 +168,6 @@ class DecodedSet:
     cell: Cell | None
     subject: int | None
     image_ids: list[str]
-    origin_ids: list[str]
     decoded: Decoded | None
 
     @property
@@ -187,12 +184,8 @@ class DecodedSet:
 
     def first(self, items: int | None) -> "DecodedSet":
         """Keep the first items; all when None."""
-        return replace(
-            self,
-            image_ids=self.image_ids[:items],
-            origin_ids=self.origin_ids[:items],
-            decoded=None if self.decoded is None else self.decoded[:items],
-        )
+        decoded = None if self.decoded is None else self.decoded[:items]
+        return replace(self, image_ids=self.image_ids[:items], decoded=decoded)
 
     def shuffled(self) -> "DecodedSet":
         """Give every item another item's signal, each signal once.
@@ -205,8 +198,7 @@ class DecodedSet:
         assert self.cell is not None and self.subject is not None and self.decoded is not None
         # seed and subject decide the order, which is the same in every run
         rows = derange(len(self.image_ids), (self.cell.seed, self.subject)).tolist()
-        origin_ids = [self.image_ids[row] for row in rows]
-        return replace(self, source="shuffled", origin_ids=origin_ids, decoded=self.decoded[rows])
+        return replace(self, source="shuffled", decoded=self.decoded[rows])
 
 
 def derange(count: int, seed: int | tuple[int, ...]) -> Int64:
@@ -224,8 +216,7 @@ def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
     # heads in the order of the signals, whose rows say which stimuli these showed
     decoded, rows = model.decoded(subject, split)
     image_ids = model.pictures(split).image_ids
-    ids = [image_ids[row] for row in rows]
-    return DecodedSet("brain", model.cell, subject, ids, ids, decoded)
+    return DecodedSet("brain", model.cell, subject, [image_ids[row] for row in rows], decoded)
 
 
 def make_decoded_sets(
@@ -265,7 +256,7 @@ def make_decoded_sets(
         repeated = {name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()}
         without_cell["mean_embedding"] = Decoded(repeated)
     for source, decoded in without_cell.items():
-        sets[source] = [DecodedSet(source, None, None, ids, ids, decoded)]
+        sets[source] = [DecodedSet(source, None, None, ids, decoded)]
     return [decoded_set for source in dict.fromkeys(sources) for decoded_set in sets.get(source, [])]
 
 

@@ -48,7 +48,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Gene
     """Two clips of each of three items, generated through the identity prior."""
     folder = RunFolder(tmp_path_factory.mktemp("clips"))
     tokens = 5 * torch.randn(len(IDS), WIDTH, generator=torch.Generator().manual_seed(0))
-    brain = DecodedSet("brain", Cell("intra", (1,), (1,), 1), 1, IDS, IDS, Decoded({"token": tokens}))
+    brain = DecodedSet("brain", Cell("intra", (1,), (1,), 1), 1, IDS, Decoded({"token": tokens}))
     output, sampling = Output(resolution_px=32, batch_size=4), Sampling(steps=1)
     sampler = Sampler(Panning, priors.load("identity"), output, sampling, HERE.device)
     generate(sampler, brain, folder, HERE, 2, 0)
