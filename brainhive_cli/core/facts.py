@@ -357,7 +357,6 @@ class RetrievalFacts(Facts):
         gallery: The candidates.
         control: Distribution under a control.
         prior: Prior that the tokens are of.
-        concepts: Metrics of each concept, best first.
         confusion_matrix: Which concept was taken for which, of trials, where concepts are few.
         tests_trials: Whether trials of known pictures or categories were held out.
         plain: Differences from plain baselines on the same folds.
@@ -373,7 +372,6 @@ class RetrievalFacts(Facts):
     gallery: Gallery | None = None
     control: Control | None = None
     prior: str | None = None
-    concepts: dict[str, dict[str, int | float]] = {}  # concept, metric
     confusion_matrix: ConfusionMatrix | None = None
     tests_trials: bool = False
     plain: list[Difference] = []

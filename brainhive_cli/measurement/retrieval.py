@@ -70,14 +70,9 @@ class Gallery:
         return len(self.image_ids)
 
     @property
-    def split(self) -> str:
-        """The split whose signals are used."""
-        return next(iter(self.rows))
-
-    @property
     def tested(self) -> Int64:
         """Rows of the pictures of that split, the first of the candidates."""
-        return self.rows[self.split]
+        return next(iter(self.rows.values()))
 
     def find(self, image_ids: Iterable[str]) -> Int64:
         """Find the index of pictures; of those that several splits have, the one whose signals are used."""

@@ -56,7 +56,7 @@ REQUESTED = (
     *("subsets", "repetitions", "regions", "comparisons"),
 )
 """Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
-DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "concepts", "comparisons")
+DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "comparisons")
 """Tables on pages: what is neither metrics of cells nor drawn."""
 MOST_PICTURES = 100
 """Pictures in the similarity matrix."""
@@ -112,7 +112,7 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     if models:
         drawn += _draw_cell(run, models, recipe)
     drawn = [replace(artifact, section=SECTION) for artifact in drawn if shows_something(artifact)]
-    details = lay_out(measured, recipe.concept_rows, DETAILS)
+    details = lay_out(measured, DETAILS)
     drawn += [replace(table, section="Details") for table in details]
     return [replace(each, note=add_footnotes(each.note, measured.caveats)) for each in drawn]
 
@@ -204,12 +204,11 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     return [sheet, matrix]
 
 
-def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | None) -> list[Table]:
+def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
     """Lay out the tables that a run has something for.
 
     Args:
         measured: What it measured.
-        concept_rows: Best and worst concepts that are listed; 0 for none.
         parts: Which tables, by what they show; None for all.
     """
     # metrics by row
@@ -227,12 +226,6 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
     corrected = {name: metrics for name, metrics in corrected.items() if not name.endswith(BACKWARD)}
     # directions by the end of their scopes; MindEye calls the second one forward
     directions = {"signal seeks image": "", "image seeks signal": BACKWARD}
-
-    # the concepts that are found best and worst; with few concepts the worst ones must not repeat the best
-    listed = [(name, *row.values()) for name, row in facts.concepts.items()]
-    rows = [*listed[:concept_rows], *listed[concept_rows:][-concept_rows:]] if concept_rows else []
-    title = f"Concepts: {len(rows)} of {len(listed)}, best first; n over subjects and seeds"
-    concepts = Table(title, ("concepts", "top-1", "top-5", "mean rank", "n"), rows)
 
     def compare_with(title: str, others: Mapping[str, Mapping[str, Metric]]) -> Table:
         # the run next to others on the same items; no rows where there are none
@@ -274,7 +267,6 @@ def lay_out(measured: Measurements, concept_rows: int, parts: Sequence[str] | No
                 "What each region carries of a prediction", scopes_below(measured, REGIONS), "region"
             )
         ],
-        "concepts": [concepts],
         "comparisons": [
             difference_table(facts.against),
             Table(

@@ -119,5 +119,4 @@ class Recipe(TrainedRunRecipe, EvaluationSpec):
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
 
     # what is shown, which changes no number
-    concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet and no matrix")

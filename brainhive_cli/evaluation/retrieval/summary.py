@@ -62,8 +62,6 @@ CEILING = "ceiling"
 """The first part of the scopes of ceilings."""
 CURVE = ("top1", "top5")
 """Metrics that a curve shows."""
-CONCEPT_METRICS = ("top1", "top5", "mean_rank")
-"""Metrics of a concept."""
 MAX_CONFUSED = 50
 """Concepts whose confusions are counted, at most."""
 RELIABILITY: dict[str, Any] = {"pool": None, "chance": 0.0, "limits": (-1.0, 1.0), "is_share": False}
@@ -224,7 +222,6 @@ def summarise_job(
         subset_pools=sorted({table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}),
         plain=differences,
         repetitions=max((half.repetitions for half in halves.values()), default=0),
-        concepts=describe_concepts(tables),
         confusion_matrix=count_confusions(tables) if alike.group_of else None,
     )
     return Measurements(baselines | scopes, {}, facts, item_values) | ceilings
@@ -432,22 +429,6 @@ def above_chance(tested: Cells) -> list[Answer]:
 def label(subject: int) -> str:
     """Name a subject."""
     return f"sub-{subject:02d}"
-
-
-def describe_concepts(tested: Iterable[Scores]) -> dict[str, dict[str, int | float]]:
-    """Summarise the ranks of each concept, over subjects and seeds, the best found first."""
-    # ranks of all subjects and seeds together, by concept
-    ranks = defaultdict[str, list[int]](list)
-    for scores in tested:
-        for concept, rank in zip(scores.concepts, scores.ranks.tolist(), strict=True):
-            ranks[concept].append(rank)
-    table: dict[str, dict[str, int | float]] = {}
-    for concept, listed in ranks.items():
-        # means of ranks, or shares of hits, of all trials of the concept
-        values = np.array(listed)
-        table[concept] = {name: float(CONTROL_METRICS[name](values)) for name in CONCEPT_METRICS}
-        table[concept]["n"] = len(listed)
-    return dict(sorted(table.items(), key=lambda row: (-row[1]["top1"], row[1]["mean_rank"], row[0])))
 
 
 def count_confusions(tested: Iterable[Scores]) -> ConfusionMatrix | None:

@@ -92,17 +92,6 @@ def test_subjects_and_seeds_make_a_table_of_the_page_with_mean_and_deviation(go,
     assert metrics.overall["top1"].seeds == (1, 2)
 
 
-def test_concepts_are_told_in_full(go, trained):
-    result = go("eval-retrieval", f"run={trained}", "concept_rows=2", "sheet_rows=0")
-
-    facts, top1 = result.metrics.facts, result.metrics.overall["top1"].value
-    assert len(facts.concepts) == 100 and all(row["n"] == 2 for row in facts.concepts.values())
-    assert all(isinstance(row["n"], int) for row in facts.concepts.values())
-    assert np.mean([row["top1"] for row in facts.concepts.values()]) == pytest.approx(top1)
-    shown = next(table for table in result.tables if table.title.startswith("Concepts: 4 of 100"))
-    assert len(shown.rows) == 4
-
-
 def test_a_subject_that_the_run_was_not_tested_on_is_named(go, world, small):
     alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
 

@@ -32,7 +32,7 @@ SMALL = (
     *("seeds=1", "dim=16", "fuser.intermediate_size=16", "signal.scale=0.2", "train.epochs=2"),
     *("train.precision=fp32", "train.batch_size=24"),
 )
-QUICK = ("sheet_rows=0", "concept_rows=0", "subjects=1")
+QUICK = ("sheet_rows=0", "subjects=1")
 
 
 @pytest.fixture
