@@ -146,25 +146,21 @@ class Job:
         return cls(recipe, prior, align, cells, images, recipe.sources or [*DEFAULT[images.medium]])
 
     @property
-    def item_count(self) -> int:
-        """Items that media are generated for, from each set of conditions."""
-        return min(len(self.images), self.recipe.items or len(self.images))
-
-    @property
-    def set_count(self) -> int:
-        """Sets of conditions: trainings with a subject each, and sources that are of no cell."""
-        generated = {*self.sources} - {*BASELINES}
-        trainings = {(cell.name_over_folds, subject) for cell, subject in self.cells}
-        return sum(1 if source in CELL_INDEPENDENT else len(trainings) for source in generated)
-
-    @property
     def work(self) -> Work:
         """Media to generate, with the generator and its steps as the kind of work."""
         recipe = self.recipe
         kind = f"{recipe.generator.kind} at {recipe.resolution_px} px in {recipe.steps} steps"
-        unchosen = int("zeroed" in self.sources)  # nothing is decoded that could choose
-        candidates = (self.set_count - unchosen) * recipe.best_of + unchosen
-        return Work(kind, candidates * self.item_count * recipe.repeats, "pictures", cells=self.set_count)
+
+        # sets of heads: trainings with a subject each, and sources that are of no cell
+        generated = {*self.sources} - {*BASELINES}
+        trainings = {(cell.name_over_folds, subject) for cell, subject in self.cells}
+        sets = sum(1 if source in CELL_INDEPENDENT else len(trainings) for source in generated)
+
+        # candidates of each item; nothing is decoded of `zeroed` that could choose
+        items = min(len(self.images), recipe.items or len(self.images))
+        unchosen = int("zeroed" in self.sources)
+        candidates = (sets - unchosen) * recipe.best_of + unchosen
+        return Work(kind, candidates * items * recipe.repeats, "pictures", cells=sets)
 
     def inputs(self) -> list[Input]:
         """List the prior, the run, and what it decodes."""

@@ -56,8 +56,6 @@ from brainhive_cli.reports.tables import (
 COMPARISONS = "Comparisons"
 """The heading under which a page shows differences."""
 FLOOR, THIS_RUN = "shuffled", "this run"
-MARK = "*"
-"""After a value that differs from the first variant's, item by item."""
 
 
 def open_run(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from PIL import Image
@@ -26,12 +25,15 @@ from brainhive_cli.measurement.metrics import (
 from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, NETWORKS, parts_of
 from brainhive_cli.models.encoders import EncoderConfig
 
-OWN_PARTS = {**image.PARTS, **video.PARTS}
-"""Metrics that need no weights."""
-PICTURE_METRICS = (*image.PARTS, *(name for name, m in FEATURE_METRICS.items() if m.medium == "picture"))
-CLIP_METRICS = (*(name for name, m in FEATURE_METRICS.items() if m.medium == "clip"), *video.PARTS)
-METRICS: dict[Medium, tuple[str, ...]] = {"picture": PICTURE_METRICS, "clip": CLIP_METRICS}
-SCALES = {**tasks.SCALES, **{name: part.scale for name, part in (OWN_PARTS | FEATURE_METRICS).items()}}
+PARTS: dict[str, MetricPart] = {
+    **image.PARTS,
+    **{name: part for name, (_, _, part) in FEATURE_METRICS.items()},
+    **video.PARTS,
+}
+"""All metrics by name; those of networks are bound to their features when they are loaded."""
+PICTURE_METRICS = [name for name, part in PARTS.items() if part.medium == "picture"]
+CLIP_METRICS = [name for name, part in PARTS.items() if part.medium == "clip"]
+SCALES = tasks.SCALES | {name: part.scale for name, part in PARTS.items()}
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 """Scale of two-way identification in the embeddings of an encoder."""
 
@@ -49,7 +51,7 @@ def import_metric(path: str) -> MetricPart:
     """
     # what is better is looked up by name, so a stranger's metric must be one of which more is
     part = getattr(foreign_code.import_module(path, path, f"the metric {path}"), "PART", None)
-    if not isinstance(part, MetricPart) or part.scale.lower_is_better:
+    if not isinstance(part, MetricPart):
         raise RecipeError(
             f"the module {path!r} is no metric", "it defines PART, a MetricPart of which more is better"
         )
@@ -63,7 +65,7 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
         RecipeError: if a chosen one compares the other medium.
     """
     # metrics of clips need frames, those of pictures a single one
-    known = METRICS[medium]
+    known = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
     if unfit := [name for name in names or () if medium_of(name) != medium]:
         raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(known)}")
     return list(known if names is None else names)
@@ -73,7 +75,7 @@ def medium_of(metric: str) -> Medium | None:
     """Say what a metric compares, also one that is named by the path of a module; None of an unknown one."""
     if names_module(metric):
         return import_metric(metric).medium
-    return next((medium for medium, names in METRICS.items() if metric in names), None)
+    return PARTS[metric].medium if metric in PARTS else None
 
 
 def load(
@@ -87,21 +89,21 @@ def load(
     # metrics without weights; those of one network together
     parts = {}
     missing = {}
-    feature_metrics: dict[str, dict[str, Any]] = {}
+    feature_metrics: dict[str, list[str]] = {}
     for name in names:
         if name in FEATURE_METRICS:
-            feature_metrics.setdefault(FEATURE_METRICS[name].network, {})[name] = FEATURE_METRICS[name]
+            feature_metrics.setdefault(FEATURE_METRICS[name][0], []).append(name)
         elif names_module(name):
             parts[name] = import_metric(name)
         elif absent := find_missing_library(name):
             missing[name] = absent.in_one_line
         else:
-            parts[name] = OWN_PARTS[name]
+            parts[name] = PARTS[name]
 
     # metrics of networks, and identification by encoders, as far as weights are here
     for network, metrics in feature_metrics.items():
         try:
-            parts |= parts_of(NETWORKS[network], metrics, launch.device)
+            parts |= parts_of(network, metrics, launch.device)
         except MissingData as error:
             missing |= dict.fromkeys(metrics, error.in_one_line)
 
@@ -157,10 +159,10 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
     # weights of a network may have to be downloaded
     if metric in FEATURE_METRICS:
-        return bool(NETWORKS[FEATURE_METRICS[metric].network].is_here())
+        return bool(NETWORKS[FEATURE_METRICS[metric][0]].is_here())
 
     # metrics that need no weights, but perhaps a library
-    if names_module(metric) or metric in tasks.SCALES or metric in OWN_PARTS:
+    if names_module(metric) or metric in SCALES:
         return find_missing_library(metric) is None
 
     # encoders; a function brings its own weights
@@ -171,6 +173,6 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
 def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:
     """List the weights that metrics, and two-way identification by more encoders, are computed with."""
     # metrics of one network share its weights
-    used = dict.fromkeys(FEATURE_METRICS[name].network for name in metrics if name in FEATURE_METRICS)
+    used = dict.fromkeys(FEATURE_METRICS[name][0] for name in metrics if name in FEATURE_METRICS)
     needs = [NETWORKS[network].find_input() for network in used]
     return needs + [replace(need, is_optional=True) for encoder in encoders for need in encoder.inputs()]

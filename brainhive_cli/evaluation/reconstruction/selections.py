@@ -1,6 +1,6 @@
 """Reconstructions that people are shown: sheets of pictures, or clips that play and their frames."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
 from brainhive_cli.evaluation.reconstruction.scoring import (
     TITLES,
     TRUTH,
@@ -194,7 +193,8 @@ class Selection:
             clip = media_files.to_clip(self.first.open(file))
             words = ["seen", self.stimuli.label(image_id), *list_words(seen)]
             sheet.append(lay_out_clip(self.stimuli.open(image_id).frames, words, seen.masks))
-            words = ["made", *list_words(decoded), list_values(_shorten_names(values))]
+            scores = list_values({shown(name): value for name, value in values.items()})
+            words = ["made", *list_words(decoded), scores]
             sheet.append(lay_out_clip(clip.frames, words, decoded.masks))
         caption_score = "" if captions is None else f"; {describe_metric(captions)}, n {captions.n:,}"
         note = self.described + caption_score
@@ -223,7 +223,7 @@ class Selection:
         decoded = cell.annotations.get(image_id, NO_ANNOTATION)
         clip = media_files.to_clip(cell.open(file))
         tile = self._write_clip(cell.name, image_id, clip, decoded, list_words(decoded))
-        return replace(tile, metrics=_shorten_names(values))
+        return replace(tile, metrics={shown(name): value for name, value in values.items()})
 
     def _write_clip(
         self, folder: str, image_id: str, clip: Clip, annotation: Annotation, words: list[str]
@@ -243,8 +243,3 @@ class Selection:
         still, poster = Image.fromarray(frames[0]), f"{name}-still.webp"
         self.run.replace(poster, partial(still.save, format="WEBP", quality=80))
         return Tile(file, words, poster=poster if file.endswith(".mp4") else "")
-
-
-def _shorten_names(values: Mapping[str, float]) -> dict[str, Any]:
-    """Name values as narrow tables do."""
-    return {scale_of(name).short or name.removeprefix("two_way_"): value for name, value in values.items()}

@@ -17,19 +17,15 @@ class Scale:
     Attributes:
         low: The least value; None where there is none.
         high: The largest.
-        lower_is_better: Whether it is a distance.
         chance: Value expected of guessing; None if the metric has none.
         pool: Candidates that each item is compared with; None: all items, if there is a chance level.
-        short: What narrow tables call it; "" for its name.
         ranks: Whether items are sorted by it, from the best to the worst.
     """
 
     low: float | None = -1.0
     high: float | None = 1.0
-    lower_is_better: bool = False
     chance: float | None = None
     pool: int | None = None
-    short: str = ""
     ranks: bool = True
 
 

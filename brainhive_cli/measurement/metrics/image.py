@@ -239,7 +239,7 @@ def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
 
 
 PARTS = {
-    "pixcorr": MetricPart(standardise_pixels, correlation, scale=Scale(short="PixCorr")),
-    "ssim": MetricPart(local_moments, structural_similarity, scale=Scale(short="SSIM")),
+    "pixcorr": MetricPart(standardise_pixels, correlation, scale=Scale()),
+    "ssim": MetricPart(local_moments, structural_similarity, scale=Scale()),
 }
 """The metrics of pixels, by the name that recipes and tables use."""

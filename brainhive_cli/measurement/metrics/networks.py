@@ -1,8 +1,8 @@
 """The networks in whose features metrics compare pictures and clips, each loaded by its own library."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import describe_match, read, reading
-from brainhive_cli.measurement.metrics import Medium, MetricPart, Scale
+from brainhive_cli.measurement.metrics import MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import (
     correlation_distance,
     resize,
@@ -308,115 +308,59 @@ NETWORKS = {
 colours of their repositories' preprocessor_config.json: VideoMAE's class has others by default."""
 
 
-@dataclass(frozen=True)
-class FeatureMetric:
-    """A metric in a network's features.
-
-    Attributes:
-        network: Key of the network.
-        node: Its output.
-        compare: See `MetricPart`.
-        scale: What its values mean.
-        prepare: What of the node's features [B, …] is compared.
-        medium: What it compares.
-        is_of_one: See `MetricPart`.
-    """
-
-    network: str
-    node: str
-    compare: Callable[[Tensor, Tensor, Tensor], Tensor]
-    scale: Scale
-    prepare: Callable[[Tensor], Tensor] = standardise
-    medium: Medium = "picture"
-    is_of_one: bool = False
-
-
 def normalise(features: Tensor) -> Tensor:
     """Bring features [..., D] to unit length."""
     return functional.normalize(features.detach().float(), dim=-1)
 
 
-def _identification(network: str, node: str, short: str, medium: Medium = "picture") -> FeatureMetric:
-    """Describe two-way identification in a network's features."""
-    scale = Scale(0.0, 1.0, chance=0.5, short=short)
-    return FeatureMetric(network, node, two_way_identification, scale, medium=medium)
-
-
-def _n_way(network: str, compare: Callable[..., Tensor], ways: int, labels: int) -> FeatureMetric:
+def _classify(compare: Callable[..., Tensor], ways: int, labels: int) -> MetricPart:
     """Describe n-way classification by a network's logits."""
-    strict = " strict" if labels == 1 else ""
-    scale = Scale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways, short=f"{ways}-way{strict}")
-    compare = partial(compare, ways=ways, labels=labels)
-    return FeatureMetric(network, "logits", compare, scale, Tensor.float, "clip")
+    scale = Scale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways)
+    return MetricPart(Tensor.float, partial(compare, ways=ways, labels=labels), "clip", scale)
 
 
-FEATURE_METRICS = {
-    "alexnet2": _identification("alexnet", "features.4", "Alex2"),
-    "alexnet5": _identification("alexnet", "features.11", "Alex5"),
-    "inception": _identification("inception", "avgpool", "Incep"),
-    "clip": _identification("clip", "embedding", "CLIP"),
-    "effnet": FeatureMetric(
-        "effnet", "avgpool", correlation_distance, Scale(0.0, 2.0, lower_is_better=True, short="Eff")
-    ),
-    "swav": FeatureMetric(
-        "swav", "avgpool", correlation_distance, Scale(0.0, 2.0, lower_is_better=True, short="SwAV")
-    ),
+IDENTIFICATION = MetricPart(
+    standardise, two_way_identification, scale=Scale(0.0, 1.0, chance=0.5), is_identification=True
+)
+DISTANCE = MetricPart(standardise, correlation_distance, scale=Scale(0.0, 2.0))
+CONSISTENCY = MetricPart(normalise, consistency, "clip", Scale(ranks=False), is_of_one=True)
+FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
+    "alexnet2": ("alexnet", "features.4", IDENTIFICATION),
+    "alexnet5": ("alexnet", "features.11", IDENTIFICATION),
+    "inception": ("inception", "avgpool", IDENTIFICATION),
+    "clip": ("clip", "embedding", IDENTIFICATION),
+    "effnet": ("effnet", "avgpool", DISTANCE),
+    "swav": ("swav", "avgpool", DISTANCE),
     **{
-        f"{what}_{ways}way{'' if labels == RIGHT_CLASSES else '_strict'}": _n_way(
-            network, compare, ways, labels
-        )
+        f"{what}_{ways}way{ending}": (network, "logits", _classify(compare, ways, labels))
         for what, network, compare in (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
-        for labels in (RIGHT_CLASSES, 1)
+        for ending, labels in (("", RIGHT_CLASSES), ("_strict", 1))
         for ways in (2, 50)
     },
-    "videomae": _identification("videomae", "features", "VideoMAE", "clip"),
-    "dino": FeatureMetric(
-        "dino", "class token", frame_similarity, Scale(short="DINO"), normalise, medium="clip"
-    ),
-    "clip_pcc": FeatureMetric(
+    "videomae": ("videomae", "features", replace(IDENTIFICATION, medium="clip")),
+    "dino": ("dino", "class token", MetricPart(normalise, frame_similarity, "clip")),
+    "clip_pcc": ("clip", "embedding", CONSISTENCY),
+    "clip_pcc_neighbours": (
         "clip",
         "embedding",
-        consistency,
-        Scale(short="CLIP-pcc", ranks=False),
-        normalise,
-        "clip",
-        is_of_one=True,
-    ),
-    "clip_pcc_neighbours": FeatureMetric(
-        "clip",
-        "embedding",
-        partial(consistency, is_of_neighbours=True),
-        Scale(short="CLIP-pcc n.", ranks=False),
-        normalise,
-        "clip",
-        is_of_one=True,
+        replace(CONSISTENCY, compare=partial(consistency, is_of_neighbours=True)),
     ),
 }
-"""By the name that recipes and tables use."""
+"""Network, node and metric by the name that recipes use; its `features` prepares what the node gives."""
 
 
-def parts_of(
-    network: Network, metrics: Mapping[str, FeatureMetric], device: torch.device
-) -> dict[str, MetricPart]:
-    """Load a network, and bind the metrics that are computed in its features.
+def parts_of(name: str, metrics: Iterable[str], device: torch.device) -> dict[str, MetricPart]:
+    """Load a network by its key, and bind the metrics that are computed in its features.
 
     Raises:
         MissingData: if its weights are not there, cannot be fetched or are damaged.
     """
     # one function for each node and way of preparing it, which its metrics share
-    loaded = network.build(device)
-    chosen = {(metric.node, metric.prepare) for metric in metrics.values()}
-    features = {
-        (node, prepare): partial(loaded.compute_node, node=node, prepare=prepare) for node, prepare in chosen
-    }
-    return {
-        name: MetricPart(
-            features[metric.node, metric.prepare],
-            metric.compare,
-            metric.medium,
-            metric.scale,
-            is_identification=metric.compare is two_way_identification,
-            is_of_one=metric.is_of_one,
-        )
-        for name, metric in metrics.items()
-    }
+    loaded, bound = NETWORKS[name].build(device), dict[Any, Callable[..., Tensor]]()
+    parts = {}
+    for metric in metrics:
+        _, node, part = FEATURE_METRICS[metric]
+        compute = partial(loaded.compute_node, node=node, prepare=part.features)
+        features = bound.setdefault((node, part.features), compute)
+        parts[metric] = replace(part, features=features)
+    return parts

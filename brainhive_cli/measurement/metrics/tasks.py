@@ -26,9 +26,9 @@ WORD = re.compile(r"\w+(?:['-]\w+)*")
 MIN_PROBABILITY = 0.5
 """Probability above which a pixel is the object's (NEURONS)."""
 SCALES = {
-    DICE: Scale(0.0, 1.0, short="Dice", ranks=False),
-    RECALL: Scale(0.0, 1.0, short="recall", ranks=False),
-    OBJECT: Scale(0.0, 1.0, short="object", ranks=False),
+    DICE: Scale(0.0, 1.0, ranks=False),
+    RECALL: Scale(0.0, 1.0, ranks=False),
+    OBJECT: Scale(0.0, 1.0, ranks=False),
     **{name: Scale(0.0, 10.0 if name == "cider" else 1.0, ranks=False) for name in LIBRARIES},
 }
 """Items are not sorted by them: they are no scores of the pictures and clips that people are shown."""

@@ -231,18 +231,16 @@ def frame_similarity(seen: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
 
 
 PARTS = {
-    "frame_pixcorr": MetricPart(
-        frames, partial(over_frames, pixcorr, side_px=FRAME_PX), "clip", Scale(short="PixCorr")
-    ),
-    "frame_ssim": MetricPart(frames, partial(over_frames, ssim, side_px=None), "clip", Scale(short="SSIM")),
+    "frame_pixcorr": MetricPart(frames, partial(over_frames, pixcorr, side_px=FRAME_PX), "clip", Scale()),
+    "frame_ssim": MetricPart(frames, partial(over_frames, ssim, side_px=None), "clip", Scale()),
     "frame_ssim_published": MetricPart(
         frames,
         partial(over_frames, ssim, side_px=None, is_published=True),
         "clip",
-        Scale(short="SSIM pub.", ranks=False),
+        Scale(ranks=False),
     ),
-    "frame_psnr": MetricPart(frames, partial(over_frames, psnr), "clip", Scale(0.0, None, short="PSNR")),
-    "epe": MetricPart(frames, end_point_error, "clip", Scale(0.0, None, lower_is_better=True, short="EPE")),
-    "motion_direction": MetricPart(displacement, direction, "clip", Scale(short="direction")),
+    "frame_psnr": MetricPart(frames, partial(over_frames, psnr), "clip", Scale(0.0, None)),
+    "epe": MetricPart(frames, end_point_error, "clip", Scale(0.0, None)),
+    "motion_direction": MetricPart(displacement, direction, "clip", Scale()),
 }
 """Metrics without a network, by the name that recipes and tables use."""

@@ -106,7 +106,7 @@ def test_baselines_that_cost_nothing_are_made_by_default(aligned, drawing):
     asked = [each for each in drawing if not each.startswith("sources=")]
     (job,) = reconstruct.resolve_variants(resolve(asked)).values()
 
-    assert (job.work.count, job.item_count, job.set_count) == (6, 3, 1)  # in two repeats
+    assert (job.work.count, job.work.cells) == (6, 1)  # in two repeats
     assert [source for source in job.sources if source in BASELINES] == ["nearest", "mean"]
 
 
@@ -114,7 +114,7 @@ def test_only_pictures_that_are_generated_count_as_work(aligned, drawing):
     recipe = resolve([*drawing, "sources=brain,zeroed,nearest,mean"])
     (job,) = reconstruct.resolve_variants(recipe).values()
 
-    assert (job.work.count, job.item_count, job.set_count) == (12, 3, 2)
+    assert (job.work.count, job.work.cells) == (12, 2)
     assert reconstruct.work(recipe) == job.work and job.work.cells == 2
     assert [source for source in job.sources if source in BASELINES] == ["nearest", "mean"]
 

@@ -76,7 +76,7 @@ def test_clips_are_listed_for_pages_with_words_metrics_and_outlines(shown):
         "a square",
         "vehicle",
     ]
-    assert made.metrics["PSNR"] > 0 and first.columns == ["seen", "brain"]
+    assert made.metrics["PSNR (frames)"] > 0 and first.columns == ["seen", "brain"]
     is_video = seen.file.endswith(".mp4")
     for tile in (seen, made):
         opened = media_files.read(shown.path / tile.file)

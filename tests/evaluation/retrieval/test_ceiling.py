@@ -93,7 +93,7 @@ def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, wor
     assert [row[0] for row in table.rows[:3]] == ["sub-01", "sub-02", "all"] and "simulated" in table.note
     reason = "one repetition of each picture"
     partly = replace(found, missing={"ceiling · sub-03": reason})
-    (table,) = lay_out(partly, 0, ["ceiling"])
+    (table,) = lay_out(partly, ["ceiling"])
     assert len(table.rows) > 2 and f"sub-03 has none: {reason}" in table.note
     others = {name: each for name, each in found.scopes.items() if not name.startswith("ceiling")}
     (table,) = lay_out(replace(partly, scopes=others), 0, ["ceiling"])

@@ -23,12 +23,9 @@ COLOURS = {  # of the repositories' preprocessor_config.json
 
 
 def parts(network: str) -> dict[str, MetricPart]:
-    metrics = {
-        name: each
-        for name, each in FEATURE_METRICS.items()
-        if each.network == network and each.medium == "clip"
-    }
-    return parts_of(NETWORKS[network], metrics, CPU)
+    rows = FEATURE_METRICS.items()
+    metrics = [name for name, (of, _, part) in rows if of == network and part.medium == "clip"]
+    return parts_of(network, metrics, CPU)
 
 
 def seen_by(name: str) -> torch.Tensor:

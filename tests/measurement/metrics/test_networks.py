@@ -18,7 +18,7 @@ from brainhive_cli.measurement.metrics.networks import CLIP, IMAGENET
 
 CPU = torch.device("cpu")
 NETWORKS = {name: networks.NETWORKS[name] for name in ("alexnet", "inception", "clip", "effnet", "swav")}
-FEATURE_METRICS = {name: each for name, each in networks.FEATURE_METRICS.items() if each.medium == "picture"}
+FEATURE_METRICS = {n: row for n, row in networks.FEATURE_METRICS.items() if row[2].medium == "picture"}
 FILES = {
     "alexnet": "alexnet-owt-7be5be79.pth",
     "inception": "inception_v3_google-0cc3c7bd.pth",
@@ -45,7 +45,7 @@ class Seen(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         self.images = images
-        return {metric.node: images[:, 0] for metric in FEATURE_METRICS.values()}
+        return {node: images[:, 0] for _, node, _ in FEATURE_METRICS.values()}
 
 
 def rewrite(link: Path, write: Callable[[Path], Any]) -> None:
@@ -82,7 +82,9 @@ def test_the_metrics_features_are_the_published_nodes_of_the_published_networks(
     found: dict[str, Tensor] = {}
     for name, network in NETWORKS.items():
         features = network.build(CPU)(images)
-        found |= {m: features[metric.node] for m, metric in FEATURE_METRICS.items() if metric.network == name}
+        found |= {
+            m: features[node] for m, (network_of, node, _) in FEATURE_METRICS.items() if network_of == name
+        }
 
     assert {name: values.shape[1] for name, values in found.items() if name != "clip"} == WIDTHS
     assert all(values.shape[0] == 2 and values.isfinite().all() for values in found.values())
