@@ -8,7 +8,6 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
 
 Alignment = Callable[[Tensor], Tensor]
 """Maps tokens [N, D] of the new subject to tokens [N, D] of the same dtype on the same device."""
@@ -33,16 +32,7 @@ class AlignmentConfig(parts.Config):
 
         Returns:
             The map.
-
-        Raises:
-            BrainhiveError: if the shapes do not go together.
         """
-        # pairs are matched row by row, so they must be as many on both sides
-        are_pairs = len(tokens) == len(references) or not self.is_paired
-        if not len(tokens) or not len(references) or tokens.shape[1] != references.shape[1] or not are_pairs:
-            shapes = f"{list(tokens.shape)} and references {list(references.shape)}"
-            needed = "one reference for each token" if self.is_paired else "at least one of each"
-            raise BrainhiveError(f"alignment {self.kind}: tokens {shapes}", f"{needed}, of equal width")
         # the map is fitted and applied in float64, and returns the dtype of its input
         aligned = self.learn(in_double(tokens), in_double(references))
         return lambda rows: aligned(in_double(rows)).to(rows)

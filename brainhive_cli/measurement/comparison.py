@@ -39,9 +39,6 @@ def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | N
         first: Ranks [S, N] of S seeds and N items, one array a subject; or [N].
         second: Ranks of the same items and subjects; the number of seeds may be another.
         items: See `statistics.describe`.
-
-    Raises:
-        BrainhiveError: if subjects or items are not the same in number.
     """
     # hits [S, N] of each subject, by side
     hits = [[(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second)]
@@ -68,21 +65,14 @@ def compare_values(
         second: Values of the same items and subjects; the number of seeds may be another.
         items: See `statistics.describe`.
 
-    Raises:
-        BrainhiveError: if subjects or items are not the same in number.
-
     Source: Clark 1973, The language-as-fixed-effect fallacy; Cohen 1988 (d_z).
     """
-    # values averaged over seeds; paired by position, so items must be as many in each subject
+    # values averaged over seeds, paired by position
     means = [
         [np.atleast_2d(np.asarray(group, np.float64)).mean(0) for group in side] for side in (first, second)
     ]
-    sizes = [[len(group) for group in side] for side in means]
-    if sizes[0] != sizes[1] or not sizes[0]:
-        raise BrainhiveError(
-            f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare runs of the same items"
-        )
-    items = items or Items.unnamed(sizes[0])
+    sizes = [len(group) for group in means[0]]
+    items = items or Items.unnamed(sizes)
     differences = [one - other for one, other in zip(*means, strict=True)]
     subject_means = np.array([difference.mean() for difference in differences])
     subjects, counted = len(subject_means), f"{items.count} {items.kind}"
@@ -122,7 +112,7 @@ def compare_values(
         low=low,
         high=high,
         interval=interval,
-        n=sum(sizes[0]),
+        n=sum(sizes),
         subjects=subjects,
         p_value=p,
         test=test,

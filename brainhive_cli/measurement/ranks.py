@@ -41,7 +41,7 @@ def ranks(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
         Ranks [N] on the CPU, 1 is best.
 
     Raises:
-        BrainhiveError: if sizes do not fit or a token is not a number.
+        BrainhiveError: if a token is not a number.
     """
     signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, target)
     best = similarity_to(signal_tokens, gallery, targets).amax(1, keepdim=True)
@@ -88,7 +88,7 @@ def ranks_and_precisions(
         that tie with a relevant one rank before it. With one relevant image it is one over the rank.
 
     Raises:
-        BrainhiveError: if sizes do not fit or a token is not a number.
+        BrainhiveError: if a token is not a number.
     """
     signal_tokens, gallery, targets = _prepare(signal_tokens, gallery, relevant)
     similarities = similarity_to(signal_tokens, gallery, targets)  # [N, K]
@@ -158,26 +158,12 @@ def subset_expectations(signal_tokens: Tensor, image_tokens: Tensor, ways: int) 
 
 
 def _prepare(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Check tokens and targets, and bring them to one device."""
+    """Refuse tokens that are not finite, and bring tokens and targets to one device."""
     targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
-    n, m = len(signal_tokens), len(gallery)
-
-    # shapes of tokens, and range of targets
-    if signal_tokens.ndim != 2 or gallery.ndim != 2 or signal_tokens.shape[1] != gallery.shape[1] or not n:
-        raise BrainhiveError(
-            f"signal tokens {list(signal_tokens.shape)} cannot be compared with {list(gallery.shape)}",
-            "both must be [N, D] with the same D",
-        )
-    if len(targets) != n or targets.amax(1).min() < 0 or targets.min() < -1 or targets.max() >= m:
-        raise BrainhiveError(
-            f"{n} signals need as many targets from 0 to {m - 1}, got {len(targets)} "
-            f"from {int(targets.min())} to {int(targets.max())}",
-            "the seen images must be in the gallery",
-        )
-    if bad := int((~torch.linalg.vector_norm(signal_tokens.float(), dim=1).isfinite()).sum()):
-        raise BrainhiveError(f"{bad} of {n} signal tokens are not finite", "the training has diverged")
-    if bad := int((~torch.linalg.vector_norm(gallery.float(), dim=1).isfinite()).sum()):
-        raise BrainhiveError(f"{bad} of {m} gallery embeddings are not finite", "the training has diverged")
+    for tokens, name in ((signal_tokens, "signal tokens"), (gallery, "gallery embeddings")):
+        if bad := int((~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum()):
+            problem = f"{bad} of {len(tokens)} {name} are not finite"
+            raise BrainhiveError(problem, "the training has diverged")
     return signal_tokens.detach(), gallery.detach().to(device), targets.to(device)
 
 

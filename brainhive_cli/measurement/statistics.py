@@ -6,11 +6,10 @@ Beside these stands the sign-flip test over units, whose inversion is an interva
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Required, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import TypedDict
 
 from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
@@ -81,34 +80,18 @@ class Scatter:
     subject_variance: float
 
 
-class Context(TypedDict, total=False):
-    """Facts that belong to a value.
-
-    Attributes:
-        protocol: Name of the way it was measured.
-        split: Part of the data set that it was measured on.
-        pool: Candidates that each item was compared with.
-        chance: Value expected of guessing.
-        seeds: Seeds of the trainings that were measured.
-    """
-
-    protocol: Required[str]
-    split: Required[str]
-    pool: int | None
-    chance: float | None
-    seeds: Sequence[int]
-
-
 def measure(
     name: str,
     groups: Sequence[Values],
     *,
+    protocol: str,
+    split: str,
+    pool: int | None = None,
+    chance: float | None = None,
+    seeds: Sequence[int] = (),
     items: Items | None = None,
     statistic: Statistic = np.mean,
-    limits: Limits = (None, None),
-    is_share: bool | None = None,
-    most_hits: float | None = None,
-    **context: Unpack[Context],
+    **how: Any,
 ) -> Metric:
     """Measure items' values: the mean over subjects of their statistic, with a 95 % interval.
 
@@ -116,39 +99,40 @@ def measure(
         name: What was measured.
         groups: Values of the items [N], one array a subject; or [S, N] of S models, averaged for each item.
             Where there are as many models as seeds, the spread over seeds is measured too.
+        protocol: Name of the way it was measured.
+        split: Part of the data set that it was measured on.
+        pool: Candidates that each item was compared with.
+        chance: Value expected of guessing.
+        seeds: Seeds of the trainings that were measured.
         items: See `describe`.
         statistic: How a group's values become one.
-        limits: See `describe`.
-        is_share: See `describe`.
-        most_hits: See `describe`.
-        context: See `Context`.
+        how: Other arguments of `describe`.
 
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
     """
     # seeds are averaged by item, in the value as in its interval
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
-    how: Any = {"statistic": statistic, "limits": limits, "is_share": is_share, "most_hits": most_hits}
-    interval = describe(models, items, **how)
+    interval = describe(models, items, statistic=statistic, **how)
 
     # spread over seeds, where there is a model of each
-    seeds, spread = tuple(context.get("seeds", ())), None
+    spread = None
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
         spread = float(np.mean([statistic(group, axis=-1) for group in models], 0).std(ddof=1))
 
     # a selection by the test scores is told by the protocol
-    caveats = find_caveats(context["protocol"])
+    caveats = find_caveats(protocol)
     return Metric(
         name,
         float(np.mean([statistic(group.mean(0), axis=-1) for group in models])),
         sum(group.shape[1] for group in models),
-        context.get("pool"),
-        context.get("chance"),
+        pool,
+        chance,
         interval.low,
         interval.high,
-        seeds,
-        context["protocol"],
-        context["split"],
+        tuple(seeds),
+        protocol,
+        split,
         interval.method,
         interval.these_subjects,
         interval.people,
@@ -210,7 +194,7 @@ def describe(
             is a share, and they vary as it does. None: values are shares themselves.
 
     Raises:
-        BrainhiveError: if there is no value, one is not a number, or the items do not fit.
+        BrainhiveError: if there is no value, or one is not a number.
 
     Source: Cameron, Gelbach and Miller 2011, Robust inference with multiway clustering (crossed variances);
     Korn and Graubard 1998 (effective number of hits); Wilson 1927; Clark 1973 (items as a random effect).
@@ -218,7 +202,7 @@ def describe(
     # averages over seeds, so that an item counts once
     models = [np.atleast_2d(np.asarray(group, np.float64)) for group in groups]  # [S, N]
     items = items or Items.unnamed([group.shape[-1] for group in models])
-    _check(models, items)
+    _check(models)
     averages = [group.mean(0) for group in models]
     if statistic is np.mean:
         (scatter,) = scatter_of_means([group[None] for group in averages], items)
@@ -460,8 +444,8 @@ def _share_interval(
     return low + span * max(0.0, float(centre - reach)), low + span * min(1.0, float(centre + reach))
 
 
-def _check(groups: Sequence[Values], items: Items) -> None:
-    """Refuse values [S, N] by subject that are absent, not finite, or do not fit the items."""
+def _check(groups: Sequence[Values]) -> None:
+    """Refuse values [S, N] by subject that are absent or not finite."""
     if not groups or any(np.ndim(group) != 2 or np.size(group) == 0 for group in groups):
         raise BrainhiveError(
             "nothing to measure: a subject has no items", "check the split that is evaluated"
@@ -469,12 +453,6 @@ def _check(groups: Sequence[Values], items: Items) -> None:
     if not all(np.isfinite(group).all() for group in groups):
         raise BrainhiveError(
             "a value to be measured is not a finite number", "look for NaN in the model's output"
-        )
-    sizes = [group.shape[1] for group in groups]
-    if sizes != [len(names) for names in items.units]:
-        raise BrainhiveError(
-            f"subjects with {sizes} values have {[len(names) for names in items.units]} item names",
-            "give one list of names a subject, one name a value",
         )
 
 

@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.alignments import Coral, Moments, Procrustes, Ridge
 
 KINDS = parts.kinds("alignments")
@@ -117,9 +116,6 @@ def test_an_alignment_by_pairs_finds_the_rotation_of_a_new_subject(kind: str) ->
     aligned = part.fit(tokens, tokens @ rotation)(unseen)
 
     torch.testing.assert_close(aligned, unseen @ rotation, rtol=0, atol=0.1)
-    with pytest.raises(BrainhiveError, match=f"alignment {kind}: tokens") as caught:
-        part.fit(tokens, (tokens @ rotation)[1:])
-    assert "one reference for each token" in caught.value.hint
 
 
 def test_procrustes_keeps_lengths_and_what_is_orthogonal_to_all_pairs() -> None:
@@ -151,11 +147,3 @@ def test_the_fewest_float32_tokens_of_1024_dimensions_give_a_finite_map(kind: st
     aligned = parts.load("alignments", kind).Config().fit(tokens, references)(unseen)
 
     assert aligned.dtype == torch.float32 and aligned.shape == unseen.shape and aligned.isfinite().all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_tokens_of_another_width_or_none_are_refused(kind: str) -> None:
-    part = parts.load("alignments", kind).TINY
-    for tokens, references in ((draw(5, 4), draw(5, 3)), (draw(0, 4), draw(0, 4))):
-        with pytest.raises(BrainhiveError, match=f"alignment {kind}: tokens"):
-            part.fit(tokens, references)

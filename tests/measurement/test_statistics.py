@@ -405,11 +405,6 @@ def test_a_value_that_is_not_a_number_is_an_error():
         interval([np.array([1.0, np.nan])])
 
 
-def test_names_that_do_not_belong_to_the_values_are_an_error():
-    with pytest.raises(BrainhiveError, match=r"with \[2, 2\] values have \[2, 1\] item names"):
-        interval([np.ones(2), np.ones(2)], Items.independent([["a", "b"], ["a"]]))
-
-
 @pytest.mark.parametrize("subjects", (1, 3, 7))
 def test_many_places_have_the_metrics_that_each_has_alone(subjects):
     random = np.random.default_rng(0)

@@ -163,13 +163,8 @@ def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
     ordered = [sorted(run.cells, key=lambda cell: cell.tested_on) for run in runs]
     for run, cells in zip(runs, ordered, strict=True):
         if [cell.tested_on for cell in cells] != [cell.tested_on for cell in ordered[0]]:
-            # the message lists the cells of both
-            one, other = (
-                f"{differing.folder.path} ({', '.join(cell.name for cell in differing.cells)})"
-                for differing in (runs[0], run)
+            problem = (
+                f"{runs[0].folder.path} and {run.folder.path} were not tested on the same subjects as often"
             )
-            raise BrainhiveError(
-                f"{one} and {other} were not tested on the same subjects as often",
-                "average runs of the same subjects and number of seeds",
-            )
+            raise BrainhiveError(problem, "average runs of the same subjects and number of seeds")
     return sorted(zip(*ordered, strict=True), key=lambda group: runs[0].cells.index(group[0]))

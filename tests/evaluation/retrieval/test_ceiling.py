@@ -96,7 +96,7 @@ def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, wor
     (table,) = lay_out(partly, ["ceiling"])
     assert len(table.rows) > 2 and f"sub-03 has none: {reason}" in table.note
     others = {name: each for name, each in found.scopes.items() if not name.startswith("ceiling")}
-    (table,) = lay_out(replace(partly, scopes=others), 0, ["ceiling"])
+    (table,) = lay_out(replace(partly, scopes=others), ["ceiling"])
     assert table.rows == (("sub-03", reason),)
     without = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}", "ceiling_splits=0")
     assert not [name for name in without.metrics.scopes if name.startswith("ceiling")]
