@@ -495,20 +495,11 @@ def measure_sets(
     groups: dict[int | None, list[GeneratedSet]] = {}
     for cell in scored:
         groups.setdefault(cell.subject, []).append(cell)
-    ids, stacks = [], []  # [N] image ids of each subject, and [S, N] by name
+    ids, stacks = [], []  # [N] image ids of each subject, and [S, N] of S models by name
     for group in groups.values():
         ids.append(list(group[0].files))
-        stacked: dict[str, list[Float64]] = {}
-        for cell in group:
-            # seeds may list items in another order
-            row_of = {image_id: row for row, image_id in enumerate(cell.files)}
-            rows = [row_of[image_id] for image_id in ids[-1]]
-            cell_values = cell.tasks.recall if per_concept else cell.means
-            for name in cell_values:
-                stacked.setdefault(name, []).append(cell_values[name][rows])
-
-        # [S, N] of S models
-        stacks.append({name: np.stack(rows_of_seeds) for name, rows_of_seeds in stacked.items()})
+        columns = [cell.tasks.recall if per_concept else cell.means for cell in group]
+        stacks.append({name: np.stack([column[name] for column in columns]) for name in columns[0]})
 
     # chance depends on the items alone, so one model of a subject is enough
     guesses = [group[0].tasks.guess for group in groups.values()]

@@ -68,7 +68,7 @@ class Network:
     title: str
     side_px: int
     nodes: tuple[str, ...]
-    source: Callable[[], str]
+    source: str
     load: Callable[[Path], nn.Module]
     colours: Colours = IMAGENET
     takes_clips: bool = False
@@ -77,28 +77,28 @@ class Network:
     def is_here(self) -> bool:
         """Whether its weights are on this machine; no network is used."""
         # weights at the hub need their configuration too
-        if (source := self.source()).startswith("hub:"):
-            return bool(hub.find_weights(source, ["config.json"], [self.weights]))
-        return cached_file(source).is_file()
+        if self.source.startswith("hub:"):
+            return bool(hub.find_weights(self.source, ["config.json"], [self.weights]))
+        return cached_file(self.source).is_file()
 
     def fetch(self) -> Path:
         """Find its weights, downloading them if necessary; MissingData if they cannot be had."""
-        if (source := self.source()).startswith("hub:"):
+        if self.source.startswith("hub:"):
             # one file of weights, as repositories may hold several formats
-            return hub.folder(source, allow=("config.json", self.weights), local=self.is_here())
-        return from_url(source, self.title)
+            return hub.folder(self.source, allow=("config.json", self.weights), local=self.is_here())
+        return from_url(self.source, self.title)
 
     def find_input(self) -> Input:
         """Look for its weights; no network is used, and what they measure is left out without them."""
         # a missing file is described by the line that fetches it
-        name, (scheme, _, repository) = f"weights of {self.title}", (source := self.source()).partition(":")
+        name, (scheme, _, repository) = f"weights of {self.title}", self.source.partition(":")
         if self.is_here():
             return Input(name)
         files = ("config.json", self.weights)
         if scheme == "hub":
             line = hub.download_line(repository, "model", files)
         else:
-            line = f"curl -L --create-dirs -o {cached_file(source)} {source}"
+            line = f"curl -L --create-dirs -o {cached_file(self.source)} {self.source}"
         return Input(name, None, MissingData(f"the {name} are not here", line), is_optional=True)
 
     def build(self, device: torch.device) -> "Features":
@@ -146,13 +146,10 @@ class Features:
         return prepare(self._last[1][node])
 
 
-def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str) -> Network:
+def _torchvision(
+    name: str, weights: str, title: str, side_px: int, file: str, nodes: Sequence[str]
+) -> Network:
     """Describe a network of torchvision, which is imported when it is needed."""
-
-    def url() -> str:
-        from torchvision.models import get_weight
-
-        return get_weight(weights).url  # type: ignore[no-any-return]
 
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
@@ -160,7 +157,7 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
         read(path, refetch_hint(path))  # torchvision itself would run code from it
         return _cut(get_model(name, weights=weights), nodes)
 
-    return Network(title, side_px, nodes, url, load)
+    return Network(title, side_px, tuple(nodes), f"https://download.pytorch.org/models/{file}", load)
 
 
 def _swav(path: Path) -> nn.Module:
@@ -259,14 +256,26 @@ def _transformer(
     """Describe a network of transformers: a class of it, and functions that read its outputs by node."""
     # transformers' networks take 224 px, whatever their class
     load = partial(_Transformer, kind, outputs, **options)
-    return Network(title, 224, tuple(outputs), lambda: source, load, colours, takes_clips, weights)
+    return Network(title, 224, tuple(outputs), source, load, colours, takes_clips, weights)
 
 
 NETWORKS = {
     "alexnet": _torchvision(
-        "alexnet", "AlexNet_Weights.IMAGENET1K_V1", "AlexNet", 256, "features.4", "features.11"
+        "alexnet",
+        "AlexNet_Weights.IMAGENET1K_V1",
+        "AlexNet",
+        256,
+        "alexnet-owt-7be5be79.pth",
+        ["features.4", "features.11"],
     ),
-    "inception": _torchvision("inception_v3", "Inception_V3_Weights.DEFAULT", "Inception v3", 342, "avgpool"),
+    "inception": _torchvision(
+        "inception_v3",
+        "Inception_V3_Weights.DEFAULT",
+        "Inception v3",
+        342,
+        "inception_v3_google-0cc3c7bd.pth",
+        ["avgpool"],
+    ),
     "clip": _transformer(
         "CLIP ViT-L/14",
         CLIP,
@@ -275,9 +284,14 @@ NETWORKS = {
         {"embedding": lambda computed: computed.image_embeds},
     ),
     "effnet": _torchvision(
-        "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT", "EfficientNet-B1", 255, "avgpool"
+        "efficientnet_b1",
+        "EfficientNet_B1_Weights.DEFAULT",
+        "EfficientNet-B1",
+        255,
+        "efficientnet_b1-c27df63c.pth",
+        ["avgpool"],
     ),
-    "swav": Network("SwAV", 224, ("avgpool",), lambda: SWAV, _swav),
+    "swav": Network("SwAV", 224, ("avgpool",), SWAV, _swav),
     "vit": _transformer(
         "ViT-B/16", VIT, "ViTForImageClassification", HALVES, {"logits": lambda computed: computed.logits}
     ),

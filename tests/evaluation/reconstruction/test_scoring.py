@@ -73,7 +73,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return Counting(counts, name, nodes)
 
     for name, real in NETWORKS.items():
-        small = Small(real.title, 16, real.nodes, lambda: "", partial(load, name, real.nodes))
+        small = Small(real.title, 16, real.nodes, "", partial(load, name, real.nodes))
         monkeypatch.setitem(networks.NETWORKS, name, small)
     return counts
 
