@@ -134,8 +134,7 @@ def _widen(low: float, high: float, differences: Sequence[Values], items: Items)
     sides = [[np.maximum(sign * group, 0) for group in differences] for sign in (1, -1)]
     described = [describe(side, items, limits=(0.0, 1.0)) for side in sides]
     ends = np.array([each.these_subjects or (each.low, each.high) for each in described], np.float64)
-    rows = [np.stack(group) for group in zip(*sides, differences, strict=True)]
-    scatters = scatter_of_means(rows, items)
+    scatters = [scatter_of_means(values, items) for values in (*sides, differences)]
     below, above = np.abs(ends.T - [scatter.estimates.mean() for scatter in scatters[:2]])
 
     # correlation of the two, which exclude each other
@@ -173,7 +172,7 @@ def crossed_t(differences: Sequence[Values], items: Items) -> tuple[float | None
         return None, None, None
 
     # variance of the mean: subjects, and what shared units add
-    (scatter,) = scatter_of_means([group[None] for group in differences], items)
+    scatter = scatter_of_means(differences, items)
     subjects, mean = len(differences), float(scatter.estimates.mean())
     subject_variance, shared = scatter.subject_variance, scatter.shared
     variance = subject_variance + shared

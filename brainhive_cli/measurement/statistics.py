@@ -201,58 +201,89 @@ def describe(
     """
     # averages over seeds, so that an item counts once
     models = [np.atleast_2d(np.asarray(group, np.float64)) for group in groups]  # [S, N]
+    if not models or any(np.ndim(group) != 2 or np.size(group) == 0 for group in models):
+        raise BrainhiveError(
+            "nothing to measure: a subject has no items", "check the split that is evaluated"
+        )
+    if not all(np.isfinite(group).all() for group in models):
+        raise BrainhiveError(
+            "a value to be measured is not a finite number", "look for NaN in the model's output"
+        )
     items = items or Items.unnamed([group.shape[-1] for group in models])
-    _check(models)
     averages = [group.mean(0) for group in models]
     if statistic is np.mean:
-        (scatter,) = scatter_of_means([group[None] for group in averages], items)
+        scatter = scatter_of_means(averages, items)
     else:
         scatter = _resampled_scatter(averages, items)
-    return _interval(models, scatter, items, statistic, limits, is_share, most_hits)
+
+    # hits, or shares of hits
+    subjects, units = len(models), items.count
+    centre, counted = float(scatter.estimates.mean()), f"{units} {items.kind}"
+    if is_share is None:
+        are_hits = limits == (None, None) and all(np.isin(group, (0, 1)).all() for group in models)
+        is_share = limits == (0.0, 1.0) or are_hits
+    is_share, (low, high) = is_share and statistic is np.mean, limits
+    if is_share and (low is None or high is None):
+        low, high = limits = (0.0, 1.0)
+
+    # too few units for an interval
+    if items.shortage:
+        return Interval(None, None, f"none: {items.shortage}")
+
+    # over units: for one subject, or for these
+    over_units, method = None, "none: no item differs from others"
+    if is_share and low is not None and high is not None:
+        over_units = _share_interval(models, scatter, items, (low, high), most_hits)
+        method = f"Wilson over {counted}"
+    elif scatter.together > 0:
+        error = float(np.sqrt(scatter.together))
+        over_units, method = _t_interval(centre, error, scatter.freedom, limits), f"t over {counted}"
+    low_high: tuple[float | None, float | None] = over_units or (None, None)
+    scope = [items.scope] if items.scope else []
+    if subjects == 1:
+        return Interval(*low_high, "; for ".join([method, *scope]))
+    these = f"{method}; for {' and '.join([*scope, f'these {subjects} subjects'])}"
+
+    # over people too: the variance of subjects and, on top, the covariance of those who saw the same units
+    variance = scatter.subject_variance + scatter.shared
+    if variance == 0:
+        return Interval(*low_high, f"{these}, who do not differ", over_units)
+    people = _t_interval(centre, float(np.sqrt(variance)), subjects - 1, limits)
+    if subjects >= MANY_SUBJECTS:
+        about = " and ".join(["people in general", *scope])
+        return Interval(*people, f"t over {subjects} subjects and {counted}; for {about}", over_units, people)
+    says_little = low is not None and high is not None and people[1] - people[0] > (high - low) / 2
+    return Interval(*low_high, these, over_units, None if says_little else people)
 
 
-def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
+def scatter_of_means(groups: Sequence[Values], items: Items) -> Scatter:
     """Measure how means over items vary with their units, within strata where there are any.
 
     Args:
-        groups: Values [P, N] at P positions, one array a subject.
+        groups: Values [N], one array a subject.
         items: The items, and which are alike.
-
-    Returns:
-        One for each position.
     """
     subjects, units, strata = len(groups), items.count, items.stratum_of_unit
     estimates, alone = [], []
-    influence, weights = np.zeros((len(groups[0]), units)), np.zeros((subjects, units))
+    influence, weights = np.zeros(units), np.zeros((subjects, units))
     for weight, values, unit in zip(weights, groups, items.numbers, strict=True):
-        # what each unit adds to the mean, beyond its stratum's: [P, U], and its share of the items: [U]
-        count = values.shape[1]
-        sizes = np.bincount(unit, minlength=units)
-        sums = np.zeros((len(values), units))
-        if sizes.max() == 1:
-            sums[:, unit] = values
-        else:
-            np.add.at(sums.T, unit, np.asarray(values, np.float64).T)
-        stratum_sums = np.zeros((len(values), strata.max() + 1))
-        np.add.at(stratum_sums.T, strata, sums.T)
-        means = stratum_sums / np.maximum(1, np.bincount(strata, sizes))
-        part = (sums - means[:, strata] * sizes) / count
-        part[np.abs(part) < ROUNDING * np.abs(values).max(1, keepdims=True)] = 0  # of equal values
+        # what each unit adds to the mean, beyond its stratum's: [U], and its share of the items: [U]
+        count, sizes = len(values), np.bincount(unit, minlength=units)
+        sums = np.bincount(unit, values, units)
+        means = np.bincount(strata, sums) / np.maximum(1, np.bincount(strata, sizes))
+        part = (sums - means[strata] * sizes) / count
+        part[np.abs(part) < ROUNDING * np.abs(values).max()] = 0  # of equal values
 
         # its variance for this subject, and its part in the mean over subjects
         weight[:] = sizes / count
-        estimates.append(values.mean(1))
+        estimates.append(values.mean())
         alone.append(_variance(part, weight[None], strata)[0])
         influence += part / subjects
 
     # variance of the mean over subjects, who may have units in common
     together, freedom = _variance(influence, weights / subjects, strata)
-    return [
-        _compare_subjects(estimate, variances * items.inflation, float(variance) * items.inflation, freedom)
-        for estimate, variances, variance in zip(
-            np.stack(estimates, 1), np.stack(alone, 1), together, strict=True
-        )
-    ]
+    inflation = items.inflation
+    return _compare_subjects(np.array(estimates), np.array(alone) * inflation, together * inflation, freedom)
 
 
 def _compare_subjects(estimates: Float64, alone: Float64, together: float, freedom: float) -> Scatter:
@@ -264,8 +295,8 @@ def _compare_subjects(estimates: Float64, alone: Float64, together: float, freed
     return Scatter(estimates, together, freedom, shared, noise, max(between, noise))
 
 
-def _variance(influence: Float64, weights: Float64, strata: Int64) -> tuple[Float64, float]:
-    """Sum the squared influences [P, U] of units to the variance of an estimate [P], and its freedom.
+def _variance(influence: Float64, weights: Float64, strata: Int64) -> tuple[float, float]:
+    """Sum the squared influences [U] of units to the variance of an estimate, and its freedom.
 
     A unit that has the share l of a subject's stratum pulls its mean towards itself, so its square is divided
     by 1 - l (CR2); of a unit that subjects share, l is the mean over them by their weights [S, U]. The
@@ -282,12 +313,12 @@ def _variance(influence: Float64, weights: Float64, strata: Int64) -> tuple[Floa
     weight, pull = weights.sum(0), (pulls**2).sum(0)
     is_compared = (weight > 0) & (pull < weight * (1 - 1e-9))
     if not is_compared.any():
-        return np.zeros(len(influence)), 1.0
+        return 0.0, 1.0
 
     # variance of the estimates, bias-reduced by the leverage of each unit
     w, total = weight[is_compared], weight[is_compared].sum()
     rest = 1 - pull[is_compared] / w
-    variance = (influence[:, is_compared] ** 2 / rest).sum(1) / total**2
+    variance = float((influence[is_compared] ** 2 / rest).sum() / total**2)
 
     # Satterthwaite's freedom, by the squared covariances of units [S, S] of each stratum
     pulls = pulls[:, is_compared] / np.sqrt(rest)
@@ -332,58 +363,8 @@ def _resampled_scatter(groups: Sequence[Float64], items: Items) -> Scatter:
     # bias-reduced by the mean leverage of the units, with the freedom that means have
     pull = np.mean([((np.bincount(number) / len(number)) ** 2).sum() for number in items.numbers])
     variances /= max(1 - pull, 1 / count)
-    (mean_scatter,) = scatter_of_means([group[None] for group in groups], items)
-    return _compare_subjects(estimates, variances[:-1], float(variances[-1]), mean_scatter.freedom)
-
-
-def _interval(
-    groups: Sequence[Values],
-    scatter: Scatter,
-    items: Items,
-    statistic: Statistic,
-    limits: Limits,
-    is_share: bool | None,
-    most_hits: float | None = None,
-) -> Interval:
-    """Make the interval of values [S, N] by subject, whose scatter was measured."""
-    # hits, or shares of hits
-    subjects, units = len(groups), items.count
-    centre, counted = float(scatter.estimates.mean()), f"{units} {items.kind}"
-    if is_share is None:
-        are_hits = limits == (None, None) and all(np.isin(group, (0, 1)).all() for group in groups)
-        is_share = limits == (0.0, 1.0) or are_hits
-    is_share, (low, high) = is_share and statistic is np.mean, limits
-    if is_share and (low is None or high is None):
-        low, high = limits = (0.0, 1.0)
-
-    # too few units for an interval
-    if items.shortage:
-        return Interval(None, None, f"none: {items.shortage}")
-
-    # over units: for one subject, or for these
-    over_units, method = None, "none: no item differs from others"
-    if is_share and low is not None and high is not None:
-        over_units = _share_interval(groups, scatter, items, (low, high), most_hits)
-        method = f"Wilson over {counted}"
-    elif scatter.together > 0:
-        error = float(np.sqrt(scatter.together))
-        over_units, method = _t_interval(centre, error, scatter.freedom, limits), f"t over {counted}"
-    low_high: tuple[float | None, float | None] = over_units or (None, None)
-    scope = [items.scope] if items.scope else []
-    if subjects == 1:
-        return Interval(*low_high, "; for ".join([method, *scope]))
-    these = f"{method}; for {' and '.join([*scope, f'these {subjects} subjects'])}"
-
-    # over people too: the variance of subjects and, on top, the covariance of those who saw the same units
-    variance = scatter.subject_variance + scatter.shared
-    if variance == 0:
-        return Interval(*low_high, f"{these}, who do not differ", over_units)
-    people = _t_interval(centre, float(np.sqrt(variance)), subjects - 1, limits)
-    if subjects >= MANY_SUBJECTS:
-        about = " and ".join(["people in general", *scope])
-        return Interval(*people, f"t over {subjects} subjects and {counted}; for {about}", over_units, people)
-    says_little = low is not None and high is not None and people[1] - people[0] > (high - low) / 2
-    return Interval(*low_high, these, over_units, None if says_little else people)
+    freedom = scatter_of_means(groups, items).freedom
+    return _compare_subjects(estimates, variances[:-1], float(variances[-1]), freedom)
 
 
 def _t_interval(centre: float, error: float, freedom: float, limits: Limits) -> tuple[float, float]:
@@ -442,18 +423,6 @@ def _share_interval(
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     reach = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
     return low + span * max(0.0, float(centre - reach)), low + span * min(1.0, float(centre + reach))
-
-
-def _check(groups: Sequence[Values]) -> None:
-    """Refuse values [S, N] by subject that are absent or not finite."""
-    if not groups or any(np.ndim(group) != 2 or np.size(group) == 0 for group in groups):
-        raise BrainhiveError(
-            "nothing to measure: a subject has no items", "check the split that is evaluated"
-        )
-    if not all(np.isfinite(group).all() for group in groups):
-        raise BrainhiveError(
-            "a value to be measured is not a finite number", "look for NaN in the model's output"
-        )
 
 
 def ratio_of_means(numerators: Values, denominators: Values) -> tuple[float, float | None, float | None]:

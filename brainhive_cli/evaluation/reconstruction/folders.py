@@ -221,7 +221,10 @@ def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str
     Returns:
         The names of each true picture's reconstructions, and the names that match none.
     """
-    known = _map_stems(truths)
+    # a stem that several names have is ambiguous
+    stems = {name: PurePosixPath(name).name for name in truths}
+    count = Counter(stems.values())
+    known = {stem: name for name, stem in stems.items() if count[stem] == 1} | {name: name for name in truths}
     repeats_of: dict[str, list[str]] = {}
     unmatched = []
     for name in names:
@@ -238,15 +241,6 @@ def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str
         else:
             repeats_of.setdefault(truth, []).append(name)
     return {truth: repeats_of[truth] for truth in truths if truth in repeats_of}, unmatched
-
-
-def _map_stems(names: Sequence[str]) -> dict[str, str]:
-    """Map names to themselves, and file stems to names where only one name has the stem."""
-    # a stem that several names have is ambiguous, and left out
-    stems = {name: PurePosixPath(name).name for name in names}
-    count = Counter(stems.values())
-    unique = {stem: name for name, stem in stems.items() if count[stem] == 1}
-    return unique | {name: name for name in names}
 
 
 def open_clip(path: Path) -> Clip:
