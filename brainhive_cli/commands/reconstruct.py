@@ -274,7 +274,7 @@ def resolve_variants(recipe: Recipe) -> dict[str, Job]:
     Variants share the prior and the run, with all that it has decoded, where their keys choose the same.
     `align_run: :VARIANT` is a variant of the first one's run.
     """
-    # `reference` is how the first variant's run is found again, `requested` how the recipe names it
+    # `reference` names the first variant's run for the next ones, `requested` is its name in the recipe
     jobs: dict[str, Job] = {}
     opened = {}  # priors and runs, by the keys that choose them
     requested = reference = None
@@ -488,7 +488,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
             work = None
         del sampler, rerank  # and with them all networks: their memory is the metrics' now
 
-        # training pictures in their place, then scores, by one worker
+        # training pictures as baselines, then scores, by one worker
         launch.barrier()  # stills are made of what all processes generated
         with folder.finishing(launch) as is_due:
             if is_due:

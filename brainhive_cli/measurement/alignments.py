@@ -125,8 +125,8 @@ class Procrustes(AlignmentConfig):
         # the rotation in it
         cross = (tokens @ basis).T @ (references @ basis)  # [K, K]
         identity = torch.eye(len(cross), dtype=tokens.dtype)
-        left, _, right = torch.linalg.svd(cross + self.rho * torch.linalg.matrix_norm(cross, 2) * identity)
-        change = left @ right - identity
+        u, _, vh = torch.linalg.svd(cross + self.rho * torch.linalg.matrix_norm(cross, 2) * identity)
+        change = u @ vh - identity
         return lambda rows: rows + ((rows @ basis) @ change) @ basis.T
 
 

@@ -49,7 +49,7 @@ NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
 
 @dataclass(frozen=True)
 class Gallery:
-    """Candidates among which the seen pictures are to be found; their tokens [M, D] are each model's own.
+    """Candidates that are searched for the seen pictures; their tokens [M, D] are each model's own.
 
     Attributes:
         rows: [M_split] rows of the pictures in the target stores, ascending, by split; the first is the split
@@ -63,11 +63,6 @@ class Gallery:
     image_ids: list[str]
     concepts: list[str]
     alike_by: AlikeBy = "concept"
-
-    @property
-    def pool(self) -> int:
-        """Number of candidates."""
-        return len(self.image_ids)
 
     @property
     def tested(self) -> Int64:
@@ -106,7 +101,7 @@ class Scores:
         pool: Number of candidates; 0 where there are none.
         targets: How many of them are right.
         values: [N] by metric. `map`: average precision; relevant are the gallery's pictures of the seen
-            concept. `top1_expected`: share of all possible subsets in which an item is found first.
+            concept. `top1_expected`: share of all possible subsets in which an item ranks first.
             `reliability`: share of each picture in the correlation over pictures of the halves, a mean over
             channels, times and splits: its mean over pictures is that correlation. Of a region: what it
             carries, by head.
@@ -160,11 +155,6 @@ class Scores:
         """Choose a further table by its scope, with the items that it is of; None where there is none."""
         table = self.scopes.get(name)
         return table and replace(table, image_ids=table.image_ids or self.image_ids)
-
-    @property
-    def compared(self) -> Int64:
-        """Rows of the items that `table` ranks candidates for."""
-        return np.flatnonzero(np.isin(self.labels, self.candidates))
 
 
 def permute_targets(
@@ -248,7 +238,7 @@ def rank(
         scores[subject] = replace(
             listed,
             ranks=seen_ranks[part],
-            pool=gallery.pool,
+            pool=len(gallery.image_ids),
             values={"map": precision[part]},
             relevant=(relevant[part] >= 0).sum(1),
             named=[gallery.concepts[index] for index in nearest_rows[part]],
@@ -289,9 +279,10 @@ def rank_corrected(
         RecipeError: if there are too many candidates.
     """
     # the one-hot tokens of corrected similarities are [M, M]
-    if corrections and gallery.pool > MOST_CORRECTED:
+    pool = len(gallery.image_ids)
+    if corrections and pool > MOST_CORRECTED:
         raise RecipeError(
-            f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {gallery.pool}",
+            f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {pool}",
             "gallery=test, or leave corrections out",
         )
     compared = {subject: Compared.of(signals, images) for subject, signals in tokens.items()}
@@ -318,10 +309,10 @@ def rank_split(gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores) 
     """Rank the pictures of the signals' split alone, for the verdict; the gallery decides which are drawn."""
     # of a large split the same drawn pictures for every model
     chosen = draw_tested(np.arange(len(gallery.tested)))
-    scores = replace(items, candidates=[gallery.image_ids[index] for index in chosen])
-    signals = tokens[torch.from_numpy(scores.compared)]
+    candidates = [gallery.image_ids[index] for index in chosen]
+    signals = tokens[torch.from_numpy(np.isin(items.labels, candidates))]
     table = ranks_of_all(signals, images[torch.from_numpy(chosen)], len(chosen))  # [n, P]
-    return replace(scores, table=table.astype(np.uint16))
+    return replace(items, candidates=candidates, table=table.astype(np.uint16))
 
 
 def draw_tested(rows: Int64) -> Int64:

@@ -271,7 +271,7 @@ class Items:
 
 def _list_orders(members: Int64, sizes: Sequence[int]) -> list[Int64]:
     """List all permutations of a class of units, [g, m] each; see `Items._exchangeable`."""
-    # units change places, and items within each unit: the product of both
+    # units are exchanged, and items within each unit: the product of both
     listed, ends = [], np.cumsum(sizes)[:-1]
     for units in permutations(members):
         parts = [part for unit in units for part in np.split(unit, ends)]

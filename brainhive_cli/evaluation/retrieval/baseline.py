@@ -48,7 +48,7 @@ ORDERS: Mapping[str, Callable[[Int64], Int64]] = {
 }
 """The order of a signal store's pictures, and mistakes in it."""
 MAX_CLASSES = 50
-"""Stimuli up to which they are classified; more are found by their embeddings alone."""
+"""Stimuli up to which they are classified; of more only embeddings are predicted."""
 MAX_FEATURES = 2000
 """Numbers of a signal, beyond which classifiers get the principal components of training signals."""
 NAMES = {
@@ -197,7 +197,7 @@ def judge_ranks(ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, ali
 def try_orders(
     ridge: Ridge, ranks: Int64, candidates: Tensor, rows: Int64, alike: Alike
 ) -> list[tuple[float, str]]:
-    """Test whether a subject's pictures are found in other orders, where they are not as filed.
+    """Test whether a subject's pictures rank well in other orders, where they do not as filed.
 
     Args:
         ridge: The subject's.
@@ -250,7 +250,7 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
 
     Returns:
         What was measured, with the ridge's metrics, and `baseline` in the facts: its verdict, and the order
-        in which pictures are found where they are not as filed. Where no ridge can be fitted, the reason.
+        in which pictures rank well where they do not as filed. Where no ridge can be fitted, the reason.
     """
     # at chance, a ridge tells whether the signals or the model fail
     spec, side = job.recipe, measured.facts.answers[0].side

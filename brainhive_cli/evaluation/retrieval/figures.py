@@ -227,9 +227,9 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
     # directions by the end of their scopes; MindEye calls the second one forward
     directions = {"signal seeks image": "", "image seeks signal": BACKWARD}
 
-    def compare_with(title: str, others: Mapping[str, Mapping[str, Metric]]) -> Table:
+    def compare_with(title: str, models: Mapping[str, Mapping[str, Metric]]) -> Table:
         # the run next to others on the same items; no rows where there are none
-        return metric_table(title, {THIS_RUN: overall, **others} if others else {}, "model", HEADLINES)
+        return metric_table(title, {THIS_RUN: overall, **models} if models else {}, "model", HEADLINES)
 
     # tables by what they show
     tables = {

@@ -40,7 +40,7 @@ def merge_folds(cells: Mapping[Cell, Measured]) -> dict[Cell, Measured]:
         BrainhiveError: if folds have different numbers of candidates.
     """
     # chance is that of one number of candidates
-    pools = sorted({gallery.pool for gallery, _ in cells.values()})
+    pools = sorted({len(gallery.image_ids) for gallery, _ in cells.values()})
     if len(pools) > 1:
         problem = f"folds have {pools[0]} to {pools[-1]} candidates, so no common chance"
         raise BrainhiveError(problem, "gallery=test, without only_shown")

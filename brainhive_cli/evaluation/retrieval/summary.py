@@ -200,7 +200,7 @@ def summarise_job(
         gallery=GalleryFacts(
             dataset=run.dataset.name,
             splits=spec.gallery,
-            pictures=gallery.pool,
+            pictures=len(gallery.image_ids),
             held_out=run.dataset.holdout.words if run.dataset.holdout.divides_train else "",
             # comparisons of runs check that their galleries are the same
             digest=hashlib.sha256("\n".join(gallery.image_ids).encode()).hexdigest()[:10],
@@ -399,8 +399,12 @@ def above_chance(tested: Cells) -> list[Answer]:
     """Test whether the seen pictures rank better than others, over all cells and subjects: see `judge`."""
     # part of the recording in which each item was shown to each subject, and its block
     firsts, alike = [group[0] for group in tested.groups], tested.alike
-    orders = [scores.interleaving.take(scores.compared) for scores in firsts]
-    ids = [[scores.image_ids[row] for row in scores.compared] for scores in firsts]
+    compared = [np.flatnonzero(np.isin(scores.labels, scores.candidates)) for scores in firsts]
+    orders = [scores.interleaving.take(rows) for scores, rows in zip(firsts, compared, strict=True)]
+    ids = [
+        [scores.image_ids[row] for row in rows.tolist()]
+        for scores, rows in zip(firsts, compared, strict=True)
+    ]
     parts, concept_parts, blocks = defaultdict[Any, Any](tuple), defaultdict[Any, Any](tuple), {}
     for number, (names, order) in enumerate(zip(ids, orders, strict=True)):
         for row, name in enumerate(names):

@@ -208,7 +208,7 @@ class _Transformer(nn.Module):
 
 
 def refetch_hint(path: Path) -> str:
-    """Say what to do about a damaged file, which would be found again."""
+    """Say what to do about a damaged file, which would be read again."""
     return f"delete {path} and fetch it again"
 
 

@@ -80,7 +80,7 @@ def find_named_objects(texts: Sequence[str], objects: Sequence[str]) -> Float64:
     Returns:
         [N]: 1 where the caption names it, else 0.
     """
-    # blanks around words, so that no name is found inside of another word
+    # blanks around words, so that no name matches inside of another word
     captions, names = ([f" {_split_words(text)} " for text in column] for column in (texts, objects))
     return np.array([float(name in caption) for caption, name in zip(captions, names, strict=True)])
 
