@@ -1,6 +1,6 @@
 """Metrics of items' values, and their confidence intervals over units of items and over subjects.
 
-Beside these stands the sign-flip test over units, whose inversion is an interval: they never disagree.
+The sign-flip test over units has an interval that is its inversion, so that they never disagree.
 """
 
 from collections.abc import Callable, Sequence
