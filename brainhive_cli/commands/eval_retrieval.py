@@ -124,9 +124,7 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
             hint = Line("reconstruct", *drawing, ("run", measurements.facts.run))
 
         # lay out all tables for programs, and the requested ones for the terminal
-        tables, requested = (
-            tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED)
-        )
+        tables, requested = (tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED))
         result = Result(folder.path, tables, measurements, hint=hint, shown=requested, work=work)
     if launch.is_main:
         # log the metrics of both directions
