@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import foreign_code, parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -61,15 +61,19 @@ def build(config: BackboneConfig, spec: SignalSpec, heads: Heads) -> nn.Module:
     Raises:
         BrainhiveError: if it does not go with the signals or the heads.
     """
-    if config.takes_spec:
-        return parts.build_module(config, spec, heads)
-
-    # narrower subjects are padded to the widest
-    channels = max(spec.widths) if spec.widths and config.pads_widths else spec.channels
-    # one vector holds all heads, one after another
-    dim = sum(head.width for head in heads.values())
-    sensors = (spec,) if config.reads_sensors else ()
-    return parts.build_module(config, channels, spec.samples, dim, len(spec.subjects), *sensors)
+    arguments: tuple[Any, ...] = (spec, heads)
+    if not config.takes_spec:
+        # narrower subjects are padded to the widest; one vector holds all heads, one after another
+        channels = max(spec.widths) if spec.widths and config.pads_widths else spec.channels
+        dim = sum(head.width for head in heads.values())
+        sensors = (spec,) if config.reads_sensors else ()
+        arguments = (channels, spec.samples, dim, len(spec.subjects), *sensors)
+    try:
+        return parts.build_module(config, *arguments)
+    except ValueError as error:  # as of torch, where groups do not divide channels
+        raise BrainhiveError(
+            f"the backbone {config.kind} cannot be built: {first_line(error)}", "other sizes of the backbone"
+        ) from error
 
 
 def predict(

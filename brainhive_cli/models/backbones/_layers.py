@@ -54,23 +54,6 @@ def projection_head(features: int, dim: int, dropout: float) -> nn.Sequential:
     )
 
 
-def convolution_encoder(
-    channels: int, layers: nn.Sequential, features: int, dim: int, dropout: float
-) -> BrainEncoder:
-    """Make a plain convolutional brain encoder; the parameter names are upstream's.
-
-    Args:
-        channels: C.
-        layers: What maps the signal as a picture [B, 1, C, T] to [B, F, 1, T'].
-        features: F · T'.
-        dim: D, width of the token.
-        dropout: Probability of dropping a unit of the head.
-    """
-    # [B, F, 1, T'] to [B, F · T'] to [B, D]
-    head = nn.Sequential(nn.Flatten(), *projection_head(features, dim, dropout))
-    return BrainEncoder(picture=nn.Unflatten(1, (1, channels)), backbone=layers, project=head)
-
-
 def dense_layers(
     width: int, hidden: int, activation: nn.Module, dropout: float, bias: bool
 ) -> list[nn.Module]:
@@ -98,21 +81,14 @@ class BySubject(nn.ModuleDict):
         Raises:
             BrainhiveError: for a subject without one, or one of other voxels.
         """
-        if subject_index is None:
-            raise BrainhiveError(
-                f"the backbone {self.kind} has input layers of subject {', '.join(self)} alone",
-                "fine-tune the model to the other subject first: mode=finetune",
-            )
-
-        # nothing to sort where there is one subject
-        if len(self) == 1:
-            return self._map(0, signal)
-        if signal.is_cuda and self.widths.count(signal.shape[1]) == 1:  # to ask whose it is would be a wait
-            return self._map(self.widths.index(signal.shape[1]), signal)
+        # nothing to sort where there is one subject, or where the width tells it without a wait for the GPU
+        is_known = signal.is_cuda and self.widths.count(signal.shape[1]) == 1
+        if subject_index is not None and (len(self) == 1 or is_known):
+            return self._map(0 if len(self) == 1 else self.widths.index(signal.shape[1]), signal)
 
         # subjects of equal width: each row through the map of its subject
         maps = [partial(self._map, index) for index in range(len(self))]
-        return map_by_subject(signal, subject_index, maps)
+        return map_by_subject(self.kind, signal, subject_index, maps)
 
     def _map(self, index: int, signal: Tensor) -> Tensor:
         check_signal(signal, self.widths[index], 1)
@@ -120,9 +96,18 @@ class BySubject(nn.ModuleDict):
 
 
 def map_by_subject(
-    signal: Tensor, subject_index: Tensor, maps: Sequence[Callable[[Tensor], Tensor]]
+    kind: str, signal: Tensor, subject_index: Tensor | None, maps: Sequence[Callable[[Tensor], Tensor]]
 ) -> Tensor:
-    """Map signals [B, ...] of subjects [B] to [B, H], each by the map of its subject."""
+    """Map signals [B, ...] of subjects [B] to [B, H], each by the map of its subject.
+
+    Raises:
+        BrainhiveError: for a subject without a map.
+    """
+    if subject_index is None:
+        raise BrainhiveError(
+            f"the backbone {kind} knows the subjects it was fitted on only",
+            "fine-tune the model to the other subject first (mode=finetune), or fit one to this subject",
+        )
     # sort rows by subject, so that each map is one matrix product
     order = subject_index.argsort(stable=True)
     counts = subject_index.bincount(minlength=len(maps)).tolist()

@@ -4,6 +4,7 @@ Source: the layers of the text-driven decoder are those of diffusers' autoencode
 time behind each over space.
 """
 
+from collections import OrderedDict
 from math import isqrt
 from typing import Any
 
@@ -28,31 +29,25 @@ PADDING = 0
 """The id behind a caption's last token."""
 
 
-class MotionProjection(nn.Module):
-    """A linear map of each image token to those of all frames."""
-
-    def __init__(self, width: int, frames: int) -> None:
-        super().__init__()
-        self.frames = frames
-        self.motion_proj = nn.Linear(width, width * frames)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens [B, S, D] to [B, F, S, D]."""
-        # [B, S, D · F] to [B, S, D, F] to [B, F, S, D]
-        return self.motion_proj(tokens).unflatten(-1, (-1, self.frames)).permute(0, 3, 1, 2)
+def motion_projection(width: int, frames: int) -> nn.ModuleDict:
+    """Make the linear map of each image token to those of all frames, under upstream's name."""
+    return nn.ModuleDict({"motion_proj": nn.Linear(width, width * frames)})
 
 
-class ConceptHead(nn.Module):
-    """Two linear maps of the mean of a clip's tokens to the logits of concepts."""
+def project_motion(projection: nn.ModuleDict, tokens: Tensor) -> Tensor:
+    """Map tokens [B, S, D] to [B, F, S, D]."""
+    # [B, S, D · F] to [B, S, D, F] to [B, F, S, D]
+    return projection["motion_proj"](tokens).unflatten(-1, (tokens.shape[-1], -1)).permute(0, 3, 1, 2)
 
-    def __init__(self, width: int, hidden: int, concepts: int) -> None:
-        super().__init__()
-        self.vision_proj_channel = nn.Linear(width, hidden)
-        self.classifier = nn.Linear(hidden, concepts)
 
-    def forward(self, motion: Tensor) -> Tensor:
-        """Map tokens [B, F, S, D] to logits [B, K]."""
-        return self.classifier(self.vision_proj_channel(motion.mean((1, 2))))  # mean over frames and tokens
+def concept_head(width: int, hidden: int, concepts: int) -> nn.Sequential:
+    """Make two linear maps from the mean of a clip's tokens [B, D] to the logits of concepts [B, K]."""
+    return nn.Sequential(
+        OrderedDict(
+            vision_proj_channel=nn.Linear(width, hidden),
+            classifier=nn.Linear(hidden, concepts),
+        )
+    )
 
 
 class TextDrivenDecoder(nn.Module):
@@ -213,7 +208,7 @@ class CaptionHead(nn.Module):
         # GPT-2 of the recipe's sizes, whose padding begins and ends a caption
         sizes = GPT2Config(
             vocab_size=config.vocabulary,
-            n_positions=config.caption_positions,
+            n_positions=max(config.caption_positions, length + 1),  # a prefix comes first
             n_embd=config.caption_width,
             n_layer=config.caption_layers,
             n_head=config.caption_heads,

@@ -1,6 +1,7 @@
 """ATM: attention between the channels and a token of the subject, then the convolutions of NICE."""
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,11 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import projection_head
-from brainhive_cli.models.backbones.nice import patch_embedding
-from brainhive_cli.models.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
+from brainhive_cli.models.backbones.brain_projection import nice_layers
 from brainhive_cli.models.blocks import Share, rows_of
-from brainhive_cli.models.signal_spec import samples_left
 
 HEADS = 4
 HIDDEN = 256
@@ -48,74 +46,58 @@ TINY = Config()
 
 
 class ATM(nn.Module):
-    """Channels attend to each other and to the subject's token; the parameter names are upstream's."""
+    """Channels attend to each other and to the subject's token; the parameter names are upstream's.
+
+    Upstream has one more token, `shared_embedding`, for subjects beyond its ten, without which its weights
+    would not fit. Here a subject not seen in training takes the mean of those that were learned.
+    """
 
     def __init__(
         self, channels: int, samples: int, dim: int, subjects: int, dropout: float, convolution_dropout: float
     ) -> None:
         super().__init__()
         self.channels = channels
-        patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
 
-        # channels as a sequence, behind a token of the subject, through one transformer layer
-        embedding = ChannelEmbedding(samples, subjects, dropout)
+        # each channel is projected, and a token for each subject stands in front
+        embedding = nn.ModuleDict({"value_embedding": nn.Linear(samples, samples)})
+        embedding["subject_embedding"] = nn.ModuleDict({"subject_embedding": nn.Embedding(subjects, samples)})
+        embedding["dropout"] = nn.Dropout(dropout)
+        embedding["subject_embedding"].register_buffer("shared_embedding", torch.zeros(1, samples))
+
+        # one transformer layer, then patches and token as NICE's
         layers = nn.Sequential(
             OrderedDict(attn_layers=nn.Sequential(Layer(samples, dropout)), norm=nn.LayerNorm(samples))
         )
-        self.encoder = nn.ModuleDict({"enc_embedding": embedding, "encoder": layers})
-
-        # patches and token as NICE's
-        self.enc_eeg = nn.Sequential(patch_embedding(channels, convolution_dropout), nn.Flatten())
-        self.proj_eeg = projection_head(FILTERS * patches, dim, convolution_dropout)
+        self.encoder: Any = nn.ModuleDict({"enc_embedding": embedding, "encoder": layers})
+        late = nice_layers(channels, samples, dim, convolution_dropout)
+        self.enc_eeg, self.proj_eeg = late["enc_eeg"], late["proj_eeg"]
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]."""
-        embedded = self.encoder["enc_embedding"](signal, subject_index)  # [B, 1 + C, T]
-        attended = self.encoder["encoder"](embedded)
+        embedding = self.encoder["enc_embedding"]
+        channels = embedding["value_embedding"](signal)  # [B, C, T]
+        # expanded, as a new subject has one mean token for all rows
+        tokens = embedding["subject_embedding"]["subject_embedding"].weight
+        token = rows_of(tokens, subject_index)[:, None].expand(len(signal), -1, -1)  # [B, 1, T]
+        embedded = embedding["dropout"](torch.cat([token.to(channels.dtype), channels], 1))  # [B, 1 + C, T]
+
         # the subject's token is at the beginning, so it is the last channel's that the reference drops
+        attended = self.encoder["encoder"](embedded)
         return self.proj_eeg(self.enc_eeg(attended[:, : self.channels]))
 
 
-class ChannelEmbedding(nn.Module):
-    """Each channel projected, and the subject's token in front."""
-
-    def __init__(self, samples: int, subjects: int, dropout: float) -> None:
-        super().__init__()
-        self.value_embedding = nn.Linear(samples, samples)
-        self.subject_embedding = SubjectEmbedding(samples, subjects)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Map [B, C, T] to [B, 1 + C, T]."""
-        channels = self.value_embedding(signal)
-        # expanded, as a new subject has one mean token for all rows
-        token = self.subject_embedding(subject_index).expand(len(signal), -1, -1)
-        return self.dropout(torch.cat([token.to(channels.dtype), channels], 1))
-
-
-class SubjectEmbedding(nn.Module):
-    """A token for each subject.
-
-    Upstream has one more, `shared_embedding`, for subjects beyond its ten; it is kept so that upstream's
-    weights fit. Here a subject not seen in training takes the mean of those that were learned.
-    """
-
-    def __init__(self, samples: int, subjects: int) -> None:
-        super().__init__()
-        self.subject_embedding = nn.Embedding(subjects, samples)
-        self.register_buffer("shared_embedding", torch.zeros(1, samples))
-
-    def forward(self, subject_index: Tensor | None) -> Tensor:
-        """Map [B] to [B, 1, T], None to [1, 1, T]."""
-        return rows_of(self.subject_embedding.weight, subject_index)[:, None]
-
-
 class Layer(nn.Module):
-    """A transformer layer with its norms behind the sums."""
+    """A transformer layer with its norms behind the sums.
+
+    The attention heads together are narrower than the sequence where their number does not divide it.
+    """
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(width, dropout)
+        # a multiple of the heads, so that all have one width
+        inner = width // HEADS * HEADS
+        maps = {f"{name}_projection": nn.Linear(width, inner) for name in ("query", "key", "value")}
+        self.attention = nn.ModuleDict({**maps, "out_projection": nn.Linear(inner, width)})
         self.conv1 = nn.Conv1d(width, HIDDEN, 1)
         self.conv2 = nn.Conv1d(HIDDEN, width, 1)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -123,33 +105,14 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, S, T] to [B, S, T]."""
-        x = self.norm1(x + self.dropout(self.attention(x)))
+        *maps, out = self.attention.values()
+        # [B, heads, S, T / heads]
+        query, key, value = (project(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for project in maps)
+        # the function does not know whether the module trains
+        dropout = self.dropout.p if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        x = self.norm1(x + self.dropout(out(mixed.transpose(1, 2).flatten(2))))
+
         # feed-forward layer, as convolutions of width 1 over [B, T, S]
         hidden = self.dropout(F.gelu(self.conv1(x.transpose(1, 2))))
         return self.norm2(x + self.dropout(self.conv2(hidden)).transpose(1, 2))
-
-
-class Attention(nn.Module):
-    """Attention whose heads together are narrower than the sequence where their number does not divide it."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        # a multiple of the heads, so that all have one width
-        inner = width // HEADS * HEADS
-        self.query_projection = nn.Linear(width, inner)
-        self.key_projection = nn.Linear(width, inner)
-        self.value_projection = nn.Linear(width, inner)
-        self.out_projection = nn.Linear(inner, width)
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, S, T] to [B, S, T]."""
-        query, key, value = (
-            project(x).unflatten(-1, (HEADS, -1)).transpose(1, 2)  # [B, heads, S, T / heads]
-            for project in (self.query_projection, self.key_projection, self.value_projection)
-        )
-
-        # the function does not know whether the module trains
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        return self.out_projection(mixed.transpose(1, 2).flatten(2))  # [B, S, T]

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import chain
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ class Config(BackboneConfig):
 
     cites = ("schirrmeister2017",)
     reads_sensors = True
+    any_channels: ClassVar[bool] = False
+    """Whether the model takes any of `channels`: if it knows all the signal's, it gets these."""
 
     model: str = Field(description="braindecode's name of the model, as in EEGNeX.")
     rate_hz: float | None = Field(
@@ -63,9 +65,6 @@ class Config(BackboneConfig):
     )
     channels: tuple[str, ...] = Field(
         (), description="What the model knows, by name or interpolated, A-B for a difference; none: any."
-    )
-    any_channels: bool = Field(
-        False, description="The model takes any of `channels`: if it knows all the signal's, it gets these."
     )
     scale: float | Literal["quantile"] = Field(
         1.0, description="Factor on the signal, or each channel over the 0.95 quantile of its magnitude."

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -50,15 +50,6 @@ class Config(BackboneConfig):
     input_dropout: Share = Field(0.5, description="Probability of dropping a unit after the input layers.")
     structural_dropout: Share = Field(0.25, description="The same in the Structural Generator.")
     semantic_dropout: Share = Field(0.15, description="The same in the Semantic Extractor.")
-
-    @model_validator(mode="after")
-    def _groups_divide_channels(self) -> Self:
-        # GroupNorm needs groups of equal size
-        if odd := [width for width in self.decoder_channels if width % self.decoder_groups]:
-            raise ValueError(
-                f"decoder_groups {self.decoder_groups} does not divide decoder_channels {odd[0]}"
-            )
-        return self
 
     def build(self, spec: SignalSpec, heads: Heads) -> "Havir":
         """Make the model for voxels of these subjects, and the streams that the heads need."""
@@ -213,22 +204,22 @@ class StructuralGenerator(nn.Module):
 
 
 class InputLayer(nn.Sequential):
-    """Linear map of some voxels, LayerNorm, activation.
+    """Linear map of selected voxels, LayerNorm, activation.
 
     Attributes:
-        places: [n] which of the V voxels; None for all.
+        indices: [n] of the V voxels; None for all.
     """
 
-    places: Tensor | None
+    indices: Tensor | None
 
-    def __init__(self, places: Sequence[int] | None, *layers: nn.Module) -> None:
+    def __init__(self, voxels: Sequence[int] | None, *layers: nn.Module) -> None:
         super().__init__(*layers)
-        chosen = None if places is None else torch.tensor(places)
-        self.register_buffer("places", chosen, persistent=False)  # the spec holds them
+        indices = None if voxels is None else torch.tensor(voxels)
+        self.register_buffer("indices", indices, persistent=False)  # the spec holds them
 
     def forward(self, voxels: Tensor) -> Tensor:
         """Map voxels [B, V] to [B, H]."""
-        return super().forward(voxels if self.places is None else voxels[:, self.places])
+        return super().forward(voxels if self.indices is None else voxels[:, self.indices])
 
 
 def _inputs(spec: SignalSpec, stream: str, hidden: int, activation: nn.Module, bias: bool) -> nn.Module:

@@ -1,5 +1,7 @@
 """Linear discriminant analysis with shrinkage: which category a signal is of, in closed form."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -7,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
+from brainhive_cli.models.backbones._layers import map_by_subject
 from brainhive_cli.models.backbones.ridge import Targets
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
@@ -57,7 +61,7 @@ class Discriminant(nn.Module):
 
     def __init__(self, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
-        self.subjects, self.heads = spec.subjects, heads
+        self.heads = heads
         self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
             layers = {name: nn.Linear(width * spec.samples, head.width) for name, head in heads.items()}
@@ -69,16 +73,8 @@ class Discriminant(nn.Module):
         Raises:
             BrainhiveError: for a subject that was not fitted.
         """
-        if subject_index is None:
-            raise BrainhiveError("lda knows the subjects it was fitted on only", "fit one to this subject")
-        scores = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
-        # rows of each subject through its map
-        for index in subject_index.unique().tolist():
-            rows = subject_index == index
-            for name in self.heads:
-                linear = self.maps[str(self.subjects[index])][name]
-                scores[name][rows] = linear(signal[rows].flatten(1)).to(scores[name])
-        return scores
+        maps = [partial(_score, [*layers.values()]) for layers in self.maps.values()]
+        return outputs.split(map_by_subject("lda", signal, subject_index, maps), self.heads)
 
     @torch.no_grad()
     def fit(self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor) -> None:
@@ -122,3 +118,8 @@ class Discriminant(nn.Module):
             linear.bias.fill_(float(offsets.min()) - 1e3)  # categories without training trials come last
             linear.weight[fitted.classes_] = torch.from_numpy(weights).to(linear.weight)
             linear.bias[fitted.classes_] = torch.from_numpy(offsets).to(linear.bias)
+
+
+def _score(layers: Sequence[nn.Module], signal: Tensor) -> Tensor:
+    """Score the categories of all heads, one after another, of signals [B, C, T]."""
+    return torch.cat([layer(signal.flatten(1)) for layer in layers], 1).to(signal.dtype)

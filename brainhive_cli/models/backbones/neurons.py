@@ -1,7 +1,6 @@
 """NEURONS: a brain model whose tokens become those of frames, masks, concepts, a caption and latents."""
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -84,33 +83,10 @@ class Config(BackboneConfig):
         """Make the model, with the decoders that its heads need.
 
         Raises:
-            RecipeError: if the heads are others, or not of `frames` frames, or widths cannot be divided.
+            RecipeError: if the heads are others, or not of `frames` frames.
             MissingData: if there is no such tokenizer.
         """
         _check(heads, self.frames)
-        # GroupNorm needs groups of equal size
-        if {MASK, LATENTS} & heads.keys() and any(width % self.groups for width in self.channels):
-            raise RecipeError(
-                f"channels {[*self.channels]} cannot be divided into {self.groups} groups",
-                "backbone.groups, a divisor of all",
-            )
-        if CAPTION not in heads:
-            return Neurons(self, spec, heads)
-
-        # captions need a GPT-2 of fitting sizes, and a tokenizer that is here
-        if self.caption_width % self.caption_heads:
-            raise RecipeError(
-                f"caption_width {self.caption_width} cannot be divided among {self.caption_heads} heads",
-                "backbone.caption_heads, a divisor of it",
-            )
-        length = heads[CAPTION].width
-        if self.caption_positions <= length:
-            raise RecipeError(
-                f"caption_positions {self.caption_positions} are too few for captions of {length} ids",
-                f"backbone.caption_positions={length + 1}, or more: a prefix comes first",
-            )
-        if self.tokenizer != OPEN_CLIP:  # or its absence would be seen when the training is done
-            CaptionTokens(self.tokenizer, length)
         return Neurons(self, spec, heads)
 
 
@@ -153,7 +129,8 @@ class Neurons(nn.Module):
             self.prior = config.prior.model_copy(update=sizes_of_head).build({}, None)
 
         # decoders of motion, masks and latents, captions, and concepts
-        self.motion_proj = decoders.MotionProjection(width, config.frames)
+        self.project_motion = decoders.project_motion
+        self.motion_proj = decoders.motion_projection(width, config.frames)
         self.text_seg_dec: Any = None
         if {MASK, LATENTS} & heads.keys():
             # the decoder has both outputs, also where one is no head
@@ -161,11 +138,13 @@ class Neurons(nn.Module):
             text = heads[TEXT].width if TEXT in heads else width
             self.text_seg_dec = decoders.TextDrivenDecoder(config, width, text, latents)
         self.text_dec: Any = None
+        self.words: CaptionTokens | None = None
         if CAPTION in heads:
+            self.words = CaptionTokens(config.tokenizer, heads[CAPTION].width)
             self.text_dec = decoders.CaptionHead(config, heads[TEXT].width, heads[CAPTION].width)
         self.classifier: Any = None
         if CONCEPTS in heads:
-            self.classifier = decoders.ConceptHead(width, config.concept_width, heads[CONCEPTS].width)
+            self.classifier = decoders.concept_head(width, config.concept_width, heads[CONCEPTS].width)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
         """Predict every head, [B, *shape] by name: nothing is sampled.
@@ -227,13 +206,6 @@ class Neurons(nn.Module):
             blocks.append(Decoded(heads, texts))
         return Decoded.join(blocks)
 
-    @cached_property
-    def words(self) -> Any:
-        """The vocabulary of captions; None without any."""
-        if self.text_dec is None:
-            return None
-        return CaptionTokens(self.config.tokenizer, self.text_dec.length)
-
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring the weights of a model with mixer blocks to one without."""
         return adapt(self.brain, state, "brain.")
@@ -243,7 +215,7 @@ class Neurons(nn.Module):
     ) -> dict[str, Tensor]:
         """Decode heads of image tokens [B, S, D]; captions are written unless their ids [B, L] are given."""
         # tokens of all frames, and the text vector that drives decoders
-        motion = self.motion_proj(tokens)  # [B, F, S, D]
+        motion = self.project_motion(self.motion_proj, tokens)  # [B, F, S, D]
         text = None if self.brain.clipproj is None else self.brain.clipproj(motion)  # [B, E]
         decoded = {IMAGE: tokens, MOTION: motion, TEXT: text}
         if {MASK, LATENTS} & {*names}:
@@ -256,12 +228,13 @@ class Neurons(nn.Module):
                     resized = F.interpolate(maps.flatten(0, 1), size, mode="nearest")
                     decoded[name] = resized.unflatten(0, maps.shape[:2])
         if CONCEPTS in names:
-            decoded[CONCEPTS] = self.classifier(motion)
+            decoded[CONCEPTS] = self.classifier(motion.mean((1, 2)))  # mean over frames and tokens
         if CAPTION in names:
             # write word by word, or predict the next words of a true caption
-            if caption is None:
+            if caption is None and self.words is not None:
                 decoded[CAPTION] = self.text_dec.write(text, self.words.end)
             else:
+                assert caption is not None
                 decoded[CAPTION] = self.text_dec(text, caption.long())
         return {name: decoded[name] for name in names}
 

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.measurement.linear_maps import choose_penalty
+from brainhive_cli.models import heads as outputs
 from brainhive_cli.models.backbones import BackboneConfig
+from brainhive_cli.models.backbones._layers import map_by_subject
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -83,7 +85,7 @@ class Ridge(nn.Module):
 
     def __init__(self, config: Config, alpha: dict[str, float], spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
-        self.subjects, self.heads, self.alpha = spec.subjects, heads, alpha
+        self.heads, self.alpha = heads, alpha
         self.standardise = config.standardise
         self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
@@ -95,17 +97,8 @@ class Ridge(nn.Module):
         Raises:
             BrainhiveError: for a subject that was not fitted.
         """
-        if subject_index is None:
-            raise BrainhiveError(
-                "a ridge knows the subjects it was fitted on only", "fit one to this subject"
-            )
-        predicted = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
-        # rows of each subject through its map
-        for index in subject_index.unique().tolist():
-            rows = subject_index == index
-            for name, values in self.maps[str(self.subjects[index])](signal[rows]).items():
-                predicted[name][rows] = values.unflatten(1, self.heads[name].shape).to(predicted[name])
-        return predicted
+        predicted = map_by_subject("ridge", signal, subject_index, [*self.maps.values()])
+        return outputs.split(predicted.to(signal.dtype), self.heads)
 
     @torch.no_grad()
     def fit(self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor) -> None:
@@ -185,11 +178,11 @@ class Map(nn.Module):
         self.weight, self.bias = nn.ParameterDict(weights), nn.ParameterDict(biases)
         self.requires_grad_(False)
 
-    def forward(self, signal: Tensor) -> dict[str, Tensor]:
-        """Map signals [B, C, T] to [B, outputs] by head."""
+    def forward(self, signal: Tensor) -> Tensor:
+        """Map signals [B, C, T] to the outputs of all heads, one after another, [B, outputs]."""
         centred = signal.flatten(1).to(self.mean) - self.mean
         components = centred @ self.basis if self.is_reduced else centred
-        return {name: components @ self.weight[name] + self.bias[name] for name in self.weight}
+        return torch.cat([components @ self.weight[name] + self.bias[name] for name in self.weight], 1)
 
     def project(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Keep the mean of training signals [N, C, T], and find their components.

@@ -1,7 +1,6 @@
 """Voxel ridge: a penalised linear map for each subject into a shared space, and an MLP that all share."""
 
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,28 +51,13 @@ class VoxelRidge(nn.Module):
         """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through the mean map."""
         # zeros instead of the voxels that narrower subjects do not have
         signal = F.pad(signal, (0, 0, 0, self.channels - signal.shape[1]))
-        weight = _Penalised.apply(self.weight, self.l2)
-        flat = signal.flatten(1)
+        flat, weight = signal.flatten(1), self.weight.view_as(self.weight)
+        if weight.requires_grad:  # the derivative of the penalty, which the loss itself does not show
+            weight.register_hook(lambda gradient: gradient + 2 * self.l2 * self.weight.detach())
         if subject_index is None:
             mapped = flat @ weight.mean(0)
         else:  # without weights [B, V, H] for each signal
             maps = [partial(torch.matmul, other=matrix) for matrix in weight]
-            mapped = map_by_subject(flat, subject_index, maps)
+            mapped = map_by_subject("voxel-ridge", flat, subject_index, maps)
         mapped = mapped + rows_of(self.bias, subject_index)  # [B, H]
         return self.project(self.shared(mapped))
-
-
-class _Penalised(torch.autograd.Function):
-    """Weights as they are; their gradient is that of the loss plus l2 times the sum of their squares."""
-
-    @staticmethod
-    def forward(context: Any, weight: Tensor, l2: float) -> Tensor:
-        context.save_for_backward(weight)
-        context.l2 = l2
-        return weight.view_as(weight)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (weight,) = context.saved_tensors
-        # derivative of the penalty, which the loss itself does not show
-        return gradient + 2 * context.l2 * weight, None

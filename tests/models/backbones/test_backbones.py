@@ -37,8 +37,8 @@ def test_sizes_follow_from_the_signal_whose_token_is_its_own(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_parameter_and_dropout_is_for_training_only(kind):
     torch.manual_seed(0)
-    model = tiny(kind, 5, 100)
-    signal, subject = torch.randn(4, 5, 100), torch.tensor([0, 1, 0, 1])
+    model = tiny(kind, 5, 160)
+    signal, subject = torch.randn(4, 5, 160), torch.tensor([0, 1, 0, 1])
 
     first, second = model(signal, subject), model(signal, subject)
     first.square().mul(torch.randn(16)).sum().backward()

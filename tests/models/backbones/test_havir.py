@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.parts import resolve
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones.havir import TINY, Config
@@ -212,7 +212,7 @@ def test_a_new_subject_gets_input_layers_of_its_own_and_the_shared_streams(tmp_p
 
 
 def test_a_subject_without_an_input_layer_is_told_to_be_fine_tuned(model: Any) -> None:
-    with pytest.raises(BrainhiveError, match="has input layers of subject 4, 7 alone") as caught:
+    with pytest.raises(BrainhiveError, match="havir knows the subjects it was fitted on only") as caught:
         model(torch.randn(1, 5, 1), None)
     assert "mode=finetune" in caught.value.hint
 
@@ -236,9 +236,10 @@ def test_signals_and_heads_that_do_not_go_with_the_streams_are_one_line(
         backbones.build(TINY, spec, heads)
 
 
-def test_groups_that_do_not_divide_the_channels_are_refused_with_the_recipe() -> None:
-    with pytest.raises(RecipeError, match="decoder_groups 5 does not divide decoder_channels 64"):
-        resolve("backbones", {"kind": "havir", "decoder_groups": 5})
+def test_groups_that_do_not_divide_the_channels_are_one_line() -> None:
+    config = resolve("backbones", {"kind": "havir", "hidden": 8, "decoder_groups": 5})
+    with pytest.raises(BrainhiveError, match="havir cannot be built: num_channels .* must be divisible"):
+        backbones.build(config, SPEC, {"latent": Head((4, 8, 8))})
 
 
 def test_a_low_rank_and_narrow_model_is_small() -> None:

@@ -140,7 +140,7 @@ SPEC = SignalSpec((), 1, (1, 2), (3, 5))
 def test_a_subject_without_a_ridge_or_with_other_voxels_is_refused() -> None:
     made = mindeye2.TINY.build(SPEC, {"image": Head((2, 4))})
 
-    with pytest.raises(BrainhiveError, match="mindeye2 has input layers of subject 1, 2 alone"):
+    with pytest.raises(BrainhiveError, match="mindeye2 knows the subjects it was fitted on only"):
         made(torch.randn(2, 3, 1), None)
     with pytest.raises(BrainhiveError, match=r"signals \[B, 5, 1\]"):
         made(torch.randn(2, 3, 1), torch.tensor([1, 1]))

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from brainhive_cli.models.backbones.ts_conv import PooledConvolution
+from brainhive_cli.models.backbones.brain_projection import PooledConvolution
 
 ROUNDING = 1e-5
 
