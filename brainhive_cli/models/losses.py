@@ -1,6 +1,6 @@
 """Losses: how far predictions are from their targets, as scalars that training lowers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -97,19 +97,9 @@ class LossContext:
     steps: int = 1
     stimuli: Tensor | None = None
 
-    @property
-    def moment(self) -> float:
-        """Epochs that are done, with the part of this one."""
-        return self.epoch + self.step % self.steps / self.steps
-
 
 class LossConfig(parts.Config):
     """Base of losses' Configs."""
-
-    @property
-    def mixing(self) -> tuple[float, float]:
-        """Mixing of the signals of a batch: alpha (0: not at all), and the share that is mixed."""
-        return 0.0, 1.0
 
 
 class MseConfig(LossConfig):
@@ -118,25 +108,25 @@ class MseConfig(LossConfig):
     Mean squared difference over all values of a batch.
     """
 
-    def build(self) -> "Distance":
+    def build(self) -> "Comparison":
         """Make the loss."""
-        return Distance(F.mse_loss)
+        return Comparison(partial(compare_values, distance=F.mse_loss))
 
 
 class L1Config(LossConfig):
     """Mean absolute difference over all values of a batch: outliers count less than in mse."""
 
-    def build(self) -> "Distance":
+    def build(self) -> "Comparison":
         """Make the loss."""
-        return Distance(F.l1_loss)
+        return Comparison(partial(compare_values, distance=F.l1_loss))
 
 
 class BceConfig(LossConfig):
     """Binary cross-entropy: mean over all values of a batch, each a logit, with targets between 0 and 1."""
 
-    def build(self) -> "Distance":
+    def build(self) -> "Comparison":
         """Make the loss."""
-        return Distance(F.binary_cross_entropy_with_logits)
+        return Comparison(partial(compare_values, distance=F.binary_cross_entropy_with_logits))
 
 
 class SobelConfig(LossConfig):
@@ -147,10 +137,10 @@ class SobelConfig(LossConfig):
 
     distance: Literal["l1", "mse"] = Field("l1", description="between the edge maps; MindEye1's is l1")
 
-    def build(self) -> "Distance":
+    def build(self) -> "Comparison":
         """Make the loss."""
         distance = F.l1_loss if self.distance == "l1" else F.mse_loss
-        return Distance(partial(compare_edges, distance=distance))
+        return Comparison(partial(compare_values, distance=partial(compare_edges, distance=distance)))
 
 
 class DiceConfig(LossConfig):
@@ -167,30 +157,38 @@ class DiceConfig(LossConfig):
         "own loss, which gives small masks as much weight, and nothing to learn from empty ones",
     )
 
-    def build(self) -> "Distance":
+    def build(self) -> "Comparison":
         """Make the loss of masks [B, ..., H, W]."""
-        return Distance(partial(compare_masks, over_batch=self.over == "batch"))
+        distance = partial(compare_masks, over_batch=self.over == "batch")
+        return Comparison(partial(compare_values, distance=distance))
 
 
-class Distance(nn.Module):
-    """Mean distance of predictions from their targets.
+class Comparison(nn.Module):
+    """A loss without parameters.
 
     Args:
-        compare: Maps predictions and targets [B, ...] to a scalar.
+        compare: Maps predictions and targets [B, ...] and the context to a scalar.
     """
 
-    def __init__(self, compare: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, compare: Callable[[Tensor, Tensor, LossContext], Tensor]) -> None:
         super().__init__()
         self.compare = compare
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions with targets, both [B, ...], as a scalar; targets of mixed signals are mixed.
+        """Compare predictions with targets, both [B, ...], as a scalar.
 
         Raises:
-            BrainhiveError: if their shapes differ, or cannot be compared.
+            BrainhiveError: if they cannot be compared.
         """
-        refuse_other_shape(predicted, target)
-        return self.compare(predicted, target if context.mixing is None else context.mixing.mix(target))
+        return self.compare(predicted, target, context)
+
+
+def compare_values(
+    predicted: Tensor, target: Tensor, context: LossContext, distance: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Measure the mean distance of predictions from targets, [B, ...]; those of mixed signals are mixed."""
+    refuse_other_shape(predicted, target)
+    return distance(predicted, target if context.mixing is None else context.mixing.mix(target))
 
 
 def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
@@ -256,44 +254,41 @@ class MmdConfig(LossConfig):
         "their length; SAMGA's.",
     )
 
-    def build(self) -> "Discrepancy":
+    def build(self) -> Comparison:
         """Make the loss."""
-        return Discrepancy(self.widths)
+        return Comparison(partial(compare_distributions, widths=self.widths))
 
 
-class Discrepancy(nn.Module):
-    """The unbiased estimate of MMD², and 0 where that is negative.
+def compare_distributions(
+    predicted: Tensor, target: Tensor, context: LossContext, widths: Sequence[float]
+) -> Tensor:
+    """Estimate MMD² of predictions and targets, both [B, ...], without bias, and 0 where that is negative.
 
     Args:
+        predicted: Predictions.
+        target: Targets.
+        context: Without effect.
         widths: Standard deviations of the kernels.
+
+    Raises:
+        BrainhiveError: if their shapes differ, or there is one row.
     """
+    refuse_other_shape(predicted, target)
+    if (count := len(predicted)) < 2:
+        raise BrainhiveError("mmd compares distributions, and the batch has one row", "a larger batch")
+    predicted, target = predicted.flatten(1), target.flatten(1)
 
-    def __init__(self, widths: tuple[float, ...]) -> None:
-        super().__init__()
-        self.widths = widths
-
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare the distributions of predictions and targets, both [B, ...], as a scalar.
-
-        Raises:
-            BrainhiveError: if their shapes differ, or there is one row.
-        """
-        refuse_other_shape(predicted, target)
-        if (count := len(predicted)) < 2:
-            raise BrainhiveError("mmd compares distributions, and the batch has one row", "a larger batch")
-        predicted, target = predicted.flatten(1), target.flatten(1)
-
-        # means over pairs of different rows within each side, less the mean between the sides
-        within = (self._kernel(rows, rows) for rows in (predicted, target))
-        apart = sum((kernel.sum() - kernel.trace()) / (count * (count - 1)) for kernel in within)
-        return (apart - 2 * self._kernel(predicted, target).mean()).clamp(min=0)
-
-    def _kernel(self, one: Tensor, other: Tensor) -> Tensor:
+    def kernel(one: Tensor, other: Tensor) -> Tensor:
         """Average the kernels of all pairs of rows [B, D]: [B, B]."""
         # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative
         lengths = one.square().sum(1)[:, None] + other.square().sum(1)
         squared = (lengths - 2 * one @ other.T).clamp(min=0)
-        return torch.stack([(-squared / (2 * width**2)).exp() for width in self.widths]).mean(0)
+        return torch.stack([(-squared / (2 * width**2)).exp() for width in widths]).mean(0)
+
+    # means over pairs of different rows within each side, less the mean between the sides
+    within = (kernel(rows, rows) for rows in (predicted, target))
+    apart = sum((pairs.sum() - pairs.trace()) / (count * (count - 1)) for pairs in within)
+    return (apart - 2 * kernel(predicted, target).mean()).clamp(min=0)
 
 
 class CrossEntropyConfig(LossConfig):
@@ -302,46 +297,41 @@ class CrossEntropyConfig(LossConfig):
     Mean over all ids of a batch that are no padding; as of captions, in NEURONS.
     """
 
-    def build(self) -> "CrossEntropy":
+    def build(self) -> Comparison:
         """Make the loss."""
-        return CrossEntropy()
+        return Comparison(compare_ids)
 
 
-class CrossEntropy(nn.Module):
-    """The loss of logits [B, L, K] and ids [B, L]."""
+def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+    """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are padding.
 
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are padding.
-
-        Raises:
-            BrainhiveError: if they are not pairs, an id is not among the K, or signals are mixed.
-        """
-        if predicted.shape[:-1] != target.shape:
-            raise BrainhiveError(
-                f"logits {list(predicted.shape)} are not one for each of the ids {list(target.shape)}",
-                "cross_entropy is for a head that writes token ids, as `caption` of the backbone neurons",
-            )
-        if context.mixing is not None:
-            raise BrainhiveError(
-                "ids cannot be mixed as signals are", "no term with mix_alpha in these epochs"
-            )
-
-        # ids of the vocabulary
-        ids = target.long()
-        if not target.is_meta and len(ids) and (largest := int(ids.max())) >= predicted.shape[-1]:
-            raise BrainhiveError(
-                f"the target has the id {largest}, and the head knows {predicted.shape[-1]}",
-                "a larger vocabulary of the head, or another tokenizer",
-            )
-
-        # mean over ids that are no padding
-        total = F.cross_entropy(
-            *(predicted.flatten(0, -2), ids.flatten()),
-            ignore_index=PADDING,
-            label_smoothing=LABEL_SMOOTHING,
-            reduction="sum",
+    Raises:
+        BrainhiveError: if they are not pairs, an id is not among the K, or signals are mixed.
+    """
+    if predicted.shape[:-1] != target.shape:
+        raise BrainhiveError(
+            f"logits {list(predicted.shape)} are not one for each of the ids {list(target.shape)}",
+            "cross_entropy is for a head that writes token ids, as `caption` of the backbone neurons",
         )
-        return total / (ids != PADDING).sum().clamp(min=1)
+    if context.mixing is not None:
+        raise BrainhiveError("ids cannot be mixed as signals are", "no term with mix_alpha in these epochs")
+
+    # ids of the vocabulary
+    ids = target.long()
+    if not target.is_meta and len(ids) and (largest := int(ids.max())) >= predicted.shape[-1]:
+        raise BrainhiveError(
+            f"the target has the id {largest}, and the head knows {predicted.shape[-1]}",
+            "a larger vocabulary of the head, or another tokenizer",
+        )
+
+    # mean over ids that are no padding
+    total = F.cross_entropy(
+        *(predicted.flatten(0, -2), ids.flatten()),
+        ignore_index=PADDING,
+        label_smoothing=LABEL_SMOOTHING,
+        reduction="sum",
+    )
+    return total / (ids != PADDING).sum().clamp(min=1)
 
 
 class ScaledConfig(LossConfig):
@@ -366,11 +356,6 @@ class ScaledConfig(LossConfig):
     mix_share: float = Field(
         1.0, gt=0, le=1, description="Share of the signals that are mixed; MindEye's is 0.5."
     )
-
-    @property
-    def mixing(self) -> tuple[float, float]:
-        """Alpha and share of the mixing that its keys ask for."""
-        return self.mix_alpha, self.mix_share
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
@@ -484,9 +469,9 @@ class SoftContConfig(LossConfig):
         "", description="Target of the augmented picture, by its name; default: the picture's own."
     )
 
-    def build(self) -> "SoftContrast":
+    def build(self) -> Comparison:
         """Make the loss."""
-        return SoftContrast(self)
+        return Comparison(partial(compare_maps, config=self))
 
 
 class ScaledLoss(nn.Module):
@@ -586,40 +571,31 @@ class SoftClipLoss(ScaledLoss):
         return (to_target + to_prediction) / 2
 
 
-class SoftContrast(nn.Module):
-    """Mean of the cross-entropies with soft labels in both directions.
+def compare_maps(predicted: Tensor, target: Tensor, context: LossContext, config: SoftContConfig) -> Tensor:
+    """Compare predictions [B, D], or maps [B, S, D] position by position, with targets, as a scalar.
 
-    Args:
-        config: The knobs.
+    It is the mean of the cross-entropies with soft labels in both directions.
+
+    Raises:
+        BrainhiveError: if they are not pairs, or there is no such target.
     """
+    # the augmented picture's target, by default the picture's own
+    name = config.augmented
+    if name and name not in context.targets:
+        there = ", ".join(context.targets) or "none"
+        raise BrainhiveError(f"soft_cont.augmented names the target {name!r}", f"there are: {there}")
+    augmented = context.targets[name] if name else target
 
-    def __init__(self, config: SoftContConfig) -> None:
-        super().__init__()
-        self.config = config
+    # every position of a map is an item, [B·S, D]
+    items, pictures, views = (maps.flatten(0, -2) for maps in (predicted, target, augmented.float()))
+    mixing = context.mixing and context.mixing.repeat(len(items) // len(predicted))
 
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions [B, D], or maps [B, S, D] position by position, with targets, as a scalar.
-
-        Raises:
-            BrainhiveError: if they are not pairs, or there is no such target.
-        """
-        # the augmented picture's target, by default the picture's own
-        name = self.config.augmented
-        if name and name not in context.targets:
-            there = ", ".join(context.targets) or "none"
-            raise BrainhiveError(f"soft_cont.augmented names the target {name!r}", f"there are: {there}")
-        augmented = context.targets[name] if name else target
-
-        # every position of a map is an item, [B·S, D]
-        items, pictures, views = (maps.flatten(0, -2) for maps in (predicted, target, augmented.float()))
-        mixing = context.mixing and context.mixing.repeat(len(items) // len(predicted))
-
-        # labels are the similarities of the picture's positions and the augmented picture's
-        logits = cosines(items, views) / self.config.temperature  # [B·S, B·S], a prediction a row
-        labels = cosines(pictures.detach(), views.detach()) / self.config.temperature  # a picture a row
-        to_target = cross_entropy(logits, mixed(labels.softmax(1), mixing), 1)
-        to_prediction = cross_entropy(logits, mixed(labels.softmax(0), mixing), 0)
-        return (to_target + to_prediction) / 2
+    # labels are the similarities of the picture's positions and the augmented picture's
+    logits = cosines(items, views) / config.temperature  # [B·S, B·S], a prediction a row
+    labels = cosines(pictures.detach(), views.detach()) / config.temperature  # a picture a row
+    to_target = cross_entropy(logits, mixed(labels.softmax(1), mixing), 1)
+    to_prediction = cross_entropy(logits, mixed(labels.softmax(0), mixing), 0)
+    return (to_target + to_prediction) / 2
 
 
 def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Tensor:

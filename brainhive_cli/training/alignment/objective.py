@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.models.course import Course, Epochs, Wave, at, place, place_courses
 from brainhive_cli.models.heads import comparable
-from brainhive_cli.models.losses import LossContext
+from brainhive_cli.models.losses import LossContext, ScaledConfig
 
 Tensors = Mapping[str, Tensor]
 
@@ -125,7 +125,8 @@ def mixing_of(terms: Sequence[Term], moment: float) -> tuple[float, float]:
     # losses of the active terms; a shared loss is that of the earlier term
     active = [term for term in terms if term.weight_at(moment)]
     losses = [term.loss if term.loss_of is None else terms[term.loss_of].loss for term in active]
-    wanted = sorted({loss.mixing for loss in losses if loss.mixing[0]})
+    contrastive = [loss for loss in losses if isinstance(loss, ScaledConfig)]
+    wanted = sorted({(loss.mix_alpha, loss.mix_share) for loss in contrastive if loss.mix_alpha})
 
     # a batch is mixed once for all terms
     if len(wanted) > 1:
@@ -167,7 +168,7 @@ class Objective(nn.ModuleList):
         with torch.autocast(device, enabled=False) if is_cast else nullcontext():
             for term, loss in zip(self.terms, self, strict=True):
                 # inactive terms are not computed
-                if not (weight := term.weight_at(context.moment)):
+                if not (weight := term.weight_at(_moment_of(context))):
                     continue
                 pair = _named("prediction", term.prediction, predicted), _named("target", term.of, targets)
                 # centred cosine: contrastive losses, which have a scale, compare centred vectors
@@ -194,7 +195,7 @@ class Objective(nn.ModuleList):
         for term, loss in zip(self.terms, self, strict=True):
             # the first active term whose loss compares pairs decides
             of_pairs = getattr(loss, "of_pairs", None)
-            if of_pairs is not None and term.weight_at(context.moment):
+            if of_pairs is not None and term.weight_at(_moment_of(context)):
                 return of_pairs(predicted[term.prediction], targets[term.of], context)
         raise RecipeError("train.alternatives=uncertainty needs the similarities of clip", "a term of clip")
 
@@ -203,6 +204,11 @@ class Objective(nn.ModuleList):
         for name, parameter in self.named_parameters():
             if parameter.requires_grad and name in learned and learned[name].shape == parameter.shape:
                 parameter.data.copy_(learned[name])
+
+
+def _moment_of(context: LossContext) -> float:
+    """Count the epochs that are done, with the part of this one."""
+    return context.epoch + context.step % context.steps / context.steps
 
 
 def _named(kind: str, name: str, tensors: Tensors) -> Tensor:
