@@ -121,20 +121,19 @@ class FusionEncoder(nn.Module):
         Raises:
             BrainhiveError: if the encoders or their widths are not those it was made for.
         """
-        refuse_other_embeddings(embeddings, self.dims)
         # each encoder's embedding as [B, D], so that they can be summed
-        projected = [project(embeddings[key]) for key, project in self.proj_maps.items()]
+        pairs = zip(self.proj_maps.values(), order_embeddings(embeddings, self.dims), strict=True)
+        projected = [project(embedding) for project, embedding in pairs]
         return self.block(torch.stack(projected).sum(0))  # [B, D]
 
 
-def refuse_other_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str, int]) -> None:
-    """Refuse embeddings [B, D_encoder] that are not of the encoders and widths that a fuser was made for.
+def order_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str, int]) -> list[Tensor]:
+    """List embeddings [B, D_encoder] in the order of the encoders that a fuser was made for.
 
     Raises:
-        BrainhiveError: naming both.
+        BrainhiveError: if they are of other encoders or widths, naming both.
     """
     widths = {key: embedding.shape[-1] for key, embedding in embeddings.items()}
-    # the order of the keys has no effect: fusers read embeddings by key
     if widths != dims:
         expected, actual = (
             ", ".join(f"{key} ({width})" for key, width in sorted(sizes.items())) or "nothing"
@@ -144,6 +143,7 @@ def refuse_other_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str,
             f"the fuser was made for {expected}, not for {actual}",
             "give the embeddings of exactly those encoders, or a fuser that was trained on yours",
         )
+    return [embeddings[key] for key in dims]
 
 
 def rows_of(bank: Tensor, subject_index: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from brainhive_cli.models.blocks import (
     InnerWidth,
     ResidualMLP,
     Share,
-    refuse_other_embeddings,
+    order_embeddings,
 )
 
 BIAS_DROPOUT = 0.3
@@ -35,7 +35,7 @@ class FuserConfig(parts.Config):
     @property
     def signal_width(self) -> int | None:
         """Width of what the brain encoder gives, for `of_signal`; None if it gives tokens."""
-        return None
+        return getattr(self, "signal_dim", None)
 
 
 class SizedFuserConfig(FuserConfig):
@@ -114,7 +114,7 @@ class ConcatenationConfig(FuserConfig):
         """Return the sum of the encoders' widths."""
         return sum(dims.values())
 
-    def build(self, dims: dict[str, int], dim: int) -> "Concatenation":
+    def build(self, dims: dict[str, int], dim: int) -> "Join":
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D].
 
         Raises:
@@ -123,34 +123,28 @@ class ConcatenationConfig(FuserConfig):
         # nothing maps the features to another width
         if dim != sum(dims.values()):
             raise BrainhiveError(f"embeddings of {dims} make no token of {dim}", f"dim={sum(dims.values())}")
-        return Concatenation(dims, self.normalise)
+        return Join(dims, is_mean=False, normalise=self.normalise)
 
 
-class Concatenation(nn.Module):
-    """Embeddings joined in the order of `dims`.
+class Join(nn.Module):
+    """The mean of embeddings, or these joined in the order of `dims`.
 
     Args:
         dims: Width of each encoder's embedding, by the encoder's key.
-        normalise: Whether each is brought to unit length first.
+        is_mean: Whether they are averaged, not joined.
+        normalise: Whether each is brought to unit length first: it then weighs the same in cosines.
     """
 
-    def __init__(self, dims: dict[str, int], normalise: bool) -> None:
+    def __init__(self, dims: dict[str, int], is_mean: bool, normalise: bool = False) -> None:
         super().__init__()
-        self.dims, self.normalise = dict(dims), normalise
+        self.dims, self.is_mean, self.normalise = dict(dims), is_mean, normalise
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Join embeddings, each [B, D_encoder], to a token [B, D].
-
-        Raises:
-            BrainhiveError: if the encoders or their widths are not those it was made for.
-        """
-        refuse_other_embeddings(embeddings, self.dims)
-        # in the order of `dims`, whatever the order of the given embeddings
-        ordered = [embeddings[key] for key in self.dims]
-        # equal lengths: each encoder weighs the same in cosines of tokens
+        """Join embeddings, each [B, D_encoder], to a token [B, D]."""
+        ordered = order_embeddings(embeddings, self.dims)
         if self.normalise:
             ordered = [F.normalize(embedding, dim=-1) for embedding in ordered]
-        return torch.cat(ordered, -1)
+        return torch.stack(ordered).mean(0) if self.is_mean else torch.cat(ordered, -1)
 
 
 class MeanConfig(FuserConfig):
@@ -167,26 +161,9 @@ class MeanConfig(FuserConfig):
         """
         return common_width(dims)
 
-    def build(self, dims: dict[str, int], dim: int) -> "Mean":
+    def build(self, dims: dict[str, int], dim: int) -> "Join":
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""
-        return Mean(dims)
-
-
-class Mean(nn.Module):
-    """The mean of embeddings.
-
-    Args:
-        dims: Width of each encoder's embedding, by the encoder's key.
-    """
-
-    def __init__(self, dims: dict[str, int]) -> None:
-        super().__init__()
-        self.dims = dict(dims)
-
-    def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Average embeddings, each [B, D], to a token [B, D]."""
-        refuse_other_embeddings(embeddings, self.dims)
-        return torch.stack([embeddings[key] for key in self.dims]).mean(0)  # [B, D]
+        return Join(dims, is_mean=True)
 
 
 class LinearConfig(SizedFuserConfig):
@@ -203,11 +180,6 @@ class LinearConfig(SizedFuserConfig):
     signal_dim: int | None = Field(
         None, gt=0, description="Width of what the brain encoder gives, which is mapped too; null: it is not."
     )
-
-    @property
-    def signal_width(self) -> int | None:
-        """Width of what the brain encoder gives."""
-        return self.signal_dim
 
     def build(self, dims: dict[str, int], dim: int) -> "LinearMaps":
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D].
@@ -230,7 +202,7 @@ class LinearMaps(nn.Module):
 
     def __init__(self, dims: dict[str, int], dim: int, is_mean: bool, signal_dim: int | None) -> None:
         super().__init__()
-        self.join = Mean(dims) if is_mean else Concatenation(dims, normalise=False)
+        self.join = Join(dims, is_mean)
         # a mean is as wide as one encoder, a concatenation as all of them
         self.image = nn.Linear(common_width(dims) if is_mean else sum(dims.values()), dim)
         # without a width, the brain encoder predicts tokens itself
@@ -283,10 +255,9 @@ class Branches(nn.Module):
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Fuse embeddings, each [B, D_encoder], to a token [B, D]."""
-        refuse_other_embeddings(embeddings, self.dims)
         # one branch for each depth, joined and mixed
-        pairs = zip(self.branches, self.dims, strict=True)
-        joined = torch.cat([self.dropout(branch(embeddings[key])) for branch, key in pairs], -1)
+        pairs = zip(self.branches, order_embeddings(embeddings, self.dims), strict=True)
+        joined = torch.cat([self.dropout(branch(embedding)) for branch, embedding in pairs], -1)
         return self.block(self.input_proj(joined))  # [B, D]
 
 
@@ -332,8 +303,7 @@ class Levels(nn.Module):
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Mix embeddings, each [B, D] and brought to unit length, to a token [B, D]."""
         # embeddings of unit length, and the learned vectors behind them
-        refuse_other_embeddings(embeddings, self.dims)
-        seen = torch.stack([F.normalize(embeddings[key], dim=-1) for key in self.dims], -2)  # [B, K, D]
+        seen = F.normalize(torch.stack(order_embeddings(embeddings, self.dims), -2), dim=-1)  # [B, K, D]
         learned = self.learned.to(seen.dtype).expand(*seen.shape[:-2], -1, -1)
         levels = torch.cat([seen, learned], -2)  # [B, K + learned, D]
 
@@ -353,18 +323,6 @@ class RouterConfig(SizedFuserConfig):
 
     hidden: PositiveInt = Field(1024, description="Width of the map that all layers share; SAMGA's.")
     signal_dim: PositiveInt = Field(1024, description="Width of what the brain encoder gives; SAMGA's.")
-    centre: int | None = Field(
-        None,
-        ge=0,
-        description="Place, from 0 in the order of `encoders`, of the layer that weighs most at first; "
-        "default: the middle. Another's logit is its distance from there, below 0.",
-    )
-
-    @property
-    def signal_width(self) -> int:
-        """Width of what the brain encoder gives."""
-        return self.signal_dim
-
     def build(self, dims: dict[str, int], dim: int, subjects: int) -> "Router":
         """Make a fuser of embeddings of one width, by encoder, to tokens [B, D]; for so many subjects.
 
@@ -388,11 +346,10 @@ class Router(nn.Module):
         super().__init__()
         self.dims, self.bias_dropout, count = dict(dims), BIAS_DROPOUT, len(dims)
 
-        # at first the layer in the centre weighs most
-        centre = count // 2 if config.centre is None else config.centre
+        # at first the layer in the middle weighs most: another's logit is its distance from there, below 0
         self.pre = nn.Linear(common_width(dims), config.hidden)
         self.layers = nn.ModuleList(nn.Linear(config.hidden, dim) for _ in dims)
-        self.global_logits = nn.Parameter(-(torch.arange(count, dtype=torch.float32) - centre).abs())
+        self.global_logits = nn.Parameter(-(torch.arange(count, dtype=torch.float32) - count // 2).abs())
         self.subject_bias = nn.Parameter(torch.zeros(subjects, count))  # [subjects, L], all alike at first
 
         # the last map is shared, so that signals and pictures meet in one space
@@ -405,10 +362,8 @@ class Router(nn.Module):
         Without subjects, and in evaluation, all are weighted alike: a picture has one token for everyone.
         """
         # map every layer's embedding to the width of the token, and weigh the layers
-        refuse_other_embeddings(embeddings, self.dims)
-        mapped = torch.stack(
-            [layer(self.pre(embeddings[key])) for layer, key in zip(self.layers, self.dims, strict=True)], -2
-        )  # [B, L, D]
+        pairs = zip(self.layers, order_embeddings(embeddings, self.dims), strict=True)
+        mapped = torch.stack([layer(self.pre(embedding)) for layer, embedding in pairs], -2)  # [B, L, D]
         weights = self.weights(subject if self.training else None)  # [B, L] or [L]
         return self.share((weights[..., None].to(mapped.dtype) * mapped).sum(-2))
 
