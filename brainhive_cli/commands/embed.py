@@ -301,7 +301,8 @@ def list_encoders() -> Result:
     rows = []
     for kind in parts.kinds("encoders"):
         config = parts.load("encoders", kind).Config()
-        size = config.dim or "×".join(map(str, config.shape or ()))
+        shape = config.known_shape or ()
+        size = shape[0] if len(shape) == 1 else "×".join(map(str, shape))
         # a family without a source has no weights that could be here
         state = "yes" if config.is_here else "no" if config.weights_from or size else "–"
         source = config.weights_from or f"{{kind: {config.name}, source: …}}"

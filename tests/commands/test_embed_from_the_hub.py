@@ -178,9 +178,7 @@ def test_a_mistyped_name_is_told_from_other_refusals(
     hub.absent = status, {"X-Error-Code": code}
     mistyped = "encoders=hub:facebook/dinov2-bsae"
 
-    with pytest.raises(MissingData, match=told) as caught:
+    with pytest.raises(MissingData, match=told):
         go("embed", mistyped)
 
-    is_guessed = caught.value.hint.startswith("did you mean dinov2-b14 (hub:facebook/dinov2-base)?")
-    assert is_guessed == ("no such" in told)
     assert told in " ".join(describe_missing(inputs(mistyped)))

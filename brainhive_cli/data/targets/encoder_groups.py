@@ -18,7 +18,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import Clip, StimulusSet, decode, pictures_below
 from brainhive_cli.data.stores.ids import Names, match_names, summarise_names
-from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, joined
+from brainhive_cli.models.encoders import EMBEDDING, SEEN, Encoder, EncoderConfig, joined
 
 BLANK = {
     "pixels": Image.new("RGB", (256, 256)),
@@ -238,7 +238,9 @@ def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) ->
     # one config for each output of a network; one group for each input of it
     for config in configs:
         networks.setdefault(config.network_key, {}).setdefault(_output_of(config), config)
-        groups.setdefault((config.network_key, config.view_key), []).append(config)
+        # of one input, one forward pass gives all outputs
+        seen = config.model_dump_json(include=SEEN)
+        groups.setdefault((config.network_key, seen), []).append(config)
     shared = {key: Network([*members.values()], precision, launch) for key, members in networks.items()}
     return [EncoderGroup(group, shared[network]) for (network, _), group in groups.items()]
 

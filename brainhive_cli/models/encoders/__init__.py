@@ -154,8 +154,8 @@ class EncoderConfig(parts.Config):
     """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
     dim: ClassVar[int | None] = None
     """D of the embedding; None where it depends on the source."""
-    shape: ClassVar[tuple[int, ...] | None] = None
-    """Shape of the target of the default source, where it is no vector."""
+    shape: ClassVar[tuple[int | str, ...] | None] = None
+    """Shape of the target of the default source, where it is no vector; a text is the knob of that name."""
     image_px: ClassVar[int | None] = None
     """Side of the picture that the network sees, pixels; None where it depends on the source."""
     licence: ClassVar[str] = ""
@@ -163,7 +163,7 @@ class EncoderConfig(parts.Config):
     config_files: ClassVar[tuple[str, ...]] = ()
     """Files that must lie next to the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
-    """Patterns of weight files; the first that matches is loaded."""
+    """Patterns of weight files; the first that matches is loaded. None: it has no weights."""
     also_fetched: ClassVar[tuple[str, ...]] = ()
     """Further patterns in the line that gets the weights: what a publisher has instead of the first."""
     encodes_latents: ClassVar[bool] = False
@@ -234,6 +234,9 @@ class EncoderConfig(parts.Config):
     @property
     def combines(self) -> str:
         """Way in which the targets of several captions or frames become one; empty where each is kept."""
+        # outputs of captions say it themselves, `views` does for all others
+        if self.layers in ("average", "first"):
+            return str(self.layers)
         return str(self.views) if self.views in ("all", "average") else ""
 
     @property
@@ -287,18 +290,15 @@ class EncoderConfig(parts.Config):
         return json.dumps(self.model_dump(mode="json", exclude={"output", *SEEN}), sort_keys=True)
 
     @property
-    def view_key(self) -> str:
-        """Key of encoders with the same input, so that one forward pass gives their outputs."""
-        return json.dumps(self.model_dump(mode="json", include=SEEN), sort_keys=True)
-
-    @property
     def is_here(self) -> bool:
         """Whether the weights are on this machine, without a network; False for a user's function."""
         source = self.weights_from
-        # without a source, or with a user's function, there is no file to look for
+        # without weights nothing is needed; without a source, or of a user's function, no file is known
+        if not self.weight_files or source == "random":
+            return True
         if not source or source.startswith("python:"):
             return False
-        return source == "random" or bool(hub.find_weights(source, self.config_files, self.weight_files))
+        return bool(hub.find_weights(source, self.config_files, self.weight_files))
 
     def inputs(self) -> list[Input]:
         """Look for the weights, where they are the hub's."""
@@ -307,22 +307,17 @@ class EncoderConfig(parts.Config):
         return [hub.find_input(source, *files)] if source.startswith("hub:") else []
 
     @property
-    def known_dim(self) -> int | None:
-        """D of the embedding where the defaults fix it: known before any weights are here."""
-        if self.dim is None:
-            return None
-        # any other key changes the name; degradation does not change the width
-        is_usual = self.model_copy(update={"degrade": None}).name == type(self)().name
-        return self.dim if is_usual else None
-
-    @property
     def known_shape(self) -> tuple[int, ...] | None:
-        """Shape of a target, where the defaults fix it."""
-        if self.shape is None:
-            return None if self.known_dim is None else (self.known_dim,)
-        # the default shape holds where the other keys have their defaults
-        size = {"output", *SEEN} & type(self).model_fields.keys()
-        return self.shape if self.model_dump(exclude=size) == type(self)().model_dump(exclude=size) else None
+        """Shape of a target where the defaults fix it: known before any weights are here."""
+        if self.shape is None and self.dim is None:
+            return None
+        # degradation changes no width, and what is seen no stated shape; other keys must have their defaults
+        stated: tuple[int | str, ...] = self.shape or (self.dim or 0,)
+        free = {"output", *SEEN, *stated} if self.shape else {"degrade"}
+        free &= type(self).model_fields.keys()
+        if self.model_dump(exclude=free) != type(self)().model_dump(exclude=free):
+            return None
+        return tuple(getattr(self, size) if isinstance(size, str) else size for size in stated)
 
     def _base_name(self) -> str:
         default = type(self).model_fields.get("source")
@@ -355,11 +350,7 @@ class AnnotationConfig(EncoderConfig):
     usual_cosine = (-1.0, 1.0)
     usual_repeats = 1.0
     usual_dead = 1.0
-
-    @property
-    def is_here(self) -> bool:
-        """Always: there are no weights."""
-        return True
+    weight_files = ()
 
 
 class ImportedConfig(EncoderConfig):
@@ -391,11 +382,6 @@ class ImportedConfig(EncoderConfig):
 
     def _base_name(self) -> str:
         return self.source
-
-    @property
-    def is_here(self) -> bool:
-        """Never: there are no weights."""
-        return False
 
     def inputs(self) -> list[Input]:
         """Say that pictures cannot be encoded, where somebody would have to."""

@@ -16,16 +16,11 @@ class Config(AnnotationConfig):
     """
 
     reads: ClassVar[Literal["captions"]] = "captions"
-    shape = (60,)
+    shape = ("length",)
     store_dtype = "int32"
 
     source: str = Field(OPEN_CLIP, description="open-clip, or what has a CLIP tokenizer in `tokenizer`")
     length: int = Field(60, gt=2, le=1024, description="ids of a caption; longer captions are cut")
-
-    @property
-    def known_shape(self) -> tuple[int, ...]:
-        """One id a token."""
-        return (self.length,)
 
     def build(self) -> Encoder:
         """Open the vocabulary; MissingData where it is not there."""

@@ -32,8 +32,8 @@ class Config(EncoderConfig):
         description="published: pictures in 0..1 are mapped to (x + 1) / 2, as MindEye2 and NEURONS do, "
         "which take them for -1..1: their weights need it; right: as OpenCLIP was trained",
     )
-    architecture: str | dict[str, Any] = Field(
-        "", description="open_clip's model name, or its `model_cfg`, for `random` weights"
+    architecture: dict[str, Any] | Literal[""] = Field(
+        "", description="open_clip's `model_cfg` of `random` weights"
     )
 
     def build(self) -> Encoder:

@@ -14,15 +14,10 @@ class Config(AnnotationConfig):
     """One number a concept, 1 where the stimulus shows it; cc2017 has 51."""
 
     reads: ClassVar[Literal["labels"]] = "labels"
-    shape = (51,)
+    shape = ("count",)
     store_dtype = "uint8"
 
     count: PositiveInt = Field(51, description="how many concepts the data set has names of")
-
-    @property
-    def known_shape(self) -> tuple[int, ...]:
-        """One number a concept."""
-        return (self.count,)
 
     def build(self) -> Encoder:
         """Prepare the check of their number."""

@@ -106,11 +106,7 @@ class _Latent(nn.Module):
     def __init__(self, vae: Any, config: Config) -> None:
         super().__init__()
         self.vae, self.config = vae, config
-
-    @property
-    def latent_space(self) -> str:
-        """Name of its latents' space."""
-        return latent_space(self.vae)
+        self.latent_space = latent_space(vae)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         # mode of the posterior, or a sample by each picture's own noise

@@ -32,16 +32,13 @@ class Vit:
         network: timm's name. GELU is OpenAI's quick one where DreamSim's is.
         file: Where DreamSim keeps the checkpoint.
         hub_file: Where DreamSim has torch.hub put the network that it really runs.
+        is_clip: Whether the embedding is CLIP's: normed, then projected; the others' is the bare class token.
     """
 
     network: str
     file: str
     hub_file: str = ""
-
-    @property
-    def is_clip(self) -> bool:
-        """Whether the embedding is CLIP's: normed, then projected; the others' is the bare class token."""
-        return "clip" in self.network
+    is_clip: bool = False
 
     def build(self, width: int | None = None, **architecture: Any) -> Any:
         """Make the untrained network.
@@ -114,8 +111,6 @@ class Config(AlignedConfig, TokenConfig):
     image_px = 224
     licence = "MIT, Apache-2.0"
     members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
-    has_patches: ClassVar[bool] = False
-    """Whether the mean of the patches is joined to the class token (`cls_patch`)."""
     weight_files = ("ensemble_lora/adapter_model.safetensors",)
 
     source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
@@ -143,8 +138,7 @@ class Config(AlignedConfig, TokenConfig):
         def outputs() -> nn.Module:
             members = []
             for network in networks():
-                embedding = _ClassAndPatches(network) if self.has_patches else network
-                members.append(Outputs(embedding, self.output, anatomy_of(network)))
+                members.append(Outputs(network, self.output, anatomy_of(network)))
             return _SideBySide(members, vits)
 
         return Encoder(outputs, preprocess, words, weights)
@@ -208,19 +202,6 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
                 block.attn.qkv.weight += scale * parts.pop(f"{name}_B.weight") @ parts.pop(f"{name}_A.weight")
         if parts:
             raise ValueError(f"{len(parts)} tensors too many, such as {min(parts)}")
-
-
-class _ClassAndPatches(nn.Module):
-    """Class token and the mean of patches [B, 2 D], each token centred and of length 1 before."""
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        tokens = self.network.forward_features(images)  # [B, S, D]
-        tokens = nn.functional.normalize(tokens - tokens.mean(-1, keepdim=True), dim=-1)
-        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], -1)
 
 
 class _SideBySide(nn.Module):

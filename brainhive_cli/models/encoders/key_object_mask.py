@@ -17,15 +17,10 @@ class Config(AnnotationConfig):
     """
 
     reads: ClassVar[Literal["masks"]] = "masks"
-    shape = (1, 64, 64)
+    shape = (1, "side", "side")
     store_dtype = "uint8"
 
     side: int = Field(64, gt=0, le=1024, description="height and width, pixels")
-
-    @property
-    def known_shape(self) -> tuple[int, ...]:
-        """1 × side × side."""
-        return 1, self.side, self.side
 
     def build(self) -> Encoder:
         """Prepare the resizing."""

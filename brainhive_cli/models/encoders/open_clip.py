@@ -1,11 +1,10 @@
 """Any open_clip model, by its image embedding."""
 
-import difflib
 import json
 from collections.abc import Sequence
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
@@ -42,8 +41,8 @@ class Config(TokenConfig):
     weight_files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
     source: str = Field("", description="hub:owner/name, a folder in open_clip's hub layout, or `random`")
-    architecture: str | dict[str, Any] = Field(
-        "", description="open_clip's model name, or its `model_cfg`, for `random` weights"
+    architecture: dict[str, Any] | Literal[""] = Field(
+        "", description="open_clip's `model_cfg` of `random` weights"
     )
 
     def build(self) -> Encoder:
@@ -53,7 +52,7 @@ class Config(TokenConfig):
 
         # architecture and transform, as the folder states them
         if self.source == "random":
-            model, stated = _architecture(self.architecture), dict[str, Any]()
+            model, stated = dict[str, Any](self.architecture), dict[str, Any]()
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
@@ -112,16 +111,3 @@ def load(config: EncoderConfig, folder: Path) -> Any:
     files = weight_files(config, folder)
     with reading(folder, files=files):
         return open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True)
-
-
-def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
-    import open_clip
-
-    if isinstance(architecture, dict):
-        return architecture
-    model = open_clip.get_model_config(architecture)
-    if not model:
-        # no such name: suggest the models of similar names
-        near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
-        raise RecipeError(f"open_clip has no model {architecture!r}", f"near: {', '.join(near) or 'none'}")
-    return model

@@ -1,6 +1,5 @@
 """An encoder known only by where it lies: its own config says which family loads it."""
 
-import difflib
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -47,17 +46,7 @@ class Config(TokenConfig):
         """Choose the family by the config on this machine, or the hub's."""
         # a config on this machine decides, so that no network is needed
         held = [name for name in CONFIGS if hub.find_weights(self.source, (), (name,))][:1]
-        try:
-            folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
-        except hub.NoRepository as error:
-            # suggest the encoder whose weights lie at the most similar reference
-            known = {}
-            for kind in parts.kinds("encoders"):
-                plain = parts.load("encoders", kind).Config()
-                known[plain.weights_from] = plain.name
-            nearest = difflib.get_close_matches(self.source, known, n=1)
-            guess = f"did you mean {known[nearest[0]]} ({nearest[0]})? " if nearest else ""
-            raise MissingData(error.message, f"{guess}{error.hint}") from error
+        folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
 
         # build the family's own Config
         family = family_of(folder)

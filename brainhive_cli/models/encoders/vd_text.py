@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import hub
 from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig, located
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, ModelConfig, located
 from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import prepare_network, weight_files
 
@@ -51,12 +51,6 @@ class Config(EncoderConfig):
     )
     architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
     source: str = located(clip.SOURCE)
-
-    @property
-    def combines(self) -> str:
-        """Way in which the targets of a stimulus's captions become one; empty where each is kept."""
-        # average and first say how captions are combined, `views` does it for embeddings
-        return super().combines if self.output == EMBEDDING else str(self.output)
 
     def build(self) -> Encoder:
         """Prepare tokenizer and tower; MissingData when the folder lacks either."""

@@ -73,8 +73,8 @@ def require_fit(recipe: Recipe) -> None:
     dims = {}
     for config in recipe.encoders:
         path = path_of(root, dataset, recipe.split, config.name)
-        dim = TargetStore.open(path).embedding.shape[-1] if path.is_file() else config.known_dim
-        dims[config.name] = USUAL_WIDTH if dim is None else dim
+        known = TargetStore.open(path).embedding.shape if path.is_file() else config.known_shape
+        dims[config.name] = known[-1] if known else USUAL_WIDTH
 
     # the networks by their shapes, trained and for samples
     generator = load_generator(recipe.generator, recipe, "meta")

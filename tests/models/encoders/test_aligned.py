@@ -8,10 +8,7 @@ import torch
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import encoders
 
-DREAMSIM = (
-    *("dino-b16", "dinov2-b14", "synclr-b16", "clip-b32-openai", "clip-b32-laion400m"),
-    *("dino-b16-patch", "dinov2-b14-patch"),
-)
+DREAMSIM = ("dino-b16", "dinov2-b14", "synclr-b16", "clip-b32-openai", "clip-b32-laion400m")
 
 
 @pytest.mark.parametrize("name", ["dreamsim", *(f"{base}+dreamsim" for base in DREAMSIM), "siglip2+alignet"])
