@@ -217,7 +217,7 @@ class Neurons(nn.Module):
         # tokens of all frames, and the text vector that drives decoders
         motion = self.project_motion(self.motion_proj, tokens)  # [B, F, S, D]
         text = None if self.brain.clipproj is None else self.brain.clipproj(motion)  # [B, E]
-        decoded = {IMAGE: tokens, MOTION: motion, TEXT: text}
+        decoded: dict[str, Any] = {IMAGE: tokens, MOTION: motion, TEXT: text}
         if {MASK, LATENTS} & {*names}:
             for name, maps in self.text_seg_dec(motion, text).items():
                 # bring maps [B, F, C, h, w] to the head's height and width, by their nearest values

@@ -313,7 +313,7 @@ class EncoderConfig(parts.Config):
             return None
         # degradation changes no width, and what is seen no stated shape; other keys must have their defaults
         stated: tuple[int | str, ...] = self.shape or (self.dim or 0,)
-        free = {"output", *SEEN, *stated} if self.shape else {"degrade"}
+        free = {"output", *SEEN, *map(str, stated)} if self.shape else {"degrade"}
         free &= type(self).model_fields.keys()
         if self.model_dump(exclude=free) != type(self)().model_dump(exclude=free):
             return None

@@ -52,7 +52,7 @@ class Config(TokenConfig):
 
         # architecture and transform, as the folder states them
         if self.source == "random":
-            model, stated = dict[str, Any](self.architecture), dict[str, Any]()
+            model, stated = dict(self.architecture or {}), dict[str, Any]()
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)

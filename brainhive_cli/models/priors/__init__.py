@@ -7,8 +7,6 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel
-
 from brainhive_cli.core import documents, hub, parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import locate
@@ -80,12 +78,6 @@ class Description:
         return "" if self.folder is None else str(parts.load("priors", self.kind).digest(self.reference))
 
 
-class _Named(BaseModel):
-    """Kind of a prior, as the config.json of its folder names it."""
-
-    kind: str = DEFAULT
-
-
 def load(reference: str, **options: Any) -> Any:
     """Load a prior of any kind, in float32 on the CPU.
 
@@ -136,4 +128,5 @@ def kind_of(reference: str) -> str:
     path = folder / "config.json"
     if not path.is_file():
         return DEFAULT
-    return documents.read(path, _Named, documents.DOWNLOAD, MissingData).kind
+    written = documents.read(path, dict[str, Any], documents.DOWNLOAD, MissingData)
+    return str(written.get("kind", DEFAULT))

@@ -2,15 +2,15 @@
 
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, with_config
+from pydantic import BaseModel, Field, FiniteFloat, create_model
 from torch import Tensor, nn
-from typing_extensions import TypedDict
 
 from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -41,29 +41,27 @@ Size = Annotated[int, Field(gt=0, lt=1 << 20)]
 """A width of weights that a computer can hold."""
 
 
-class _Fusion(TypedDict):
-    proj_meta: Annotated[dict[str, Size], Field(min_length=1)]
-    hidden_size: Size
-    intermediate_size: Size
-    num_layers: Annotated[int, Field(ge=0, lt=1000)]
-
-
-class _Projection(TypedDict):
-    embed_dim: Size
-    cross_attention_dim: Size
-    sequence_length: Size
-
-
-class _Attention(TypedDict):
-    attn_processor_keys: list[str]
-    scale: FiniteFloat
-    block_out_channels: NotRequired[Any]  # which upstream's own code reads
-    cross_attention_dim: NotRequired[Any]
-
-
-CONFIGS: dict[str, TypeAdapter[Any]] = {
-    part: TypeAdapter(with_config(ConfigDict(extra="ignore"))(keys))
-    for part, keys in zip(CLASSES, (_Fusion, _Projection, _Attention), strict=True)
+CONFIGS: dict[str, type[BaseModel]] = {
+    "fusion_encoder": create_model(
+        "FusionEncoder",
+        proj_meta=(Annotated[dict[str, Size], Field(min_length=1)], ...),
+        hidden_size=(Size, ...),
+        intermediate_size=(Size, ...),
+        num_layers=(Annotated[int, Field(ge=0, lt=1000)], ...),
+    ),
+    "proj": create_model(
+        "Projection",
+        embed_dim=(Size, ...),
+        cross_attention_dim=(Size, ...),
+        sequence_length=(Size, ...),
+    ),
+    "attn_adapter": create_model(
+        "AttentionAdapter",
+        attn_processor_keys=(list[str], ...),
+        scale=(FiniteFloat, ...),
+        block_out_channels=(Any, None),  # these two are read by upstream's own code
+        cross_attention_dim=(Any, None),
+    ),
 }
 """Fields of the config.json of each part; others, as a path that diffusers writes, are not passed on."""
 AdapterUse = Literal["apply", "skip"]
@@ -156,40 +154,15 @@ def describe(reference: str) -> Description:
     return Description(KIND, reference, folder, config["proj_meta"], sizes["dim"], sizes)
 
 
-def _config(folder: Path, part: str) -> Any:
-    return documents.read(folder / part / "config.json", CONFIGS[part], documents.DOWNLOAD, MissingData)
+def _config(folder: Path, part: str) -> dict[str, Any]:
+    written = documents.read(folder / part / "config.json", CONFIGS[part], documents.DOWNLOAD, MissingData)
+    return written.model_dump(exclude_unset=True)
 
 
 def digest(reference: str) -> str:
     """Digest a prior's weights (64 hexadecimal digits), which identify it wherever it lies."""
     folder = hub.folder(reference, allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
     return hub.digest(folder, [f"{part}/{WEIGHTS}" for part in CLASSES])
-
-
-class Adapter(nn.Module):
-    """x + MLP(x), the last step of upstream's fusion encoder."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.ff = MLP(dim, hidden)
-
-    def forward(self, token: Tensor) -> Tensor:
-        """Map [B, D] to [B, D]."""
-        return token + self.ff(token)
-
-
-class Projection(nn.Module):
-    """A token to S image tokens of the width of the U-Net's cross-attention."""
-
-    def __init__(self, dim: int, cross_attention_dim: int, sequence_length: int) -> None:
-        super().__init__()
-        self.sequence_length = sequence_length
-        self.proj = nn.Linear(dim, cross_attention_dim * sequence_length)
-        self.norm = nn.LayerNorm(cross_attention_dim)
-
-    def forward(self, token: Tensor) -> Tensor:
-        """Map [B, D] to [B, S, D_cross]."""
-        return self.norm(self.proj(token).unflatten(-1, (self.sequence_length, -1)))
 
 
 class FusionPrior(nn.Module):
@@ -218,13 +191,22 @@ class FusionPrior(nn.Module):
         # upstream's three parts, in upstream's order
         hidden = fusion["intermediate_size"]
         encoder = FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"])
-        self.fusion_encoder = nn.ModuleDict({"vision_model": encoder, "adapter": Adapter(self.dim, hidden)})
-        self.proj = Projection(proj["embed_dim"], proj["cross_attention_dim"], proj["sequence_length"])
+        adapter = nn.ModuleDict({"ff": MLP(self.dim, hidden)})
+        self.fusion_encoder: Any = nn.ModuleDict({"vision_model": encoder, "adapter": adapter})
+        # a token to S image tokens of the width of the U-Net's cross-attention, [B, S, D_cross]
+        count, width = proj["sequence_length"], proj["cross_attention_dim"]
+        self.proj: Any = nn.Sequential(
+            OrderedDict(
+                proj=nn.Linear(proj["embed_dim"], width * count),
+                tokens=nn.Unflatten(-1, (count, width)),
+                norm=nn.LayerNorm(width),
+            )
+        )
         self.attn_adapter = AttentionAdapter(attention["attn_processor_keys"], sizes, attention["scale"])
 
     def adapt(self, token: Tensor) -> Tensor:
         """Apply the trained adapter to a token [B, D] (the reference skips it in reconstruction)."""
-        return self.fusion_encoder["adapter"](token)
+        return token + self.fusion_encoder["adapter"]["ff"](token)
 
     def tokens(self, token: Tensor) -> Tensor:
         """Make the U-Net's image tokens [B, S, D_cross] of a token [B, D]; BrainhiveError for another D."""
@@ -242,9 +224,7 @@ class FusionPrior(nn.Module):
     @property
     def fuser(self) -> FusionEncoder:
         """The fusion encoder, without adapter: the target of brain models."""
-        encoder = self.fusion_encoder["vision_model"]
-        assert isinstance(encoder, FusionEncoder)
-        return encoder
+        return self.fusion_encoder["vision_model"]
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
         """Condition on the head `token` [B, D]; nothing is sampled, so the seeds have no effect."""
@@ -341,20 +321,6 @@ class FusionPrior(nn.Module):
             weights.save(folder / part / WEIGHTS, self.get_submodule(part).state_dict())
 
 
-class KeysAndValues(nn.Module):
-    """Keys and values of the image tokens for one cross-attention."""
-
-    def __init__(self, cross_attention_dim: int, inner_dim: int) -> None:
-        super().__init__()
-        self.to_k_ip = nn.Linear(cross_attention_dim, inner_dim, bias=False)
-        self.to_v_ip = nn.Linear(cross_attention_dim, inner_dim, bias=False)
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Map tokens [B, S, D_cross] to keys and values [B, S, D_inner]."""
-        tokens = tokens.to(self.to_k_ip.weight.dtype)
-        return self.to_k_ip(tokens), self.to_v_ip(tokens)
-
-
 class AttentionAdapter(nn.Module):
     """Keys and values for every cross-attention of a U-Net.
 
@@ -369,7 +335,10 @@ class AttentionAdapter(nn.Module):
     def __init__(self, names: list[str], sizes: dict[int, tuple[int, int]], scale: float) -> None:
         super().__init__()
         self.names, self.sizes, self.scale = names, sizes, scale
-        self.attn_processors = nn.ModuleDict({str(i): KeysAndValues(*size) for i, size in sizes.items()})
+        self.attn_processors = nn.ModuleDict()
+        for index, (width, inner) in sizes.items():
+            maps = {name: nn.Linear(width, inner, bias=False) for name in ("to_k_ip", "to_v_ip")}
+            self.attn_processors[str(index)] = nn.ModuleDict(maps)
 
     def attach(self, unet: Any) -> None:
         """Put the adapter into the U-Net, whose own weights stay; BrainhiveError if it does not fit."""
@@ -396,19 +365,15 @@ class AttentionAdapter(nn.Module):
         if any(isinstance(processor, ImageAttention) for processor in processors.values()):
             raise BrainhiveError("a Fusion Prior is already attached to this U-Net", "detach it first")
 
-        # the adapter's weights are numbered by the order of attentions: it must be the U-Net's
+        # the adapter's weights are numbered by the order of attentions, and have the widths of these
         for expected, name in zip(self.names, processors, strict=False):
             if expected != name:
                 raise _other_unet(f"{name} stands where {expected} should")
-        if len(processors) != len(self.names):
-            raise _other_unet(f"it has {len(processors)} attentions, not {len(self.names)}")
-
-        # every cross-attention must have the widths of the weights
         sizes = cross_sizes(unet)
         for index in sorted(sizes.keys() | self.sizes.keys()):
             if sizes.get(index) != self.sizes.get(index):
                 widths = f"{sizes.get(index)} wide, not {self.sizes.get(index)}"
-                raise _other_unet(f"{self.names[index]} is {widths}")
+                raise _other_unet(f"attention {index} is {widths}")
 
 
 class ImageAttention:
@@ -422,7 +387,7 @@ class ImageAttention:
         pair: Keys and values of the image tokens for this attention.
     """
 
-    def __init__(self, plain: Callable[..., Tensor], adapter: AttentionAdapter, pair: nn.Module) -> None:
+    def __init__(self, plain: Callable[..., Tensor], adapter: AttentionAdapter, pair: Any) -> None:
         self.plain, self.adapter, self.pair = plain, adapter, pair
 
     def __call__(
@@ -449,7 +414,8 @@ class ImageAttention:
         query = attn.to_q(hidden_states)  # [B, HW, D]
         key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         text = attend(query, key, value, attn.heads, attention_mask)
-        image_key, image_value = self.pair(ip_hidden_states)
+        tokens = ip_hidden_states.to(self.pair["to_k_ip"].weight.dtype)  # [B, S, D_cross]
+        image_key, image_value = (keys_or_values(tokens) for keys_or_values in self.pair.values())
         image = attend(query, image_key, image_value, attn.heads)
 
         # mix the attentions, and finish as the U-Net's processor does

@@ -263,7 +263,7 @@ class Denoiser(nn.Module):
         dim, shape = config.dim, (config.tokens, config.dim)
         self.num_tokens = config.tokens
 
-        # upstream's MLP of the time, in its nesting, which the names of weights follow
+        # upstream's MLP of the time's sinusoids, in its nesting, which the names of weights follow
         inner = 2 * dim
         layers = nn.Sequential(
             nn.Sequential(nn.Linear(dim, inner), nn.SiLU()),
@@ -271,7 +271,7 @@ class Denoiser(nn.Module):
             nn.Linear(inner, dim),
         )
         time_mlp = nn.Sequential(OrderedDict(net=layers))
-        self.to_time_embeds = nn.Sequential(nn.Sequential(_Sinusoid(dim), time_mlp))
+        self.to_time_embeds = nn.Sequential(nn.Sequential(nn.Identity(), time_mlp))
 
         # learned tokens [S, D], and the transformer
         self.learned_query = nn.Parameter(torch.randn(shape) * dim**-0.5)
@@ -297,21 +297,17 @@ class Denoiser(nn.Module):
         image = torch.where(keep_image, image, self.null_image_embed) + self.learned_query
 
         # read the prediction at the positions of the image, which come last
-        time = self.to_time_embeds(times.float())[:, None]  # [B, 1, D]
+        time = self.to_time_embeds(sinusoids(times.float(), image.shape[-1] // 2))[:, None]  # [B, 1, D]
         return self.causal_transformer(torch.cat([brain, time, image], 1))[:, -self.num_tokens :]
 
 
-class _Sinusoid(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.count = dim // 2
-
-    def forward(self, times: Tensor) -> Tensor:
-        # rates fall geometrically from 1 to 1 / 10000
-        step = -math.log(10000) / (self.count - 1)
-        rates = torch.exp(torch.arange(self.count, device=times.device) * step)
-        angles = times[:, None] * rates  # [B, D / 2]
-        return torch.cat([angles.sin(), angles.cos()], -1)
+def sinusoids(times: Tensor, count: int) -> Tensor:
+    """Encode times [B] as sines and cosines of falling rates, [B, 2 · count]."""
+    # rates fall geometrically from 1 to 1 / 10000
+    step = -math.log(10000) / (count - 1)
+    rates = torch.exp(torch.arange(count, device=times.device) * step)
+    angles = times[:, None] * rates  # [B, D / 2]
+    return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 class _Norm(nn.Module):

@@ -238,7 +238,7 @@ def test_signals_and_heads_that_do_not_go_with_the_streams_are_one_line(
 
 def test_groups_that_do_not_divide_the_channels_are_one_line() -> None:
     config = resolve("backbones", {"kind": "havir", "hidden": 8, "decoder_groups": 5})
-    with pytest.raises(BrainhiveError, match="havir cannot be built: num_channels .* must be divisible"):
+    with pytest.raises(BrainhiveError, match=r"havir cannot be built: num_channels .* must be divisible"):
         backbones.build(config, SPEC, {"latent": Head((4, 8, 8))})
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import diffusers
 import numpy as np
-import open_clip
 import pytest
 import timm
 import torch
