@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from brainhive_cli.core.device_memory import size_of
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators._latent_diffusion import AT_ONCE
 from brainhive_cli.models.generators.animatediff import AnimateDiff, Keyframe
+from brainhive_cli.models.heads import Conditioning
 
 
 def peak(work: Callable[[], object], *networks: Any) -> int:

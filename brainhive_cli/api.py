@@ -35,11 +35,10 @@ if TYPE_CHECKING:
     from brainhive_cli.data.trials import Trials
     from brainhive_cli.measurement.metrics import MetricPart
     from brainhive_cli.models.backbones import BackboneConfig
-    from brainhive_cli.models.conditioning import Conditioning
     from brainhive_cli.models.encoders import Encoder, EncoderConfig
     from brainhive_cli.models.fusers import FuserConfig
     from brainhive_cli.models.generators import Sampling
-    from brainhive_cli.models.heads import Decoded
+    from brainhive_cli.models.heads import Conditioning, Decoded
     from brainhive_cli.models.losses import LossConfig, LossContext
     from brainhive_cli.models.priors import Description
     from brainhive_cli.models.signal_spec import SignalSpec
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 PLACES = {
     "BackboneConfig": "models.backbones",
     "BrainhiveError": "core.errors",
-    "Conditioning": "models.conditioning",
+    "Conditioning": "models.heads",
     "Config": "core.parts",
     "Dataset": "data.datasets",
     "Decoded": "models.heads",

@@ -1,4 +1,4 @@
-"""The residual blocks that brain encoders, fusers and priors share, under upstream's parameter names."""
+"""Layers that brain encoders, fusers and priors share, under upstream's parameter names."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -153,3 +153,22 @@ def rows_of(bank: Tensor, subject_index: Tensor | None) -> Tensor:
         [B, ...]; for a subject not seen in training (None) the mean of all rows, [1, ...].
     """
     return bank.mean(0, keepdim=True) if subject_index is None else bank[subject_index]
+
+
+LINEAR = "linear"
+"""Name of the layer below in a recipe."""
+
+
+class ChannelMixing(nn.Module):
+    """A mixing of the channels for each subject; it starts as the identity.
+
+    Source: the subject layer of Défossez et al. (arXiv 2208.12266).
+    """
+
+    def __init__(self, subjects: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(channels).repeat(subjects, 1, 1))  # [subjects, C, C]
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
+        """Map [B, C, T] to [B, C, T]."""
+        return rows_of(self.weight, subject_index) @ signal

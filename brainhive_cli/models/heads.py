@@ -1,4 +1,4 @@
-"""Heads, the named outputs of a brain model: their shapes, what each predicts, and what was decoded."""
+"""Heads, the named outputs of a brain model: what each predicts, what was decoded, conditions of it."""
 
 import hashlib
 import math
@@ -94,6 +94,46 @@ class Decoded:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """The conditions of B pictures or clips; a field is None where a prior gives no such condition.
+
+    Attributes:
+        embeddings: Condition tokens [B, S, D].
+        texts: B prompts, or their embeddings [B, S, D].
+        images: Condition images [B, 3, H, W] in 0..1.
+        start: What sampling starts from instead of noise alone: latents [B, C, h, w] as the generator's
+            `encode` gives them, or pictures [B, 3, H, W] in 0..1.
+        masks: Where conditions hold, [B, 1, H, W] in 0..1.
+        decoded: The heads that this was made from, for generators whose stages have priors of their own.
+    """
+
+    embeddings: Tensor | None = None
+    texts: Tensor | list[str] | None = None
+    images: Tensor | None = None
+    start: Tensor | None = None
+    masks: Tensor | None = None
+    decoded: Decoded | None = None
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> "Conditioning":
+        """Take some rows of every condition."""
+        chosen: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            # lists cannot be indexed by a list of rows
+            if isinstance(value, list) and not isinstance(rows, slice):
+                chosen[name] = [value[row] for row in rows]
+            elif isinstance(value, Tensor) and not isinstance(rows, slice):
+                chosen[name] = value[list(rows)]  # a tuple would index several dimensions
+            else:
+                # no condition, or a slice of a list or tensor
+                chosen[name] = None if value is None else value[rows]
+        return Conditioning(**chosen)
+
+    def __len__(self) -> int:
+        """Number of rows; 0 where there is no condition at all."""
+        return next((len(value) for value in vars(self).values() if value is not None), 0)
+
+
 def check_names(names: Iterable[str]) -> None:
     """Refuse names by which torch could not keep the modules of heads: `a.b`, or `keys`, as a dict's method.
 
@@ -130,30 +170,30 @@ def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | 
     Raises:
         BrainhiveError: naming both shapes.
     """
-    # a vector is cut into heads by their widths
-    expected = {name: head.shape for name, head in heads.items()}
+    # a vector is cut into heads by their widths; of tensors by name, names, shapes and rows must all agree
+    expected, width = {name: head.shape for name, head in heads.items()}, sum(h.width for h in heads.values())
     if isinstance(outputs, Tensor):
-        width = sum(head.width for head in heads.values())
-        if outputs.ndim == 2 and outputs.shape[1] == width and count in (None, len(outputs)):
-            return
-        actual, way = str([*outputs.shape]), f"return a vector [{count or 'B'}, {width}]"
+        actual = str([*outputs.shape])
+        is_right = outputs.ndim == 2 and outputs.shape[1] == width and count in (None, len(outputs))
     elif isinstance(outputs, Mapping) and all(isinstance(value, Tensor) for value in outputs.values()):
-        # tensors by name: names, shapes and rows must all agree
         shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
         has_all_rows = count is None or all(tensor.shape[:1] == (count,) for tensor in outputs.values())
-        if has_all_rows and shapes == expected:
-            return
-        actual = ", ".join(f"{name} {[*shape]}" for name, shape in shapes.items()) or "nothing"
-        actual += "" if has_all_rows else f" of other than {count} signals"
-        way = "give each head the shape of its target"
+        actual = _list_shapes(shapes) + ("" if has_all_rows else f" of other than {count} signals")
+        is_right = has_all_rows and shapes == expected
     else:
-        # neither a tensor nor a dict of tensors
-        actual, way = type(outputs).__name__, "return a tensor, or a dict with the tensor of each head"
+        actual, is_right = type(outputs).__name__, False
 
     # name the part that returned it, and both shapes
-    listed = ", ".join(f"{name} {[*shape]}" for name, shape in expected.items()) or "nothing"
-    who = what if part is None else foreign_code.name_of(part, what)
-    raise BrainhiveError(f"{who} gives {actual}, the heads are {listed}", way)
+    if not is_right:
+        who = what if part is None else foreign_code.name_of(part, what)
+        raise BrainhiveError(
+            f"{who} gives {actual}, the heads are {_list_shapes(expected)}",
+            f"return a dict with the tensor of each head, or a vector [{count or 'B'}, {width}]",
+        )
+
+
+def _list_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
+    return ", ".join(f"{name} {[*shape]}" for name, shape in shapes.items()) or "nothing"
 
 
 def comparable(values: Tensor, is_centred: bool = False) -> Tensor:

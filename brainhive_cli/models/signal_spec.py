@@ -52,25 +52,16 @@ class SignalSpec:
     def __post_init__(self) -> None:
         """Check every list against the others."""
         # lists of subjects, sensors and samples have matching lengths
-        if len(self.widths) != len(self.subjects):
-            raise BrainhiveError(f"{len(self.widths)} widths for {len(self.subjects)} subjects")
-        if self.names and set(self.widths) - {len(self.names)}:
-            raise BrainhiveError(f"{len(self.names)} sensors, but widths {list(self.widths)}")
-        if self.times_s is not None and len(self.times_s) != self.samples:
-            raise BrainhiveError(f"{len(self.times_s)} times for {self.samples} samples")
-        if self.positions is not None and len(self.positions) != len(self.names):
-            raise BrainhiveError(f"{len(self.positions)} positions for {len(self.names)} sensors")
-        # indices of every region lie among the voxels of their subject
-        for region, subject_masks in self.regions.items():
-            if len(subject_masks) != len(self.subjects):
-                raise BrainhiveError(
-                    f"region {region} has indices for {len(subject_masks)} of {len(self.subjects)} subjects"
-                )
-            for subject, width, indices in zip(self.subjects, self.widths, subject_masks, strict=True):
-                if indices and not 0 <= min(indices) <= max(indices) < width:
-                    raise BrainhiveError(
-                        f"region {region} of subject {subject} goes beyond its {width} voxels"
-                    )
+        pairs = {
+            "widths for subjects": (len(self.widths), len(self.subjects)),
+            "sensors for widths": (len(self.names), max(self.widths) if self.names and self.widths else None),
+            "times for samples": (self.times_s and len(self.times_s), self.samples),
+            "positions for sensors": (self.positions and len(self.positions), len(self.names)),
+            **{f"subjects in {key}": (len(masks), len(self.subjects)) for key, masks in self.regions.items()},
+        }
+        for words, (count, expected) in pairs.items():
+            if None not in (count, expected) and count != expected:
+                raise BrainhiveError(f"signals have {count} {words}: {expected} are needed")
 
     @property
     def channels(self) -> int:

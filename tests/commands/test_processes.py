@@ -133,10 +133,10 @@ def test_two_processes_import_what_one_does_and_nothing_of_the_working_directory
 
 KILLED = """
 import os
-from brainhive_cli.models.backbones import linear
-class Config(linear.Config):
+from brainhive_cli.models.backbones import brain_mlp
+class Config(brain_mlp.Config):
     def build(self, channels, samples, dim, subjects=1):
-        made = linear.Config.build(self, channels, samples, dim, subjects)
+        made = brain_mlp.Config.build(self, channels, samples, dim, subjects)
         number = SIGNAL if os.environ["RANK"] == "1" else 0  # which kills nobody
         made.register_forward_hook(lambda *_: os.kill(os.getpid(), number))
         return made

@@ -15,8 +15,8 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.evaluation.reconstruction.generation import decode_signals, seed_of
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl
+from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.alignment.trained import open_model
 
 

@@ -30,10 +30,10 @@ def make():
     return network, preprocess
 """
 BACKBONE = """
-from brainhive_cli.models.backbones import linear
-class Config(linear.Config):
+from brainhive_cli.models.backbones import brain_mlp
+class Config(brain_mlp.Config):
     def build(self, channels, samples, dim, subjects=1):
-        made = linear.Config.build(self, channels, samples, dim, subjects)
+        made = brain_mlp.Config.build(self, channels, samples, dim, subjects)
         made.register_forward_hook(lambda *_: Trap() and None)
         return made
 """

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.demo import joined_generators, pictures
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.encoders import demo_image, resolve
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
+from brainhive_cli.models.heads import Conditioning
 from tools.demo_world import plain_unet
 from tools.demo_world.pool import drawn
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from brainhive_cli.demo import films, joined_generators
 from brainhive_cli.demo.pictures import captions
 from brainhive_cli.measurement.metrics import video
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.encoders import demo_tokens, resolve
 from brainhive_cli.models.generators import Sampling, animatediff, sdxl_unclip
+from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from tools.demo_world import features
 

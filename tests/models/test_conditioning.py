@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.models.heads import Conditioning, Decoded
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), [1, 2]])

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import sdxl
+from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from tools.demo_world import blank, prior
 from tools.demo_world.features import embedded_pool

@@ -27,10 +27,17 @@ from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.evaluation.reconstruction.recipe import Output, Source
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Media, Sampling
-from brainhive_cli.models.heads import PREFIX, TOKEN, Decoded, Heads, comparable, refuse_other_target
+from brainhive_cli.models.heads import (
+    PREFIX,
+    TOKEN,
+    Conditioning,
+    Decoded,
+    Heads,
+    comparable,
+    refuse_other_target,
+)
 from brainhive_cli.models.priors import Prior
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun

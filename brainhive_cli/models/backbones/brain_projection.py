@@ -31,7 +31,7 @@ class Config(BackboneConfig):
 
     cites = ("zheng2026",)
     layers: ClassVar[str] = ""
-    """What comes before the head: one of LAYERS, `nice`, or nothing."""
+    """What comes before the head: one of LAYERS, `nice`, or nothing; `linear` replaces the head."""
 
     dropout: UnitDropout = 0.3
 
@@ -44,6 +44,9 @@ class Config(BackboneConfig):
         if not self.layers:
             head = projection_head(channels * samples, dim, self.dropout)
             return BrainEncoder(flatten=nn.Flatten(), model=head)
+        if self.layers == "linear":
+            linear = nn.Linear(channels * samples, dim)
+            return BrainEncoder(flatten=nn.Flatten(), dropout=nn.Dropout(self.dropout), project=linear)
         if self.layers == "nice":
             return BrainEncoder(**nice_layers(channels, samples, dim, self.dropout))
 

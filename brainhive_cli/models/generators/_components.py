@@ -1,10 +1,7 @@
 """The components of a latent diffusion model: their folders, configs, weights and devices."""
 
-import json
 import os
-import shlex
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,6 @@ from torch import nn
 
 from brainhive_cli.core import console, documents, hub, weights
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import home_folder, locate
 from brainhive_cli.core.inputs import Input
@@ -78,27 +74,13 @@ def find_folder(source: str, variant: str | None, *, text: bool = False) -> Path
 
 
 def describe_file(source: str) -> MissingData | None:
-    """Say what one file holds that stands instead of a generator's folder; None for a folder."""
-    path = Path() if source.startswith("hub:") else locate(source)
-    if not path.is_file():
+    """Say that one file stands instead of a generator's folder; None for a folder."""
+    if source.startswith("hub:") or not locate(source).is_file():
         return None
-
-    # the names of its weights tell what the file is
-    names = []
-    with suppress(*RAISED):  # of no file of weights
-        names = weights.list_names(path)
-    text = " ".join(names)
-    if "image_proj" in text and "ip_adapter" in text:
-        way = "a generator's folder; IP-Adapters are for prior.start_from"
-        return MissingData(f"{source} is an IP-Adapter, which draws nothing by itself", way)
-    # all networks in the original names, which diffusers can convert
-    if "model.diffusion_model." in text:
-        kind = "StableDiffusionXLPipeline" if "conditioner." in text else "StableDiffusionPipeline"
-        code = f'diffusers.{kind}.from_single_file({json.dumps(source)}).save_pretrained("FOLDER")'
-        line = shlex.join(["python", "-c", f"import diffusers; {code}"])
-        problem = f"{source} is a whole model in one file, and generators are read from a folder of diffusers"
-        return MissingData(problem, f"on a machine with a network: {line}, then generator.source=FOLDER")
-    return MissingData(f"{source} is a file, and generators are read from a folder of diffusers", WHOLE)
+    way = (
+        "a folder, as diffusers' from_single_file makes it; an IP-Adapter is for prior.start_from"
+    )
+    return MissingData(f"{source} is a file, and generators are read from a folder of diffusers", way)
 
 
 def weight_files(stem: str, variant: str | None) -> list[str]:

@@ -14,12 +14,11 @@ from torch import Tensor
 from brainhive_cli.core import console, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising
 from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement
 from brainhive_cli.models.generators._denoising import Random
-from brainhive_cli.models.heads import latent_space
+from brainhive_cli.models.heads import Conditioning, latent_space
 
 AT_ONCE = 4
 """Pictures that a VAE takes at once: enough to fill a GPU at 512 px, where each needs 0.75 GiB in fp32."""

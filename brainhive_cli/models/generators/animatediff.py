@@ -15,7 +15,6 @@ from torch import Tensor
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import file_input, find_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion
 from brainhive_cli.models.generators import _stable_diffusion as sd
@@ -27,6 +26,7 @@ from brainhive_cli.models.generators._motion import (
     merge_adapter,
     normalise_frame_by_frame,
 )
+from brainhive_cli.models.heads import Conditioning
 
 MOTION, SPARSE = "motion", "sparse_control"
 """In an architecture: arguments of these networks that do not follow from the U-Net's."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Media, Sampling
+from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.picture_autoencoder import (
     PIXELS,
     PictureAutoencoder,

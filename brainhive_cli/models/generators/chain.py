@@ -16,7 +16,6 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import (
     DEFAULT,
@@ -29,7 +28,7 @@ from brainhive_cli.models.generators import (
     sdxl,
 )
 from brainhive_cli.models.generators._latent_diffusion import decode_pictures, resize
-from brainhive_cli.models.heads import Decoded, latent_space
+from brainhive_cli.models.heads import Conditioning, Decoded, latent_space
 
 MIX_PX = 256
 """Side of the mean with a blurry picture: the size at which MindEye2 averages, and its protocol compares."""

@@ -14,11 +14,11 @@ from torch import Tensor
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import Input
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, TEXT
 from brainhive_cli.models.generators._latent_diffusion import TEXT_TOKENS, LatentDiffusion, Request
+from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["sdxl"]
 NAMES = ("prompt_embeds", "pooled_prompt_embeds")

@@ -21,7 +21,6 @@ from torch import Tensor
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import Input
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion, sdxl
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
@@ -31,6 +30,7 @@ from brainhive_cli.models.generators._latent_diffusion import (
     Request,
     mask_weights,
 )
+from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["sdxl-unclip"]
 TOKENS = 256

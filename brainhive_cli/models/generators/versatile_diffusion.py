@@ -19,11 +19,11 @@ from brainhive_cli.core import hub, weights
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.models import clip_conditions as clip
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion
 from brainhive_cli.models.generators import _stable_diffusion as sd
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
+from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["versatile-diffusion"]
 UNETS = ("image_unet", "text_unet")

@@ -14,8 +14,7 @@ from brainhive_cli.core.files import locate
 if TYPE_CHECKING:
     from torch import nn
 
-    from brainhive_cli.models.conditioning import Conditioning
-    from brainhive_cli.models.heads import Decoded
+    from brainhive_cli.models.heads import Conditioning, Decoded
 
 DEFAULT = "fusion-prior"
 """The kind of a prior whose folder does not name one: BrainHiVE's layout."""

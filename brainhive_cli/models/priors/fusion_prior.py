@@ -16,9 +16,8 @@ from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.blocks import MLP, FusionEncoder, InnerWidth
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import below, file_input, find_file, rename
-from brainhive_cli.models.heads import TOKEN, Decoded
+from brainhive_cli.models.heads import TOKEN, Conditioning, Decoded
 from brainhive_cli.models.priors import OWNER, Description
 
 KIND = "fusion-prior"

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.clip_conditions import CaptionTokens
-from brainhive_cli.models.conditioning import Conditioning
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.models.priors import Description
 
 KIND = "identity"

@@ -15,9 +15,8 @@ from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.foreign_weights import State, count_numbers, rename
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.models.priors import OWNER, Description, identity
 
 KIND = "mindeye1"

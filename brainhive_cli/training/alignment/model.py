@@ -16,9 +16,9 @@ from brainhive_cli.core.files import describe_bad_name
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
+from brainhive_cli.models.blocks import LINEAR, ChannelMixing
 from brainhive_cli.models.lora import Adapter
 from brainhive_cli.models.signal_spec import check_signal
-from brainhive_cli.models.subject_layers import LINEAR, ChannelMixing
 from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.layout import FORMAT, Format, Layout
 from brainhive_cli.training.alignment.learned import Learned

@@ -19,9 +19,8 @@ from brainhive_cli.evaluation.reconstruction.generation import DecodedSet, Sampl
 from brainhive_cli.evaluation.reconstruction.recipe import Output, Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import GeneratedSet, Stimuli
 from brainhive_cli.models import priors
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.models.heads import Conditioning, Decoded
 from brainhive_cli.training.alignment.recipe import Cell
 
 HERE = Launch(0, 1, torch.device("cpu"))

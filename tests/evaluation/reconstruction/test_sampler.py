@@ -15,9 +15,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl
-from brainhive_cli.models.heads import Decoded, Head
+from brainhive_cli.models.heads import Conditioning, Decoded, Head
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 
 SEEDS = [1, 2]

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import require
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.animatediff import Config
+from brainhive_cli.models.heads import Conditioning
 
 PX, FRAMES = 16, {"frames": 3, "kept": (2,)}
 SAMPLING = Sampling(steps=1, guidance=5.0, strength=1)

@@ -14,10 +14,9 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, animatediff, sdxl, sdxl_unclip
 from brainhive_cli.models.generators.chain import TINY, Config, Stage
-from brainhive_cli.models.heads import Decoded, Head
+from brainhive_cli.models.heads import Conditioning, Decoded, Head
 from brainhive_cli.models.priors import fusion_prior
 
 SAME_PICTURE = 1e-4

@@ -17,11 +17,10 @@ from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, _latent_diffusion, chain, sdxl
 from brainhive_cli.models.generators._captioner import HeadCaption
 from brainhive_cli.models.generators.chain import Config, LowLevelMix, Stage
-from brainhive_cli.models.heads import Decoded, Head
+from brainhive_cli.models.heads import Conditioning, Decoded, Head
 
 CPU, PX = torch.device("cpu"), 32
 DECODED = Decoded({"blurry": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))})

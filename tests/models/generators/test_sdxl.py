@@ -14,7 +14,6 @@ from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import (
     SCHEDULERS,
     Sampling,
@@ -22,6 +21,7 @@ from brainhive_cli.models.generators import (
     _latent_diffusion,
 )
 from brainhive_cli.models.generators.sdxl import SDXL, TINY, Config
+from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.models.priors import fusion_prior
 
 SAME_PICTURE = 1e-4

@@ -17,9 +17,9 @@ from unclip_checkpoint import SOURCE, TINY_WIDTHS, UNET, VAE
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import require
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, sdxl_unclip
 from brainhive_cli.models.generators.sdxl_unclip import ARCHITECTURE, TINY, Config
+from brainhive_cli.models.heads import Conditioning
 
 PX, SAME = 32, 1e-4
 SAVE = sdxl_unclip.convert_network

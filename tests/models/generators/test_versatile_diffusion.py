@@ -22,11 +22,10 @@ from brainhive_cli.core.inputs import require
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import demo
 from brainhive_cli.models import priors
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.generators._latent_diffusion import Request
 from brainhive_cli.models.generators.versatile_diffusion import TINY, Config
-from brainhive_cli.models.heads import Decoded
+from brainhive_cli.models.heads import Conditioning, Decoded
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""

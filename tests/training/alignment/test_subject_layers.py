@@ -8,7 +8,7 @@ from layouts import one_token, spec_of
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.models.subject_layers import ChannelMixing
+from brainhive_cli.models.blocks import ChannelMixing
 from brainhive_cli.training.alignment.initialisation import take_over
 from brainhive_cli.training.alignment.model import Aligner
 

@@ -13,8 +13,8 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, DeviceError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.views import Batch
-from brainhive_cli.models.conditioning import Conditioning
 from brainhive_cli.models.generators.sdxl import SDXL
+from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.prior.loop import Learner, Training, train
 
 ROUNDING = 1e-6
