@@ -20,7 +20,7 @@ from brainhive_cli.evaluation.reconstruction.generation import DTYPES, DecodedSe
 from brainhive_cli.evaluation.reconstruction.recipe import Output
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, animatediff, sdxl, sdxl_unclip, versatile_diffusion
-from brainhive_cli.models.generators._motion import in_between
+from brainhive_cli.models.generators.animatediff import in_between
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors import fusion_prior
 

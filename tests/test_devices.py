@@ -105,7 +105,7 @@ def cell_of(config: Any) -> tuple[Layout, CellData]:
     is_of_voxels, random, responses = config.takes_spec, np.random.default_rng(0), []
     voxels_of_second = 7 if config.continues else 5  # a map of all subjects is of equal voxels
     for subject, voxels in ((1, 7), (2, voxels_of_second)):
-        shape = (PICTURES, 3, voxels, 1) if is_of_voxels else (PICTURES, 3, 5, 100)
+        shape = (PICTURES, 3, voxels, 1) if is_of_voxels else (PICTURES, 3, 5, 160)
         trials = random.normal(size=shape).astype(np.float32)
         regions = {"spatial": (0, 2), "semantic": (1, 3, 4)} if is_of_voxels else {}
         names, rate_hz = ((), None) if is_of_voxels else (tuple("ABCDE"), 100.0)

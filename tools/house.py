@@ -358,7 +358,7 @@ def record_parts() -> dict[str, Any]:
 def _module_of(shelf: str, tiny: Any) -> Any:
     """Build a TINY part where that takes no more than sizes; others are seen in the demos."""
     if shelf == "backbones" and not tiny.takes_spec:
-        return tiny.build(5, 100, 16)
+        return tiny.build(5, 160, 16)
     if shelf == "fusers":
         from brainhive_cli.models import fusers
 

@@ -49,7 +49,7 @@ def of_texts(tower: Any, ids: Tensor) -> Tensor:
 
 
 def tower_of(
-    folder: Path, component: str, kind: str, variant: str | None = None, **options: Any
+    folder: Path, component: str, kind: str, **options: Any
 ) -> nn.Module:
     """Load a tower from its folder below a diffusion model's, frozen, in float32.
 
@@ -57,7 +57,6 @@ def tower_of(
         folder: The diffusion model's.
         component: Folder of the tower; "" where it is the model's.
         kind: Its class in transformers.
-        variant: Variant of the weight files.
         options: Further arguments of `load_network`.
 
     Raises:
@@ -66,7 +65,7 @@ def tower_of(
     import transformers
 
     # float32 whatever the precision of the files
-    options |= {"dtype": torch.float32, "variant": variant}
+    options["dtype"] = torch.float32
     return load_network(getattr(transformers, kind), folder / component, **options)
 
 

@@ -109,7 +109,7 @@ def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embe
 @pytest.mark.parametrize("things", [2], indirect=True)
 def test_a_check_says_how_much_would_be_downloaded_and_which_weights_the_hub_has_not(hub, embedded):
     whole = json.loads(brainhive(*LINE, "--check", "--json").stdout)
-    half = json.loads(brainhive(*LINE, "generator.variant=half", "--check", "--json").stdout)
+    half = json.loads(brainhive(*LINE, "generator.source=hub:stabilityai/half", "--check", "--json").stdout)
 
     for name in ("unet", "vae"):
         size = (hub.root / TURBO / name / "diffusion_pytorch_model.safetensors").stat().st_size

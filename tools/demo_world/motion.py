@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from brainhive_cli.demo import films, joined_generators
 from brainhive_cli.demo.pictures import captions
-from brainhive_cli.models.generators._motion import in_motion, normalise_frame_by_frame
+from brainhive_cli.models.generators.animatediff import in_motion, normalise_frame_by_frame
 from tools.demo_world import vae
 from tools.demo_world.optimisers import optimisers_of
 from tools.demo_world.tokens import BUILD

@@ -106,7 +106,11 @@ class _Latent(nn.Module):
     def __init__(self, vae: Any, config: Config) -> None:
         super().__init__()
         self.vae, self.config = vae, config
-        self.latent_space = latent_space(vae)
+
+    @property
+    def latent_space(self) -> str:
+        """Name of its latents' space."""
+        return latent_space(self.vae)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         # mode of the posterior, or a sample by each picture's own noise

@@ -63,13 +63,13 @@ class Placement:
                 nn.Module.to(network, self.device if network in networks else "cpu")
 
 
-def find_folder(source: str, variant: str | None, *, text: bool = False) -> Path:
+def find_folder(source: str, *, text: bool = False) -> Path:
     """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
     if error := describe_file(source):
         raise error
-    # weights of the requested components and variant, with all configs
+    # weights of the requested components, with all configs
     stems = ["text_encoder*/model"] if text else STEMS
-    files = [name for stem in stems for name in weight_files(stem, variant)]
+    files = [name for stem in stems for name in weight_files(stem)]
     return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *files])
 
 
@@ -77,25 +77,20 @@ def describe_file(source: str) -> MissingData | None:
     """Say that one file stands instead of a generator's folder; None for a folder."""
     if source.startswith("hub:") or not locate(source).is_file():
         return None
-    way = (
-        "a folder, as diffusers' from_single_file makes it; an IP-Adapter is for prior.start_from"
-    )
+    way = "a folder, as diffusers' from_single_file makes it; an IP-Adapter is for prior.start_from"
     return MissingData(f"{source} is a file, and generators are read from a folder of diffusers", way)
 
 
-def weight_files(stem: str, variant: str | None) -> list[str]:
+def weight_files(stem: str) -> list[str]:
     """Name the file of weights, and the pattern of those that are split."""
-    return [f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors" for shard in ("", "-*")]
+    return [f"{stem}.safetensors", f"{stem}-*.safetensors"]
 
 
-def list_inputs(
-    source: str, variant: str | None = None, stems: Sequence[str] = STEMS, files: Sequence[str] = ()
-) -> list[Input]:
+def list_inputs(source: str, stems: Sequence[str] = STEMS, files: Sequence[str] = ()) -> list[Input]:
     """Look for the weights of a generator's components; none of random ones.
 
     Args:
         source: The generator's folder, or that of one network.
-        variant: Of the weight files.
         stems: The components' weight files, without ending.
         files: What else must be there.
     """
@@ -104,13 +99,13 @@ def list_inputs(
 
     # patterns of the files that would be fetched
     patterns = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
-    patterns += [name for stem in stems for name in weight_files(stem, variant)]
+    patterns += [name for stem in stems for name in weight_files(stem)]
 
     # one need for each network; random weights need nothing
     needs = []
     for stem in stems if source != RANDOM else ():
         config = [] if source.startswith("hub:") else [str(Path(stem).with_name("config.json"))]
-        needs.append(hub.find_input(source, [*config, *files], weight_files(stem, variant), patterns))
+        needs.append(hub.find_input(source, [*config, *files], weight_files(stem), patterns))
     return needs
 
 
@@ -125,7 +120,7 @@ def read_config(folder: Path, component: str) -> dict[str, Any]:
 
 def load_network_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:
     """Load a network that is a folder of its own, with the errors of `load_network`."""
-    folder = hub.folder(reference, allow=["config.json", *weight_files(WEIGHTS, None)])
+    folder = hub.folder(reference, allow=["config.json", *weight_files(WEIGHTS)])
     read_config(folder, "")
     return load_network(cls, folder, f"the network {folder}", torch_dtype=dtype)
 

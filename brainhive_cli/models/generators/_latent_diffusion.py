@@ -12,8 +12,9 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core import console, hub, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import Input
+from brainhive_cli.models.clip_conditions import PLAIN_TEXT, token_ids, tower_of
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising
 from brainhive_cli.models.generators._components import RANDOM, Architecture, Placement
@@ -22,6 +23,7 @@ from brainhive_cli.models.heads import Conditioning, latent_space
 
 AT_ONCE = 4
 """Pictures that a VAE takes at once: enough to fill a GPU at 512 px, where each needs 0.75 GiB in fp32."""
+TEXT_STEM = "text_encoder/model"
 TEXT_TOKENS = 77
 """Tokens of a text, by CLIP's text encoders."""
 OnStep = Callable[[int], None] | None
@@ -106,7 +108,7 @@ class Config(parts.Config):
 
     def inputs(self) -> list[Input]:
         """Look for the weights."""
-        return _components.list_inputs(self.source, self._variant)
+        return _components.list_inputs(self.source)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "LatentDiffusion":
         """Make the generator of its components."""
@@ -117,15 +119,15 @@ class Config(parts.Config):
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
         # configs first, so that an absent component is named
-        folder = folder or _components.find_folder(self.source, self._variant)
+        folder = folder or _components.find_folder(self.source)
         self.check_unet(_components.read_config(folder, "unet"), folder)
         _components.read_config(folder, "vae")
 
         # networks in the requested precision
         components = {}
         for name, cls in {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.items():
-            where, variant = f"{name} of the generator {folder}", self._variant
-            components[name] = load_network(cls, folder / name, where, torch_dtype=dtype, variant=variant)
+            where = f"{name} of the generator {folder}"
+            components[name] = load_network(cls, folder / name, where, torch_dtype=dtype)
         config = _components.read_config(folder, "scheduler")
         return {**components, "scheduler": _components.make_scheduler(config, folder)}
 
@@ -153,10 +155,6 @@ class Config(parts.Config):
             raise error
         folder = hub.folder(self.source, allow=["*/*.json"])  # from the hub nothing but configs
         return {name: _components.read_config(folder, component) for name, component in self.folders.items()}
-
-    @property
-    def _variant(self) -> str | None:
-        return getattr(self, "variant", None)  # not every publisher has variants
 
 
 class LatentDiffusion:
@@ -196,7 +194,7 @@ class LatentDiffusion:
         self.denoisers = [network for network in self.networks if network is not self.vae]
 
         # place and freeze the networks; a VAE that overflows in float16 computes in float32
-        self.placement = Placement(self.networks, device)
+        self.placement, self.device = Placement(self.networks, device), device
         is_upcast = self.overflows_in_half and self.vae.dtype == torch.float16
         if is_upcast and self.vae.config.force_upcast:
             self.use_float32_autoencoder()
@@ -215,11 +213,6 @@ class LatentDiffusion:
     ) -> Tensor:
         """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the U-Net predicts."""
         raise NotImplementedError
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the networks."""
-        return self.placement.device
 
     @cached_property
     def latent_space(self) -> str:
@@ -250,10 +243,13 @@ class LatentDiffusion:
             self.vae.enable_tiling()
 
         # a pipeline moves its own networks, other generators use `placement`
-        if offload_to is not None and self.pipelines:
+        if offload_to is None:
+            return
+        self.device = offload_to
+        if self.pipelines:
             self.placement.device = offload_to
             self.pipeline.enable_model_cpu_offload(device=offload_to)
-        elif offload_to is not None:
+        else:
             self.placement.offload(offload_to)
 
     def encode(self, media: Media, random: Random | None = None) -> Tensor:
@@ -432,6 +428,101 @@ class LatentDiffusion:
             pipeline = getattr(diffusers, name)(**{**components, **self.pipeline_options})
         pipeline.set_progress_bar_config(disable=True)  # `on_step` reports progress
         return pipeline
+
+
+class StableDiffusion(LatentDiffusion):
+    """Latents by text tokens.
+
+    Attributes:
+        encodes_absent: Whether an absent text is encoded; else it is zeros.
+        text_encoder: Encoder whose embeddings these are, for hints.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+    pipeline_options = {  # noqa: RUF012 (never changed)
+        **dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor")),
+        "requires_safety_checker": False,
+    }
+    refused: ClassVar[tuple[str, ...]] = ("images", "masks")
+    text_encoder: ClassVar[str] = "sd15-text"
+
+    def prepare(self, components: dict[str, Any]) -> None:
+        """Know no text yet."""
+        self.embedded_texts: dict[str, Tensor] = {}
+        self._encode_text: Callable[[str], Tensor] | None = None
+        self.encodes_absent = self.config.source != RANDOM  # for which there must be weights
+
+    def load_text_encoder(self) -> Callable[[str], Tensor]:
+        """Load what embeds a text as tokens [1, S, D]: here a Stable Diffusion 1 folder's last states."""
+        folder = _components.find_folder(self.config.source, text=True)
+        # configs first, so that an absent component is named
+        for name in ("text_encoder", "tokenizer"):
+            _components.read_config(folder, name)
+        tower = tower_of(folder, "text_encoder", PLAIN_TEXT)
+        ids = token_ids(folder)
+        return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
+
+    def text_tokens(
+        self,
+        texts: Tensor | list[str] | None,
+        prompt: str,
+        rows: int,
+        towards: Tensor | None = None,
+        absent: str = "",
+    ) -> Tensor:
+        """Give text tokens [B, S, D] of the rows' texts, else of the prompt, or of no text.
+
+        Args:
+            texts: Of B rows, or their tokens.
+            prompt: For all rows; on the other side of guidance it replaces texts.
+            rows: B.
+            towards: Tokens whose other side of guidance these are.
+            absent: What is embedded where there is neither text nor prompt.
+        """
+        # choose between texts and prompt
+        width = self.unet.config.cross_attention_dim
+        if prompt and towards is not None:
+            texts = None
+        if texts is not None and prompt:
+            raise RecipeError("prompt has no effect where the conditioning has texts", "leave prompt out")
+
+        # where there is no text, encode an empty one, or take zeros
+        if texts is None and (prompt or self.encodes_absent):
+            texts = [prompt or absent]
+        if texts is None:
+            texts = torch.zeros(1, TEXT_TOKENS if towards is None else towards.shape[1], width)
+
+        # bring the tokens to B rows, and to as many tokens as `towards` has
+        tokens = texts if isinstance(texts, Tensor) else self._embed(texts)
+        return self.match_tokens("text", tokens, width, rows, self.text_encoder, towards)
+
+    def match_tokens(
+        self, kind: str, tokens: Tensor, width: int, rows: int, encoder: str, towards: Tensor | None
+    ) -> Tensor:
+        """Give tokens as the U-Net takes them; on the other side of guidance there are as many."""
+        hint = f"use a head that predicts the encoder {encoder}"
+        tokens = self.fit_tokens(f"{kind} tokens", tokens, width, rows, hint)
+        # both sides of guidance are rows of one batch
+        if towards is not None and tokens.shape != towards.shape:
+            raise BrainhiveError(
+                f"the {kind} tokens are {list(towards.shape)}, the unconditional ones {list(tokens.shape)}",
+                hint,
+            )
+        return tokens
+
+    def _embed(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts, each once, by an encoder that is loaded for that alone: [B, S, D]."""
+        # texts that were not embedded before, each once
+        for words in {*texts} - {*self.embedded_texts}:
+            if self._encode_text is None:
+                if self.config.source == RANDOM:
+                    raise MissingData(
+                        "a generator of random weights has no text encoder for prompts", "leave prompts out"
+                    )
+                self._encode_text = self.load_text_encoder()
+            with torch.inference_mode():
+                self.embedded_texts[words] = self._encode_text(words)
+        return torch.cat([self.embedded_texts[words] for words in texts])
 
 
 def decode_pictures(

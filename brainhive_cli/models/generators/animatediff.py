@@ -4,27 +4,29 @@ Source: AnimateDiff (arXiv 2307.04725), SparseCtrl (arXiv 2311.16933), by diffus
 noise and prompts as in NEURONS (arXiv 2503.11167) and NeuroClips.
 """
 
+import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainhive_cli.core import hub, weights
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core import console, hub, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.foreign_weights import file_input, find_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion
-from brainhive_cli.models.generators import _stable_diffusion as sd
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
-from brainhive_cli.models.generators._latent_diffusion import Request, mask_weights, resize, shrink_factor
-from brainhive_cli.models.generators._motion import (
-    in_between,
-    in_motion,
-    merge_adapter,
-    normalise_frame_by_frame,
+from brainhive_cli.models.generators._latent_diffusion import (
+    TEXT_STEM,
+    Request,
+    StableDiffusion,
+    mask_weights,
+    resize,
+    shrink_factor,
 )
 from brainhive_cli.models.heads import Conditioning
 
@@ -45,6 +47,12 @@ NEGATIVE = (
 """AnimateDiff v3's example prompts, which NeuroClips and NEURONS use."""
 
 
+LOW_RANK = re.compile(
+    r"(?:module\.)?(?P<layer>.+)\.processor\.(?P<name>to_\w+?)_lora\.(?P<half>down|up)\.weight"
+)
+"""A weight of AnimateDiff's domain adapter, as its checkpoint names it."""
+
+
 class Config(_latent_diffusion.Config):
     """A folder of Stable Diffusion 1's kind, motion modules, SparseCtrl and a domain adapter.
 
@@ -61,7 +69,6 @@ class Config(_latent_diffusion.Config):
         "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
         description="hub:OWNER/NAME, a folder, demo:NAME, or `random`; NEURONS: a Realistic Vision 6 folder.",
     )
-    variant: str | None = Field(None, description="Variant of the source's weight files, such as fp16.")
     motion: str = Field(
         "hub:guoyww/animatediff-motion-adapter-v1-5-3",
         description="Folder of motion modules: AnimateDiff v3.",
@@ -94,9 +101,6 @@ class Config(_latent_diffusion.Config):
     negative_prompt: str = Field(
         NEGATIVE, description="What guidance moves away from, if the recipe says nothing."
     )
-    unconditional: Literal["encoded", "zeros"] = Field(
-        "encoded", description="Other side of guidance: the negative prompt, encoded, or zeros."
-    )
 
     @model_validator(mode="after")
     def _keeps_its_frames(self) -> "Config":
@@ -111,9 +115,9 @@ class Config(_latent_diffusion.Config):
         """Look for the weights of every network."""
         if self.source == RANDOM:
             return []
-        needs = _components.list_inputs(self.source, self.variant, (*_components.STEMS, sd.TEXT_STEM))
+        needs = _components.list_inputs(self.source, (*_components.STEMS, TEXT_STEM))
         for folder in filter(None, (self.motion, self.sparse_control)):
-            needs += _components.list_inputs(folder, None, (_components.WEIGHTS,))
+            needs += _components.list_inputs(folder, (_components.WEIGHTS,))
         return needs + ([file_input(self.domain_adapter)] if self.domain_adapter is not None else [])
 
     def read_configs(self) -> Architecture:
@@ -242,7 +246,7 @@ class Keyframe(NamedTuple):
     mask: Tensor  # [B, 1, F, h, w]
 
 
-class AnimateDiff(sd.StableDiffusion):
+class AnimateDiff(StableDiffusion):
     """Clips by a U-Net with motion modules: from noise or blurry frames, with a keyframe or without."""
 
     pipelines = ()
@@ -403,3 +407,88 @@ def _derive_architecture(unet: dict[str, Any]) -> Architecture:
     if types is not None:
         sparse["down_block_types"] = [block.replace("Block2D", "BlockMotion") for block in types]
     return {MOTION: motion, SPARSE: sparse}
+
+
+class FrameNorm(nn.GroupNorm):
+    """Normalises each frame by itself, as AnimateDiff's weights were trained.
+
+    diffusers normalises [B, C, F, h, w] over the frames too, which is up to 40 % off in SparseCtrl's output.
+
+    Source: AnimateDiff's InflatedGroupNorm (Apache 2.0); diffusers issue 9508.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [B, C, F, h, w]."""
+        frames = x.transpose(1, 2).flatten(0, 1)  # [B F, C, h, w]
+        return super().forward(frames).unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+def normalise_frame_by_frame(network: nn.Module) -> nn.Module:
+    """Let the motion modules of a network of diffusers normalise each frame by itself; weights are kept."""
+    from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+
+    for module in network.modules():
+        if isinstance(module, AnimateDiffTransformer3D):
+            norm = module.norm
+            module.norm = FrameNorm(norm.num_groups, norm.num_channels, norm.eps, device="meta")
+            module.norm.weight, module.norm.bias = norm.weight, norm.bias
+    return network
+
+
+def in_motion(unet: Any, motion: Any) -> Any:
+    """Put motion modules into a 2D U-Net."""
+    from diffusers import UNetMotionModel
+
+    with console.hushed():
+        return normalise_frame_by_frame(UNetMotionModel.from_unet2d(unet, motion))
+
+
+def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -> None:
+    """Add a domain adapter to the attentions of a 2D U-Net: W += up · down.
+
+    Raises:
+        MissingData: if it holds no such weights.
+        BrainhiveError: if it is of another U-Net.
+    """
+    # pair the halves of each layer, by the layer's name in today's diffusers
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if match := LOW_RANK.fullmatch(name):
+            layer = f"{match['layer']}.{match['name']}" + (".0" if match["name"] == "to_out" else "")
+            halves.setdefault(layer, {})[match["half"]] = value
+    if not halves:
+        raise MissingData(
+            f"{where} holds no to_q_lora.down.weight", "give AnimateDiff's v3_sd15_adapter.ckpt"
+        )
+
+    # add their product to the layer's weight, in float32
+    parameters = dict(unet.named_parameters())
+    for layer, pair in halves.items():
+        weight, shapes = parameters.get(f"{layer}.weight"), [tuple(pair[half].shape) for half in sorted(pair)]
+        if weight is None or len(pair) != 2 or (pair["up"].shape[0], pair["down"].shape[1]) != weight.shape:
+            raise BrainhiveError(
+                f"the domain adapter {where} does not fit the U-Net: {layer} has {shapes}",
+                "use the adapter of Stable Diffusion 1.5, or generator.domain_adapter=null",
+            )
+        with torch.no_grad():
+            weight.add_((pair["up"].float() @ pair["down"].float()).to(weight))
+
+
+def in_between(frames: Tensor, count: int, decimals: int | None = None) -> Tensor:
+    """Interpolate frames [B, F, …] in time to as many as `count`, linearly, ends kept.
+
+    Args:
+        frames: The frames; of one all are made.
+        count: How many are wanted.
+        decimals: Round the weights to these; NEURONS: 2.
+    """
+    # position of each new frame between two old ones
+    positions = torch.arange(count, dtype=torch.float64) * (frames.shape[1] - 1) / max(count - 1, 1)
+    before = positions.floor().long()
+    after = (before + 1).clamp(max=frames.shape[1] - 1)
+
+    # mix them by nearness
+    share = positions - before  # [count]
+    share = (share if decimals is None else share.round(decimals=decimals)).to(frames)
+    share = share.view(-1, *[1] * (frames.ndim - 2))
+    return frames[:, before] * (1 - share) + frames[:, after] * share

@@ -98,7 +98,7 @@ class LowLevelMix(Section):
         """Look for the autoencoder's weights."""
         if is_file(self.autoencoder):
             return [file_input(self.autoencoder)]
-        return _components.list_inputs(self.autoencoder, None, [_components.WEIGHTS])
+        return _components.list_inputs(self.autoencoder, [_components.WEIGHTS])
 
 
 class Config(parts.Config):

@@ -42,9 +42,6 @@ class Config(_latent_diffusion.Config):
         description="hub:OWNER/NAME, a folder, demo:NAME, or `random` (tests, benchmarks). "
         "BrainHiVE: sdxl-turbo to reconstruct, stable-diffusion-xl-base-1.0 to train the prior.",
     )
-    variant: str | None = Field(
-        None, description="Variant of the weight files, such as fp16: half the download."
-    )
     target_px: int | None = Field(
         None,
         gt=0,
@@ -58,7 +55,7 @@ class Config(_latent_diffusion.Config):
         if self.source == RANDOM:
             error = MissingData("a generator of random weights has no text encoders", "give a folder of SDXL")
             return [Input("text encoders", None, error)]
-        return _components.list_inputs(self.source, self.variant, TEXT_STEMS, TEXT_CONFIGS)
+        return _components.list_inputs(self.source, TEXT_STEMS, TEXT_CONFIGS)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "SDXL":
         """Make the generator of its components."""
@@ -84,9 +81,8 @@ class SDXL(LatentDiffusion):
         """Embed prompts once each, outside of the pipeline."""
         self._prompts = Prompts(self.config, self.unet)
 
-    @cached_property
-    def latent_digest(self) -> str:
-        """Identity of the autoencoder: latents of another one mean nothing to this generator."""
+    def digest_autoencoder(self) -> str:
+        """Digest the autoencoder: latents of another one mean nothing to this generator."""
         digest = hashlib.sha256(f"{self.vae.config.scaling_factor}".encode())
         # names and values, in float32, as NumPy has no bfloat16
         for name, weight in self.vae.state_dict().items():
@@ -219,7 +215,7 @@ class Prompts:
                 embedded = torch.zeros(1, TEXT_TOKENS, self._width), torch.zeros(1, self._pooled_width)
             else:
                 # some folders have the embeddings of the empty prompt instead of text encoders
-                folder = _components.find_folder(self._config.source, self._config.variant, text=True)
+                folder = _components.find_folder(self._config.source, text=True)
                 file = folder / _components.EMPTY_PROMPT
                 embedded = self.read(file) if file.is_file() else self._encode("", device)
             self.keep(words, embedded, device)
@@ -269,17 +265,16 @@ class Prompts:
         from diffusers import StableDiffusionXLPipeline
 
         # check configs first, so that an absent component is named
-        folder = _components.find_folder(self._config.source, self._config.variant, text=True)
+        folder = _components.find_folder(self._config.source, text=True)
         components = dict.fromkeys(("vae", "unet", "scheduler"))
         for name in TEXT:
             _components.read_config(folder, name)
 
         # load the two text encoders in the U-Net's precision, and their tokenizers
         classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}
-        dtype, variant = self._unet.dtype, self._config.variant
         for name, cls in classes.items():
             where = f"{name} of the generator {folder}"
-            components[name] = load_network(cls, folder / name, where, dtype=dtype, variant=variant)
+            components[name] = load_network(cls, folder / name, where, dtype=self._unet.dtype)
         for name in TEXT[2:]:
             with weights.reading(f"{name} of the generator {folder}"):
                 components[name] = tf.CLIPTokenizer.from_pretrained(folder / name)

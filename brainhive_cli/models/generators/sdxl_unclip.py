@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from brainhive_cli.core import hub, weights
@@ -33,6 +33,8 @@ from brainhive_cli.models.generators._latent_diffusion import (
 from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["sdxl-unclip"]
+SIZE_PX = 768.0
+"""Size of picture that the U-Net is given; MindEye2's."""
 TOKENS = 256
 """Of a picture, by ViT-bigG-14."""
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -57,9 +59,6 @@ class Config(_latent_diffusion.Config):
         "hub:datasets/pscotti/mindeyev2/unclip6_epoch0_step110000.ckpt",
         description="Checkpoint, hub:[datasets/]OWNER/NAME/FILE or a path; a converted folder; or `random`.",
     )
-    unconditional: Literal["noise", "zeros"] = Field(
-        "noise", description="Tokens that guidance moves away from: random normal ones (MindEye2), or zeros."
-    )
     offset_noise: float = Field(
         0.04, ge=0, description="Spread of a shift of each picture's noise; MindEye2: 0.04."
     )
@@ -68,7 +67,6 @@ class Config(_latent_diffusion.Config):
         description="A decoded pixel x in −1..1 becomes scale · x + shift; MindEye2: 0.8, plain: 0.5.",
     )
     pixel_shift: float = Field(0.2, description="The shift; MindEye2: 0.2, plain: 0.5.")
-    size_px: PositiveInt = Field(768, description="Size of picture that the U-Net is given; MindEye2: 768.")
 
     def inputs(self) -> list[Input]:
         """Look for the checkpoint, which is not needed once it is converted, or for the folder's weights."""
@@ -77,7 +75,9 @@ class Config(_latent_diffusion.Config):
         need = file_input(self.source)
         # a hub reference identifies the conversion without the file
         is_here = self.source.startswith("hub:") or need.error is None
-        return [Input(need.name) if is_here and _components.is_converted(self._converted_name) else need]
+        return [
+            Input(need.name) if is_here and _components.is_converted(_converted_name(self.source)) else need
+        ]
 
     def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
         """Refuse a U-Net that takes more than sizes next to its tokens, as SDXL's own does."""
@@ -101,23 +101,15 @@ class Config(_latent_diffusion.Config):
         if not is_file(self.source):
             return super().load(dtype, folder)
         convert = partial(convert_checkpoint, self.source, self.read_configs(), dtype)
-        folder = _components.convert_once(self._converted_name, dtype, "SDXL-unCLIP", convert)
+        folder = _components.convert_once(_converted_name(self.source), dtype, "SDXL-unCLIP", convert)
         return super().load(dtype, folder)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "UnCLIP":
         """Make the generator of its components."""
         return UnCLIP(self, components, device)
 
-    @property
-    def _converted_name(self) -> str:
-        """Name what is converted, by the reference at the hub or by the file's digest."""
-        if self.source.startswith("hub:"):
-            return f"sdxl-unclip-{sha256(self.source.encode()).hexdigest()[:12]}"
-        file = find_file(self.source)
-        return f"sdxl-unclip-{hub.digest(file.parent, [file.name])[:12]}"
 
-
-TINY = Config(source=RANDOM, architecture=ARCHITECTURES["sdxl-unclip TINY"], size_px=32)
+TINY = Config(source=RANDOM, architecture=ARCHITECTURES["sdxl-unclip TINY"])
 """Small enough for tests; pictures from 16 px."""
 
 
@@ -167,9 +159,7 @@ class UnCLIP(LatentDiffusion):
         if sampling.guidance > 1:
             if null.embeddings is not None:
                 away = self._weigh_tokens(Conditioning(null.embeddings), len(tokens)).expand_as(tokens)
-            elif self.config.unconditional == "zeros":
-                away = torch.zeros_like(tokens)
-            else:
+            else:  # MindEye2's
                 draws = [torch.randn(1, *tokens.shape[1:], generator=row) for row in random]
                 away = torch.cat(draws).to(tokens)
             tokens = torch.cat([away, tokens])
@@ -226,7 +216,7 @@ class UnCLIP(LatentDiffusion):
 
     def _predict(self, latents: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
         # SDXL's size and crop ids [B, 4], and no pooled text
-        rows, side = len(latents), float(self.config.size_px)
+        rows, side = len(latents), SIZE_PX
         ids = torch.tensor([[side, side, 0.0, 0.0]], device=self.device, dtype=tokens.dtype).expand(rows, -1)
         added = {"text_embeds": tokens.new_empty(rows, 0), "time_ids": ids}
         return self.run_unet(latents, times, tokens, added_cond_kwargs=added)
@@ -252,6 +242,14 @@ class UnCLIP(LatentDiffusion):
             )
         shares = mask_weights(conditioning.masks, side).mean(1)  # [B, 1, side, side]
         return (tokens * shares.flatten(1)[..., None].to(tokens)).to(fitting)
+
+
+def _converted_name(source: str) -> str:
+    """Name what is converted, by the reference at the hub or by the file's digest."""
+    if source.startswith("hub:"):
+        return f"sdxl-unclip-{sha256(source.encode()).hexdigest()[:12]}"
+    file = find_file(source)
+    return f"sdxl-unclip-{hub.digest(file.parent, [file.name])[:12]}"
 
 
 def convert_checkpoint(source: str, architecture: Architecture, dtype: torch.dtype, part: Path) -> None:

@@ -21,7 +21,6 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion
-from brainhive_cli.models.generators import _stable_diffusion as sd
 from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
 from brainhive_cli.models.heads import Conditioning
 
@@ -124,7 +123,7 @@ TINY = Config(source=RANDOM, architecture=ARCHITECTURES["versatile-diffusion TIN
 """Small enough for tests; its VAE shrinks pictures 4 times."""
 
 
-class VersatileDiffusion(sd.StableDiffusion):
+class VersatileDiffusion(_latent_diffusion.StableDiffusion):
     """Pictures by text tokens and image tokens, which a dual U-Net attends to at once."""
 
     text_encoder = "vd-text"
@@ -132,6 +131,7 @@ class VersatileDiffusion(sd.StableDiffusion):
     def prepare(self, components: dict[str, Any]) -> None:
         """Take the unconditional tokens: `text` and `image` [1, S, D]; zeros stand for those left out."""
         super().prepare(components)
+        self.encodes_absent &= self.config.unconditional == "encoded"
         self._unconditional = components[UNCONDITIONAL]
         # converted tokens of the empty prompt spare the text encoder
         if self._unconditional:

@@ -21,8 +21,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators._latent_diffusion import Request, mask_weights
-from brainhive_cli.models.generators._motion import in_between, normalise_frame_by_frame
-from brainhive_cli.models.generators.animatediff import SCHEDULER, TINY
+from brainhive_cli.models.generators.animatediff import SCHEDULER, TINY, in_between, normalise_frame_by_frame
 from brainhive_cli.models.heads import Conditioning
 
 PX, FRAMES = 32, 4

@@ -104,11 +104,7 @@ def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prom
     with pytest.raises(RecipeError, match="prompt has no effect where the conditioning has texts"):
         make(plain, texts=["a"], sampling=Sampling(prompt="b"))
     asked = SAMPLING.model_copy(update={"negative_prompt": "b"})
-    zeros = config(repositories, prompt_suffix="", unconditional="zeros").build()
-    for generator in (plain, zeros):
-        assert torch.equal(make(generator, asked, texts=["a"]), make(negative, texts=["a"]))
-    nothing, alone = torch.zeros(1, 5, TEXT), SAMPLING.model_copy(update={"guidance": 0.0})
-    assert torch.allclose(make(zeros, texts=nothing), make(zeros, alone, texts=nothing), atol=1e-4)
+    assert torch.equal(make(plain, asked, texts=["a"]), make(negative, texts=["a"]))
 
 
 def test_networks_that_do_not_fit_each_other_are_refused_before_they_are_loaded(copied):

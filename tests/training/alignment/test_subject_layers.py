@@ -12,9 +12,9 @@ from brainhive_cli.models.blocks import ChannelMixing
 from brainhive_cli.training.alignment.initialisation import take_over
 from brainhive_cli.training.alignment.model import Aligner
 
-LAYOUT = one_token(spec_of(tuple("ABCDE"), 100, (3, 1, 2)), 8, {"vae": 6})
+LAYOUT = one_token(spec_of(tuple("ABCDE"), 160, (3, 1, 2)), 8, {"vae": 6})
 SIGNAL, SUBJECT = (
-    torch.randn(4, 5, 100, generator=torch.Generator().manual_seed(0)),
+    torch.randn(4, 5, 160, generator=torch.Generator().manual_seed(0)),
     torch.tensor([0, 1, 2, 0]),
 )
 
@@ -79,7 +79,7 @@ def test_a_new_subject_begins_as_the_mean_of_those_learned(change, tmp_path):
     learned = Aligner(replace(LAYOUT, **change)).eval()
     for parameter in learned.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    new = Aligner(replace(LAYOUT, spec=spec_of(tuple("ABCDE"), 100, (7,)), **change)).eval()
+    new = Aligner(replace(LAYOUT, spec=spec_of(tuple("ABCDE"), 160, (7,)), **change)).eval()
 
     learned.losses = {"0.logit_scale": torch.tensor(3.0)}
     learned.save(tmp_path)
