@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.models.generators._latent_diffusion import AT_ONCE
-from brainhive_cli.models.generators.animatediff import AnimateDiff, Keyframe
+from brainhive_cli.models.generators.animatediff import AnimateDiff
 from brainhive_cli.models.heads import Conditioning
 
 
@@ -109,7 +109,7 @@ def sampling_bytes(generator: Any, batch: int, size_px: int, guidance: float = 0
             generator.predict(latents, times, Conditioning(), sizes)
             return
         blank = torch.empty_like(latents.transpose(1, 2), memory_format=torch.contiguous_format)
-        keyframe = None if generator.sparse_control is None else Keyframe(blank, blank[:, :1])
+        keyframe = None if generator.sparse_control is None else (blank, blank[:, :1])
         generator._predict(blank, times, generator.text_tokens(None, "", rows), keyframe)
 
     # only the larger of both steps counts, as they come one after the other

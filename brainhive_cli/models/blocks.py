@@ -86,12 +86,10 @@ class ResidualMLP(nn.Module):
         return self.norm(x + self.ff(x))
 
 
-class Stack(nn.Sequential):
-    """Residual MLPs in a row, [..., D] to [..., D]; it exists for upstream's names `block.layers.<i>`."""
-
-    def __init__(self, dim: int, hidden: int, dropout: float, depth: int = 1) -> None:
-        layers = nn.Sequential(*(ResidualMLP(dim, hidden, dropout) for _ in range(depth)))
-        super().__init__(OrderedDict(layers=layers))
+def residual_stack(dim: int, hidden: int, dropout: float, depth: int = 1) -> nn.Sequential:
+    """Make residual MLPs in a row, [..., D] to [..., D], by upstream's names `layers.<i>`."""
+    layers = nn.Sequential(*(ResidualMLP(dim, hidden, dropout) for _ in range(depth)))
+    return nn.Sequential(OrderedDict(layers=layers))
 
 
 class FusionEncoder(nn.Module):
@@ -113,7 +111,7 @@ class FusionEncoder(nn.Module):
         super().__init__()
         self.dims = dict(dims)
         self.proj_maps = nn.ModuleDict({key: nn.Linear(width, dim) for key, width in dims.items()})
-        self.block = Stack(dim, hidden, dropout, depth)
+        self.block = residual_stack(dim, hidden, dropout, depth)
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Fuse embeddings, each [B, D_encoder], to a token [B, D].

@@ -5,7 +5,7 @@ from torch import nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import BrainEncoder
-from brainhive_cli.models.blocks import HiddenDropout, Stack
+from brainhive_cli.models.blocks import HiddenDropout, residual_stack
 
 
 class Config(BackboneConfig):
@@ -23,7 +23,7 @@ class Config(BackboneConfig):
         return BrainEncoder(
             flatten=nn.Flatten(),
             proj_in=nn.Linear(channels * samples, dim),
-            block=Stack(dim, self.hidden or dim, self.dropout),
+            block=residual_stack(dim, self.hidden or dim, self.dropout),
         )
 
 

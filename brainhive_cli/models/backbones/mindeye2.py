@@ -90,9 +90,10 @@ class MindEye2(nn.Module):
         # what all subjects share
         blocks = config.blocks if config.mixer == "blocks" else 0
         self.backbone = Backbone(config.hidden, blocks, config.dropout, tokens, width, heads)
-        self.clipproj: Projection | None = None
+        self.clipproj: nn.ParameterDict | None = None
         if TEXT in heads:
-            self.clipproj = Projection(width, heads[TEXT].width)
+            matrix = torch.randn(width, heads[TEXT].width) * width**-0.5  # [D, E]
+            self.clipproj = nn.ParameterDict({"proj": matrix})
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
         """Predict the heads from voxels [B, V, 1] of subjects [B], all of one width."""
@@ -107,7 +108,7 @@ class MindEye2(nn.Module):
         image = self.backbone.clip_proj(tokens)
         heads = {self.image: image}
         if self.clipproj is not None:
-            heads[TEXT] = self.clipproj(image)
+            heads[TEXT] = project_mean(self.clipproj, image)
         return tokens, heads | self.backbone.blurry(mixed)
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -184,16 +185,9 @@ class Backbone(nn.Module):
         return heads
 
 
-class Projection(nn.Module):
-    """The mean of tokens [B, S, D], or of several frames' [B, F, S, D], times a matrix: [B, E]."""
-
-    def __init__(self, width: int, dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Parameter(torch.randn(width, dim) * width**-0.5)  # [D, E]
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Project the mean of all tokens."""
-        return tokens.flatten(1, -2).mean(1) @ self.proj
+def project_mean(projection: nn.ParameterDict, tokens: Tensor) -> Tensor:
+    """Project the mean of tokens [B, S, D], or of several frames' [B, F, S, D], by a matrix: [B, E]."""
+    return tokens.flatten(1, -2).mean(1) @ projection["proj"]
 
 
 def mixer_constant(state: State) -> Tensor:

@@ -216,7 +216,8 @@ class Neurons(nn.Module):
         """Decode heads of image tokens [B, S, D]; captions are written unless their ids [B, L] are given."""
         # tokens of all frames, and the text vector that drives decoders
         motion = self.project_motion(self.motion_proj, tokens)  # [B, F, S, D]
-        text = None if self.brain.clipproj is None else self.brain.clipproj(motion)  # [B, E]
+        projection = self.brain.clipproj
+        text = None if projection is None else mindeye2.project_mean(projection, motion)  # [B, E]
         decoded: dict[str, Any] = {IMAGE: tokens, MOTION: motion, TEXT: text}
         if {MASK, LATENTS} & {*names}:
             for name, maps in self.text_seg_dec(motion, text).items():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
 from brainhive_cli.models.backbones._layers import map_by_subject
-from brainhive_cli.models.blocks import HiddenDropout, Stack, Width, rows_of
+from brainhive_cli.models.blocks import HiddenDropout, Width, residual_stack, rows_of
 
 
 class Config(BackboneConfig):
@@ -44,7 +44,7 @@ class VoxelRidge(nn.Module):
         reach = (channels * samples) ** -0.5  # as nn.Linear starts
         self.weight = nn.Parameter(torch.empty(subjects, channels * samples, hidden).uniform_(-reach, reach))
         self.bias = nn.Parameter(torch.zeros(subjects, hidden))
-        self.shared = Stack(hidden, hidden, config.dropout, config.depth)
+        self.shared = residual_stack(hidden, hidden, config.dropout, config.depth)
         self.project = nn.Linear(hidden, dim)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:

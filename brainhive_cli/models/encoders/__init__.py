@@ -70,12 +70,6 @@ class ModelConfig(BaseModel):
     patch_size: Any = None
     mask_ratio: float | None = None
 
-    @property
-    def is_vision_transformer(self) -> bool:
-        """Whether it cuts whole pictures into patches; masked autoencoders leave random patches out."""
-        is_whole = self.mask_ratio is None
-        return bool(self.model_type) and is_whole and None not in (self.image_size, self.patch_size)
-
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read it from a model's folder; MissingData if it is absent or damaged."""

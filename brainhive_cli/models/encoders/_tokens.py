@@ -119,27 +119,22 @@ class Outputs(nn.Module):
 
         # a stage of a ResNet, counted from 1
         if match["stage"]:
-            stage, count = int(match["stage"]), len(anatomy.stages)
-            if stage > count:
-                ways = f"its stages are 1 to {count}" if count else f"take {EMBEDDING}, or a block's output"
-                raise RecipeError(f"this network has no {output!r}", ways)
-            return anatomy.stages[stage - 1], match["mean"] or ""
-
-        # a block of a vision transformer, counted from 0 or as a share of the depth; the last by default
-        if not (count := len(anatomy.blocks)):
-            ways = f"take {EMBEDDING}" + (" or stage-I.mean" if anatomy.stages else "")
-            raise RecipeError(f"this network has no tokens, so no output {output!r}", ways)
-        block, form = count - 1, match["last"] or match["form"] or ""
-        if depth := match["block"]:
+            modules, index, form = anatomy.stages, int(match["stage"]) - 1, match["mean"] or ""
+        else:
+            # a block of a vision transformer, the last by default
+            modules, form = anatomy.blocks, match["last"] or match["form"] or ""
+            depth = match["block"] or str(len(modules) - 1)
             # a share is hidden state int(share · blocks), of which 0 stands before block 0 (NeuralBench)
-            block = int(depth) if depth.isdecimal() else int(float(depth) * count) - 1
+            index = int(depth) if "." not in depth else int(float(depth) * len(modules)) - 1
 
         # refuse what the network does not have
-        if not 0 <= block < count:
-            raise RecipeError(f"this network has no {output!r}", f"its blocks are 0 to {count - 1}")
+        if not 0 <= index < len(modules):
+            there = f"block-0 to block-{len(anatomy.blocks) - 1}" if anatomy.blocks else "no tokens"
+            stages = f", stage-1 to stage-{len(anatomy.stages)}" if anatomy.stages else ""
+            raise RecipeError(f"this network has no {output!r}", f"it has {EMBEDDING}, {there}{stages}")
         if form == "class" and not anatomy.has_class:
             raise RecipeError(f"this network has no class token, so no {output!r}", "take mean or patches")
-        return anatomy.blocks[block], form
+        return modules[index], form
 
     def _read(self, output: str) -> Tensor:
         module, form = self._locate(output)

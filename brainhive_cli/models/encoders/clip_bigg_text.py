@@ -4,11 +4,12 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from brainhive_cli.models import encoders
 from brainhive_cli.models.clip_conditions import CaptionTokens
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, open_clip
+from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained
 from brainhive_cli.models.encoders.clip_bigg_tokens import SOURCE
 
@@ -45,21 +46,13 @@ class Config(EncoderConfig):
         # captions have the context length of the text tower
         length = model.get("text_cfg", {}).get("context_length", LENGTH)
         tokens = CaptionTokens(length=length)
-        return Encoder(
-            lambda: _Pooled(load()), tokens.ids, f"CLIP's vocabulary, {length} tokens", weights, self.reads
-        )
+
+        def text_tower() -> nn.Module:
+            both: Any = load()
+            both.visual = None  # four fifths of the weights
+            return Tower(both, lambda tower, ids: tower.encode_text(ids))  # [B, S] to [B, D], not normalised
+
+        return Encoder(text_tower, tokens.ids, f"CLIP's vocabulary, {length} tokens", weights, self.reads)
 
 
 TINY = Config(source="random", architecture=encoders.TINY["clip-bigg-text"])
-
-
-class _Pooled(nn.Module):
-    """Token ids [B, S] to embeddings [B, D]."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        model.visual = None  # four fifths of the weights
-        self.model = model
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.model.encode_text(ids)  # [B, D], not normalised

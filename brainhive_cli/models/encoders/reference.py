@@ -12,7 +12,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig, checked
 from brainhive_cli.models.encoders.diffusers_vae import KINDS
-from brainhive_cli.models.encoders.transformers_vit import FAMILIES
+from brainhive_cli.models.encoders.transformers_vit import FAMILIES, is_known
 
 CONFIGS = ("config.json", "open_clip_config.json")
 """Config files that name the family; a folder may have both."""
@@ -71,7 +71,7 @@ def family_of(folder: Path) -> str:
     config = ModelConfig.read(folder)
     if config.class_name in KINDS:
         return "diffusers_vae"
-    if config.model_type in FAMILIES or config.is_vision_transformer:
+    if is_known(config):
         return "transformers_vit"
     if config.architecture is not None and config.pretrained_cfg is not None:
         return "timm"

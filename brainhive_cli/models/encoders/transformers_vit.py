@@ -86,7 +86,7 @@ class Config(TokenConfig):
         else:
             folder, weights = fetch(self)
             about = ModelConfig.read(folder)
-            if about.model_type not in FAMILIES and not about.is_vision_transformer:
+            if not is_known(about):
                 what = f"a {about.model_type}" if about.model_type else "no model_type"
                 known = f"a vision transformer, as {', '.join(FAMILIES)}"
                 raise MissingData(f"{folder} holds {what}", known)
@@ -118,6 +118,12 @@ class Config(TokenConfig):
 
 
 TINY = Config(source="random", architecture=encoders.TINY["transformers-vit"])
+
+
+def is_known(about: ModelConfig) -> bool:
+    """Whether a model is of a family, or cuts whole pictures into patches; masked autoencoders hide some."""
+    is_whole = about.mask_ratio is None and None not in (about.image_size, about.patch_size)
+    return about.model_type in FAMILIES or (bool(about.model_type) and is_whole)
 
 
 def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -23,28 +23,19 @@ LONGEST = 20
 """Tokens of a caption, at most: new ones as BLIP-2's `generate` does by itself, GIT's with its first."""
 
 
-class Kind(NamedTuple):
-    """A kind of captioners: its name, one that serves, and its classes in transformers."""
-
-    name: str
-    reference: str
-    network: str
-    reader: str
-
-
-KINDS = {
-    "blip-2": Kind(
-        "BLIP-2", "hub:Salesforce/blip2-opt-2.7b", "Blip2ForConditionalGeneration", "Blip2Processor"
-    ),
-    "git": Kind("GIT", "hub:microsoft/git-large-coco", "GitForCausalLM", "BertTokenizer"),
+BLIP = "hub:Salesforce/blip2-opt-2.7b"
+GIT = "hub:microsoft/git-large-coco"
+CLASSES = {
+    "blip-2": ("Blip2ForConditionalGeneration", "Blip2Processor"),
+    "git": ("GitForCausalLM", "BertTokenizer"),
 }
-"""Kinds of captioners, by the `model_type` of their config."""
+"""Classes of transformers, the network's and the reader's, by the `model_type` of a captioner's config."""
 
 
 class HeadCaption(Section):
     """GIT, which reads a decoded head instead of its vision tower's features, as MindEye2 does."""
 
-    model: str = Field(KINDS["git"].reference, description="The GIT: a reference or folder.")
+    model: str = Field(GIT, description="The GIT: a reference or folder.")
     head: str = Field("image", description="Head of tokens [S, D] that is captioned.")
     converter: str = Field(
         "hub:datasets/pscotti/mindeyev2/bigG_to_L_epoch8.pth",
@@ -140,9 +131,10 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
 
     # the network, and the processor or tokenizer that belongs to it
     folder, kind = find_folder(caption, (*FILES, *WEIGHTS))
-    model = load_network(getattr(tf, kind.network), folder, f"the captioner {folder}", dtype=dtype)
+    network, preprocessor = CLASSES[kind]
+    model = load_network(getattr(tf, network), folder, f"the captioner {folder}", dtype=dtype)
     with weights.reading(f"the captioner {folder}"):
-        reader = getattr(tf, kind.reader).from_pretrained(folder)
+        reader = getattr(tf, preprocessor).from_pretrained(folder)
     if isinstance(caption, str):
         return Captioner(model, reader, torch.device(device))
 
@@ -171,13 +163,15 @@ def _model_of(caption: str | HeadCaption) -> tuple[str, str]:
     return (caption, "blip-2") if isinstance(caption, str) else (caption.model, "git")
 
 
-def find_folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)) -> tuple[Path, Kind]:
-    """Find the folder of a captioner, and refuse that of another model."""
+def find_folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)) -> tuple[Path, str]:
+    """Find the folder of a captioner and its `model_type`, and refuse that of another model."""
     reference, expected = _model_of(caption)
-    folder, kind = hub.folder(reference, allow=allow), KINDS[expected]
+    folder = hub.folder(reference, allow=allow)
     # the model_type tells another kind of model before any weights are read
     file = folder / "config.json"
     config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData) if file.is_file() else {}
     if (seen := config.get("model_type", "none")) != expected:
-        raise MissingData(f"the captioner {folder} is no {kind.name} (model_type {seen})", kind.reference)
-    return folder, kind
+        raise MissingData(
+            f"the captioner {folder} is no {expected} (model_type {seen})", GIT if expected == "git" else BLIP
+        )
+    return folder, expected

@@ -29,11 +29,7 @@ def draw_noise(
         noises.append(torch.randn(*rows, generator=generator))
         times.append(torch.randint(0, timesteps, rows[:1], generator=generator))
 
-    # move noise [B, C, h, w] and timesteps [B] to the device
-    drawn = torch.cat(noises), torch.cat(times)
-    if device.type == "cuda":  # without a wait for the GPU
-        drawn = drawn[0].pin_memory(), drawn[1].pin_memory()
-    return drawn[0].to(device, non_blocking=True), drawn[1].to(device, non_blocking=True)
+    return torch.cat(noises).to(device), torch.cat(times).to(device)
 
 
 def choose_scheduler(default: Any, sampling: Sampling) -> Any:

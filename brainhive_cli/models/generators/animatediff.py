@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -239,11 +239,8 @@ TINY = Config(source=RANDOM, architecture=ARCHITECTURES["animatediff TINY"])
 """Small enough for tests; its VAE shrinks frames 4 times."""
 
 
-class Keyframe(NamedTuple):
-    """Input of SparseCtrl: latents of keyframes at their frames, zeros elsewhere, and a mask of them."""
-
-    latents: Tensor  # [B, C, F, h, w]
-    mask: Tensor  # [B, 1, F, h, w]
+Keyframe = tuple[Tensor, Tensor]
+"""Input of SparseCtrl: latents [B, C, F, h, w] of keyframes and zeros, and their mask [B, 1, F, h, w]."""
 
 
 class AnimateDiff(StableDiffusion):
@@ -303,7 +300,7 @@ class AnimateDiff(StableDiffusion):
             prompt, absent = sampling.negative_prompt, config.negative_prompt
             away = self.text_tokens(request.null.texts, prompt, rows, text, absent=absent)
             text = torch.cat([away, text])
-            keyframe = keyframe and Keyframe(*(torch.cat([tensor] * 2) for tensor in keyframe))
+            keyframe = keyframe and (torch.cat([keyframe[0]] * 2), torch.cat([keyframe[1]] * 2))
 
         # draw the noise of each clip, [B, C, F, h, w], and encode the frames that it is added to
         seeds = [0] * rows if config.mode == "published" else request.seeds
@@ -346,8 +343,9 @@ class AnimateDiff(StableDiffusion):
         # SparseCtrl's outputs are added inside the U-Net
         residuals = {}
         if keyframe is not None:
+            latents_of_keyframe, mask = keyframe
             down, mid = self.sparse_control(
-                latents, times, text, keyframe.latents, conditioning_mask=keyframe.mask, return_dict=False
+                latents, times, text, latents_of_keyframe, conditioning_mask=mask, return_dict=False
             )
             residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
         return self.run_unet(latents, times, text, **residuals)
@@ -369,7 +367,7 @@ class AnimateDiff(StableDiffusion):
         mask = torch.zeros_like(latents[:, :1])
         mask[:, :, 0] = 1
         dtype = self.sparse_control.dtype
-        return Keyframe(latents.to(dtype), mask.to(dtype))
+        return latents.to(dtype), mask.to(dtype)
 
     def _interpolate_start(self, conditioning: Conditioning, size_px: int) -> Tensor | None:
         """Make the frames [B, F, 3, H, W] to start from, of latents or pictures and their masks."""

@@ -232,17 +232,10 @@ class Prompts:
         self._embedded[words] = text.to(device, self._unet.dtype), pooled.to(device, self._unet.dtype)
 
     def read(self, file: Path) -> Embedded:
-        """Read the embeddings of a prompt; MissingData if they do not fit the U-Net."""
+        """Read the embeddings of a prompt; MissingData if the file is damaged."""
         with weights.reading(file):
             tensors = weights.read(file)
-
-            # one prompt, of the widths that the U-Net takes
-            text, pooled = (tensors[name] for name in NAMES)
-            width, pooled_width = self._width, self._pooled_width
-            if text.shape != (1, text[0].shape[0], width) or pooled.shape != (1, pooled_width):
-                sizes = f"{[*text.shape]} and {[*pooled.shape]}"
-                raise ValueError(f"it holds {sizes}, the U-Net takes [1, S, {width}] and [1, {pooled_width}]")
-            return text, pooled
+            return tensors[NAMES[0]], tensors[NAMES[1]]
 
     def _encode(self, words: str, device: torch.device) -> Embedded:
         try:

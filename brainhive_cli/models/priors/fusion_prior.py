@@ -281,11 +281,9 @@ class FusionPrior(nn.Module):
         folder = hub.folder(str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
         files = [folder / part / name for part in CLASSES for name in ("config.json", WEIGHTS)]
         absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
-        if len(absent) == len(files):
-            hint = f"give a folder that holds {', '.join(CLASSES)}, or hub:owner/name"
-            raise MissingData(f"{folder} is no Fusion Prior", hint)
         if absent:
-            raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
+            hint = f"download it again, or give a folder that holds {', '.join(CLASSES)}"
+            raise MissingData(f"{folder} is no Fusion Prior: it lacks {', '.join(absent)}", hint)
 
         # read configs and weights; the adapter's widths stand in the shapes of its weights alone
         configs = {part: _config(folder, part) for part in CLASSES}

@@ -54,28 +54,17 @@ def describe(reference: str) -> Description:
     return Description(KIND, reference)
 
 
-class PriorOfHeads(nn.Module):
-    """Base of priors that condition on decoded heads alone: without a fuser, and without an adapter."""
+class Identity(nn.Module):
+    """A prior without weights and fuser: it leaves the generator as it is, and cannot be trained."""
 
+    kind = KIND
     fuser: ClassVar[None] = None
     dim: ClassVar[int] = 0
     dims: ClassVar[dict[str, int]] = {}
 
-    def attach(self, generator: Any) -> None:
-        """Leave the generator as it is: the conditions are its own."""
-
-    def detach(self, generator: Any) -> None:
-        """Leave the generator as it is."""
-
-
-class Identity(PriorOfHeads):
-    """A prior without weights, which therefore cannot be trained."""
-
-    kind = KIND
-
     def __init__(self, config: Config = TINY) -> None:
         super().__init__()
-        self.config = config
+        self.condition_heads = {name: heads for name, heads in dict(config).items() if name != "vocabulary"}
         # heads of texts may be token ids instead of prompts
         self.words = None if config.vocabulary is None else CaptionTokens(config.vocabulary)
 
@@ -87,17 +76,16 @@ class Identity(PriorOfHeads):
         """
         # choose for each condition the first of its heads that the brain model has
         heads = {**decoded.tensors, **decoded.texts}
-        head_names = {name: names for name, names in dict(self.config).items() if name != "vocabulary"}
         conditions: dict[str, Any] = {}
-        for condition, names in head_names.items():
+        for condition, names in self.condition_heads.items():
             if (name := next((name for name in names if name in heads), None)) is not None:
                 conditions[condition] = heads[name]
 
         # refuse a model without any of the wanted heads, as the generator would ignore the brain
-        if not conditions and any(head_names.values()):  # none is wanted where all lists are empty
+        if not conditions and any(self.condition_heads.values()):  # none is wanted where all lists are empty
             raise BrainhiveError(
                 f"the identity prior finds no condition among the heads {', '.join(heads) or 'none'}",
-                f"name a head as a condition: {', '.join(head_names)}",
+                f"name a head as a condition: {', '.join(self.condition_heads)}",
             )
 
         # bring vectors and token ids into the form that generators take
@@ -110,3 +98,9 @@ class Identity(PriorOfHeads):
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Return no condition: the generator's own unconditional side is used."""
         return Conditioning()
+
+    def attach(self, generator: Any) -> None:
+        """Leave the generator as it is: the conditions are its own."""
+
+    def detach(self, generator: Any) -> None:
+        """Leave the generator as it is."""

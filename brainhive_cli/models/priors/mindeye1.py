@@ -142,7 +142,7 @@ def sizes_of(state: State) -> dict[str, int]:
     return sizes
 
 
-class DiffusionPrior(identity.PriorOfHeads):
+class DiffusionPrior(identity.Identity):
     """Samples image tokens [B, S, D]; all other heads become conditions as the identity prior's do.
 
     Source: BrainDiffusionPrior of MindEye1 (arXiv 2305.18274, MIT); it predicts the clean tokens, times √D.
@@ -151,7 +151,7 @@ class DiffusionPrior(identity.PriorOfHeads):
     kind = KIND
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
+        super().__init__(identity.Config(embeddings=(config.head,)))
         self.config = config
         self.net = Denoiser(config)
 
@@ -164,7 +164,6 @@ class DiffusionPrior(identity.PriorOfHeads):
         self.alphas_cumprod: Tensor
         self.betas: Tensor
         self.scale = config.dim**0.5
-        self.identity = identity.Config(embeddings=(config.head,)).build({}, None)
 
     def save(self, folder: Path) -> None:
         """Write what `load` reads; its config names the kind."""
@@ -188,9 +187,9 @@ class DiffusionPrior(identity.PriorOfHeads):
                 "use an align run with that head, or the prior identity",
             )
 
-        # replace them by sampled ones, and let the identity prior name the conditions
+        # replace them by sampled ones, and name the conditions as the identity prior does
         sampled = self.sample(tokens.to(self.alphas_cumprod.device), seeds)
-        return self.identity.condition(Decoded({**decoded.tensors, head: sampled}, decoded.texts), seeds)
+        return super().condition(Decoded({**decoded.tensors, head: sampled}, decoded.texts), seeds)
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Return no condition, so that the generator's own unconditional side is used, or random tokens."""
@@ -264,19 +263,35 @@ class Denoiser(nn.Module):
 
         # upstream's MLP of the time's sinusoids, in its nesting, which the names of weights follow
         inner = 2 * dim
-        layers = nn.Sequential(
+        steps = nn.Sequential(
             nn.Sequential(nn.Linear(dim, inner), nn.SiLU()),
             nn.Sequential(nn.Linear(inner, inner), nn.SiLU()),
             nn.Linear(inner, dim),
         )
-        time_mlp = nn.Sequential(OrderedDict(net=layers))
+        time_mlp = nn.Sequential(OrderedDict(net=steps))
         self.to_time_embeds = nn.Sequential(nn.Sequential(nn.Identity(), time_mlp))
 
         # learned tokens [S, D], and the transformer
         self.learned_query = nn.Parameter(torch.randn(shape) * dim**-0.5)
         self.null_brain_embeds = nn.Parameter(torch.randn(shape))
         self.null_image_embed = nn.Parameter(torch.randn(shape))
-        self.causal_transformer = _Transformer(dim, config.depth, config.heads, config.dim_head)
+        buckets = {"relative_attention_bias": nn.Embedding(BUCKETS, config.heads)}
+        layers = nn.ModuleList()
+        for _ in range(config.depth):
+            feed_forward = nn.Sequential(
+                _Norm(dim),
+                nn.Linear(dim, 8 * dim, bias=False),
+                _SwiGLU(),
+                # instead of upstream's norm and dropout, so that layers keep their numbers
+                nn.Identity(),
+                nn.Identity(),
+                nn.Linear(4 * dim, dim, bias=False),
+            )
+            layers.append(nn.ModuleList([_Attention(dim, config.heads, config.dim_head), feed_forward]))
+        last = {"norm": _Norm(dim, stable=True), "project_out": nn.Linear(dim, dim, bias=False)}
+        self.causal_transformer: Any = nn.ModuleDict(
+            {"rel_pos_bias": nn.ModuleDict(buckets), "layers": layers, **last}
+        )
 
     def forward(
         self,
@@ -295,9 +310,27 @@ class Denoiser(nn.Module):
         brain = torch.where(keep_brain, brain, self.null_brain_embeds)
         image = torch.where(keep_image, image, self.null_image_embed) + self.learned_query
 
-        # read the prediction at the positions of the image, which come last
+        # all tokens through the transformer; the image's come last
         time = self.to_time_embeds(sinusoids(times.float(), image.shape[-1] // 2))[:, None]  # [B, 1, D]
-        return self.causal_transformer(torch.cat([brain, time, image], 1))[:, -self.num_tokens :]
+        x, parts = torch.cat([brain, time, image], 1), self.causal_transformer
+        bias = self.bias(x.shape[1])
+        for attention, feed_forward in parts["layers"]:
+            x = attention(x, bias) + x
+            x = feed_forward(x) + x
+        return parts["project_out"](parts["norm"](x))[:, -self.num_tokens :]
+
+    def bias(self, count: int) -> Tensor:
+        """T5's relative position bias [heads, S, 1 + S], the null key first."""
+        embedding = self.causal_transformer["rel_pos_bias"]["relative_attention_bias"]
+        position = torch.arange(count + 1, device=embedding.weight.device)
+        back = (position[:count, None] - position).clamp(min=0)  # [S, 1 + S]
+
+        # half of the buckets are single distances, the others widen as their logarithm
+        exact = BUCKETS // 2
+        share = torch.log(back.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
+        far = (exact + (share * (BUCKETS - exact)).long()).clamp(max=BUCKETS - 1)
+        buckets = torch.where(back < exact, back, far)
+        return embedding(buckets).permute(2, 0, 1)
 
 
 def sinusoids(times: Tensor, count: int) -> Tensor:
@@ -327,48 +360,6 @@ class _SwiGLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x, gate = x.chunk(2, -1)
         return x * F.silu(gate)
-
-
-class _Transformer(nn.Module):
-    def __init__(self, dim: int, depth: int, heads: int, dim_head: int) -> None:
-        super().__init__()
-        inner = 4 * dim
-        self.rel_pos_bias: Any = nn.Module()
-        self.rel_pos_bias.relative_attention_bias = nn.Embedding(BUCKETS, heads)
-        self.layers: Any = nn.ModuleList()
-        for _ in range(depth):
-            feed_forward = nn.Sequential(
-                _Norm(dim),
-                nn.Linear(dim, 2 * inner, bias=False),
-                _SwiGLU(),
-                # instead of upstream's norm and dropout, so that layers keep their numbers
-                nn.Identity(),
-                nn.Identity(),
-                nn.Linear(inner, dim, bias=False),
-            )
-            self.layers.append(nn.ModuleList([_Attention(dim, heads, dim_head), feed_forward]))
-        self.norm = _Norm(dim, stable=True)
-        self.project_out = nn.Linear(dim, dim, bias=False)
-
-    def bias(self, count: int) -> Tensor:
-        """T5's relative position bias [heads, S, 1 + S], the null key first."""
-        embedding = self.rel_pos_bias.relative_attention_bias
-        position = torch.arange(count + 1, device=embedding.weight.device)
-        back = (position[:count, None] - position).clamp(min=0)  # [S, 1 + S]
-
-        # half of the buckets are single distances, the others widen as their logarithm
-        exact = BUCKETS // 2
-        share = torch.log(back.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
-        far = (exact + (share * (BUCKETS - exact)).long()).clamp(max=BUCKETS - 1)
-        buckets = torch.where(back < exact, back, far)
-        return embedding(buckets).permute(2, 0, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = self.bias(x.shape[1])
-        for attention, feed_forward in self.layers:
-            x = attention(x, bias) + x
-            x = feed_forward(x) + x
-        return self.project_out(self.norm(x))
 
 
 class _Attention(nn.Module):

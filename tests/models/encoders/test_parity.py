@@ -393,7 +393,7 @@ def test_a_checkpoint_with_other_names_is_refused_with_the_number_of_weights_tha
         ),
         ({"kind": "dinov2-b14", "output": []}, "name one output at least"),
         ({**TIMM, "output": "block-6"}, "no 'block-6'"),
-        ({**TIMM, "architecture": "test_resnet", "output": "mean"}, "no tokens, so no output 'mean'"),
+        ({**TIMM, "architecture": "test_resnet", "output": "mean"}, "no 'mean'"),
         ({**TIMM, "architecture": "test_resnet", "output": "stage-5.mean"}, "no 'stage-5.mean'"),
         ({**TIMM, "output": "stage-1"}, "no 'stage-1'"),
         ({**TIMM, "output": "block-0.1"}, "no 'block-0.1'"),  # int(0.1 * 6) = 0: before the first block
