@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -57,7 +56,7 @@ Epoch = Annotated[
     PlainSerializer(write_share),
     Field(examples=["[0, 1/3]"]),
 ]
-"""An epoch, counted from 0, or a share of a stage; a float only once it is placed in a training."""
+"""An epoch, counted from 0, or a share of a stage; a float only once it counts in a training."""
 
 
 def _refuse_backwards(epochs: tuple[Epoch, Epoch]) -> tuple[Epoch, Epoch]:
@@ -89,7 +88,7 @@ class Course(Section):
 
     def at(self, epoch: float) -> float:
         """Return the value in an epoch, counted from 0; it is one value from the first step to the last."""
-        first, last = _placed(self.epochs)
+        first, last = epochs_of(self)
         if first >= last:  # a term of a single epoch
             return self.start if epoch < first else self.stop
 
@@ -116,11 +115,19 @@ class Wave(Section):
 
     def at(self, epoch: float) -> float:
         """Return the value at a moment: epochs that are done, with the part of this one."""
-        first, last = _placed(self.epochs)
+        first, last = epochs_of(self)
         if not first <= epoch < last:
             return self.base
         # half a period of a sine, which is 0 at both ends of the wave
         return self.base + (self.peak - self.base) * math.sin(math.pi * (epoch - first) / (last - first))
+
+
+def epochs_of(course: Course | Wave) -> tuple[float, float]:
+    """Return both epochs of a course or wave; BrainhiveError for shares, where no stage is known."""
+    epochs = course.epochs
+    if epochs is None or any(isinstance(epoch, Fraction) for epoch in epochs):
+        raise BrainhiveError("a course has shares of a stage, and no stage is known", "epochs: [first, last]")
+    return float(epochs[0]), float(epochs[1])
 
 
 def at(value: float | Course | Wave, epoch: float) -> float:
@@ -128,7 +135,7 @@ def at(value: float | Course | Wave, epoch: float) -> float:
     return value if isinstance(value, int | float) else value.at(epoch)
 
 
-def place(epochs: Epochs, start: int, length: int) -> tuple[float, float]:
+def count_epochs(epochs: Epochs, start: int, length: int) -> tuple[float, float]:
     """Count epochs and shares of a stage in epochs of the training; a share may end within an epoch.
 
     Args:
@@ -140,8 +147,8 @@ def place(epochs: Epochs, start: int, length: int) -> tuple[float, float]:
     return first, last
 
 
-def place_courses(model: M, active: tuple[float, float], start: int, length: int) -> M:
-    """Place every course and wave in a term or loss; a course without epochs is where the term is active.
+def count_courses(model: M, active: tuple[float, float], start: int, length: int) -> M:
+    """Count the epochs of every course and wave in a term; a course without is where the term is active.
 
     Args:
         model: What may hold them, at any depth.
@@ -152,7 +159,7 @@ def place_courses(model: M, active: tuple[float, float], start: int, length: int
     # a course or wave with epochs: count them in epochs of the training
     epochs = model.epochs if isinstance(model, Course | Wave) else None
     if epochs is not None:
-        return model.model_copy(update={"epochs": place(epochs, start, length)})
+        return model.model_copy(update={"epochs": count_epochs(epochs, start, length)})
 
     # a course without epochs ends in the last epoch of its term
     if isinstance(model, Course):
@@ -160,12 +167,5 @@ def place_courses(model: M, active: tuple[float, float], start: int, length: int
 
     # sections may hold courses at any depth
     inner = {name: value for name, value in model if isinstance(value, BaseModel)}
-    placed = {name: place_courses(value, active, start, length) for name, value in inner.items()}
-    return model.model_copy(update=placed) if placed else model
-
-
-def _placed(epochs: Epochs | None) -> Sequence[float]:
-    """Refuse shares where no stage is known."""
-    if epochs is None or any(isinstance(epoch, Fraction) for epoch in epochs):
-        raise BrainhiveError("a course has shares of a stage, and no stage is known", "epochs: [first, last]")
-    return [float(epoch) for epoch in epochs]
+    counted = {name: count_courses(value, active, start, length) for name, value in inner.items()}
+    return model.model_copy(update=counted) if counted else model

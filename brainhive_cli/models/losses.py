@@ -398,7 +398,7 @@ class ClipConfig(ScaledConfig):
     )
     scale_by: Literal["exp", "softplus", "itself"] = Field(
         "exp",
-        description="What makes the scale of its logarithm, or of what stands in its place: softplus (UBP), "
+        description="What makes the scale of its logarithm, or of the parameter itself: softplus (UBP), "
         "or itself, so that ln(1 / 0.07) is the scale (ATM-S).",
     )
     positives: Literal["row", "stimulus"] = Field(
@@ -444,7 +444,7 @@ class SoftClipConfig(ScaledConfig):
     )
     items: Literal["signals", "frames"] = Field(
         "signals",
-        description="frames: each frame of predictions [B, F, ...] is an item of its own, to be found among "
+        description="frames: each frame of predictions [B, F, ...] is an item of its own, compared with "
         "those of the whole batch (NEURONS)",
     )
 

@@ -1,4 +1,4 @@
-"""Small variational autoencoder of small grey pictures, and the pixels themselves in its place."""
+"""Small variational autoencoder of small grey pictures, and the pixels themselves instead of it."""
 
 import hashlib
 from math import isqrt

@@ -237,7 +237,7 @@ def choose_channels(
         Their names, and a matrix [C', C]; None where they are the signal's own.
 
     Raises:
-        BrainhiveError: if channels are to be interpolated between sensors of unknown places, or of MEG.
+        BrainhiveError: if channels are to be interpolated between sensors of unknown positions, or of MEG.
     """
     # known channels that the signal has by name
     rows = dict(zip(known, find_rows(known, spec.names, "the signal"), strict=True))
@@ -277,7 +277,7 @@ def interpolate(spec: SignalSpec, electrodes: Sequence[str]) -> Float64:
         if unknown:
             raise BrainhiveError(
                 f"{', '.join(electrodes[:3])} … are no channels of the signal, and cannot be interpolated: "
-                f"no place on the scalp is known of {', '.join(unknown[:3])}",
+                f"no position on the scalp is known of {', '.join(unknown[:3])}",
                 "prepare EEG with positions of its electrodes, or choose signal.channels of the 10-05 system",
             )
 

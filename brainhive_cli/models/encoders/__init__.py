@@ -174,7 +174,7 @@ class EncoderConfig(parts.Config):
     pictures: str | None = Field(
         None,
         exclude_if=lambda pictures: pictures is None,  # stores name it only where it is chosen
-        description="folder of other pictures, named by the stimuli's ids, that are encoded in their place, "
+        description="folder of other pictures, named by the stimuli's ids, that are encoded instead, "
         "such as pictures made from captions (HAVIR, June 2025)",
     )
 

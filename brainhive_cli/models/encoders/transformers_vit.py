@@ -169,7 +169,7 @@ def find_anatomy(network: nn.Module, where: str) -> Anatomy:
     if holder is None or len(blocks) != depth or is_staged:
         kind = type(network).__name__
         raise MissingData(
-            f"{where} holds a {kind}, in which no embeddings and blocks are found", "another encoder"
+            f"{where} holds a {kind}, without known embeddings and blocks", "another encoder"
         )
 
     # the first norm, or what stands for one, after the blocks

@@ -193,7 +193,7 @@ class LatentDiffusion:
         # at each step of sampling all networks work but the VAE
         self.denoisers = [network for network in self.networks if network is not self.vae]
 
-        # place and freeze the networks; a VAE that overflows in float16 computes in float32
+        # freeze the networks on the device; a VAE that overflows in float16 computes in float32
         self.placement, self.device = Placement(self.networks, device), device
         is_upcast = self.overflows_in_half and self.vae.dtype == torch.float16
         if is_upcast and self.vae.config.force_upcast:
@@ -206,7 +206,7 @@ class LatentDiffusion:
             raise BrainhiveError(f"the scheduler's prediction_type is {kind}", hint)
 
     def prepare(self, components: dict[str, Any]) -> None:
-        """Take the subclass's own components, before networks are placed and frozen."""
+        """Take the subclass's own components, before networks are frozen."""
 
     def predict(
         self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None

@@ -47,8 +47,8 @@ class Config(_latent_diffusion.Config):
     """MindEye2's checkpoint, or what it was converted to.
 
     Conditions: `embeddings` [B, S, D] (encoder clip-bigg-tokens), `start` (pictures or latents), and `masks`
-    [B, F, 1, H, W], whose mean over the frames weighs the tokens by their place. Of `embeddings` alone of all
-    frames [B, F, S, D] it draws the frames of clips. MindEye2 samples 768 px in 38 steps at guidance 5.
+    [B, F, 1, H, W], whose mean over the frames weighs the tokens by their position. Of `embeddings` alone of
+    all frames [B, F, S, D] it draws the frames of clips. MindEye2 samples 768 px in 38 steps at guidance 5.
     """
 
     cites = ("scotti2024", "podell2024")
@@ -237,7 +237,7 @@ class UnCLIP(LatentDiffusion):
         side = round(tokens.shape[1] ** 0.5)
         if side * side != tokens.shape[1]:
             raise BrainhiveError(
-                f"masks weigh tokens by their place, and {tokens.shape[1]} tokens are no square",
+                f"masks weigh tokens by their position, and {tokens.shape[1]} tokens are no square",
                 "use tokens without a class token, or a prior without masks",
             )
         shares = mask_weights(conditioning.masks, side).mean(1)  # [B, 1, side, side]

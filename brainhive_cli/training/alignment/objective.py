@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.models.course import Course, Epochs, Wave, at, place, place_courses
+from brainhive_cli.models.course import Course, Epochs, Wave, at, count_courses, count_epochs
 from brainhive_cli.models.heads import comparable
 from brainhive_cli.models.losses import LossContext, ScaledConfig
 
@@ -72,8 +72,8 @@ class Term(Section):
         """
         # of a term that is active throughout only the courses are counted so
         is_everywhere = self.epochs is None and self.stage is None
-        active = place(self.epochs or (Fraction(0), Fraction(1)), start, length)
-        term = place_courses(self, active, start, length)
+        active = count_epochs(self.epochs or (Fraction(0), Fraction(1)), start, length)
+        term = count_courses(self, active, start, length)
         return term if is_everywhere else term.model_copy(update={"epochs": active, "stage": None})
 
     def weight_at(self, moment: float) -> float:
