@@ -73,22 +73,15 @@ def load_network(
     # load, and refuse a network that lacks some of its weights
     with weights.reading(where, files=files), console.hushed():
         model, info = network.from_pretrained(folder, output_loading_info=True, **options)
-        refuse_absent(info["missing_keys"], len(model.state_dict()), where, info["unexpected_keys"])
+        refuse_absent(info["missing_keys"], len(model.state_dict()), where)
         return model.eval().requires_grad_(False)
 
 
-def refuse_absent(absent: Iterable[str], count: int, where: object, surplus: Iterable[str] = ()) -> None:
-    """Raise MissingData if any of a network's `count` weights is absent: libraries fill it with noise.
-
-    Weights that the network has not (`surplus`) may have the same names behind a prefix.
-    """
+def refuse_absent(absent: Iterable[str], count: int, where: object) -> None:
+    """Raise MissingData if any of a network's `count` weights is absent: libraries fill it with noise."""
     if unmatched := sorted(absent):
-        # a surplus name that ends like the first absent one tells the prefix
-        match, way = weights.describe_match(unmatched, count), "fetch it again, or give a complete checkpoint"
-        ends = (name.removesuffix(unmatched[0]) for name in surplus if name.endswith(f".{unmatched[0]}"))
-        if prefix := next(ends, ""):
-            match, way = f"{match}, which is called {prefix}{unmatched[0]}", f"take {prefix} off the names"
-        raise MissingData(f"{where}: {match}", way)
+        way = "fetch it again, or give a complete checkpoint"
+        raise MissingData(f"{where}: {weights.describe_match(unmatched, count)}", way)
 
 
 def rename(state: Mapping[str, Tensor], table: Table) -> State:

@@ -42,7 +42,7 @@ def test_a_prior_of_scale_zero_has_no_effect(go, aligned, drawing):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("scheduler=turbo", "no scheduler called 'turbo'"),
+        ("scheduler=turbo", "scheduler: Input should be 'euler', 'euler-ancestral'"),
         ("metrics=fid", "no metric called 'fid'"),
         ("negative_prompt=blurry", "negative_prompt has no effect without guidance"),
         ("sources=noise", "sources.0: Input should be 'brain', 'images', 'shuffled', 'zeroed'"),
