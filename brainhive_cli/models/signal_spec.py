@@ -52,16 +52,17 @@ class SignalSpec:
     def __post_init__(self) -> None:
         """Check every list against the others."""
         # lists of subjects, sensors and samples have matching lengths
-        pairs = {
-            "widths for subjects": (len(self.widths), len(self.subjects)),
-            "sensors for widths": (len(self.names), max(self.widths) if self.names and self.widths else None),
-            "times for samples": (self.times_s and len(self.times_s), self.samples),
-            "positions for sensors": (self.positions and len(self.positions), len(self.names)),
-            **{f"subjects in {key}": (len(masks), len(self.subjects)) for key, masks in self.regions.items()},
-        }
-        for words, (count, expected) in pairs.items():
-            if None not in (count, expected) and count != expected:
-                raise BrainhiveError(f"signals have {count} {words}: {expected} are needed")
+        lengths = [("widths", len(self.widths), len(self.subjects))]
+        lengths += [("sensors", len(self.names), width) for width in self.widths if self.names]
+        if self.times_s is not None:
+            lengths.append(("times", len(self.times_s), self.samples))
+        if self.positions is not None:
+            lengths.append(("positions", len(self.positions), len(self.names)))
+        for region, subject_masks in self.regions.items():
+            lengths.append((f"masks of {region}", len(subject_masks), len(self.subjects)))
+        for words, count, expected in lengths:
+            if count != expected:
+                raise BrainhiveError(f"signals have {count} {words}, and need {expected}")
 
     @property
     def channels(self) -> int:

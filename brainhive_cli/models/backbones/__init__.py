@@ -71,6 +71,8 @@ def build(config: BackboneConfig, spec: SignalSpec, heads: Heads) -> nn.Module:
     try:
         return parts.build_module(config, *arguments)
     except ValueError as error:  # as of torch, where groups do not divide channels
+        if "." in config.kind:  # a user's own part shows where it fails
+            raise
         raise BrainhiveError(
             f"the backbone {config.kind} cannot be built: {first_line(error)}", "other sizes of the backbone"
         ) from error
