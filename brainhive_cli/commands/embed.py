@@ -301,7 +301,7 @@ def list_encoders() -> Result:
     rows = []
     for kind in parts.kinds("encoders"):
         config = parts.load("encoders", kind).Config()
-        shape = config.known_shape or ()
+        shape: tuple[int, ...] = config.known_shape or ()
         size = shape[0] if len(shape) == 1 else "×".join(map(str, shape))
         # a family without a source has no weights that could be here
         state = "yes" if config.is_here else "no" if config.weights_from or size else "–"
