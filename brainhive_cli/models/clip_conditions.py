@@ -48,9 +48,7 @@ def of_texts(tower: Any, ids: Tensor) -> Tensor:
     return tokens.div(encoded.text_embeds.norm(dim=-1, keepdim=True)[:, None])
 
 
-def tower_of(
-    folder: Path, component: str, kind: str, **options: Any
-) -> nn.Module:
+def tower_of(folder: Path, component: str, kind: str, **options: Any) -> nn.Module:
     """Load a tower from its folder below a diffusion model's, frozen, in float32.
 
     Args:

@@ -323,6 +323,7 @@ class RouterConfig(SizedFuserConfig):
 
     hidden: PositiveInt = Field(1024, description="Width of the map that all layers share; SAMGA's.")
     signal_dim: PositiveInt = Field(1024, description="Width of what the brain encoder gives; SAMGA's.")
+
     def build(self, dims: dict[str, int], dim: int, subjects: int) -> "Router":
         """Make a fuser of embeddings of one width, by encoder, to tokens [B, D]; for so many subjects.
 

@@ -168,9 +168,7 @@ def find_anatomy(network: nn.Module, where: str) -> Anatomy:
     is_staged = hasattr(network.config, "depths")  # whose tokens become fewer and wider, as Swin's
     if holder is None or len(blocks) != depth or is_staged:
         kind = type(network).__name__
-        raise MissingData(
-            f"{where} holds a {kind}, without known embeddings and blocks", "another encoder"
-        )
+        raise MissingData(f"{where} holds a {kind}, without known embeddings and blocks", "another encoder")
 
     # the first norm, or what stands for one, after the blocks
     parts_of_holder = [*holder.children()]
