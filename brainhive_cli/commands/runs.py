@@ -69,7 +69,6 @@ def _describe_state(run: RunFolder) -> str:
     return "finished" if run.is_finished else "interrupted"
 
 
-
 def _describe_result(run: RunFolder) -> str | Cell:
     """Write its main metric, else its finding, for programs with all caveats; empty if not finished."""
     if not run.is_finished:

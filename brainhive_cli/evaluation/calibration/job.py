@@ -133,7 +133,7 @@ class Job:
             unit=unit,
             draws=1 if is_ordered else recipe.draws,
             needs_trials=unit != "pictures" or is_ordered,
-            epochs=None if training.backbone.is_closed_form else train.epochs,
+            epochs=None if training.backbone.is_closed_form else training.train.epochs,
         )
 
     def inputs(self) -> Iterator[Input]:

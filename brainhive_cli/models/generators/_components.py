@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from brainhive_cli.core import console, documents, hub, weights
+from brainhive_cli.core import console, documents, hub
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import home_folder, locate

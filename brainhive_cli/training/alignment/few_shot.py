@@ -19,7 +19,6 @@ from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.signals.normalisations import Normaliser, pool_statistics
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.models.blocks import LINEAR
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.loop import fit, is_closed_form

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.models.blocks import LINEAR
 from brainhive_cli.models.heads import FUSED, TOKEN, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
