@@ -290,7 +290,7 @@ def test_an_unknown_subject_is_named_with_the_known_ones(go, small, world, runs)
         ("signal.repetitions=single", "train.epochs=3"),
         ("signal.repetitions=random", "signal.random_k=1", "train.augment.repetitions=1.0"),
         ("signal.normalise=whiten", "signal.channels=parietal,occipital"),
-        ("train.augment.parts=[smooth]", "loss.kind=mixco"),
+        ("train.ema=0.9", "train.augment.parts=[smooth]", "loss.kind=mixco"),
     ],
 )
 def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, tmp_path, runs, settings):

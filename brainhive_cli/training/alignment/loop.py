@@ -161,8 +161,8 @@ def fit(
         # score the epoch on held-out or test pictures, and select its weights if it is the best
         loss_mean = float(learner.loss_sum) / steps  # which waits until the steps are done
         samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
-        ranks = rank_queries(aligner, validation, data.targets, settings.precision, launch)
-        on_test = rank_queries(aligner, test, data.tested_targets, settings.precision, launch)
+        ranks = rank_queries(learner.result, validation, data.targets, settings.precision, launch)
+        on_test = rank_queries(learner.result, test, data.tested_targets, settings.precision, launch)
         validated = top1(ranks)
         score = {"best": validated, "last": None, "test": top1(on_test)}[settings.selection]
         learner.finish_epoch(ranks, validated, score)

@@ -1,4 +1,4 @@
-"""Optimisation, stage by stage: AdamW, schedules and the selected epoch."""
+"""Optimisation, stage by stage: AdamW, schedules, the moving average and the selected epoch."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel
 
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -21,6 +22,7 @@ from brainhive_cli.training.alignment.recipe import Stage, Train
 
 Content = dict[str, Any]
 """What a checkpoint holds."""
+Tensors = tuple[Tensor, ...] | list[Tensor]
 PROGRESS = (
     "epoch",
     "steps_done",
@@ -56,6 +58,7 @@ class Learner:
     Call `enter_stage` or `load_state_dict` before the first step.
 
     Attributes:
+        learned: The losses and the model with what they have learned: the moving average where there is one.
         epoch: Epochs that are done.
         steps_done: Steps of the next one that are done; `loss_sum` is the sum of their losses.
         stop: Epoch at which the stage ends.
@@ -162,6 +165,10 @@ class Learner:
         self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
         self.schedule = schedule_of(self.optimizer, stage, self.steps)
 
+        # the average starts as a copy of the weights
+        self.average = AveragedModel(self.model, multi_avg_fn=self._average) if train.ema else None
+        self.learned: Any = self.model if self.average is None else self.average.module
+
     def train(self) -> None:
         """Bring all into training mode, and what is frozen into evaluation mode."""
         # frozen batch normalisation and dropout must not move either
@@ -169,6 +176,11 @@ class Learner:
         for name, module in self.aligner.named_modules():
             if is_below(name, self.frozen):
                 module.eval()
+
+    @property
+    def result(self) -> Aligner:
+        """The model that has been learned."""
+        return self.learned[1]
 
     def step(self) -> None:
         """Change the weights by the gradients, and forget the gradients."""
@@ -187,6 +199,10 @@ class Learner:
             with torch.no_grad():
                 torch._foreach_lerp_([*self.pulled.values()], anchors, pull)
 
+        # the average follows each step
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
     def finish_epoch(self, ranks: Tensor, validated: float | None, score: float | None) -> None:
         """Count an epoch; select its weights if none before had a better score.
 
@@ -204,13 +220,13 @@ class Learner:
         # a later epoch of equal score replaces the earlier one
         if score is None or score >= self.score:
             self.selected_epoch, self.score, self.ranks = self.epoch, score or 0.0, ranks
-            self.weights = _copy_weights(self.model)
+            self.weights = _copy_weights(self.learned)
 
     def load_selected(self) -> Aligner:
         """Return the model with the weights of the selected epoch, in evaluation mode."""
-        self.model.load_state_dict(self.weights)
-        self.aligner.losses = _copy_weights(self.objective)
-        return self.aligner.eval()
+        self.learned.load_state_dict(self.weights)
+        self.result.losses = _copy_weights(self.learned[0])
+        return self.result.eval()
 
     def state_dict(self) -> Content:
         """Return all that an exact continuation needs."""
@@ -238,10 +254,20 @@ class Learner:
             for name, anchor in self.anchors.items():
                 anchor.copy_(state["anchors"][name])
 
+    def _average(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
+        """Move averages towards weights; faster in the first steps, so that the start is soon forgotten.
+
+        Source: the ramp (1 + n) / (10 + n) is that of TensorFlow's ExponentialMovingAverage.
+        """
+        count = self.schedule.last_epoch  # steps that are done
+        decay = min(self.settings.ema, (1 + count) / (10 + count))
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
     def _parts(self) -> Content:
         """List what has a state of its own in this stage."""
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return parts if self.feedback is None else {**parts, "feedback": self.feedback}
+        further = {"average": self.average, "feedback": self.feedback}
+        return parts | {name: part for name, part in further.items() if part is not None}
 
 
 def _copy_weights(module: nn.Module) -> dict[str, Tensor]:

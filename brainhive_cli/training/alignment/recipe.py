@@ -205,6 +205,12 @@ class Train(Section):
     warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
     grad_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: any")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights, which is then what is validated and kept",
+    )
     prior_dropout: float = Field(
         0.0,
         ge=0,
@@ -581,8 +587,9 @@ class Recipe(SweptRecipe):
         lora, known = self.train.lora.encoders, [config.name for config in self.encoders]
         if unknown := [name for name in lora if name not in known]:
             raise RecipeError(f"train.lora.encoders names {unknown[0]!r}", f"encoders: {', '.join(known)}")
-        if lora and self.prior:
-            raise RecipeError("train.lora goes with no prior", "leave one of them out")
+        if lora and (self.prior or self.train.ema):
+            what = "prior" if self.prior else "train.ema"
+            raise RecipeError(f"train.lora goes with no {what}", f"leave {what} out, or train.lora")
 
         # terms fit the epochs, and every target has a name and a term of its own
         terms = self.loss_terms

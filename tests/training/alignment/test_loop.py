@@ -159,7 +159,7 @@ def test_a_model_is_fitted_without_a_folder_and_from_another(train, embedding, t
     ("after", "how", "loss", "knobs"),
     [
         (1, None, "clip", {"augment": VARIED}),
-        (4, "random", {"kind": "mixco"}, {"augment": {**VARIED, "repetitions": 1.0}}),
+        (4, "random", {"kind": "mixco"}, {"ema": 0.9, "augment": {**VARIED, "repetitions": 1.0}}),
         (6, "single", {"kind": "soft_clip"}, {"selection": "last"}),
         (4, None, "clip", {"last_batch": "keep", "decay": "weights", "init": "reference", "batch_size": 40}),
         (6, None, "clip", {"last_batch": "drop", "prior_dropout": 0.1}),
@@ -275,6 +275,27 @@ def test_the_weights_of_the_best_epoch_are_kept(train, embedding, monkeypatch):
 def test_patience_needs_validation():
     with pytest.raises(ValueError, match="patience needs validation"):
         Train(patience=2, validation=0)
+
+
+def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch):
+    seen: list[Weights] = []
+    step = Learner.step
+
+    def watched(learner: Learner) -> None:
+        step(learner)
+        losses, aligner = (part.state_dict() for part in learner.model)
+        weights = aligner | {f"losses.{key}": value for key, value in losses.items()}
+        seen.append({key: value.clone() for key, value in weights.items()})
+
+    monkeypatch.setattr(Learner, "step", watched)
+    kept, _, _ = train(data_of(embedding), ema=0.6, selection="last")
+
+    average = seen[0]
+    for count, weights in enumerate(seen[1:], 2):
+        decay = min(0.6, (1 + count) / (10 + count))
+        average = {key: decay * average[key] + (1 - decay) * weights[key] for key in weights}
+    assert all(torch.allclose(kept[key], average[key], atol=1e-6) for key in kept)
+    assert not is_same(kept, seen[-1])
 
 
 def test_nothing_random_touches_validation(train, embedding):
