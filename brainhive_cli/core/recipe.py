@@ -571,7 +571,7 @@ def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
     plain = field.get_default(call_default_factory=True, validated_data={})
     default = [plain] if plain != "" and type(plain) in (int, float, str) else None
     allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[:1]
-    typical = TYPICAL.get(error["type"].partition("_")[0])
+    typical = TYPICAL.get(error["type"].partition("_")[0]) or TYPICAL.get(type(error["input"]).__name__)
     values = field.examples or default or allowed or typical
     return f"as in {', '.join(f'{key}={value}' for value in values)}" if values else ""
 

@@ -422,7 +422,9 @@ def _share_interval(
     z = norm.ppf(UPPER)
     centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     reach = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    return low + span * max(0.0, float(centre - reach)), low + span * min(1.0, float(centre + reach))
+    # rounding must not leave the share itself outside
+    below, above = min(float(share), float(centre - reach)), max(float(share), float(centre + reach))
+    return low + span * max(0.0, below), low + span * min(1.0, above)
 
 
 def ratio_of_means(numerators: Values, denominators: Values) -> tuple[float, float | None, float | None]:

@@ -73,7 +73,8 @@ def test_every_arm_is_measured_after_every_amount(measured):
         assert [*metrics] == ["top1", "top5", "mrr"]
         top1 = metrics["top1"]
         assert (top1.n, top1.pool, top1.chance, top1.seeds) == (PEOPLE * TESTED, TESTED, 0.01, (1,))
-        assert top1.low <= top1.value <= top1.high and top1.people is not None
+        assert top1.low <= top1.value <= top1.high
+        assert top1.people is not None or top1.value == 0  # people without a hit do not vary
         assert top1.protocol == "calibration of inter, demo-noise-0.3-40-concepts, 2 draws, simulated"
         assert top1.split == "test" and top1.selected is False
 
@@ -123,7 +124,7 @@ def test_draws_are_paired_over_arms_and_everything_is_learned_once(folder):
     assert {ranks.shape for ranks in [*first.values(), *second.values()]} == {(TESTED,)}
     assert all((ranks > 0).all() for ranks in [*first.values(), *second.values()])
     assert {name for _, name in first.keys() - second.keys()} == {"everything"}
-    few = TRANSFER, "10 pictures"
+    few = "scratch", "10 pictures"
     assert not np.array_equal(first[few], second[few])  # other pictures
     for name in ("10 pictures", "40 pictures"):  # zero-shot learns from none
         assert np.array_equal(first[ZERO_SHOT, name], second[ZERO_SHOT, name])

@@ -196,5 +196,5 @@ def test_weights_cast_once_give_just_what_autocast_gives(kind):
 
     (as_it_is,) = encode(config.build().module, picture, "bf16", launch)
 
-    assert any(weight.dtype == torch.bfloat16 for weight in ready.module.parameters())
+    assert any(weight.dtype == torch.bfloat16 for weight in ready.network.module.parameters())
     assert torch.equal(ready.encode(picture)[config.name], as_it_is)

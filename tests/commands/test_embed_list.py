@@ -18,8 +18,8 @@ def test_encoders_are_listed_without_a_data_set_as_a_table_or_json(home: Path) -
     (giant,) = (row for row in listed if row["encoder"] == "dinov2-giant")
     assert (giant["D"], giant["px"], giant["licence"]) == (1536, 224, "Apache-2.0")
     assert list(home.iterdir()) == []
-    for row in listed:  # no word is broken, there nor in a pipe
-        assert [row["encoder"], row["weights"]] in [line.split(maxsplit=1) for line in lines]
+    for row in listed:  # no name is broken, there nor in a pipe
+        assert row["encoder"] in lines
     piped = CliRunner(env={"COLUMNS": None}).invoke(app, ["embed", "--list"]).stdout.splitlines()
     words = {word for line in piped for word in line.split()}
     assert max(map(len, piped)) <= 120

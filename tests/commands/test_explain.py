@@ -101,7 +101,7 @@ def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(folder, foun
 
 def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found):
     read, trained = (values(found, name, "two_way") for name in ("windows", "trained"))
-    assert max(read, key=read.get) in ("100 ms", "300 ms") and max(trained.values()) > 0.9
+    assert max(read, key=read.get) in ("100 ms", "300 ms") and max(trained.values()) > 0.85
     assert abs(trained["900 ms"] - 0.5) < 0.1
     profile = next(each for each in found.facts.profiles if each["name"] == "trained")
     assert profile["first_above_chance"] == "0–200 ms"
@@ -198,7 +198,7 @@ def test_a_model_of_shuffled_labels_shows_next_to_nothing(go, world, trained, sm
         go("explain", f"align_run={run}", *how).metrics.scopes["windows · 300 ms"]["two_way"].value
         for run in (trained, shuffled)
     )
-    assert own > 0.75 and abs(control - 0.5) < 0.12
+    assert own > 0.7 and abs(control - 0.5) < 0.12
 
 
 def test_voxels_have_regions_instead_of_windows(go, small, world, tmp_path):

@@ -146,7 +146,12 @@ class Config(brain_mlp.Config):
 @pytest.mark.parametrize(
     ("number", "code", "what", "hint"),
     [
-        (SIGKILL, 5, "process 1 of the launch was killed (SIGKILL), as", "train.batch_size=64; the same"),
+        (
+            SIGKILL,
+            5,
+            "process 1 of the launch was killed (SIGKILL), as",
+            "a smaller train.batch_size; the same",
+        ),
         (SIGSEGV, 1, "process 1 of the launch was ended by SIGSEGV", "the same command continues"),
     ],
 )

@@ -160,7 +160,7 @@ def signals(world: Path, tmp_path: Path) -> str:
 
 
 def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(go, small, here, signals, tmp_path):
-    stores, others = (tmp_path / f"signals/demo-noise-{noise}/default" for noise in (0.3, 0.4))
+    stores, others = (tmp_path / f"signals/demo-noise-{noise}-40-concepts/default" for noise in (0.3, 0.4))
     run = go("train-align", *small, here, signals, "mode=joint", "subjects=1", "train.epochs=1").folder
     shutil.copy(stores / "sub-01.h5", stores / "sub-02.h5")
     shutil.copytree(stores, others)
@@ -171,7 +171,7 @@ def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(go, small, he
             go("train-align", *small, here, signals, f"mode={mode}", "subjects=1,2")
     (stores / "sub-01.h5").unlink()
     model = f"run={run}/cells/all_seed-1/model"
-    go("embed", other := "dataset={kind: demo, noise: 0.4, subjects: 2}", COLOURS)
+    go("embed", other := "dataset={kind: demo, noise: 0.4, subjects: 2, concepts: 40}", COLOURS)
     for tested in ((model, small[0], "subjects=2"), (f"run={run}", other, "subjects=1")):
         with pytest.raises(BrainhiveError, match=r"trials are copies of trials that .* learned from"):
             go("eval-retrieval", here, signals, *tested, *QUICK)

@@ -57,7 +57,7 @@ def test_metrics_say_how_their_pictures_were_generated():
     how = ("guidance=5", "scheduler=ddim", "prompt=a dog", "negative_prompt=blurry", "repeats=1", "best_of=3")
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, how)
 
-    assert recipe.described(start="") == (
+    assert recipe.described(is_decoded=True) == (
         "1 repeat, each the best of 3 by its decoded head, ddim, guidance 5, "
         "prompt 'a dog', negative prompt 'blurry'"
     )

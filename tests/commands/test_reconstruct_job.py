@@ -163,7 +163,7 @@ def test_pictures_are_counted_and_inputs_listed_without_loading_weights(
 
 
 def test_the_best_of_several_clips_is_refused_before_anything_is_generated(go, aligned, drawing, monkeypatch):
-    monkeypatch.setattr(StimulusSet, "medium", "clip")
+    monkeypatch.setattr(StimulusSet, "__post_init__", lambda stimuli: vars(stimuli).update(medium="clip"))
 
     with pytest.raises(RecipeError, match="best_of compares pictures, and the stimuli are clips"):
         go("reconstruct", *drawing, "sources=brain", "best_of=2")

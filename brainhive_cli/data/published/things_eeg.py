@@ -150,7 +150,7 @@ class Distributed(parts.Config):
         path = self._file(root, subject, split)
         again = f"delete it, then: {fetch_line(self.name, self.root)}"
 
-        content = pickles.load(path)
+        content = pickles.load(path, way_out=again)
         if not has_signal(content, KEYS[:2]):
             held = f"has keys {sorted(map(str, content))}" if isinstance(content, Mapping) else "is no dict"
             raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", again)

@@ -41,6 +41,8 @@ CHECKSUMS = "checksum"
 CHECKSUM_BYTES = 8
 SEAL_MARK = b"brnhvsl1"
 """The last bytes of a sealed file; before them stand the parts that are rows, the digest and their count."""
+STRUCTURE_BYTES = 2**16
+"""More than the structure of a file takes, besides its rows and lists."""
 SEAL_FOOTER = struct.Struct("<16sQ8s")
 VERIFIED_BYTES = 2**24
 """Of rows that are verified at once when all are."""
@@ -81,8 +83,12 @@ def create(
     # rows, and the checksums of each
     sums = {f"{CHECKSUMS}/{name}": (shape[:1], "uint64") for name, (shape, _) in spaces.items()}
 
+    size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in {**spaces, **sums}.values())
+    size += sum(np.asarray(array).nbytes for array in arrays.values())
+
     # the structure, lists and attributes; rows follow later, each at its offset
     with atomic_write(path, is_lasting=False) as part:
+        _allocate(part, size + STRUCTURE_BYTES)  # without room, HDF5 would fail with noise
         with h5py.File(part, "w") as file:
             for name, (shape, dtype) in {**spaces, **sums}.items():
                 # allocated and not filled, so that rows can be written by their offset
@@ -93,10 +99,15 @@ def create(
             for name, array in arrays.items():
                 file.create_dataset(name, data=array)
             set_attributes(file, attributes)
-        # HDF5 leaves holes; a disk that is too small is an error now, and not after hours
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            with part.open("ab") as end, name_file(part):
-                os.posix_fallocate(end.fileno(), 0, part.stat().st_size)
+        # again, since HDF5 leaves holes
+        _allocate(part, part.stat().st_size)
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Allocate a file's bytes, so that a disk that is too small is an error now and not after hours."""
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("ab") as file, name_file(path):
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from brainhive_cli.core.archives import zip_members
 from brainhive_cli.core.arrays import Array, UInt8
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, first_line
+from brainhive_cli.core.lines import Hint
 from brainhive_cli.data.stores.hdf5 import NUMBERS
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Refused(pickle.UnpicklingError):
     """A name in a pickle that plain data do not need."""
 
 
-def load(path: Path, verify: bool = True) -> Any:
+def load(path: Path, verify: bool = True, way_out: Hint = "fetch it again") -> Any:
     """Read tensors, arrays and plain types, whatever dicts and lists they stand in.
 
     Long arrays are mapped where they lie in the file, in their own dtype; nothing of them is read, but for
@@ -72,11 +73,12 @@ def load(path: Path, verify: bool = True) -> Any:
         path: An archive of torch (pickle protocols 2 to 5), an older file of torch, an .npy, an .npz or a
             bare pickle, whatever its name.
         verify: Verify the checksums of tensors; not where a large file is opened again and again.
+        way_out: What to do where it is damaged.
 
     Raises:
         BrainhiveError: if it cannot be read, or holds anything else, before any of that is made.
     """
-    with reading(path, "fetch it again"):
+    with reading(path, way_out):
         try:
             return _load(path, verify)
         except Refused as error:

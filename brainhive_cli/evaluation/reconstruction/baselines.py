@@ -129,7 +129,7 @@ def _find_nearest(
         opened = images.open(row)
         # a clip is cropped frame by frame
         is_clip = isinstance(opened, Clip)
-        pictures = opened.pictures if is_clip else [opened]
+        pictures = opened.to_pictures() if is_clip else [opened]
         squares = [np.asarray(media_files.crop_square(picture, side_px)) for picture in pictures]
         pixels = np.stack(squares) if is_clip else squares[0]
         _save(pixels, file, folder, opened.rate_hz if is_clip else None)

@@ -26,7 +26,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variant_of, variants
-from brainhive_cli.data.command_lines import only_if_recorded, write_prior
+from brainhive_cli.data.command_lines import are_embedded, only_if_recorded, write_embedding, write_prior
 from brainhive_cli.data.datasets import Dataset, people_of
 from brainhive_cli.data.model_input import (
     choose_input,
@@ -44,6 +44,7 @@ from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import (
     encoders_around,
     encoders_by_key,
+    encoders_of,
     match_keys,
     match_prior,
     recipe_around,
@@ -72,6 +73,8 @@ from brainhive_cli.training.alignment.set_ups import (
 from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 
 T = TypeVar("T")
+DEFAULT_DATASET = "things-eeg"
+"""The default of train-align."""
 CPU = torch.device("cpu")
 SIGNALS, PICTURES = 4000, 8192
 """Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS' weights were read."""
@@ -987,5 +990,11 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
     flag = ("dataset", dataset if is_prior or not arguments else None)
     drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
-    training = Line("train-align", flag, *arguments)
-    return f"{training} && {Line('reconstruct', *drawing)}"
+    lines = [str(Line("train-align", flag, *arguments)), str(Line("reconstruct", *drawing))]
+
+    # what the brain model is trained to predict comes first, unless the prior's encoders have no known names
+    with suppress(RecipeError):
+        pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
+        if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):
+            lines.insert(0, write_embedding(pictures, encoders))
+    return " && ".join(lines)
