@@ -16,7 +16,7 @@ from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.targets import open_targets
-from brainhive_cli.data.targets.views import View
+from brainhive_cli.data.targets.views import crop_centre
 from brainhive_cli.models.generators import sdxl, versatile_diffusion
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
@@ -46,7 +46,7 @@ def test_the_validation_loss_falls(go, settings):
 
 
 def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
-    result = go("train-prior", *settings, f"continue_from={prior}")
+    result = go("train-prior", *settings, "prior=fusion_prior", f"continue_from={prior}")
 
     before, after = weights(prior), weights(result.folder / "model")
     assert all(moved(before[part], after[part]) for part in CLASSES)
@@ -84,7 +84,8 @@ def test_after_a_prior_of_stimuli_the_next_line_names_their_data_set(go, setting
 
 @pytest.mark.parametrize("frozen", [["fusion_encoder"], ["proj", "attn_adapter"]])
 def test_frozen_parts_stay_bit_for_bit(go, settings, prior, frozen):
-    run = go("train-prior", *settings, f"continue_from={prior}", f"freeze=[{', '.join(frozen)}]").folder
+    start = ("prior=fusion_prior", f"continue_from={prior}")
+    run = go("train-prior", *settings, *start, f"freeze=[{', '.join(frozen)}]").folder
 
     before, after = weights(prior), weights(run / "model")
     assert {part for part in CLASSES if not moved(before[part], after[part])} == set(frozen)
@@ -237,11 +238,12 @@ def test_a_number_out_of_range_is_refused_with_its_key(override):
     ],
 )
 def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home, override, told):
-    listed = train_prior.inputs(Recipe.resolve("train-prior", None, {}, (*settings, override)))
+    overrides = (*settings, "prior=fusion_prior", override)
+    listed = train_prior.inputs(Recipe.resolve("train-prior", None, {}, overrides))
 
     assert told in " ".join(describe_missing(listed))
     with pytest.raises(BrainhiveError) as caught:
-        go("train-prior", *settings, override)
+        go("train-prior", *overrides)
     assert told in caught.value.in_one_line and not list(home.rglob("log.jsonl"))
 
 
@@ -306,7 +308,7 @@ def test_a_view_is_the_centre_with_the_ids_of_its_crop():
     picture = Image.new("RGB", (40, 20), (255, 0, 0))
     picture.paste((0, 0, 255), (10, 0, 30, 20))  # the central square
 
-    pixels, sizes = View(10, "lanczos")(picture)
+    pixels, sizes = crop_centre(picture, 10, "lanczos")
 
     assert pixels.shape == (3, 10, 10)
     assert (pixels[0, :, 2:8] < 13).all() and (pixels[2, :, 2:8] > 242).all()

@@ -69,32 +69,9 @@ def test_an_override_takes_the_run_of_an_earlier_step_and_leaves_yaml_in_braces(
 def test_trainings_without_a_recipe_are_told_apart_by_their_steps(tmp_path) -> None:
     trainings = {name: {"command": "train-align"} for name in ("weak", "strong")}
     steps = {**trainings, "named": {"command": "eval-retrieval", "overrides": ["align_run={weak}"]}}
-    steps |= {"last": {"command": "eval-retrieval"}}
     own = recipe(recipe=None, steps=steps)
     runs = {name: Result(tmp_path / name) for name in steps}
     assert workflow.overrides_of(own, "named", runs) == ["align_run=weak"]
-    assert workflow.overrides_of(own, "last", runs) == ["align_run=strong"]
-
-
-def test_a_recipe_that_a_step_names_stands_for_the_step_that_trains_it(home) -> None:
-    sweep = {"command": "train-align", "recipe": "papers/havir-ablations"}
-    steps = {"one": sweep, "two": {"command": "train-align", "recipe": "demo"}}
-    for step, expected in {
-        "align_run=demo": ["align_run=demo", "align_run=two"],
-        "align_run=papers/havir-ablations:none": [
-            "align_run=papers/havir-ablations:none",
-            "align_run=one:none",
-        ],
-        "align_run=papers/havir": ["align_run=papers/havir"],  # which no step trains
-        "align_run=:random": ["align_run=:random", "align_run=two:random"],
-        "align_run=[papers/havir-ablations:none,demo,x]": [
-            "align_run=[papers/havir-ablations:none,demo,x]",
-            'align_run=["one:none", "two", "x"]',
-        ],
-    }.items():
-        own = recipe(steps={**steps, "eval-retrieval": {"overrides": [step]}})
-        runs = {name: Result(home / name) for name in steps}
-        assert workflow.overrides_of(own, "eval-retrieval", runs) == expected
 
 
 def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(home) -> None:

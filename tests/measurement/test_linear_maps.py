@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from brainhive_cli.evaluation.explanation.encoding_model import correlations, half_ceilings
-from brainhive_cli.evaluation.explanation.model_profiles import decode
 from brainhive_cli.measurement import linear_maps
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes, project
 from brainhive_cli.measurement.ranks import ranks
@@ -61,7 +60,9 @@ def test_windows_trained_anew_find_as_many_pictures_as_the_references(values):
     )
     for number, centre in enumerate(range(1, 1 + len(values["window_top1"]))):
         window = slice(centre - 1, centre + 2)
-        predicted = decode(signals[0][..., window], learned, signals[1][..., window], 10.0)
+        train, test = (signal[..., window].flatten(1) for signal in signals)
+        scale = Scale.of(train)
+        predicted = Products.of(scale(train), [learned]).predict(scale(test), 10.0)
         found = ranks(predicted, shown, torch.arange(len(shown))).numpy()
         assert (found == 1).mean() == pytest.approx(values["window_top1"][number])
         assert (found <= 5).mean() == pytest.approx(values["window_top5"][number])

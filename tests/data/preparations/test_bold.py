@@ -589,7 +589,7 @@ def test_sessions_have_labels_and_splits(data):
         folder.rename(folder.with_name(label))
     with pytest.raises(BrainhiveError, match="of two sessions 1") as error:
         build().sessions(1)
-    assert "'preparation.sessions=test*,train*' numbers them" in error.value.hint
+    assert "preparation.sessions=LABEL,LABEL numbers sessions" in error.value.hint
     with pytest.raises(ValidationError, match="name each once"):
         build(sessions=[1, "1"])
     prepared = build(sessions="train*,test*")

@@ -495,8 +495,8 @@ def test_files_that_are_missing_or_nobody_s_are_named(data):
         build().subjects  # noqa: B018
     _, _, path = recorded(data, "vhdr")
     path.with_suffix(".eeg").unlink()
-    with pytest.raises(MissingData, match=r"but not sub-01_ses-01\.eeg"):
-        build().files(1)
+    with pytest.raises(MissingData, match=r"sub-01_ses-01\.(vhdr|eeg)"):
+        build().shapes(1, 1)
     path.rename(data / "eeg.vhdr")
     with pytest.raises(BrainhiveError, match="does not say whose it is"):
         build().subjects  # noqa: B018

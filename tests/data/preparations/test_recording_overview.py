@@ -233,7 +233,7 @@ def test_the_command_and_its_check_show_the_tables(folder: Path, capsys: pytest.
         ended = CliRunner().invoke(app, ["prepare", "--from", "recording", *words])
         assert ended.exit_code == 0, ended.stderr
         assert "Channels\n" in ended.stdout and "Pictures that were shown\n" in ended.stdout
-        assert "Fp1 Cz P7 Pz O1 O2 EOG" in ended.stdout
+        assert "Fp1 Cz P7 Pz O1 O2 EOG" in " ".join(ended.stdout.split())
         assert "warning: subject 1: EOG: EEG by the file, but not by name" in ended.stderr
         assert "  try: 'preparation.exclude=[EOG]' leaves them out" in ended.stderr
 

@@ -95,5 +95,5 @@ def test_other_tokens_converters_and_models_are_refused_in_one_line(root: Path, 
     with pytest.raises(BrainhiveError, match=r"is no such converter: it maps to 4 features, the captioner"):
         _captioner.load(caption, CPU, torch.float32)
     (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
-    with pytest.raises(MissingData, match=r"is no GIT \(model_type blip-2\)"):
+    with pytest.raises(MissingData, match=r"is no git \(model_type blip-2\)"):
         _captioner.find_folder(caption.model_copy(update={"model": str(tmp_path)}))

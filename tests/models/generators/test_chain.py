@@ -162,7 +162,7 @@ def test_a_captioner_of_another_kind_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "blip"}')
     stages = [Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, caption=str(tmp_path))]
     for ask in (Config(stages=stages).check, Config(stages=stages).build):
-        with pytest.raises(MissingData, match=r"is no BLIP-2 \(model_type blip\)"):
+        with pytest.raises(MissingData, match=r"is no blip-2 \(model_type blip\)"):
             ask()
     with pytest.raises(RecipeError, match="first stage has no media to caption"):
         Config(stages=stages[::-1])

@@ -486,11 +486,3 @@ def test_a_component_whose_config_has_values_of_another_kind_is_named(folder, co
 
     with pytest.raises(MissingData, match=f"{component}|generator"):
         Config(source=str(folder)).build()
-
-
-def test_an_empty_prompt_of_another_generator_is_refused(folder):
-    given = {"prompt_embeds": torch.ones(1, 7, 9), "pooled_prompt_embeds": torch.ones(1, 8)}
-    save_file(given, folder / "empty_prompt.safetensors")
-
-    with pytest.raises(MissingData, match=r"holds \[1, 7, 9\]"):
-        Config(source=str(folder)).build().empty_prompt(1)

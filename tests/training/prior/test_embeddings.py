@@ -90,7 +90,7 @@ def test_a_prior_for_other_encoders_is_refused_naming_both(settings, begun, prio
     go("embed", settings[0], f"encoders=[{TIMM}]")
 
     with pytest.raises(BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"):
-        begun(*settings, f"encoders=[{TIMM}]", f"continue_from={prior}")
+        begun(*settings, f"encoders=[{TIMM}]", "prior=fusion_prior", f"continue_from={prior}")
 
 
 def test_a_prior_for_embeddings_of_another_width_is_refused_before_the_first_step(settings, begun, tmp_path):
@@ -98,4 +98,4 @@ def test_a_prior_for_embeddings_of_another_width_is_refused_before_the_first_ste
     fusion_prior.TINY.build({name: 7}, sdxl.TINY.build()).save(tmp_path / "other")
 
     with pytest.raises(BrainhiveError, match=f"takes {name} of width 7, not 12"):
-        begun(*settings, f"continue_from={tmp_path / 'other'}")
+        begun(*settings, "prior=fusion_prior", f"continue_from={tmp_path / 'other'}")
