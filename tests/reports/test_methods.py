@@ -98,7 +98,7 @@ def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):
         said = describe_methods(grouped(folder))
         assert "BrainHiVE's brain MLP (Zheng et al. 2026" in said and "α" not in said
         assert (
-            "2 epochs in batches of 128 by AdamW on CLIP's contrastive loss with a learning rate of 0.002"
+            "2 epochs in batches of 64 by AdamW on CLIP's contrastive loss with a learning rate of 0.002"
             in said
         )
         assert "The epoch with the best validation top-1 was kept" in said
