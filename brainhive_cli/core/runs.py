@@ -315,8 +315,8 @@ class RunFolder:
     @property
     def changed_s(self) -> float:
         """Time at which it was finished, or asked for again; before, that at which it was written to last."""
-        found = self.read_found().found
-        return max(self.written_s, found.timestamp()) if found else self.written_s
+        last_found = self.read_found().found
+        return max(self.written_s, last_found.timestamp()) if last_found else self.written_s
 
     def read_found(self) -> "FoundBy":
         """Read which recipes found the run again; none where the document is absent or damaged."""

@@ -35,7 +35,7 @@ def test_what_no_store_holds_is_refused_with_both_ways_to_get_it(settings, begun
 
 
 def test_clips_are_refused(settings, begun, monkeypatch):
-    monkeypatch.setattr(StimulusSet, "medium", "clip")
+    monkeypatch.setattr(StimulusSet, "__post_init__", lambda stimuli: vars(stimuli).update(medium="clip"))
 
     with pytest.raises(RecipeError, match="and the stimuli of pictures are clips"):
         begun(*settings)
