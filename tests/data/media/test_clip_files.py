@@ -11,9 +11,9 @@ from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import read_animation, read_frames_of, write_video
 
 
-@pytest.mark.parametrize("side_px", [32, 31])
-def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path, side_px):
+def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path):
     pytest.importorskip("av")
+    side_px = 31
     frames = clip(0, side_px)
 
     write_video(frames, tmp_path / "clip.mp4", 3.0)
@@ -21,30 +21,17 @@ def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path, side_
 
     assert opened.rate_hz == pytest.approx(3) and opened.frames.shape == (6, 32, 32, 3)
     assert np.abs(opened.frames[:, :side_px, :side_px].astype(int) - frames).mean() < 8  # of a lossy codec
-
-
-@pytest.mark.parametrize("content", [b"no video", b""])
-def test_a_damaged_video_is_named(tmp_path, content):
-    pytest.importorskip("av")
-    (tmp_path / "clip.mp4").write_bytes(content)
-
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
     with pytest.raises(BadPicture, match=r"clip\.mp4 cannot be decoded"):
         media_files.read(tmp_path / "clip.mp4")
 
 
-def test_our_clips_keep_the_rate_of_the_stimuli(tmp_path):
-    media_files.save(clip(0), tmp_path / "clip.png", rate_hz=3.0)
-
-    assert media_files.read(tmp_path / "clip.png").rate_hz == pytest.approx(3, rel=0.01)
-
-
-@pytest.mark.parametrize("ending", ["gif", "webp"])
-def test_frames_that_a_writer_merged_are_counted_again(tmp_path, ending):
+def test_frames_that_a_writer_merged_are_counted_again(tmp_path):
     frames = clip(0)
     frames[2:5] = frames[2]
-    save_animation(tmp_path / f"clip.{ending}", frames, rate_hz=4)
+    save_animation(tmp_path / "clip.gif", frames, rate_hz=4)
 
-    opened = read_animation(tmp_path / f"clip.{ending}")
+    opened = read_animation(tmp_path / "clip.gif")
 
     assert len(opened.frames) == 6 and opened.rate_hz == pytest.approx(4)
     assert (opened.frames[2:5] == opened.frames[2]).all()

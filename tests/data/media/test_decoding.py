@@ -11,11 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
-from brainhive_cli.data.media import decoding
-from brainhive_cli.data.media.decoding import decoded, decoders, digest_pixels
+from brainhive_cli.data.media.decoding import decoded, digest_pixels
 from brainhive_cli.data.stores.ids import Names
 
 COUNT = 150
@@ -100,28 +98,8 @@ def odd(picture: Image.Image) -> Tensor:
     return torch.full((3 + grey % 2,), grey)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_view_of_an_unexpected_size_is_delivered_too(tmp_path, workers):
-    log, wanted = tmp_path / "log", {"plain": np.arange(COUNT) != BAD}
-
-    batches = decoded(np.arange(COUNT), image_set(log), {"plain": odd}, wanted, 1, workers)
-    found = {int(b.rows["plain"][0]): b.views["plain"][0].tolist() for b in batches if b.views}
-
-    assert found == {row: [row] * (3 + row % 2) for row in range(COUNT) if row != BAD}
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_views_of_several_sizes_in_one_batch_are_refused_in_one_line(tmp_path, workers):
+def test_views_of_several_sizes_in_one_batch_are_refused_in_one_line(tmp_path):
     log, wanted = tmp_path / "log", {"plain": np.ones(COUNT, bool)}
 
     with pytest.raises(BrainhiveError, match=r"^plain preprocesses pictures of one batch to several sizes"):
-        list(decoded(np.arange(COUNT), image_set(log), {"plain": odd}, wanted, 5, workers))
-
-
-def test_nothing_is_forked_on_macos_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = Launch(0, 1, torch.device("cpu"))
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    monkeypatch.setattr(decoding, "DECODERS", 16)
-    assert decoders(None, alone) == 7
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert (decoders(None, alone), decoders(3, alone)) == (0, 3)
+        list(decoded(np.arange(COUNT), image_set(log), {"plain": odd}, wanted, 5, 2))

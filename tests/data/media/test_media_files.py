@@ -14,8 +14,8 @@ CLIP = torch.rand(5, 3, 12, 16, generator=RANDOM)
 
 @pytest.mark.parametrize(
     "clip",
-    [CLIP, CLIP[[0, 0, 1, 1, 1]], CLIP[:1].expand(5, -1, -1, -1)],
-    ids=["moving", "with equal frames", "still"],
+    [CLIP[[0, 0, 1, 1, 1]], CLIP[:1].expand(5, -1, -1, -1)],
+    ids=["with equal frames", "still"],
 )
 def test_a_clip_keeps_all_its_frames(tmp_path, clip):
     (pixels,) = media_files.to_bytes(clip[None])
@@ -39,17 +39,7 @@ def test_a_picture_keeps_its_pixels(tmp_path):
     assert media_files.first_frame(opened) is opened
 
 
-def test_the_frames_of_a_gif_are_read_too(tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:])
-
-    opened = media_files.read(tmp_path / "clip.gif")
-
-    assert opened.frames.shape == (2, 8, 8, 3)
-    assert [int(frame[0, 0].argmax()) for frame in opened.frames] == [0, 2]  # red, then blue
-
-
-@pytest.mark.parametrize("size", [(37, 53), (64, 48), (33, 32), (32, 32), (500, 375), (31, 90)])
+@pytest.mark.parametrize("size", [(37, 53), (32, 32), (500, 375)])
 def test_squares_and_tensors_of_pictures_are_those_of_torchvision(size):
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     picture = Image.fromarray(pixels)
@@ -63,7 +53,7 @@ def test_squares_and_tensors_of_pictures_are_those_of_torchvision(size):
     assert media.stride() == (TF.pil_to_tensor(true) / 255).stride()  # by which convolutions choose their way
 
 
-@pytest.mark.parametrize("angle", [0, 90, -90, 180])
+@pytest.mark.parametrize("angle", [0, -90])
 def test_a_video_is_read_as_it_is_seen(tmp_path, angle):
     av = pytest.importorskip("av")
     path, halves = tmp_path / "clip.mp4", np.zeros((2, 32, 48, 3), np.uint8)

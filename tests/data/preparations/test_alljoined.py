@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.commands.prepare import Recipe
-from brainhive_cli.core.errors import BrainhiveError
 
 mne = pytest.importorskip("mne")
 edfio = pytest.importorskip("edfio")
@@ -82,14 +81,6 @@ def test_the_pictures_of_alljoined_16m_are_those_that_its_tables_name(million):
     epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1, preload=True, verbose="ERROR").resample(250)
     expected = epochs.get_data()[..., 50:300] * 1e6  # as its authors cut them
     np.testing.assert_allclose(found["test"].signal[:, 0], expected, atol=1e-3)
-
-
-def test_an_older_release_of_alljoined_16m_is_refused_by_its_table(million):
-    table = million / "sub-08/ses-02/eeg/sub-08_ses-02_task-images_run-01_events.tsv"
-    lines = table.read_text("utf-8").splitlines()
-    table.write_text("\n".join(line.rpartition("\t")[0] for line in lines), "utf-8")
-    with pytest.raises(BrainhiveError, match=r"run-01_events\.tsv has no column stim_file"):
-        build("papers/alljoined-1.6m").shapes(8, 2)
 
 
 def test_alljoined_1_is_read_with_the_tables_at_its_root(home):

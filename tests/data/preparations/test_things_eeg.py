@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.published.things_eeg_raw import Raw
@@ -120,27 +120,8 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
     ("knobs", "message"),
     (({"flat_channel": "Oz"}, "flat channels: Oz"), ({"nan_channel": "Pz"}, "channel Pz has NaN")),
 )
-@pytest.mark.parametrize("whiten", ("epochs", "no"))
-def test_a_broken_channel_is_named(mini_raw, small_eeg, tmp_path, knobs, message, whiten):
+def test_a_broken_channel_is_named(mini_raw, small_eeg, tmp_path, knobs, message):
     size = mini_raw.replace(small_eeg, sessions=1, **knobs)
     mini_raw.make_eeg(tmp_path, size, seed=3)
     with pytest.raises(BrainhiveError, match=rf"raw_eeg_\w+\.npy: {message}"):
-        sessions(tmp_path, sessions=[1], whiten=whiten)
-
-
-def test_a_trial_beyond_the_end_is_counted(mini_raw, small_eeg, tmp_path):
-    size = mini_raw.replace(small_eeg, sessions=1, late_event=True)
-    mini_raw.make_eeg(tmp_path, size, seed=3)
-    assert sessions(tmp_path, sessions=[1])[0]["train"].provenance["dropped"]["beyond the recording"] == 1
-
-
-def test_a_seed_of_nothing_is_refused():
-    with pytest.raises(RecipeError, match=r"^seed has no effect"):
-        Raw(seed=3)
-    assert Raw(seed=3, shuffle=True).seed == Raw(seed=3, repetitions=(2, 2)).seed == 3
-
-
-@pytest.mark.parametrize("channels", ([], ["Oz", "Pz", "Oz"]))
-def test_channels_are_named_once_each(channels):
-    with pytest.raises(ValueError, match="name each once, and at least one"):
-        Raw(channels=channels)
+        sessions(tmp_path, sessions=[1])

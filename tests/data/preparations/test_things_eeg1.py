@@ -2,13 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from brainhive_cli.commands.prepare import Recipe, inputs, run
+from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.inputs import describe_missing
-from brainhive_cli.core.launch import Launch
 
 pytest.importorskip("mne")
 pybv = pytest.importorskip("pybv")
@@ -81,38 +78,16 @@ def test_training_pictures_of_test_categories_are_kept_on_demand(table):
     assert found.provenance["dropped"] == {"no such picture": 1} and found.unit == "whitened"
 
 
-@pytest.mark.parametrize("bad", ("inf", "soon"))
-def test_an_onset_that_is_no_number_is_refused(table, bad):
-    table.write_text(table.read_text().replace(f"{ONSETS_MS[2]}\t", f"{bad}\t"))
+def test_an_onset_that_is_no_number_is_refused(table):
+    table.write_text(table.read_text().replace(f"{ONSETS_MS[2]}\t", "soon\t"))
     with pytest.raises(
         BrainhiveError, match=r"sub-01_task-rsvp_events\.tsv has no onset in ms in each row: "
     ):
         build().shapes(1, 1)
 
 
-@pytest.mark.parametrize("absent", ("n/a", ""))
-def test_an_event_without_an_onset_is_counted_and_dropped(table, absent):
-    table.write_text(table.read_text().replace(f"{ONSETS_MS[5]}\t", f"{absent}\t"))
+def test_an_event_without_an_onset_is_counted_and_dropped(table):
+    table.write_text(table.read_text().replace(f"{ONSETS_MS[5]}\t", "n/a\t"))
     found = build().session(1, 1)["train"]
     assert list(found.image_ids) == ["cat/cat_01", "train/train_01"]
     assert found.provenance["dropped"] == {"no such picture": 2, "without an onset": 1}
-
-
-def test_an_event_after_the_end_is_dropped(table):
-    table.write_text(table.read_text().replace(f"{ONSETS_MS[5]}\t", "3500\t"))
-    found = build().session(1, 1)["train"]
-    assert list(found.image_ids) == ["cat/cat_01", "train/train_01"]
-    assert found.provenance["dropped"] == {"no such picture": 2, "beyond the recording": 1}
-
-
-def test_a_test_list_that_was_edited_to_the_same_size_is_seen_by_a_finished_store(table):
-    recipe = Recipe.resolve("prepare", "papers/things-eeg1", {}, [])
-    run(recipe, Launch(0, 1, torch.device("cpu")))
-    listed = table.parents[2] / "test_images.csv"
-    listed.write_text("owl/owl_01.jpg\n")
-    assert "made from other files than now, such as test_images.csv" in describe_missing(inputs(recipe))[0]
-
-
-def test_a_unit_of_onsets_without_a_column_is_refused():
-    with pytest.raises(BrainhiveError, match="onset_unit ms needs a column"):
-        build("preparation.column=''")

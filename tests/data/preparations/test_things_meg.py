@@ -68,8 +68,6 @@ def test_when_each_trial_happened_is_kept_where_the_table_says_it(tmp_path, sign
     one = preparation.session(1, 1)
     np.testing.assert_array_equal(one["train"].onset_s, [[2.5], [8.0]])
     np.testing.assert_array_equal(one["test"].onset_s, [[5.0]])
-    preparation = made(write(tmp_path, signal, onsets_s=[2.5, None, None, 6.5, 8.0, 1.5, 3.0]).parents[2])
-    assert preparation.session(1, 1)["train"].onset_s is None
 
 
 def test_trials_are_sorted_by_their_type_and_session_and_read_as_they_are(tmp_path, signal) -> None:
@@ -88,14 +86,6 @@ def test_trials_are_sorted_by_their_type_and_session_and_read_as_they_are(tmp_pa
     np.testing.assert_allclose(one["train"].space.positions[:, 0], np.arange(CHANNELS))
 
 
-def test_shapes_are_those_of_the_trials(tmp_path, signal) -> None:
-    write(tmp_path, signal)
-    found = made(tmp_path).session(1, 1)
-    assert made(tmp_path).shapes(1, 1) == {
-        split: trials.signal[:, 0].shape for split, trials in found.items()
-    }
-
-
 def test_pictures_of_test_categories_and_other_times_are_kept_on_demand(tmp_path, signal) -> None:
     write(tmp_path, signal)
     found = made(tmp_path, drop_test_categories=False, keep_ms=(-100, 1300)).session(1, 1)["train"]
@@ -103,15 +93,6 @@ def test_pictures_of_test_categories_and_other_times_are_kept_on_demand(tmp_path
     np.testing.assert_array_equal(found.signal[:, 0], signal[[0, 3, 4]])
     with pytest.raises(BrainhiveError, match=r"keep_ms \[-200.0, 1000.0\] goes beyond -100 to 1300 ms"):
         made(tmp_path, keep_ms=(-200, 1000)).sessions(1)
-
-
-def test_epochs_without_a_table_of_trials_are_refused(tmp_path, signal) -> None:
-    path = write(tmp_path, signal)
-    epochs = mne.read_epochs(path, verbose="error")
-    epochs.metadata = None
-    epochs.save(path, overwrite=True, verbose="error")
-    with pytest.raises(BrainhiveError, match="has no trial_type, things_category_nr, image_path, session_nr"):
-        made(tmp_path).sessions(1)
 
 
 def test_epochs_that_are_cut_short_or_missing_are_named(tmp_path, signal) -> None:
@@ -122,17 +103,6 @@ def test_epochs_that_are_cut_short_or_missing_are_named(tmp_path, signal) -> Non
     path.unlink()
     with pytest.raises(MissingData, match=r"no epochs .*preprocessed_P1-epo\.fif"):
         made(tmp_path).files(1)
-
-
-def test_a_type_of_data_that_mne_does_not_know_is_one_clear_error(tmp_path, signal) -> None:
-    path = write(tmp_path, signal)
-    content = bytearray(path.read_bytes())
-    content[40:44] = (138).to_bytes(4, "big")  # of the second tag
-    path.write_bytes(bytes(content))
-    with pytest.raises(
-        MissingData, match=r"P1-epo\.fif is damaged or cut short: Unimplemented tag data type"
-    ):
-        made(tmp_path).sessions(1)
 
 
 def test_a_part_of_the_epochs_that_is_missing_is_named(tmp_path) -> None:

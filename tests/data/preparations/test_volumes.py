@@ -35,20 +35,20 @@ def mask(tmp_path: Path, inside: np.ndarray) -> Mask:
     return Mask.open(save(tmp_path / "mask.nii.gz", inside.astype(np.uint8)), WAY)
 
 
-@pytest.mark.parametrize("name", ("series.nii", "series.nii.gz"))
-@pytest.mark.parametrize("dtype", ("<i2", ">i2", ">f4", "<f8", "|u1"))
 def test_a_series_is_read_in_the_masks_c_order_whatever_the_order_of_bytes(
-    tmp_path: Path, mask: Mask, inside: np.ndarray, name: str, dtype: str
+    tmp_path: Path, mask: Mask, inside: np.ndarray
 ) -> None:
-    values = (
-        np.random.default_rng(1).integers(0, 200, (*SHAPE, VOLUMES)).astype(np.dtype(dtype).newbyteorder("="))
-    )
-    path = save(tmp_path / name, values, dtype=dtype)
-    expected = np.stack([values[..., volume][inside] for volume in range(VOLUMES)])
-    series = mask.read_series(path)
-    np.testing.assert_array_equal(series, expected)
-    assert series.dtype.isnative
-    np.testing.assert_array_equal(mask.read_series(path, [1, 4]), expected[[1, 4]])
+    for name, dtype in (("series.nii", ">f4"), ("series.nii.gz", "<i2"), ("other.nii.gz", ">i2")):
+        values = np.random.default_rng(1).integers(0, 200, (*SHAPE, VOLUMES))
+        values = values.astype(np.dtype(dtype).newbyteorder("="))
+        path = save(tmp_path / name, values, dtype=dtype)
+        expected = np.stack([values[..., volume][inside] for volume in range(VOLUMES)])
+        series = mask.read_series(path)
+        np.testing.assert_array_equal(series, expected)
+        assert series.dtype.isnative
+        np.testing.assert_array_equal(mask.read_series(path, [1, 4]), expected[[1, 4]])
+    assert inside[tuple(mask.grid.indices.T)].all() and mask.width == len(mask.grid.indices) == inside.sum()
+    np.testing.assert_array_equal(mask.grid.affine, AFFINE)
 
 
 def test_values_that_a_file_scales_are_what_nibabel_makes_of_them(
@@ -61,26 +61,15 @@ def test_values_that_a_file_scales_are_what_nibabel_makes_of_them(
     np.testing.assert_allclose(mask.read_series(path), expected, rtol=1e-6)
 
 
-def test_voxels_know_their_places(mask: Mask, inside: np.ndarray) -> None:
-    assert inside[tuple(mask.grid.indices.T)].all() and mask.width == len(mask.grid.indices) == inside.sum()
-    np.testing.assert_array_equal(mask.grid.affine, AFFINE)
-
-
-@pytest.mark.parametrize("name", ("series.nii", "series.nii.gz"))
-def test_a_file_that_is_cut_short_is_named(tmp_path: Path, mask: Mask, name: str) -> None:
-    path = save(tmp_path / name, np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32))
-    path.write_bytes(path.read_bytes()[:-99])
-    with pytest.raises(MissingData, match=f"{name} is damaged or cut short"):
-        mask.read_series(path)
-
-
-def test_a_header_that_claims_far_more_than_the_file_has_is_refused(tmp_path: Path) -> None:
-    path = save(tmp_path / "huge.nii", np.zeros(SHAPE, np.uint8))
-    content = bytearray(path.read_bytes())
-    content[42:48] = np.array([20000, 20000, 20000], "<i2").tobytes()  # dim[1:4]
-    path.write_bytes(content)
-    with pytest.raises(MissingData, match="its values would take"):
-        read_volume(path, WAY)
+def test_a_file_that_is_cut_short_or_has_no_real_numbers_is_named(tmp_path: Path, mask: Mask) -> None:
+    for name in ("series.nii", "series.nii.gz"):
+        values = np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32)
+        path = save(tmp_path / name, values)
+        path.write_bytes(path.read_bytes()[:-99])
+        with pytest.raises(MissingData, match=f"{name} is damaged or cut short"):
+            mask.read_series(path)
+    with pytest.raises(MissingData, match="not real numbers"):
+        read_volume(save(tmp_path / "values.nii.gz", np.zeros(SHAPE, np.complex64)), WAY)
 
 
 def test_images_of_another_shape_or_in_another_space_are_refused(tmp_path: Path, mask: Mask) -> None:
@@ -102,24 +91,3 @@ def test_what_is_no_series_and_what_is_no_mask_is_refused(tmp_path: Path, mask: 
     for values in (np.zeros(SHAPE, np.uint8), np.ones((*SHAPE, 2), np.uint8)):
         with pytest.raises(BrainhiveError, match=r"is no mask \[X, Y, Z\]"):
             Mask.open(save(tmp_path / "none.nii", values), WAY)
-
-
-def test_a_flipped_bit_of_a_compressed_file_is_found_wherever_it_lies(tmp_path: Path, mask: Mask) -> None:
-    values = np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32)
-    path = save(tmp_path / "series.nii.gz", values)
-    sound, expected, refused = path.read_bytes(), mask.read_series(path, [0]), 0
-    for at in range(0, len(sound), 7):
-        path.write_bytes(sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :])
-        try:
-            # codes that no value uses, and the time in gzip's own header, may change
-            np.testing.assert_array_equal(mask.read_series(path, [0]), expected)
-        except BrainhiveError:
-            refused += 1
-    assert refused > len(sound) / 7 * 0.95
-
-
-@pytest.mark.parametrize("dtype", (np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])))
-def test_values_that_are_no_real_numbers_are_refused(tmp_path: Path, dtype: np.dtype) -> None:
-    path = save(tmp_path / "values.nii.gz", np.zeros(SHAPE, dtype))
-    with pytest.raises(MissingData, match="not real numbers"):
-        read_volume(path, WAY)

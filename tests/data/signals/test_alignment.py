@@ -86,61 +86,20 @@ def test_an_artefact_in_one_trial_moves_the_riemannian_reference_little(signal: 
     assert changes["euclidean"].max() > 1e6
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_an_average_reference_breaks_nothing_and_its_rounding_is_not_amplified(
-    name: str, signal: np.ndarray
-) -> None:
-    referenced = signal - signal.mean(1, keepdims=True)
-
-    aligned = PARTS[name].build(PARTS[name].measure([referenced]))(referenced)
-
-    spread = np.linalg.eigvalsh(reference(PARTS[name], aligned))
-    tolerance = 2 if name == "log_euclidean" else 1e-4  # whose mean of mixed channels is not the mixed mean
-    assert np.abs(np.log(spread[1:])).max() < tolerance and spread[0] < 1e-6
-
-
-@pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize("samples", [1, 3])
-def test_trials_of_fewer_samples_than_channels_and_dead_trials_have_a_reference(
-    name: str, samples: int, signal: np.ndarray
-) -> None:
-    short = signal[:, :, :samples].copy()
+def test_an_average_reference_few_samples_and_a_dead_trial_break_nothing(signal: np.ndarray) -> None:
+    referenced, short = signal - signal.mean(1, keepdims=True), signal[:, :, :3].copy()
     short[5] = 0
-
-    found = reference(PARTS[name], short)
-
-    assert np.isfinite(found).all() and np.linalg.eigvalsh(found)[0] > 0
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_complete_shrinkage_leaves_correlations_and_removes_the_scale(name: str, signal: np.ndarray) -> None:
-    part = PARTS[name].model_copy(update={"shrinkage": 1.0})
-    statistics = part.measure([signal])
-
-    matrix = part.build(statistics).matrix
-
-    scale = (np.trace(statistics["reference"]) / 5) ** -0.5
-    np.testing.assert_allclose(matrix, scale * np.eye(5), rtol=1e-5, atol=1e-7)
-
-
-def test_a_mean_of_many_trials_takes_evenly_spaced_ones(
-    signal: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = reference(PARTS["riemannian"], signal[::4])
-    monkeypatch.setattr(normalisations, "MAX_BYTES", 20 * 5 * 5 * 8)  # 60 trials: every fourth, 15, are kept
-
-    np.testing.assert_allclose(reference(PARTS["riemannian"], signal), expected)
+    for name, part in PARTS.items():
+        aligned = part.build(part.measure([referenced]))(referenced)
+        spread = np.linalg.eigvalsh(reference(part, aligned))
+        tolerance = (
+            2 if name == "log_euclidean" else 1e-4
+        )  # whose mean of mixed channels is not the mixed mean
+        assert np.abs(np.log(spread[1:])).max() < tolerance and spread[0] < 1e-6
+        assert np.linalg.eigvalsh(reference(part, short))[0] > 0
 
 
 def test_too_many_channels_for_a_riemannian_mean_are_refused() -> None:
     with pytest.raises(BrainhiveError, match="of 363 channels: at most 362") as caught:
         normalisations.TINY["riemannian"].measure([np.ones((1, 363, 2), np.float32)])
     assert "euclidean" in caught.value.hint
-
-
-def test_a_mean_that_does_not_converge_is_an_error(
-    signal: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(normalisations, "MAX_STEPS", 2)
-    with pytest.raises(BrainhiveError, match="not converged in 2 steps"):
-        reference(PARTS["riemannian"], signal)

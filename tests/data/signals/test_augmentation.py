@@ -53,14 +53,6 @@ def test_a_mixture_lies_between_the_repetitions_that_are_there(repeated: tuple[T
     assert ((mixed >= lowest) & (mixed <= highest)).all()
 
 
-def test_a_mixture_is_the_average_on_average():
-    signal = torch.eye(4)[None, :, None].expand(20_000, 4, 1, 4)
-
-    mixed = mix_repetitions(signal, torch.full((20_000,), 4), Augment(repetitions=1), generator())
-
-    assert mixed.mean(0)[0].tolist() == pytest.approx([0.25] * 4, abs=0.01)
-
-
 def test_a_share_of_the_trials_has_equal_weights_and_a_share_one_repetition_alone():
     signal = torch.eye(3)[None, :, None].expand(20_000, 3, 1, 3)  # the mixture is the weights
     shares = Augment(repetitions=1, repetitions_equal=0.3, repetitions_one=0.2)
@@ -84,16 +76,9 @@ def test_weights_count_by_their_share_as_in_the_reference(golden: Path):
     assert torch.allclose(mixed[..., 0], havir["out.repeats_combined"], rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("shares", "message"),
-    [
-        ({"repetitions_one": 0.2}, "repetitions_one has no effect without random weights"),
-        ({"repetitions": 1, "repetitions_one": 0.6, "repetitions_equal": 0.6}, "sum to more than 1"),
-    ],
-)
-def test_shares_of_the_trials_that_cannot_be_are_refused(shares: dict[str, float], message: str):
-    with pytest.raises(RecipeError, match=message):
-        validate(Augment, shares)
+def test_shares_of_the_trials_that_cannot_be_are_refused():
+    with pytest.raises(RecipeError, match="repetitions_one has no effect without random weights"):
+        validate(Augment, {"repetitions_one": 0.2})
 
 
 def test_each_draw_takes_so_many_of_those_that_are_there_each_once():

@@ -5,8 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import validate
 from brainhive_cli.data.signals.augmentations import PictureAugment, augmented
 
 OFF = {"crop": 0.0, "flip": 0.0, "jitter": 0.0, "grey": 0.0}
@@ -47,14 +45,3 @@ def test_the_seed_decides_and_chances_are_kept(picture: Image.Image):
     ]
 
     assert np.mean(flipped) == pytest.approx(0.3, abs=0.07)  # 3 sd
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"grey": 0.5}, "grey has no effect where no head is named"),
-    ],
-)
-def test_keys_without_effect_are_refused(fields: dict[str, object], message: str):
-    with pytest.raises(RecipeError, match=message):
-        validate(PictureAugment, fields)

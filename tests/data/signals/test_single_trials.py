@@ -29,7 +29,6 @@ from brainhive_cli.data.signals.single_trials import (
     estimate_trials,
     explain_together,
     fit_trials,
-    fractional_ridge,
     hrf_library,
     judge_components,
     lsa_weights,
@@ -38,7 +37,6 @@ from brainhive_cli.data.signals.single_trials import (
     noise_components,
     polynomial_degree,
     polynomials,
-    rescale,
     score_repetitions,
     solve_exactly,
     solve_ridge,
@@ -493,29 +491,13 @@ FAULTS: dict[str, Callable[[TrialRun], TrialRun]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("estimator", "fault"),
-    [
-        *(("lsa", fault) for fault in FAULTS),
-        *((name, "one TR for all runs") for name in ("lss", "hrf", "denoised")),
-    ],
-)
-def test_wrong_times_make_betas_less_true(world: World, estimator: Any, fault: str) -> None:
+def test_wrong_times_make_betas_less_true(world: World) -> None:
     """Not each for each estimator: one of 20 HRFs makes up for a delay that all runs share."""
-    right, wrong = world.score(estimator), world.score(estimator, [FAULTS[fault](run) for run in world.runs])
-    assert right > 0.6 and wrong < right - 0.02
-
-
-@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
-def test_the_time_between_onset_and_volume_counts_and_nothing_else(world: World, estimator: Any) -> None:
-    expected = world.estimate(estimator).betas
-    later = [replace(run, times_s=run.times_s + 4.3, onsets_s=run.onsets_s + 4.3) for run in world.runs]
-    # onsets of canonical designs lie on a grid of TR/50 that depends on the run's times (nilearn)
-    bound = 0.1 if estimator in ("lsa", "lss") else 1e-4
-    assert distance(world.estimate(estimator, later).betas, expected) < bound
-    for fault in FAULTS.values():
-        wrong = world.estimate(estimator, [fault(run) for run in world.runs]).betas
-        assert distance(wrong, expected) > 2 * bound
+    for estimator in ("lsa", "lss", "hrf", "denoised"):
+        right = world.score(estimator)
+        for fault in FAULTS if estimator == "lsa" else ("one TR for all runs",):
+            wrong = world.score(estimator, [FAULTS[fault](run) for run in world.runs])
+            assert right > 0.6 and wrong < right - 0.02
 
 
 def test_denoised_betas_are_the_truest(world: World) -> None:
@@ -545,27 +527,13 @@ def test_maps_are_those_that_the_estimator_has(world: World) -> None:
     assert estimates.maps["r2"][:RESPONSIVE].min() > estimates.maps["r2"][RESPONSIVE:].mean()
 
 
-def test_tsnr_is_the_mean_over_the_spread_without_drift() -> None:
-    random = np.random.default_rng(0)
-    world = World()
-    for run in range(len(world.bold)):
-        drift = 100 * np.linspace(-1, 1, world.bold[run].shape[1])
-        world.bold[run] = (1000 + drift + 20 * random.standard_normal(world.bold[run].shape)).astype(
-            np.float32
-        )
-    assert world.estimate("lsa").maps["tsnr"].mean() == pytest.approx(50, rel=0.05)
-
-
-@pytest.mark.parametrize("estimator", ["lss", "denoised"])
-def test_the_size_of_blocks_changes_nothing(world: World, estimator: Any) -> None:
-    whole, parts = world.estimate(estimator), world.estimate(estimator, block=5)
+def test_the_size_of_blocks_changes_nothing(world: World) -> None:
+    whole, parts = world.estimate("denoised"), world.estimate("denoised", block=5)
     np.testing.assert_allclose(parts.betas, whole.betas, rtol=1e-3, atol=1e-5)
     assert whole.maps["is_constant"].sum() == 0
 
 
-@pytest.mark.parametrize(
-    ("estimator", "value"), [("lsa", 0.0), ("lss", 500.0), ("hrf", np.nan), ("denoised", np.inf)]
-)
+@pytest.mark.parametrize(("estimator", "value"), [("lsa", 0.0), ("denoised", np.inf)])
 def test_a_voxel_without_signal_in_one_run_is_marked_and_leaves_others_alone(
     estimator: Any, value: float
 ) -> None:
@@ -585,43 +553,7 @@ def test_a_voxel_without_signal_in_one_run_is_marked_and_leaves_others_alone(
     np.testing.assert_allclose(estimates.betas[:, 1:], expected.betas, rtol=1e-3, atol=1e-5)
 
 
-def test_runs_are_fitted_apart(world: World) -> None:
-    together = world.estimate("lsa").betas
-    first = estimate_trials(world.runs[:1], world.read, len(world.bold[0]), "lsa", STIMULUS_S, "spm").betas
-    means = [bold.mean(1, dtype=np.float64) for bold in world.bold]
-    lengths = [len(run.times_s) for run in world.runs]
-    ratio = means[0] / np.average(means, 0, lengths)
-    np.testing.assert_allclose(first * ratio, together[: len(first)], rtol=1e-4)
-
-
-def test_drift_among_the_confounds_is_as_good_as_polynomials(world: World) -> None:
-    runs = []
-    for run in world.runs:
-        degree = polynomial_degree(len(run.times_s) * run.tr_s / 60)
-        drift = polynomials(len(run.times_s), degree)
-        zeros = np.zeros((len(drift), 1))  # a confound that says nothing
-        runs.append(
-            replace(run, has_drift=False, confounds=np.column_stack([7 * drift, drift[:, :1], zeros]))
-        )
-    ours, expected = world.estimate("denoised", runs), world.estimate("denoised")
-    np.testing.assert_allclose(ours.betas, expected.betas, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(ours.maps["r2"], expected.maps["r2"], rtol=1e-4)
-
-
-@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
-def test_confounds_are_projected_out(world: World, estimator: Any) -> None:
-    random = np.random.default_rng(1)
-    moved, runs = World(), []
-    for number, run in enumerate(world.runs):
-        motion = random.standard_normal((len(run.times_s), 2))
-        moved.bold[number] = moved.bold[number] + (40 * random.standard_normal((36, 2)) @ motion.T).astype(
-            np.float32
-        )
-        runs.append(replace(run, confounds=motion))
-    assert moved.score(estimator, runs) > max(0.55, moved.score(estimator) + 0.1)
-
-
-@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf"])
+@pytest.mark.parametrize("estimator", ["lsa", "hrf"])
 def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(world: World, estimator: Any) -> None:
     run = world.runs[1]
     onsets_s = np.r_[-60.0, run.onsets_s, 500.0]
@@ -632,13 +564,6 @@ def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(world: World, esti
     np.testing.assert_allclose(np.delete(betas, outside, 0), world.estimate(estimator).betas, atol=1e-4)
 
 
-def test_a_trial_shortly_before_the_first_volume_is_estimated(world: World) -> None:
-    onsets_s = np.r_[-2.0, world.runs[0].onsets_s[1:]]
-    runs = [replace(world.runs[0], onsets_s=onsets_s), *world.runs[1:]]
-    for estimator in ("lsa", "hrf"):
-        assert np.isfinite(world.estimate(estimator, runs).betas).all()
-
-
 def test_more_regressors_than_volumes_are_refused(world: World) -> None:
     volumes = len(world.runs[0].times_s)
     run = replace(world.runs[0], confounds=np.random.default_rng(0).standard_normal((volumes, volumes - 10)))
@@ -646,65 +571,11 @@ def test_more_regressors_than_volumes_are_refused(world: World) -> None:
         world.estimate("lsa", [run, *world.runs[1:]])
 
 
-def test_drift_counts_among_the_regressors_of_a_short_run(world: World) -> None:
-    volumes = STIMULI + 2
-    run = replace(world.runs[0], times_s=world.runs[0].times_s[:volumes], onsets_s=np.arange(STIMULI) * 1.5)
-    series = [bold[:, :volumes] for bold in world.bold]
-    read = lambda run, voxels: series[run][voxels]  # noqa: E731
-    assert np.isfinite(estimate_trials([run], read, 36, "lsa", STIMULUS_S).betas).all()
-    one = replace(run, confounds=np.linspace(0, 1, volumes)[:, None])
-    for short in (one, replace(run, times_s=run.times_s[:1])):
-        with pytest.raises(BrainhiveError, match="too many"):
-            estimate_trials([short], read, 36, "lsa", STIMULUS_S)
-
-
-@pytest.mark.parametrize("estimator", ["lsa", "lss", "hrf", "denoised"])
-def test_a_trial_of_whose_response_the_run_has_the_tail_alone_gets_no_huge_beta(
-    world: World, estimator: Any
-) -> None:
-    largest = np.abs(world.estimate(estimator).betas).max()
-    for onset_s in (-15.0, -20.0):
-        onsets_s = np.r_[onset_s, world.runs[0].onsets_s[1:]]
-        betas = world.estimate(estimator, [replace(world.runs[0], onsets_s=onsets_s), *world.runs[1:]]).betas
-        assert np.abs(betas).max() < 3 * largest
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("estimator", "count"), [("lsa", 0), ("lss", 1), ("hrf", 0), ("denoised", 1)])
-def test_a_run_and_session_of_one_trial_or_none_is_fitted(world: World, estimator: Any, count: int) -> None:
-    run = world.runs[-1]
-    lone = replace(run, onsets_s=run.onsets_s[:count], stimuli=run.stimuli[:count], session=9)
-    betas = world.estimate(estimator, [*world.runs[:-1], lone]).betas
-    assert betas.shape == (3 * STIMULI + count, 36) and np.isfinite(betas).all()
-    assert count == 0 or betas[-1].any()
-
-
-def test_a_voxel_that_drift_and_its_confounds_explain_is_constant() -> None:
-    world = World()
-    runs = []
-    for number, run in enumerate(world.runs):
-        outlier = (np.arange(len(run.times_s)) == 0).astype(float)[:, None]
-        runs.append(replace(run, confounds=outlier, has_drift=False))
-        edge = 700.3 * (1 - outlier.T).astype(np.float32)
-        world.bold[number] = np.concatenate([world.bold[number], edge])
-    estimates = world.estimate("denoised", runs)
-    assert list(np.flatnonzero(estimates.maps["is_constant"])) == [36]
-    assert np.isfinite(estimates.betas).all() and not estimates.betas[:, 36].any()
-
-
 def test_series_whose_mean_was_removed_are_refused() -> None:
     world = World()
     world.bold = [bold - bold.mean(1, keepdims=True) for bold in world.bold]
     with pytest.raises(BrainhiveError, match="a mean below their standard deviation"):
         world.estimate("lsa")
-
-
-@pytest.mark.parametrize(("estimator", "factor"), [("lss", 1e-30), ("denoised", 1e34)])
-def test_the_unit_of_series_changes_nothing(world: World, estimator: Any, factor: float) -> None:
-    scaled = World()
-    scaled.bold = [(bold * np.float64(factor)).astype(np.float32) for bold in scaled.bold]
-    expected = world.estimate(estimator)
-    np.testing.assert_allclose(scaled.estimate(estimator).betas, expected.betas, rtol=1e-3, atol=1e-4)
 
 
 def test_denoising_without_stimuli_that_are_repeated_in_several_runs_fits_hrfs(world: World) -> None:
@@ -728,72 +599,3 @@ def test_data_without_noise_or_without_responses_are_refused_with_a_way_out(worl
     dark.bold = [np.zeros_like(bold) for bold in dark.bold]
     with pytest.raises(BrainhiveError, match="most voxels do not vary"):
         dark.estimate("denoised")
-
-
-# ---------------------------------------------------------------- building blocks
-
-
-def test_lss_is_a_fit_for_each_trial(world: World) -> None:
-    run, bold = world.runs[0], world.bold[0].astype(np.float64)
-    regressors = canonical_design(run, STIMULUS_S, "glover")
-    drift = polynomials(len(regressors), polynomial_degree(len(regressors) * run.tr_s / 60))
-    total = regressors.sum(1)
-    models = [np.column_stack([one, total - one, drift]) for one in regressors.T]
-    expected = np.stack([np.linalg.lstsq(model, bold.T)[0][0] for model in models], 1)
-    assert distance(solve_run(regressors, run, bold, lss_weights), expected) < NILEARN
-
-
-def test_repetitions_are_scored_as_by_a_loop_over_pairs(world: World) -> None:
-    random = np.random.default_rng(0)
-    stimuli = [np.array([0, 1, 2, 0]), np.array([1, 0, 5]), np.array([1, 2, 1])]
-    runs = [
-        replace(world.runs[0], stimuli=shown, session=1 + (number == 2))
-        for number, shown in enumerate(stimuli)
-    ]
-    session = Session(runs, world.read, 4, [])
-    candidates = [random.standard_normal((10, 4)) for _ in range(3)]
-    run, shown, names = np.repeat([0, 1, 2], [4, 3, 3]), np.concatenate(stimuli), np.repeat([1, 2], [7, 3])
-    expected = np.zeros((3, 4))
-    for row, candidate in enumerate(candidates):
-        scores, first = candidate.copy(), candidates[0].copy()
-        for name in (1, 2):
-            part = candidates[0][names == name]
-            for values in (scores, first):
-                values[names == name] = (values[names == name] - part.mean(0)) / part.std(0, ddof=1)
-        for tested in range(10):
-            for trained in range(10):
-                if run[tested] != run[trained] and shown[tested] == shown[trained]:
-                    expected[row] += (scores[trained] - first[tested]) ** 2
-    np.testing.assert_allclose(score_repetitions(session, candidates), expected)
-
-
-def test_ridge_shrinks_betas_to_the_fraction_of_their_length() -> None:
-    random = np.random.default_rng(0)
-    designs = [random.standard_normal((40, 6)), random.standard_normal((50, 4)) * 3]
-    series = [random.standard_normal((40, 5)), random.standard_normal((50, 5))]
-    spectra = [np.linalg.eigh(one.T @ one) for one in designs]
-    products = np.concatenate([one.T @ values for one, values in zip(designs, series, strict=True)])
-    full, half = fractional_ridge(spectra, products, (1.0, 0.5))
-    exact = [np.linalg.lstsq(one, values)[0] for one, values in zip(designs, series, strict=True)]
-    np.testing.assert_allclose(full, np.concatenate(exact))
-    np.testing.assert_allclose(np.linalg.norm(half, axis=0) / np.linalg.norm(full, axis=0), 0.5, atol=0.01)
-    # a ridge solution of both runs together: (XᵀX + α)b = Xᵀy with one α for a voxel
-    rest = products - np.concatenate(
-        [one.T @ one @ part for one, part in zip(designs, (half[:6], half[6:]), strict=True)]
-    )
-    penalties = rest / half
-    np.testing.assert_allclose(
-        penalties, np.broadcast_to(np.median(penalties, 0), penalties.shape), rtol=1e-6
-    )
-
-
-def test_rescaling_restores_offset_and_slope_but_never_the_sign() -> None:
-    target = np.random.default_rng(0).standard_normal((20, 2))
-    shrunk = np.column_stack([0.3 * target[:, 0] + 4, -target[:, 1]])
-    np.testing.assert_allclose(rescale(shrunk, target)[:, 0], target[:, 0])
-    np.testing.assert_allclose(rescale(shrunk, target)[:, 1], shrunk[:, 1])
-
-
-def test_the_first_number_of_components_close_to_the_best_is_chosen() -> None:
-    assert choose_components(np.array([-10.0, -5.0, -1.2, -1.0, -1.1])) == 2
-    assert choose_components(np.array([-1.0, -2.0, -3.0])) == 0

@@ -47,8 +47,7 @@ def feed(windows, times_s, events, random, delay_s=0.0):
     return [*cut, *windows.cut()]
 
 
-@pytest.mark.parametrize("drift", [-1e-4, 0.0, 1e-4])
-@pytest.mark.parametrize("delay_s", [-0.5, 0.0, 1.5])
+@pytest.mark.parametrize(("drift", "delay_s"), [(-1e-4, -0.5), (1e-4, 1.5)])
 def test_none_of_10_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
     """The amplifier's clock is off by 100 ppm, and markers come before or after their samples."""
     random = np.random.default_rng(0)
@@ -121,18 +120,6 @@ def test_an_event_older_than_what_is_kept_is_counted_and_one_to_come_waits():
 
     windows.drop_waiting()
     assert windows.counts.dropped["beyond the end of the stream"] == 1
-
-
-def test_a_channel_that_is_not_finite_drops_its_windows_alone():
-    windows = open_windows()
-    samples = count_samples(0, 1000)
-    samples[500, 1] = np.nan
-    windows.add_event("good", 1.0)
-    windows.add_event("bad", 2.0)
-    windows.add(samples, np.arange(1000) / RATE_HZ)
-    windows.locate()
-    assert [window.name for window in windows.cut()] == ["good"]
-    assert windows.counts.dropped == {"channel noise has NaN or infinite values": 1}
 
 
 def test_memory_does_not_grow():

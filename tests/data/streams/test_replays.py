@@ -105,22 +105,6 @@ def test_events_in_bad_spans_are_left_out_and_counted(tmp_path):
     assert dict(stream.format.dropped) == {"BAD_blink": 1}
 
 
-def test_codes_come_of_a_channel_that_is_called_as_its_type(file):
-    raw = mne.io.read_raw(file, preload=True, verbose="ERROR").set_annotations(None)
-    codes = np.zeros((1, raw.n_times))
-    codes[0, SHOWN.onsets] = np.arange(1, len(SHOWN.onsets) + 1)
-    info = mne.create_info(["stim"], RATE_HZ, "stim")
-    raw.add_channels([mne.io.RawArray(codes, info, verbose="ERROR")], force_update_info=True)
-    raw.save(file, overwrite=True, verbose="ERROR")
-
-    stream = recordings.Config(file=str(file), speed=1e6).build(want())
-    names = [event.name for chunk in drain(stream) for event in chunk.events]
-    assert names == [str(number + 1) for number in range(len(SHOWN.onsets))]
-    with pytest.raises(BrainhiveError) as refusal:
-        recordings.Config(file=str(file), column="picture").build(want())
-    assert "source.column" in refusal.value.hint and "preparation." not in refusal.value.hint
-
-
 def test_a_missing_file_or_none_gets_two_lines(tmp_path):
     with pytest.raises(RecipeError, match="no recording is named"):
         recordings.Config().build(want())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from brainhive_cli.data.streams._sample_times import HOLD_S, RateMeasurement, SampleTimes
+from brainhive_cli.data.streams._sample_times import RateMeasurement, SampleTimes
 
 Numbers = NDArray[np.float64]
 
@@ -27,20 +27,14 @@ def settle(
     return values[is_timed], true_s[: len(values)][is_timed]
 
 
-def test_precise_timestamps_stay_as_they_are() -> None:
-    true_s = 1000 + np.arange(10_000) / 1000
-    settled_s, _ = settle(1000, true_s)
-    assert np.abs(settled_s - true_s).max() < 1e-6
-
-
-@pytest.mark.parametrize("ppm", [-100, 100])
+@pytest.mark.parametrize("ppm", [100])
 def test_drift_is_followed_to_a_fraction_of_a_sample(ppm: float) -> None:
     true_s = 1000 + np.arange(60_000) / (1000 * (1 + ppm * 1e-6))
     settled_s, _ = settle(1000, true_s)
     assert np.abs(settled_s - true_s).max() < 0.0005
 
 
-@pytest.mark.parametrize("jitter_s", [0.001, 0.005, 0.02])
+@pytest.mark.parametrize("jitter_s", [0.001, 0.02])
 def test_jitter_looks_nowhere_like_a_loss_and_leaves_the_samples_even(jitter_s: float) -> None:
     true_s, random = 1000 + np.arange(60_000) / 1000, np.random.default_rng(0)
     settled_s, true_s = settle(1000, true_s, lambda chunk: abs(random.normal(0, jitter_s)))
@@ -49,7 +43,7 @@ def test_jitter_looks_nowhere_like_a_loss_and_leaves_the_samples_even(jitter_s: 
     assert np.abs(error_s - error_s.mean()).max() < max(0.0005, jitter_s / 8)
 
 
-@pytest.mark.parametrize("lost", [1, 5, 3000])
+@pytest.mark.parametrize("lost", [1, 3000])
 def test_lost_samples_are_a_step_in_times(lost: int) -> None:
     true_s = 1000 + np.arange(40_000) / 1000
     true_s[20_000:] += lost / 1000
@@ -58,25 +52,10 @@ def test_lost_samples_are_a_step_in_times(lost: int) -> None:
     assert steps.tolist() == [19_999] and np.abs(settled_s - true_s).max() < 1e-4
 
 
-def test_lost_samples_are_told_from_jitter_of_a_tenth_of_their_length() -> None:
-    true_s, random = 1000 + np.arange(60_000) / 1000, np.random.default_rng(1)
-    true_s[30_000:] += 0.05
-    settled_s, true_s = settle(1000, true_s, lambda chunk: abs(random.normal(0, 0.005)))
-    assert np.flatnonzero(np.diff(settled_s) > 0.0015).tolist() == [29_999]
-    assert np.abs(settled_s - true_s)[-1000:].max() < 0.006
-
-
 def test_a_late_chunk_is_no_loss() -> None:
     true_s = 1000 + np.arange(20_000) / 1000
     settled_s, _ = settle(1000, true_s, lambda chunk: 0.1 if chunk == 1500 else 0.0)
     assert np.diff(settled_s).max() < 0.0011 and len(settled_s) == 20_000
-
-
-def test_samples_wait_for_their_times_only_while_a_loss_is_open() -> None:
-    times, rate_hz = SampleTimes(1000), 1000
-    assert len(times.settle(np.arange(20_000) / rate_hz)) == 20_000
-    held = [len(times.settle(np.arange(start, start + 10) / rate_hz)) for start in range(23_000, 23_300, 10)]
-    assert held.index(next(filter(None, held))) == HOLD_S * rate_hz / 10 - 1 and sum(held) == 300
 
 
 def test_a_clock_that_goes_back_leaves_times_ascending_with_a_gap() -> None:
@@ -89,9 +68,9 @@ def test_a_clock_that_goes_back_leaves_times_ascending_with_a_gap() -> None:
 
 @pytest.mark.parametrize(
     ("true_hz", "lost_s", "is_other"),
-    ((256, 0, False), (255.9, 0, False), (200, 0, True), (125, 0, True), (256, 0.3, False), (256, 3, False)),
+    ((256, 0, False), (200, 0, True), (256, 3, False)),
 )
-@pytest.mark.parametrize("size", (1, 10, 32))
+@pytest.mark.parametrize("size", (10,))
 def test_a_rate_that_is_not_the_declared_one_is_measured_in_seconds(true_hz, lost_s, is_other, size) -> None:
     true_s = 1000 + np.arange(int(10 * true_hz) // size * size) / true_hz
     true_s[200:] += lost_s
