@@ -74,48 +74,13 @@ def test_training_refuses_targets(own, go, small, monkeypatch):
     )
 
 
-@pytest.mark.parametrize(("is_mapped", "repetitions"), [(False, "average"), (True, "single")])
-def test_training_refuses_signals(own, go, small, monkeypatch, is_mapped, repetitions):
-    if is_mapped:
-        monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
+def test_training_and_retrieval_refuse_signals(own, go, small, trained, monkeypatch):
+    monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)  # so that they are read from the file
     path = signals_of(own)
     rows = zero(path, "train/signal")
-    settings = (*small, "subjects=1", "train.epochs=1", f"signal.repetitions={repetitions}")
-
+    settings = (*small, "subjects=1", "train.epochs=1", "signal.repetitions=single")
     refused(lambda: go("train-align", *settings), path, "train/signal", rows, SIGNALS)
 
-
-@pytest.mark.parametrize("what", ["targets", "signals"])
-def test_retrieval_refuses_them(own, go, trained, what):
-    path, name = (
-        (store_of(own, "test"), "embedding") if what == "targets" else (signals_of(own), "test/signal")
-    )
-    rows = zero(path, name)
-
-    refused(
-        lambda: go(
-            "eval-retrieval", f"run={trained}", "subjects=1", "sheet_rows=0", f"paths.runs={own / 'runs'}"
-        ),
-        path,
-        name,
-        rows,
-        f"{EMBED}test" if what == "targets" else SIGNALS,
-    )
-
-
-@pytest.mark.parametrize("what", ["targets", "signals"])
-def test_reconstruction_refuses_them(own, go, aligned, drawing, what):
-    path, name = (
-        (store_of(own, "test"), "embedding") if what == "targets" else (signals_of(own), "test/signal")
-    )
-    rows = zero(path, name)
-
-    refused(
-        lambda: go(
-            "reconstruct", *drawing, "sources=brain,images,nearest", "items=200", "steps=1", "repeats=1"
-        ),
-        path,
-        name,
-        rows,
-        f"{EMBED}test" if what == "targets" else SIGNALS,
-    )
+    rows = zero(path, "test/signal")
+    words = (f"run={trained}", "subjects=1", "sheet_rows=0", f"paths.runs={own / 'runs'}")
+    refused(lambda: go("eval-retrieval", *words), path, "test/signal", rows, SIGNALS)

@@ -22,8 +22,5 @@ def put_on(*names: str) -> list[bool]:
 
 def test_the_channel_with_the_exact_name_gets_the_position_of_the_cap():
     assert put_on("oz", "Oz", "CZ") == [False, True, True]
-
-
-def test_two_channels_that_may_be_one_electrode_are_refused():
     with pytest.raises(RecipeError, match=r"a\.fif has 2 names that may be 'Oz': OZ, oz"):
         put_on("OZ", "oz")

@@ -1,16 +1,12 @@
 """What there is of a data set: complete, missing or bad, and the first bad thing by name."""
 
-import shutil
-
 import numpy as np
-import published
 import pytest
 from own_recordings import PICTURES, write_pictures
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
-from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
 from brainhive_cli.data.trials import Trials
@@ -79,32 +75,6 @@ def change(signal, **to):
 
 
 BASE = recording(PICTURES["train"]).signal
-BAD = {
-    "pictures that the data set does not have: 2 of 2: test/": (
-        recording(PICTURES["test"]),
-        recording(PICTURES["train"]),
-    ),
-    "pictures that the data set does not have: 1 of 6: zebra": (
-        recording([*PICTURES["train"][:5], "zebra"]),
-        recording(PICTURES["test"]),
-    ),
-    "values that are not finite": (
-        recording(PICTURES["train"], signal=change(BASE, row5=np.nan)),
-        recording(PICTURES["test"]),
-    ),
-    "1 flat channels or voxels of 3": (
-        recording(PICTURES["train"], signal=BASE * np.array([[1], [0], [1]], np.float32)),
-        recording(PICTURES["test"]),
-    ),
-}
-
-
-@pytest.mark.parametrize("message", BAD)
-def test_bad_signals_are_named(home, pictures, message):
-    keep(home, *BAD[message])
-    found = take()
-    assert states(found)["signals default/sub-01"] == "bad" and exit_code(found) == 1
-    assert "sub-01.h5, train" in problems(found)[0] and message in problems(found)[0]
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(pictures):
@@ -131,38 +101,18 @@ def test_raw_recordings_are_named_with_the_line_that_prepares_them(mini_raw, sma
     )
 
 
-def test_recordings_of_things_meg_are_counted_by_subject_and_split(home, monkeypatch):
-    monkeypatch.setattr(inventory, "PUBLISHED", {"things-meg": {"train": 6, "test": 4}})  # this has 2
-    write_pictures(home / "painted")
-    for split, folder in (("train", "training_images"), ("test", "test_images")):
-        shutil.copytree(home / "painted" / split, home / "data/things-meg" / folder)
-        names = [name.replace(f"{split}/", f"{folder}/") for name in PICTURES[split]]
-        signal = np.random.default_rng(0).normal(size=(len(names), 3, 271, 201))
-        published.save_meg(home / "data/things-meg", 4, split, published.meg_content(signal, names))
-    found = take("things_meg", subjects=[4])
-    assert listed(found)[0]["counts"] == {"train": "6", "test": "2 of 4"}
-    assert listed(found)[1]["counts"] == {"train": "6 × 3", "test": "2 of 4 × 3"}
-    assert states(found) == {"pictures": "missing", "subject 4": "partial"}
-
-
-def test_recordings_as_published_are_opened_and_a_truncated_one_is_named(home, monkeypatch):
-    monkeypatch.setattr(inventory, "PUBLISHED", {"things-eeg": {"train": 6, "test": 9}})  # which has 2
-    root = home / "data/things-eeg"
-    write_pictures(home / "painted")
-    for split, folder in (("train", "training_images"), ("test", "test_images")):
-        shutil.copytree(home / "painted" / split, root / folder)
-        names = [name.replace(f"{split}/", f"{folder}/") for name in PICTURES[split]]
-        signal = np.random.default_rng(0).normal(size=(len(names), 2, 63, 250))
-        for subject in (1, 2):
-            published.save_eeg(root, subject, split, published.eeg_content(signal, names))
-    bad = root / "Preprocessed_data_250Hz_whiten/sub-02/train.pt"
-    bad.write_bytes(bad.read_bytes()[:-5000])
-    assert things_eeg.Distributed.subjects[0] == 1
-    found = take("things_eeg", subjects=[1, 2])
-    assert states(found) == {
-        "pictures": "missing",
-        "subject 1": "partial",
-        "subject 2": "missing",
-    }  # half-downloaded
-    assert listed(found)[1]["counts"] == {"train": "6 × 2", "test": "2 of 9 × 2"}
-    assert any(str(bad) in problem for problem in problems(found))
+def test_bad_signals_are_named(home, pictures):
+    train, test = (recording(PICTURES[split]) for split in ("train", "test"))
+    zebra = recording([*PICTURES["train"][:5], "zebra"])
+    flat = recording(PICTURES["train"], signal=BASE * np.array([[1], [0], [1]], np.float32))
+    infinite = recording(PICTURES["train"], signal=change(BASE, row5=np.nan))
+    for message, kept in (
+        ("pictures that the data set does not have: 2 of 2: test/", (test, train)),
+        ("pictures that the data set does not have: 1 of 6: zebra", (zebra, test)),
+        ("values that are not finite", (infinite, test)),
+        ("1 flat channels or voxels of 3", (flat, test)),
+    ):
+        keep(home, *kept)
+        found = take()
+        assert states(found)["signals default/sub-01"] == "bad" and exit_code(found) == 1
+        assert "sub-01.h5, train" in problems(found)[0] and message in problems(found)[0]

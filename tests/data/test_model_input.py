@@ -41,22 +41,6 @@ def test_rows_that_are_read_late_are_those_in_memory(path):
         np.testing.assert_array_equal(singles, chosen.singles[rows])
 
 
-def test_averages_are_those_of_the_trials_that_are_there(path):
-    trials = recorded(path)
-    for row, count in enumerate(trials.counts):
-        np.testing.assert_allclose(trials.averages[row], trials.singles[row, :count].mean(0), atol=1e-6)
-
-
-def test_what_was_read_is_not_read_again(path):
-    trials = recorded(path)
-    averages, rows = trials.averages, np.array([3, 9, 4])
-    path.write_bytes(b"")  # nothing can be read any more
-    np.testing.assert_array_equal(trials.take(rows).averages, averages[rows])
-    assert trials.change(stimulus=np.arange(len(averages))).averages is averages
-    normaliser = Whiten().build(Whiten().measure([averages]))
-    np.testing.assert_array_equal(trials.normalise(normaliser).averages, normaliser(averages))
-
-
 COUNTS = np.array([3, 1, 2, 3, 2])
 IS_CHOSEN = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]], np.bool_)
 CHOSEN = {0: [1, 2], 2: [0], 3: [0, 2], 4: [1]}
@@ -98,36 +82,3 @@ def test_what_is_known_of_chosen_trials_stays_in_order_and_the_rest_is_padded():
             np.testing.assert_array_equal(
                 after[row, len(columns) :], np.full_like(after[row, len(columns) :], padding)
             )
-
-
-def test_chosen_trials_are_chosen_from_again():
-    first = shown().choose(IS_CHOSEN)
-    second = first.choose(np.array([[0, 1], [0, 0], [1, 0], [0, 0]], np.bool_))
-    np.testing.assert_array_equal(second.averages, shown().singles[[0, 3], [2, 0]])
-    np.testing.assert_array_equal(second.onset_s[:, 0], shown().onset_s[[0, 3], [2, 0]])
-
-
-def test_all_trials_of_some_stimuli_keep_their_averages():
-    trials = shown()
-    averages = trials.averages
-    is_chosen = (np.arange(3) < COUNTS[:, None]) & np.array([1, 0, 0, 1, 1], np.bool_)[:, None]
-
-    chosen = trials.choose(is_chosen)
-
-    assert chosen.stimulus.tolist() == [10, 13, 14]
-    np.testing.assert_array_equal(chosen.averages, averages[[0, 3, 4]])
-    np.testing.assert_array_equal(chosen.onset_s, trials.onset_s[[0, 3, 4]])
-
-
-@pytest.mark.parametrize("read_before", ["averages", "singles", ""])
-def test_chosen_trials_are_the_same_whatever_was_read_before(read_before):
-    trials = shown()
-    _ = getattr(trials, read_before or "subject")
-    np.testing.assert_allclose(
-        trials.choose(IS_CHOSEN).averages, shown().choose(IS_CHOSEN).averages, atol=1e-6
-    )
-
-
-def test_no_chosen_trial_leaves_no_stimulus():
-    nothing = shown().choose(np.zeros_like(IS_CHOSEN))
-    assert nothing.averages.shape == (0, 2, 4) and nothing.stimulus.shape == (0,)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.recording_headers import compare_onsets, read_header
 
 mne = pytest.importorskip("mne")
@@ -39,77 +39,6 @@ def pulses(width=20):
     return codes
 
 
-def drop_out(codes):
-    codes[ONSETS[::3] + 5] = 0
-
-
-def lack_a_bit(codes):
-    codes[ONSETS] = np.array(CODES) & 8
-
-
-def spike(codes):
-    codes[ONSETS - 50] = 64
-
-
-def repeat(codes):
-    codes[:] = np.where(np.isin(np.arange(len(codes)), [*ONSETS, *ONSETS + 2]), codes, 0)
-
-
-def leave_as_they_are(codes):
-    pass
-
-
-def rest_at_high_lines(codes):
-    codes += 65280
-
-
-def rest_below_zero(codes):
-    codes -= 32768
-
-
-@pytest.mark.parametrize(
-    "change",
-    (leave_as_they_are, drop_out, lack_a_bit, spike, repeat, rest_at_high_lines, rest_below_zero),
-)
-def test_a_pulse_is_one_event_whatever_its_lines_do_for_a_sample(tmp_path, change):
-    codes, added = pulses(), {rest_at_high_lines: 65280, rest_below_zero: -32768}.get(change, 0)
-    change(codes)
-    header = read_header(make(tmp_path / "x_raw.fif", {"STI 014": codes}), "", "")
-    assert header.events == tuple(
-        (int(at), str(code + added)) for at, code in zip(ONSETS, CODES, strict=True)
-    )
-    assert bool(header.doubts) == (change in (drop_out, lack_a_bit, spike, repeat))
-    assert (f"adds {added}" in header.events_from) == bool(added)
-
-
-def test_pulses_of_one_sample_are_events(tmp_path):
-    header = read_header(make(tmp_path / "x_raw.fif", {"STI 014": pulses(1)}), "", "")
-    assert [at for at, _ in header.events] == ONSETS.tolist() and not header.doubts
-
-
-@pytest.mark.parametrize("name", ("STI101", "TRIGGERS"))
-def test_the_channel_that_combines_single_lines_is_read(tmp_path, name):
-    lines = {f"STI00{bit + 1}": (pulses() >> bit & 1) * 5 for bit in range(4)}
-    header = read_header(make(tmp_path / "x_raw.fif", {**lines, name: pulses()}), "", "")
-    assert header.events_from == f"channel {name}" and [int(code) for _, code in header.events] == CODES
-
-
-@pytest.mark.parametrize("scale", (1e-6, 1))
-def test_codes_in_a_channel_called_eeg_are_read_in_its_own_unit(tmp_path, scale):
-    header = read_header(make(tmp_path / "x_raw.fif", {"TRIG": pulses()}, scale=scale), "", "TRIG")
-    assert [int(code) for _, code in header.events] == CODES
-    with pytest.raises(BrainhiveError) as error:
-        read_header(tmp_path / "x_raw.fif", "", "")
-    assert error.value.hint.startswith("preparation.stim_channel=TRIG")
-
-
-def test_a_marker_that_is_set_twice_is_one_event(tmp_path):
-    twice = [(int(at) + late, "S  1") for at in ONSETS for late in (0, 1)]
-    header = read_header(make(tmp_path / "x_raw.fif", annotated=twice), "", "")
-    assert [at for at, _ in header.events] == ONSETS.tolist()
-    assert header.doubts == ("events that repeat one within 10 ms count once, 20 times",)
-
-
 def write_rows(path, onsets, more=None):
     """Write an events.tsv of pictures at onsets, with a column more."""
     columns = {"onset": [f"{at}" for at in onsets], "stim_file": ["cat.png"] * len(onsets), **(more or {})}
@@ -118,41 +47,6 @@ def write_rows(path, onsets, more=None):
 
 
 TIMES_S = ONSETS / RATE_HZ
-
-
-@pytest.mark.parametrize(
-    ("onsets", "delay_s", "parts"),
-    (
-        (TIMES_S, 0, ()),
-        (TIMES_S + 7.3, 0, ("7.3 s later throughout", "delay_ms=-7300")),
-        (TIMES_S + 7.3, -7.3, ()),
-        (TIMES_S - 0.04, 0, ("0.04 s earlier throughout",)),
-        ([0.01, *TIMES_S + 2], 0, ("rows without a marker: 1 of 21", "2 s later")),
-        (TIMES_S[1:], 0, ()),
-        (np.rint(TIMES_S), 0, ("whole seconds, up to 0.",)),
-        (np.random.default_rng(1).uniform(0, 600, 20), 0, ()),
-    ),
-)
-def test_onsets_of_a_table_are_compared_with_markers(onsets, delay_s, parts):
-    markers = [(int(at), "S  1") for at in ONSETS]
-    doubt = compare_onsets(np.array(onsets), markers, RATE_HZ, delay_s)
-    assert bool(doubt) == bool(parts) and all(part in doubt for part in parts)
-
-
-@pytest.mark.parametrize("witness", ("annotations", "codes"))
-def test_a_table_that_its_witness_contradicts_is_doubted(tmp_path, witness):
-    marked = [(int(at), "S  1") for at in ONSETS] if witness == "annotations" else []
-    path = make(tmp_path / "x_raw.fif", {"STI 014": pulses()} if witness == "codes" else {}, marked)
-    for shift_s in (3.2, 0):
-        write_rows(tmp_path / "x_raw_events.tsv", TIMES_S + shift_s)
-        assert bool(read_header(path, "", "").doubts) == bool(shift_s)
-
-
-@pytest.mark.parametrize("absent", ("nan", "NaN", "", "n/a"))
-def test_rows_without_an_onset_are_no_events(tmp_path, absent):
-    write_rows(tmp_path / "x_raw_events.tsv", [absent, *TIMES_S])
-    header = read_header(make(tmp_path / "x_raw.fif"), "", "")
-    assert len(header.events) == COUNT and header.without_onset == ("cat.png",)
 
 
 def test_a_decimal_comma_is_refused_and_a_column_without_entries_is_none(tmp_path):
@@ -165,11 +59,6 @@ def test_a_decimal_comma_is_refused_and_a_column_without_entries_is_none(tmp_pat
     assert read_header(path, "", "").events == ((100, "cat"),)
     with pytest.raises(BrainhiveError, match="has entries in no row of column stim_file"):
         read_header(path, "stim_file", "")
-
-
-def test_a_delay_moves_all_events(tmp_path):
-    path = make(tmp_path / "x_raw.fif", annotated=[(100, "cat")])
-    assert read_header(path, "", "", delay_s=0.12).events == ((160, "cat"),)
 
 
 @pytest.fixture
@@ -196,27 +85,55 @@ def test_bids_tables_of_the_root_count_beside_the_recording_s_own_interruptions(
     assert header.bad == ("Pz",) and sorted(header.names) == ["Cz", "Pz"]
 
 
-def test_a_table_of_another_task_is_not_inherited(bids):
-    (bids.parents[2] / "task-x_events.tsv").rename(bids.parents[2] / "task-y_events.tsv")
-    with pytest.raises((BrainhiveError, MissingData)):
-        read_header(bids, "stim_file", "")
+def test_a_pulse_is_one_event_whatever_its_lines_do_for_a_sample(tmp_path):
+    dropped, spiked, short = pulses(), pulses(), pulses(1)
+    dropped[ONSETS[::3] + 5], spiked[ONSETS - 50] = 0, 64
+    cases = [(pulses(), 0, False), (short, 0, False), (dropped, 0, True), (spiked, 0, True)]
+    cases.append((pulses() + 65280, 65280, False))  # lines that rest high
+    for number, (codes, added, is_doubted) in enumerate(cases):
+        header = read_header(make(tmp_path / f"{number}_raw.fif", {"STI 014": codes}), "", "")
+        expected = ((int(at), str(code + added)) for at, code in zip(ONSETS, CODES, strict=True))
+        assert header.events == tuple(expected) and bool(header.doubts) == is_doubted
+        assert (f"adds {added}" in header.events_from) == bool(added)
 
 
-def test_edf_with_pauses_is_refused(tmp_path):
-    pytest.importorskip("edfio")
-    path = tmp_path / "x.edf"
-    raw = mne.io.RawArray(
-        np.random.default_rng(0).normal(size=(1, 3000)) * 1e-5, mne.create_info(1, 100, "eeg")
-    )
-    mne.export.export_raw(path, raw, verbose="ERROR")
+def test_codes_are_read_from_the_channel_that_combines_lines_or_is_named(tmp_path):
+    lines = {f"STI00{bit + 1}": (pulses() >> bit & 1) * 5 for bit in range(4)}
+    header = read_header(make(tmp_path / "x_raw.fif", {**lines, "STI101": pulses()}), "", "")
+    assert header.events_from == "channel STI101" and [int(code) for _, code in header.events] == CODES
 
-    path.write_bytes(path.read_bytes().replace(b"EDF+C", b"EDF+D"))
-    with pytest.raises(MissingData, match=r"EDF\+D, with pauses") as error:
-        read_header(path, "", "")
-    assert "mne opens it and saves it as .fif" in error.value.hint
+    # a channel called EEG, in its own unit
+    header = read_header(make(tmp_path / "y_raw.fif", {"TRIG": pulses()}), "", "TRIG")
+    assert [int(code) for _, code in header.events] == CODES
+    with pytest.raises(BrainhiveError) as error:
+        read_header(tmp_path / "y_raw.fif", "", "")
+    assert error.value.hint.startswith("preparation.stim_channel=TRIG")
 
 
-def test_names_of_events_outside_latin_1_are_read_from_fif_as_they_were_written(tmp_path):
+def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
+    markers = [(int(at), "S  1") for at in ONSETS]
+    for onsets, delay_s, parts in (
+        (TIMES_S, 0, ()),
+        (TIMES_S + 7.3, 0, ("7.3 s later throughout", "delay_ms=-7300")),
+        (TIMES_S + 7.3, -7.3, ()),
+        ([0.01, *TIMES_S + 2], 0, ("rows without a marker: 1 of 21", "2 s later")),
+        (np.rint(TIMES_S), 0, ("whole seconds, up to 0.",)),
+        (np.random.default_rng(1).uniform(0, 600, 20), 0, ()),
+    ):
+        doubt = compare_onsets(np.array(onsets), markers, RATE_HZ, delay_s)
+        assert bool(doubt) == bool(parts) and all(part in doubt for part in parts)
+
+    path = make(tmp_path / "x_raw.fif", {"STI 014": pulses()})
+    for shift_s in (3.2, 0):
+        write_rows(tmp_path / "x_raw_events.tsv", TIMES_S + shift_s)
+        assert bool(read_header(path, "", "").doubts) == bool(shift_s)
+
+
+def test_names_outside_latin_1_stay_a_delay_moves_events_and_rows_without_onset_are_none(tmp_path):
     names = ["café", "cafe\u0301", "脸", "a&amp;b", "R&#1;D"]  # the last is no letter
-    path = make(tmp_path / "a_raw.fif", annotated=[*zip(ONSETS.tolist(), names, strict=False)])
-    assert [text for _, text in read_header(path, "", "").events] == names
+    path = make(tmp_path / "x_raw.fif", annotated=[*zip(ONSETS.tolist(), names, strict=False)])
+    events = read_header(path, "", "", delay_s=0.12).events
+    assert events == tuple((at + 60, name) for at, name in zip(ONSETS.tolist(), names, strict=False))
+    write_rows(tmp_path / "x_raw_events.tsv", ["nan", *TIMES_S])
+    header = read_header(path, "", "")
+    assert len(header.events) == COUNT and header.without_onset == ("cat.png",)

@@ -1,6 +1,5 @@
 """Signal stores are created by one visible step, and opening them writes nothing."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,10 +69,7 @@ def test_stores_are_created_once_and_by_the_main_process_alone(dataset: Recorded
     assert (found.signal[:] == 2).all()
 
 
-@pytest.mark.parametrize("check", [Recordings.require, lambda source, who: source.prepare(who, HERE)])
-def test_a_named_preparation_is_never_made_from_the_data_sets_own_files(
-    dataset: Recorded, check: Callable[..., None]
-) -> None:
+def test_a_named_preparation_is_never_made_from_the_data_sets_own_files(dataset: Recorded) -> None:
     with pytest.raises(MissingData, match=r"no signals .*filtered/sub-01\.h5") as caught:
-        check(source_of(dataset, name="filtered"), [1])
+        source_of(dataset, name="filtered").prepare([1], HERE)
     assert caught.value.hint == "signal.name=default uses the data set's own" and not dataset.opened

@@ -7,7 +7,6 @@ import pytest
 from brainhive_cli.data.session_stores import describe_files, files_difference
 
 BIG = bytes(2**20)
-OTHER = "from other files than now, such as "
 
 
 @pytest.fixture
@@ -19,41 +18,20 @@ def files(tmp_path):
     return paths
 
 
-def test_files_that_were_moved_together_are_the_same(files, tmp_path):
-    before = describe_files(files)
+def test_files_that_were_changed_or_are_of_one_side_only_are_named_and_moved_ones_are_not(files, tmp_path):
+    before, other = describe_files(files), "from other files than now, such as "
+    for path, content, expected in (
+        (files[0], BIG + b"0", "sub-01/raw.fif"),
+        (files[0], b"1" + BIG[1:], ""),  # which only its size is known of
+        (files[1], b"onset\n2.0\n", "events.tsv"),
+    ):
+        was = path.read_bytes()
+        path.write_bytes(content)
+        assert files_difference(before, describe_files(files)) == (expected and f"{other}{expected}")
+        path.write_bytes(was)
+    (more := tmp_path / "a/other.tsv").touch()
+    both = describe_files([*files, more])
+    assert files_difference(both, before) == files_difference(before, both) == f"{other}other.tsv"
     os.rename(tmp_path / "a", tmp_path / "b")
-    assert (
-        files_difference(
-            before, describe_files(tmp_path / "b" / path.relative_to(tmp_path / "a") for path in files)
-        )
-        == ""
-    )
-
-
-@pytest.mark.parametrize(
-    ("place", "content", "expected"),
-    (
-        (0, BIG + b"0", "sub-01/raw.fif"),
-        (0, b"1" + BIG[1:], ""),  # which only its size is known of
-        (1, b"onset\n2.0\n", "events.tsv"),
-        (1, b"onset\n" + BIG, "events.tsv"),
-    ),
-)
-def test_a_file_that_was_changed_is_named(files, place, content, expected):
-    before = describe_files(files)
-    files[place].write_bytes(content)
-    assert files_difference(before, describe_files(files)) == (expected and f"{OTHER}{expected}")
-
-
-def test_a_table_is_known_by_its_content_however_large(files):
-    files[1].write_bytes(BIG)
-    before = describe_files(files)
-    files[1].write_bytes(b"1" + BIG[1:])
-    assert files_difference(before, describe_files(files)) == f"{OTHER}events.tsv"
-
-
-def test_files_of_one_side_only_are_named(files, tmp_path):
-    other = tmp_path / "a/other.tsv"
-    other.touch()
-    both, one = describe_files([*files, other]), describe_files(files)
-    assert files_difference(both, one) == files_difference(one, both) == f"{OTHER}other.tsv"
+    moved = describe_files(tmp_path / "b" / path.relative_to(tmp_path / "a") for path in files)
+    assert files_difference(before, moved) == ""

@@ -18,10 +18,6 @@ def test_trials_of_a_stimulus_keep_their_order_and_missing_ones_are_marked() -> 
     assert trials.tolist() == [[1, 5, -1], [0, 2, 4], [3, -1, -1]]
 
 
-def test_no_trials_are_no_stimuli() -> None:
-    assert [len(each) for each in group_trials(np.array([], np.int64))] == [0, 0, 0]
-
-
 def record(**changes: object) -> Trials:
     """Three stimuli of 4, 2 and 1 repetitions, whose values are 1, 2, 4 and 8; the padding is not finite."""
     signal = np.tile(np.float32([1, 2, 4, 8])[:, None, None], (3, 1, 1, 1))

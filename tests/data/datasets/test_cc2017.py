@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import cc2017_files
@@ -32,20 +33,19 @@ def root(home: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("is_archive", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8], ids=str)
-def test_clips_are_the_frames_of_the_tensor_whatever_its_numbers(home, dtype, is_archive):
-    cc2017_files.write(home / "data/cc2017", dtype=dtype, is_archive=is_archive, masks="none")
+def test_clips_are_the_frames_of_the_tensor_in_any_of_its_forms(home):
+    for dtype, is_archive, rounding in ((torch.float32, True, 0), (torch.float16, False, 0.63)):
+        root = home / "data/cc2017"
+        shutil.rmtree(root, ignore_errors=True)
+        cc2017_files.write(root, dtype=dtype, is_archive=is_archive, masks="none")
 
-    found = pickle.loads(pickle.dumps(clips("test")))  # as for workers
+        found = pickle.loads(pickle.dumps(clips("test")))  # as for workers
 
-    assert (len(found), found.frames, found.medium) == (COUNTS["test"], 6, "clip")
-    expected = np.moveaxis(frames_of("test", COUNTS["test"]) * 255, 2, -1)
-    steps = {torch.float16: 0.13, torch.bfloat16: 1.01}  # of a byte, near 255
-    for index, frames in enumerate(expected):
-        clip = found.open(index)
-        assert (clip.rate_hz, clip.frames.dtype, clip.frames.shape) == (3.0, np.uint8, (6, 8, 8, 3))
-        assert np.abs(clip.frames - frames).max() <= 0.001 + (dtype in steps) * (0.5 + steps.get(dtype, 0))
+        assert (len(found), found.frames, found.medium) == (COUNTS["test"], 6, "clip")
+        for index, frames in enumerate(np.moveaxis(frames_of("test", COUNTS["test"]) * 255, 2, -1)):
+            clip = found.open(index)
+            assert (clip.rate_hz, clip.frames.dtype, clip.frames.shape) == (3.0, np.uint8, (6, 8, 8, 3))
+            assert np.abs(clip.frames - frames).max() <= 0.001 + rounding  # float16 keeps 0.13 near 255
 
 
 def test_a_clip_is_called_by_its_index_and_its_film_is_its_concept(home):
@@ -56,9 +56,8 @@ def test_a_clip_is_called_by_its_index_and_its_film_is_its_concept(home):
     assert cc2017().splits == ("train", "test") and clips("test").image_ids == ["test/0", "test/1"]
 
 
-@pytest.mark.parametrize("text", [object, str])
-def test_captions_are_read_from_numpys_pickles_and_qwens_are_a_set_of_their_own(home, text):
-    cc2017_files.write(home / "data/cc2017", text=text, masks="none")
+def test_captions_are_read_from_numpys_pickles_and_qwens_are_a_set_of_their_own(home):
+    cc2017_files.write(home / "data/cc2017", text=object, masks="none")
 
     own, other = clips(), clips(captions="qwen")
 
@@ -103,53 +102,38 @@ def replace_frames(root: Path, frames: torch.Tensor) -> None:
     torch.save(frames, root / "GT_train_3fps.pt")
 
 
-def rename_masks(root: Path) -> None:
-    path = root / "masks/mask_cls_dict_train_qwen_video.json"
-    path.write_text(path.read_text().replace("mask_4_", "mask_4000_"))
-
-
 def caption_of(root: Path, content: object) -> None:
     torch.save(content, root / "GT_train_caption.pt")
 
 
-def label(root: Path, labels: list[int], count: int = 5) -> None:
+def label(root: Path, labels: list[int]) -> None:
     path = root / "qwen_annotation/qwen_train_caption_tag_category_id.json"
-    path.write_text(json.dumps([{"category_id": labels}] * count))
+    path.write_text(json.dumps([{"category_id": labels}] * 5))
 
 
 BAD = {
     r"no .*/GT_train_3fps\.pt$": lambda root: (root / "GT_train_3fps.pt").unlink(),
     r"GT_train_3fps\.pt is damaged or cut short": lambda root: cut(root / "GT_train_3fps.pt"),
-    r"GT_train_3fps\.pt .*torch\.float32 \[5, 6, 8, 8, 3\], not numbers": lambda root: replace_frames(
-        root, torch.rand(5, 6, 8, 8, 3)
-    ),
     r"GT_train_3fps\.pt .*torch\.float32 \[5, 3\], not numbers \[N, 6, 3, H, W\]": lambda root: (
         replace_frames(root, torch.rand(5, 3))
-    ),
-    r"GT_train_3fps\.pt .*it holds dict \[\], not numbers": lambda root: replace_frames(root, {"a": 1}),
-    r"torch\.float32 \[5, 16, 3, 8, 8\], not numbers \[N, 6, 3, H, W\]": lambda root: replace_frames(
-        root, torch.rand(5, 16, 3, 8, 8)
     ),
     r"GT_train_caption\.pt .*it holds 4 object, not captions of 5 clips": lambda root: caption_of(
         root, np.array(list("abcd"), object)
     ),
-    r"GT_train_caption\.pt is damaged": lambda root: cut(root / "GT_train_caption.pt"),
-    r"GT_train_caption\.pt .*it holds 5 float64, not captions": lambda root: caption_of(root, np.ones(5)),
     r"GT_train_caption\.pt holds Python objects that could run code": lambda root: caption_of(
         root, np.array([Path("a")] * 5, object)
     ),
-    r"category_id\.json .*it has labels \[6, 51\], not \[5, 51\]": lambda root: label(root, [0] * 51, 6),
     r"category_id\.json .*it has labels \[5, 50\], not \[5, 51\]": lambda root: label(root, [0] * 50),
-    r"dict_train_qwen_video\.json has masks of clip 4000, and there are 5": rename_masks,
 }
 
 
-@pytest.mark.parametrize("message", BAD)
-def test_bad_files_are_one_line_with_a_way_out(root, message):
-    BAD[message](root)
-    with pytest.raises(BrainhiveError, match=message) as caught:
-        clips()
-    assert "\n" not in caught.value.message and caught.value.hint and caught.value.exit_code in (1, 3)
+def test_bad_files_are_one_line_with_a_way_out(home):
+    for message, spoil in BAD.items():
+        shutil.rmtree(home / "data", ignore_errors=True)
+        spoil(cc2017_files.write(home / "data/cc2017", masks="none"))
+        with pytest.raises(BrainhiveError, match=message) as caught:
+            clips()
+        assert "\n" not in caught.value.message and caught.value.hint and caught.value.exit_code in (1, 3)
 
 
 def test_frames_beyond_0_to_1_and_masks_that_are_missing_or_damaged_are_named_when_read(root):
@@ -158,8 +142,5 @@ def test_frames_beyond_0_to_1_and_masks_that_are_missing_or_damaged_are_named_wh
         clips().open(3)
     folder = root / "masks/mask_cls_train_qwen_video"
     cut(folder / "mask_2_f4_1.png")
-    with pytest.raises(BadPicture, match=r"mask_2_f4_1\.png cannot be decoded"):
-        clips().masks_of(2)
-    (folder / "mask_2_f4_1.png").unlink()
     with pytest.raises(BadPicture, match=r"mask_2_f4_1\.png cannot be decoded"):
         clips().masks_of(2)

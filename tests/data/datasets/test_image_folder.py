@@ -38,13 +38,6 @@ def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
     assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a") and images.concepts[:3] == ("c0", "c0", "c1")
 
 
-def test_a_folder_behind_a_link_is_called_as_the_link(flat: Path, home: Path) -> None:
-    (home / "data").mkdir()
-    (home / "data/image-folder").symlink_to(flat)
-    assert Config().build(Paths()).name == "image-folder"
-    assert opened(home / "data/image-folder/.").name == "image-folder"
-
-
 def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
     for name in ("train/cat/one.jpg", "train/deep/dog/two.JPEG", "test/loose.webp", "train/notes.txt.png"):
         draw(tmp_path / name)
@@ -57,29 +50,10 @@ def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
     assert (test.image_ids, test.concepts) == (("test/loose",), ("loose",))
 
 
-def test_a_folder_called_val_is_the_validation_split(tmp_path: Path) -> None:
-    for name in ("train/cat/one.png", "val/cat/two.png"):
-        draw(tmp_path / name)
-    dataset = opened(tmp_path)
-    assert dataset.splits == ("train", "validation")
-    images = dataset.images("validation")
-    assert (images.image_ids, images.concepts) == (("val/cat/two",), ("cat",))
-
-
 def test_files_come_in_the_order_of_their_folders(tmp_path: Path) -> None:
     for name in ("a-b/x.png", "a/y.png", "a.png", "a/b/z.png"):
         draw(tmp_path / name)
     assert opened(tmp_path).images("train").image_ids == ("a/b/z", "a/y", "a-b/x", "a")
-
-
-def test_what_opens_pictures_can_be_pickled(flat: Path) -> None:
-    images = pickle.loads(pickle.dumps(opened(flat).images("train")))
-    assert images.open(19).size == (6, 4)
-
-
-def test_a_concept_may_be_called_train(tmp_path: Path) -> None:
-    draw(tmp_path / "vehicles/train/a.png")
-    assert opened(tmp_path).images("train").concepts == ("train",)
 
 
 def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
@@ -89,22 +63,6 @@ def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
     assert len(train) + len(test) == 20
     assert opened(flat, test_share=0.3).images("test").image_ids == test.image_ids
     assert opened(flat, test_share=0.3, seed=1).images("test").image_ids != test.image_ids
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "CMYK"])
-def test_pictures_of_every_mode_open_as_rgb(tmp_path: Path, mode: str) -> None:
-    draw(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"), 1 if mode == "1" else "white", mode)
-    picture = opened(tmp_path).images("train").open(0)
-    assert (picture.mode, picture.size) == ("RGB", (6, 4))
-
-
-@pytest.mark.parametrize("content", [b"", b"not a picture", "half"])
-def test_a_picture_that_cannot_be_decoded_is_named(flat: Path, content: bytes | str) -> None:
-    bad = flat / "c3/a.png"
-    bad.write_bytes(bad.read_bytes()[:50] if isinstance(content, str) else content)
-    images = opened(flat).images("train")
-    with pytest.raises(BadPicture, match=r"c3/a\.png cannot be decoded"):
-        images.open(images.image_ids.index("c3/a"))
 
 
 def test_two_files_of_one_image_id_are_refused(flat: Path) -> None:
@@ -146,29 +104,6 @@ def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(listed: 
     assert [*whole.images("train").image_ids][2] == "owl/owl_a" and len(whole.images("train")) == 5
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    (
-        (None, r"no list of test pictures .*test\.csv"),
-        (b"\xff\xfe\x00", r"no list of test pictures .*test\.csv"),
-        (b"\n", r"test\.csv lists no pictures"),
-        (b"owl/owl_b.jpg\nyak/yak_1.jpg\n", r"test pictures that are not below .*, 1 of 2: yak/yak_1\.jpg"),
-    ),
-)
-def test_a_list_that_is_none_is_refused(listed: Path, content: bytes | None, message: str) -> None:
-    listed.unlink()
-    if content is not None:
-        listed.write_bytes(content)
-    with pytest.raises(BrainhiveError, match=message):
-        opened(listed.parent / "pictures", test_list=str(listed)).images("test")
-
-
-@pytest.mark.parametrize("knobs", ({"test_list": "a", "test_share": 0.5}, {"exclude_test_concepts": False}))
-def test_keys_that_would_do_nothing_are_refused(knobs: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="test_list"):
-        Config(**knobs)
-
-
 def test_what_lies_among_pictures_and_is_not_read_is_counted(tmp_path: Path, flat: Path) -> None:
     for name in ("c0/x.heic", "c1/y.HEIC", "c1/README", "notes.txt"):
         (flat / name).write_bytes(b"")
@@ -183,3 +118,27 @@ def test_what_lies_among_pictures_and_is_not_read_is_counted(tmp_path: Path, fla
     folder = opened(split)
     assert folder.images("train").unread == {".png": 1, ".csv": 1} and not folder.images("test").unread
     assert datasets.describe_unread({}) == ""
+
+
+def test_pictures_of_every_mode_open_as_rgb_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    for mode in ("RGBA", "LA", "P", "1"):
+        draw(tmp_path / f"modes/{mode}.png", 1 if mode == "1" else "white", mode)
+    (tmp_path / "modes/bad.png").write_bytes((tmp_path / "modes/P.png").read_bytes()[:50])
+    images = pickle.loads(pickle.dumps(opened(tmp_path / "modes").images("train")))
+    for row, image_id in enumerate(images.image_ids):
+        if image_id != "bad":
+            picture = images.open(row)
+            assert (picture.mode, picture.size) == ("RGB", (6, 4))
+    with pytest.raises(BadPicture, match=r"bad\.png cannot be decoded"):
+        images.open(images.image_ids.index("bad"))
+
+
+def test_a_list_that_is_none_is_refused(listed: Path) -> None:
+    for content, message in (
+        (b"\xff\xfe\x00", r"no list of test pictures .*test\.csv"),
+        (b"\n", r"test\.csv lists no pictures"),
+        (b"owl/owl_b.jpg\nyak/yak_1.jpg\n", r"pictures that are not below .*, 1 of 2: yak/yak_1\.jpg"),
+    ):
+        listed.write_bytes(content)
+        with pytest.raises(BrainhiveError, match=message):
+            opened(listed.parent / "pictures", test_list=str(listed)).images("test")

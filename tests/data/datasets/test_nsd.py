@@ -12,7 +12,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import BadPicture, Dataset
-from brainhive_cli.data.published.nsd import CURATED, INFO, STIMULI, Pictures, _map_captions
+from brainhive_cli.data.published.nsd import CURATED, INFO, STIMULI, Pictures
 
 COUNT = 73000
 SHARED = [2, 5, 8]
@@ -96,67 +96,6 @@ def test_the_pictures_of_some_subjects_are_a_set_of_their_own_with_the_signals_o
         nsd(subjects=[9])
 
 
-@pytest.mark.parametrize("dtype", [str, object])
-def test_captions_are_those_of_the_pictures_row_without_empty_ones(root: Path, dtype: type) -> None:
-    assert nsd().images("test").captions is None
-    write_captions(root, [[f"{n} a", "", f"{n} b"] for n in range(10)], dtype)
-
-    test = nsd().images("test")
-
-    assert test.captions_of(1) == ["5 a", "5 b", "5 a", "5 b", "5 a"]
-    assert pickle.loads(pickle.dumps(test)).captions_of(0)[0] == "2 a"
-
-
-def test_captions_that_are_missing_or_none_are_refused_in_one_line(root: Path) -> None:
-    path = write_captions(root, [["a"]] * 4 + [[""]] * 4)
-    test = nsd().images("test")
-    for place, row in ((1, 6), (2, 9)):  # one has none, one is beyond the file
-        with pytest.raises(MissingData, match=f"nsd/test has no captions of nsd0000{row}"):
-            test.captions_of(place)
-    np.save(path, np.zeros((10, 5)))
-    _map_captions.cache_clear()
-    with pytest.raises(BrainhiveError, match=r"float64 \[10, 5\], not strings") as caught:
-        test.captions_of(0)
-    assert CURATED in caught.value.hint
-
-
-def test_what_opens_pictures_holds_no_open_file(root: Path) -> None:
-    images = nsd().images("train")
-    fresh = pickle.dumps(images.open)
-    images.open(0)
-    assert pickle.dumps(images.open) == fresh
-    assert pickle.loads(fresh)(3).tobytes() == images.open(3).tobytes()
-
-
-def test_a_picture_that_cannot_be_read_is_named(root: Path) -> None:
-    images = nsd().images("test")
-    path = next(root.rglob(STIMULI))
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(BadPicture, match=r"nsd00006 in .*nsd_stimuli\.hdf5 cannot be decoded"):
-        images.open(1)
-
-
-def test_a_file_cut_short_is_one_clear_error(root: Path) -> None:
-    path = next(root.rglob(STIMULI))
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(BrainhiveError, match=r"nsd_stimuli\.hdf5 is damaged or cut short"):
-        nsd().images("test")
-
-
-def test_a_file_of_another_layout_is_refused(root: Path) -> None:
-    with h5py.File(next(root.rglob(STIMULI)), "w") as file:
-        file["images"] = np.zeros((10, 3, 4, 4), np.float16)
-    with pytest.raises(BrainhiveError, match="it has no dataset imgBrick"):
-        nsd().images("test")
-
-
-@pytest.mark.parametrize("written", ["", "nsdId,shared1000\n", "nsdId,shared1000\n10,True\n", "nsdId\n1\n"])
-def test_shared_pictures_that_are_not_said_or_not_there_are_no_split(root: Path, written: str) -> None:
-    next(root.rglob(INFO)).write_text(written)
-    with pytest.raises(BrainhiveError, match=r"all subjects saw|it has no 'shared1000'"):
-        nsd().images("train")
-
-
 def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
     with pytest.raises(MissingData, match=r"no .*data/nsd/\*\*/nsd_stimuli\.hdf5") as caught:
         nsd().images("train")
@@ -166,3 +105,31 @@ def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -
         nsd().images("train")
     with pytest.raises(MissingData, match="has no split 'validation'"):
         nsd().images("validation")
+
+
+def test_captions_are_those_of_the_pictures_row_without_empty_ones(root: Path) -> None:
+    assert nsd().images("test").captions is None
+    write_captions(root, [[f"{n} a", "", f"{n} b"] for n in range(10)], object)
+
+    test = nsd().images("test")
+
+    assert test.captions_of(1) == ["5 a", "5 b", "5 a", "5 b", "5 a"]
+    assert pickle.loads(pickle.dumps(test)).captions_of(0)[0] == "2 a"
+
+
+def test_damaged_stimuli_and_shared_pictures_that_are_not_said_are_refused(root: Path) -> None:
+    images = nsd().images("test")
+    stimuli = next(root.rglob(STIMULI))
+    stimuli.write_bytes(stimuli.read_bytes()[:2000])
+    with pytest.raises(BadPicture, match=r"nsd00006 in .*nsd_stimuli\.hdf5 cannot be decoded"):
+        images.open(1)
+    with pytest.raises(BrainhiveError, match=r"nsd_stimuli\.hdf5 is damaged or cut short"):
+        nsd().images("test")
+    with h5py.File(stimuli, "w") as file:
+        file["images"] = np.zeros((10, 3, 4, 4), np.float16)
+    with pytest.raises(BrainhiveError, match="it has no dataset imgBrick"):
+        nsd().images("test")
+    write_stimuli(root, 10)
+    next(root.rglob(INFO)).write_text("nsdId\n1\n")
+    with pytest.raises(BrainhiveError, match="it has no 'shared1000'"):
+        nsd().images("train")

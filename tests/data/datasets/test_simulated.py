@@ -1,6 +1,5 @@
 """Simulated recordings, of the demo's pictures and of anyone's: labelled as such, and always the same."""
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +49,6 @@ def test_signals_simulated_from_anyones_pictures_are_labelled_and_repeatable(pic
     assert not np.array_equal(first.signal, dataset(pictures).recording(3, "test").signal)
 
 
-def test_the_pictures_embeddings_serve_the_simulated_data_set_too(pictures: Path) -> None:
-    assert (dataset(pictures).name, dataset(pictures).splits) == ("photos", ("train", "test"))
-
-
-def test_without_embeddings_it_says_which_to_make(pictures: Path) -> None:
-    path = target_store.path_of(pictures / "embeddings", "photos", "train", "vae")
-    path.unlink()
-    with pytest.raises(MissingData, match="no train embeddings of vae for photos"):
-        dataset(pictures).recording(1, "train")
-
-
 def test_the_demos_recordings_are_labelled_and_differ_by_subject_and_noise() -> None:
     made = demo.Config().build(Paths())
     recording = made.recording(1, "test")
@@ -69,8 +57,3 @@ def test_the_demos_recordings_are_labelled_and_differ_by_subject_and_noise() -> 
     assert demo.Config(noise=2).build(Paths()).name == "demo-noise-2"
     with pytest.raises(MissingData, match="has no split 'validation'"):
         made.images("validation")
-
-
-def test_what_draws_the_demos_pictures_can_be_pickled() -> None:
-    images = demo.TINY.build(Paths()).images("test")
-    assert pickle.loads(pickle.dumps(images)).open(3).tobytes() == images.open(3).tobytes()

@@ -22,7 +22,6 @@ from brainhive_cli.data.published.things_eeg import MONTAGE
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores import ids
-from brainhive_cli.data.stores.recordings import path_of
 
 CONCEPTS = {"train": ["00001_aardvark", "00002_abacus"], "test": ["00001_aircraft_carrier"]}
 FOLDER = {"train": "training_images", "test": "test_images"}
@@ -104,67 +103,6 @@ def test_a_channel_list_in_the_file_wins(root: Path) -> None:
     assert eeg().recording(1, "train").space.names == MONTAGE
 
 
-def test_the_times_before_the_picture_do_not_belong_to_the_samples(root: Path) -> None:
-    assert len(content("train")["times"]) == 60
-    np.testing.assert_allclose(eeg().recording(1, "train").times_s, np.arange(10) / 250, atol=1e-12)
-
-
-def test_as_many_times_as_samples_are_taken_as_they_are(root: Path) -> None:
-    save(root, "train", content("train", times=np.arange(10) / 250 - 0.2))
-    assert eeg().recording(1, "train").times_s[0] == -0.2
-
-
-def test_files_without_times_begin_with_the_picture(root: Path) -> None:
-    save(root, "train", content("train", times=None))
-    assert eeg().recording(1, "train").times_s.tolist() == [sample / 250 for sample in range(10)]
-
-
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"times": np.arange(-20, 41) / 250}, r"\[2, 3, 63, 10\] come with 61 times, not 10"),
-        ({"times": np.arange(9) / 250}, "come with 9 times, not 10"),
-        ({"times": np.arange(10) / 100}, "times lie 10 ms apart, not 4 ms as at 250 Hz"),
-        ({"times": np.arange(10)[::-1] / 250}, "times lie -4 ms apart, not 4 ms"),
-        ({"ch_names": ["Oz", "POz"]}, "come with 2 channels, not 63"),
-        ({"img": np.array([["test_images/a/b.jpg"] * 3] * 9)}, "come with 9 image ids, not 2"),
-        ({"img": np.array([["a.jpg"] * 3, ["a.jpg", "b.jpg", "a.jpg"]])}, "row 1 are of several pictures"),
-        ({"img": [["a.jpg", "a.jpg"], ["b.jpg"]]}, "inhomogeneous"),
-        ({"img": [[["a.jpg"]] * 3] * 2}, "a list is neither numbers nor names"),
-        ({"eeg": np.ones((2, 3, 1, 4), np.complex64)}, "signals are complex64, not real numbers"),
-        ({"eeg": np.full((2, 3, 1, 4), "1.5")}, "signals are <U3, not real numbers"),
-        ({"times": ["soon"] * 10}, "'soon'"),
-        ({"eeg": np.zeros((2, 63, 10))}, r"signals \[2, 63, 10\] are not \[N, R, C, T\]"),
-    ],
-)
-def test_an_axis_that_does_not_fit_its_list_is_refused(
-    root: Path, changes: dict[str, Any], what: str
-) -> None:
-    path = save(root, "train", {**content("train"), **changes})
-    with pytest.raises(BrainhiveError, match=what) as caught:
-        eeg().recording(1, "train")
-    assert caught.value.message.startswith(str(path))
-
-
-def test_a_sparse_signal_is_one_clear_error(root: Path) -> None:
-    save(root, "train", {**content("train"), "eeg": torch.ones(2, 3, 63, 10).to_sparse()})
-    with pytest.raises(BrainhiveError, match=r"train\.pt holds .*sparse"):
-        eeg().recording(1, "train")
-
-
-def test_a_signal_of_bfloat16_is_read(root: Path) -> None:
-    save(root, "train", {**content("train"), "eeg": torch.ones(2, 3, 63, 10).bfloat16()})
-    assert eeg().recording(1, "train").signal.dtype == np.float32
-
-
-def test_the_signal_is_mapped_where_it_lies_as_float16(root: Path) -> None:
-    large = np.random.default_rng(0).normal(size=(2, 3, 63, 250)).astype(np.float16)
-    save(root, "train", published.eeg_content(large, pictures("train")))
-    recording = eeg().recording(1, "train")
-    assert isinstance(recording.signal, np.memmap) and recording.signal.dtype == np.float16
-    np.testing.assert_array_equal(recording.signal, large)
-
-
 def test_the_published_files_give_samples_times_and_pictures_that_belong_together(golden: Path) -> None:
     root = golden / "prepare/formats/whitened_pt"
     expected = {split: np.load(golden / f"prepare/eeg250_{split}.npz")["data"] for split in CONCEPTS}
@@ -203,105 +141,11 @@ def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(golden: Path, h
         eeg().recording(1, "train")
 
 
-def test_paths_without_the_image_folder_match_by_stem(root: Path) -> None:
-    names = np.array([[Path(path).name] * 3 for path in pictures("train")])
-    save(root, "train", content("train", img=names))
-    recording = eeg().recording(1, "train")
-    assert list(recording.image_ids) == ["aardvark_01b", "abacus_01b"]
-    assert ids.match_ids(recording.image_ids, eeg().images("train").image_ids, "").tolist() == [0, 1]
-
-
-def test_tensors_of_any_protocol_are_read_too(root: Path) -> None:
-    made = {**content("train"), "eeg": torch.from_numpy(signal("train")), "img": pictures("train")}
-    for protocol in range(2, 6):
-        torch.save(made, root / "Preprocessed_data_250Hz_whiten/sub-01/train.pt", pickle_protocol=protocol)
-        recording = eeg().recording(1, "train")
-        np.testing.assert_array_equal(recording.signal, signal("train"))
-        assert recording.image_ids[0] == "training_images/00001_aardvark/aardvark_01b"
-
-
-@pytest.mark.parametrize("folder", ["train_images", "training_images"])
-def test_image_ids_do_not_depend_on_what_the_folder_of_pictures_is_called(root: Path, folder: str) -> None:
-    (root / "Image_set/training_images").rename(root / "Image_set" / folder)
-    images = eeg().images("train")
-    assert images.image_ids == [path.removesuffix(".jpg") for path in pictures("train")]
-    assert images.image_ids == list(eeg().recording(1, "train").image_ids)
-    assert images.open(1).size == (4, 4) and images.concepts == CONCEPTS["train"]
-
-
-def test_the_originals_are_taken_beside_resized_pictures(root: Path) -> None:
-    paint(root / "A_resized_set", "train", side=2)
-    paint(root / "Image_set_Resize", "train", side=2)
-    assert eeg().images("train").open(0).size == (4, 4)
-    shutil.rmtree(root / "Image_set")
-    assert eeg().images("train").open(0).size == (2, 2)
-
-
-class Danger:
-    """What a pickle may hold and no signal needs."""
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path("executed"),)
-
-
-def test_python_objects_are_refused(root: Path, home: Path) -> None:
-    save(root, "train", content("train", other=Danger()))
-    with pytest.raises(BrainhiveError, match="holds Python objects that could run code"):
-        eeg().recording(1, "train")
-    assert not Path("executed").exists()
-
-
-@pytest.mark.parametrize("made", [{"data": np.zeros((2, 3, 63, 10))}, [1, 2]])
-def test_a_file_of_another_layout_says_what_it_has(root: Path, made: Any) -> None:
-    save(root, "train", made)
-    with pytest.raises(BrainhiveError, match=r"(has keys \['data'\]|is no dict), not 'eeg' and 'img'"):
-        eeg().recording(1, "train")
-
-
-def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
-    with pytest.raises(
-        MissingData, match=r"no pictures in .*data/things-eeg/\*\*/training_images/<concept>"
-    ) as caught:
-        eeg().images("train")
-    assert caught.value.hint == "brainhive fetch things-eeg"
-    with pytest.raises(MissingData) as caught:
-        eeg(root=f"{home}/my eeg").images("train")
-    assert caught.value.hint == f"brainhive fetch things-eeg 'root={home}/my eeg'"
-    with pytest.raises(MissingData, match=r"no recording .*Preprocessed_data_\*/sub-07/test\.pt"):
-        eeg().recording(7, "test")
-    with pytest.raises(MissingData, match="has no split 'validation'"):
-        eeg().images("validation")
-
-
-def test_messages_name_the_home_in_use_and_not_the_working_directory(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (home / "elsewhere").mkdir()
-    monkeypatch.chdir(home / "elsewhere")
-    monkeypatch.setenv("BRAINHIVE_HOME", "..")
-    for name, missing in (
-        ("eeg", lambda: eeg().images("train")),
-        ("meg", lambda: meg().recording(1, "test")),
-    ):
-        with pytest.raises(MissingData) as caught:
-            missing()
-        named = re.findall(r"(?<= )[\w./-]*data/things-\w+", caught.value.message)
-        assert named == [f"{home}/data/things-{name}"]
-
-
 def test_two_preparations_must_be_told_apart(root: Path) -> None:
     published.save(content("train"), root / "Preprocessed_data_100Hz/sub-01/train.pt")
     with pytest.raises(MissingData, match="Preprocessed_data_100Hz, Preprocessed_data_250Hz_whiten"):
         eeg().recording(1, "train")
     assert eeg(signals="Preprocessed_data_250Hz_whiten").recording(1, "train").signal.shape[1] == 3
-
-
-def test_eeg_and_meg_below_one_root_are_told_apart(root: Path) -> None:
-    made = published.meg_content(signal("test", 271, 201), pictures("test"))
-    published.save_meg(root, 1, "test", made)
-    assert eeg().recording(1, "test").signal.shape == (1, 3, 63, 10)
-    assert meg(root=str(root)).recording(1, "test").signal.shape == (1, 3, 271, 201)
-    assert (eeg().recorded_as, meg().recorded_as) == ("things-eeg", "things-meg")
 
 
 def meg(**knobs: Any) -> Dataset:
@@ -319,14 +163,59 @@ def test_meg_is_read_as_it_is_published(home: Path) -> None:
     assert list(recording.image_ids) == [path.removesuffix(".jpg") for path in pictures("train")]
 
 
-def test_signals_that_are_not_there_are_told_before_any_is_made(root: Path, home: Path) -> None:
-    with pytest.raises(MissingData, match=r"sub-02/train\.pt, nor of 1 more") as caught:
-        Recordings(eeg(), Paths(), Signal()).require([1, 2, 3])
-    assert caught.value.hint.endswith(", or those that are there: --subjects 1")
+def test_times_are_those_of_the_samples_from_the_picture_on(root: Path) -> None:
+    assert len(content("train")["times"]) == 60  # those before the picture too
+    np.testing.assert_allclose(eeg().recording(1, "train").times_s, np.arange(10) / 250, atol=1e-12)
+    save(root, "train", content("train", times=np.arange(10) / 250 - 0.2))
+    assert eeg().recording(1, "train").times_s[0] == -0.2
+    save(root, "train", content("train", times=None))
+    assert eeg().recording(1, "train").times_s.tolist() == [sample / 250 for sample in range(10)]
 
-    Recordings(eeg(), Paths(), Signal()).require([1])
-    for subject in (2, 3):
-        made = path_of(home / "signals", "things-eeg", "default", subject)
-        made.parent.mkdir(parents=True, exist_ok=True)
-        made.touch()
-    Recordings(eeg(), Paths(), Signal()).require([1, 2, 3])  # what was prepared needs no recording
+
+def test_tensors_and_pictures_named_by_stems_are_read_too(root: Path) -> None:
+    names = np.array([[Path(path).name] * 3 for path in pictures("train")])
+    save(root, "train", content("train", img=names, eeg=torch.from_numpy(signal("train")).bfloat16()))
+    recording = eeg().recording(1, "train")
+    assert recording.signal.dtype == np.float32 and list(recording.image_ids) == [
+        "aardvark_01b",
+        "abacus_01b",
+    ]
+    assert ids.match_ids(recording.image_ids, eeg().images("train").image_ids, "").tolist() == [0, 1]
+    # ids do not depend on what the folder of pictures is called
+    (root / "Image_set/training_images").rename(root / "Image_set/train_images")
+    assert eeg().images("train").image_ids == [path.removesuffix(".jpg") for path in pictures("train")]
+
+
+def test_an_axis_that_does_not_fit_its_list_is_refused(root: Path) -> None:
+    for changes, what in (
+        ({"times": np.arange(-20, 41) / 250}, r"\[2, 3, 63, 10\] come with 61 times, not 10"),
+        ({"times": np.arange(10) / 100}, "times lie 10 ms apart, not 4 ms as at 250 Hz"),
+        ({"ch_names": ["Oz", "POz"]}, "come with 2 channels, not 63"),
+        ({"img": np.array([["a.jpg"] * 3, ["a.jpg", "b.jpg", "a.jpg"]])}, "row 1 are of several pictures"),
+        ({"eeg": np.ones((2, 3, 1, 4), np.complex64)}, "signals are complex64, not real numbers"),
+        ({"eeg": np.zeros((2, 63, 10))}, r"signals \[2, 63, 10\] are not \[N, R, C, T\]"),
+    ):
+        path = save(root, "train", {**content("train"), **changes})
+        with pytest.raises(BrainhiveError, match=what) as caught:
+            eeg().recording(1, "train")
+        assert caught.value.message.startswith(str(path))
+    save(root, "train", {"data": np.zeros((2, 3, 63, 10))})
+    with pytest.raises(BrainhiveError, match=r"has keys \['data'\], not 'eeg' and 'img'"):
+        eeg().recording(1, "train")
+
+
+def test_missing_data_say_what_is_expected_where_and_how_to_get_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    monkeypatch.setenv("BRAINHIVE_HOME", "..")
+    expected = rf"no pictures in {home}/data/things-eeg/\*\*/training_images/<concept>"
+    with pytest.raises(MissingData, match=expected) as caught:
+        eeg().images("train")
+    assert caught.value.hint == "brainhive fetch things-eeg"
+    with pytest.raises(MissingData) as caught:
+        eeg(root=f"{home}/my eeg").images("train")
+    assert caught.value.hint == f"brainhive fetch things-eeg 'root={home}/my eeg'"
+    with pytest.raises(MissingData, match=r"no recording .*Preprocessed_data_\*/sub-07/test\.pt"):
+        eeg().recording(7, "test")

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SIMULATED
 from brainhive_cli.data.electrodes import standard_positions
-from brainhive_cli.data.exchange.session_folder import MAX_BLOCK_S, PAUSE_S, SessionFolder, read_simulated
+from brainhive_cli.data.exchange.session_folder import PAUSE_S, SessionFolder, read_simulated
 from brainhive_cli.data.signal_stores import describe_store
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.streams import StreamFormat
@@ -117,173 +116,6 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures):
     assert stored == 20
 
 
-def test_blocks_become_runs_of_one_session(pictures, go):
-    root, length = pictures / "session", 2 * round(PAUSE_S * RATE_HZ)
-    samples, onsets = draw_samples(3 * length), [500, length + 500, 2 * length + 500]
-    folder = SessionFolder(root, FORMAT, 1)
-    for start, onset in zip(range(0, 3 * length, length), onsets, strict=True):
-        folder.add(samples[start : start + length])
-        folder.add_event(onset, "S 1", image_id(PICTURES[0]))
-    folder.close()
-    assert len([*root.rglob("*.vhdr")]) == 3
-
-    go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS)
-
-    store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
-    trials = store["train"]
-    assert trials.sessions.tolist() == [[0, 0, 0]] and trials.runs.tolist() == [[0, 1, 2]]
-    by_hand = [samples.astype(np.float32)[onset - 25 : onset + 50, :4].T for onset in onsets]  # [C, T]
-    np.testing.assert_allclose(np.asarray(trials.signal[0:1])[0], by_hand, rtol=1e-6)
-
-
-def test_mne_reads_samples_events_and_types_as_they_were_added(tmp_path):
-    samples = draw_samples()
-    folder = SessionFolder(tmp_path, FORMAT, 1)
-    add_in_chunks(folder, samples)
-    for sample in (0, 777, 1999):
-        folder.add_event(sample, "edge, or bad", "")
-    folder.close()
-
-    raw = read(tmp_path)
-    factors = np.array([1e-6] * 5 + [1.0])
-    np.testing.assert_allclose(raw.get_data().T, samples.astype(np.float32) * factors, rtol=1e-6)
-    assert raw.get_channel_types() == [*FORMAT.kinds]
-    assert np.rint(raw.annotations.onset * RATE_HZ).tolist() == [0, 777, 1999]
-    assert {*raw.annotations.description} == {"event edge, or bad"}  # which mne would drop trials of
-
-
-@pytest.mark.parametrize("rate_hz", [128.0, 512.0, 600.615, 1000 / 3, 1017.2526, 2048.0])
-def test_events_stay_at_their_samples_at_any_rate(tmp_path, rate_hz):
-    folder = SessionFolder(tmp_path, replace(FORMAT, rate_hz=rate_hz), 1)
-    folder.add(draw_samples(5000))
-    at = [0, *range(3, 4999, 97), 4999]
-    for sample in at:
-        folder.add_event(sample, "x", "")
-    folder.close()
-    raw = read(tmp_path)
-    assert np.rint(raw.annotations.onset * raw.info["sfreq"]).astype(int).tolist() == at
-    assert raw.info["sfreq"] == pytest.approx(rate_hz, rel=1e-12)
-
-
-STRANGE = ("[Comment]", "a\nb", "a b", "a_b", "e,\\1", "n/a")
-
-
-def test_names_of_channels_that_the_files_cannot_hold_are_changed_and_kept_apart(pictures, go):
-    root = pictures / "session"
-    folder = SessionFolder(root, replace(FORMAT, channels=STRANGE), 1)
-    add_in_chunks(folder, draw_samples())
-    folder.add_event(500, "S 1", image_id(PICTURES[0]))
-    folder.close()
-
-    written = ["_Comment_", "a_b-0", "a b", "a_b-1", "e,_1", "_"]
-    assert read(root).ch_names == written
-    go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS)
-    store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
-    assert [*next(iter(store.splits.values())).space.names] == written[:4]
-
-
-@pytest.mark.parametrize(
-    "name", ["\x00", "\u2028", "\ud800", "x\u202ey", '"', "\\1", ";x", "[Channel Infos]", " "]
-)
-def test_a_channel_of_any_name_can_be_read_back(tmp_path, name):
-    folder = SessionFolder(tmp_path, replace(FORMAT, channels=(name, *FORMAT.channels[1:])), 1)
-    add_in_chunks(folder, draw_samples(100))
-    folder.add_event(50, name, name)
-    folder.close()
-    assert read(tmp_path).ch_names[1:] == [*FORMAT.channels[1:]]
-
-
-def test_an_event_without_samples_is_no_sign_of_damage(tmp_path):
-    folder = SessionFolder(tmp_path, FORMAT, 1)
-    folder.add_event(50, "soon", "")
-    folder.add_event(5000, "never", "")
-    folder.add_event(-3, "before", "")
-    folder.add(draw_samples(100))
-    folder.close()
-    assert read(tmp_path).annotations.description.tolist() == ["soon"]
-
-
-def test_no_trial_is_cut_across_a_gap(pictures, go):
-    root = pictures / "session"
-    folder = SessionFolder(root, FORMAT, 1)
-    add_in_chunks(folder, draw_samples())
-    folder.mark_gap(1000)
-    for onset in (100, 950, 990, 1200):
-        folder.add_event(onset, "S 1", image_id(PICTURES[0]))
-    folder.close()
-    table = go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS).tables[0]
-    assert table.rows == ((1, "train", 1, "2", 2, "2 BAD boundary"),)
-
-
-def test_simulated_signals_stay_known_as_simulated(pictures, go):
-    root = pictures / "session"
-    folder = SessionFolder(root, replace(FORMAT, simulated="brainhive demo"), 1)
-    add_in_chunks(folder, draw_samples())
-    folder.add_event(500, "S 1", image_id(PICTURES[0]))
-    folder.close()
-    go("prepare", "preparation.kind=recording", f"preparation.root={root}", "preparation.whiten=no")
-    store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
-    assert describe_store(store)["caveats"] == [SIMULATED]
-    assert (
-        read_simulated(root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_run-01_eeg.vhdr") == "brainhive demo"
-    )
-
-
-def test_results_are_lines_of_json(tmp_path):
-    folder = SessionFolder(tmp_path, FORMAT, 1)
-    for number in (1, 2):
-        folder.add_result(
-            {"best": ["a\tb", "猫"], "rank": np.int64(3), "margin": np.float32(0.5), "at": number}
-        )
-    folder.close()
-    results = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [result["at"] for result in results] == [1, 2]
-    assert results[0]["best"] == ["a\tb", "猫"] and results[0]["rank"] == 3
-
-
-def test_a_block_ends_in_a_pause_and_after_five_minutes(tmp_path):
-    """Trials of a minute, a pause, and trials without a pause for as long as a block may be, and longer."""
-    pause, most = round(PAUSE_S * RATE_HZ), round(MAX_BLOCK_S * RATE_HZ)
-    onsets = [*range(100, 15_000, 500), *range(15_000 + pause, 15_000 + pause + most, 2000)]
-    samples = draw_samples(onsets[-1] + 1000)
-    folder = SessionFolder(tmp_path, FORMAT, 1)
-    for start in range(0, len(samples), 500):
-        folder.add(samples[start : start + 500])
-        for onset in onsets:
-            if start <= onset < start + 500:
-                folder.add_event(onset, f"S {onset}", "")
-    folder.close()
-
-    blocks = [read(tmp_path, run) for run in (1, 2, 3)]
-
-    counts = [block.n_times for block in blocks]
-    assert sum(counts) == len(samples) and pause / 2 < counts[0] - onsets[29] <= pause / 2 + 1000
-    assert most - pause / 2 < counts[1] <= most - pause / 2 + 500
-    start = 0
-    for block in blocks:
-        at = [onset for onset in onsets if start <= onset < start + block.n_times]
-        assert np.rint(block.annotations.onset * RATE_HZ + start).astype(int).tolist() == at
-        assert block.annotations.description.tolist() == [f"S {onset}" for onset in at]
-        np.testing.assert_allclose(
-            block.get_data(picks="eeg").T * 1e6, samples[start : start + block.n_times, :4], rtol=1e-6
-        )
-        start += block.n_times
-
-
-def test_samples_without_an_event_are_no_block(tmp_path):
-    folder = SessionFolder(tmp_path, FORMAT, 1)
-    length = round(PAUSE_S * RATE_HZ) + 1
-    for _ in range(3):
-        folder.add(draw_samples(length))
-    folder.add(draw_samples(100))
-    folder.add_event(3 * length + 7, "S 1", "cat")
-    folder.close()
-    assert len([*tmp_path.rglob("*.vhdr")]) == 1
-    half = round(PAUSE_S / 2 * RATE_HZ)  # which settles filters
-    assert read(tmp_path).n_times == half + 100
-    assert read(tmp_path).annotations.onset.tolist() == [(half + 7) / RATE_HZ]
-
-
 def test_a_session_is_not_written_over(tmp_path):
     folder = SessionFolder(tmp_path, FORMAT, 1)
     folder.add(draw_samples(10))
@@ -365,58 +197,6 @@ def test_a_full_disk_is_one_error_and_leaves_the_blocks_that_ended(tmp_path):
     assert read(tmp_path).n_times == length - round(PAUSE_S / 2 * RATE_HZ)
 
 
-def test_a_folder_that_vanished_is_one_error(tmp_path):
-    folder = SessionFolder(tmp_path / "session", FORMAT, 1)
-    folder.add(draw_samples(10))
-    folder.add_event(5, "S 1", "")
-    shutil.rmtree(tmp_path / "session")
-    (tmp_path / "session").touch()
-    with pytest.raises(BrainhiveError, match="the session cannot be saved: "):
-        folder.close()
-
-
-def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(BrainhiveError, match=r"the session cannot be saved: .*Not a directory"):
-        SessionFolder(tmp_path / "file/session", FORMAT, 1)
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"units": ("counts", *FORMAT.units[1:])}, "channel Fz of type eeg has the unit counts"),
-        ({"kinds": ("mag", *FORMAT.kinds[1:])}, "channel Fz of type mag has the unit µV"),
-        ({"channels": ("Cz", *FORMAT.channels[1:])}, "channels have no name, or one of others"),
-        ({"rate_hz": 0.0}, "stream cap has no sampling rate"),
-    ],
-)
-def test_what_the_files_cannot_hold_is_refused_before_anything_is_written(tmp_path, change, message):
-    with pytest.raises(BrainhiveError, match=re.escape(message)):
-        SessionFolder(tmp_path / "session", replace(FORMAT, **change), 1)
-    assert not (tmp_path / "session").exists()
-
-
-@pytest.mark.parametrize(
-    "unit, volts", [("uV", 1e-6), ("μV", 1e-6), ("microvolts", 1e-6), ("", 1e-6), ("mV", 1e-3), ("Volt", 1.0)]
-)
-def test_units_of_streams_are_read_as_volts(tmp_path, unit, volts):
-    folder = SessionFolder(tmp_path, replace(FORMAT, units=(*[unit] * 5, "none")), 1)
-    folder.add(np.ones((10, 6)))
-    folder.add_event(5, "S 1", "")
-    folder.close()
-    assert read(tmp_path).get_data()[:, 0] == pytest.approx([*[volts] * 5, 1], rel=1e-6)
-
-
-def test_positions_of_electrodes_come_back(tmp_path):
-    positions = np.vstack([standard_positions(NAMES[:4]) + 0.001, np.full((2, 3), np.nan)])
-    folder = SessionFolder(tmp_path, replace(FORMAT, positions=positions), 1)
-    folder.add(draw_samples(10))
-    folder.add_event(5, "S 1", "")
-    folder.close()
-    locations = [channel["loc"][:3] for channel in read(tmp_path).info["chs"][:4]]
-    np.testing.assert_allclose(locations, positions[:4], atol=1e-7)  # mne keeps float32
-
-
 MEG = StreamFormat(
     *("scanner", ("MEG1", "MEG2", "STI"), ("mag", "grad", "stim"), ("fT", "fT/cm", ""), 1000.0),
     positions=np.array([[0.01, 0.02, 0.1], [0.03, 0.0, 0.1], [np.nan] * 3]),
@@ -439,3 +219,71 @@ def test_meg_becomes_a_fif_when_it_is_closed(tmp_path):
     np.testing.assert_allclose(raw.info["chs"][0]["loc"][:3], MEG.positions[0], atol=1e-7)
     assert raw.annotations.description.tolist() == ["S 1", "BAD boundary"]
     assert np.rint(raw.annotations.onset * 1000).tolist() == [700, 900]
+
+
+def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(pictures, go):
+    root, length = pictures / "session", 2 * round(PAUSE_S * RATE_HZ)
+    strange = ("[Comment]", "a\nb", "a b", "a_b", "e,\\1", "n/a")  # names that files cannot hold
+    samples, onsets = draw_samples(3 * length), [500, length + 500, 2 * length + 500]
+    folder = SessionFolder(root, replace(FORMAT, simulated="brainhive demo", channels=strange), 1)
+    for start, onset in zip(range(0, 3 * length, length), onsets, strict=True):
+        folder.add(samples[start : start + length])
+        folder.add_event(onset, "S 1", image_id(PICTURES[0]))
+    folder.mark_gap(2 * length + 800)
+    folder.add_event(2 * length + 790, "S 1", image_id(PICTURES[0]))
+    folder.close()
+    assert len([*root.rglob("*.vhdr")]) == 3
+    assert read(root).ch_names == ["_Comment_", "a_b-0", "a b", "a_b-1", "e,_1", "_"]
+
+    table = go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS).tables[0]
+
+    assert table.rows == ((1, "train", 1, "3", 3, "1 BAD boundary"),)
+    store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
+    trials = store["train"]
+    assert [*trials.space.names] == ["_Comment_", "a_b-0", "a b", "a_b-1"]
+    assert trials.sessions.tolist() == [[0, 0, 0]] and trials.runs.tolist() == [[0, 1, 2]]
+    by_hand = [samples.astype(np.float32)[onset - 25 : onset + 50, :4].T for onset in onsets]  # [C, T]
+    np.testing.assert_allclose(np.asarray(trials.signal[0:1])[0], by_hand, rtol=1e-6)
+    assert describe_store(store)["caveats"] == [SIMULATED]
+    block = root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_run-01_eeg.vhdr"
+    assert read_simulated(block) == "brainhive demo"
+
+
+def test_mne_reads_samples_events_positions_and_types_as_they_were_added(tmp_path):
+    samples, rate_hz = draw_samples(), 1017.2526
+    positions = np.vstack([standard_positions(NAMES[:4]) + 0.001, np.full((2, 3), np.nan)])
+    folder = SessionFolder(tmp_path, replace(FORMAT, positions=positions, rate_hz=rate_hz), 1)
+    folder.add_event(5000, "never", "")  # without samples: no sign of damage
+    folder.add_event(-3, "before", "")
+    add_in_chunks(folder, samples)
+    at = [0, *range(3, 1998, 97), 1999]
+    for sample in at:
+        folder.add_event(sample, "edge, or bad", "")
+    folder.add_result({"best": ["a\tb", "猫"], "rank": np.int64(3), "margin": np.float32(0.5)})
+    folder.close()
+
+    raw = read(tmp_path)
+    factors = np.array([1e-6] * 5 + [1.0])
+    np.testing.assert_allclose(raw.get_data().T, samples.astype(np.float32) * factors, rtol=1e-6)
+    assert raw.get_channel_types() == [*FORMAT.kinds]
+    assert raw.info["sfreq"] == pytest.approx(rate_hz, rel=1e-12)
+    assert np.rint(raw.annotations.onset * raw.info["sfreq"]).astype(int).tolist() == at
+    assert {*raw.annotations.description} == {"event edge, or bad"}  # which mne would drop trials of
+    locations = [channel["loc"][:3] for channel in raw.info["chs"][:4]]
+    np.testing.assert_allclose(locations, positions[:4], atol=1e-7)  # mne keeps float32
+    result = json.loads((tmp_path / "results.jsonl").read_text())
+    assert result["best"] == ["a\tb", "猫"] and result["rank"] == 3
+
+
+def test_what_the_files_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    for change, message in (
+        ({"units": ("counts", *FORMAT.units[1:])}, "channel Fz of type eeg has the unit counts"),
+        ({"channels": ("Cz", *FORMAT.channels[1:])}, "channels have no name, or one of others"),
+        ({"rate_hz": 0.0}, "stream cap has no sampling rate"),
+    ):
+        with pytest.raises(BrainhiveError, match=re.escape(message)):
+            SessionFolder(tmp_path / "session", replace(FORMAT, **change), 1)
+        assert not (tmp_path / "session").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(BrainhiveError, match=r"the session cannot be saved: .*Not a directory"):
+        SessionFolder(tmp_path / "file/session", FORMAT, 1)

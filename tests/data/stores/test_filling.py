@@ -8,7 +8,6 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.stores.hdf5 import part_of
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling, finish_stores
 
 ALONE = Launch(0, 1, torch.device("cpu"))
@@ -45,20 +44,6 @@ def test_an_interrupted_filling_resumes_and_ends_with_final_names(blanks):
     assert np.array_equal(found.embedding, VALUES) and found.done.all()
     assert TargetStore.open(blanks[1].path).embedding.dtype == np.float16
     assert found.health.dimensions == 12
-
-
-def test_again_starts_from_the_first_row(blanks):
-    with filling(blanks, ALONE) as writers:
-        write(writers, [0, 4])
-    with filling(blanks, ALONE, again=True) as writers:
-        assert len(writers[0].pending) == 6
-
-
-def test_what_is_not_to_be_kept_leaves_nothing(blanks):
-    with pytest.raises(ValueError), filling(blanks, ALONE, keep=False) as writers:
-        write(writers, [0])
-        raise ValueError
-    assert not any(part_of(blank.path).exists() or blank.path.exists() for blank in blanks)
 
 
 def test_a_store_that_another_command_writes_is_refused(blanks):

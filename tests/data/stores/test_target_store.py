@@ -1,10 +1,5 @@
 """The embedding store: resumable to the byte, honest about its health, closed until complete."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +18,6 @@ from tests.resealed import resealed
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
 CONCEPTS = [f"c{number % 7}" for number in range(COUNT)]
-WRITES = """if True:
-    import sys, time
-    from pathlib import Path
-    import numpy as np
-    from brainhive_cli.data.stores.target_store import TargetWriter
-    writer, values = TargetWriter(Path(sys.argv[1])), np.load(sys.argv[2])
-    for row in writer.pending:
-        writer.write(np.array([row]), values[row : row + 1])
-        print(row, flush=True)
-        time.sleep(0.001)
-"""
 
 
 @pytest.fixture
@@ -57,14 +41,6 @@ def fill(writer: TargetWriter, values: NDArray[np.float32]) -> None:
     writer.finish()
 
 
-@pytest.mark.parametrize(
-    "names", [("../..", "train", "e"), ("set", "/etc", "e"), ("set", "train", "../../e")]
-)
-def test_a_store_never_lies_outside_its_folder(tmp_path: Path, names: tuple[str, str, str]) -> None:
-    with pytest.raises(BrainhiveError, match="the data set, split or encoder of a store, '"):
-        target_store.path_of(tmp_path, *names)
-
-
 def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArray[np.float32]) -> None:
     fill(begin(path, weights={"digest": "d"}), values)
     found = TargetStore.open(path)
@@ -75,75 +51,6 @@ def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArra
     assert found.rows(["p003", IDS[5]]).tolist() == [3, 5]
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["embedding"][()], found.embedding)
-
-
-def test_a_store_killed_in_mid_writing_resumes_to_the_same_bytes(
-    path: Path, tmp_path: Path, values: NDArray[np.float32]
-) -> None:
-    np.save(tmp_path / "values.npy", values)
-    begin(path).close()
-    command = [sys.executable, "-c", WRITES, str(path), str(tmp_path / "values.npy")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writing:
-        assert writing.stdout
-        for _ in range(20):
-            writing.stdout.readline()
-        os.kill(writing.pid, signal.SIGKILL)
-    with pytest.raises(MissingData, match="is not finished"):
-        TargetStore.open(path)
-    resumed = begin(path)
-    assert 0 < len(resumed.pending) <= COUNT - 20
-    fill(resumed, values)
-    time.sleep(1)  # HDF5 keeps times in seconds, when it keeps them
-    fill(begin(path.with_name("direct.h5")), values)
-    assert path.read_bytes() == path.with_name("direct.h5").read_bytes()
-
-
-def test_a_store_that_ran_out_of_space_resumes(
-    path: Path, tmp_path: Path, values: NDArray[np.float32]
-) -> None:
-    np.save(tmp_path / "values.npy", values)
-    begin(path).close()
-    with h5py.File(hdf5.part_of(path)) as file:
-        full = file["done"].id.get_offset() + 150
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({full}, {full}))\n{WRITES}"
-    command = [sys.executable, "-c", limit, str(path), str(tmp_path / "values.npy")]
-    failed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "OSError: [Errno 27]" in failed.stderr and failed.stdout
-    resumed = begin(path)
-    assert len(resumed.pending) == COUNT - 150
-    fill(resumed, values)
-    np.testing.assert_array_equal(TargetStore.open(path).embedding, values)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"weights": {"digest": "other"}}, {"config": {"resolution_px": 64}}, {"preprocessing": "other"}],
-)
-def test_an_unfinished_store_of_another_encoder_is_started_anew(
-    path: Path, values: NDArray[np.float32], change: dict[str, Any]
-) -> None:
-    writer = begin(path)
-    writer.write(np.arange(10), values[:10])
-    writer.close()
-    assert len(begin(path).pending) == COUNT - 10
-    assert len(begin(path, **change).pending) == COUNT
-
-
-def test_a_store_killed_while_it_was_created_is_started_anew(path: Path) -> None:
-    begin(path).close()
-    part = hdf5.part_of(path)
-    part.write_bytes(part.read_bytes()[:1000])
-    assert len(begin(path).pending) == COUNT
-
-
-def test_a_skipped_picture_has_no_row(path: Path, values: NDArray[np.float32]) -> None:
-    writer = begin(path)
-    writer.write(np.arange(1, COUNT), values[1:])
-    writer.close()
-    writer.finish()
-    found = TargetStore.open(path)
-    assert found.rows([IDS[0], IDS[1]]).tolist() == [-1, 1]
-    assert found.attributes["skipped"] == 1
 
 
 def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np.float32]) -> None:
@@ -179,3 +86,31 @@ def test_every_missing_store_is_named_with_the_line_that_makes_it(
     with pytest.raises(MissingData, match="no train embeddings of vae, clip-h14 for set") as caught:
         target_store.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
     assert caught.value.hint == "brainhive embed --encoders vae,clip-h14 --dataset set"
+
+
+def test_a_store_never_lies_outside_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(BrainhiveError, match="the data set, split or encoder of a store, '"):
+        target_store.path_of(tmp_path, "set", "train", "../../e")
+
+
+def test_an_unfinished_store_of_another_encoder_or_half_created_is_started_anew(
+    path: Path, values: NDArray[np.float32]
+) -> None:
+    writer = begin(path)
+    writer.write(np.arange(10), values[:10])
+    writer.close()
+    assert len(begin(path).pending) == COUNT - 10
+    assert len(begin(path, weights={"digest": "other"}).pending) == COUNT
+    part = hdf5.part_of(path)
+    part.write_bytes(part.read_bytes()[:1000])
+    assert len(begin(path).pending) == COUNT
+
+
+def test_a_skipped_picture_has_no_row(path: Path, values: NDArray[np.float32]) -> None:
+    writer = begin(path)
+    writer.write(np.arange(1, COUNT), values[1:])
+    writer.close()
+    writer.finish()
+    found = TargetStore.open(path)
+    assert found.rows([IDS[0], IDS[1]]).tolist() == [-1, 1]
+    assert found.attributes["skipped"] == 1

@@ -8,17 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, image_folder
-from brainhive_cli.data.datasets.coco import Config
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.data.targets.encoder_groups import grouped
-from brainhive_cli.data.targets.targets import OnlineTargets, Targets
-from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import vd_text
 from brainhive_cli.models.encoders.python import example
 
@@ -72,13 +65,6 @@ def test_captions_are_embedded_each_and_no_picture_is_decoded(go, coco):
         assert row[1].tolist() == [0, number, 0, 0]
 
 
-def test_pictures_and_their_captions_are_embedded_in_one_pass(go, coco):
-    go("embed", "dataset=coco", f"encoders=[{LETTERS}, '{COLOURS}']", "run.workers=2", "batch_size=1")
-
-    shapes = [TargetStore.open(path).embedding.shape for path in (coco / "embeddings").rglob("*.h5")]
-    assert sorted(shapes) == [(COUNT, 5, 4), (COUNT, 12)]
-
-
 def test_captions_are_kept_each_averaged_or_cut_to_the_first(go, coco):
     go("embed", "dataset=coco", f"encoders=[{WORDS}]", "run.workers=0", "batch_size=2")
 
@@ -90,45 +76,6 @@ def test_captions_are_kept_each_averaged_or_cut_to_the_first(go, coco):
     # two captions, which fill five places: each counts once
     assert np.allclose(average.embedding, each.embedding[:, :2].mean(1), atol=SAME)
     assert not np.allclose(average.embedding, each.embedding[:].mean(1), atol=1e-3)
-
-
-def test_captions_can_be_encoded_at_each_step_too(coco):
-    stimuli, launch = Config().build(Paths()).images("train"), Launch(0, 1, torch.device("cpu"))
-    configs = encoders.resolve({"kind": "vd-text", **dict(vd_text.TINY), "output": ["embedding", "average"]})
-    (group,) = grouped(configs.outputs, "fp32", launch)
-    each, average = (OnlineTargets(stimuli, group, name) for name in group.names)
-    rows, which = torch.tensor([4, 1]), torch.tensor([1, 0])
-
-    found = Targets({"each": each, "average": average}).gather(rows, which={"each": which})
-
-    module, view = group.encoder.module, group.encoder.preprocess
-    texts = [[stimuli.captions_of(row)[place] for place in (0, 1)] for row in rows.tolist()]
-    with torch.inference_mode():
-        known = torch.stack([module(torch.stack([view(text) for text in pair]))[0] for pair in texts])
-    assert (each.alternatives, average.alternatives) == (5, 1)
-    assert torch.allclose(found["each"], known[[0, 1], which], atol=SAME)
-    assert torch.allclose(found["average"], known.mean(1), atol=SAME)
-    assert torch.allclose(each.gather(rows), known[:, 0], atol=SAME)
-    assert torch.allclose(average.gather(rows), known.mean(1), atol=SAME)
-
-
-def test_a_check_counts_the_bytes_of_five_captions_before_any_weights_are_here(go, coco, capsys):
-    from brainhive_cli.commands import embed
-
-    names = ["vd-text", "vd-text:average", "vd-image", "vd-vae"]
-    recipe = embed.Recipe.resolve("embed", None, {}, ["dataset=coco", f"encoders={names}", "dtype=float16"])
-    (table,) = embed.preview(recipe)
-    told = {store: state for store, _, state in table.rows}
-
-    numbers = {
-        "vd-text": 5 * 77 * 768,
-        "vd-text-average": 77 * 768,
-        "vd-image": 257 * 768,
-        "vd-vae": 4 * 64 * 64,
-    }
-    for name, count in numbers.items():
-        state = told[f"embeddings/coco/train/{name}.h5"]
-        assert state == f"to do, {console.size(2 * COUNT * count)} to write"
 
 
 def test_other_pictures_stand_for_stimuli_by_their_ids(go, coco):
@@ -147,12 +94,6 @@ def test_other_pictures_stand_for_stimuli_by_their_ids(go, coco):
     (other / f"{0:012d}.png").unlink()
     with pytest.raises(MissingData, match=r"data/made lacks pictures of coco/train, 1 of 5: train2017/0+$"):
         go("embed", "dataset=coco", f"encoders=[{made}]", "run.workers=0", again=True)
-
-
-def test_a_data_set_without_captions_is_refused(go, coco):
-    (coco / "data/coco/annotations/captions_train2017.json").unlink()
-    with pytest.raises(MissingData, match="coco/train has no captions"):
-        go("embed", "dataset=coco", f"encoders=[{LETTERS}]", "run.workers=0")
 
 
 def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):

@@ -1,8 +1,6 @@
 """embed: a store is never taken for one of other weights, preprocessing or numbers, nor two of them mixed."""
 
-import importlib.util
 import json
-import linecache
 import shutil
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -22,11 +19,8 @@ from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import is_same_network, open_stores
+from brainhive_cli.data.targets.target_stores import open_stores
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import transformers_vit
-from brainhive_cli.models.encoders._weights import fetch
-from brainhive_cli.models.encoders.python import _digest_code
 from tests.resealed import resealed
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
@@ -70,87 +64,6 @@ def directly(network: Path, pictures: Path) -> np.ndarray:
         return encoder.module(torch.stack(views)).numpy()
 
 
-@pytest.mark.parametrize(
-    ("seed", "view", "what"), [(1, {}, "weights"), (0, {"mean": [0.1, 0.2, 0.3]}, "preprocessing")]
-)
-def test_a_finished_store_of_another_making_is_made_anew(
-    go, home, pictures, network, words, capsys, seed, view, what
-):
-    go("embed", *words)
-    before = np.array(open_store(home).embedding)
-    write(network, seed, **view)
-
-    go("embed", *words)
-
-    assert f"was made with other {what}: it is embedded again" in capsys.readouterr().err
-    assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
-    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
-
-
-def test_a_network_of_another_config_or_code_is_another_one_and_older_stores_say_neither(tmp_path):
-    folder, code = tmp_path / "own", tmp_path / "towers_of_61.py"
-    config = {"norm_eps": 1e-6, "transformers_version": "4"}
-    made = []
-    for change in ({}, {"transformers_version": "5", "_name_or_path": "x"}, {"norm_eps": 1e-5}):
-        folder.mkdir(exist_ok=True)
-        (folder / "model.safetensors").write_bytes(b"")
-        (folder / "config.json").write_text(json.dumps({**config, **change}))
-        made.append(fetch(encoders.resolve({"kind": "timm", "source": str(folder)}))[1])
-    assert is_same_network(made[0], made[1]) and not is_same_network(made[0], made[2])
-    assert is_same_network({"source": "of an older version"}, made[2])
-
-    # comments of code do not count
-    digests = []
-    for text in ("SIDE = 2", "SIDE = 2  # pixels", "SIDE = 3"):
-        code.write_text(text)
-        spec = importlib.util.spec_from_file_location(f"towers_{len(digests)}", code)
-        linecache.clearcache()
-        digests.append(_digest_code(importlib.util.module_from_spec(spec)))
-    assert digests[0] == digests[1] != digests[2]
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({}, ""),
-        ({"do_convert_rgb": None, "use_square_size": False, "processor_class": "CLIPProcessor"}, ""),
-        ({"do_normalize": False}, ', "do_normalize": false'),
-        ({"do_rescale": False}, ', "do_rescale": false'),
-        ({"do_pad": True}, ', "do_pad": true'),
-    ],
-)
-def test_all_that_an_image_processor_does_is_said_and_the_usual_as_before(change, words):
-    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, **change)
-    said = transformers_vit.described(processor)
-    assert said.endswith('0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]' + words + "}")
-    assert said.startswith('CLIPImageProcessor {"size": {"shortest_edge": 32}, "resample": 3, "crop_size"')
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_an_unfinished_store_goes_on_with_the_same_weights_alone(go, home, pictures, network, words, seed):
-    (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
-        go("embed", *words)
-    with h5py.File(path(home).with_suffix(".h5.part")) as file:
-        before = file["embedding"][:11]
-    write(network, seed)
-    Image.new("RGB", (16, 16), (255, 0, 0)).save(broken)
-
-    go("embed", *words)
-
-    assert np.array_equal(open_store(home).embedding[:11], before) == (seed == 0)
-    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
-
-
-@pytest.mark.parametrize(("knob", "key"), [("dtype=float16", "dtype"), ("precision=bf16", "precision")])
-def test_a_store_of_other_numbers_is_made_anew(go, home, words, knob, key, capsys):
-    go("embed", *words)
-    go("embed", *words, knob)
-
-    assert open_store(home).attributes[key] == knob.partition("=")[2]
-    assert f"was made with other {key}" in capsys.readouterr().err
-
-
 def states_of(recipe: embed.Recipe) -> dict[str, str]:
     (table,) = embed.preview(recipe)
     return {store: state for store, _, state in table.rows}
@@ -168,22 +81,6 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, wor
 
     assert path(home).stat().st_ino == inode
     assert states == {str(path(home).relative_to(home)): "done"} and not describe_missing(listed)
-
-
-def test_a_check_of_a_finished_store_loads_no_network(go, home, words, network, monkeypatch):
-    shutil.rmtree(network)
-    torch.manual_seed(0)
-    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    made = transformers.Dinov2Model(transformers.Dinov2Config(**tower, image_size=28, patch_size=14))
-    made.save_pretrained(network)
-    transformers.BitImageProcessor(size={"shortest_edge": 28}).save_pretrained(network)
-    go("embed", *words)
-    monkeypatch.setattr(transformers.Dinov2Model, "from_pretrained", None)
-
-    recipe = embed.Recipe.resolve("embed", None, {}, words)
-
-    assert not describe_missing(embed.inputs(recipe))
-    assert states_of(recipe) == {str(path(home).relative_to(home)): "done"} and embed.work(recipe) is None
 
 
 @pytest.fixture
@@ -212,14 +109,6 @@ def test_an_imported_store_is_kept_until_asked(go, home, pictures, network, word
     assert "imported" not in capsys.readouterr().err
 
 
-def test_an_imported_store_of_other_pictures_is_made_anew(go, home, pictures, network, words, imported):
-    (pictures / "concept_3" / "2.png").unlink()
-
-    go("embed", *words)
-
-    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
-
-
 @pytest.fixture
 def two_stores(go, home, pictures, words):
     """Stores of two encoders, and what opens them together."""
@@ -229,20 +118,49 @@ def two_stores(go, home, pictures, words):
     return lambda: open_stores(config.build(Paths()), config, "train", both, Paths())
 
 
-def test_stores_of_two_data_sets_are_refused_with_both_named(go, home, pictures, two_stores):
+def test_a_finished_store_of_another_making_is_made_anew(go, home, pictures, network, words, capsys):
+    go("embed", *words)
+    before = np.array(open_store(home).embedding)
+    write(network, 0, mean=[0.1, 0.2, 0.3])
+    go("embed", *words)
+    assert "was made with other preprocessing: it is embedded again" in capsys.readouterr().err
+    write(network, 1)
+    go("embed", *words)
+    assert "was made with other weights and preprocessing" in capsys.readouterr().err
+    assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
+    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+
+    go("embed", *words, "dtype=float16")
+    assert open_store(home).attributes["dtype"] == "float16"
+    assert "was made with other dtype" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_unfinished_store_goes_on_with_the_same_weights_alone(go, home, pictures, network, words, seed):
+    (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
+        go("embed", *words)
+    with h5py.File(path(home).with_suffix(".h5.part")) as file:
+        before = file["embedding"][:11]
+    write(network, seed)
+    Image.new("RGB", (16, 16), (255, 0, 0)).save(broken)
+
+    go("embed", *words)
+
+    assert np.array_equal(open_store(home).embedding[:11], before) == (seed == 0)
+    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+
+
+def test_stores_of_two_orders_or_data_sets_are_refused_with_both_named(go, home, pictures, two_stores):
     assert len(two_stores()) == 2
+    with resealed(path(home, "demo-clip")) as file:
+        file["image_id"][...] = file["image_id"][()][::-1]
+    with pytest.raises(BrainhiveError, match=r"example\.h5 and .*demo-clip\.h5 hold the same pictures in an"):
+        two_stores()
+
     shutil.copytree(pictures, home / "others")
     go("embed", f"dataset={{kind: image-folder, root: {home / 'others'}}}", "encoders=demo-clip")
     other = target_store.path_of(home / "embeddings", "others", "train", "demo-clip")
     shutil.copy(other, path(home, "demo-clip"))
-
     with pytest.raises(BrainhiveError, match="holds embeddings of others/train, not of pictures/train"):
-        two_stores()
-
-
-def test_stores_of_two_orders_are_refused_with_both_named(home, two_stores):
-    with resealed(path(home, "demo-clip")) as file:
-        file["image_id"][...] = file["image_id"][()][::-1]
-
-    with pytest.raises(BrainhiveError, match=r"example\.h5 and .*demo-clip\.h5 hold the same pictures in an"):
         two_stores()

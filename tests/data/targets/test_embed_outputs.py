@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models import encoders
@@ -74,46 +72,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     handle.remove()
 
 
-def test_outputs_are_a_store_each_from_one_forward(go, home, pictures, folder, seen):
-    go("embed", *folder)
-
-    assert seen == {"transform": 12 + 2, "network": 12 + 1}  # to try it, and to learn the shapes
-    for output in OUTPUTS:
-        found = TargetStore.open(store_of(home, output))
-        assert found.attributes["config"]["output"] == output
-        assert np.allclose(found.embedding, directly(pictures, output), atol=ROUNDING)
-    assert found.embedding.shape == (12, 100, 64)
-
-
-def test_an_output_more_is_computed_alone(go, home, pictures, folder):
-    go("embed", *folder, f"encoders=[{ {**TIMM, 'output': 'class'} }]")
-    inode = store_of(home, "class").stat().st_ino
-
-    go("embed", *folder)
-
-    assert store_of(home, "class").stat().st_ino == inode
-    assert np.allclose(TargetStore.open(store_of(home, "mean")).embedding, directly(pictures, "mean"))
-
-
-def test_each_output_of_a_network_gets_only_the_rows_that_it_lacks(go, home, pictures, folder):
-    (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
-    with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
-        go("embed", *folder, f"encoders=[{ {**TIMM, 'output': 'class'} }]")
-    with h5py.File(store_of(home, "class").with_suffix(".h5.part")) as file:
-        before = file["embedding"][:11]
-    for file in pictures.rglob("*.png"):
-        Image.new("RGB", (16, 16), (255, 0, 0)).save(file)
-
-    go("embed", *folder)
-
-    assert broken.is_file()
-    found = TargetStore.open(store_of(home, "class")).embedding
-    assert np.array_equal(found[:11], before)
-    assert np.allclose(found[11], directly(pictures, "class")[11], atol=ROUNDING)
-    other = TargetStore.open(store_of(home, "mean")).embedding
-    assert np.allclose(other, directly(pictures, "mean"), atol=ROUNDING)
-
-
 def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, folder):
     knobs = {**diffusers_vae.TINY.model_dump(), "output": ["embedding", "latent"]}
     go("embed", *folder, f"encoders=[{knobs}, { {**TIMM, 'output': 'tokens'} }]")
@@ -161,14 +119,3 @@ def test_degraded_pictures_share_one_network_and_one_decoding(go, home, pictures
         assert np.allclose(found.embedding, expected, atol=ROUNDING)
         made.add(found.embedding[...].tobytes())
     assert len(made) == 2 * len(blurs)
-
-
-def test_a_store_of_a_degradation_is_made_anew_alone(go, home, pictures, folder):
-    paths = []
-    for how in ("gaussian-9", "gaussian-15"):
-        go("embed", *folder, f"encoders=[{ {**TIMM, 'degrade': how} }]")
-        name = encoders.resolve({**TIMM, "degrade": how}).name
-        paths.append(target_store.path_of(home / "embeddings", "pictures", "train", name))
-    first, second = (TargetStore.open(path) for path in paths)
-    assert paths[0].name.replace("-9", "-15") == paths[1].name
-    assert not np.allclose(first.embedding, second.embedding)

@@ -1,14 +1,13 @@
 """Which encoders a prior or a model takes: found by its keys, or by the run that it lies in."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
 from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import describe_missing
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_keys, match_prior
+from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -19,12 +18,6 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 
 def names(recipe: str | None, *overrides: str, **flags: str) -> list[str]:
     return [config.name for config in Recipe.resolve("train-align", recipe, flags, overrides).encoders]
-
-
-@pytest.fixture
-def trained(go, settings) -> Path:
-    """A prior where train-prior has put it."""
-    return Path(go("train-prior", *settings, "train.steps=1", "sample_items=0").folder / "model")
 
 
 def test_a_prior_of_other_encoders_is_refused_with_the_names_that_it_wants():
@@ -39,64 +32,11 @@ def test_a_prior_of_other_encoders_is_refused_with_the_names_that_it_wants():
     assert caught.value.hint == "--encoders clip-h14,vae"
 
 
-@pytest.mark.parametrize("way", [{"flags": {"prior": "demo:prior"}}, {"sweep": "sweep.prior=demo:prior"}])
-def test_without_encoders_those_of_the_prior_are_taken(way):
-    assert names(None) == ["clip-h14", "vae"]
-    assert names(None, *filter(None, [way.get("sweep")]), **way.get("flags", {})) == ["demo-clip", "demo-vae"]
-
-
-def test_encoders_that_are_named_stay(tmp_path):
-    (tmp_path / "mine.yaml").write_text("encoders: [dinov2-b14]")
-
-    assert names(None, prior="demo:prior", encoders="clip-b32") == ["clip-b32"]
-    assert names(str(tmp_path / "mine.yaml"), prior="demo:prior") == ["dinov2-b14"]
-    (tmp_path / "mine.yaml").write_text("mode: inter")
-    assert names(str(tmp_path / "mine.yaml"), prior="demo:prior") == ["demo-clip", "demo-vae"]
-
-
-def test_the_line_without_encoders_is_the_same_run_as_with_them():
-    named, taken = (
-        Recipe.resolve("train-align", None, {"prior": "demo:prior", "encoders": encoders}, [])
-        for encoders in ("demo-clip,demo-vae", None)
-    )
-
-    assert named.fingerprint() == taken.fingerprint()
-
-
-@pytest.mark.parametrize("encoders", ["vae", "demo-clip", "demo-clip,demo-vae,vae"])
-def test_encoders_that_do_not_fit_the_prior_are_refused_before_signals_are_read(home, go, encoders):
-    settings = ("prior=demo:prior", f"encoders={encoders}")
-    missing = describe_missing(train_align.inputs(Recipe.resolve("train-align", None, {}, settings)))
-
-    with pytest.raises(
-        BrainhiveError, match=f"takes the encoders demo-clip, demo-vae, not {encoders[:3]}"
-    ) as e:
-        go("train-align", *settings)
-
-    assert e.value.in_one_line in missing
-
-
-def test_an_encoder_of_anyones_is_named_as_it_is_typed(trained):
-    assert Recipe.resolve("train-align", None, {"prior": str(trained)}, []).encoders == [resolve(COLOURS)]
-
-    with pytest.raises(BrainhiveError, match=f"takes the encoders {COLOURS}, not vae") as caught:
-        match_prior(str(trained), [resolve("vae")])
-    assert caught.value.hint == f"--encoders {COLOURS}"
-
-
 def test_a_key_that_says_nothing_is_told_and_the_encoder_asked_for(prior):
     with pytest.raises(RecipeError, match=f"takes the encoders {ENCODER}, not all known") as caught:
         names(None, prior=str(prior))
     assert caught.value.hint.startswith("name with --encoders all of them")
     assert names(None, prior=str(prior), encoders=COLOURS) == [ENCODER]
-
-
-def test_encoders_with_other_knobs_are_known_by_those_that_may_be_meant():
-    sampled, giant = resolve({"kind": "vae", "posterior": "sample"}), resolve("dinov2_giant")
-
-    found = encoders_by_key([sampled.name, "dinov2-giant", "RN50", "nobody's"], [sampled])
-
-    assert found == {sampled.name: sampled, "dinov2-giant": giant, "RN50": resolve("clip-rn50")}
 
 
 def test_a_model_of_anyones_encoder_is_evaluated_where_its_run_is(go, small, world, tmp_path):
@@ -107,3 +47,24 @@ def test_a_model_of_anyones_encoder_is_evaluated_where_its_run_is(go, small, wor
     elsewhere = shutil.copytree(model, tmp_path / "elsewhere")
     with pytest.raises(MissingData, match=f"takes embeddings {ENCODER}, and nothing says what made them"):
         go("eval-retrieval", f"run={elsewhere}", *test)
+
+
+def test_without_encoders_those_of_the_prior_are_taken_and_named_ones_stay():
+    assert names(None) == ["clip-h14", "vae"]
+    assert names(None, "sweep.prior=demo:prior") == ["demo-clip", "demo-vae"]
+    assert names(None, prior="demo:prior", encoders="clip-b32") == ["clip-b32"]
+    named, taken = (
+        Recipe.resolve("train-align", None, {"prior": "demo:prior", "encoders": encoders}, [])
+        for encoders in ("demo-clip,demo-vae", None)
+    )
+    assert named.fingerprint() == taken.fingerprint()
+
+
+def test_encoders_that_do_not_fit_the_prior_are_refused_before_signals_are_read(home, go):
+    settings = ("prior=demo:prior", "encoders=demo-clip")
+    missing = describe_missing(train_align.inputs(Recipe.resolve("train-align", None, {}, settings)))
+
+    with pytest.raises(BrainhiveError, match="takes the encoders demo-clip, demo-vae, not demo-clip") as e:
+        go("train-align", *settings)
+
+    assert e.value.in_one_line in missing

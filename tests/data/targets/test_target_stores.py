@@ -34,25 +34,19 @@ def remake(embeddings: Path, split: str, **made_by: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(
-    ("made_by", "what"),
-    [
-        ({"weights": {"source": "same", "digest": "b" * 64}}, "weights"),
+def test_a_test_store_of_another_making_is_refused_with_both_named(go, small, world, own, tmp_path):
+    run = go("train-align", *small).folder
+    trained_on = path_of(world / "embeddings", DATASET, "train", ENCODER)
+    for made_by, what in (
         ({"preprocessing": "squash"}, "preprocessing"),
         (IMPORTED, "weights and preprocessing"),
-    ],
-)
-def test_a_test_store_of_another_making_is_refused_with_both_named(
-    go, small, world, own, made_by, what, tmp_path
-):
-    run = go("train-align", *small).folder
-    remade = remake(own, "test", **made_by)
-    trained_on = path_of(world / "embeddings", DATASET, "train", ENCODER)
+    ):
+        remade = remake(own, "test", **made_by)
 
-    with pytest.raises(BrainhiveError, match=f"other {what} than") as caught:
-        go("eval-retrieval", f"run={run}", f"paths.embeddings={own}", f"paths.runs={tmp_path}")
+        with pytest.raises(BrainhiveError, match=f"other {what} than") as caught:
+            go("eval-retrieval", f"run={run}", f"paths.embeddings={own}", f"paths.runs={tmp_path}")
 
-    assert {remade, str(trained_on)} <= set(re.split(r"\s", caught.value.message))
+        assert {remade, str(trained_on)} <= set(re.split(r"\s", caught.value.message))
 
 
 def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp_path):

@@ -7,20 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.datasets import Clip, StimulusSet
+from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.data.targets import targets
 from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets, Targets
-from brainhive_cli.models.encoders import open_clip, resolve, timm
+from brainhive_cli.models.encoders import timm
 
-EXAMPLE = "python:brainhive_cli.models.encoders.python:example"
 ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]
-SHAPES = [(5,), (3, 4), (4, 2, 2)]
 
 
 def store(path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: int) -> TargetStore:
@@ -32,8 +30,7 @@ def store(path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: in
     return TargetStore.open(path)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "dtype"), [((5,), "float32"), ((4, 2, 2), "float16")])
 def test_targets_of_any_shape_are_the_same_held_or_gathered_from_the_file(tmp_path, shape, dtype):
     found = store(tmp_path / "one.h5", shape, dtype)
     rows = np.array([4, 0, 0])
@@ -87,28 +84,6 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
     assert {len(shape) for shape in online.shapes.values()} == {1, 2}
 
 
-def test_online_targets_of_degraded_pictures_share_one_network_and_one_decoding():
-    plain = open_clip.TINY
-    configs = [plain, *(plain.model_copy(update={"degrade": how}) for how in ("gaussian-5", "mosaic-4"))]
-    pictures = [Image.radial_gradient("L").convert("RGB").rotate(angle) for angle in (0, 30, 60)]
-    names, opened = Names.of("abc"), []
-    stimuli = StimulusSet("discs", "train", names, names, lambda row: opened.append(row) or pictures[row])
-    groups = grouped(configs, "fp32", ALONE)
-    online = Targets({group.name: OnlineTargets(stimuli, group, group.name) for group in groups})
-
-    gathered = online.gather(np.array([2, 0]))
-
-    assert opened == [2, 0]
-    modules = [module for group in groups for module in (group.network.module, group.encoder.module)]
-    assert len({*map(id, modules)}) == 1
-    for config in configs:
-        encoder = config.prepare()
-        views = torch.stack([encoder.preprocess(pictures[row]) for row in (2, 0)])
-        with torch.no_grad():
-            torch.testing.assert_close(gathered[config.name], encoder.module(views))
-    assert len({tuple(values.flatten().tolist()) for values in gathered.values()}) == 3
-
-
 @pytest.mark.parametrize("hold", [True, False])
 def test_each_row_takes_the_alternative_that_is_named(tmp_path, hold):
     several = store(tmp_path / "several.h5", (3, 5), alternatives=3)
@@ -126,24 +101,3 @@ def test_each_row_takes_the_alternative_that_is_named(tmp_path, hold):
     ]
     assert np.array_equal(found, np.stack(expected))
     assert np.array_equal(source.gather(np.array([4])), several.embedding[[4], 0])
-
-
-def test_online_targets_of_a_clip_encode_the_frame_that_is_named():
-    frames = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8, 3), np.uint8)
-    names = Names.of("abcd")
-    clips = StimulusSet("clips", "train", names, names, lambda row: Clip(frames[row], 3.0), frames=3)
-    (group,) = grouped([resolve(EXAMPLE)], "fp32", ALONE)
-    source = OnlineTargets(clips, group, group.name)
-
-    found = source.gather(np.array([3, 0]), torch.tensor([2, 1]))
-
-    pictures = [Image.fromarray(frames[3, 2]), Image.fromarray(frames[0, 1])]
-    expected = [group.encoder.preprocess(picture).flatten() for picture in pictures]
-    assert source.alternatives == 3 and torch.equal(found, torch.stack(expected))
-
-
-def test_an_encoder_of_captions_is_not_given_pixels():
-    config = resolve({"kind": "python", "source": EXAMPLE, "reads": "captions"})
-    (group,) = grouped([config], "fp32", ALONE)
-    with pytest.raises(MissingData, match="reads captions, and has no store"):
-        group.view(Image.new("RGB", (4, 4)))
