@@ -68,7 +68,7 @@ def test_the_shipped_weights_decode_what_was_seen(shown):
     assert "of pairs" in rows[4][2]
 
 
-def test_its_lines_run_by_hand_and_make_nothing_anew(shown, home):
+def test_its_lines_run_by_hand_and_make_nothing_anew(shown, recipe, home):
     page = (home / shown.files["page"]).read_text()
     for line, step in zip(shown.metrics.facts.commands, STEPS, strict=True):
         assert line.replace("\n", " ") in page.replace("&#39;", "'").replace("&#34;", '"')
@@ -78,23 +78,8 @@ def test_its_lines_run_by_hand_and_make_nothing_anew(shown, home):
         assert len(runs) == (0 if step == "embed" else 1)
         if runs:
             assert Path(json.loads(by_hand.stdout)["folder"]).resolve() == runs[0].resolve()
-
-
-def test_a_second_demo_finds_the_first_and_its_lines_tell_the_precision_of_the_launch(shown, recipe, home):
-    times = {path: path.stat().st_mtime_ns for path in home.glob("runs/*/*/model/**/*.safetensors")}
-
-    second = demo.run(recipe, HERE)
-
-    assert second.folder == shown.folder
-    assert {path: path.stat().st_mtime_ns for path in times} == times
+    # nor does a second demo, and lines tell the precision of the launch
+    assert demo.run(recipe, HERE).folder == shown.folder and len([*home.glob("runs/train-align/*")]) == 1
     assert all("run.mixed_precision=bf16" in line for line in shown.metrics.facts.commands)
     (run,) = home.glob("runs/train-align/*")
     assert RunFolder(run).recipe()["train"]["precision"] == "bf16"  # the demo's own is fp32
-
-
-def test_a_check_lists_the_five_commands():
-    listed = demo.inputs(demo.Recipe())
-
-    lines = dict(one.name.split(": ", 1) for one in listed)
-    assert list(lines) == STEPS and {one.state for one in listed} == {"a step"}
-    assert lines["embed"] == "brainhive embed --recipe demo"

@@ -23,7 +23,9 @@ def shown(home: Path, go):
     return go("demo", "system=neurons", "quick=true")
 
 
-def test_it_goes_from_voxels_to_clips_that_are_said_to_be_simulated(shown, home) -> None:
+def test_it_goes_from_voxels_to_clips_that_are_simulated_above_chance_and_scored_beside_shuffled_pairs(
+    shown, home
+) -> None:
     page = (home / shown.files["page"]).read_text()
     title = page.partition("<h1>")[2].partition("</h1>")[0]
     assert voxels.PROVENANCE in page
@@ -31,17 +33,11 @@ def test_it_goes_from_voxels_to_clips_that_are_said_to_be_simulated(shown, home)
     assert [row[0] for row in shown.tables[0].rows] == list(SHOWN)
     assert len([*home.glob("runs/reconstruct/*/samples/**/*.png")]) >= 2 * 2
 
-
-def test_what_was_seen_is_found_above_chance_and_direction_is_measured(shown) -> None:
     scopes = shown.metrics.scopes
     found = scopes["eval-retrieval"]["top1"].these_subjects
     assert found is not None and found[1] > 2 / 12 and scopes["eval-retrieval"]["top1"].value > 1 / 12
     assert {"motion_direction", "two_way_demo-clip"} <= scopes["reconstruct"].keys()
 
-
-def test_decoded_masks_concepts_and_captions_are_scored_beside_shuffled_pairs_and_the_ceiling(
-    shown, home
-) -> None:
     (file,) = home.glob("runs/reconstruct/*/metrics.json")
     scopes = RunFolder(file.parent).measurements().scopes
 
@@ -51,6 +47,5 @@ def test_decoded_masks_concepts_and_captions_are_scored_beside_shuffled_pairs_an
     assert scopes["images"]["concept_recall"].value == 1 and scopes["images"]["mask_dice"].value == 1
     assert scopes["brain"]["concept_recall"].chance == pytest.approx(2 / 11)  # what moves, and where
     assert scopes["brain"]["caption_object"].chance == pytest.approx(1 / 18)  # names of things
-    page = (home / shown.files["page"]).read_text()
     assert f"Captions name the object in {100 * scopes['brain']['caption_object'].value:.3g} %†" in page
     assert "frame_ssim" not in scopes["shuffled"]  # which no clip was generated of

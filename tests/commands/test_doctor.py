@@ -18,17 +18,3 @@ def test_it_tells_versions_device_and_what_lies_at_home(go, home):
     assert (result.details["runs"], result.details["data"]) == ("train-align", "nothing yet")
     assert result.tables[0].rows == tuple(result.details.items())
     assert (result.details["broken"], result.exit_code, result.hint) == ("nothing", 0, "brainhive demo")
-
-
-def test_a_home_that_does_not_exist_yet_is_no_reason_to_fail(go, home, monkeypatch):
-    monkeypatch.setenv("BRAINHIVE_HOME", str(home / "later"))
-
-    result = go("doctor")
-
-    assert result.details["home can be written"] is True  # it can be made
-
-
-def test_the_gpu_of_a_mac_is_named_as_one_that_is_not_used(go, home, monkeypatch):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-
-    assert go("doctor").details["Apple GPU (MPS)"] == "there, and not used"

@@ -11,12 +11,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
-from brainhive_cli.commands.eval_retrieval import Recipe
-from brainhive_cli.core import artifacts, parts
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core import artifacts
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.command_lines import write_prior
-from brainhive_cli.evaluation.reconstruction.recipe import DEFAULT_PRIOR
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -39,38 +35,6 @@ def plainly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
     target = np.array([list(shown).index(image_id) for image_id in seen])
     own = cosine[np.arange(len(target)), target][:, None]
     return 1 + (cosine > own).sum(1), len(gallery)
-
-
-def test_the_next_line_draws_from_the_run_and_there_is_none_without_a_prior(
-    go, trained, small, prior, generator, tmp_path
-):
-    few, runs = ("subjects=1", "train.epochs=1"), f"paths.runs={tmp_path / 'runs'}"
-    drawn_from = go("train-align", *small, *few, runs, f"prior={prior}").folder
-
-    line = go("eval-retrieval", runs, "sheet_rows=0").hint
-
-    assert line == f"brainhive reconstruct --prior {prior} --run {drawn_from}"
-    tiny = (f"generator.source={generator}", "items=1", "repeats=1", "resolution_px=32", "steps=1")
-    drawn = CliRunner().invoke(app, [*line.split()[1:], *tiny, "metrics=pixcorr,ssim", runs])
-    assert drawn.exit_code == 0, drawn.stderr
-    for without in (f"run={trained}", f"run={drawn_from / 'cells' / 'sub-01_seed-1' / 'model'}"):
-        found = go("eval-retrieval", runs, without, small[0], "subjects=1", "sheet_rows=0")
-        assert found.hint == f"brainhive report {found.folder}" and found.metrics.overall
-
-
-def test_a_shipped_recipe_is_named_where_it_is_for_the_prior_and_the_data_set_in_use():
-    assert (
-        write_prior("reconstruct", "demo:prior")
-        == write_prior("train-align", "demo:prior")
-        == [("recipe", "demo")]
-    )
-    own = parts.resolve("datasets", {"kind": "image-folder"})
-    drawn = ["generator={kind: sdxl, source: 'demo:generator'}", "resolution_px=64"]
-    assert write_prior("reconstruct", "demo:prior", own) == [("prior", "demo:prior"), *drawn]
-    assert write_prior("train-align", "demo:prior", own) == [("prior", "demo:prior")]
-    assert write_prior("reconstruct", "demo:prior", parts.resolve("datasets", "demo")) == [("recipe", "demo")]
-    assert write_prior("reconstruct", DEFAULT_PRIOR) == []
-    assert write_prior("train-align", DEFAULT_PRIOR) == [("prior", DEFAULT_PRIOR)]
 
 
 def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evaluated):
@@ -105,12 +69,6 @@ def test_a_metric_never_travels_alone(evaluated):
     assert table.rows[-1][0] == "chance" and table.rows[0][1].small
 
 
-def test_a_terminal_shows_the_result_first_and_only_what_was_asked_for(evaluated):
-    (shown,) = evaluated.shown
-    assert shown == evaluated.tables[0] and len(evaluated.tables) > 1
-    assert [row[0] for row in shown.rows] == ["all", "sub-01_seed-1", "sub-02_seed-1", "chance"]
-
-
 def test_shuffled_signals_score_at_chance(go, world, trained):
     """By the mean rank: of 100 first places one is expected, which is too few to tell."""
     result = go("eval-retrieval", f"run={trained}", "control=shuffled")
@@ -124,53 +82,10 @@ def test_shuffled_signals_score_at_chance(go, world, trained):
 
 
 def test_every_way_to_name_the_run_means_the_same(go, world, trained):
-    runner = CliRunner()
-    ways = (
-        ["--run", str(trained)],
-        ["--run", trained.name],
-        [f"run={trained}"],
-        [f"align_run={trained.name}"],
-    )
-
-    documents = [runner.invoke(app, ["eval-retrieval", *way, "--json"]) for way in ways]
-
-    assert [document.exit_code for document in documents] == [0] * len(ways)
+    ways = (["--run", str(trained)], [f"align_run={trained.name}"])
+    documents = [CliRunner().invoke(app, ["eval-retrieval", *way, "--json"]) for way in ways]
+    assert [document.exit_code for document in documents] == [0, 0]
     assert len({json.loads(document.stdout)["folder"] for document in documents}) == 1
-
-
-def test_naming_the_run_leaves_how_to_run_as_it_was():
-    one = Recipe.resolve("eval-retrieval", None, {"run.processes": 2}, ["run=NAME"])
-    other = Recipe.resolve("eval-retrieval", None, {}, ["run=NAME", "run.processes=2"])
-
-    assert (one.align_run, one.run.processes) == (["NAME"], 2)
-    assert (other.align_run, other.run.processes) == (["NAME"], 2)
-
-
-def test_the_newest_finished_run_is_taken(go, world, trained, small, tmp_path):
-    runs = f"paths.runs={tmp_path}"
-    go("train-align", *small, runs, "subjects=1", "train.epochs=1")
-    newest = go("train-align", *small, runs, "subjects=2", "train.epochs=1").folder
-    (tmp_path / "train-align" / "unfinished").mkdir()
-
-    assert go("eval-retrieval", runs).metrics.facts.run == str(newest)
-
-
-def test_without_a_run_the_command_that_makes_one_is_named(go, home):
-    with pytest.raises(MissingData, match="no finished train-align run") as caught:
-        go("eval-retrieval")
-    assert caught.value.hint == "brainhive train-align"
-
-
-def test_a_left_out_subject_is_tested_on_the_others_model(go, small, world, tmp_path):
-    runs = f"paths.runs={tmp_path}"
-    go("train-align", *small, runs, "mode=inter")
-
-    metrics = go("eval-retrieval", runs).metrics
-
-    assert next(iter(metrics.facts.cells)) == "sub-01_seed-1 · sub-01"
-    assert metrics.overall["top1"].n == 200
-    assert metrics.overall["top5"].these_subjects[0] > metrics.overall["top5"].chance
-    assert metrics.facts.protocol.startswith("inter")
 
 
 def test_what_is_shown_are_as_many_queries_as_asked_and_their_similarities(go, world, trained):

@@ -14,13 +14,10 @@ from own_recordings import PICTURES, write_pictures
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.commands.fetch import Recipe, inputs
 from brainhive_cli.core.archives import unpack
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.exchange.downloads import SOURCES, is_of_subjects
-from brainhive_cli.data.published import nsd, things_eeg
+from brainhive_cli.data.published import things_eeg
 
 REPOSITORY = "Haitao999/things-eeg"
 
@@ -97,16 +94,6 @@ def test_only_the_subjects_that_are_named_are_fetched(hub, home):
         things().require(1)
 
 
-@pytest.mark.parametrize("name", ("subj01", "sub-01", "sub_1", "subject-01"))
-def test_whose_a_file_is_is_known_however_it_is_spelled(name):
-    assert is_of_subjects(f"a/{name}/b.h5", [1]) and not is_of_subjects(f"a/{name}/b.h5", [2])
-
-
-def test_one_folder_for_several_data_sets_is_refused(home):
-    ended = fetch("things-eeg", "things-meg", "root=somewhere")
-    assert ended.exit_code == 2 and "root is of one data set, not of 2" in ended.stderr
-
-
 def test_an_interrupted_fetch_goes_on_where_it_stopped(hub, home):
     root = home / "data/things-eeg"
     assert fetch("things-eeg", "unpack=false").exit_code == 0
@@ -116,15 +103,6 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(hub, home):
     assert fetch("things-eeg").exit_code == 0
     assert [Path(name).name for name in hub.fetched] == ["Image_set.zip"]
     assert len(things().images("test")) == 2
-
-
-def test_an_archive_that_is_cut_short_is_named_and_what_was_unpacked_stays(hub, home):
-    assert fetch("things-eeg", "unpack=false").exit_code == 0
-    path = home / "data/things-eeg/Preprocessed_data_250Hz_whiten/sub-01.tar.gz"
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(MissingData, match=r"sub-01\.tar\.gz is damaged or cut short"):
-        unpack(path, path.parent)
-    assert not list(path.parent.glob("sub-01/test.pt")) or not list(path.parent.glob("sub-01/train.pt"))
 
 
 def test_a_member_that_ends_early_gets_no_final_name(home):
@@ -139,30 +117,26 @@ def test_a_member_that_ends_early_gets_no_final_name(home):
     assert not list(into.iterdir())
 
 
-@pytest.mark.parametrize("name", ("../outside.txt", "/tmp/outside.txt", "a/../../outside.txt"))
-@pytest.mark.parametrize("kind", ("zip", "tar"))
-def test_no_archive_writes_outside_of_its_folder(home, kind, name):
-    path, inside = home / f"hostile.{kind}", home / "data"
+def test_no_archive_writes_outside_of_its_folder(home):
+    inside = home / "data"
     inside.mkdir()
-    if kind == "zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(name, "x")
-    else:
-        with tarfile.open(path, "w") as archive:
-            member = tarfile.TarInfo(name)
-            member.size = 1
-            archive.addfile(member, io.BytesIO(b"x"))
-    with pytest.raises(BrainhiveError, match="hostile"):
-        unpack(path, inside)
-    assert not list(home.glob("outside*")) and not Path("/tmp/outside.txt").exists()
+    with zipfile.ZipFile(home / "hostile.zip", "w") as archive:
+        archive.writestr("../outside.txt", "x")
+    with tarfile.open(home / "hostile.tar", "w") as archive:
+        member = tarfile.TarInfo("a/../../outside.txt")
+        member.size = 1
+        archive.addfile(member, io.BytesIO(b"x"))
+    for path in home.glob("hostile.*"):
+        with pytest.raises(BrainhiveError, match="hostile"):
+            unpack(path, inside)
+    assert not list(home.glob("outside*"))
 
 
-@pytest.mark.parametrize("name", ("nsd", "coco"))
-def test_what_needs_an_agreement_or_is_elsewhere_is_shown_step_by_step(home, name):
-    ended = fetch(name)
-    assert ended.exit_code == MissingData.exit_code
-    assert str(home / "data" / name) in "".join(ended.stdout.split())
-    assert ("Data Access Agreement" if name == "nsd" else "train2017.zip") in ended.stdout
+def test_what_needs_an_agreement_is_shown_step_by_step(home):
+    ended = fetch("nsd", "--subjects", "2,5")
+    assert ended.exit_code == MissingData.exit_code and "Data Access Agreement" in ended.stdout
+    assert str(home / "data/nsd") in "".join(ended.stdout.split())
+    assert "for s in 2 5;" in " ".join(ended.stdout.split())
 
 
 def test_a_hub_that_cannot_be_reached_and_unknown_names_get_one_line(home, go):
@@ -178,21 +152,6 @@ def with_room_for(monkeypatch, free):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2 * free, free, free))
 
 
-def test_without_a_network_size_licence_and_terms_are_listed_as_far_as_they_are_known(home) -> None:
-    listed = inputs(Recipe(names=["things-eeg"]))
-    told = " ".join(one.name for one in listed)
-    assert "26 GB of ten subjects" in told and describe_missing(listed)
-    assert "CC BY 4.0" in told and "osf.io/3jk45" in told
-    (nsd,) = describe_missing(inputs(Recipe(names=["nsd"])))
-    assert "39.6 GB of pictures" in nsd and "an agreement" in nsd
-
-
-def test_a_full_disk_is_seen_before_anything_is_fetched(hub, home, monkeypatch):
-    with_room_for(monkeypatch, 10)
-    ended = fetch("things-eeg")
-    assert ended.exit_code == 1 and "are free" in ended.stderr and hub.fetched == []
-
-
 def test_room_for_what_is_unpacked_is_counted_too(hub, home, repositories, monkeypatch):
     """There is room for the download and half of what its archives need unpacked."""
     sizes = [path.stat().st_size for path in (repositories / REPOSITORY).rglob("*") if path.is_file()]
@@ -201,13 +160,3 @@ def test_room_for_what_is_unpacked_is_counted_too(hub, home, repositories, monke
     assert ended.exit_code == 1 and hub.fetched == []
     assert "to download and" in ended.stderr and "unpack=false" in ended.stderr
     assert fetch("things-eeg", "unpack=false").exit_code == 0
-
-
-def test_steps_of_nsd_name_all_that_its_pictures_and_betas_are_read_from():
-    steps = " ".join(SOURCES["nsd"].steps)
-    needed = (nsd.STIMULI, nsd.INFO, nsd.MATRIX, "/roi", "betas_fithrf_GLMdenoise_RR")
-    assert [name for name in needed if name not in steps] == []
-
-
-def test_steps_name_the_subjects_that_are_wanted(home):
-    assert "for s in 2 5;" in " ".join(fetch("nsd", "--subjects", "2,5", "--json").stdout.split())

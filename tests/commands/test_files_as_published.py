@@ -14,7 +14,7 @@ import published
 import pytest
 import timm
 import torch
-from hub_repositories import CLIP_CONFIG, PREPROCESSOR, write_encoders, write_prior_and_turbo
+from hub_repositories import CLIP_CONFIG, H14, PREPROCESSOR, SDXL, write_encoders, write_prior_and_turbo
 from hub_server import Hub, serving
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel
@@ -22,7 +22,9 @@ from typer.testing import CliRunner, Result
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
+from brainhive_cli.commands import embed
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.models.encoders.synclr_b16 import FILE, PREFIX
@@ -108,7 +110,15 @@ def brainhive(line: str, *more: str) -> Result:
 
 
 def test_the_first_two_lines_finish_and_the_third_draws_after_the_lines_that_it_prints(hub, things):
-    embedded, trained, refused = map(brainhive, LINES)
+    planned = brainhive(LINES[0], "--check", "--json")
+    listed = {one["what"]: one for one in json.loads(planned.stdout)["inputs"]}
+    assert planned.exit_code == 0 and listed[H14]["state"] == "to download", planned.stderr
+    assert not hub.fetched and not list(things.rglob("*.h5*"))
+
+    embedded = brainhive(LINES[0])
+    weights = [H14 + "/model.safetensors", SDXL + "/vae/diffusion_pytorch_model.safetensors"]
+    assert sorted(path for path in hub.fetched if path.endswith((".safetensors", ".bin"))) == weights
+    trained, refused = map(brainhive, LINES[1:])
     assert embedded.exit_code == trained.exit_code == 0, embedded.stderr + trained.stderr
     assert refused.exit_code == MissingData.exit_code
     printed = re.findall(r"brainhive ([^&]+?)(?: &&|$)", refused.stderr.splitlines()[-1])
@@ -116,11 +126,34 @@ def test_the_first_two_lines_finish_and_the_third_draws_after_the_lines_that_it_
     assert printed[-1] == LINES[-1]
 
     for line in printed:
-        ended = brainhive(line)
+        ended = brainhive(line, *(["repeats=1"] if line == LINES[-1] else []))
         assert ended.exit_code == 0, ended.stderr
 
     drawn = (things / "runs/reconstruct").rglob("samples/**/*.png")
-    assert len(list(drawn)) == 10 * len(SUBJECTS)  # of one picture each
+    assert len(list(drawn)) == len(SUBJECTS)  # of one picture each
+
+
+def test_without_a_network_it_is_said_by_which_line_weights_are_had(things, hub_cache):
+    recipe = embed.Recipe.resolve("embed", None, {}, ["encoders=clip-h14,vae,dinov2-b14,dinov2-b14:mean"])
+    listed = embed.inputs(recipe)
+    names = {H14: H14, f"{SDXL}/vae/diffusion_pytorch_model.safetensors": SDXL}
+    names |= {"facebook/dinov2-base": "facebook/dinov2-base"}
+    assert [one.name for one in listed if one.is_missing] == [*names]
+    for line, repository in zip(describe_missing(listed), names.values(), strict=True):
+        told = f"{repository} is not in the hub's cache and the hub cannot be reached"
+        assert line.startswith(f"{told} (on a machine with a network: hf download {repository} ")
+
+
+def test_a_mistyped_name_is_told_from_other_refusals(hub, things):
+    name = "facebook/dinov2-bsae"
+    for absent, told in (
+        ((404, {"X-Error-Code": "RepoNotFound"}), f"no such repository on the hub: {name}"),
+        ((403, {"X-Error-Code": "GatedRepo"}), f"{name} is for those who accepted its terms"),
+        ((500, {"X-Error-Code": ""}), f"{name} is not in the hub's cache and the hub cannot be reached"),
+    ):
+        hub.absent = absent
+        ended = brainhive(f"embed --encoders hub:{name}")
+        assert ended.exit_code == MissingData.exit_code and told in ended.stderr.replace("\n", " ")
 
 
 def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, home):
@@ -145,8 +178,6 @@ def test_atm_s_goes_from_its_files_to_retrieval_and_tests_without_captions(hub, 
     folder = next((home / "runs/train-align").glob("*/cells/*/model"))
     model = aligner.load(folder)
     assert model.layout.encoders == {"clip-h14": "clip-h14"} and [*model.layout.heads] == ["token"]
-    chosen_on_test = brainhive("train-align --recipe papers/atm-s train.selection=test", *small)
-    assert chosen_on_test.exit_code == 0, chosen_on_test.stderr
     first, second = (model.losses[f"{number}.logit_scale"] for number in (0, 1))
     assert first == second != torch.tensor(2.65926)  # learned, by both
 

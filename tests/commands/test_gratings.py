@@ -47,17 +47,13 @@ def decode(home: Path, go: Go, kind: str) -> Result:
     return go("eval-retrieval", "sheet_rows=0")
 
 
-def test_spatial_frequency_is_decoded_from_five_electrodes_in_runs_held_out(home: Path, go: Go) -> None:
+def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(home: Path, go: Go) -> None:
     found = decode(home, go, "frequency")
     top1, facts = found.metrics.overall["top1"], found.metrics.facts
-
     assert (top1.n, top1.pool, top1.chance) == (480, 4, 0.25)
     assert top1.value > 0.55 and facts.verdict == "above chance for these 3 runs"
     assert not [row for row in facts.plain if row.high < 0]
 
-
-def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(home: Path, go: Go) -> None:
-    decode(home, go, "frequency")
     explained = go("explain", "window={width_ms: 50, step_ms: 50}", "draws=200")
 
     by_time = explained.metrics.facts.profiles[0]
@@ -70,13 +66,6 @@ def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(hom
     assert all(
         "seen pictures" in m.caveats for some in explained.metrics.scopes.values() for m in some.values()
     )
-
-
-def test_orientation_is_reported_whatever_it_is(home: Path, go: Go) -> None:
-    found = decode(home, go, "orientation")
-
-    assert found.metrics.overall["top1"].n == 480 and 0.15 < found.metrics.overall["top1"].value < 0.4
-    assert {row.second for row in found.metrics.facts.plain} == {"lda", "logistic", "ridge"}
 
 
 def test_the_same_pictures_in_training_and_test_name_the_way_to_hold_out_runs(home: Path, go: Go) -> None:

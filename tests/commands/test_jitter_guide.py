@@ -46,14 +46,3 @@ def test_mirrored_pictures_are_embedded_and_drawn_from(things, blocks, monkeypat
         expected = encoder.module(encoder.preprocess(ImageOps.mirror(first))[None])[0]
     assert np.allclose(mirrored.embedding[0], expected, atol=1e-4)
     assert not np.allclose(plain.embedding[0], expected, atol=1e-2)
-
-
-def test_vectors_from_elsewhere_are_imported_under_such_a_name(things, blocks):
-    folder = things / "data/things-eeg"
-    pictures = [p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("training_images/*/*")]
-    torch.save({name: torch.randn(512) for name in pictures}, things / "vectors.pt")
-
-    ended = CliRunner().invoke(app, shlex.split(blocks[1][2]))
-
-    assert ended.exit_code == 0, ended.stderr
-    assert TargetStore.open(path_of(things / "embeddings", "things-eeg", "train", "mirrored-clip")).done.all()

@@ -64,21 +64,3 @@ def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(tmp_path, brainhiv
         for image_id, trials in zip(store[split].image_ids, store[split].signal[:], strict=True):
             response = scored[[*PICTURES["train"], *PICTURES["test"]].index(image_id)]
             assert np.corrcoef(trials.mean(0)[:, 0], response)[0, 1] > 0.8 and image_id in names
-
-
-def test_each_next_line_runs_as_it_stands_with_pictures_and_betas_of_one_s_own_folders(
-    tmp_path, brainhive, home
-):
-    write_pictures(tmp_path / "my pictures")
-    write_betas(tmp_path / "my betas")
-    line = f"brainhive prepare --recipe own-fmri --from betas 'preparation.root={tmp_path}/my betas'"
-    line += f" 'preparation.stimuli.root={tmp_path}/my pictures'"
-    seen = []
-    while len(seen) < 5 and line:
-        command = shlex.split(line)[1]
-        small = ["encoders=demo-clip"] if command == "embed" else []  # no weights to download
-        ended = brainhive(*shlex.split(line)[1:], *small)
-        assert ended.returncode == 0, f"{line}\n{ended.stderr}"
-        seen.append(command)
-        line = next(iter(re.findall("^next: (.*)$", ended.stderr, re.MULTILINE)), "")
-    assert seen[:4] == ["prepare", "embed", "train-align", "eval-retrieval"]

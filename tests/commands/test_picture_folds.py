@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from worlds import COLOURS, Go, at_home
 
-from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import SEEN_PICTURES
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.spaces import Sensors
@@ -76,15 +75,3 @@ def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
 
     assert not shuffled.metrics.facts.verdict.startswith("above chance")
     assert shuffled.metrics.facts.seen_in_training.count == 0
-
-
-def test_a_folder_that_is_divided_already_is_refused(home: Path, go: Go) -> None:
-    for split in ("train", "test"):
-        (home / f"divided/{split}/a").mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(home / f"divided/{split}/a/1.png")
-
-    with pytest.raises(RecipeError, match="has a folder test, too"):
-        go(
-            "embed",
-            f"dataset={{kind: image-folder, root: {home / 'divided'}, holdout: {{by: trials, folds: 2}}}}",
-        )

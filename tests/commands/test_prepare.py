@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import pickle
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,20 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from two import in_two
 
 from brainhive_cli.commands import prepare
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import WHITENED_BY_TESTED
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 
 FIRST, SESSION = (f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4))
-COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 
 
 @pytest.fixture(scope="session")
@@ -158,12 +154,12 @@ def _run(launch: Launch, *overrides: str) -> None:
     pipeline.run(pipeline.Recipe.resolve("prepare", None, {}, overrides), launch)
 
 
-def test_four_processes_write_the_same_bytes_as_one(mini_raw, small_eeg, raw, go):
+def test_two_processes_write_the_same_bytes_as_one(mini_raw, small_eeg, raw, go):
     size = mini_raw.replace(small_eeg, subject=2)
     mini_raw.make_eeg(raw / "data/things-eeg", size, seed=3)
     go("prepare", "dtype=float16", "paths.signals=one")
 
-    in_two(_run, "dtype=float16", processes=4)
+    in_two(_run, "dtype=float16")
 
     for subject in ("sub-01.h5", "sub-02.h5"):
         path = Path("things-eeg/default", subject)
@@ -192,37 +188,6 @@ def test_an_interrupted_preparation_continues_after_the_sessions_that_are_done(r
     assert left(raw) == ["sub-01.h5"] and store(raw)["train"].repetitions.sum() == 28
 
 
-def test_again_replaces_a_store_only_when_the_new_one_is_complete_and_continues(raw, go):
-    go("prepare")
-    path = raw / SESSION / "raw_eeg_training.npy"
-    whole = spoil(path)
-    with pytest.raises(BrainhiveError):
-        go("prepare", "preparation.rate_hz=125", again=True)
-    assert store(raw)["train"].rate_hz == 250 and len(left(raw)) == 4
-    told = r"sub-01\.h5 exists; sessions/ holds \d\.\d MB of another that was not finished"
-    assert re.search(told, told_of_subject()) and prepare.work(prepare.Recipe()) is None
-
-    mend(path, whole)
-    spoil(raw / FIRST / "raw_eeg_training.npy")  # which is not read again
-    go("prepare", "preparation.rate_hz=125", again=True)
-    assert store(raw)["train"].rate_hz == 125 and left(raw) == ["sub-01.h5"]
-
-
-def test_sessions_of_settings_that_were_given_up_go_when_their_subject_is_complete(raw, go):
-    path = raw / SESSION / "raw_eeg_training.npy"
-    whole = spoil(path)
-    for overrides in ((), ("preparation.rate_hz=125",)):  # which do not continue each other
-        with pytest.raises(BrainhiveError):
-            go("prepare", *overrides)
-    assert left(raw) == [f"sub-01_ses-{session:02d}" for session in (1, 1, 2, 2, 3, 3)]
-    other = raw / "signals/things-eeg/default/sessions/sub-02_ses-01_0123456789.h5"
-    other.touch()
-
-    mend(path, whole)
-    go("prepare", "preparation.rate_hz=125")
-    assert left(raw) == ["sub-01.h5", "sub-02_ses-01"]
-
-
 def test_a_store_of_other_settings_is_replaced_only_when_said(raw, go):
     go("prepare")
     with pytest.raises(BrainhiveError, match=r"sub-01\.h5 is there, made with rate_hz 250\.0, not 100\.0"):
@@ -230,65 +195,6 @@ def test_a_store_of_other_settings_is_replaced_only_when_said(raw, go):
     assert store(raw)["train"].rate_hz == 250
     go("prepare", "preparation.rate_hz=100", again=True)
     assert store(raw)["train"].rate_hz == 100
-
-
-def test_a_store_of_other_files_is_not_taken_for_done(raw, go):
-    go("prepare", "preparation.sessions=[1]")
-    path = raw / "data/things-eeg/raw_eeg/sub-01/ses-01/raw_eeg_test.npy"
-    (raw / "data/things-eeg").rename(raw / "moved")
-    go("prepare", "preparation.sessions=[1]", f"preparation.root={raw / 'moved'}")
-    (raw / "moved").rename(raw / "data/things-eeg")
-    replace(path, path.read_bytes() + b"0")
-    with pytest.raises(BrainhiveError, match=r"made from other files than now, such as .*raw_eeg_test\.npy"):
-        go("prepare", "preparation.sessions=[1]")
-    shutil.rmtree(raw / "data/things-eeg/raw_eeg/sub-01/ses-01")  # raw data that were deleted
-    go("prepare", "preparation.sessions=[1]", "subjects=1")
-
-
-def test_a_session_of_files_that_were_edited_since_is_not_continued(raw):
-    def path():
-        return prepare.Job.resolve(prepare.Recipe()).session_paths(1)[1]
-
-    before, table = path(), raw / "data/things-eeg/image_metadata.npy"
-    assert path() == before
-    edit(table)
-    assert path() != before
-
-
-def edit(path: Path) -> None:
-    """Change a byte of a file."""
-    content = path.read_bytes()
-    replace(path, content[:-1] + bytes([content[-1] ^ 1]))
-
-
-def test_a_table_that_was_edited_to_the_same_size_is_seen_by_a_finished_store(raw, go):
-    go("prepare", "preparation.sessions=[1]")
-    edit(raw / "data/things-eeg/image_metadata.npy")
-    problem = r"made from other files than now, such as image_metadata\.npy"
-    with pytest.raises(BrainhiveError, match=problem) as caught:
-        go("prepare", "preparation.sessions=[1]")
-    assert caught.value.hint.startswith("--again --subjects 1 replaces it")
-
-
-def test_signals_are_trained_on(raw, go, code_allowed):
-    go("prepare", "dtype=float16")
-    table = np.load(raw / "data/things-eeg/image_metadata.npy", allow_pickle=True).item()
-    for split, folder in (("train", "training_images"), ("test", "test_images")):
-        for row, concept in enumerate(table[f"{split}_img_concepts"]):
-            path = raw / "data/things-eeg" / folder / concept / table[f"{split}_img_files"][row]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (8, 8), (20 * row, 250 - 20 * row, 90)).save(path)
-    go("embed", COLOURS)
-    small = (
-        "subjects=1",
-        "seeds=1",
-        "train.epochs=1",
-        "train.batch_size=4",
-        "dim=16",
-        "train.precision=fp32",
-    )
-    result = go("train-align", COLOURS, *small)
-    assert result.folder.is_dir()
 
 
 def test_check_says_what_is_read_and_written_and_what_is_missing(brainhive, raw):
@@ -305,38 +211,9 @@ def test_check_says_what_is_read_and_written_and_what_is_missing(brainhive, raw)
     assert planned.returncode == 3 and "sub-02/ses-01/raw_eeg_training.npy" in missing and "osf.io" in missing
 
 
-def swap(folder: Path) -> None:
-    (folder / "raw_eeg_test.npy").rename(folder / "swapped")
-    (folder / "raw_eeg_training.npy").rename(folder / "raw_eeg_test.npy")
-    (folder / "swapped").rename(folder / "raw_eeg_training.npy")
-
-
-def forget_pictures(folder: Path) -> None:
-    path = folder.parents[2] / "image_metadata.npy"
-    table = np.load(path, allow_pickle=True).item()
-    path.unlink()
-    np.save(path, {key: values[:2] for key, values in table.items()}, allow_pickle=True)
-
-
 def silence(values: np.ndarray) -> np.ndarray:
     values[-1] = 0
     return values
-
-
-def cut_after(samples: int) -> Any:
-    def change(values: np.ndarray) -> np.ndarray:
-        return values[:, : np.flatnonzero(values[-1])[0] + samples]
-
-    return change
-
-
-def spoil_codes(values: np.ndarray) -> np.ndarray:
-    values[-1, np.flatnonzero(values[-1])[0]] = np.nan
-    return values
-
-
-def rename(names: list[str]) -> list[str]:
-    return ["O9" if name == "Oz" else name for name in names]
 
 
 class Malicious:
@@ -348,49 +225,14 @@ class Malicious:
 
 TRAINING = "raw_eeg_training.npy"
 WRONG = {
-    "a missing session": (
-        shutil.rmtree,
-        r"no recording .*ses-04/raw_eeg_training\.npy",
-    ),
+    "a missing session": (shutil.rmtree, r"no recording .*ses-04/raw_eeg_training\.npy"),
     "a truncated file": (
         lambda folder: replace(folder / TRAINING, (folder / TRAINING).read_bytes()[:1_000_000]),
         r"ses-04/raw_eeg_training\.npy is damaged or cut short",
     ),
-    "another sampling rate": (
-        lambda folder: changed(folder / TRAINING, sfreq=lambda rate: 500),
-        r"ses-04/raw_eeg_training\.npy has 500 samples a second, the published recordings 1000",
-    ),
-    "training and test swapped": (
-        swap,
-        r"ses-04/raw_eeg_test\.npy has pictures 4 to 6, but .* has 3 of test",
-    ),
-    "training is a copy of test": (
-        lambda folder: replace(folder / TRAINING, (folder / "raw_eeg_test.npy").read_bytes()),
-        r"ses-04/raw_eeg_training\.npy shows the same pictures at the same times as .*raw_eeg_test\.npy",
-    ),
-    "a channel renamed": (
-        lambda folder: changed(folder / TRAINING, ch_names=rename),
-        r"ses-04/raw_eeg_training\.npy has no channel Oz",
-    ),
     "no events": (
         lambda folder: changed(folder / TRAINING, raw_eeg_data=silence),
         r"ses-04/raw_eeg_training\.npy: the stimulus channel stim has no events",
-    ),
-    "a code that is no number": (
-        lambda folder: changed(folder / TRAINING, raw_eeg_data=spoil_codes),
-        r"ses-04/raw_eeg_training\.npy: the stimulus channel holds other values than numbers of pictures",
-    ),
-    "a recording that ends before its first trial does": (
-        lambda folder: changed(folder / TRAINING, raw_eeg_data=cut_after(100)),
-        r"ses-04/raw_eeg_training\.npy has no whole trial of a picture: 1 go beyond it",
-    ),
-    "ids that match nothing": (
-        forget_pictures,
-        r"ses-04/raw_eeg_training\.npy has pictures 4 to 6, but .* has 2 of train",
-    ),
-    "other shapes": (
-        lambda folder: changed(folder / TRAINING, raw_eeg_data=lambda values: values[:-1]),
-        r"ses-04/raw_eeg_training\.npy: signals \[63, \d+\] come with 64 channels",
     ),
     "code to run": (
         lambda folder: replace(folder / TRAINING, pickle.dumps({"raw_eeg_data": Malicious()})),
@@ -400,8 +242,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("way", WRONG)
-def test_bad_input_is_one_line_and_nothing_is_lost(raw, go, way):
-    go("prepare", "preparation.sessions=[1]", "name=before")
+def test_bad_input_is_one_line_of_the_command_and_of_its_check(raw, go, way):
     spoil, message = WRONG[way]
     spoil(raw / SESSION)
     last = "preparation.sessions=[4]"
@@ -410,15 +251,8 @@ def test_bad_input_is_one_line_and_nothing_is_lost(raw, go, way):
     assert caught.value.hint and "\n" not in caught.value.in_one_line
     assert isinstance(caught.value, MissingData) == (way in ("a missing session", "a truncated file"))
     assert not (raw / "signals/things-eeg/default/sub-01.h5").exists() and not (raw / "ran").exists()
-    assert store(raw, "before")["train"].repetitions.sum() > 0
     listed = prepare.inputs(prepare.Recipe.resolve("prepare", None, {}, [last]))  # without the signals
     assert describe_missing(listed) == [caught.value.in_one_line]
-
-
-def test_a_missing_session_can_be_left_out(raw, go):
-    shutil.rmtree(raw / SESSION)
-    go("prepare", "preparation.sessions=[1,2,3]")
-    assert store(raw)["test"].whiteners.shape == (3, 63, 63)
 
 
 def test_files_that_hold_all_repetitions_together_are_prepared(mini_raw, home, go, monkeypatch):
@@ -435,11 +269,3 @@ def test_files_that_hold_all_repetitions_together_are_prepared(mini_raw, home, g
     assert found.provenance["preparation"]["kind"] == "mindeye2" and found.provenance["files"]
     made = prepare.Recipe(preparation="mindeye2", dtype="float16")
     assert told_of_subject(made).endswith("sub-01.h5 exists") and prepare.work(made) is None
-
-
-@pytest.mark.parametrize(("by", "is_said"), [("both", True), ("training", False)])
-def test_a_store_whose_whitening_used_test_trials_says_so(raw, go, by, is_said):
-    result = go("prepare", "preparation.repetitions=[2,2]", f"preparation.whiten_by={by}")
-
-    assert all((WHITENED_BY_TESTED in each.caveats) == is_said for each in store(raw).splits.values())
-    assert (WHITENED_BY_TESTED in result.tables[0].title) == is_said

@@ -4,7 +4,6 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from signal import SIGKILL, SIGSEGV
 from typing import Any
 
 import numpy as np
@@ -114,57 +113,27 @@ def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
     assert environment["processes"] == 2  # else the test would compare one process with itself
 
 
-def test_two_processes_import_what_one_does_and_nothing_of_the_working_directory(
-    brainhive, home, pictures, tmp_path_factory
-):
-    script = tmp_path_factory.mktemp("bin") / "brainhive"  # as pip installs it
-    script.write_text("from brainhive_cli.__main__ import main\nmain()\n")
-    for package in ("brainhive_cli", "torch", "json"):  # as an archive from elsewhere could bring them along
-        (home / package).mkdir()
-        for name in ("__init__", "__main__"):
-            (home / package / f"{name}.py").write_text(f"open({str(home / 'executed')!r}, 'w').close()\n")
-    settings = (f"dataset={{kind: image-folder, root: {pictures}}}", COLOURS, "run.device=cpu")
-
-    ended = brainhive("embed", *settings, *TWO, launcher=(sys.executable, str(script)))
-
-    assert not (home / "executed").exists()
-    assert result(ended)["tables"]
-
-
 KILLED = """
 import os
 from brainhive_cli.models.backbones import brain_mlp
 class Config(brain_mlp.Config):
     def build(self, channels, samples, dim, subjects=1):
         made = brain_mlp.Config.build(self, channels, samples, dim, subjects)
-        number = SIGNAL if os.environ["RANK"] == "1" else 0  # which kills nobody
+        number = 9 if os.environ["RANK"] == "1" else 0  # which kills nobody
         made.register_forward_hook(lambda *_: os.kill(os.getpid(), number))
         return made
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "what", "hint"),
-    [
-        (
-            SIGKILL,
-            5,
-            "process 1 of the launch was killed (SIGKILL), as",
-            "a smaller train.batch_size; the same",
-        ),
-        (SIGSEGV, 1, "process 1 of the launch was ended by SIGSEGV", "the same command continues"),
-    ],
-)
-def test_a_killed_process_is_the_error_and_not_what_the_others_say_of_it(
-    brainhive, home, small, go, number, code, what, hint
-):
+def test_a_killed_process_is_the_error_and_not_what_the_others_say_of_it(brainhive, home, small, go):
     go("embed", *small[:2])
     (home / "killed").mkdir()
-    (home / "killed/net.py").write_text(KILLED.replace("SIGNAL", str(int(number))))
+    (home / "killed/net.py").write_text(KILLED)
     ended = brainhive("train-align", *small, "subjects=1", "backbone.kind=killed.net", *TWO)
     error, way = ended.stderr.splitlines()[-2:]
-    assert ended.returncode == code and "error" not in "".join(ended.stderr.splitlines()[:-2])
-    assert error.startswith(f"error: {what}") and way.startswith(f"  try: {hint}")
+    assert ended.returncode == 5 and "error" not in "".join(ended.stderr.splitlines()[:-2])
+    assert error.startswith("error: process 1 of the launch was killed (SIGKILL), as")
+    assert way.startswith("  try: a smaller train.batch_size; the same")
 
 
 def test_reconstruct_draws_each_picture_once_and_the_same(world, small, tmp_path, go, generator, prior):
@@ -173,7 +142,7 @@ def test_reconstruct_draws_each_picture_once_and_the_same(world, small, tmp_path
         f"prior={prior}",
         f"generator={{kind: sdxl, source: {generator}}}",
         f"align_run={run}",
-        "sources=brain,images,shuffled,nearest,mean",
+        "sources=brain,nearest",
         "items=3",
         "repeats=1",
         "resolution_px=32",
@@ -186,7 +155,7 @@ def test_reconstruct_draws_each_picture_once_and_the_same(world, small, tmp_path
 
     two = made_by(tmp_path / "two", "reconstruct")
     mine, theirs = (sorted(folder.rglob("00.png")) for folder in (one.folder, two.path))
-    assert len(mine) == len(theirs) == 9
+    assert len(mine) == len(theirs) == 3
     for ours, other in zip(mine, theirs, strict=True):
         assert ours.parts[-4:] == other.parts[-4:]
         difference = np.asarray(Image.open(ours), np.int16) - np.asarray(Image.open(other), np.int16)
@@ -195,7 +164,7 @@ def test_reconstruct_draws_each_picture_once_and_the_same(world, small, tmp_path
         for name, metric in metrics.items():
             assert two.measurements().scopes[scope][name].value == pytest.approx(metric.value, abs=1e-3)
     files = [folder / "values.csv" for folder in (one.folder, two.path)]
-    assert [len(file.read_text().splitlines()) for file in files] == [1 + 15, 1 + 15]  # with both baselines
+    assert [len(file.read_text().splitlines()) for file in files] == [1 + 6, 1 + 6]  # with the baseline
 
 
 def gradients(launch: Launch) -> list[torch.Tensor]:

@@ -46,13 +46,6 @@ def test_a_recipe_is_shown_key_by_key_with_value_source_default_and_meaning() ->
     assert "seeds" in lines and max(map(len, lines[1:])) <= 80
 
 
-def test_a_name_of_several_recipes_shows_them_all() -> None:
-    titles = [table["title"] for table in json.loads(brainhive("demo", "--json").stdout)["tables"]]
-    assert sum(" --recipe demo: " in title for title in titles) >= 5
-    shown = brainhive("dema")
-    assert shown.exit_code == 2 and "did you mean demo?" in shown.stderr
-
-
 def models() -> list[type[BaseModel]]:
     pipelines = (
         importlib.import_module(f"brainhive_cli.commands.{c.name.replace('-', '_')}") for c in COMMANDS

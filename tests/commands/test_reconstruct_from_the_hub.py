@@ -81,7 +81,7 @@ def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embe
     assert (training, again) == (f"train-align {' '.join(LINE[1:])}", " ".join(LINE))
 
     trained = brainhive(*training.split(), *SUBJECT)
-    ended = brainhive(*LINE, "--json")
+    ended = brainhive(*LINE, "repeats=1", "--json")
 
     assert trained.exit_code == ended.exit_code == 0, trained.stderr + ended.stderr
     (run,) = (embedded / "runs/train-align").iterdir()
@@ -96,7 +96,7 @@ def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embe
     assert sorted(weights) == sorted([*parts, *(f"{TURBO}/{stem}.safetensors" for stem in USED)])
 
     folder = Path(result["folder"])
-    assert len(list(folder.glob("samples/**/*.png"))) == 20
+    assert len(list(folder.glob("samples/**/*.png"))) == 2
     (cell,) = (folder / "samples").glob("*/sub-01")
     expected = directly(hub.root, run)
     for image_id, picture in expected.items():
@@ -104,23 +104,6 @@ def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embe
         assert found.shape == (512, 512, 3) and np.abs(found - picture).max() <= 1  # rounding to bytes
     one, other = expected.values()
     assert np.abs(one - other).max() > 10
-
-
-@pytest.mark.parametrize("things", [2], indirect=True)
-def test_a_check_says_how_much_would_be_downloaded_and_which_weights_the_hub_has_not(hub, embedded):
-    whole = json.loads(brainhive(*LINE, "--check", "--json").stdout)
-
-    for name in ("unet", "vae"):
-        size = (hub.root / TURBO / name / "diffusion_pytorch_model.safetensors").stat().st_size
-        (one,) = [one for one in whole["inputs"] if one["what"] == f"{TURBO}/{name}"]
-        assert (one["bytes"], one["state"]) == (size, "to download") and "hf download" in one["line"]
-    assert not any(path.startswith(TURBO) and path.endswith(".safetensors") for path in hub.fetched)
-
-    (hub.root / TURBO / "unet/diffusion_pytorch_model.safetensors").unlink()
-    without = json.loads(brainhive(*LINE, "--check", "--json").stdout)
-    assert any(
-        f"{TURBO} has no unet/diffusion_pytorch_model.safetensors" in told for told in without["missing"]
-    )
 
 
 def directly(root: Path, run: Path) -> dict[str, np.ndarray]:

@@ -1,8 +1,6 @@
 """runs: what there is in a home, and what may be removed from it."""
 
-import io
 import json
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.measurement.metric_names import shown
-from brainhive_cli.reports.runs_shown import ShownRun
 
 TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "Wilson")
 
@@ -57,31 +53,6 @@ def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -
     assert "eval-retrieval" not in brainhive("train-align").stdout
 
 
-def test_a_result_is_what_a_training_came_to_and_not_where_it_began(home: Path) -> None:
-    names = ("validation_loss_at_start", "validation_loss")
-    losses = {name: replace(TOP1, name=name, low=None) for name in names}
-    opened("train-prior", "prior", all=losses)
-    assert "validation loss 0.250 (" in brainhive().stdout.replace("\n    ", " ")
-
-
-def test_a_reconstruction_is_headed_by_the_metric_of_its_page_which_has_chance(home: Path) -> None:
-    ssim, two_way = replace(TOP1, name="ssim", chance=None), replace(TOP1, name="two_way_x", chance=0.5)
-    run = opened("reconstruct", "drawn", brain={"ssim": ssim, "two_way_x": two_way})
-    (row,) = json.loads(brainhive("reconstruct", "--json").stdout)["tables"][0]["rows"]
-    assert ShownRun("", RunFolder(run.path)).main_headline == "two_way_x"
-    assert row["result"].startswith(f"{shown('two_way_x')} 25 %")
-
-
-def test_a_name_is_never_folded_where_the_table_does_not_fit(runs: list[RunFolder]) -> None:
-    title, *lines = brainhive().stdout.splitlines()
-    assert (
-        title.startswith("Runs in /")
-        and max(map(len, lines)) <= 80
-        and f"eval-retrieval/{runs[1].path.name}" in lines
-    )
-    assert any("finished · top-1 25 % (95 % CI 20 to 30 %; chance 1 %) · " in line for line in lines)
-
-
 def test_a_run_is_removed_when_the_user_agrees(
     runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,36 +60,22 @@ def test_a_run_is_removed_when_the_user_agrees(
     refused = brainhive("rm", name)
     assert refused.exit_code == 1 and "--yes removes without asking" in refused.stderr
     assert f"used by eval-retrieval/{runs[1].path.name}" in refused.stderr and runs[0].path.exists()
+    in_use = brainhive("rm", name, runs[2].path.name, "--yes")
+    assert in_use.exit_code == 1 and f"{runs[2].path.name} is in use" in in_use.stderr
+    assert runs[0].path.exists() and runs[2].path.exists()
     monkeypatch.setattr("brainhive_cli.core.console.confirm", lambda question: "1 run?" in question)
     assert brainhive("rm", name).exit_code == 0 and not runs[0].path.exists()
     assert brainhive("rm", str(runs[1].path), "--yes").exit_code == 0 and not runs[1].path.exists()
 
 
-def test_a_run_in_use_is_never_removed(runs: list[RunFolder]) -> None:
-    shown = brainhive("rm", runs[0].path.name, runs[2].path.name, "--yes")
-    assert shown.exit_code == 1 and f"{runs[2].path.name} is in use" in shown.stderr
-    assert runs[0].path.exists() and runs[2].path.exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "told"),
-    [
+def test_only_runs_can_be_named(runs: list[RunFolder]) -> None:
+    for words, code, told in (
         (["rm"], 2, "no run to remove is named"),
         (["rm", "train-align"], 3, "no run 'train-align'"),
-        (["nothing"], 3, "no run 'nothing'"),
         (["rm", ".."], 3, "no run '..'"),
-    ],
-)
-def test_only_runs_can_be_named(runs: list[RunFolder], words: list[str], code: int, told: str) -> None:
-    shown = brainhive(*words, "--yes")
-    assert shown.exit_code == code and told in shown.stderr
-
-
-def test_nobody_is_asked_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    from brainhive_cli.core import console
-
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    assert not console.confirm("remove?")
+    ):
+        shown = brainhive(*words, "--yes")
+        assert shown.exit_code == code and told in shown.stderr
 
 
 def test_a_run_is_shown_with_what_it_is_and_what_it_measured(runs: list[RunFolder]) -> None:

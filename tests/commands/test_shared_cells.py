@@ -1,26 +1,17 @@
 """Commands of one line share their work: cell by cell, also where one of them is killed or stopped."""
 
 import json
-import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 from safetensors.torch import load_file
 
-from brainhive_cli.core.cells import claim_path
-from brainhive_cli.core.claims import Claim, is_held
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
 
-COLOURS = "python:brainhive_cli.models.encoders.python:example"
 MEASURED = {"took", "run", "runs", "variants"}
 """Facts of a run that say how long it took and where it lies."""
 
@@ -105,65 +96,3 @@ def test_retrieval_takes_the_cells_that_others_have_measured(world, trained, go,
     assert go(*line).folder == run and json.loads((run / "metrics.json").read_text()) == measured
     assert len(parts) == 2
     assert [path.stat().st_mtime_ns == changed for path, changed in parts.items()] == [False, True]
-
-
-def test_embed_leaves_a_split_to_its_worker_and_waits_for_it(home, pictures, brainhive):
-    dataset = f"dataset={{kind: image-folder, root: {pictures}}}"
-    line = ("embed", dataset, f"encoders=[{COLOURS!r}]")
-    done = brainhive(*line)
-    assert done.returncode == 0, done.stderr
-    store = next(home.rglob("embeddings/*/*/*.h5"))
-    embedding = np.array(TargetStore.open(store).embedding[:])
-    store.unlink()
-
-    claim = Claim.attempt(claim_path(store))  # as a worker that dies
-    assert claim is not None
-    worker = brainhive(*line, wait=False)
-    with pytest.raises(subprocess.TimeoutExpired):
-        worker.communicate(timeout=6)
-    assert not store.is_file()
-    claim.release()
-    _, errors = worker.communicate(timeout=60)
-    assert worker.returncode == 0, errors
-    assert np.array_equal(TargetStore.open(store).embedding[:], embedding)
-
-
-def test_signals_that_two_commands_want_are_made_once(world, small, tmp_path, brainhive):
-    shutil.copytree(world / "embeddings", tmp_path / "home/embeddings")
-    line = ("train-align", *small, "train.epochs=1", f"paths.data={tmp_path}")
-    own = (f"paths.signals={tmp_path / 'signals'}", f"paths.runs={tmp_path / 'runs'}")
-    workers = [brainhive(*line, *own, wait=False) for _ in range(2)]
-    ends = [worker.communicate(timeout=120) for worker in workers]
-
-    assert [worker.returncode for worker in workers] == [0, 0], ends
-    said = "".join(errors for _, errors in ends)
-    assert [
-        said.count(f"preparing signals of demo-noise-0.3-40-concepts subject {subject}") for subject in (1, 2)
-    ] == [
-        1,
-        1,
-    ]
-    assert {len(SignalStore.open(path).splits) for path in tmp_path.rglob("sub-*.h5")} == {2}
-    assert not any(is_held(path) for path in tmp_path.rglob(".*.cell"))
-
-
-def test_no_pace_is_kept_of_work_that_others_have_shared(world, trained, brainhive, tmp_path):
-    line = ("eval-retrieval", f"run={trained}", "sheet_rows=0", f"paths.runs={tmp_path}")
-    whole = brainhive(*line)
-    assert whole.returncode == 0 and (tmp_path / "pace.json").is_file(), whole.stderr
-    (tmp_path / "pace.json").unlink()
-    run = next((tmp_path / "eval-retrieval").iterdir())
-    part = max(run.glob("parts/*.safetensors"))
-    content = part.read_bytes()
-    shutil.rmtree(run)
-
-    worker = brainhive(*line, wait=False)
-    wait_for(lambda: (run / ".cells.json").is_file(), worker)
-    claim = Claim.attempt(claim_path(part))  # as another worker, which comes later
-    assert claim is not None
-    wait_for(lambda: len([*run.glob("parts/*.safetensors")]) == 1, worker)
-    part.write_bytes(content)
-    claim.release()
-    _, errors = worker.communicate(timeout=60)
-    assert worker.returncode == 0, errors
-    assert not (tmp_path / "pace.json").exists()

@@ -4,7 +4,6 @@ import pytest
 
 from brainhive_cli.commands import workflow
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 
@@ -41,37 +40,18 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
     assert len([*home.glob("runs/train-align/*")]) == 2
 
 
-def test_a_step_says_what_it_does_before_the_line_that_runs_it(home, capsys) -> None:
-    import torch
-
-    step = {**STEPS["embed"], "says": "Describes pictures by colours, which need no weights. " * 2}
-    workflow.run(recipe(steps={"embed": step}), Launch(0, 1, torch.device("cpu")))
-    said = capsys.readouterr().err.strip().splitlines()
-    assert said[0] == "1/1 embed" and said[1].startswith("    Describes pictures by colours")
-    assert said[3].startswith("    brainhive embed --recipe demo") and max(map(len, said[:3])) <= 80
-
-
-def test_the_inputs_are_the_lines_and_what_the_first_step_lacks(home) -> None:
-    missing = {"embed": {"overrides": ["dataset=things-eeg", "encoders=clip-b32"]}}
-    listed = workflow.inputs(recipe(steps=missing))
-    assert listed[0].name.startswith("embed: brainhive embed --recipe demo dataset=things-eeg")
-    assert any("things-eeg" in line for line in describe_missing(listed))
-
-
-def test_an_override_takes_the_run_of_an_earlier_step_and_leaves_yaml_in_braces(tmp_path) -> None:
-    own = {
-        "train-align": {"overrides": ["dataset={kind: demo}", "a={embed}", "b={embed/model}", "c={later}"]}
-    }
-    found = workflow.overrides_of(recipe(steps=own), "train-align", {"embed": Result(tmp_path / "run")})
-    assert found == ["dataset={kind: demo}", "a=run", f"b={tmp_path}/run/model", "c={later}"]
-
-
-def test_trainings_without_a_recipe_are_told_apart_by_their_steps(tmp_path) -> None:
-    trainings = {name: {"command": "train-align"} for name in ("weak", "strong")}
-    steps = {**trainings, "named": {"command": "eval-retrieval", "overrides": ["align_run={weak}"]}}
-    own = recipe(recipe=None, steps=steps)
-    runs = {name: Result(tmp_path / name) for name in steps}
-    assert workflow.overrides_of(own, "named", runs) == ["align_run=weak"]
+def test_a_recipe_that_a_step_names_stands_for_the_step_that_trains_it(home) -> None:
+    sweep = {"command": "train-align", "recipe": "papers/havir-ablations"}
+    steps = {"one": sweep, "two": {"command": "train-align", "recipe": "demo"}}
+    for named, expected in (
+        ("demo", "two"),
+        ("papers/havir-ablations:none", "one:none"),
+        ("[papers/havir-ablations:none,demo,x]", '["one:none", "two", "x"]'),
+    ):
+        own = recipe(steps={**steps, "eval-retrieval": {"overrides": [f"align_run={named}"]}})
+        runs = {name: Result(home / name) for name in steps}
+        found = workflow.overrides_of(own, "eval-retrieval", runs)
+        assert found == [f"align_run={named}", f"align_run={expected}"]
 
 
 def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(home) -> None:
