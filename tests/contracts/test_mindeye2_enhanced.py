@@ -22,14 +22,8 @@ from brainhive_cli.models.generators import sdxl, sdxl_unclip
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
 LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))
-SMALL = (
-    "resolution_px=32",
-    "repeats=1",
-    "items=3",
-    "metrics=[pixcorr,ssim]",
-    "protocol=mindeye2",
-    "sheet_rows=3",
-)
+SMALL = ("resolution_px=32", "repeats=1", "items=3", "metrics=[pixcorr,ssim]", "protocol=mindeye2")
+SMALL += ("sheet_rows=3",)
 MIX = "generator.low_level_mix={autoencoder: sdxl/vae}"
 Go = Callable[..., Any]
 
@@ -79,15 +73,16 @@ def given(run: Path, *more: str) -> tuple[str, ...]:
     return (f"align_run={run}", "prior=identity", chain(), *SMALL, *more)
 
 
-def pixels(folder: Path, source: str = "sub-01") -> np.ndarray:
-    files = sorted((folder / "samples").glob(f"**/{source}*/**/*.png"))
+def pixels(folder: Path) -> np.ndarray:
+    files = sorted((folder / "samples").glob("**/sub-01*/**/*.png"))
     return np.stack([np.asarray(Image.open(file), np.float64) for file in files])
 
 
-def test_every_number_and_sheet_of_a_mixed_run_says_so_and_no_others(run: Path, go: Go) -> None:
+def test_pictures_are_mixed_and_every_number_and_sheet_of_a_mixed_run_says_so(run: Path, go: Go) -> None:
     listed = reconstruct.inputs(reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX)))
     mixed = go("reconstruct", *given(run, MIX, "sources=brain,images"))
     plain = go("reconstruct", *given(run, "sources=brain,images"))
+    alone = go("reconstruct", *given(run, MIX.replace("{", "{share: 1, "), "sources=brain"))
 
     states = {one.name: one.state for one in listed}
     texts = [name for name in states if name.startswith("sdxl/text_encoder")]
@@ -104,27 +99,13 @@ def test_every_number_and_sheet_of_a_mixed_run_says_so_and_no_others(run: Path, 
     go("report", f"runs={mixed.folder}", "to=page.html")
     page = Path("page.html").read_text()
     assert "which low-level metrics favour by construction" in page
-    assert pixels(mixed.folder).shape[1:] == (256, 256, 3) and pixels(plain.folder).shape[1:] == (32, 32, 3)
 
-
-def test_the_mix_is_of_the_refined_and_the_decoded_blurry_picture(run: Path, go: Go) -> None:
-    quarter, alone, refined = (
-        pixels(go("reconstruct", *given(run, *more, "sources=brain")).folder)
-        for more in ((MIX,), (MIX.replace("{", "{share: 1, "),), ())
-    )
-    sized = [
-        np.asarray(Image.fromarray(each.astype(np.uint8)).resize((256, 256), Image.Resampling.BILINEAR))
-        for each in refined
-    ]
-
-    assert np.abs(quarter - (0.75 * np.stack(sized) + 0.25 * alone)).mean() < 1
-    assert np.abs(alone - np.stack(sized)).mean() > 10
-
-
-def test_a_run_without_the_blurry_head_is_refused_with_the_recipe_that_trains_one(run: Path, go: Go) -> None:
-    other = MIX.replace("{", "{head: low, ")
-    with pytest.raises(
-        BrainhiveError, match="the latent of the head low, and there is no such head"
-    ) as caught:
-        go("reconstruct", *given(run, other, "sources=brain"))
+    quarter, blurry, refined = (pixels(each.folder) for each in (mixed, alone, plain))
+    assert quarter.shape[1:] == (256, 256, 3) and refined.shape[1:] == (32, 32, 3)
+    pictures = [Image.fromarray(each.astype(np.uint8)) for each in refined]
+    sized = np.stack([np.asarray(each.resize((256, 256), Image.Resampling.BILINEAR)) for each in pictures])
+    assert np.abs(quarter - (0.75 * sized + 0.25 * blurry)).mean() < 1
+    assert np.abs(blurry - sized).mean() > 10
+    with pytest.raises(BrainhiveError, match="the head low, and there is no such head") as caught:
+        go("reconstruct", *given(run, MIX.replace("{", "{head: low, "), "sources=brain"))
     assert "papers/mindeye2-blurry" in caught.value.hint

@@ -21,16 +21,12 @@ def test_ids_are_those_of_open_clips_own_function():
         assert tokens.ids(text).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize(("source", "text"), [(OPEN_CLIP, "a dog runs"), (str(DEMO), "a red ball")])
-def test_a_caption_is_written_again_from_its_ids(source, text):
-    tokens = CaptionTokens(source, 12)
-    ids = tokens.ids(text)
-
-    assert (len(ids), int(ids[0]), int(ids[-1])) == (12, tokens.start, 0)
-    assert tokens.text(ids.tolist()) == text
-    assert tokens.text([tokens.start, tokens.end, *ids.tolist()]) == ""
-
-
-def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+def test_a_caption_is_written_again_from_its_ids_and_a_folder_without_a_tokenizer_named(tmp_path):
+    for source, text in ((OPEN_CLIP, "a dog runs"), (str(DEMO), "a red ball")):
+        tokens = CaptionTokens(source, 12)
+        ids = tokens.ids(text)
+        assert (len(ids), int(ids[0]), int(ids[-1])) == (12, tokens.start, 0)
+        assert tokens.text(ids.tolist()) == text
+        assert tokens.text([tokens.start, tokens.end, *ids.tolist()]) == ""
     with pytest.raises(MissingData, match="has no tokenizer"):
         CaptionTokens(str(tmp_path))

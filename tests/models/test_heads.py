@@ -51,51 +51,28 @@ def test_a_latent_of_another_autoencoder_is_refused() -> None:
         heads.refuse_other_target("latent", TWO["latent"], "def", "the generator")
 
 
-def decoded() -> Decoded:
-    return Decoded({"token": torch.arange(6.0).view(3, 2)}, {"caption": ["a", "b", "c"]})
+def test_rows_of_all_heads_are_taken_together_and_joined_in_their_order() -> None:
+    whole = Decoded({"token": torch.arange(6.0).view(3, 2)}, {"caption": ["a", "b", "c"]})
+    chosen, joined = whole[[2, 0]], Decoded.join([whole[:2], whole[2:]])
 
-
-def test_rows_of_all_heads_are_taken_together() -> None:
-    last, chosen = decoded()[1:], decoded()[[2, 0]]
-
-    assert last.tensors["token"].tolist() == [[2, 3], [4, 5]] and last.texts == {"caption": ["b", "c"]}
     assert chosen.tensors["token"].tolist() == [[4, 5], [0, 1]] and chosen.texts == {"caption": ["c", "a"]}
-    assert (len(decoded()), len(last), len(Decoded({}))) == (3, 2, 0)
-
-
-def test_parts_are_joined_in_their_order() -> None:
-    whole = decoded()
-
-    joined = Decoded.join([whole[:2], whole[2:]])
-
+    assert (len(whole), len(whole[1:]), len(Decoded({}))) == (3, 2, 0)
     assert torch.equal(joined.tensors["token"], whole.tensors["token"]) and joined.texts == whole.texts
 
 
-@pytest.fixture(scope="module")
-def autoencoder():
-    return sdxl.TINY.build().vae
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_rounded_weights_keep_the_name(autoencoder, dtype):
-    assert latent_space(copy.deepcopy(autoencoder).to(dtype)) == latent_space(autoencoder)
-
-
-def test_another_encoder_or_scale_has_another_name_and_a_trained_decoder_has_not(autoencoder):
-    name, others = latent_space(autoencoder), [copy.deepcopy(autoencoder) for _ in range(3)]
+def test_a_latent_space_is_named_by_encoder_and_scale_alone_and_shared_with_the_generator():
+    autoencoder = sdxl.TINY.build().vae
+    name, others = latent_space(autoencoder), [copy.deepcopy(autoencoder) for _ in range(4)]
     others[0].encoder.conv_in.weight.data.neg_()
     others[1].register_to_config(scaling_factor=0.5)
     others[2].decoder.conv_in.weight.data.neg_()
+    others[3].to(torch.bfloat16)
 
     assert name.startswith(PREFIX)
-    assert [latent_space(other) == name for other in others] == [False, False, True]
+    assert [latent_space(other) == name for other in others] == [False, False, True, True]
 
-
-def test_encoder_and_generator_of_one_autoencoder_agree(autoencoder):
     config = {key: value for key, value in autoencoder.config.items() if not key.startswith("_")}
     encoder = diffusers_vae.TINY.model_copy(update={"architecture": config}).build().module
     before = encoder.latent_space
-
     encoder.vae.load_state_dict(autoencoder.state_dict())
-
     assert encoder.latent_space == sdxl.TINY.build().latent_space != before

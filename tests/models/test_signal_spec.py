@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -24,19 +22,15 @@ def difference(
     return ""
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"unit": "V"}, "unit V, not uV"),
-        ({"rate_hz": 250.0}, "rate_hz 250 Hz, not 100 Hz"),
+def test_what_differs_is_named() -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"unit": "V", "rate_hz": 250.0}, "unit V, not uV; rate_hz 250 Hz, not 100 Hz"),
         ({"steps": STEPS | {"whiten": "no"}}, "whiten no, not train"),
         ({"steps": STEPS | {"kind": "things_eeg", "baseline": True}}, "baseline True, not none; kind"),
         ({"steps": STEPS | {"simulated": True}}, "signals simulated, not recorded"),
-        ({"unit": "V", "rate_hz": 250.0}, "unit V, not uV; rate_hz 250 Hz, not 100 Hz"),
-    ],
-)
-def test_what_differs_is_named(changes: dict[str, Any], named: str) -> None:
-    assert difference(**changes).startswith(named)
+    ]
+    for changes, named in cases:
+        assert difference(**changes).startswith(named)
 
 
 def test_the_same_and_what_nobody_knows_is_no_difference() -> None:

@@ -35,12 +35,8 @@ def test_a_backbone_with_the_references_weights_gives_its_output(golden: Path, k
 
 RENAMED = {
     "bridge_brain": {"attn.": "attention.", "block.w": "block.ff.w"},
-    "blur_encoder": {
-        "eeg_encoder.": "time.",
-        "eeg_adapter.0.": "project.",
-        "spatial_conv.": "spatial.",
-        "bn.": "norm.",
-    },
+    "blur_encoder": {"eeg_encoder.": "time.", "eeg_adapter.0.": "project."}
+    | {"spatial_conv.": "spatial.", "bn.": "norm."},
 }
 """Our names of the weights of BRIDGE and of Visual Blur Perception."""
 

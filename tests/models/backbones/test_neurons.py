@@ -36,11 +36,8 @@ def read(golden: Path, name: str) -> tuple[dict[str, Any], Golden, Golden]:
         found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         about = file.metadata() or {}
         config = {**json.loads(about.get("config", "{}")), "seed": int(about["seed"])}
-    return (
-        config,
-        found,
-        {k.removeprefix("weights."): v for k, v in found.items() if k.startswith("weights.")},
-    )
+    weights = {k.removeprefix("weights."): v for k, v in found.items() if k.startswith("weights.")}
+    return config, found, weights
 
 
 def filled(module: nn.Module, weights: Golden) -> nn.Module:
@@ -66,9 +63,8 @@ def test_motion_and_concepts_are_the_references(golden: Path) -> None:
 
 def decoder(config: dict[str, Any], found: Golden, weights: Golden, mode: Any) -> TextDrivenDecoder:
     latents = found["expected.latents_reference"].shape[1]
-    sizes = neurons.Config(
-        maps=config["maps"], channels=config["block_out_channels"], groups=config["groups"], mode=mode
-    )
+    own = {"maps": config["maps"], "channels": config["block_out_channels"], "groups": config["groups"]}
+    sizes = neurons.Config(**own, mode=mode)
     made = TextDrivenDecoder(sizes, config["vision_dim"], config["text_dim"], latents)
     filled(made, weights)
     return made
@@ -142,13 +138,9 @@ def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
 
 def test_the_caption_head_is_the_references(golden: Path) -> None:
     config, found, weights = read(golden, "caption")
-    sizes = neurons.Config(
-        vocabulary=config["vocab"],
-        caption_width=config["n_embd"],
-        caption_layers=config["n_layer"],
-        caption_heads=config["n_head"],
-        caption_positions=config["n_positions"],
-    )
+    theirs = {"vocabulary": "vocab", "caption_width": "n_embd", "caption_layers": "n_layer"}
+    theirs |= {"caption_heads": "n_head", "caption_positions": "n_positions"}
+    sizes = neurons.Config(**{ours: config[name] for ours, name in theirs.items()})
     made = CaptionHead(sizes, config["prefix"], config["greedy_steps"]["plain"])
     filled(made, weights)
 
@@ -166,15 +158,8 @@ def test_the_caption_head_is_the_references(golden: Path) -> None:
 
 
 SPEC = SignalSpec((), 1, (1, 2), (7, 5))
-HEADS = {
-    "image": Head((4, 16)),
-    "motion": Head((2, 4, 16)),
-    "text": Head((6,)),
-    "mask": Head((2, 1, 4, 4)),
-    "latents": Head((2, 4, 3, 3)),
-    "concepts": Head((5,)),
-    "caption": Head((8,)),
-}
+HEADS = {"image": Head((4, 16)), "motion": Head((2, 4, 16)), "text": Head((6,)), "mask": Head((2, 1, 4, 4))}
+HEADS |= {"latents": Head((2, 4, 3, 3)), "concepts": Head((5,)), "caption": Head((8,))}
 
 
 @pytest.fixture
@@ -227,63 +212,22 @@ def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
     assert torch.equal(text, every["text"]) and shapes(every) == {n: head.shape for n, head in HEADS.items()}
 
 
-def test_without_a_prior_decoders_read_the_brains_tokens() -> None:
-    config = neurons.TINY.model_copy(update={"prior": None})
-    model = backbones.build(config, SPEC, HEADS).eval()
-    signal, subject = torch.randn(3, 7, 1), torch.zeros(3, dtype=torch.long)
-
-    found = backbones.decode(model, HEADS, signal, subject, range(3)).tensors
-    with torch.no_grad():
-        predicted = backbones.predict(model, HEADS, signal, subject)
-
-    assert all(torch.equal(each, predicted[name]) for name, each in found.items())
-
-
-def test_the_tokens_of_all_frames_are_decoded_where_they_are_asked_for() -> None:
-    config = neurons.TINY.model_copy(update={"prior": None, "decodes_motion": True})
-    model = backbones.build(config, SPEC, HEADS).eval()
-    signal, subject = torch.randn(3, 7, 1), torch.zeros(3, dtype=torch.long)
-
-    found = backbones.decode(model, HEADS, signal, subject, range(3)).tensors
-    with torch.no_grad():
-        predicted = backbones.predict(model, HEADS, signal, subject)
-
-    assert torch.equal(found["motion"], predicted["motion"])
-
-
-@pytest.mark.parametrize(
-    ("heads", "problem"),
-    [
+def test_heads_and_ids_that_it_cannot_make_are_refused() -> None:
+    image = {"image": Head((4, 16))}
+    for heads, problem in (
         ({"text": Head((6,))}, "needs the head image"),
-        ({"image": Head((4, 16)), "token": Head((6,))}, "no head 'token'"),
-        ({"image": Head((4, 16)), "caption": Head((6,))}, "written from the head text"),
-        ({"image": Head((4, 16)), "mask": Head((1, 4, 4))}, r"mask has the shape \[1, 4, 4\]"),
-        ({"image": Head((4, 16)), "mask": Head((3, 1, 4, 4))}, "4 axes, for 2 frames"),
-    ],
-)
-def test_heads_that_it_cannot_make_are_refused(heads: dict[str, Head], problem: str) -> None:
-    with pytest.raises(RecipeError, match=problem):
-        backbones.build(neurons.TINY, SPEC, heads)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("groups", 3, "neurons cannot be built: num_channels .* must be divisible by num_groups"),
-        ("caption_heads", 3, "neurons cannot be built: .*divisible by num_heads"),
+        ({**image, "token": Head((6,))}, "no head 'token'"),
+        ({**image, "mask": Head((3, 1, 4, 4))}, "4 axes, for 2 frames"),
+    ):
+        with pytest.raises(RecipeError, match=problem):
+            backbones.build(neurons.TINY, SPEC, heads)
+    heads = {**image, "text": Head((6,)), "mask": Head((2, 1, 4, 4)), "caption": Head((8,))}
+    for key, value, problem in (
+        ("groups", 3, "neurons cannot be built: num_ch"),
         ("tokenizer", "nowhere", "nowhere"),
-    ],
-)
-def test_sizes_that_cannot_be_built_and_an_absent_tokenizer_are_one_line(
-    key: str, value: Any, message: str
-) -> None:
-    heads = {"image": Head((4, 16)), "text": Head((6,)), "mask": Head((2, 1, 4, 4)), "caption": Head((8,))}
-    config = neurons.TINY.model_copy(update={key: value})
-    with pytest.raises(BrainhiveError, match=message):
-        backbones.build(config, SignalSpec((), 1, (1,), (5,)), heads)
-
-
-def test_a_caption_of_ids_that_the_head_does_not_know_is_one_line() -> None:
+    ):
+        with pytest.raises(BrainhiveError, match=problem):
+            backbones.build(neurons.TINY.model_copy(update={key: value}), SPEC, heads)
     sizes = {"vocabulary": 8, "caption_width": 8, "caption_layers": 1, "caption_heads": 2}
     head = CaptionHead(neurons.Config(**sizes, caption_positions=8), 6, 3)
     with pytest.raises(BrainhiveError, match="has the id 8, and the caption head knows 8"):

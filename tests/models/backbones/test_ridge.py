@@ -39,23 +39,20 @@ def fitted(signal, targets, subject: int = 1, held_out: int = 0, **knobs) -> tor
     return model.eval()
 
 
-@pytest.mark.parametrize(("subject", "voxels"), [(1, 40), (4, 15)])
-@pytest.mark.parametrize("components", [None, 40])
-def test_it_is_scikit_learns_whether_there_are_more_voxels_or_more_signals(
-    subject, voxels, components, monkeypatch
-):
+def test_it_is_scikit_learns_whether_there_are_more_voxels_or_more_signals(monkeypatch):
     linear_model = pytest.importorskip("sklearn.linear_model")
     monkeypatch.setattr(ridge, "NUMBERS", 140)  # seven rows at once
-    (signal, targets), index = drawn(voxels), torch.full((25,), SPEC.subjects.index(subject))
+    for subject, voxels, components in ((1, 40, None), (4, 15, None), (1, 40, 40)):
+        (signal, targets), index = drawn(voxels), torch.full((25,), SPEC.subjects.index(subject))
 
-    model = fitted(signal, targets, subject, components=components, standardise=False)
-    found = model(signal, index)
+        model = fitted(signal, targets, subject, components=components, standardise=False)
+        found = model(signal, index)
 
-    for name, head in HEADS.items():
-        reference = linear_model.Ridge(alpha=ALPHA[name]).fit(signal[..., 0], targets[name].flatten(1))
-        expected = torch.from_numpy(reference.predict(signal[..., 0])).float().unflatten(1, head.shape)
-        torch.testing.assert_close(found[name], expected, atol=2e-4, rtol=1e-4)
-    assert ("maps.1.basis" in model.state_dict()) == (components is not None)
+        for name, head in HEADS.items():
+            reference = linear_model.Ridge(alpha=ALPHA[name]).fit(signal[..., 0], targets[name].flatten(1))
+            expected = torch.from_numpy(reference.predict(signal[..., 0])).float().unflatten(1, head.shape)
+            torch.testing.assert_close(found[name], expected, atol=2e-4, rtol=1e-4)
+        assert ("maps.1.basis" in model.state_dict()) == (components is not None)
 
 
 def test_fewer_components_are_a_ridge_on_the_first_of_them():
@@ -72,25 +69,21 @@ def test_fewer_components_are_a_ridge_on_the_first_of_them():
     assert np.abs(found["text"].flatten(1).numpy() - expected).max() < 2e-4
 
 
-@pytest.mark.parametrize("held_out", [0, 8])
-def test_predictions_have_the_spread_of_the_targets_on_what_was_held_out_or_on_the_training(held_out):
-    signal, targets = drawn(40)
-    learned, index = slice(0, 25 - held_out), torch.zeros(25, dtype=torch.long)
+def test_predictions_have_the_spread_of_the_targets_on_what_was_held_out_or_on_the_training():
+    (signal, targets), index = drawn(40), torch.zeros(25, dtype=torch.long)
+    for held_out, where in ((0, slice(None)), (8, slice(17, 25))):
+        found = fitted(signal, targets, held_out=held_out)(signal, index)
+        plain = fitted(signal, targets, held_out=held_out, standardise=False)(signal, index)
 
-    found = fitted(signal, targets, held_out=held_out)(signal, index)
-    plain = fitted(signal, targets, held_out=held_out, standardise=False)(signal, index)
-
-    where = slice(25 - held_out, 25) if held_out else slice(None)
-    for name, each in found.items():
-        spread = targets[name][learned].std(0, correction=0)
-        torch.testing.assert_close(each[where].std(0, correction=0), spread, atol=1e-3, rtol=1e-3)
-        assert not torch.allclose(plain[name][where].std(0, correction=0), spread, rtol=0.01)
+        for name, each in found.items():
+            spread = targets[name][: 25 - held_out].std(0, correction=0)
+            torch.testing.assert_close(each[where].std(0, correction=0), spread, atol=1e-3, rtol=1e-3)
+            assert not torch.allclose(plain[name][where].std(0, correction=0), spread, rtol=0.01)
 
 
-@pytest.mark.parametrize(("subject", "voxels"), [(1, 40), (4, 15)])
-def test_alpha_auto_is_that_of_generalised_cross_validation_for_each_head(subject, voxels):
+def test_alpha_auto_is_that_of_generalised_cross_validation_for_each_head():
     """More voxels than signals have eigenvalues of zero, in both; tolerance: sums in float32."""
-    signal, targets = drawn(voxels)
+    subject, (signal, targets) = 1, drawn(40)
     model = backbones.build(ridge.Config(alpha="auto", standardise=False), SPEC, HEADS)
 
     model.fit(subject, signal, lambda rows: {n: part[rows] for n, part in targets.items()}, signal[:0])

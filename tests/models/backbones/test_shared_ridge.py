@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import shared_ridge
 from brainhive_cli.models.backbones.shared_ridge import Config, SharedRidge
@@ -45,8 +43,8 @@ def stacked(subjects: Drawn) -> tuple[np.ndarray, np.ndarray]:
     return features.double().numpy(), torch.cat(values).double().numpy()
 
 
-def built(samples: int = SAMPLES, **knobs: Any) -> SharedRidge:
-    spec = SignalSpec(tuple("ABCD"), samples, (1, 4), (CHANNELS, CHANNELS))
+def built(**knobs: Any) -> SharedRidge:
+    spec = SignalSpec(tuple("ABCD"), SAMPLES, (1, 4), (CHANNELS, CHANNELS))
     return backbones.build(Config(**{"alpha": ALPHA, **knobs}), spec, HEADS)
 
 
@@ -65,82 +63,45 @@ def predicted(model: SharedRidge, signal: Tensor) -> np.ndarray:
     return torch.cat([value.flatten(1) for value in model(signal).values()], 1).double().numpy()
 
 
-@pytest.fixture(params=[1 << 26, 27 * 3], ids=["one block", "three rows at once"])
-def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_ridge, "NUMBERS", request.param)
+CASES = [(FEW, True, 27 * 3), (MANY, False, 1 << 26), (MANY, True, 27 * 3)]
+"""Counts, whether there is an intercept, and numbers at once: all rows in one block, or three."""
 
 
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("counts", [FEW, MANY])
-def test_it_is_scikit_learns_on_all_signals_whether_these_or_features_are_more(counts, intercept, at_once):
+def test_it_is_scikit_learns_on_all_signals_whether_these_or_features_are_more(
+    monkeypatch: pytest.MonkeyPatch,
+):
     linear_model = pytest.importorskip("sklearn.linear_model")
-    subjects = drawn(counts)
-
-    model = fitted(built(intercept=intercept), subjects)
-
-    reference = linear_model.Ridge(alpha=ALPHA, fit_intercept=intercept).fit(*stacked(subjects))
     new, _ = drawn((9,))[0]
-    expected = reference.predict(new.flatten(1).double().numpy())
-    assert np.abs(predicted(model, new) - expected).max() < 1e-4  # sums of 20 products in float32
-    assert {name: value.shape for name, value in model(new).items()} == {
-        "latent": (9, 2, 2),
-        "text": (9, 3),
-    }
-    np.testing.assert_allclose(model.weight.T, reference.coef_, atol=1e-6)
+    for counts, intercept, numbers in CASES:
+        monkeypatch.setattr(shared_ridge, "NUMBERS", numbers)
+        subjects = drawn(counts)
+
+        model = fitted(built(intercept=intercept), subjects)
+
+        reference = linear_model.Ridge(alpha=ALPHA, fit_intercept=intercept).fit(*stacked(subjects))
+        expected = reference.predict(new.flatten(1).double().numpy())
+        assert np.abs(predicted(model, new) - expected).max() < 1e-4  # sums of 20 products in float32
+        shapes = {name: value.shape for name, value in model(new).items()}
+        assert shapes == {"latent": (9, 2, 2), "text": (9, 3)}
+        np.testing.assert_allclose(model.weight.T, reference.coef_, atol=1e-6)
 
 
-@pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("counts", [FEW, MANY])
-def test_a_continued_fit_is_shrunk_towards_the_map_that_it_begins_with(counts, intercept, at_once):
-    model = fitted(built(intercept=intercept), drawn((40, 12)))
-    weight, bias = model.weight.double().numpy().copy(), model.bias.double().numpy().copy()
-    subjects = drawn(counts)
+def test_a_continued_fit_is_shrunk_towards_the_map_that_it_begins_with(monkeypatch: pytest.MonkeyPatch):
+    for counts, intercept, numbers in CASES:
+        monkeypatch.setattr(shared_ridge, "NUMBERS", numbers)
+        model = fitted(built(intercept=intercept), drawn((40, 12)))
+        weight, bias = model.weight.double().numpy().copy(), model.bias.double().numpy().copy()
+        subjects = drawn(counts)
 
-    fitted(model, subjects)
+        fitted(model, subjects)
 
-    x, y = stacked(subjects)
-    residual = y - x @ weight - bias
-    mean, offset = (x.mean(0), residual.mean(0)) if intercept else (0, 0)
-    left = (x - mean).T @ (x - mean) + ALPHA * np.eye(x.shape[1])
-    change = np.linalg.solve(left, (x - mean).T @ (residual - offset))
-    np.testing.assert_allclose(model.weight, weight + change, atol=1e-6)
-    np.testing.assert_allclose(model.bias, bias + offset - mean @ change if intercept else 0, atol=1e-5)
-
-
-@pytest.mark.parametrize("alpha", [ALPHA, "auto"])
-def test_samples_that_are_zero_change_nothing_but_make_features_more_than_signals(alpha):
-    """The same map by products of features and, with more features than signals, by those of signals.
-
-    Ten times as many features move the grid of penalties, which are in units of a feature's mean variance, by
-    one.
-    """
-    subjects = drawn(MANY)
-    wide = [(F.pad(signal, (0, 45)), targets) for signal, targets in subjects]
-
-    primal, dual = fitted(built(alpha=alpha), subjects), fitted(built(50, alpha=alpha), wide)
-
-    weight = dual.weight.unflatten(0, (CHANNELS, 50))
-    expected = primal.weight.unflatten(0, (CHANNELS, SAMPLES))
-    torch.testing.assert_close(weight[:, :SAMPLES], expected, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(dual.bias, primal.bias, atol=1e-5, rtol=1e-5)
-    assert not weight[:, SAMPLES:].any()
-
-
-@pytest.mark.parametrize("counts", [FEW, MANY])
-def test_alpha_auto_is_that_of_generalised_cross_validation_for_each_head(counts):
-    subjects = drawn(counts)
-    x, y = map(torch.from_numpy, stacked(subjects))
-    x, y = x - x.mean(0), y - y.mean(0)
-
-    model = fitted(built(alpha="auto"), subjects)
-
-    start = 0
-    for head in HEADS.values():
-        columns = slice(start, start := start + head.width)
-        sums = x.T @ x, x.T @ y[:, columns], y[:, columns].square().sum(0), y[:, columns].mean(0)
-        alpha = Products(*sums, len(x) - 1).best_alpha()
-        expected = torch.linalg.solve(x.T @ x + alpha * torch.eye(20), x.T @ y[:, columns])
-        torch.testing.assert_close(model.weight[:, columns].double(), expected, atol=1e-6, rtol=1e-5)
+        x, y = stacked(subjects)
+        residual = y - x @ weight - bias
+        mean, offset = (x.mean(0), residual.mean(0)) if intercept else (0, 0)
+        left = (x - mean).T @ (x - mean) + ALPHA * np.eye(x.shape[1])
+        change = np.linalg.solve(left, (x - mean).T @ (residual - offset))
+        np.testing.assert_allclose(model.weight, weight + change, atol=1e-6)
+        np.testing.assert_allclose(model.bias, bias + offset - mean @ change if intercept else 0, atol=1e-5)
 
 
 def test_subjects_with_other_sensors_are_refused():
@@ -151,14 +112,11 @@ def test_subjects_with_other_sensors_are_refused():
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("amount", [1, -1], ids=["fewest", "most"])
-def test_it_is_the_reference_ridge_of_calibration_from_zero_and_from_the_shared_map(
-    golden: Path, amount: int
-):
+def test_it_is_the_reference_ridge_of_calibration_from_zero_and_from_the_shared_map(golden: Path):
     """cohort.py states its penalty, and draws signals of several subjects who saw the same pictures."""
     cohort = runpy.run_path(str(golden / "calibrate" / "cohort.py"))
     settings = json.loads((golden / "calibrate" / "cohort.json").read_text())
-    data, count = cohort["cohort"](settings["seed"], 1), settings["sizes"][amount]  # the first is 0
+    data, count = cohort["cohort"](settings["seed"], 1), settings["sizes"][1]  # the first is 0
 
     # signals and features of the sources, and of so many pictures of a new subject
     sources = [cohort["whitener"](signal) @ signal for signal in data["sources"]]

@@ -1,6 +1,6 @@
 """What tests of encoders share: a picture, and what an embedding is compared with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -8,6 +8,12 @@ import torch
 from PIL import Image
 
 from brainhive_cli.models.encoders import Encoder
+
+
+@pytest.fixture
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture

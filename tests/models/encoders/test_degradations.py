@@ -44,24 +44,9 @@ def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]) -> Non
         assert np.abs(degraded.astype(int) - picture).max() > 10 * ROUNDING
         compared += 1
     assert compared >= 5
-
-
-def test_the_share_of_the_sharp_picture_is_cut_at_the_distance_of_the_last_pixel(
-    reference: dict[str, Tensor],
-) -> None:
-    expected = reference["expected.mask"]
-    mask = fovea_mask(*expected.shape)
-    assert torch.allclose(mask, expected, atol=1e-7, rtol=0)
+    mask = fovea_mask(*reference["expected.mask"].shape)
+    assert torch.allclose(mask, reference["expected.mask"], atol=1e-7, rtol=0)
     assert mask[0, 0] == mask[-1, -1] == mask.min()  # the first pixel is farther, and no sharper for it
-
-
-def test_noise_is_that_of_the_picture_every_time() -> None:
-    grey, other = (Image.new("RGB", (64, 64), (level,) * 3) for level in (120, 130))
-    first, again, unlike = (
-        np.asarray(degrade(picture, "noise-25", 64)).astype(int) for picture in (grey, grey, other)
-    )
-    assert np.array_equal(first, again) and not np.array_equal(first - 120, unlike - 130)
-    assert abs((first - 120).std() - 25) < 1 and abs((first - 120).mean()) < 1
 
 
 def test_kernels_count_pixels_of_the_networks_input() -> None:
@@ -79,36 +64,24 @@ def test_kernels_count_pixels_of_the_networks_input() -> None:
     assert "gaussian-5" in encoder.preprocessing and encoder.weights == plain.weights
 
 
-def test_a_list_of_degradations_is_an_encoder_each() -> None:
+def test_a_list_of_degradations_is_an_encoder_each_known_by_its_own_name() -> None:
     blurs = encoders.resolve({"kind": "clip-rn50", "degrade": ["gaussian-1", "gaussian-63"]}).outputs
     assert [config.name for config in blurs] == ["clip-rn50-gaussian-1", "clip-rn50-gaussian-63"]
+    assert blurs[0].known_as == ("clip-rn50-gaussian-1",)
     plain = encoders.resolve("clip-rn50")
     assert blurs[0].network_key == plain.network_key
     assert blurs[0].known_shape == plain.known_shape == (1024,)
-    both = {"kind": "clip-rn50", "degrade": ["mosaic-5", "noise-25"], "output": ["embedding", "stage-3.mean"]}
-    assert len({config.name for config in encoders.resolve_all([both])}) == 4
+    found = encoders_by_key(["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"])
+    assert [*found] == ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2"]
+    assert found["clip-rn50-gaussian-1"] == blurs[0]
 
 
-def test_a_degraded_encoder_is_known_by_its_own_name_alone() -> None:
-    blurred = encoders.resolve({"kind": "clip-rn50", "degrade": "gaussian-15"})
-    assert blurred.known_as == ("clip-rn50-gaussian-15",)
-    found = encoders_by_key(["clip-rn50-gaussian-15", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"])
-    assert [*found] == ["clip-rn50-gaussian-15", "clip-rn50-noise-25-view-2"]
-    assert found["clip-rn50-gaussian-15"] == blurred
-
-
-@pytest.mark.parametrize("how", ["gaussian-4", "fovea-0", "blur-3", "gaussian", "noise--1", "gaussian-15-3"])
-def test_what_is_no_degradation_is_refused(how: str) -> None:
-    with pytest.raises(RecipeError, match="a degradation is gaussian-K or fovea-K"):
-        encoders.resolve({"kind": "clip-rn50", "degrade": how})
-
-
-def test_a_kernel_that_the_picture_cannot_mirror_is_refused() -> None:
+def test_what_is_no_degradation_is_refused() -> None:
+    for how in ("gaussian-4", "fovea-0", "blur-3"):
+        with pytest.raises(RecipeError, match="a degradation is gaussian-K or fovea-K"):
+            encoders.resolve({"kind": "clip-rn50", "degrade": how})
     encoder = open_clip.Config(**{**dict(open_clip.TINY), "degrade": "gaussian-33"}).prepare()
     with pytest.raises(RecipeError, match="a kernel of 33 pixels is too large for pictures of 16"):
         encoder.preprocess(noise(64))
-
-
-def test_captions_cannot_be_blurred() -> None:
     with pytest.raises(RecipeError, match="degrade has no effect on an encoder of captions"):
         encoders.resolve({"kind": "vd-text", "degrade": "gaussian-3"})

@@ -11,9 +11,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.targets.encoder_groups import grouped
 from brainhive_cli.models import encoders
 from brainhive_cli.models.foreign_weights import below
 
@@ -35,55 +32,27 @@ def repository(reference: dict[str, Tensor], hub_cache: Callable[[str], Path]) -
     """A snapshot with the files, names and keys of the real repository, and weights of the tiny network."""
     folder = hub_cache(REPOSITORY)
     width, heads, inner, blocks, image, patch = reference["settings"].tolist()
-    config = {
-        "architectures": ["InternVisionModel"],
-        "attention_dropout": 0.0,
-        "auto_map": {
-            "AutoConfig": "configuration_intern_vit.InternVisionConfig",
-            "AutoModel": "modeling_intern_vit.InternVisionModel",
-        },
-        "drop_path_rate": 0.0,
-        "dropout": 0.0,
-        "hidden_act": "gelu",
-        "hidden_size": width,
-        "image_size": image,
-        "initializer_factor": 0.1,
-        "initializer_range": 1e-10,
-        "intermediate_size": inner,
-        "layer_norm_eps": 1e-06,
-        "model_type": "intern_vit_6b",
-        "norm_type": "rms_norm",
-        "num_attention_heads": heads,
-        "num_channels": 3,
-        "num_hidden_layers": blocks,
-        "patch_size": patch,
-        "qk_normalization": True,
-        "qkv_bias": False,
-        "torch_dtype": "bfloat16",
-        "use_bfloat16": True,
-        "use_flash_attn": True,
+    config = {"architectures": ["InternVisionModel"], "attention_dropout": 0.0, "drop_path_rate": 0.0}
+    config["auto_map"] = {
+        "AutoConfig": "configuration_intern_vit.InternVisionConfig",
+        "AutoModel": "modeling_intern_vit.InternVisionModel",
     }
-    view = {
-        "crop_size": image,
-        "do_center_crop": True,
-        "do_normalize": True,
-        "do_resize": True,
-        "feature_extractor_type": "CLIPFeatureExtractor",
-        "image_mean": MEAN,
-        "image_std": STD,
-        "resample": 3,
-        "size": image,
-    }
+    config |= {"dropout": 0.0, "hidden_act": "gelu", "hidden_size": width, "image_size": image}
+    config |= {"initializer_factor": 0.1, "initializer_range": 1e-10, "intermediate_size": inner}
+    config |= {"layer_norm_eps": 1e-06, "model_type": "intern_vit_6b", "norm_type": "rms_norm"}
+    config |= {"num_attention_heads": heads, "num_channels": 3, "num_hidden_layers": blocks}
+    config |= {"patch_size": patch, "qk_normalization": True, "qkv_bias": False, "torch_dtype": "bfloat16"}
+    config |= {"use_bfloat16": True, "use_flash_attn": True}
+    view = {"crop_size": image, "do_center_crop": True, "do_normalize": True, "do_resize": True}
+    view |= {"feature_extractor_type": "CLIPFeatureExtractor", "image_mean": MEAN, "image_std": STD}
+    view |= {"resample": 3, "size": image}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps(view))
     for module in ("configuration_intern_vit", "modeling_intern_vit"):
         (folder / f"{module}.py").write_text(f"import builtins\nbuiltins.{CODE} = True\n")
     state = below(reference, "weights.")
-    names = sorted(state)
-    shards = {
-        "model-00001-of-00002": names[: len(names) // 2],
-        "model-00002-of-00002": names[len(names) // 2 :],
-    }
+    names, half = sorted(state), len(state) // 2
+    shards = {"model-00001-of-00002": names[:half], "model-00002-of-00002": names[half:]}
     for shard, held in shards.items():
         save_file({name: state[name] for name in held}, folder / f"{shard}.safetensors", {"format": "pt"})
     index = {name: f"{shard}.safetensors" for shard, held in shards.items() for name in held}
@@ -141,29 +110,3 @@ def test_the_repository_is_read_by_its_reference_too_and_its_code_is_not_run(
     seen = named.preprocess(Image.new("RGB", (70, 50), "white"))
     white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
     assert seen.shape == (3, side, side) and torch.allclose(seen.mean((1, 2)), white, atol=1e-5)
-
-
-def test_a_repository_without_a_shard_is_refused(repository: Path) -> None:
-    (repository / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(MissingData, match=r"has shape none, \(.*\) is needed"):
-        _ = encoders.resolve("intern-vit").build().module
-
-
-def test_five_layers_take_one_forward() -> None:
-    sizes = {"hidden_size": 12, "intermediate_size": 16, "num_attention_heads": 3, "image_size": 16}
-    sizes |= {
-        "model_type": "internvl_vision",
-        "patch_size": 8,
-        "num_hidden_layers": 6,
-        "norm_type": "rms_norm",
-    }
-    knobs = {"kind": "intern-vit", "source": "random", "architecture": sizes}
-    config = encoders.resolve({**knobs, "output": [f"block-{block}.mean" for block in range(1, 6)]})
-    (group,) = grouped(config.outputs, "fp32", Launch(0, 1, torch.device("cpu")))
-    forwards: list[Any] = []
-    group.network.module.network.tower.register_forward_hook(lambda *_: forwards.append(1))
-
-    encoded = group.encode(torch.rand(2, 3, 16, 16))
-
-    assert len(forwards) == 1 and len(encoded) == 5
-    assert len({tuple(values.flatten().tolist()) for values in encoded.values()}) == 5

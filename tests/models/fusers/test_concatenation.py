@@ -16,33 +16,21 @@ def embeddings() -> dict[str, torch.Tensor]:
     return {"clip-b32": torch.randn(3, 6), "vae": 50 * torch.randn(3, 4)}  # in another order than DIMS
 
 
-def test_one_encoders_features_are_the_token(embeddings: dict[str, torch.Tensor]):
-    fuser = ConcatenationConfig(normalise=False).build({"vae": 4}, 4)
-
-    assert torch.equal(fuser({"vae": embeddings["vae"]}), embeddings["vae"])
-    assert not list(fuser.parameters())
-
-
-def test_several_are_joined_in_the_order_of_the_encoders(embeddings: dict[str, torch.Tensor]):
+def test_one_or_several_encoders_features_are_joined_or_left_as_heads(embeddings: dict[str, torch.Tensor]):
+    one = ConcatenationConfig(normalise=False).build({"vae": 4}, 4)
     plain, unit = (
         ConcatenationConfig(normalise=on).build(DIMS, 10)(embeddings).split([4, 6], -1)
         for on in (False, True)
     )
+    heads = TINY["heads"].build(DIMS, 10)(embeddings)
 
+    assert torch.equal(one({"vae": embeddings["vae"]}), embeddings["vae"]) and not list(one.parameters())
     assert torch.equal(plain[0], embeddings["vae"]) and torch.equal(plain[1], embeddings["clip-b32"])
     assert torch.allclose(unit[0], F.normalize(embeddings["vae"], dim=-1))
     assert torch.allclose(unit[1].norm(dim=-1), torch.ones(3))
-
-
-def test_heads_leave_each_encoders_features_by_themselves(embeddings: dict[str, torch.Tensor]):
-    found = TINY["heads"].build(DIMS, 10)(embeddings)
-
-    assert found.keys() == DIMS.keys() and all(found[key] is embeddings[key] for key in DIMS)
-
-
-def test_a_token_is_as_wide_as_its_fuser_says():
-    assert TINY["concatenation"].token_dim(DIMS, 8) == TINY["heads"].token_dim(DIMS, 8) == 10
-    assert TINY["fusion-encoder"].token_dim(DIMS, 8) == 8
+    assert heads.keys() == DIMS.keys() and all(heads[key] is embeddings[key] for key in DIMS)
+    widths = {kind: TINY[kind].token_dim(DIMS, 8) for kind in ("concatenation", "heads", "fusion-encoder")}
+    assert widths == {"concatenation": 10, "heads": 10, "fusion-encoder": 8}
 
 
 def test_another_width_or_other_encoders_are_refused():

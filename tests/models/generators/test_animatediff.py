@@ -20,7 +20,7 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators import Sampling
-from brainhive_cli.models.generators._latent_diffusion import Request, mask_weights
+from brainhive_cli.models.generators._latent_diffusion import Request
 from brainhive_cli.models.generators.animatediff import SCHEDULER, TINY, in_between, normalise_frame_by_frame
 from brainhive_cli.models.heads import Conditioning
 
@@ -158,16 +158,10 @@ def begun(generator: Any, given: Conditioning) -> Tensor:
     return scheduler.add_noise(latents, torch.stack(noise), scheduler.timesteps[:1])
 
 
-def test_a_clip_depends_on_its_row_and_seed_and_not_on_the_batch(generator, given):
-    for scheduler in (None, "euler-ancestral"):
-        both = make(generator, given, scheduler=scheduler)
-        alone = make(generator, given[1:], (2,), scheduler=scheduler)
-        assert both.shape == (2, 2, 3, PX, PX) and torch.allclose(both[1], alone[0], atol=SAME)
-        other = make(generator, given[1:], (3,), scheduler=scheduler)
-        assert not torch.allclose(alone, other, atol=10 * SAME)
-
-
-def test_in_the_published_mode_every_clip_has_the_same_noise(given):
+def test_a_clip_depends_on_its_row_and_seed_and_in_the_published_mode_on_its_row_alone(generator, given):
+    both, alone = make(generator, given), make(generator, given[1:], (2,))
+    assert both.shape == (2, 2, 3, PX, PX) and torch.allclose(both[1], alone[0], atol=SAME)
+    assert not torch.allclose(alone, make(generator, given[1:], (3,)), atol=10 * SAME)
     published = CONFIG.model_copy(update={"mode": "published"}).build()
     assert torch.equal(make(published, given, (1, 2)), make(published, given, (3, 4)))
 
@@ -196,49 +190,17 @@ def test_a_start_is_latents_frames_or_one_picture_and_strength_0_keeps_it(alone,
     assert torch.allclose(still[:, 0], still[:, 1], atol=SAME)
 
 
-def test_masks_weigh_by_their_share_of_each_place():
-    masks = torch.zeros(1, 6, 1, 4, 4)
-    masks[:, :, :, :, 1:] = 0.9
-    weights = mask_weights(masks, 2)
-    assert weights.shape == (1, 6, 1, 2, 2) and weights[0, 0, 0, 0].tolist() == [0.75, 1.0]
-    assert torch.equal(mask_weights(masks[:, 0], 2), weights[:, :1])
-
-
-def test_training_lowers_the_loss(given):
-    generator = CONFIG.build()
-    parameters = [each.requires_grad_() for each in generator.unet.parameters()]
-    optimiser = torch.optim.Adam(parameters, 3e-3)
-    latents = generator.encode(torch.rand(2, FRAMES, 3, PX, PX, generator=torch.Generator().manual_seed(2)))
-    losses = []
-    for step in range(8):
-        random = torch.Generator().manual_seed(step % 2)
-        loss = generator.loss(latents, replace(given, start=None), random, torch.zeros(2, 6))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert sum(losses[-2:]) < 0.95 * sum(losses[:2])
-
-
-def test_wrong_conditions_are_refused(generator, alone, given):
+def test_wrong_conditions_and_frames_are_refused(generator, alone, given):
     for made, wrong, words in (
         (generator, replace(given, images=None), "SparseCtrl needs a keyframe"),
         (alone, given, "keyframes have no effect without SparseCtrl"),
         (generator, replace(given, embeddings=given.texts), "takes no condition embeddings"),
         (generator, replace(given, start=None, masks=given.images[:, :1]), "masks have no effect"),
-        (generator, replace(given, start=torch.zeros(2, 2, 5, 8, 8)), "have 5 channels, the generator's 4"),
         (generator, replace(given, texts=torch.zeros(2, 5, 7)), r"\[B, S, 16\], not \[2, 5, 7\]"),
-        (generator, given[:1], "2 seeds need a conditioning of 2 rows; got 1"),
-        (generator, replace(given, texts=["a", "b"]), "no text encoder"),
     ):
         with pytest.raises(BrainhiveError, match=words):
             make(made, wrong)
     with pytest.raises(RecipeError, match=r"strength 0\.1 of 3 steps leaves none to do"):
         make(generator, given, strength=0.1)
-
-
-def test_wrong_frames_are_refused():
     with pytest.raises(RecipeError, match=r"kept is \[16\], and there are 16 frames"):
         type(TINY)(kept=(16,))
-    with pytest.raises(RecipeError, match="frames is 33, and the motion modules know 32"):
-        TINY.model_copy(update={"frames": 33}).build()

@@ -7,18 +7,9 @@ from typing import Any
 import animatediff_repositories
 import pytest
 import torch
-from animatediff_repositories import (
-    ADAPTER,
-    MOTION,
-    SPARSE,
-    adapter_of,
-    unet_of,
-    write_motion,
-    write_sparse_control,
-)
-from diffusers import UNet2DConditionModel
+from animatediff_repositories import ADAPTER, MOTION, SPARSE, unet_of, write_motion, write_sparse_control
 from hub_server import serving
-from sd15_repositories import SD15, TEXT
+from sd15_repositories import SD15
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -42,12 +33,8 @@ def copied(repositories: Path, tmp_path: Path) -> Path:
 
 
 def config(root: Path, **knobs: Any) -> Config:
-    folders = {
-        "source": SD15,
-        "motion": MOTION,
-        "sparse_control": SPARSE,
-        "domain_adapter": "/".join(ADAPTER),
-    }
+    folders = {"source": SD15, "motion": MOTION, "sparse_control": SPARSE}
+    folders["domain_adapter"] = "/".join(ADAPTER)
     return Config(**{**{name: str(root / each) for name, each in folders.items()}, **FRAMES, **knobs})
 
 
@@ -93,60 +80,28 @@ def test_the_domain_adapter_is_added_to_the_attentions(repositories):
 def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prompt(repositories):
     plain = config(repositories, prompt_suffix="", negative_prompt="").build()
     suffix = config(repositories, prompt_suffix=" b", negative_prompt="").build()
-    negative = config(repositories, prompt_suffix="", negative_prompt="b").build()
-    assert torch.equal(make(plain, texts=["a b"]), make(suffix, texts=["a"]))
-    assert not torch.allclose(make(plain, texts=["a"]), make(suffix, texts=["a"]), atol=1e-4)
-    assert not torch.allclose(make(plain, texts=["a"]), make(negative, texts=["a"]), atol=1e-4)
-    with pytest.raises(
-        BrainhiveError, match=r"text tokens are \[1, 5, 12\], the unconditional ones \[1, 77, 12\]"
-    ):
-        make(plain, texts=torch.zeros(1, 5, TEXT))
+    asked = SAMPLING.model_copy(update={"negative_prompt": "b"})
+    one = make(plain, texts=["a"])
+    assert torch.equal(make(plain, texts=["a b"]), made := make(suffix, texts=["a"]))
+    assert not torch.allclose(one, made, atol=1e-4)
+    assert not torch.allclose(one, make(plain, asked, texts=["a"]), atol=1e-4)
     with pytest.raises(RecipeError, match="prompt has no effect where the conditioning has texts"):
         make(plain, texts=["a"], sampling=Sampling(prompt="b"))
-    asked = SAMPLING.model_copy(update={"negative_prompt": "b"})
-    assert torch.equal(make(plain, asked, texts=["a"]), make(negative, texts=["a"]))
 
 
 def test_networks_that_do_not_fit_each_other_are_refused_before_they_are_loaded(copied):
-    for name in (MOTION, SPARSE):
+    for name in (SPARSE, MOTION):
         (copied / name / "diffusion_pytorch_model.safetensors").unlink()
+        with pytest.raises(MissingData, match=name):
+            require(config(copied).inputs())
     write_motion(copied, use_motion_mid_block=True)
     with pytest.raises(BrainhiveError, match="is not AnimateDiff v3's") as caught:
         config(copied).check()
     assert MOTION in caught.value.hint
-    assert config(copied, sparse_control=None, domain_adapter=None).build().sparse_control is None
-    write_motion(copied, block_out_channels=(8, 24))
-    with pytest.raises(BrainhiveError, match=r"for a U-Net of widths \[8, 24\], .* has \[8, 16\]"):
-        config(copied).build()
     write_motion(copied, motion_max_seq_length=2)
     with pytest.raises(RecipeError, match="frames is 3, and the motion modules know 2"):
         config(copied).check()
     write_motion(copied)
     write_sparse_control(copied, use_simplified_condition_embedding=False)
     with pytest.raises(BrainhiveError, match="is SparseCtrl for sketches"):
-        config(copied).check()
-
-
-def test_a_domain_adapter_of_another_kind_is_refused(copied):
-    file = copied.joinpath(*ADAPTER)
-    torch.save(adapter_of(UNet2DConditionModel(block_out_channels=(8, 16, 16, 16), cross_attention_dim=24,
-        attention_head_dim=2, norm_num_groups=4)), file)  # fmt: skip
-    with pytest.raises(BrainhiveError, match="does not fit the U-Net"):
-        config(copied).build()
-    torch.save({"motion_modules.0.weight": torch.zeros(1)}, file)
-    with pytest.raises(MissingData, match="holds no to_q_lora"):
-        config(copied).build()
-    file.unlink()
-    for ask in (lambda: require(config(copied).inputs()), config(copied).build):
-        with pytest.raises(MissingData, match="no file"):
-            ask()
-
-
-def test_what_is_absent_is_named(copied):
-    (copied / SPARSE / "diffusion_pytorch_model.safetensors").unlink()
-    for ask in (lambda: require(config(copied).inputs()), config(copied).build):
-        with pytest.raises(MissingData, match="sparsectrl-rgb"):
-            ask()
-    shutil.rmtree(copied / MOTION)
-    with pytest.raises(MissingData, match="no folder"):
         config(copied).check()

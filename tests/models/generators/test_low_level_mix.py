@@ -3,24 +3,16 @@
 from pathlib import Path
 
 import diffusers
-import git_repository
 import pytest
-import sd15_repositories
-import text_encoders
 import torch
 import torch.nn.functional as F
-from hub_server import serving
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import require
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
-from brainhive_cli.evaluation.reconstruction.generation import Sampler
-from brainhive_cli.evaluation.reconstruction.recipe import Output
-from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, _latent_diffusion, chain, sdxl
-from brainhive_cli.models.generators._captioner import HeadCaption
 from brainhive_cli.models.generators.chain import Config, LowLevelMix, Stage
-from brainhive_cli.models.heads import Conditioning, Decoded, Head
+from brainhive_cli.models.heads import Conditioning, Decoded
 
 CPU, PX = torch.device("cpu"), 32
 DECODED = Decoded({"blurry": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))})
@@ -50,23 +42,6 @@ def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> 
     assert [one.state for one in mixed.inputs() if one.name == autoencoder] == ["here"]
 
 
-def test_the_autoencoder_is_fetched_from_the_hub_once_it_is_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    sd15_repositories.write(tmp_path / "served")
-    config, name = LowLevelMix(), f"{sd15_repositories.SD15}/vae"
-    with serving(tmp_path / "served") as hub:
-        hub.lead(monkeypatch)
-        (one,) = config.inputs()
-        assert (one.name, one.state) == (name, "to download") and one.size
-        assert not [file for file in hub.fetched if file.endswith(".safetensors")]
-        config.build(CPU, torch.float32)
-    assert [file for file in hub.fetched if file.endswith(".safetensors")] == [
-        f"{name}/diffusion_pytorch_model.safetensors"
-    ]
-
-
 def test_the_published_file_is_read_as_its_autoencoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,54 +65,6 @@ def test_the_published_file_is_read_as_its_autoencoder(
         config.build(CPU, torch.float32)
     with pytest.raises(MissingData, match="no file"):
         require(LowLevelMix(autoencoder=str(tmp_path / "none.pth")).inputs())
-
-
-def test_a_stage_with_captions_needs_text_encoders_before_anything_is_drawn(tmp_path: Path) -> None:
-    git_repository.write(tmp_path, 3, 7)
-    caption = HeadCaption(
-        model=str(tmp_path / git_repository.NAME), converter=str(tmp_path / git_repository.CONVERTER)
-    )
-    made = sdxl.TINY.build()
-    for name in ("unet", "vae", "scheduler"):
-        getattr(made.pipeline, name).save_pretrained(tmp_path / "sdxl" / name)
-    config = Config(stages=(Stage(generator=sdxl.Config(source=str(tmp_path / "sdxl")), caption=caption),))
-
-    with pytest.raises(MissingData, match=r"has no text_encoder/config\.json"):
-        require(config.inputs())
-    text_encoders.write(tmp_path / "sdxl")
-    require(config.inputs())
-    assert f"{tmp_path / 'sdxl'}/text_encoder" in {one.name for one in config.inputs()}
-
-
-def test_without_such_a_head_and_of_clips_nothing_is_averaged(autoencoder: str) -> None:
-    mixer = LowLevelMix(autoencoder=autoencoder).build(CPU, torch.float32)
-    for decoded in (None, Decoded({"image": torch.randn(2, 4, 16)})):
-        with pytest.raises(BrainhiveError, match="the latent of the head blurry, and there is no such head"):
-            mixer.mix(torch.rand(2, 3, PX, PX), decoded)
-    with pytest.raises(BrainhiveError, match="there is no such picture"):
-        mixer.mix(torch.rand(2, 3, 3, PX, PX), DECODED)
-
-
-@pytest.mark.parametrize("of", ["latents:another", "a stage"])
-@pytest.mark.parametrize("start", [None, torch.rand(2, 3, PX, PX)])
-def test_a_blurry_latent_of_another_autoencoder_is_refused(
-    autoencoder: str, of: str, start: torch.Tensor | None
-) -> None:
-    """Also where pictures are what sampling starts from, and where a stage has that autoencoder."""
-    other = sdxl.TINY.model_copy(update={"seed": 5})
-    generator = Config(
-        stages=(Stage(generator=other, prior={"kind": "identity"}),),
-        low_level_mix={"autoencoder": autoencoder},
-    ).build()
-    digest = of if of.startswith("latents:") else generator.latent_space
-    heads = {"blurry": Head((4, 8, 8), "sd15-vae", digest=digest), "image": Head((2, 16))}
-    decoded = Decoded({**DECODED.tensors, "image": torch.randn(2, 2, 16)})
-    output = Output(resolution_px=PX, precision="fp32")
-
-    sampler = Sampler(lambda *_: generator, priors.load("identity"), output, Sampling(steps=1), CPU, heads)
-
-    with pytest.raises(BrainhiveError, match=f"the head blurry predicts sd15-vae of {digest}"):
-        sampler.sample(decoded, [1, 2], start)
 
 
 def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:

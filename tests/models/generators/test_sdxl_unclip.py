@@ -18,7 +18,7 @@ from unclip_checkpoint import SOURCE, TINY_WIDTHS, UNET, VAE
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.inputs import require
 from brainhive_cli.models.generators import Sampling, sdxl_unclip
-from brainhive_cli.models.generators.sdxl_unclip import ARCHITECTURE, TINY, Config
+from brainhive_cli.models.generators.sdxl_unclip import TINY, Config
 from brainhive_cli.models.heads import Conditioning
 
 PX, SAME = 32, 1e-4
@@ -110,13 +110,9 @@ def stop(folder: Path, name: str, *given: Any) -> None:
 
 
 def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_batch(generator, given):
-    for scheduler in (None, "ddim"):
-        both = make(generator, given, scheduler=scheduler)
-        alone = make(generator, given[1:], (2,), scheduler=scheduler)
-        assert both.shape == (2, 3, PX, PX) and torch.allclose(both[1], alone[0], atol=SAME)
-        assert not torch.allclose(
-            alone, make(generator, given[1:], (3,), scheduler=scheduler), atol=10 * SAME
-        )
+    both, alone = make(generator, given), make(generator, given[1:], (2,))
+    assert both.shape == (2, 3, PX, PX) and torch.allclose(both[1], alone[0], atol=SAME)
+    assert not torch.allclose(alone, make(generator, given[1:], (3,)), atol=10 * SAME)
 
 
 def test_the_frames_of_a_clip_are_drawn_of_their_tokens_from_the_same_noise(generator, given):
@@ -130,25 +126,6 @@ def test_the_frames_of_a_clip_are_drawn_of_their_tokens_from_the_same_noise(gene
     assert not torch.allclose(clips[:, 1], clips[:, 0], atol=SAME)
 
 
-def test_each_condition_changes_the_picture(generator, given):
-    masks = torch.zeros(2, 6, 1, 16, 16)
-    masks[..., :8] = 1
-    start = torch.rand(2, 3, PX, PX, generator=torch.Generator().manual_seed(2))
-    given = replace(given, masks=masks, start=start)
-    plain = make(generator, given)
-    changes = {"embeddings": given.embeddings.flip(0), "masks": 1 - masks, "start": start.flip(0)}
-    for name, value in changes.items():
-        assert not torch.allclose(plain, make(generator, replace(given, **{name: value})), atol=SAME), name
-    assert torch.equal(make(generator, given, strength=1), make(generator, replace(given, start=None)))
-
-
-def test_masks_weigh_tokens_by_their_place(generator):
-    tokens, masks = torch.ones(1, 4, 16), torch.zeros(1, 2, 1, 4, 4)
-    masks[:, 0, :, :2] = 1  # the upper half of the first of two frames
-    held = generator._weigh_tokens(Conditioning(tokens, masks=masks), 1)
-    assert held[0, :, 0].tolist() == [0.75, 0.75, 0.5, 0.5]
-
-
 def test_strength_0_decodes_the_start_in_the_range_of_mindeye2(generator):
     start = torch.rand(1, 3, PX, PX)
     latents = generator.encode(start)
@@ -160,19 +137,11 @@ def test_strength_0_decodes_the_start_in_the_range_of_mindeye2(generator):
     assert torch.allclose(made, plain.decode(latents), atol=SAME)
 
 
-def test_training_has_a_loss(generator, given):
-    latents, random = torch.zeros(2, 4, 8, 8), torch.Generator().manual_seed(0)
-    loss = generator.loss(latents, given, random, torch.zeros(2, 6))
-    assert loss.ndim == 0 and loss.isfinite()
-
-
 def test_wrong_conditions_are_refused(generator, given):
     for wrong, words in (
         (replace(given, texts=["a", "b"]), "takes no condition texts"),
-        (replace(given, embeddings=torch.zeros(2, 4, 7)), r"tokens \[B, S, 16\], not \[2, 4, 7\]"),
         (replace(given, embeddings=torch.zeros(2, 5, 16), masks=torch.ones(2, 1, 8, 8)), "5 tokens are no"),
         (Conditioning(masks=torch.ones(2, 1, 8, 8)), "masks have no effect without embeddings"),
-        (given[:1], "2 seeds need a conditioning of 2 rows; got 1"),
     ):
         with pytest.raises(BrainhiveError, match=words):
             make(generator, wrong)
@@ -182,21 +151,11 @@ def test_wrong_conditions_are_refused(generator, given):
 
 def test_another_checkpoint_is_refused_in_one_line(home: Path, tmp_path: Path):
     file = unclip_checkpoint.write(tmp_path)
+    other = {"unet": {**UNET, "cross_attention_dim": 16}, "vae": VAE}
     with pytest.raises(BrainhiveError, match="has shape") as caught:
-        Config(
-            source=str(file), architecture={"unet": {**UNET, "cross_attention_dim": 16}, "vae": VAE}
-        ).build()
+        Config(source=str(file), architecture=other).build()
     assert "unclip6_epoch0_step110000.ckpt" in caught.value.hint
     assert not list((home / "models").glob("sdxl-unclip-*"))
-    torch.save({"state_dict": {"conv_in.weight": torch.zeros(1)}}, file)
-    with pytest.raises(MissingData, match="holds no weights of model"):
-        Config(source=str(file)).build()
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(MissingData, match="damaged"):
-        Config(source=str(file)).build()
     file.unlink()
     with pytest.raises(MissingData, match="no file"):
         require(Config(source=str(file)).inputs())
-    wide = {**ARCHITECTURE["unet"], "projection_class_embeddings_input_dim": 2816}
-    with pytest.raises(BrainhiveError, match="is not unCLIP's: it takes 2816 numbers"):
-        Config(source="random", architecture={"unet": wide}).build()

@@ -28,22 +28,18 @@ def compare(kind: str, pair: tuple[Tensor, Tensor], context: LossContext, **knob
     return loss.detach(), predicted.grad, target.grad
 
 
-@pytest.mark.parametrize(
-    ("kind", "knobs", "end", "expected"),
-    [
+def test_samgas_losses_have_its_values_and_gradients(golden: Path) -> None:
+    tensors = load_file(golden / "methods/samga_loss.safetensors")
+    cases: list[tuple[str, dict[str, Any], str, tuple[str, ...]]] = [
         ("clip", LONG, "", ("clip", "clip_grad_signal", "clip_grad_image")),
         ("clip", SAMGA, "", ("clip_both_normalised_exp",)),
         ("mmd", {}, "", ("mmd",)),
         ("mmd", {}, "_near", ("mmd_near", "mmd_near_grad_signal", "mmd_near_grad_image")),
-    ],
-)
-def test_samgas_losses_have_its_values_and_gradients(
-    golden: Path, kind: str, knobs: dict[str, Any], end: str, expected: tuple[str, ...]
-) -> None:
-    tensors = load_file(golden / "methods/samga_loss.safetensors")
-    measured = compare(kind, (tensors[f"signal{end}"], tensors[f"image{end}"]), LossContext(), **knobs)
-    for value, name in zip(measured, expected, strict=False):
-        assert (value - tensors[f"expected.{name}"]).abs().max() < CLOSE, name
+    ]
+    for kind, knobs, end, expected in cases:
+        measured = compare(kind, (tensors[f"signal{end}"], tensors[f"image{end}"]), LossContext(), **knobs)
+        for value, name in zip(measured, expected, strict=False):
+            assert (value - tensors[f"expected.{name}"]).abs().max() < CLOSE, name
 
 
 def test_signals_of_one_stimulus_are_pairs_where_positives_are_stimuli(golden: Path) -> None:
@@ -65,8 +61,18 @@ def test_positives_need_the_stimuli_of_the_rows_and_mmd_two_rows() -> None:
             compare(kind, pair, LossContext(), **knobs)
 
 
-def test_the_scaled_similarity_of_pairs_is_that_of_the_loss() -> None:
-    loss = parts.resolve("losses", {"kind": "clip", **LONG}).build()
-    predicted, target = torch.randn(4, 3), torch.randn(4, 3)
-    expected = (predicted * target / target.norm(dim=1, keepdim=True)).sum(1) * math.log1p(1 / 0.07)
-    assert torch.allclose(loss.of_pairs(predicted, target, LossContext()), expected)
+def test_brainhives_clip_loss_has_its_value_and_every_gradient(golden: Path) -> None:
+    """Golden values: the loss of BrainHiVE's repository."""
+    reference = load_file(golden / "clip_loss.safetensors")
+    brain, image = (reference[name].requires_grad_() for name in ("brain", "image"))
+
+    loss_of = parts.resolve("losses", "clip").build()
+    loss_of.logit_scale.data = reference["logit_scale"].squeeze()
+
+    loss = loss_of(brain, image, LossContext())
+    loss.backward()
+
+    assert loss.detach() == pytest.approx(reference["loss"].item(), abs=1e-5)
+    for name, given in {"brain": brain, "image": image, "logit_scale": loss_of.logit_scale}.items():
+        assert given.grad is not None
+        assert torch.allclose(given.grad, reference[f"grad_{name}"].reshape(given.shape), atol=1e-5)

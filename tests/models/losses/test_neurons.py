@@ -122,22 +122,6 @@ def test_masks_labels_captions_and_latents_equal_the_reference(golden: Path) -> 
     assert values["per mask"] == pytest.approx(decoder["right.dice_per_frame_mean"].item(), rel=RELATIVE)
 
 
-def test_dice_counts_each_mask_alike_only_where_it_is_asked_to() -> None:
-    large, small = torch.zeros(2, 1, 4, 4)
-    large[:], small[0, 0, 0] = 1, 1
-    masks = torch.stack([large, small])
-    logits = torch.stack([20 * (2 * large - 1), 20 * (1 - 2 * small)])  # the large one right, the other wrong
-
-    over_batch, over_mask = (
-        DiceConfig(over=over).build()(logits, masks, PLAIN) for over in ("batch", "mask")
-    )
-
-    assert over_batch == pytest.approx(1 - 2 * 16 / (16 + 15 + 17), rel=1e-4)
-    assert over_mask == pytest.approx(0.5, rel=1e-4)
-    empty = DiceConfig(over="mask").build()(logits, torch.zeros_like(masks), PLAIN)
-    assert empty.isfinite()
-
-
 def test_ids_of_another_vocabulary_and_mixed_signals_are_refused() -> None:
     loss, logits = CrossEntropyConfig().build(), torch.randn(2, 3, 5)
 
