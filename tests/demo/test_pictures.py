@@ -1,12 +1,16 @@
-"""The drawn pictures: the same everywhere, with test concepts that are new but made of known factors."""
+"""The drawn pictures, their captions, and the data set that settings of the demo are chosen on."""
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from brainhive_cli.demo.pictures import draw, random_scene, scenes
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.datasets import demo
+from brainhive_cli.demo.pictures import CAPTIONS_EACH, captions, draw, random_scene, scenes
+from brainhive_cli.training.alignment.validation import held_out_of
+from tools.demo_world import held_out
 
 GOLDEN = {
     "train": {0: "74cf3e429cd91a97", 42: "cff400254e233c12"},
@@ -14,11 +18,12 @@ GOLDEN = {
 }
 
 
-@pytest.mark.parametrize(("split", "number"), [(split, n) for split in GOLDEN for n in GOLDEN[split]])
-def test_pictures_are_the_same_bytes_on_every_machine(split, number):
+def test_pictures_are_the_same_bytes_on_every_machine():
     """Digests of this code's own pixels, taken when the pictures were drawn first; Pillow 13, numpy 2.4."""
-    picture = draw(scenes(split)[number])
-    assert hashlib.sha256(picture.tobytes()).hexdigest()[:16] == GOLDEN[split][number]
+    for split, digests in GOLDEN.items():
+        for number, digest in digests.items():
+            picture = draw(scenes(split)[number])
+            assert hashlib.sha256(picture.tobytes()).hexdigest()[:16] == digest
 
 
 def test_the_splits_have_the_sizes_that_the_guide_names():
@@ -27,51 +32,49 @@ def test_the_splits_have_the_sizes_that_the_guide_names():
     assert len({scene.concept for scene in scenes("test")}) == len(scenes("test")) == 100
 
 
-def test_no_test_concept_is_ever_trained_on():
+def test_no_test_concept_is_ever_trained_on_but_each_of_its_factors_is():
     unseen = {scene.concept for scene in scenes("test")}
     rng = np.random.default_rng(0)
     drawn = {random_scene(rng).concept for _ in range(5000)}
     assert not unseen & {scene.concept for scene in scenes("train")}
     assert not unseen & drawn
     assert len(drawn) > 450  # nearly all of the 18 x 8 x 4 - 100 others come up
+    for factor in ("category", "shape", "colour", "texture", "background"):
+        seen = Counter(getattr(scene, factor) for scene in scenes("train"))
+        assert all(seen[getattr(scene, factor)] >= 20 for scene in scenes("test"))
 
 
-def test_the_gallery_is_full_of_lookalikes():
-    places = {(s.shape, s.background, s.x, s.y, s.size) for s in scenes("test")}
-    assert len(places) == len({scene.shape for scene in scenes("test")}) == 18
-    assert len({draw(scene).tobytes() for scene in scenes("test")}) == 100  # alike, not the same
+SHOWN = scenes("train")[0]
 
 
-@pytest.mark.parametrize("factor", ["category", "shape", "colour", "texture", "background"])
-def test_every_factor_of_a_test_picture_is_seen_in_training(factor):
-    seen = Counter(getattr(scene, factor) for scene in scenes("train"))
-    for scene in scenes("test"):
-        assert seen[getattr(scene, factor)] >= 20
+def test_each_picture_has_five_different_captions_of_what_is_shown_and_not_of_its_place_and_size() -> None:
+    images = demo.Config().build(Paths()).images("test")
+
+    found = images.captions_of(3)
+
+    assert found == captions(scenes("test")[3])
+    assert len(found) == len(set(found)) == CAPTIONS_EACH == images.captions_each
+    assert captions(replace(SHOWN, x=0.1, y=0.9, size=0.3)) == captions(SHOWN)
+    assert "an orange" in captions(replace(SHOWN, colour="orange"))[1]
 
 
-def test_image_ids_are_paths_of_concept_folders():
-    first = scenes("train")[0]
-    assert first.image_id == f"training_images/00001_{first.concept}/{first.concept}_01"
-    assert scenes("test")[4].image_id.startswith("test_images/00005_")
-    ids = [scene.image_id for split in ("train", "test") for scene in scenes(split)]
-    assert len(set(ids)) == len(ids)
+def test_it_tests_what_train_align_holds_out_and_trains_on_the_rest() -> None:
+    shipped = demo.Config().build(Paths()).images("train")
+    train, test = (held_out.Config().build(Paths()).images(split) for split in demo.SPLITS)
+
+    is_held = held_out_of(list(shipped.concepts), 0.1)
+    assert set(test.image_ids) == {
+        name for name, held in zip(shipped.image_ids, is_held, strict=True) if held
+    }
+    assert {*train.image_ids, *test.image_ids} == {*shipped.image_ids} and len(train) == 864
+    assert not {*train.concepts} & {*test.concepts}
+    assert {*list(test.concepts)[:40]} == {*test.concepts}
 
 
-def test_scenes_come_out_the_same_twice():
-    assert scenes("train") == scenes("train")
-    assert random_scene(np.random.default_rng(5)) == random_scene(np.random.default_rng(5))
+def test_its_signals_are_no_trials_of_the_demos_test_pictures() -> None:
+    tested = demo.Config(space="voxels").build(Paths()).recording(1, "test")
+    chosen_on = held_out.Config().build(Paths()).recording(1, "test")
 
-
-@pytest.mark.parametrize("resolution_px", [32, 64, 256])
-def test_a_picture_can_be_drawn_at_any_size(resolution_px):
-    picture = draw(scenes("test")[0], resolution_px)
-    assert picture.size == (resolution_px, resolution_px)
-    assert picture.mode == "RGB"
-
-
-def test_sizes_show_the_same_scene():
-    """A tolerance for what antialiasing does at edges: a twentieth of the range in the mean."""
-    scene = scenes("test")[0]
-    small = np.asarray(draw(scene, 32), dtype=float)
-    large = np.asarray(draw(scene, 128).reduce(4), dtype=float)
-    assert np.abs(small - large).mean() < 0.05 * 255
+    assert chosen_on.signal.shape[1:] == tested.signal.shape[1:]
+    noise = [recording.signal[:96, 0] - recording.signal[:96, 1] for recording in (tested, chosen_on)]
+    assert abs(np.corrcoef(*(some.ravel() for some in noise))[0, 1]) < 0.1

@@ -1,4 +1,4 @@
-"""Who is trained on, who is tested on, and which variants a sweep has."""
+"""The recipe of train-align: who is trained on and tested on, variants of a sweep, and what is refused."""
 
 from pathlib import Path
 
@@ -19,79 +19,45 @@ def cells_of(recipe: Recipe) -> list[Cell]:
     return cells_among(variants(recipe), recipe.dataset.build(recipe.paths))
 
 
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [
-        (
-            "intra",
-            {"sub-01_seed-7": ((1,), (1,)), "sub-02_seed-7": ((2,), (2,)), "sub-03_seed-7": ((3,), (3,))},
-        ),
-        (
-            "inter",
-            {
-                "sub-01_seed-7": ((2, 3), (1,)),
-                "sub-02_seed-7": ((1, 3), (2,)),
-                "sub-03_seed-7": ((1, 2), (3,)),
-            },
-        ),
-        ("joint", {"all_seed-7": ((1, 2, 3), (1, 2, 3))}),
-        (
-            "finetune",
-            {"sub-01_seed-7": ((1,), (1,)), "sub-02_seed-7": ((2,), (2,)), "sub-03_seed-7": ((3,), (3,))},
-        ),
-    ],
-)
-def test_a_mode_decides_who_is_trained_on_and_tested_on(mode, expected):
-    cells = cells_of(resolve(f"mode={mode}"))
+def test_a_mode_decides_who_is_trained_on_and_tested_on():
+    alone = {f"sub-0{n}_seed-7": ((n,), (n,)) for n in (1, 2, 3)}
+    left_out = {f"sub-0{n}_seed-7": (tuple({1, 2, 3} - {n}), (n,)) for n in (1, 2, 3)}
+    for overrides, expected in (
+        (["mode=intra"], alone),
+        (["mode=inter"], left_out),
+        (["mode=joint"], {"all_seed-7": ((1, 2, 3), (1, 2, 3))}),
+        (["mode=finetune"], alone),
+        (["mode=inter", "subjects=2", "trained_on=1-2"], {"sub-02_seed-7": ((1,), (2,))}),
+    ):
+        cells = cells_of(resolve(*overrides))
 
-    assert {cell.name: (cell.trained_on, cell.tested_on) for cell in cells} == expected
-    assert {(cell.seed, cell.variant) for cell in cells} == {(7, "")}
-
-
-def test_subjects_of_inter_are_those_left_out():
-    fold, pair = (
-        cells_of(resolve("mode=inter", *more)) for more in (["subjects=2"], ["subjects=2", "trained_on=1-2"])
-    )
-    assert [(cell.name, cell.trained_on) for cell in fold] == [("sub-02_seed-7", (1, 3))]
-    assert [(cell.name, cell.trained_on) for cell in pair] == [("sub-02_seed-7", (1,))]
-
-
-@pytest.fixture
-def five_preparations(home: Path, pictures: Path) -> str:
-    """Own pictures with stores of two subjects in each of five preparations, and of a third in one."""
-    prepared = [("default", 1), ("default", 2), ("slow", 3)]
-    prepared += [(name, subject) for name in ("slow", "fast", "raw", "ica") for subject in (1, 2)]
-    for name, subject in prepared:
-        store = home / f"signals/pictures/{name}/sub-{subject:02d}.h5"
-        store.parent.mkdir(parents=True, exist_ok=True)
-        store.touch()
-    return f"dataset={{kind: image-folder, root: {pictures}}}"
-
-
-def test_subjects_are_those_of_the_named_signal_stores_and_each_is_listed_once(five_preparations):
-    def planned(*overrides: str) -> list[tuple[str, tuple[int, ...]]]:
-        cells = cells_of(resolve(five_preparations, "seeds=1-3", *overrides))
-        return [(cell.name, cell.trained_on) for cell in cells]
-
-    two = [(f"sub-0{subject}_seed-{seed}", (subject,)) for subject in (1, 2) for seed in (1, 2, 3)]
-    assert planned() == planned("signal.name=ica") == two
-    assert planned("mode=joint") == [(f"all_seed-{seed}", (1, 2)) for seed in (1, 2, 3)]
-    assert len(planned("signal.name=slow")) == 9
-    with pytest.raises(MissingData, match="pictures has no subject 3 in signals default") as caught:
-        planned("subjects=3")
-    assert caught.value.hint == "it has: 1, 2; signal.name takes other stores: fast, ica, raw, slow"
-
-
-def test_leaving_one_out_of_one_is_refused():
+        assert {cell.name: (cell.trained_on, cell.tested_on) for cell in cells} == expected
+        assert {(cell.seed, cell.variant) for cell in cells} == {(7, "")}
     with pytest.raises(BrainhiveError, match="none for sub-02"):
         cells_of(resolve("mode=inter", "subjects=2", "trained_on=2"))
     with pytest.raises(RecipeError, match="trained_on has no effect in mode intra"):
         resolve("trained_on=2")
 
 
-def test_without_a_sweep_there_is_one_variant():
-    what = resolve()
-    assert variants(what) == {"": what}
+@pytest.fixture
+def preparations(home: Path, pictures: Path) -> str:
+    """Own pictures with stores of two subjects in each of two preparations, and of a third in one."""
+    for name, subject in (("default", 1), ("default", 2), ("slow", 1), ("slow", 2), ("slow", 3)):
+        store = home / f"signals/pictures/{name}/sub-{subject:02d}.h5"
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.touch()
+    return f"dataset={{kind: image-folder, root: {pictures}}}"
+
+
+def test_subjects_are_those_of_the_named_signal_stores_and_each_is_listed_once(preparations):
+    def planned(*overrides: str) -> list[str]:
+        return [cell.name for cell in cells_of(resolve(preparations, "seeds=1-2", *overrides))]
+
+    assert planned() == [f"sub-0{subject}_seed-{seed}" for subject in (1, 2) for seed in (1, 2)]
+    assert len(planned("signal.name=slow")) == 6
+    with pytest.raises(MissingData, match="pictures has no subject 3 in signals default") as caught:
+        planned("subjects=3")
+    assert caught.value.hint == "it has: 1, 2; signal.name takes other stores: slow"
 
 
 def test_a_sweep_is_the_cross_product_and_leaves_the_rest_as_it_is():
@@ -114,50 +80,28 @@ def test_a_sweep_is_the_cross_product_and_leaves_the_rest_as_it_is():
     assert len(names) == len(set(names)) == 12 and "nice,clip-h14/sub-02_seed-7" in names
 
 
-@pytest.mark.parametrize(
-    ("sweep", "labels"),
-    [
+def test_a_variant_is_named_by_its_values_as_a_folder_can_be():
+    for sweep, labels in (
         ("sweep.train.lr=1e-3,0.01", ["lr=1e-3", "lr=0.01"]),
-        ("sweep.train.lr=[0.001,0.01]", ["lr=0.001", "lr=0.01"]),
         ("sweep={backbone: [nice, {kind: nice, dropout: 0.5}]}", ["nice", "nice,dropout=0.5"]),
         ("sweep={signal.window_ms: [null, [0, 500]]}", ["window_ms=none", "window_ms=0+500"]),
-        ("sweep={mode: [intra, joint]}", ["intra", "joint"]),
-        (
-            "sweep={encoders: [[{kind: timm, source: 'hub:a/b', architecture: x}]]}",
-            ["timm,source=hub-a-b,architecture=x"],
-        ),
-    ],
-)
-def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
-    assert list(variants(resolve(sweep))) == labels
+    ):
+        assert list(variants(resolve(sweep))) == labels
 
 
-@pytest.mark.parametrize(
-    ("sweep", "what", "hint"),
-    [
-        ("sweep={backbone: [{kind: braindecode, model: EEGNeX, options: {/../x: 1}}]}", "leads out", ".."),
+def test_a_sweep_that_does_not_hold_is_refused_before_anything_runs():
+    for sweep, what, hint in (
         ("sweep={train.lrr: [1, 2]}", "unknown recipe key 'train.lrr'", "did you mean train.lr?"),
         ("sweep={train.lr: [fast]}", "train.lr: Input should be a valid number", "as in train.lr="),
         ("sweep={backbone.kind: [nise]}", "no backbone called 'nise'", "did you mean nice?"),
-        ("sweep={train.lr: []}", "sweep.train.lr: List should have at least 1 item", "fix"),
         ("sweep={dataset: [demo, things-eeg]}", "dataset is one for all cells", "a run of each"),
-        ("sweep={run.device: [cpu]}", "run.device is one for all cells", "a run of each"),
-        ("sweep={sweep.train.lr: [1]}", "sweep.train.lr is one for all cells", "a run of each"),
         ("sweep={train.lr: [0.1, 0.1]}", "lr=0.1 is there twice", "leave one out"),
         (f"sweep={{dim: {[*range(99)]}, train.lr: {[*range(99)]}}}", "9,801 combinations", "1,000"),
-        ("sweep={mode: [intra, finetune]}", "finetune goes with no other mode", "a run of each"),
-        ("finetune.share=0.5", "finetune is set, but mode is intra", "--mode finetune"),
-        (
-            "finetune.share=0",
-            "finetune.share: Input should be greater than or equal to 0.01",
-            "as in finetune.share=",
-        ),
-    ],
-)
-def test_a_sweep_that_does_not_hold_is_refused_before_anything_runs(sweep, what, hint):
-    with pytest.raises(RecipeError) as caught:
-        resolve(sweep)
-    assert what in caught.value.message and hint in caught.value.hint
+        ("ablations={a/../../b: {train.lr: 1}}", "leads out", ""),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            variants(resolve(sweep))
+        assert what in caught.value.message and hint in caught.value.hint
 
 
 def test_ablations_differ_one_at_a_time_from_the_recipe_as_it_is():
@@ -173,24 +117,56 @@ def test_ablations_differ_one_at_a_time_from_the_recipe_as_it_is():
     assert full.fingerprint() == resolve().fingerprint()  # so that nothing is done twice
 
 
-@pytest.mark.parametrize(
-    ("ablations", "what"),
-    [
-        (["ablations={slow: {train.lrr: 1}}"], "unknown recipe key 'train.lrr'"),
-        (["ablations={a/../../b: {train.lr: 1}}"], "leads out"),
-        (["ablations={full: {train.lr: 1}}"], "full is there twice"),
-        (["ablations={slow: {}}"], "should have at least 1 item"),
-        (["ablations={slow: {train.lr: 1}}", "sweep={train.lr: [1]}"], "go not together"),
-    ],
-)
-def test_ablations_that_do_not_hold_are_refused_before_anything_runs(ablations, what):
-    with pytest.raises(RecipeError) as caught:
-        variants(resolve(*ablations))
-    assert what in caught.value.message
-
-
 def test_a_sweep_is_part_of_the_fingerprint_and_what_was_published_is_not():
     plain, swept = resolve(), resolve("sweep={train.lr: [0.1]}")
     published = resolve("published={source: somewhere, values: {top1: 0.5}}")
     assert plain.fingerprint() == published.fingerprint() != swept.fingerprint()
     assert Recipe.model_validate(swept.model_dump(mode="json")) == swept
+
+
+TWO = "heads={meaning: clip-h14, latent: vae}"
+
+
+def test_heads_terms_and_sets_of_voxels_that_contradict_each_other_are_refused() -> None:
+    split = "signal.region_split"
+    for overrides, message in (
+        ([TWO, "encoders=clip-b32"], "encoders has no effect where no head is `fused`"),
+        (["heads={a: fused, b: fused}"], "a and b both predict `fused`"),
+        (["heads={a.b: vae}"], r"no head can be called 'a\.b'"),
+        ([TWO, "head=token"], "head is 'token'"),
+        ([TWO, "terms=[{prediction: latent, loss: mse}]"], "no term trains the head meaning"),
+        ([TWO, "terms=[{prediction: colour, loss: mse}]"], "terms name colour"),
+        (["targets={text: clip-h14-text}"], r"targets\.text has no effect"),
+        (["terms=[{prediction: token, loss: mse}]", "loss.kind=mixco"], "loss has no effect where terms"),
+        (["backbone.kind=ridge", "fuser.kind=mean"], "no fuser is trained on ridge"),
+        (["prior=demo:prior", "similarity=centred_cosine"], "prior demo:prior draws from tokens as they are"),
+        (["backbone.kind=havir", f"{split}={{spatail: V1, semantic: V2}}"], "spatail has no effect"),
+        ([f"{split}={{a: V1, b: V2}}", "signal.region_control=swapped"], "region_control has no effect on"),
+    ):
+        with pytest.raises(RecipeError, match=message) as caught:
+            resolve(*overrides)
+        assert caught.value.hint
+    used = "{early: V1 | V2, spatial: early, semantic: higher - early}"
+    assert len(resolve("backbone.kind=havir", f"{split}={used}").signal.region_split) == 3
+
+
+def test_the_short_form_is_one_head_with_one_term_and_heads_open_the_encoders_that_they_predict() -> None:
+    recipe, heads = resolve(), resolve(TWO)
+    assert recipe.head_targets == {"token": "fused"} and len(recipe.loss_terms) == 1
+    assert [config.name for config in recipe.fused_encoders] == [config.name for config in recipe.encoders]
+    assert [term.prediction for term in heads.loss_terms] == ["meaning", "latent"]
+    assert len(heads.encoders) == 2 and heads.fused_encoders == []
+
+
+def test_a_closed_form_backbone_predicts_each_encoder_by_a_head_where_no_heads_are_named() -> None:
+    fitted = resolve("backbone.kind=ridge", "encoders=clip-b32,vae")
+    swept = variants(resolve("encoders=clip-b32,vae", "sweep.backbone.kind=[ridge, linear]"))
+
+    assert list(fitted.head_targets) == ["clip-b32", "vae"] and fitted.fuser.kind == "heads"
+    assert {label: recipe.is_fused for label, recipe in swept.items()} == {"ridge": False, "linear": True}
+
+
+def test_more_trainings_than_can_be_listed_are_refused() -> None:
+    recipe = resolve("dataset=demo", "seeds=1-10000", f"sweep.dim={list(range(1, 20))}")
+    with pytest.raises(RecipeError, match="more than 100,000 trainings"):
+        cells_among(variants(recipe), recipe.dataset.build(recipe.paths))

@@ -34,46 +34,10 @@ def shared(data: CellData, kind: str = "shared_ridge") -> Layout:
     )
 
 
-def products(data: CellData, embedding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centred features and targets of all learned signals."""
-    learned = ~data.held_out
-    x = np.concatenate([trials.averages[learned].reshape(learned.sum(), -1) for trials in data.trials])
-    y = np.tile(embedding[learned], (len(data.trials), 1))
-    return x.astype(np.float64), y.astype(np.float64)
-
-
-def test_one_map_is_fitted_to_all_subjects_and_continued_by_another_subject(embedding):
-    both, settings = data_of(embedding, subjects=2), Train()
-    other = replace(both, trials=[replace(both.trials[0], subject=7)])
-    begun = fit(shared(both), both, [], settings)
-
-    x, y = products(both, embedding)
-    left = (x - x.mean(0)).T @ (x - x.mean(0)) + ALPHA * np.eye(24)
-    expected = np.linalg.solve(left, (x - x.mean(0)).T @ y)
-    np.testing.assert_allclose(begun.backbone.weight, expected, atol=1e-6)
-
-    begun.learned = replace(begun.learned, selection="test")
-    continued = fit(shared(other), other, [], settings, start=begun)
-    anew = fit(shared(other), other, [], settings)
-
-    x, y = products(other, embedding)
-    residual = y - x @ begun.backbone.weight.double().numpy()
-    left = (x - x.mean(0)).T @ (x - x.mean(0)) + ALPHA * np.eye(24)
-    change = np.linalg.solve(left, (x - x.mean(0)).T @ (residual - residual.mean(0)))
-    np.testing.assert_allclose(continued.backbone.weight, begun.backbone.weight + change, atol=1e-6)
-    assert continued.learned.selection == "test" and anew.learned.selection == "last epoch"
-    assert not torch.allclose(continued.backbone.weight, anew.backbone.weight, atol=1e-3)
-
-
-def test_a_start_is_refused_by_a_closed_form_that_begins_with_no_weights_and_by_another_width(embedding):
+def test_a_start_is_refused_by_a_closed_form_that_begins_with_no_weights(embedding):
     data = data_of(embedding)
-    start = Aligner(shared(data), Learned())
     with pytest.raises(BrainhiveError, match="ridge begins with no weights"):
-        fit(shared(data, "ridge"), data, [], Train(), start=start)
-
-    wide = replace(shared(data), heads={"e": Head((9,), "e")})
-    with pytest.raises(BrainhiveError, match=r"does not match the checkpoint .*: backbone\.bias"):
-        fit(shared(data), data, [], Train(), start=Aligner(wide, Learned()))
+        fit(shared(data, "ridge"), data, [], Train(), start=Aligner(shared(data), Learned()))
 
 
 def weights(run: Path, cell: str) -> torch.Tensor:
@@ -84,7 +48,7 @@ def test_a_shared_map_decodes_a_subject_left_out_and_fine_tuning_continues_it(go
     three, encoders = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}", small[1]
 
     inter = go("train-align", three, encoders, "seeds=1", "backbone=shared_ridge", "mode=inter", runs)
-    evaluated = go("eval-retrieval", f"run={inter.folder}", runs, "sheet_rows=0")
+    evaluated = go("eval-retrieval", f"run={inter.folder}", runs, "sheet_rows=0", "ceiling_splits=0")
 
     top1 = evaluated.metrics.scopes["all"]["top1"]  # of all three subjects
     assert top1.n == 300 and top1.low > top1.chance

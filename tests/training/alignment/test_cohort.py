@@ -12,7 +12,6 @@ import torch
 from layouts import spec_of
 from trials import make_trials
 
-from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.signals.normalisations import Euclidean
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
@@ -32,7 +31,6 @@ from brainhive_cli.training.alignment.loop import fit
 from brainhive_cli.training.alignment.recipe import Train
 
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN", "../shared/golden")) / "calibrate"
-HERE = Launch(0, 1, torch.device("cpu"))
 ALIGNMENT = Euclidean(shrinkage=0.05)
 PEOPLE, TOLERANCE = 3, 0.005
 """New people who are compared, of eight; and the README's tolerance: a picture of 200 in one draw of ten."""

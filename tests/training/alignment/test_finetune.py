@@ -1,7 +1,6 @@
 """Fine-tuning goes on from a model that never saw the subject, with a share of its data."""
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,8 @@ from safetensors.torch import load_file
 from trials import make_trials
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.training.alignment.recipe import Finetune, Recipe
-from brainhive_cli.training.alignment.references import inherited
+from brainhive_cli.training.alignment.recipe import Finetune
 from brainhive_cli.training.alignment.training_data import take_share
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
@@ -56,82 +53,22 @@ def recorded_in_sessions() -> Trials:
     return make_trials(1, single, [7, 3, 5, 9], (), None, counts, sessions=sessions)
 
 
-@pytest.mark.parametrize(
-    ("count", "stimuli", "counts", "averages"),
-    [
-        (1, [7, 5], [2, 1], [1, 1]),
-        (2, [7, 3, 5], [2, 1, 2], [1, 2, 1.5]),
-        (3, [7, 3, 5, 9], [3, 2, 2, 1], [5 / 3, 2.5, 1.5, 3]),
-    ],
-)
-@pytest.mark.parametrize("share", [1.0, 0.5])
-def test_first_sessions_are_exactly_their_trials(count, stimuli, counts, averages, share):
-    trials = take_share(recorded_in_sessions(), np.zeros(10, bool), Finetune(sessions=count, share=share))
+def test_first_sessions_are_exactly_their_trials():
+    for count, share, stimuli, counts, averages in (
+        (1, 1.0, [7, 5], [2, 1], [1, 1]),
+        (2, 0.5, [7, 3, 5], [2, 1, 2], [1, 2, 1.5]),
+        (3, 1.0, [7, 3, 5, 9], [3, 2, 2, 1], [5 / 3, 2.5, 1.5, 3]),
+    ):
+        trials = take_share(recorded_in_sessions(), np.zeros(10, bool), Finetune(sessions=count, share=share))
 
-    rows = [stimuli.index(stimulus) for stimulus in trials.stimulus]
-    assert len(rows) == len(set(rows)) == max(1, round(share * len(stimuli)))
-    assert trials.counts.tolist() == [counts[row] for row in rows]
-    assert trials.averages.shape[1:] == (5, 1) and trials.averages.dtype == np.float32
-    assert trials.averages[:, 0, 0].tolist() == pytest.approx([averages[row] for row in rows])
-    is_there = np.arange(trials.singles.shape[1]) < trials.counts[:, None]
-    assert np.array_equal(trials.sessions >= 0, is_there) and trials.sessions.max() < count
-    assert np.array_equal(trials.singles[..., 0, 0], np.where(is_there, trials.sessions + 1, 0))
-
-
-def write_sessions(path: Path) -> None:
-    """Say of a store's training repetitions, four a picture, in which of six sessions each was recorded.
-
-    Of the six pictures of a concept, four have a repetition of the first, and all of the first four.
-    """
-    store = SignalStore.open(path)
-    count = len(store["train"].signal)
-    found = ((np.arange(count)[:, None] + np.arange(4)) % 6).astype(np.int8)
-    splits = {
-        split: replace(each, signal=np.array(each.signal), sessions=found if split == "train" else None)
-        for split, each in store.splits.items()
-    }
-    SignalStore.write(path, splits)
-
-
-def test_a_model_is_fitted_to_the_pictures_of_the_first_session_alone(go, small, here, world, tmp_path):
-    mine = (here, f"paths.signals={tmp_path / 'signals'}", "seeds=1", "train.epochs=1")
-    single = "signal.repetitions=single"
-    go("train-align", *small, THREE, *mine, single, "mode=joint", "subjects=1,2")
-    tuned = (
-        "train-align",
-        *small,
-        *mine,
-        "mode=finetune",
-        "train.validation=0.5",
-    )
-    whole = go(*tuned).metrics.scopes["sub-03_seed-1"]["top1"].n  # which makes the signals of subject 3
-
-    with pytest.raises(RecipeError, match="of subject 3 do not say which trial is of which") as unnamed:
-        go(*tuned, "finetune.sessions=1")
-    (path,) = (tmp_path / "signals").glob("*/default/sub-03.h5")
-    write_sessions(path)
-    with pytest.raises(RecipeError, match=r"finetune.sessions is 9, but .* of subject 3 have 6"):
-        go(*tuned, "finetune.sessions=9")
-    hour = go(*tuned, "finetune.sessions=1", "train.batch_size=20", "train.epoch_trials=60")
-    both = go(*tuned, "sweep.finetune.sessions=1,4")
-
-    assert "finetune.share" in unnamed.value.hint
-    counts = {
-        cell: metrics["top1"].n for made in (hour, both) for cell, metrics in made.metrics.scopes.items()
-    }
-    assert counts == {
-        "sub-03_seed-1": whole * 4 / 6,
-        "sessions=1/sub-03_seed-1": whole * 4 / 6,
-        "sessions=4/sub-03_seed-1": whole,
-    }
-
-
-def test_statistics_of_all_sessions_do_not_normalise_an_hour(go, small, here):
-    alike = (*small, THREE, here, "train.epochs=1")
-    go("train-align", *alike, "mode=joint", "subjects=1,2", "signal.normalise=channel")
-
-    with pytest.raises(RecipeError, match=r"signal.normalise=channel of .* takes statistics of all sessions"):
-        go("train-align", *small, here, "mode=finetune", "sweep.finetune.sessions=1,2")
+        rows = [stimuli.index(stimulus) for stimulus in trials.stimulus]
+        assert len(rows) == len(set(rows)) == max(1, round(share * len(stimuli)))
+        assert trials.counts.tolist() == [counts[row] for row in rows]
+        assert trials.averages.shape[1:] == (5, 1) and trials.averages.dtype == np.float32
+        assert trials.averages[:, 0, 0].tolist() == pytest.approx([averages[row] for row in rows])
+        is_there = np.arange(trials.singles.shape[1]) < trials.counts[:, None]
+        assert np.array_equal(trials.sessions >= 0, is_there) and trials.sessions.max() < count
+        assert np.array_equal(trials.singles[..., 0, 0], np.where(is_there, trials.sessions + 1, 0))
 
 
 def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
@@ -159,6 +96,8 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
         assert moved(mine, theirs) < 1e-6 < moved(mine, other)
         top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
         assert top1.n == top1.pool == 6  # a tenth of the 60 that are held out
+    with pytest.raises(BrainhiveError, match="has yet to see subject 1"):
+        go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=1,3")
     with pytest.raises(BrainhiveError, match="is fine-tuned itself"):
         go("train-align", *small, *still, f"finetune.run={made.folder.name}", "subjects=1")
     again = go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3")
@@ -167,37 +106,13 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
     assert {cell.seed for cell in evaluated.metrics.facts.cells.values()} == {1, 2}
 
 
-def test_a_run_that_leaves_one_out_is_fine_tuned_to_the_one_left_out(go, small, here):
-    inter = go("train-align", *small, here, "mode=inter", "train.epochs=1")
-
-    made = go("train-align", *small, here, "mode=finetune", "train.epochs=1", "train.lr=1e-9", "seeds=5")
-
-    for cell in ("sub-01", "sub-02"):  # no model has seed 5, so that of the only seed is taken
-        start = weights(inter.folder, f"{cell}_seed-1")
-        assert moved(weights(made.folder, f"{cell}_seed-5"), start) < 1e-6
-
-
-def test_terms_are_inherited_with_the_targets_that_they_name():
-    training = Recipe.resolve("train-align", "papers/atm-s", {}, [])
-    plain, changed = (
-        inherited(Recipe.resolve("train-align", None, {}, ["mode=finetune", *more]), training)
-        for more in ([], ["loss.kind=mixco"])
-    )
-    plain.check_terms()
-    changed.check_terms()
-
-    assert (plain.terms, plain.targets) == (training.terms, training.targets)
-    assert not changed.terms and not changed.targets
-
-
 def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, here):
     with pytest.raises(MissingData, match="no finished train-align run"):
         go("train-align", *small, here, "mode=finetune")
-    go("train-align", *small, THREE, here, "mode=joint", "subjects=1,2", "train.epochs=1")
-    with pytest.raises(BrainhiveError, match="has yet to see subject 1"):
-        go("train-align", *small, here, "mode=finetune", "subjects=1,3")
-    with pytest.raises(MissingData, match="no subject 9"):
-        go("train-align", *small, here, "mode=finetune", "subjects=9")
-    intra = go("train-align", *small, THREE, here, "subjects=1,2", "train.epochs=1")
+    tuned = ("train-align", *small, here, "mode=finetune", "subjects=3")
+    intra = go("train-align", *small, THREE, here, "subjects=1,2", "train.epochs=1").folder.name
     with pytest.raises(BrainhiveError, match="could start from sub-01_seed-1 or sub-02_seed-1"):
-        go("train-align", *small, here, "mode=finetune", f"finetune.run={intra.folder.name}", "subjects=3")
+        go(*tuned, f"finetune.run={intra}")
+    with pytest.raises(RecipeError, match="of subject 3 do not say which trial is of which") as unnamed:
+        go(*tuned, f"finetune.run={intra}", "finetune.sessions=1")
+    assert "finetune.share" in unnamed.value.hint

@@ -1,4 +1,4 @@
-"""The training of one cell, by itself, on random signals that hold their picture's embedding."""
+"""The training of one cell, in stages and without, on random signals that hold their picture's embedding."""
 
 import json
 from collections.abc import Callable
@@ -10,27 +10,32 @@ import numpy as np
 import pytest
 import torch
 from cell_data import HERE, PICTURES, REPETITIONS, batches_of, data_of, layout_of, targets_of
+from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 from two import in_two
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import Cell, TrainingFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import UNKNOWN_HISTORY, Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.models.blocks import FusionEncoder
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
-from brainhive_cli.models.losses import ClipConfig, LossContext
+from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import loop
 from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.initialisation import initial_aligner, take_over
+from brainhive_cli.training.alignment.initialisation import (
+    REFERENCE_SD,
+    _draw_as_reference,
+)
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.loop import fit, train_cell
+from brainhive_cli.training.alignment.loop import train_cell
+from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Term
-from brainhive_cli.training.alignment.optimisation import Learner
-from brainhive_cli.training.alignment.recipe import Train
+from brainhive_cli.training.alignment.optimisation import Learner, schedule_of
+from brainhive_cli.training.alignment.recipe import Recipe, Stage, Train
 
 Weights = dict[str, torch.Tensor]
 
@@ -44,22 +49,12 @@ def embedding() -> np.ndarray:
 def train(tmp_path: Path) -> Callable[..., tuple[Weights, Measurements, list[dict[str, Any]]]]:
     """Train a cell in a folder of its own: weights, metrics and events."""
 
-    def go(
-        data: CellData,
-        folder: str = "run",
-        loss: Any = "clip",
-        seed: int = 1,
-        layout: Layout | None = None,
-        terms: list[Term] | None = None,
-        **knobs: Any,
-    ) -> Any:
-        run = RunFolder(tmp_path / folder)
+    def go(data: CellData, folder: str = "run", loss: Any = "clip", **knobs: Any) -> Any:
+        run, events = RunFolder(tmp_path / folder), list[dict[str, Any]]()
         run.path.mkdir(exist_ok=True)
         config = Train(**{"epochs": 4, "batch_size": 16, "lr": 5e-3, "precision": "fp32", **knobs})
-        events: list[dict[str, Any]] = []
-        layout = layout or layout_of(data)
-        terms = terms or [Term(prediction=name, loss=loss) for name in layout.heads]
-        train_cell("cell", seed, layout, data, terms, config, run, HERE, events.append)
+        terms = [Term(prediction=TOKEN, loss=loss)]
+        train_cell("cell", 1, layout_of(data), data, terms, config, run, HERE, events.append)
         return *written(run.path), events
 
     return go
@@ -96,82 +91,20 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 VARIED = {"parts": ["smooth"]}
 
 
-def test_each_head_is_compared_with_its_own_encoder(train, embedding):
-    encoders = {"e": torch.from_numpy(embedding), "f": torch.from_numpy(embedding[:, :3] ** 2)}
-    data = replace(data_of(embedding), targets=targets_of(encoders))
-    heads = {"e": Head((8,), "e"), "f": Head((3,), "f")}
-    layout = replace(layout_of(data, "linear"), heads=heads, fuser={}, dims={}, retrieval_heads=("e", "f"))
-    loss_of, trials = ClipConfig().build(), data.trials[0]
-    model, learned = initial_aligner(1, layout, data, "torch"), ~data.held_out
-
-    terms = [Term(prediction=name, weight=0.5) for name in heads]
-    _, _, events = train(data, layout=layout, terms=terms, epochs=1, batch_size=PICTURES)
-
-    signal = model.encode_signal(torch.from_numpy(trials.averages[learned]))
-    image = model.encode_image({key: each[learned] for key, each in encoders.items()})
-    apart = [loss_of(signal[:, part], image[:, part], LossContext()) for part in (slice(8), slice(8, None))]
-    assert events[0]["loss"] == pytest.approx(torch.stack(apart).mean().item(), rel=1e-4)
-    assert events[0]["loss"] != pytest.approx(loss_of(signal, image, LossContext()).item(), rel=1e-2)
-
-
-class Listener:
-    """Callbacks that know no folder."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.after_epoch = self.events.append
-
-    def find_checkpoint(self) -> None:
-        """Return nothing to continue from."""
-
-    def before_steps(self, *_: Any) -> None:
-        """Handle what is not heard."""
-
-    after_step = at_end = before_steps
-
-
-def test_a_model_is_fitted_without_a_folder_and_from_another(train, embedding, tmp_path, monkeypatch):
-    data = data_of(embedding)
-    weights, _, events = train(data)
-    monkeypatch.chdir(tmp_path / "run")
-    before = sorted(tmp_path.rglob("*"))
-    callbacks, layout = Listener(), layout_of(data)
-    terms = [Term(prediction=name) for name in layout.heads]
-    settings = Train(epochs=4, batch_size=16, lr=5e-3, precision="fp32")
-
-    fitted = fit(layout, data, terms, settings, seed=1, callbacks=callbacks)
-
-    assert is_same(fitted.state_dict() | {f"losses.{k}": v for k, v in fitted.losses.items()}, weights)
-    assert [event["loss"] for event in callbacks.events] == [event["loss"] for event in events]
-    one = settings.model_copy(update={"epochs": 1, "selection": "last"})
-    begun, anew = (fit(layout, data, terms, one, start, seed=2) for start in (fitted, None))
-    shares = [
-        sum(
-            float((model.state_dict()[name] - value).pow(2).sum())
-            for name, value in fitted.state_dict().items()
-        )
-        for model in (begun, anew)
-    ]
-    assert shares[0] < 0.5 * shares[1] and sorted(tmp_path.rglob("*")) == before
-
-
 @pytest.mark.parametrize(
     ("after", "how", "loss", "knobs"),
     [
-        (1, None, "clip", {"augment": VARIED}),
-        (4, "random", {"kind": "mixco"}, {"ema": 0.9, "augment": {**VARIED, "repetitions": 1.0}}),
-        (6, "single", {"kind": "soft_clip"}, {"selection": "last"}),
-        (4, None, "clip", {"last_batch": "keep", "decay": "weights", "init": "reference", "batch_size": 40}),
-        (6, None, "clip", {"last_batch": "drop", "prior_dropout": 0.1}),
+        (4, "random", {"kind": "mixco"}, {"augment": {**VARIED, "repetitions": 1.0}}),
+        (4, None, "clip", {"alternatives": "uncertainty", "epochs": 3}),
+        (4, None, "clip", {"last_batch": "keep", "decay": "weights", "prior_dropout": 0.1, "batch_size": 40}),
     ],
 )
 def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
     train, embedding, monkeypatch, after, how, loss, knobs
 ):
     fuser = FusionEncoder({"e": 8}, 16, 16) if "prior_dropout" in knobs else None
-    data = replace(
-        data_of(embedding, 2, how, [-embedding]), fuser=fuser
-    )  # which drops units as the layout says
+    data = data_of(embedding, 2, how, [-embedding, 2 * embedding])
+    data = replace(data, fuser=fuser)  # which drops units as the layout says
     whole, metrics, events = train(data, "whole", loss, **knobs)
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
@@ -198,64 +131,42 @@ def test_each_epoch_is_reported(train, embedding):
     assert kept["validation_top1"] == max(event["validation_top1"] for event in events)
 
 
-@pytest.mark.parametrize(
-    ("knobs", "selected_on"),
-    [({}, "validation"), ({"selection": "last"}, "last epoch"), ({"selection": "test"}, "test")],
-)
-def test_metrics_say_what_selected_the_epoch(train, embedding, knobs, selected_on):
-    data = data_of(embedding)
-    data = replace(data, tested=data.trials, tested_targets=data.targets)
-
-    assert train(data, **knobs)[1].facts.cells["cell"].selected_on == selected_on
-
-
 def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding):
-    data = replace(data_of(embedding), held_out=np.zeros(PICTURES, bool))
+    data = data_of(embedding)
 
-    _, metrics, _ = train(data, validation=0)
+    _, metrics, _ = train(replace(data, held_out=np.zeros(PICTURES, bool)), validation=0)
+    seen = [replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus)) for each in data.trials]
+    _, unseen, _ = train(replace(data, trials=seen), "unseen")  # no subject saw what is held out
 
     caveats = [UNKNOWN_HISTORY]
     cell = Cell(epoch=4, selected_on="last epoch", caveats=caveats)
     assert metrics == Measurements(facts=TrainingFacts(caveats=caveats, cells={"cell": cell}))
-
-
-def test_held_out_concepts_that_no_subject_saw_validate_nothing(train, embedding):
-    data = data_of(embedding)
-    seen = [replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus)) for each in data.trials]
-
-    _, found, _ = train(replace(data, trials=seen))
-
-    assert found.facts.cells["cell"].selected_on == "last epoch" and not found.scopes
+    assert unseen.facts.cells["cell"].selected_on == "last epoch" and not unseen.scopes
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
     data = data_of(embedding)
+    sound = replace(data, tested=data.trials, tested_targets=data.targets)
     spoilt = replace(data.trials[0], signal=np.full_like(data.trials[0].signal, np.nan))
     data = replace(data, tested=[spoilt], tested_targets=data.targets)
 
-    train(data)
+    for selection, selected_on in (("best", "validation"), ("last", "last epoch")):
+        metrics = train(data, selection, selection=selection)[1]
+        assert metrics.facts.cells["cell"].selected_on == selected_on
+    assert train(sound, "test", selection="test")[1].facts.cells["cell"].selected_on == "test"
     with pytest.raises(BrainhiveError, match="not finite"):
         train(data, "other", selection="test")
     with pytest.raises(BrainhiveError, match="no test signals"):
         train(data_of(embedding), "third", selection="test")
 
 
-def test_training_stops_when_validation_no_longer_rises(train, embedding):
+def test_training_stops_when_validation_no_longer_rises_and_keeps_the_weights_of_the_best_epoch(
+    train, embedding, monkeypatch
+):
     noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
     data = replace(
         data_of(embedding), targets=targets_of({"e": torch.from_numpy(noise)})
     )  # nothing to be learned
-
-    _, metrics, events = train(data, epochs=60, patience=3)
-
-    tops = [event["validation_top1"] for event in events]
-    last_best = max(epoch for epoch, top in enumerate(tops, 1) if top == max(tops))
-    assert len(events) == last_best + 3 < 60 and metrics.facts.cells["cell"].epoch == last_best
-
-
-def test_the_weights_of_the_best_epoch_are_kept(train, embedding, monkeypatch):
-    noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
-    data = replace(data_of(embedding), targets=targets_of({"e": torch.from_numpy(noise)}))
     validated: list[Weights] = []
     rank = loop.rank_queries
 
@@ -264,38 +175,14 @@ def test_the_weights_of_the_best_epoch_are_kept(train, embedding, monkeypatch):
         return rank(aligner, *rest)
 
     monkeypatch.setattr(loop, "rank_queries", watched)
-    weights, metrics, _ = train(data, epochs=60, patience=3)
+    weights, metrics, events = train(data, epochs=60, patience=3)
 
+    tops = [event["validation_top1"] for event in events]
+    last_best = max(epoch for epoch, top in enumerate(tops, 1) if top == max(tops))
+    assert len(events) == last_best + 3 < 60 and metrics.facts.cells["cell"].epoch == last_best
     by_epoch = validated[::2]  # held out, then tested
-    best = by_epoch[metrics.facts.cells["cell"].epoch - 1]
-    assert all(torch.equal(weights[key], value) for key, value in best.items())
+    assert all(torch.equal(weights[key], value) for key, value in by_epoch[last_best - 1].items())
     assert not all(torch.equal(weights[key], value) for key, value in by_epoch[-1].items())
-
-
-def test_patience_needs_validation():
-    with pytest.raises(ValueError, match="patience needs validation"):
-        Train(patience=2, validation=0)
-
-
-def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch):
-    seen: list[Weights] = []
-    step = Learner.step
-
-    def watched(learner: Learner) -> None:
-        step(learner)
-        losses, aligner = (part.state_dict() for part in learner.model)
-        weights = aligner | {f"losses.{key}": value for key, value in losses.items()}
-        seen.append({key: value.clone() for key, value in weights.items()})
-
-    monkeypatch.setattr(Learner, "step", watched)
-    kept, _, _ = train(data_of(embedding), ema=0.6, selection="last")
-
-    average = seen[0]
-    for count, weights in enumerate(seen[1:], 2):
-        decay = min(0.6, (1 + count) / (10 + count))
-        average = {key: decay * average[key] + (1 - decay) * weights[key] for key in weights}
-    assert all(torch.allclose(kept[key], average[key], atol=1e-6) for key in kept)
-    assert not is_same(kept, seen[-1])
 
 
 def test_nothing_random_touches_validation(train, embedding):
@@ -340,72 +227,6 @@ def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedd
     assert torch.allclose(one[-1], trials[-1, 0])  # there is one only
 
 
-def test_alternatives_are_drawn_among_all_stores_of_the_encoder(embedding):
-    data = data_of(embedding, others=[embedding + 100, embedding + 200])
-    _, targets, _ = batches_of(data).draw(np.arange(PICTURES), 3)
-
-    which = ((targets["e"] - torch.from_numpy(embedding)) / 100).round()
-    assert (which == which[:, :1]).all() and set(which[:, 0].tolist()) == {0, 1, 2}
-
-
-def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
-    data, rows = data_of(embedding), np.arange(20, 51)
-    drawn = [
-        batches_of(data, replace(HERE, rank=rank, processes=2)).draw(rows, 4, (0.5, 1.0)) for rank in (0, 1)
-    ]
-
-    one, other = (context.mixing for _, _, context in drawn)
-    assert torch.equal(one.partner, other.partner) and torch.equal(one.share, other.share)
-    signal = torch.from_numpy(data.trials[0].averages[rows])
-    assert torch.allclose(torch.cat([parts[0][0] for parts, _, _ in drawn]), one.mix(signal), atol=1e-6)
-    assert set(one.partner[:15].tolist()) == set(range(15)) and set(one.partner[15:].tolist()) == set(
-        range(15, 31)
-    )
-    assert not torch.allclose(one.mix(signal), signal, atol=0.1)
-
-
-@pytest.mark.parametrize("how", [None, "single", "random"])
-def test_mapped_signals_train_to_the_same_weights(train, embedding, tmp_path, how):
-    data, mapped = data_of(embedding, subjects=3, how=how), []
-    for trials in data.trials:
-        path = tmp_path / f"{trials.subject}.h5"
-        named = replace(trials, image_ids=[*map(str, trials.stimulus)])
-        SignalStore.write(path, {"train": named})
-        stored = SignalStore.open(path)["train"]
-        mapped.append(replace(stored, subject=trials.subject, stimulus=trials.stimulus))
-
-    memory, _, _ = train(data, "memory")
-    disk, _, _ = train(replace(data, trials=mapped, is_mapped=True), "disk")
-
-    assert is_same(memory, disk)
-
-
-def test_training_starts_from_a_model_folder(train, embedding, tmp_path):
-    data = data_of(embedding, subjects=2)
-    learned, _, _ = train(data, "joint")
-    model = tmp_path / "joint" / "cells" / "cell" / "model"
-
-    begun, _, _ = train(
-        data_of(embedding, starts={0: {"": model}}), "begun", lr=1e-30, weight_decay=0, epochs=1
-    )
-    fresh, _, _ = train(data_of(embedding), "fresh", lr=1e-30, weight_decay=0, epochs=1)
-
-    assert is_same(begun, learned) and not is_same(fresh, learned)
-
-
-def test_a_new_subject_begins_from_the_mean_of_those_that_were_learned(embedding, tmp_path):
-    layout = replace(layout_of(data_of(embedding, subjects=2)), subject_layer="linear")
-    learned = aligner.Aligner(layout)
-    torch.nn.init.normal_(learned.subject_layer.weight)
-    learned.save(tmp_path / "joint")
-
-    begun = aligner.Aligner(replace(layout, spec=replace(layout.spec, subjects=(7, 2))))
-    take_over(begun, tmp_path / "joint")
-
-    old, new = learned.subject_layer.weight, begun.subject_layer.weight
-    assert torch.equal(new[1], old[1]) and torch.equal(new[0], old.mean(0))
-
-
 def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
     data = data_of(embedding)
     other = aligner.Aligner(replace(layout_of(data), heads={TOKEN: Head((32,), FUSED)}))
@@ -446,36 +267,286 @@ def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
     assert [json.loads(line)["epoch"] for line in steps] == [0, 1]
 
 
-def spoil(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 255
-    path.write_bytes(content)
+TERMS = [Term(prediction="token", epochs=(0, 2), loss="mixco"), Term(prediction="token", epochs=(2, 5))]
+STAGES = [
+    {"epochs": 2, "lr": 5e-3, "schedule": "one_cycle", "warmup_epochs": 0.5},
+    {"epochs": 2, "lr": 2e-3, "schedule": "constant", "freeze": ["backbone", "fuser.proj_maps"]},
+    {"epochs": 1, "lr": 1e-3},
+]
 
 
-@pytest.mark.parametrize("spoilt", [("cell.pt",), ("cell.pt", "cell.pt.previous")])
-def test_a_cell_whose_checkpoint_is_damaged_ends_with_the_same_weights(
-    train, embedding, tmp_path, monkeypatch, capsys, spoilt
-):
-    data = data_of(embedding)
-    whole, metrics, _ = train(data, "whole")
+@pytest.fixture
+def data() -> CellData:
+    return data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
+
+
+def trained(data: CellData, folder: Path, stages: list[dict[str, Any]], **knobs: Any) -> Weights:
+    """Train a cell in these stages."""
+    folder.mkdir(exist_ok=True)
+    settings = {"batch_size": 16, "precision": "fp32", "selection": "last", "stages": stages, **knobs}
+    train = Train.model_validate(settings)
+    terms = [term for term in TERMS if term.weight_at(0) or train.epochs > 2]
+    train_cell("cell", 1, layout_of(data), data, terms, train, RunFolder(folder), HERE)
+    return load_file(folder / "cells" / "cell" / "model" / "model.safetensors")
+
+
+def rates(stage: Stage, steps: int) -> list[float]:
+    """Learning rate of every step."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], stage.lr)
+    schedule, found = schedule_of(optimizer, stage, steps), []
+    for _ in range(stage.epochs * steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_one_cycle_equals_neurons_learning_rates(golden: Path):
+    """Golden values: warm-up of two epochs, peak over 25 at first, over 25,000 at last.
+
+    The file has the epochs of the second training; the first has 30.
+    """
+    path = golden / "neurons" / "schedules.safetensors"
+    reference = load_file(path)
+    with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    for name, epochs in (("stage1", 30), ("stage2", config["epochs"])):
+        expected = reference[f"expected.lr_{name}"]
+        at = reference[f"input.steps_{name}"].tolist()
+        stage = Stage(epochs=epochs, lr=expected.max().item(), schedule="one_cycle", warmup_epochs=2)
+
+        found = rates(stage, (at[-1] + 1) // epochs)
+
+        assert [found[step] for step in at] == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+def test_frozen_parts_keep_their_weights_in_evaluation_mode(data, tmp_path, monkeypatch):
+    modes: list[dict[str, bool]] = []
+    step = Learner.step
+
+    def watched(learner: Learner) -> None:
+        modes.append({name: module.training for name, module in learner.model[1].named_modules()})
+        step(learner)
+
+    monkeypatch.setattr(Learner, "step", watched)
+    first = trained(data, tmp_path / "first", STAGES[:1])
+    modes.clear()
+    both = trained(data, tmp_path / "both", STAGES[:2])
+
+    is_changed = {name for name in first if not torch.equal(first[name], both[name])}
+    assert is_changed and not [n for n in is_changed if n.startswith(("backbone.", "fuser.proj_maps."))]
+    assert any(name.startswith("fuser.block.") for name in is_changed)
+    frozen = {name for name in modes[-1] if name.startswith(("backbone", "fuser.proj_maps"))}
+    assert all(mode == (name not in frozen) for name, mode in modes[-1].items() if name)
+    assert all(modes[0].values())
+
+
+def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(data, tmp_path):
+    first = trained(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
+    model = tmp_path / "first" / "cells" / "cell" / "model"
+    config = json.loads((model / "config.json").read_text())
+    config["learned"]["selection"] = "test"
+    (model / "config.json").write_text(json.dumps(config))
+    starting = CellData(data.trials, data.targets, data.held_out, None, starts={1: {"": model}})
+    still = {"epochs": 1, "lr": 1e-30}
+
+    second = trained(starting, tmp_path / "second", [{"epochs": 1, "lr": 5e-2}, still], weight_decay=0)
+
+    assert all(torch.equal(second[name], first[name]) for name in first)
+    written = tmp_path / "second" / "cells" / "cell" / "model" / "config.json"
+    assert json.loads(written.read_text())["learned"]["selection"] == "test"
+
+
+def shipped(name: str | None, *overrides: str) -> Recipe:
+    return Recipe.resolve("train-align", name, {}, overrides)
+
+
+def test_one_key_gives_a_staged_training_another_length_with_all_its_courses():
+    published, moments = shipped("papers/neurons"), [0.5, 1.5, 2.5, 3.5, 4.5]
+    scale = published.train.epochs / 5
+    for key in ("train.epochs", "train.stages.0.epochs"):
+        recipe = shipped("papers/neurons", f"{key}=5")
+
+        assert recipe.train.epochs == 5 == sum(stage.epochs for stage in recipe.train.stages)
+        assert recipe.train.stages[0].warmup == pytest.approx(2 / scale)
+        for short, long in zip(recipe.loss_terms, published.loss_terms, strict=True):
+            expected = [long.weight_at(moment * scale) for moment in moments]
+            assert [short.weight_at(moment) for moment in moments] == pytest.approx(expected)
+
+
+def test_a_dotted_path_names_one_of_the_parts_that_a_stage_starts_from():
+    brain = "train.start_from.backbone.brain=RUN"
+
+    changed, published = (shipped("papers/neurons", *more).train.start_from for more in ([brain], []))
+
+    assert isinstance(changed, dict) and isinstance(published, dict)
+    assert {**published, "backbone.brain": "RUN"} == changed
+    with pytest.raises(RecipeError, match="start_from is WHOLE, for all parts, and names a part too"):
+        shipped(None, "train.start_from=WHOLE", brain)
+
+
+def test_keys_of_stages_that_act_on_nothing_are_refused(data: CellData, tmp_path: Path) -> None:
+    for settings, message in (
+        ({"stages": [{"epochs": 3}], "epochs": 4}, "train.epochs is 4, but the stages have 3"),
+        ({"stages": [{"epochs": 3}], "lr": 1e-3}, "lr has no effect where stages have their own"),
+        ({"stages": [{"epochs": 3, "warmup_epochs": 4}]}, "warmup_epochs is above the 3 epochs"),
+    ):
+        with pytest.raises((RecipeError, ValueError), match=message):
+            Train.model_validate(settings)
+    for stages, knobs, message in (
+        ([{"epochs": 1, "freeze": ["neck"]}], {}, "freezes 'neck'"),
+        ([{"epochs": 1, "freeze": ["backbone", "fuser"]}], {}, "freezes all that could learn"),
+        (STAGES, {"lr_of": {"fusor": 0.5}}, r"train\.lr_of names 'fusor'"),
+        (STAGES, {"start_pull": 0.1}, r"start_pull is 0\.1, and no stage starts from other weights"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            trained(data, tmp_path / "run", stages, **knobs)
+
+
+def test_a_pull_moves_each_step_by_its_share_at_the_rate_of_the_step(data):
+    """The first step of a warm-up over two of six steps has half of the peak rate."""
+    torch.manual_seed(7)
+    start = Aligner(layout_of(data))
+    stages = [{"epochs": 1, "lr": 5e-3, "schedule": "constant", "warmup_epochs": 1 / 3, "freeze": ["fuser"]}]
+    step, first = Learner.step, dict[float, Weights]()
+    for pull in (0.0, 0.4):
+
+        def keep(learner: Learner, pull: float = pull) -> None:
+            step(learner)
+            state = {key: value.clone() for key, value in learner.model[1].state_dict().items()}
+            first.setdefault(pull, state)
+
+        settings = {"batch_size": 16, "precision": "fp32", "selection": "last", "stages": stages}
+        train = Train.model_validate({**settings, "start_pull": pull})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Learner, "step", keep)
+            loop.fit(layout_of(data), data, TERMS[:1], train, start, seed=1)
+
+    for name, value in start.state_dict().items():
+        expected = first[0.0][name] + 0.5 * 0.4 * (value - first[0.0][name])
+        torch.testing.assert_close(first[0.4][name], expected)
+    assert any(not torch.equal(first[0.4][name], first[0.0][name]) for name in first[0.0])
+
+
+def test_a_training_killed_in_a_later_stage_ends_with_the_same_weights(data, tmp_path, monkeypatch):
+    """Starts from a part, so that a later stage pulls to weights that the training itself has learned."""
+    trained(data, tmp_path / "first", STAGES[:1])
+    start = {"backbone": tmp_path / "first" / "cells" / "cell" / "model"}
+    data = CellData(data.trials, data.targets, data.held_out, None, starts={1: start})
+    stages = [STAGES[0], {**STAGES[1], "freeze": ["fuser.proj_maps"]}, STAGES[2]]
+    whole = trained(data, tmp_path / "whole", stages, start_pull=0.2)
+    free = trained(data, tmp_path / "free", stages)
     monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
-        interrupt(pressed, 5)
-        train(data, "resumed")
-    for name in spoilt:
-        spoil(next(tmp_path.rglob(name)))
+        interrupt(pressed, 29)
+        trained(data, tmp_path / "resumed", stages, start_pull=0.2)
+    torch.manual_seed(99)  # whatever is drawn meanwhile must not matter
 
-    resumed, again, _ = train(data, "resumed")
+    resumed = trained(data, tmp_path / "resumed", stages, start_pull=0.2)
 
-    assert is_same(resumed, whole) and again == metrics
-    assert capsys.readouterr().err.count("is kept as") == len(spoilt)
-    assert {path.name for path in tmp_path.rglob("cell.pt*")} == {f"{name}.damaged" for name in spoilt}
+    assert is_same(resumed, whole) and not is_same(free, whole)
 
 
-@pytest.mark.parametrize("content", [{}, {"epoch": "one"}, {"learner": {}, "epoch": -1}, {"learner": {}}])
-def test_a_checkpoint_of_something_else_is_one_line(train, embedding, tmp_path, content):
-    (path := tmp_path / "resumed/checkpoints/cell.pt").parent.mkdir(parents=True)
-    torch.save(content, path)
-    with pytest.raises(BrainhiveError, match="checkpoint") as caught:
-        train(data_of(embedding), "resumed")
-    assert caught.value.hint.startswith("delete it")
+EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+LEARNED = PICTURES - 15
+"""Pictures of `data_of` that are not held out."""
+REFERENCE_KINDS = ["brain_mlp", "brain_projection", "ts_conv", "nice", "atm", "eeg_net"]
+
+
+def long(kind: str) -> Layout:
+    """A layout whose signals are long enough for convolutions."""
+    layout = layout_of(data_of(EMBEDDING), kind)
+    return replace(layout, spec=replace(layout.spec, samples=250), heads={TOKEN: Head((32,), FUSED)})
+
+
+def test_trials_that_fill_no_batch_are_spread_kept_or_left_out():
+    for last_batch, sizes in (("even", [15, 15, 15]), ("keep", [16, 16, 13]), ("drop", [16, 16])):
+        batches = batches_of(data_of(EMBEDDING), last_batch=last_batch)
+
+        epochs = [batches.epoch(1, epoch) for epoch in range(8)]
+
+        assert [len(rows) for rows in epochs[0]] == sizes and batches.steps == len(sizes)
+        assert all(len(set(np.concatenate(epoch))) == sum(sizes) for epoch in epochs)  # each once
+        seen = set(np.concatenate([rows for epoch in epochs for rows in epoch]))
+        assert len(seen) == LEARNED  # what one epoch leaves out, another takes
+
+
+def test_batches_that_leave_nothing_to_learn_are_refused():
+    with pytest.raises(RecipeError, match="smallest of 1: fewer") as caught:
+        batches_of(data_of(EMBEDDING), replace(HERE, processes=2), last_batch="keep", batch_size=44)
+    assert "train.last_batch=even" in caught.value.hint
+    everything = replace(data_of(EMBEDDING), held_out=np.ones(len(EMBEDDING), bool))
+    with pytest.raises(RecipeError, match="no trial is left to train on") as caught:
+        batches_of(everything, HERE)
+    assert "train.validation" in caught.value.hint
+
+
+def test_reference_weights_and_their_decay_are_those_of_transformers():
+    from transformers import PretrainedConfig, PreTrainedModel, Trainer
+
+    class Model(PreTrainedModel):
+        config_class = PretrainedConfig
+
+        def __init__(self, backbone: nn.Module, fuser: nn.Module) -> None:
+            super().__init__(PretrainedConfig())
+            self.backbone, self.fuser = backbone, fuser
+            torch.manual_seed(5)
+            self.post_init()
+
+    for kind in REFERENCE_KINDS:
+        theirs, ours = Aligner(long(kind)), Aligner(long(kind))
+        Model(theirs.backbone, theirs.fuser)
+        torch.manual_seed(5)
+        ours.apply(_draw_as_reference)
+
+        expected = theirs.state_dict()
+        drawn = [n for n, module in ours.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        assert len(drawn) >= 5
+        for name in drawn:
+            found = ours.state_dict()[f"{name}.weight"]
+            assert torch.equal(found, expected[f"{name}.weight"])
+            assert found.std().item() == pytest.approx(REFERENCE_SD, rel=0.25)
+            assert not (expected.get(f"{name}.bias", torch.zeros(1))).any()
+
+        names = {parameter: name for name, parameter in ours.named_parameters()}
+        decayed, exempt = learner_of(ours, decay="weights").optimizer.param_groups
+        (every,) = learner_of(ours).optimizer.param_groups
+        left = set(Trainer.get_decay_parameter_names(None, ours))
+        assert {names[p] for p in decayed["params"]} == left and len(exempt["params"]) > 3
+        assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
+        assert len(every["params"]) == len(names) and every["weight_decay"] == 0.05
+
+
+def learner_of(model: torch.nn.Module, **knobs: Any) -> Learner:
+    """A learner of a model in its first stage, of which an epoch has one step."""
+    learner = Learner(model, torch.nn.ModuleList(), Train(**knobs), 1)
+    learner.enter_stage()
+    return learner
+
+
+def test_not_biases_is_what_mindeyes_trainings_leave_out():
+    """Source: `no_decay` of Train.py of MindEye1 and MindEye2; no parameter of theirs is named LayerNorm."""
+    brain = {"kind": "mindeye2", "hidden": 4}
+    prior = {"kind": "mindeye1", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3, "head": "image"}
+    spec, heads = SignalSpec((), 1, (1,), (5,)), {"image": Head((2, 4), "e")}
+    model = Aligner(Layout(spec, heads, {"kind": "with_prior", "backbone": brain, "prior": prior}))
+
+    decayed, exempt = learner_of(model, decay="not_biases", weight_decay=0.01).optimizer.param_groups
+
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert {names[each] for each in exempt["params"]} == {name for name in names.values() if "bias" in name}
+    assert "backbone.brain.backbone.clip_proj.0.weight" in {names[each] for each in decayed["params"]}
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.01, 0.0)
+
+
+def test_gradients_are_clipped_unless_their_norm_may_be_any():
+    for grad_norm, expected in ((None, 1e3), (1.0, 1.0)):
+        model = torch.nn.Linear(1, 1, bias=False)
+        learner = learner_of(model, grad_norm=grad_norm, stages=[Stage(epochs=1, schedule="constant")])
+        model.weight.grad = torch.full((1, 1), 1e3)
+
+        learner.step()
+
+        seen = learner.optimizer.state[model.weight]["exp_avg"]
+        mean = seen / (1 - learner.optimizer.param_groups[0]["betas"][0])
+        assert mean.item() == pytest.approx(expected, rel=1e-4)

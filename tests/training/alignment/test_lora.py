@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 from tests.worlds import Go
 
@@ -29,7 +28,7 @@ TRAINING = (
     "seeds=1",
     "signal.scale=0.2",
     "train.precision=fp32",
-    "train.epochs=2",
+    "train.epochs=1",
     "train.batch_size=32",
     "train.selection=last",
 )
@@ -62,7 +61,9 @@ def test_a_brain_model_with_an_adapter_starts_from_the_same_weights_and_the_adap
         assert moved and min(moved) > 0
 
 
-def test_each_cell_has_a_gallery_of_its_own(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_cell_has_a_gallery_of_its_own_of_the_pictures_of_the_store_alone(
+    results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
     galleries = []
     for name in ("frozen", "lora"):
@@ -73,35 +74,9 @@ def test_each_cell_has_a_gallery_of_its_own(results: dict[str, Any], monkeypatch
     assert torch.equal(frozen, same)
     assert not torch.allclose(frozen, first, atol=1e-4) and not torch.allclose(first, second, atol=1e-4)
 
-
-def test_a_gallery_of_other_pictures_than_those_of_the_store_is_refused(
-    results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
-    run = TrainedRun(RunFolder(results["lora"].folder))
     cell = TrainedModel(run, run.cells[0], torch.device("cpu"))
     fewer = SimpleNamespace(image_ids=list(cell.pictures("test").image_ids)[1:])
     vars(run)["dataset"] = replace(run.dataset, images=lambda *_: fewer)
     with pytest.raises(BrainhiveError) as caught:
         cell.images("test", np.arange(20))
     assert caught.value.hint == "brainhive embed --again"
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("train.lora.encoders=ears", "names 'ears'"),
-        ("train.lora.modules=nowhere", "nowhere"),
-    ],
-)
-def test_what_cannot_learn_together_is_refused(
-    go: Go, results: dict[str, Any], override: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BRAINHIVE_HOME", str(results["home"]))
-    with pytest.raises(RecipeError, match=message):
-        go("train-align", *TRAINING, *LORA, override)
-
-
-def test_its_keys_have_no_effect_where_no_encoder_learns() -> None:
-    with pytest.raises(Exception, match=r"train\.lora\.encoders=|where no encoder learns"):
-        Recipe.resolve("train-align", None, {}, ["train.lora.rank=4"])

@@ -1,23 +1,29 @@
 """Copies of training pictures are known under any name: no model is tested on them, wherever it is tested."""
 
+import gc
+import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from skimage import data
+from typer.testing import CliRunner
 from worlds import paint
 
+from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Seen
-from brainhive_cli.core.measurements import FOOTNOTE, SEEN_COPIES, UNKNOWN_PICTURES
+from brainhive_cli.core.measurements import SEEN_COPIES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import StimulusSet, image_folder
 from brainhive_cli.data.holdout import SEPARATE_TEST
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import Learned
 from brainhive_cli.training.alignment.tested_pictures import TestedPictures
@@ -44,8 +50,8 @@ def split_of(root: Path, name: str) -> StimulusSet:
     return image_folder.Config(root=str(root), test_share=0.25).build(Paths()).images(name)
 
 
-def simulated(root: Path, name: str = "photos") -> str:
-    images = f"{{kind: image-folder, name: {name}, root: {root}, test_share: 0.25}}"
+def simulated(root: Path, name: str = "photos", test_share: float = 0.25) -> str:
+    images = f"{{kind: image-folder, name: {name}, root: {root}, test_share: {test_share}}}"
     return f"dataset={{kind: simulated, images: {images}, meaning: {ENCODER}, subjects: 1, noise: 0.1}}"
 
 
@@ -67,12 +73,11 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     go, home, photos, capsys
 ):
     copies = copy_into_test(photos, 2)
-    go("embed", simulated(photos), COLOURS)
-    run = f"run={go('train-align', simulated(photos), COLOURS, *SMALL).folder}"
+    run = train(go, simulated(photos))
     capsys.readouterr()
 
     more = ("repetitions=[1,2]", "gallery=train+test", "subsets=3")
-    found = go("eval-retrieval", run, *more, *QUICK).metrics
+    found = go("eval-retrieval", f"run={run}", *more, *QUICK).metrics
 
     assert found.facts.seen_in_training == Seen(count=2, of=TEST, names=copies)
     line, *_ = found.facts.warnings
@@ -83,24 +88,17 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     (items,) = found.items.values()
     assert not set(items["image_ids"]) & set(copies)
 
-
-def test_explain_leaves_them_out_too(go, home, photos):
-    pytest.importorskip("matplotlib")
-    copies = copy_into_test(photos, 2)
-    go("embed", simulated(photos), COLOURS)
-    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
-
-    few = ("analyses=[windows,encoding,similarity]", "draws=20", "components=4")
-    found = go("explain", f"align_run={run}", "window={width_ms: 500, step_ms: 500}", *few).metrics
-
-    assert found.facts.seen_in_training.names == copies
-    assert {metric.n for metrics in found.scopes.values() for metric in metrics.values()} == {TEST - 2}
+    few = ("analyses=[encoding,similarity]", "draws=20", "components=4")
+    explained = go("explain", f"align_run={run}", *few).metrics
+    assert explained.facts.seen_in_training.names == copies
+    assert {metric.n for metrics in explained.scopes.values() for metric in metrics.values()} == {TEST - 2}
 
 
-def test_more_copies_than_can_be_left_out_are_refused_also_of_a_model_folder_on_other_data(go, home, photos):
-    copy_into_test(photos, 3)
-    go("embed", simulated(photos), COLOURS)
-    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
+def test_more_copies_than_can_be_left_out_are_refused_or_tested_on_request_and_every_number_says_so(
+    go, home, photos
+):
+    copies = copy_into_test(photos, 3)
+    run = train(go, simulated(photos))
     elsewhere = paint(home / "elsewhere", CONCEPTS, EACH)
     for number, name in enumerate(split_of(elsewhere, "test").image_ids[:5]):
         seen = split_of(photos, "train").image_ids[number]
@@ -110,9 +108,20 @@ def test_more_copies_than_can_be_left_out_are_refused_also_of_a_model_folder_on_
 
     with pytest.raises(BrainhiveError, match=f"on 3 of the {TEST} test pictures of photos .*by pixels"):
         go("eval-retrieval", f"run={run}", *QUICK)
-    model = run / "cells/sub-01_seed-1/model"
     with pytest.raises(BrainhiveError, match="test pictures of others"):
-        go("eval-retrieval", f"run={model}", others, *QUICK)
+        go("eval-retrieval", f"run={run / 'cells/sub-01_seed-1/model'}", others, *QUICK)
+
+    allowed = go("eval-retrieval", f"run={run}", "copies=allow", *QUICK).metrics
+    assert allowed.overall["top1"].n == TEST and allowed.facts.seen_in_training.count == 0
+    assert all(SEEN_COPIES in metric.caveats for metric in allowed.overall.values())
+    (line,) = (line for line in allowed.facts.warnings if "are copies of training pictures" in line)
+    assert line.startswith("3 of") and all(copy in line for copy in copies)
+
+
+def train(go: Callable[..., Any], dataset: str) -> Path:
+    """Embed the pictures and train on them; the run."""
+    go("embed", dataset, COLOURS)
+    return Path(go("train-align", dataset, COLOURS, *SMALL).folder)
 
 
 def test_copies_of_pictures_that_validate_are_not_trained_on(go, home, photos):
@@ -155,36 +164,29 @@ COPIES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "half size"])
-def test_near_copies_are_left_out_as_exact_ones_are(go, home, photos, kind):
-    name = photograph_into_test(photos, *COPIES[kind])
-    go("embed", simulated(photos), COLOURS)
-    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
+def test_near_copies_are_left_out_as_exact_ones_are_and_said_to_be_unconfirmed_without_the_picture(
+    go, home, photos
+):
+    name = photograph_into_test(photos, *COPIES["JPEG"])
+    run = train(go, simulated(photos))
 
     left_out = go("eval-retrieval", f"run={run}", *QUICK).metrics
 
     assert left_out.facts.seen_in_training == Seen(count=1, of=TEST, names=[name])
     assert left_out.overall["top1"].n == TEST - 1
 
-
-def test_copies_are_tested_on_request_and_every_number_says_so(go, home, photos):
-    copies = copy_into_test(photos, 3)
-    photograph_into_test(photos, *COPIES["JPEG"])  # in the place of the first
-    go("embed", simulated(photos), COLOURS)
-    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
-
-    allowed = go("eval-retrieval", f"run={run}", "copies=allow", *QUICK).metrics
-
-    assert allowed.overall["top1"].n == TEST and allowed.facts.seen_in_training.count == 0
-    assert all(SEEN_COPIES in metric.caveats for metric in allowed.overall.values())
-    (line,) = (line for line in allowed.facts.warnings if "are copies of training pictures" in line)
-    assert line.startswith("3 of") and all(copy in line for copy in copies)
+    learned = aligners.learned_in(run / "cells/sub-01_seed-1/model").pictures
+    store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
+    others = SimpleNamespace(name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST)
+    models = {1: [Learned(pictures=learned)]}
+    tested = TestedPictures(others, "test", 1, {"e": store}, models, lambda row, name: None)
+    (line,) = (line for line in tested.warnings if "may be near-copies" in line)
+    assert line.startswith("1 of") and name in line
 
 
 def test_mirrored_pictures_are_tested_with_a_warning_that_counts_them(go, home, photos):
     name = photograph_into_test(photos, ImageOps.mirror, ".png")
-    go("embed", simulated(photos), COLOURS)
-    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
+    run = train(go, simulated(photos))
 
     found = go("eval-retrieval", f"run={run}", *QUICK).metrics
 
@@ -193,39 +195,75 @@ def test_mirrored_pictures_are_tested_with_a_warning_that_counts_them(go, home, 
     assert line.startswith(f"1 of the {TEST} test pictures of photos") and name in line
 
 
-def test_what_looks_like_a_picture_that_is_gone_is_said_to_be_unconfirmed(go, home, photos):
-    name = photograph_into_test(photos, *COPIES["JPEG"])
-    go("embed", simulated(photos), COLOURS)
-    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
-    learned = aligners.learned_in(run / "cells/sub-01_seed-1/model").pictures
-    store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
-
-    others = SimpleNamespace(name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST)
-    models = {1: [Learned(pictures=learned)]}
-    tested = TestedPictures(others, "test", 1, {"e": store}, models, lambda row, name: None)
-
-    (line,) = (line for line in tested.warnings if "may be near-copies" in line)
-    assert line.startswith("1 of") and name in line
+def refused(go, *asked: str) -> tuple[str, str, int]:
+    """What an error says, what to do and its exit code; then its frames hold no run any more."""
+    with pytest.raises(BrainhiveError) as caught:
+        go(*asked)
+    told = caught.value.message, caught.value.hint, caught.value.exit_code
+    del caught
+    gc.collect()
+    return told
 
 
-def forget_pixels(store: Path) -> None:
-    """Write a store anew as one for which no pixels were decoded."""
-    found = TargetStore.open(store)
-    store.unlink()
-    Blank(store, found.image_ids, found.concepts, found.shape, "float32", found.attributes).create()
-    writer = TargetWriter(store)
-    writer.write(np.arange(len(found.done)), np.array(found.embedding))
-    writer.close()
-    writer.finish()
+def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, photos):
+    everything, split = simulated(photos, test_share=0), simulated(photos)
+    renamed = simulated(photos, "others")
+    go("embed", everything, COLOURS)
+    run = go("train-align", everything, COLOURS, *SMALL).folder
+    asked = ("subjects=1", "sheet_rows=0")
+
+    assert "no test embeddings" in refused(go, "eval-retrieval", f"run={run}", split, *asked)[0]
+    go("embed", split, COLOURS)
+    (signals,) = home.glob("signals/*/default/sub-01.h5")
+    what, hint, _ = refused(go, "eval-retrieval", f"run={run}", split, *asked)
+    assert "was made when photos/test had other pictures" in what and shlex.quote(str(signals)) in hint
+    signals.unlink()
+
+    seen = f"was trained on {TEST} of the {TEST} test pictures of photos that it is tested on"
+    what, _, exit_code = refused(go, "eval-retrieval", f"run={run}", split, *asked)
+    assert what.startswith(str(run)) and seen in what and exit_code == 1
+    model = f"run={run / 'cells/sub-01_seed-1/model'}"
+    assert seen in refused(go, "eval-retrieval", model, split, *asked)[0]
+    go("embed", renamed, COLOURS)
+    seen = seen.replace("photos", "others") + ", by name"
+    assert seen in refused(go, "eval-retrieval", f"run={run}", renamed, *asked)[0]
+    assert not list(home.glob("runs/eval-retrieval/*/metrics.json"))
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_stores_without_pixels_get_a_caveat(go: Callable[..., object], home: Path, photos: Path, split: str):
-    go("embed", simulated(photos), COLOURS)
-    forget_pixels(home / "embeddings/photos" / split / f"{ENCODER}.h5")
-    run = go("train-align", simulated(photos), COLOURS, *SMALL).folder
+def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again(go, home, photos):
+    everything, split = simulated(photos, test_share=0), simulated(photos)
+    go("embed", everything, COLOURS)
+    go("train-align", everything, COLOURS, *SMALL)
+    go("embed", split, COLOURS, "splits=test")  # train is still that of all pictures
+    (signals,) = home.glob("signals/*/default/sub-01.h5")
 
-    result = go("eval-retrieval", f"run={run}", *QUICK)
+    what, hint, _ = refused(go, "train-align", split, COLOURS, *SMALL)
+    assert f"0 added, {TEST} removed" in what
+    line = shlex.split(hint)
+    assert line[:2] == ["brainhive", "embed"] and line[-1] == "--again"
+    assert CliRunner().invoke(app, line[1:]).exit_code == 0
 
-    assert UNKNOWN_PICTURES in result.metrics.caveats and UNKNOWN_PICTURES == "pictures unknown"
-    assert FOOTNOTE in str(result.tables[0].rows)
+    what, hint, _ = refused(go, "train-align", split, COLOURS, *SMALL)
+    assert "was made when photos/train had other pictures" in what
+    assert shlex.split(hint.partition(";")[0]) == ["rm", str(signals.resolve())]
+    signals.unlink()
+    assert go("train-align", split, COLOURS, *SMALL).metrics.facts.cells
+
+
+def test_a_run_on_the_rest_is_evaluated_but_an_interrupted_one_does_not_go_on_with_other_pictures(
+    go, home, photos
+):
+    split = simulated(photos)
+    go("embed", split, COLOURS)
+    run = go("train-align", split, COLOURS, *SMALL).folder
+    evaluation = ("eval-retrieval", f"run={run}")
+
+    assert go(*evaluation, "gallery=train+test", "sheet_rows=0").metrics.overall["top1"].n == TEST
+    assert "trained on 36 of the 36 train pictures" in refused(go, *evaluation, "gallery=train")[0]
+
+    kept = json.loads((run / "embeddings.json").read_text())
+    kept[ENCODER]["pictures"] = "0" * 16
+    (run / "embeddings.json").write_text(json.dumps(kept))
+    for name in ("metrics.json", "SHA256SUMS"):
+        (run / name).unlink()
+    assert "was made with other pictures than" in refused(go, "train-align", split, COLOURS, *SMALL)[0]

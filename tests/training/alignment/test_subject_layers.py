@@ -1,15 +1,15 @@
-"""The layer that is learned for each subject, before any brain encoder."""
+"""The layer that is learned for each subject, and batch normalisation of several processes."""
 
 from dataclasses import replace
 
-import pytest
 import torch
 from layouts import one_token, spec_of
+from torch import nn
 
-from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.models.blocks import ChannelMixing
 from brainhive_cli.training.alignment.initialisation import take_over
+from brainhive_cli.training.alignment.loop import normalise_together
 from brainhive_cli.training.alignment.model import Aligner
 
 LAYOUT = one_token(spec_of(tuple("ABCDE"), 160, (3, 1, 2)), 8, {"vae": 6})
@@ -19,71 +19,66 @@ SIGNAL, SUBJECT = (
 )
 
 
-def learned():
+def test_it_starts_neutral_and_learned_it_changes_with_the_subject_whose_mean_an_unknown_one_is():
     torch.manual_seed(0)
     layer = ChannelMixing(3, 5)
+    assert torch.equal(layer(SIGNAL, SUBJECT), SIGNAL)
     for parameter in layer.parameters():
         parameter.data += torch.randn_like(parameter)
-    return layer
-
-
-def test_it_starts_neutral():
-    assert torch.equal(ChannelMixing(3, 5)(SIGNAL, SUBJECT), SIGNAL)
-
-
-def test_once_learned_it_changes_with_the_subject_alone():
-    layer = learned()
 
     out, again = layer(SIGNAL, SUBJECT), layer(SIGNAL, torch.tensor([0, 1, 2, 1]))
-
     assert torch.equal(out[:3], again[:3])
     assert not torch.allclose(out[3], again[3])
-
-
-def test_an_unknown_subject_is_the_mean_of_those_learned():
-    layer = learned()
-
     each = torch.stack([layer(SIGNAL, torch.full((4,), subject)) for subject in range(3)])
-
     torch.testing.assert_close(layer(SIGNAL, None), each.mean(0))
 
 
-@pytest.mark.parametrize("kind", parts.kinds("backbones"))
-def test_it_stands_before_any_brain_encoder_and_learns(kind):
+def test_a_new_subject_begins_as_the_mean_of_those_learned(tmp_path):
+    for change in ({"subject_layer": "linear"}, {"backbone": {"kind": "voxel_ridge"}}):
+        torch.manual_seed(0)
+        learned = Aligner(replace(LAYOUT, **change)).eval()
+        for parameter in learned.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+        new = Aligner(replace(LAYOUT, spec=spec_of(tuple("ABCDE"), 160, (7,)), **change)).eval()
+
+        learned.losses = {"0.logit_scale": torch.tensor(3.0)}
+        learned.save(tmp_path)
+        take_over(new, tmp_path)
+
+        torch.testing.assert_close(
+            new.encode_signal(SIGNAL, 0 * SUBJECT), learned.encode_signal(SIGNAL, None)
+        )
+        assert new.losses == learned.losses == {"0.logit_scale": torch.tensor(3.0)}
+
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+def aligner(kind: str) -> Aligner:
     torch.manual_seed(0)
-    config = parts.load("backbones", kind).TINY
-    if config.takes_spec:
-        pytest.skip("it has input layers of its own for each subject")
-    backbone = config.model_dump(mode="json")
-    try:
-        model = Aligner(replace(LAYOUT, backbone=backbone, subject_layer="linear"))
-    except MissingExtra as error:
-        pytest.skip(error.in_one_line)
-
-    model.encode_signal(SIGNAL, SUBJECT).square().mul(torch.randn(8)).sum().backward()
-
-    for parameter in model.subject_layer.parameters():
-        assert all(parameter.grad[subject].abs().sum() > 0 for subject in range(3))
-    assert model.eval().encode_signal(SIGNAL, None).shape == (4, 8)
+    return Aligner(one_token(spec_of(("Oz",), 250), 16, {"e": 8}, backbone={"kind": kind}))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"subject_layer": "linear"},
-        *({"backbone": {"kind": kind}} for kind in ("atm", "voxel_ridge")),
-    ],
-)
-def test_a_new_subject_begins_as_the_mean_of_those_learned(change, tmp_path):
-    torch.manual_seed(0)
-    learned = Aligner(replace(LAYOUT, **change)).eval()
-    for parameter in learned.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
-    new = Aligner(replace(LAYOUT, spec=spec_of(tuple("ABCDE"), 160, (7,)), **change)).eval()
+def synchronised(model: Aligner) -> int:
+    return sum(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 
-    learned.losses = {"0.logit_scale": torch.tensor(3.0)}
-    learned.save(tmp_path)
-    take_over(new, tmp_path)
 
-    torch.testing.assert_close(new.encode_signal(SIGNAL, 0 * SUBJECT), learned.encode_signal(SIGNAL, None))
-    assert new.losses == learned.losses == {"0.logit_scale": torch.tensor(3.0)}
+def test_on_gpus_the_statistics_are_those_of_the_whole_batch_and_the_weights_the_same():
+    plain = aligner("eeg_net")
+    together = normalise_together(aligner("eeg_net"), Launch(0, 2, GPU))
+
+    assert synchronised(plain) == 0 and synchronised(together) == 3
+    assert all(torch.equal(plain.state_dict()[name], each) for name, each in together.state_dict().items())
+    assert plain.state_dict().keys() == together.state_dict().keys()
+
+
+def test_on_a_cpu_it_is_told_once_where_it_matters(capsys):
+    for kind, rank, processes, is_warned_of in (
+        ("eeg-net", 0, 2, True),
+        ("eeg-net", 1, 2, False),
+        ("eeg-net", 0, 1, False),
+        ("brain-mlp", 0, 2, False),
+    ):
+        assert synchronised(normalise_together(aligner(kind), Launch(rank, processes, CPU))) == 0
+        told = capsys.readouterr().err
+        assert ("eeg-net normalises by batch, and on a CPU each of the 2 processes" in told) is is_warned_of

@@ -1,14 +1,18 @@
-"""A sweep runs its variants as cells, goes on where it stopped, and prints a line for each variant."""
+"""Sweeps, their variants by name, and published numbers beside what is measured."""
 
 import pytest
 
 from brainhive_cli.commands import train_align
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
-from brainhive_cli.training.alignment import progress
+from brainhive_cli.reports.tables import PUBLISHED
+from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.recipe import Cell
+from brainhive_cli.training.alignment.references import rejoined
 
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
 
@@ -45,32 +49,89 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     assert published.rows == ((0.5, "–"),)
 
 
-def metrics(*values: float | None, selected_on: str = "validation") -> Measurements:
-    names = [f"sub-0{number}_seed-1" for number in range(1, len(values) + 1)]
+def metrics(*values: float, selected_on: str = "validation") -> Measurements:
     scopes = {
-        name: {"top1": Metric("top1", value, 10, 10, 0.1, 0.0, 1.0, (1,), "cosine", "validation", "t")}
-        for name, value in zip(names, values, strict=True)
-        if value is not None
+        f"sub-0{number}_seed-1": {
+            "top1": Metric("top1", value, 10, 10, 0.1, 0.0, 1.0, (1,), "cosine", "validation", "t")
+        }
+        for number, value in enumerate(values, 1)
     }
-    cells = {name: CellFacts(epoch=3, selected_on=selected_on) for name in names}
+    cells = {name: CellFacts(epoch=3, selected_on=selected_on) for name in scopes}
     return Measurements(scopes, facts=TrainingFacts(dataset="demo", mode="intra", cells=cells))
 
 
 def laid_out(found: Measurements) -> tuple[Table, ...]:
-    return progress.tables(found, [Cell(name, (1,), (1,), 1) for name in found.facts.cells])
+    return train_align.tables(found, [Cell(name, (1,), (1,), 1) for name in found.facts.cells])
 
 
-def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():
-    (table,) = laid_out(metrics(0.2, 0.4, 0.6))
+def test_the_last_line_is_mean_and_standard_deviation_over_several_cells():
+    (table,), (alone,) = laid_out(metrics(0.2, 0.4, 0.6)), laid_out(metrics(0.2, selected_on="test"))
     assert table.rows[-1][0] == "mean ± sd of 3" and table.rows[-1][2] == "0.400 ± 0.200"
+    assert len(alone.rows) == 1 and "selected on test" in alone.title and "test" not in table.title
 
 
-def test_a_single_cell_and_cells_without_validation_have_no_spread():
-    (alone,), (unknown,) = laid_out(metrics(0.2)), laid_out(metrics(None, None))
-    assert len(alone.rows) == 1
-    assert unknown.columns == ("cell", "epoch") and [row[1:] for row in unknown.rows] == [(3,), (3,)]
+TWO = "sweep={train.lr: [1e-3, 2e-3], train.weight_decay: [0, 0.1]}"
+ONE = "lr=1e-3,weight_decay=0.1"
 
 
-def test_a_run_that_looked_at_test_says_so():
-    (stamped,), (honest,) = laid_out(metrics(0.2, selected_on="test")), laid_out(metrics(0.2))
-    assert "selected on test" in stamped.title and "test" not in honest.title
+@pytest.fixture(scope="module")
+def swept(shared_world, tmp_path_factory, go, small):
+    """A joint sweep of two keys, so that its variants have a comma."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(shared_world))
+        runs = tmp_path_factory.mktemp("runs")
+        return go(
+            "train-align", *small, f"paths.runs={runs}", "mode=joint", "subjects=1", "train.epochs=1", TWO
+        ).folder
+
+
+def test_variants_are_evaluated_by_their_names_and_averaged_though_these_have_commas(
+    go, world, swept, tmp_path
+):
+    paths, one, other = Paths(runs=str(swept.parents[1])), f"{swept}:{ONE}", f"{swept}:lr=2e-3,weight_decay=0"
+    assert rejoined(f"{swept.name}:{ONE},other,{one}".split(","), paths) == [
+        f"{swept.name}:{ONE}",
+        "other",
+        one,
+    ]
+    assert rejoined(["a", "b:c", "d"], paths) == ["a", "b:c", "d"]
+
+    found = go("eval-retrieval", f"paths.runs={tmp_path}", f"run={one},{other}", *QUICK).metrics
+    assert found.facts.runs == [one, other]
+
+
+def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, small, swept):
+    def job_of(run: str) -> Job:
+        overrides = [*small, "mode=finetune", f"finetune={{run: '{run}'}}"]
+        return Job.resolve(train_align.Recipe.resolve("train-align", None, {}, overrides))
+
+    with pytest.raises(RecipeError, match="is a sweep") as caught:
+        job_of(str(swept))
+    assert f"{swept.name}:{ONE}" in caught.value.hint
+
+    job = job_of(f"{swept}:{ONE}")
+
+    assert job.recipe.subjects == [2] and job.recipe.finetune.run == f"{swept}:{ONE}"
+    (start,) = job.find_starts(Cell("sub-02_seed-1", (2,), (2,), 1))[0].values()
+    assert start == swept / "cells" / ONE / "all_seed-1" / "model" and start.is_dir()
+
+
+QUICK = ("sheet_rows=0", "ceiling_splits=0")
+PAPER = ("published.source=a paper", "published.values.top1=0.5")
+DIFFERS = "published.differs=[of the last epoch, its seeds are not stated]"
+
+
+def test_published_numbers_are_shown_apart_as_unchecked_but_not_beside_a_control(go, small, world, tmp_path):
+    here = f"paths.runs={tmp_path}"
+    trained = go("train-align", *small, "subjects=1", "train.epochs=1", here, *PAPER, DIFFERS).tables[-1]
+    result, control = (go("eval-retrieval", here, *QUICK, *more) for more in ([], ["control=shuffled"]))
+
+    published = {"source": "a paper", "top1": 0.5}
+    published["differs"] = ["of the last epoch", "its seeds are not stated"]
+    assert result.metrics.facts.published == published
+    (table,) = (table for table in result.tables if table.title.startswith(PUBLISHED))
+    assert table.rows == trained.rows == ((0.5, "of the last epoch; its seeds are not stated"),)
+    assert trained.title.startswith(f"{PUBLISHED}: a paper") and "not checked by Brainhive" in PUBLISHED
+    assert trained.columns == ["top-1", "differs, as its recipe says"]
+    assert control.metrics.facts.published == {}
+    assert not any(PUBLISHED in table.title for table in control.tables)

@@ -1,18 +1,18 @@
-"""Embeddings that a prior learns from: of stores, or made as they are needed."""
+"""Embeddings and latents that a prior learns from: of stores, or made as they are needed."""
 
 import json
+import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets
-from brainhive_cli.models.encoders import timm
 from brainhive_cli.models.generators import sdxl
-from brainhive_cli.models.priors import fusion_prior
+from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import Training
 
@@ -28,15 +28,15 @@ def embeddings(training: Training) -> dict[str, torch.Tensor]:
     return training.embeddings(batch)
 
 
-def test_what_no_store_holds_is_refused_with_both_ways_to_get_it(settings, begun):
+def test_what_a_prior_cannot_learn_from_is_refused(settings, begun, go, prior, monkeypatch):
     with pytest.raises(MissingData, match="no train embeddings of local--random") as caught:
         begun(*settings, BOTH)
     assert "brainhive embed" in caught.value.hint and "--embed-missing" in caught.value.hint
-
-
-def test_clips_are_refused(settings, begun, monkeypatch):
-    monkeypatch.setattr(StimulusSet, "__post_init__", lambda stimuli: vars(stimuli).update(medium="clip"))
-
+    go("embed", settings[0], f"encoders=[{TIMM}]")
+    with pytest.raises(BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"):
+        own = [each for each in settings if not each.startswith("prior=")]
+        begun(*own, f"encoders=[{TIMM}]", f"continue_from={prior}")
+    monkeypatch.setattr(StimulusSet, "medium", "clip")
     with pytest.raises(RecipeError, match="and the stimuli of pictures are clips"):
         begun(*settings)
 
@@ -60,42 +60,67 @@ def test_computed_embeddings_are_those_that_a_store_would_hold(settings, begun, 
     assert all(torch.allclose(values, stored[name], atol=ROUNDING) for name, values in none_stored.items())
 
 
-def test_a_check_lists_what_is_computed_and_loads_no_network(settings, monkeypatch):
-    monkeypatch.setattr(timm.Config, "build", None)
-    words = ["train-prior", *settings, BOTH, "--embed-missing", "--check", "--json"]
-
-    ended = CliRunner().invoke(app, words)
-
-    document = json.loads(ended.stdout)
-    assert ended.exit_code == 0, ended.stderr
-    assert document["missing"] == [] and {one["state"] for one in document["inputs"]} == {"here"}
+CACHED = "cache_latents=true"
 
 
-def test_a_prior_learns_from_computed_embeddings_beside_kept_latents(settings, go):
-    result = go(
-        "train-prior",
-        *settings,
-        BOTH,
-        "embed_missing=true",
-        "cache_latents=true",
-        "train.steps=2",
-        "run.workers=1",
-    )
-
-    metrics = result.metrics.overall
-    assert metrics["validation_loss"].value != metrics["validation_loss_at_start"].value
+def loss(training: Training) -> torch.Tensor:
+    return training.loss(next(batches(training.pictures, range(1), 4, 1, 0, 0, training.launch)))
 
 
-def test_a_prior_for_other_encoders_is_refused_naming_both(settings, begun, prior, go):
-    go("embed", settings[0], f"encoders=[{TIMM}]")
-
-    with pytest.raises(BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"):
-        begun(*settings, f"encoders=[{TIMM}]", "prior=fusion_prior", f"continue_from={prior}")
+def latents_of(training: Training) -> np.ndarray:
+    pictures = training.pictures
+    return np.stack([pictures.latents(index)[0].numpy() for index in range(len(pictures.images))])
 
 
-def test_a_prior_for_embeddings_of_another_width_is_refused_before_the_first_step(settings, begun, tmp_path):
-    name = "brainhive_cli-models-encoders-python-example"
-    fusion_prior.TINY.build({name: 7}, sdxl.TINY.build()).save(tmp_path / "other")
+def stores(home: Path) -> list[Path]:
+    return sorted((home / "latents").rglob("*.h5*"))
 
-    with pytest.raises(BrainhiveError, match=f"takes {name} of width 7, not 12"):
-        begun(*settings, "prior=fusion_prior", f"continue_from={tmp_path / 'other'}")
+
+def test_training_on_kept_latents_is_training_on_the_pictures(settings, begun, home, pictures):
+    from PIL import Image
+
+    wide = Image.open(sorted(pictures.rglob("*.png"))[0]).resize((48, 16))
+    wide.save(sorted(pictures.rglob("*.png"))[0])  # so that it is cropped
+
+    plain, cached = begun(*settings), begun(*settings, CACHED)
+
+    pixels, sizes = plain.pictures.items[0]["image"], plain.pictures.items[0]["sizes"]
+    assert cached.pictures.items[0]["sizes"].tolist() == sizes.tolist() == [16, 48, 0, 32, 32, 32]
+    assert pixels.shape == (3, 32, 32) and cached.pictures.items[0]["image"].shape == (4, 8, 8)
+    assert torch.allclose(loss(plain), loss(cached), rtol=ROUNDING)
+    shutil.rmtree(pictures / "concept_0")  # nothing is decoded any more
+    assert torch.isfinite(loss(cached))
+    assert len(stores(home)) == 1
+
+
+def test_an_interrupted_store_is_completed_and_then_only_read(settings, begun, home, monkeypatch):
+    encode, seen, most = SDXL.encode, list[int](), 1
+
+    def counted(generator: SDXL, images: torch.Tensor, random: object = None) -> torch.Tensor:
+        if len(seen) == most:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return encode(generator, images)
+
+    monkeypatch.setattr(SDXL, "encode", counted)
+    with pytest.raises(KeyboardInterrupt):
+        begun(*settings, CACHED)  # after one batch
+    left, most = stores(home), 100
+    resumed, again = begun(*settings, CACHED), begun(*settings, CACHED)
+
+    assert [path.suffix for path in left] == [".part"] and [path.suffix for path in stores(home)] == [".h5"]
+    assert seen == [4, 4, 4]  # of twelve pictures, none was encoded twice
+    shutil.rmtree(home / "latents")
+    straight = latents_of(begun(*settings, CACHED))
+    assert np.array_equal(latents_of(resumed), straight) and np.array_equal(latents_of(again), straight)
+
+
+def test_other_weights_of_the_vae_or_another_size_have_a_store_of_their_own(settings, begun, home, tmp_path):
+    tiny = json.dumps(sdxl.TINY.architecture)
+    begun(*settings, CACHED)
+    begun(*settings, CACHED, "resolution_px=40")
+    begun(*settings, CACHED, f"generator={{kind: sdxl, source: random, seed: 1, architecture: {tiny}}}")
+    begun(*settings, CACHED, f"paths.latents={tmp_path / 'elsewhere'}")
+
+    assert len(stores(home)) == 3
+    assert len(list((tmp_path / "elsewhere" / "pictures" / "train").glob("*.h5"))) == 1

@@ -1,31 +1,32 @@
-"""The options of train-prior: each does what its name says, and nothing else."""
+"""The options of train-prior: each does what its name says, and those that make it the reference's."""
 
-from collections.abc import Callable
-from functools import partialmethod
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 from worlds import first_batch
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, DeviceError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.targets.views import Batch
+from brainhive_cli.data.targets.views import Batch, crop_centre, crop_of_the_original
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.models.heads import Conditioning
+from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import Learner, Training, train
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""
 
 
-def trained(
-    training: Training, folder: RunFolder, after_step: Callable[[int], None] = lambda _: None
-) -> Learner:
+def trained(training: Training, folder: RunFolder) -> Learner:
     learner = Learner(training.prior, training.recipe.freeze, training.recipe.train)
-    train(training, folder, learner, after_step)
+    train(training, folder, learner, lambda _: None)
     return learner
 
 
@@ -40,23 +41,17 @@ def many(count: int) -> Batch:
     return Batch(np.arange(count), empty, empty, {}, step=3, positions=tuple(range(count)))
 
 
-@pytest.mark.parametrize(("size", "passes"), [(2, 2), (4, 3)])  # 10 pictures: 2 + 2, and 4 + 3 + 3
-def test_accumulated_passes_have_the_gradient_of_one_large_batch(settings, begun, tmp_path, size, passes):
-    whole = min(10, size * passes)
+def test_accumulated_passes_have_the_gradient_of_one_large_batch(settings, begun, tmp_path):
+    """Of 10 pictures to learn: 4 + 3 + 3."""
     settings = (*settings, "train.steps=1")
-    one = trained(begun(*settings, f"train.batch_size={whole}"), RunFolder(tmp_path / "one"))
+    one = trained(begun(*settings, "train.batch_size=10"), RunFolder(tmp_path / "one"))
+    passes = begun(*settings, "train.batch_size=4", "train.accumulate=3")
 
-    several = trained(
-        begun(*settings, f"train.batch_size={size}", f"train.accumulate={passes}"),
-        RunFolder(tmp_path / "several"),
-    )
+    several = trained(passes, RunFolder(tmp_path / "several"))
 
     assert max(float(g.abs().max()) for g in gradients(one)) > 100 * ROUNDING
     for a, b in zip(gradients(one), gradients(several), strict=True):
         assert torch.allclose(a, b, atol=ROUNDING, rtol=1e-4)
-
-
-def test_more_passes_than_pictures_are_refused(settings, begun, tmp_path):
     with pytest.raises(BrainhiveError, match="10 pictures to learn are fewer than 11 passes") as caught:
         trained(begun(*settings, "train.accumulate=11"), RunFolder(tmp_path / "run"))
     assert "train.accumulate" in caught.value.hint
@@ -110,39 +105,6 @@ def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(settings, begun):
     assert losses[0] != losses[1] and torch.allclose(*losses, rtol=0.02)
 
 
-def test_a_compiled_unet_learns_the_same(settings, begun, monkeypatch):
-    captured = partialmethod(torch.nn.Module.compile, backend="eager")  # the graph, without minutes of C++
-    monkeypatch.setattr(torch.nn.Module, "compile", captured)
-    plain, compiled = begun(*settings), begun(*settings, "train.compile=true")
-
-    losses = [training.loss(first_batch(training)) for training in (plain, compiled)]
-    for loss in losses:
-        loss.backward()
-
-    assert compiled.generator.unet._compiled_call_impl is not None
-    assert torch.allclose(*losses, rtol=1e-5)
-    for a, b in zip(plain.prior.parameters(), compiled.prior.parameters(), strict=True):
-        assert torch.allclose(a.grad, b.grad, atol=ROUNDING)
-
-
-def test_the_gradient_is_clipped_and_its_norm_before_that_is_known(settings, begun, tmp_path):
-    training = begun(*settings, "train.steps=1", "train.grad_norm=1e-3")
-
-    learner = trained(training, RunFolder(tmp_path / "run"))
-
-    seen = torch.cat([gradient.flatten() for gradient in gradients(learner)]).norm()
-    assert float(seen) == pytest.approx((1 - 0.9) * 1e-3, rel=1e-3) and learner.norm > 1e-3
-
-
-def test_the_optimiser_has_the_knobs_of_the_recipe(settings, begun):
-    training = begun(*settings, "train.lr=0.5", "train.weight_decay=0.25", "train.betas=[0.1, 0.2]")
-
-    learner = Learner(training.prior, [], training.recipe.train)
-
-    (group,) = learner.optimizer.param_groups
-    assert (group["lr"], group["weight_decay"], group["betas"]) == (0.5, 0.25, (0.1, 0.2))
-
-
 def test_out_of_memory_is_reported_with_what_needs_less(settings, monkeypatch):
     def full(*_: object, **knobs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore about it.")
@@ -156,3 +118,73 @@ def test_out_of_memory_is_reported_with_what_needs_less(settings, monkeypatch):
         "  try: a smaller train.batch_size and as much more train.accumulate, or cache_latents=true, or "
         "train.gradient_checkpointing=true; what is finished is kept",
     ]
+
+
+KEYS = ("resize=bilinear", "crop_ids=original", "posterior=sample")
+
+
+@pytest.fixture
+def large(pictures: Path) -> Path:
+    """The folder of pictures, of which each is large and wide."""
+    for file in sorted(pictures.rglob("*.png")):
+        Image.open(file).resize((75, 51), Image.Resampling.BICUBIC).save(file)
+    return pictures
+
+
+def test_a_bilinear_view_is_the_references():
+    from torchvision import transforms
+
+    random = torch.Generator().manual_seed(1)
+    resize = transforms.Resize(32, transforms.InterpolationMode.BILINEAR)
+    theirs = transforms.Compose([resize, transforms.CenterCrop(32), transforms.PILToTensor()])
+    for size in ((75, 50), (51, 93), (40, 40), (16, 23)):
+        noise = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random)
+        picture = transforms.functional.to_pil_image(noise)
+
+        pixels, _ = crop_centre(picture, 32, "bilinear")
+
+        assert torch.equal(pixels, theirs(picture))
+        assert not torch.equal(pixels, crop_centre(picture, 32, "lanczos")[0])
+
+
+def test_crop_ids_of_the_original_are_as_published():
+    resized = torch.tensor([[375.0, 500, 0, 85, 512, 512], [1201, 1802, 0, 128, 512, 512]])
+
+    ids = crop_of_the_original(resized)
+
+    # max(0, round((height - 512) / 2)) of the picture as it is, halves to even, as the repository has it
+    assert ids.tolist() == [[375, 500, 0, 0, 512, 512], [1201, 1802, 344, 645, 512, 512]]
+
+
+def test_each_key_reaches_the_loss_and_each_but_the_posterior_validation(settings, large, begun):
+    plain = begun(*settings)
+    loss, validated = plain.loss(first_batch(plain)), plain.validate()
+    assert plain.ids(first_batch(plain))[0].tolist() == [51, 75, 0, 8, 32, 32]
+    for key in KEYS:
+        other = begun(*settings, key)
+        assert not torch.allclose(other.loss(first_batch(other)), loss, rtol=1e-6), key
+        assert (other.validate() == validated) is key.startswith("posterior"), key
+
+
+def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings, begun):
+    settings = (*settings, "posterior=sample")
+
+    def drawn(rank: int, processes: int, passes: int = 1) -> torch.Tensor:
+        launch = Launch(rank, processes, torch.device("cpu"))
+        training = begun(*settings, launch=launch)
+        mine = batches(training.pictures, range(3, 4), 8, passes, 0, 0, launch)
+        return torch.cat([training.latents(batch) for batch in mine])
+
+    whole = drawn(0, 1)
+    assert torch.allclose(torch.cat([drawn(rank, 2, 2) for rank in (0, 1)]), whole, atol=10 * ROUNDING)
+    training = begun(*settings)
+    batch = first_batch(training, 1)
+    later = training.latents(replace(batch, step=1))
+    assert not torch.allclose(training.latents(batch), later, atol=ROUNDING)
+
+    many = replace(batch, image=batch.image.expand(400, -1, -1, -1), positions=tuple(range(400)))
+    found, vae = training.latents(many), training.generator.vae
+    posterior = vae.encode(batch.image.float() / 127.5 - 1).latent_dist
+    mean, spread = (vae.config.scaling_factor * each[0] for each in (posterior.mean, posterior.std))
+    assert ((found.mean(0) - mean).abs() < 5 * spread / 20).all()  # five standard errors
+    assert torch.allclose(found.std(0), spread, rtol=0.25)

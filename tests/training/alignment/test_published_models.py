@@ -1,0 +1,414 @@
+"""Checkpoints as MindEye1's, MindEye2's, NEURONS' and BrainHiVE's trainings write them, also in parts."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.autoencoders.vae import Decoder
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from brainhive_cli import aligner
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import SELECTED_ON_TEST
+from brainhive_cli.data.targets.encoder_keys import encoders_by_key
+from brainhive_cli.models.backbones.mindeye2 import mixer_constant
+from brainhive_cli.models.blocks import FusionEncoder
+from brainhive_cli.models.heads import Decoded, Head
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment import model as aligners
+from brainhive_cli.training.alignment.initialisation import load_start
+from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.model import Aligner
+from brainhive_cli.training.alignment.published_models import ATTENTION, KINDS
+
+State = dict[str, Tensor]
+VOXELS, SUBJECT, TOKENS, WIDTH = 7, 1, 4, 16
+BRAIN = {"kind": "mindeye2", "hidden": 8, "mixer": "blocks", "blocks": 2}
+PRIOR = {"kind": "mindeye1", "depth": 1, "heads": 2, "dim_head": 4, "timesteps": 3}
+DECODERS = {"frames": 2, "maps": (8, 8, 8), "channels": (32, 64, 64), "concept_width": 8, "vocabulary": 64}
+CAPTIONS = {"caption_width": 64, "caption_layers": 1, "caption_heads": 1, "caption_positions": 64}
+NEURONS = {"kind": "neurons", "brain": BRAIN, "prior": PRIOR, **DECODERS, **CAPTIONS, "mode": "published"}
+HEADS = {
+    "image": Head((TOKENS, WIDTH)),
+    "text": Head((6,)),
+    "motion": Head((2, TOKENS, WIDTH)),
+    "mask": Head((2, 1, 8, 8)),
+    "latents": Head((2, 4, 3, 3)),
+    "concepts": Head((5,)),
+    "caption": Head((60,)),
+}
+SPEC = SignalSpec((), 1, (SUBJECT,), (VOXELS,))
+
+
+@pytest.fixture(scope="module")
+def made() -> Aligner:
+    torch.manual_seed(0)
+    return Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",))).eval()
+
+
+def as_published(made: Aligner) -> State:
+    """Give the weights the names that NEURONS' training gave them."""
+    found = {}
+    for name, value in made.backbone.state_dict().items():
+        name = name.removeprefix("brain.").replace(f"linears.{SUBJECT}.", "linears.0.")
+        found[re.sub(r"^prior\.", "diffusion_prior.", name)] = value
+    found["text_dec.decoder.lm_head.weight"] = found["text_dec.decoder.transformer.wte.weight"]
+    for name in ("betas", "alphas_cumprod"):
+        found[f"diffusion_prior.noise_scheduler.{name}"] = torch.zeros(3)
+    return found
+
+
+def save(state: State, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"epoch": 49, "model_state_dict": state, "train_losses": [0.5], "lrs": [5e-5]}, path)
+    return path
+
+
+def blurry_branch() -> nn.ModuleDict:
+    """MindEye2's layers of blurry pictures, as its BrainNetwork has them, by their published names."""
+    torch.manual_seed(1)
+    kinds = ("UpDecoderBlock2D",) * 3
+    projector = [nn.Conv2d(64, 512, 1, bias=False), nn.GroupNorm(1, 512), nn.ReLU()]
+    projector += [nn.Conv2d(512, 512, 1, bias=False), nn.GroupNorm(1, 512), nn.ReLU()]
+    return nn.ModuleDict(
+        {
+            "blin1": nn.Linear(8, 4 * 28 * 28),
+            "bdropout": nn.Dropout(0.3),
+            "bnorm": nn.GroupNorm(1, 64),
+            "bupsampler": Decoder(64, 4, kinds, (32, 64, 128), layers_per_block=1),
+            "b_maps_projector": nn.Sequential(*projector, nn.Conv2d(512, 512, 1)),
+        }
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def neurons(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("neurons") / "exp_1/subj_01/checkpoints/brain_model_prior_last.pth"
+    return save(as_published(made), path)
+
+
+@pytest.fixture(scope="module")
+def mindeye2(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MindEye2's: no projection to text, no decoders, and a branch of blurry pictures."""
+    state = {n: v for n, v in as_published(made).items() if n.startswith(("ridge", "backbone", "diffusion"))}
+    state |= {f"backbone.{name}": each for name, each in blurry_branch().state_dict().items()}
+    return save(state, tmp_path_factory.mktemp("hub") / "final_subj01_pretrained_40sess_24bs/last.pth")
+
+
+def test_the_names_are_those_of_the_manifest(made: Aligner, golden: Path) -> None:
+    manifest = json.loads((golden / "neurons/state_dict_manifest.json").read_text())["state_dicts"]
+
+    def general(names) -> set[str]:
+        return {re.sub(r"\.\d+(?=\.)", ".N", name) for name in names if "noise_scheduler" not in name}
+
+    assert general(as_published(made)) == general(manifest["brain_model_prior.pth"])
+
+
+def test_neurons_checkpoint_is_the_model_that_wrote_it(made: Aligner, neurons: Path) -> None:
+    found, signal, subject = (
+        aligner.load(neurons),
+        torch.randn(3, VOXELS, 1),
+        torch.zeros(3, dtype=torch.long),
+    )
+
+    one, other = (each.decode(signal, subject, range(3)) for each in (found, made))
+
+    assert isinstance(one, Decoded) and one.tensors.keys() == other.tensors.keys() == HEADS.keys() - {
+        "motion"
+    }
+    assert all(torch.equal(each, other.tensors[name]) for name, each in one.tensors.items())
+    assert found.layout.backbone["mode"] == "published"
+    assert (found.learned.dataset, found.learned.subjects) == ("cc2017", (SUBJECT,))
+    names = {key: config.name for key, config in encoders_by_key(found.layout.encoders).items()}
+    assert names == {each: each for each in ("clip-bigg-tokens-view-2", "clip-bigg-text")}
+    assert SELECTED_ON_TEST in found.learned.caveats
+
+
+def test_mindeye2s_prior_is_given_the_tokens_before_their_projection_and_its_blurry_branch_the_mixers_output(
+    made: Aligner, mindeye2: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, signal = aligner.load(mindeye2), torch.randn(3, VOXELS, 1)
+    subject, branch = torch.zeros(3, dtype=torch.long), blurry_branch()
+    brain, prior = made.backbone.brain, made.backbone.prior
+
+    decoded = found.decode(signal, subject, range(3)).tensors
+
+    assert (found.learned.dataset, found.learned.selection) == ("nsd", "last epoch")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "mixer blocks have no effect but a constant" in said
+    with torch.no_grad():
+        assert torch.equal(
+            decoded["image"], prior.sample(brain.with_voxel_tokens(signal, subject)[0], range(3))
+        )
+        mixed = brain.backbone.mix(brain.ridge["linears"](signal, subject))
+        maps = branch["bnorm"](branch["blin1"](mixed).reshape(3, 64, 7, 7))
+        expected = branch["b_maps_projector"](maps).flatten(2).permute(0, 2, 1)
+        assert torch.allclose(decoded["blurry"], branch["bupsampler"](maps), atol=1e-5)
+    assert decoded["blurry"].shape == (3, 4, 28, 28) and torch.allclose(decoded["maps"], expected, atol=1e-5)
+
+
+def test_a_model_starts_in_parts_from_several_checkpoints(
+    made: Aligner, neurons: Path, mindeye2: Path, tmp_path: Path
+) -> None:
+    """NEURONS' way: the backbone and the prior are MindEye2's, the ridge is new; and mixer blocks may go."""
+    plain = {**NEURONS, "brain": {**BRAIN, "mixer": "none"}, "mode": "right"}
+    new = Aligner(Layout(replace(SPEC, widths=(5,)), HEADS, plain, retrieval_heads=("image",)))
+    before, own = new.backbone.state_dict(), made.backbone.state_dict()
+    before = {name: each.clone() for name, each in before.items()}
+    torch.save({"proj": torch.ones(WIDTH, 6)}, tmp_path / "coca.pth")
+
+    parts = {"brain.backbone": mindeye2, "prior": mindeye2, "brain.clipproj": tmp_path / "coca.pth"}
+    for part, path in parts.items():
+        load_start(new, path, f"backbone.{part}")
+
+    for name, each in new.backbone.state_dict().items():
+        if name == "brain.clipproj.proj":
+            assert (each == 1).all()
+        elif name == "brain.backbone.backbone_linear.bias":
+            constant = mixer_constant({n.removeprefix("brain."): v for n, v in own.items() if "mixer" in n})
+            assert constant.abs() > 1e-3
+            assert torch.allclose(each, own[name] + constant * own[name.replace("bias", "weight")].sum(1))
+        else:
+            is_taken = name.startswith(("brain.backbone.", "prior."))
+            assert torch.equal(each, own[name] if is_taken else before[name]), name
+
+
+def test_gpt2_starts_from_the_hubs_file_and_from_one_that_was_saved_with_its_last_layer(
+    tmp_path: Path,
+) -> None:
+    part = "backbone.text_dec.decoder.transformer"
+    for above, ending in (("", ".safetensors"), ("decoder.transformer.", ".pth")):
+        new = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",)))
+        weights = new.get_submodule(part).state_dict()
+        published = {above + name: torch.randn_like(value) for name, value in weights.items()}
+        surplus = {f"{above}h.0.attn.bias": torch.ones(1, 1, 4, 4), "lm_head.weight": torch.zeros(2, 2)}
+        path = tmp_path / f"model{ending}"
+        (save_file if ending == ".safetensors" else torch.save)(published | surplus, path)
+
+        load_start(new, path, part)
+
+        for name, value in new.get_submodule(part).state_dict().items():
+            assert torch.equal(value, published[above + name]), name
+
+
+def test_a_checkpoint_without_a_part_or_with_others_is_one_line(made: Aligner, tmp_path: Path) -> None:
+    for gone, added, message in (
+        ("diffusion_prior.net.", {}, "has decoders of NEURONS without their part diffusion_prior"),
+        ("nothing", {"adapter.weight": torch.zeros(2)}, "has the part adapter, which neither MindEye2 nor"),
+        ("backbone.clip_proj.0", {}, "is no brain model of MindEye2"),
+    ):
+        state = {name: each for name, each in as_published(made).items() if not name.startswith(gone)}
+        with pytest.raises(BrainhiveError, match=message):
+            aligner.load(save(state | added, tmp_path / "subj_01/brain_model_prior.pth"))
+
+
+TOLERANCE = 1e-4
+"""Of the largest value: the golden folder calls it safe."""
+
+
+Golden = dict[str, Tensor]
+
+
+PUBLISHED = "autoencoder_subj05_4x_locont_no_reconst"
+
+
+def read(path: Path) -> Golden:
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+
+
+def first_subject(golden: Golden) -> Tensor:
+    """The index of a model's only subject, for each signal of a golden file."""
+    return torch.zeros(len(golden["in.voxels"]), dtype=torch.long)
+
+
+def weights_of(golden: Golden) -> Golden:
+    return {name.removeprefix("weights."): each for name, each in golden.items() if "weights." in name}
+
+
+def save_mindeye1(state: Golden, path: Path) -> Path:
+    """Write a checkpoint as MindEye1's save_ckpt does, by torch before 2.1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scheduler = {"total_steps": 9, "anneal_func": OneCycleLR._annealing_cos, "_last_lr": [3e-4]}
+    optimizer = {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 3e-4}]}
+    content = {
+        "epoch": 119,
+        "model_state_dict": state,
+        "optimizer_state_dict": optimizer,
+        "lr_scheduler": scheduler,
+        "train_losses": [0.5],
+        "val_losses": [0.4],
+        "lrs": [3e-4],
+    }
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture
+def low(golden: Path) -> Golden:
+    """Golden values: MindEye1's low level at tiny widths."""
+    return read(golden / "havir/structural.safetensors")
+
+
+@pytest.fixture
+def low_file(low: Golden, tmp_path: Path) -> Path:
+    """Its checkpoint, with the names of attention in diffusers 0.13."""
+    state = {}
+    for name, value in weights_of(low).items():
+        old = next((old for old, new in ATTENTION.items() if f".{new}." in name), "")
+        state[f"module.{name.replace(ATTENTION.get(old, '?'), old)}"] = value
+    assert any(".proj_attn." in name for name in state) and not any(".to_" in name for name in state)
+    return save_mindeye1(state, tmp_path / PUBLISHED / "epoch120.pth")
+
+
+@pytest.fixture
+def high(golden: Path) -> Golden:
+    """Golden values: MindEye1's high level at tiny widths."""
+    return read(golden / "havir/semantic.safetensors")
+
+
+@pytest.fixture
+def high_file(high: Golden, tmp_path: Path) -> Path:
+    """Its checkpoint, in which the diffusion prior lies next to the brain model."""
+    state = {f"voxel2clip.{name}": value for name, value in weights_of(high).items()}
+    shape = high["out.projected"].shape[1:]
+    state |= {"net.learned_query": torch.zeros(shape), "noise_scheduler.betas": torch.zeros(100)}
+    return save_mindeye1(state, tmp_path / "prior_257_final_subj02_bimixco_softclip_byol/last.pth")
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()  # which may be 0
+
+
+def test_the_low_level_gives_the_references_latents_without_its_maps(low: Golden, low_file: Path) -> None:
+    model = aligner.load(low_file)
+
+    with torch.no_grad():
+        found = model.predict(low["in.voxels"][..., None], first_subject(low))
+
+    assert model.layout.spec == SignalSpec((), 1, (5,), (low["in.voxels"].shape[1],))
+    assert_near(found["latent"], low["out.latent"])
+    assert found.keys() == {"latent"} and model.layout.heads["latent"].target == "vd-vae"
+
+
+def test_the_high_level_gives_the_references_tokens_and_is_compared_by_the_projected(
+    high: Golden, high_file: Path
+) -> None:
+    model, voxels = aligner.load(high_file), high["in.voxels"][..., None]
+
+    with torch.no_grad():
+        subject = first_subject(high)
+        found, compared = model.predict(voxels, subject), model.encode_signal(voxels, subject)
+
+    assert model.layout.spec.subjects == (2,)
+    assert model.layout.heads["image"].shape == high["out.projected"].shape[1:]
+    assert_near(found["image"].flatten(1), high["out.backbone"])
+    assert_near(found["image_projected"], high["out.projected"])
+    assert torch.equal(compared, found["image_projected"].flatten(1))
+
+
+def test_what_is_no_such_checkpoint_is_one_line(low_file: Path, tmp_path: Path) -> None:
+    state = torch.load(low_file, weights_only=False)["model_state_dict"]
+    damaged = tmp_path / "damaged" / PUBLISHED / "last.pth"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(low_file.read_bytes()[:-2000])
+    for path, what in (
+        (save_mindeye1({}, tmp_path / "other" / PUBLISHED / "last.pth"), "is no brain model of MindEye1"),
+        (save_mindeye1(state, tmp_path / "final/last.pth"), "last.pth does not say whose voxels it takes"),
+        (damaged, "is damaged or half-downloaded"),
+    ):
+        with pytest.raises(BrainhiveError, match=what):
+            aligner.load(path)
+
+
+DIMS = {"vae": 6, "CLIP-ViT-B-32-laion2B-s34B-b79K": 4}
+KEPT = {
+    "architectures": ["BrainCLIPModel"],
+    "dropout": 0.1,
+    "intermediate_size": 16,
+    "logit_scale_init_value": 2.6592,
+    "model_type": "clip",
+    "proj_meta": DIMS,
+    "transformers_version": "4.57.3",
+}
+"""What a config holds apart from the sizes of the brain encoder."""
+
+
+Reference = dict[str, Tensor]
+
+
+@pytest.fixture
+def reference(golden: Path, kind: str) -> Reference:
+    """Signals, weights and output of one of the BrainHiVE repository's brain encoders."""
+    return load_file(golden / "backbones" / f"{kind}.safetensors")
+
+
+def config_of(reference: Reference) -> dict[str, Any]:
+    """The config of a model with this brain encoder."""
+    _, channels, samples = reference["signal"].shape
+    sizes = {"brain_channels": channels, "brain_sequence_length": samples}
+    return KEPT | sizes | {"hidden_size": reference["output"].shape[1]}
+
+
+def state_of(reference: Reference) -> Reference:
+    """Name the weights of a brain encoder as upstream's whole model does, together with a fusion encoder."""
+    brain = {f"brain_model.backbone.{k[8:]}": v for k, v in reference.items() if k.startswith("weights.")}
+    torch.manual_seed(0)
+    fuser = FusionEncoder(DIMS, reference["output"].shape[1], 16)
+    vision = {f"vision_model.{k}": v for k, v in fuser.state_dict().items()}
+    return {**brain, **vision, "logit_scale": torch.tensor(3.5)}
+
+
+def write(
+    folder: Path, config: dict[str, object], state: dict[str, Tensor], file: str = "model.safetensors"
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(state, folder / file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_upstream_folder_gives_the_references_output(
+    reference: Reference, tmp_path: Path, kind: str
+) -> None:
+    """Golden values: the BrainHiVE repository's encoders; without a name the kind is known by its weights."""
+    for named, file in zip(({"brain_backbone": kind}, {}), aligners.WEIGHTS, strict=True):
+        config = config_of(reference) | named
+        model = aligners.load(write(tmp_path / file, config, state_of(reference), file))
+
+        with torch.no_grad():
+            token = model.encode_signal(reference["signal"], reference["subject_index"])
+            image = model.encode_image({key: torch.randn(2, width) for key, width in DIMS.items()})
+
+        assert (token - reference["output"]).abs().max() < 1e-5
+        assert image.shape == (2, config["hidden_size"])
+        assert model.losses == {"0.logit_scale": torch.tensor(3.5)}
+        assert model.layout.spec.names == tuple(map(str, range(config["brain_channels"])))
+        assert list(model.layout.dims) == list(DIMS)
+        assert model.layout.encoders == {key: key for key in DIMS}
+    model.save(tmp_path / "ours")
+    again = aligners.load(tmp_path / "ours")
+    assert asdict(again.layout) == asdict(model.layout)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["brain_mlp"])
+def test_an_upstream_folder_that_lacks_something_says_what(reference: Reference, tmp_path: Path) -> None:
+    for drop, what in (
+        ("brain_channels", "config.json has no brain_channels"),
+        ("brain_model.backbone.proj_in.bias", r"such weights; of \w+, (\d+) of (?!\1)\d+ weights match"),
+        ("vision_model.block.layers.0.norm.bias", "norm.bias has shape none"),
+    ):
+        config, state = config_of(reference), state_of(reference)
+        config.pop(drop, None), state.pop(drop, None)
+        with pytest.raises(BrainhiveError, match=what) as caught:
+            aligners.load(write(tmp_path, config, state))
+        assert "\n" not in caught.value.message and caught.value.hint
