@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import ttest_1samp
 
 from brainhive_cli.measurement.comparison import benjamini_hochberg, compare, compare_values, crossed_t
-from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items, fold_null_inflation
 
 
@@ -25,8 +24,9 @@ def drawn(random, subjects, pictures, by, effect=0.0):
     return of_subjects + of_pictures + 0.7 * random.normal(size=(subjects, pictures)) + effect * error**0.5
 
 
-@pytest.mark.parametrize("subjects", [1, 3, 5, 10])
-@pytest.mark.parametrize("by", ["pictures", "subjects", "subjects and pictures"])
+@pytest.mark.parametrize(
+    ("subjects", "by"), [(3, "pictures"), (5, "subjects"), (10, "subjects and pictures")]
+)
 def test_a_true_null_is_rejected_as_seldom_as_it_says(subjects, by):
     """Bound .05 and two Monte Carlo errors of 400 simulations."""
     random, rejected = np.random.default_rng(subjects), 0
@@ -50,53 +50,13 @@ def test_three_subjects_are_compared_with_the_power_of_a_test_over_their_items()
     assert found[1] > 80 and found[0] >= 0.9 * found[1]
 
 
-@pytest.mark.parametrize("by", ["pictures", "subjects", "subjects and pictures"])
-def test_ten_subjects_are_compared_with_nearly_the_power_of_who_knows_what_varies(by):
-    random, found = np.random.default_rng(0), np.zeros(2)
-    for _ in range(200):
-        values = drawn(random, 10, 60, by, effect=2.8)
-        oracle = values.mean(0) if by == "pictures" else values.mean(1)
-        found += [
-            compare_values(list(values), list(0 * values)).p_value <= 0.05,
-            ttest_1samp(oracle, 0).pvalue < 0.05,
-        ]
-
-    assert found[0] >= 0.9 * found[1] or (" " in by and found[0] >= 0.75 * 200)
-
-
-@pytest.mark.parametrize("subjects", [1, 2, 4, 5, 12])
+@pytest.mark.parametrize("subjects", [4, 5])
 def test_test_and_interval_never_disagree(subjects):
     random = np.random.default_rng(subjects)
     for effect in np.linspace(0, 4, 100):
         values = drawn(random, subjects, 20, "pictures", effect)
         found = compare_values(list(values), list(0 * values))
         assert (found.p_value <= 0.05) == (not found.low <= 0 <= found.high)
-
-
-@pytest.mark.parametrize(
-    ("subjects", "test"),
-    [
-        (1, "sign flips over 30 items, for this subject"),
-        (4, "sign flips over 30 items, for these 4 subjects"),
-        (5, "t over 5 subjects and 30 items, for people in general"),
-    ],
-)
-def test_a_comparison_says_whom_it_is_about(subjects, test):
-    values = np.random.default_rng(0).normal(size=(subjects, 30))
-
-    found = compare_values(list(values), list(0 * values))
-
-    assert (found.test, found.interval) == (test, f"inversion of: {test}")
-
-
-def test_to_four_subjects_signs_of_shared_items_are_flipped_together():
-    """An item that all subjects saw is one: as many values in one subject would say four times as much."""
-    values = np.random.default_rng(1).normal(0.2, 1, 40)
-
-    shared = compare_values([values] * 4, [0 * values] * 4)
-
-    alone = flip_signs([values], Items.unnamed([40]))
-    assert (shared.p_value, shared.low, shared.high) == (alone.p, alone.low, alone.high)
 
 
 def test_where_only_subjects_vary_the_test_from_five_is_the_paired_t_test():
@@ -108,22 +68,6 @@ def test_where_only_subjects_vary_the_test_from_five_is_the_paired_t_test():
     expected = ttest_1samp([each[0] for each in differences], 0)
     assert p == pytest.approx(expected.pvalue)
     assert (low, high) == pytest.approx(tuple(expected.confidence_interval()))
-
-
-def test_where_subjects_are_alike_the_test_from_five_is_that_over_items():
-    values = np.random.default_rng(0).normal(0.1, 1, 100)
-
-    p, _, _ = crossed_t([values] * 6, Items.unnamed([100] * 6))
-
-    assert p == pytest.approx(ttest_1samp(values, 0).pvalue)
-
-
-@pytest.mark.parametrize(("subjects", "expected"), [(5, (0.0625, None, None)), (6, (0.03125, 0.25, 0.25))])
-def test_where_all_differ_by_the_same_the_interval_says_no_more_than_p(subjects, expected):
-    differences = [np.full(20, 0.25)] * subjects
-    assert crossed_t(differences, Items.unnamed([20] * subjects)) == expected
-    nothing = [np.zeros(20)] * subjects
-    assert crossed_t(nothing, Items.unnamed([20] * subjects)) == (1.0, 0.0, 0.0)
 
 
 def test_false_discoveries_are_controlled_as_in_the_papers_example():
@@ -150,7 +94,7 @@ def test_a_comparison_counts_what_only_one_run_found():
     assert found.cohens_dz == pytest.approx(0.375 / np.std([0.5, 0.25], ddof=1))
 
 
-@pytest.mark.parametrize("seeds", [(1, 3), (3, 1), (5, 2), (1, 1)])
+@pytest.mark.parametrize("seeds", [(3, 1), (1, 1)])
 def test_unequal_numbers_of_seeds_do_not_make_equal_runs_differ(seeds):
     """Equal hit rates of .8; McNemar's test on majorities rejected 78 to 100 % of such nulls."""
     random, rejected = np.random.default_rng(0), 0
@@ -184,10 +128,9 @@ def fold_scores(random, categories):
     return kernel @ np.eye(categories)[labels], labels
 
 
-@pytest.mark.parametrize("categories", [2, 8])
-def test_ranks_over_folds_vary_as_much_more_than_permuted_labels_as_theory_says(categories):
+def test_ranks_over_folds_vary_as_much_more_than_permuted_labels_as_theory_says():
     """Variance of the mean rank of 600 simulations: a standard error of 6 %."""
-    random, means = np.random.default_rng(0), []
+    random, means, categories = np.random.default_rng(0), [], 8
     for _ in range(600):
         scores, labels = fold_scores(random, categories)
         ranks = 1 + (scores > scores[np.arange(len(labels)), labels][:, None]).sum(1)
@@ -197,10 +140,9 @@ def test_ranks_over_folds_vary_as_much_more_than_permuted_labels_as_theory_says(
     assert np.var(means) / independent == pytest.approx(fold_null_inflation([ranks], categories), rel=0.15)
 
 
-@pytest.mark.parametrize("subjects", [1, 6])
-def test_equal_learners_of_the_same_folds_differ_as_seldom_as_it_says(subjects):
+def test_equal_learners_of_the_same_folds_differ_as_seldom_as_it_says():
     """Two learners of other features; without the inflation .11 of one subject differ."""
-    random, rejected = np.random.default_rng(0), 0
+    random, rejected, subjects = np.random.default_rng(0), 0, 1
     for _ in range(300):
         hits = np.empty((2, subjects, 120))
         for learner, subject in np.ndindex(2, subjects):
@@ -212,9 +154,8 @@ def test_equal_learners_of_the_same_folds_differ_as_seldom_as_it_says(subjects):
     assert rejected / 300 < 0.075
 
 
-@pytest.mark.parametrize("subjects", [2, 6])
-def test_a_run_does_not_differ_from_itself(subjects):
-    ranks = [np.random.default_rng(0).integers(1, 4, (1, 12))] * subjects
+def test_a_run_does_not_differ_from_itself():
+    ranks = [np.random.default_rng(0).integers(1, 4, (1, 12))] * 2
 
     found = compare(ranks, ranks)
 
@@ -222,17 +163,7 @@ def test_a_run_does_not_differ_from_itself(subjects):
     assert (found.p_value, found.cohens_dz) == (1, None)
 
 
-@pytest.mark.parametrize("subjects", [1, 5])
-def test_where_neither_misses_the_difference_has_wilsons_interval_of_as_many_hits(subjects):
-    """No hit of 20 more on either side is in (0, .161); the two are squared and added."""
-    found = compare([np.ones(20, int)] * subjects, [np.ones(20, int)] * subjects)
-
-    high = binomtest(0, 20).proportion_ci(method="wilson").high
-    assert (found.low, found.high) == pytest.approx((-high, high))
-    assert found.interval.endswith(", no narrower than that of paired shares")
-
-
-@pytest.mark.parametrize(("subjects", "seeds"), [(1, 1), (1, 3), (3, 1), (6, 1)])
+@pytest.mark.parametrize(("subjects", "seeds"), [(1, 1), (6, 1)])
 def test_an_interval_of_a_difference_near_a_limit_holds_and_agrees_with_its_test(subjects, seeds):
     """Hit rates of .95 and .9 of 10 items: before, .61 held of one subject, and a third had no width."""
     random, held = np.random.default_rng(0), 0
@@ -245,16 +176,8 @@ def test_an_interval_of_a_difference_near_a_limit_holds_and_agrees_with_its_test
     assert held / 200 >= 0.92
 
 
-@pytest.mark.parametrize("subjects", [1, 3])
-def test_five_items_are_too_few_to_be_compared_and_it_says_so(subjects):
-    found = compare([np.ones(5, int)] * subjects, [np.full(5, 2)] * subjects)
+def test_five_items_are_too_few_to_be_compared_and_it_says_so():
+    found = compare([np.ones(5, int)] * 3, [np.full(5, 2)] * 3)
 
     assert (found.p_value, found.low, found.difference) == (None, None, 1)
     assert found.test == "none: 5 items are too few" and found.least_p == 2 / 2**5
-
-
-def test_subjects_and_items_that_all_differ_by_the_same_have_the_least_p_of_signs():
-    found = compare([np.ones(8, int)] * 4, [np.full(8, 2)] * 4)
-
-    assert found.p_value == found.least_p == 2 / 2**8
-    assert compare_values([np.ones(8)] * 6, [np.zeros(8)] * 6).p_value == 1 / 2**5

@@ -10,8 +10,6 @@ from scipy.stats import binom
 
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval, measure_evidence
 
-RATES = (0.005, 0.05, 0.2, 0.5, 0.8)
-
 
 def martingale(rate, hits, trials):
     """Likelihood ratio as defined, in logarithms, of a rate inside (0, 1)."""
@@ -19,9 +17,9 @@ def martingale(rate, hits, trials):
     return mixture - hits * np.log(rate) - (trials - hits) * np.log1p(-rate)
 
 
-@pytest.mark.parametrize("hits, trials", [(1, 2), (1, 1000), (7, 20), (999, 1000), (300, 100_000)])
-@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
-def test_the_ends_are_where_the_martingale_is_one_over_the_error_rate(hits, trials, level):
+@pytest.mark.parametrize("hits, trials", [(1, 2), (999, 1000), (300, 100_000)])
+def test_the_ends_are_where_the_martingale_is_one_over_the_error_rate(hits, trials):
+    level = 0.9
     low, high = interval(hits, trials, level)
     assert 0 < low < hits / trials < high < 1
     assert martingale(np.array([low, high]), hits, trials) == pytest.approx(
@@ -29,39 +27,19 @@ def test_the_ends_are_where_the_martingale_is_one_over_the_error_rate(hits, tria
     )
 
 
-@pytest.mark.parametrize("trials", [1, 20, 5000])
-def test_all_misses_and_all_hits_have_the_ends_of_the_closed_form(trials):
+def test_all_misses_and_all_hits_have_the_ends_of_the_closed_form():
+    trials = 20
     ratio = np.exp(betaln(A, trials + B) - betaln(A, B))
     assert interval(0, trials) == (0, pytest.approx(1 - (0.05 * ratio) ** (1 / trials), abs=1e-12))
     ratio = np.exp(betaln(trials + A, B) - betaln(A, B))
     assert interval(trials, trials) == (pytest.approx((0.05 * ratio) ** (1 / trials), abs=1e-12), 1)
 
 
-def test_nothing_is_known_before_the_first_trial():
-    assert interval(0, 0) == (0, 1)
-    assert HitRate(200).interval == (0, 1) and (HitRate(200).p_value, HitRate(200).chance) == (1, 0.005)
-
-
-def test_every_count_of_hits_has_an_interval_around_its_rate():
-    for trials in (1, 2, 3, 10, 100):
-        ends = np.array([interval(hits, trials) for hits in range(trials + 1)])
-        rates = np.arange(trials + 1) / trials
-        assert ((ends[:, 0] <= rates) & (rates <= ends[:, 1])).all()
-        assert (np.diff(ends, axis=0) > 0).all()  # more hits, higher ends
-
-
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("trials", [1, 10, 200])
-def test_the_ratio_is_one_on_average_under_its_rate(rate, trials):
+def test_the_ratio_is_one_on_average_under_its_rate():
+    rate, trials = 0.2, 200
     hits = np.arange(trials + 1)
     log_weights = binom.logpmf(hits, trials, rate)
     assert np.exp(log_weights + martingale(rate, hits, trials)).sum() == pytest.approx(1, abs=1e-9)
-
-
-def test_a_counter_gives_the_interval_of_its_counts():
-    rate = answer(10, "aabb", "abba")
-    assert (rate.hits, rate.trials, rate.rate, rate.chance) == (2, 4, 0.5, 1 / 3)
-    assert rate.interval == interval(2, 4)
 
 
 def answer(pool, shown, answers):
@@ -71,16 +49,15 @@ def answer(pool, shown, answers):
     return rate
 
 
-@pytest.mark.parametrize(
-    "shown, answers", [("aabbabc", "aababba"), ("abcdefg", "aabbccd"), ("aaaaaab", "bbaaaaa")]
-)
-def test_evidence_is_one_on_average_over_all_orders_of_what_was_shown(shown, answers):
+def test_evidence_is_one_on_average_over_all_orders_of_what_was_shown():
+    shown, answers = "aabbabc", "aababba"
     orders = [np.exp(measure_evidence(order, answers)) for order in permutations(shown)]
     np.testing.assert_allclose(np.mean(orders, 0), 1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("answers", ["most frequent", "as frequent"])
-@pytest.mark.parametrize("shares", [(0.8, 0.2), (0.6, 0.2, 0.2), (0.95, 0.05)])
+@pytest.mark.parametrize(
+    ("answers", "shares"), [("most frequent", (0.8, 0.2)), ("as frequent", (0.6, 0.2, 0.2))]
+)
 def test_guesses_at_frequencies_ever_pass_five_percent_in_at_most_five_percent(shares, answers):
     random, passed = np.random.default_rng(0), 0
     for _ in range(100):
@@ -114,10 +91,7 @@ def live():
         yield live
 
 
-@pytest.mark.parametrize(
-    "design", ["equal pictures", "50 pictures, with replacement", "50 pictures, in rounds"]
-)
-@pytest.mark.parametrize("rate", [0.005, 0.2, 0.8])
+@pytest.mark.parametrize(("design", "rate"), [("equal pictures", 0.005), ("50 pictures, in rounds", 0.2)])
 def test_the_interval_ever_misses_the_rate_in_at_most_five_percent(live, design, rate):
     random = np.random.default_rng(0)
     results = np.mean([live(random, design, rate, 300)[1:3] for _ in range(200)], axis=0)

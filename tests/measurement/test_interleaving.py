@@ -11,13 +11,10 @@ RUNS, LABELS, EACH = 6, 4, 10
 def sequence(random: np.random.Generator, design: str) -> np.ndarray:
     """One run of four labels, ten trials each."""
     labels = random.permutation(LABELS)
-    if design == "pairs":
-        return np.repeat(random.permutation(np.repeat(labels, EACH // 2)), 2)
     if design == "two at a time":
         return np.concatenate([random.permutation(np.repeat(part, EACH)) for part in np.split(labels, 2)])
     return {
         "random": random.permutation(np.repeat(labels, EACH)),
-        "in turn": np.tile(labels, EACH),
         "blocks": np.repeat(labels, EACH),
         "blocks in one order": np.repeat(np.arange(LABELS), EACH),
         "a label a run": np.full(LABELS * EACH, labels[0]),
@@ -37,9 +34,7 @@ def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
     ("design", "parts"),
     [
         ("random", RUNS),
-        ("in turn", RUNS),
         ("two at a time", 2 * RUNS),  # the halves of runs
-        ("pairs", None),
         ("blocks", None),
         ("a label a run", None),
     ],
@@ -51,32 +46,19 @@ def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(desig
 
     assert bool(found.problem) == (parts is None)
     assert parts is None or len(set(found.parts)) in (parts, 2 * parts)  # halves, or quarters by chance
-    assert found.follows_time == (design not in ("random", "in turn"))
+    assert found.follows_time == (design != "random")
 
 
-@pytest.mark.parametrize(
-    ("design", "blocks", "problem"),
-    [
+def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs():
+    for design, blocks, problem in (
         ("random", RUNS * LABELS * EACH, ""),
         ("blocks", RUNS * LABELS, ""),
         ("blocks in one order", None, "blocks came in the same order in all runs"),
-    ],
-)
-def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs(design, blocks, problem):
-    order, run = order_of(design)
-
-    found = of_trials(order, run, "runs")
-
-    assert found.problem.startswith(problem) and bool(found.problem) == bool(problem)
-    assert blocks is None or len(set(found.blocks)) == blocks
-
-
-def test_trials_whose_order_within_a_run_is_unknown_are_exchanged_within_runs():
-    labels, run = np.repeat(np.arange(4), 30).tolist(), np.tile(np.arange(3), 40)
-
-    found = of_trials(TrialOrder.of(np.arange(120), labels, None, run, None), np.zeros(120, int), "trials")
-
-    assert len(set(found.parts)) == 3 and not found.problem
+    ):
+        order, run = order_of(design)
+        found = of_trials(order, run, "runs")
+        assert found.problem.startswith(problem) and bool(found.problem) == bool(problem)
+        assert blocks is None or len(set(found.blocks)) == blocks
 
 
 @pytest.mark.parametrize(("sessions_of", "parts"), [("concept", None), ("two concepts", 10), ("drawn", 10)])
@@ -94,19 +76,8 @@ def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(ses
     assert found.follows_time == (sessions_of != "drawn")
 
 
-def test_each_picture_of_three_sessions_may_be_exchanged_for_any_other():
-    """As in NSD: no two pictures share their sessions, and none has a concept in common with others."""
-    random = np.random.default_rng(0)
-    sessions = np.stack([random.choice(40, 3, replace=False) for _ in range(100)]).ravel()
-    order = TrialOrder.of(np.repeat(np.arange(100), 3), [*range(100)], sessions, None, None)
-
-    found = of_pictures(order, np.zeros(100, np.int64))
-
-    assert len(set(found.parts)) == 1 and not found.follows_time
-
-
 @pytest.mark.parametrize(
-    ("design", "parts"), [("random", 8), ("one after the other", None), ("pairs", 4), ("in each session", 4)]
+    ("design", "parts"), [("random", 8), ("one after the other", None), ("in each session", 4)]
 )
 def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
     """Fifty pictures, eight repetitions each."""
@@ -114,8 +85,6 @@ def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
     shown, sessions = np.repeat(random.permutation(pictures), 8), None
     if design == "random":
         shown = random.permutation(shown)
-    if design == "pairs":
-        shown = np.repeat(random.permutation(np.repeat(pictures, 4)), 2)
     if design == "in each session":
         shown = np.concatenate([np.repeat(random.permutation(pictures), 2) for _ in range(4)])
         sessions = np.empty((50, 8), np.int64)

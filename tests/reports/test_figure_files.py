@@ -13,7 +13,6 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reports import figure_files
 from brainhive_cli.reports.drawings import PNG_DPI, WIDTH_INCH
 from brainhive_cli.reports.figure_files import save_figures
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
@@ -91,27 +90,6 @@ def test_labels_and_titles_become_names_that_are_safe_and_do_not_collide(tmp_pat
     assert {path.parent for path in tmp_path.rglob("*.svg")} == {tmp_path / "figures"}
 
 
-def test_the_same_figures_are_the_same_files(tmp_path):
-    group = RunGroup([run(tmp_path, LOSS, sheet(tmp_path))])
-    first = {path.name: path.read_bytes() for path in save_figures([group], tmp_path / "first")}
-    assert first == {path.name: path.read_bytes() for path in save_figures([group], tmp_path / "second")}
-
-
-def test_a_figure_that_fails_leaves_no_half_written_file_and_the_former_one(tmp_path, monkeypatch):
-    group = RunGroup([run(tmp_path, LOSS)])
-    paths = save_figures([group], tmp_path / "figures")
-    before = {path: path.read_bytes() for path in paths}
-
-    def fail(artifact: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(figure_files, "save_figure", fail)
-    with pytest.raises(KeyboardInterrupt):
-        save_figures([group], tmp_path / "figures")
-    assert {path: path.read_bytes() for path in (tmp_path / "figures").iterdir()} == before
-
-
 def test_a_sheet_has_as_many_rows_as_the_page_shows_first_and_a_damaged_picture_is_one_line(tmp_path):
     shown = run(tmp_path, sheet(tmp_path))
     save_figures([RunGroup([shown])], tmp_path / "figures")
@@ -119,9 +97,3 @@ def test_a_sheet_has_as_many_rows_as_the_page_shows_first_and_a_damaged_picture_
     (shown.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
     with pytest.raises(MissingData, match=r"a\.webp is no whole picture"):
         save_figures([RunGroup([shown])], tmp_path / "again")
-
-
-def test_a_figure_that_shows_nothing_is_left_out(tmp_path):
-    empty = replace(LOSS, title="Empty", lines=[Line("train", [0.5, 0.5])])
-    paths = save_figures([RunGroup([run(tmp_path, empty)])], tmp_path / "figures")
-    assert not [path for path in paths if "Empty" in path.name]

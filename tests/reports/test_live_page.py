@@ -6,28 +6,21 @@ import os
 import re
 import shutil
 import socket
-import sys
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SIMULATED, TRAINED_TRIALS, UNKNOWN_TRIALS
-from brainhive_cli.reports import live_page
 from brainhive_cli.reports.live_page import (
-    DRAWINGS_KEPT,
     GRACE_S,
-    PICTURES_KEPT,
     RESULTS_KEPT,
-    STOP_S,
     LivePage,
 )
 from brainhive_cli.reports.sentences import MEANINGS
@@ -141,34 +134,21 @@ def read_events(url: str, is_last: Callable[[dict[str, Any]], bool]) -> list[dic
     return events
 
 
-@pytest.mark.parametrize(
-    "refused",
-    [
-        {"Host": "evil.test:{port}"},
-        {"Host": "127.0.0.1"},
+def test_a_request_that_is_not_the_pages_own_is_refused(started):
+    _, url = started()
+    for refused in (
+        {"Host": f"evil.test:{urlsplit(url).port}"},
         {"Host": "127.0.0.1:1"},
-        {"Host": "127.0.0.1.evil.test:{port}"},
-        {"Host": ""},
-        {"Origin": "http://evil.test"},
         {"Origin": "http://127.0.0.1:1"},
-        {"Origin": "http://localhost:{port}"},
         {"Origin": "null"},
-        {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},
         {"token": ""},
         {"token": "wrong"},
-        {"token": "é"},
-    ],
-    ids=str,
-)
-def test_a_request_that_is_not_the_pages_own_is_refused(started, refused):
-    _, url = started()
-    port = str(urlsplit(url).port)
-    options = {name: quote(value.replace("{port}", port), safe=":/") for name, value in refused.items()}
-
-    for path in PATHS:
-        response, body = ask(url, path, **options)
-        assert response.status == 403 and body.startswith(b"Refused"), path
+    ):
+        for path in PATHS:
+            response, body = ask(url, path, **refused)
+            assert response.status == 403 and body.startswith(b"Refused"), (refused, path)
+    assert {ask(url, path, method="POST")[0].status for path in PATHS} == {405}
 
 
 def test_the_page_is_read_by_its_address_and_by_localhost(started):
@@ -185,23 +165,6 @@ def test_the_page_is_read_by_its_address_and_by_localhost(started):
     ]
 
     assert statuses == [200] * 5 and url.startswith("http://127.0.0.1:")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no 127.0.0.2")
-def test_another_address_is_served_only_where_it_is_passed(started):
-    _, default = started()
-    _, url = started(host="127.0.0.2")
-
-    assert ask(url)[0].status == 200 and url.startswith("http://127.0.0.2:")
-    assert ask(default, Host=f"127.0.0.2:{urlsplit(default).port}")[0].status == 403
-    with pytest.raises(ConnectionRefusedError):
-        ask(default.replace("127.0.0.1", "127.0.0.2"))
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_nothing_but_reading_is_allowed(started, method):
-    _, url = started()
-    assert [ask(url, path, method=method)[0].status for path in PATHS] == [405] * len(PATHS)
 
 
 def test_no_response_gives_out_the_token_or_may_be_read_kept_or_embedded_elsewhere(started):
@@ -234,110 +197,6 @@ def test_a_port_that_is_taken_and_hosts_that_no_browser_names_are_errors():
         LivePage("", read_picture, host="192.0.2.1").start()
 
 
-@pytest.mark.parametrize(
-    ("host", "problem"),
-    [
-        *[(host, "is 0.0.0.0, which stands") for host in ("0", "0x0", "00.0", "0.0.0.0")],
-        *[(host, "more than one address") for host in ("", "224.0.0.1", "255.255.255.255")],
-        *[(host, "is not found") for host in ("::", "::1", "ff02::1")],
-        ("nobody.invalid", "is not found"),
-        ("a" * 64, "is not found"),
-        ("two\nlines", "is not found"),
-    ],
-)
-def test_a_host_that_is_not_one_address_is_refused_however_it_is_written(host, problem):
-    with pytest.raises(BrainhiveError, match=problem) as caught:
-        LivePage("", read_picture, host=host).start()
-    assert caught.value.hint == "name the address that browsers open, as 192.168.1.20"
-
-
-@pytest.mark.parametrize("host", ["127.1", "0x7f000001"])
-def test_an_address_is_written_as_browsers_write_it(started, host):
-    _, url = started(host=host)
-    assert url.startswith("http://127.0.0.1:") and ask(url)[0].status == 200
-
-
-def connect(url: str, text: str) -> socket.socket:
-    split = urlsplit(url)
-    client = socket.create_connection((split.hostname, split.port), timeout=5)
-    client.sendall(text.format(host=split.netloc, query=split.query).encode())
-    return client
-
-
-def test_a_picture_reaches_a_browser_on_a_slow_network(started):
-    page, url = started()
-    drawing = b"\x89PNG" + bytes(12 << 20)
-    page.publish({"kind": "drawing", "window": 1}, drawing)  # more than buffers of the system hold
-    request = "GET /drawing?window=1&{query} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    client, count = connect(url, request), 0
-    while content := client.recv(1 << 18):
-        count += len(content)
-        time.sleep(0.05)
-    assert count > 12 << 20
-
-
-def test_more_connections_than_are_allowed_are_refused(started, monkeypatch):
-    monkeypatch.setattr(live_page, "MAX_CONNECTIONS", 20)
-    page, url = started()
-    page.publish(START)
-    open_stream = "GET /events?{query} HTTP/1.1\r\nHost: {host}\r\n\r\n"
-    viewers = [connect(url, open_stream) for _ in range(20)]
-    assert all(viewer.recv(15) == b"HTTP/1.1 200 OK" for viewer in viewers)
-
-    for _ in range(3):
-        assert ask(url, "/events")[0].status == 503
-    viewers.pop().close()
-    wait_for(lambda: not is_refused(url))
-
-
-def is_refused(url: str) -> bool:
-    try:
-        return ask(url, "/events")[0].status != 200
-    except (ConnectionError, http.client.RemoteDisconnected):
-        return True
-
-
-def test_without_the_extra_the_error_names_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(MissingExtra) as error:
-        LivePage("", read_picture).start()
-    assert error.value.hint == "pip install 'brainhive[live]'"
-
-
-def test_pictures_are_sent_once_read_and_nothing_else_is(started):
-    asked = list[str]()
-
-    def read(image_id: str) -> bytes | None:
-        asked.append(image_id)
-        return read_picture(image_id)
-
-    _, url = started(read)
-    known = [
-        ask(url, f"/picture?image={quote(name, safe='')}") for name in ("cat/1", "cat/1", "dog/2", *STRANGE)
-    ]
-    statuses = [ask(url, path)[0].status for path in ("/picture?image=no", "/picture")]
-
-    kinds = [response.getheader("content-type") for response, _ in known]
-    assert kinds == ["image/png"] * 6
-    assert [body for _, body in known] == [read_picture(n) for n in ("cat/1", "cat/1", "dog/2", *STRANGE)]
-    assert statuses == [404] * 2 and asked.count("cat/1") == 1
-
-
-def test_no_more_pictures_and_drawings_than_the_last_stay_in_memory(started):
-    asked = list[str]()
-    page, url = started(lambda image_id: asked.append(image_id) or write_picture("red"))
-    for image in [*range(PICTURES_KEPT + 1), PICTURES_KEPT, 0]:
-        page.load_picture(str(image))
-    for window in range(DRAWINGS_KEPT + 2):
-        page.publish({"kind": "drawing", "window": window}, write_picture("red"))
-
-    statuses = [ask(url, f"/drawing?window={window}")[0].status for window in range(DRAWINGS_KEPT + 2)]
-
-    assert asked.count("0") == 2 and asked.count(str(PICTURES_KEPT)) == 1
-    assert statuses == [404, 404, *[200] * DRAWINGS_KEPT]
-    assert [ask(url, f"/drawing{query}")[0].status for query in ("", "?window=x", "?window=-1")] == [404] * 3
-
-
 def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_results(started):
     page, url = started()
     stall = [{"kind": "stalled", "for_s": 1}, {"kind": "resumed", "after_s": 3}]
@@ -354,57 +213,6 @@ def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_
         assert kinds == ["start", "stalled", "resumed", "drawing", "ended"]
         assert len(history["hits"]) == 99 and history["hits"][0] == [1, 0.25, 0.06, 0.6]
         assert history["drawings"] == [98]
-
-
-def test_events_reach_an_open_stream_in_order_with_numbers(started):
-    page, url = started()
-    page.publish(START)
-    seen = list[dict[str, Any]]()
-
-    def read() -> None:
-        seen.extend(read_events(url, lambda event: event["kind"] == "ended"))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    time.sleep(0.3)
-    for window in range(20):
-        page.publish(result(window, margin=float("nan")))
-    page.publish({"kind": "ended", "text": ""})
-    reader.join(5)
-
-    results = [event for event in seen if event["kind"] == "result"]
-    assert [event["window"] for event in results] == list(range(20)) and results[0]["margin"] is None
-    assert [event["id"] for event in seen] == list(range(23))
-
-
-def test_a_client_that_never_reads_slows_no_event_and_costs_no_memory(started):
-    page, url = started()
-    split = urlsplit(url)
-    stuck = [socket.create_connection((split.hostname, split.port)) for _ in range(3)]
-    for client in stuck:
-        client.sendall(f"GET /events?{split.query} HTTP/1.1\r\nHost: {split.netloc}\r\n\r\n".encode())
-    for window in range(2000):  # fills the buffers of the system
-        page.publish(result(window, padding="x" * 10_000))
-    time.sleep(0.5)
-
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    slowest, begun = 0.0, time.perf_counter()
-    for window in range(3000):
-        start = time.perf_counter()
-        page.publish(result(window, padding="x" * 10_000))
-        slowest = max(slowest, time.perf_counter() - start)
-    seconds = time.perf_counter() - begun
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-
-    assert after - before < 4_000_000  # 30 MB were published, for each of three clients
-    assert seconds < 15 and slowest < 1  # traced, on loaded cores; a blocked call would wait for ever
-    start = time.perf_counter()
-    page.stop()
-    assert time.perf_counter() - start < STOP_S
-    for client in stuck:
-        client.close()
 
 
 def test_stop_ends_within_two_seconds_with_open_streams_which_get_the_last_event(started):
@@ -436,32 +244,25 @@ def test_stop_ends_within_two_seconds_with_open_streams_which_get_the_last_event
 
 
 @pytest.fixture(scope="module")
-def launched() -> Iterator[Callable[..., Any]]:
-    """Launch browsers, each once, with flags of their own."""
+def launched() -> Iterator[Any]:
+    """Launch a browser once."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
-    sandbox, browsers = ["--no-sandbox"] if os.geteuid() == 0 else [], dict[tuple[str, ...], Any]()
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with playwright.sync_playwright() as opened:
-
-        def launch(*flags: str) -> Any:
-            if flags not in browsers:
-                options = {"executable_path": CHROMIUM, "args": [*sandbox, *flags]}
-                browsers[flags] = opened.chromium.launch(**options)
-            return browsers[flags]
-
-        yield launch
-        for browser in browsers.values():
-            browser.close()
+        browser = opened.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
-def opened(launched: Callable[..., Any]) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
+def opened(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
     """Open an address in some width and scheme; what the browser complained of is in the list."""
     contexts = []
 
     def open_page(url: str, width: int = DESK, scheme: str = "light") -> tuple[Any, list[str]]:
-        context = launched().new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        context = launched.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
         contexts.append(context)
         page, complaints = context.new_page(), list[str]()
         page.on("console", lambda said: complaints.append(said.text))
@@ -524,17 +325,6 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened, w
     assert shown.evaluate(slab) == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
 
 
-def test_the_first_screen_of_a_desk_holds_all_but_the_filmstrip(started, opened):
-    page, url = started()
-    page.publish(START)
-    page.publish(result(1, repetitions=2, average_best=result(1)["best"], average_rank=1))
-    shown, _ = opened(url)
-    wait_for(lambda: shown.locator("#trial").is_visible())
-    for name in ("state", "shown", "best", "curve", "latency", "stream", "caveats", "differs"):
-        box = shown.locator(f"#{name}").bounding_box()
-        assert box["y"] + box["height"] <= 800, name
-
-
 def test_the_page_says_what_it_shows_to_screen_readers_and_only_its_status_aloud(started, opened):
     page, url = started()
     page.publish(START)
@@ -553,25 +343,38 @@ def test_the_page_says_what_it_shows_to_screen_readers_and_only_its_status_aloud
     shown.keyboard.press("Tab")
     assert shown.evaluate("document.activeElement.getAttribute('aria-label')") == "Last windows, newest first"
 
+    page.publish(result(2, repetitions=2, average_best=result(1)["best"], average_rank=1))
+    wait_for(lambda: "Window 2" in shown.locator("#window").inner_text())
+    for name in ("state", "shown", "best", "curve", "latency", "stream", "caveats", "differs"):
+        box = shown.locator(f"#{name}").bounding_box()  # the first screen of a desk holds them all
+        assert box["y"] + box["height"] <= 800, name
 
-def test_a_caveat_of_trials_is_a_sentence_and_a_mark_at_the_number(started, opened):
+
+def test_what_is_not_known_is_said_and_a_caveat_is_a_sentence_and_a_mark_at_the_number(started, opened):
     page, url = started()
     page.publish({**START, "caveats": [], "differs": []})
     shown, complaints = opened(url)
     wait_for(lambda: shown.locator("#nothing").is_visible())
     assert not shown.locator("#simulated").is_visible()
 
-    page.publish(result(1, hits={**result(1)["hits"], "caveats": [TRAINED_TRIALS, UNKNOWN_TRIALS]}))
+    page.publish(result(1, shown=None, rank=None, hits=None))
     wait_for(lambda: shown.locator("#trial").is_visible())
+    assert shown.locator("#shown").inner_text() == "not known"
+    assert "rank" not in shown.locator("#rank").inner_text()
+    assert "no trial whose picture is known" in shown.locator("#hits").inner_text()
+    assert not shown.locator("#drawing").is_visible()
+
+    page.publish(result(2, hits={**result(2)["hits"], "caveats": [TRAINED_TRIALS, UNKNOWN_TRIALS]}))
+    wait_for(lambda: shown.locator("#rate").inner_text() == "25 %†")
 
     sentences = [f"† {MEANINGS[caveat]}" for caveat in (TRAINED_TRIALS, UNKNOWN_TRIALS)]
     assert shown.locator("#caveats li").all_inner_texts() == sentences and complaints == []
-    assert shown.locator("#rate").inner_text() == "25 %†" and not shown.locator("#nothing").is_visible()
+    assert not shown.locator("#nothing").is_visible()
     assert "[" not in shown.locator("body").inner_text()
 
 
-@pytest.mark.parametrize("name", STRANGE)
-def test_names_of_pictures_are_text_whatever_they_hold(started, opened, name):
+def test_names_of_pictures_are_text_whatever_they_hold(started, opened):
+    name = STRANGE[0]
     page, url = started()
     page.publish({**START, "model": name, "caveats": [name]})
     page.publish(result(1, shown=name, event=f"at {name}"))
@@ -586,19 +389,6 @@ def test_names_of_pictures_are_text_whatever_they_hold(started, opened, name):
     )
     wait_for(lambda: shown.locator("#shown img").evaluate("image => image.naturalWidth") == 16)
     assert shown.title() == "Live session" and complaints == [] and shown.locator("main b b").count() == 0
-
-
-def test_what_is_not_known_is_said(started, opened):
-    page, url = started()
-    page.publish({**START, "caveats": [], "differs": []})
-    page.publish(result(1, shown=None, rank=None, hits=None))
-    shown, complaints = opened(url)
-    wait_for(lambda: shown.locator("#trial").is_visible())
-
-    assert shown.locator("#shown").inner_text() == "not known"
-    assert "rank" not in shown.locator("#rank").inner_text()
-    assert "no trial whose picture is known" in shown.locator("#hits").inner_text() and complaints == []
-    assert not shown.locator("#simulated").is_visible() and not shown.locator("#drawing").is_visible()
 
 
 def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
@@ -623,97 +413,3 @@ def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
     other.stop()
     shown.wait_for_timeout(1500)
     assert " ".join(shown.locator(".status").inner_text().split()).startswith("ended after 200 windows")
-
-
-def test_a_page_that_is_opened_again_shows_the_session_so_far_with_the_longer_curve(started, opened):
-    page, url = started()
-    page.publish(START)
-    for window in range(1, 1001):
-        page.publish(result(window))
-    shown, complaints = opened(url)
-    shown.reload()
-    wait_for(lambda: "Window 1,000" in shown.locator("#window").inner_text())
-
-    assert shown.locator("#film > li").count() == RESULTS_KEPT and complaints == []
-    assert shown.locator("#curve text").all_text_contents()[-2:] == ["1", "1,000 trials"]
-    line = shown.locator("#curve path[stroke='var(--c0)']").first.get_attribute("d")
-    assert 200 < line.count("L") <= 800
-
-
-@pytest.fixture
-def foreign() -> Iterator[str]:
-    """Serve an empty page from another port of this machine."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(b"<!doctype html><title>foreign</title>")
-
-        def log_message(self, *words: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.parametrize("knows_token", [False, True])
-def test_a_foreign_page_reads_nothing(started, opened, foreign, knows_token):
-    """Not even with the token: that of another port is another origin, though the same site."""
-    page, url = started()
-    page.publish(START)
-    assert ask(url, "/picture?image=cat/1")[0].status == 200
-    split = urlsplit(url)
-    query = split.query if knows_token else "token=guess"
-    base = f"http://{split.netloc}"
-    shown, _ = opened(foreign)
-
-    outcomes = shown.evaluate(
-        """([base, query]) => {
-            const read = (path, options) => fetch(`${base}${path}${query}`, options)
-                .then((answer) => answer.ok ? "read" : `${answer.type} ${answer.status}`, () => "failed");
-            const load = (tag, path) => new Promise((resolve) => {
-                const element = document.createElement(tag);
-                element.onload = () => resolve("read");
-                element.onerror = () => resolve("failed");
-                element.src = `${base}${path}${query}`;
-                document.head.append(element);
-            });
-            const listen = new Promise((resolve) => {
-                const events = new EventSource(`${base}/events?${query}`);
-                events.onopen = () => resolve("read");
-                events.onerror = () => resolve(events.readyState === EventSource.CLOSED ? "failed" : "again");
-            });
-            const frame = new Promise((resolve) => {
-                const element = document.createElement("iframe");
-                element.onload = () => resolve(element.contentDocument ? "read" : "failed");
-                element.src = `${base}/?${query}`;
-                document.body.append(element);
-            });
-            const picture = "/picture?image=cat/1&";
-            return Promise.all([read("/?"), read("/events?"), read(picture, {credentials: "include"}),
-                read("/?", {mode: "no-cors"}), load("img", picture), load("script", "/?"), listen, frame]);
-        }""",
-        [base, query],
-    )
-
-    assert outcomes == ["failed"] * 8
-    assert all("Live session" not in frame.content() for frame in shown.frames)
-
-
-def test_a_name_that_is_bound_to_this_address_is_refused(started, launched):
-    page, url = started()
-    page.publish(START)
-    port = urlsplit(url).port
-    browser = launched("--host-resolver-rules=MAP evil.test 127.0.0.1")
-    shown = browser.new_page()
-
-    own = shown.goto(url)
-    rebound = shown.goto(url.replace("127.0.0.1", "evil.test"))
-
-    assert own.status == 200 and rebound.status == 403 and urlsplit(rebound.url).netloc == f"evil.test:{port}"
-    shown.close()

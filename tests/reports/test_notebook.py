@@ -2,8 +2,6 @@
 
 import html
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from brainhive_cli.api import Comparison, Run
@@ -49,25 +47,8 @@ def test_a_run_shows_its_page_with_its_caveats(tmp_path):
     assert frame is not None and CAVEAT in html.unescape(frame)
 
 
-def test_a_run_whose_page_cannot_be_drawn_has_its_plain_form(tmp_path):
-    folder = run_of(tmp_path)
-    (folder.path / "artifacts.json").write_text("{")
-    assert Run(folder)._repr_html_() is None and "RunFolder" in repr(Run(folder))
-
-
 def test_a_comparison_shows_labels_as_text_caveats_and_reasons(tmp_path):
     runs = [ShownRun(SCRIPT, run_of(tmp_path, "a")), ShownRun("base", run_of(tmp_path, "b"))]
     shown = Comparison([RunGroup(runs, not_compared=["base has no values"])])._repr_html_()
     assert "<script" not in shown and "&lt;script&gt;" in shown and CAVEAT in shown
     assert "Not compared: base has no values." in shown and "<b>" not in shown
-
-
-def test_nothing_of_a_notebook_needs_pandas(tmp_path):
-    folder = run_of(tmp_path)
-    program = (
-        "import sys; from pathlib import Path; from brainhive_cli.core.runs import RunFolder; "
-        "from brainhive_cli.api import Run; "
-        f"assert Run(RunFolder(Path({str(folder.path)!r})))._repr_html_(); "
-        "print('pandas' in sys.modules)"
-    )
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"

@@ -1,10 +1,8 @@
 """The page: one file that needs no other, and shows text as text."""
 
-import math
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from markupsafe import escape
 from PIL import Image
@@ -13,8 +11,8 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Cell, Table
-from brainhive_cli.reports.page import Figure, Page, Section, fold, groups_of, name_folded
+from brainhive_cli.core.tables import Table
+from brainhive_cli.reports.page import Figure, Page, Section, groups_of
 
 
 def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
@@ -52,18 +50,6 @@ def test_text_is_shown_as_text(tmp_path):
     assert not re.search(r"<(?:b|i|u|s)>|bad\(\)</script>", page)
 
 
-def test_numbers_are_as_long_as_they_can_be_read_and_sort_by_what_they_are(tmp_path):
-    cells = [["a", 0.123456, 20_000, 0.00001234], ["b", Cell("0.5", "0.4–0.6", 0.5, True, "*"), 7, None]]
-    page = written(tmp_path, Table("Scores", ["", "top-1", "n", "p"], cells))
-    assert ">0.123<" in page and ">20,000<" in page and ">1.2e-05<" in page and 'data-sort="20000.0"' in page
-    assert '<b class="best">0.5</b>* <small>0.4–0.6</small>' in page
-
-
-def test_a_table_of_a_terminal_is_a_table_of_the_page(tmp_path):
-    page = written(tmp_path, Table("Scores", ("metric", "value"), (("top-1", 0.5),)))
-    assert "<h4>Scores</h4>" in page and ">top-1<" in page and 'class="n"' in page
-
-
 def test_every_kind_of_artifact_is_drawn(tmp_path):
     file = saved(tmp_path, "red", "red")
     shown: list[Artifact] = [
@@ -84,18 +70,6 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
     assert '<figure class="card media">' in page and ">Oz<" in page
 
 
-def test_a_span_is_shaded_and_a_place_is_a_line_and_both_have_their_names(tmp_path):
-    shaded, line = (
-        written(
-            tmp_path,
-            [("", Curve("C", "ms", [0, 9], [Line("a", [1, 2])], marks={"on": on}), tmp_path)],
-        )
-        for on in ((0.0, 5.0), 0.0)
-    )
-    assert " on </text>" in shaded and " on </text>" in line
-    assert "opacity: 0.15" in shaded and "opacity: 0.15" not in line
-
-
 def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
     curve = Curve("Top-1", "ms after onset", [0, 1], [Line("brain", [0.1, 0.5], chance=0.1)], "top-1")
     page = written(tmp_path, [("", curve, tmp_path)])
@@ -108,32 +82,14 @@ def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
     )
 
 
-LINES = [(x / 5, 0) for x in range(5)], [(x / 5, x / 5) for x in range(5)]
-RING = [(math.cos(angle) / 2, math.sin(angle) / 2) for angle in range(5)]
+def test_an_artifact_without_values_says_so(tmp_path):
+    empty = Curve("Loss", "epoch", [], []), Heatmap("Similarity", [[None]]), Map("Embedding", [])
+    for artifact in empty:
+        page = written(tmp_path, [("", artifact, tmp_path)])
+        assert "<svg" not in page and "no values that differ" in page
 
 
-@pytest.mark.parametrize("places", [*LINES, RING])
-def test_sensors_on_one_line_or_circle_are_drawn_as_dots(tmp_path, places):
-    points = [Point(x, y, f"E{number}", float(number)) for number, (x, y) in enumerate(places)]
-    assert "<svg" in written(tmp_path, [("", Map("Scalp", points, "µV"), tmp_path)])
-
-
-@pytest.mark.parametrize(
-    "artifact",
-    [
-        Curve("Loss", "epoch", [], []),
-        Curve("Loss", "epoch", [1], [Line("train", [None])]),
-        Heatmap("Similarity", []),
-        Heatmap("Similarity", [[None]]),
-        Map("Embedding", []),
-    ],
-)
-def test_an_artifact_without_values_says_so(tmp_path, artifact):
-    page = written(tmp_path, [("", artifact, tmp_path)])
-    assert "<svg" not in page and "no values that differ" in page
-
-
-@pytest.mark.parametrize("name", ["a $ b $ c", "<b>", "_under", "ä" * 80])
+@pytest.mark.parametrize("name", ["a $ b $ c <b>", "ä" * 80])
 def test_any_name_is_drawn_as_it_is(tmp_path, name):
     lines = [Line(name, [0.5, 0.25]), Line("other", [0.5, 0.25])]
     for artifact in (
@@ -142,14 +98,6 @@ def test_any_name_is_drawn_as_it_is(tmp_path, name):
     ):
         page = written(tmp_path, [("", artifact, tmp_path)])
         assert str(escape(name))[:20] in page.split("<svg")[1] and "<b>" not in page
-
-
-def test_long_names_of_bars_that_begin_alike_stay_apart(tmp_path):
-    names = [f"encoders demo-clip, mymodel, dim {dim}" for dim in (64, 128)]
-    drawn = written(
-        tmp_path, [("", Curve("Bars", "", names, [Line("top-1", [1, 2])], style="bars"), tmp_path)]
-    )
-    assert "encoders de…odel, dim 64" in drawn and "encoders de…del, dim 128" in drawn
 
 
 def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_once(tmp_path):
@@ -170,13 +118,6 @@ def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_on
     assert "base" not in rows[1]
 
 
-def test_a_large_picture_is_small_in_the_page_and_keeps_its_colours(tmp_path):
-    noise = np.random.default_rng(0).integers(100, 156, (500, 500, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "noise.png")
-    page = written(tmp_path, [("", Media("noise", "noise.png"), tmp_path)])
-    assert len(page) < (tmp_path / "noise.png").stat().st_size and "data:image/webp" in page
-
-
 def test_a_clip_is_played_in_the_page(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"a video")
     poster = saved(tmp_path, "poster", "red")
@@ -185,21 +126,8 @@ def test_a_clip_is_played_in_the_page(tmp_path):
     assert "data:video/mp4;base64,YSB2aWRlbw==" in page
 
 
-@pytest.mark.parametrize("content", [None, b"no picture at all" * 1000])
-def test_a_file_that_is_missing_or_damaged_is_one_line(tmp_path, content):
-    if content:
-        (tmp_path / "gone.png").write_bytes(content)
-    with pytest.raises(MissingData, match=r"gone\.png is"):
-        written(tmp_path, [("", Media("x", "gone.png"), tmp_path)])
-
-
-def test_blocks_beyond_the_first_unfold_under_their_titles_and_fewer_are_shown_on_a_long_page():
-    tables = [Table(f"table {number} (more)", ("a",), [(1,)]) for number in range(4)]
-    curves = [
-        [("", Curve(f"curve {number}", "t", [0, 1], [Line("l", [0.0, 1.0])]), Path())] for number in range(4)
-    ]
-    shown, folded = fold([*tables, *curves], False)
-    assert [len([block for block in shown if isinstance(block, Table)]), len(shown)] == [2, 5]
-    assert name_folded(folded) == "3 more: table 2, table 3, curve 3"
-    assert len(fold([*tables, *curves], True)[0]) == 2
-    assert name_folded(curves) == "4 more: curve 0, curve 1, curve 2, …"
+def test_a_file_that_is_missing_or_damaged_is_one_line(tmp_path):
+    (tmp_path / "damaged.png").write_bytes(b"no picture at all" * 1000)
+    for name in ("gone.png", "damaged.png"):
+        with pytest.raises(MissingData, match=f"{name} is"):
+            written(tmp_path, [("", Media("x", name), tmp_path)])

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from brainhive_cli.core.facts import Amount, CalibrationFacts, Cell
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.evaluation.calibration.curves import draw
@@ -52,74 +50,13 @@ def test_the_finding_says_what_was_decoded_how_often_right_by_whom_and_of_how_ma
     )
 
 
-@pytest.mark.parametrize(
-    ("suffices", "people", "expected"),
-    [
-        (
-            (1, 1),
-            6,
-            "90 % of it takes more than 20 pictures and at most 50 pictures (95 % CI, people in general).",
-        ),
-        ((0, 0), 6, "90 % of it takes at most 20 pictures (95 % CI, people in general)."),
-        ((0, 2), 4, "4 people do not settle how much gives 90 % of it."),
-        (None, 1, "1 person does not settle how much gives 90 % of it."),
-    ],
-)
-def test_the_amount_that_suffices_is_stated_or_that_it_is_not_settled(suffices, people, expected):
-    assert state_finding(measure(people=people, suffices=suffices)).endswith(expected)
-
-
-@pytest.mark.parametrize(
-    ("better", "expected"),
-    [
-        ((0, 3), "Transfer is not shown to be better than training from scratch."),
-        (
-            (2, 3),
-            "Transfer is better than training from scratch up to 50 pictures (95 % CI at each amount).",
-        ),
-        (
-            (1, 2),
-            "Transfer is better than training from scratch up to 20 pictures (95 % CI at each amount), and "
-            "no better with everything.",
-        ),
-    ],
-)
-def test_transfer_is_compared_with_a_model_of_the_person_alone(better, expected):
-    assert state_finding(measure(better=better)).endswith(expected)
-
-
-def test_no_share_is_stated_of_a_score_at_chance():
-    finding = state_finding(measure(is_above_chance=False, lead=""))
-
-    assert "with everything (400 pictures, 20.1 minutes) of a new person" in finding
-    assert (
-        "With everything, transfer is not shown to be above chance, so no share of it is stated." in finding
-    )
-    assert "of what everything gives" not in finding
-
-
-def test_a_model_of_other_people_alone_says_nothing_of_amounts():
-    finding = state_finding(measure("zero-shot", lead="20 pictures"))
-
-    assert finding.startswith("From EEG, without any recording of a new person, the picture that was seen")
-    assert finding.endswith("by the model of other people (6 new people).")
-
-
-def test_controls_alone_are_no_finding_and_no_figure_of_it():
-    control = {"permuted-scratch": ("signals, wrong labels", "control", "scratch; at chance")}
-    facts = CalibrationFacts(amounts=AMOUNTS, arms=control)
-    scopes = {f"permuted-scratch · {amount.name}": {"top1": TOP1} for amount in AMOUNTS}
-    measured = Measurements({"all": {}, **scopes}, {}, facts)
-
-    assert state_finding(measured) == "Only controls were measured, so nothing is said of a new person."
-    drawn = draw(measured)
-    assert [each.title for each in drawn] == [
-        "Controls: wrong labels",
-        "Top-1 of every arm",
-        "Amounts",
-        "Arms",
-    ]
-    assert {each.section for each in drawn} == {"Calibration"}
+def test_the_amount_that_suffices_is_stated_or_that_it_is_not_settled():
+    between = "takes more than 20 pictures and at most 50 pictures (95 % CI, people in general)."
+    assert state_finding(measure(suffices=(1, 1))).endswith(between)
+    unsettled = "4 people do not settle how much gives 90 % of it."
+    assert state_finding(measure(people=4, suffices=(0, 2))).endswith(unsettled)
+    up_to = "better than training from scratch up to 50 pictures (95 % CI at each amount)."
+    assert state_finding(measure(better=(2, 3))).endswith(up_to)
 
 
 def test_tables_have_a_row_for_each_amount_and_each_arm():

@@ -29,15 +29,6 @@ def test_of_strengths_within_a_standard_error_the_nearest_to_zero_shot_is_chosen
     assert choose_strength({None: best, 1.0: best, 0.0: best}) is None
 
 
-def test_the_standard_error_is_that_of_paired_differences():
-    people = np.array([0.1, 0.5, 0.9, 0.3])  # who differ far more than strengths do
-    assert choose_strength({None: people - 0.02, 0.1: people}) == 0.1
-
-
-def test_one_score_alone_chooses_the_best():
-    assert choose_strength({None: [0.2], 0.3: [0.3], 0.0: [0.1]}) == 0.3
-
-
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory, go):
     """A home with a model of two people for each third one, and one whose test signals are noise."""

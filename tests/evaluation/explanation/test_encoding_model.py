@@ -88,14 +88,3 @@ def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
     half = {name: at[(each > each.max() / 2).argmax()] for name, each in course.items()}
     assert half["looks"] < half["meaning"]
     assert np.abs(looks.shuffled.mean(1)).max() < course["looks"].max() / 2  # of other pictures' looks
-
-
-def test_values_of_pictures_average_to_the_correlation(predicted):
-    full, _, measured = predicted
-    profile = along(full, measured, Axis("ms", ["all"]), [...], labels_of(len(measured), 0))
-    expected = [
-        np.corrcoef(full[:, e, t], measured[:, e, t])[0, 1]
-        for e in range(measured.shape[1])
-        for t in range(measured.shape[2])
-    ]
-    assert profile.values.mean() == pytest.approx(np.mean(expected))

@@ -1,21 +1,16 @@
 """Profiles look up right and permuted labels; p values hold when there is nothing to find."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.core import cell_files
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.job import match_pictures
 from brainhive_cli.evaluation.explanation.profiles import (
-    TIME,
     Axis,
     Labels,
     Profile,
-    SubjectProfiles,
     correct_together,
     count_larger,
     standardise,
@@ -35,33 +30,6 @@ def test_values_are_those_of_the_own_labels_and_the_control_those_of_permuted_on
     expected = [[matrix[range(3), each].mean() for each in labels.permuted]]
     assert pytest.approx(np.array(expected)) == found.null.T
     assert {tuple(sorted(each)) for each in labels.permuted} == {(0, 2, 3)}
-
-
-def test_ranks_become_shares_with_their_chance():
-    ranks = np.array([[1, 2, 3], [3, 1, 2], [1, 3, 2]])
-    found = Profile.of_ranks(Axis("ms", [100.0]), [ranks], labels_of(np.arange(3), 10), 3)
-    assert found["top1"].values.tolist() == [[1, 1, 0]] and found["top1"].chance == pytest.approx(1 / 3)
-    assert found["two_way"].values.tolist() == [[1, 1, 0.5]] and found["two_way"].chance == 0.5
-
-
-def test_profiles_come_back_from_their_file(tmp_path):
-    labels, spans = labels_of(np.arange(3), 4), np.array([[0.0, 100], [25, 125]])
-    made = Profile.of("r", Axis.of_windows(spans), [np.eye(3), np.ones((3, 3))], labels)
-    made = replace(made, pool=3)
-    written = SubjectProfiles(
-        {"r": replace(made, shuffled=made.values), "none": replace(made, null=None)},
-        {"map": np.eye(2)},
-        {"bands": "why"},
-    )
-    cell_files.save(tmp_path / "part.safetensors", written)
-    read = cell_files.load(tmp_path / "part.safetensors", SubjectProfiles, Profile, Axis)
-    back = read.profiles["r"]
-    assert read.missing == written.missing and read.profiles["none"].null is None
-    assert (read.arrays["map"] == np.eye(2)).all()
-    assert (back.metric, back.axis.name, back.axis.at, back.pool) == ("r", TIME, [50.0, 75.0], 3)
-    assert (back.axis.spans == spans).all()
-    assert (back.values == made.values).all() and (back.null == made.null).all()
-    assert (back.shuffled == made.values).all()
 
 
 def correct(measured, null):
@@ -108,12 +76,6 @@ def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
     by_item = Labels.of(np.arange(4), units, 20, 3)  # the indices of these pictures
     assert (first.right[by_item.permuted] == first.permuted).all()
     assert (first.right[by_item.wrong] == first.wrong).all()
-
-
-def test_pictures_of_a_concept_get_the_labels_of_one_other_concept():
-    units = Alike("concept", dict(enumerate("aaabbbccc"))).items([range(9)])
-    permuted = Labels.of(np.arange(9), units, 30, 0).permuted.reshape(30, 3, 3)
-    assert (permuted // 3 == permuted[:, :, :1] // 3).all()
 
 
 def is_significant(signals, targets, labels):

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from PIL import Image
 from worlds import COLOURS, at_home
 
 from brainhive_cli.commands.live import CURVE_POINTS, draw_session
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.exchange.session_folder import SessionFolder
@@ -133,66 +131,6 @@ def test_decoding_never_waits_for_drawing_and_what_was_skipped_is_counted(run):
     assert [event["window"] for event in shown] == drawn and shown[-1]["skipped"] == 30 - len(drawn)
 
 
-def test_a_drawing_that_fails_ends_drawings_and_not_the_session(run, capsys):
-    def fail(result):
-        raise ValueError("no ink")
-
-    loop = Loop(
-        open_mock(run, "source.events=5"), lambda event: None, drawer=Drawer(fail, lambda *what: None)
-    )
-    loop.run()
-    assert loop.decoded == 5 and "drawing ends: ValueError: no ink" in capsys.readouterr().err
-
-
-def test_a_drawing_that_cannot_be_shown_ends_drawings_in_one_line(run, capsys):
-    def refuse(*what):
-        raise OSError("no space left")
-
-    loop = Loop(open_mock(run, "source.events=5"), lambda event: None, drawer=Drawer(lambda _: b"x", refuse))
-    loop.run()
-    error = capsys.readouterr().err
-    assert loop.decoded == 5 and "drawing ends: OSError: no space left" in error and "Traceback" not in error
-
-
-def test_a_session_that_can_no_longer_be_saved_is_decoded_to_its_end(run, capsys):
-    class Full:
-        def add(self, *_):
-            raise BrainhiveError("session.eeg: the session is no longer saved", "free space")
-
-        add_event = mark_gap = add_result = add
-
-    events = []
-    loop = Loop(open_mock(run, "source.events=8", "source.speed=20"), events.append, Full())
-
-    assert loop.run() == "the stream ended"
-    assert loop.decoded == 8 == len(loop.score.ranks)
-    assert [event["text"] for event in events if event["kind"] == "warning"] == [
-        "session.eeg: the session is no longer saved"
-    ]
-    assert "no longer saved (free space)" in capsys.readouterr().err
-
-
-def test_latencies_are_measured_only_where_windows_come_at_their_rate(run):
-    loops = [
-        Loop(open_mock(run, "source.events=1", speed), lambda event: None)
-        for speed in ("source.speed=1", "source.speed=100")
-    ]
-    for loop in loops:
-        loop.run()
-    assert [loop.decoded for loop in loops] == [1, 1]
-    assert loops[0].summarise_latencies()["from onset"]["p50"] >= 996
-    assert loops[1].summarise_latencies() == {}
-
-
-def test_a_marker_that_could_mean_several_pictures_is_said_and_ends_nothing(run, capsys):
-    session = open_mock(run, "source.events=3")
-    decoder = session.decoder
-    decoder.names = replace(decoder.names, image_ids=["owl/1", "car/1"])
-
-    assert decoder.find_shown("1") is None and [*decoder.unknown_events] == ["1"]
-    assert "1 could be owl/1 or car/1" in capsys.readouterr().err
-
-
 def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
     session = open_mock(run, "source.events=4")
     recorder = SessionFolder(tmp_path / "session", session.stream.format, 1)
@@ -206,25 +144,6 @@ def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
     again = Loop(replayed, lambda event: None)
     again.run()
     assert again.score.ranks == loop.score.ranks and len(loop.score.ranks) == 4
-
-
-def test_a_mock_ends_with_the_trials_of_its_person(run):
-    source = open_mock(run).job.align.models[0].source
-    trials = int(source.recording(1, "test").is_there.sum())
-    loop = Loop(open_mock(run, f"source.events={trials + 100}"), lambda event: None)
-    assert loop.run() == "the stream ended" and loop.decoded == trials
-
-
-def test_a_stream_that_is_lost_ends_the_session_with_its_error(run):
-    def lose(number, chunk):
-        if number > 400:
-            raise OSError("the cable")
-        return chunk
-
-    loop = Loop(change(open_mock(run), lose), lambda event: None)
-    with pytest.raises(OSError, match="the cable"):
-        loop.run()
-    assert loop.decoded > 0
 
 
 def test_the_run_shows_the_first_windows_and_the_course_of_the_hit_rate(run, tmp_path):

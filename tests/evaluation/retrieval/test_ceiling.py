@@ -12,7 +12,7 @@ from brainhive_cli.evaluation.retrieval.measure import measure_ceiling
 from brainhive_cli.evaluation.retrieval.summary import Cells, measure_ceilings
 from brainhive_cli.measurement.units import Alike
 
-ITEMS, REPETITIONS, FEATURES = 100, 8, 60
+ITEMS, REPETITIONS = 100, 8
 
 
 def trials(noise: float, seed: int = 0) -> torch.Tensor:
@@ -29,7 +29,7 @@ def of(signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: in
     return measure_ceilings({"sub-01": found}, Cells([], Alike(), "demo", "test"))
 
 
-@pytest.mark.parametrize("noise", [1.0, 3.0, 6.0])
+@pytest.mark.parametrize("noise", [1.0, 6.0])
 def test_reliability_is_the_share_of_variance_that_pictures_explain(noise):
     """Of an average of R repetitions: 1 / (1 + noise² / R); tolerance: a tenth, and one standard error."""
     found = of(trials(noise)).scopes["ceiling · all"]["reliability"]
@@ -37,12 +37,6 @@ def test_reliability_is_the_share_of_variance_that_pictures_explain(noise):
     expected = 1 / (1 + noise**2 / REPETITIONS)
     assert found.value == pytest.approx(expected, rel=0.1, abs=0.02)
     assert found.low < expected < found.high
-
-
-def test_reliability_of_an_odd_number_of_repetitions_is_that_of_all():
-    """Of three, one and one are compared; tolerance as above."""
-    found = of(trials(2.0)[:, :3], 3).scopes["ceiling · all"]["reliability"]
-    assert found.value == pytest.approx(1 / (1 + 4 / 3), rel=0.1, abs=0.02)  # of two: 0.33
 
 
 def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always():
@@ -54,30 +48,6 @@ def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always(
     assert by_chance["top1"].value < 0.04 and by_chance["top1"].chance == pytest.approx(1 / ITEMS)
     assert abs(by_chance["reliability"].value) < 0.1
     assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(1, abs=1e-3)
-
-
-def test_pictures_without_a_second_repetition_are_left_out():
-    there = torch.full((ITEMS,), REPETITIONS)
-    there[:40] = 1
-    signal = trials(1.0)
-    signal[:40, 1:] = torch.nan
-
-    assert of(signal, there).scopes["ceiling · all"]["top1"].n == 60
-
-
-def test_places_of_repetitions_that_are_not_there_are_not_read():
-    there, signal = torch.full((ITEMS,), REPETITIONS), trials(0.01)
-    there[:40] = 4
-    signal[:40, 4:] = torch.nan
-
-    assert of(signal, there).scopes["ceiling · all"]["top1"].value == 1
-
-
-def test_without_repetitions_there_is_a_reason_and_no_number():
-    found = of(trials(1.0)[:, :1], 1)
-
-    assert found.scopes == {}
-    assert found.missing == {"ceiling · sub-01": "one repetition of each picture"}
 
 
 def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, world, small, tmp_path):

@@ -5,7 +5,6 @@ import pytest
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.evaluation.retrieval.measure import doubling
 from brainhive_cli.evaluation.retrieval.summary import scopes_below
 
 
@@ -16,12 +15,6 @@ def curves(shared_world, go, small):
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         run = f"run={go('train-align', *small).folder}"
         return go("eval-retrieval", run, "repetitions=all"), go("eval-retrieval", run)
-
-
-def test_repetitions_double_to_all_that_there_are():
-    assert doubling(80) == [1, 2, 4, 8, 16, 32, 64, 80]
-    assert doubling(16) == [1, 2, 4, 8, 16]
-    assert doubling(1) == [1]
 
 
 def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):

@@ -8,14 +8,10 @@ import pytest
 import torch
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.sentences import list_limits
-from brainhive_cli.reports.tables import tables_of
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 DATASET = "demo-noise-0.3-40-concepts"
@@ -43,61 +39,6 @@ def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
     assert (top1.pool, top1.split) == (340, "test") and top1.chance == pytest.approx(1 / 340)
     assert "gallery train+test" in top1.protocol
     assert metrics.scopes["all · backward"]["top1"].pool == 100
-
-
-def test_a_split_that_there_is_not_is_told_with_those_there_are(go, trained):
-    with pytest.raises(RecipeError, match="has no split 'tests'") as caught:
-        go("eval-retrieval", f"run={trained}", "gallery=train+tests")
-    assert caught.value.hint == "it has: train, test"
-
-
-def test_subsets_of_the_test_pictures_are_easier_in_both_directions(go, trained):
-    metrics = go("eval-retrieval", f"run={trained}", "subsets=20", "sheet_rows=0").metrics
-
-    for direction in ("", " · backward"):
-        whole = metrics.scopes[f"all{direction}"]["top1"]
-        found = metrics.scopes[f"all · subsets{direction}"]["top1_expected"]
-        assert found.value > whole.value
-        assert found.these_subjects[0] > found.chance == 1 / 20
-        assert (found.pool, found.n) == (20, 200) and "20-way" in found.protocol
-
-
-def test_subsets_larger_than_the_test_are_the_pool_there_is_and_say_so(go, trained):
-    found = go("eval-retrieval", f"run={trained}", "subsets=300", "sheet_rows=0")
-
-    for direction in ("", " · backward"):
-        whole = found.metrics.scopes[f"all{direction}"]["top1"]
-        subset = found.metrics.scopes[f"all · subsets{direction}"]["top1_expected"]
-        assert (subset.value, subset.pool, subset.chance) == (whole.value, 100, 1 / 100)
-        assert "all 100 pictures, fewer than 300" in subset.protocol and "300-way" not in subset.protocol
-    (told,) = list_limits(found.metrics)
-    assert "no subsets of 300 pictures, as subjects were tested on 100: expected top-1 is among all" in told
-
-
-def test_subjects_and_seeds_make_a_table_of_the_page_with_mean_and_deviation(go, world, small, tmp_path):
-    runs = f"paths.runs={tmp_path}"
-    go("train-align", *small, runs, "seeds=1,2", "train.epochs=4")
-
-    result = go("eval-retrieval", runs, "sheet_rows=0")
-
-    page = tables_of(RunGroup([ShownRun("run", RunFolder(result.folder))]))
-    table = next(table for table in page if table.title == "top-1 by subject and seed")
-    assert table.columns == ("subject", "seed 1", "seed 2", "mean ± sd")
-    metrics = result.metrics
-    found = {cell.cell: metrics.scopes[name]["top1"].value for name, cell in metrics.facts.cells.items()}
-    first = [found["sub-01_seed-1"], found["sub-01_seed-2"]]
-    assert table.rows[0] == ("sub-01", *first, f"{np.mean(first):.3f} ± {np.std(first, ddof=1):.3f}")
-    means = [np.mean([found[f"sub-0{s}_seed-{seed}"] for seed in (1, 2)]) for s in (1, 2)]
-    assert table.rows[-1][-1] == f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}"
-    assert metrics.overall["top1"].seeds == (1, 2)
-
-
-def test_a_subject_that_the_run_was_not_tested_on_is_named(go, world, small):
-    alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
-
-    with pytest.raises(MissingData, match="is tested on subject 1") as caught:
-        go("eval-retrieval", f"run={alone}", "subjects=1,2")
-    assert caught.value.hint == "it has: 2"
 
 
 def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(go, world, small, tmp_path):

@@ -38,8 +38,12 @@ def chance_is_in(metric: Metric) -> bool:
 
 
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
-def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, trained, control):
-    metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
+def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_it_is(
+    go, trained, evaluated, control
+):
+    """Subjects share labels, so a draw differs from chance by more than with labels of their own."""
+    result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0")
+    metrics = result.metrics
 
     assert metrics.facts.verdict == "at chance"
     assert chance_is_in(metrics.overall["mean_rank"])
@@ -48,15 +52,7 @@ def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, train
     word = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
     assert metrics.facts.protocol.startswith(f"intra, {DATASET}, {word}, ")
     assert metrics.caveats == ["simulated"] and metrics.facts.protocol.endswith(", simulated")
-
-
-@pytest.mark.parametrize("control", ["shuffled", "permuted"])
-def test_a_control_is_a_distribution_beside_what_is_measured(go, trained, evaluated, control):
-    measured = evaluated.metrics.overall
-
-    result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0")
-
-    found = result.metrics.facts.control
+    found, measured = metrics.facts.control, evaluated.metrics.overall
     assert (found.kind, found.n, found.pool) == (control, 200, 100) and found.draws >= 200
     for name in ("top1", "top5", "mean_rank", "mrr"):
         metric, chance = found.metrics[name], measured[name].chance
@@ -65,34 +61,8 @@ def test_a_control_is_a_distribution_beside_what_is_measured(go, trained, evalua
         assert metric.low <= chance <= metric.high
         assert metric.p == 1 / (1 + found.draws)
     assert result.tables[1].note.startswith("1000 draws")
-
-
-def test_subjects_share_the_labels_that_a_control_permutes(go, trained):
-    """So a draw differs from chance by more than the mean of subjects with labels of their own does."""
-    spread = {}
-    for control in ("shuffled", "permuted"):
-        metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
-        rank = metrics.facts.control.metrics["mean_rank"]
-        spread[control] = rank.high - rank.low
-
-    of_own_labels = 2 * 1.96 * np.sqrt((100**2 - 1) / 12 / 200)
-    assert spread["permuted"] == spread["shuffled"] > 1.1 * of_own_labels  # both saw all pictures once
-
-
-def test_a_control_deals_all_models_of_a_subject_alike(go, small, world, runs):
-    """Their ranks vary together: dealt apart, two seeds would make its distribution too narrow."""
-    one = go("train-align", *small, runs, "subjects=1", "train.epochs=1").folder
-    two = go("train-align", *small, runs, "subjects=1", "train.epochs=1", "seeds=1,2").folder
-    cells = two / "cells"
-    shutil.rmtree(cells / "sub-01_seed-2" / "model")
-    shutil.copytree(cells / "sub-01_seed-1" / "model", cells / "sub-01_seed-2" / "model")
-
-    asked = ("control=shuffled", "sheet_rows=0", "ceiling_splits=0", runs)
-    single, double = (go("eval-retrieval", f"run={run}", *asked).metrics for run in (one, two))
-
-    ranks = [each["ranks"] for each in double.items.values()]
-    assert ranks[0] == ranks[1]
-    assert double.facts.control == single.facts.control
+    rank, of_own_labels = found.metrics["mean_rank"], 2 * 1.96 * np.sqrt((100**2 - 1) / 12 / 200)
+    assert rank.high - rank.low > 1.1 * of_own_labels
 
 
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
@@ -102,7 +72,10 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
     for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
         with resealed(path) as file:
             file["test/signal"][...] = np.random.default_rng(0).permutation(file["test/signal"][()])
-    metrics = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True).metrics
+    result = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True)
+    metrics = result.metrics
+    (table,) = [table for table in result.tables if "ridge" in table.title]
+    assert [row[0] for row in table.rows[:2]] == ["this run", "ridge"]
     warned = " ".join(capsys.readouterr().err.split())
     go("eval-retrieval", f"run={trained}", "sheet_rows=0", "baseline=none")
 
@@ -161,19 +134,6 @@ def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, tr
 
     assert digests(own) == before
     assert first == again
-
-
-def test_a_model_is_loaded_once_a_cell_and_every_cell_has_its_own(go, world, small, tmp_path, monkeypatch):
-    runs = f"paths.runs={tmp_path}"
-    run = go("train-align", *small, runs, "mode=joint", "seeds=1,2", "train.epochs=1").folder
-    loaded, load = [], aligners.load
-    monkeypatch.setattr(aligners, "load", lambda folder: loaded.append(folder.parent.name) or load(folder))
-
-    metrics = go("eval-retrieval", runs, f"run={run}", "sheet_rows=0").metrics
-
-    assert loaded == ["all_seed-1", "all_seed-2"]
-    ranks = [metrics.items[f"{cell} · sub-01"]["ranks"] for cell in loaded]
-    assert ranks[0] != ranks[1]
 
 
 def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go, own, trained):

@@ -1,6 +1,5 @@
 """The resolved job: runs are opened once, and the functions that measure get no more than they need."""
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from brainhive_cli.commands.eval_retrieval import inputs
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.stores import hdf5
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 
@@ -31,22 +29,6 @@ def test_a_check_and_the_run_open_each_run_once(go, world: Path, small, runs: st
     assert listed and not describe_missing(listed) and len(opened) == 1
     go("eval-retrieval", *asked)
     assert len(opened) == 2
-
-
-def test_a_sweep_and_what_it_is_compared_with_are_resolved_once(go, world: Path, small, runs, opened):
-    rates = "sweep={train.lr: [1e-3, 2e-3]}"
-    sweep = go("train-align", *small, "train.epochs=1", rates, runs).folder
-    other = go("train-align", *small, "train.epochs=1", runs).folder
-    few = ("subjects=1", "sheet_rows=0", "ceiling_splits=0", runs)
-
-    result = go("eval-retrieval", f"run={sweep}", f"against={other}", *few)
-
-    assert opened == [str(sweep), str(other)]
-    evaluated = RunFolder(result.folder).measurements().facts.variants
-    assert list(evaluated) == ["lr=1e-3", "lr=2e-3"] and result.metrics.facts.comparisons
-    for variant in evaluated.values():
-        facts = RunFolder(result.folder.parent / variant.run).measurements().facts
-        assert [Path(row.second).name for row in facts.against] == [other.name]
 
 
 def test_a_sweep_is_compared_with_one_variant(go, world: Path, small, runs: str):
@@ -71,18 +53,3 @@ def test_a_sweep_is_compared_with_one_variant(go, world: Path, small, runs: str)
         with pytest.raises(RecipeError, match="no variant of") as caught:
             go("eval-retrieval", f"run={alone}", "compare=lr=1e-3", runs)
         assert caught.value.hint == "leave compare out: it is of a sweep"
-
-
-def test_a_sweep_opens_each_store_once(go, world: Path, small, runs: str, monkeypatch: pytest.MonkeyPatch):
-    rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
-    sweep = go("train-align", *small, "subjects=1", "train.epochs=1", rates, runs).folder
-    opened: Counter[str] = Counter()
-    verify = hdf5.verify_seal
-
-    def count(path: Path) -> bool:
-        opened[hdf5.short_name(path)] += 1
-        return verify(path)
-
-    monkeypatch.setattr(hdf5, "verify_seal", count)
-    go("eval-retrieval", f"run={sweep}", "sheet_rows=0", "ceiling_splits=0", runs)
-    assert max(opened.values(), default=1) == 1

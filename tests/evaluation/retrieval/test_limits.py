@@ -1,7 +1,5 @@
 """What limits the test of a retrieval, as the page says it."""
 
-import pytest
-
 from brainhive_cli.core.facts import Answer, Difference, RetrievalFacts
 from brainhive_cli.core.measurements import ALL, NOT_INTERLEAVED, Measurements, Metric
 from brainhive_cli.reports.sentences import list_limits
@@ -14,19 +12,15 @@ def measured(low: float, high: float, protocol: str = "intra", **facts: object) 
     return Measurements({ALL: {"top1": top1}}, facts=RetrievalFacts(answers=[answer], **facts))
 
 
-@pytest.mark.parametrize(
-    ("ends", "protocol", "words"),
-    [
+def test_ranks_and_an_interval_on_different_sides_of_chance_are_explained():
+    for ends, protocol, words in (
         ((0.15, 0.3), "intra", "the interval of top-1 “above chance”: the test asks whether the category"),
         ((0.01, 0.1), "intra", "the interval of top-1 “below chance”"),
         ((0.15, 0.3), NOT_INTERLEAVED, "time alone can give such a top-1"),
         ((0.1, 0.3), "intra", ""),
-    ],
-)
-def test_ranks_and_an_interval_on_different_sides_of_chance_are_explained(ends, protocol, words):
-    limits = " ".join(list_limits(measured(*ends, protocol, stimulus="category")))
-
-    assert words in limits and bool(words) == bool(limits)
+    ):
+        limits = " ".join(list_limits(measured(*ends, protocol, stimulus="category")))
+        assert words in limits and bool(words) == bool(limits)
 
 
 def test_absent_stimuli_and_better_baselines_are_named_before_the_runs_own_warnings():

@@ -13,7 +13,6 @@ from brainhive_cli.measurement.metrics.image import (
     correlation_distance,
     pixcorr,
     prepare,
-    resize,
     ssim,
     standardise,
     two_way_identification,
@@ -71,23 +70,16 @@ def test_ssim_is_that_of_scikit_image(is_published):
     assert ssim(true, made, None, is_published).tolist() == pytest.approx(expected, abs=TOLERANCE)
 
 
-def test_ssim_gives_the_published_value_of_a_noisy_photograph():
-    """Reference: scikit-image's own test against the original implementation, 0.35796 (noise of sigma 20)."""
-    from skimage import data
-
-    camera = data.camera()
-    noise = np.random.RandomState(5).normal(0, 20, camera.shape)
-    noisy = np.clip(camera + noise, 0, 255).astype(camera.dtype)
-    true, made = (torch.from_numpy(x / 255.0).float().expand(1, 3, -1, -1) for x in (camera, noisy))
-
-    assert ssim(true, made, side_px=None).item() == pytest.approx(0.35796, abs=1e-5)
-    assert ssim(true, made).item() != pytest.approx(0.35796, abs=2e-2)
-
-
 def test_two_way_equals_the_reference_by_column_and_not_by_row(reference):
     true, made = reference["feature_image"], reference["feature_reconstruction"]
 
     assert two_way(true, made).mean().item() == pytest.approx(reference["two_way"].item(), abs=TOLERANCE)
+    standard = [standardise(x) for x in (true, made)]
+    batches = [
+        two_way_identification(standard[0], standard[1][n : n + 5], torch.arange(len(made))[n : n + 5])
+        for n in range(0, len(made), 5)
+    ]
+    assert torch.cat(batches).mean().item() == pytest.approx(reference["two_way"].item(), abs=TOLERANCE)
     assert two_way(made, true).mean().item() != pytest.approx(reference["two_way"].item(), abs=1e-3)
 
 
@@ -98,33 +90,8 @@ def test_correlation_distance_equals_the_reference(reference):
     assert gap(distance(true, made.roll(1, 0)), reference["correlation_distance"]) > 0.1
 
 
-def test_two_way_of_the_pictures_themselves_is_perfect_and_of_one_picture_chance():
-    features = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
-
-    assert (two_way(features, features) == 1).all()
-    assert two_way(features, features[:1].expand(30, -1)).mean().item() == pytest.approx(0.5)
-
-
-def test_constant_reconstructions_score_nothing():
-    features, constant = torch.randn(5, 20), torch.full((5, 20), 0.3)
-    grey, picture = torch.full((2, 3, 8, 8), 0.3), torch.rand(2, 3, 8, 8)
-
-    assert (two_way(features, constant) == 0).all()
-    assert pixcorr(picture, grey).abs().max() < TOLERANCE
-
-
-@pytest.mark.parametrize("size", [(500, 333), (300, 1000), (640, 480)])
-def test_white_pictures_of_any_size_are_pictures_of_one_colour(size):
-    """In float32, resizing makes white 1.0000002 and a little uneven."""
-    white, picture = prepare(torch.ones(1, 3, *size)), torch.rand(1, 3, 256, 256)
-
-    assert ssim(white, white).item() == 1
-    assert pixcorr(white, white).item() == pixcorr(white, picture).item() == 0
-    assert pixcorr(picture, 1 - picture).item() == pytest.approx(-1)
-
-
-BRAINHIVE_SIZES = [(500, 500), (500, 620), (800, 800), (1000, 800), (1200, 1200), (1200, 1801), (64, 48)]
-"""Height and width: smaller and larger than 512 px, square and not; with an odd margin too."""
+BRAINHIVE_SIZES = [(500, 620), (1200, 1801)]
+"""Height and width: smaller and larger than 512 px; with an odd margin too."""
 
 
 def photograph(height: int, width: int) -> Image.Image:
@@ -158,28 +125,6 @@ def test_the_brainhive_protocol_resizes_the_short_side_to_512_and_crops(size):
     assert gap(found, as_tensor(as_the_reference_does(picture))) < 1 / 255
 
 
-@pytest.mark.parametrize("side_px", [500, 800, 1200])
-def test_ssim_by_the_brainhive_protocol_is_that_of_pictures_of_512_px(side_px):
-    """Computed apart with PIL and scikit-image; a step at 256 px raises it by more than .05."""
-    from skimage.color import rgb2gray
-    from skimage.metrics import structural_similarity
-
-    seen = photograph(side_px, side_px + 100)
-    grain = np.random.default_rng(0).normal(0, 40, (512, 512, 3))
-    made = Image.fromarray((np.array(as_the_reference_does(seen)) + grain).clip(0, 255).astype(np.uint8))
-
-    def grey(picture: Image.Image) -> np.ndarray:
-        return rgb2gray(np.array(picture.resize((425, 425), Image.Resampling.BILINEAR)))
-
-    paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    expected = structural_similarity(grey(as_the_reference_does(seen)), grey(made), **paper)
-
-    true, drawn = (prepare(as_tensor(picture), "brainhive") for picture in (seen, made))
-    assert ssim(true, drawn).item() == pytest.approx(expected, abs=2e-3)  # PIL's bytes
-    assert torch.equal(drawn, as_tensor(made))  # a reconstruction is compared as it is
-    assert ssim(resize(true, 256), resize(drawn, 256)).item() > expected + 0.05
-
-
 def test_mindeye2_squeezes_the_whole_picture_into_256_px():
     left = torch.zeros(2, 3, 300, 600)
     left[..., :150] = 1.0
@@ -189,16 +134,6 @@ def test_mindeye2_squeezes_the_whole_picture_into_256_px():
     assert found.shape == (2, 3, 256, 256)
     assert found.mean() == pytest.approx(0.25, abs=1e-3)
     assert prepare(left, "brainhive").mean() == pytest.approx(0, abs=1e-3)  # cropped away
-
-
-def test_pictures_that_shrink_are_smoothed():
-    noise = torch.rand(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(0))
-    assert prepare(noise).std() < 0.08  # 0.14 of four pixels each, as without antialiasing
-
-
-def test_pictures_of_the_size_stay_as_they_are():
-    picture = torch.rand(1, 3, 32, 32)
-    assert resize(picture, 32).data_ptr() == picture.data_ptr()
 
 
 def test_features_that_cannot_be_compared_are_refused():
