@@ -24,8 +24,7 @@ GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute(
 LONG_FILES = {
     *("test_guides", "test_published_workflows", "test_processes", "test_calibrate", "test_demo_havir"),
     *("test_demo", "test_files_as_published", "test_ancestry", "test_digits69", "test_demo_neurons"),
-    *("test_push", "test_reconstruct_from_the_hub"),
-    *("test_memory_benchmark", "test_gpu_benchmark", "test_tutorial", "test_embed_faults", "test_wheel"),
+    *("test_push", "test_reconstruct_from_the_hub", "test_embed_faults", "test_wheel", "test_submission"),
     *("test_lsl", "test_live_page", "test_live_lsl"),
 }
 """Files whose tests take longest: begun first, so that no process waits at the end for one of them."""

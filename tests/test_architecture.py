@@ -7,51 +7,25 @@ import re
 import runpy
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from brainhive_cli import __version__
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
-from brainhive_cli.core.recipe import Paths, shipped_recipes
+from brainhive_cli.core.recipe import shipped_recipes
 from tools import keys_page
 from tools.house import MODULES, PACKAGE, idle_keys, imports_of
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHELVES = {parts.path_of(shelf) for shelf in parts.SHELVES}
 LAYERS = (
-    {""},
-    {"core"},
-    {"measurement"},
-    {"demo", "models"},
-    {"data"},
-    {"reports"},
-    {"training"},
-    {"aligner"},
-    {"evaluation"},
-    {"commands"},
-    {"cli", "api"},
-    {"app"},
-    {"__main__"},
+    *({""}, {"core"}, {"measurement"}, {"demo", "models"}, {"data"}, {"reports"}, {"training"}),
+    *({"aligner"}, {"evaluation"}, {"commands"}, {"cli", "api"}, {"app"}, {"__main__"}),
 )
 """The rooms from the ground up; a module imports from its own room and from those below."""
-OPENED = {
-    "trained",
-    "tested_pictures",
-    "references",
-    "learned",
-    "model",
-    "recipe",
-    "few_shot",
-    "validation",
-}
+OPENED = {"trained", "tested_pictures", "references", "learned", "model", "recipe", "few_shot", "validation"}
 """Modules of alignment that evaluation may import: finished runs, their models, and what these saw; and what
 calibrate fits models with."""
-SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables", "measure"}
-"""Stems that name the same thing in several domains."""
 RECIPES = sorted(shipped_recipes().rglob("*.yaml"))
 LIBRARIES = {"torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "yaml", "PIL"}
 HEAVY = {*LIBRARIES, "pydantic"}
@@ -108,14 +82,6 @@ def test_no_module_imports_itself_through_others() -> None:
     assert not left, "modules in or above a circle"
 
 
-def test_no_two_files_share_a_name_unless_they_are_the_same_thing() -> None:
-    """Parts of different shelves may; a command and its domain are one thing in two places."""
-    elsewhere = [m for m in MODULES if room(m) != "cli" and "._" not in m and shelf_or_room(m) not in SHELVES]
-    stems = Counter(module.rpartition(".")[2] for module in elsewhere if room(module))
-    shared = {stem for stem, count in stems.items() if count > 1}
-    assert shared - SAME_THING <= {"demo", "live", "retrieval", "runs", "evaluation", "media", "targets"}
-
-
 def test_a_module_opens_by_saying_what_it_is_for() -> None:
     for module, path in MODULES.items():
         docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
@@ -129,22 +95,14 @@ def test_only_the_console_writes_to_the_terminal() -> None:
             assert not isinstance(node, ast.Name | ast.Attribute) or ast.unparse(node) not in writes, module
 
 
-@pytest.mark.parametrize("shelf", parts.SHELVES)
-def test_the_parts_of_a_shelf_export_their_config_and_a_tiny_instance(shelf: str) -> None:
+def test_the_parts_of_every_shelf_export_their_config_and_a_tiny_instance() -> None:
     """What parts do is tested in `test_devices.py`."""
-    for kind in parts.kinds(shelf):
+    for shelf, kind in [(name, kind) for name in parts.SHELVES for kind in parts.kinds(name)]:
         part = parts.load(shelf, kind)
         assert issubclass(part.Config, parts.Config) and type(part.TINY) is part.Config, kind
         written = part.TINY.model_dump(mode="json")
         assert parts.resolve(shelf, written).model_dump(mode="json") == written, kind
         assert [name for name, knob in part.Config.model_fields.items() if not knob.description] == [], kind
-
-
-def test_every_tiny_data_set_says_what_it_has(home: Path) -> None:
-    (home / "data/image-folder").mkdir(parents=True)
-    for kind in parts.kinds("datasets"):
-        dataset = parts.load("datasets", kind).TINY.build(Paths())
-        assert dataset.name and dataset.splits, kind
 
 
 def test_every_shipped_recipe_is_the_same_when_it_is_read_again() -> None:
@@ -177,55 +135,43 @@ def start(words: list[str], **environment: str) -> tuple[str, set[str]]:
         finally:
             print("IMPORTED:", *{name.split(".")[0] for name in sys.modules})
     """
-    asked = [sys.executable, "-c", program, *words]
+    variables = {**os.environ, **environment}
     done = subprocess.run(
-        asked, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, *words], env=variables, capture_output=True, text=True, check=False
     )
     shown, _, imported = done.stdout.partition("IMPORTED:")
     return shown + done.stderr, set(imported.split())
 
 
 def test_help_and_completion_import_nothing_heavy() -> None:
-    typed = {"_BRAINHIVE_COMPLETE": "complete_bash", "COMP_WORDS": "brainhive train-", "COMP_CWORD": "1"}
-    named = {**typed, "COMP_WORDS": "brainhive embed --encoders vae,clip-h", "COMP_CWORD": "3"}
+    line = "brainhive embed --encoders vae,clip-h"
+    typed = {"_BRAINHIVE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "3"}
     for words, environment, shown in (
-        (["--help"], {}, "eval-retrieval"),
         (["train-align", "--help"], {}, "--mode"),
-        ([], typed, "train-align\ntrain-prior"),
-        ([], named, "vae,clip-h14"),
+        ([], typed, "vae,clip-h14"),
     ):
         told, imported = start(words, **environment)
         assert shown in told
-        is_help_of_one = len(words) == 2  # for which Typer imports pydantic
-        assert "typer" in imported and imported & (LIBRARIES if is_help_of_one else HEAVY) == set()
+        # Typer imports pydantic for the help of a command
+        assert "typer" in imported and imported & (LIBRARIES if words else HEAVY) == set()
 
 
-def test_commands_load_no_library_that_they_do_not_use(world: Path, go: Any, tmp_path: Path) -> None:
-    """Not even numpy to list and show runs; and a finished run is found before what it was computed with."""
-    result = go("eval-retrieval", "sheet_rows=2")
+def test_commands_load_no_library_that_they_do_not_use(world: Path, evaluated: Any, tmp_path: Path) -> None:
+    """Not even numpy to show runs."""
     page = f"to={tmp_path / 'page.html'}"
     for words, needed in (
-        (["runs"], {"yaml"}),
-        (["runs", "show", result.folder.name], {"yaml"}),
-        (["recipes"], {"yaml"}),
-        (["report", str(result.folder), "--format", "csv", f"to={tmp_path / 'table.csv'}"], {"yaml"}),
-        (["report", str(result.folder), page], {"yaml", "PIL", "numpy", "matplotlib"}),
-        (["eval-retrieval", "sheet_rows=2"], {"yaml", "PIL", "numpy", "h5py", "torch"}),
+        (["runs", "show", evaluated.folder.name], {"yaml"}),
+        (["report", str(evaluated.folder), page], {"yaml", "PIL", "numpy", "matplotlib"}),
     ):
         shown, imported = start(words)
         assert "error:" not in shown and "in /" in shown, shown
         assert imported & {*LIBRARIES, "torchvision", "scipy", "matplotlib", "pandas"} == needed, words
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completions_are_current(shell: str) -> None:
+def test_completions_are_current() -> None:
     build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
-    kept = (CHECKOUT / "completions" / build["SCRIPTS"][shell]).read_text()
-    assert kept == build["script"](shell)
-
-
-def test_the_encoders_that_the_shell_completes_are_current() -> None:
-    build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
+    for shell, name in build["SCRIPTS"].items():
+        assert (CHECKOUT / "completions" / name).read_text() == build["script"](shell)
     assert (CHECKOUT / "completions/encoders.txt").read_text() == build["encoders"]()
 
 
@@ -236,8 +182,3 @@ def test_the_page_of_recipe_keys_is_current() -> None:
 
 def test_every_key_has_somebody_who_sets_it() -> None:
     assert idle_keys() == [], "make it a constant with its source, or say in a guide whom it is for"
-
-
-def test_python_m_and_version() -> None:
-    asked = [sys.executable, "-m", "brainhive_cli", "--version"]
-    assert subprocess.check_output(asked, text=True) == f"brainhive {__version__}\n"

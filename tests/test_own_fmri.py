@@ -72,37 +72,6 @@ def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_the
     assert "early" in json.dumps(explained) and "higher" in json.dumps(explained)
 
 
-def test_havir_reads_its_streams_from_the_regions_of_the_store(home: Path) -> None:
-    trained = invoke(
-        "train-align",
-        "--recipe",
-        "demo-havir",
-        "dataset=image-folder",
-        "heads={latent: {kind: demo-vae, output: latent}, image: demo-image}",
-        "terms=[{prediction: latent, loss: mse}, {prediction: image, loss: mse}]",
-        "sweep={}",
-        "train.epochs=1",
-    )
-    assert trained
-    config = next((home / "runs/train-align").glob("image-folder-joint-havir-*/**/config.json"))
-    assert {"spatial", "semantic"} <= {*json.loads(config.read_text())["spec"]["regions"]}
-
-
-def test_mindeye2_learns_the_voxels_of_a_region_of_the_store_of_subjects_who_differ_in_them(
-    home: Path,
-) -> None:
-    invoke(
-        *("train-align", "--recipe", "papers/mindeye2", "dataset=image-folder", "subjects=1,2"),
-        *("heads={image: demo-image}", "signal.channels=[early]"),
-        *("backbone.backbone.hidden=16", "backbone.prior.heads=2", "backbone.prior.dim_head=8"),
-        *("train.batch_size=8", "train.epoch_trials=64"),
-        "train.stages=[{epochs: 3, lr: 3.0e-4}]",
-    )
-    config = next((home / "runs/train-align").glob("image-folder-*-with-prior-*/**/config.json"))
-    widths = json.loads(config.read_text())["spec"]["widths"]
-    assert len(widths) == 2 and widths[0] != widths[1]
-
-
 def test_pictures_are_drawn_from_betas(home: Path) -> None:
     invoke(
         *("train-align", "--dataset", "image-folder", "--prior", "demo:prior", "--seeds", "1"),

@@ -1,6 +1,5 @@
 """Claims on files."""
 
-import errno
 import os
 import subprocess
 import sys
@@ -26,10 +25,6 @@ HOLDER = """if True:
 """A process that holds a claim until it is killed."""
 
 
-def fail(*given: object) -> None:
-    raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-
 def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
     claim = Claim(tmp_path / "new/.claim", "run X")
     with pytest.raises(BrainhiveError, match="run X is being written by another command"):
@@ -38,12 +33,6 @@ def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
     claim.release()
     Claim(tmp_path / "new/.claim", "run X").release()
     assert not list((tmp_path / "new").iterdir())
-
-
-def test_a_claim_that_nothing_refers_to_is_released(tmp_path: Path) -> None:
-    claim = Claim(tmp_path / ".claim", "run X")
-    del claim
-    Claim(tmp_path / ".claim", "run X").release()
 
 
 def test_who_waits_for_a_claim_then_has_it(tmp_path: Path) -> None:
@@ -58,16 +47,6 @@ def test_who_waits_for_a_claim_then_has_it(tmp_path: Path) -> None:
     with pytest.raises(BrainhiveError, match="another command"):
         Claim(path, "run X")
     waited[0].release()
-
-
-def test_a_claim_that_was_released_does_not_release_that_of_another(tmp_path: Path) -> None:
-    first = Claim(tmp_path / ".claim", "run X")
-    first.release()
-    second = Claim(tmp_path / ".claim", "run X")
-    first.release()
-    with pytest.raises(BrainhiveError, match="another command"):
-        Claim(tmp_path / ".claim", "run X")
-    second.release()
 
 
 def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> None:
@@ -105,38 +84,6 @@ def test_a_holder_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.Monkey
     claim.release()
 
 
-def test_a_claim_that_was_killed_before_it_had_content_is_judged_by_its_time(tmp_path: Path) -> None:
-    path = tmp_path / ".claim"
-    path.touch()
-    assert Claim.attempt(path) is None
-    os.utime(path, (0, 0))
-    assert Claim.attempt(path) is not None
-
-
-def test_a_holder_whose_claim_was_taken_over_leaves_it_to_the_new_one(tmp_path: Path) -> None:
-    path = tmp_path / ".claim"
-    first = Claim(path, "run X")
-    path.unlink()  # as another machine does that has waited too long
-    second = Claim(path, "run X")
-    first.release()
-    assert is_held(path) and find_holder(path)
-    second.release()
-
-
-def test_a_claim_of_another_machine_that_was_touched_in_the_future_does_not_outlive_its_holder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / ".claim"
-    path.write_text("node7 0-0-0 4711 12_3")
-    next_year_s = time.time() + 365 * 86_400
-    os.utime(path, (next_year_s, next_year_s))
-    assert Claim.attempt(path) is None and path.stat().st_mtime <= time.time()
-
-    # no touch comes after it
-    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.0)
-    assert (claim := Claim.attempt(path)) is not None and claim.taken_from == "node7 4711, job 12_3"
-
-
 IN_ANOTHER_CONTAINER = ["unshare", "--map-root-user", "--pid", "--fork", "--kill-child"]
 """Command that runs another with process numbers of its own, as containers do."""
 WRITER = """if True:
@@ -164,78 +111,3 @@ def test_what_a_living_process_of_another_container_writes_and_claims_stays_its_
             part.write_text("x")
         assert Claim.attempt(claim) is None and not claims.is_own(claim)
     assert path.read_text() == "ten hours of work" and writer.returncode == 0
-
-
-def test_a_release_that_the_disk_refuses_leaves_the_claim_to_be_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / ".claim"
-    claim = Claim(path, "run X")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "unlink", fail)
-        claim.release()  # an error would end a worker whose cell is finished
-    assert path.exists()
-    os.utime(path, (0, 0))  # nobody touches it any more
-    assert not is_held(path)
-    Claim(path, "run X").release()
-
-
-def test_a_claim_holds_whatever_its_job_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BRAINHIVE_JOB", "a\udcff\n1" + "x" * 4096)
-    claim = Claim(tmp_path / ".claim", "run X")
-    assert Claim.attempt(tmp_path / ".claim") is None
-    assert find_holder(tmp_path / ".claim") == claims.name_worker() and "job a__1xx" in claims.name_worker()
-    claim.release()
-
-
-def test_an_attempt_that_the_disk_refuses_holds_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / ".claim"
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", fail)
-        patch.setattr(os, "unlink", fail)
-        with pytest.raises(OSError, match="Input/output error"):
-            Claim.attempt(path)
-    os.utime(path, (0, 0))
-    claim = Claim.attempt(path)
-    assert claim is not None
-
-
-def test_a_living_claim_that_was_moved_for_a_dead_one_is_put_back_under_one_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, rename, faster = tmp_path / ".claim", os.rename, list[Claim]()
-    path.write_text("node7 0-0-0 4711 -")
-    os.utime(path, (0, 0))
-
-    def rename_late(source: Path, target: Path) -> None:
-        if not faster:  # another machine has found it dead as well
-            path.unlink()
-            faster.append(Claim(path, "run X"))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", rename_late)
-    monkeypatch.setattr(os, "link", fail)  # with two names, a file is refused by whoever looks at it
-    assert Claim.attempt(path) is None
-    assert is_held(path) and [each.name for each in tmp_path.iterdir()] == [".claim"]
-    faster[0].release()
-    assert not any(tmp_path.iterdir())
-
-
-def test_what_was_written_beside_a_claim_is_removed_when_its_writer_was_killed(tmp_path: Path) -> None:
-    program = """if True:
-        import os, sys
-        from pathlib import Path
-        from brainhive_cli.core.claims import is_held
-        from brainhive_cli.core import files
-        files.os.fstat = lambda number: os.kill(os.getpid(), 9)
-        is_held(Path(sys.argv[1]))
-    """
-    path = tmp_path / ".claim"
-    path.write_text("node7 0-0-0 4711 -")
-    ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
-    assert ended.returncode == -9 and len(list(tmp_path.iterdir())) == 2
-    with atomic_write(tmp_path / "cell") as part:
-        part.touch()
-    assert {each.name for each in tmp_path.iterdir()} == {".claim", "cell"}

@@ -1,50 +1,45 @@
 """Results on stdout as they are; talk, warnings and errors on stderr."""
 
 import io
-import json
-import os
 import re
-import sys
-import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from progress_lines import without_progress
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 
 ODD = "python:brain:make [bold]x[/bold] " + "long " * 40
 
 
-def test_text_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    console.show_text(ODD)
-    console.show_json({"odd": ODD})
-    shown = capsys.readouterr()
-    assert shown.out.splitlines()[0] == ODD
-    assert json.loads(shown.out[len(ODD) :]) == {"odd": ODD} and not shown.err
-
-
-def test_talk_warnings_and_errors_go_to_stderr_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_talk_warnings_and_errors_go_to_stderr_one_line_each_and_results_to_stdout(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     console.say(ODD)
     console.warn(ODD)
     console.fail(BrainhiveError(ODD, "do this"))
     shown = capsys.readouterr()
     assert shown.err.splitlines() == [ODD, f"warning: {ODD}", f"error: {ODD}", "  try: do this"]
     assert not shown.out
+    console.show_text(ODD)
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [ODD] and not shown.err
 
 
-def test_a_table_is_aligned_and_its_numbers_short(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_is_aligned_and_its_numbers_short(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = Table("Title", ("name", "value"), (("python:brain:x", 0.123456), ("b", 7)))
     console.show_table(table)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines[0] == "Title" and lines[-2:] == ["python:brain:x   0.1235", "b                7"]
     assert table.as_dict()["rows"][1] == {"name": "b", "value": 7}
+
+    monkeypatch.setenv("COLUMNS", "80")
+    console.show_table(Table("Steps", ("", "step"), ((1, ODD.strip()),), is_copied=True))
+    assert f"1   {ODD.strip()}" in capsys.readouterr().out.splitlines()  # not folded
 
 
 def test_a_table_that_does_not_fit_is_written_row_by_row_with_its_headings(
@@ -59,35 +54,6 @@ def test_a_table_that_does_not_fit_is_written_row_by_row_with_its_headings(
     assert shown["60"][1].split() == [*columns] and shown["60"][3].split() == ["a", "x" * 30, "1", "20"]
     listed = ["Title", "a", f"    path {'x' * 30}", "    · value 1 · n 20", "b", "    path y · value 2", ""]
     assert shown["40"] == listed
-
-
-def test_a_table_in_a_pipe_has_at_most_120_columns(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    names = tuple(f"column_{number}" for number in range(30))
-    console.show_table(Table("A title", names, (tuple("v" * 12 for _ in names),)))
-    console.show_table(Table("Plan", ("item", "value"), (("cells", "word " * 100),)))
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 120 and " ".join(lines).count("v" * 12) >= 30
-
-
-def test_a_line_to_copy_is_not_folded(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    console.show_table(Table("Steps", ("", "step"), ((1, ODD.strip()),), is_copied=True))
-    lines = capsys.readouterr().out.splitlines()
-    assert f"1   {ODD.strip()}" in lines and "─" * 80 in lines
-
-
-def test_a_title_is_folded_at_the_width_of_the_terminal_not_of_its_table(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    title = "A title that is longer than the table below it is wide, as many are"
-    console.show_table(Table(title, ("name", "value"), (("a", 1),)))
-    assert capsys.readouterr().out.splitlines()[0] == title
 
 
 def test_only_the_first_process_talks(
@@ -151,48 +117,22 @@ def test_progress_shows_on_a_terminal_below_what_is_said_and_vanishes(
     assert terminal.getvalue().rstrip("\r").endswith("\x1b[2K\x1b[?25h")  # erased, cursor back
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 120])
 def test_a_line_of_progress_keeps_count_pace_and_time_left_at_any_width(
-    monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
-    terminal, clock = open_terminal(monkeypatch, columns), Clock(monkeypatch)
-    with console.progress("training cells of a long description", 12) as cells:
-        clock.now_s = 16
-        cells.advance(5, "sub-01_seed-2025, epoch 10/25, loss 1.234")
-        with console.progress("generating a prior's samples, all of them", 12_060) as samples:
-            clock.now_s += 100
-            samples.advance(1_234, "demo-vae limits")
-            first, second = terminal.draw().splitlines()
-
-    assert first.rstrip().endswith("5 of 12, 19.3 s each, 1:56 left")
-    assert second.rstrip().endswith("1,234 of 12,060, 12.3/s, 14:37 left")
-    assert {len(first), len(second)} == {columns}
-    assert columns < 60 or (first.startswith("training cells") and "━" in first)
-
-
-def test_counted_work_stays_above_the_work_inside_it_and_comes_back_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    terminal = open_terminal(monkeypatch)
-    with console.progress("command"), console.progress("training cells", 3):
-        with console.progress("decoding"):
-            first, second = terminal.draw().splitlines()
-        assert first.startswith("training cells") and "0 of 3" in first and second.startswith("decoding")
-        assert len(terminal.draw().splitlines()) == 1
+    for columns in (40, 80):
+        terminal, clock = open_terminal(monkeypatch, columns), Clock(monkeypatch)
+        with console.progress("training cells of a long description", 12) as cells:
+            clock.now_s = 16
+            cells.advance(5, "sub-01_seed-2025, epoch 10/25, loss 1.234")
+            with console.progress("generating a prior's samples, all of them", 12_060) as samples:
+                clock.now_s += 100
+                samples.advance(1_234, "[/b]\nforged")
+                first, second = terminal.draw().splitlines()
 
-        # the cursor is there for what others write
-        before = len(terminal.getvalue())
-        with console.undrawn():
-            pass
-        after = terminal.getvalue()[before:]
-        assert after.index("\x1b[?25h") < after.index("\x1b[?25l")
-
-
-def test_a_bar_shows_names_that_hold_brackets_and_new_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = open_terminal(monkeypatch)
-    with console.progress("sub [/red]", 3) as bar:
-        bar.advance(note="[/b]\nforged")
-        assert terminal.draw().startswith("sub [/red] ([/b]\\nf")
+        assert first.rstrip().endswith("5 of 12, 19.3 s each, 1:56 left")
+        assert second.rstrip().endswith("1,234 of 12,060, 12.3/s, 14:37 left")
+        assert {len(first), len(second)} == {columns}
 
 
 def test_a_line_of_progress_says_count_pace_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,94 +170,17 @@ def test_without_a_terminal_only_counted_work_says_a_line_at_its_end(
     assert lines == ["training cells: 12 of 12 in 0:48"] and not without_progress(lines[0])
 
 
-def test_without_a_terminal_a_line_is_said_by_a_thread_while_the_work_is_one_call(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    said = threading.Event()
-    monkeypatch.setattr(console, "LINE_S", 0.01)
-    monkeypatch.setattr(console, "say", lambda line: said.set() if "prepare: " in line else None)
-    monkeypatch.setattr("sys.stderr", io.StringIO())
-    with console.progress("prepare"):
-        assert said.wait(60)
-
-
-def test_cells_of_other_workers_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(console, "DELAY_S", -1.0)
-    run, files = RunFolder(tmp_path), {"first": "1.safetensors", "second": "2.safetensors"}
-
-    def measure(name: str) -> int:
-        (tmp_path / files["second"]).write_bytes(b"")  # meanwhile
-        return 1
-
-    run.fill("evaluating cells", files, Launch(0, 1, torch.device("cpu")), measure)
-    assert capsys.readouterr().err == "evaluating cells: 2 of 2 in 0:00\n"
-
-
-def test_what_a_library_prints_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
-    with console.divert_prints():
-        print("hello from a tracker")
-    assert capsys.readouterr() == ("", "hello from a tracker\n")
-
-
-def test_a_bar_shows_itself_on_a_terminal_that_takes_the_place_of_a_pipe(monkeypatch):
-    console.say("to a pipe")
-    terminal, seen = os.openpty()
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console, "DELAY_S", 0.0)
-    monkeypatch.setattr(sys, "stderr", os.fdopen(seen, "w"))
-
-    with console.progress("pictures", 2):
-        console._display_on(console._stderr()).live.refresh()
-    sys.stderr.close()
-
-    shown = ""
-    while "pictures" not in shown:  # a terminal hands over what is written in pieces
-        shown += os.read(terminal, 2**16).decode()
-
-
-def test_control_characters_of_names_are_escaped_wherever_a_line_is_written(
+def test_a_name_with_a_new_line_or_control_character_makes_no_line_of_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    name, escaped = "a\x1b[31m\rb\x9b\u2028c", "a\\x1b[31m\\rb\\x9b\\u2028c"
-    console.fail(BrainhiveError(name, name))
-    console.show_text(name)
-    console.show_table(Table(name, ("name",), ((name,),)))
-    shown = capsys.readouterr()
-    assert shown.err == f"error: {escaped}\n  try: {escaped}\n"
-    assert shown.out.startswith(f"{escaped}\n") and not set("\x1b\r\x9b\u2028") & set(shown.out)
-
-
-def test_a_name_with_a_new_line_makes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    name, escaped = "Oz\nerror: forged\udcff", "Oz\\nerror: forged\\udcff"
+    name, escaped = "Oz\x1b[31m\nerror: forged\udcff\u202e", "Oz\\x1b[31m\\nerror: forged\\udcff\\u202e"
     console.fail(BrainhiveError(f"no {name}", f"rename {name}"))
-    console.warn(f"left out: {name}")
     console.say(f"stream {name}", "connected")
-    assert capsys.readouterr().err.splitlines() == [
-        f"error: no {escaped}",
-        f"  try: rename {escaped}",
-        f"warning: left out: {escaped}",
-        f"stream {escaped}",
-        "connected",
-    ]
+    told = [f"error: no {escaped}", f"  try: rename {escaped}", f"stream {escaped}", "connected"]
+    assert capsys.readouterr().err.splitlines() == told
 
     console.show_text(name)
     for is_list in (False, True):
         console.show_table(Table(name, (name, "b"), ((name, "x" * 200),), note=name, is_list=is_list))
     shown = capsys.readouterr().out
     assert not re.search(r"^\s*error", shown, re.MULTILINE) and shown.count(escaped) >= 5
-
-
-def test_json_holds_any_name_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    document = {"name": "Oz\nµ\x7f\x9b\u202e\udcff\t"}
-    for indent, count in ((2, 3), (None, 1)):
-        console.show_json(document, indent)
-        shown = capsys.readouterr().out
-        assert json.loads(shown) == document and len(shown.splitlines()) == count
-        assert shown.isascii() and shown.replace("\n", "").isprintable()  # whatever stdout can encode
-
-
-@pytest.mark.parametrize(("seconds", "shown"), [(7, "0:07"), (754, "12:34"), (3723, "1:02:03")])
-def test_a_time_is_written_as_a_clock_does(seconds: float, shown: str) -> None:
-    assert console.clock(seconds) == shown

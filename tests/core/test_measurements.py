@@ -1,6 +1,5 @@
 """The document of metrics: what is written is read back, and another schema is refused."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,14 +47,10 @@ def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
     assert (MADE.overall["top1"].value, MADE.caveats) == (0.5, ["simulated"])
 
 
-@pytest.mark.parametrize("document", [{"top1": 0.5}, {**MADE.as_dict(), "schema": 1}])
-def test_another_schema_is_refused_in_one_line(document: dict[str, object]) -> None:
-    with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema (None|1), this version reads 4"):
-        Measurements.read(json.loads(json.dumps(document)), "run-1")
-
-
-def test_a_scope_names_only_the_parts_that_there_are() -> None:
-    assert scope("brain", "", "subject 1") == "brain · subject 1"
+def test_another_schema_is_refused_in_one_line() -> None:
+    with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema 1, this version reads 4"):
+        Measurements.read({**MADE.as_dict(), "schema": 1}, "run-1")
+    assert [is_difference(p) for p in (LEVEL, LEVEL + 1e-9, None)] == [True, False, False]
 
 
 def test_intervals_are_written_for_tables() -> None:
@@ -64,42 +59,11 @@ def test_intervals_are_written_for_tables() -> None:
     assert interval_text(None, None) == "–"
 
 
-@pytest.mark.parametrize(
-    ("metrics", "heading", "beside"),
-    [
+def test_beside_the_interval_stands_the_one_for_the_others() -> None:
+    for metrics, heading, beside in (
         ([TOP1], "these subjects", "0.20–0.23"),
         ([OF_FEW], "people in general", "0.10–0.25"),
         ([replace(OF_FEW, people=None)], "people in general", "–"),  # too wide to say anything
         ([OF_ONE], "", "–"),
-        ([OF_ONE, TOP1], "these subjects", "–"),
-        ([], "", None),
-    ],
-    ids=["from five", "to four", "to four, too wide", "one", "one and several", "none"],
-)
-def test_beside_the_interval_stands_the_one_for_the_others(
-    metrics: list[Metric], heading: str, beside: str | None
-) -> None:
-    assert beside_heading(metrics) == heading
-    assert [metric.beside_text(2) for metric in metrics[:1]] == [beside][: len(metrics)]
-
-
-def test_rows_of_a_csv_have_every_interval_in_columns_of_its_own() -> None:
-    of_all, of_one = MADE.rows()
-    columns = [column for column in of_all if column.endswith(("low", "high"))]
-
-    assert [of_all[column] for column in columns] == [0.1, 0.25, 0.2, 0.225, 0.1, 0.25]
-    assert [of_one[column] for column in columns] == [0.1, 0.25, None, None, None, None]
-    assert columns[2:] == ["these_subjects_low", "these_subjects_high", "people_low", "people_high"]
-    assert (of_all["scope"], of_all["metric"], of_all["interval"]) == ("all", "top1", "t")
-    assert not {"name", "these_subjects", "people"} & set(of_all)
-
-
-@pytest.mark.parametrize(
-    ("p", "is_claimed"), [(0.01, True), (LEVEL, True), (LEVEL + 1e-9, False), (0.2, False), (None, False)]
-)
-def test_a_difference_is_claimed_where_p_is_at_most_the_level(p: float | None, is_claimed: bool) -> None:
-    assert is_difference(p) is is_claimed
-
-
-def test_a_stricter_level_may_be_asked_for() -> None:
-    assert [is_difference(0.01, level) for level in (0.05, 0.01, 0.001)] == [True, True, False]
+    ):
+        assert beside_heading(metrics) == heading and metrics[0].beside_text(2) == beside
