@@ -94,7 +94,7 @@ VARIED = {"parts": ["smooth"]}
 @pytest.mark.parametrize(
     ("after", "how", "loss", "knobs"),
     [
-        (4, "random", {"kind": "mixco"}, {"augment": {**VARIED, "repetitions": 1.0}}),
+        (4, "random", {"kind": "mixco"}, {"ema": 0.9, "augment": {**VARIED, "repetitions": 1.0}}),
         (4, None, "clip", {"alternatives": "uncertainty", "epochs": 3}),
         (4, None, "clip", {"last_batch": "keep", "decay": "weights", "prior_dropout": 0.1, "batch_size": 40}),
     ],
@@ -550,3 +550,24 @@ def test_gradients_are_clipped_unless_their_norm_may_be_any():
         seen = learner.optimizer.state[model.weight]["exp_avg"]
         mean = seen / (1 - learner.optimizer.param_groups[0]["betas"][0])
         assert mean.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch):
+    seen: list[Weights] = []
+    step = Learner.step
+
+    def watched(learner: Learner) -> None:
+        step(learner)
+        losses, aligner = (part.state_dict() for part in learner.model)
+        weights = aligner | {f"losses.{key}": value for key, value in losses.items()}
+        seen.append({key: value.clone() for key, value in weights.items()})
+
+    monkeypatch.setattr(Learner, "step", watched)
+    kept, _, _ = train(data_of(embedding), ema=0.6, selection="last")
+
+    average = seen[0]
+    for count, weights in enumerate(seen[1:], 2):
+        decay = min(0.6, (1 + count) / (10 + count))
+        average = {key: decay * average[key] + (1 - decay) * weights[key] for key in weights}
+    assert all(torch.allclose(kept[key], average[key], atol=1e-6) for key in kept)
+    assert not is_same(kept, seen[-1])

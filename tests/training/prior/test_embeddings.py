@@ -36,7 +36,7 @@ def test_what_a_prior_cannot_learn_from_is_refused(settings, begun, go, prior, m
     with pytest.raises(BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"):
         own = [each for each in settings if not each.startswith("prior=")]
         begun(*own, f"encoders=[{TIMM}]", f"continue_from={prior}")
-    monkeypatch.setattr(StimulusSet, "medium", "clip")
+    monkeypatch.setattr(StimulusSet, "__post_init__", lambda stimuli: vars(stimuli).update(medium="clip"))
     with pytest.raises(RecipeError, match="and the stimuli of pictures are clips"):
         begun(*settings)
 
