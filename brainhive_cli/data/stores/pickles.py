@@ -28,7 +28,6 @@ from brainhive_cli.core.archives import zip_members
 from brainhive_cli.core.arrays import Array, UInt8
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, first_line
-from brainhive_cli.core.lines import Hint
 from brainhive_cli.data.stores.hdf5 import NUMBERS
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Refused(pickle.UnpicklingError):
     """A name in a pickle that plain data do not need."""
 
 
-def load(path: Path, verify: bool = True, way_out: Hint = "fetch it again") -> Any:
+def load(path: Path, verify: bool = True, way_out: str = "fetch it again") -> Any:
     """Read tensors, arrays and plain types, whatever dicts and lists they stand in.
 
     Long arrays are mapped where they lie in the file, in their own dtype; nothing of them is read, but for
