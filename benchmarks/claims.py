@@ -71,26 +71,25 @@ def command(on: Bench) -> None:
 def faults(on: Bench) -> None:
     """Share cells among workers of whom half die, on a disk that fails: none may be lost."""
     workers, cells, machines = on.pick((5, 20, 3), (200, 2000, 20), (200, 2000, 20))
-    for locks in faulty_disk.LOCKS:
-        disk = faulty_disk.FaultyDisk(failing=0.03, slow=0.05, delay_s=0.002, locks=locks, seed=1)
-        heartbeat_s = on.pick(0.1, HEARTBEAT_S, HEARTBEAT_S)
-        with patch.object(claims, "HEARTBEAT_S", heartbeat_s):
-            outcome = faulty_disk.simulate(
-                on.folder(), disk, workers, cells, machines, cell_s=on.pick(0.01, 0.2, 0.2), dying=0.5
-            )
-        deaths, again = sum(map(len, outcome.deaths.values())), len(outcome.repeated)
-        failed = sum(n for name, n in outcome.calls.items() if name.endswith("failed"))
-        note = f"{workers} workers, {deaths} died, {len(outcome.errors)} failed; {failed:,} calls failed; "
-        note += f"{again} of {cells:,} cells twice, {len(outcome.lost)} claims lost; {outcome.wall_s:.0f} s"
-        what = f"locks {locks}: cells lost"
-        on.show(what, cells - len(outcome.trained), unit="cells", target=0, at_most=True, note=note)
-        on.show(
-            f"locks {locks}: cells twice without a death",
-            again,
-            unit="cells",
-            target=cells // 100,
-            at_most=True,
+    disk = faulty_disk.FaultyDisk(failing=0.03, slow=0.05, delay_s=0.002, seed=1)
+    heartbeat_s = on.pick(0.1, HEARTBEAT_S, HEARTBEAT_S)
+    with patch.object(claims, "HEARTBEAT_S", heartbeat_s):
+        outcome = faulty_disk.simulate(
+            on.folder(), disk, workers, cells, machines, cell_s=on.pick(0.01, 0.2, 0.2), dying=0.5
         )
+    deaths, again = sum(map(len, outcome.deaths.values())), len(outcome.repeated)
+    failed = sum(n for name, n in outcome.calls.items() if name.endswith("failed"))
+    note = f"{workers} workers, {deaths} died, {len(outcome.errors)} failed; {failed:,} calls failed; "
+    note += f"{again} of {cells:,} cells twice, {len(outcome.lost)} claims lost; {outcome.wall_s:.0f} s"
+    what = "cells lost"
+    on.show(what, cells - len(outcome.trained), unit="cells", target=0, at_most=True, note=note)
+    on.show(
+        "cells twice without a death",
+        again,
+        unit="cells",
+        target=cells // 100,
+        at_most=True,
+    )
 
 
 if __name__ == "__main__":
