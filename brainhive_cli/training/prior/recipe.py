@@ -143,7 +143,8 @@ class Recipe(BaseRecipe):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         # keys that act on a new prior, samples or distances; those of how samples are drawn go with them
-        if self.continue_from is not None and self.prior != parts.resolve("priors", priors.DEFAULT):
+        sizes = self.prior.model_copy(update={"start_from": None})  # which the shipped recipe sets
+        if self.continue_from is not None and sizes != parts.resolve("priors", priors.DEFAULT):
             raise RecipeError(
                 "prior has no effect with continue_from, which brings its own sizes", "leave one out"
             )
