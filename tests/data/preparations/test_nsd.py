@@ -119,7 +119,7 @@ def test_sessions_are_those_that_mindeye2_made_of_the_same_files(mini, tmp_path:
                 assert trials.image_ids == [f"nsd{row + 1:05d}" for row in truth["image"][own][is_own]]
 
 
-def test_betas_of_another_subject_or_cut_short_are_refused(tmp_path: Path) -> None:
+def test_betas_of_another_subject_or_space_are_refused(tmp_path: Path) -> None:
     nsd_files.write(tmp_path, sessions=1, ending=".nii.gz")
     folder = tmp_path / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
     nsd_files.save(folder / "betas_session01.nii.gz", np.zeros((4, 4, 2, 750), np.int16))
@@ -127,10 +127,6 @@ def test_betas_of_another_subject_or_cut_short_are_refused(tmp_path: Path) -> No
     for read in (betas.shapes, betas.session):
         with pytest.raises(BrainhiveError, match=r"int16 \[4, 4, 2, 750\], not int16 \[3, 4, 2, 750\]"):
             read(1, 1)
-    path = folder / "betas_session01.nii.gz"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(BrainhiveError, match=r"betas_session01.* is damaged or cut short"):
-        made(tmp_path, sessions=[1]).session(1, 1)
 
 
 def test_a_mask_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
