@@ -106,22 +106,25 @@ def test_a_damaged_embedding_store_is_named_and_again_mends_it(embedded, refused
     assert TargetStore.open(path).done.all()
 
 
-def test_recordings_that_are_cut_short_or_not_finite_and_unknown_channels_are_told(embedded, refused):
-    path = next(embedded.rglob("train.pt"))
-    sound, content = path.read_bytes(), torch.load(path, weights_only=False)
-    content["eeg"][5, 1, 62, 7] = np.nan
-    published.save(content, path)
-    what = "subject 1 train: a signal is not finite.*picture training_images/concept_1/1, channel O2"
-    refused(*ALIGN, *QUICK, code=1, what=what, hint="signal.channels")
-    path.write_bytes(sound)
-
+def test_a_recording_that_is_cut_short_leaves_no_signal_store(embedded, refused):
     path = next(embedded.rglob("test.pt"))
-    sound = path.read_bytes()
-    path.write_bytes(sound[:-5000])
+    path.write_bytes(path.read_bytes()[:-5000])
+
     refused(*ALIGN, *QUICK, code=3, what="test.pt .*cut short", hint="delete it, then: brainhive fetch")
     assert not list((embedded / "signals").rglob("*.h5"))
-    path.write_bytes(sound)
 
+
+def test_nan_in_signals_is_told_with_picture_and_channel(embedded, refused):
+    path = next(embedded.rglob("train.pt"))
+    content = torch.load(path, weights_only=False)
+    content["eeg"][5, 1, 62, 7] = np.nan
+    published.save(content, path)
+
+    what = "subject 1 train: a signal is not finite.*picture training_images/concept_1/1, channel O2"
+    refused(*ALIGN, *QUICK, code=1, what=what, hint="signal.channels")
+
+
+def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused):
     hint = r"did you mean POz\? there are: Fp1 .* O2"
     refused(*ALIGN, *QUICK, "signal.channels=O1,POzz", code=2, what="no channel 'POzz'", hint=hint)
 
