@@ -145,4 +145,4 @@ def test_every_line_of_every_guide_does_its_work_or_says_what_is_missing(
         if (ended.exit_code and not lacks) or "this is a bug" in ended.output:
             wrong.append(f"{page.name}: brainhive {line}\n{ended.output[-800:]}")
     assert not wrong, "\n".join(wrong)
-    assert done.total() > 5, done
+    assert done.total() >= 5, done

@@ -105,11 +105,11 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     assert "--time" not in script
 
 
-def test_code_that_the_line_names_may_run_in_its_tasks(world, runs):
-    encoders = "encoders=['python:brainhive_cli.models.encoders.python:example']"
-    assert (
-        "--allow-code" in call("embed", DEMO, encoders, runs, "run.device=cpu", "--submit", "--check").stdout
-    )
+def test_code_that_the_line_names_may_run_in_its_tasks(world, runs, tmp_path, monkeypatch):
+    (tmp_path / "lab_encoder.py").write_text("from brainhive_cli.models.encoders.python import example\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    line = ("embed", DEMO, "encoders=['python:lab_encoder:example']", runs, "run.device=cpu")
+    assert "--allow-code" in call(*line, "--submit", "--check").stdout
 
 
 def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path):

@@ -232,7 +232,7 @@ WRONG = {
     ),
     "no events": (
         lambda folder: changed(folder / TRAINING, raw_eeg_data=silence),
-        r"ses-04/raw_eeg_training\.npy: the stimulus channel stim has no events",
+        r"ses-04/raw_eeg_training\.npy has pictures beyond 1 to 6",
     ),
     "code to run": (
         lambda folder: replace(folder / TRAINING, pickle.dumps({"raw_eeg_data": Malicious()})),

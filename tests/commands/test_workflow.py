@@ -5,7 +5,6 @@ import pytest
 from brainhive_cli.commands import workflow
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Result
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 FEW = "dataset.concepts=8"
@@ -38,20 +37,6 @@ def test_steps_run_in_order_and_read_the_run_that_they_name(home) -> None:
     again = workflow.run(recipe(), here)
     assert again.folder == first.folder and {path.name for path in home.glob("runs/*/*")} >= runs
     assert len([*home.glob("runs/train-align/*")]) == 2
-
-
-def test_a_recipe_that_a_step_names_stands_for_the_step_that_trains_it(home) -> None:
-    sweep = {"command": "train-align", "recipe": "papers/havir-ablations"}
-    steps = {"one": sweep, "two": {"command": "train-align", "recipe": "demo"}}
-    for named, expected in (
-        ("demo", "two"),
-        ("papers/havir-ablations:none", "one:none"),
-        ("[papers/havir-ablations:none,demo,x]", '["one:none", "two", "x"]'),
-    ):
-        own = recipe(steps={**steps, "eval-retrieval": {"overrides": [f"align_run={named}"]}})
-        runs = {name: Result(home / name) for name in steps}
-        found = workflow.overrides_of(own, "eval-retrieval", runs)
-        assert found == [f"align_run={named}", f"align_run={expected}"]
 
 
 def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(home) -> None:

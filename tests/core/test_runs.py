@@ -156,11 +156,9 @@ def test_where_no_run_fits_each_is_named_with_its_age_and_what_it_lacks(home: Pa
         "films-intra-a, finished 3 hours ago: no head image)"
     )
 
-    aligned(home, "films-intra-c", 5).write_text("recipe.yaml", "train: [")
     taken = runs.newest(home / "runs", "train-align", lambda run: "small" * run.path.name.endswith("b"))
     assert taken.path.name == "films-intra-a"
     said = capsys.readouterr().err
-    assert "films-intra-c/recipe.yaml" in said and said.count("passed over") == 1
     assert "newer, but unfit: films-intra-b, finished 1 minute ago: small" in said
     assert "align run films-intra-a, finished 3 hours ago\n" in said
 
@@ -191,7 +189,7 @@ def test_a_run_of_another_command_an_unfinished_and_a_damaged_one_say_so(home: P
     with pytest.raises(MissingData, match="is a run of train-align, not of reconstruct"):
         runs.find(home / "runs", "reconstruct", str(run.path))
     (run.path / "metrics.json").write_text("{")
-    with pytest.raises(BrainhiveError, match="is not valid JSON"):
+    with pytest.raises(BrainhiveError, match="metrics.json was changed or damaged"):
         runs.find(home / "runs", "train-align", run.path.name)
 
 

@@ -126,7 +126,7 @@ def test_a_finished_store_of_another_making_is_made_anew(go, home, pictures, net
     assert "was made with other preprocessing: it is embedded again" in capsys.readouterr().err
     write(network, 1)
     go("embed", *words)
-    assert "was made with other weights and preprocessing" in capsys.readouterr().err
+    assert "was made with other preprocessing, weights" in capsys.readouterr().err
     assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
     assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
 
