@@ -189,7 +189,7 @@ def test_a_run_of_another_command_an_unfinished_and_a_damaged_one_say_so(home: P
     with pytest.raises(MissingData, match="is a run of train-align, not of reconstruct"):
         runs.find(home / "runs", "reconstruct", str(run.path))
     (run.path / "metrics.json").write_text("{")
-    with pytest.raises(BrainhiveError, match="metrics.json was changed or damaged"):
+    with pytest.raises(BrainhiveError, match=r"metrics\.json was changed or damaged"):
         runs.find(home / "runs", "train-align", run.path.name)
 
 
