@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import JOB, BrainhiveError, raise_if_asked_to_stop
-from brainhive_cli.core.files import name_machine, name_part, tell_disk_time
+from brainhive_cli.core.files import is_running, name_machine, name_part, tell_disk_time
 
 HEARTBEAT_S = 10.0
 """Time between two signs of life of a claim: its file is touched."""
@@ -128,13 +128,8 @@ def _is_alive(path: Path) -> bool:
     """Whether the holder of a claim's file lives."""
     # a process that is gone from this machine is dead at once
     holder = _read_holder(path)
-    if holder and holder["machine"] == name_machine():
-        try:
-            os.kill(int(holder["process"]), 0)  # signal 0 only asks whether it lives
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # it lives, and is another user's
-            pass
+    if holder and holder["machine"] == name_machine() and not is_running(int(holder["process"])):
+        return False
 
     # else the last sign of life counts, by the clock of the disk; one in the future is set to now, since a
     # living holder touches it again

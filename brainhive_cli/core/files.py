@@ -349,6 +349,17 @@ def name_machine() -> str:
     return f"{socket.gethostname()} {boot}:{namespace}"
 
 
+def is_running(process: int) -> bool:
+    """Whether a process of this machine and namespace lives."""
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and is another user's
+        pass
+    return True
+
+
 def tell_disk_time(folder: Path) -> float:
     """Tell the time by the clock that stamps files in a folder, in seconds since 1970."""
     with tempfile.NamedTemporaryFile(prefix=f"{name_part(folder / 'clock').name}.", dir=folder) as probe:
@@ -371,11 +382,7 @@ def remove_leftovers(folder: Path) -> None:
                 written_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
                 is_left = tell_disk_time(folder) - written_s > MAX_PART_AGE_S
             else:
-                try:
-                    os.kill(int(owner["process"], 16), 0)  # signal 0 only asks whether it lives
-                    is_left = False
-                except ProcessLookupError:
-                    is_left = True
+                is_left = not is_running(int(owner["process"], 16))
             if is_left:
                 remove(path)
 

@@ -14,14 +14,15 @@ from typing import Any
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
-from brainhive_cli.core.files import (
-    below,
-    locate,
-)
+from brainhive_cli.core.files import atomic_write, below, home_folder, locate, portable, read_regular
 from brainhive_cli.core.inputs import Input
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
+MIN_KEPT_DIGEST_BYTES = 64_000_000
+"""Size from which the digest of a file is kept: reading it takes longer than all else at the start."""
+DIGESTS = ".digests"
+"""Folder of such digests, below home."""
 SCHEME = "hub:"
 """Before the name of a repository."""
 SNAPSHOT = re.compile(
@@ -336,7 +337,7 @@ def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
 
 
 def digest_cached_file(file: Path, by_name: bool = True) -> str:
-    """Digest a file (sha256, hexadecimal).
+    """Digest a file (sha256, hexadecimal); a large one is read again only if its size or time has changed.
 
     `by_name` takes the name that the hub's cache gives a large file for its digest, and reads none of it.
 
@@ -349,4 +350,19 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
     if by_name and file.is_symlink() and len(blob) == 64:
         return blob
 
-    return documents.digest_file(file)
+    # small files are read each time
+    if file.stat().st_size < MIN_KEPT_DIGEST_BYTES:
+        return documents.digest_file(file)
+
+    # of large ones the digest is kept, for as long as size and time are the same
+    cache = home_folder() / DIGESTS / hashlib.sha256(portable(str(file.absolute())).encode()).hexdigest()
+    stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+    with suppress(OSError, ValueError):
+        recorded, content_digest = read_regular(cache).decode().rsplit(" ", 1)
+        if recorded == stamp:
+            return content_digest
+    with console.progress(f"reading {file.name} for its digest"):
+        content_digest = documents.digest_file(file)
+    with suppress(OSError), atomic_write(cache) as part:
+        part.write_text(f"{stamp} {content_digest}")
+    return content_digest

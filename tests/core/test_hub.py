@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hub_server import serving
 
-from brainhive_cli.core import hub
+from brainhive_cli.core import documents, hub
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.inputs import require
 
@@ -95,3 +95,22 @@ def test_an_answer_that_is_not_the_hub_s_is_missing_data(
         ) as caught:
             hub.folder("hub:owner/large")
     assert "HF_ENDPOINT" in caught.value.hint
+
+
+def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
+    monkeypatch.setattr(hub, "MIN_KEPT_DIGEST_BYTES", 1)
+    read, digest_file = list[Path](), documents.digest_file
+
+    def count(path: Path) -> str:
+        read.append(path)
+        return digest_file(path)
+
+    monkeypatch.setattr(documents, "digest_file", count)
+    file = tmp_path / "model.safetensors"
+    for content in ("weights", "other weights"):
+        file.write_text(content)
+        assert {hub.digest_cached_file(file) for _ in range(3)} == {digest_file(file)}
+    assert read == [file, file]

@@ -179,13 +179,5 @@ def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
         yield values[is_read[start : start + step]]
 
 
-def units_in_blocks(embedding: Any, rows: Int64) -> Iterator[Float32]:
-    """Yield the vectors of some rows as units [n, D], in ascending order; zeros where one is not finite."""
-    for values in _blocks(embedding, rows, prod(embedding.shape[1:])):
-        # a zero vector has the cosine 0 with every other
-        finite = np.where(np.isfinite(values).all(1, keepdims=True), values, 0).astype(np.float64)
-        yield _units(finite, np.linalg.norm(finite, axis=1))
-
-
 def _units(values: Array, lengths: Array) -> Float32:
     return (values / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)

@@ -63,13 +63,13 @@ class Placement:
                 nn.Module.to(network, self.device if network in networks else "cpu")
 
 
-def find_folder(source: str, *, text: bool = False) -> Path:
+def find_folder(source: str, variant: str | None = None, *, text: bool = False) -> Path:
     """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
     if error := describe_file(source):
         raise error
-    # weights of the requested components, with all configs
+    # weights of the requested components and variant, with all configs
     stems = ["text_encoder*/model"] if text else STEMS
-    files = [name for stem in stems for name in weight_files(stem)]
+    files = [name for stem in stems for name in weight_files(stem, variant)]
     return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *files])
 
 
@@ -81,31 +81,34 @@ def describe_file(source: str) -> MissingData | None:
     return MissingData(f"{source} is a file, and generators are read from a folder of diffusers", way)
 
 
-def weight_files(stem: str) -> list[str]:
-    """Name the file of weights, and the pattern of those that are split."""
-    return [f"{stem}.safetensors", f"{stem}-*.safetensors"]
+def weight_files(stem: str, variant: str | None = None) -> list[str]:
+    """Name the file of weights, and the pattern of those that are split; a variant is a suffix."""
+    return [f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors" for shard in ("", "-*")]
 
 
-def list_inputs(source: str, stems: Sequence[str] = STEMS, files: Sequence[str] = ()) -> list[Input]:
+def list_inputs(
+    source: str, stems: Sequence[str] = STEMS, files: Sequence[str] = (), variant: str | None = None
+) -> list[Input]:
     """Look for the weights of a generator's components; none of random ones.
 
     Args:
         source: The generator's folder, or that of one network.
         stems: The components' weight files, without ending.
         files: What else must be there.
+        variant: Of the weight files.
     """
     if error := describe_file(source):
         return [Input(source, None, error)]
 
     # patterns of the files that would be fetched
     patterns = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
-    patterns += [name for stem in stems for name in weight_files(stem)]
+    patterns += [name for stem in stems for name in weight_files(stem, variant)]
 
     # one need for each network; random weights need nothing
     needs = []
     for stem in stems if source != RANDOM else ():
         config = [] if source.startswith("hub:") else [str(Path(stem).with_name("config.json"))]
-        needs.append(hub.find_input(source, [*config, *files], weight_files(stem), patterns))
+        needs.append(hub.find_input(source, [*config, *files], weight_files(stem, variant), patterns))
     return needs
 
 

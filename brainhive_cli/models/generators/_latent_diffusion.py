@@ -106,9 +106,14 @@ class Config(parts.Config):
             self.check_unet(architecture["unet"], "the architecture")
             return self.assemble(self.draw(architecture, device, dtype), device)
 
+    @property
+    def weights_variant(self) -> str | None:
+        """Variant of the weight files, as diffusers names it; None where publishers have none."""
+        return None
+
     def inputs(self) -> list[Input]:
         """Look for the weights."""
-        return _components.list_inputs(self.source)
+        return _components.list_inputs(self.source, variant=self.weights_variant)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "LatentDiffusion":
         """Make the generator of its components."""
@@ -119,15 +124,15 @@ class Config(parts.Config):
         from diffusers import AutoencoderKL, UNet2DConditionModel
 
         # configs first, so that an absent component is named
-        folder = folder or _components.find_folder(self.source)
+        folder = folder or _components.find_folder(self.source, self.weights_variant)
         self.check_unet(_components.read_config(folder, "unet"), folder)
         _components.read_config(folder, "vae")
 
         # networks in the requested precision
         components = {}
         for name, cls in {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.items():
-            where = f"{name} of the generator {folder}"
-            components[name] = load_network(cls, folder / name, where, torch_dtype=dtype)
+            where, variant = f"{name} of the generator {folder}", self.weights_variant
+            components[name] = load_network(cls, folder / name, where, torch_dtype=dtype, variant=variant)
         config = _components.read_config(folder, "scheduler")
         return {**components, "scheduler": _components.make_scheduler(config, folder)}
 

@@ -42,6 +42,9 @@ class Config(_latent_diffusion.Config):
         description="hub:OWNER/NAME, a folder, demo:NAME, or `random` (tests, benchmarks). "
         "BrainHiVE: sdxl-turbo to reconstruct, stable-diffusion-xl-base-1.0 to train the prior.",
     )
+    variant: str | None = Field(
+        None, description="Variant of the weight files, such as fp16: half the download."
+    )
     target_px: int | None = Field(
         None,
         gt=0,
@@ -50,12 +53,17 @@ class Config(_latent_diffusion.Config):
         "MindEye2's refinement: 1024.",
     )
 
+    @property
+    def weights_variant(self) -> str | None:
+        """The variant of the recipe."""
+        return self.variant
+
     def text_inputs(self) -> list[Input]:
         """Look for the text encoders that prompts and captions need."""
         if self.source == RANDOM:
             error = MissingData("a generator of random weights has no text encoders", "give a folder of SDXL")
             return [Input("text encoders", None, error)]
-        return _components.list_inputs(self.source, TEXT_STEMS, TEXT_CONFIGS)
+        return _components.list_inputs(self.source, TEXT_STEMS, TEXT_CONFIGS, self.variant)
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "SDXL":
         """Make the generator of its components."""
@@ -215,7 +223,7 @@ class Prompts:
                 embedded = torch.zeros(1, TEXT_TOKENS, self._width), torch.zeros(1, self._pooled_width)
             else:
                 # some folders have the embeddings of the empty prompt instead of text encoders
-                folder = _components.find_folder(self._config.source, text=True)
+                folder = _components.find_folder(self._config.source, self._config.variant, text=True)
                 file = folder / _components.EMPTY_PROMPT
                 embedded = self.read(file) if file.is_file() else self._encode("", device)
             self.keep(words, embedded, device)
@@ -258,7 +266,7 @@ class Prompts:
         from diffusers import StableDiffusionXLPipeline
 
         # check configs first, so that an absent component is named
-        folder = _components.find_folder(self._config.source, text=True)
+        folder = _components.find_folder(self._config.source, self._config.variant, text=True)
         components = dict.fromkeys(("vae", "unet", "scheduler"))
         for name in TEXT:
             _components.read_config(folder, name)
@@ -267,7 +275,8 @@ class Prompts:
         classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}
         for name, cls in classes.items():
             where = f"{name} of the generator {folder}"
-            components[name] = load_network(cls, folder / name, where, dtype=self._unet.dtype)
+            dtype, variant = self._unet.dtype, self._config.variant
+            components[name] = load_network(cls, folder / name, where, dtype=dtype, variant=variant)
         for name in TEXT[2:]:
             with weights.reading(f"{name} of the generator {folder}"):
                 components[name] = tf.CLIPTokenizer.from_pretrained(folder / name)

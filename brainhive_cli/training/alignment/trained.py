@@ -73,8 +73,6 @@ from brainhive_cli.training.alignment.set_ups import (
 from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 
 T = TypeVar("T")
-DEFAULT_DATASET = "things-eeg"
-"""The default of train-align."""
 CPU = torch.device("cpu")
 SIGNALS, PICTURES = 4000, 8192
 """Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS' weights were read."""
@@ -946,7 +944,7 @@ def check_tokens(
         BrainhiveError: naming the run, the prior, and what trains one that fits.
     """
     # the tokens fit if their width and the fuser that made them are the prior's
-    path, trained = align.folder.path, TrainedModel(align, align.cells[0])
+    path, trained = align.folder.path, align.models[0]
     model = trained.module
     dim = model.layout.heads[model.layout.compared[0]].width
     refusal, has_width = BrainhiveError if is_named else MissingData, dim == prior.dim
@@ -994,7 +992,8 @@ def write_training(source: str, paths: Paths, dataset: Any) -> str:
 
     # what the brain model is trained to predict comes first, unless the prior's encoders have no known names
     with suppress(RecipeError):
-        pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
+        default, encoders = Recipe.model_fields["dataset"].default, encoders_of(source)
+        pictures = dataset or parts.resolve("datasets", default)
         if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):
             lines.insert(0, write_embedding(pictures, encoders))
     return " && ".join(lines)

@@ -228,3 +228,19 @@ def test_absent_damaged_or_other_files_of_a_folder_are_named(folder):
     shutil.rmtree(scheduler)
     with pytest.raises(MissingData, match="no scheduler/"):
         Config(source=str(folder)).build()
+
+
+def test_a_variant_of_the_weights_is_read_by_its_name_alone(folder):
+    plain = Config(source=str(folder)).build()
+    prompt = plain.empty_prompt(1)[0]
+    for file in folder.rglob("*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))  # as diffusers and transformers save a variant
+    half = Config(source=str(folder), variant="fp16")
+
+    made = half.build()
+
+    assert torch.equal(made.unet.conv_in.weight, plain.unet.conv_in.weight)
+    assert torch.equal(made.empty_prompt(1)[0], prompt)
+    needs = [*half.inputs(), *half.text_inputs()]
+    assert len(needs) == 4 and not any(need.error for need in needs)
+    assert all(need.error for need in Config(source=str(folder)).inputs())
