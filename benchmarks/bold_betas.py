@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from harness import CHECKOUT, Bench, main, run
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from brainhive_cli.data.signals import single_trials
 from brainhive_cli.data.signals.single_trials import Session, TrialRun
@@ -81,7 +82,7 @@ def lss(on: Bench) -> None:
         return np.stack([np.linalg.lstsq(model, series)[0][0] for model in models])
 
     note = f"largest difference {np.abs(ours() - peer()).max() / peer().std():.0e} of the spread"
-    with single_trials.limit_threads():
+    with threadpool_limits(1):
         on.compare("lss: a loop over trials", ours, peer, voxels / 1000, "k voxels/s", 20, note)
 
 
@@ -94,7 +95,7 @@ def hrf(on: Bench) -> None:
     drift = single_trials.polynomials(VOLUMES, 3)
 
     def ours() -> NDArray[np.float64]:
-        return single_trials.survey_voxels(Session([run], lambda _, part: series[part], voxels, designs)).r2
+        return single_trials.survey_voxels(Session([run], lambda _, part: series[part], voxels, designs))[3]
 
     def peer() -> NDArray[np.float64]:
         values = series.T.astype(np.float64)
@@ -105,7 +106,7 @@ def hrf(on: Bench) -> None:
         return 100 * (1 - np.stack(residuals, 1) / (clean**2).sum(0)[:, None])
 
     note = f"R² differs by {np.abs(ours() - peer()).max():.0e} points"
-    with single_trials.limit_threads():
+    with threadpool_limits(1):
         on.compare("20 HRFs: a least-squares fit of each", ours, peer, voxels / 1000, "k voxels/s", 2, note)
 
 

@@ -27,7 +27,7 @@ from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import session_stores
 from brainhive_cli.data.command_lines import next_command
-from brainhive_cli.data.preparations import Finished, LookedOver, Merged, Preparation
+from brainhive_cli.data.preparations import Merged, Preparation
 from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.session_stores import DType, cast_signal, join, list_sessions, write_session
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store, require_each
@@ -217,7 +217,7 @@ def _count_work(job: Job, due: Sequence[int]) -> Work | None:
 
 def _look_over(job: Job) -> tuple[Table, ...]:
     """Describe recordings of which little is known, and warn of what is unusual in them."""
-    if not isinstance(job.preparation, LookedOver):
+    if isinstance(job.preparation, Merged):
         return ()
     with console.progress("looking over the recordings"):
         overview = job.preparation.look_over(job.subjects)
@@ -355,9 +355,7 @@ def _write_sessions(
     if launch.is_main:
         stores = [SignalStore.open(path) for path in paths.values()]
         joined = join(stores, preparation.order_seed, job.provenance(subject))
-        if isinstance(preparation, Finished):
-            joined = preparation.finish(subject, joined)
-        SignalStore.write(job.path(subject), joined)
+        SignalStore.write(job.path(subject), preparation.finish(subject, joined))
         # those of other settings and files, too
         for path in list_sessions(job.sessions_folder, subject):
             path.unlink()

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,63 +24,57 @@ BY_INPUT = ("biosemi16", "biosemi32", "biosemi64")
 """Montages of mne that list the electrodes of a cap, by their names, in the order of the inputs."""
 
 
-@dataclass(frozen=True)
-class Cap:
-    """Keys of a recipe about the electrodes of recordings.
+def name_electrodes(raw: Any, path: Path, rename: Mapping[str, str], cap: str) -> None:
+    """Rename the channels of a recording that is open in mne, and give them the positions of a cap.
 
-    Attributes:
+    Names of EEG that differ from the 10-05 system's in case or in what EDF writes around them become
+    those, unless two channels would then have one name. Inputs of BioSemi's amplifier become the
+    electrodes that the cap has there.
+
+    Args:
+        raw: The recording.
+        path: Its file, for errors.
         rename: Name of a channel in the files to its name.
-        montage: Name of mne's montage with the positions; empty for those of the files or of names.
+        cap: Name of mne's montage with the positions; empty for those of the files or of names.
+
+    Raises:
+        RecipeError: if mne has no such montage, two channels would have one name by `rename`, or two may
+            be one electrode of the montage.
     """
+    # names by the recipe, by the inputs of the cap, and by the 10-05 system
+    from mne.channels import get_builtin_montages, make_standard_montage
 
-    rename: Mapping[str, str] = field(default_factory=dict)
-    montage: str = ""
+    montage, known = None, get_builtin_montages()
+    if cap:
+        if cap not in known:
+            hint = f"{guess(cap, known)}mne has: {', '.join(known)}"
+            raise RecipeError(f"preparation.montage is {cap!r}, which mne does not have", hint)
+        montage = make_standard_montage(cap)
+    # montages of BioSemi list electrodes in the order of the inputs A1, A2 …
+    electrodes = montage.ch_names if montage is not None and cap in BY_INPUT else []
+    inputs = (f"{bank}{number}" for bank in "ABCDEFGH" for number in range(1, BANK + 1))
+    electrode_of_input: dict[str, str] = dict(zip(inputs, electrodes, strict=False))
+    types: dict[str, str] = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
+    names = {}
+    for name, kind in types.items():
+        # the recipe comes first; inputs and the 10-05 system are of EEG alone
+        new = rename.get(name) or (electrode_of_input.get(name, name) if kind == "eeg" else name)
+        names[name] = standard_name(new) if kind == "eeg" else new
 
-    def put_on(self, raw: Any, path: Path) -> None:
-        """Rename the channels of a recording that is open in mne, and give them the positions of the cap.
+    # a name that two channels would have stays as the file has it
+    counts = Counter(names.values())
+    if twice := [name for name, new in names.items() if counts[new] > 1 and name in rename]:
+        raise RecipeError(
+            f"preparation.rename: {path} would have two channels {names[twice[0]]}",
+            "another name for one of them",
+        )
+    raw.rename_channels({old: new for old, new in names.items() if counts[new] == 1}, verbose="ERROR")
 
-        Names of EEG that differ from the 10-05 system's in case or in what EDF writes around them become
-        those, unless two channels would then have one name. Inputs of BioSemi's amplifier become the
-        electrodes that the cap has there.
-
-        Raises:
-            RecipeError: if mne has no such montage, two channels would have one name by `rename`, or two may
-                be one electrode of the montage.
-        """
-        # names by the recipe, by the inputs of the cap, and by the 10-05 system
-        from mne.channels import get_builtin_montages, make_standard_montage
-
-        montage, known = None, get_builtin_montages()
-        if self.montage:
-            if self.montage not in known:
-                hint = f"{guess(self.montage, known)}mne has: {', '.join(known)}"
-                raise RecipeError(f"preparation.montage is {self.montage!r}, which mne does not have", hint)
-            montage = make_standard_montage(self.montage)
-        # montages of BioSemi list electrodes in the order of the inputs A1, A2 …
-        electrodes = montage.ch_names if montage is not None and self.montage in BY_INPUT else []
-        inputs = (f"{bank}{number}" for bank in "ABCDEFGH" for number in range(1, BANK + 1))
-        electrode_of_input: dict[str, str] = dict(zip(inputs, electrodes, strict=False))
-        types: dict[str, str] = dict(zip(raw.ch_names, raw.get_channel_types(), strict=True))
-        names = {}
-        for name, kind in types.items():
-            # the recipe comes first; inputs and the 10-05 system are of EEG alone
-            new = self.rename.get(name) or (electrode_of_input.get(name, name) if kind == "eeg" else name)
-            names[name] = standard_name(new) if kind == "eeg" else new
-
-        # a name that two channels would have stays as the file has it
-        counts = Counter(names.values())
-        if twice := [name for name, new in names.items() if counts[new] > 1 and name in self.rename]:
-            raise RecipeError(
-                f"preparation.rename: {path} would have two channels {names[twice[0]]}",
-                "another name for one of them",
-            )
-        raw.rename_channels({old: new for old, new in names.items() if counts[new] == 1}, verbose="ERROR")
-
-        # positions, by the names that the recording has now
-        if montage is not None:
-            rows = zip(montage.ch_names, find_rows(montage.ch_names, raw.ch_names, str(path)), strict=True)
-            montage.rename_channels({name: raw.ch_names[row] for name, row in rows if row is not None})
-            raw.set_montage(montage, on_missing="ignore", verbose="ERROR")
+    # positions, by the names that the recording has now
+    if montage is not None:
+        rows = zip(montage.ch_names, find_rows(montage.ch_names, raw.ch_names, str(path)), strict=True)
+        montage.rename_channels({name: raw.ch_names[row] for name, row in rows if row is not None})
+        raw.set_montage(montage, on_missing="ignore", verbose="ERROR")
 
 
 def are_inputs(names: Sequence[str]) -> bool:
@@ -92,8 +85,8 @@ def are_inputs(names: Sequence[str]) -> bool:
 
 
 @cache
-def _read_template(montage: str = "") -> dict[str, tuple[str, Float64]]:
-    """Read the electrodes of one of mne's montages, default: the 10-05 system.
+def _read_template() -> dict[str, tuple[str, Float64]]:
+    """Read the electrodes of the 10-05 system.
 
     Returns:
         Name and position [3] in the head frame, by lower case.
@@ -101,7 +94,7 @@ def _read_template(montage: str = "") -> dict[str, tuple[str, Float64]]:
     from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
 
     # mne has had two names for this template
-    montage = montage or next(name for name in STANDARD if name in get_builtin_montages())
+    montage = next(name for name in STANDARD if name in get_builtin_montages())
     positions = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
     return {name.lower(): (name, position) for name, position in positions.items()}
 

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -22,64 +21,31 @@ NO_PICTURE = "pictures of events that the data set does not have"
 UNUSED = "events of the table that were not recorded"
 
 
-@dataclass(frozen=True)
-class Matched:
-    """Events matched with pictures.
-
-    Attributes:
-        rows: Event to the row of its picture.
-        left_over: Events and pictures without a match, by kind in words; events with their counts.
-    """
-
-    rows: Mapping[str, int]
-    left_over: Mapping[str, Mapping[str, int] | Sequence[str]]
+Matched = tuple[Mapping[str, int], Mapping[str, Mapping[str, int] | Sequence[str]]]
+"""Events to the rows of their pictures; and events and pictures without a match, by kind in words: events
+with their counts."""
 
 
-@dataclass(frozen=True)
 class EventNames:
     """Pictures that events stand for.
 
-    Attributes:
-        table: Name of an event to its picture; None where events are called by their pictures.
+    Args:
+        path: Table from events to pictures; None where events are called by their pictures.
         image_ids: Image ids of the data set.
-        where: The table, or "the pictures", for messages.
         is_exact: Whether they are called by their whole names, as categories are, and not by ends of paths.
-        plain_keys: Events of the table by their plain names.
+
+    Attributes:
+        table: Name of an event to its picture; None where there is no table.
+
+    Raises:
+        BrainhiveError: if the table lacks a column, or gives an event two pictures.
     """
 
-    table: Mapping[str, str] | None
-    image_ids: Sequence[str]
-    where: str
-    is_exact: bool = False
-    plain_keys: Mapping[str, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Index the events of the table by their plain names."""
-        object.__setattr__(self, "plain_keys", {plain_name(name): name for name in self.table or ()})
-
-    @classmethod
-    def read(cls, path: Path | None, image_ids: Sequence[str], is_exact: bool = False) -> "EventNames":
-        """Read the table, if there is one.
-
-        Raises:
-            BrainhiveError: if it lacks a column, or gives an event two pictures.
-        """
-        if path is None:
-            return cls(None, image_ids, "the pictures", is_exact)
-        columns, rows = read_table(path)
-        if absent := [name for name in COLUMNS if name not in columns]:
-            hint = f"its first line: {', '.join(columns)}; needed: event, picture"
-            raise BrainhiveError(f"{path} has no column {' and '.join(absent)}", hint)
-
-        # one picture for each event; rows that lack either are skipped
-        table: dict[str, str] = {}
-        for row in rows:
-            event, picture = row["event"], row["picture"]
-            if event not in ABSENT and picture not in ABSENT and table.setdefault(event, picture) != picture:
-                raise BrainhiveError(f"{path}: event {event} has pictures {table[event]} and {picture}")
-        if not table:
-            raise BrainhiveError(f"{path} has no rows", "a line for each event: its name, its picture")
-        return cls(table, image_ids, str(path), is_exact)
+    def __init__(self, path: Path | None, image_ids: Sequence[str], is_exact: bool = False) -> None:
+        self.image_ids, self._is_exact = image_ids, is_exact
+        self._where = "the pictures" if path is None else str(path)
+        self.table = None if path is None else _read_table(path)
+        self._plain_keys = {plain_name(name): name for name in self.table or ()}
 
     def require_pictures(self, pictures: str) -> None:
         """Refuse a table that names none of the pictures.
@@ -94,7 +60,7 @@ class EventNames:
         if self.table is None or max(self._match([*self.table.values()])) >= 0:
             return
         names = summarise_names([*dict.fromkeys(self.table.values())])
-        problem = f"{self.where}: none of its pictures is in {pictures}, of {names}"
+        problem = f"{self._where}: none of its pictures is in {pictures}, of {names}"
         raise BrainhiveError(problem, f"its pictures are called {', '.join(self.image_ids[:3])} …")
 
     def find_row(self, event: str) -> int | None:
@@ -111,7 +77,7 @@ class EventNames:
     def _match(self, pictures: Sequence[str]) -> list[int]:
         """Find the row of each picture; -1 where it has none. Tables cannot hold tabs in names."""
         # categories by their names, not by ends of paths
-        if self.is_exact:
+        if self._is_exact:
             row_of_name = {read_category(name): row for row, name in enumerate(self.image_ids)}
             return [row_of_name.get(read_category(name), -1) for name in pictures]
         written, known = (list(map(table_text, names)) for names in (pictures, self.image_ids))
@@ -126,7 +92,7 @@ class EventNames:
         code = CODE.fullmatch(plain)
         # as it is, without a prefix, and the number of a code: 7 of `S  7`
         names = (event, plain, code[1].lstrip("0") or "0" if code else plain)
-        keys = (name if name in self.table else self.plain_keys.get(plain_name(name)) for name in names)
+        keys = (name if name in self.table else self._plain_keys.get(plain_name(name)) for name in names)
         return next(filter(None, keys), None)
 
     def match(self, headers: Iterable[Header]) -> Matched:
@@ -157,7 +123,7 @@ class EventNames:
             NO_PICTURE: dict(without),
             UNUSED: [event for event in table if event not in {*keys.values()}],
         }
-        return Matched(
+        return (
             {event: rows[picture] for event, picture in picture_of.items() if rows[picture] >= 0},
             {what: names for what, names in left_over.items() if names},
         )
@@ -168,17 +134,36 @@ class EventNames:
         Raises:
             BrainhiveError: with names of both sides.
         """
-        if matched.rows:
+        rows, left_over = matched
+        if rows:
             return
 
         # no event has a name of the table or data set, or the table names pictures of another data set
-        unnamed, without = (matched.left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
-        known, where = [*(self.table or self.image_ids)], self.where
+        unnamed, without = (left_over.get(what, ()) for what in (UNNAMED, NO_PICTURE))
+        known, where = [*(self.table or self.image_ids)], self._where
         if without and self.table:
-            known, where = [*self.image_ids], f"the data set, by {self.where}"
+            known, where = [*self.image_ids], f"the data set, by {self._where}"
         names = summarise_names([*unnamed, *without])
         raise BrainhiveError(
             f"{path}: none of its events ({source}) is in {where}, of {names}",
             f"it has: {', '.join(known[:3])} …; preparation.stimuli.root=FOLDER, preparation.events=TABLE, "
             "preparation.column=NAME or preparation.stim_channel=NAME",
         )
+
+
+def _read_table(path: Path) -> dict[str, str]:
+    """Read the picture of each event; rows that lack either are skipped."""
+    columns, rows = read_table(path)
+    if absent := [name for name in COLUMNS if name not in columns]:
+        hint = f"its first line: {', '.join(columns)}; needed: event, picture"
+        raise BrainhiveError(f"{path} has no column {' and '.join(absent)}", hint)
+
+    # one picture for each event
+    table: dict[str, str] = {}
+    for row in rows:
+        event, picture = row["event"], row["picture"]
+        if event not in ABSENT and picture not in ABSENT and table.setdefault(event, picture) != picture:
+            raise BrainhiveError(f"{path}: event {event} has pictures {table[event]} and {picture}")
+    if not table:
+        raise BrainhiveError(f"{path} has no rows", "a line for each event: its name, its picture")
+    return table

@@ -100,13 +100,8 @@ class ResultOutlet:
             # rate 0, as results come irregularly; one channel of text
             self._outlet = lsl.StreamOutlet(lsl.StreamInfo(name, RESULTS, 1, 0.0, "string", source_id))
 
-    def push(self, result: Mapping[str, Any], time_s: float = 0.0) -> None:
-        """Send a result.
-
-        Args:
-            result: Values of JSON, numbers and arrays of numpy; others are written as text.
-            time_s: When its ranks were known, on LSL's clock; 0 is now.
-        """
+    def push(self, result: Mapping[str, Any]) -> None:
+        """Send a result: values of JSON, numbers and arrays of numpy; others are written as text."""
         # arrays as lists, all else that JSON does not have as text
         document = json.dumps(
             result,
@@ -114,7 +109,7 @@ class ResultOutlet:
             default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value),
         )
         with explain_lsl_errors(f"results cannot be sent as stream {self._name!r}"):
-            self._outlet.push_sample([document], time_s)
+            self._outlet.push_sample([document])
 
     def close(self) -> None:
         """Close the stream, once receivers had time to take the last result; may be called twice."""

@@ -19,8 +19,8 @@ from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
 from brainhive_cli.core.files import matches, read_regular, walk
 from brainhive_cli.data.bids_labels import natural_key, number_session, number_sessions, number_subjects
-from brainhive_cli.data.electrodes import Cap
-from brainhive_cli.data.signals.cutting import CausalFilter, refuse_high_edges
+from brainhive_cli.data.electrodes import name_electrodes
+from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
 from brainhive_cli.data.stores.ids import composed
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
@@ -410,11 +410,13 @@ def _require_own(path: Path, name: str) -> None:
     )
 
 
-def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -> Any:
+def open_raw(
+    path: Path, has_bids_onsets: bool = True, rename: Mapping[str, str] | None = None, cap: str = ""
+) -> Any:
     """Open a recording with mne, and mne-bids in a BIDS data set unless its onsets are not BIDS's.
 
-    Signals stay on disk. The checksum of a .fif.gz is compared first, since mne reads parts of the file. With
-    a cap, names and positions of channels are those that it gives.
+    Signals stay on disk. The checksum of a .fif.gz is compared first, since mne reads parts of the file.
+    Channels get names and positions by `name_electrodes`.
 
     Raises:
         MissingData: if it cannot be read, ends early, or names files outside its folder.
@@ -460,9 +462,8 @@ def open_raw(path: Path, has_bids_onsets: bool = True, cap: Cap | None = None) -
         message = str(warning.message)
         if DAMAGE.search(message):
             raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]
-    if cap is not None:
-        with readable(path):
-            cap.put_on(raw, path)
+    with readable(path):
+        name_electrodes(raw, path, rename or {}, cap)
     return raw
 
 
@@ -496,7 +497,7 @@ def read_channels(
     raw: Any,
     path: Path,
     names: Sequence[str],
-    band_hz: tuple[float | None, float | None],
+    band_hz: Band,
     phase: str,
     pieces: StillPieces,
 ) -> Iterator[Float64]:
@@ -529,9 +530,7 @@ def read_channels(
         del block, row  # gone before the next is read
 
 
-def filter_samples(
-    samples: Float64, rate_hz: float, band_hz: tuple[float | None, float | None], phase: str
-) -> Float64:
+def filter_samples(samples: Float64, rate_hz: float, band_hz: Band, phase: str) -> Float64:
     """Filter the samples [n] of one channel as `read_channels` does."""
     from mne.filter import filter_data
 

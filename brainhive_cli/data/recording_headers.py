@@ -11,9 +11,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.arrays import Bool, Float64, Int64
+from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.recording_files import (
     ABSENT,
     UNITS,
@@ -37,8 +36,6 @@ ANNOTATIONS = "annotations"
 """Source of events that the recording itself names."""
 STRETCHES = 12
 """Seconds of a recording of which channels' variances are measured."""
-STILL = 1e-12
-"""Share of a channel's largest variance below which it stands still."""
 COMBINED = re.compile(r"STI ?101|STI ?014|Status|UPPT001", re.IGNORECASE)
 """Channels that combine single trigger lines, as MEGIN, mne, BioSemi and CTF call them."""
 TRIGGER = re.compile(r".*(TRIG|STIM|STATUS|MARKER|EVENT|STI ?\d|DIN).*", re.IGNORECASE)
@@ -109,7 +106,6 @@ class Header:
         events_from: Source of the events, in words.
         variances: [C] in mne's units, within a few stretches of a second over all of the recording.
         without_onset: Descriptions of events whose row of the events.tsv has no onset.
-        is_still: [stretches, C] where a channel does not change at all.
         compensation: Grade of CTF's compensation; None for other systems.
         doubts: What is unusual about its events and tables, a line each.
     """
@@ -126,7 +122,6 @@ class Header:
     events_from: str
     variances: Float64
     without_onset: tuple[str, ...]
-    is_still: Bool
     compensation: int | None
     doubts: tuple[str, ...]
 
@@ -145,30 +140,21 @@ Events = tuple[Sequence[tuple[int | None, str]], str, list[str]]
 """Sample (None without an onset) and description of each event, their source in words, and doubts."""
 
 
-def read_header(
-    path: Path,
-    column: str,
-    stim_channel: str,
-    onset_unit: str = "s",
-    cap: Cap | None = None,
-    delay_s: float = 0.0,
-) -> Header:
+def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header:
     """Read the content of a recording, apart from its signals.
 
     Args:
         path: The file.
-        column: Of its events.tsv, that describes events; empty: `stim_file` if it has one.
-        stim_channel: The channel that codes events; empty: of a recording without annotations, any.
-        onset_unit: Of the onsets in its events.tsv, `s` or `ms`.
-        cap: What is known of its electrodes.
+        keys: Where its events are described, and what its electrodes are called.
         delay_s: Seconds from an event to its picture on the screen, which are added.
 
     Raises:
         MissingData: if it is damaged.
         BrainhiveError: if it has no events.
     """
-    raw = unchanged = open_raw(path, onset_unit == "s", cap)
-    if is_read_as_bids(path, onset_unit == "s"):  # mne-bids puts the events.tsv in place of its annotations
+    has_bids_onsets = keys.onset_unit == "s"
+    raw = unchanged = open_raw(path, has_bids_onsets, keys.rename, keys.montage)
+    if is_read_as_bids(path, has_bids_onsets):  # mne-bids puts the events.tsv in place of its annotations
         unchanged = open_raw(path, has_bids_onsets=False)
     with readable(path):
         # annotations: events, spans without trials, and interruptions
@@ -176,7 +162,7 @@ def read_header(
         markers, own_spans = _read_annotations(unchanged, path)
         annotated, spans = (markers, []) if unchanged is raw else _read_annotations(raw, path)
         spans += own_spans
-        events, source, doubts = _find_events(raw, path, annotated, column, stim_channel, onset_unit)
+        events, source, doubts = _find_events(raw, path, annotated, keys)
 
         # onsets of a table, which mne-bids may have read, against markers or codes of the recording itself
         table = "events.tsv" if unchanged is not raw and source == ANNOTATIONS else source
@@ -212,7 +198,6 @@ def read_header(
             source,
             variances,
             tuple(text for at, text in events if at is None),
-            stretches <= STILL * stretches.max(0),
             raw.compensation_grade,
             tuple(doubts),
         )
@@ -238,15 +223,9 @@ def _read_annotations(raw: Any, path: Path) -> tuple[list[tuple[int, str]], list
     return markers, spans + cuts
 
 
-def _find_events(
-    raw: Any,
-    path: Path,
-    annotated: list[tuple[int, str]],
-    column: str,
-    stim_channel: str,
-    onset_unit: str,
-) -> Events:
+def _find_events(raw: Any, path: Path, annotated: list[tuple[int, str]], keys: RecordingKeys) -> Events:
     """Find events in a table, `annotated` or a channel."""
+    column, stim_channel, onset_unit = keys.column, keys.stim_channel, keys.onset_unit
     # the events.tsv, if it has the column, and that any entries
     table = table_of(path, "events")
     if column and table is None:

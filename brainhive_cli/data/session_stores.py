@@ -38,7 +38,7 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
 
     def read(rows: slice) -> Array:
         values = np.asarray(signal[rows])
-        most = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+        most = float(np.abs(values).max(initial=0))
         # too large, or all so small that precision is lost; infinite values stay
         fits = not (float(limits.max) < most < np.inf or 0 < most < float(limits.tiny))
         if values.dtype != dtype and not fits:

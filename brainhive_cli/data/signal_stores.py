@@ -146,20 +146,19 @@ class Recordings:
         # a store is known by its identity; an absent one by the check of its recordings
         here = self.identities(subjects)
         look = self.require if self.dataset.subjects else self.choose_subjects
-        names = {subject: self.name_of(subject) for subject in subjects}
-        is_whole = here.keys() >= {*names.values()}
-        error = None if is_whole else Input.of("", partial(look, subjects)).error  # one of all
+        error = Input.of("", partial(look, subjects)).error
         published = self.dataset.published_sizes
         size = published.subject_bytes if published and self.dataset.subjects else None
 
         # an absent store has the error of all subjects, which names those that are there
         listed = []
-        for subject, name in names.items():
+        for subject in subjects:
+            name = self.name_of(subject)
             if name in here:
                 listed.append(Input(name, digest=here[name]))
-            else:
-                one = Input.of(name, partial(look, [subject]), size)
-                listed.append(replace(one, error=one.error and error))
+                continue
+            one = Input.of(name, partial(look, [subject]), size)
+            listed.append(replace(one, error=one.error and error))
         return listed
 
     def require(self, subjects: Sequence[int]) -> None:
@@ -292,27 +291,26 @@ def recorded_subjects(dataset: Dataset, paths: Paths, preparation: str | None = 
 
 def describe_store(store: SignalStore) -> dict[str, Any]:
     """Describe a store in plain values: its trials by split, also of one of which nothing was left."""
-    # what was dropped of each split, by reason; a session knows that of splits that it has not
-    sessions: dict[tuple[str, int], Mapping[str, int]] = {}
+    # what was dropped of each split and session, by reason; a session knows that of splits that it has not
+    dropped: dict[str, dict[int, Mapping[str, int]]] = defaultdict(dict)
     for split, recording in store.splits.items():
         for session in recording.provenance.get("sessions", []):
-            dropped_of_split = {split: session.get("dropped", {}), **session.get("dropped_by_split", {})}
-            sessions |= {
-                (name, session.get("session", 0)): reasons for name, reasons in dropped_of_split.items()
-            }
-    dropped: dict[str, Counter[str]] = defaultdict(Counter)
-    for (split, _), reasons in sessions.items():
-        dropped[split].update(reasons)
+            dropped_of_split = session.get("dropped_by_split") or {split: session.get("dropped", {})}
+            for name, numbers in dropped_of_split.items():
+                dropped[name][session.get("session", 0)] = numbers
 
     # trials of each split, also of one that was dropped as a whole
     splits = {}
     for split in {**store.splits, **dropped}:
+        reasons = Counter[str]()
+        for dropped_of_session in dropped[split].values():
+            reasons.update(dropped_of_session)
         counts = store.splits[split].repetitions if split in store.splits else np.zeros(0, np.int64)
         assert counts is not None  # as in every store
-        if split in store.splits or any(dropped[split].values()):
+        if split in store.splits or any(reasons.values()):
             least, most = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
             counted = {"pictures": len(counts), "repetitions": [least, most], "trials": int(counts.sum())}
-            splits[split] = {**counted, "dropped": dict(dropped[split])}
+            splits[split] = {**counted, "dropped": dict(reasons)}
 
     # axes, caveats and origin are those of all splits
     first = next(iter(store.splits.values()))

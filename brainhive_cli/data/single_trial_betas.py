@@ -1,6 +1,6 @@
 """Single-trial betas of any origin: recordings by split, z-scored, of voxels that repetitions choose."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -101,7 +101,7 @@ voxels by their estimation, [V] by name; and facts on it."""
 
 
 @dataclass(frozen=True)
-class Betas(Preparation, ABC):
+class Betas(Preparation):
     """A preparation of betas: subclasses say where they are, all else is the same for all.
 
     Attributes:
@@ -111,14 +111,14 @@ class Betas(Preparation, ABC):
 
     config: Any  # BetaSteps, and the keys of the subclass
     root: Path
-    order_seed: int | None = None
     readings: dict[int, Mapping[str, str]] = field(default_factory=dict)
     stimuli: Any = None
+    dataset: str = field(init=False)
 
-    @property
-    def dataset(self) -> str:
-        """The data set of the pictures."""
-        return str(self.stimuli.recorded_as if self.stimuli else self.config.name)
+    def __post_init__(self) -> None:
+        """Name the data set of the pictures."""
+        name = self.stimuli.recorded_as if self.stimuli else self.config.name
+        object.__setattr__(self, "dataset", str(name))
 
     @cached_property
     def _pictures(self) -> tuple[list[str], NDArray[np.str_]]:

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from pydantic import ConfigDict
-from typing_extensions import TypedDict
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt64
@@ -45,28 +43,6 @@ BY_TRIAL = {"sessions": -1, "runs": -1, "onset_s": np.nan, "known_digests": 0}
 """Lists [N, R] of trials, and what they have where there is none."""
 
 
-class Provenance(TypedDict, total=False):
-    """Facts that a store gives of the origin of a split; preparations add facts of their own.
-
-    `preparation` holds the keys of its recipe, `sessions` what each session says, `simulated` how a program
-    made the signals, `source` the file that others had prepared; `recorded_unit` is that before whitening.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
-
-    preparation: dict[str, Any]
-    sessions: list["Provenance"]
-    session: int
-    trials: int
-    dropped: dict[str, int]
-    dropped_by_split: dict[str, dict[str, int]]
-    simulated: Any
-    source: str
-    stimulus_ms: float | None
-    recorded_unit: str
-    dtype: str
-
-
 @dataclass(frozen=True)
 class Trials:
     """Trials of one subject while the stimuli of one split were shown: in a store, in memory or of a stream.
@@ -83,6 +59,9 @@ class Trials:
         rate_hz: Samples a second; None where there is one sample and no rate.
         repetitions: [N] how many of R there are; None when all are.
         sessions: [N, R] index of the session of each repetition, -1 where there is none; None if not known.
+        provenance: Facts of the origin. `preparation` holds the keys of its recipe, `sessions` what each
+            session says, `simulated` how a program made the signals, `source` the file that others had
+            prepared; `recorded_unit` is that before whitening. Preparations add facts of their own.
         whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were multiplied; None if by none.
         runs: [N, R] number of the run of each repetition within its session, -1 where there is none; None if
             not known.
@@ -161,7 +140,7 @@ class Trials:
 
     def _check_axes(self) -> None:
         # fields by type, as callers of the API make trials, too
-        documents.check(self.provenance, "provenance of a recording", Provenance, "see help(api.Trials)")
+        documents.check(self.provenance, "provenance of a recording", dict, "provenance={}")
         documents.check(self.unit, "unit of a recording", str, "a unit, as uV")
         shape = list(self.signal.shape)
         if len(shape) != 4:
@@ -556,9 +535,10 @@ class Trials:
         kinds = set()
         for session in self.provenance.get("sessions", ()) or [{}]:
             source = {**self.provenance, **session}
-            kinds |= {str(source["preparation"].get("kind", "unknown"))} if "preparation" in source else set()
-            kinds |= {"simulated"} if "simulated" in source else set()
-            kinds |= set() if {"preparation", "simulated"} & source.keys() else {"unknown"}
+            if "simulated" in source:
+                kinds.add("simulated")
+            if "preparation" in source or "simulated" not in source:
+                kinds.add(str(source.get("preparation", {}).get("kind", "unknown")))
         return tuple(sorted(kind.replace("_", "-") for kind in kinds))
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.data.electrodes import Cap
+from brainhive_cli.data.electrodes import name_electrodes
 
 mne = pytest.importorskip("mne")
 
@@ -16,7 +16,7 @@ def put_on(*names: str) -> list[bool]:
     raw = mne.io.RawArray(
         np.zeros((len(names), 10)), mne.create_info(list(names), 100.0, "eeg"), verbose="ERROR"
     )
-    Cap(montage="easycap-M1").put_on(raw, Path("a.fif"))
+    name_electrodes(raw, Path("a.fif"), {}, "easycap-M1")
     return [bool(np.isfinite(channel["loc"][:3]).all()) for channel in raw.info["chs"]]
 
 

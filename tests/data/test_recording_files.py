@@ -161,4 +161,4 @@ def test_tables_are_read_as_spreadsheets_r_and_pandas_write_them(tmp_path):
     assert {row["onset"] for row in read_table(path)[1]} == {"n/a", ""} == {*ABSENT}
     assert {row["name"] for row in read_table(path)[1]} == {"nan.png"}
     path.write_text("event\tpicture\n1\ta.png\n2\tNA\nNaN\tb.png\n")
-    assert EventNames.read(path, ["a.png", "b.png"]).table == {"1": "a.png"}
+    assert EventNames(path, ["a.png", "b.png"]).table == {"1": "a.png"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.recording_headers import compare_onsets, read_header
+from brainhive_cli.data.recording_headers import RecordingKeys, compare_onsets, read_header
 
 mne = pytest.importorskip("mne")
 RATE_HZ, COUNT = 500, 20
@@ -54,11 +54,11 @@ def test_a_decimal_comma_is_refused_and_a_column_without_entries_is_none(tmp_pat
     table = tmp_path / "x_raw_events.tsv"
     table.write_text("onset\tstim_file\n2,000\tcat.png\n")
     with pytest.raises(BrainhiveError, match=r"no onset in s in each row: .*'2,000'"):
-        read_header(path, "", "")
+        read_header(path, RecordingKeys())
     table.write_text("onset\tstim_file\n2.0\tn/a\n")
-    assert read_header(path, "", "").events == ((100, "cat"),)
+    assert read_header(path, RecordingKeys()).events == ((100, "cat"),)
     with pytest.raises(BrainhiveError, match="has entries in no row of column stim_file"):
-        read_header(path, "stim_file", "")
+        read_header(path, RecordingKeys(column="stim_file"))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def bids(tmp_path):
 
 
 def test_bids_tables_of_the_root_count_beside_the_recording_s_own_interruptions(bids):
-    header = read_header(bids, "", "")
+    header = read_header(bids, RecordingKeys())
     assert len(header.events) == COUNT and header.events_from == "task-x_events.tsv"
     assert [text for *_, text in header.bad_spans] == ["Comment/BAD_blink", "Comment/New Segment/"]
     assert header.bad == ("Pz",) and sorted(header.names) == ["Cz", "Pz"]
@@ -91,7 +91,7 @@ def test_a_pulse_is_one_event_whatever_its_lines_do_for_a_sample(tmp_path):
     cases = [(pulses(), 0, False), (short, 0, False), (dropped, 0, True), (spiked, 0, True)]
     cases.append((pulses() + 65280, 65280, False))  # lines that rest high
     for number, (codes, added, is_doubted) in enumerate(cases):
-        header = read_header(make(tmp_path / f"{number}_raw.fif", {"STI 014": codes}), "", "")
+        header = read_header(make(tmp_path / f"{number}_raw.fif", {"STI 014": codes}), RecordingKeys())
         expected = ((int(at), str(code + added)) for at, code in zip(ONSETS, CODES, strict=True))
         assert header.events == tuple(expected) and bool(header.doubts) == is_doubted
         assert (f"adds {added}" in header.events_from) == bool(added)
@@ -99,14 +99,14 @@ def test_a_pulse_is_one_event_whatever_its_lines_do_for_a_sample(tmp_path):
 
 def test_codes_are_read_from_the_channel_that_combines_lines_or_is_named(tmp_path):
     lines = {f"STI00{bit + 1}": (pulses() >> bit & 1) * 5 for bit in range(4)}
-    header = read_header(make(tmp_path / "x_raw.fif", {**lines, "STI101": pulses()}), "", "")
+    header = read_header(make(tmp_path / "x_raw.fif", {**lines, "STI101": pulses()}), RecordingKeys())
     assert header.events_from == "channel STI101" and [int(code) for _, code in header.events] == CODES
 
     # a channel called EEG, in its own unit
-    header = read_header(make(tmp_path / "y_raw.fif", {"TRIG": pulses()}), "", "TRIG")
+    header = read_header(make(tmp_path / "y_raw.fif", {"TRIG": pulses()}), RecordingKeys(stim_channel="TRIG"))
     assert [int(code) for _, code in header.events] == CODES
     with pytest.raises(BrainhiveError) as error:
-        read_header(tmp_path / "y_raw.fif", "", "")
+        read_header(tmp_path / "y_raw.fif", RecordingKeys())
     assert error.value.hint.startswith("preparation.stim_channel=TRIG")
 
 
@@ -126,14 +126,14 @@ def test_onsets_of_a_table_are_compared_with_markers(tmp_path):
     path = make(tmp_path / "x_raw.fif", {"STI 014": pulses()})
     for shift_s in (3.2, 0):
         write_rows(tmp_path / "x_raw_events.tsv", TIMES_S + shift_s)
-        assert bool(read_header(path, "", "").doubts) == bool(shift_s)
+        assert bool(read_header(path, RecordingKeys()).doubts) == bool(shift_s)
 
 
 def test_names_outside_latin_1_stay_a_delay_moves_events_and_rows_without_onset_are_none(tmp_path):
     names = ["café", "cafe\u0301", "脸", "a&amp;b", "R&#1;D"]  # the last is no letter
     path = make(tmp_path / "x_raw.fif", annotated=[*zip(ONSETS.tolist(), names, strict=False)])
-    events = read_header(path, "", "", delay_s=0.12).events
+    events = read_header(path, RecordingKeys(), delay_s=0.12).events
     assert events == tuple((at + 60, name) for at, name in zip(ONSETS.tolist(), names, strict=False))
     write_rows(tmp_path / "x_raw_events.tsv", ["nan", *TIMES_S])
-    header = read_header(path, "", "")
+    header = read_header(path, RecordingKeys())
     assert len(header.events) == COUNT and header.without_onset == ("cat.png",)

@@ -5,6 +5,7 @@ sets are rows: they stand with all else of the set in `data/published`.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.trials import Trials
 
@@ -53,54 +55,6 @@ def cached_method(
     return cached_property(lambda self: cache(partial(method, self)))  # type: ignore[arg-type, return-value]
 
 
-class SubjectFiles(Protocol):
-    """Contract of every preparation: the files of subjects."""
-
-    @property
-    def dataset(self) -> str:
-        """The data set whose stimuli were shown, under whose name the signals are kept."""
-
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """The subjects whose files are there."""
-
-    def files(self, subject: int) -> Sequence[Path]:
-        """List all files that are read of a subject; none is opened.
-
-        Raises:
-            MissingData: naming the first file that is missing, and where to get it.
-        """
-
-
-class Preparation(SubjectFiles, Protocol):
-    """Contract of a preparation that prepares session by session."""
-
-    @property
-    def order_seed(self) -> int | None:
-        """Seed by which the repetitions of a stimulus are shuffled in the end; None for the order of time."""
-
-    def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions of a subject, ascending."""
-
-    def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials, channels and samples [n, C, T] that a session will have, by split.
-
-        Files are opened and checked, signals are not read.
-
-        Raises:
-            BrainhiveError: naming a file that is damaged or does not hold what it should.
-        """
-
-    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Read one session and prepare its trials [n, 1, C, T], by split; none that is empty.
-
-        The provenance has the number of other trials as `dropped`, by reason.
-
-        Raises:
-            BrainhiveError: naming a file that is damaged or does not hold what it should.
-        """
-
-
 @dataclass(frozen=True)
 class Overview:
     """Overview of recordings before they are prepared.
@@ -116,25 +70,84 @@ class Overview:
     way: str = ""
 
 
-@runtime_checkable
-class LookedOver(Protocol):
-    """A preparation of recordings of which little is known before they are opened."""
+class Preparation(ABC):
+    """Base of preparations that prepare session by session.
+
+    Attributes:
+        dataset: The data set whose stimuli were shown, under whose name the signals are kept.
+        order_seed: Seed by which the repetitions of a stimulus are shuffled in the end; None for the order of
+            time.
+    """
+
+    dataset: str
+    order_seed: int | None = None
+
+    @property
+    @abstractmethod
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects whose files are there."""
+
+    @abstractmethod
+    def files(self, subject: int) -> Sequence[Path]:
+        """List all files that are read of a subject; none is opened.
+
+        Raises:
+            MissingData: naming the first file that is missing, and where to get it.
+        """
+
+    @abstractmethod
+    def sessions(self, subject: int) -> Sequence[int]:
+        """List the sessions of a subject, ascending."""
+
+    @abstractmethod
+    def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
+        """Count the trials, channels and samples [n, C, T] that a session will have, by split.
+
+        Files are opened and checked, signals are not read.
+
+        Raises:
+            BrainhiveError: naming a file that is damaged or does not hold what it should.
+        """
+
+    @abstractmethod
+    def session(self, subject: int, session: int) -> Mapping[str, Trials]:
+        """Read one session and prepare its trials [n, 1, C, T], by split; none that is empty.
+
+        The provenance has the number of other trials as `dropped`, by reason.
+
+        Raises:
+            BrainhiveError: naming a file that is damaged or does not hold what it should.
+        """
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Open the headers of these subjects' files; those whose files cannot be prepared are left out."""
+        """Describe recordings of which little is known before their headers are opened.
+
+        Subjects whose files cannot be prepared are left out.
+        """
+        return Overview()
+
+    def finish(self, subject: int, recordings: Mapping[str, Trials]) -> Mapping[str, Trials]:
+        """Take the steps that need all sessions of a subject: joined recordings [N, R, C, T], by split.
+
+        Signals need not be in memory.
+        """
+        return recordings
 
 
 @runtime_checkable
-class Finished(Preparation, Protocol):
-    """A preparation with steps that need all sessions of a subject."""
-
-    def finish(self, subject: int, recordings: Mapping[str, Trials]) -> dict[str, Trials]:
-        """Complete the joined recordings [N, R, C, T], by split; signals need not be in memory."""
-
-
-@runtime_checkable
-class Merged(SubjectFiles, Protocol):
+class Merged(Protocol):
     """Contract of a preparation whose files hold all repetitions of a stimulus together."""
+
+    @property
+    def dataset(self) -> str:
+        """As of a Preparation."""
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """As of a Preparation."""
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List all files that are read of a subject, as a Preparation does."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -164,6 +177,12 @@ def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
     # one list over all splits
     image_ids = [image_id for ids in split_ids.values() for image_id in ids]
     return image_ids, np.repeat([*split_ids], [len(ids) for ids in split_ids.values()])
+
+
+def build_stimuli(config: Any, paths: Paths) -> Any:
+    """Build the data set of the pictures that the key `stimuli` of a preparation names."""
+    with keys_of_stimuli():
+        return config.stimuli.build(paths)
 
 
 @contextmanager

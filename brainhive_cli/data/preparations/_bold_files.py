@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Array, Float32, Float64
-from brainhive_cli.core.damage import reading, refuse_inflation
+from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.files import open_regular
 from brainhive_cli.data.bids_labels import VERSIONS
 from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_number, read_table
@@ -23,8 +21,6 @@ from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_number, re
 AGAIN = "copy it again, or let fMRIPrep make it again"
 SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")
 """fMRIPrep's names of volumes, surfaces (the right hemisphere lies next to the left) and grayordinates."""
-HEAD_BYTES = 4096
-"""First bytes of a GIFTI file, which hold the number of its volumes."""
 GROUPS: Mapping[str, Sequence[str]] = {
     "motion": ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
     "cosine": ("cosine*",),
@@ -86,25 +82,6 @@ class BoldRun(NamedTuple):
     confounds: Path | None
     images: Mapping[str, Path]
     files: Sequence[Path]
-
-
-class Timing(NamedTuple):
-    """Times of the volumes of a run: the first at `start_s`, by `source`."""
-
-    volumes: int
-    tr_s: float
-    start_s: float
-    source: str
-
-
-class Sidecar(BaseModel):
-    """Keys that are read of the JSON of a run, named as in BIDS; it has more."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    RepetitionTime: Any = None  # whatever is no number of seconds is an absent one
-    StartTime: float | None = Field(None, ge=0, lt=LONGEST_TR_S)
-    SliceTimingCorrected: bool | None = None
 
 
 def list_folder(root: Path, folder: Path) -> list[BidsFile]:
@@ -189,24 +166,25 @@ def find_runs(raw: Folders, derived: Folders, files: Iterable[BidsFile]) -> list
     return runs
 
 
-def read_timing(run: BoldRun) -> Timing:
+def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
     """Read when volumes were acquired: key by key from the nearest JSON that has it.
+
+    Returns:
+        Number of volumes, TR, time of the first volume, and what says that.
 
     Raises:
         BrainhiveError: if there is no TR, or the header of the BOLD has another.
     """
     # of several JSON files, later ones override earlier ones key by key
-    merged = []
-    for paths in run.sidecars:
-        hint = "correct it: BIDS has numbers of seconds, and true or false"
-        contents = [documents.read(path, Sidecar, hint).model_dump(exclude_unset=True) for path in paths]
-        merged.append(Sidecar(**{key: value for content in contents for key, value in content.items()}))
-    raw, derived = merged
+    raw, derived = dict[str, Any](), dict[str, Any]()
+    for merged, paths in zip((raw, derived), run.sidecars, strict=True):
+        for path in paths:
+            merged.update(documents.read(path))
 
     # the TR of the JSON, which the header may not contradict
     path = run.series[0]
-    tr_s = derived.RepetitionTime if derived.RepetitionTime is not None else raw.RepetitionTime
-    if isinstance(tr_s, bool) or not isinstance(tr_s, int | float) or not 0 < tr_s < LONGEST_TR_S:
+    tr_s = derived.get("RepetitionTime") or raw.get("RepetitionTime")
+    if not _is_time(tr_s) or not tr_s:
         problem = f"{path}: its JSON has no RepetitionTime in seconds{f', but {tr_s}' if tr_s else ''}"
         json = f"{path.name.partition('.')[0]}.json"
         raise BrainhiveError(problem, f'write {{"RepetitionTime": 2.0}}, with its TR, into {json}')
@@ -218,36 +196,34 @@ def read_timing(run: BoldRun) -> Timing:
         raise BrainhiveError(problem, "find out which is right, and correct RepetitionTime or the header")
 
     # slice-timing correction moves a volume to the middle of its TR
-    if derived.StartTime is not None:
-        return Timing(volumes, tr_s, derived.StartTime, "StartTime")
-    if derived.SliceTimingCorrected:
-        return Timing(volumes, tr_s, tr_s / 2, "TR/2")
-    return Timing(volumes, tr_s, 0.0, "0")
+    if (start_s := derived.get("StartTime")) is not None:
+        if not _is_time(start_s):
+            raise BrainhiveError(f"{path}: its JSON has StartTime {start_s}", "correct it: seconds")
+        return volumes, tr_s, start_s, "StartTime"
+    if derived.get("SliceTimingCorrected") is True:
+        return volumes, tr_s, tr_s / 2, "TR/2"
+    return volumes, tr_s, 0.0, "0"
+
+
+def _is_time(value: Any) -> bool:
+    """Whether a value of a JSON is a number of seconds, and not of milliseconds."""
+    return type(value) in (int, float) and 0 <= value < LONGEST_TR_S
 
 
 def _read_header(path: Path) -> tuple[int, float]:
-    """Read the number of volumes of BOLD, and the TR in its header: 0 where that is not known."""
-    if path.suffix == ".gii":
-        with reading(path, AGAIN), open_regular(path) as file:  # nibabel would read all of it
-            if not (match := re.search(rb'NumberOfDataArrays="(\d+)"', file.read(HEAD_BYTES))):
-                raise ValueError("it has no NumberOfDataArrays")
-            count = int(match[1])
-            refuse_inflation(count, path.stat().st_size, "its arrays")
-        shape: tuple[int, ...] = open_image(path, AGAIN).darrays[0].data.shape if count == 1 else ()
-        return shape[1] if len(shape) == 2 else count, 0.0
-
-    # CIFTI and NIfTI say the unit of the TR
+    """Read the number of volumes of BOLD, and the TR in its header, in s or ms; 0 if not known."""
     image = open_image(path, AGAIN)
     with reading(path, AGAIN, raised=(Exception,)):
+        if path.suffix == ".gii":
+            # an array for each volume, or one [V, T], as nilearn writes it
+            first = image.darrays[0].data
+            return first.shape[1] if first.ndim == 2 else len(image.darrays), 0.0
         if path.name.endswith(".dtseries.nii"):
             axis = image.header.get_axis(0)
-            if axis.size != image.shape[0]:
-                raise ValueError(f"its XML has {axis.size:,} volumes, its header {image.shape[0]:,}")
             return image.shape[0], axis.step if axis.unit == "SECOND" else 0.0
         if image.ndim != 4:
             raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, T]", AGAIN)
-        unit = {"msec": 1e-3, "usec": 1e-6}.get(image.header.get_xyzt_units()[1], 1.0)
-        return image.shape[3], float(image.header.get_zooms()[3]) * unit
+        return image.shape[3], float(image.header.get_zooms()[3])
 
 
 def read_surface(run: BoldRun) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Channels of a subject's recordings: which are kept, how bad ones are filled, what is unusual of them."""
+"""Channels of a subject's recordings: which are kept, and what is unusual of them."""
 
 import re
 import shlex
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_positions
 from brainhive_cli.data.recording_files import UNITS
@@ -20,8 +18,6 @@ from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.ids import spans
 
 MEG = ("mag", "grad")
-MIN_GOOD = 4
-"""Least number of channels that a sphere is fitted to."""
 RATE_TOLERANCE = 1e-5
 """Share by which sampling rates of one subject may differ: headers round them."""
 OTHER_UNIT = 100
@@ -36,14 +32,6 @@ MANY_TIMES = 20
 """Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
 EEG_UV = (0.01, 10_000)
 """Standard deviations of EEG within a second, in microvolts, of any amplifier that works."""
-KEPT_AT_LEAST = 2 / 3
-"""Share of the channels that a suggested exclusion keeps: subjects with fewer in common wear other caps."""
-OTHER_CAPS = (
-    "preparation.rename={NAME IN THE FILE: NAME} where names differ, preparation.montage=CAP where channels "
-    "are called by inputs; or prepare subjects with other caps apart: preparation.files=PATTERN"
-)
-"""What to do where too few channels are left that all subjects have."""
-Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -56,10 +44,8 @@ class KeptChannels:
         kinds: [C] types as mne names them, in the first recording.
         unit: Unit of signals before they are whitened.
         space: Names, and positions if all are known.
-        positions: [C, 3] in the first recording; for EEG without them, standard ones, NaN if unknown.
         without_position: Names of the channels whose position is not known.
         has_file_positions: Whether the first recording has the positions of all of them.
-        interpolate: Whether channels that were marked as bad are kept, and made of the others.
     """
 
     headers: Mapping[Path, Header]
@@ -67,21 +53,14 @@ class KeptChannels:
     kinds: tuple[str, ...]
     unit: str
     space: Sensors
-    positions: Float64
     without_position: Sequence[str]
     has_file_positions: bool
-    interpolate: bool = False
-
-    def bad_of(self, path: Path) -> tuple[str, ...]:
-        """Name the channels of a recording that are interpolated."""
-        return tuple(name for name in self.names if self.interpolate and name in self.headers[path].bad)
 
     def check(self, path: Path) -> None:
         """Compare a recording with the first.
 
         Raises:
-            BrainhiveError: if it lacks a channel, has another sampling rate, unit or compensation, or a bad
-                channel that cannot be interpolated.
+            BrainhiveError: if it lacks a channel, or has another sampling rate, unit or compensation.
         """
         # the same channels at the same rate
         (first, first_header), header = next(iter(self.headers.items())), self.headers[path]
@@ -105,34 +84,21 @@ class KeptChannels:
                 f"bring both to one grade by mne's raw.apply_gradient_compensation, {leave_out}",
             )
 
-        # bad channels that splines can fill: EEG with all positions
-        if not (bad := ", ".join(self.bad_of(path))):
-            return
-        way = "preparation.interpolate=false"
-        if {*self.kinds} != {"eeg"}:
-            raise BrainhiveError(f"{path}: only EEG is interpolated, not {bad}", way)
-        if self.without_position:
-            unknown = ", ".join(self.without_position)
-            problem = f"{path}: {bad} cannot be interpolated, since no position is known of {unknown}"
-            raise BrainhiveError(problem, f"leave these out by preparation.exclude=[…], or {way}")
-
 
 def keep_channels(
     headers: Mapping[Path, Header],
-    types: Sequence[str] | None = None,
-    wanted: Sequence[str] | None = None,
-    exclude: Sequence[str] = (),
-    interpolate: bool = False,
-    whiten: bool = True,
+    types: Sequence[str] | None,
+    wanted: Sequence[str],
+    exclude: Sequence[str],
+    whiten: bool,
 ) -> KeptChannels:
     """Choose the channels of one subject.
 
     Args:
         headers: Headers of the subject's recordings, in their order.
         types: Types of channels as mne names them; None for EEG, or else MEG.
-        wanted: Names of channels in order; None for all of `types` that no recording marks as bad.
+        wanted: Names of channels in order; none for all of `types` that no recording marks as bad.
         exclude: Names of channels that are left out.
-        interpolate: Whether channels that were marked as bad are kept, and made of the others.
         whiten: Whether signals are whitened, which makes units of all channels one.
 
     Raises:
@@ -150,7 +116,7 @@ def keep_channels(
         if not {*header.types} & {*chosen}:
             hint = f"preparation.types=…; it has: {', '.join(sorted({*header.types}))}"
             raise BrainhiveError(f"{path} has no channels of type {' or '.join(chosen)}", hint)
-        bad = set() if interpolate else {name for each in headers.values() for name in each.bad}
+        bad = {name for each in headers.values() for name in each.bad}
         names = tuple(
             name for name, kind in kind_of.items() if kind in chosen and name not in {*exclude, *bad}
         )
@@ -178,10 +144,8 @@ def keep_channels(
         kinds,
         " and ".join(units),
         Sensors(names, None if without else positions),
-        positions,
         without,
         has_file_positions,
-        interpolate,
     )
 
 
@@ -197,48 +161,6 @@ def _spread(header: Header, names: Sequence[str]) -> float:
     # channels that do not change say nothing about the unit
     variances = variances[np.isfinite(variances) & (variances > 0)]
     return float(np.sqrt(np.median(variances))) if len(variances) else 0.0
-
-
-def interpolate_bad(epochs: Float32, names: Sequence[str], bad: Sequence[str], positions: Floats) -> Float32:
-    """Put interpolated channels between the good ones, by spherical splines as mne makes them.
-
-    All steps from a recording to trials are linear and the same for all channels: the trials are as if the
-    recording had been interpolated. mne makes the weights, of one epoch with an impulse in each channel.
-
-    Args:
-        epochs: [n, G, T] of the good channels, in the order of `names`.
-        names: [C] names of all channels.
-        bad: Names of the channels that are interpolated.
-        positions: [C, 3] positions of all channels, in the head frame.
-
-    Returns:
-        [n, C, T].
-
-    Source: Perrin et al. 1989; `mne.Epochs.interpolate_bads`.
-    """
-    import mne
-
-    is_bad = np.isin(names, bad)
-    if (good := int((~is_bad).sum())) < MIN_GOOD:
-        problem = f"{good} good channels are too few to interpolate {', '.join(bad)}"
-        raise BrainhiveError(problem, "preparation.interpolate=false, or leave out this recording")
-
-    # mne interpolates one impulse a channel, which gives the weights of the good channels
-    montage = mne.channels.make_dig_montage(dict(zip(names, positions, strict=True)), coord_frame="head")
-    info = mne.create_info(list(names), 100.0, "eeg").set_montage(montage, verbose="ERROR")
-    info["bads"] = list(bad)
-    impulses = mne.EpochsArray(np.eye(len(names))[None], info, verbose="ERROR")
-    try:
-        impulses.interpolate_bads(verbose="ERROR")
-    except (ValueError, RuntimeError) as error:
-        problem = f"the positions of {len(names)} channels do not lie on a head: {error}"
-        raise BrainhiveError(problem, "preparation.interpolate=false") from error
-    weights = impulses.get_data(verbose="ERROR")[0][is_bad][:, ~is_bad].astype(np.float32)  # [bad, G]
-
-    # good and interpolated channels in the order of `names`
-    filled = np.empty((len(epochs), len(names), epochs.shape[2]), np.float32)  # [n, C, T]
-    filled[:, ~is_bad], filled[:, is_bad] = epochs, weights @ epochs
-    return filled
 
 
 def group_by_entry(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[int]]:
@@ -302,7 +224,7 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
         if is_eeg.any() and is_unknown.mean() < 0.5 and strange:
             yield f"{', '.join(strange)}: no electrode of the 10-05 system has that name", strange
 
-    bad_in = {} if channels.interpolate else _count_bad(channels)
+    bad_in = _count_bad(channels)
     if bad := [name for name in channels.names if name in bad_in]:
         yield f"{', '.join(bad)}: named in preparation.channels, but marked as bad", bad
 
@@ -315,22 +237,20 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
     for path, header in channels.headers.items():
         if not {*channels.names} <= {*header.names}:
             continue  # which the preparation refuses
-        is_used = ~np.isin(names, channels.bad_of(path))
         variances = header.variances[[header.names.index(name) for name in names]]  # [C]
-        medians = np.array([np.median(variances[(kinds == kind) & is_used]) for kind in kinds])  # [C]
+        medians = np.array([np.median(variances[kinds == kind]) for kind in kinds])  # [C]
         ratios = np.divide(variances, medians, out=np.ones(len(names)), where=medians > 0)
-        for name, ratio in zip(names[is_used], ratios[is_used], strict=True):
+        for name, ratio in zip(channels.names, ratios, strict=True):
             if ratio > MANY_TIMES:
-                yield f"{name} has {ratio:.0f} times the median variance in {path.name}", [str(name)]
+                yield f"{name} has {ratio:.0f} times the median variance in {path.name}", [name]
             elif ratio <= SMALLEST:
-                yield f"{name} is flat in {path.name}", [str(name)]
+                yield f"{name} is flat in {path.name}", [name]
 
 
 def compare_subjects(
     subject_channels: Mapping[int, KeptChannels],
     suspects: Sequence[str],
     exclude: Sequence[str],
-    is_listed: bool,
 ) -> tuple[list[str], str]:
     """Describe how the channels of subjects differ, and how all come to the same ones, without suspects.
 
@@ -338,7 +258,6 @@ def compare_subjects(
         subject_channels: The channels that are kept of each subject.
         suspects: Channels that are probably no signal of the brain.
         exclude: Channels that the recipe leaves out.
-        is_listed: Whether the recipe lists channels.
 
     Returns:
         Warnings; and the override, empty where nothing is to be changed.
@@ -362,22 +281,13 @@ def compare_subjects(
     if not (suspects or lines):
         return lines, ""
 
-    # channels that all subjects have and are no suspects; subjects who share few have different caps
+    # channels that all subjects have and are no suspects
     common = [
         name for name in all_names if name not in suspects and all(name in names for names in kept.values())
     ]
-    if len(common) < KEPT_AT_LEAST * max(len({*names} - {*suspects}) for names in kept.values()):
-        way = OTHER_CAPS
-    else:
-        # an exclusion keeps the order of each subject, so different orders need a list
-        orders = {tuple(name for name in names if name in common) for names in kept.values()}
-        out = dict.fromkeys([*exclude, *(name for name in all_names if name not in common)])
-        override = f"preparation.exclude=[{','.join(out)}]"
-        if len(orders) > 1 or is_listed:
-            override = f"preparation.channels=[{','.join(common)}]"
-        way = f"{shlex.quote(override)} leaves them out"
-    headers = [header for channels in subject_channels.values() for header in channels.headers.values()]
-    is_interpolated = any(channels.interpolate for channels in subject_channels.values())
-    if not is_interpolated and any(header.bad for header in headers):
-        way += "; preparation.interpolate=true keeps those that were marked as bad"
-    return lines, way
+    out = dict.fromkeys([*exclude, *(name for name in all_names if name not in common)])
+    override = f"preparation.exclude=[{','.join(out)}]"
+    # an exclusion keeps the order of each subject, so different orders need a list
+    if len({tuple(name for name in names if name in common) for names in kept.values()}) > 1:
+        override = f"preparation.channels=[{','.join(common)}]"
+    return lines, f"{shlex.quote(override)} leaves them out"

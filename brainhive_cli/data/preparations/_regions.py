@@ -82,12 +82,10 @@ def find_region_files(
     return files
 
 
-def read_regions(
-    files: Mapping[str, Sequence[Path]],
-    space: Mask | Sequence[int],
-    thresholds: Mapping[str, float] | None = None,
-) -> tuple[dict[str, Bool], dict[str, str]]:
-    """Read the regions of masks, probabilities and atlases; a region is that of both hemispheres.
+def name_voxels(
+    files: Mapping[str, Sequence[Path]], space: Mask | Mapping[str, int], thresholds: Mapping[str, float]
+) -> tuple[Voxels, dict[str, str]]:
+    """Name the regions of voxels, or of vertices, whose hemispheres are regions, too.
 
     A mask, or a map of probabilities from half on, becomes a region under its own name, and each of several
     maps one of `NAME-1`, `NAME-2` … The labels of an atlas, and several maps, are named by the file itself
@@ -96,26 +94,32 @@ def read_regions(
     by their numbers. Of two atlases that name a region alike, that of the second is `ATLAS.REGION`.
 
     Args:
-        files: Name to the files of it: one, or one a hemisphere, the left first.
-        space: The mask of the voxels; or the number of vertices of each hemisphere, or of both together.
+        files: Name to the files of it: one, or one a hemisphere, the left first; a region is that of both.
+        space: The mask of the voxels; or the number of vertices of each hemisphere, by name, or of both.
         thresholds: Least value that is inside, by name of the file.
 
     Returns:
-        Mask [V] of each region by its name, and what each file was taken for by its.
+        The voxels, and what each file was taken for by its name.
 
     Raises:
         BrainhiveError: if a file is damaged, lies on another grid, has nothing where there are betas, or it
             is not clear what its values are.
     """
     regions, readings = dict[str, Bool](), dict[str, str]()
-    width = space.width if isinstance(space, Mask) else sum(space)
+    grid = None
+    if isinstance(space, Mask):
+        width, grid = space.width, space.grid
+    else:
+        sides = np.repeat([*space], [*space.values()])  # [V]
+        width, regions = len(sides), {side: sides == side for side in space if side in CORTEX}
+
     # a threshold without a file would have no effect
-    if unknown := {*(thresholds or ())} - {*files, "mask"}:
+    if unknown := {*thresholds} - {*files, "mask"}:
         problem = f"preparation.thresholds.{min(unknown)}: no region is called so"
         raise BrainhiveError(problem, f"there are: {', '.join(files)}")
     for atlas, paths in files.items():
         # regions and their names, of one file or of both hemispheres
-        parts = [_read_parts(path, atlas, space, (thresholds or {}).get(atlas)) for path in paths]
+        parts = [_read_parts(path, atlas, space, thresholds.get(atlas)) for path in paths]
         counts = [0 if isinstance(space, Mask) else count for count, *_ in parts]  # 0: of all voxels
         if not isinstance(space, Mask) and sum(counts) != width:
             several = " and ".join(path.name for path in paths)
@@ -136,32 +140,11 @@ def read_regions(
         readings[atlas] = ", ".join(dict.fromkeys(reading for *_, reading in parts))
         # names that an earlier atlas has are prefixed by this atlas
         regions |= {name if name not in regions else f"{atlas}.{name}": mask for name, mask in masks.items()}
-    return regions, readings
-
-
-def name_voxels(
-    files: Mapping[str, Sequence[Path]], space: Mask | Mapping[str, int], thresholds: Mapping[str, float]
-) -> tuple[Voxels, dict[str, str]]:
-    """Name the regions of voxels, or of vertices, whose hemispheres are regions, too.
-
-    Args:
-        files: As `read_regions` takes them.
-        space: The mask of the voxels; or the number of vertices of each hemisphere, by name.
-        thresholds: As `read_regions` takes them.
-
-    Returns:
-        The voxels, and what each file was taken for by its name.
-    """
-    if isinstance(space, Mask):
-        regions, readings = read_regions(files, space, thresholds)
-        return Voxels(regions, grid=space.grid), readings
-    regions, readings = read_regions(files, [*space.values()], thresholds)
-    sides = np.repeat([*space], [*space.values()])  # [V]
-    return Voxels({side: sides == side for side in space if side in CORTEX} | regions), readings
+    return Voxels(regions, grid=grid), readings
 
 
 def _read_parts(
-    path: Path, atlas: str, space: Mask | Sequence[int], least: float | None
+    path: Path, atlas: str, space: Mask | Mapping[str, int], least: float | None
 ) -> tuple[int, list[tuple[str, Bool]], str]:
     """Read the number of voxels or vertices of a file, its regions with their names, and what it is."""
     maps, volume, labels = _read_maps(path, space)
@@ -226,7 +209,7 @@ def _read_table(path: Path) -> dict[int, str]:
     return names
 
 
-def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
+def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
     """Read a volume through the mask; or of a surface .annot, CIFTI, GIFTI, or a .label, without its size."""
     from nibabel.freesurfer import read_annot, read_label
 
@@ -241,15 +224,16 @@ def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
         return volume[space.inside].reshape(space.width, -1), volume, []
 
     labels: Sequence[Mapping[int, str]] = []
+    sizes = [*space.values()]
     with reading(path, WAY_OUT, raised=(Exception,)):
         if path.suffix == ".annot":
             values, _, names = read_annot(path)
             values, labels = values[:, None], [{label: name.decode() for label, name in enumerate(names)}]
         elif path.suffix == ".label":
-            if len(space) == 1:
-                raise ValueError(f"it does not say how many of {space[0]} vertices are left; take an .annot")
+            if len(sizes) == 1:
+                raise ValueError(f"it does not say how many of {sizes[0]} vertices are left; take an .annot")
             # a .label lists the vertices of a region; its name says of which hemisphere
-            values = np.zeros((space[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], 1), np.int64)
+            values = np.zeros((sizes[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], 1), np.int64)
             values[read_label(path)] = 1
         elif path.suffix == ".gii":
             image = open_image(path, WAY_OUT)
@@ -261,9 +245,9 @@ def _read_maps(path: Path, space: Mask | Sequence[int]) -> Maps:
             image = open_image(path, WAY_OUT)
             rows, axis = image.header.get_axis(0), image.header.get_axis(1)
             values = np.asarray(image.dataobj).T  # [V, n]
-            if len(values) != sum(space):  # with other grayordinates than those of the cortex
+            if len(values) != sum(sizes):  # with other grayordinates than those of the cortex
                 values = np.concatenate([values[axis.name == name] for name in CORTEX.values()])
-                values = np.pad(values, [(0, sum(space[2:])), (0, 0)])
+                values = np.pad(values, [(0, sum(sizes[2:])), (0, 0)])
             labels = [{key: name for key, (name, _) in table.items()} for table in getattr(rows, "label", ())]
         else:
             raise ValueError("it is of a volume, and the betas are of a surface")

@@ -25,7 +25,7 @@ from brainhive_cli.data.bids_labels import (
     number_subjects,
 )
 from brainhive_cli.data.brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
-from brainhive_cli.data.preparations import Stimuli, cached_method, keys_of_stimuli
+from brainhive_cli.data.preparations import Stimuli, build_stimuli, cached_method
 from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, name_voxels
 from brainhive_cli.data.recording_files import (
     ABSENT,
@@ -96,10 +96,7 @@ class Config(BetaSteps):
 
     def build(self, paths: Paths) -> "OwnBetas":
         """Point at the files; nothing is read yet."""
-        with keys_of_stimuli():
-            stimuli = self.stimuli.build(paths)
-        root = paths.dataset("betas", self.root)
-        return OwnBetas(self, root, stimuli=stimuli)
+        return OwnBetas(self, paths.dataset("betas", self.root), stimuli=build_stimuli(self, paths))
 
 
 TINY = Config()

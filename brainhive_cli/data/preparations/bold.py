@@ -23,7 +23,7 @@ from brainhive_cli.data.bids_labels import (
     number_sessions,
 )
 from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.preparations import Overview, Stimuli, cached_method, fill_subject, keys_of_stimuli
+from brainhive_cli.data.preparations import Overview, Stimuli, build_stimuli, cached_method, fill_subject
 from brainhive_cli.data.preparations._bold_files import (
     AGAIN,
     SERIES,
@@ -131,9 +131,7 @@ class Config(BetaSteps):
         root, folder = paths.dataset("bids", self.root), locate(self.derivatives)
         # a folder anywhere, else one below the data set
         derived = folder if folder.is_dir() else root / self.derivatives
-        with keys_of_stimuli():
-            stimuli = self.stimuli.build(paths)
-        return Bold(self, root, derived=derived, stimuli=stimuli)
+        return Bold(self, root, derived=derived, stimuli=build_stimuli(self, paths))
 
 
 TINY = Config()
@@ -361,10 +359,10 @@ class Bold(Betas):
         # pictures with a response in their run that can be modelled
         shown, timings = [], {}
         for run in self._runs[subject][session]:
-            timing = timings[run.number] = read_timing(run)
+            volumes, tr_s, start_s, _ = timings[run.number] = read_timing(run)
             pictures, no_pictures = read_events(run.events, config.stimulus, config.where)
-            end_s = timing.volumes * timing.tr_s
-            latest_s = (timing.volumes - 1) * timing.tr_s + timing.start_s - LAST_S
+            end_s = volumes * tr_s
+            latest_s = (volumes - 1) * tr_s + start_s - LAST_S
             begun = [picture for picture in pictures if picture[0] < end_s]
             modelled = [picture for picture in begun if FIRST_S < picture[0] < latest_s]
             dropped.update(no_pictures)
@@ -408,10 +406,9 @@ class Bold(Betas):
 
         # one duration for all pictures
         if config.stimulus_s is None and not np.ptp(durations_s) <= DURATION_TOLERANCE_S:  # of NaN, too
-            least_s, most_s = durations_s.min(), durations_s.max()
-            known = "without a duration" if np.isnan(least_s) else f"for {least_s:g} to {most_s:g} s"
-            seconds = "SECONDS" if np.isnan(least_s) else f"{np.median(durations_s):.3g}"
-            way = f"preparation.stimulus_s={seconds} models all alike; preparation.where={{…}} takes some"
+            known = f"for {durations_s.min():g} to {durations_s.max():g} s"
+            known = "without a duration" if np.isnan(durations_s).any() else known
+            way = "preparation.stimulus_s=SECONDS models all alike; preparation.where={…} takes some"
             raise BrainhiveError(f"{where} shows pictures {known}", way)
 
         # onsets, pictures and confounds [T] of each run with pictures
@@ -421,17 +418,19 @@ class Bold(Betas):
         elif config.estimator == "denoised":  # which finds noise by itself
             groups = ["non_steady"]
         files = [run for run in self._runs[subject][session] if run.number in run_numbers]
-        runs, confounds = [], []
+        runs, confounds, timing = [], [], []
         for run in files:
-            columns = read_confounds(run, groups, timings[run.number].volumes, noted)
+            volumes, tr_s, start_s, source = timings[run.number]
+            timing.append({"volumes": volumes, "tr_s": tr_s, "start_s": start_s, "source": source})
+            columns = read_confounds(run, groups, volumes, noted)
             confounds.append([*columns])
-            timing, is_shown = timings[run.number], numbers == run.number
+            is_shown = numbers == run.number
             runs.append(
                 TrialRun(
-                    np.arange(timing.volumes, dtype=np.float64) * timing.tr_s + timing.start_s,
+                    np.arange(volumes, dtype=np.float64) * tr_s + start_s,
                     onsets_s[is_shown],
                     stimuli[is_shown],
-                    timing.tr_s,
+                    tr_s,
                     confounds=np.stack([*columns.values()], 1) if columns else None,
                     has_drift=not any(name.startswith("cosine") for name in columns),
                 )
@@ -442,7 +441,7 @@ class Bold(Betas):
             "fitted": "by session, training and test trials together",
             "stimulus_s": config.stimulus_s or float(np.median(durations_s)),
             "repeated": repeated,
-            "timing": [timings[run.number]._asdict() for run in files],
+            "timing": timing,
             "confounds": confounds,
         }
         unknown = sorted({name for name, image_id in zip(names, image_ids, strict=True) if not image_id})

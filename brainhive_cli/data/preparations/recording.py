@@ -10,20 +10,21 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Bool, Float32, Float64, Int64
+from brainhive_cli.core.arrays import Bool, Float32, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
-from brainhive_cli.data.electrodes import Cap, standard_name
+from brainhive_cli.data.electrodes import standard_name
 from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import (
     Overview,
+    Preparation,
     Stimuli,
+    build_stimuli,
     cached_method,
-    keys_of_stimuli,
     list_pictures,
 )
 from brainhive_cli.data.preparations._recording_channels import (
@@ -31,7 +32,6 @@ from brainhive_cli.data.preparations._recording_channels import (
     compare_subjects,
     describe_channels,
     group_by_entry,
-    interpolate_bad,
     keep_channels,
     list_unusual_channels,
 )
@@ -45,9 +45,9 @@ from brainhive_cli.data.recording_files import (
 )
 from brainhive_cli.data.recording_headers import Header, RecordingKeys, read_header
 from brainhive_cli.data.signals.cutting import (
+    Band,
     Cutting,
     Steps,
-    measure_noise,
     normalise,
     require_noise_splits,
 )
@@ -58,8 +58,6 @@ TABLES = ("events.csv", "events.tsv")
 """Names of the table of events in the folder of the recordings."""
 FLAT = "flat"
 """Why trials are dropped during which the amplifier stood at a limit, or was off."""
-MOSTLY = 0.8
-"""Share of a split's pictures from which on a session is one that shows all of them."""
 TrialTables = Mapping[Path, Int64]
 """Trials of each recording, [n, 2]: sample of the onset, and row of the picture among all."""
 
@@ -92,11 +90,7 @@ class Config(RecordingKeys, Steps):
         description="channels, in the order of the store; default: all of `types` that none marked as bad",
     )
     exclude: Names = Field([], description="channels that are left out")
-    interpolate: bool = Field(
-        False,
-        description="keep EEG channels that were marked as bad, made of the good ones by spherical splines",
-    )
-    band_hz: tuple[float | None, float | None] = Field(
+    band_hz: Band = Field(
         (None, None),
         description="lower and upper edge of a filter over the whole recording, as mne's; or null",
     )
@@ -121,29 +115,25 @@ class Config(RecordingKeys, Steps):
     def build(self, paths: Paths) -> "Own":
         """Point at the recordings; nothing is read yet."""
         root = locate(self.root) if self.root else paths.under_home("data") / "recordings"
-        with keys_of_stimuli():
-            stimuli = self.stimuli.build(paths)
-        return Own(self, root, stimuli, str(stimuli.recorded_as), Cap(self.rename, self.montage))
+        stimuli = build_stimuli(self, paths)
+        return Own(self, root, stimuli, str(stimuli.recorded_as))
 
 
 TINY = Config()
 
 
 @dataclass(frozen=True)
-class Own:
+class Own(Preparation):
     """The recordings below one folder.
 
     Attributes:
         dataset: The data set of the pictures.
-        cap: What is known of the electrodes.
     """
 
     config: Config
     root: Path
     stimuli: Any
     dataset: str
-    cap: Cap
-    order_seed: int | None = None
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -168,20 +158,14 @@ class Own:
         rows = np.concatenate([*trials.values()])[:, 1]
         counts = {split: int(np.isin(rows, of_split).sum()) for split, of_split in self._pictures[1].items()}
 
-        # trials whose noise can be measured: of this session, or of any session of the subject
-        if self.config.whiten_by != "all_training":
-            with naming(next(iter(trials))):
-                require_noise_splits([split for split, count in counts.items() if count], self.config)
-        elif not counts.get("train"):
-            self._training_trials(subject)  # which refuses a subject without any
+        # trials whose noise can be measured
+        with naming(next(iter(trials))):
+            require_noise_splits([split for split, count in counts.items() if count], self.config)
         shape = (len(channels.names), len(cutting.times_s))
         return {split: (count, *shape) for split, count in counts.items() if count}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
-        # noise of all sessions, measured once for the subject
-        averages_noise = self.config.whiten_by == "all_training"
-        noise, noise_sessions = self._average_noise(subject) if averages_noise else (None, [])
         channels, cutting, trials, dropped = self._choose(subject, session)
 
         # cut the trials of each split
@@ -207,7 +191,7 @@ class Own:
         # whiten them in place
         rows = {split: pairs[:, 1] for split, pairs in tables.items()}
         with naming(first):
-            matrix = normalise(epochs, rows, self.config, channels.names, noise)
+            matrix = normalise(epochs, rows, self.config, channels.names)
 
         # facts for the store
         headers = self._headers(subject, session)
@@ -219,17 +203,13 @@ class Own:
             "filtered_hz": [float(highpass_hz.max()), float(lowpass_hz.min())],
             "recorded_unit": channels.unit,
             "events_from": [header.events_from for header in headers.values()],
-            "unmatched": self._names.match(channels.headers.values()).left_over,
+            "unmatched": self._names.match(channels.headers.values())[1],
         }
         # facts that not all recordings have
         if doubts := list(_list_doubts(headers)):
             provenance["doubts"] = doubts
         if programs := {*map(read_simulated, headers)} - {""}:
             provenance["simulated"] = ", ".join(sorted(programs))
-        if self.config.interpolate:
-            provenance["interpolated"] = {path.name: list(channels.bad_of(path)) for path in headers}
-        if averages_noise:
-            provenance["noise_of_sessions"] = noise_sessions
         provenance["dropped_by_split"] = {split: dict(counts) for split, counts in dropped.items()}
 
         # trials [n, 1, C, T]
@@ -261,7 +241,7 @@ class Own:
                 for session in self._sessions(subject):
                     # how often the recordings of the session show each picture
                     headers = self._headers(subject, session).values()
-                    rows = self._names.match(headers).rows
+                    rows, _ = self._names.match(headers)
                     seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
                     session_counts[session] = np.bincount(np.array(seen, np.int64), minlength=len(image_ids))
                 lines += self._describe_left_over(subject)
@@ -278,12 +258,8 @@ class Own:
             for text, suspect_names in list_unusual_channels(subject_channels):
                 warnings.setdefault(text, []).append(subject)
                 suspects += suspect_names
-            for text in _list_unusual_counts(counts[subject], image_ids, split_rows):
-                warnings.setdefault(text, []).append(subject)
         lines += [f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()]
-        differences, way = compare_subjects(
-            channels, suspects, self.config.exclude, bool(self.config.channels)
-        )
+        differences, way = compare_subjects(channels, suspects, self.config.exclude)
 
         # one row for all subjects with the same channels of a type
         groups = group_by_entry({subject: describe_channels(kept) for subject, kept in channels.items()})
@@ -294,11 +270,9 @@ class Own:
 
     def _describe_left_over(self, subject: int) -> list[str]:
         """List sessions that other subjects have, and events and pictures without a match."""
-        # sessions of other subjects, and numbers that are skipped
+        # sessions of other subjects
         lines = []
         known = {session for sessions in self._recordings.values() for session in sessions}
-        if max(known) < 100:  # no dates
-            known |= {*range(1, max(known))}
         if absent := sorted(known - self._recordings[subject].keys()):
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
 
@@ -306,9 +280,9 @@ class Own:
         lines += _list_doubts(self._headers(subject))
 
         # events and pictures without a match
-        matched, image_ids = self._names.match(self._headers(subject).values()), self._pictures[0]
-        lines += [f"{what}, {summarise_names([*names])}" for what, names in matched.left_over.items()]
-        seen = {*matched.rows.values()}
+        rows, left_over = self._names.match(self._headers(subject).values())
+        lines += [f"{what}, {summarise_names([*names])}" for what, names in left_over.items()]
+        image_ids, seen = self._pictures[0], {*rows.values()}
         if unseen := [image_id for row, image_id in enumerate(image_ids) if row not in seen]:
             lines.append(f"pictures that were not shown, {summarise_names(unseen, len(image_ids))}")
         return [f"subject {subject}: {line}" for line in lines]
@@ -346,15 +320,12 @@ class Own:
 
     @cached_property
     def _names(self) -> EventNames:
-        return EventNames.read(self._table, self._pictures[0], self.stimuli.are_categories)
+        return EventNames(self._table, self._pictures[0], self.stimuli.are_categories)
 
     @cached_method
     def _read_header(self, path: Path) -> Header:
         """Read the header of a recording, once."""
-        config = self.config
-        return read_header(
-            *(path, config.column, config.stim_channel, config.onset_unit, self.cap, config.delay_ms / 1000)
-        )
+        return read_header(path, self.config, self.config.delay_ms / 1000)
 
     def _headers(self, subject: int, session: int | None = None) -> dict[Path, Header]:
         """Read the headers of a subject's recordings, or of those of one session."""
@@ -376,9 +347,7 @@ class Own:
         # codes of events are no signal, whatever the file calls their channel
         exclude = write([*config.exclude, *filter(None, [config.stim_channel])])
         wanted = write(config.channels or ())
-        return keep_channels(
-            headers, config.types, wanted, exclude, config.interpolate, config.whiten != "no"
-        )
+        return keep_channels(headers, config.types, wanted, exclude, config.whiten != "no")
 
     def _choose(
         self, subject: int, session: int
@@ -391,38 +360,8 @@ class Own:
         cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
         return channels, cutting, *choose_trials(headers, self._names, self._pictures[1], cutting)
 
-    def _training_trials(self, subject: int) -> dict[int, TrialTables]:
-        """Choose the training trials of each of a subject's sessions that has any."""
-        rows, session_trials = self._pictures[1].get("train", np.zeros(0, np.int64)), {}
-        for session in self.sessions(subject):
-            trials = _select(self._choose(subject, session)[2], rows)
-            if any(map(len, trials.values())):
-                session_trials[session] = trials
-
-        # noise is that of training trials alone
-        if not session_trials:
-            problem = f"no session of subject {subject} below {self.root} has training trials"
-            hint = "preparation.whiten_by=both, or preparation.whiten=no"
-            raise BrainhiveError(f"{problem}, whose noise is to be measured", hint)
-        return session_trials
-
-    @cached_method
-    def _average_noise(self, subject: int) -> tuple[Float64, list[int]]:
-        """Average the noise [C, C] of a subject's training trials over sessions, once, and list these."""
-        session_trials = self._training_trials(subject)
-        noise = []  # [C, C] of each session
-        for session, trials in session_trials.items():
-            channels, cutting, *_ = self._choose(subject, session)
-            # trials that are not flat, and the pictures that they show
-            signal, is_live = self._cut(trials, channels, cutting)
-            rows = np.concatenate([*trials.values()])[is_live, 1]
-            with naming(next(iter(trials))):
-                noise.append(measure_noise({"train": signal}, {"train": rows}, self.config, channels.names))
-        # sessions weigh the same, however many trials they have
-        return np.mean(noise, 0), [*session_trials]
-
     def _cut(self, trials: TrialTables, channels: KeptChannels, cutting: Cutting) -> tuple[Float32, Bool]:
-        """Cut trials out of the recordings of one session; bad channels are interpolated.
+        """Cut trials out of the recordings of one session.
 
         Returns:
             Trials [live, C, T] that are not flat, and which [n] of all these are.
@@ -432,16 +371,15 @@ class Own:
             if not len(pairs):
                 continue
 
-            # read, filter and cut the good channels
-            raw, onsets = open_raw(path, self.config.onset_unit == "s", self.cap), pairs[:, 0]
-            bad = channels.bad_of(path)
-            names = [name for name in channels.names if name not in bad]
+            # read, filter and cut
+            config = self.config
+            onsets = pairs[:, 0]
+            raw = open_raw(path, config.onset_unit == "s", config.rename, config.montage)
+            names = channels.names
             pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
-            samples = read_channels(raw, path, names, self.config.band_hz, self.config.phase, pieces)
+            samples = read_channels(raw, path, names, config.band_hz, config.phase, pieces)
             with naming(path):
-                signal = cutting.cut(samples, names, onsets, 1.0)  # [n, C less bad, T]
-                if bad:
-                    signal = interpolate_bad(signal, channels.names, bad, channels.positions)  # [n, C, T]
+                signal = cutting.cut(samples, names, onsets, 1.0)  # [n, C, T]
                 # still samples are looked for before the filter, which would hide them
                 is_live = ~pieces.are_still(onsets, cutting.span, len(names))
                 lives.append(is_live)
@@ -478,23 +416,24 @@ def choose_trials(
     first, header = next(iter(headers.items()))
     matched = names.match(headers.values())
     names.require_match(matched, first, header.events_from)
+    row_of_event, left_over = matched
 
     # events without a picture, counted as those of the first split
     split_of = {row: split for split, rows in split_rows.items() for row in rows.tolist()}
     dropped: dict[str, Counter[str]] = {split: Counter() for split in split_rows}
     for reason, what in {"not in the table": UNNAMED, "no such picture": NO_PICTURE}.items():
-        if isinstance(events := matched.left_over.get(what), Mapping):
+        if isinstance(events := left_over.get(what), Mapping):
             next(iter(dropped.values()))[reason] = sum(events.values())
 
     # onsets and pictures in the order of time; an event that is coded twice counts once
     trials = {}
     for path, header in headers.items():
-        shown = {(onset, matched.rows[name]) for onset, name in header.events if name in matched.rows}
+        shown = {(onset, row_of_event[name]) for onset, name in header.events if name in row_of_event}
         pairs = np.array(sorted(shown), np.int64).reshape(-1, 2)
         onsets, rows = pairs.T
         for name in header.without_onset:
-            if name in matched.rows:
-                dropped[split_of[matched.rows[name]]]["without an onset"] += 1
+            if name in row_of_event:
+                dropped[split_of[row_of_event[name]]]["without an onset"] += 1
 
         # trials that lie wholly in the recording, outside of BAD spans, one at a time
         is_inside = cutting.fits(onsets, header.samples)
@@ -553,29 +492,3 @@ def _tabulate_pictures(counts: Mapping[int, Mapping[int, Int64]], split_rows: Ma
     table_rows = [(spans(numbers), *row) for row, numbers in group_by_entry(subject_rows).items()]  # type: ignore[misc]
     columns = ("subject", "session", "split", "pictures", "times shown")
     return Table("Pictures that were shown", columns, tuple(table_rows))
-
-
-def _list_unusual_counts(
-    session_counts: Mapping[int, Int64], image_ids: Sequence[str], split_rows: Mapping[str, Int64]
-) -> Iterator[str]:
-    """Name sessions that show pictures less than half as often, or over twice as often, as is usual."""
-    for split, rows in split_rows.items():
-        seen = {session: counts[rows] for session, counts in session_counts.items() if counts[rows].any()}
-        if not seen:
-            continue
-
-        # the median over sessions of the median over pictures that were shown
-        usual = float(np.median([np.median(counts[counts > 0]) for counts in seen.values()]))
-        for session, counts in seen.items():
-            if np.mean(counts > 0) < MOSTLY:  # by design, each session shows other pictures
-                counts = np.where(counts > 0, counts, usual)
-            unusual = np.flatnonzero((counts < usual / 2) | (counts > 2 * usual))
-            if not len(unusual):
-                continue
-
-            # three pictures, as an example
-            examples = [f"{image_ids[rows[index]]} {counts[index]:g}" for index in unusual]
-            yield (
-                f"ses-{session:02d} shows {split} pictures {counts.min():g} to {counts.max():g} times, "
-                f"where {usual:g} is usual: {', '.join(examples[:3])}{' …' if len(examples) > 3 else ''}"
-            )

@@ -14,7 +14,7 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
-from brainhive_cli.data.preparations import list_subjects
+from brainhive_cli.data.preparations import Preparation, list_subjects
 from brainhive_cli.data.published.things_eeg import METADATA, MONTAGE, STIMULUS_MS, read_metadata
 from brainhive_cli.data.signals.cutting import Cutting, Steps, normalise
 from brainhive_cli.data.spaces import Sensors
@@ -133,7 +133,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class RawRecordings:
+class RawRecordings(Preparation):
     """The raw recordings below one root.
 
     Attributes:

@@ -14,7 +14,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations import cached_method
+from brainhive_cli.data.preparations import Preparation, cached_method
 from brainhive_cli.data.published import things_eeg
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
@@ -97,13 +97,12 @@ class TrialTable:
 
 
 @dataclass(frozen=True)
-class EpochFiles:
+class EpochFiles(Preparation):
     """The epochs below one root."""
 
     config: Epochs
     root: Path
     dataset: str = "things-meg"
-    order_seed: int | None = None
 
     @property
     def subjects(self) -> tuple[int, ...]:

@@ -60,19 +60,9 @@ class Smooth(Config):
 
     def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
         """Smooth the channels of [B, C, T] whose number is below p."""
-        is_chosen = drawn < self.p
-        if signal.is_cuda:  # a choice of channels by a mask would wait for the GPU
-            return torch.where(is_chosen[..., None], _average(signal), signal)
-        # on the CPU, chosen channels alone are averaged
-        smoothed = signal.clone()
-        smoothed[is_chosen] = _average(signal[is_chosen])
-        return smoothed
-
-
-def _average(signal: Tensor) -> Tensor:
-    """Average each sample of [..., T] with its neighbours."""
-    # at the ends, the average is of fewer samples, not of zeros
-    return F.avg_pool1d(signal, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+        # at the ends, the average is of fewer samples, not of zeros
+        smooth = F.avg_pool1d(signal, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+        return torch.where((drawn < self.p)[..., None], smooth, signal)
 
 
 class Augment(Section):

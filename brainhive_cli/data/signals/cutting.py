@@ -31,6 +31,8 @@ CHUNK = 2**18
 SMALLEST = 1e-9
 """Share of the largest variance below which a direction holds rounding and no signal."""
 Signal = NDArray[np.floating[Any]]
+Band = tuple[float | None, float | None]
+"""Lower and upper edge of a filter in Hz; None where there is none."""
 Milliseconds = Annotated[float, Field(ge=-3_600_000, le=3_600_000)]  # an hour
 
 
@@ -50,10 +52,9 @@ class Steps(parts.Config):
         description="noise that is normalised: over the samples of each trial, or over the trials of each "
         "picture at each time",
     )
-    whiten_by: Literal["training", "all_training", "both"] = Field(
+    whiten_by: Literal["training", "both"] = Field(
         "training",
-        description="whose noise: that of a session's training trials; all_training: for every session the "
-        "mean over the subject's sessions that have training trials; both: the mean with that of test trials",
+        description="whose noise: that of a session's training trials, or the mean with that of test trials",
     )
 
     @model_validator(mode="after")
@@ -86,7 +87,7 @@ class CausalFilter:
         BrainhiveError: if an edge is not below half the rate.
     """
 
-    def __init__(self, band_hz: tuple[float | None, float | None], rate_hz: float) -> None:
+    def __init__(self, band_hz: Band, rate_hz: float) -> None:
         from scipy.signal import butter
 
         low, high = band_hz
@@ -112,7 +113,7 @@ class CausalFilter:
         self._state = None
 
 
-def refuse_high_edges(band_hz: tuple[float | None, float | None], rate_hz: float) -> None:
+def refuse_high_edges(band_hz: Band, rate_hz: float) -> None:
     """Refuse a band that reaches half the sampling rate.
 
     Raises:
@@ -244,8 +245,8 @@ class Cutting:
             [trials, C, T].
 
         Raises:
-            BrainhiveError: naming a channel with values that are not finite, or flat ones where no noise of
-                the session alone is measured, which would find them.
+            BrainhiveError: naming a channel with values that are not finite, or flat ones where no noise is
+                measured, which would find them.
         """
         # without a baseline the mean of the trial is subtracted, and added again after resampling
         first, resampling, inside = self.span[0], self.resampling, self._kept
@@ -268,9 +269,8 @@ class Cutting:
                     raise BrainhiveError(problem, "leave it out: preparation.channels=[...]")
                 epochs[start : start + len(trials), index] = block
 
-        # the noise of one session finds flat channels itself
-        is_noise_elsewhere = self.steps.whiten == "no" or self.steps.whiten_by == "all_training"
-        if is_noise_elsewhere and len(epochs):
+        # the noise, where it is measured, finds flat channels itself
+        if self.steps.whiten == "no" and len(epochs):
             refuse_flat(np.einsum("nct,nct->c", epochs, epochs), names)
         return epochs
 
@@ -288,9 +288,7 @@ def covariance(epochs: Signal, stimuli: Int64, across: Across) -> Float64:
     """
     total = np.zeros((epochs.shape[1],) * 2)  # [C, C]
     for blocks, weights in (_trials if across == "epochs" else _times)(epochs, stimuli):
-        centred = blocks - blocks.mean(2, keepdims=True)
-        is_long = centred.shape[2] >= centred.shape[1]
-        total += (_sum_long if is_long else _sum_short)(centred, weights)
+        total += _sum_shrunk(blocks - blocks.mean(2, keepdims=True), weights)
     return total
 
 
@@ -323,8 +321,8 @@ def _times(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
             yield observations, np.full(len(observations), 1 / blocks)
 
 
-def _sum_long(centred: Signal, weights: Float64) -> Float64:
-    """Sum shrunk covariances, (1 - λ) S + λ diag(S), of blocks with more observations than channels.
+def _sum_shrunk(centred: Signal, weights: Float64) -> Float64:
+    """Sum shrunk covariances, (1 - λ) S + λ diag(S), of blocks.
 
     Args:
         centred: [n, C, T] blocks of T observations with mean 0, each with its λ; they are overwritten.
@@ -339,51 +337,18 @@ def _sum_long(centred: Signal, weights: Float64) -> Float64:
     channel_sums = ((products * products) @ precisions).astype(np.float64)  # [n, C, 1]
     squares = (channel_sums * precisions).sum((1, 2)) / observations**2  # [n]
 
-    # λ by the spread of the squared lengths of standardised observations
-    lengths = precisions.transpose(0, 2, 1) @ np.square(centred, out=centred)  # [n, 1, T]
-    shrinkage = _estimate_shrinkage(squares, lengths[:, 0], channels)  # [n]
+    # λ [n] of Ledoit and Wolf 2004: the variance of the estimate over its distance from the identity; the
+    # variance is the spread of the squared lengths of standardised observations
+    lengths = (precisions.transpose(0, 2, 1) @ np.square(centred, out=centred))[:, 0]  # [n, T]
+    fourth = (lengths.astype(np.float64) ** 2).mean(1)
+    distance = (squares - channels) / channels
+    spread = np.minimum((fourth - squares) / (channels * observations), distance)
+    shrinkage = np.divide(spread, distance, out=np.zeros(count), where=distance > 0)
 
     # (1 - λ) S in one product over blocks, λ diag(S) on the diagonal
     weight = (weights * (1 - shrinkage) / observations).astype(centred.dtype)
     total = (weight @ products.reshape(count, -1)).reshape(channels, channels)
     return total + np.diag((weights * shrinkage) @ variances)
-
-
-def _sum_short(centred: Signal, weights: Float64) -> Float64:
-    """Sum shrunk covariances of blocks with fewer observations; their inner products have the same squares.
-
-    Args:
-        centred: [n, C, T] blocks of T observations with mean 0, each with its λ.
-        weights: [n].
-    """
-    # squared inner products of standardised observations, in place of those of channels
-    channels, observations = centred.shape[1:]
-    variances = np.einsum("nct,nct->nc", centred, centred) / observations  # [n, C]
-    standard = centred / np.sqrt(np.where(variances > 0, variances, 1))[:, :, None]
-    products = standard.transpose(0, 2, 1) @ standard / observations  # [n, T, T]
-    squares = np.einsum("nij,nij->n", products, products, dtype=np.float64)  # [n]
-    lengths = np.diagonal(products, axis1=1, axis2=2) * observations  # [n, T]
-    shrinkage = _estimate_shrinkage(squares, lengths, channels)  # [n]
-
-    # all observations side by side, each scaled by its block's weight
-    factors = np.sqrt(weights * (1 - shrinkage) / observations).astype(centred.dtype)
-    flat = (centred * factors[:, None, None]).transpose(1, 0, 2).reshape(channels, -1)  # [C, n T]
-    return flat @ flat.T + np.diag((weights * shrinkage) @ variances)
-
-
-def _estimate_shrinkage(squares: Float64, lengths: Signal, channels: int) -> Float64:
-    """Estimate λ [n] of blocks with standardised channels.
-
-    Args:
-        squares: [n], the sum of the squares of their correlations.
-        lengths: [n, T], the squared length of each observation.
-        channels: C.
-    """
-    # Ledoit and Wolf 2004: the variance of the estimate over its distance from the identity
-    fourth = (lengths.astype(np.float64) ** 2).mean(1)
-    distance = (squares - channels) / channels
-    spread = np.minimum((fourth - squares) / (channels * lengths.shape[1]), distance)
-    return np.divide(spread, distance, out=np.zeros(len(squares)), where=distance > 0)
 
 
 def refuse_flat(variances: Array, names: Sequence[str]) -> None:
@@ -429,7 +394,7 @@ def require_noise_splits(splits: Iterable[str], steps: Steps) -> list[str]:
     """
     measured = [split for split in splits if split == "train" or steps.whiten_by == "both"]
     if steps.whiten != "no" and not measured:
-        hint = "preparation.whiten_by=all_training, by the other sessions; or both; or preparation.whiten=no"
+        hint = "preparation.whiten_by=both, or preparation.whiten=no"
         raise BrainhiveError("this session has no training trials, whose noise is to be measured", hint)
     return measured
 
@@ -464,7 +429,6 @@ def normalise(
     stimuli: Mapping[str, Int64],
     steps: Steps,
     names: Sequence[str],
-    noise: Float64 | None = None,
 ) -> Float64 | None:
     """Whiten the trials of one session in place.
 
@@ -473,7 +437,6 @@ def normalise(
         stimuli: [n] of each split.
         steps: Keys of the whitening.
         names: Names of the channels.
-        noise: Covariance [C, C] over all sessions of the subject; default: that of this session.
 
     Returns:
         Σ^(-1/2) [C, C]; None where nothing is whitened.
@@ -483,7 +446,7 @@ def normalise(
     """
     if steps.whiten == "no":
         return None
-    matrix = whitener(measure_noise(epochs, stimuli, steps, names) if noise is None else noise, names)
+    matrix = whitener(measure_noise(epochs, stimuli, steps, names), names)
     for signal in epochs.values():
         whiten(signal, matrix)
     return matrix

@@ -73,30 +73,34 @@ class Channel(parts.Config):
 
     removes_scale: ClassVar[bool] = True
     """Whether signals that are multiplied by a number come out the same."""
+    mixes_channels: ClassVar[bool] = False
+    """Whether products of channels are measured: tens of thousands of voxels have no room for them."""
 
     def measure(self, signals: Chunks) -> Statistics:
-        """Measure a subject's training signals."""
-        return measure(signals, with_products=False)
+        """Measure mean [C, 1] and covariance [C, C], or variances [C, 1], of a subject's training signals."""
+        count, total, products = 0, np.zeros((1, 1)), np.zeros((1, 1))  # they become [C, 1] and [C, C or 1]
+        for chunk in signals:
+            flat = flatten(chunk)
+            count += flat.shape[1]
+            total = total + flat.sum(1, keepdims=True)
+            squares = flat @ flat.T if self.mixes_channels else np.einsum("cn,cn->c", flat, flat)[:, None]
+            products = products + squares
+
+        # E[x²] − E[x]², in float64
+        mean = total / count
+        square = mean @ mean.T if self.mixes_channels else mean**2
+        return {"mean": mean, "covariance": products / count - square}
 
     def build(self, statistics: Statistics) -> Normaliser:
         """Make the normalisation that signals of these statistics need."""
-        spread = inverse_spread(statistics["covariance"])
-        return Normaliser(statistics["mean"].astype(np.float32), spread.astype(np.float32))
+        matrix = (inverse_root if self.mixes_channels else inverse_spread)(statistics["covariance"])
+        return Normaliser(statistics["mean"].astype(np.float32), matrix.astype(np.float32))
 
 
-class Whiten(parts.Config):
+class Whiten(Channel):
     """Channels get mean 0, variance 1 and no correlations, rotated as little as possible (ZCA)."""
 
-    removes_scale: ClassVar[bool] = True
-
-    def measure(self, signals: Chunks) -> Statistics:
-        """Measure a subject's training signals."""
-        return measure(signals, with_products=True)
-
-    def build(self, statistics: Statistics) -> Normaliser:
-        """Make the normalisation that signals of these statistics need."""
-        matrix = inverse_root(statistics["covariance"])
-        return Normaliser(statistics["mean"].astype(np.float32), matrix.astype(np.float32))
+    mixes_channels = True
 
 
 class Template(parts.Config):
@@ -197,24 +201,6 @@ class Riemannian(Euclidean):
 def flatten(signal: Float32) -> Float64:
     """Join the samples of all trials [n, C, T]: [C, n T]."""
     return signal.transpose(1, 0, 2).reshape(signal.shape[1], -1).astype(np.float64)
-
-
-def measure(signals: Chunks, with_products: bool) -> Statistics:
-    """Measure mean [C, 1] and covariance [C, C] of all signals together.
-
-    Without products of channels only variances [C, 1]: tens of thousands of voxels have no room for more.
-    """
-    count, total, products = 0, np.zeros((1, 1)), np.zeros((1, 1))  # they become [C, 1] and [C, C or 1]
-    for chunk in signals:
-        flat = flatten(chunk)
-        count += flat.shape[1]
-        total = total + flat.sum(1, keepdims=True)
-        squares = flat @ flat.T if with_products else np.einsum("cn,cn->c", flat, flat)[:, None]
-        products = products + squares
-
-    # E[x²] − E[x]², in float64
-    mean = total / count
-    return {"mean": mean, "covariance": products / count - (mean @ mean.T if with_products else mean**2)}
 
 
 def inverse_spread(variances: Float64) -> Float64:

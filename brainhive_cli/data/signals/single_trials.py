@@ -6,12 +6,11 @@ with the regressors are needed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import ceil, floor
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator, make_interp_spline
@@ -20,7 +19,6 @@ from scipy.sparse import csr_array
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 
-CanonicalHRF = Literal["glover", "spm"]
 HRF_STEP_S, HRF_SAMPLES = 0.1, 501
 """Grid of GLMsingle's library: to 50 s after the onset."""
 CANONICAL = {"glover": (6 / 0.9, 12 / 0.9, 0.9, 0.48), "spm": (6.0, 16.0, 1.0, 0.167)}
@@ -96,7 +94,7 @@ def estimate_trials(
     voxels: int,
     estimator: Estimator,
     stimulus_s: float,
-    hrf: CanonicalHRF = "glover",
+    hrf: str = "glover",
     seed: int = 0,
     block: int = 2000,
 ) -> Estimates:
@@ -121,6 +119,8 @@ def estimate_trials(
 
     Source: Prince et al. 2022 (GLMsingle); Mumford et al. 2012 (LSA, LSS).
     """
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
     # a design for each run: a regressor for each trial and HRF
     designs = []
     for number, run in enumerate(runs):
@@ -136,7 +136,8 @@ def estimate_trials(
 
     # estimate the betas
     session = Session(runs, read, voxels, designs, block)
-    with limit_threads():
+    # for small matrices two threads took ten times as long on a busy machine
+    with threadpool_limits(1):
         if estimator == "denoised":
             assumed = [design(run, stimulus_s, "assumed").sum(2, keepdims=True) for run in runs]
             return denoise(session, assumed, seed)
@@ -147,13 +148,6 @@ def estimate_trials(
     for name in ("fraction",) if estimator == "hrf" else ("fraction", "hrf_index"):
         del estimates.maps[name]
     return estimates
-
-
-def limit_threads() -> AbstractContextManager[Any]:
-    """Let linear algebra use one thread: for small matrices two took ten times as long on a busy machine."""
-    from threadpoolctl import threadpool_limits  # comes with scikit-learn
-
-    return threadpool_limits(1)
 
 
 @cache
@@ -194,7 +188,7 @@ def gamma_density(times_s: Float64, shape: Any, scale: Any) -> Float64:
     return gamma.pdf(times_s, shape, scale=scale)
 
 
-def canonical_hrf(kind: CanonicalHRF, tr_s: float, shift_s: float = 0.0) -> Float64:
+def canonical_hrf(kind: str, tr_s: float, shift_s: float = 0.0) -> Float64:
     """Sample a canonical HRF, shifted to a later onset, on nilearn's grid of about TR/50; its sum is 1.
 
     Source: nilearn 0.14, `glm.first_level.hemodynamic_models`, with its delay of one step.
@@ -207,7 +201,7 @@ def canonical_hrf(kind: CanonicalHRF, tr_s: float, shift_s: float = 0.0) -> Floa
     return response / response.sum()
 
 
-def canonical_design(run: TrialRun, stimulus_s: float, kind: CanonicalHRF, shift_s: float = 0.0) -> Float64:
+def canonical_design(run: TrialRun, stimulus_s: float, kind: str, shift_s: float = 0.0) -> Float64:
     """Build a regressor a trial with a canonical HRF, from boxcars on nilearn's grid.
 
     Returns:
@@ -243,7 +237,7 @@ def design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
         [H, T, n]; H is 20 for `library`, else 1.
     """
     if name in CANONICAL:
-        return canonical_design(run, stimulus_s, cast(CanonicalHRF, name))[None]
+        return canonical_design(run, stimulus_s, name)[None]
     # [T, n, H]
     responses = hrf_library(stimulus_s, run.tr_s, name)(run.times_s[:, None] - run.onsets_s)
     return np.ascontiguousarray(responses.transpose(2, 0, 1))
@@ -284,21 +278,19 @@ def lsa_weights(gram: Float64) -> Float64:
     return np.asarray(np.linalg.pinv(gram, rcond=MIN_EIGENVALUE, hermitian=True))
 
 
-def lss_weights(gram: Float64, members: Any = 1.0) -> Float64:
+def lss_weights(gram: Float64) -> Float64:
     """Weights of least squares on each trial and the sum of the other trials, for all trials at once.
 
     Args:
         gram: [..., n, n], products of the regressors without nuisance.
-        members: [K, n], ones where a trial belongs to a kind whose other trials have a regressor of their
-            own; one kind by default.
 
     Returns:
         [..., n, n]; betas are weights @ products of regressors and series.
     """
-    # of each trial: its regressor, and the sum of the other trials of each kind
+    # of each trial: its regressor, and the sum of the other trials
     alone = np.eye(gram.shape[-1])[:, None]
-    sums = np.concatenate([alone, members * (1 - alone)], 1)  # [n, 1 + K, n]: which trials a regressor sums
-    weights = lsa_weights(sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1))  # [..., n, 1 + K, 1 + K]
+    sums = np.concatenate([alone, 1 - alone], 1)  # [n, 2, n]: which trials a regressor sums
+    weights = lsa_weights(sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1))  # [..., n, 2, 2]
     # the beta of the trial itself is the first, as weights of all regressors
     return np.einsum("...tk,tkn->...tn", weights[..., 0, :], sums)
 
@@ -441,20 +433,10 @@ class Session:
                 yield Group(self.models, hrf, voxels.start + rows, [values[:, rows] for values in series])
 
 
-@dataclass(frozen=True)
-class Survey:
-    """Facts of voxels before their trials are estimated.
-
-    Attributes:
-        mean, tsnr: [V].
-        squares: [V], sum of squares of the series without drift; infinite where a voxel is constant in a run.
-        r2: [V, H], percent of the squares that all trials explain with each HRF.
-    """
-
-    mean: Float64
-    tsnr: Float64
-    squares: Float64
-    r2: Float64
+Survey = tuple[Float64, Float64, Float64, Float64]
+"""Facts of voxels before their trials are estimated: mean and tSNR [V]; sum of squares [V] of the series
+without drift, infinite where a voxel is constant in a run; and R² [V, H], percent of these squares that all
+trials explain with each HRF."""
 
 
 def survey_voxels(session: Session) -> Survey:
@@ -477,7 +459,7 @@ def survey_voxels(session: Session) -> Survey:
     if 2 * np.sum(tsnr >= MIN_TSNR) <= np.isfinite(squares).sum():
         problem = "most voxels do not vary, or have a mean below their standard deviation"
         raise BrainhiveError(problem, "mask the brain, and take BOLD whose mean was not removed")
-    return Survey(mean, tsnr, squares, r2)
+    return mean, tsnr, squares, r2
 
 
 Solution = tuple[Float64, Float64, Any]
@@ -492,21 +474,22 @@ def solve_exactly(session: Session, solve: Callable[[Float64], Float64]) -> Call
 
 def fit_trials(session: Session, survey: Survey, solve: Callable[[Group], Solution]) -> Estimates:
     """Estimate all trials with the HRF of the largest R²."""
-    index = survey.r2.argmax(1)
+    mean, tsnr, squares, hrf_r2 = survey
+    index = hrf_r2.argmax(1)
     betas = np.zeros((sum(len(run.stimuli) for run in session.runs), session.voxels), np.float32)
     r2, fraction = np.zeros((2, session.voxels))
     # percent of the mean; 0 where a voxel has none
-    scale = 100 / np.where(survey.mean == 0, np.inf, np.abs(survey.mean))
+    scale = 100 / np.where(mean == 0, np.inf, np.abs(mean))
     for group in session.groups(index):
         # R² is of the fit; the betas that are returned may be rescaled
         fitted, final, fraction[group.voxels] = solve(group)
-        r2[group.voxels] = 100 * group.explain(fitted) / survey.squares[group.voxels]
+        r2[group.voxels] = 100 * group.explain(fitted) / squares[group.voxels]
         betas[:, group.voxels] = final * scale[group.voxels]
 
     # maps by name
-    numbers = {"r2": r2, "tsnr": survey.tsnr, "hrf_index": index, "fraction": fraction}
+    numbers = {"r2": r2, "tsnr": tsnr, "hrf_index": index, "fraction": fraction}
     maps: dict[str, Array] = {name: values.astype(np.float32) for name, values in numbers.items()}
-    maps["is_constant"] = np.isinf(survey.squares)
+    maps["is_constant"] = np.isinf(squares)
     scaling = "percent of the voxel's mean over all volumes of all runs"
     return Estimates(betas, maps, {"scaling": scaling, "constant_voxels": int(maps["is_constant"].sum())})
 
@@ -521,15 +504,16 @@ def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimate
     """
     # HRFs, and which voxels vary
     survey = survey_voxels(session)
-    is_variable = np.isfinite(survey.squares)
+    mean, _, squares, hrf_r2 = survey
+    is_variable = np.isfinite(squares)
 
     # type A: one beta for all trials tells responses from noise
-    r2 = explain_together(replace(session, designs=assumed), survey.squares)
+    r2 = explain_together(replace(session, designs=assumed), squares)
     threshold = mixture_threshold(r2[is_variable], seed)
-    pool = choose_noise_pool(survey, r2, threshold)
+    pool = choose_noise_pool(mean, r2, threshold) & is_variable
 
     # type C: components of the noise pool; type D: ridge regression with them
-    trend, session = add_components(session, survey, pool, is_variable & (r2 > threshold))
+    trend, session = add_components(session, hrf_r2.argmax(1), pool, is_variable & (r2 > threshold))
     facts = {"threshold": threshold, "noise_pool": int(pool.sum()), "pc_trend": trend.tolist()}
     estimates = fit_trials(session, survey, solve_ridge(session))
     return estimates._replace(facts=estimates.facts | facts | {"pc_number": choose_components(trend)})
@@ -570,16 +554,16 @@ def mixture_threshold(values: Float64, seed: int) -> float:
     return float(grid[changes[-1]])
 
 
-def choose_noise_pool(survey: Survey, r2: Float64, threshold: float) -> Bool:
-    """Choose bright voxels whose R² [V] by `explain_together` is below a threshold: [V]."""
-    bright = BRIGHT_SHARE * np.percentile(survey.mean, BRIGHT_PERCENTILE)
-    pool = (survey.mean > bright) & (r2 < threshold) & np.isfinite(survey.squares)
+def choose_noise_pool(mean: Float64, r2: Float64, threshold: float) -> Bool:
+    """Choose voxels [V] of a bright mean whose R² by `explain_together` is below a threshold."""
+    bright = BRIGHT_SHARE * np.percentile(mean, BRIGHT_PERCENTILE)
+    pool = (mean > bright) & (r2 < threshold)
     if not pool.any():
         raise BrainhiveError(f"no voxel has R² below {threshold:.3g} %: no noise", "try estimator=hrf")
     return pool
 
 
-def add_components(session: Session, survey: Survey, pool: Bool, judges: Bool) -> tuple[Float64, Session]:
+def add_components(session: Session, hrf_index: Int64, pool: Bool, judges: Bool) -> tuple[Float64, Session]:
     """Add as many components of the noise pool as repetitions call for, judged in some voxels (type C).
 
     Confounds are projected out however many components there are; GLMsingle loses them where there are none.
@@ -588,7 +572,7 @@ def add_components(session: Session, survey: Survey, pool: Bool, judges: Bool) -
         Minus the median badness [P + 1] of 0 … P components, and the session with those chosen.
     """
     columns = noise_components(session, pool)
-    trend = -np.median(judge_components(session, columns, survey.r2.argmax(1))[judges], 0)
+    trend = -np.median(judge_components(session, columns, hrf_index)[judges], 0)
     number = choose_components(trend)
     return trend, replace(session, components=[values[:, :number] for values in columns])
 

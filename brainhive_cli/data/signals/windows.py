@@ -8,14 +8,12 @@ import numpy as np
 
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.cutting import CausalFilter, Cutting
+from brainhive_cli.data.signals.cutting import Band, CausalFilter, Cutting
 
 GAP_SAMPLES = 1.5
 """Time between two samples, in units of 1 / rate, from which on some are missing between them."""
 HISTORY_S = 10.0
 """Time for which samples are kept beyond a window, for events that arrive after their samples."""
-WAITING_EVENTS = 10_000
-"""Events that wait for their samples, at most."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Windows:
     """Ring of the newest samples, and the events that wait for theirs.
 
     An event belongs to the sample nearest in time, by the samples' own times: a clock that drifts from the
-    nominal rate moves no window. Memory does not grow.
+    nominal rate moves no window.
 
     Args:
         cutting: Cutting of trials, of the stream's rate.
@@ -78,7 +76,7 @@ class Windows:
         self,
         cutting: Cutting,
         channels: Sequence[str],
-        band_hz: tuple[float | None, float | None] = (None, None),
+        band_hz: Band = (None, None),
     ) -> None:
         self.cutting, self.channels, self.counts = cutting, tuple(channels), Counts()
         self._filter = CausalFilter(band_hz, cutting.recorded_hz) if any(band_hz) else None
@@ -134,9 +132,6 @@ class Windows:
         """Add an event, before or after the samples of its time."""
         self.counts.events += 1
         self._waiting.append((name, time_s))
-        if len(self._waiting) > WAITING_EVENTS:
-            self._waiting.popleft()
-            self.counts.dropped["no samples of its time came"] += 1
 
     def locate(self) -> list[tuple[str, int]]:
         """Find the samples of the events that waited for them; name and sample of each."""
@@ -149,11 +144,8 @@ class Windows:
             if time_s > times_s[-1] + half_s:
                 waiting.append((name, time_s))  # its samples are still to come
                 continue
-            # the nearer of the two samples around the event
-            index = int(np.searchsorted(times_s, time_s))
-            index = min(index, len(times_s) - 1)
-            if index and time_s - times_s[index - 1] <= times_s[index] - time_s:
-                index -= 1
+            # the sample nearest in time
+            index = int(np.abs(times_s - time_s).argmin())
             distance = abs(times_s[index] - time_s) * self.cutting.recorded_hz
             # no sample of its time: it fell into a gap, or its sample has left the ring
             if distance > GAP_SAMPLES:

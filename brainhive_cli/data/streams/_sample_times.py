@@ -33,40 +33,8 @@ MOST_GAP_S = 0.5
 """Seconds without samples after which the measurement begins again, as after a restart of the sender."""
 
 
-class RateMeasurement:
-    """Rate at which samples really come, in the first seconds.
-
-    Args:
-        rate_hz: Nominal sampling rate.
-    """
-
-    def __init__(self, rate_hz: float) -> None:
-        self._rate_hz, self._stamps, self._is_done = rate_hz, list[float](), False
-
-    def add(self, stamps: Float64) -> float | None:
-        """Add timestamps [n] in seconds; the measured rate once it is known and differs from the nominal."""
-        if self._is_done:
-            return None
-        # a gap or a clock that goes back starts the measurement again
-        for stamp in stamps.tolist():
-            if self._stamps and not 0 <= stamp - self._stamps[-1] <= MOST_GAP_S:
-                self._stamps.clear()
-            self._stamps.append(stamp)
-        all_s = np.array(self._stamps)
-        if len(all_s) < 2 or all_s[-1] - all_s[0] < RATE_S:
-            return None
-
-        # both halves of the time differ to the same side
-        self._is_done = True
-        halves = np.split(all_s, [int(np.searchsorted(all_s, (all_s[0] + all_s[-1]) / 2))])
-        rates = np.array([(len(half) - 1) / (half[-1] - half[0]) for half in halves])
-        ratios = rates / self._rate_hz
-        is_other = (ratios > 1 + RATE_TOLERANCE).all() or (ratios < 1 - RATE_TOLERANCE).all()
-        return float(rates.mean()) if is_other else None
-
-
 class SampleTimes:
-    """Times of the samples of one stream, oldest first.
+    """Times and rate of the samples of one stream, oldest first.
 
     Samples without loss are less than 1.5 periods apart, those around a loss more than 1.7.
 
@@ -82,6 +50,7 @@ class SampleTimes:
         self._last_s = self._resumed_s = -math.inf
         self._locked = 0  # samples since the start, or since the last loss
         self._pending: list[float] = []
+        self._measured, self._is_measured = list[float](), False
 
     def settle(self, stamps: Float64) -> Float64:
         """Give the times of the oldest samples that have none yet.
@@ -121,6 +90,35 @@ class SampleTimes:
             times += [self._follow(each, limit_s) for each in self._pending]
             self._pending.clear()
         return np.array(times)
+
+    def measure_rate(self, stamps: Float64) -> float | None:
+        """Measure the rate at which samples really come, at the start and after each long gap.
+
+        Args:
+            stamps: [n] timestamps of the samples that came, in seconds.
+
+        Returns:
+            The rate, once it is known and differs from the nominal one.
+        """
+        # a gap or a clock that goes back, as after a restart of the sender, starts the measurement again
+        for stamp in stamps.tolist():
+            is_gap = bool(self._measured) and not 0 <= stamp - self._measured[-1] <= MOST_GAP_S
+            self._is_measured &= not is_gap
+            # of a rate that is known, the last timestamp alone is kept
+            if is_gap or self._is_measured:
+                self._measured.clear()
+            self._measured.append(stamp)
+        all_s = np.array(self._measured)
+        if self._is_measured or not len(all_s) or all_s[-1] - all_s[0] < RATE_S:
+            return None
+
+        # both halves of the time differ to the same side
+        self._is_measured = True
+        halves = np.split(all_s, [int(np.searchsorted(all_s, (all_s[0] + all_s[-1]) / 2))])
+        rates = np.array([(len(half) - 1) / (half[-1] - half[0]) for half in halves])
+        ratios = rates / self._rate_hz
+        is_other = (ratios > 1 + RATE_TOLERANCE).all() or (ratios < 1 - RATE_TOLERANCE).all()
+        return float(rates.mean()) if is_other else None
 
     def _follow(self, stamp: float, limit_s: float) -> float:
         """Step by a period, corrected a little towards the timestamp."""

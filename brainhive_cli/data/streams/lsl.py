@@ -1,10 +1,8 @@
 """LSL (lab streaming layer): samples of an amplifier and markers of a stimulus program, over the network."""
 
 import math
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from typing import Any, Self
 from xml.etree import ElementTree
 
@@ -19,7 +17,7 @@ from brainhive_cli.data.electrodes import standard_name
 from brainhive_cli.data.lsl_library import explain_lsl_errors, import_lsl, resolve_streams
 from brainhive_cli.data.recording_files import read_number
 from brainhive_cli.data.streams import Chunk, Event, StreamConfig, StreamFormat, Wanted
-from brainhive_cli.data.streams._sample_times import RateMeasurement, SampleTimes
+from brainhive_cli.data.streams._sample_times import SampleTimes
 from brainhive_cli.models.physical_units import SIZES, name_unit
 
 TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
@@ -38,8 +36,6 @@ OPEN_S = 10.0
 """Seconds in which a stream that is there must open."""
 BUFFER_S = 360
 """Seconds of samples that the library keeps when they are not read; older ones are lost."""
-SILENCE_S = 5.0
-"""Seconds without samples after which a sender may have started again, though its connection is open."""
 LOST_CLOCK_S = 5.0
 """Seconds for which a sender that starts again may stamp samples by a clock that LSL has not compared yet."""
 MARKER_POLL_S = 0.02
@@ -97,109 +93,6 @@ class Config(StreamConfig):
         return LslStream(self, wanted)
 
 
-class Receiver:
-    """Inlet of a stream that is opened anew where its sender has started again and declares the same.
-
-    liblsl would recover it by itself, silently, also where channels have another order by then.
-
-    Args:
-        lsl: The library.
-        info: The stream, as resolved.
-
-    Attributes:
-        described: Description of the stream, as XML.
-        openings: How often it was opened.
-
-    Raises:
-        BrainhiveError: if it does not open.
-    """
-
-    def __init__(self, lsl: Any, info: Any) -> None:
-        self._lsl, self._info, self.openings = lsl, info, 1
-        # opening waits for the sender, which may have gone since it was resolved
-        with explain_lsl_errors(f"stream {info.name!r} does not open"):
-            self._inlet, self.described = _open_inlet(lsl, info)
-        self._lost: list[Any] = []  # liblsl may abort where such inlets are destroyed
-        self._news: tuple[Any, Any] | BrainhiveError | None = None
-        self._search: threading.Thread | None = None
-        self._heard_s, self._is_gone = time.monotonic(), False
-
-    def flush(self) -> None:
-        """Drop what has come."""
-        self._inlet.flush()
-
-    def pull_sample(self) -> tuple[Any, float | None]:
-        """Pull a sample and its time, if one has come."""
-        return self._pull(lambda: self._inlet.pull_sample(timeout=0.0)) or ([], None)
-
-    def pull_chunk(self, wait_s: float, most: int) -> tuple[Float64, Float64]:
-        """Pull samples [n, C], at most so many, and their times [n]; they are overwritten by the next."""
-        pulled = self._pull(lambda: self._inlet.pull_chunk(timeout=wait_s, max_samples=most))
-        if pulled is None:
-            time.sleep(wait_s)
-        return pulled or (np.empty((0, 0)), np.empty(0))
-
-    def close(self) -> None:
-        """Close the stream."""
-        self._inlet.close_stream()
-
-    def _pull(self, pull: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any] | None:
-        """Pull from the sender that is there; None while it is gone."""
-        # the sender that was searched
-        if isinstance(self._news, BrainhiveError):
-            # an error of the search thread is raised where the caller can act on it
-            raise self._news
-        if self._news is not None:
-            self._lost.append(self._inlet)
-            (self._info, self._inlet), self._news = self._news, None
-            self._heard_s, self._is_gone, self.openings = time.monotonic(), False, self.openings + 1
-            say(f"stream {self._info.name!r} has started again")
-
-        # pulling from a sender that is gone raises RuntimeError, which is said once
-        pulled = None
-        try:
-            pulled = pull()
-            if pulled[1] is not None and np.size(pulled[1]):
-                self._heard_s = time.monotonic()
-        except RuntimeError:
-            if not self._is_gone:
-                warn(f"stream {self._info.name!r} is gone, and waited for")
-            self._is_gone = True
-
-        # search it while others are read, where it is gone or may have started again
-        is_due = self._is_gone or time.monotonic() - self._heard_s > SILENCE_S
-        if is_due and (self._search is None or not self._search.is_alive()):
-            self._heard_s = time.monotonic()
-            self._search = threading.Thread(target=self._find_again, daemon=True)
-            self._search.start()
-        return pulled
-
-    def _find_again(self) -> None:
-        """Open the sender if it has started again and declares what it did before."""
-        name, identity = self._info.name, (self._info.name, self._info.source_id)
-        try:
-            # exactly one sender of the same name and source; a new uid is a new start
-            same = [info for info in resolve_streams(RESOLVE_S) if (info.name, info.source_id) == identity]
-            if len(same) == 1 and (self._is_gone or same[0].uid != self._info.uid):
-                inlet, described = _open_inlet(self._lsl, same[0])
-                # what differs between the two descriptions, fact by fact
-                before, now = _list_declared(self.described), _list_declared(described)
-                changes = [
-                    f"{fact} {before.get(fact, '')!r} is now {now.get(fact, '')!r}"
-                    for fact in {**before, **now}
-                    if before.get(fact, "") != now.get(fact, "")
-                ]
-                if changes:
-                    problem = f"stream {name!r} has started again as another: {', '.join(changes)}"
-                    way = "start its program as it was before, or this command again for the stream as it is"
-                    raise BrainhiveError(problem, way)
-                self._news = same[0], inlet
-        except BrainhiveError as error:
-            self._news = error
-        except (RuntimeError, OSError, ValueError, SyntaxError):
-            pass  # it has gone again, and so it is searched again
-
-
 class LslStream:
     """Open streams of a signal and its markers.
 
@@ -216,8 +109,10 @@ class LslStream:
         signal_info, marker_info = _wait_for_streams(config, TYPES.get(wanted.kind, wanted.kind))
 
         # a stream is described only once it is open
-        self._signal = Receiver(lsl, signal_info)
-        self.format, self._scale = _read_format(self._signal.described, config, wanted)
+        self._signal = _open_inlet(lsl, signal_info)
+        with explain_lsl_errors(f"stream {signal_info.name!r} does not describe itself"):
+            described = ElementTree.fromstring(self._signal.get_sinfo(OPEN_S).as_xml)
+        self.format, self._scale = _read_format(described, config, wanted)
         # the channel of codes is known by name, and its values are never scaled
         self._code_row: int | None = None
         if config.marker_channel:
@@ -229,13 +124,12 @@ class LslStream:
                     f"source.marker_channel= one of: {', '.join(names)}",
                 )
             self._scale[self._code_row] = 1.0
-        self._markers = None if marker_info is None else Receiver(lsl, marker_info)
+        self._markers = None if marker_info is None else _open_inlet(lsl, marker_info)
 
         # times of samples and events
-        self._receivers = [receiver for receiver in (self._signal, self._markers) if receiver is not None]
+        self._inlets = [inlet for inlet in (self._signal, self._markers) if inlet is not None]
         self._clock, self._delay_s = lsl.local_clock, config.marker_delay_s
-        self._openings = self._signal.openings
-        self._times, self._rate = SampleTimes(self.format.rate_hz), RateMeasurement(self.format.rate_hz)
+        self._times = SampleTimes(self.format.rate_hz)
         self._untimed = np.empty((0, len(self._scale)))  # [n, C] samples whose times are not settled
         self._code, self._code_time_s = 0, math.inf
         self._other_clock = 0  # samples in sequence
@@ -252,18 +146,18 @@ class LslStream:
             wait_s: How long to wait for the first of them; then the chunk is empty.
 
         Returns:
-            A chunk; None once the stream is closed: a sender that is gone is waited for.
+            A chunk; None once the stream is closed: a sender that is gone is waited for, by liblsl.
 
         Raises:
-            BrainhiveError: if the sender has started again and declares something else, its timestamps are
-                of another clock, or it has another rate than it declares.
+            BrainhiveError: if timestamps are of another clock, or the sender has another rate than it
+                declares.
         """
         if self._is_closed:
             return None
         with explain_lsl_errors(f"stream {self.format.name!r} is lost"):
             # what came before is of no interest, and would be decoded late
-            for receiver in self._receivers if not self._is_read else ():
-                receiver.flush()
+            for inlet in self._inlets if not self._is_read else ():
+                inlet.flush()
             self._is_read = True
 
             # markers may come while the signal stalls
@@ -274,7 +168,7 @@ class LslStream:
                 left_s = max(0.0, end_s - time.monotonic())
                 while self._markers is not None:
                     try:
-                        values, stamp = self._markers.pull_sample()
+                        values, stamp = self._markers.pull_sample(timeout=0.0)
                     except UnicodeDecodeError:
                         warn("a marker that is not UTF-8 is left out")
                         continue
@@ -295,18 +189,18 @@ class LslStream:
         if not self._is_closed:
             self._is_closed = True
             with explain_lsl_errors(f"stream {self.format.name!r} does not close"):
-                for receiver in self._receivers:
-                    receiver.close()
+                for inlet in self._inlets:
+                    inlet.close_stream()
 
     def _read_samples(self, wait_s: float) -> tuple[Float64, Float64]:
         """Read all samples whose times are settled: [n, C] and [n]."""
         # waiting for more than one sample would wait for all of them
         blocks, stamps = [self._untimed], [np.empty(0)]
-        block, block_stamps = self._signal.pull_chunk(wait_s, 1)
+        block, block_stamps = self._signal.pull_chunk(timeout=wait_s, max_samples=1)
         while len(block_stamps):
             blocks.append(block.astype(np.float64))  # copies: the library uses its buffer again
             stamps.append(block_stamps.copy())
-            block, block_stamps = self._signal.pull_chunk(0.0, BLOCK)
+            block, block_stamps = self._signal.pull_chunk(timeout=0.0, max_samples=BLOCK)
         if len(stamps) == 1:
             return np.empty((0, len(self._scale))), np.empty(0)
 
@@ -323,10 +217,8 @@ class LslStream:
             )
         new, new_stamps = new[is_ours], new_stamps[is_ours]
 
-        # what really comes, of each sender
-        if self._openings != self._signal.openings:
-            self._openings, self._rate = self._signal.openings, RateMeasurement(self.format.rate_hz)
-        if (measured_hz := self._rate.add(new_stamps)) is not None:
+        # what really comes
+        if (measured_hz := self._times.measure_rate(new_stamps)) is not None:
             raise BrainhiveError(
                 f"stream {self.format.name!r} declares {self.format.rate_hz:g} Hz, and sends "
                 f"{measured_hz:.4g} samples a second",
@@ -379,35 +271,34 @@ def _wait_for_streams(config: Config, stream_type: str) -> tuple[Any, Any]:
             info
             for info in streams
             if (info.name == config.markers if config.markers else info.stype.casefold() == MARKERS)
+            and not config.marker_channel
         ]
-        # one stream of the signal, with numbers at a fixed rate
-        _refuse_several(signals, described, "source.name=, source.source_id= or source.type=")
-        fit = [info.name for info in streams if info.dtype != "string" and info.sfreq >= 1]
-        hint = f"source.name= one of: {', '.join(fit)}" if fit else "name the stream of the amplifier"
+        for matches, text, keys in (
+            (signals, described, "source.name=, source.source_id= or source.type="),
+            (markers, marked, "source.markers=NAME"),
+        ):
+            if len(matches) > 1:
+                problem = f"{len(matches)} streams have {text}: {', '.join(map(_describe, matches))}"
+                raise RecipeError(problem, f"choose one by {keys}, or stop the programs of all but one")
+
+        # a signal has numbers at a fixed rate, markers have one channel
+        samples = [info.name for info in streams if info.dtype != "string" and info.sfreq >= 1]
         for info in signals:
             if info.dtype == "string" or not info.sfreq >= 1:
-                lack = (
-                    "text, not samples"
-                    if info.dtype == "string"
-                    else "samples without a rate of 1 Hz or more"
+                names = ", ".join(samples) or "none is of an amplifier"
+                problem = f"stream {_describe(info)} has no samples at a rate of 1 Hz or more"
+                raise RecipeError(problem, f"source.name= one of: {names}")
+        for info in markers:
+            if info.n_channels > 1:
+                raise RecipeError(
+                    f"stream {info.name!r} of markers has {info.n_channels} channels",
+                    "send one text or number for each (mne-lsl's player: annotations_encoding='string')",
                 )
-                raise RecipeError(f"stream {_describe(info)} has {lack}", hint)
-        # one stream of markers with one channel, or none where codes are events
-        if config.marker_channel:
-            markers = []
-        else:
-            _refuse_several(markers, marked, "source.markers=NAME")
-            for info in markers:
-                if info.n_channels > 1:
-                    raise RecipeError(
-                        f"stream {info.name!r} of markers has {info.n_channels} channels",
-                        "send one text or number for each (mne-lsl's player: annotations_encoding='string')",
-                    )
-        # both must be there before either is opened
-        sought = [(f"stream with {described}", signals)]
-        if not config.marker_channel:
-            sought.append((f"stream of markers with {marked}", markers))
-        missing = [text for text, matches in sought if not matches]
+
+        # each must be there before any is opened
+        missing = [] if signals else [f"stream with {described}"]
+        if not markers and not config.marker_channel:
+            missing.append(f"stream of markers with {marked}")
         if not missing:
             return signals[0], markers[0] if markers else None
 
@@ -434,33 +325,14 @@ def _describe(info: Any) -> str:
     return f"{info.name!r} ({origin}, {count} of {values}, {rate})"
 
 
-def _refuse_several(streams: Sequence[Any], described: str, keys: str) -> None:
-    if len(streams) > 1:
-        listed = ", ".join(map(_describe, streams))
-        way = f"choose one by {keys}, or stop the programs of all but one"
-        raise RecipeError(f"{len(streams)} streams have {described}: {listed}", way)
-
-
-def _open_inlet(lsl: Any, info: Any) -> tuple[Any, ElementTree.Element]:
-    """Open a stream, compare its sender's clock with this one's, and read its description."""
-    # liblsl's own recovery is off, see `Receiver`; clocks are compared by the library
-    inlet = lsl.StreamInlet(info, max_buffered=BUFFER_S, recover=False, processing_flags=["clocksync"])
-    inlet.open_stream(OPEN_S)
-    inlet.time_correction(OPEN_S)
-    # the long description, with channels, is sent only by an open stream
-    return inlet, ElementTree.fromstring(inlet.get_sinfo(OPEN_S).as_xml)
-
-
-def _list_declared(described: ElementTree.Element) -> dict[str, str]:
-    """List what must be the same when a sender starts again."""
-    facts = {"type": "type", "format": "channel_format", "number of channels": "channel_count"}
-    declared = {fact: described.findtext(tag, "") for fact, tag in facts.items()}
-    # the rate as a number: 1000 and 1000.0 are equal
-    declared["rate"] = f"{read_number(described.findtext('nominal_srate', '')):.10g} Hz"
-    for number, row in enumerate(described.findall("desc/channels/channel"), 1):
-        for fact in ("label", "type", "unit", "scaling_factor"):
-            declared[f"{fact} of channel {number}"] = row.findtext(fact, "").strip()
-    return declared
+def _open_inlet(lsl: Any, info: Any) -> Any:
+    """Open a stream, and compare its sender's clock with this one's."""
+    # opening waits for the sender, which may have gone since it was resolved
+    with explain_lsl_errors(f"stream {info.name!r} does not open"):
+        inlet = lsl.StreamInlet(info, max_buffered=BUFFER_S, processing_flags=["clocksync"])
+        inlet.open_stream(OPEN_S)
+        inlet.time_correction(OPEN_S)
+    return inlet
 
 
 def _read_format(
@@ -500,9 +372,10 @@ def _read_format(
     if config.unit:
         # a recipe's unit must be of the quantity that the model takes
         unit = name_unit(config.unit)
-        size, target = SIZES.get(unit), SIZES.get(wanted.unit)
-        if unit != wanted.unit and (size is None or target is None or size[1] != target[1]):
-            known = ", ".join(other for other in SIZES if target is not None and SIZES[other][1] == target[1])
+        size, quantity = SIZES.get(unit, (1.0, unit))
+        wanted_size, wanted_quantity = SIZES.get(wanted.unit, (1.0, wanted.unit))
+        if quantity != wanted_quantity:
+            known = ", ".join(name for name, (_, of) in SIZES.items() if of == wanted_quantity)
             raise RecipeError(
                 f"source.unit is {config.unit!r}, and the model takes {wanted.unit!r}",
                 f"one of: {known or wanted.unit}",
@@ -511,7 +384,7 @@ def _read_format(
         for index, kind in enumerate(kinds):
             if kind == wanted.kind:
                 units[index] = wanted.unit
-                scale[index] = size[0] / target[0] if size is not None and target is not None else 1.0
+                scale[index] = size / wanted_size
 
     # positions as mne-lsl sends them: NaN or zeros where there is none
     located = [[row.findtext(f"loc/R0{axis}", "") for axis in "xyz"] for row in rows]
@@ -533,10 +406,8 @@ def _read_unit(declared: str, kind: str) -> str:
     unit = name_unit(declared)
     base = {"mag": "T", "grad": "T/m"}.get(kind, "V" if kind in KINDS - {"stim", "misc"} else "")
     power = read_number(unit)
-    if math.isnan(power):
-        return unit
-    near = [name for name, (size, of) in SIZES.items() if of == base and math.log10(size) == power]
-    return near[0] if near else ""
+    near = (name for name, (size, of) in SIZES.items() if of == base and math.log10(size) == power)
+    return next(near, unit if math.isnan(power) else "")
 
 
 TINY = Config(wait_s=1.0)

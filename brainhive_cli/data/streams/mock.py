@@ -87,8 +87,7 @@ def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
 def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
     """Join simulated trials, each at its event, and one more interval behind the last.
 
-    Between two trials lies the one reversed, fading into the next one reversed: the signal has no step, and
-    the spectrum of the trials.
+    Between two trials a straight line leads from the one to the next: the signal has no step.
     """
     # trials [n, 2] in random order, as item and repetition
     rows = np.argwhere(recording.is_there)
@@ -106,11 +105,8 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
         event = Event(number * interval / rate_hz, recording.image_ids[int(rows[number][0])])
         # a rest between trials is filled without a step in the signal
         if (rest := interval - len(trial)) > 0:
-            # this trial reversed, and the next one reversed
-            weight = np.linspace(0, np.pi / 2, rest)[:, None]
-            back = np.resize(trial[::-1], (rest, trial.shape[1]))
-            ahead = np.resize(read_trial(number + 1), (rest, trial.shape[1]))[::-1]
-            samples = np.concatenate([trial, np.cos(weight) * back + np.sin(weight) * ahead])
+            line = np.linspace(trial[-1], read_trial(number + 1)[0], rest + 2)[1:-1]
+            samples = np.concatenate([trial, line])
         yield samples[:interval], [event]
     # the last window may reach beyond its interval
     yield np.repeat(read_trial(count - 1)[-1:], interval, 0), []

@@ -10,7 +10,6 @@ from brainhive_cli.core.console import warn
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input, require
-from brainhive_cli.data.electrodes import Cap
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.recording_files import UNITS, open_raw
 from brainhive_cli.data.recording_headers import RecordingKeys, read_header
@@ -64,9 +63,8 @@ def replay(config: Config, path: Path, span_s: tuple[float, float], clock: Clock
         clock: Decides what has arrived.
     """
     # header first, as doubts and errors cost no reading of samples
-    cap = Cap(config.rename, config.montage)
     try:
-        header = read_header(path, config.column, config.stim_channel, config.onset_unit, cap)
+        header = read_header(path, config)
     except BrainhiveError as error:  # whose keys are those of prepare, which has the same
         error.message, error.hint = (
             text.replace("preparation.", "source.") for text in (error.message, error.hint)
@@ -74,7 +72,8 @@ def replay(config: Config, path: Path, span_s: tuple[float, float], clock: Clock
         raise
     for doubt in header.doubts:
         warn(f"{path.name}: {doubt}")
-    raw, rate_hz = open_raw(path, config.onset_unit == "s", cap), header.rate_hz
+    raw = open_raw(path, config.onset_unit == "s", config.rename, config.montage)
+    rate_hz = header.rate_hz
 
     # events outside of BAD spans, each once
     reasons: Counter[str] = Counter()

@@ -41,7 +41,7 @@ Event = dict[str, Any]
 """Plain values that the page, lines of JSON and other programs get."""
 REMEMBERED_EVENTS = 20_000
 """Names of events, which anyone on the network sends, whose pictures are looked up once."""
-KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "interpolate", "simulated"}
+KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "simulated"}
 """Steps of preparations that live windows can go through, or that change nothing of them."""
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
@@ -146,11 +146,6 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         differs.append(
             "the model's signals were filtered without delay, which looks ahead; live windows are filtered "
             "forward, later by some 20 ms: train on preparation.phase=forward for the same numbers"
-        )
-    if known.get("interpolate"):
-        differs.append(
-            "bad channels of the model's signals were interpolated; live windows have all channels as they "
-            "are recorded"
         )
 
     # whitening: of the training, or of the session's first trials

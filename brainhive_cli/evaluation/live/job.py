@@ -120,7 +120,7 @@ class Job:
             require([find_table(table)])
 
         # events are names of pictures, or those of a table
-        names = EventNames.read(table, image_ids, self.align.dataset.are_categories)
+        names = EventNames(table, image_ids, self.align.dataset.are_categories)
         names.require_pictures(f"the gallery, {self.align.dataset.name}, {split}")
         normaliser = member.find_normaliser(self.subject, split)
 

@@ -88,7 +88,7 @@ def test_categories_without_two_names_that_differ_are_refused() -> None:
 
 def test_events_and_betas_are_read_as_categories_are() -> None:
     names, event = ["house", "face", "Face", "1"], " face.png"
-    events = EventNames.read(None, names, is_exact=True)
+    events = EventNames(None, names, is_exact=True)
     stimuli = SimpleNamespace(name="d", are_categories=True)
     pictures = names, np.repeat("train", len(names))
     ids, _, dropped = match_pictures([event, "house", "cue/face", "1.0"], stimuli, pictures)

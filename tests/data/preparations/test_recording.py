@@ -200,30 +200,6 @@ def test_test_trials_do_not_change_the_whitener(data):
     np.testing.assert_array_equal(before.whiteners[0], after.whiteners[0])
 
 
-def test_a_session_without_training_trials_is_whitened_by_those_of_the_other_sessions(data):
-    recorded(data, session=1, seed=1)
-    recorded(data, session=2, seed=2, change=lambda raw: raw.apply_function(lambda volts: 3 * volts))
-    path = recorded(data, session=3, seed=3)[2]
-    keep_test_pictures(path)
-    prepared = build(whiten_by="all_training")
-    assert prepared.shapes(1, 3) == build(whiten="no").shapes(1, 3)
-    held_out = prepared.session(1, 3)["test"]
-
-    # Σ is the mean of the sessions' own: the inverse square of each whitener
-    alone = [build().session(1, session)["train"].whiteners[0] for session in (1, 2)]
-    noise, whitener = [np.linalg.matrix_power(matrix, -2) for matrix in alone], held_out.whiteners[0]
-    np.testing.assert_allclose(np.linalg.matrix_power(whitener, -2), np.mean(noise, axis=0), rtol=1e-6)
-    microvolts = build(whiten="no").session(1, 3)["test"].signal
-    np.testing.assert_allclose(held_out.signal, whitener.astype(np.float32) @ microvolts, atol=1e-4)
-    assert held_out.unit == "whitened" and held_out.provenance["noise_of_sessions"] == [1, 2]
-    np.testing.assert_array_equal(prepared.session(1, 1)["train"].whiteners[0], whitener)
-
-    # its own trials change nothing, but a dead channel is refused although no noise is measured in it
-    change_signal(0)(path)
-    with pytest.raises(BrainhiveError, match=r"sub-01_ses-03.fif: flat channels: P7"):
-        build(whiten_by="all_training").session(1, 3)
-
-
 def test_a_causal_filter_is_butterworth_s_and_does_not_see_what_comes_later(data):
     shown, raw, path = recorded(data)
     how = {"whiten": "no", "band_hz": (1, 40), "phase": "forward", "baseline": False, "rate_hz": RATE_HZ}

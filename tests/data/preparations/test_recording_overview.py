@@ -13,8 +13,6 @@ from brainhive_cli.data.preparations.recording import Config, Own
 from brainhive_cli.data.stores.recordings import SignalStore
 
 mne = pytest.importorskip("mne")
-MORE = ("F3", "F4", "C3", "C4", "P3", "P4", "T7", "T8")
-"""Electrodes beyond those of `own_recordings`, so that a head can be fitted to all."""
 
 
 @pytest.fixture
@@ -101,28 +99,12 @@ def test_subjects_with_different_bad_channels_are_told_and_made_equal_by_the_lin
         "subject 1 lacks Pz; subject 2–3 lacks O1" in said
     )
     override = "preparation.exclude=[O1,Pz]"
-    assert f"try: '{override}' leaves them out; preparation.interpolate=true keeps those" in said
+    assert f"try: '{override}' leaves them out" in said
     go("prepare", "preparation.kind=recording", override, "name=equal")
     assert "cannot be trained together" not in capsys.readouterr().err
     stores = sorted((home / "signals/image-folder/equal").glob("sub-*.h5"))
     names = {tuple(SignalStore.open(path)["train"].space.names) for path in stores}
     assert len(stores) == 3 and names == {("Fp1", "Cz", "P7", "O2")}
-
-
-def test_bad_channels_are_interpolated_as_mne_interpolates_the_recording(folder: Path) -> None:
-    raw = record(folder, more=dict.fromkeys(MORE, 10.0), bads=("Pz", "C3"))
-    interpolated = build(interpolate=True, whiten="no").session(1, 1)["train"]
-    left_out = build(whiten="no").session(1, 1)["train"]
-    assert interpolated.space.names == (*CHANNELS, *MORE) and len(left_out.space.names) == 12
-    assert interpolated.provenance["interpolated"] == {"sub-01_ses-01.fif": ["Pz", "C3"]}
-
-    raw.set_montage("standard_1005", verbose="ERROR").interpolate_bads(verbose="ERROR")
-    raw.save(folder / "sub-02_ses-01.fif", verbose="ERROR")
-    expected = build(whiten="no").session(2, 1)["train"].signal
-    np.testing.assert_allclose(
-        interpolated.signal, expected, atol=1e-3
-    )  # µV, of 10: files of single precision
-    assert np.abs(interpolated.signal[:, 0, 3]).max() > 1
 
 
 def test_the_command_and_its_check_show_the_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

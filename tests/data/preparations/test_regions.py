@@ -12,7 +12,7 @@ from nibabel.freesurfer import write_annot
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.preparations._regions import WANG, find_region_files, read_regions
+from brainhive_cli.data.preparations._regions import WANG, find_region_files, name_voxels
 
 SHAPE, AFFINE = (3, 4, 5), np.eye(4)
 INSIDE = np.random.default_rng(0).random(SHAPE) < 0.7
@@ -34,6 +34,14 @@ def draw(*labels: int) -> np.ndarray:
 @pytest.fixture
 def mask(tmp_path: Path) -> Mask:
     return Mask.open(save(tmp_path / "mask.nii", INSIDE.astype(np.uint8)), "save it again")
+
+
+def read_regions(
+    files: dict[str, list[Path]], space: Mask | tuple[int, ...], thresholds: dict[str, float] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    sizes = space if isinstance(space, Mask) else {str(number): size for number, size in enumerate(space)}
+    voxels, readings = name_voxels(files, sizes, thresholds or {})
+    return {**voxels.regions}, readings
 
 
 def read(mask: Mask, **files: Path) -> dict[str, np.ndarray]:

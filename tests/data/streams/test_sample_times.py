@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from brainhive_cli.data.streams._sample_times import RateMeasurement, SampleTimes
+from brainhive_cli.data.streams._sample_times import SampleTimes
 
 Numbers = NDArray[np.float64]
 
@@ -74,8 +74,8 @@ def test_a_clock_that_goes_back_leaves_times_ascending_with_a_gap() -> None:
 def test_a_rate_that_is_not_the_declared_one_is_measured_in_seconds(true_hz, lost_s, is_other, size) -> None:
     true_s = 1000 + np.arange(int(10 * true_hz) // size * size) / true_hz
     true_s[200:] += lost_s
-    measurement, found = RateMeasurement(256), []
+    measurement, found = SampleTimes(256), []
     for rows in true_s.reshape(-1, size):
-        found.append(measurement.add(rows[-1] - np.arange(size)[::-1] / 256))
+        found.append(measurement.measure_rate(rows[-1] - np.arange(size)[::-1] / 256))
     rates = [rate for rate in found if rate is not None]
     assert len(rates) == is_other and all(abs(rate / true_hz - 1) < 0.03 for rate in rates)
