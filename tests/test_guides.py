@@ -12,21 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from own_recordings import PICTURES, Shown, annotate, codes, make_raw, write_pictures, write_table
-from test_docs import DOCS, LINES
+from test_docs import DOCS, GUIDES
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 
 pytest.importorskip("mne")
-ELSEWHERE = ("tutorial.md", "keys.md", "extending.md", "CHANGELOG.md")
-"""Pages whose lines other tests run; `keys.md` is a list of recipes, not a guide."""
 FIRST = ("README.md", "evaluate.md", "explain.md", "report.md")
 """Pages whose lines come first, on one's own recordings: commands take the newest run."""
-LEFT_OUT = ("--install-completion", "demo", "doctor", "live", "workflow", "fetch", "COMMAND", "runs rm")
-LEFT_OUT = (*LEFT_OUT, "train-align --dataset image-folder --encoders demo-clip backbone.kind=voxel-ridge")
-"""Lines that other tests run (also those of `mirrored`, a part of the user's), or that change the machine."""
-OTHERS = re.compile("mirrored|--submit|--cancel|hub:owner/")
-"""Lines that other tests run, wherever these words stand in them."""
+ROAD = ("train-prior", "reconstruct")
+"""Commands whose lines the road to drawn pictures runs."""
 UNPLANNED = ("runs", "report", "recipes", "compare", "check")
 """Commands whose plan says nothing: they are quick."""
 SHIPPED = {
@@ -110,34 +105,20 @@ def test_the_road_from_own_pictures_to_drawn_ones_is_that_of_the_guide(home: Pat
     assert list((home / "signals/image-folder/default").rglob("*.html"))  # of --plots
 
 
-@pytest.fixture(scope="module")
-def guides() -> dict[Path, list[str]]:
-    """The lines of each guide, each once."""
-    pages: dict[Path, list[str]] = {}
-    for page, line in sorted(
-        LINES, key=lambda each: FIRST.index(each[0].name) if each[0].name in FIRST else 9
-    ):
-        if page.name not in ELSEWHERE and not line.startswith(LEFT_OUT) and not OTHERS.search(line):
-            pages.setdefault(page, []).append(line)
-    seen: set[str] = set()
-    return {
-        page: [line for line in lines if not (line in seen or seen.add(line))]
-        for page, lines in pages.items()
-    }
-
-
-def test_every_line_of_every_guide_does_its_work_or_says_what_is_missing(
-    home: Path, things: Path, guides: dict[Path, list[str]]
-) -> None:
+def test_every_line_of_every_guide_does_its_work_or_says_what_is_missing(home: Path, things: Path) -> None:
     write_recordings(home)
     for name in ("my.yaml", "mine.yaml"):
         (home / name).write_text("")
     done, wrong = Counter[str](), []
-    for page, line in ((page, line) for page, lines in guides.items() for line in lines):
+    of_first = sorted(GUIDES, key=lambda each: FIRST.index(each[0].name) if each[0].name in FIRST else 9)
+    page_of: dict[str, Path] = {}
+    for page, line in of_first:
+        page_of.setdefault(line, page)
+    for line, page in page_of.items():
         words = shipped_line(line, home)
         has_plan = words[0] not in UNPLANNED and not {"--list", "--check"} & {*words}
         ended = invoke([*words, *(["--check"] if has_plan else [])])
-        is_run = has_plan and "--processes" not in words  # of pytest's own command line
+        is_run = has_plan and words[0] not in ROAD and "--processes" not in words
         if is_run and ended.exit_code == 0 and done[words[0]] < RUN_OF_EACH:
             ended = invoke([*words, *QUICK.get(words[0], ())])
             done[words[0]] += ended.exit_code == 0

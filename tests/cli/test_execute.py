@@ -55,18 +55,6 @@ def test_help_is_a_word_too() -> None:
     assert brainhive("help", "embedd").exit_code == 2
 
 
-def test_a_name_or_value_that_is_not_known_is_answered_with_the_nearest_or_an_example(home: Path) -> None:
-    for words, way in (
-        (["train-align", "train.lrr=1"], "did you mean train.lr? "),
-        (["train-align", "--dataset", "things-eg"], "did you mean things-eeg? "),
-        (["embed", "--encoders", "siglip"], "did you mean siglip2? "),
-        (["train-align", "--subjects", "x"], "as in subjects=1,2, subjects=1-4, subjects=all"),
-        (["train-align", "train=3"], "as in train.KEY=VALUE, with the keys epochs, "),
-    ):
-        shown = brainhive(*words)
-        assert shown.exit_code == 2 and f"  try: {way}" in shown.stderr
-
-
 CODE = "python:mine:net"
 EVALUATE = Line("eval-retrieval", ("run", "a"))
 

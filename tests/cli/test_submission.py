@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -39,8 +38,6 @@ SCHEDULER = {
 """Programs of a scheduler that writes down what it is asked; the test says which tasks are queued."""
 PLAN = ("run.cluster.partition=gpu,long", "run.cluster.memory=32G", "run.cluster.time=1-02:00:00")
 
-DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 40}"
-
 
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -57,8 +54,8 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def line(world: Path, small: tuple[str, ...], runs: str, code_allowed: None) -> tuple[str, ...]:
-    """A training of four cells, with runs of its own."""
-    return ("train-align", *small, "train.epochs=1", "seeds=1,2", runs, "run.device=cpu")
+    """A training of two cells, with runs of its own."""
+    return ("train-align", *small, "train.epochs=1", runs, "run.device=cpu")
 
 
 def call(*argv: str) -> Any:
@@ -89,7 +86,7 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     assert result.exit_code == 0, result.output
     script, _, after = result.stdout.rpartition("#")
     assert after.strip() == "Nothing is to be downloaded first"
-    wanted = ("--array=0-3", "--partition=gpu,long", "--mem=32G", "--time=1-02:00:00", "--requeue")
+    wanted = ("--array=0-1", "--partition=gpu,long", "--mem=32G", "--time=1-02:00:00", "--requeue")
     assert all(f"#SBATCH {option}\n" in script for option in wanted)
     assert "--gpus-per-node" not in script and "HF_HUB_OFFLINE=1" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
@@ -105,21 +102,14 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     assert "--time" not in script
 
 
-def test_code_that_the_line_names_may_run_in_its_tasks(world, runs, tmp_path, monkeypatch):
-    (tmp_path / "lab_encoder.py").write_text("from brainhive_cli.models.encoders.python import example\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    line = ("embed", DEMO, "encoders=['python:lab_encoder:example']", runs, "run.device=cpu")
-    assert "--allow-code" in call(*line, "--submit", "--check").stdout
-
-
 def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path):
     planned = json.loads(call(*line, "--submit", "--check", "--json").stdout)  # as programs read it
-    assert "#SBATCH --array=0-3" in planned["scripts"]["train-align"] and planned["downloads"] == []
-    first = call(*line, "--submit", "run.cluster.tasks=2")
+    assert "#SBATCH --array=0-1" in planned["scripts"]["train-align"] and planned["downloads"] == []
+    first = call(*line, "--submit")
     assert first.exit_code == 0 and "submitted train-align: job 11, 2 tasks" in first.stderr, first.output
     folder = submitted(tmp_path)
     (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
-    second = call(*line, "--submit", "run.cluster.tasks=2")
+    second = call(*line, "--submit")
     assert "2 tasks of this line are queued or running" in second.stderr
     job = f"brainhive-{folder.name.rpartition('-')[2]}-train-align"
     assert calls(queue) == [f"sbatch --parsable --job-name={job} {folder / 'train-align.sh'}"]
@@ -181,26 +171,8 @@ def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, qu
     ]
 
 
-def test_names_with_spaces_quotes_and_percent_signs_reach_the_scheduler(
-    queue, tmp_path, world, small, code_allowed
-):
-    folder, name = tmp_path / "50% of 'all' $(touch broken) runs", 'what "it" learns²; 😀 touch ../broken'
-    steps = {name: {"command": "train-align", "overrides": [*small, "train.epochs=1"]}}
-    (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}, ensure_ascii=False))
-    line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), f'paths.runs="{folder}"', "run.device=cpu")
-    result = call(*line, "--submit")
-    assert result.exit_code == 0, result.output
-
-    own, plain = next((folder / ".submitted").iterdir()), "what-it-learns²-touch-..-broken"
-    script = (own / f"{plain}.sh").read_text()
-    assert f"#SBATCH --job-name='brainhive-{plain}'\n" in script
-    option = re.search(r"^#SBATCH (--output=.*)$", script, flags=re.MULTILINE)
-    assert option and shlex.split(option[1]) == [f"--output={own}/logs/%A_%a.txt".replace("50%", "50%%")]
-    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
-
-
 def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, tmp_path):
-    call(*line, "--submit", "run.cluster.tasks=2")
+    call(*line, "--submit")
     folder = submitted(tmp_path)
     (tmp_path / "worker.sh").write_text("trap 'exit 75' USR1; touch begun; while true; do sleep 0.05; done")
     script = (folder / "train-align.sh").read_text()
@@ -218,27 +190,12 @@ def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, 
 
 
 def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_reason(line, tmp_path):
-    for template, what in (
-        ("#!/bin/bash\n{% if %}\n", r"job\.j2: "),
-        ("#!/bin/bash\n{{ queue }}\n", r"job\.j2: 'queue' is undefined"),
-        ("{{ name.__class__.__mro__ }}", "unsafe"),
-    ):
-        (tmp_path / "job.j2").write_text(template)
-        result = call(*line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check")
-        assert result.exit_code == 2 and re.search(what, result.stderr), result.stderr
-        assert "the names it may use are account, " in result.stderr
+    (tmp_path / "job.j2").write_text("#!/bin/bash\n{{ queue }}\n")
+    result = call(*line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check")
+    assert result.exit_code == 2 and "job.j2: 'queue' is undefined" in result.stderr
+    assert "the names it may use are account, " in result.stderr
     absent = call(*line, "run.cluster.template=absent.j2", "--submit", "--check")
     assert absent.exit_code == 3 and "no template absent.j2" in absent.stderr
-
-
-def test_a_template_quotes_each_value_unless_it_says_otherwise(line, tmp_path):
-    (tmp_path / "job.j2").write_text(
-        "{% macro say(x) %}echo {{ x }}{% endmacro %}"
-        "{{ modules[0] ~ ';id' }} {{ '$X' | safe }} {{ '' }}{{ say('$Y') | safe }} {{ name }} {{ line }}"
-    )
-    options = (f"run.cluster.template={tmp_path / 'job.j2'}", "run.cluster.modules=[a]")
-    script = call(*line, *options, "--submit", "--check").stdout
-    assert script.startswith(f"'a;id' $X echo '$Y' brainhive-train-align {sys.executable} -m brainhive_cli ")
 
 
 def test_a_scheduler_that_is_absent_or_refuses_is_named(line, queue, tmp_path, monkeypatch):
@@ -258,7 +215,6 @@ def test_what_is_missing_or_refused_ends_a_submission_before_the_scheduler_is_as
     for word, code, what in (
         (f"paths.embeddings={tmp_path}", 3, "no train embeddings"),
         ("--again", 2, "--again would make everything once more"),
-        ('paths.runs="runs\\ntouch broken"', 2, "has a control character, got"),
     ):
         result = call(*line, word, "--submit")
         assert result.exit_code == code and what in result.stderr and not calls(queue)

@@ -7,8 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.cli.table import kinds
-from brainhive_cli.core import parts
 
 
 def completed(line: str, shell: str = "bash") -> list[str]:
@@ -43,8 +41,3 @@ def test_names_are_completed_in_every_shell(runs: Path) -> None:
         assert sorted(completed(line)) == names
     for shell in ("zsh", "fish"):
         assert "demo-intra" in "".join(completed("brainhive eval-retrieval --run demo", shell))
-
-
-def test_parts_are_found_without_their_shelf_being_imported() -> None:
-    for shelf in ("backbones", "datasets", "preparations"):
-        assert kinds(shelf) == parts.kinds(shelf)

@@ -1,18 +1,13 @@
 """What a person sees when something is wrong: an exit code, what it is, and what to do about it."""
 
 import re
-import resource
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import published
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
@@ -43,11 +38,6 @@ def refused() -> Callable[..., None]:
     return call
 
 
-@pytest.fixture
-def folder(home: Path, pictures: Path) -> str:
-    return f"dataset={{kind: image-folder, root: {pictures}}}"
-
-
 ALIGN = ("train-align", "dataset=things-eeg", "--encoders", COLOURS, "--subjects", "1", "--seeds", "1")
 QUICK = ("dim=32", "fuser.intermediate_size=32", "train.precision=fp32", "train.epochs=1")
 
@@ -63,10 +53,8 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
     for override, what, hint in (
         ("train.epoch=3", "unknown recipe key 'train.epoch'", r"did you mean train\.epochs\?"),
         ("train.epochs=many", "train.epochs: .*integer.*'many'", "as in train.epochs="),
-        ("train.epochs=999999999999", "less than or equal to .* got 999999999999", "as in "),
         ("signal.scale=.inf", "signal.scale: .*finite.*got inf", "as in signal.scale=1"),
         ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "as in (--mode |mode=)intra"),
-        ("train.epochs", "override 'train.epochs' has no value", "key.path=value"),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
         ("encoders=clipp-h14", "no encoder called 'clipp-h14'", r"did you mean clip-h14\? there are: "),
         ("seeds=1,1", r"seeds: name each once, and at least one, got '1,1'", "as in (--seeds |seeds=)1,2"),
@@ -114,51 +102,9 @@ def test_a_recording_that_is_cut_short_leaves_no_signal_store(embedded, refused)
     assert not list((embedded / "signals").rglob("*.h5"))
 
 
-def test_nan_in_signals_is_told_with_picture_and_channel(embedded, refused):
-    path = next(embedded.rglob("train.pt"))
-    content = torch.load(path, weights_only=False)
-    content["eeg"][5, 1, 62, 7] = np.nan
-    published.save(content, path)
-
-    what = "subject 1 train: a signal is not finite.*picture training_images/concept_1/1, channel O2"
-    refused(*ALIGN, *QUICK, code=1, what=what, hint="signal.channels")
-
-
 def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused):
     hint = r"did you mean POz\? there are: Fp1 .* O2"
     refused(*ALIGN, *QUICK, "signal.channels=O1,POzz", code=2, what="no channel 'POzz'", hint=hint)
-
-
-def test_a_picture_that_cannot_be_decoded_is_named_and_can_be_accepted(folder, home, pictures, refused):
-    bad = pictures / "concept_1" / "0.png"
-    bad.write_bytes(bad.read_bytes()[:40])
-    argv = ("embed", folder, "--encoders", COLOURS)
-    path = home / "embeddings" / "pictures" / "train" / f"{ENCODER}.h5"
-
-    refused(*argv, code=1, what="1 pictures cannot be decoded: .*concept_1/0.png", hint="--skip-bad")
-    assert not path.exists()
-    accepted = CliRunner().invoke(app, [*argv, "--skip-bad"])
-
-    assert accepted.exit_code == 0, accepted.stderr
-    found = TargetStore.open(path)
-    assert found.done.sum() == 11 and found.attributes["skipped"] == 1
-    assert not found.done[found.image_ids.index("concept_1/0")]
-
-
-@pytest.fixture
-def little_room() -> Iterator[None]:
-    """Let this process write no file beyond 1 MiB, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_full_disk_leaves_nothing_half_written(folder, home, refused, little_room):
-    argv = ("embed", folder, "--encoders", "python:slow:wide")
-
-    refused(*argv, code=1, what="slow-wide.h5.*File too large", hint="ulimit -f")
-    assert not list(home.rglob("*.h5*"))
 
 
 def test_a_second_command_waits_for_the_cell_of_the_first_and_ctrl_c_ends_both_resumably(
@@ -170,8 +116,9 @@ def test_a_second_command_waits_for_the_cell_of_the_first_and_ctrl_c_ends_both_r
         time.sleep(0.05)
 
     second = brainhive(*argv, wait=False)
-    with pytest.raises(subprocess.TimeoutExpired):
-        second.communicate(timeout=6)
+    said = second.folder / "stderr"
+    while not (said.is_file() and "waiting for cells" in said.read_text()) and second.poll() is None:
+        time.sleep(0.05)
     ends = []
     for each in (second, process):
         each.send_signal(signal.SIGINT)

@@ -20,6 +20,7 @@ from brainhive_cli.demo.simulation import PROVENANCE
 STEPS = ["embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 FEW = {
     "train-align": ["subjects=1", "train.epochs=5"],
+    "eval-retrieval": ["baseline=none"],
     "train-prior": ["train.steps=2", "validation_items=2", "sample_items=1", "sample_steps=1"],
     "reconstruct": ["items=2", "repeats=1", "steps=1"],
 }

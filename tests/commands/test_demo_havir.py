@@ -1,5 +1,6 @@
 """demo --system havir: from simulated voxels to pictures in two streams, and what controls cost each head."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ def home(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(scope="module")
 def shown(home: Path, go):
-    return go("demo", "system=havir", "quick=true")
+    few, tested = "dataset.concepts=16", ["subjects=1", "baseline=none"]
+    overrides = {"embed": [few], "train-align": [few, "train.epochs=10"], "eval-retrieval": tested}
+    return go("demo", "system=havir", "quick=true", f"overrides={json.dumps(overrides)}")
 
 
 def test_it_ends_with_a_page_of_pictures_that_says_all_is_simulated(shown, home) -> None:
@@ -40,4 +43,4 @@ def test_meaning_is_above_chance_and_every_head_at_chance_with_shuffled_trials(s
         (shuffled,) = [row for row in effects if (row.first, row.second) == (head, "shuffled trials")]
         assert drawn.value <= 0.05 and shuffled.low < shuffled.difference < shuffled.high
         if head != HEADS[0]:  # so few steps teach the latents little
-            assert shuffled.low > 0, head  # of these two subjects
+            assert shuffled.low > 0, head  # of this subject

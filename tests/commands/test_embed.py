@@ -1,6 +1,5 @@
 """embed: what a store holds, and how it is found, resumed and made again."""
 
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from PIL import Image
 
 from brainhive_cli.data.media.decoding import describe_pixels
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.hdf5 import part_of
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models import encoders
 
@@ -61,37 +59,3 @@ def test_every_store_of_pictures_has_the_digests_of_their_pixels_resumed_or_not(
     expected = [describe_pixels(Image.open(file)).tolist() for file in sorted(pictures.rglob("*.png"))]
     assert first.tolist() == second.tolist() == expected
     assert (first[1] == first[-1]).all() and len(set(map(tuple, expected))) == len(expected) - 1
-
-
-def test_a_finished_store_is_found_and_not_written_again(go, home, folder):
-    first = go("embed", *folder, f"encoders=[{COLOURS!r}]")
-    inode = store_of(home).stat().st_ino
-
-    second = go("embed", *folder, f"encoders=[{COLOURS!r}]")
-
-    assert second.as_dict() == first.as_dict()
-    assert store_of(home).stat().st_ino == inode
-
-
-def test_an_embed_that_is_interrupted_resumes_where_it_stopped(
-    brainhive, rows_done, home, pictures, folder, go
-):
-    argv = ("embed", *folder, "encoders=['python:slow:load']", "batch_size=1", "run.workers=0")
-    store, expected = store_of(home, "slow-load"), directly(COLOURS, pictures)
-    process = brainhive(*argv, wait=False)
-    rows_done(store, at_least=3)
-    process.send_signal(signal.SIGKILL)
-    errors = process.communicate()[1]
-    done = rows_done(store, at_least=3)
-
-    assert process.returncode == -signal.SIGKILL
-    assert "Traceback" not in errors
-    assert not store.exists() and 3 <= done < 12
-
-    for file in sorted(pictures.rglob("*.png"))[:done]:
-        file.write_bytes(b"it must not be read a second time")
-    go("embed", *folder, "encoders=['python:slow:load']", "batch_size=1", "run.workers=0")
-
-    assert not part_of(store).exists()
-    assert TargetStore.open(store).done.all()
-    assert np.array_equal(TargetStore.open(store).embedding, expected)

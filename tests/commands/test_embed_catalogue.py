@@ -29,15 +29,6 @@ def test_every_encoder_is_listed_by_a_name_that_embed_takes(hub_cache: Callable[
     assert listed["demo-clip"]["here"] == "yes" and listed["timm"]["here"] == "–"
 
 
-def test_an_encoder_is_here_once_all_its_files_are(hub_cache: Callable[[str], Path]) -> None:
-    snapshot = hub_cache("stabilityai/stable-diffusion-xl-base-1.0")
-    for file in ("vae/config.json", "vae/diffusion_pytorch_model.safetensors"):
-        assert rows()["vae"]["here"] == "no"
-        (snapshot / file).parent.mkdir(exist_ok=True)
-        (snapshot / file).touch()
-    assert rows()["vae"]["here"] == "yes"
-
-
 def test_encoders_are_listed_without_a_data_set_as_a_table_or_json(home: Path) -> None:
     run = CliRunner(env={"COLUMNS": "80"}).invoke
     shown = run(app, ["embed", "--list"])
@@ -48,9 +39,4 @@ def test_encoders_are_listed_without_a_data_set_as_a_table_or_json(home: Path) -
     (giant,) = (row for row in listed if row["encoder"] == "dinov2-giant")
     assert (giant["D"], giant["px"], giant["licence"]) == (1536, 224, "Apache-2.0")
     assert list(home.iterdir()) == []
-    for row in listed:  # no name is broken, there nor in a pipe
-        assert row["encoder"] in lines
-    piped = CliRunner(env={"COLUMNS": None}).invoke(app, ["embed", "--list"]).stdout.splitlines()
-    words = {word for line in piped for word in line.split()}
-    assert max(map(len, piped)) <= 120
-    assert all({row["encoder"], *row["weights"].split()} <= words for row in listed)
+    assert all(row["encoder"] in lines for row in listed)  # no name is broken

@@ -1,16 +1,13 @@
 """eval-retrieval: its numbers are what a plain computation gives, with all that they must travel with."""
 
-import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from brainhive_cli import aligner
-from brainhive_cli.app import app
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.runs import RunFolder
 
@@ -67,25 +64,6 @@ def test_a_metric_never_travels_alone(evaluated):
     table = evaluated.tables[0]
     assert "n" in table.columns and "pool 100. 95 % CI: " in table.note
     assert table.rows[-1][0] == "chance" and table.rows[0][1].small
-
-
-def test_shuffled_signals_score_at_chance(go, world, trained):
-    """By the mean rank: of 100 first places one is expected, which is too few to tell."""
-    result = go("eval-retrieval", f"run={trained}", "control=shuffled")
-
-    assert result.work and result.work.unit == "subjects of a cell"
-    shuffled = result.metrics.overall
-    rank = shuffled["mean_rank"]
-    assert rank.low <= rank.chance <= rank.high
-    assert shuffled["top1"].value <= 0.03
-    assert "shuffled" in rank.protocol
-
-
-def test_every_way_to_name_the_run_means_the_same(go, world, trained):
-    ways = (["--run", str(trained)], [f"align_run={trained.name}"])
-    documents = [CliRunner().invoke(app, ["eval-retrieval", *way, "--json"]) for way in ways]
-    assert [document.exit_code for document in documents] == [0, 0]
-    assert len({json.loads(document.stdout)["folder"] for document in documents}) == 1
 
 
 def test_what_is_shown_are_as_many_queries_as_asked_and_their_similarities(go, world, trained):

@@ -1,9 +1,7 @@
 """No key is ignored in silence: what has no effect is refused, or said."""
 
 import pytest
-from typer.testing import CliRunner
 
-from brainhive_cli.app import app
 from brainhive_cli.commands import demo, embed, reconstruct, train_align, train_prior
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.inputs import describe_missing
@@ -29,11 +27,6 @@ def test_a_key_without_effect_is_refused_by_its_name():
     ):
         with pytest.raises(RecipeError, match=rf"^{key}\b"):
             COMMANDS[command].Recipe.resolve(command, None, {}, overrides)
-
-
-def test_flags_that_draw_are_refused_beside_pictures_to_score(home):
-    ended = CliRunner().invoke(app, ["reconstruct", "--score", "made", "--truth", "seen", "--repeats=2"])
-    assert ended.exit_code == 2 and "has no effect on pictures that others made" in ended.stderr
 
 
 def test_a_key_that_stands_twice_is_refused_with_both_lines(home):

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from brainhive_cli.commands import fetch
-from brainhive_cli.core.inputs import Input, describe_missing
+from brainhive_cli.core.inputs import Input
 
 MINDEYE2 = "datasets/pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth"
 
@@ -79,11 +78,3 @@ def test_what_is_present_is_no_longer_missing(nothing: Path, hub_cache: Callable
     after = missing(inputs_of("train-align", "papers/neurons-brain"))
 
     assert before - after == {MINDEYE2, "data/cc2017/coco_tokens_avg_proj.pth"}
-
-
-def test_fetch_lists_the_captions_of_nsd_and_both_repositories_of_cc2017() -> None:
-    (nsd,) = describe_missing(fetch.inputs(fetch.Recipe(names=["nsd"])))
-    assert "hf download pscotti/naturalscenesdataset COCO_73k_annots_curated.npy --repo-type dataset" in nsd
-    first, second = describe_missing(fetch.inputs(fetch.Recipe(names=["cc2017"])))
-    assert "hf download gongzx/cc2017_dataset" in first and "--local-dir" in first
-    assert "hf download McGregorW/NEURONS --include 'masks/*' --include 'qwen_annotation/*'" in second

@@ -9,10 +9,6 @@ COLOURS = "python:brainhive_cli.models.encoders.python:example"
 QUICK = ("subjects=1", "train.epochs=1")
 
 
-def files_of(folder: Path) -> list[Path]:
-    return [file for file in folder.rglob("*") if file.suffix in {".yaml", ".json"}]
-
-
 @pytest.fixture
 def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small, generator: Path, prior: Path):
     """A home with a prior, a generator and pictures of its own; and its commands, run wherever it lies."""
@@ -46,5 +42,6 @@ def test_a_moved_home_has_finished_what_it_had_finished(go, moving, tmp_path: Pa
         assert again[command] == new / folder.relative_to(old)
         if command != "embed":
             assert len(list((new / "runs" / command).iterdir())) == 1
-    stored = [file for file in files_of(new / "runs") if file.name != "environment.json"]
+    documents = [*new.glob("runs/**/*.yaml"), *new.glob("runs/**/*.json")]
+    stored = [file for file in documents if file.name != "environment.json"]
     assert stored and not [file for file in stored if str(old) in file.read_text()]

@@ -1,47 +1,101 @@
-"""The README's lines for one's own data, run as they stand there."""
+"""The lines for one's own data, recordings and betas, run as the README and the guide have them."""
 
 import os
 import re
 import shlex
 import subprocess
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from own_recordings import Shown, annotate, codes, make_raw, write_pictures, write_table
+from own_recordings import PICTURES, Shown, annotate, codes, make_raw, write_pictures, write_table
 from test_architecture import CHECKOUT
+from typer.testing import CliRunner
 
+from brainhive_cli.app import app
 from brainhive_cli.data.stores.recordings import SignalStore
 
 pytest.importorskip("mne")
+nibabel = pytest.importorskip("nibabel")
+SHAPE = (5, 4, 3)
 
 
-def lines_of_the_readme() -> str:
-    section = (CHECKOUT / "README.md").read_text().partition("### Your own data in ten lines")[2]
-    return re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0]
-
-
-def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(tmp_path, brainhive, monkeypatch):
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory beside pictures, which is the home of the commands."""
     write_pictures(tmp_path / "pictures")
-    (tmp_path / "recordings").mkdir()
+    monkeypatch.delenv("BRAINHIVE_HOME", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def run_lines(page: str, heading: str) -> tuple[str, str]:
+    """Run the lines below a heading; returns what they printed and what they said."""
+    section = (CHECKOUT / page).read_text().partition(heading)[2]
+    lines = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)[0].splitlines()
+    assert len(lines) <= 10
+    ends: list[Any] = []
+    for line in lines:
+        if line.startswith("brainhive "):
+            words = shlex.split(line, comments=True)[1:]
+            ends.append(CliRunner(env={"COLUMNS": "200"}).invoke(app, words))
+            assert ends[-1].exit_code == 0, ends[-1].stderr
+        else:
+            variables = {**os.environ, "HOME": str(Path.cwd().parent)}
+            subprocess.run(["bash", "-ec", line], env=variables, check=True)
+    return "".join(ended.stdout for ended in ends), "".join(ended.stderr for ended in ends)
+
+
+def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
+    (work.parent / "recordings").mkdir()
     shown = Shown.of(3, seed=0)
     raw = annotate(make_raw(shown, seed=0), shown, [str(code) for code in codes(shown)])
-    raw.save(tmp_path / "recordings/sub-01_ses-01.fif", verbose="ERROR")
-    write_table(tmp_path / "recordings/events.csv")
-    monkeypatch.delenv("BRAINHIVE_HOME", raising=False)
-    work, told = tmp_path / "work", []
-    work.mkdir()
-    script = lines_of_the_readme()
-    assert len(script.splitlines()) <= 10
-    for line in script.splitlines():
-        if line.startswith("brainhive "):
-            told.append(brainhive(*shlex.split(line, comments=True)[1:], cwd=work))
-            assert told[-1].returncode == 0, told[-1].stderr
-        else:
-            subprocess.run(
-                ["bash", "-ec", line], cwd=work, env={**os.environ, "HOME": str(tmp_path)}, check=True
-            )
-    output = "".join(ended.stdout for ended in told)
+    raw.save(work.parent / "recordings/sub-01_ses-01.fif", verbose="ERROR")
+    write_table(work.parent / "recordings/events.csv")
+
+    output, talk = run_lines("README.md", "### Your own data in ten lines")
+
     assert "18 train, 6 test trials" in output.replace("\n", " ")
     store = SignalStore.open(work / "signals/image-folder/default/sub-01.h5")
     assert store["test"].repetitions.tolist() == [3, 3]
     assert "Retrieval, test" in output and "Protocol: intra, image-folder" in output
-    assert "next: brainhive train-align --dataset image-folder" in "".join(ended.stderr for ended in told)
+    assert "next: brainhive train-align --dataset image-folder" in talk
+
+
+def write_betas(folder):
+    """Write two sessions of a subject, in each of which all pictures were shown twice, and a blank once."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    inside = random.random(SHAPE) < 0.6
+    nibabel.save(nibabel.Nifti1Image(inside.astype(np.uint8), np.eye(4)), folder / "sub-01_mask.nii.gz")
+    names = [*PICTURES["train"], *PICTURES["test"]]
+    responses = random.normal(size=(len(names), inside.sum()))
+    for session in (1, 2):
+        order = np.append(random.permutation(np.repeat(np.arange(len(names)), 2)), -1)
+        betas = np.zeros((*SHAPE, len(order)), np.float32)
+        betas[inside] = (responses[order] + 0.3 * random.normal(size=(len(order), inside.sum()))).T
+        nibabel.save(nibabel.Nifti1Image(betas, np.eye(4)), folder / f"sub-01_ses-0{session}_betas.nii.gz")
+        lines = [
+            f"{names[row]}.png,{1 + place // 9}" if row >= 0 else ",2" for place, row in enumerate(order)
+        ]
+        (folder / f"sub-01_ses-0{session}_trials.csv").write_text("\n".join(["picture,run", *lines]) + "\n")
+    return responses
+
+
+def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(work):
+    responses = write_betas(work.parent / "betas")
+
+    output, talk = run_lines("docs/own-data.md", "## Betas of fMRI in ten lines")
+
+    assert "24 train, 8 test trials" in output.replace("\n", " ")
+    assert "subject 1, session 1–2: 2 blank trials" in talk
+    assert "Retrieval, test" in output and "Protocol: intra, image-folder" in output
+    store = SignalStore.open(work / "signals/image-folder/default/sub-01.h5")
+    assert store["test"].repetitions.tolist() == [4, 4]
+    scored = (responses - responses[:6].mean(0)) / responses[:6].std(0)  # by training pictures
+    for split, names in PICTURES.items():  # each picture has its own response
+        for image_id, trials in zip(store[split].image_ids, store[split].signal[:], strict=True):
+            response = scored[[*PICTURES["train"], *PICTURES["test"]].index(image_id)]
+            assert np.corrcoef(trials.mean(0)[:, 0], response)[0, 1] > 0.8 and image_id in names

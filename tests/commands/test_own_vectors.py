@@ -11,7 +11,7 @@ import yaml
 
 from brainhive_cli.commands.embed import list_encoders
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import UNKNOWN_PICTURES
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import next_command
@@ -99,22 +99,6 @@ def test_own_vectors_leave_and_come_back_by_their_name(go, small, own_home, impo
         np.testing.assert_array_equal(TargetStore.open(path).embedding, before[split])
 
 
-def test_rows_without_names_need_one_split_of_as_many_pictures(go, small, own_home, vectors, capsys):
-    words = (small[0], "name=mine", f"sources=['{vectors('test')}']")
-    with pytest.raises(BrainhiveError, match="holds 100 vectors without ids, not a dict") as caught:
-        go("import-embeddings", *words)
-    assert "--splits train" in caught.value.hint
-    with pytest.raises(BrainhiveError, match=r"holds 100 vectors without ids, not a dict, for \d+ pictures"):
-        go("import-embeddings", *words, "splits=train")
-    assert not list((own_home / "embeddings").rglob("mine.h5"))
-
-    go("import-embeddings", *words, "splits=test")
-    store = TargetStore.open(path_of(own_home / "embeddings", DATASET, "test", "mine"))
-    assert f"row 0 is {store.image_ids[0]}, row 99 is {store.image_ids[99]}" in capsys.readouterr().err
-    np.testing.assert_array_equal(store.embedding, np.load(own_home / "test.npy"))
-    assert store.attributes["weights"]["source"] == "imported: rows in the order of the pictures"
-
-
 def test_a_name_that_clashes_or_is_no_file_name_is_refused(home):
     from brainhive_cli.commands import import_embeddings
 
@@ -122,8 +106,6 @@ def test_a_name_that_clashes_or_is_no_file_name_is_refused(home):
         ("vae", "stores of the shipped encoder vae are called so"),
         ("dinov2-base", "BrainHiVE calls dinov2-b14 so"),
         ("../outside", "it must be a plain file name"),
-        ("a-view-3", "stores of degraded pictures and of views end so"),
-        ("null", "recipes read this word as a value"),
     ):
         with pytest.raises(RecipeError, match=reason):
             import_embeddings.Recipe.resolve("import-embeddings", None, {"name": name}, [])

@@ -30,7 +30,7 @@ from tests.worlds import paint
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
-QUICK = ("sheet_rows=0",)
+QUICK = ("sheet_rows=0", "baseline=none", "ceiling_splits=0")
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ def test_havir_goes_from_mindeye1s_files_to_pictures(published):
         {
             "embed": EMBEDDED,
             "train-align": [*HAVIR, "backbone.projector=8", *FAST],
-            "eval-retrieval": ["sheet_rows=0"],
+            "eval-retrieval": ["sheet_rows=0", "subjects=1", "baseline=none"],
             "reconstruct": DRAWN,
         },
         until="reconstruct",

@@ -57,14 +57,11 @@ def run(home: Path) -> Path:
     return done("train-align", *LINES, *QUICK, *NORMALISED)
 
 
-def test_own_recordings_wait_for_a_person_s_word(hub: Any, run: Path) -> None:
-    message, way = two_lines(brainhive("push", run.name, "hub:me/own"), 1)
-    assert "own recordings" in message and "--data-terms-checked --licence" in way and hub.requests == []
-
-
-def test_a_confirmed_model_is_that_at_home_and_the_documents_tell_of_no_place(
+def test_own_recordings_wait_for_a_person_s_word_and_the_documents_tell_of_no_place(
     hub: Any, run: Path, home: Path
 ) -> None:
+    message, way = two_lines(brainhive("push", run.name, "hub:me/own"), 1)
+    assert "own recordings" in message and "--data-terms-checked --licence" in way and hub.requests == []
     pushed = brainhive("push", run.name, "hub:me/own", *CONFIRMED)
     assert pushed.exit_code == 0, pushed.stderr
 
@@ -107,7 +104,6 @@ def test_terms_follow_from_kinds_and_not_from_names() -> None:
     for pictures, recordings, unknown in (
         (("things-eeg",), ("simulated", "things-eeg"), ""),
         (("things-eeg",), ("recording",), "own recordings prepared by recording"),
-        (("things-eeg",), ("unknown",), "models of data of unknown origin"),
         (("nsd",), ("nsd",), "models of nsd and recordings prepared by nsd"),
         (("image-folder",), ("simulated",), "models of own data (image-folder)"),
         ((), ("things-eeg",), "models of data of unknown origin"),
@@ -124,9 +120,7 @@ def test_an_absolute_path_in_a_text_is_found_and_an_ordinary_text_is_none() -> N
     for text, path in (
         ("read from /home/jane/data/x.fif here", "/home/jane/data/x.fif"),
         ('{"root": "/data/study"}', "/data/study"),
-        ("~/study/x", "~/study/x"),
         (r"C:\Users\jane\x.fif", r"C:\Users\jane\x.fif"),
-        ("github:/home/jane/x", "/home/jane/x"),
     ):
         match = PATH.search(text)
         assert match is not None and path in match[0]

@@ -1,17 +1,12 @@
 """recipes: the shipped ones, and what each key means."""
 
-import importlib
 import json
 from typing import Any
 
-from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import shipped_recipes
-from tools.keys_page import keys_of
 
 
 def brainhive(*words: str, columns: str = "80") -> Any:
@@ -44,18 +39,3 @@ def test_a_recipe_is_shown_key_by_key_with_value_source_default_and_meaning() ->
     assert list(rows)[-1].startswith(("run", "digests"))
     lines = brainhive("demo/train_align").stdout.splitlines()
     assert "seeds" in lines and max(map(len, lines[1:])) <= 80
-
-
-def models() -> list[type[BaseModel]]:
-    pipelines = (
-        importlib.import_module(f"brainhive_cli.commands.{c.name.replace('-', '_')}") for c in COMMANDS
-    )
-    on_shelves = (parts.load(shelf, kind).Config for shelf in parts.SHELVES for kind in parts.kinds(shelf))
-    return [*(pipeline.Recipe for pipeline in pipelines), *on_shelves]
-
-
-def test_every_key_has_a_meaning() -> None:
-    without = {
-        model.__module__: [key.path for key in keys_of(model) if not key.meaning] for model in models()
-    }
-    assert {module: keys for module, keys in without.items() if keys} == {}

@@ -121,13 +121,6 @@ def test_bad_input_is_one_line_and_its_exit_code(home, runs):
         assert found.exit_code == code and says in found.stderr and "Traceback" not in found.stderr
 
 
-def test_a_damaged_document_of_a_run_is_named(home, runs):
-    (runs[0] / "artifacts.json").write_bytes(b'{"schema": 9}')
-    found = say("report", runs[0])
-    assert found.exit_code == 1 and "artifacts.json" in found.stderr and "schema 9" in found.stderr
-    assert not list((home / "reports").glob("*"))
-
-
 def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_difference(home, runs):
     assert say("compare", *runs, "--format", "csv", "--to", home / "table.csv").exit_code == 0
     with (home / "table.csv").open(newline="") as file:

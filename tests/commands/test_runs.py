@@ -68,16 +68,6 @@ def test_a_run_is_removed_when_the_user_agrees(
     assert brainhive("rm", str(runs[1].path), "--yes").exit_code == 0 and not runs[1].path.exists()
 
 
-def test_only_runs_can_be_named(runs: list[RunFolder]) -> None:
-    for words, code, told in (
-        (["rm"], 2, "no run to remove is named"),
-        (["rm", "train-align"], 3, "no run 'train-align'"),
-        (["rm", ".."], 3, "no run '..'"),
-    ):
-        shown = brainhive(*words, "--yes")
-        assert shown.exit_code == code and told in shown.stderr
-
-
 def test_a_run_is_shown_with_what_it_is_and_what_it_measured(runs: list[RunFolder]) -> None:
     align, retrieval, _ = runs
     shown = brainhive("show", retrieval.path.name, columns="200")

@@ -48,27 +48,27 @@ def epochs_of(run: Path) -> Counter[tuple[str, int]]:
 def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
     world, small, go, tmp_path, brainhive
 ):
-    line = ("train-align", *small, "seeds=1,2,3", "train.epochs=40")
+    line = ("train-align", *small, "seeds=1,2", "train.epochs=40")
     alone = go(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
-    workers = [brainhive(*shared, wait=False) for _ in range(3)]
+    workers = [brainhive(*shared, wait=False) for _ in range(2)]
     run = tmp_path / "shared/train-align" / alone.name
     wait_for(lambda: len(epochs_of(run)) > 10, *workers)
     workers[0].send_signal(signal.SIGKILL)
     ends = [worker.communicate(timeout=120) for worker in workers]
 
-    assert [worker.returncode for worker in workers[1:]] == [0, 0], ends
+    assert workers[1].returncode == 0, ends
     assert results_of(run) == results_of(alone)
     counts, taken = epochs_of(run), {event["cell"] for event in RunFolder(run).events() if "by" in event}
     assert len(taken) <= 1 and {cell for (cell, _), count in counts.items() if count > 1} <= taken
-    assert len(counts) == 6 * 40 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
+    assert len(counts) == 4 * 40 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
 
 
 def test_a_worker_that_is_asked_to_stop_writes_a_checkpoint_from_which_the_next_one_goes_on(
     world, small, go, tmp_path, brainhive
 ):
-    line = ("train-align", *small, "subjects=1", "train.epochs=150")
+    line = ("train-align", *small, "subjects=1", "train.epochs=100")
     alone = go(*line, f"paths.runs={tmp_path / 'alone'}").folder
 
     shared = [*line, f"paths.runs={tmp_path / 'shared'}"]
@@ -81,7 +81,7 @@ def test_a_worker_that_is_asked_to_stop_writes_a_checkpoint_from_which_the_next_
     assert worker.returncode == 75 and "the same command continues" in errors
     assert [*run.glob("checkpoints/*.pt")] and not [*run.rglob(".*.cell")]
     begun = len(epochs_of(run))
-    assert begun < 150 and go(*shared).folder == run
+    assert begun < 100 and go(*shared).folder == run
     assert results_of(run) == results_of(alone) and set(epochs_of(run).values()) == {1}
 
 

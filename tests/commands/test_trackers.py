@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.commands.trackers import run_options
 from brainhive_cli.core.errors import MissingExtra
 
 ABSENT = [name for name in ("trackio", "wandb", "swanlab") if importlib.util.find_spec(name) is None]
@@ -33,13 +32,3 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(go, sma
         go("train-align", *small, f"paths.runs={tmp_path}", f"run.trackers={ABSENT[0]}")
     assert ABSENT[0] in caught.value.message and caught.value.hint == f"pip install {ABSENT[0]}"
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("name", ["wandb", "swanlab"])
-def test_a_tracker_resumes_the_run_of_a_home_that_was_moved_and_no_other(tmp_path: Path, name):
-    def identity(home: str, command: str, cell: str = "sub-01") -> str:
-        return run_options(name, tmp_path / home / command / "run-0123456789", cell, {})["id"]
-
-    assert identity("home", "train-align") == identity("moved", "train-align")
-    others = {identity("home", "train-align"), identity("home", "train-prior")}
-    assert len(others | {identity("home", "train-align", "sub-02")}) == 3

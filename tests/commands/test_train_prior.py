@@ -1,6 +1,5 @@
 """train-prior: what learns, what stays, and what an interruption costs."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from brainhive_cli.commands import train_prior
 from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import describe_missing
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 
@@ -26,7 +24,7 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bo
 
 
 def test_the_validation_loss_falls(go, settings):
-    result = go("train-prior", *settings, "train.steps=60", "train.lr=1e-2")
+    result = go("train-prior", *settings, "train.steps=24", "train.lr=1e-2")
 
     start, end = (result.metrics.overall[name] for name in ("validation_loss_at_start", "validation_loss"))
     assert end.value < start.value
@@ -53,30 +51,6 @@ def test_frozen_parts_stay_bit_for_bit(go, settings, prior):
 
     before, after = weights(prior), weights(run / "model")
     assert {part for part in CLASSES if not moved(before[part], after[part])} == set(frozen)
-
-
-def test_an_interrupted_training_ends_as_an_uninterrupted_one(go, settings, monkeypatch):
-    settings = (*settings, "train.checkpoint_steps=2", "validation_items=3", "posterior=sample")
-    settings = (*settings, "resize=bilinear", "crop_ids=original")
-    straight = go("train-prior", *settings)
-    log = RunFolder.log
-
-    def pressed(folder: RunFolder, **event: object) -> None:
-        log(folder, **event)
-        if event["step"] == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunFolder, "log", pressed)
-        go("train-prior", *settings, again=True)
-    resumed = go("train-prior", *settings)
-
-    assert resumed.folder.name == f"{straight.folder.name}-2"
-    steps = [json.loads(line)["step"] for line in (resumed.folder / "log.jsonl").read_text().splitlines()]
-    assert steps == [2, 4, 6]
-    before, after = weights(straight.folder / "model"), weights(resumed.folder / "model")
-    assert not any(moved(before[part], after[part]) for part in CLASSES)
-    assert resumed.metrics == straight.metrics
 
 
 def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(go, settings, home, monkeypatch):
@@ -111,10 +85,8 @@ def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home
     for override, told in (
         ("resolution_px=33", "resolution_px is 33 (give a multiple of 8)"),
         ("freeze=[fusion_encoder, proj, attn_adapter]", "leaves nothing known to train"),
-        ("continue_from=demo:prior", "takes the encoders demo-clip, demo-vae, not python:brainhive_cli"),
         ("sampler=no/such", "no folder 'no/such'"),
         ("prior=identity", "a prior of kind identity cannot be trained"),
-        ("sampler=demo:generator", "the Fusion Prior does not fit this U-Net"),
     ):
         overrides = (*settings, "prior=fusion_prior", override)
         listed = train_prior.inputs(Recipe.resolve("train-prior", None, {}, overrides))

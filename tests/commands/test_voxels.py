@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from brainhive_cli.core import documents
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.signal_spec import SignalSpec
 
 VOXELS = (
@@ -44,26 +47,9 @@ def test_subjects_of_different_widths_train_in_one_run_and_are_decoded(go, small
     table = next(table for table in result.tables if table.title.startswith("What each region carries"))
     assert [row[0] for row in table.rows if row[0] in shares]
 
-
-SPLIT = (*VOXELS[:-2], "signal.region_split={spatial: V1, semantic: higher - spatial}", VOXELS[-1])
-
-
-def test_a_split_into_regions_is_kept_with_the_model_and_used_when_it_is_opened(go, small, world, tmp_path):
-    runs = f"paths.runs={tmp_path / 'runs'}"
-
-    swapped = (
-        *SPLIT,
-        "backbone={kind: havir, hidden: 64, blocks: 1, input_dropout: 0.1}",
-        "signal.region_control=swapped",
-    )
-    run = go("train-align", *small, *swapped, runs).folder
-    scopes = go("eval-retrieval", runs, f"align_run={run}").metrics.scopes
-
-    model = run / "cells/all_seed-1/model"
-    spec = documents.check(json.loads((model / "config.json").read_text())["spec"], "", SignalSpec)
-    assert (spec.regions["spatial"], spec.regions["semantic"]) == (spec.regions["higher"], spec.regions["V1"])
-    assert spec.regions["V2"] == ((), ())
-    assert scopes["all_seed-1 · sub-01"]["top1"].low > scopes["all_seed-1 · sub-01"]["top1"].chance
-    dataset = VOXELS[0]
-    alone = go("eval-retrieval", runs, f"align_run={model}", dataset, "subjects=2").metrics.scopes
-    assert alone["model · sub-02"]["top1"].value == scopes["all_seed-1 · sub-02"]["top1"].value
+    # a person of other voxels, and sensors where regions are split
+    others = (VOXELS[0].replace("subjects: 2", "subjects: 6"), "subjects=6")
+    with pytest.raises(BrainhiveError, match=r"voxel count \d+ matches no training subject: subject 1, 2"):
+        go("eval-retrieval", runs, f"align_run={run / 'cells/all_seed-1/model'}", *others)
+    with pytest.raises(BrainhiveError, match=r"signal.region_split needs voxels, demo\S* has sensors"):
+        go("train-align", *small, runs, "backbone=havir", "signal.region_split={spatial: V1, semantic: LOC}")

@@ -1,9 +1,10 @@
-"""The definitions of images, by reading: what they copy is there, and what they run is the package."""
+"""What is installed and run elsewhere, by reading: images, the tests of each Python, and extras."""
 
 import re
 import tomllib
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -53,3 +54,20 @@ def test_an_image_has_a_python_and_extras_of_the_project_and_folders_to_bind() -
         assert folders == {"BRAINHIVE_HOME": "/work", "HF_HOME": "/cache"}
         (line,) = re.findall(r"^# {5}(.+ build .+)$", content, re.M)
         assert f"containers/{name}" in line and f"\n    {line}\n" in guide
+
+
+def test_the_workflow_runs_on_every_python_that_the_project_names() -> None:
+    """Quoted, too: YAML reads 3.10 as 3.1."""
+    prefix = "Programming Language :: Python :: 3."
+    workflow = yaml.safe_load((CHECKOUT / ".github/workflows/ci.yml").read_text())
+    named = [each.rpartition(" ")[2] for each in PROJECT["project"]["classifiers"] if each.startswith(prefix)]
+    allowed = SpecifierSet(PROJECT["project"]["requires-python"])
+    assert workflow["jobs"]["tests"]["strategy"]["matrix"] == {"python": named}
+    assert named == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed]
+
+
+def test_every_extra_has_a_step_in_the_script_that_tries_them() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    script = (CHECKOUT / "tools" / "check_extras.sh").read_text()
+
+    assert set(re.findall(r"^        ([a-z0-9-]+)\)", script, re.M)) == {"none", "wheel", *extras, "all"}
