@@ -38,23 +38,6 @@ def test_artifacts_are_read_as_they_were_written(run: RunFolder) -> None:
     assert list(artifacts.files(found[3])) == [file, file]
 
 
-def test_a_picture_is_saved_small_and_never_enlarged(run: RunFolder) -> None:
-    large = artifacts.save_picture(run, "large", Image.new("RGB", (400, 200)))
-    small = artifacts.save_picture(run, "small", Image.new("RGB", (20, 20)))
-    assert Image.open(run.path / large).size == (128, 64) and Image.open(run.path / small).size == (20, 20)
-
-
-def test_what_does_not_fit_together_is_refused() -> None:
-    for make in (
-        lambda: Curve("loss", "epoch", [1, 2], [Line("train", [0.5])]),
-        lambda: Heatmap("similarity", [[1.0]], ["a", "b"]),
-        lambda: Sheet("retrieved", ["seen"], [Row("cat", [Tile("a.png"), Tile("b.png")])]),
-        lambda: Table("cells", ["subject"], [["1", 0.5]]),
-    ):
-        with pytest.raises(ValueError):
-            make()
-
-
 def test_a_damaged_list_or_one_that_names_a_file_outside_of_the_run_is_one_line(run: RunFolder) -> None:
     media = {"kind": "media", "title": "x", "file": "../secret.png"}
     for document, says in (

@@ -5,7 +5,6 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from progress_lines import without_progress
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
@@ -117,24 +116,6 @@ def test_progress_shows_on_a_terminal_below_what_is_said_and_vanishes(
     assert terminal.getvalue().rstrip("\r").endswith("\x1b[2K\x1b[?25h")  # erased, cursor back
 
 
-def test_a_line_of_progress_keeps_count_pace_and_time_left_at_any_width(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for columns in (40, 80):
-        terminal, clock = open_terminal(monkeypatch, columns), Clock(monkeypatch)
-        with console.progress("training cells of a long description", 12) as cells:
-            clock.now_s = 16
-            cells.advance(5, "sub-01_seed-2025, epoch 10/25, loss 1.234")
-            with console.progress("generating a prior's samples, all of them", 12_060) as samples:
-                clock.now_s += 100
-                samples.advance(1_234, "[/b]\nforged")
-                first, second = terminal.draw().splitlines()
-
-        assert first.rstrip().endswith("5 of 12, 19.3 s each, 1:56 left")
-        assert second.rstrip().endswith("1,234 of 12,060, 12.3/s, 14:37 left")
-        assert {len(first), len(second)} == {columns}
-
-
 def test_a_line_of_progress_says_count_pace_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     with console.progress("explain"):
@@ -151,23 +132,6 @@ def test_a_line_of_progress_says_count_pace_and_time_left(monkeypatch: pytest.Mo
             clock.now_s += 17.9  # the seventh takes long
             assert clock.line(0) == "explaining pictures (vae limits): 6 of 12, 3.0 s each, 0:15 left"
             assert clock.line(1000).endswith("6 of 12, 2:26 each, 12:09 left")
-
-
-def test_without_a_terminal_only_counted_work_says_a_line_at_its_end(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = Clock(monkeypatch)
-    with console.progress("train-align"):
-        with console.progress("training cells", 12) as cells:
-            for _ in range(12):
-                with console.progress("reading signals"), console.progress("training sub-01", 3) as steps:
-                    clock.now_s += 4
-                    steps.advance(3)
-                cells.advance()
-        with console.progress("writing", 2) as bar:
-            bar.advance(2)  # at once
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == ["training cells: 12 of 12 in 0:48"] and not without_progress(lines[0])
 
 
 def test_a_name_with_a_new_line_or_control_character_makes_no_line_of_its_own(

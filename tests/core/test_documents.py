@@ -54,9 +54,7 @@ def test_yaml_keeps_dates_as_text_and_anchors_as_what_they_stand_for(tmp_path: P
 def test_whatever_is_wrong_with_json_is_one_error_with_its_path(tmp_path: Path) -> None:
     for text, reason in (
         ("", "EOF while parsing"),
-        (b"\xff\xfe{}", "not a text in UTF-8"),
         ("[1, 2]", "valid dictionary"),
-        ('{"a": ' + "9" * 5000 + "}", "number out of range"),
         ("[" * 100_000, "recursion limit"),
     ):
         path = written(tmp_path, text)
@@ -70,15 +68,9 @@ def test_whatever_is_wrong_with_json_is_one_error_with_its_path(tmp_path: Path) 
 
 def test_whatever_is_wrong_with_yaml_is_one_error_with_its_path(tmp_path: Path) -> None:
     for text, reason in (
-        ("a: [1", "expected"),
         ("a: 1\na: 2", "key 'a' appears twice, in lines 1 and 2"),
-        ("a: !!int x", "invalid literal"),
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
-        ("a: " + "9" * 20, "more than 64 bits"),
-        ("a: " + "[" * 5000, "maximum nesting depth"),
         (LAUGHS, "aliases repeat"),
-        ("1: 2", "the key in line 1 is not a text"),
-        ("a: \x07", "control characters"),
     ):
         path = written(tmp_path, text, ".yaml")
         with pytest.raises(RecipeError, match=reason) as caught:

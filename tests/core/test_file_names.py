@@ -15,12 +15,9 @@ def test_a_word_that_is_no_path_below_the_folder_is_refused() -> None:
     for name, reason in (
         ("", "is empty"),
         ("/etc/passwd", "is an absolute path"),
-        ("C:\\Windows", "is an absolute path"),
         ("a/../../b", "leads out of its folder"),
-        ("a//b", "has an empty part"),
         ("a\nb", "has a control character"),
         ("a" * 256, "has a part of more than 255 bytes"),
-        (7, "is a int, not a name"),
     ):
         with pytest.raises(BrainhiveError, match=rf"the stimulus id .* {reason}$"):
             below(HOME, "fine", name, source="the stimulus id")

@@ -2,7 +2,7 @@
 
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.foreign_code import NotRun
-from brainhive_cli.core.inputs import Input, describe_missing, tabulate
+from brainhive_cli.core.inputs import Input, describe_missing
 
 FETCH = "brainhive fetch nsd"
 
@@ -35,15 +35,3 @@ def test_each_way_is_one_line_with_the_first_that_it_gets_and_those_of_the_recip
         "no b again (mkdir b)",
     ]
     assert describe_missing([Input("a"), Input("b", 3)]) == []
-
-
-def test_sizes_and_licences_of_published_weights_stand_in_the_table_until_they_are_here() -> None:
-    published = {"owner/net": {"gb": 1.7, "licence": "MIT"}}
-
-    table = tabulate([absent("owner/net"), Input("owner/net"), Input("b", 2_000_000)], published)
-
-    assert table.rows == (
-        ("owner/net", "1.7 GB", "missing", "MIT"),
-        ("owner/net", "–", "here", "–"),
-        ("b", "2.0 MB", "to download", "–"),
-    )

@@ -13,21 +13,6 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import raise_if_interrupted, remember_interrupts
 from brainhive_cli.core.runs import RunFolder
 
-TRAP = """
-import os, signal, time
-class Trap:
-    def __del__(self):  # in which Python prints an exception and goes on
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.05)
-"""
-ENCODER = """
-from brainhive_cli.models.encoders.python import example
-def make():
-    network, preprocess = example()
-    network.register_forward_hook(lambda *_: Trap() and None)
-    return network, preprocess
-"""
-
 
 def is_interrupted() -> bool:
     try:
@@ -60,18 +45,6 @@ def test_a_ctrl_c_that_was_swallowed_is_raised_at_the_next_step_and_before_a_nam
     assert signal.getsignal(signal.SIGINT) is before
     with remember_interrupts():
         raise_if_interrupted()
-
-
-def test_a_command_in_which_ctrl_c_is_swallowed_does_not_complete(
-    home: Path, brainhive: Any, small: tuple[str, ...]
-) -> None:
-    (home / "traps").mkdir()
-    (home / "traps/all.py").write_text(TRAP + ENCODER)
-    words = ("encoders=python:traps.all:make", "batch_size=64", "run.workers=0")
-    ended = brainhive("embed", small[0], *words, cwd=home)
-    assert ended.returncode == 130, ended.stderr
-    assert ended.stderr.endswith("interrupted: the same command continues where it stopped\n")
-    assert not [*home.rglob("*make.h5")]
 
 
 def test_a_ctrl_c_before_the_command_begins_ends_the_program_quietly(monkeypatch: pytest.MonkeyPatch) -> None:

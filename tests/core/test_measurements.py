@@ -15,7 +15,6 @@ from brainhive_cli.core.measurements import (
     Metric,
     beside_heading,
     by_name,
-    interval_text,
     is_difference,
     scope,
 )
@@ -51,12 +50,6 @@ def test_another_schema_is_refused_in_one_line() -> None:
     with pytest.raises(BrainhiveError, match=r"run-1 holds metrics of schema 1, this version reads 4"):
         Measurements.read({**MADE.as_dict(), "schema": 1}, "run-1")
     assert [is_difference(p) for p in (LEVEL, LEVEL + 1e-9, None)] == [True, False, False]
-
-
-def test_intervals_are_written_for_tables() -> None:
-    assert (TOP1.interval_text(), OF_FEW.interval_text()) == ("0.100–0.250", "0.200–0.225")
-    assert interval_text(-0.25, -0.1) == "-0.250 to -0.100"
-    assert interval_text(None, None) == "–"
 
 
 def test_beside_the_interval_stands_the_one_for_the_others() -> None:

@@ -8,8 +8,6 @@ import pytest
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.blocks import FusionEncoder
-from brainhive_cli.models.encoders import resolve
 
 PART = '''"""A part."""
 from brainhive_cli.models.backbones import BackboneConfig
@@ -46,14 +44,6 @@ def test_a_kind_with_a_dot_is_an_import_path_and_is_written_as_one(own_package: 
     assert config.model_dump() == {"kind": "own_parts.wide_net", "width": 5}
     assert parts.resolve("backbones", config.model_dump()) == config
     assert parts.resolve("backbones", "linear").kind == "linear"
-
-
-def test_an_encoder_outside_the_package_has_a_name_that_fusers_can_use(own_package: str) -> None:
-    config, other = (resolve({"kind": f"{own_package}.colours", "size": size}) for size in (2, 3))
-
-    assert config.name == "own_parts-colours" and other.name.startswith("own_parts-colours-")
-    fuser = FusionEncoder({config.name: 12, other.name: 12}, 4, 8)
-    assert list(fuser.proj_maps) == [config.name, other.name]
 
 
 def test_a_path_without_a_part_is_refused(own_package: str) -> None:

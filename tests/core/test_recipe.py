@@ -9,7 +9,7 @@ from brainhive_cli.commands.explain import Recipe as Explanation
 from brainhive_cli.core import parts
 from brainhive_cli.core import recipe as core_recipe
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import parse_value, read_recipe
+from brainhive_cli.core.recipe import read_recipe
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe as Reconstruction
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -48,15 +48,10 @@ WRONG = (
     ("train.epochs=many", "train.epochs: Input should be a valid integer"),
     ("mode=sideways", "mode: Input should be 'intra', 'inter', 'joint' or 'finetune', got 'sideways'"),
     ("encoders=['hub:']", "the reference 'hub:' names no encoder"),
-    ("loss.kind=clap", "no loss called 'clap'"),
-    ("run.processes=0", "run.processes: Input should be greater than or equal to 1, got 0"),
-    ("train.epochs", "has no value"),
     ("train.epochs=[1", "is not valid YAML"),
-    ("train.lr=.nan", "train.lr"),
     ("train.epochs=" + "9" * 5000, "train.epochs"),
     ("subjects=" + "[1, " * 30 + "]" * 30, ""),
     ('paths.runs="a\\nb"', "control character"),
-    ("run.cluster.modules=['../theirs']", "run.cluster.modules.0: String should match pattern"),
     ("seeds=" + ",".join(["1-999999"] * 1000), "seeds: Value should have at most 10000 items"),
 )
 
@@ -214,12 +209,3 @@ def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None
         (home / "base.yaml").write_text(f"extends: {base}\n")
         with pytest.raises(RecipeError, match=message):
             read_recipe(home / "other.yaml", "train-align")
-
-
-def test_values_of_a_command_line_may_begin_as_patterns_do() -> None:
-    for text, value in (
-        ("*_TYPED.nii.gz", "*_TYPED.nii.gz"),
-        ("[*_a.nii, &x, !y, %z, @q, 3]", ["*_a.nii", "&x", "!y", "%z", "@q", 3]),
-        ("{betas: *_T.nii.gz, inner: [@a, {b: !c}]}", {"betas": "*_T.nii.gz", "inner": ["@a", {"b": "!c"}]}),
-    ):
-        assert parse_value(text, f"key={text}") == value

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from brainhive_cli.core.results import Work, write_duration
+from brainhive_cli.core.results import Work
 
 WORK = Work("demo, nice", 200, "epochs")
 KEY = WORK.key("train-align", "cpu")
@@ -23,8 +23,3 @@ def test_a_damaged_file_of_paces_fails_no_finished_work_and_is_written_anew(tmp_
     (tmp_path / "pace.json").write_bytes(b"\xff")
     WORK.remember(tmp_path, KEY, 400.0, 1)
     assert WORK.estimate(tmp_path, KEY)["time"].startswith("about 7 min: ")
-
-
-def test_a_time_is_written_in_its_own_unit() -> None:
-    seconds = (0.0123, 90, 7199, 7200, 172800)
-    assert [*map(write_duration, seconds)] == ["0.012 s", "90 s", "120 min", "2 h", "2 days"]

@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import torch
 from brainhive_cli.core import run_files, runs
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.facts import Cell, Facts, TrainingFacts
+from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe, Run
@@ -24,12 +22,6 @@ ALONE = Launch(0, 1, torch.device("cpu"))
 
 def opened(again: bool = False, **changes: object) -> RunFolder:
     return RunFolder.open("train-align", "tiny", Recipe(**changes), ALONE, again)
-
-
-def set_finished(run: RunFolder, age_s: float) -> None:
-    """Let the documents of a run say that it was finished some time ago."""
-    finished = datetime.now(UTC) - timedelta(seconds=age_s)
-    run.write_json("environment.json", {**run.read_json("environment.json"), "finished": str(finished)})
 
 
 def test_a_new_run_says_what_it_is_and_the_same_recipe_finds_it_however_it_is_run(home: Path) -> None:
@@ -57,22 +49,6 @@ def test_an_interrupted_run_is_taken_up_again_and_a_finished_one_is_found(
     assert opened().path == path
     told = f"found run {name}, finished less than a minute ago; --again starts a new one\n"
     assert capsys.readouterr().err == told
-
-
-def test_a_run_that_is_found_again_is_the_newest_and_known_by_the_recipe_that_found_it(home: Path) -> None:
-    asked, other = opened(recipe_name="first"), RunFolder.open("train-align", "other", Recipe(), ALONE)
-    for age_s, run in ((60, asked), (5, other)):
-        run.finish(Measurements())
-        set_finished(run, age_s)
-    assert [run.path for run in runs.finished_runs(home / "runs", "train-align")] == [other.path, asked.path]
-
-    assert opened(recipe_name="second").path == asked.path
-    assert opened().path == asked.path
-    assert asked.read_found().recipe_names == ["", "second"]
-    assert [run.path for run in runs.finished_runs(home / "runs", "train-align")] == [asked.path, other.path]
-    (asked.path / runs.FOUND).write_text("{")
-    assert asked.read_found().recipe_names == []
-    assert opened(recipe_name="third").read_found().recipe_names == ["third"]
 
 
 def test_again_starts_beside_what_is_there(home: Path) -> None:
@@ -145,24 +121,6 @@ def test_a_final_name_appears_only_when_complete(home: Path) -> None:
     assert left == {".workers", "environment.json", "model", "recipe.yaml"}
 
 
-def test_where_no_run_fits_each_is_named_with_its_age_and_what_it_lacks(home: Path, capsys) -> None:
-    aligned(home, "films-intra-a", 3 * 3600 + 5)
-    aligned(home, "films-intra-b", 65)
-    with pytest.raises(MissingData) as caught:
-        runs.newest(home / "runs", "train-align", lambda run: "no head image", needed="the head image")
-    assert str(caught.value) == (
-        f"no finished train-align run under {home}/runs/train-align has the head image "
-        "(films-intra-b, finished 1 minute ago: no head image; "
-        "films-intra-a, finished 3 hours ago: no head image)"
-    )
-
-    taken = runs.newest(home / "runs", "train-align", lambda run: "small" * run.path.name.endswith("b"))
-    assert taken.path.name == "films-intra-a"
-    said = capsys.readouterr().err
-    assert "newer, but unfit: films-intra-b, finished 1 minute ago: small" in said
-    assert "align run films-intra-a, finished 3 hours ago\n" in said
-
-
 def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(home: Path) -> None:
     folder = home / "runs"
     for look in (lambda: runs.newest(folder, "train-align"), lambda: runs.find(folder, "train-align", "x")):
@@ -193,16 +151,6 @@ def test_a_run_of_another_command_an_unfinished_and_a_damaged_one_say_so(home: P
         runs.find(home / "runs", "train-align", run.path.name)
 
 
-def aligned(home: Path, name: str, age_s: float) -> RunFolder:
-    run = RunFolder(home / "runs" / "train-align" / name)
-    run.write_text("recipe.yaml", "train: {epochs: 25}\n")
-    facts = TrainingFacts(dataset="demo", mode="intra", cells={"1": Cell()})
-    run.write_json("metrics.json", Measurements(facts=facts).as_dict())
-    then = time.time() - age_s
-    os.utime(run.path / "metrics.json", (then, then))
-    return run
-
-
 def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None:
     run = opened()
     run.write_text("cells/a/model/config.json", '{"scale": 1.0}\n')
@@ -216,20 +164,6 @@ def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None
     (run.path / "metrics.json").write_text(text.replace("intra", "inter"))
     with pytest.raises(BrainhiveError, match=r"metrics\.json was changed or damaged"):
         run.measurements()
-
-
-def test_damage_is_not_signed_as_sound_when_a_run_is_finished_again(home: Path) -> None:
-    run = opened()
-    run.write_text("cells/a/model/config.json", '{"scale": 1.0}')
-    run.finish(Measurements())
-    (run.path / "cells/a/model/config.json").write_text('{"scale": 9.0}')
-    (run.path / "metrics.json").unlink()
-    run = opened()
-    with pytest.raises(BrainhiveError, match=r"config\.json was changed or damaged"):
-        run.finish(Measurements())
-    run.replace("cells/a/model", lambda part: (part.mkdir(), (part / "config.json").write_text("{}")))
-    run.finish(Measurements())
-    assert not run_files.check(run.path).problems
 
 
 def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(

@@ -103,19 +103,6 @@ def test_weights_of_another_model_are_named_with_the_count_of_those_that_match()
                 weights.fill(nn.Linear(3, 2, device=device), state, "here")
 
 
-def test_weights_take_the_place_of_a_modules_own(tmp_path: Path) -> None:
-    state = {"weight": torch.ones(2, 3).bfloat16(), "bias": torch.ones(2)}
-    for device, dtype in {"cpu": torch.float32, "meta": torch.bfloat16}.items():
-        weights.fill(module := nn.Linear(3, 2, device=device), state, "here")
-        assert module.weight.dtype == dtype and module.weight.sum() == 6
-
-
-def test_what_the_system_or_a_user_reports_is_no_damage() -> None:
-    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
-        with pytest.raises(type(error)), weights.reading("the model"):
-            raise error
-
-
 def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
 

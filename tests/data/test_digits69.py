@@ -69,24 +69,6 @@ def test_pictures_betas_masks_and_further_digits_are_those_of_the_file(tmp_path:
     assert area.sum() == 2 and not area[mask == 0].any()  # lh.V1d and lh.V1v; nothing outside of the brain
 
 
-def test_the_recorded_file_has_a_hundred_pictures_and_its_areas_lie_in_the_brain(
-    tmp_path: Path, shared: Path
-) -> None:
-    path = shared / "data/real/digits69" / digits69.FILE
-    if not path.is_file():
-        pytest.skip("no recording of digits")
-    (file,) = downloads.SOURCES["digits69"].web
-    assert downloads.look_for(file, path.parent).is_there and file.size == path.stat().st_size
-    (tmp_path / digits69.FILE).symlink_to(path)
-    assert digits69.write_folders(tmp_path) == "100 pictures, 3092 voxels, 2000 further digits"
-    assert len([*(tmp_path / "images/train/six").iterdir()]) == 50
-    sizes = [
-        int(np.asarray(nibabel.load(tmp_path / f"betas/sub-01_{area}.nii.gz").dataobj).sum())
-        for area in digits69.AREAS
-    ]
-    assert all(300 < size < 1500 for size in sizes) and sum(sizes) <= 3092
-
-
 @pytest.fixture
 def fetch(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
     """Run fetch, with a server on this machine that has the synthetic file."""

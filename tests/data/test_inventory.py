@@ -77,13 +77,6 @@ def change(signal, **to):
 BASE = recording(PICTURES["train"]).signal
 
 
-def test_a_picture_that_cannot_be_decoded_is_named(pictures):
-    path = pictures / f"{PICTURES['test'][0]}.png"
-    path.write_bytes(path.read_bytes()[:60])
-    found = take()
-    assert listed(found)[0]["state"] == "bad" and str(path) in problems(found)[0]
-
-
 def test_what_is_absent_is_missing_once_for_each_way_to_get_it(home):
     found = take("things_eeg", subjects=[1, 2, 3])
     assert set(states(found).values()) == {"missing"} and exit_code(found) == 3

@@ -67,18 +67,3 @@ def test_chosen_trials_are_averaged_anew_and_stimuli_without_one_are_left_out():
     by_hand = [trials.singles[row, chosen_rows].mean(0) for row, chosen_rows in CHOSEN.items()]
     np.testing.assert_allclose(chosen.averages, by_hand, atol=1e-6)
     assert chosen.averages.dtype == chosen.singles.dtype == np.float32
-
-
-def test_what_is_known_of_chosen_trials_stays_in_order_and_the_rest_is_padded():
-    trials = shown()
-
-    chosen = trials.choose(IS_CHOSEN)
-
-    for name, padding in (("sessions", -1), ("runs", -1), ("onset_s", np.nan), ("singles", 0)):
-        before, after = getattr(trials, name), getattr(chosen, name)
-        assert after.shape[:2] == (4, 2) and after.dtype == before.dtype
-        for row, (source, columns) in enumerate(CHOSEN.items()):
-            np.testing.assert_array_equal(after[row, : len(columns)], before[source, columns])
-            np.testing.assert_array_equal(
-                after[row, len(columns) :], np.full_like(after[row, len(columns) :], padding)
-            )

@@ -67,9 +67,3 @@ def test_stores_are_created_once_and_by_the_main_process_alone(dataset: Recorded
     assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
     found = source_of(dataset).open(2)["test"]
     assert (found.signal[:] == 2).all()
-
-
-def test_a_named_preparation_is_never_made_from_the_data_sets_own_files(dataset: Recorded) -> None:
-    with pytest.raises(MissingData, match=r"no signals .*filtered/sub-01\.h5") as caught:
-        source_of(dataset, name="filtered").prepare([1], HERE)
-    assert caught.value.hint == "signal.name=default uses the data set's own" and not dataset.opened

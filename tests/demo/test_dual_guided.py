@@ -14,7 +14,7 @@ from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.heads import Conditioning
 from tools.demo_world.pool import drawn
 
-ITEMS = 8
+ITEMS = 4
 
 
 @pytest.fixture(scope="module")

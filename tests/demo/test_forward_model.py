@@ -51,14 +51,6 @@ def test_the_signal_shows_the_picture_but_nothing_before_it_can_have_been_seen(s
     assert _named_background(signal[..., :ONSET], backgrounds) < 1 / 6 + 3 * (1 / 6 * 5 / 6 / 300) ** 0.5
 
 
-def test_a_response_begins_when_its_stage_does(seen):
-    for stage, subject in ((simulation.EARLY, 1), (simulation.LATE, 2)):
-        response = simulation.Head(subject).respond(stage, seen[0])
-        onset = int(stage.onsets_s[0] * simulation.RATE_HZ)
-        assert not response[..., : onset + simulation.JITTER_SAMPLES].any()
-        assert np.abs(response[..., onset + 20 :]).max() > 0
-
-
 def test_a_recording_of_voxels_says_what_it_is_and_is_silent_where_nothing_was_shown() -> None:
     built = demo.Config(space="voxels", subjects=2, noise=0.5).build(Paths())
     one, two = (built.recording(subject, "test") for subject in (1, 2))

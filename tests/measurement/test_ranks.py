@@ -9,10 +9,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement import ranks as ranks_module
 from brainhive_cli.measurement.ranks import (
     chance_of_ranks,
-    nearest,
     ranks,
     ranks_and_precisions,
-    ranks_of_all,
     subset_expectations,
     summarise,
 )
@@ -167,28 +165,3 @@ def test_the_ranks_of_a_perfect_decoder_have_an_interval_that_begins_at_the_firs
     assert found["mean_rank"].low == 1
     assert found["mean_rank"].high == pytest.approx(1 + 199 * (1 - found["top1"].low))
     assert found["median_rank"].low is None and "nothing varies" not in found["mean_rank"].interval
-
-
-def test_all_pictures_are_ranked_as_each_is_alone(monkeypatch):
-    draw = torch.Generator().manual_seed(0)
-    signals, gallery = torch.randn(20, 8, generator=draw), torch.randn(30, 8, generator=draw)
-    gallery[3] = gallery[4]  # they tie
-    monkeypatch.setattr(ranks_module, "CANDIDATES", 7)
-
-    found = ranks_of_all(signals, gallery, 12)
-
-    for place in range(12):
-        alone = ranks(signals, gallery, torch.full((20,), place))
-        assert np.array_equal(found[:, place], alone.numpy())
-
-
-def test_the_nearest_of_a_gallery_is_the_same_block_by_block_and_the_first_of_equals():
-    torch.manual_seed(0)
-    gallery = torch.randn(11, 5)
-    gallery[9] = 2 * gallery[4]  # as near as the fourth to everything
-    signals = torch.cat([torch.randn(6, 5), gallery[4:5]])
-
-    whole = nearest(signals, gallery)
-
-    assert torch.equal(nearest(signals, iter(gallery.split(4))), whole)
-    assert whole[-1] == 4 and len(set(whole.tolist())) > 2

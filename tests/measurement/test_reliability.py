@@ -6,7 +6,6 @@ import torch
 
 from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.reliability import (
-    average_halves,
     correlation_shares,
     noise_ceiling,
     rank_halves,
@@ -14,16 +13,6 @@ from brainhive_cli.measurement.reliability import (
     unit_vectors,
 )
 from brainhive_cli.measurement.statistics import measure
-
-
-def test_halves_share_no_repetition_and_have_as_many():
-    known = torch.eye(5).repeat(3, 1, 1)  # a repetition is known by the place of its 1
-
-    first, second, _ = average_halves(known, torch.tensor([5, 4, 2]), torch.Generator().manual_seed(0))
-
-    assert not (first * second).any()
-    assert (first > 0).sum(1).tolist() == (second > 0).sum(1).tolist() == [2, 2, 1]
-    assert torch.allclose(first.sum(1), torch.ones(3)) and not first[1:, 4].any() and not first[2, 2:].any()
 
 
 def test_the_interval_of_retrieval_holds_although_items_share_one_pool():
@@ -62,11 +51,6 @@ def test_the_noise_ceiling_is_the_share_of_signal_also_where_sessions_drift_and_
     found = noise_ceiling(lambda: stimuli, shown)
 
     assert found.mean() == pytest.approx(100 * 0.49 / (0.49 + (1 / shown).mean()), abs=1.5)
-
-
-def test_a_channel_that_is_constant_has_no_signal():
-    trials = np.ones((6, 3, 2)) + np.arange(6)[:, None, None] * np.array([0, 1])
-    assert noise_ceiling(lambda: trials, np.full(6, 3)).tolist() == [0, 100]
 
 
 @pytest.mark.parametrize("noise", (0.3, 3.0))

@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, t
 
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
 from brainhive_cli.measurement.statistics import describe, measure, ratio_of_means
 from brainhive_cli.measurement.units import Alike, Items
@@ -36,14 +35,14 @@ def simulated(
 def test_an_interval_holds_people_and_pictures_in_general_as_often_as_it_says(
     subjects, most, item_sd, subject_sd
 ):
-    """Bounds of .92 and .98, and two Monte Carlo errors of 300 simulations; items alone reach .45 to .85.
+    """Bounds of .92 and .98, and two Monte Carlo errors of 150 simulations; items alone reach .45 to .85.
 
     A subject sd of 1 logit is that of published values: percentiles of resampled subjects hold .86 to .92.
     """
-    found = [interval(list(hits)) for hits in simulated(subjects, item_sd, subject_sd, 300)]
+    found = [interval(list(hits)) for hits in simulated(subjects, item_sd, subject_sd, 150)]
 
     coverage = np.mean([low <= 0.5 <= high for low, high in found])
-    assert 0.92 - 0.025 <= coverage <= most + 0.017
+    assert 0.92 - 0.036 <= coverage <= most + 0.023
 
 
 def test_the_interval_of_these_subjects_is_over_items_alone():
@@ -70,23 +69,6 @@ def test_to_four_subjects_the_interval_is_of_these_and_from_five_of_people(subje
     assert ("people in general" in found.method) == (first == "people")
 
 
-def test_items_that_subjects_share_are_resampled_together_and_others_apart():
-    """Subjects with the same values: shared items leave one's error, others an eighth of its square."""
-    values = np.random.default_rng(0).normal(size=ITEMS)
-    names = [[f"{subject}/{n}" for n in range(ITEMS)] for subject in range(8)]
-
-    def width(**how):
-        low, high = describe([values] * 8, **how).these_subjects
-        return high - low
-
-    apart = width(items=Items.independent(names))
-    assert (
-        width()
-        == width(items=Items.independent([names[0]] * 8))
-        == pytest.approx(apart * np.sqrt(8), rel=0.1)
-    )
-
-
 def test_few_subjects_get_the_t_interval_over_subjects_where_items_do_not_matter():
     """Items that differ by nothing leave the textbook's interval."""
     means = [0.1, 0.3, 0.4]
@@ -101,24 +83,6 @@ def test_the_shares_of_one_subject_have_wilsons_interval():
     for found in (0, 40, 200):
         hits = np.repeat([1.0, 0.0], [found, 200 - found])
         assert interval([hits]) == pytest.approx(binomtest(found, 200).proportion_ci(method="wilson"))
-
-
-def test_one_item_has_no_interval():
-    assert interval([np.ones(1)]) == (None, None)
-    assert interval([np.zeros(1), np.ones(1)]) == (None, None)
-
-    metric = measure("top1", [np.ones(1)], protocol="cosine", split="test")
-    assert metric.interval_text() == "–" and metric.interval == "none: one item"
-
-
-def test_ends_stay_within_what_a_share_can_be():
-    for number in (1, 5):
-        groups = [np.repeat([1.0, 0.0], [19, 1]), np.repeat([1.0, 0.0], [1, 19])] * number
-        described = describe(groups)
-        for low, high in filter(None, [described.these_subjects, described.people]):
-            assert 0 <= low < 0.5 < high <= 1
-    low, high = describe([np.linspace(0.9, 1, 8)] * 3 + [np.linspace(0, 0.1, 8)] * 3, limits=(0, 1)).people
-    assert 0 <= low < 0.15 < 0.85 < high <= 1
 
 
 def test_items_of_one_unit_scatter_together():
@@ -179,14 +143,14 @@ def test_intervals_of_several_pictures_a_concept_hold_concepts_in_general(subjec
     random, held = np.random.default_rng(subjects), np.zeros(2)
     ids = [list(range(400))] * subjects
     concepts = Items(ids, [np.repeat(np.arange(40), 10).tolist()] * subjects, "concepts")
-    for _ in range(200):
+    for _ in range(100):
         easy = np.repeat(random.normal(0, 1.5, 40), 10)
         hits = random.random((subjects, 400)) < 1 / (1 + np.exp(-easy))
         for place, items in enumerate((concepts, None)):
             low, high = interval(list(hits * 1.0), items)
             held[place] += low <= 0.5 <= high
 
-    assert held[0] / 200 > 0.91 and held[1] / 200 < 0.85
+    assert held[0] / 100 > 0.91 and held[1] / 100 < 0.85
 
 
 def test_intervals_of_clips_hold_films_in_general():
@@ -258,13 +222,6 @@ def test_the_spread_over_seeds_stands_beside_the_interval():
     assert metric.seed_sd == pytest.approx(np.std([0.25, 0.5, 0.75], ddof=1))
     assert (metric.value, metric.n) == (pytest.approx(0.5), 4)  # an item counts once
     assert measure("top1", hits, protocol="cosine", split="test", seeds=[1, 2]).seed_sd is None
-
-
-def test_nothing_and_a_value_that_is_not_a_number_are_errors():
-    with pytest.raises(BrainhiveError, match="not a finite number"):
-        interval([np.array([1.0, np.nan])])
-    with pytest.raises(BrainhiveError, match="nothing to measure"):
-        measure("top1", [np.array([])], protocol="cosine", split="test")
 
 
 def test_a_ratio_lies_in_its_interval_where_a_t_test_of_the_difference_does_not_reject():

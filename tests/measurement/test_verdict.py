@@ -38,34 +38,27 @@ def test_few_pictures_have_all_permutations_counted():
     assert "all 120 permutations" in found.test and (found.n, found.pool) == (5, 5)
 
 
-def test_what_no_result_could_show_is_not_called_at_chance():
-    (found,) = judge([np.array([[1, 2, 3], [2, 1, 3], [3, 2, 1]])], independent(3), range(3))
-
-    assert found.side == "not testable" and found.least_p == 2 / 6
-    assert found.words == "not testable for these 3 pictures"
-
-
 def test_wrong_labels_are_seldom_called_right_however_many_subjects_share_them():
-    """Bound .05 and two Monte Carlo errors of 200; ranks counted subject by subject reject .3 to .5."""
+    """Bound .05 and two Monte Carlo errors of 100; ranks counted subject by subject reject .3 to .5."""
     random, called, subjects, pictures = np.random.default_rng(0), 0, 8, 60
-    for _ in range(200):
+    for _ in range(100):
         features, wrong = random.normal(size=(pictures, 16)), random.permutation(pictures)
         seen = [features + 0.5 * random.normal(size=features.shape) for _ in range(subjects)]
         ranked = [rank_all(signals, features)[:, wrong] for signals in seen]
         called += judge(ranked, independent(pictures, subjects), range(pictures))[0].side != "at chance"
 
-    assert called / 200 <= 0.081
+    assert called / 100 <= 0.094
 
 
 def test_a_weak_effect_that_ten_subjects_share_is_found():
     """Found in .00 of runs where ranks averaged over subjects are compared with the spread of one guess."""
     random, found = np.random.default_rng(0), 0
-    for _ in range(40):
+    for _ in range(20):
         features = random.normal(size=(200, 20))
         ranked = [rank_all(0.02 * features + random.normal(size=(200, 20)), features) for _ in range(10)]
         found += judge(ranked, independent(200, 10), range(200))[0].side == "above chance"
 
-    assert found / 40 >= 0.85
+    assert found / 20 >= 0.85
 
 
 def test_two_concepts_are_spoken_of_as_these_two_in_two_questions():
@@ -107,13 +100,13 @@ def test_signals_that_drift_with_sessions_are_seldom_called_right():
     number = np.repeat(np.arange(count), 12)
     session = np.where(np.arange(12 * count) % 4 > 0, number, (number + 1) % count)
     sessions = dict(enumerate(session.tolist()))
-    for _ in range(150):
+    for _ in range(75):
         features = random.normal(size=(count, 16))[number] + random.normal(size=(12 * count, 16))
         signals = 2 * random.normal(size=(count, 16))[session] + random.normal(size=features.shape)
         answers = judge([rank_all(signals, features)], items, range(12 * count), sessions, concept)
         called += [answer.side == "above chance" for answer in answers]
 
-    assert (called / 150 <= 0.06).all()
+    assert (called / 75 <= 0.06).all()
 
 
 @pytest.mark.parametrize("sizes", [[10, 10], [10] * 8])
@@ -122,7 +115,7 @@ def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
     random, found = np.random.default_rng(0), np.zeros(2)
     items, concept = concepts(sizes)
     number, count = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
-    for _ in range(30):
+    for _ in range(15):
         features = random.normal(size=(len(sizes), 20))[number] + random.normal(size=(count, 20))
         signals = 0.8 * features + random.normal(size=features.shape)
         answers = judge(
@@ -130,7 +123,7 @@ def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
         )
         found += [answer.side == "above chance" for answer in answers]
 
-    assert (found / 30 >= 0.9).all()
+    assert (found / 15 >= 0.9).all()
 
 
 def test_which_picture_is_exchanged_within_concepts_however_many_these_are():
@@ -138,7 +131,7 @@ def test_which_picture_is_exchanged_within_concepts_however_many_these_are():
     random, found = np.random.default_rng(0), np.zeros(3)
     items, concept = concepts([6] * 12)
     number = np.repeat(np.arange(12), 6)
-    for _ in range(60):
+    for _ in range(30):
         features = random.normal(size=(12, 16))[number]
         ranked = rank_all(
             features + random.normal(size=(72, 16)), features + 0.5 * random.normal(size=(72, 16))
@@ -146,7 +139,7 @@ def test_which_picture_is_exchanged_within_concepts_however_many_these_are():
         answers = judge([ranked], items, range(72), dict.fromkeys(range(72), 1), concept)
         found += [answer.side == "above chance" for answer in answers]
 
-    assert found[0] == found[2] == 60 and found[1] / 60 <= 0.1
+    assert found[0] == found[2] == 30 and found[1] / 30 <= 0.1
 
 
 def test_clips_are_shifted_by_every_shift_once():
@@ -162,10 +155,10 @@ def test_neighbouring_clips_are_seldom_called_right():
     """Shifts drawn with replacement, without the identity, gave p ≤ .05 in up to .18."""
     random, small, clips = np.random.default_rng(0), 0, 45
     film = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items([list(range(clips))])
-    for _ in range(300):
+    for _ in range(150):
         drawn = random.normal(size=(2, clips, 8))
         for clip in range(1, clips):
             drawn[:, clip] = 0.9 * drawn[:, clip - 1] + 0.44 * drawn[:, clip]
         small += judge([rank_all(*drawn)], film, range(clips))[0].better <= 0.05
 
-    assert small / 300 <= 0.075
+    assert small / 150 <= 0.086

@@ -3,20 +3,7 @@
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.blocks import Dropout, FusionEncoder
-
-
-def test_a_fusion_encoder_does_not_mind_the_order_of_its_embeddings_and_names_those_it_takes():
-    torch.manual_seed(0)
-    fuser = FusionEncoder({"a": 6, "b": 4}, dim=8, hidden=16)
-    a, b = torch.randn(5, 6), torch.randn(5, 4)
-
-    assert torch.equal(fuser({"a": a, "b": b}), fuser({"b": b, "a": a}))
-    assert not torch.allclose(fuser({"a": a, "b": b}), fuser({"a": a, "b": torch.zeros(5, 4)}))
-    for given in ({"a": a}, {"a": a, "b": torch.zeros(5, 5)}, {"a": a, "b": b, "c": b}):
-        with pytest.raises(BrainhiveError, match=r"made for a \(6\), b \(4\), not for"):
-            fuser(given)
+from brainhive_cli.models.blocks import Dropout
 
 
 def test_dropout_drops_so_many_and_keeps_the_mean() -> None:

@@ -9,18 +9,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models import heads
 from brainhive_cli.models.encoders import diffusers_vae
 from brainhive_cli.models.generators import sdxl
-from brainhive_cli.models.heads import PREFIX, Decoded, Head, latent_space
+from brainhive_cli.models.heads import PREFIX, Head, latent_space
 
 TWO = {"latent": Head((4, 2, 2), "vae", "abc"), "token": Head((3,), "clip")}
-
-
-def test_one_vector_is_cut_into_heads_in_their_order() -> None:
-    values = torch.arange(2 * 19.0).view(2, 19)
-
-    found = heads.split(values, TWO)
-
-    assert found["latent"].shape == (2, 4, 2, 2) and found["token"].shape == (2, 3)
-    assert torch.equal(torch.cat([each.flatten(1) for each in found.values()], 1), values)
 
 
 def test_tokens_are_flattened_to_be_compared_and_centred_ones_correlate() -> None:
@@ -49,15 +40,6 @@ def test_a_latent_of_another_autoencoder_is_refused() -> None:
     heads.refuse_other_target("latent", TWO["latent"], "latents:def", "the generator")  # not comparable
     with pytest.raises(BrainhiveError, match="head latent predicts vae of abc, the generator is of def"):
         heads.refuse_other_target("latent", TWO["latent"], "def", "the generator")
-
-
-def test_rows_of_all_heads_are_taken_together_and_joined_in_their_order() -> None:
-    whole = Decoded({"token": torch.arange(6.0).view(3, 2)}, {"caption": ["a", "b", "c"]})
-    chosen, joined = whole[[2, 0]], Decoded.join([whole[:2], whole[2:]])
-
-    assert chosen.tensors["token"].tolist() == [[4, 5], [0, 1]] and chosen.texts == {"caption": ["c", "a"]}
-    assert (len(whole), len(whole[1:]), len(Decoded({}))) == (3, 2, 0)
-    assert torch.equal(joined.tensors["token"], whole.tensors["token"]) and joined.texts == whole.texts
 
 
 def test_a_latent_space_is_named_by_encoder_and_scale_alone_and_shared_with_the_generator():

@@ -45,9 +45,3 @@ def test_the_same_and_what_nobody_knows_is_no_difference() -> None:
     SignalSpec(("Oz",), 50, (1,), (1,)).refuse_other_signals(
         "V", 250.0, STEPS | {"simulated": True}, "x", True
     )
-
-
-def test_of_another_data_set_only_steps_that_both_name_are_compared() -> None:
-    other = {"kind": "things_eeg", "keep_ms": [0, 1000], "band_hz": [0.1, 40], "simulated": True}
-    assert difference(steps=other, is_same_store=False) == ""
-    assert difference(steps=other | {"band_hz": [1, 40]}, is_same_store=False) == "band_hz 1, 40, not 0.1, 40"

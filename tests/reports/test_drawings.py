@@ -15,7 +15,6 @@ from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import save_figure, shows_something, svg_of
 
 DPI = 100
-HEADBAND = ("TP9", "AF7", "AF8", "TP10", "POz")
 LONG = "a name of a model that goes on and on, beyond every width of a figure"
 RANDOM = np.random.default_rng(0)
 
@@ -72,17 +71,12 @@ def montage(name: str) -> list[str]:
     return [name for name in mne.channels.make_standard_montage(name).ch_names if name not in second]
 
 
-MATRICES = {
-    f"{size} × {size}, {letters} letters": matrix(names(size, letters), names(size, letters))
-    for size, letters in ((2, 29), (20, 12), (100, 3))
-}
 MARKS = {"onset": 0.0, "50–150 ms: first above chance": 100.0, "offset": (450.0, 500.0), "late": 900.0}
-FIGURES = MATRICES | {
+FIGURES = {
+    "20 × 20, 12 letters": matrix(names(20, 12), names(20, 12)),
     "channels × times": matrix(names(63, 3), [str(time) for time in range(-200, 1000, 5)]),
-    "few × many": matrix(names(3, 29), names(300, 29)),
     "many bars": bars(40, series=3),
     "over time": lines([*range(0, 1000, 25)], ["brain", "shuffled labels"], marks=MARKS),
-    "many lines": lines([1, 2, 3], [f"sub-{number:02}_seed-2025" for number in range(30)]),
     "long names": lines([1, 2], [LONG, LONG.upper()]),
 }
 
@@ -96,13 +90,11 @@ def test_names_of_a_figure_never_touch_and_never_leave_it(boxes_of, artifact):
     assert not [text for text, box in texts if Bbox.union([box, page]).bounds != page.bounds]
 
 
-@pytest.mark.parametrize("sensors", [HEADBAND, "standard_1005"])
-def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of, sensors):
-    sensors = montage(sensors) if isinstance(sensors, str) else list(sensors)
+def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of):
+    sensors = montage("standard_1005")
     texts, _ = boxes_of(head(sensors))
 
-    shown = [(text, box) for text, box in texts if text in sensors]
-    assert len(shown) >= min(len(sensors), 60)
+    assert len([text for text, _ in texts if text in sensors]) >= 60
     assert not [(a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)]
 
 
@@ -112,13 +104,10 @@ ONE = Line("top-1", [0.5], [0.4], [0.6], chance=0.1)
 def test_a_figure_is_drawn_where_its_values_differ():
     for artifact, is_shown in (
         (Curve("", "", ["all"], [ONE], style="bars"), False),  # one bar
-        (Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.5])], style="bars"), False),
         (Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.4])], style="bars"), True),
-        (Curve("", "", ["1"], [Line("measured", [0.5]), Line("guessing", [0.1])], style="bars"), True),
         (Curve("", "", [1], [Line("a", [0.5]), Line("b", [0.4])]), False),  # one point a line
         (Curve("", "", [1, 2], [Line("a", [1e-12, 2e-12])]), True),  # magnetic fields, in tesla
         (Heatmap("", [[0.5, 0.5], [None, 0.5]]), False),
-        (Heatmap("", [[0.5, 0.25]]), True),
         (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=1.0)]), False),
         (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)]), True),
         (Sheet("", ["seen"], []), False),

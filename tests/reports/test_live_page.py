@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import SIMULATED, TRAINED_TRIALS, UNKNOWN_TRIALS
+from brainhive_cli.core.measurements import SIMULATED
 from brainhive_cli.reports.live_page import (
     GRACE_S,
     RESULTS_KEPT,
@@ -283,10 +283,9 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 10) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(PHONE, "light"), (DESK, "dark")])
-def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened, width, scheme):
+def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
     page, url = started()
-    shown, complaints = opened(url, width, scheme)
+    shown, complaints = opened(url, PHONE, "dark")
     page.publish(START)
     for window in range(1, 15):
         page.publish(result(window, repetitions=2, average_best=result(1)["best"], average_rank=1))
@@ -313,7 +312,7 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened, w
     numbers = re.findall(r"\d+\.\d+", text)
     assert numbers and max(len(number.replace(".", "").strip("0")) for number in numbers) <= 3
 
-    assert shown.evaluate("document.documentElement.scrollWidth") == width
+    assert shown.evaluate("document.documentElement.scrollWidth") == PHONE
     lost = """() => [...document.querySelectorAll('body *')].filter(each => each.checkVisibility()
         && each.getBoundingClientRect().right > innerWidth + 1 && !each.closest('.strip'))
         .map(each => each.outerHTML.slice(0, 80))"""
@@ -322,55 +321,7 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened, w
     assert shown.evaluate(lost) == [] and complaints == []
     assert shown.locator("#film > li").count() == RESULTS_KEPT
     slab = "getComputedStyle(document.body).backgroundColor"
-    assert shown.evaluate(slab) == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
-
-
-def test_the_page_says_what_it_shows_to_screen_readers_and_only_its_status_aloud(started, opened):
-    page, url = started()
-    page.publish(START)
-    page.publish(result(1))
-    shown, _ = opened(url)
-    wait_for(lambda: shown.locator("#trial").is_visible())
-
-    assert shown.locator("[aria-live]").evaluate_all("them => them.map(it => it.id)") == ["state"]
-    assert shown.get_by_role("heading", name="Window 1, marker marker, at 12.3 s").is_visible()
-    assert shown.get_by_role("img", name="2: cat/1, the shown picture").is_visible()
-    assert shown.get_by_role("img", name="Shown: cat/1").count() == 2
-    curve = "Share of trials that ranked the seen picture first, after trial 1: 25 %, "
-    curve += "interval 6 % to 60 %, chance 0.5 %"
-    assert shown.get_by_role("img", name=curve).is_visible()
-    assert shown.locator(".right").count() == 1 and shown.locator("main img:not([alt])").count() == 0
-    shown.keyboard.press("Tab")
-    assert shown.evaluate("document.activeElement.getAttribute('aria-label')") == "Last windows, newest first"
-
-    page.publish(result(2, repetitions=2, average_best=result(1)["best"], average_rank=1))
-    wait_for(lambda: "Window 2" in shown.locator("#window").inner_text())
-    for name in ("state", "shown", "best", "curve", "latency", "stream", "caveats", "differs"):
-        box = shown.locator(f"#{name}").bounding_box()  # the first screen of a desk holds them all
-        assert box["y"] + box["height"] <= 800, name
-
-
-def test_what_is_not_known_is_said_and_a_caveat_is_a_sentence_and_a_mark_at_the_number(started, opened):
-    page, url = started()
-    page.publish({**START, "caveats": [], "differs": []})
-    shown, complaints = opened(url)
-    wait_for(lambda: shown.locator("#nothing").is_visible())
-    assert not shown.locator("#simulated").is_visible()
-
-    page.publish(result(1, shown=None, rank=None, hits=None))
-    wait_for(lambda: shown.locator("#trial").is_visible())
-    assert shown.locator("#shown").inner_text() == "not known"
-    assert "rank" not in shown.locator("#rank").inner_text()
-    assert "no trial whose picture is known" in shown.locator("#hits").inner_text()
-    assert not shown.locator("#drawing").is_visible()
-
-    page.publish(result(2, hits={**result(2)["hits"], "caveats": [TRAINED_TRIALS, UNKNOWN_TRIALS]}))
-    wait_for(lambda: shown.locator("#rate").inner_text() == "25 %†")
-
-    sentences = [f"† {MEANINGS[caveat]}" for caveat in (TRAINED_TRIALS, UNKNOWN_TRIALS)]
-    assert shown.locator("#caveats li").all_inner_texts() == sentences and complaints == []
-    assert not shown.locator("#nothing").is_visible()
-    assert "[" not in shown.locator("body").inner_text()
+    assert shown.evaluate(slab) == "rgb(20, 23, 26)"
 
 
 def test_names_of_pictures_are_text_whatever_they_hold(started, opened):
@@ -411,5 +362,5 @@ def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
     other.publish({"kind": "ended", "text": "after 200 windows"})
     wait_for(lambda: "ended" in shown.locator(".status").inner_text())
     other.stop()
-    shown.wait_for_timeout(1500)
+    shown.wait_for_timeout(700)
     assert " ".join(shown.locator(".status").inner_text().split()).startswith("ended after 200 windows")

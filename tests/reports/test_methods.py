@@ -21,10 +21,7 @@ from brainhive_cli.reports.sentences import REFERENCES, describe_methods, list_c
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
 
-RIDGE = (DEMO, f"encoders=[{COLOURS!r}]", "seeds=1", "subjects=1", "backbone.kind=ridge", "signal.scale=0.2")
 FEW = (*SMALL, "train.epochs=2", "subjects=1")
-OF_STEPS = re.compile(r"epoch|batch|learning rate|AdamW|\bloss\b|seed")
-"""Words of a training by steps, of which a closed form has none."""
 PAPERS = re.compile(r" \((?:[^()]+ \d{4}(?:; )?)+\)")
 NUMBER = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*(?:e-?\d+)?(?![\w])")
 """A number that stands alone, unlike those in names such as top-1, PO7 or clip-b32."""
@@ -38,13 +35,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def runs(home: Path, go: Go) -> dict[str, list[Path]]:
-    """The training and the test of an LDA on recorded fMRI, of a ridge, and of a network."""
+    """The training and the test of an LDA on recorded fMRI, and of a network."""
     go("demo", "real=true")
     found = {"lda": [next(home.glob(f"runs/{command}/*")) for command in ("train-align", "eval-retrieval")]}
     go("embed", DEMO, f"encoders=[{COLOURS!r}]")
-    for name, overrides in {"ridge": RIDGE, "brain-mlp": FEW}.items():
-        trained = go("train-align", *overrides).folder
-        found[name] = [trained, go("eval-retrieval", f"run={trained}", "sheet_rows=0").folder]
+    trained = go("train-align", *FEW).folder
+    found["brain-mlp"] = [trained, go("eval-retrieval", f"run={trained}", "sheet_rows=0").folder]
     return found
 
 
@@ -78,17 +74,6 @@ def test_every_number_of_the_paragraph_is_one_of_the_recipe_or_the_metrics(runs)
             said = PAPERS.sub("", describe_methods(grouped(folder)))
             said = re.sub(r"Brainhive \S+ and PyTorch \S+|95 %", "", said)
             assert {number for number in NUMBER.findall(said)} - known == set(), said
-
-
-def test_a_closed_form_is_said_to_have_no_steps(runs):
-    for folder in (*runs["lda"], *runs["ridge"]):
-        set_up = ShownRun("run", RunFolder(folder)).measured.facts.set_up
-        assert not OF_STEPS.search(PAPERS.sub("", describe_methods(grouped(folder))))
-        assert {key for key in set_up if key.startswith("train.")} <= {
-            "train.validation",
-            "train.shuffled_labels",
-        }
-        assert not {"epochs", "selection", "loss.kind"} & set_up.keys()
 
 
 def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):

@@ -4,7 +4,7 @@ import html
 import re
 from pathlib import Path
 
-from brainhive_cli.api import Comparison, Run
+from brainhive_cli.api import Comparison
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
@@ -40,11 +40,6 @@ def test_texts_of_a_table_are_escaped_and_the_best_is_bold():
     shown = frame_table(Table(f"Caption {SCRIPT}", [SCRIPT, "top-1"], rows, note=SCRIPT), [SCRIPT])
     assert "<script" not in shown and shown.count("&lt;script&gt;") == 6
     assert "<b>0.9</b>*<br><small>" in shown and shown.count("<b>") == 1 and "<td>0.500</td>" in shown
-
-
-def test_a_run_shows_its_page_with_its_caveats(tmp_path):
-    frame = Run(run_of(tmp_path))._repr_html_()
-    assert frame is not None and CAVEAT in html.unescape(frame)
 
 
 def test_a_comparison_shows_labels_as_text_caveats_and_reasons(tmp_path):

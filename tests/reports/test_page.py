@@ -70,25 +70,6 @@ def test_every_kind_of_artifact_is_drawn(tmp_path):
     assert '<figure class="card media">' in page and ">Oz<" in page
 
 
-def test_figures_take_the_colours_of_the_page_and_stay_text(tmp_path):
-    curve = Curve("Top-1", "ms after onset", [0, 1], [Line("brain", [0.1, 0.5], chance=0.1)], "top-1")
-    page = written(tmp_path, [("", curve, tmp_path)])
-    svg = page[page.index("<svg") : page.index("</svg>")]
-    assert "var(--c0)" in svg and "var(--ink)" in svg and "ms after onset" in svg
-    assert (
-        not {*re.findall("#[0-9a-f]{6}", svg)}
-        and "DejaVu" not in svg
-        and " id=" not in svg.split("<defs>")[0]
-    )
-
-
-def test_an_artifact_without_values_says_so(tmp_path):
-    empty = Curve("Loss", "epoch", [], []), Heatmap("Similarity", [[None]]), Map("Embedding", [])
-    for artifact in empty:
-        page = written(tmp_path, [("", artifact, tmp_path)])
-        assert "<svg" not in page and "no values that differ" in page
-
-
 @pytest.mark.parametrize("name", ["a $ b $ c <b>", "ä" * 80])
 def test_any_name_is_drawn_as_it_is(tmp_path, name):
     lines = [Line(name, [0.5, 0.25]), Line("other", [0.5, 0.25])]

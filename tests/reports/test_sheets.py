@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import clip
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
@@ -15,7 +14,6 @@ from brainhive_cli.reports.sheets import (
     SIDE_INCH,
     Tile,
     describe_sample,
-    lay_out_clip,
     list_values,
     save_sheet,
 )
@@ -82,9 +80,3 @@ def test_a_sheet_says_how_many_of_how_many_it_shows_and_that_these_are_random():
         describe_sample(6, 2_000, "test pictures", 0) == "6 of 2,000 test pictures, drawn at random (seed 0)"
     )
     assert describe_sample(6, 6, "clips", 0) == "All 6 clips, in random order"
-
-
-def test_clips_of_any_length_are_shown_by_six_frames_at_most():
-    for count in (2, 16):
-        row = lay_out_clip(clip(0, frames=count), ["seen"])
-        assert [tile.picture is not None for tile in row] == [True] * min(6, count) + [False]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ from worlds import Go, at_home
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets.categories import Config
-from brainhive_cli.data.event_names import EventNames
-from brainhive_cli.data.single_trial_betas import match_pictures
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -84,14 +81,3 @@ def test_categories_without_two_names_that_differ_are_refused() -> None:
         with pytest.raises(RecipeError) as caught:
             Config(names=["b", first, second])
         assert caught.value.message == f"categories {first!r} and {second!r} are one, as events are read"
-
-
-def test_events_and_betas_are_read_as_categories_are() -> None:
-    names, event = ["house", "face", "Face", "1"], " face.png"
-    events = EventNames(None, names, is_exact=True)
-    stimuli = SimpleNamespace(name="d", are_categories=True)
-    pictures = names, np.repeat("train", len(names))
-    ids, _, dropped = match_pictures([event, "house", "cue/face", "1.0"], stimuli, pictures)
-
-    assert [events.find_row(name) for name in (event, "Face", "cue/face", "1.0")] == [1, 2, None, 3]
-    assert ids == ["face", "house", "", "1"] and sum(dropped.values()) == 1

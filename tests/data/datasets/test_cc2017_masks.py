@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 from safetensors import safe_open
 
 from brainhive_cli.data.published.cc2017 import BACKGROUND, CONCEPTS, PRIORITY, key_object
@@ -24,11 +23,3 @@ def test_words_are_those_of_the_reference(golden: Path) -> None:
     ours = {"background": BACKGROUND, "priority": PRIORITY, "concepts": CONCEPTS}
     for name, listed in ours.items():
         assert list(listed) == words[name]
-
-
-def test_an_object_that_moves_farther_is_chosen_and_one_that_is_never_seen_is_not() -> None:
-    near, far, unseen = np.zeros((3, 3, 8, 8), bool)
-    for frame in range(3):
-        near[frame, 0, frame] = far[frame, 1, 2 * frame] = True
-    assert key_object({"cup": near, "car": far, "kite": unseen}) == "car"
-    assert key_object({"kite": unseen}) is None

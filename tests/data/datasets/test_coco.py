@@ -65,14 +65,6 @@ def test_a_concept_is_the_category_that_covers_most_of_a_picture(root: Path) -> 
     assert coco().images("validation").concepts == ("000000000139",)
 
 
-def test_pictures_may_lie_in_a_folder_of_images_and_be_of_another_year(root: Path) -> None:
-    path = root / "images/val2014/COCO_val2014_000000000042.jpg"
-    path.parent.mkdir(parents=True)
-    Image.new("RGB", (2, 2)).save(path)
-    assert coco(year=2014).splits == ("validation",)
-    assert coco(year=2014).images("validation").image_ids == ("val2014/COCO_val2014_000000000042",)
-
-
 def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
     annotate(root)
     texts = {9: ["a bowl ", "two bowls", "bowls", "a dog", "food", "a sixth"], 25: ["a dog"]}

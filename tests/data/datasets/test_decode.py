@@ -6,23 +6,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from brainhive_cli.data.datasets import FORMATS, BadPicture, decode
+from brainhive_cli.data.datasets import BadPicture, decode
 from brainhive_cli.data.media.decoding import digest_pixels
-from brainhive_cli.data.stores.ids import PICTURES
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
-
-
-def test_what_is_transparent_keeps_its_colour(tmp_path: Path) -> None:
-    path = tmp_path / "clear.png"
-    Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(path)
-
-    assert decode(str(path), path).getpixel((0, 0)) == (10, 20, 30)
-
-
-def test_pictures_are_read_by_every_ending_that_pillow_registers() -> None:
-    registered = Image.registered_extensions().items()
-    assert {ending for ending, kind in registered if kind in FORMATS} == PICTURES
 
 
 def test_grey_of_16_bits_is_as_bright_as_grey_of_8_and_numbers_of_no_known_range_are_refused(

@@ -8,7 +8,6 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import BadPicture, Dataset, image_folder
 from brainhive_cli.data.datasets.image_folder import Config
 
@@ -48,12 +47,6 @@ def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
     assert train.image_ids == ("train/cat/one", "train/deep/dog/two", "train/notes.txt")
     assert train.concepts == ("cat", "dog", "notes.txt")
     assert (test.image_ids, test.concepts) == (("test/loose",), ("loose",))
-
-
-def test_files_come_in_the_order_of_their_folders(tmp_path: Path) -> None:
-    for name in ("a-b/x.png", "a/y.png", "a.png", "a/b/z.png"):
-        draw(tmp_path / name)
-    assert opened(tmp_path).images("train").image_ids == ("a/b/z", "a/y", "a-b/x", "a")
 
 
 def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
@@ -104,22 +97,6 @@ def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(listed: 
     assert [*whole.images("train").image_ids][2] == "owl/owl_a" and len(whole.images("train")) == 5
 
 
-def test_what_lies_among_pictures_and_is_not_read_is_counted(tmp_path: Path, flat: Path) -> None:
-    for name in ("c0/x.heic", "c1/y.HEIC", "c1/README", "notes.txt"):
-        (flat / name).write_bytes(b"")
-    draw(flat / "c1/z.JFIF.png")
-    unread = opened(flat).images("train").unread
-    assert datasets.describe_unread(unread) == "4 not read: 2 .heic, 1 without ending, 1 .txt"
-
-    # beside the folders of splits, pictures too
-    split = tmp_path / "split"
-    for name in ("train/a/1.jpg", "test/a/1.avif", "extra/a/1.png", "list.csv"):
-        draw(split / name) if Path(name).suffix != ".csv" else (split / name).write_bytes(b"")
-    folder = opened(split)
-    assert folder.images("train").unread == {".png": 1, ".csv": 1} and not folder.images("test").unread
-    assert datasets.describe_unread({}) == ""
-
-
 def test_pictures_of_every_mode_open_as_rgb_and_a_damaged_one_is_named(tmp_path: Path) -> None:
     for mode in ("RGBA", "LA", "P", "1"):
         draw(tmp_path / f"modes/{mode}.png", 1 if mode == "1" else "white", mode)
@@ -131,14 +108,3 @@ def test_pictures_of_every_mode_open_as_rgb_and_a_damaged_one_is_named(tmp_path:
             assert (picture.mode, picture.size) == ("RGB", (6, 4))
     with pytest.raises(BadPicture, match=r"bad\.png cannot be decoded"):
         images.open(images.image_ids.index("bad"))
-
-
-def test_a_list_that_is_none_is_refused(listed: Path) -> None:
-    for content, message in (
-        (b"\xff\xfe\x00", r"no list of test pictures .*test\.csv"),
-        (b"\n", r"test\.csv lists no pictures"),
-        (b"owl/owl_b.jpg\nyak/yak_1.jpg\n", r"pictures that are not below .*, 1 of 2: yak/yak_1\.jpg"),
-    ):
-        listed.write_bytes(content)
-        with pytest.raises(BrainhiveError, match=message):
-            opened(listed.parent / "pictures", test_list=str(listed)).images("test")

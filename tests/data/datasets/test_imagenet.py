@@ -114,24 +114,6 @@ def test_a_split_in_two_forms_is_refused(root: Path) -> None:
         imagenet().images("train")
 
 
-@pytest.mark.parametrize(
-    ("layout", "split"),
-    [
-        ("ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG", "validation"),
-        ("default/test/0000.parquet", "test"),
-    ],
-)
-def test_other_layouts_are_recognised(root: Path, layout: str, split: str) -> None:
-    path = root / layout
-    if path.suffix == ".parquet":
-        write_rows(path, rows("train"))
-    else:
-        path.parent.mkdir(parents=True)
-        path.write_bytes(jpeg(0))
-    assert imagenet().splits == (split,)
-    assert imagenet().images(split).open(0).size == (12, 8)
-
-
 def test_a_parquet_that_is_cut_short_or_has_no_pictures_or_some_twice_is_one_clear_error(root: Path) -> None:
     path = write_rows(root / "train-0.parquet", rows("train"))
     path.write_bytes(path.read_bytes()[:-100])

@@ -11,12 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from brainhive_cli.commands import import_embeddings
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.ids import match_names
 from brainhive_cli.data.stores.target_store import TargetStore
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
@@ -165,20 +162,6 @@ def test_the_same_import_is_found_again_and_another_is_refused(import_, things, 
     np.testing.assert_array_equal(open_store(things).embedding, vectors(80, seed=1))
 
 
-IDS = ["train/cat/1", "train/dog/1", "train/dog/2", "test/cat/3"]
-
-
-def test_names_mean_the_pictures_whose_paths_they_end():
-    named = ["train/dog/1", "dog/1.JPG", "/set/train/dog/1.png", r"train\dog\1.jpg"]
-    for name in named:
-        assert match_names([name], IDS)[0].tolist() == [1]
-    assert match_names(["2", "3.jpg"], IDS)[0].tolist() == [2, 3]  # stems, where they are unambiguous
-    with pytest.raises(BrainhiveError, match="several pictures, 1: 1 could be train/cat/1 or train/dog/1"):
-        match_names(["1"], IDS)
-    rows, unknown = match_names(["bird/2", "val/cat/3", "2.5"], IDS)
-    assert rows.tolist() == [-1, -1, -1] and unknown == ["bird/2", "val/cat/3", "2.5"]
-
-
 @pytest.mark.parametrize("ending", [".pt", ".npy"])
 def test_dictionaries_of_vectors_with_ids_are_imported(import_, things, ids, tmp_path, ending):
     of, values, path = ids["train"], vectors(80), tmp_path / f"vectors{ending}"
@@ -241,29 +224,19 @@ def test_an_export_comes_back_bit_by_bit(go, import_, things, ids, tmp_path, for
 
 
 def test_what_cannot_be_right_is_told_and_leaves_nothing(import_, things, ids, tmp_path):
-    of, ones = ids["train"], torch.ones(512)
+    of = ids["train"]
     write_parquet(cut := tmp_path / "cut.parquet", of, vectors(80))
     cut.write_bytes(cut.read_bytes()[:-20])
     write_parquet(other := tmp_path / f"things_train_{VAE}-part-00000-of-00000.parquet", of, vectors(80))
-    (few := tmp_path / "few").mkdir()
-    (few / "file_names.txt").write_text("\n".join(of))
-    np.save(few / "features.npy", vectors(79))
     (notes := tmp_path / "notes.md").write_text("nothing")
-    lists = {"image_ids": of, "concepts": ["c"] * 80, "features": torch.ones(80, 512)}
     dictionaries = {
         "the vectors differ in shape": {name: torch.ones(512 + (name == of[-1])) for name in of},
         "holds 80 vectors without ids": torch.ones(80, 512),
         "where vectors of numbers should be": dict.fromkeys(of, 1.0),
-        "pictures have several vectors, 1: training_images/concept_0/3": {
-            **dict.fromkeys(of, ones),
-            f"{of[3]}.jpg": ones,
-        },
-        "its ids could be image_ids, concepts": lists,
     }
     files = {
         "is damaged or cut short": cut,
         "no parquet of clip-b32 or CLIP-ViT-B-32-.*, only things_train_": other,
-        "holds 79 vectors for 80 names": few,
         "is in no known layout": notes,
     }
     for number, (told, content) in enumerate(dictionaries.items()):
@@ -271,21 +244,4 @@ def test_what_cannot_be_right_is_told_and_leaves_nothing(import_, things, ids, t
     for told, file in files.items():
         with pytest.raises(BrainhiveError, match=told):
             import_(file)
-    torch.save(dict.fromkeys(of, ones), tmp_path / "v.pt")
-    with pytest.raises(BrainhiveError, match="does not say which of the encoders made it"):
-        import_(tmp_path / "v.pt", encoders="clip-b32,vae")
-    assert left(things) == []
-
-
-def test_vectors_of_another_shape_than_the_encoder_s_are_refused_by_the_check_and_the_import(
-    import_, things, ids, tmp_path
-):
-    torch.save({name: torch.ones(4, 128) for name in ids["train"]}, tmp_path / "dino.pt")
-    words = (f"sources=['{tmp_path / 'dino.pt'}']", "encoders=clip-b32")
-    told = "dino.pt holds vectors of 4×128 values, but clip-b32 makes 512"
-    recipe = import_embeddings.Recipe.resolve("import-embeddings", None, {}, words)
-    (missing,) = describe_missing(import_embeddings.inputs(recipe))
-    assert told in missing and "brainhive embed --list" in missing
-    with pytest.raises(BrainhiveError, match=told):
-        import_(tmp_path / "dino.pt")
     assert left(things) == []

@@ -2,13 +2,10 @@
 
 import json
 import os
-import re
-import resource
 import signal
 import subprocess
 import sys
 import warnings
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +17,6 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SIMULATED
-from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.exchange.session_folder import PAUSE_S, SessionFolder, read_simulated
 from brainhive_cli.data.signal_stores import describe_store
 from brainhive_cli.data.stores.recordings import SignalStore
@@ -170,33 +166,6 @@ def test_a_killed_process_leaves_the_blocks_that_ended(tmp_path):
     assert results == [*range(0, 7 * len(results), 7)]
 
 
-@contextmanager
-def files_of_at_most(count):
-    """Let the system refuse to write more bytes to a file, as it does where a disk is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_a_full_disk_is_one_error_and_leaves_the_blocks_that_ended(tmp_path):
-    folder, length = SessionFolder(tmp_path, FORMAT, 1), round(PAUSE_S * RATE_HZ) + 1
-    for start in range(0, 2 * length, length):
-        folder.add(draw_samples(length))
-        folder.add_event(start, "S 1", "")
-    folder.add(draw_samples(length))  # of which the second block is known, and the first is written
-    with (
-        files_of_at_most(3000),  # a block takes 60,000
-        pytest.raises(BrainhiveError, match="the session cannot be saved: ") as full,
-    ):
-        folder.close()
-    assert full.value.hint.startswith("free space")
-    folder.add_event(2 * length, "S 1", "")
-    assert read(tmp_path).n_times == length - round(PAUSE_S / 2 * RATE_HZ)
-
-
 MEG = StreamFormat(
     *("scanner", ("MEG1", "MEG2", "STI"), ("mag", "grad", "stim"), ("fT", "fT/cm", ""), 1000.0),
     positions=np.array([[0.01, 0.02, 0.1], [0.03, 0.0, 0.1], [np.nan] * 3]),
@@ -247,43 +216,3 @@ def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(pict
     assert describe_store(store)["caveats"] == [SIMULATED]
     block = root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_run-01_eeg.vhdr"
     assert read_simulated(block) == "brainhive demo"
-
-
-def test_mne_reads_samples_events_positions_and_types_as_they_were_added(tmp_path):
-    samples, rate_hz = draw_samples(), 1017.2526
-    positions = np.vstack([standard_positions(NAMES[:4]) + 0.001, np.full((2, 3), np.nan)])
-    folder = SessionFolder(tmp_path, replace(FORMAT, positions=positions, rate_hz=rate_hz), 1)
-    folder.add_event(5000, "never", "")  # without samples: no sign of damage
-    folder.add_event(-3, "before", "")
-    add_in_chunks(folder, samples)
-    at = [0, *range(3, 1998, 97), 1999]
-    for sample in at:
-        folder.add_event(sample, "edge, or bad", "")
-    folder.add_result({"best": ["a\tb", "猫"], "rank": np.int64(3), "margin": np.float32(0.5)})
-    folder.close()
-
-    raw = read(tmp_path)
-    factors = np.array([1e-6] * 5 + [1.0])
-    np.testing.assert_allclose(raw.get_data().T, samples.astype(np.float32) * factors, rtol=1e-6)
-    assert raw.get_channel_types() == [*FORMAT.kinds]
-    assert raw.info["sfreq"] == pytest.approx(rate_hz, rel=1e-12)
-    assert np.rint(raw.annotations.onset * raw.info["sfreq"]).astype(int).tolist() == at
-    assert {*raw.annotations.description} == {"event edge, or bad"}  # which mne would drop trials of
-    locations = [channel["loc"][:3] for channel in raw.info["chs"][:4]]
-    np.testing.assert_allclose(locations, positions[:4], atol=1e-7)  # mne keeps float32
-    result = json.loads((tmp_path / "results.jsonl").read_text())
-    assert result["best"] == ["a\tb", "猫"] and result["rank"] == 3
-
-
-def test_what_the_files_cannot_hold_is_refused_before_anything_is_written(tmp_path):
-    for change, message in (
-        ({"units": ("counts", *FORMAT.units[1:])}, "channel Fz of type eeg has the unit counts"),
-        ({"channels": ("Cz", *FORMAT.channels[1:])}, "channels have no name, or one of others"),
-        ({"rate_hz": 0.0}, "stream cap has no sampling rate"),
-    ):
-        with pytest.raises(BrainhiveError, match=re.escape(message)):
-            SessionFolder(tmp_path / "session", replace(FORMAT, **change), 1)
-        assert not (tmp_path / "session").exists()
-    (tmp_path / "file").touch()
-    with pytest.raises(BrainhiveError, match=r"the session cannot be saved: .*Not a directory"):
-        SessionFolder(tmp_path / "file/session", FORMAT, 1)

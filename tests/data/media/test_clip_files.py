@@ -37,21 +37,6 @@ def test_frames_that_a_writer_merged_are_counted_again(tmp_path):
     assert (opened.frames[2:5] == opened.frames[2]).all()
 
 
-def test_durations_of_equal_frames_may_differ_by_a_hundredth_of_a_second(tmp_path):
-    first, *others = map(Image.fromarray, clip(0))
-    durations = [30, 30, 40, 30, 30, 40]  # what 30 Hz becomes in a GIF
-    first.save(tmp_path / "clip.gif", save_all=True, append_images=others, duration=durations)
-
-    opened = read_animation(tmp_path / "clip.gif")
-
-    assert len(opened.frames) == 6 and opened.rate_hz == pytest.approx(30)
-    first.save(
-        tmp_path / "odd.gif", save_all=True, append_images=others, duration=[100, 150, 100, 100, 100, 90]
-    )
-    with pytest.raises(BrainhiveError, match=r"odd\.gif are shown for 90, 100, 150 ms"):
-        read_animation(tmp_path / "odd.gif")
-
-
 def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
     frames = np.stack([np.full((4, 4, 3), 10 * number, np.uint8) for number in range(12)])
     save_frames(tmp_path / "clip", frames)

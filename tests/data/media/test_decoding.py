@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data import datasets
-from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
-from brainhive_cli.data.media.decoding import decoded, digest_pixels
+from brainhive_cli.data.datasets import BadPicture, StimulusSet
+from brainhive_cli.data.media.decoding import decoded
 from brainhive_cli.data.stores.ids import Names
 
 COUNT = 150
@@ -36,23 +35,6 @@ def image_set(log: Path) -> StimulusSet:
 
 def corner(picture: Image.Image) -> Tensor:
     return torch.tensor(picture.getpixel((0, 0)))
-
-
-def test_a_digest_is_of_what_is_seen_whatever_the_file_is_called_or_coded(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3)).astype(np.uint8)
-    digests = set()
-    for name in ("a.png", "b.bmp"):
-        Image.fromarray(pixels).save(tmp_path / name)
-        digests.add(digest_pixels(datasets.decode(str(tmp_path / name), name)))
-    assert digests == {digest_pixels(Image.fromarray(pixels))}
-
-    turned = pixels.reshape(4, 6, 3)  # the same bytes
-    assert digest_pixels(Image.fromarray(turned)) not in digests
-    frames = np.stack([pixels, pixels])
-    other = frames.copy()
-    other[1, 5, 3, 2] ^= 1  # only the last frame differs
-    assert digest_pixels(Clip(frames, 3.0)) == digest_pixels(Clip(frames.copy(), None))
-    assert digest_pixels(Clip(frames, 3.0)) != digest_pixels(Clip(other, 3.0))
 
 
 VIEWS = {"plain": corner, "double": lambda picture: 2 * corner(picture)}
@@ -91,15 +73,3 @@ def test_many_pictures_take_few_file_descriptors(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
     assert sum(len(batch.rows["plain"]) for batch in batches) == COUNT - 1
-
-
-def odd(picture: Image.Image) -> Tensor:
-    grey = picture.getpixel((0, 0))[0]
-    return torch.full((3 + grey % 2,), grey)
-
-
-def test_views_of_several_sizes_in_one_batch_are_refused_in_one_line(tmp_path):
-    log, wanted = tmp_path / "log", {"plain": np.ones(COUNT, bool)}
-
-    with pytest.raises(BrainhiveError, match=r"^plain preprocesses pictures of one batch to several sizes"):
-        list(decoded(np.arange(COUNT), image_set(log), {"plain": odd}, wanted, 5, 2))

@@ -67,10 +67,10 @@ def test_an_edited_picture_is_a_copy_of_its_original_and_of_no_other(simulation,
 
 
 def test_photographs_prepared_as_stimuli_are_copies_whichever_of_the_two_was_learned(simulation):
-    photos = read_set(simulation, "4:3 photos")[:24]
+    photos = read_set(simulation, "4:3 photos")[:8]
     for edit in PREPARED:
-        edited = [simulation.PREPARED[edit](photo) for photo in photos[:4]]
-        expected = {(row, row) for row in range(4)}
+        edited = [simulation.PREPARED[edit](photo) for photo in photos[:3]]
+        expected = {(row, row) for row in range(3)}
         assert {*judge(edited, photos)} == {*judge(photos, edited)} == expected, edit
         assert {*judge(edited, photos).values()} <= {*near_copies.COPIES}
 
@@ -107,11 +107,6 @@ def test_handwritten_digits_are_alike_and_no_copies(simulation):
     assert judge([simulation.compress(digit, 75) for digit in learned[:5]], learned) == {
         (row, row): "copy" for row in range(5)
     }
-
-
-def test_gratings_are_not_compared_with_each_other(simulation):
-    pictures = read_set(simulation, "gratings")
-    assert find_candidates(hash_all(pictures), hash_all(pictures), 128) == []
 
 
 def test_constant_pictures_have_no_hash():

@@ -116,15 +116,6 @@ def test_betas_are_read_as_programs_write_them(folder: Path) -> None:
         assert [*betas.voxels(1).regions] == (["left", "right"] if kind == "cifti" else []), kind
 
 
-def test_betas_of_a_session_without_a_table_are_not_left_out(folder: Path) -> None:
-    for session in (1, 2, 3):
-        save_betas(folder / f"sub-01_ses-{session:02d}_betas.npy", make_betas(len(NAMES)))
-    for session in (1, 3):
-        write_table(folder / f"sub-01_ses-{session:02d}_trials.csv", NAMES)
-    with pytest.raises(MissingData, match=r"ses-02_betas\.npy has betas, and no table"):
-        build().sessions(1)
-
-
 def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
     values = make_betas(len(NAMES))
     save_mask(folder)
@@ -164,27 +155,6 @@ def test_a_file_of_all_sessions_is_divided_by_the_tables_column(folder: Path) ->
                 np.testing.assert_array_equal(recordings[split].signal[:, 0, :, 0], values[own])
 
 
-def test_files_of_sessions_are_divided_by_a_table_of_all_with_a_session_in_each_line(folder: Path) -> None:
-    for session in (1, 2):
-        save_betas(folder / f"sub-01_ses-0{session}_betas.npy", make_betas(8, session))
-    write_table(folder / "sub-01_trials.csv", NAMES * 2, session=[1, 2] * 8)
-    assert build(sessions="2").sessions(1) == [2]
-    np.testing.assert_array_equal(build().read(1, 2)[0], make_betas(8, 2))
-    write_table(folder / "sub-01_trials.csv", NAMES * 2)
-    with pytest.raises(BrainhiveError, match=r"sub-01_trials\.csv needs columns picture and session$"):
-        build().sessions(1)
-
-
-def test_arrays_with_voxels_first_are_turned_unless_there_are_as_many_as_trials(folder: Path) -> None:
-    values = make_betas(8)
-    write_table(folder / f"{BY_FILE}trials.csv", NAMES)
-    save_betas(folder / f"{BY_FILE}betas.npy", np.ascontiguousarray(values.T))
-    np.testing.assert_array_equal(build().read(1, 1)[0], values)
-    save_betas(folder / f"{BY_FILE}betas.npy", values[:, :8])
-    with pytest.raises(BrainhiveError, match=r"is \[8, 8\]; its table has 8 lines$"):
-        build().width(1)
-
-
 def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.nii.gz", make_betas(7))
@@ -211,35 +181,6 @@ def test_blank_rows_and_pictures_that_the_data_set_lacks_are_counted_and_listed(
     assert result.tables[0].rows[0][5].startswith("2 blank trials")
 
 
-def test_patterns_name_files_as_others_do(folder: Path) -> None:
-    below = folder / "subj3/session5"
-    below.mkdir(parents=True)
-    with h5py.File(below / "TYPED.h5", "w") as file:
-        file["wrong"], file["right"] = np.zeros(3), make_betas(8)
-    (folder / "subj3/events.tsv").write_text(
-        "label\tsession\n" + "".join(f"{name}\tses-05\n" for name in NAMES)
-    )
-    keys = {"betas": "TYPED.*", "trials": "events.tsv"}
-    with pytest.raises(BrainhiveError, match="holds right, wrong, and nothing called betas"):
-        build(**keys, column="label").shapes(3, 5)
-    betas = build(**keys, column="label", key="right")
-    assert betas.subjects == (3,) and betas.sessions(3) == [5]
-    assert {path.name for path in betas.files(3)} == {"TYPED.h5", "events.tsv"}
-
-
-def test_tables_that_contradict_the_files_are_named_with_the_line(folder: Path) -> None:
-    save_mask(folder)
-    save_betas(folder / f"{BY_FILE}betas.npy", make_betas(8))
-    write_table(folder / "sub-01_ses-02_trials.csv", NAMES)
-    for columns, problem in (
-        ({"session": ["first"] * 8}, r"trials\.csv, line 2: session 'first' is no number"),
-        ({"session": [2] * 8}, r"trials\.csv, line 2 is of session 2$"),
-    ):
-        write_table(folder / f"{BY_FILE}trials.csv", NAMES, **columns)
-        with pytest.raises(BrainhiveError, match=problem):
-            build().sessions(1)
-
-
 def test_what_is_missing_is_named_with_its_key(folder: Path) -> None:
     save_betas(folder / f"{BY_FILE}betas.nii", make_betas(8))
     with pytest.raises(MissingData, match="no trials of subject 1 below") as error:
@@ -250,15 +191,10 @@ def test_what_is_missing_is_named_with_its_key(folder: Path) -> None:
     with pytest.raises(MissingData, match="no mask of subject 1"):
         build().shapes(1, 1)
     save_mask(folder)
-    with pytest.raises(BrainhiveError, match=r"needs columns picture$"):
-        build().sessions(1)
     write_table(table, [f"x{row}.png" for row in range(8)])
     with pytest.raises(MissingData, match="no picture that was shown is in image-folder, of 8: x") as error:
         build().shapes(1, 1)
     assert "preparation.stimuli.root" in error.value.hint
-    save_betas(folder / f"{BY_FILE}betas.h5", make_betas(8))
-    with pytest.raises(BrainhiveError, match="are both betas of one subject and session"):
-        build().files(1)
 
 
 def test_an_atlas_may_be_the_mask_and_its_labels_are_regions(folder: Path) -> None:

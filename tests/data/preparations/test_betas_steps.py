@@ -99,23 +99,6 @@ def test_other_test_values_leave_training_values_as_they_were_and_training_value
             np.testing.assert_allclose(signal[rows].std(0), 1, atol=1e-5)
 
 
-def test_a_session_of_test_trials_alone_is_scaled_by_its_own_and_says_so():
-    betas = make(train=0, test=8)
-    recording = betas.session(1, 1)["test"]
-    np.testing.assert_allclose(recording.signal.mean((0, 1, 3)), 0, atol=1e-5)
-    np.testing.assert_allclose(recording.signal.std((0, 1, 3)), 1, atol=1e-5)
-    assert recording.provenance["z_scored_without_training_trials"] == [0]
-    assert "z_scored_without_training_trials" not in make().session(1, 1)["train"].provenance
-
-
-def test_without_z_scores_values_are_those_of_the_files_in_their_unit():
-    betas = make(zscore="no")
-    recording = betas.session(1, 1)["train"]
-    expected = betas.held[1][0][np.array(betas.held[1][2]) == "train"]
-    np.testing.assert_array_equal(recording.signal[:, 0, :, 0], expected)
-    assert recording.unit == "% signal change" and make().session(1, 1)["train"].unit == "z-score"
-
-
 def test_voxels_that_are_constant_or_missing_in_one_session_are_left_out_of_all(tmp_path):
     betas = make()
     betas.held[1][0][3, 2] = np.nan
@@ -179,15 +162,6 @@ def test_too_few_repeated_training_pictures_choose_no_voxels(tmp_path):
     assert "preparation.max_voxels" in error.value.hint
     with pytest.raises(BrainhiveError, match="19 training stimuli"):
         betas.shapes(1, 1)  # as a plan does
-
-
-def test_one_trial_cannot_be_z_scored_which_a_plan_says():
-    betas = make(zscore="run")
-    betas.held[1][2] = ["train"] + [""] * (len(betas.held[1][2]) - 1)
-    for read in (betas.shapes, betas.session):
-        with pytest.raises(BrainhiveError, match="has one trial to z-score by") as error:
-            read(1, 1)
-        assert error.value.hint == "preparation.zscore=session"
 
 
 def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name():

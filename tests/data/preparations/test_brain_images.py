@@ -35,7 +35,3 @@ def test_values_in_another_file_are_refused_before_it_is_opened(surface: Path, t
     os.mkfifo(tmp_path / "pipe")
     surface.write_bytes(surface.read_bytes().replace(b'ExternalFileName=""', b'ExternalFileName="pipe"', 1))
     refuse(surface, b'"GZipBase64Binary"', b'"ExternalFileBinary"', "in another file")
-
-
-def test_more_values_than_the_file_can_hold_are_refused(surface: Path) -> None:
-    refuse(surface, b'Dim0="12"', b'Dim0="999999999999"', "damaged or cut short")

@@ -129,13 +129,6 @@ def test_betas_of_another_subject_or_space_are_refused(tmp_path: Path) -> None:
             read(1, 1)
 
 
-def test_a_mask_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
-    nsd_files.write(tmp_path, sessions=1)
-    with pytest.raises(MissingData, match=r"no mask .*roi/nix\.nii\.gz") as caught:
-        made(tmp_path, sessions=[1], voxels="nix").files(1)
-    assert caught.value.hint.startswith("preparation.voxels=NAME, of nsdgeneral, prf-visualrois")
-
-
 def test_a_design_that_is_damaged_or_not_nsds_is_refused(tmp_path: Path) -> None:
     nsd_files.write(tmp_path, sessions=1)
     path = tmp_path / "nsddata/experiments/nsd/nsd_expdesign.mat"

@@ -16,10 +16,8 @@ pytest.importorskip("nibabel")
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.preparations import Merged
 from brainhive_cli.data.published import PreparedFiles
 from brainhive_cli.data.published.nsd_prepared import BrainDiffuser, MindEye1, MindEye2
-from brainhive_cli.data.stores.recordings import SignalStore
 
 BETAS = "betas_all_subj01_fp32_renorm.hdf5"
 
@@ -55,17 +53,6 @@ def shown(truth, split: str) -> dict[str, list[int]]:
     for trial in np.flatnonzero(truth["is_test"] == (split == "test")).tolist():
         trials.setdefault(f"nsd{truth['image'][trial] + 1:05d}", []).append(trial)
     return trials
-
-
-def test_preparations_of_merged_files_go_to_a_store(mini, tmp_path: Path) -> None:
-    preparation = second(mini)
-    assert isinstance(preparation, Merged) and preparation.subjects == (1,) and preparation.files(1)
-    made = {split: preparation.recording(1, split) for split in preparation.splits}
-    SignalStore.write(tmp_path / "sub-01.h5", made)
-    store = SignalStore.open(tmp_path / "sub-01.h5")
-    for split in preparation.splits:
-        assert list(store[split].image_ids) == list(made[split].image_ids)
-        assert np.isfinite(store[split].signal).all() and np.any(store[split].signal)
 
 
 def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(mini) -> None:

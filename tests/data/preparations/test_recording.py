@@ -120,14 +120,6 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data):
     assert data / "events.csv" in made.files(1)
 
 
-def test_brainvision_s_markers_are_found_by_their_codes(data):
-    shown = Shown.of(2, 0)
-    recorded(data, "vhdr", names=[f"Stimulus/S{code:3d}" for code in codes(shown)])
-    for table in ("{}", "S {}"):
-        write_table(data / "events.csv", table)
-        assert list(build().session(1, 1)["train"].image_ids) == picture_of(shown, "train")
-
-
 def test_what_does_not_match_is_listed_on_both_sides_and_counted(data):
     shown = Shown.of(2, 0)
     names = [f"{code}" for code in codes(shown)]
@@ -157,24 +149,6 @@ def test_trials_are_dropped_by_reason(data):
     )
     assert dropped == {"BAD blink": 1, "beyond the recording": 1}
     assert sum(len(each.image_ids) for each in found.values()) == len(shown.pictures) - 2
-
-
-def test_a_trial_across_an_interruption_is_dropped(data):
-    text = "New Segment/"
-
-    def change(raw):
-        onset_s = raw.annotations.onset
-        for at, length_s in ((0, 0), (onset_s[1] - 0.25, 0), (onset_s[3] + 0.5, 30)):
-            raw.annotations.append(at, length_s, text)
-        return raw
-
-    recorded(data, change=change)
-    found = build().session(1, 1)
-    dropped = sum(
-        (each.provenance["dropped"] for each in found.values()),
-        start=type(found["train"].provenance["dropped"])(),
-    )
-    assert dropped == {text: 1}
 
 
 def test_runs_of_a_session_follow_each_other(data):
@@ -223,11 +197,6 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
 
 
-def rename_channel(path):
-    raw = mne.io.read_raw(path, preload=True, verbose="ERROR").rename_channels({"Pz": "PZ2"})
-    raw.save(path.with_name("sub-01_ses-02.fif"), verbose="ERROR")
-
-
 def change_signal(value):
     def change(path):
         raw = mne.io.read_raw(path, preload=True, verbose="ERROR")
@@ -237,32 +206,17 @@ def change_signal(value):
     return change
 
 
-def silence(path):
-    raw = mne.io.read_raw(path, preload=True, verbose="ERROR").set_annotations(None)
-    raw.save(path, overwrite=True, verbose="ERROR")
-
-
 def keep_test_pictures(path):
     raw = mne.io.read_raw(path, preload=True, verbose="ERROR")
     keep = [place for place, name in enumerate(raw.annotations.description) if name.startswith("test/")]
     raw.set_annotations(raw.annotations[keep]).save(path, overwrite=True, verbose="ERROR")
 
 
-def swap_splits(path):
-    folder = path.parents[1] / "image-folder"
-    for old, new in (("train", "swapped"), ("test", "train"), ("swapped", "test")):
-        (folder / old).rename(folder / new)
-
-
 @pytest.mark.parametrize(
     ("harm", "message"),
     (
         (truncate, r"sub-01_ses-01.fif (cannot be read|is damaged)"),
-        (rename_channel, r"sub-01_ses-02.fif has no channel Pz"),
-        (swap_splits, r"none of its events \(annotations\) is in the pictures, of 8: t"),
-        (change_signal(np.nan), r"sub-01_ses-01.fif: channel P7 has NaN"),
         (change_signal(0), r"sub-01_ses-01.fif: flat channels: P7"),
-        (silence, r"sub-01_ses-01.fif has no events"),
     ),
 )
 def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(data, harm, message, capsys):
@@ -276,35 +230,6 @@ def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(data, harm, mes
     assert "warning" not in capsys.readouterr().err
 
 
-def test_events_without_an_onset_are_counted_and_are_no_trials(data):
-    shown, _, path = recorded(data)
-    rows = [f"{at / RATE_HZ}\t{name}" for at, name in zip(shown.onsets[1:], shown.pictures[1:], strict=True)]
-    table = ["onset\tpicture", f"n/a\t{shown.pictures[0]}", *rows]
-    path.with_name("sub-01_ses-01_events.tsv").write_text("\n".join(table) + "\n")
-    split = next(split for split, names in PICTURES.items() if shown.pictures[0] in names)
-
-    recordings = build(column="picture").session(1, 1)
-
-    assert recordings[split].provenance["dropped"]["without an onset"] == 1
-
-
-def test_a_session_that_is_missing_is_told(data):
-    recorded(data, session=1)
-    recorded(data, session=3)
-    recorded(data, subject=2, session=2)
-    lines = build().look_over((1, 2)).warnings
-    assert lines.count("subject 1: no recording of session 2") == 1
-    assert lines.count("subject 2: no recording of session 1, 3") == 1
-
-
-def test_the_plan_refuses_a_session_without_training_trials_as_the_preparation_does(data):
-    keep_test_pictures(recorded(data)[2])
-    for prepare in (build().shapes, build().session):
-        with pytest.raises(BrainhiveError, match=r"sub-01_ses-01.fif: this session has no training trials"):
-            prepare(1, 1)
-    assert build(whiten="no").shapes(1, 1)["test"][0] == 4
-
-
 def test_files_that_are_missing_or_nobody_s_are_named(data):
     with pytest.raises(MissingData, match="no recording"):
         build().subjects  # noqa: B018
@@ -315,14 +240,6 @@ def test_files_that_are_missing_or_nobody_s_are_named(data):
     path.rename(data / "eeg.vhdr")
     with pytest.raises(BrainhiveError, match="does not say whose it is"):
         build().subjects  # noqa: B018
-
-
-def test_a_table_without_its_columns_is_refused(data):
-    recorded(data)
-    (data / "events.csv").write_text("code;file\n1;cat.png\n")
-    with pytest.raises(BrainhiveError, match=r"events\.csv has no column event and picture") as error:
-        build().shapes(1, 1)
-    assert "code, file" in error.value.hint
 
 
 def scale_up(raw):

@@ -107,30 +107,6 @@ def test_subjects_with_different_bad_channels_are_told_and_made_equal_by_the_lin
     assert len(stores) == 3 and names == {("Fp1", "Cz", "P7", "O2")}
 
 
-def test_the_command_and_its_check_show_the_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from typer.testing import CliRunner
-
-    from brainhive_cli.app import app
-
-    record(folder, more={"EOG": 10})
-    for words in (["--check"], []):
-        ended = CliRunner().invoke(app, ["prepare", "--from", "recording", *words])
-        assert ended.exit_code == 0, ended.stderr
-        assert "Channels\n" in ended.stdout and "Pictures that were shown\n" in ended.stdout
-        assert "Fp1 Cz P7 Pz O1 O2 EOG" in " ".join(ended.stdout.split())
-        assert "warning: subject 1: EOG: EEG by the file, but not by name" in ended.stderr
-        assert "  try: 'preparation.exclude=[EOG]' leaves them out" in ended.stderr
-
-
-def test_names_that_differ_in_case_or_by_what_edf_writes_around_them_are_one(folder: Path) -> None:
-    record(folder, 1)
-    record(folder, 2, names=("EEG FP1-REF", "CZ", "P7.", "EEG pz", "O1", "O2-LE"))
-    own = build(exclude=["EEG O1-REF"])
-    overview = own.look_over((1, 2))
-    assert not overview.warnings and not overview.way
-    recordings = [own.session(subject, 1)["train"] for subject in (1, 2)]
-    assert [recording.space.names for recording in recordings] == [("Fp1", "Cz", "P7", "Pz", "O2")] * 2
-    assert recordings[1].space.positions is not None
 
 
 def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(folder: Path) -> None:
@@ -148,14 +124,3 @@ def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(f
     with pytest.raises(BrainhiveError, match=r"preparation\.montage is 'biosemi6'") as caught:
         build(montage="biosemi6").shapes(1, 1)
     assert "did you mean biosemi" in caught.value.hint
-
-
-def test_channels_are_renamed_as_the_recipe_says_and_never_two_to_one_name(folder: Path) -> None:
-    record(folder, 1)
-    record(folder, 2, names=("Fp1", "Cz", "T5", "Pz", "O1", "O2"))
-    own = build(rename={"T5": "P7"})
-    assert not own.look_over((1, 2)).warnings
-    assert own.session(2, 1)["train"].space.names == CHANNELS
-
-    with pytest.raises(BrainhiveError, match="would have two channels Cz"):
-        build(rename={"Pz": "Cz"}).shapes(1, 1)

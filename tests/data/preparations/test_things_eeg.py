@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.published.things_eeg_raw import Raw
@@ -87,13 +86,6 @@ def test_preparation_of_the_data_set_s_authors_is_theirs(golden, published, gold
     np.testing.assert_allclose(times_s, expected["times"], atol=1e-9)
 
 
-def test_signals_keep_the_rate_of_the_recording_where_a_higher_one_is_asked_for(raw):
-    found = sessions(raw, sessions=[1], rate_hz=2000, whiten="no")[0]["train"]
-    assert found.rate_hz == 1000 and found.provenance["time_shift"]["late_ms"] == 0
-    assert found.stimulus_marks == {"stimulus": (0.0, 100.0)}
-    np.testing.assert_allclose(found.times_s, np.arange(1000) / 1000, atol=1e-12)
-
-
 def test_all_repetitions_are_kept_by_default_and_counted(raw):
     found = sessions(raw)[0]["train"]
     counts = np.unique(found.image_ids, return_counts=True)[1]
@@ -114,14 +106,3 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
         np.testing.assert_array_equal(before["train"].signal, after["train"].signal)
     both = (sessions(root, whiten_by="both")[0]["train"].whiteners[0] for root in (raw, tmp_path))
     assert not np.array_equal(*both)  # which the test trials of other sessions do change
-
-
-@pytest.mark.parametrize(
-    ("knobs", "message"),
-    (({"flat_channel": "Oz"}, "flat channels: Oz"), ({"nan_channel": "Pz"}, "channel Pz has NaN")),
-)
-def test_a_broken_channel_is_named(mini_raw, small_eeg, tmp_path, knobs, message):
-    size = mini_raw.replace(small_eeg, sessions=1, **knobs)
-    mini_raw.make_eeg(tmp_path, size, seed=3)
-    with pytest.raises(BrainhiveError, match=rf"raw_eeg_\w+\.npy: {message}"):
-        sessions(tmp_path, sessions=[1])

@@ -84,10 +84,3 @@ def test_an_onset_that_is_no_number_is_refused(table):
         BrainhiveError, match=r"sub-01_task-rsvp_events\.tsv has no onset in ms in each row: "
     ):
         build().shapes(1, 1)
-
-
-def test_an_event_without_an_onset_is_counted_and_dropped(table):
-    table.write_text(table.read_text().replace(f"{ONSETS_MS[5]}\t", "n/a\t"))
-    found = build().session(1, 1)["train"]
-    assert list(found.image_ids) == ["cat/cat_01", "train/train_01"]
-    assert found.provenance["dropped"] == {"no such picture": 2, "without an onset": 1}

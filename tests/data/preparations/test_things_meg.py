@@ -1,7 +1,6 @@
 """Epochs of THINGS-MEG, as they are distributed."""
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,19 +102,6 @@ def test_epochs_that_are_cut_short_or_missing_are_named(tmp_path, signal) -> Non
     path.unlink()
     with pytest.raises(MissingData, match=r"no epochs .*preprocessed_P1-epo\.fif"):
         made(tmp_path).files(1)
-
-
-def test_a_part_of_the_epochs_that_is_missing_is_named(tmp_path) -> None:
-    signal = np.random.default_rng(0).normal(size=(700, CHANNELS, SAMPLES)).astype(np.float32)
-    trials = [("exp", 1, f"images_meg/a/a_{n}.jpg", 1) for n in range(len(signal))]
-    path = write(tmp_path, signal, trials, split_size="2MB")
-    preparation = made(tmp_path)
-    assert len(preparation.files(1)) > 1
-    np.testing.assert_array_equal(preparation.session(1, 1)["train"].signal[:, 0], signal[:, :, 20:221])
-    shutil.move(preparation.files(1)[1], tmp_path / "aside")
-    with pytest.raises(MissingData, match=r"P1-epo\.fif is damaged or cut short"):
-        made(tmp_path).sessions(1)
-    assert path.is_file()
 
 
 def test_files_of_an_independent_writer_give_their_evoked_responses(golden, tmp_path, monkeypatch) -> None:

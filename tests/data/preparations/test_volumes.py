@@ -83,11 +83,3 @@ def test_images_of_another_shape_or_in_another_space_are_refused(tmp_path: Path,
         mask.read(small)
     rounded = save(tmp_path / "rounded.nii", np.ones(SHAPE, np.float32), AFFINE + 1e-5)
     assert mask.read(rounded).all()
-
-
-def test_what_is_no_series_and_what_is_no_mask_is_refused(tmp_path: Path, mask: Mask) -> None:
-    with pytest.raises(BrainhiveError, match=r"is \[3, 4, 5\], not \[X, Y, Z, n\]"):
-        mask.read_series(mask.path)
-    for values in (np.zeros(SHAPE, np.uint8), np.ones((*SHAPE, 2), np.uint8)):
-        with pytest.raises(BrainhiveError, match=r"is no mask \[X, Y, Z\]"):
-            Mask.open(save(tmp_path / "none.nii", values), WAY)

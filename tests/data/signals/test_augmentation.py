@@ -30,14 +30,6 @@ def repeated() -> tuple[Tensor, Tensor]:
     return signal, count
 
 
-def test_repetitions_are_averaged_when_the_mixture_is_off(repeated: tuple[Tensor, Tensor]):
-    signal, count = repeated
-
-    averaged = mix_repetitions(signal, count, Augment(), generator())
-
-    assert torch.allclose(averaged, signal.nanmean(1), atol=1e-6)
-
-
 def test_a_mixture_lies_between_the_repetitions_that_are_there(repeated: tuple[Tensor, Tensor]):
     signal, count = repeated
 

@@ -73,11 +73,6 @@ def test_random_sets_have_the_sizes_and_overlaps_of_the_true_ones_and_depend_on_
         assert {*each["spatial"], *each["semantic"]} == {0, 1, 2, 3, 7, 8, 11}
 
 
-def test_keys_without_effect_are_refused() -> None:
-    with pytest.raises(RecipeError, match="region_control has no effect"):
-        validate(Signal, {"region_control": "all"})
-
-
 def test_a_selection_holds_the_voxels_of_all_sets_and_the_places_of_each() -> None:
     signal = np.arange(2 * 12, dtype=np.float32).reshape(2, 1, 12, 1)
     recording = Trials(signal, ["a", "b"], SPACE, np.zeros(1), None, "z-score")

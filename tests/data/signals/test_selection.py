@@ -30,16 +30,6 @@ def signal() -> Any:
     return np.random.default_rng(0).normal(size=(COPIED_STIMULI + 5, 3, 4, 6)).astype(np.float32)
 
 
-def test_repetitions_that_are_not_there_do_not_count(signal: Any) -> None:
-    repetitions = np.resize([1, 2, 3], len(signal))
-    ragged = signal.copy()
-    for row, count in enumerate(repetitions):
-        ragged[row, count:] = np.nan
-    averaged = average(recording(ragged, repetitions), None, None, 1.0, "here")
-    expected = [picture[:count].mean(axis=0) for picture, count in zip(signal, repetitions, strict=True)]
-    np.testing.assert_allclose(averaged, expected, atol=ROUNDING)
-
-
 def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
     averaged = average(recording(signal), ["Oz", "p7"], None, 1.0, "here")
     np.testing.assert_allclose(averaged, signal.mean(axis=1)[:, [3, 0]], atol=ROUNDING)

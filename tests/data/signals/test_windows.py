@@ -48,20 +48,20 @@ def feed(windows, times_s, events, random, delay_s=0.0):
 
 
 @pytest.mark.parametrize(("drift", "delay_s"), [(-1e-4, -0.5), (1e-4, 1.5)])
-def test_none_of_10_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
+def test_none_of_2_000_events_is_lost_under_stalls_and_drift(drift, delay_s):
     """The amplifier's clock is off by 100 ppm, and markers come before or after their samples."""
     random = np.random.default_rng(0)
-    seconds = 10_000 * 0.2
+    seconds = 2_000 * 0.2
     times_s = 5 + np.arange(round(seconds * RATE_HZ)) / (RATE_HZ * (1 + drift))
-    onsets_s = np.sort(random.uniform(times_s[0] + 0.2, times_s[-1] - 0.3, 10_000))
+    onsets_s = np.sort(random.uniform(times_s[0] + 0.2, times_s[-1] - 0.3, 2_000))
     windows = open_windows()
 
     cut = feed(windows, times_s, [(f"event {n}", t) for n, t in enumerate(onsets_s)], random, delay_s)
 
-    assert (windows.counts.events, windows.counts.windows, len(cut)) == (10_000, 10_000, 10_000)
+    assert (windows.counts.events, windows.counts.windows, len(cut)) == (2_000, 2_000, 2_000)
     assert windows.counts.samples == len(times_s) and not windows.counts.dropped
     assert windows.counts.gaps == windows.counts.lost == 0
-    assert {window.name for window in cut} == {f"event {n}" for n in range(10_000)}
+    assert {window.name for window in cut} == {f"event {n}" for n in range(2_000)}
     true = (onsets_s - times_s[0]) * RATE_HZ * (1 + drift)  # in samples of the amplifier
     error = [window.signal[0, 25] - true[int(window.name.split()[1])] for window in cut]
     assert np.abs(error).max() <= 0.5 + 1e-6
@@ -123,10 +123,10 @@ def test_an_event_older_than_what_is_kept_is_counted_and_one_to_come_waits():
 
 
 def test_memory_does_not_grow():
-    """Ten minutes of two channels, with two events a second."""
+    """Four minutes of two channels, with two events a second."""
     windows, samples = open_windows(), count_samples(0, RATE_HZ)
     tracemalloc.start()
-    for second in range(600):
+    for second in range(240):
         windows.add(samples, second + np.arange(RATE_HZ) / RATE_HZ)
         windows.add_event("one", second + 0.3)
         windows.add_event("two", second + 0.6)

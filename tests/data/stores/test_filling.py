@@ -30,22 +30,6 @@ def write(writers, rows):
     vectors.write(rows, VALUES[rows].reshape(len(rows), -1), sizes=np.stack([rows, -rows], 1))
 
 
-def test_an_interrupted_filling_resumes_and_ends_with_final_names(blanks):
-    with filling(blanks, ALONE) as writers:
-        write(writers, [0, 4])
-    assert not any(blank.path.exists() for blank in blanks)
-
-    with filling(blanks, ALONE) as writers:
-        assert [writer.pending.tolist() for writer in writers] == [[1, 2, 3, 5]] * 2
-        write(writers, [1, 2, 3, 5])
-        finish_stores(writers, ALONE)
-
-    found = TargetStore.open(blanks[0].path)
-    assert np.array_equal(found.embedding, VALUES) and found.done.all()
-    assert TargetStore.open(blanks[1].path).embedding.dtype == np.float16
-    assert found.health.dimensions == 12
-
-
 def test_a_store_that_another_command_writes_is_refused(blanks):
     with (
         filling(blanks, ALONE) as writers,

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
@@ -38,44 +37,6 @@ def test_a_missing_file_is_told_from_an_unfinished_one(path: Path) -> None:
     path.rename(hdf5.part_of(path))
     with pytest.raises(MissingData, match="is not finished"):
         read(path)
-
-
-def test_rows_come_in_any_order_and_their_map_cannot_be_written(path: Path) -> None:
-    values = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
-    writer = hdf5.RowWriter(path, "embedding")
-    for rows in ([5], [1, 0], [], [2, 3, 4]):
-        writer.write(rows, values[rows])
-    writer.close()
-    with h5py.File(path) as file:
-        mapped = hdf5.map_numbers(file, "embedding")
-        np.testing.assert_array_equal(file["embedding"][()], values)
-    assert isinstance(mapped, np.memmap) and np.array_equal(mapped, values)
-    with pytest.raises(ValueError, match="read-only"):
-        mapped[0] = 1
-
-
-def test_whatever_is_no_plain_array_of_the_file_is_refused(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "store.h5", "w") as file:
-        file["sound"] = np.ones(2, np.float32)
-        file.create_dataset("pointers", data=["a", "b"])
-        file.create_dataset("chunks", (4, 2), "f4", chunks=(1, 2))
-    with hdf5.open_file(tmp_path / "store.h5", "") as file:
-        assert hdf5.map_numbers(file, "sound").tolist() == [1, 1]
-    for name in ("pointers", "chunks", "nothing"):
-        with (
-            pytest.raises(BrainhiveError, match=r"store\.h5 is damaged or cut short: ") as caught,
-            hdf5.open_file(tmp_path / "store.h5", "brainhive embed") as file,
-        ):
-            hdf5.map_numbers(file, name)
-        assert "\n" not in caught.value.message
-
-
-def test_attributes_come_back_as_they_went_in(path: Path, tmp_path: Path) -> None:
-    assert read(path) == {"format": 1, "name": "é", "health": {"mean": 0.5}, "list": [1, 2], "is_new": True}
-    written = {"none": None, "null": "null", "empty": "", "brackets": "[brackets]", "brace": "{"}
-    hdf5.create(tmp_path / "x.h5", {}, {}, written)
-    with h5py.File(tmp_path / "x.h5") as file:
-        assert hdf5.get_attributes(file) == written
 
 
 def test_a_file_cut_short_or_of_something_else_is_one_clear_error(path: Path) -> None:

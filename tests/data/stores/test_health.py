@@ -1,6 +1,5 @@
 """Health of vectors: figures that agree with NumPy's own, and stores that fail for a known reason."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,16 +85,3 @@ def test_near_duplicates_are_found_wherever_they_lie(vectors: Vectors) -> None:
         found = measure(repeated, np.arange(400))
         assert found.near_duplicates == pytest.approx(copied, abs=0.06)
         assert bool(problems(repeated)) == (copied > 0.5)
-
-
-def test_a_few_vectors_or_none_say_nothing_of_an_encoder() -> None:
-    same = np.ones((8, 4), np.float32)
-    assert problems(same) == [] and measure(same, np.arange(8)).median_pair_cosine == pytest.approx(1)
-    assert measure(same, np.array([], np.int64)).vectors == 0
-
-
-def test_of_labels_only_their_count_and_what_is_not_finite_are_listed():
-    figures = measure(np.eye(8, dtype=np.uint8), np.arange(8))
-    _, vectors, *rest, check = health.health_row(Path("test.h5"), figures, False, are_annotations=True)
-
-    assert (vectors, check) == (8, "passed") and rest == ["–", "–", "–", 0, "–", "–"]

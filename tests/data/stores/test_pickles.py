@@ -2,10 +2,8 @@
 
 import os
 import pickle
-import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,8 @@ NUMPY_MAKERS = (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
 class Harmful:
     """What a pickle may hold and no data need; `os.mkdir` would show that it ran."""
 
-    def __init__(self, call: Callable[..., Any] = os.mkdir, argument: str = "harmed") -> None:
-        self.made_by = call, (argument,)
-
     def __reduce__(self) -> Any:
-        return self.made_by
+        return os.mkdir, ("harmed",)
 
 
 class Instance:
@@ -134,25 +129,7 @@ def test_arrays_tensors_and_plain_types_come_through_a_torch_file(
     assert isinstance(found["large"], np.memmap) == (protocol == 5)
 
 
-def test_what_only_torch_can_make_its_own_safe_loader_reads(tmp_path: Path) -> None:
-    torch.save({"weight": torch.nn.Parameter(torch.ones(2)), "plain": torch.ones(2)}, tmp_path / "a.pt")
-    assert pickles.load(tmp_path / "a.pt")["weight"].tolist() == [1, 1]
-
-
-def test_numbers_that_do_not_match_their_checksum_are_refused_unless_they_are_not_verified(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "a.pt"
-    torch.save(torch.full((64,), 0.5), path)
-    path.write_bytes(path.read_bytes().replace(struct.pack("<f", 0.5), struct.pack("<f", 0.25), 1))
-    with pytest.raises(BrainhiveError, match="does not match its checksum"):
-        pickles.load(path)
-    assert pickles.load(path, verify=False)[:2].tolist() == [0.25, 0.5]
-
-
-@pytest.mark.parametrize(
-    "harmful", [Harmful(), Harmful(os.system, "mkdir harmed"), Instance(), np.zeros(2, [("a", object)])]
-)
+@pytest.mark.parametrize("harmful", [Harmful(), Instance()])
 def test_objects_are_refused_wherever_they_stand_before_anything_runs(
     tmp_path: Path, harmful: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.stores import hdf5, target_store
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.health import measure
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from tests.mapped import is_mapped
-from tests.resealed import resealed
 
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -62,21 +61,6 @@ def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np
     assert isinstance(found.attributes["health"]["spread"], list)
 
 
-def test_a_store_with_other_health_figures_is_refused(path: Path, values: NDArray[np.float32]) -> None:
-    fill(begin(path), values)
-    with resealed(path) as file:
-        hdf5.set_attributes(file, {"health": {"mean_norm": 1.0, "median_pair_cosine": 0.0}})
-    with pytest.raises(BrainhiveError, match=r"encoder\.h5: attribute: health") as caught:
-        _ = TargetStore.open(path).health
-    assert caught.value.hint == "brainhive embed --dataset set --encoders encoder splits=train --again"
-
-
-def test_a_signal_store_is_no_embedding_store(path: Path) -> None:
-    hdf5.create(path, {}, {}, {"format": 1, "holds": "signal"})
-    with pytest.raises(BrainhiveError, match="is not a target store"):
-        TargetStore.open(path)
-
-
 def test_every_missing_store_is_named_with_the_line_that_makes_it(
     path: Path, values: NDArray[np.float32]
 ) -> None:
@@ -86,31 +70,3 @@ def test_every_missing_store_is_named_with_the_line_that_makes_it(
     with pytest.raises(MissingData, match="no train embeddings of vae, clip-h14 for set") as caught:
         target_store.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
     assert caught.value.hint == "brainhive embed --encoders vae,clip-h14 --dataset set"
-
-
-def test_a_store_never_lies_outside_its_folder(tmp_path: Path) -> None:
-    with pytest.raises(BrainhiveError, match="the data set, split or encoder of a store, '"):
-        target_store.path_of(tmp_path, "set", "train", "../../e")
-
-
-def test_an_unfinished_store_of_another_encoder_or_half_created_is_started_anew(
-    path: Path, values: NDArray[np.float32]
-) -> None:
-    writer = begin(path)
-    writer.write(np.arange(10), values[:10])
-    writer.close()
-    assert len(begin(path).pending) == COUNT - 10
-    assert len(begin(path, weights={"digest": "other"}).pending) == COUNT
-    part = hdf5.part_of(path)
-    part.write_bytes(part.read_bytes()[:1000])
-    assert len(begin(path).pending) == COUNT
-
-
-def test_a_skipped_picture_has_no_row(path: Path, values: NDArray[np.float32]) -> None:
-    writer = begin(path)
-    writer.write(np.arange(1, COUNT), values[1:])
-    writer.close()
-    writer.finish()
-    found = TargetStore.open(path)
-    assert found.rows([IDS[0], IDS[1]]).tolist() == [-1, 1]
-    assert found.attributes["skipped"] == 1

@@ -6,7 +6,6 @@ Each scenario runs in a process of its own, all at once; it writes what it saw, 
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -127,7 +126,7 @@ def run_interruptions() -> dict[str, Any]:
     started_s, made = time.monotonic(), []
 
     def start_late() -> None:
-        time.sleep(3)
+        time.sleep(1)
         made.extend([Amplifier(source_id=str(uuid.uuid4())), open_markers()])
 
     threading.Thread(target=start_late).start()
@@ -139,9 +138,9 @@ def run_interruptions() -> dict[str, Any]:
     def send() -> None:
         list(amplifier.send(1000))
         time.sleep(3)  # all samples come, later
-        list(amplifier.send(3000))
+        list(amplifier.send(2000))
         amplifier.sent += 3000  # a loss without an interruption of the stream
-        list(amplifier.send(8000))
+        list(amplifier.send(6000))
         amplifier.close()
         time.sleep(3)
         amplifier.open()
@@ -251,49 +250,6 @@ def run_refusals() -> dict[str, Any]:
     return results
 
 
-def run_knobs() -> dict[str, Any]:
-    """Open streams whose descriptions lack something, or have all that mne knows."""
-    import mne
-    from lsl_senders import Amplifier
-    from mne_lsl.lsl import StreamInfo, StreamOutlet
-
-    sender, raw, results = Amplifier("two", unit="millivolts"), Amplifier("raw", (), "Raw"), dict[str, Any]()
-    named = Config(name="raw", channels=["PO7", "oz", "x", "x2"], marker_channel="x2").build(want())
-    results["named"] = [named.format.channels, named.format.units, named.format.positions]
-    raw.close()
-
-    # a stream as mne-lsl's player describes it
-    info = mne.create_info(["Cz", "M1", "STI"], 250.0, ["eeg", "eeg", "stim"])
-    info.set_montage("standard_1020", on_missing="ignore")
-    described = StreamInfo("player", "EEG", 3, 250.0, "float32", "player")
-    described.set_channel_info(info)
-    outlet = StreamOutlet(described)
-    played = Config(name="player", marker_channel="STI").build(want())
-    results["played"] = [played.format.kinds, played.format.units, played.format.rate_hz]
-    results["positions"] = [np.asarray(played.format.positions).tolist(), info["chs"][0]["loc"][:3].tolist()]
-    assert outlet.name == "player"
-
-    # samples of one stream, as they are and scaled
-    scaled = Config(name="two", unit="volts", marker_channel="TRIGGER").build(want())
-    plain = Config(name="two", marker_channel="TRIGGER").build(want())
-    results["plain units"] = plain.format.units
-    results["scaled units"] = scaled.format.units
-    values, end_s = [], sender.time_of(1990)
-    for stream in (plain, scaled):
-        stream.read(0)
-    threading.Thread(target=lambda: list(sender.send(2000, speed=8, codes=np.full(2000, 3)))).start()
-    for stream in (plain, scaled):
-        values.append(read_until(stream, lambda chunk: chunk.times_s[-1:] > end_s, limit_s=10).samples[20])
-    results["values"] = [row.tolist() for row in values]
-    return results
-
-
-def run_waiting() -> dict[str, Any]:
-    """Wait for a stream that never comes."""
-    Config(wait_s=600).build(want())
-    return {}
-
-
 # how they are run
 
 
@@ -305,7 +261,7 @@ class Scenarios:
 
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._folder = folder
-        for name in ("interruptions", "restarts", "refusals", "knobs", "counting", "waiting"):
+        for name in ("interruptions", "restarts", "refusals", "counting"):
             home = folder / name
             home.mkdir()
             path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
@@ -330,13 +286,6 @@ class Scenarios:
     def stderr(self, name: str) -> str:
         return (self._folder / name / "stderr").read_text()
 
-    def interrupt(self, name: str) -> float:
-        """Send Ctrl-C to a scenario; returns the seconds until it ended."""
-        process, start_s = self._processes[name], time.monotonic()
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=WAIT_S)
-        return time.monotonic() - start_s
-
     def close(self) -> None:
         for process in self._processes.values():
             process.kill()
@@ -351,18 +300,6 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
 
 
 # the tests
-
-
-@needs_lsl
-def test_waiting_says_a_line_every_five_seconds_and_ends_by_ctrl_c(scenarios: Scenarios) -> None:
-    end_s = time.monotonic() + WAIT_S
-    while scenarios.stderr("waiting").count("waiting (") < 2 and time.monotonic() < end_s:
-        time.sleep(0.1)
-    lines = [line for line in scenarios.stderr("waiting").splitlines() if "waiting (" in line]
-    assert "no stream with type 'EEG' and no stream of markers with type 'Markers'" in lines[0]
-    first, second = (int(line.split("(")[1].split(" of 600 s")[0]) for line in lines[:2])
-    assert 5 <= second - first <= 7
-    assert scenarios.interrupt("waiting") < 4 and "KeyboardInterrupt" in scenarios.stderr("waiting")
 
 
 def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own(
@@ -389,9 +326,9 @@ def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own
 @needs_lsl
 def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(scenarios: Scenarios) -> None:
     interruptions = scenarios.see("interruptions")
-    assert interruptions["waited_s"] > 3
+    assert interruptions["waited_s"] > 1
     assert interruptions["pauses_s"][0] > 2.5 and interruptions["first_and_last"][0] == 0
-    assert min(interruptions["counted_gaps"]) == 2999  # none where the sender stalled, after 1,000 samples
+    assert min(interruptions["counted_gaps"]) == 1999  # none where the sender stalled, after 1,000 samples
     # lost samples, and a sender that comes back
     assert interruptions["timed_gaps"] == interruptions["counted_gaps"]
     lost, gone = interruptions["gap_sizes"]
@@ -422,21 +359,6 @@ def test_a_stream_that_does_not_fit_is_refused_by_name(scenarios: Scenarios) -> 
         seen = refusals[case]
         assert seen[0] == kind and hint in seen[2], case
         assert [text for text in message if text not in seen[1]] == []
-
-
-@needs_lsl
-def test_recipes_stand_in_for_what_a_stream_lacks_and_name_the_unit(scenarios: Scenarios) -> None:
-    knobs = scenarios.see("knobs")
-    assert knobs["named"] == [["PO7", "Oz", "x", "x2"], [""] * 4, None]
-    # samples stay as they are unless the recipe has their unit
-    plain, scaled = knobs["values"]
-    assert knobs["plain units"][:2] == ["mV", "mV"] and knobs["scaled units"][:2] == ["µV", "µV"]
-    np.testing.assert_allclose(scaled[0], plain[0] * 1e6, rtol=1e-12)
-    assert plain[0] != 0 and scaled[3] == plain[3] == 3  # codes have no unit
-    # positions and units are those of mne where its player sends
-    assert knobs["played"] == [["eeg", "eeg", "stim"], ["V", "V", ""], 250]
-    (cz, _, stim), expected = knobs["positions"]
-    assert np.allclose(cz, expected) and np.isnan(stim).all()
 
 
 def test_without_mne_lsl_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

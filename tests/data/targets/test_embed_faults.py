@@ -15,17 +15,13 @@ from typing import Any
 
 import h5py
 import numpy as np
-import psutil
 import pytest
-import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.hdf5 import part_of
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.models.encoders.python import example
 
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 WIDE = "python:slow:wide"
@@ -142,33 +138,3 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     go("embed", *settings)
 
     assert TargetStore.open(store).done.all()
-
-
-def test_of_several_processes_one_is_killed_and_nothing_is_lost_or_done_twice(
-    home, pictures, brainhive, rows_done, go, monkeypatch
-):
-    for name in ("SEEN", "HOLD"):
-        monkeypatch.setenv(name, str(home / name))
-    (home / "HOLD").touch()
-    settings = (f"dataset={{kind: image-folder, root: {pictures}}}", "encoders=python:slow:logged")
-    settings = (*settings, "batch_size=1", "run.workers=0")
-    store = stores(home)[WIDE].with_name("slow-logged.h5")
-
-    launcher = brainhive("embed", *settings, "--processes", "2", wait=False)
-    rows_done(store, at_least=4)  # two of each process, which saw a blank one first
-    workers = [child for child in psutil.Process(launcher.pid).children() if "embed" in child.cmdline()]
-    random.Random(0).choice(workers).kill()
-    errors = launcher.communicate(timeout=120)[1]
-    done = set(range(12)) - set(target_store.TargetWriter(store).pending.tolist())
-    (home / "HOLD").unlink()
-    go("embed", *settings)
-
-    assert len(workers) == 2 and launcher.returncode != 0 and "Traceback" not in errors
-    found = TargetStore.open(store).embedding
-    module, preprocess = example()
-    files = sorted(pictures.rglob("*.png"))
-    direct = module(torch.stack([preprocess(Image.open(file)) for file in files])).numpy()
-    assert np.array_equal(found, direct)
-    seen = np.fromfile(home / "SEEN", np.float32).reshape(-1, 12)
-    times = [(seen == row).all(axis=1).sum() for row in direct]
-    assert len(done) == 4 and times == [1] * 12

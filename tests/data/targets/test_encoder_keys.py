@@ -4,9 +4,7 @@ import shutil
 
 import pytest
 
-from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.models.encoders import resolve
 from brainhive_cli.training.alignment.recipe import Recipe
@@ -58,13 +56,3 @@ def test_without_encoders_those_of_the_prior_are_taken_and_named_ones_stay():
         for encoders in ("demo-clip,demo-vae", None)
     )
     assert named.fingerprint() == taken.fingerprint()
-
-
-def test_encoders_that_do_not_fit_the_prior_are_refused_before_signals_are_read(home, go):
-    settings = ("prior=demo:prior", "encoders=demo-clip")
-    missing = describe_missing(train_align.inputs(Recipe.resolve("train-align", None, {}, settings)))
-
-    with pytest.raises(BrainhiveError, match="takes the encoders demo-clip, demo-vae, not demo-clip") as e:
-        go("train-align", *settings)
-
-    assert e.value.in_one_line in missing

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.data.targets.target_stores import keep_identity, refuse_others
+from brainhive_cli.data.targets.target_stores import keep_identity
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
@@ -70,10 +70,3 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
     remake(own, "train", weights={"digest": "b" * 64})
     with pytest.raises(BrainhiveError, match="was made with other weights"):
         begin()
-
-
-def test_a_run_that_does_not_say_what_made_its_targets_is_refused(own, tmp_path):
-    stores = {ENCODER: TargetStore.open(path_of(own, DATASET, "test", ENCODER))}
-    with pytest.raises(MissingData, match=r"has no embeddings\.json") as caught:
-        refuse_others(RunFolder(tmp_path), stores)
-    assert caught.value.hint == "run its command again"

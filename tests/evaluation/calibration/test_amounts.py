@@ -53,17 +53,6 @@ def test_a_smaller_amount_is_part_of_a_larger_one():
         assert (chosen[-1] == IS_THERE).all()
 
 
-def test_minutes_count_breaks_within_a_run_and_nothing_between_runs():
-    # eight trials two seconds apart and a break of half a minute: a run is 46 s, whenever it began
-    begun_s = np.concatenate(
-        [46.0 * run + STEP_S * np.arange(8) + BREAK_S * (np.arange(8) >= 4) for run in range(3)]
-    )
-    pool = pool_of()
-
-    np.testing.assert_allclose(np.sort(measure_timeline(pool)[0][IS_THERE]), begun_s / 60)
-    assert np.isnan(measure_timeline(pool)[0][~IS_THERE]).all()
-
-
 def test_the_order_of_recording_takes_the_first_trials():
     pool = pool_of()
     position = np.full(IS_THERE.shape, TRIALS)
@@ -90,12 +79,3 @@ def test_minutes_and_the_order_of_recording_need_onsets_and_drawn_counts_do_not(
     assert choose("pictures", [2], pool=pool)[0].any(1).sum() == 2
     assert choose("trials", [2], pool=pool)[0].sum() == 2
     assert [*limit_amounts([pool], "trials", [2]).values()] == [2, ALL]
-
-
-def test_amounts_that_somebody_does_not_have_are_left_out():
-    large = pool_of()
-    small = large.take(np.arange(PICTURES) < 6)  # twelve trials
-    assert [*limit_amounts([large, small], "pictures", [8, 2, 5, 6]).values()] == [2, 5, ALL]
-    assert [*limit_amounts([large], "pictures", [8, 2, 12]).values()] == [2, 8, ALL]
-    assert [*limit_amounts([large, small], "trials", [11, 12, 13]).values()] == [11, ALL]
-    assert [*limit_amounts([large], "minutes", [0.5, 2.2, 2.4]).values()] == [0.5, 2.2, ALL]

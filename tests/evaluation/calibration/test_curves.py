@@ -8,30 +8,14 @@ import pytest
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.evaluation.calibration.curves import (
     check_controls,
-    choose_headline,
     measure_shares,
 )
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment.few_shot import (
-    PERMUTED_SCRATCH,
-    PERMUTED_TRANSFER,
-    SCRATCH,
-    TRANSFER,
     ZERO_SHOT,
 )
 
 PLAIN = Metric("top1", 0.0, 100, 100, 0.01, None, None, (1,), "calibration", "test", "none")
-CONTROLS = [PERMUTED_TRANSFER, PERMUTED_SCRATCH]
-
-
-def test_the_arm_of_the_finding_is_transfer_or_another_one_that_is_no_control():
-    for arms, expected in (
-        ([ZERO_SHOT, "ridge", TRANSFER, SCRATCH, *CONTROLS], TRANSFER),
-        ([ZERO_SHOT, "ridge", SCRATCH, *CONTROLS], "ridge"),
-        ([ZERO_SHOT, SCRATCH, *CONTROLS], ZERO_SHOT),
-        (CONTROLS, ""),
-    ):
-        assert choose_headline(arms) == expected
 
 
 @pytest.mark.parametrize(("low", "has_shares"), [(0.02, True), (0.005, False)])

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from brainhive_cli.core.facts import Amount, CalibrationFacts, Cell
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.evaluation.calibration.curves import draw
 from brainhive_cli.reports.sentences import state_finding
 
 TOP1 = Metric(
@@ -57,15 +56,3 @@ def test_the_amount_that_suffices_is_stated_or_that_it_is_not_settled():
     assert state_finding(measure(people=4, suffices=(0, 2))).endswith(unsettled)
     up_to = "better than training from scratch up to 50 pictures (95 % CI at each amount)."
     assert state_finding(measure(better=(2, 3))).endswith(up_to)
-
-
-def test_tables_have_a_row_for_each_amount_and_each_arm():
-    tables = {each.title: each for each in draw(measure()) if each.kind == "table"}
-
-    by_amount, every = tables["Top-1 by amount"], tables["Top-1 of every arm"]
-    assert [*by_amount.columns] == ["amount", "transfer", "share of everything"]
-    assert [str(row[1]) for row in by_amount.rows] == ["0.100", "0.220", "0.300", "0.005"]
-    assert by_amount.rows[1][1].small == "0.220–0.380"
-    assert [*every.columns] == ["arm", *(amount.name for amount in AMOUNTS)]
-    assert [str(row[0]) for row in every.rows] == ["transfer", "zero-shot", "chance"]
-    assert tables["Amounts"].rows[-1] == ("everything", 400, 1600, 20.1)

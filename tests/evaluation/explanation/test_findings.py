@@ -9,15 +9,11 @@ from scipy.signal import lfilter
 from brainhive_cli.core.facts import Cell, ExplanationFacts
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.tables import p_text
-from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.evaluation.explanation.conclusion import (
     correct_findings,
     describe_profiles,
-    draw_findings,
-    list_facts,
     list_scopes,
     state_claims,
-    summary_table,
 )
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
@@ -37,29 +33,10 @@ HOW = {"protocol": "a test", "split": "test", "seeds": (0,)}
 PICTURES = Items.independent([IDS], "pictures")
 
 
-def explained(effect, spread, draws=200, spans=None, metric="margin", units=PICTURES):
-    """One subject's margins: right pairs larger by an effect [P], in noise of some spread [P]."""
-    random, places = np.random.default_rng(0), np.arange(N)
-    labels = Labels.of(places, units, draws, 0)
-    matrices = [e * np.eye(N) + s * random.normal(size=(N, N)) for e, s in zip(effect, spread, strict=True)]
-    times = Axis(TIME, [25.0 * place for place in range(len(effect))])
-    axis = times if spans is None else Axis.of_windows(spans)
-    found = SubjectProfiles()
-    found.profiles["occlusion"] = Profile.of(metric, axis, matrices, labels)
-    return found
-
-
 def describe(groups, units=PICTURES):
     """Describe profiles, with p corrected over all of them."""
     items = replace(units, ids=[*units.ids] * len(groups), units=[*units.units] * len(groups))
     return correct_findings(describe_profiles(groups, items, **HOW))
-
-
-NOWHERE = Sensors(["one", "other"])
-
-
-def draw(*results, space=NOWHERE):
-    return draw_findings(results, space, {})
 
 
 def state(*results, subjects=1, **facts):
@@ -67,30 +44,6 @@ def state(*results, subjects=1, **facts):
     cells = {f"sub-{number}": Cell(subject=number) for number in range(subjects)}
     about = ExplanationFacts(claims=state_claims(results), cells=cells, modality="EEG", **facts)
     return state_finding(Measurements(list_scopes(results), facts=about))
-
-
-def windows(count):
-    starts = 25.0 * np.arange(count)
-    return np.stack([starts, starts + 100], 1)
-
-
-def test_the_first_window_above_chance_is_printed_from_where_to_where_it_lies():
-    """The effect begins at 100 ms, and a quarter of the window lies in it whose centre is 75 ms."""
-    spans = windows(6)
-    reach = np.clip((spans[:, 1] - 100) / 100, 0, 1)
-    (found,) = describe([[explained(4 * reach, np.ones(6), spans=spans)]])
-    (curve,) = draw(found)
-
-    table = summary_table([found], "a test")
-
-    assert found.axis.at[1] == 75 and table.columns[4] == "first above chance"
-    assert table.rows[0][4] == "25–125 ms" and table.rows[0][2] == "100–200 ms"
-    assert curve.marks == {"25–125 ms: first above chance": 75} and curve.axis.startswith(
-        "centre of the window"
-    )
-    facts = list_facts(found)
-    assert facts["first_above_chance"] == "25–125 ms" and facts["windows_ms"][1] == [25, 125]
-    assert "onset" not in " ".join([*table.columns, *curve.marks, *facts])
 
 
 def test_intervals_of_explain_take_neighbouring_clips_together():

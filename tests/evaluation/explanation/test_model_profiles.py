@@ -10,7 +10,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.job import Reader
-from brainhive_cli.evaluation.explanation.model_profiles import explain_model, window_masks
+from brainhive_cli.evaluation.explanation.model_profiles import explain_model
 from brainhive_cli.evaluation.explanation.profiles import Labels
 from brainhive_cli.evaluation.explanation.recipe import Recipe, Window
 from brainhive_cli.measurement.units import Items
@@ -65,19 +65,6 @@ def test_an_encoder_of_sensors_is_explained():
     expected = {"windows:top1", "windows:top5", "windows:two_way", "occlusion", "sensors", "bands"}
     assert expected <= found.profiles.keys() and set(found.missing) <= {"regions"}
     assert all(np.isfinite(profile.values).all() for profile in found.profiles.values())
-
-
-def test_what_one_window_carries_is_what_is_lost_without_it():
-    """A linear network adds up its samples, so two windows that share none carry the whole together."""
-    made = reader("linear", 17, 200)
-    _, masks = window_masks(made.times_ms, Window(width_ms=400, step_ms=400))
-    with torch.inference_mode():
-        tokens = [
-            made.member.encode(made.trials, torch.where(mask, made.signal, made.baseline)) for mask in masks
-        ]
-        rest = made.member.encode(made.trials, made.baseline.expand_as(made.signal))
-        whole = made.member.encode(made.trials, made.signal)
-    torch.testing.assert_close(tokens[0] + tokens[1] - rest, whole, atol=1e-4, rtol=1e-4)
 
 
 def test_a_band_is_found_where_the_signal_has_it():

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation.profiles import TIME, Axis, correct_together, standardise
 from brainhive_cli.evaluation.explanation.similarity import (
     distances,
@@ -98,34 +96,6 @@ def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
     upper, lower = np.mean(ceilings["ceiling_upper"]), np.mean(ceilings["ceiling_lower"])
     assert abs(upper - 5**-0.5) < 0.03 and abs(lower) < 0.04
     assert np.abs(shares["rho"].mean((0, 1, 3))).max() < np.abs(null["rho"]).max()
-
-
-def test_the_truth_of_the_simulation_comes_back_early_looks_and_late_meaning():
-    """Looks drive the signals from 92 ms on with a peak below 200 ms, meaning from 170 ms on."""
-    scenes = pictures.scenes("test")
-    low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
-    meaning = np.stack([simulation.semantic(scene) for scene in scenes])
-    signals = [simulation.simulate(low, meaning, subject, 4, seed=2, noise=0.3).mean(1) for subject in (1, 2)]
-    times = np.arange(0, 250, 10)  # each 40 ms
-    models = rank_models({"looks": low, "meaning": meaning})
-    places = ([each[:, :, time] for each in signals] for time in times)
-    shares, nulls, _ = measure(places, models, Items.unnamed([len(scenes)]), draws=200)
-    unique, null = shares["unique_rho"].mean((0, 3)), nulls["unique_rho"]  # [M, T], [M, K, T]
-    peak_ms = 4 * times[unique.argmax(1)]
-    half_ms = [4 * times[(row > row.max() / 2).argmax()] for row in unique]
-    assert 100 <= peak_ms[0] <= 200 < peak_ms[1] <= 500 and half_ms[0] < half_ms[1]
-    before, late = times * 4 < 80, (times * 4 > 300) & (times * 4 < 600)
-    assert unique[:, before].max() < null.max()
-    assert unique[1, late].min() > null[1].max() and unique[0, late].max() < null[0].max()
-
-
-def test_what_has_no_distances_is_one_line():
-    with pytest.raises(BrainhiveError, match=r"patterns \[3, 5\] have no distances"):
-        distances(np.ones((3, 5)))
-    with pytest.raises(BrainhiveError, match=r"patterns \[5, 1\] have no distances"):
-        distances(np.ones((5, 1)))
-    with pytest.raises(BrainhiveError, match="flat has the same distance"):
-        rank_models({"flat": np.ones((5, 4))})
 
 
 def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity():

@@ -8,7 +8,6 @@ import torch
 from own_recordings import PICTURES, Shown, annotate, make_raw, write_pictures
 from worlds import COLOURS, at_home
 
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.live.job import Job
@@ -139,17 +138,6 @@ def test_what_cannot_be_equal_is_said_before_the_start(models):
         assert words in " ".join(opened.differs)
     _, opened = open_session(models["plain"])
     assert opened.differs == ()
-
-
-def test_missing_channels_and_other_units_are_refused_by_name(models, base, monkeypatch):
-    from brainhive_cli.data.streams import recording
-
-    with pytest.raises(BrainhiveError, match="no channel Cz, which the model needs"):
-        open_session(models["plain"], "source.rename={Cz: CPz}")
-    monkeypatch.setitem(recording.UNITS, "eeg", (1e3, "mV"))
-    with pytest.raises(BrainhiveError, match="O1, Cz, P7 in mV, the model takes µV") as refusal:
-        open_session(models["plain"])
-    assert "a stream of channels in µV" in refusal.value.hint  # a file has no key of its unit
 
 
 def test_missing_channels_are_mapped_on_request(models):

@@ -8,7 +8,6 @@ import pytest
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     measure_sets,
-    rank_items,
 )
 from brainhive_cli.measurement.statistics import describe
 from brainhive_cli.measurement.units import Alike
@@ -59,9 +58,3 @@ def test_the_interval_for_people_is_over_subjects_and_each_counts_alike():
     assert of_two.interval == "none: no item differs from others; for these 6 pictures and these 2 subjects"
     error = 0.01 * np.sqrt(2.5 / 5)
     assert (of_five.low, of_five.high) == of_five.people == pytest.approx(ends(0.5, 2.7764, error), rel=1e-4)
-
-
-def test_items_are_sorted_by_their_mean_rank_and_less_distance_is_better():
-    many = scored(1, 5, ssim=[0.9, 0.8, 0.7], clip=[0.0, 1.0, 1.0], swav=[0.3, 0.2, 0.1])
-    # ranks of ssim: 1 2 3; of clip: 3 1.5 1.5; of swav: 3 2 1
-    assert [image_id for _, image_id in rank_items([many])] == ["b", "c", "a"]

@@ -32,7 +32,7 @@ def scored(made: Path, truth: Path | str, *more: str) -> tuple[str, ...]:
 
 
 def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
-    for number in range(8):
+    for number in range(4):
         save_frames(truth / f"{number}", clip(number))
         save_frames(home / "made" / f"{number}", noisy(clip(number)))
 
@@ -46,9 +46,9 @@ def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
     assert all(a > b for a, b in zip(ours, still, strict=True))
     psnr = found.overall["frame_psnr"]
     few = "none: all items are of one unit (a block of fewer than 360 neighbouring clips)"
-    assert (psnr.n, psnr.interval) == (8, few)
+    assert (psnr.n, psnr.interval) == (4, few)
     stills = [media_files.read(file) for file in sorted(result.folder.rglob("baselines/**/*.png"))]
-    assert len(stills) == 8 and all((each.frames == each.frames[:1]).all() for each in stills)
+    assert len(stills) == 4 and all((each.frames == each.frames[:1]).all() for each in stills)
 
 
 def test_neurons_two_columns_are_cut_at_their_border(go, home):
@@ -75,11 +75,6 @@ def test_other_numbers_of_frames_and_names_are_refused_in_one_line(go, home, tru
     save_animation(home / "others/9.gif", clip(0))
     with pytest.raises(MissingData, match=r"no clip below .* '9' and '0'"):
         go("reconstruct", *scored(home / "others", truth, FAST))
-
-    (home / "cut").mkdir()
-    (home / "cut/0.gif").write_bytes((home / "others/9.gif").read_bytes()[:60])
-    with pytest.raises(BrainhiveError, match=r"cut/0\.gif cannot be decoded"):
-        go("reconstruct", *scored(home / "cut", "left", FAST))
 
 
 def test_all_metrics_of_clips_are_measured_with_their_chance_and_beside_the_stimuli(

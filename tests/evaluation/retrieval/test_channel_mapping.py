@@ -12,15 +12,15 @@ from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.recordings import SignalStore
 from tests.worlds import COLOURS
 
-OTHER = "dataset={kind: demo, noise: 0.2, subjects: 1}"
+OTHER = "dataset={kind: demo, noise: 0.2, subjects: 1, concepts: 8}"
 RECORDED = ("P7", "P3", "Pz", "P4", "P8", "PO7", "POz", "PO8", "O1", "O2")
 
 
 @pytest.fixture
 def fewer(go, world: Path, trained: Path) -> tuple[str, ...]:
     """The world's run on another data set, whose recordings have 10 of the 17 channels."""
-    asked = (f"run={trained}", OTHER, "sheet_rows=0")
-    path = world / "signals/demo-noise-0.2/default/sub-01.h5"
+    asked = (f"run={trained}", OTHER, "sheet_rows=0", "ceiling_splits=0")
+    path = world / "signals/demo-noise-0.2-8-concepts/default/sub-01.h5"
     if not path.is_file():
         go("embed", OTHER, f"encoders=[{COLOURS!r}]", "splits=test")
         go("eval-retrieval", *asked)

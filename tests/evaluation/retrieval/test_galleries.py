@@ -49,8 +49,8 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
     ).folder
     plain = go("train-align", *small, *runs, "signal.window_ms=[0, 400]").folder
 
-    result = go("eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0")
-    alone = go("eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0").metrics
+    result = go("eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0", "ceiling_splits=0")
+    alone = go("eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0", "ceiling_splits=0").metrics
 
     metrics, variants = result.metrics, ["window_ms=0+400", "window_ms=400+1000"]
     assert not metrics.overall
@@ -63,11 +63,6 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
     assert [pair.first, pair.second] == variants and pair.difference > 0
     assert result.tables[-1].title.startswith(f"Differences of {variants[0]}")
     assert result.tables[-1].rows[0][1] == variants[1]
-    one = go("eval-retrieval", runs[0], f"run={swept}:{variants[1]}", "sheet_rows=0").metrics
-    assert one.overall == late and variants[1] in one.facts.protocol
-    compared = go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0")
-    shown = next(table for table in compared.tables if table.title.startswith(f"{variants[0]}: Difference"))
-    assert shown.rows[0][2].value == 0
     for refused in (f"against={swept}", f"run=[{plain}, {swept}]", f"run={swept}:lr=1"):
         with pytest.raises(BrainhiveError) as caught:
             go("eval-retrieval", runs[0], *(() if "run" in refused else (f"run={plain}",)), refused)

@@ -22,6 +22,7 @@ from brainhive_cli.training.alignment import model as aligners
 from tests.resealed import resealed
 
 DATASET = "demo-noise-0.3-40-concepts"
+QUICK = ("sheet_rows=0", "ceiling_splits=0")
 
 
 @pytest.fixture
@@ -39,13 +40,14 @@ def chance_is_in(metric: Metric) -> bool:
 
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
 def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_it_is(
-    go, trained, evaluated, control
+    go, trained, evaluated, control, capsys
 ):
     """Subjects share labels, so a draw differs from chance by more than with labels of their own."""
-    result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0")
+    result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0", "ceiling_splits=0")
     metrics = result.metrics
 
     assert metrics.facts.verdict == "at chance"
+    assert "at chance" not in capsys.readouterr().err  # which a control is meant to be
     assert chance_is_in(metrics.overall["mean_rank"])
     assert chance_is_in(metrics.scopes["all · backward"]["mean_rank"])
     assert metrics.overall["top1"].value <= 0.03
@@ -66,28 +68,22 @@ def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_
 
 
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
-    sound = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics
+    sound = go("eval-retrieval", f"run={trained}", *QUICK).metrics
     assert sound.facts.verdict == "above chance" and "at chance" not in capsys.readouterr().err
 
     for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
         with resealed(path) as file:
             file["test/signal"][...] = np.random.default_rng(0).permutation(file["test/signal"][()])
-    result = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True)
+    result = go("eval-retrieval", f"run={trained}", *QUICK, again=True)
     metrics = result.metrics
     (table,) = [table for table in result.tables if "ridge" in table.title]
     assert [row[0] for row in table.rows[:2]] == ["this run", "ridge"]
     warned = " ".join(capsys.readouterr().err.split())
-    go("eval-retrieval", f"run={trained}", "sheet_rows=0", "baseline=none")
+    go("eval-retrieval", f"run={trained}", *QUICK, "baseline=none")
 
     assert metrics.facts.verdict == "at chance"
     assert "signals and pictures belong together" in " ".join(capsys.readouterr().err.split())
     assert explain_chance(metrics) in warned and "the pictures in none of 30 other orders" in warned
-    controls = [
-        go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0", again=True).metrics
-        for control in ("shuffled", "permuted")
-    ]
-    assert min(each.facts.control.metrics["mean_rank"].p for each in controls) > 0.05
-    assert "at chance" not in capsys.readouterr().err  # which a control is meant to be
 
 
 def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
@@ -126,7 +122,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, trained):
     trained = own / "runs" / "train-align" / trained.name
-    everything = ("repetitions=[1]", "gallery=train+test")
+    everything = ("repetitions=[1]", "gallery=train+test", "subjects=1")
     before = digests(own)
 
     first = go("eval-retrieval", f"run={trained}", *everything).metrics

@@ -33,7 +33,7 @@ def test_a_check_and_the_run_open_each_run_once(go, world: Path, small, runs: st
 
 def test_a_sweep_is_compared_with_one_variant(go, world: Path, small, runs: str):
     rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
-    sweep = go("train-align", *small, "train.epochs=1", rates, runs).folder
+    sweep = go("train-align", *small, "train.epochs=1", "subjects=1", rates, runs).folder
     few = (f"run={sweep}", "subjects=1", "sheet_rows=0", "ceiling_splits=0", runs)
     measured = RunFolder(sweep).measurements()
     by_label = {n.split("/")[0]: s["top1"].value for n, s in measured.scopes.items() if "sub-01" in n}

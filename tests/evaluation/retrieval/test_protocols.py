@@ -31,17 +31,6 @@ def shared(shared_world: Path, tmp_path_factory: pytest.TempPathFactory, go: Any
         return runs, trained, go("eval-retrieval", here, *asked)
 
 
-def test_what_the_test_set_chose_is_stamped_in_json_and_tables(shared: Any) -> None:
-    _, trained, evaluated = shared
-
-    for name, metrics in evaluated.metrics.scopes.items():
-        for metric in metrics.values():
-            assert metric.selected == name.startswith("test · ") == (SELECTED_ON_TEST in metric.protocol)
-    said = [table.title for table in evaluated.tables if SELECTED_ON_TEST in table.note]
-    assert len(said) > 1 and all(title.startswith(("test: ", "Differences of ")) for title in said)
-    assert [row[0] for row in trained.tables[0].rows[:3]] == ["last", "best", NAMED]
-
-
 def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None:
     runs, trained, evaluated = shared
     scopes = {name: scope["top1"].value for name, scope in evaluated.metrics.scopes.items()}

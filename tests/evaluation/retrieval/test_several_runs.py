@@ -13,6 +13,7 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items
 
+QUICK = ("sheet_rows=0", "ceiling_splits=0")
 DATASET = "demo-noise-0.3-40-concepts"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 
@@ -53,7 +54,7 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
 
 
 def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
-    result = go("eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", "sheet_rows=0")
+    result = go("eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", *QUICK)
 
     worse, same = result.metrics.facts.against
     hits = [[np.array(ranked(*cosines(run, world, s))) == 1 for s in (1, 2)] for run in (trained, weaker)]
@@ -81,13 +82,13 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
 
 def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained, small, tmp_path):
     alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
-    noisier = ("dataset={kind: demo, noise: 0.6, subjects: 2}",)
+    noisier = ("dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 8}",)
     go("embed", *noisier, "encoders=['python:brainhive_cli.models.encoders.python:example']")
     elsewhere = go("train-align", *small, *noisier, "train.epochs=1").folder
 
     with pytest.raises(BrainhiveError, match=r"\(sub-01, sub-02\) and .* \(sub-02\) have different subjects"):
-        go("eval-retrieval", f"run={trained}", f"against={alone}", "sheet_rows=0")
+        go("eval-retrieval", f"run={trained}", f"against={alone}", *QUICK)
     with pytest.raises(BrainhiveError, match="were tested on different galleries") as caught:
-        go("eval-retrieval", f"run={trained}", f"against={elsewhere}", "sheet_rows=0")
+        go("eval-retrieval", f"run={trained}", f"against={elsewhere}", *QUICK)
     for run in (trained, elsewhere):
         assert str(run) in caught.value.message

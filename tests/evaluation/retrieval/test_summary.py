@@ -3,14 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
-from brainhive_cli.core.measurements import ALL
 from brainhive_cli.evaluation.retrieval.summary import (
     Cells,
     above_chance,
     describe_control,
-    measure_scopes,
 )
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import BACKWARD, DRAWS, Scores
@@ -37,15 +34,6 @@ def scores(names: list[str], ranks: list[int], hits: list[float], ways: int = 20
             **({"subsets": subsets} if hits else {}),
         },
     )
-
-
-def test_a_perfect_decoder_of_subsets_gets_one_to_one():
-    names = [f"{n}" for n in range(18)]
-
-    scopes = measure_scopes(ALL, together([[scores(names, [1] * 18, [1.0] * 18, 5)]]))
-
-    found, wilson = scopes["all · subsets"]["top1_expected"], 18 / (18 + 1.959964**2)  # of 18 hits in 18
-    assert (found.value, found.low, found.high, found.n) == (1, pytest.approx(wilson), 1, 18)
 
 
 def group_of(order: list[int], ranks: np.ndarray, sessions: list[int] | None = None) -> list[Scores]:

@@ -10,7 +10,6 @@ from golden_files import assert_near, read
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones.havir import TINY
 from brainhive_cli.models.heads import Head
@@ -126,17 +125,3 @@ def test_subjects_of_one_width_in_one_batch_get_their_own_regions_and_input_laye
         alone = model(signal[row : row + 1], subject[row : row + 1])
         for head in HEADS:
             torch.testing.assert_close(together[head][row], alone[head][0])
-
-
-def test_signals_heads_and_subjects_that_do_not_go_with_the_streams_are_one_line(model: Any) -> None:
-    for spec, heads, what in (
-        (SignalSpec(("Oz",), 9, (1,), (1,)), HEADS, "takes voxels, not signals of 9 samples"),
-        (replace(SPEC, regions={"spatial": SPLIT["spatial"]}), HEADS, "need voxels of semantic"),
-        (SPEC, {"latent": Head((4, 7, 8))}, r"latent is \[4, 7, 8\], .* multiples of 2"),
-        (SPEC, {"image_projected": HEADS["image"]}, "image_projected is of a projector, on a head image"),
-    ):
-        with pytest.raises(BrainhiveError, match=what):
-            backbones.build(TINY, spec, heads)
-    with pytest.raises(BrainhiveError, match="havir knows the subjects it was fitted on only") as caught:
-        model(torch.randn(1, 5, 1), None)
-    assert "mode=finetune" in caught.value.hint

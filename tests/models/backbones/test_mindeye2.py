@@ -166,15 +166,8 @@ def test_tokens_are_the_same_with_the_blurry_branch_which_learns_from_its_latent
 def test_heads_and_subjects_that_are_none_of_its_own_are_refused() -> None:
     image = {"image": Head((2, 4))}
     none_of_its_own = "mindeye2 predicts tokens, text, blurry and maps, the heads are"
-    for heads, message in (
-        ({"text": Head((4,))}, none_of_its_own),
-        ({**image, "maps": Head((49, 512))}, none_of_its_own),
-        ({**BLURRY, "blurry": Head((4, 27, 27))}, "makes .* of multiples of 4"),
-    ):
-        with pytest.raises(BrainhiveError, match=message):
-            mindeye2.TINY.build(SPEC, heads)
+    with pytest.raises(BrainhiveError, match=none_of_its_own):
+        mindeye2.TINY.build(SPEC, {"text": Head((4,))})
     made = mindeye2.TINY.build(SPEC, image)
     with pytest.raises(BrainhiveError, match="mindeye2 knows the subjects it was fitted on only"):
         made(torch.randn(2, 3, 1), None)
-    with pytest.raises(BrainhiveError, match=r"signals \[B, 5, 1\]"):
-        made(torch.randn(2, 3, 1), torch.tensor([1, 1]))

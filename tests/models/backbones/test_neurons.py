@@ -11,7 +11,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import neurons
 from brainhive_cli.models.backbones._neurons_decoders import (
@@ -210,25 +209,3 @@ def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
         every = backbones.predict(model, HEADS, signal, subject)
     assert shapes(image) == {"image": (4, 16)} and torch.equal(image["image"], every["image"])
     assert torch.equal(text, every["text"]) and shapes(every) == {n: head.shape for n, head in HEADS.items()}
-
-
-def test_heads_and_ids_that_it_cannot_make_are_refused() -> None:
-    image = {"image": Head((4, 16))}
-    for heads, problem in (
-        ({"text": Head((6,))}, "needs the head image"),
-        ({**image, "token": Head((6,))}, "no head 'token'"),
-        ({**image, "mask": Head((3, 1, 4, 4))}, "4 axes, for 2 frames"),
-    ):
-        with pytest.raises(RecipeError, match=problem):
-            backbones.build(neurons.TINY, SPEC, heads)
-    heads = {**image, "text": Head((6,)), "mask": Head((2, 1, 4, 4)), "caption": Head((8,))}
-    for key, value, problem in (
-        ("groups", 3, "neurons cannot be built: num_ch"),
-        ("tokenizer", "nowhere", "nowhere"),
-    ):
-        with pytest.raises(BrainhiveError, match=problem):
-            backbones.build(neurons.TINY.model_copy(update={key: value}), SPEC, heads)
-    sizes = {"vocabulary": 8, "caption_width": 8, "caption_layers": 1, "caption_heads": 2}
-    head = CaptionHead(neurons.Config(**sizes, caption_positions=8), 6, 3)
-    with pytest.raises(BrainhiveError, match="has the id 8, and the caption head knows 8"):
-        head(torch.zeros(1, 6), torch.tensor([[1, 8, 0]]))

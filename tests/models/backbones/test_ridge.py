@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.measurement.linear_maps import Products
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import ridge
@@ -94,12 +93,3 @@ def test_alpha_auto_is_that_of_generalised_cross_validation_for_each_head():
         products = Products.of(flat - flat.mean(0), [target.flatten(1).double()])
         expected = products.predict(flat - flat.mean(0)).float()
         torch.testing.assert_close(predicted[name].flatten(1), expected, atol=1e-3, rtol=1e-3)
-
-
-def test_a_subject_without_a_map_and_an_alpha_without_its_head_are_refused():
-    signal, targets = drawn(40)
-
-    with pytest.raises(BrainhiveError, match="knows the subjects it was fitted on only"):
-        fitted(signal, targets)(signal, None)
-    with pytest.raises(RecipeError, match=r"backbone\.alpha is .*'image'"):
-        backbones.build(ridge.Config(alpha={"image": 1.0}), SPEC, HEADS)

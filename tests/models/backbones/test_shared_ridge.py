@@ -86,24 +86,6 @@ def test_it_is_scikit_learns_on_all_signals_whether_these_or_features_are_more(
         np.testing.assert_allclose(model.weight.T, reference.coef_, atol=1e-6)
 
 
-def test_a_continued_fit_is_shrunk_towards_the_map_that_it_begins_with(monkeypatch: pytest.MonkeyPatch):
-    for counts, intercept, numbers in CASES:
-        monkeypatch.setattr(shared_ridge, "NUMBERS", numbers)
-        model = fitted(built(intercept=intercept), drawn((40, 12)))
-        weight, bias = model.weight.double().numpy().copy(), model.bias.double().numpy().copy()
-        subjects = drawn(counts)
-
-        fitted(model, subjects)
-
-        x, y = stacked(subjects)
-        residual = y - x @ weight - bias
-        mean, offset = (x.mean(0), residual.mean(0)) if intercept else (0, 0)
-        left = (x - mean).T @ (x - mean) + ALPHA * np.eye(x.shape[1])
-        change = np.linalg.solve(left, (x - mean).T @ (residual - offset))
-        np.testing.assert_allclose(model.weight, weight + change, atol=1e-6)
-        np.testing.assert_allclose(model.bias, bias + offset - mean @ change if intercept else 0, atol=1e-5)
-
-
 def test_subjects_with_other_sensors_are_refused():
     spec = SignalSpec((), 1, (1, 4), (40, 15))
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import with_prior
 from brainhive_cli.models.heads import Head
@@ -51,11 +50,3 @@ def test_decoded_tokens_are_sampled_by_the_seed_of_each_row_and_other_heads_are_
     assert not torch.allclose(found["image"], predicted["image"], atol=0.1)
     assert not torch.allclose(found["image"], other["image"], atol=0.01)
     assert torch.allclose(found["image"][3:4], alone["image"], atol=1e-5)
-
-
-def test_a_head_that_is_no_tokens_is_refused_with_those_that_are():
-    config = with_prior.Config(prior={"kind": "mindeye1", "head": "latent"})
-
-    with pytest.raises(RecipeError, match=r"backbone\.prior\.head is 'latent'") as caught:
-        backbones.build(config, SPEC, HEADS)
-    assert caught.value.hint == "heads of tokens: image"

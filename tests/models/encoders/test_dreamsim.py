@@ -194,12 +194,7 @@ def test_a_bad_dreamsim_folder_says_what_is_wrong(tmp_path: Path) -> None:
     write_adapter(adapter, 1)
     another = {"student": new_state("dinov2_vitb14", 1), "epoch": 1}
     damages: list[tuple[Callable[[], Any], str]] = [
-        (lambda: torch.save({"pos_embed": Path("/")}, weights), r"more than tensors, pathlib\.PosixPath"),
         (lambda: torch.save(another, weights), "does not hold the weights of timm's vit_base_patch14_dinov2"),
-        (
-            lambda: write_adapter(adapter, 3),
-            "does not hold|is no adapter of this network: 8 tensors too many",
-        ),
         ((adapter / "adapter_model.safetensors").unlink, r"has no dinov2_vitb14_single_lora/adapter_model"),
     ]
     for damage, what in damages:
@@ -207,9 +202,3 @@ def test_a_bad_dreamsim_folder_says_what_is_wrong(tmp_path: Path) -> None:
         with pytest.raises(MissingData, match=what) as caught:
             config_of("dinov2-b14+dreamsim", tmp_path).build().module  # noqa: B018
         assert "\n" not in caught.value.in_one_line
-
-
-def test_a_missing_dreamsim_folder_says_where_to_get_it(home: Path) -> None:
-    with pytest.raises(MissingData, match="no folder 'models'") as caught:
-        encoders.resolve("dinov2-b14+dreamsim").build()
-    assert "releases" in caught.value.hint

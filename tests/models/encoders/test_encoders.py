@@ -132,19 +132,6 @@ def test_weights_that_are_not_there_say_how_to_get_them(hub_cache: Callable[[str
         encoders.resolve("clip-h14").build()
 
 
-def test_a_folder_that_is_no_encoder_says_what_it_holds(tmp_path: Path) -> None:
-    with pytest.raises(MissingData, match=r"has no config\.json"):
-        encoders.resolve(str(tmp_path)).build()
-    for text, what in (
-        ('{"_class_name": "UNet2DConditionModel"}', "holds a model of kind UNet2DConditionModel"),
-        ("{}", "holds a model of kind unknown"),
-        ("[]", r"config\.json"),
-    ):
-        (tmp_path / "config.json").write_text(text)
-        with pytest.raises(MissingData, match=what):
-            encoders.resolve(str(tmp_path)).build()
-
-
 def test_anyones_function_is_an_encoder(
     picture: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
 ) -> None:
@@ -219,18 +206,3 @@ def test_frames_in_a_batch_are_preprocessed_to_the_same_numbers_as_one_by_one():
 
             assert torch.equal(together, torch.stack([encoder.preprocess(frame) for frame in frames]))
             assert not torch.equal(together[0], together[1])
-
-
-def test_an_unknown_encoder_is_answered_with_what_there_is() -> None:
-    with pytest.raises(RecipeError, match="no encoder called 'clip-h15'") as caught:
-        encoders.resolve("clip-h15")
-    assert caught.value.hint.startswith("did you mean clip-h14? there are: ")
-    assert all(kind in caught.value.hint for kind in parts.kinds("encoders"))
-    for reference, hint in (
-        ("timm/vit_base.augreg:block-1.mean", "hub:timm/vit_base.augreg, if it is on the hub"),
-        ({"kind": "owner/name"}, "hub:owner/name, if it is on the hub"),
-        ("no/such/folder", "a folder that exists"),
-    ):
-        with pytest.raises(RecipeError, match="no encoder or folder") as caught:
-            encoders.resolve(reference)
-        assert caught.value.hint == hint

@@ -51,12 +51,3 @@ def test_a_broken_transform_and_one_of_another_width_or_without_base_are_refused
     (tmp_path / "transform.npz").write_bytes(b"no archive")
     with pytest.raises(MissingData, match="is no gLocal transform"):
         config.build()
-
-
-def test_dinos_transform_published_as_dinov2s_is_noticed(shared: Path, tmp_path: Path) -> None:
-    dinos = shared / "data/glocal/dino-vit-base-p16_norm_transform.npz"
-    source = str(install(dinos, tmp_path / "dinov2-vit-base-p14/norm"))
-    config = encoders.resolve({"kind": "dinov2-b14+glocal", "base": base_of(768), "source": source})
-    with pytest.raises(MissingData, match="its sha256 begins 2bcb2d77346f, not 9cf041b79d8c") as caught:
-        config.build()
-    assert "d1860d3" in caught.value.hint

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -75,13 +74,6 @@ def test_levels_give_the_token_of_visual_blur_perception(golden: Path) -> None:
 
     token = fuser.eval()({f"{n}": embeddings[:, n] for n in range(levels)})
     assert (token - tensors["expected.image_token"]).abs().max() < CLOSE
-
-
-def test_embeddings_of_several_widths_have_no_mean() -> None:
-    with pytest.raises(Exception, match="one width, not a \\(2\\), b \\(3\\)"):
-        config = parts.resolve("fusers", "mean")
-        config.token_dim({"a": 2, "b": 3}, 4)
-        config.build({"a": 2, "b": 3}, 4)
 
 
 def test_linear_maps_the_mean_or_all_features_and_what_the_brain_encoder_gives() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 import animatediff_repositories
 import pytest
 import torch
-from animatediff_repositories import ADAPTER, MOTION, SPARSE, unet_of, write_motion, write_sparse_control
-from hub_server import serving
+from animatediff_repositories import ADAPTER, MOTION, SPARSE, unet_of, write_motion
 from sd15_repositories import SD15
 from torch import Tensor
 
@@ -43,27 +42,6 @@ def make(generator: Any, sampling: Sampling = SAMPLING, **conditions: Any) -> Te
     return generator.generate(given, [1], PX, sampling)
 
 
-def test_the_hub_sends_what_is_used_and_no_more(repositories, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with serving(repositories) as hub:
-        hub.lead(monkeypatch)
-        Config(**FRAMES).check()
-        listed = Config(**FRAMES).inputs()
-        assert not hub.fetched or not [name for name in hub.fetched if name.endswith(WEIGHTS)]
-        made = make(Config(**FRAMES).build(), texts=["a b"])
-
-    file = "diffusion_pytorch_model.safetensors"
-    names = [f"{SD15}/{n}/{file}" for n in ("unet", "vae")] + [f"{SD15}/text_encoder/model.safetensors"]
-    names += [f"{MOTION}/{file}", f"{SPARSE}/{file}", "/".join(ADAPTER)]
-    assert sum(one.size for one in listed) == sum((repositories / name).stat().st_size for name in names)
-    assert {one.state for one in listed} == {"to download"}
-    assert sorted(name for name in hub.fetched if name.endswith(WEIGHTS)) == sorted(names)
-    assert torch.equal(made, make(config(repositories).build(), texts=["a b"]))
-
-
-WEIGHTS = (".safetensors", ".ckpt")
-
-
 def test_the_domain_adapter_is_added_to_the_attentions(repositories):
     state = torch.load(repositories.joinpath(*ADAPTER))
     place = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
@@ -90,18 +68,10 @@ def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prom
 
 
 def test_networks_that_do_not_fit_each_other_are_refused_before_they_are_loaded(copied):
-    for name in (SPARSE, MOTION):
-        (copied / name / "diffusion_pytorch_model.safetensors").unlink()
-        with pytest.raises(MissingData, match=name):
-            require(config(copied).inputs())
+    (copied / MOTION / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(MissingData, match=MOTION):
+        require(config(copied).inputs())
     write_motion(copied, use_motion_mid_block=True)
     with pytest.raises(BrainhiveError, match="is not AnimateDiff v3's") as caught:
         config(copied).check()
     assert MOTION in caught.value.hint
-    write_motion(copied, motion_max_seq_length=2)
-    with pytest.raises(RecipeError, match="frames is 3, and the motion modules know 2"):
-        config(copied).check()
-    write_motion(copied)
-    write_sparse_control(copied, use_simplified_condition_embedding=False)
-    with pytest.raises(BrainhiveError, match="is SparseCtrl for sketches"):
-        config(copied).check()

@@ -106,10 +106,6 @@ def test_wrong_requests_are_refused(generator, prior):
         generator.generate(Conditioning(images=torch.zeros(1, 3, 8, 8)), [1], PX, Sampling())
     with pytest.raises(BrainhiveError, match="resolution_px is 30"):
         generator.generate(Conditioning(), [1], 30, Sampling())
-    with pytest.raises(BrainhiveError, match=r"latents to start from are \[4, 4, 4\], .* \[4, 8, 8\]"):
-        make(generator, [1], start=torch.zeros(1, 4, 4, 4))
-    with pytest.raises(BrainhiveError, match=r"strength 0\.1 of 2 steps leaves none"):
-        make(generator, [1], tokens_of(prior, 1), start=torch.zeros(1, 3, PX, PX), strength=0.1)
 
 
 def test_texts_and_prompts_change_the_picture(folder):
@@ -207,18 +203,13 @@ def test_absent_damaged_or_other_files_of_a_folder_are_named(folder):
     unet, config = folder / "unet" / "config.json", folder / "scheduler" / "scheduler_config.json"
     values = load_file(weights)
     del values["conv_in.bias"], values["conv_out.bias"]
-    some, other = json.loads(unet.read_text()), json.loads(config.read_text())
+    some = json.loads(unet.read_text())
 
     for file, content, what in (
         (folder / "tokenizer_2" / "merges.txt", b"#", r"tokenizer_2 of the generator .* is damaged"),
-        (weights, weights.read_bytes()[:500], r"unet of the generator .* is damaged"),
         (weights, save(values, {"format": "pt"}), r"\d of \d+ weights match .*; first missing conv_in.bias"),
         (unet, json.dumps({**some, "addition_embed_type": None}).encode(), "addition_embed_type is None"),
-        (unet, json.dumps({**some, "block_out_channels": "wide"}).encode(), "unet|generator"),
         (config, b'{"_class_name": "EulerDi', "scheduler_config.json is not valid JSON"),
-        (config, b'{"_class_name": "TomorrowsScheduler"}', "scheduler of the .* is of the class"),
-        (config, json.dumps({**other, "beta_schedule": "steep"}).encode(), "scheduler|generator"),
-        (config, json.dumps({**other, "prediction_type": "sample"}).encode(), "prediction_type is sample"),
     ):
         whole = file.read_bytes()
         file.write_bytes(content)

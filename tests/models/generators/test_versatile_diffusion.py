@@ -16,8 +16,6 @@ from versatile_repository import NAME, SIDE_PX, WIDTH
 
 from brainhive_cli.core.device_memory import size_of
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import demo
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, versatile_diffusion
 from brainhive_cli.models.generators._latent_diffusion import Request
@@ -26,7 +24,6 @@ from brainhive_cli.models.heads import Conditioning, Decoded
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
-DOCS = Path(__file__).parents[3] / "docs/recipes.md"
 Golden = dict[str, Tensor]
 LOOP = re.compile(r"out\.(ddim|unipc)_(\d+)_steps_strength([\d.]+)_mix([\d.]+)_cfg([\d.]+)(_zeros)?")
 """Scheduler, steps, strength, text share, guidance, and whether the unconditional side is zeros."""
@@ -172,69 +169,6 @@ def test_a_folder_without_one_component_is_refused_by_the_name_of_its_file(folde
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(MissingData, match="damaged or half-downloaded"):
         config.build()
-
-
-def test_the_docs_make_pictures_of_captions(folder, home):
-    """Where its GPU, its sizes and NSD are replaced by small ones."""
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    for large, small in (
-        ("published import nsd", "datasets import demo as nsd"),
-        ("nsd.Pictures()", "nsd.Config(concepts=2)"),
-        ("text_share=1", f"text_share=1, source={str(folder)!r}"),
-        ('"cuda", torch.float16', ""),
-        ("dataset.splits", '["train"]'),
-        (" 512,", f" {SIDE_PX},"),
-        ("steps=50", "steps=2"),
-    ):
-        assert code.count(large) == 1
-        code = code.replace(large, small)
-
-    def run() -> dict[str, int]:
-        exec(compile(code, str(DOCS), "exec"), {})
-        return {path.name: path.stat().st_mtime_ns for path in (home / "data/caption_images").rglob("*.png")}
-
-    first = run()
-    assert len(first) == len(demo.Config(concepts=2).build(Paths()).images("train"))
-    assert run() == first  # what is there is not made again
-
-
-def test_a_picture_depends_on_row_seed_and_strength_and_not_on_the_batch(folder, given):
-    generator = Config(source=str(folder)).build()
-    scheduler = "euler-ancestral"  # which draws noise at each step
-    both = make(generator, given, scheduler=scheduler)
-    alone = make(generator, given[1:], [2], scheduler=scheduler)
-    assert torch.allclose(both[1], alone[0], atol=TOLERANCE)
-    assert not torch.allclose(both[1], make(generator, given[1:], [3], scheduler=scheduler)[0], atol=0.01)
-
-    known = generator.decode(given.start)
-
-    distances = [float((make(generator, given, strength=s) - known).abs().mean()) for s in (0, 0.25, 1)]
-    noise = make(generator, replace(given, start=None))
-
-    assert distances[0] == 0 < distances[1] < distances[2]
-    assert torch.equal(make(generator, given, strength=1.0), noise)
-
-
-def test_pictures_and_prompts_are_encoded_where_there_are_no_latents_and_tokens(folder, given):
-    generator = Config(source=str(folder)).build()
-    pictures = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(3))
-    both = replace(given, start=pictures, texts=["a b", "b"])
-
-    found = make(generator, both)
-
-    assert torch.allclose(found[1], make(generator, both[1:], [2])[0], atol=TOLERANCE)
-    assert not torch.allclose(found, make(generator, replace(both, texts=["b", "b"])), atol=TOLERANCE)
-    prompted = make(generator, replace(both, texts=None), prompt="b")
-    assert torch.allclose(prompted[1], found[1], atol=TOLERANCE)
-    assert not torch.allclose(prompted, make(generator, replace(both, texts=None)), atol=TOLERANCE)
-    moved = make(generator, both, negative_prompt="a")
-    assert not torch.allclose(found, moved, atol=TOLERANCE)
-
-
-def test_guidance_moves_away_from_the_encoded_or_from_zeros(folder, given):
-    by = [Config(source=str(folder), unconditional=kind).build() for kind in ("encoded", "zeros")]
-    assert not torch.allclose(*(make(each, given) for each in by), atol=TOLERANCE)
-    assert torch.equal(*(make(each, given, guidance=1.0) for each in by))
 
 
 def test_the_published_size_takes_what_the_facts_say() -> None:

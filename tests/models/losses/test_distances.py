@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.losses import (
     TINY,
     LossContext,
@@ -115,16 +115,6 @@ def test_the_contrast_of_maps_equals_mindeyes(havir):
 
         assert value == pytest.approx(havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE)
     assert found and TINY["soft-cont"].temperature == 0.075
-
-
-def test_keys_without_effect_are_refused():
-    for fields, message in (
-        ({"temperature": 0.1, "learn_scale": False}, "learn_scale has no effect with a temperature"),
-        ({"temperature": {"from": 0, "to": 1, "epochs": [0, 1]}}, "a temperature is above 0"),
-        ({"mix_share": 0.5}, "mix_share has no effect with mix_alpha 0"),
-    ):
-        with pytest.raises(RecipeError, match=message):
-            parts.resolve("losses", {"kind": "soft_clip", **fields})
 
 
 def test_targets_of_mixed_signals_are_mixed_and_other_shapes_refused():

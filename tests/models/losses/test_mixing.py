@@ -13,16 +13,6 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_values_are_mixed_with_their_partners_by_their_shares():
-    mixing = Mixing(torch.tensor([2, 0, 1]), torch.tensor([1.0, 0.25, 0.0]))
-    values = torch.randn(3, 2, 5)
-
-    mixed = mixing.mix(values)
-
-    assert torch.equal(mixed[0], values[0]) and torch.equal(mixed[2], values[1])
-    assert torch.allclose(mixed[1], 0.25 * values[1] + 0.75 * values[0])
-
-
 def test_partners_are_a_permutation_and_shares_of_some_or_all_follow_the_beta_distribution():
     for alpha in (0.15, 1.0, 4.0):
         mixing = Mixing.draw(MANY, alpha, generator())

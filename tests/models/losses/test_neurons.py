@@ -122,16 +122,6 @@ def test_masks_labels_captions_and_latents_equal_the_reference(golden: Path) -> 
     assert values["per mask"] == pytest.approx(decoder["right.dice_per_frame_mean"].item(), rel=RELATIVE)
 
 
-def test_ids_of_another_vocabulary_and_mixed_signals_are_refused() -> None:
-    loss, logits = CrossEntropyConfig().build(), torch.randn(2, 3, 5)
-
-    with pytest.raises(BrainhiveError, match="the target has the id 7, and the head knows 5"):
-        loss(logits, torch.tensor([[1.0, 7.0, 0.0]] * 2), PLAIN)
-    with pytest.raises(BrainhiveError, match="ids cannot be mixed"):
-        loss(logits, torch.ones(2, 3), LossContext(Mixing(torch.tensor([1, 0]), torch.ones(2))))
-    assert loss(logits, torch.zeros(2, 3), PLAIN) == 0
-
-
 def test_weights_rise_and_fall_step_by_step_as_the_references(golden: Path) -> None:
     expected, config = golden_of(golden, "schedules")["expected.loss_weights"], config_of(golden, "schedules")
     fifth, steps = config["epochs"] // 5, config["iterations"]  # a wave of two fifths, every fifth

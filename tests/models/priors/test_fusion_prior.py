@@ -158,19 +158,15 @@ def test_a_missing_or_damaged_file_of_a_part_is_named(unet, tmp_path):
     assert "fusion_encoder, proj, attn_adapter" in caught.value.hint
     TINY.build(DIMS, unet).save(tmp_path)
     config, weights = tmp_path / "fusion_encoder" / "config.json", tmp_path / "proj" / WEIGHTS
-    for text, told in (('{"hidden', "is not valid JSON"), ("{}", "proj_meta: Field required")):
-        whole = config.read_text()
-        config.write_text(text)
-        for read in (FusionPrior.load, lambda folder: fusion_prior.describe(str(folder))):
-            with pytest.raises(MissingData, match=told) as caught:
-                read(tmp_path)
-            assert "download it again" in caught.value.hint
-        config.write_text(whole)
+    whole = config.read_text()
+    config.write_text("{}")
+    for read in (FusionPrior.load, lambda folder: fusion_prior.describe(str(folder))):
+        with pytest.raises(MissingData, match="proj_meta: Field required") as caught:
+            read(tmp_path)
+        assert "download it again" in caught.value.hint
+    config.write_text(whole)
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(MissingData, match=r"proj.* half-downloaded"):
-        FusionPrior.load(tmp_path)
-    weights.unlink()
-    with pytest.raises(MissingData, match=f"proj/{WEIGHTS}"):
         FusionPrior.load(tmp_path)
 
 
@@ -195,8 +191,5 @@ def test_a_prior_starts_from_an_ip_adapter_file_or_the_papers_in_the_hubs_cache(
     with pytest.raises(BrainhiveError, match=rf"norm.bias has shape \({found},\), \({found + 4},\) is"):
         start.build(DIMS, tiny_unet(cross_attention_dim=found + 4))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for absent in ("no/such.safetensors", "hub:nobody/Nothing/folder/file.safetensors@main"):
-        with pytest.raises(MissingData, match=r"no/such.safetensors|nobody/Nothing"):
-            TINY.model_copy(update={"start_from": absent}).build(DIMS, golden_unet)
     with pytest.raises(MissingData, match="fakekungfu/Fusion-Prior-of-nobody is not in the hub's cache"):
         FusionPrior.load("hub:Fusion-Prior-of-nobody")

@@ -7,7 +7,6 @@ import torch
 from golden_files import assert_near, read
 from torch import Tensor
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded
@@ -128,17 +127,3 @@ def test_a_published_checkpoint_is_read_beside_its_brain_model_and_says_that_tes
     assert prior.config == reference[0]
     assert all(torch.equal(weights_of(reference[1])[name], each) for name, each in prior.state_dict().items())
     assert (described.kind, list(described.caveats)) == ("mindeye1", [SELECTED_ON_TEST])
-
-
-def test_what_is_no_such_checkpoint_is_refused_in_one_line(tmp_path, checkpoint, prior):
-    torch.save({"model_state_dict": {"lin0.weight": torch.zeros(2)}}, tmp_path / "other.pth")
-    size = f"{prior.config.tokens}, {prior.config.dim}"
-
-    with pytest.raises(MissingData, match=r"no checkpoint no/such\.pth"):
-        priors.load("mindeye1:no/such.pth")
-    with pytest.raises(BrainhiveError, match="holds no diffusion prior of MindEye1"):
-        priors.load(f"mindeye1:{tmp_path / 'other.pth'}")
-    with pytest.raises(RecipeError, match="has no option adapter"):
-        priors.load(f"mindeye1:{checkpoint}", adapter="skip")
-    with pytest.raises(BrainhiveError, match=rf"takes the head image \[{size}\], the model's is none"):
-        prior.condition(Decoded({"text": torch.zeros(1, 2, 3)}), [0])

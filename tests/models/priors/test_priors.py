@@ -1,6 +1,5 @@
 """Priors of any kind: found by their folder, described without weights, from heads to conditioning."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -41,19 +40,6 @@ def test_priors_are_found_by_folder_or_kind_and_described_without_weights(saved)
         priors.load("identity", adapter="skip")
     with pytest.raises(MissingData, match="no folder 'no/such'"):
         priors.load("no/such")
-
-
-def test_a_folder_that_names_its_kind_is_loaded_as_that_kind(saved, monkeypatch, tmp_path, code_allowed):
-    lines = ("from brainhive_cli.core import parts", "class Config(parts.Config): pass", "TINY = Config()")
-    (tmp_path / "pack_of_parts").mkdir()
-    (tmp_path / "pack_of_parts/my_prior.py").write_text(
-        "\n".join([*lines, "def load(reference): return 'mine'"])
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    (saved / "config.json").write_text(json.dumps({"kind": "pack_of_parts.my_prior"}))
-
-    assert priors.kind_of(str(saved)) == "pack_of_parts.my_prior"
-    assert priors.load(str(saved)) == "mine"
 
 
 def test_a_fusion_prior_conditions_on_the_token_with_or_without_its_adapter(saved):

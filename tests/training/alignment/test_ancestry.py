@@ -14,6 +14,7 @@ from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import FILE
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3, concepts: 40}"
+QUICK = ("sheet_rows=0", "ceiling_splits=0")
 WEIGHTS = "model.safetensors"
 DATASET = "demo-noise-0.3-40-concepts"
 
@@ -72,7 +73,7 @@ def test_a_start_of_other_subjects_raises_no_alarm_but_one_that_was_tuned_to_the
     started = ("mode=inter", "subjects=1", "trained_on=2", f"train.start_from={alone.name}")
 
     inter = go("train-align", *small, THREE, *here, *started).folder
-    evaluation = ("eval-retrieval", f"run={inter}", here[0], "sheet_rows=0")
+    evaluation = ("eval-retrieval", f"run={inter}", here[0], *QUICK)
 
     assert go(*evaluation).metrics.caveats == [SIMULATED]
     folder = model_in(inter, "sub-01_seed-1")
@@ -114,7 +115,7 @@ def test_other_signals_under_the_same_name_make_another_run_and_the_same_ones_fi
 ):
     training = ("train-align", *small, *here, own_signals, "mode=intra", "subjects=1")
     first = go(*training)
-    evaluation = ("eval-retrieval", f"run={first.folder}", here[0], own_signals, "sheet_rows=0")
+    evaluation = ("eval-retrieval", f"run={first.folder}", here[0], own_signals, *QUICK)
     tested = go(*evaluation)
     path = replace_signals(tmp_path / "signals", 1)  # the same again
     assert go(*training).folder == first.folder and go(*evaluation).folder == tested.folder

@@ -11,7 +11,7 @@ from cell_data import HERE, PICTURES, batches_of, targets_of
 from safetensors.torch import load_file
 from trials import make_trials
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.model_input import spec_of
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment.batches import USUAL, Batches, CellData, Feedback
@@ -110,28 +110,6 @@ def test_an_epoch_has_mindeye2s_steps_of_as_many_trials_of_each_subject() -> Non
         assert not np.array_equal(epoch[0], batches.epoch(42, 4)[0])
 
 
-def smoothed_rows(seed: int, rows: np.ndarray, step_seed: int, rank: int = 0, processes: int = 1):
-    """Draw rows of two subjects' trials, of which some channels are smoothed."""
-    embedding = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
-    data = replace(cells.data_of(embedding, 2, how="single"), seed=seed)
-    smoothed = {"parts": [{"kind": "smooth", "p": 0.5}]}
-    batches = batches_of(data, replace(HERE, rank=rank, processes=processes), augment=smoothed)
-    ((signal, _),), _, _ = batches.draw(rows, step_seed)
-    return signal
-
-
-def test_what_is_drawn_once_stays_whatever_the_step_the_batch_and_the_processes_are() -> None:
-    rows = np.random.default_rng(1).permutation(100)[:40]
-
-    first = smoothed_rows(1, rows, 3)
-
-    assert torch.equal(first, smoothed_rows(1, rows, 4))  # as after an interruption
-    assert torch.equal(first[::2], smoothed_rows(1, np.sort(rows)[::2], 5))
-    both = torch.cat([smoothed_rows(1, rows, 3, rank, 2) for rank in (0, 1)])
-    assert all((both == row).flatten(1).all(1).any() for row in first)
-    assert not torch.equal(first, smoothed_rows(2, rows, 3))
-
-
 CPU = torch.device("cpu")
 
 
@@ -151,11 +129,6 @@ def test_the_next_blur_of_each_sample_is_that_of_ubp(golden: Path) -> None:
         assert torch.allclose(feedback.running, tensors[f"expected.similarity.{step}"])
         assert torch.equal(feedback.level, tensors[f"expected.strength.{step}"])
     assert step
-
-
-def test_other_than_three_alternatives_are_refused() -> None:
-    with pytest.raises(RecipeError, match="three targets of a stimulus, and"):
-        batches_of(data_with(2), alternatives="uncertainty")
 
 
 def test_a_batch_has_the_targets_that_feedback_chose() -> None:

@@ -80,22 +80,10 @@ def test_a_sweep_is_the_cross_product_and_leaves_the_rest_as_it_is():
     assert len(names) == len(set(names)) == 12 and "nice,clip-h14/sub-02_seed-7" in names
 
 
-def test_a_variant_is_named_by_its_values_as_a_folder_can_be():
-    for sweep, labels in (
-        ("sweep.train.lr=1e-3,0.01", ["lr=1e-3", "lr=0.01"]),
-        ("sweep={backbone: [nice, {kind: nice, dropout: 0.5}]}", ["nice", "nice,dropout=0.5"]),
-        ("sweep={signal.window_ms: [null, [0, 500]]}", ["window_ms=none", "window_ms=0+500"]),
-    ):
-        assert list(variants(resolve(sweep))) == labels
-
-
 def test_a_sweep_that_does_not_hold_is_refused_before_anything_runs():
     for sweep, what, hint in (
         ("sweep={train.lrr: [1, 2]}", "unknown recipe key 'train.lrr'", "did you mean train.lr?"),
-        ("sweep={train.lr: [fast]}", "train.lr: Input should be a valid number", "as in train.lr="),
-        ("sweep={backbone.kind: [nise]}", "no backbone called 'nise'", "did you mean nice?"),
         ("sweep={dataset: [demo, things-eeg]}", "dataset is one for all cells", "a run of each"),
-        ("sweep={train.lr: [0.1, 0.1]}", "lr=0.1 is there twice", "leave one out"),
         (f"sweep={{dim: {[*range(99)]}, train.lr: {[*range(99)]}}}", "9,801 combinations", "1,000"),
         ("ablations={a/../../b: {train.lr: 1}}", "leads out", ""),
     ):
@@ -132,13 +120,7 @@ def test_heads_terms_and_sets_of_voxels_that_contradict_each_other_are_refused()
     for overrides, message in (
         ([TWO, "encoders=clip-b32"], "encoders has no effect where no head is `fused`"),
         (["heads={a: fused, b: fused}"], "a and b both predict `fused`"),
-        (["heads={a.b: vae}"], r"no head can be called 'a\.b'"),
-        ([TWO, "head=token"], "head is 'token'"),
         ([TWO, "terms=[{prediction: latent, loss: mse}]"], "no term trains the head meaning"),
-        ([TWO, "terms=[{prediction: colour, loss: mse}]"], "terms name colour"),
-        (["targets={text: clip-h14-text}"], r"targets\.text has no effect"),
-        (["terms=[{prediction: token, loss: mse}]", "loss.kind=mixco"], "loss has no effect where terms"),
-        (["backbone.kind=ridge", "fuser.kind=mean"], "no fuser is trained on ridge"),
         (["prior=demo:prior", "similarity=centred_cosine"], "prior demo:prior draws from tokens as they are"),
         (["backbone.kind=havir", f"{split}={{spatail: V1, semantic: V2}}"], "spatail has no effect"),
         ([f"{split}={{a: V1, b: V2}}", "signal.region_control=swapped"], "region_control has no effect on"),
@@ -156,17 +138,3 @@ def test_the_short_form_is_one_head_with_one_term_and_heads_open_the_encoders_th
     assert [config.name for config in recipe.fused_encoders] == [config.name for config in recipe.encoders]
     assert [term.prediction for term in heads.loss_terms] == ["meaning", "latent"]
     assert len(heads.encoders) == 2 and heads.fused_encoders == []
-
-
-def test_a_closed_form_backbone_predicts_each_encoder_by_a_head_where_no_heads_are_named() -> None:
-    fitted = resolve("backbone.kind=ridge", "encoders=clip-b32,vae")
-    swept = variants(resolve("encoders=clip-b32,vae", "sweep.backbone.kind=[ridge, linear]"))
-
-    assert list(fitted.head_targets) == ["clip-b32", "vae"] and fitted.fuser.kind == "heads"
-    assert {label: recipe.is_fused for label, recipe in swept.items()} == {"ridge": False, "linear": True}
-
-
-def test_more_trainings_than_can_be_listed_are_refused() -> None:
-    recipe = resolve("dataset=demo", "seeds=1-10000", f"sweep.dim={list(range(1, 20))}")
-    with pytest.raises(RecipeError, match="more than 100,000 trainings"):
-        cells_among(variants(recipe), recipe.dataset.build(recipe.paths))

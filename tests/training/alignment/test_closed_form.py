@@ -1,43 +1,9 @@
 """Brain models that are fitted in closed form: what they start from, and a subject decoded by others' map."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pytest
 import torch
-from cell_data import PICTURES, data_of, layout_of
 from safetensors.torch import load_file
-
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.models.heads import Head
-from brainhive_cli.training.alignment.batches import CellData
-from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import Learned
-from brainhive_cli.training.alignment.loop import fit
-from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.recipe import Train
-
-ALPHA = 3.0
-
-
-@pytest.fixture
-def embedding() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
-
-
-def shared(data: CellData, kind: str = "shared_ridge") -> Layout:
-    """Lay out a closed form that predicts the embedding."""
-    backbone = {"kind": kind, "alpha": ALPHA}
-    return replace(
-        layout_of(data), heads={"e": Head((8,), "e")}, backbone=backbone, fuser={"kind": "heads"}, dims={}
-    )
-
-
-def test_a_start_is_refused_by_a_closed_form_that_begins_with_no_weights(embedding):
-    data = data_of(embedding)
-    with pytest.raises(BrainhiveError, match="ridge begins with no weights"):
-        fit(shared(data, "ridge"), data, [], Train(), start=Aligner(shared(data), Learned()))
 
 
 def weights(run: Path, cell: str) -> torch.Tensor:

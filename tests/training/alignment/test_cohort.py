@@ -32,7 +32,7 @@ from brainhive_cli.training.alignment.recipe import Train
 
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN", "../shared/golden")) / "calibrate"
 ALIGNMENT = Euclidean(shrinkage=0.05)
-PEOPLE, TOLERANCE = 3, 0.005
+PEOPLE, TOLERANCE = 2, 0.005
 """New people who are compared, of eight; and the README's tolerance: a picture of 200 in one draw of ten."""
 
 

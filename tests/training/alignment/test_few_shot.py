@@ -159,15 +159,6 @@ def test_a_test_trial_is_decoded_without_the_others(base):
         assert depends_on_other_trials(together.encode, tested), kind
 
 
-def test_transfer_gains_from_few_pictures_and_scratch_needs_more(base):
-    few = LEARNED.take(np.arange(10))
-    transfer, scratch, zero_shot = (
-        top1(decoder, TESTED)
-        for decoder in (fit_arm(base, TRANSFER, few), fit_arm(base, SCRATCH, few), base.zero_shot)
-    )
-    assert transfer >= zero_shot and transfer > scratch
-
-
 def test_permuted_arms_learn_wrong_labels(base):
     longer = replace(base, train=TRAIN.model_copy(update={"epochs": 60}))
     arms = (SCRATCH, TRANSFER, PERMUTED_SCRATCH, PERMUTED_TRANSFER)
@@ -201,14 +192,3 @@ def test_a_kept_model_reads_signals_as_they_are_recorded(base, tmp_path):
     with pytest.raises(BrainhiveError, match="an alignment outside the model is not kept"):
         fit_arm(base, "coral").save(tmp_path / "coral")
     assert not (tmp_path / "coral").exists()
-
-
-def test_signals_that_do_not_fit_a_model_are_refused(base, whitened):
-    wider = np.zeros((3, 7, SAMPLES), np.float32)
-    trials = make_trials(NEW, wider, np.arange(3), tuple("ABCDEFG"), 100.0)
-    assert not whitened.decodes_strangers(trials) and whitened.decodes_strangers(LEARNED)
-    with pytest.raises(BrainhiveError, match="7 channels or voxels, the normalisation is of 4"):
-        whitened.zero_shot.encode(wider)
-    voxels = make_trials(NEW, np.zeros((2, 50_000, 1), np.float32), [0, 1], (), None)
-    with pytest.raises(BrainhiveError, match="voxels of two people"):
-        base.align_signals(part("euclidean"), voxels)

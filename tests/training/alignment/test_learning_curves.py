@@ -16,11 +16,3 @@ def test_the_log_is_drawn_cell_by_cell_and_a_resumed_epoch_counts_as_it_was_last
 
     assert loss.at == [1, 2] and [line.values for line in loss.lines] == [[3.0, 1.5], [4.0, None]]
     assert [(line.name, line.values) for line in top1.lines] == [("b", [0.5])]
-
-
-def test_of_many_cells_the_mean_is_drawn_between_the_lowest_and_the_highest(tmp_path: Path) -> None:
-    run, cells = RunFolder(tmp_path), [f"cell {number}" for number in range(10)]
-    for number, cell in enumerate(cells):
-        run.log(cell=cell, epoch=0, loss=float(number))
-    ((line,),) = (each.lines for each in learning_curves(run, cells))
-    assert (line.values, line.low, line.high) == ([4.5], [0.0], [9.0])

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch import nn
 from two import in_two
 
-from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.facts import Cell, TrainingFacts
 from brainhive_cli.core.launch import Launch
@@ -212,30 +211,6 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     assert torch.equal(targets["e"], data.targets.gather(shown)["e"])
 
 
-def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedding):
-    data = data_of(embedding, how="random")
-    batches = batches_of(data)
-    rows = np.arange(PICTURES)
-
-    one, other, same = (batches.draw(rows, seed)[0][0][0] for seed in (1, 2, 1))
-
-    assert torch.equal(same, one) and not torch.equal(one[:-1], other[:-1])
-    trials = torch.from_numpy(data.trials[0].singles)
-    pairs = torch.stack([trials[:, pair].mean(1) for pair in ([0, 1], [0, 2], [1, 2])], 1)
-    is_pair = torch.isclose(pairs[:-1], one[:-1, None], atol=1e-6).all(3).all(2)
-    assert (is_pair.sum(1) == 1).all()
-    assert torch.allclose(one[-1], trials[-1, 0])  # there is one only
-
-
-def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
-    data = data_of(embedding)
-    other = aligner.Aligner(replace(layout_of(data), heads={TOKEN: Head((32,), FUSED)}))
-    other.save(tmp_path / "other")
-
-    with pytest.raises(BrainhiveError, match="architecture does not match the checkpoint"):
-        train(replace(data, starts={0: {"": tmp_path / "other"}}))
-
-
 def _resume_in_two(launch: Launch, folder: Path) -> None:
     """In two processes: train a cell whole, and another that both of them leave in an epoch and take up."""
     data = data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
@@ -374,29 +349,14 @@ def test_one_key_gives_a_staged_training_another_length_with_all_its_courses():
             assert [short.weight_at(moment) for moment in moments] == pytest.approx(expected)
 
 
-def test_a_dotted_path_names_one_of_the_parts_that_a_stage_starts_from():
-    brain = "train.start_from.backbone.brain=RUN"
-
-    changed, published = (shipped("papers/neurons", *more).train.start_from for more in ([brain], []))
-
-    assert isinstance(changed, dict) and isinstance(published, dict)
-    assert {**published, "backbone.brain": "RUN"} == changed
-    with pytest.raises(RecipeError, match="start_from is WHOLE, for all parts, and names a part too"):
-        shipped(None, "train.start_from=WHOLE", brain)
-
-
 def test_keys_of_stages_that_act_on_nothing_are_refused(data: CellData, tmp_path: Path) -> None:
     for settings, message in (
         ({"stages": [{"epochs": 3}], "epochs": 4}, "train.epochs is 4, but the stages have 3"),
-        ({"stages": [{"epochs": 3}], "lr": 1e-3}, "lr has no effect where stages have their own"),
-        ({"stages": [{"epochs": 3, "warmup_epochs": 4}]}, "warmup_epochs is above the 3 epochs"),
     ):
         with pytest.raises((RecipeError, ValueError), match=message):
             Train.model_validate(settings)
     for stages, knobs, message in (
-        ([{"epochs": 1, "freeze": ["neck"]}], {}, "freezes 'neck'"),
         ([{"epochs": 1, "freeze": ["backbone", "fuser"]}], {}, "freezes all that could learn"),
-        (STAGES, {"lr_of": {"fusor": 0.5}}, r"train\.lr_of names 'fusor'"),
         (STAGES, {"start_pull": 0.1}, r"start_pull is 0\.1, and no stage starts from other weights"),
     ):
         with pytest.raises(RecipeError, match=message):
@@ -469,16 +429,6 @@ def test_trials_that_fill_no_batch_are_spread_kept_or_left_out():
         assert all(len(set(np.concatenate(epoch))) == sum(sizes) for epoch in epochs)  # each once
         seen = set(np.concatenate([rows for epoch in epochs for rows in epoch]))
         assert len(seen) == LEARNED  # what one epoch leaves out, another takes
-
-
-def test_batches_that_leave_nothing_to_learn_are_refused():
-    with pytest.raises(RecipeError, match="smallest of 1: fewer") as caught:
-        batches_of(data_of(EMBEDDING), replace(HERE, processes=2), last_batch="keep", batch_size=44)
-    assert "train.last_batch=even" in caught.value.hint
-    everything = replace(data_of(EMBEDDING), held_out=np.ones(len(EMBEDDING), bool))
-    with pytest.raises(RecipeError, match="no trial is left to train on") as caught:
-        batches_of(everything, HERE)
-    assert "train.validation" in caught.value.hint
 
 
 def test_reference_weights_and_their_decay_are_those_of_transformers():

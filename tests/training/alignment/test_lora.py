@@ -19,7 +19,7 @@ from tests.worlds import Go
 ENCODER = "{kind: timm, source: random, architecture: test_vit}"
 NAME = resolve({"kind": "timm", "source": "random", "architecture": "test_vit"}).name
 WORLD = (
-    "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 16}",
+    "dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 8}",
     f"encoders=[{ENCODER}]",
 )
 TRAINING = (

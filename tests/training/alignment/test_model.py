@@ -9,7 +9,7 @@ from layouts import one_token, spec_of
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.model import Aligner
@@ -57,9 +57,7 @@ def test_a_damaged_model_folder_is_one_clear_error(folder: Path) -> None:
     for old, new, what in (
         ('"format": 7', '"format": "x"', r"config\.json: format: "),
         ("        8\n", "        16\n", r"has shape .*, .* is needed"),
-        ('"target": "fused"', '"targets": "fused"', r"config\.json: heads\.token\.targets"),
         ("brain_mlp", "brain_mlp_9", "no backbone called 'brain_mlp_9'"),
-        ('"similarity": "cosine"', '"similarity": "dot"', "similarity: .*'centred_cosine'.*dot"),
     ):
         assert old in content
         (folder / "config.json").write_text(content.replace(old, new))
@@ -72,9 +70,6 @@ def test_a_damaged_model_folder_is_one_clear_error(folder: Path) -> None:
     with pytest.raises(BrainhiveError, match="is damaged") as caught:
         aligner.load(folder)
     assert all("\n" not in error.message and error.hint for error in (*damaged, caught.value))
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(MissingData, match=r"has no model\.safetensors"):
-        aligner.load(folder)
 
 
 def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
@@ -93,8 +88,6 @@ def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
     assert decoded.tensors["latent"].shape == (3, 2, 3, 3) and len(decoded) == 3
     with pytest.raises(BrainhiveError, match="compares the head latent, and only token is given"):
         model.encode_image({"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)})
-    with pytest.raises(BrainhiveError, match=r"gives latent \[2, 9\], the heads are latent \[2, 3, 3\]"):
-        model.targets({"latent": latent.flatten(2)})
 
 
 def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
@@ -111,9 +104,6 @@ def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
         BrainhiveError, match="voxel count 5 matches no training subject: subject 5, 2 with 7, 4"
     ):
         made.encode_signal(torch.randn(3, 5, 1))
-    for change in ({"backbone": {"kind": "linear"}}, {"subject_layer": "linear"}):
-        with pytest.raises(BrainhiveError, match="subjects have different widths: 7, 4"):
-            Aligner(replace(layout, **change))
 
 
 def test_the_cosine_of_centred_tokens_is_the_correlation_of_plain_ones() -> None:

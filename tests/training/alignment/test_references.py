@@ -12,7 +12,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, shipped_recipes
-from brainhive_cli.core.runs import FOUND, RunFolder
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import find_model, find_reference, name_of_training
@@ -78,45 +78,6 @@ def test_without_a_reference_the_newest_run_on_the_data_set_is_taken_and_zero_sh
     tuned = finished(home, "nsd-finetune-1", 1, "papers/mindeye2-1h")
     assert open_model(None, Paths()).folder.path == tuned.path
     assert find_reference(None, Paths(), may_be_finetuned=False)[0].path == neurons.path
-
-
-def test_a_variant_is_that_of_the_newest_sweep_that_has_it(home: Path) -> None:
-    recipe = "papers/havir-ablations"
-    own = finished(home, "nsd-intra-sweep-1", 60, recipe)
-    other = finished(home, "demo-joint-sweep-1", 5, "demo-havir")  # its sweep is of the same variants
-    finished(home, "nsd-intra-sweep-2", 3, recipe, "sweep.signal.region_control=none,random")
-
-    def found(reference: str) -> tuple[Path, str]:
-        named = open_model(reference, Paths())
-        return named.folder.path, named.variant
-
-    assert found(f"{recipe}:swapped") == (own.path, "swapped")
-    assert found(":swapped") == (other.path, "swapped")
-    assert found("nsd-intra-sweep-1:random") == (own.path, "random")
-    with pytest.raises(MissingData, match="the variant 'exchanged'") as caught:
-        open_model(f"{recipe}:exchanged", Paths())
-    assert caught.value.hint == f"brainhive train-align --recipe {recipe}, with a sweep that has 'exchanged'"
-    with pytest.raises(RecipeError, match="nsd-intra-sweep-1 has no 'exchanged'"):
-        open_model("nsd-intra-sweep-1:exchanged", Paths())
-
-
-def test_a_recipe_of_ones_own_is_a_reference_too_also_where_it_finds_the_run_of_another(home: Path) -> None:
-    file = home / "mine/train.yaml"
-    file.parent.mkdir()
-    file.write_text(f"extends: {HAVIR}\nseeds: [7]\n")
-    run = finished(home, "nsd-intra-havir-7", 9, str(file))
-    other = finished(home, "nsd-intra-havir-8", 3, HAVIR)
-
-    recipe = run.recipe(Recipe)
-    assert (recipe.recipe_name, recipe.seeds, recipe.backbone.kind) == ("mine/train.yaml", [7], "havir")
-    assert open_model(str(file), Paths()).folder.path == run.path
-    again = Recipe.resolve("train-align", str(run.path / "recipe.yaml"), {}, [])
-    assert again.recipe_name == "mine/train.yaml" and again.fingerprint() == recipe.fingerprint()
-
-    other.write_json(FOUND, {"recipe_names": ["same.yaml"]})
-    (home / "same.yaml").write_text(f"extends: {HAVIR}\n")
-    for reference in (HAVIR, str(home / "same.yaml")):
-        assert open_model(reference, Paths()).folder.path == other.path
 
 
 def test_a_cell_is_named_by_its_name_or_is_the_only_one(home: Path, neurons: RunFolder) -> None:

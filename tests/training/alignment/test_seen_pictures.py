@@ -1,6 +1,5 @@
 """Copies of training pictures are known under any name: no model is tested on them, wherever it is tested."""
 
-import gc
 import json
 import shlex
 import shutil
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageOps
 from skimage import data
 from typer.testing import CliRunner
 from worlds import paint
@@ -38,7 +37,7 @@ SMALL = (
     *("seeds=1", "dim=16", "fuser.intermediate_size=16", "signal.scale=0.2", "train.epochs=2"),
     *("train.precision=fp32", "train.batch_size=24"),
 )
-QUICK = ("sheet_rows=0", "subjects=1")
+QUICK = ("sheet_rows=0", "ceiling_splits=0", "subjects=1")
 
 
 @pytest.fixture
@@ -152,22 +151,10 @@ def photograph_into_test(root: Path, edit: Callable[[Image.Image], Image.Image],
     return name
 
 
-COPIES = {
-    "JPEG": (lambda picture: picture, ".jpg"),
-    "brighter": (lambda picture: ImageEnhance.Brightness(picture).enhance(1.1), ".png"),
-    "palette": (lambda picture: picture.quantize(64), ".png"),
-    "half size": (lambda picture: picture.resize((128, 128)), ".png"),
-    "a side cut off": (lambda picture: picture.crop((51, 0, 256, 256)), ".png"),
-    "bars": (lambda picture: ImageOps.pad(picture, (340, 256)).convert("L"), ".jpg"),
-    "centre": (lambda picture: ImageOps.fit(picture, (224, 224), bleed=0.0625), ".png"),
-    "one pixel": (lambda picture: ImageOps.expand(picture.crop((0, 0, 255, 256)), (0, 0, 1, 0)), ".png"),
-}
-
-
 def test_near_copies_are_left_out_as_exact_ones_are_and_said_to_be_unconfirmed_without_the_picture(
     go, home, photos
 ):
-    name = photograph_into_test(photos, *COPIES["JPEG"])
+    name = photograph_into_test(photos, lambda picture: picture, ".jpg")
     run = train(go, simulated(photos))
 
     left_out = go("eval-retrieval", f"run={run}", *QUICK).metrics
@@ -197,12 +184,11 @@ def test_mirrored_pictures_are_tested_with_a_warning_that_counts_them(go, home, 
 
 def refused(go, *asked: str) -> tuple[str, str, int]:
     """What an error says, what to do and its exit code; then its frames hold no run any more."""
-    with pytest.raises(BrainhiveError) as caught:
+    try:
         go(*asked)
-    told = caught.value.message, caught.value.hint, caught.value.exit_code
-    del caught
-    gc.collect()
-    return told
+    except BrainhiveError as error:
+        return error.message, error.hint, error.exit_code
+    raise AssertionError("it is not refused")
 
 
 def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, photos):
@@ -210,7 +196,7 @@ def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, ph
     renamed = simulated(photos, "others")
     go("embed", everything, COLOURS)
     run = go("train-align", everything, COLOURS, *SMALL).folder
-    asked = ("subjects=1", "sheet_rows=0")
+    asked = QUICK
 
     assert "no test embeddings" in refused(go, "eval-retrieval", f"run={run}", split, *asked)[0]
     go("embed", split, COLOURS)
@@ -258,7 +244,7 @@ def test_a_run_on_the_rest_is_evaluated_but_an_interrupted_one_does_not_go_on_wi
     run = go("train-align", split, COLOURS, *SMALL).folder
     evaluation = ("eval-retrieval", f"run={run}")
 
-    assert go(*evaluation, "gallery=train+test", "sheet_rows=0").metrics.overall["top1"].n == TEST
+    assert go(*evaluation, "gallery=train+test", *QUICK).metrics.overall["top1"].n == TEST
     assert "trained on 36 of the 36 train pictures" in refused(go, *evaluation, "gallery=train")[0]
 
     kept = json.loads((run / "embeddings.json").read_text())

@@ -70,15 +70,3 @@ def test_on_gpus_the_statistics_are_those_of_the_whole_batch_and_the_weights_the
     assert synchronised(plain) == 0 and synchronised(together) == 3
     assert all(torch.equal(plain.state_dict()[name], each) for name, each in together.state_dict().items())
     assert plain.state_dict().keys() == together.state_dict().keys()
-
-
-def test_on_a_cpu_it_is_told_once_where_it_matters(capsys):
-    for kind, rank, processes, is_warned_of in (
-        ("eeg-net", 0, 2, True),
-        ("eeg-net", 1, 2, False),
-        ("eeg-net", 0, 1, False),
-        ("brain-mlp", 0, 2, False),
-    ):
-        assert synchronised(normalise_together(aligner(kind), Launch(rank, processes, CPU))) == 0
-        told = capsys.readouterr().err
-        assert ("eeg-net normalises by batch, and on a CPU each of the 2 processes" in told) is is_warned_of

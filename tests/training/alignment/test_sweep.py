@@ -8,8 +8,6 @@ from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.tables import Table
-from brainhive_cli.reports.tables import PUBLISHED
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import rejoined
@@ -60,16 +58,6 @@ def metrics(*values: float, selected_on: str = "validation") -> Measurements:
     return Measurements(scopes, facts=TrainingFacts(dataset="demo", mode="intra", cells=cells))
 
 
-def laid_out(found: Measurements) -> tuple[Table, ...]:
-    return train_align.tables(found, [Cell(name, (1,), (1,), 1) for name in found.facts.cells])
-
-
-def test_the_last_line_is_mean_and_standard_deviation_over_several_cells():
-    (table,), (alone,) = laid_out(metrics(0.2, 0.4, 0.6)), laid_out(metrics(0.2, selected_on="test"))
-    assert table.rows[-1][0] == "mean ± sd of 3" and table.rows[-1][2] == "0.400 ± 0.200"
-    assert len(alone.rows) == 1 and "selected on test" in alone.title and "test" not in table.title
-
-
 TWO = "sweep={train.lr: [1e-3, 2e-3], train.weight_decay: [0, 0.1]}"
 ONE = "lr=1e-3,weight_decay=0.1"
 
@@ -117,21 +105,3 @@ def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, sm
 
 
 QUICK = ("sheet_rows=0", "ceiling_splits=0")
-PAPER = ("published.source=a paper", "published.values.top1=0.5")
-DIFFERS = "published.differs=[of the last epoch, its seeds are not stated]"
-
-
-def test_published_numbers_are_shown_apart_as_unchecked_but_not_beside_a_control(go, small, world, tmp_path):
-    here = f"paths.runs={tmp_path}"
-    trained = go("train-align", *small, "subjects=1", "train.epochs=1", here, *PAPER, DIFFERS).tables[-1]
-    result, control = (go("eval-retrieval", here, *QUICK, *more) for more in ([], ["control=shuffled"]))
-
-    published = {"source": "a paper", "top1": 0.5}
-    published["differs"] = ["of the last epoch", "its seeds are not stated"]
-    assert result.metrics.facts.published == published
-    (table,) = (table for table in result.tables if table.title.startswith(PUBLISHED))
-    assert table.rows == trained.rows == ((0.5, "of the last epoch; its seeds are not stated"),)
-    assert trained.title.startswith(f"{PUBLISHED}: a paper") and "not checked by Brainhive" in PUBLISHED
-    assert trained.columns == ["top-1", "differs, as its recipe says"]
-    assert control.metrics.facts.published == {}
-    assert not any(PUBLISHED in table.title for table in control.tables)

@@ -15,7 +15,7 @@ from brainhive_cli.models.signal_spec import SignalSpec
 
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 QUICK = ("sheet_rows=0", "ceiling_splits=0")
-OTHER = "{kind: demo, noise: 0.5, subjects: 2}"
+OTHER = "{kind: demo, noise: 0.5, subjects: 2, concepts: 8}"
 SPEC = replace(spec_of(("Oz", "P7"), 50), rate_hz=100.0, times_s=tuple(np.arange(50) / 100))
 
 
@@ -57,7 +57,7 @@ def test_signals_that_do_not_match_are_refused_in_one_line():
 def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, small, world):
     run = f"run={go('train-align', *small).folder}"
     with pytest.raises(MissingData, match=r"demo-noise-0.7") as caught:
-        go("eval-retrieval", run, "dataset={kind: demo, noise: 0.7, subjects: 1}")
+        go("eval-retrieval", run, "dataset={kind: demo, noise: 0.7, subjects: 1, concepts: 8}")
     assert caught.value.hint.startswith("brainhive embed")
     go("embed", f"dataset={OTHER}", COLOURS, "splits=test")
 
@@ -65,8 +65,9 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
     fewer = go("eval-retrieval", run, f"dataset={OTHER}", "subjects=2", *QUICK)
 
     metrics = result.metrics
+    sets = "demo-noise-0.5-8-concepts, zero-shot from demo-noise-0.3-40-concepts"
     signals = "17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV"
-    protocol = f"intra, demo-noise-0.5, zero-shot from demo-noise-0.3-40-concepts, {signals}, simulated"
+    protocol = f"intra, {sets}, {signals}, simulated"
     assert (metrics.facts.protocol, metrics.facts.verdict) == (protocol, "above chance")
     cells = [f"sub-0{trained}_seed-1 · sub-0{tested}" for trained in (1, 2) for tested in (1, 2)]
     assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]

@@ -1,6 +1,5 @@
 """Embeddings and latents that a prior learns from: of stores, or made as they are needed."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.targets.targets import OnlineTargets, StoreTargets
-from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import Training
@@ -113,14 +111,3 @@ def test_an_interrupted_store_is_completed_and_then_only_read(settings, begun, h
     shutil.rmtree(home / "latents")
     straight = latents_of(begun(*settings, CACHED))
     assert np.array_equal(latents_of(resumed), straight) and np.array_equal(latents_of(again), straight)
-
-
-def test_other_weights_of_the_vae_or_another_size_have_a_store_of_their_own(settings, begun, home, tmp_path):
-    tiny = json.dumps(sdxl.TINY.architecture)
-    begun(*settings, CACHED)
-    begun(*settings, CACHED, "resolution_px=40")
-    begun(*settings, CACHED, f"generator={{kind: sdxl, source: random, seed: 1, architecture: {tiny}}}")
-    begun(*settings, CACHED, f"paths.latents={tmp_path / 'elsewhere'}")
-
-    assert len(stores(home)) == 3
-    assert len(list((tmp_path / "elsewhere" / "pictures" / "train").glob("*.h5"))) == 1

@@ -7,15 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 from worlds import first_batch
 
-from brainhive_cli.app import app
-from brainhive_cli.core.errors import BrainhiveError, DeviceError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.views import Batch, crop_centre, crop_of_the_original
-from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.models.heads import Conditioning
 from brainhive_cli.training.prior.examples import batches
 from brainhive_cli.training.prior.loop import Learner, Training, train
@@ -103,21 +100,6 @@ def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(settings, begun):
     assert coarse.generator.unet.dtype == torch.bfloat16 and coarse.generator.vae.dtype == torch.float32
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in coarse.prior.parameters())
     assert losses[0] != losses[1] and torch.allclose(*losses, rtol=0.02)
-
-
-def test_out_of_memory_is_reported_with_what_needs_less(settings, monkeypatch):
-    def full(*_: object, **knobs: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore about it.")
-
-    monkeypatch.setattr(SDXL, "loss", full)
-
-    shown = CliRunner().invoke(app, ["train-prior", *settings])
-    assert shown.exit_code == DeviceError.exit_code
-    assert shown.stderr.splitlines()[-2:] == [
-        "error: out of memory: CUDA out of memory. Tried to allocate 2 GiB.",
-        "  try: a smaller train.batch_size and as much more train.accumulate, or cache_latents=true, or "
-        "train.gradient_checkpointing=true; what is finished is kept",
-    ]
 
 
 KEYS = ("resize=bilinear", "crop_ids=original", "posterior=sample")
