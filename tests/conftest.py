@@ -5,9 +5,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partialmethod
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from socketserver import BaseServer
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -37,6 +38,24 @@ def no_power_cut() -> Iterator[None]:
     """Do not wait for the disk, thousands of times: no test cuts the power."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_built_once() -> Iterator[None]:
+    """Build the command line once: runners of tests build it anew for each command."""
+    from typer import testing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(testing, "_get_command", cache(testing._get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers_stop_at_once() -> Iterator[None]:
+    """Let servers of tests look every 20 ms whether they shall stop, not every half second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseServer, "serve_forever", partialmethod(BaseServer.serve_forever, 0.02))
         yield
 
 

@@ -44,9 +44,11 @@ def is_fit(environment: dict[str, str]) -> bool:
 class WarmProcess:
     """A running command that writes into files of a folder, with what tests use of `subprocess.Popen`."""
 
-    def __init__(self, argv: list[str], environment: dict[str, str], cwd: Path, folder: Path) -> None:
+    def __init__(
+        self, argv: list[str], environment: dict[str, str], cwd: Path, folder: Path, context: Any = CONTEXT
+    ) -> None:
         self.folder = folder
-        self.process = CONTEXT.Process(target=run, args=(argv, environment, str(cwd), str(folder)))
+        self.process = context.Process(target=run, args=(argv, environment, str(cwd), str(folder)))
         self.process.start()
         self.pid: int = self.process.pid
 
@@ -100,6 +102,7 @@ def fork_what_is_launched(folder: Path) -> None:
     from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
     def fork(_: SubprocessHandler, words: tuple[str, ...], environment: dict[str, str]) -> WarmProcess:
-        return WarmProcess([*words[words.index("brainhive_cli") + 1 :]], environment, Path.cwd(), folder)
+        line, fork = [*words[words.index("brainhive_cli") + 1 :]], multiprocessing.get_context("fork")
+        return WarmProcess(line, environment, Path.cwd(), folder, fork)
 
     SubprocessHandler._popen = fork

@@ -107,8 +107,6 @@ def test_subjects_with_different_bad_channels_are_told_and_made_equal_by_the_lin
     assert len(stores) == 3 and names == {("Fp1", "Cz", "P7", "O2")}
 
 
-
-
 def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(folder: Path) -> None:
     record(folder, names=("A1", "A2", "A3", "A4", "B1", "B2"))
     plain = build().look_over((1,))
