@@ -166,7 +166,6 @@ def find_input(
     files: Sequence[str] = (),
     weights: Sequence[str] = WEIGHTS,
     also: Sequence[str] = (),
-    size: int | None = None,
 ) -> Input:
     """Look for `files` and the first of `weights` that there is, here or at the hub; nothing is fetched.
 
@@ -175,7 +174,6 @@ def find_input(
         files: Files that must lie next to them.
         weights: Patterns, of which the line names the first.
         also: Further patterns that it names.
-        size: Bytes, where they are published, for when the hub cannot be reached.
     """
     # files that are here, or a folder that lacks some
     _, is_hub, rest = reference.partition("hub:")
@@ -196,7 +194,7 @@ def find_input(
             listed = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
     except Unreachable as error:
         line = download_line(repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words)
-        return Input(name, size, Unreachable(error.message, f"{ELSEWHERE}{line}"))
+        return Input(name, None, Unreachable(error.message, f"{ELSEWHERE}{line}"))
     except BrainhiveError as error:
         return Input(name, None, error)
 

@@ -45,24 +45,16 @@ class Dropout(nn.Module):
         return x * mask.to(x.dtype).div_(1 - self.p)  # the expectation of a unit stays the same
 
 
-class MLP(nn.Module):
-    """Two linear maps without bias, GELU and dropout between them.
-
-    Args:
-        dim: D, width of input and output.
-        hidden: Width between the two maps.
-        dropout: Probability of dropping a hidden unit.
-    """
-
-    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.w1 = nn.Linear(dim, hidden, bias=False)
-        self.w2 = nn.Linear(hidden, dim, bias=False)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [..., D] to [..., D]."""
-        return self.w2(self.dropout(F.gelu(self.w1(x))))
+def mlp(dim: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
+    """Make two linear maps without bias, with GELU and dropout between them, [..., D] to [..., D]."""
+    return nn.Sequential(
+        OrderedDict(
+            w1=nn.Linear(dim, hidden, bias=False),
+            activation=nn.GELU(),
+            dropout=Dropout(dropout),
+            w2=nn.Linear(hidden, dim, bias=False),
+        )
+    )
 
 
 class ResidualMLP(nn.Module):
@@ -78,7 +70,7 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.ff = MLP(dim, hidden, dropout)
+        self.ff = mlp(dim, hidden, dropout)
         self.norm = nn.LayerNorm(dim, eps=1e-6)  # torch's default is 1e-5
 
     def forward(self, x: Tensor) -> Tensor:

@@ -110,15 +110,6 @@ def count_numbers(state: Mapping[str, Tensor], pattern: str) -> int:
     return len({match[1] for name in state if (match := re.match(pattern, name))})
 
 
-def adapt(module: Any, state: State, prefix: str) -> State:
-    """Bring the weights below a prefix to a module of fewer parts, where its method `adapted` says how."""
-    if not hasattr(module, "adapted"):
-        return state
-    # weights outside of the module stay as they are
-    rest = {name: value for name, value in state.items() if not name.startswith(prefix)}
-    return rest | {prefix + name: value for name, value in module.adapted(below(state, prefix)).items()}
-
-
 def _split(reference: str) -> tuple[str, str]:
     """Split a reference to a file at the hub into one to its folder, and its name."""
     # hub:OWNER/NAME/FILE@REVISION: the revision is that of the repository

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.blocks import (
     Dropout,
     FusionEncoder,
@@ -37,12 +37,8 @@ class FuserConfig(parts.Config):
         """Width of what the brain encoder gives, for `of_signal`; None if it gives tokens."""
         return getattr(self, "signal_dim", None)
 
-
-class SizedFuserConfig(FuserConfig):
-    """Base of the Configs of fusers whose token is as wide as the recipe says."""
-
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Return the width of the token, by the encoders' widths and the recipe's `dim`: the latter."""
+        """Return the width of the token, by the encoders' widths or the recipe's `dim`."""
         return dim
 
 
@@ -69,7 +65,7 @@ def common_width(dims: dict[str, int]) -> int:
     return widths.pop()
 
 
-class FusionEncoderConfig(SizedFuserConfig):
+class FusionEncoderConfig(FuserConfig):
     """BrainHiVE's fusion encoder: projections of several embeddings, summed, and one residual MLP.
 
     The fusion encoder that is trained with the brain encoder (BrainHiVE, arXiv 2602.07495).
@@ -115,14 +111,7 @@ class ConcatenationConfig(FuserConfig):
         return sum(dims.values())
 
     def build(self, dims: dict[str, int], dim: int) -> "Join":
-        """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D].
-
-        Raises:
-            BrainhiveError: if D is not the sum of the widths.
-        """
-        # nothing maps the features to another width
-        if dim != sum(dims.values()):
-            raise BrainhiveError(f"embeddings of {dims} make no token of {dim}", f"dim={sum(dims.values())}")
+        """Make a fuser of embeddings of these widths, by encoder, to tokens as wide as all of them."""
         return Join(dims, is_mean=False, normalise=self.normalise)
 
 
@@ -166,7 +155,7 @@ class MeanConfig(FuserConfig):
         return Join(dims, is_mean=True)
 
 
-class LinearConfig(SizedFuserConfig):
+class LinearConfig(FuserConfig):
     """A learned linear map of the encoders' features, and one of what the brain encoder gives.
 
     One linear map on each side: Shallow Alignment (arXiv 2601.21948), NeuroBridge (AAAI 2026).
@@ -217,7 +206,7 @@ class LinearMaps(nn.Module):
         return self.signal(predicted)
 
 
-class BranchesConfig(SizedFuserConfig):
+class BranchesConfig(FuserConfig):
     """BRIDGE's target: a projection of each depth of a network, joined and mixed by one block.
 
     The image side of BRIDGE (NeurIPS 2026, published repository).
@@ -261,7 +250,7 @@ class Branches(nn.Module):
         return self.block(self.input_proj(joined))  # [B, D]
 
 
-class LevelsConfig(SizedFuserConfig):
+class LevelsConfig(FuserConfig):
     """Visual Blur Perception's target: one network's features of several blurs, mixed feature by feature.
 
     The image side of Visual Blur Perception (AAAI 2026, published repository).
@@ -311,7 +300,7 @@ class Levels(nn.Module):
         return self.adapter((self.scale.softmax(0).to(seen.dtype) * levels).sum(-2))
 
 
-class RouterConfig(SizedFuserConfig):
+class RouterConfig(FuserConfig):
     """SAMGA's target: layers of one network, weighted by learned weights that subjects may shift.
 
     The image side of SAMGA (arXiv 2604.17782, published repository), and the map that both sides share.

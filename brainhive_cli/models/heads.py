@@ -117,16 +117,14 @@ class Conditioning:
 
     def __getitem__(self, rows: slice | Sequence[int]) -> "Conditioning":
         """Take some rows of every condition."""
+        # row numbers, since lists of texts cannot be indexed by a list
+        numbers = [*range(len(self))[rows]] if isinstance(rows, slice) else [*rows]
         chosen: dict[str, Any] = {}
         for name, value in vars(self).items():
-            # lists cannot be indexed by a list of rows
-            if isinstance(value, list) and not isinstance(rows, slice):
-                chosen[name] = [value[row] for row in rows]
-            elif isinstance(value, Tensor) and not isinstance(rows, slice):
-                chosen[name] = value[list(rows)]  # a tuple would index several dimensions
+            if isinstance(value, list):
+                chosen[name] = [value[row] for row in numbers]
             else:
-                # no condition, or a slice of a list or tensor
-                chosen[name] = None if value is None else value[rows]
+                chosen[name] = None if value is None else value[numbers]
         return Conditioning(**chosen)
 
     def __len__(self) -> int:

@@ -1,13 +1,12 @@
 """Losses: how far predictions are from their targets, as scalars that training lowers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, create_model, model_validator
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
@@ -24,7 +23,7 @@ LABEL_SMOOTHING = 0.1
 PADDING = 0
 """Id that a cross-entropy passes over: the padding of captions."""
 Temperature = Annotated[
-    Annotated[float, Field(gt=0)] | Course | None,
+    PositiveFloat | Course | None,
     Field(
         description="What cosines are divided by, instead of a scale: a number, or {from, to, "
         "epochs: [a, b], course: linear|cosine}, by default over the epochs in which the term is active."
@@ -99,34 +98,40 @@ class LossContext:
 
 
 class LossConfig(parts.Config):
-    """Base of losses' Configs."""
+    """Base of losses' Configs; by default the loss is what `compare` returns: the distance by `measure`."""
+
+    def build(self) -> nn.Module:
+        """Make the loss."""
+        return Comparison(self)
+
+    def compare(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions with targets, both [B, ...], as a scalar; those of mixed signals are mixed.
+
+        Raises:
+            BrainhiveError: if they cannot be compared.
+        """
+        refuse_other_shape(predicted, target)
+        return self.measure(predicted, target if context.mixing is None else context.mixing.mix(target))
+
+    def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Measure the mean distance of predictions from targets, both [B, ...]."""
+        raise NotImplementedError
 
 
-class MseConfig(LossConfig):
-    """Mean squared error: a prediction should have the values of its target.
+class Comparison(nn.Module):
+    """A loss without parameters.
 
-    Mean squared difference over all values of a batch.
+    Args:
+        config: Its Config, which compares.
     """
 
-    def build(self) -> "Comparison":
-        """Make the loss."""
-        return Comparison(partial(compare_values, distance=F.mse_loss))
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
 
-
-class L1Config(LossConfig):
-    """Mean absolute difference over all values of a batch: outliers count less than in mse."""
-
-    def build(self) -> "Comparison":
-        """Make the loss."""
-        return Comparison(partial(compare_values, distance=F.l1_loss))
-
-
-class BceConfig(LossConfig):
-    """Binary cross-entropy: mean over all values of a batch, each a logit, with targets between 0 and 1."""
-
-    def build(self) -> "Comparison":
-        """Make the loss."""
-        return Comparison(partial(compare_values, distance=F.binary_cross_entropy_with_logits))
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions with targets, both [B, ...], as a scalar."""
+        return self.config.compare(predicted, target, context)
 
 
 class SobelConfig(LossConfig):
@@ -137,10 +142,10 @@ class SobelConfig(LossConfig):
 
     distance: Literal["l1", "mse"] = Field("l1", description="between the edge maps; MindEye1's is l1")
 
-    def build(self) -> "Comparison":
-        """Make the loss."""
+    def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Measure the distance of the edges of pictures or latents, both [B, C, H, W]."""
         distance = F.l1_loss if self.distance == "l1" else F.mse_loss
-        return Comparison(partial(compare_values, distance=partial(compare_edges, distance=distance)))
+        return distance(edges(predicted), edges(target))
 
 
 class DiceConfig(LossConfig):
@@ -157,49 +162,25 @@ class DiceConfig(LossConfig):
         "own loss, which gives small masks as much weight, and nothing to learn from empty ones",
     )
 
-    def build(self) -> "Comparison":
-        """Make the loss of masks [B, ..., H, W]."""
-        distance = partial(compare_masks, over_batch=self.over == "batch")
-        return Comparison(partial(compare_values, distance=distance))
-
-
-class Comparison(nn.Module):
-    """A loss without parameters.
-
-    Args:
-        compare: Maps predictions and targets [B, ...] and the context to a scalar.
-    """
-
-    def __init__(self, compare: Callable[[Tensor, Tensor, LossContext], Tensor]) -> None:
-        super().__init__()
-        self.compare = compare
-
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions with targets, both [B, ...], as a scalar.
-
-        Raises:
-            BrainhiveError: if they cannot be compared.
-        """
-        return self.compare(predicted, target, context)
-
-
-def compare_values(
-    predicted: Tensor, target: Tensor, context: LossContext, distance: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Measure the mean distance of predictions from targets, [B, ...]; those of mixed signals are mixed."""
-    refuse_other_shape(predicted, target)
-    return distance(predicted, target if context.mixing is None else context.mixing.mix(target))
+    def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Compute Dice loss of logits and masks of 0 and 1, both [B, ..., H, W]."""
+        # one area over the batch, or one for each mask
+        axes = tuple(range(target.ndim)) if self.over == "batch" else (-2, -1)
+        share = predicted.sigmoid()
+        overlap = (share * target).sum(axes)
+        covered = 2 * overlap / (share.sum(axes) + target.sum(axes) + EPSILON)  # [] or [B, ...]
+        return (1 - covered).mean()
 
 
 def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
-    """Refuse predictions that are not of their targets' shape.
+    """Refuse predictions that are not of their targets' shape, or have no other axis than the batch.
 
     Raises:
         BrainhiveError: naming both shapes.
     """
-    if predicted.shape != target.shape:
+    if predicted.shape != target.shape or predicted.ndim < 2:
         raise BrainhiveError(
-            f"predictions {list(predicted.shape)} and targets {list(target.shape)} differ in shape",
+            f"predictions {list(predicted.shape)} and targets {list(target.shape)} are not pairs [B, ...]",
             "a head needs the shape of its target",
         )
 
@@ -224,21 +205,6 @@ def edges(image: Tensor) -> Tensor:
     return magnitude.view(image.shape)
 
 
-def compare_edges(predicted: Tensor, target: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Measure the distance of the edges of pictures or latents, both [B, C, H, W]."""
-    return distance(edges(predicted), edges(target))
-
-
-def compare_masks(logits: Tensor, masks: Tensor, over_batch: bool) -> Tensor:
-    """Compute Dice loss of logits and masks of 0 and 1, both [B, ..., H, W], over the batch or by mask."""
-    # one area over the batch, or one for each mask
-    axes = tuple(range(masks.ndim)) if over_batch else (-2, -1)
-    share = logits.sigmoid()
-    overlap = (share * masks).sum(axes)
-    covered = 2 * overlap / (share.sum(axes) + masks.sum(axes) + EPSILON)  # [] or [B, ...]
-    return (1 - covered).mean()
-
-
 class MmdConfig(LossConfig):
     """Maximum mean discrepancy: predictions should be distributed as targets are, whichever belongs to which.
 
@@ -254,59 +220,35 @@ class MmdConfig(LossConfig):
         "their length; SAMGA's.",
     )
 
-    def build(self) -> Comparison:
-        """Make the loss."""
-        return Comparison(partial(compare_distributions, widths=self.widths))
+    def compare(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Estimate MMD² of predictions and targets, both [B, ...], without bias; 0 where that is negative.
 
+        Raises:
+            BrainhiveError: if their shapes differ, or there is one row.
+        """
+        refuse_other_shape(predicted, target)
+        if (count := len(predicted)) < 2:
+            raise BrainhiveError("mmd compares distributions, and the batch has one row", "a larger batch")
+        predicted, target = predicted.flatten(1), target.flatten(1)
 
-def compare_distributions(
-    predicted: Tensor, target: Tensor, context: LossContext, widths: Sequence[float]
-) -> Tensor:
-    """Estimate MMD² of predictions and targets, both [B, ...], without bias, and 0 where that is negative.
+        def kernel(one: Tensor, other: Tensor) -> Tensor:
+            """Average the kernels of all pairs of rows [B, D]: [B, B]."""
+            # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative
+            lengths = one.square().sum(1)[:, None] + other.square().sum(1)
+            squared = (lengths - 2 * one @ other.T).clamp(min=0)
+            return torch.stack([(-squared / (2 * width**2)).exp() for width in self.widths]).mean(0)
 
-    Args:
-        predicted: Predictions.
-        target: Targets.
-        context: Without effect.
-        widths: Standard deviations of the kernels.
-
-    Raises:
-        BrainhiveError: if their shapes differ, or there is one row.
-    """
-    refuse_other_shape(predicted, target)
-    if (count := len(predicted)) < 2:
-        raise BrainhiveError("mmd compares distributions, and the batch has one row", "a larger batch")
-    predicted, target = predicted.flatten(1), target.flatten(1)
-
-    def kernel(one: Tensor, other: Tensor) -> Tensor:
-        """Average the kernels of all pairs of rows [B, D]: [B, B]."""
-        # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative
-        lengths = one.square().sum(1)[:, None] + other.square().sum(1)
-        squared = (lengths - 2 * one @ other.T).clamp(min=0)
-        return torch.stack([(-squared / (2 * width**2)).exp() for width in widths]).mean(0)
-
-    # means over pairs of different rows within each side, less the mean between the sides
-    within = (kernel(rows, rows) for rows in (predicted, target))
-    apart = sum((pairs.sum() - pairs.trace()) / (count * (count - 1)) for pairs in within)
-    return (apart - 2 * kernel(predicted, target).mean()).clamp(min=0)
-
-
-class CrossEntropyConfig(LossConfig):
-    """Cross-entropy of token ids: each predicted distribution should have its target's id.
-
-    Mean over all ids of a batch that are no padding; as of captions, in NEURONS.
-    """
-
-    def build(self) -> Comparison:
-        """Make the loss."""
-        return Comparison(compare_ids)
+        # means over pairs of different rows within each side, less the mean between the sides
+        within = (kernel(rows, rows) for rows in (predicted, target))
+        apart = sum((pairs.sum() - pairs.trace()) / (count * (count - 1)) for pairs in within)
+        return (apart - 2 * kernel(predicted, target).mean()).clamp(min=0)
 
 
 def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
     """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are padding.
 
     Raises:
-        BrainhiveError: if they are not pairs, an id is not among the K, or signals are mixed.
+        BrainhiveError: if they are not pairs, or signals are mixed.
     """
     if predicted.shape[:-1] != target.shape:
         raise BrainhiveError(
@@ -316,15 +258,8 @@ def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tens
     if context.mixing is not None:
         raise BrainhiveError("ids cannot be mixed as signals are", "no term with mix_alpha in these epochs")
 
-    # ids of the vocabulary
-    ids = target.long()
-    if not target.is_meta and len(ids) and (largest := int(ids.max())) >= predicted.shape[-1]:
-        raise BrainhiveError(
-            f"the target has the id {largest}, and the head knows {predicted.shape[-1]}",
-            "a larger vocabulary of the head, or another tokenizer",
-        )
-
     # mean over ids that are no padding
+    ids = target.long()
     total = F.cross_entropy(
         *(predicted.flatten(0, -2), ids.flatten()),
         ignore_index=PADDING,
@@ -335,7 +270,7 @@ def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tens
 
 
 class ScaledConfig(LossConfig):
-    """The keys of a contrastive loss whose cosines are multiplied by a scale."""
+    """The keys of a contrastive loss whose cosines are multiplied by a scale; its `contrast` is the loss."""
 
     no_effect_with_temperature: ClassVar[tuple[str, ...]] = ("initial_logit_scale", "learn_scale")
 
@@ -356,6 +291,14 @@ class ScaledConfig(LossConfig):
     mix_share: float = Field(
         1.0, gt=0, le=1, description="Share of the signals that are mixed; MindEye's is 0.5."
     )
+
+    def build(self) -> "ScaledLoss":
+        """Make the loss."""
+        return ScaledLoss(self)
+
+    def scale_of(self, parameter: Tensor) -> Tensor:
+        """Return the scale by the parameter that training changes: its logarithm."""
+        return parameter.exp()
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
@@ -407,9 +350,39 @@ class ClipConfig(ScaledConfig):
         "several subjects; row: each has its own target alone, and the others' count as wrong.",
     )
 
-    def build(self) -> "ClipLoss":
+    def build(self) -> "ScaledLoss":
         """Make the loss."""
         return ClipLoss(self)
+
+    def scale_of(self, parameter: Tensor) -> Tensor:
+        """Return the scale by the parameter that training changes."""
+        if self.scale_by == "exp":
+            return super().scale_of(parameter)
+        return F.softplus(parameter) if self.scale_by == "softplus" else parameter
+
+    def contrast(
+        self, predicted: Tensor, target: Tensor, context: LossContext, scale: Tensor | float
+    ) -> Tensor:
+        """Average the cross-entropies of predictions and targets, pairs [B, ...], in both directions.
+
+        A mixed signal is the pair of two targets, by their shares (MixCo; both ways as in MindEye).
+
+        Raises:
+            BrainhiveError: if they are not pairs.
+        """
+        # which targets belong to a prediction: its row's, or all of its stimulus
+        stimuli = context.stimuli if self.positives == "stimulus" else None
+        cosine = cosines(predicted, target, not self.normalise_signal)  # [B, B]
+        pairs = pair_weights(context.mixing, cosine, stimuli)  # [B, B]
+
+        # cross-entropies in both directions, and the distance of pairs
+        logits = cosine * scale
+        beta = self.hard_negative_beta
+        to_target, to_prediction = (
+            cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim) for dim in (1, 0)
+        )
+        distance = 1 - (pairs * cosine).sum() / len(pairs)
+        return (to_target + to_prediction) / 2 + self.cosine_weight * distance
 
 
 class MixcoConfig(ClipConfig):
@@ -448,9 +421,30 @@ class SoftClipConfig(ScaledConfig):
         "those of the whole batch (NEURONS)",
     )
 
-    def build(self) -> "SoftClipLoss":
-        """Make the loss."""
-        return SoftClipLoss(self)
+    def contrast(
+        self, predicted: Tensor, target: Tensor, context: LossContext, scale: Tensor | float
+    ) -> Tensor:
+        """Average the cross-entropies with soft labels of predictions and targets [B, ...], both ways.
+
+        The label of a mixed signal is mixed from those of two targets.
+
+        Raises:
+            BrainhiveError: if they are not pairs [B, ...], or [B, F, ...] of frames.
+        """
+        # frames [B, F, ...] become items of the batch, [B · F, ...]
+        mixing = context.mixing
+        if self.items == "frames":
+            mixing = None if mixing is None else mixing.repeat(predicted.shape[1])
+            predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
+
+        # compare the similarities of predictions and targets with those among the targets
+        logits = cosines(predicted, target) * scale  # [B, B]
+        softness = at(self.temperature or self.target_temperature, context.epoch)
+        fixed = target.detach()  # or targets would become similar so that the labels are easy
+        labels = (cosines(fixed, fixed) / softness).softmax(1)
+        to_target = cross_entropy(logits, mixed(labels, mixing), 1)
+        to_prediction = cross_entropy(logits, mixed(labels.T, mixing), 0)
+        return (to_target + to_prediction) / 2
 
 
 class SoftContConfig(LossConfig):
@@ -469,133 +463,65 @@ class SoftContConfig(LossConfig):
         "", description="Target of the augmented picture, by its name; default: the picture's own."
     )
 
-    def build(self) -> Comparison:
-        """Make the loss."""
-        return Comparison(partial(compare_maps, config=self))
+    def compare(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions [B, D], or maps [B, S, D] position by position, with targets, as a scalar.
+
+        It is the mean of the cross-entropies with soft labels in both directions.
+
+        Raises:
+            BrainhiveError: if they are not pairs, or there is no such target.
+        """
+        # the augmented picture's target, by default the picture's own
+        name = self.augmented
+        if name and name not in context.targets:
+            there = ", ".join(context.targets) or "none"
+            raise BrainhiveError(f"soft_cont.augmented names the target {name!r}", f"there are: {there}")
+        augmented = context.targets[name] if name else target
+
+        # every position of a map is an item, [B·S, D]
+        items, pictures, views = (maps.flatten(0, -2) for maps in (predicted, target, augmented.float()))
+        mixing = context.mixing and context.mixing.repeat(len(items) // len(predicted))
+
+        # labels are the similarities of the picture's positions and the augmented picture's
+        logits = cosines(items, views) / self.temperature  # [B·S, B·S], a prediction a row
+        labels = cosines(pictures.detach(), views.detach()) / self.temperature  # a picture a row
+        to_target = cross_entropy(logits, mixed(labels.softmax(1), mixing), 1)
+        to_prediction = cross_entropy(logits, mixed(labels.softmax(0), mixing), 0)
+        return (to_target + to_prediction) / 2
 
 
-class ScaledLoss(nn.Module):
+class ScaledLoss(Comparison):
     """A contrastive loss whose cosines are multiplied by a scale, learned or of a temperature.
 
-    Args:
-        config: The keys of its scale.
-
     Attributes:
-        logit_scale: Logarithm of cosines' scale; None where there is a temperature.
+        logit_scale: What makes the scale, by default its logarithm; None where there is a temperature.
     """
 
     logit_scale: nn.Parameter | None
 
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: ScaledConfig) -> None:
+        super().__init__(config)
         scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
         self.register_parameter("logit_scale", scale if config.temperature is None else None)
 
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions with targets, both [B, ...], as a scalar."""
+        return self.config.contrast(predicted, target, context, self.scale(context.epoch))
+
     def scale(self, epoch: int) -> Tensor | float:
         """Return what cosines are multiplied by in an epoch."""
-        if self.config.temperature is not None:
+        if self.logit_scale is None:
             return 1 / at(self.config.temperature, epoch)
-        assert self.logit_scale is not None
-        return self.logit_scale.exp()
+        return self.config.scale_of(self.logit_scale)
 
 
 class ClipLoss(ScaledLoss):
-    """Mean of the cross-entropies in both directions."""
-
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions [B, ...] with targets [B, ...], pair by pair, as a scalar.
-
-        A mixed signal is the pair of two targets, by their shares (MixCo; both ways as in MindEye).
-
-        Raises:
-            BrainhiveError: if they are not pairs, or the mixing is of another batch.
-        """
-        # which targets belong to a prediction: its row's, or all of its stimulus
-        has_stimuli = self.config.positives == "stimulus"
-        if has_stimuli and context.stimuli is None:
-            raise BrainhiveError("positives=stimulus needs the stimuli of the rows, and has none")
-        cosine = cosines(predicted, target, not self.config.normalise_signal)  # [B, B]
-        pairs = pair_weights(context.mixing, cosine, context.stimuli if has_stimuli else None)  # [B, B]
-
-        # cross-entropies in both directions, and the distance of pairs
-        logits = cosine * self.scale(context.epoch)
-        beta = self.config.hard_negative_beta
-        to_target, to_prediction = (
-            cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim) for dim in (1, 0)
-        )
-        distance = 1 - (pairs * cosine).sum() / len(pairs)
-        return (to_target + to_prediction) / 2 + self.config.cosine_weight * distance
+    """A contrastive loss that also tells the similarity of a single pair."""
 
     def of_pairs(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Return the scaled similarity of each prediction [B, ...] and its own target: [B]."""
         cosine = cosines(predicted, target, not self.config.normalise_signal)  # [B, B]
         return cosine.diagonal() * self.scale(context.epoch)
-
-    def scale(self, epoch: int) -> Tensor | float:
-        """Return what similarities are multiplied by in an epoch."""
-        if self.logit_scale is None or self.config.scale_by == "exp":
-            return super().scale(epoch)
-        return F.softplus(self.logit_scale) if self.config.scale_by == "softplus" else self.logit_scale
-
-
-class SoftClipLoss(ScaledLoss):
-    """Mean of the cross-entropies with soft labels in both directions."""
-
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions [B, ...] with all targets [B, ...], as a scalar.
-
-        The label of a mixed signal is mixed from those of two targets.
-
-        Raises:
-            BrainhiveError: if they are not pairs, have no frames, or the mixing is of another batch.
-        """
-        # frames [B, F, ...] become items of the batch, [B · F, ...]
-        config, mixing = self.config, context.mixing
-        if config.items == "frames":
-            if predicted.ndim < 3:
-                raise BrainhiveError(
-                    f"soft_clip.items is frames, and predictions {list(predicted.shape)} have none",
-                    "a head of frames [F, ...], as `motion`, or items: signals",
-                )
-            mixing = None if mixing is None else mixing.repeat(predicted.shape[1])
-            predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
-
-        # compare the similarities of predictions and targets with those among the targets
-        logits = cosines(predicted, target) * self.scale(context.epoch)  # [B, B]
-        softness = at(config.temperature or config.target_temperature, context.epoch)
-        fixed = target.detach()  # or targets would become similar so that the labels are easy
-        labels = (cosines(fixed, fixed) / softness).softmax(1)
-        to_target = cross_entropy(logits, mixed(labels, mixing), 1)
-        to_prediction = cross_entropy(logits, mixed(labels.T, mixing), 0)
-        return (to_target + to_prediction) / 2
-
-
-def compare_maps(predicted: Tensor, target: Tensor, context: LossContext, config: SoftContConfig) -> Tensor:
-    """Compare predictions [B, D], or maps [B, S, D] position by position, with targets, as a scalar.
-
-    It is the mean of the cross-entropies with soft labels in both directions.
-
-    Raises:
-        BrainhiveError: if they are not pairs, or there is no such target.
-    """
-    # the augmented picture's target, by default the picture's own
-    name = config.augmented
-    if name and name not in context.targets:
-        there = ", ".join(context.targets) or "none"
-        raise BrainhiveError(f"soft_cont.augmented names the target {name!r}", f"there are: {there}")
-    augmented = context.targets[name] if name else target
-
-    # every position of a map is an item, [B·S, D]
-    items, pictures, views = (maps.flatten(0, -2) for maps in (predicted, target, augmented.float()))
-    mixing = context.mixing and context.mixing.repeat(len(items) // len(predicted))
-
-    # labels are the similarities of the picture's positions and the augmented picture's
-    logits = cosines(items, views) / config.temperature  # [B·S, B·S], a prediction a row
-    labels = cosines(pictures.detach(), views.detach()) / config.temperature  # a picture a row
-    to_target = cross_entropy(logits, mixed(labels.softmax(1), mixing), 1)
-    to_prediction = cross_entropy(logits, mixed(labels.softmax(0), mixing), 0)
-    return (to_target + to_prediction) / 2
 
 
 def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Tensor:
@@ -606,11 +532,7 @@ def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Ten
     Raises:
         BrainhiveError: if predictions and targets are not pairs.
     """
-    if predicted.shape != target.shape or predicted.ndim < 2:
-        raise BrainhiveError(
-            f"predictions {list(predicted.shape)} and targets {list(target.shape)} are not pairs [B, ...]",
-            "a head needs the shape of its target",
-        )
+    refuse_other_shape(predicted, target)
     predicted, target = predicted.flatten(1), target.flatten(1)
     direction = predicted if with_length else F.normalize(predicted, dim=-1)
     cosine = direction @ F.normalize(target, dim=-1).T
@@ -629,19 +551,8 @@ def pair_weights(mixing: Mixing | None, cosine: Tensor, stimuli: Tensor | None =
 
 
 def mixed(weights: Tensor, mixing: Mixing | None) -> Tensor:
-    """Mix the target weights of each signal, the rows [B, B], as the signals were mixed.
-
-    Raises:
-        BrainhiveError: if the mixing is of another batch.
-    """
-    if mixing is None:
-        return weights
-    if len(mixing.partner) != len(weights):
-        raise BrainhiveError(
-            f"a mixing of {len(mixing.partner)} signals does not fit a batch of {len(weights)}",
-            "join the mixings of all processes as their predictions are joined",
-        )
-    return mixing.mix(weights)
+    """Mix the target weights of each signal, the rows [B, B], as the signals were mixed."""
+    return weights if mixing is None else mixing.mix(weights)
 
 
 def cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
@@ -662,15 +573,37 @@ def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int
     return torch.where(is_wrong, logits + log_weights, logits)
 
 
+def _without_keys(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
+    """Make the TINY of a loss that has no keys: its Config's description, and `measure` or `compare`."""
+    config = create_model("Config", __base__=LossConfig, __module__=__name__, __doc__=about)
+    for name, method in methods.items():
+        setattr(config, name, staticmethod(method))
+    return config()
+
+
 TINY = {
-    "bce": BceConfig(),
+    "bce": _without_keys(
+        "Binary cross-entropy: mean over all values of a batch, each a logit, with targets between 0 and 1.",
+        measure=F.binary_cross_entropy_with_logits,
+    ),
     "clip": ClipConfig(),
-    "cross-entropy": CrossEntropyConfig(),
+    "cross-entropy": _without_keys(
+        "Cross-entropy of token ids: each predicted distribution should have its target's id.\n\n"
+        "Mean over all ids of a batch that are no padding; as of captions, in NEURONS.",
+        compare=compare_ids,
+    ),
     "dice": DiceConfig(),
-    "l1": L1Config(),
+    "l1": _without_keys(
+        "Mean absolute difference over all values of a batch: outliers count less than in mse.",
+        measure=F.l1_loss,
+    ),
     "mixco": MixcoConfig(),
     "mmd": MmdConfig(),
-    "mse": MseConfig(),
+    "mse": _without_keys(
+        "Mean squared error: a prediction should have the values of its target.\n\n"
+        "Mean squared difference over all values of a batch.",
+        measure=F.mse_loss,
+    ),
     "sobel": SobelConfig(),
     "soft-clip": SoftClipConfig(),
     "soft-cont": SoftContConfig(),

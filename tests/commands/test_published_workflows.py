@@ -108,9 +108,9 @@ def write_bigg(root: Path) -> None:
 
 
 def write_mindeye2(root: Path) -> None:
-    """Write the checkpoint of its training on subject 1: names without our prefixes, and mixer blocks."""
+    """Write the checkpoint of its training on subject 1: names without our prefixes."""
     heads = {"image": Head((256, WIDTH))}
-    backbone = {"kind": "with-prior", "backbone": {"kind": "mindeye2", "hidden": 8, "mixer": "blocks"}}
+    backbone = {"kind": "with-prior", "backbone": {"kind": "mindeye2", "hidden": 8}}
     backbone |= {"prior": {"kind": "mindeye1", **PRIOR}, "condition": "voxel_tokens"}
     made = Aligner(Layout(SignalSpec((), 1, (1,), (7,)), heads, backbone, retrieval_heads=("image",)))
     names = (("brain.", ""), ("prior.", "diffusion_prior."), ("ridge.linears.1.", "ridge.linears.0."))

@@ -56,5 +56,6 @@ def test_a_latent_space_is_named_by_encoder_and_scale_alone_and_shared_with_the_
     config = {key: value for key, value in autoencoder.config.items() if not key.startswith("_")}
     encoder = diffusers_vae.TINY.model_copy(update={"architecture": config}).build().module
     before = encoder.latent_space
-    encoder.vae.load_state_dict(autoencoder.state_dict())
-    assert encoder.latent_space == sdxl.TINY.build().latent_space != before
+    assert before == latent_space(encoder.tower)
+    encoder.tower.load_state_dict(autoencoder.state_dict())
+    assert latent_space(encoder.tower) == sdxl.TINY.build().latent_space != before

@@ -43,11 +43,8 @@ class BackboneConfig(parts.Config):
     """Whether it is fitted to labels that are tested later, by more signals than there are labels."""
     continues: ClassVar[bool] = False
     """Whether a fit in closed form begins with the weights of another model; else these have no effect."""
-
-    @property
-    def streams(self) -> Sequence[str] | None:
-        """Sets of `signal.region_split` that it reads; None is any, as a part that takes the spec may."""
-        return None if self.takes_spec else ()
+    streams: ClassVar[Sequence[str]] = ()
+    """Sets of `signal.region_split` that it reads apart; without any it reads all voxels as one."""
 
 
 def build(config: BackboneConfig, spec: SignalSpec, heads: Heads) -> nn.Module:

@@ -81,12 +81,9 @@ class BySubject(nn.ModuleDict):
         Raises:
             BrainhiveError: for a subject without one, or one of other voxels.
         """
-        # nothing to sort where there is one subject, or where the width tells it without a wait for the GPU
-        is_known = signal.is_cuda and self.widths.count(signal.shape[1]) == 1
-        if subject_index is not None and (len(self) == 1 or is_known):
-            return self._map(0 if len(self) == 1 else self.widths.index(signal.shape[1]), signal)
-
-        # subjects of equal width: each row through the map of its subject
+        # nothing to sort where there is one subject; else each row through the map of its subject
+        if subject_index is not None and len(self) == 1:
+            return self._map(0, signal)
         maps = [partial(self._map, index) for index in range(len(self))]
         return map_by_subject(self.kind, signal, subject_index, maps)
 

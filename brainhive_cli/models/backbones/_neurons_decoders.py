@@ -74,7 +74,7 @@ class TextDrivenDecoder(nn.Module):
         # tokens to feature maps, decoded at a larger size for masks and latents
         self.maps_projector = maps_projector(text, *maps)
         self.dropout, self.norm = Dropout(config.dropout), nn.GroupNorm(1, maps[-1])
-        self.video_decoder = VideoDecoder(maps[-1], channels, config.groups)
+        self.video_decoder: Any = video_decoder(maps[-1], channels, config.groups)
         self.seg_head = nn.Conv2d(channels[0], 1, 3, padding=1)
         self.recon_head = nn.Conv2d(channels[0], latents, 3, padding=1)
 
@@ -92,7 +92,11 @@ class TextDrivenDecoder(nn.Module):
         maps = self.maps_projector(fused.transpose(1, 2).unflatten(2, (side, side)))
         # frames that attend to each other: of one clip, or of the batch
         together = frames if self.mode == "right" else clips * frames
-        decoded = self.video_decoder(self.norm(self.dropout(maps)), together)
+        decoder = self.video_decoder
+        decoded = decoder["mid_block"](decoder["conv_in"](self.norm(self.dropout(maps))), together)
+        for block in decoder["up_blocks"]:
+            decoded = block(decoded, together)
+        decoded = F.silu(decoder["conv_norm_out"](decoded))  # [B·F, C, h, w]
         return {
             MASK: self.seg_head(decoded).unflatten(0, (clips, frames)),
             LATENTS: self.recon_head(decoded).unflatten(0, (clips, frames)),
@@ -114,28 +118,18 @@ class TextDrivenDecoder(nn.Module):
         return self.out(weights @ values)
 
 
-class VideoDecoder(nn.Module):
-    """Maps of frames to features of a larger size."""
-
-    def __init__(self, maps: int, channels: tuple[int, ...], groups: int) -> None:
-        super().__init__()
-        # channels are listed from the output on
-        widths = channels[::-1]
-        self.conv_in = nn.Conv2d(maps, widths[0], 3, padding=1)
-        self.mid_block = Block(widths[0], widths[0], 2, 1, groups, upsamples=False)
-        # all blocks but the last double height and width
-        self.up_blocks = nn.ModuleList(
-            Block(before, after, 2, 2, groups, upsamples=number < len(widths))
-            for number, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False), 1)
-        )
-        self.conv_norm_out = nn.GroupNorm(groups, channels[0], EPSILON)
-
-    def forward(self, maps: Tensor, frames: int) -> Tensor:
-        """Decode maps [N, M, h, w], of which `frames` in a row are a clip, to features [N, C, H, W]."""
-        x = self.mid_block(self.conv_in(maps), frames)
-        for block in self.up_blocks:
-            x = block(x, frames)
-        return F.silu(self.conv_norm_out(x))
+def video_decoder(maps: int, channels: tuple[int, ...], groups: int) -> nn.ModuleDict:
+    """Make the layers from maps of frames to features of a larger size, by diffusers' names."""
+    # channels are listed from the output on; all blocks but the last double height and width
+    widths = channels[::-1]
+    layers: dict[str, nn.Module] = {"conv_in": nn.Conv2d(maps, widths[0], 3, padding=1)}
+    layers["mid_block"] = Block(widths[0], widths[0], 2, 1, groups, upsamples=False)
+    layers["up_blocks"] = nn.ModuleList(
+        Block(before, after, 2, 2, groups, upsamples=number < len(widths))
+        for number, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False), 1)
+    )
+    layers["conv_norm_out"] = nn.GroupNorm(groups, channels[0], EPSILON)
+    return nn.ModuleDict(layers)
 
 
 class Block(nn.Module):

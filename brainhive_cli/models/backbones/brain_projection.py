@@ -92,14 +92,6 @@ class PooledConvolution(nn.Conv2d):
         return F.conv2d(signal, kernel, self.bias, self.stride)
 
 
-class PatchSequence(nn.Module):
-    """Features [B, F, 1, T'] as a sequence of patches [B, T', F]."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Put the patches' axis before their width."""
-        return features.squeeze(2).transpose(1, 2)
-
-
 def ts_conv_layers(channels: int, dropout: float) -> nn.Sequential:
     """Make temporal convolution, pooling, then spatial convolution: NICE's without its last projection."""
     return nn.Sequential(
@@ -116,12 +108,14 @@ def ts_conv_layers(channels: int, dropout: float) -> nn.Sequential:
 
 def nice_layers(channels: int, samples: int, dim: int, dropout: float) -> dict[str, nn.Module]:
     """Make NICE by upstream's names: signals [B, C, T] to patches [B, T', F], and these to tokens [B, D]."""
+    from torchvision.ops import Permute
+
     patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
     patch_embedding = OrderedDict(
         picture=nn.Unflatten(1, (1, channels)),  # [B, 1, C, T]
         tsconv=ts_conv_layers(channels, dropout),  # [B, F, 1, T']
         projection=nn.Sequential(nn.Conv2d(FILTERS, FILTERS, 1)),
-        sequence=PatchSequence(),  # [B, T', F]
+        sequence=Permute([0, 3, 2, 1]),  # [B, T', 1, F]
     )
     return {
         "enc_eeg": nn.Sequential(nn.Sequential(patch_embedding), nn.Flatten()),

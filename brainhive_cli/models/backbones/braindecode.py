@@ -1,6 +1,5 @@
 """Any model of the library braindecode by its name, or its features, pretrained, at their own rate."""
 
-import difflib
 import inspect
 import re
 import warnings
@@ -23,6 +22,7 @@ from brainhive_cli.core.errors import (
     RecipeError,
     find_rows,
     first_line,
+    guess,
 )
 from brainhive_cli.core.launch import failed_import
 from brainhive_cli.models.backbones import BackboneConfig
@@ -309,17 +309,11 @@ def _class_of(name: str) -> Any:
         with warnings.catch_warnings(action="ignore"):  # mne's to braindecode, of names of montages
             from braindecode import models
             from braindecode.models.util import models_dict
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            f"braindecode is not installed: {error}", "pip install 'brainhive[braindecode]'"
-        ) from error
     except (ImportError, OSError, RuntimeError) as error:  # torchaudio refuses other PyTorchs than its own
         raise failed_import(error) or MissingExtra(
             f"braindecode does not import: {first_line(error)}", "pip install 'brainhive[braindecode]'"
         ) from error
     if name not in models_dict:
-        near = difflib.get_close_matches(name, models_dict, n=3)
-        raise RecipeError(
-            f"braindecode has no model {name!r}", f"near: {', '.join(near) or 'none'}; see braindecode.models"
-        )
+        hint = f"{guess(name, models_dict)}see braindecode.models"
+        raise RecipeError(f"braindecode has no model {name!r}", hint)
     return getattr(models, name)

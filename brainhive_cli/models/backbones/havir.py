@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, pairwise
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -33,7 +33,7 @@ class Config(BackboneConfig):
 
     cites = ("zhang2025", "scotti2023")
     takes_spec = True
-    streams: ClassVar[tuple[str, ...]] = (SPATIAL, SEMANTIC)
+    streams = (SPATIAL, SEMANTIC)
 
     hidden: Width = Field(4096, description="Width of the residual MLPs.")
     blocks: int = Field(4, ge=0, le=1_000, description="Residual MLPs in each stream.")

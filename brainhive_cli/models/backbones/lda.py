@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ class Config(BackboneConfig):
 
     cites = ("ledoit2004", "blankertz2011", "pedregosa2011")
     takes_spec = True
-    streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form = True
     is_classifier = True
 

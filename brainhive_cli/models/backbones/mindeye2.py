@@ -1,9 +1,7 @@
-"""MindEye2's brain model: a ridge for each subject, mixer blocks, image tokens, text vector, blurry latent.
+"""MindEye2's brain model: a ridge for each subject, image tokens, a text vector and a blurry latent.
 
 Source: RidgeRegression and BrainNetwork of MindEye2 (arXiv 2403.11207, MIT), whose parameter names are kept.
 """
-
-from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,17 +9,14 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models.backbones import BackboneConfig, _layers
-from brainhive_cli.models.blocks import Dropout, Share, Width
-from brainhive_cli.models.foreign_weights import State, below, count_numbers, rename
+from brainhive_cli.models.blocks import Dropout, Width
 from brainhive_cli.models.heads import Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 TEXT = "text"
 """The head of the tokens' mean, projected into the space of texts."""
 BLURRY = "blurry"
-"""The head of an autoencoder's latent, from the mixer's output; `maps` come with it."""
-BLURRY_WEIGHTS = r"backbone\.(blin1|bnorm|bupsampler|b_maps_projector)\."
-"""How the names of its weights begin, as a pattern."""
+"""The head of an autoencoder's latent, from the ridges' outputs; `maps` come with it."""
 FEATURES, CHANNELS, BLURRY_DROPOUT = 64, (32, 64, 128), 0.3
 """Of the blurry branch: feature maps, channels of its decoder from the output on, and what is dropped."""
 
@@ -31,22 +26,14 @@ class Config(BackboneConfig):
 
     The head `blurry` [C, H, W] (4 × 28 × 28: the latent of a picture of 224 pixels) is MindEye2's branch of
     blurry pictures, for which training may want `maps` [S, D] (49 × 512) too.
-    Over one volume the mixer blocks add a constant alone: a LayerNorm of one number gives its bias, and the
-    residual passes the blocks over features by. So models are linear up to their tokens.
+    Models are linear up to their tokens: MindEye2's mixer blocks, which over one volume add a constant
+    alone, are left out, and that of published weights lies in the biases of the next layers.
     """
 
     cites = ("scotti2024",)
     takes_spec = True
-    streams: ClassVar[tuple[str, ...]] = ()
 
     hidden: Width = Field(4096, description="Width of the space that subjects share.")
-    mixer: Literal["blocks", "none"] = Field(
-        "none",
-        description="blocks: MindEye2's mixer blocks, which change nothing but a constant; none: the same "
-        "outputs without them (134 M parameters fewer at MindEye2's size).",
-    )
-    blocks: int = Field(4, ge=0, le=1_000, description="Mixer blocks, where there are any.")
-    dropout: Share = Field(0.15, description="Probability of dropping a unit in a mixer block.")
 
     def build(self, spec: SignalSpec, heads: Heads) -> "MindEye2":
         """Make the model; its heads are one of tokens [S, D], of any name, and those of the class as wanted.
@@ -58,7 +45,7 @@ class Config(BackboneConfig):
         return MindEye2(self, spec, heads)
 
 
-TINY = Config(hidden=8, mixer="blocks", blocks=1)
+TINY = Config(hidden=8)
 
 
 class MindEye2(nn.Module):
@@ -88,8 +75,7 @@ class MindEye2(nn.Module):
         self.ridge = nn.ModuleDict({"linears": _layers.BySubject("mindeye2", spec, ridges)})
 
         # what all subjects share
-        blocks = config.blocks if config.mixer == "blocks" else 0
-        self.backbone = Backbone(config.hidden, blocks, config.dropout, tokens, width, heads)
+        self.backbone = Backbone(config.hidden, tokens, width, heads)
         self.clipproj: nn.ParameterDict | None = None
         if TEXT in heads:
             matrix = torch.randn(width, heads[TEXT].width) * width**-0.5  # [D, E]
@@ -103,49 +89,26 @@ class MindEye2(nn.Module):
         self, signal: Tensor, subject_index: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Predict the heads, and give the tokens [B, S, D] before `clip_proj`, which condition the prior."""
-        mixed = self.backbone.mix(self.ridge["linears"](signal, subject_index))  # [B, H]
-        tokens = self.backbone.backbone_linear(mixed).unflatten(1, (-1, self.backbone.width))  # [B, S, D]
+        mapped = self.ridge["linears"](signal, subject_index)  # [B, H]
+        tokens = self.backbone.backbone_linear(mapped).unflatten(1, (-1, self.backbone.width))  # [B, S, D]
         image = self.backbone.clip_proj(tokens)
         heads = {self.image: image}
         if self.clipproj is not None:
             heads[TEXT] = project_mean(self.clipproj, image)
-        return tokens, heads | self.backbone.blurry(mixed)
-
-    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bring the weights of a model with more parts to this one.
-
-        Mixer blocks become their constant, in the bias of the layer behind the ridges, so that ridges of new
-        subjects have it, too; a branch of blurry pictures is left out.
-        """
-        # a model without the blurry branch has no use for its weights
-        if self.backbone.blin1 is None:
-            state = rename(state, {BLURRY_WEIGHTS: None})
-        plain = rename(state, {r"backbone\.mixer_blocks": None})
-        if len(plain) == len(state) or len(self.backbone.mixer_blocks1):
-            return state
-        # a constant c in all H inputs of a layer adds c · (row sum of weights)
-        weight, bias = (state[f"backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
-        return plain | {"backbone.backbone_linear.bias": bias + mixer_constant(state) * weight.sum(1)}
+        return tokens, heads | self.backbone.blurry(mapped)
 
 
 class Backbone(nn.Module):
-    """Mixer blocks over features and over the axis of length 1, then tokens and their projection.
+    """Tokens of the ridges' outputs, and their projection.
 
-    With a head `blurry` the mixer's output also goes through feature maps to a decoder.
+    With a head `blurry` the ridges' outputs also go through feature maps to a decoder.
     """
 
-    def __init__(
-        self, hidden: int, blocks: int, dropout: float, tokens: int, width: int, heads: Heads
-    ) -> None:
+    def __init__(self, hidden: int, tokens: int, width: int, heads: Heads) -> None:
         super().__init__()
         self.width = width
 
-        # mixer blocks, tokens, and their projection for retrieval
-        self.mixer_blocks1, self.mixer_blocks2 = nn.ModuleList(), nn.ModuleList()
-        for mixers, size in ((self.mixer_blocks1, hidden), (self.mixer_blocks2, 1)):
-            for _ in range(blocks):
-                layers = (nn.Linear(size, size), nn.GELU(), Dropout(dropout), nn.Linear(size, size))
-                mixers.append(nn.Sequential(nn.LayerNorm(size), nn.Sequential(*layers)))
+        # tokens, and their projection for retrieval
         self.backbone_linear = nn.Linear(hidden, tokens * width)
         triples = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
         self.clip_proj = nn.Sequential(*(layer for triple in triples for layer in triple))
@@ -163,22 +126,12 @@ class Backbone(nn.Module):
                 map_width = heads[_layers.MAPS].shape[-1]
                 self.b_maps_projector = _layers.maps_projector(FEATURES, map_width, map_width, map_width)
 
-    def mix(self, mapped: Tensor) -> Tensor:
-        """Pass [B, H] through the mixer blocks: [B, H]."""
-        # over features, then over the axis of length 1, as upstream does
-        x = first = mapped[:, None]  # [B, 1, H]
-        second = mapped[..., None]  # [B, H, 1]
-        for over_features, over_length in zip(self.mixer_blocks1, self.mixer_blocks2, strict=True):
-            first = over_features(x) + first
-            second = over_length(first.transpose(1, 2)) + second
-            x = second.transpose(1, 2)
-        return x.flatten(1)
-
-    def blurry(self, mixed: Tensor) -> dict[str, Tensor]:
-        """Map the mixer's output [B, H] to the heads of the blurry branch; to none where it has none."""
+    def blurry(self, mapped: Tensor) -> dict[str, Tensor]:
+        """Map the ridges' outputs [B, H] to the heads of the blurry branch; to none where it has none."""
         if self.blin1 is None:
             return {}
-        maps = self.bnorm(self.bdropout(self.blin1(mixed)).unflatten(1, (-1, *self.map_size)))  # [B, F, h, w]
+        maps = self.bdropout(self.blin1(mapped)).unflatten(1, (-1, *self.map_size))
+        maps = self.bnorm(maps)  # [B, F, h, w]
         heads = {BLURRY: self.bupsampler(maps)}
         if self.b_maps_projector is not None:
             heads[_layers.MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)  # [B, S, D]
@@ -188,17 +141,3 @@ class Backbone(nn.Module):
 def project_mean(projection: nn.ParameterDict, tokens: Tensor) -> Tensor:
     """Project the mean of tokens [B, S, D], or of several frames' [B, F, S, D], by a matrix: [B, E]."""
     return tokens.flatten(1, -2).mean(1) @ projection["proj"]
-
-
-def mixer_constant(state: State) -> Tensor:
-    """Compute what mixer blocks add to the ridge's outputs, from their weights: a scalar.
-
-    Source: a LayerNorm over an axis of length 1 gives its bias, whatever it is given.
-    """
-    total = torch.zeros(())
-    for number in range(count_numbers(state, r"backbone\.mixer_blocks2\.(\d+)\.")):
-        block = below(state, f"backbone.mixer_blocks2.{number}.")
-        # the normalised input is 0, so that the bias alone is left
-        hidden = block["1.0.weight"][0] * block["0.bias"] + block["1.0.bias"]
-        total = total + block["1.3.weight"][0] * nn.functional.gelu(hidden) + block["1.3.bias"]
-    return total

@@ -1,7 +1,7 @@
 """NEURONS: a brain model whose tokens become those of frames, masks, concepts, a caption and latents."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from brainhive_cli.models.backbones import BackboneConfig, mindeye2
 from brainhive_cli.models.backbones.with_prior import DENOISED
 from brainhive_cli.models.blocks import Share
 from brainhive_cli.models.clip_conditions import OPEN_CLIP, CaptionTokens
-from brainhive_cli.models.foreign_weights import adapt
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -39,7 +38,6 @@ class Config(BackboneConfig):
 
     cites = ("wang2025", "scotti2024")
     takes_spec = True
-    streams: ClassVar[tuple[str, ...]] = ()
 
     brain: Annotated[mindeye2.Config, parts.part("backbones", "mindeye2")] = Field(
         "mindeye2", validate_default=True, description="Brain model that predicts the image tokens."
@@ -206,10 +204,6 @@ class Neurons(nn.Module):
             blocks.append(Decoded(heads, texts))
         return Decoded.join(blocks)
 
-    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bring the weights of a model with mixer blocks to one without."""
-        return adapt(self.brain, state, "brain.")
-
     def _decode_tokens(
         self, tokens: Tensor, names: Sequence[str], caption: Tensor | None = None
     ) -> dict[str, Tensor]:
@@ -247,12 +241,12 @@ def _as_probabilities(heads: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _check(heads: Heads, frames: int) -> None:
     """Refuse heads that it cannot make."""
-    if unknown := [name for name in heads if name not in HEADS]:
-        raise RecipeError(f"the backbone neurons has no head {unknown[0]!r}", f"heads: {', '.join(HEADS)}")
-    if IMAGE not in heads:
-        raise RecipeError(f"the backbone neurons needs the head {IMAGE}", "heads.image=clip-bigg-tokens")
-    if CAPTION in heads and TEXT not in heads:
-        raise RecipeError(f"the head {CAPTION} is written from the head {TEXT}", f"add the head {TEXT}")
+    is_known = IMAGE in heads and heads.keys() <= {*HEADS}
+    if not is_known or (CAPTION in heads and TEXT not in heads):
+        raise RecipeError(
+            f"the backbone neurons predicts {', '.join(HEADS)}, the heads are {', '.join(heads) or 'none'}",
+            f"the head {IMAGE}, and any others of these; {CAPTION} is written from {TEXT}",
+        )
     for name, head in heads.items():
         shape = list(head.shape)
         # heads with more than two axes begin with the frames

@@ -1,7 +1,7 @@
 """Ridge regression from a subject's signals to every head, fitted in closed form."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,6 @@ class Config(BackboneConfig):
 
     cites = ("hoerl1970",)
     takes_spec = True
-    streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form = True
 
     alpha: float | dict[str, float] | Literal["auto"] = Field(

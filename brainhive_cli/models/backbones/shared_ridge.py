@@ -1,6 +1,6 @@
 """Ridge regression from the signals of all subjects to every head: one map, which fits new subjects too."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,6 @@ class Config(BackboneConfig):
 
     cites = ("hoerl1970",)
     takes_spec = True
-    streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form = True
     continues = True
 

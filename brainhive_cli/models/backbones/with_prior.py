@@ -11,7 +11,6 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import backbones
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.foreign_weights import adapt
 from brainhive_cli.models.heads import Decoded, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
@@ -48,7 +47,7 @@ class Config(BackboneConfig):
     )
 
     @property
-    def streams(self) -> Sequence[str] | None:
+    def streams(self) -> Sequence[str]:  # type: ignore[override]
         """Streams of its brain model."""
         return self.backbone.streams
 
@@ -135,7 +134,3 @@ class WithPrior(nn.Module):
         sampled = torch.cat([self.prior.sample(condition[rows], seeds[rows]) for rows in blocks])
         # sampled tokens replace the predicted ones
         return Decoded({**decoded.tensors, self.head: sampled}, decoded.texts)
-
-    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bring the weights of a model with more parts to this one, where its brain model says how."""
-        return adapt(self.brain, state, "brain.")

@@ -39,8 +39,6 @@ SEEN = {"pictures", "degrade", "views"}
 """Keys that say what an encoder sees of a stimulus, whatever its network."""
 NAME = re.compile(rf"(?P<kind>.+?)(-(?P<degrade>{GRAMMAR.pattern}))?(-view-(?P<views>\d{{1,5}}))?")
 """The name of an encoder's store, with what it says of what is seen."""
-REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w.-]+(?=:|$)")
-"""The name of a repository, without an output."""
 VIEW = re.compile(r"-view-(\d{1,5})")
 """In the name of a store: the one view that is encoded."""
 IMPORTED = "imported"
@@ -87,8 +85,6 @@ class Encoder:
         preprocessing: What `preprocess` does, in words; other preprocessing has other words.
         weights: Where the weights come from: source, revision, digest.
         reads: What of a stimulus is encoded.
-        preprocess_batch: What `preprocess` gives of each of several pictures of one size, [K, 3, H, W], in
-            one go; None: picture by picture.
     """
 
     network: "torch.nn.Module | Callable[[], torch.nn.Module]"
@@ -96,15 +92,11 @@ class Encoder:
     preprocessing: str
     weights: dict[str, str] = field(default_factory=dict)
     reads: Reads = "pixels"
-    preprocess_batch: "Callable[[Sequence[Any]], torch.Tensor] | None" = None
 
     def preprocess_all(self, stimuli: Sequence[Any]) -> "torch.Tensor":
         """Preprocess several pictures, captions or masks, such as the frames of a clip: [K, …]."""
         import torch
 
-        # pictures of one size go through one call, others one by one
-        if self.preprocess_batch is not None and len({picture.size for picture in stimuli}) == 1:
-            return self.preprocess_batch(stimuli)
         return torch.stack([self.preprocess(stimulus) for stimulus in stimuli])
 
     @cached_property
@@ -128,16 +120,12 @@ class Encoder:
         # side of the network's input, read off a preprocessed picture [3, H, W]
         side_px = min(self.preprocess(Image.new("RGB", (64, 64))).shape[-2:])
 
-        def preprocess_batch(pictures: Sequence[Any]) -> "torch.Tensor":
-            return self.preprocess_all([degrade(picture, how, side_px) for picture in pictures])
-
         # `self.module` loads the network once for the plain and the degraded encoder
         return replace(
             self,
             network=lambda: self.module,
             preprocess=lambda picture: self.preprocess(degrade(picture, how, side_px)),
             preprocessing=f"short side {side_px} bicubic, {how}, then {self.preprocessing}",
-            preprocess_batch=preprocess_batch,
         )
 
 
@@ -168,6 +156,8 @@ class EncoderConfig(parts.Config):
     """The share of its embeddings with a near-duplicate that no data set is known to reach."""
     usual_dead: ClassVar[float] = 0.1
     """The share of dimensions that never change that it is not known to reach: no working encoder is."""
+    is_alignment: ClassVar[bool] = False
+    """Whether it is called `base+alignment`, after its file `base_alignment.py`."""
     store_dtype: ClassVar[str] = ""
     """In which its targets are kept, where that is not the recipe's choice: whole numbers."""
 
@@ -314,10 +304,13 @@ class EncoderConfig(parts.Config):
         return tuple(getattr(self, size) if isinstance(size, str) else size for size in stated)
 
     def _base_name(self) -> str:
+        # an import path as kind; torch's modules have no name with a dot
+        name = "+".join(self.kind.rsplit("-", 1)) if self.is_alignment else self.kind.replace(".", "-")
         default = type(self).model_fields.get("source")
         if default is None or self.weights_from == (default.default or ""):
-            return self.kind.replace(".", "-")  # an import path; torch's modules have no name with a dot
-        return slug(self.weights_from)
+            return name
+        source = slug(self.weights_from)
+        return f"{name}--{source}" if self.is_alignment else source
 
     def build(self) -> Encoder:
         """Prepare the preprocessing, and the network to be loaded; `degrade` is not its task."""
@@ -327,15 +320,6 @@ class EncoderConfig(parts.Config):
         """Build the encoder, of degraded pictures where the recipe says so."""
         assert not isinstance(self.degrade, list)
         return self.build().degraded(self.degrade) if self.degrade else self.build()
-
-
-class AlignedConfig(EncoderConfig):
-    """An encoder called `base+alignment`, after its file `base_alignment.py`."""
-
-    def _base_name(self) -> str:
-        name = "+".join(self.kind.rsplit("-", 1))
-        is_default = self.weights_from == type(self).model_fields["source"].default
-        return name if is_default else f"{name}--{slug(self.weights_from)}"
 
 
 class AnnotationConfig(EncoderConfig):
@@ -465,10 +449,7 @@ def resolve(reference: Any) -> EncoderConfig:
     knobs = _knobs(reference) if isinstance(reference, str) else reference
     kind = knobs.get("kind") if isinstance(knobs, Mapping) else knobs
     if isinstance(kind, str) and "/" in kind:  # neither a name nor an import path
-        repository = REPOSITORY.match(kind)
-        way = f"hub:{repository[0]}, if it is on the hub" if repository else "a folder that exists"
-        way = f"{{kind: reference, source: {kind}}}" if kind.startswith("hub:") else way
-        raise RecipeError(f"no encoder or folder {kind!r}", way)
+        raise RecipeError(f"no encoder or folder {kind!r}", "hub:OWNER/NAME, or a folder that exists")
 
     # own vectors, of which there is no part
     if kind == IMPORTED and isinstance(knobs, Mapping):

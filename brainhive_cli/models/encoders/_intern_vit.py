@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
 from torch import nn
 
 from brainhive_cli.core import documents, weights
@@ -26,24 +26,13 @@ NAMES: Table = {
     BLOCK: r"encoder.layer.\1.",
 }
 """transformers' names by the publisher's."""
-
-
-class _Published(BaseModel):
-    """The publisher's config.json; defaults are those of its InternVisionConfig."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    hidden_size: PositiveInt
-    num_hidden_layers: PositiveInt
-    num_attention_heads: PositiveInt
-    intermediate_size: PositiveInt
-    image_size: PositiveInt
-    patch_size: PositiveInt
-    hidden_act: str = "gelu"
-    norm_type: str = "rms_norm"
-    layer_norm_eps: float = 1e-6
-    qkv_bias: bool = False
-    qk_normalization: bool = True
+SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("image_size", "patch_size"),
+)
+USUAL = {"hidden_act": "gelu", "norm_type": "rms_norm", "layer_norm_eps": 1e-6}
+USUAL |= {"qkv_bias": False, "qk_normalization": True}
+"""Keys of the publisher's config.json that it must state, and defaults of its InternVisionConfig."""
 
 
 def load(folder: Path, files: Sequence[Path]) -> nn.Module:
@@ -51,8 +40,10 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
     from transformers import InternVLVisionConfig, InternVLVisionModel
 
     # the config in transformers' names
-    stated = documents.read(folder / "config.json", _Published, documents.DOWNLOAD, MissingData)
-    anatomy = stated.model_dump()
+    stated = documents.read(folder / "config.json", dict[str, Any], documents.DOWNLOAD, MissingData)
+    with weights.reading(folder / "config.json"):
+        anatomy = {name: stated[name] for name in SIZES}
+        anatomy |= {name: stated.get(name, default) for name, default in USUAL.items()}
     bias, is_normed = anatomy.pop("qkv_bias"), anatomy.pop("qk_normalization")
 
     # the weights in transformers' names, shard by shard
@@ -75,8 +66,6 @@ def _split_attention(state: State) -> State:
     split: State = {}
     for name, value in state.items():
         is_joined = ".attn.qkv." in name
-        if is_joined and len(value) % 3:
-            raise ValueError(f"{name} has {len(value)} rows, not as many of queries, keys and values")
         parts = value.chunk(3) if is_joined else [value]  # three of [D, …]
         keys = [name.replace(".qkv.", f".{letter}_proj.") for letter in "qkv"] if is_joined else [name]
         split |= zip(keys, parts, strict=True)

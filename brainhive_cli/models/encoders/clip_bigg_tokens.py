@@ -1,6 +1,5 @@
 """OpenCLIP ViT-bigG/14's picture tokens, which MindEye2 decodes and its unCLIP draws pictures of."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -49,15 +48,12 @@ class Config(EncoderConfig):
         # a white picture after the same normalisation: [3, H, W]
         white = encoder.preprocess(Image.new("RGB", (64, 64), "white"))
 
-        def half_way(pictures: Sequence[Any]) -> Tensor:
+        def half_way(picture: Any) -> Tensor:
             """Map x to (x + 1) / 2, which is half way to white, also once it is normalised."""
-            return encoder.preprocess_all(pictures).add_(white).div_(2)
+            return encoder.preprocess(picture).add_(white).div_(2)
 
-        steps: dict[str, Any] = {
-            "preprocess": lambda picture: half_way([picture])[0],
-            "preprocess_batch": half_way,
-        }
-        return replace(encoder, **steps, preprocessing=f"{encoder.preprocessing}, half way to white")
+        words = f"{encoder.preprocessing}, half way to white"
+        return replace(encoder, preprocess=half_way, preprocessing=words)
 
 
 TINY = Config(source="random", architecture=open_clip.TINY.architecture)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, resolve
+from brainhive_cli.models.encoders._tokens import Tower
 
 FUSION, PROJECTION = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj"))
 WIDTH = 128
@@ -34,8 +35,19 @@ class Config(EncoderConfig):
 
         # networks are loaded when they are first used; a picture is preprocessed for both: [6, H, W]
         words = f"for demo-clip: {clip.preprocessing}; for demo-vae: {vae.preprocessing}"
+
+        def load() -> nn.Module:
+            prior = parts.package("priors").load(self.source)
+            networks = {
+                "clip": clip.module,
+                "vae": vae.module,
+                "fusion": prior.fuser,
+                "projection": prior.proj,
+            }
+            return Tower(nn.ModuleDict(networks), _encode)
+
         return Encoder(
-            lambda: _Tokens(clip.module, vae.module, parts.package("priors").load(self.source)),
+            load,
             lambda picture: torch.cat([clip.preprocess(picture), vae.preprocess(picture)]),
             words,
             {**clip.weights, "digest": digest},
@@ -45,16 +57,8 @@ class Config(EncoderConfig):
 TINY = Config()
 
 
-class _Tokens(nn.Module):
-    """Pictures, preprocessed for both encoders, to image tokens."""
-
-    def __init__(self, clip: nn.Module, vae: nn.Module, prior: Any) -> None:
-        super().__init__()
-        self.clip, self.vae, self.fusion = clip, vae, prior.fuser
-        self.projection, self.norm = prior.proj.proj, prior.proj.norm
-
-    def forward(self, views: Tensor) -> Tensor:
-        # channels 0 to 2 were preprocessed for demo-clip, 3 to 5 for demo-vae
-        embeddings = {"demo-clip": self.clip(views[:, :3]), "demo-vae": self.vae(views[:, 3:]).flatten(1)}
-        tokens = self.projection(self.fusion(embeddings)).unflatten(1, (-1, WIDTH))  # [B, S, D]
-        return cast(Tensor, self.norm(tokens))
+def _encode(networks: Any, views: Tensor) -> Tensor:
+    """Make image tokens [B, S, D] of pictures that are preprocessed for both encoders, [B, 6, H, W]."""
+    clip, vae = networks["clip"](views[:, :3]), networks["vae"](views[:, 3:]).flatten(1)
+    token = networks["fusion"]({"demo-clip": clip, "demo-vae": vae})
+    return cast(Tensor, networks["projection"](token))

@@ -1,7 +1,7 @@
 """Any image autoencoder of diffusers, by its latent."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
+from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.heads import latent_space
@@ -62,25 +63,25 @@ class Config(EncoderConfig):
         """Prepare the autoencoder, in float32."""
         load, weights = self._network()
 
-        def preprocess(images: Sequence[Any]) -> Tensor:
+        def preprocess(image: Any) -> Tensor:
             from torchvision.transforms import v2
 
             # resize before or after pixels become floats
             side, resizes_floats = self.resolution_px, self.resizes == "floats"
             resize = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
-            pictures = images if resizes_floats else [resize(image) for image in images]
-            pixels = torch.stack([v2.functional.pil_to_tensor(picture) for picture in pictures]).float()
-            return (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)  # [K, 3, H, W] in -1..1
+            pixels = v2.functional.pil_to_tensor(image if resizes_floats else resize(image)).float()
+            return (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)  # [3, H, W] in -1..1
+
+        def network() -> nn.Module:
+            vae = load()
+            tower: Any = Tower(vae, partial(_encode, self))
+            tower.latent_space = latent_space(vae)  # which stores state
+            return tower
 
         # the words tell stores of different preprocessing apart
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
         words += ", in floats" if self.resizes == "floats" else ""
-        return Encoder(
-            lambda: _Latent(load(), self),
-            lambda image: preprocess([image])[0],
-            *(words, weights),
-            preprocess_batch=preprocess,
-        )
+        return Encoder(network, preprocess, words, weights)
 
     def _network(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
         import diffusers
@@ -102,36 +103,26 @@ class Config(EncoderConfig):
 TINY = Config(source="random", resolution_px=16, architecture=encoders.TINY["diffusers-vae"])
 
 
-class _Latent(nn.Module):
-    def __init__(self, vae: Any, config: Config) -> None:
-        super().__init__()
-        self.vae, self.config = vae, config
+def _encode(config: Config, vae: Any, images: Tensor) -> Tensor | list[Tensor]:
+    """Encode pictures [B, 3, H, W] in -1..1 as what the recipe names: latents [B, C, h, w], or vectors."""
+    # mode of the posterior, or a sample by each picture's own noise
+    encoded = vae.encode(images)
+    if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny and others have no posterior
+        (latents,) = encoded.to_tuple()
+    elif config.posterior == "mode":
+        latents = encoded.latent_dist.mode()
+    else:
+        mean, noises = encoded.latent_dist.mean, []
+        for image in images:
+            picture = zlib.crc32(image.cpu().numpy().tobytes())
+            generator = torch.Generator().manual_seed(picture ^ config.seed)
+            noises.append(torch.randn(mean[0].shape, generator=generator).to(mean))
+        latents = mean + encoded.latent_dist.std * torch.stack(noises)
 
-    @property
-    def latent_space(self) -> str:
-        """Name of its latents' space."""
-        return latent_space(self.vae)
-
-    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        # mode of the posterior, or a sample by each picture's own noise
-        encoded = self.vae.encode(images)
-        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny and others have no posterior
-            (latents,) = encoded.to_tuple()
-        elif self.config.posterior == "mode":
-            latents = encoded.latent_dist.mode()
-        else:
-            mean, noises = encoded.latent_dist.mean, []
-            for image in images:
-                picture = zlib.crc32(image.cpu().numpy().tobytes())
-                generator = torch.Generator().manual_seed(picture ^ self.config.seed)
-                noises.append(torch.randn(mean[0].shape, generator=generator).to(mean))
-            latents = mean + encoded.latent_dist.std * torch.stack(noises)
-
-        # shift and scale as the diffusion model sees latents
-        shift = self.vae.config.get("shift_factor") or 0.0
-        latents = (latents - shift) * self.vae.config.scaling_factor  # [B, C, h, w]
-        embedding = latents.flatten(1) if self.config.flattens else latents
-        outputs = {EMBEDDING: embedding, "latent": latents}
-        if isinstance(self.config.output, str):
-            return outputs[self.config.output]
-        return [outputs[name] for name in self.config.output]
+    # shift and scale as the diffusion model sees latents
+    shift = vae.config.get("shift_factor") or 0.0
+    latents = (latents - shift) * vae.config.scaling_factor  # [B, C, h, w]
+    outputs = {EMBEDDING: latents.flatten(1) if config.flattens else latents, "latent": latents}
+    if isinstance(config.output, str):
+        return outputs[config.output]
+    return [outputs[name] for name in config.output]

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, Field, FiniteFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import fill, read, reading
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import AlignedConfig, Encoder
-from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig
+from brainhive_cli.models.encoders import Encoder
+from brainhive_cli.models.encoders._tokens import Outputs, TokenConfig, Tower
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import anatomy_of
 from brainhive_cli.models.foreign_weights import Table, rename
@@ -98,7 +98,7 @@ VITS = documents.read(Path(__file__).with_name("dreamsim.yaml"), dict[str, Vit])
 """Vision transformers by DreamSim's names."""
 
 
-class Config(AlignedConfig, TokenConfig):
+class Config(TokenConfig):
     """DreamSim's embedding, not normalised: its members' side by side, as all their outputs are.
 
     Tokens of DINO, DINOv2 and SynCLR stand before the last norm, as the class token that DreamSim compares.
@@ -111,6 +111,7 @@ class Config(AlignedConfig, TokenConfig):
     image_px = 224
     licence = "MIT, Apache-2.0"
     members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
+    is_alignment = True
     weight_files = ("ensemble_lora/adapter_model.safetensors",)
 
     source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
@@ -136,10 +137,17 @@ class Config(AlignedConfig, TokenConfig):
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
 
         def outputs() -> nn.Module:
+            from timm import data
+            from torchvision.transforms import v2
+
+            # each member has its own normalisation of the same pictures
             members = []
-            for network in networks():
-                members.append(Outputs(network, self.output, anatomy_of(network)))
-            return _SideBySide(members, vits)
+            for vit, network in zip(vits, networks(), strict=True):
+                mean = data.OPENAI_CLIP_MEAN if vit.is_clip else data.IMAGENET_DEFAULT_MEAN
+                std = data.OPENAI_CLIP_STD if vit.is_clip else data.IMAGENET_DEFAULT_STD
+                member = Outputs(network, self.output, anatomy_of(network))
+                members.append(nn.Sequential(v2.Normalize(mean, std), member))
+            return Tower(nn.ModuleList(members), _join_outputs)
 
         return Encoder(outputs, preprocess, words, weights)
 
@@ -173,13 +181,6 @@ class Config(AlignedConfig, TokenConfig):
 TINY = Config(source="random", architecture=encoders.TINY["dreamsim"])
 
 
-class _Adapter(BaseModel):
-    """The scale of a low-rank adapter, as peft writes it."""
-
-    r: PositiveInt
-    lora_alpha: FiniteFloat
-
-
 @torch.no_grad()
 def merge(folder: Path, networks: Sequence[Any]) -> None:
     """Add a low-rank adapter to the weights of networks: W += alpha / r · B A, in every `qkv`.
@@ -191,10 +192,10 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
     Raises:
         MissingData: if the adapter lacks a part of these networks, or holds more.
     """
-    config = documents.read(folder / "adapter_config.json", _Adapter, WAY, MissingData)
+    config = documents.read(folder / "adapter_config.json", dict[str, Any], WAY, MissingData)
     with reading(folder, WAY, problem="is no adapter of this network"):
         # add the update of each block, and count what the file holds beyond them
-        scale = config.lora_alpha / config.r
+        scale = config["lora_alpha"] / config["r"]
         parts = read(folder / "adapter_model.safetensors", WAY)
         for e, network in enumerate(networks):
             for i, block in enumerate(network.blocks):
@@ -204,28 +205,9 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
             raise ValueError(f"{len(parts)} tensors too many, such as {min(parts)}")
 
 
-class _SideBySide(nn.Module):
-    """Pictures [B, 3, H, W] in 0..1 to the members' outputs joined along D; each has its mean and std."""
-
-    means: Tensor
-    stds: Tensor
-
-    def __init__(self, networks: Sequence[nn.Module], vits: Sequence[Vit]) -> None:
-        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-        means = [OPENAI_CLIP_MEAN if vit.is_clip else IMAGENET_DEFAULT_MEAN for vit in vits]
-        stds = [OPENAI_CLIP_STD if vit.is_clip else IMAGENET_DEFAULT_STD for vit in vits]
-        self.register_buffer("means", torch.tensor(means)[:, :, None, None])
-        self.register_buffer("stds", torch.tensor(stds)[:, :, None, None])
-
-    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        members = zip(self.networks, self.means, self.stds, strict=True)
-        # each member has its own normalisation of the same pictures
-        outputs = [network((images - mean) / std) for network, mean, std in members]
-
-        # join along D: [B, D_1 + D_2 + …]
-        if isinstance(outputs[0], Tensor):
-            return torch.cat(outputs, -1)
-        return [torch.cat(same, -1) for same in zip(*outputs, strict=True)]
+def _join_outputs(members: Any, images: Tensor) -> Tensor | list[Tensor]:
+    """Encode pictures [B, 3, H, W] in 0..1 by every member, and join their outputs: [B, D_1 + D_2 + …]."""
+    outputs = [member(images) for member in members]
+    if isinstance(outputs[0], Tensor):
+        return torch.cat(outputs, -1)
+    return [torch.cat(same, -1) for same in zip(*outputs, strict=True)]

@@ -2,7 +2,7 @@
 
 import hashlib
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import reading
-from brainhive_cli.models.encoders import AlignedConfig, Encoder, EncoderConfig, resolve
+from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve
+from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import find, weights_of
 
 FILE = "transform.npz"
@@ -24,7 +25,7 @@ Base = Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(resolve)]
 """Any encoder: its name, reference or mapping."""
 
 
-class Config(AlignedConfig):
+class Config(EncoderConfig):
     """((x − mean) / std) W + b of the base's embedding x.
 
     Source: Muttenthaler et al. 2023 (arXiv 2306.04507); https://github.com/LukasMut/gLocal.
@@ -32,6 +33,7 @@ class Config(AlignedConfig):
 
     cites = ("muttenthaler2023",)
     licence = "MIT (the transform)"
+    is_alignment = True
     weight_files = (FILE,)
     sha256: ClassVar[str] = ""
     """Beginning of the right file's digest, where a wrong one was published."""
@@ -66,16 +68,23 @@ class Config(AlignedConfig):
                 width = base.module(black).shape[-1]
 
             # the transform must have been fitted to embeddings of this width
-            affine = transform
-            if affine is None:
+            if transform is None:
                 weight = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
-                affine = _Affine(weight, torch.zeros(width), 0, 1)
-            if len(affine.weight) != width:
+                bias, mean, std = torch.zeros(width), 0.0, 1.0
+            else:
+                weight, bias, mean, std = transform
+            if len(weight) != width:
                 raise RecipeError(
-                    f"{self.base.name} gives {width} values, {self.source} takes {len(affine.weight)}",
+                    f"{self.base.name} gives {width} values, {self.source} takes {len(weight)}",
                     "name as `base` the encoder that the transform was fitted to",
                 )
-            return nn.Sequential(base.module, affine)
+            affine = nn.ParameterDict({"weight": weight, "bias": bias})
+
+            def align(parts: Any, images: Tensor) -> Tensor:
+                normed = (parts["base"](images) - mean) / std  # [B, D]
+                return normed @ parts["affine"]["weight"] + parts["affine"]["bias"]
+
+            return Tower(nn.ModuleDict({"base": base.module, "affine": affine}), align)
 
         # a store records the weights of base and transform
         weights |= {f"base_{key}": value for key, value in base.weights.items()}
@@ -92,7 +101,8 @@ class Config(AlignedConfig):
             )
         return self.base.outputs[0]
 
-    def _transform(self) -> "tuple[_Affine | None, dict[str, str]]":
+    def _transform(self) -> tuple[tuple[Tensor, Tensor, float, float] | None, dict[str, str]]:
+        """Read W, b, mean and std (none of random ones), and describe them for a store."""
         if self.source == "random":
             return None, {"source": "random"}
 
@@ -111,22 +121,8 @@ class Config(AlignedConfig):
         with reading(folder / FILE, WAY, problem="is no gLocal transform"), np.load(folder / FILE) as arrays:
             weight = torch.from_numpy(arrays["weights"]).float()
             bias = torch.from_numpy(arrays["bias"]) if "bias" in arrays else torch.zeros(1)
-            affine = _Affine(weight, bias.float(), float(arrays["mean"]), float(arrays["std"]))
-        return affine, weights_of(self.source, folder, [FILE])
+            transform = weight, bias.float(), float(arrays["mean"]), float(arrays["std"])
+        return transform, weights_of(self.source, folder, [FILE])
 
 
 TINY = Config(base={"kind": "timm", "source": "random", "architecture": "test_vit"}, source="random")
-
-
-class _Affine(nn.Module):
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, weight: Tensor, bias: Tensor, mean: float, std: float) -> None:
-        super().__init__()
-        self.mean, self.std = mean, std
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", bias)
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        return (embedding - self.mean) / self.std @ self.weight + self.bias  # [B, D]

@@ -1,16 +1,13 @@
 """Any open_clip model, by its image embedding."""
 
 import json
-from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field
+from torch import nn
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
@@ -22,15 +19,6 @@ from brainhive_cli.models.encoders._weights import fetch, untrained, weight_file
 from brainhive_cli.models.encoders.timm import anatomy_of
 
 CONFIG = "open_clip_config.json"
-
-
-class _Written(BaseModel):
-    """The config of open_clip's hub layout."""
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    model_cfg: dict[str, Any]
-    preprocess_cfg: dict[str, Any] = {}
 
 
 class Config(TokenConfig):
@@ -83,25 +71,17 @@ class Config(TokenConfig):
                 anatomy = Anatomy(list(tower.transformer.resblocks), norm, extra=1, has_class=True)
             return Outputs(tower, self.output, anatomy)
 
-        words, batched = f"open_clip {json.dumps(settings)}", partial(_transform_all, transform.transforms)
-        return Encoder(outputs, transform, words, weights, preprocess_batch=batched)
+        return Encoder(outputs, transform, f"open_clip {json.dumps(settings)}", weights)
 
 
 TINY = Config(source="random", architecture=encoders.TINY["open-clip"])
 
 
-def _transform_all(steps: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
-    """Do what the steps of a transform do to a picture; once they are bytes of one size, to all at once."""
-    *sizing, _, normalise = steps  # between these two, bytes become floats in 0..1
-    resized = [np.asarray(reduce(lambda image, step: step(image), sizing, image)) for image in pictures]
-    pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)  # [K, 3, H, W]
-    return normalise(pixels.float().contiguous().div_(255))
-
-
 def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `model_cfg` and `preprocess_cfg` of a folder in open_clip's hub layout."""
-    written = documents.read(folder / CONFIG, _Written, documents.DOWNLOAD, MissingData)
-    return written.model_cfg, written.preprocess_cfg
+    written = documents.read(folder / CONFIG, dict[str, Any], documents.DOWNLOAD, MissingData)
+    with reading(folder / CONFIG):
+        return dict(written["model_cfg"]), dict(written.get("preprocess_cfg", {}))
 
 
 def load(config: EncoderConfig, folder: Path) -> Any:

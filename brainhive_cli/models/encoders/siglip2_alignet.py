@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import fill, read
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import AlignedConfig, Encoder
+from brainhive_cli.models.encoders import Encoder
 from brainhive_cli.models.encoders._tokens import TokenConfig
 from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import outputs_of
@@ -23,7 +23,7 @@ SIDE_PX = 224
 WAY = f"put {FILE} there: https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
 
 
-class Config(AlignedConfig, TokenConfig):
+class Config(TokenConfig):
     """The pooled output of the image tower, before AligNet's own heads (`pre_logits`).
 
     Source: Muttenthaler et al. 2025 (Nature 647, 349–355); weights and preprocessing as dimpred brings them
@@ -34,6 +34,7 @@ class Config(AlignedConfig, TokenConfig):
     dim = 768
     image_px = SIDE_PX
     licence = "Apache-2.0, CC-BY-4.0"
+    is_alignment = True
     weight_files = (FILE,)
 
     source: str = Field("models", description=f"the folder of {FILE}, or `random`")

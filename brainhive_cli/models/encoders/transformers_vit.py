@@ -1,8 +1,6 @@
 """Any vision transformer of transformers, by its structure: embeddings, blocks and the norm after them."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,20 +19,9 @@ from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig,
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.foreign_weights import load_network
 
-
-@dataclass(frozen=True)
-class _Family:
-    """The classes that transformers loads a family by, and the output that is its usual embedding."""
-
-    network: str
-    processor: str
-    embedding: str = "pooler_output"
-    has_fixed_size: bool = False  # of the pictures that it takes
-
-
-ANY = _Family("AutoModel", "AutoImageProcessor", embedding="last_hidden_state")
+ANY = {"network": "AutoModel", "processor": "AutoImageProcessor", "embedding": "last_hidden_state"}
 """Every other vision transformer: its class token, or the mean of its patches."""
-FAMILIES = documents.read(Path(__file__).with_name("families.yaml"), dict[str, _Family])
+FAMILIES = documents.read(Path(__file__).with_name("families.yaml"), dict[str, dict[str, Any]])
 """Families with classes of their own, by the `model_type` of config.json; SigLIP 2 may be `siglip`."""
 SETTINGS = (
     "size",
@@ -80,8 +67,8 @@ class Config(TokenConfig):
             size = config.image_size  # InternVL's config makes two of it
             height, width = (size, size) if isinstance(size, int) else size
             side = {"height": height, "width": width}
-            processor = getattr(transformers, family.processor)(size=side, crop_size=side)
-            load = partial(untrained, partial(getattr(transformers, family.network), config))
+            processor = getattr(transformers, family["processor"])(size=side, crop_size=side)
+            load = partial(untrained, partial(getattr(transformers, family["network"]), config))
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
@@ -92,19 +79,19 @@ class Config(TokenConfig):
                 raise MissingData(f"{folder} holds {what}", known)
             family = FAMILIES.get(about.model_type, ANY)
             with reading(folder):
-                processor = getattr(transformers, family.processor).from_pretrained(folder)
-                seen = processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"][0]
-            load = partial(_load, self, family, folder, seen.shape)
+                processor = getattr(transformers, family["processor"]).from_pretrained(folder)
+                processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")
+            load = partial(_load, self, family["network"], folder)
 
-        def preprocess(images: Sequence[Any]) -> Tensor:
-            return processor(images=list(images), return_tensors="pt")["pixel_values"]
+        def preprocess(image: Any) -> Tensor:
+            return processor(images=[image], return_tensors="pt")["pixel_values"][0]
 
         def outputs() -> nn.Module:
             network = load()
             anatomy = find_anatomy(network, self.source)
 
             def embed(tower: Any, images: Tensor) -> Tensor:
-                embedding: Tensor = getattr(tower(pixel_values=images), family.embedding)
+                embedding: Tensor = getattr(tower(pixel_values=images), family["embedding"])
                 if embedding.ndim < 3:
                     return embedding
                 # of all tokens [B, S, D] the class token, else the mean of the patches
@@ -112,9 +99,7 @@ class Config(TokenConfig):
 
             return Outputs(Tower(network, embed), self.output, anatomy)
 
-        # a single picture is a batch of one
-        words, one = described(processor), (lambda image: preprocess([image])[0])
-        return Encoder(outputs, one, words, weights, preprocess_batch=preprocess)
+        return Encoder(outputs, preprocess, described(processor), weights)
 
 
 TINY = Config(source="random", architecture=encoders.TINY["transformers-vit"])
@@ -126,8 +111,8 @@ def is_known(about: ModelConfig) -> bool:
     return about.model_type in FAMILIES or (bool(about.model_type) and is_whole)
 
 
-def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn.Module:
-    """Load a tower for pictures of the size `seen`, also from a folder that holds a text tower too."""
+def _load(config: Config, kind: str, folder: Path) -> nn.Module:
+    """Load a tower of a class of transformers, also from a folder that holds a text tower too."""
     import transformers
 
     # InternViT is renamed to transformers' module
@@ -135,18 +120,9 @@ def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn
     about = ModelConfig.read(folder)
     if about.model_type == _intern_vit.MODEL_TYPE:
         return _intern_vit.load(folder, files)
-
-    # load the tower, and compare its pictures' size with the processor's
-    network = getattr(transformers, family.network)
+    network = getattr(transformers, kind)
     options = about.model_dump(include={"projection_dim"}, exclude_none=True)
-    tower = load_network(network, folder, files=files, dtype=torch.float32, **options)
-    side = tower.config.image_size
-    if family.has_fixed_size and seen != (3, side, side):
-        raise MissingData(
-            f"{folder}: its processor makes pictures {[*seen]}, its network takes {[3, side, side]}",
-            documents.DOWNLOAD,
-        )
-    return tower
+    return load_network(network, folder, files=files, dtype=torch.float32, **options)
 
 
 def find_anatomy(network: nn.Module, where: str) -> Anatomy:

@@ -147,7 +147,6 @@ def draw_components(
     architecture: Architecture,
     device: torch.device,
     dtype: torch.dtype,
-    seed: int = 0,
     change: Callable[[Any], Any] = lambda unet: unet,
 ) -> dict[str, Any]:
     """Make U-Net and VAE with random weights (shapes alone on the meta device), and the scheduler.
@@ -156,15 +155,14 @@ def draw_components(
         architecture: Arguments of their classes.
         device: Where they are made.
         dtype: Of the weights.
-        seed: Of the weights.
         change: Changes the U-Net.
     """
     import diffusers
 
-    # draw weights by the seed, and leave the caller's random state as it is
+    # draw the same weights every time, and leave the caller's random state as it is
     gpus = [device] if device.type == "cuda" else []  # by default all, which would wake the others
     with torch.random.fork_rng(gpus), device:
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         unet = change(diffusers.UNet2DConditionModel.from_config(architecture["unet"]))
         vae = diffusers.AutoencoderKL.from_config(architecture["vae"])
 
@@ -197,7 +195,7 @@ def convert_once(name: str, dtype: torch.dtype, described: str, convert: Callabl
         if not folder.is_dir():
             console.say(f"{described} is converted once, into {folder}")
             part = folder.with_name(f".{folder.name}.part")
-            part.mkdir(exist_ok=True)  # with the networks that an interrupted conversion has finished
+            part.mkdir(exist_ok=True)  # of an interrupted conversion, whose files are written again
             convert(part)
             os.replace(part, folder)
     finally:

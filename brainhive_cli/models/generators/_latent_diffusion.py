@@ -74,7 +74,6 @@ class Config(parts.Config):
         description="Arguments of the components of source `random`, and of checkpoints of another size; "
         "default: as published.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
         """Load the generator, frozen, onto a device; at first a publisher's own format is converted and kept.
@@ -138,7 +137,7 @@ class Config(parts.Config):
 
     def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """Make the components with random weights."""
-        return _components.draw_components(architecture, device, dtype, self.seed)
+        return _components.draw_components(architecture, device, dtype)
 
     def check_unet(self, config: dict[str, Any], where: Path | str) -> None:
         """Refuse the config of a U-Net of another type."""

@@ -151,16 +151,7 @@ class Config(_latent_diffusion.Config):
                 "generator.sparse_control=hub:guoyww/animatediff-sparsectrl-rgb",
             )
 
-        # motion modules and SparseCtrl must have the U-Net's widths
         self._check_frames(configs[MOTION])
-        needed = list(configs["unet"]["block_out_channels"])
-        for name in (MOTION, SPARSE):
-            if (widths := list(configs.get(name, {}).get("block_out_channels", needed))) != needed:
-                raise BrainhiveError(
-                    f"{getattr(self, name)} is for a U-Net of widths {widths}, {self.source} has {needed}",
-                    "use a U-Net of Stable Diffusion 1.5, such as "
-                    "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
-                )
 
     def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
         """Load all networks, and put motion modules and the domain adapter into the U-Net, in float32."""
@@ -171,7 +162,9 @@ class Config(_latent_diffusion.Config):
         components = super().load(torch.float32, folder)
         if self.domain_adapter is not None:
             file = find_file(self.domain_adapter)
-            merge_adapter(components["unet"], weights.read(file), file)
+            way = "use the adapter of Stable Diffusion 1.5, or generator.domain_adapter=null"
+            with weights.reading(file, way, BrainhiveError, problem="does not fit the U-Net"):
+                merge_adapter(components["unet"], weights.read(file), file)
 
         # load motion modules and SparseCtrl
         motion = _components.load_network_folder(diffusers.MotionAdapter, self.motion, torch.float32)
@@ -202,12 +195,12 @@ class Config(_latent_diffusion.Config):
             return in_motion(unet, motion)
 
         # SparseCtrl is drawn apart: diffusers would set its last convolutions to zero
-        components = _components.draw_components(architecture, device, dtype, self.seed, add_motion)
+        components = _components.draw_components(architecture, device, dtype, add_motion)
         components[SPARSE] = None
         if self.sparse_control is not None:
             # its zero convolutions are drawn too, as they would hide the keyframe
             with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
-                torch.manual_seed(self.seed)
+                torch.manual_seed(0)
                 network = diffusers.SparseControlNetModel.from_config(
                     {**derived[SPARSE], **architecture[SPARSE]}
                 )
@@ -446,7 +439,6 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -
 
     Raises:
         MissingData: if it holds no such weights.
-        BrainhiveError: if it is of another U-Net.
     """
     # pair the halves of each layer, by the layer's name in today's diffusers
     halves: dict[str, dict[str, Tensor]] = {}
@@ -462,12 +454,7 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object) -
     # add their product to the layer's weight, in float32
     parameters = dict(unet.named_parameters())
     for layer, pair in halves.items():
-        weight, shapes = parameters.get(f"{layer}.weight"), [tuple(pair[half].shape) for half in sorted(pair)]
-        if weight is None or len(pair) != 2 or (pair["up"].shape[0], pair["down"].shape[1]) != weight.shape:
-            raise BrainhiveError(
-                f"the domain adapter {where} does not fit the U-Net: {layer} has {shapes}",
-                "use the adapter of Stable Diffusion 1.5, or generator.domain_adapter=null",
-            )
+        weight = parameters[f"{layer}.weight"]
         with torch.no_grad():
             weight.add_((pair["up"].float() @ pair["down"].float()).to(weight))
 

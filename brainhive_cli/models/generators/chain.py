@@ -5,7 +5,8 @@ The last may be averaged with a blurry picture that is decoded from the brain's 
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -27,6 +28,7 @@ from brainhive_cli.models.generators import (
     _components,
     sdxl,
 )
+from brainhive_cli.models.generators._components import Placement
 from brainhive_cli.models.generators._latent_diffusion import decode_pictures, resize
 from brainhive_cli.models.heads import Conditioning, Decoded, latent_space
 
@@ -66,6 +68,10 @@ class Stage(Section):
     strength: float | None = Field(None, ge=0, le=1, description="Share of the steps done from a start.")
 
 
+Link = tuple[Stage, Any, Any, _captioner.Captioner | None]
+"""A stage, its generator, its prior (None where the stage takes the chain's conditioning), and captioner."""
+
+
 class LowLevelMix(Section):
     """The mean of each picture and the blurry one of a head, at 256 px: better in pixels by construction."""
 
@@ -77,8 +83,8 @@ class LowLevelMix(Section):
         "hub:datasets/pscotti/mindeyev2/sd_image_var_autoenc.pth.",
     )
 
-    def build(self, device: torch.device | str, dtype: torch.dtype) -> "LowLevelMixer":
-        """Load the autoencoder onto a device.
+    def build(self, device: torch.device | str, dtype: torch.dtype) -> Placement:
+        """Load the autoencoder of the head's latents onto a device.
 
         Raises:
             MissingData: if it is absent or half-downloaded.
@@ -92,13 +98,36 @@ class LowLevelMix(Section):
             weights.fill(network, weights.read(file), file, "give sd_image_var_autoenc.pth, or a folder")
         else:
             network = _components.load_network_folder(diffusers.AutoencoderKL, self.autoencoder, dtype)
-        return LowLevelMixer(self, _components.cast(network, dtype), torch.device(device))
+        return Placement((_components.cast(network, dtype),), torch.device(device))
 
     def inputs(self) -> list[Input]:
         """Look for the autoencoder's weights."""
         if is_file(self.autoencoder):
             return [file_input(self.autoencoder)]
         return _components.list_inputs(self.autoencoder, [_components.WEIGHTS])
+
+    def mix(self, autoencoder: Placement, pictures: Media, decoded: Decoded | None) -> Media:
+        """Average pictures [B, 3, H, W] in 0..1 with the blurry ones: [B, 3, 256, 256].
+
+        Raises:
+            BrainhiveError: if there is no such head of latents, or the media are clips.
+        """
+        # a head of latents [B, C, h, w] is needed, and pictures, not clips
+        latents = None if decoded is None else decoded.tensors.get(self.head)
+        if latents is None or latents.ndim != 4 or pictures.ndim != 4:
+            raise BrainhiveError(
+                f"low_level_mix averages pictures with the latent of the head {self.head}, and there "
+                f"is no {'such picture' if pictures.ndim != 4 else 'such head'}",
+                "decode with a brain model that has it (papers/mindeye2-blurry), or leave low_level_mix out",
+            )
+
+        # decode the blurry pictures, and average at the size of MindEye2's protocol
+        network = autoencoder.networks[0]
+        autoencoder.use(network)
+        blurry = decode_pictures(network, latents, autoencoder.device)
+        autoencoder.use()
+        clear, blurry = (resize(batch, MIX_PX, "bilinear") for batch in (pictures, blurry))
+        return (1 - self.share) * clear + self.share * blurry.to(pictures.device)
 
 
 class Config(parts.Config):
@@ -124,7 +153,7 @@ class Config(parts.Config):
 
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Chain":
         """Load every stage's generator, prior and captioner onto a device."""
-        links = []
+        links: list[Link] = []
         for stage in self.stages:
             # networks of the stage
             generator = stage.generator.build(device, dtype)
@@ -139,11 +168,11 @@ class Config(parts.Config):
             if prior is not None:
                 prior.attach(generator)
                 prior = prior.to(device)
-            links.append(Link(stage, generator, prior, captioner))
+            links.append((stage, generator, prior, captioner))
 
-        # the mixer works on the pictures of the last stage
+        # the mean is of the pictures of the last stage
         mix = self.low_level_mix
-        return Chain(links, None if mix is None else mix.build(device, dtype))
+        return Chain(links, mix, None if mix is None else mix.build(device, dtype))
 
     def check(self) -> None:
         """Raise as `build` does of every stage, but read configs alone."""
@@ -167,36 +196,34 @@ TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, ste
 """Small enough for tests."""
 
 
-class Link(NamedTuple):
-    """A stage that is loaded."""
-
-    stage: Stage
-    generator: Any
-    prior: Any  # attached; None where the stage takes the chain's conditioning
-    captioner: Any = None
-
-
 class Chain:
     """Generators in a row; what concerns latents is the first one's.
 
     Args:
         links: The stages.
-        mixer: Averages their pictures with a blurry one; None to leave them.
+        mix: How their pictures are averaged with a blurry one; None to leave them.
+        autoencoder: Decodes the blurry one.
     """
 
-    def __init__(self, links: Sequence[Link], mixer: "LowLevelMixer | None" = None) -> None:
-        self.links, self.mixer = list(links), mixer
-        self.first = links[0].generator
-        # captioners and mixer, which are offloaded with the generators
-        models = (*(link.captioner for link in links), mixer)
-        self.helpers = [model for model in models if model is not None]
+    def __init__(
+        self,
+        links: Sequence[Link],
+        mix: LowLevelMix | None = None,
+        autoencoder: Placement | None = None,
+    ) -> None:
+        self.links, self.mix, self.autoencoder = list(links), mix, autoencoder
+        generators = [generator for _, generator, _, _ in links]
+        self.first = generators[0]
+        # networks of captioners and mean, which are offloaded with the generators
+        self.helpers = [captioner.placement for *_, captioner in links if captioner is not None]
+        self.helpers += [] if autoencoder is None else [autoencoder]
         # latents are those of the first stage
         self.encode, self.decode = self.first.encode, self.first.decode
 
         # all networks with weights, the stages' priors included
-        networks = [network for link in links for network in link.generator.networks]
-        networks += [helper.model for helper in self.helpers]
-        networks += [link.prior for link in links if link.prior is not None]
+        networks = [network for generator in generators for network in generator.networks]
+        networks += [network for helper in self.helpers for network in helper.networks]
+        networks += [prior for _, _, prior, _ in links if prior is not None]
         self.networks = tuple(networks)
 
     @property
@@ -205,28 +232,29 @@ class Chain:
         return str(self.first.latent_space)
 
     def latent_spaces(self, head: str, starts: bool) -> list[str]:
-        """Name the spaces that a head may be of: the mixer's; or any stage's, if one starts from latents."""
-        # the mixer decodes its head by an autoencoder of its own
-        if self.mixer is not None and head == self.mixer.config.head:
-            return [latent_space(self.mixer.model)]
-        return [str(link.generator.latent_space) for link in self.links] if starts else []
+        """Name the spaces that a head may be of: the mean's; or any stage's, if one starts from latents."""
+        # the mean decodes its head by an autoencoder of its own
+        if self.mix is not None and self.autoencoder is not None and head == self.mix.head:
+            return [latent_space(self.autoencoder.networks[0])]
+        return [str(generator.latent_space) for _, generator, _, _ in self.links] if starts else []
 
     def latent_shape(self, size_px: int) -> Any:
         """Return the shape [C, h, w] of the first stage's latents."""
-        return self.first.latent_shape(self.links[0].stage.resolution_px or size_px)
+        return self.first.latent_shape(self.links[0][0].resolution_px or size_px)
 
     def check_size(self, size_px: int) -> None:
         """Refuse a size that a stage does not have."""
-        for link in self.links:
-            link.generator.check_size(link.stage.resolution_px or size_px)
+        for stage, generator, _, _ in self.links:
+            generator.check_size(stage.resolution_px or size_px)
 
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
         """Take less memory in every stage."""
-        for link in self.links:
-            link.generator.spare_memory(offload_to, tile)
-        # captioners and mixer leave the device while they are not used
-        for helper in self.helpers if offload_to is not None else ():
-            helper.placement.offload(offload_to)
+        for _, generator, _, _ in self.links:
+            generator.spare_memory(offload_to, tile)
+        # captioners and autoencoder leave the device while they are not used
+        if offload_to is not None:
+            for helper in self.helpers:
+                helper.offload(offload_to)
 
     def generate(
         self,
@@ -247,15 +275,15 @@ class Chain:
         # media of the stage before, and the number of steps in all stages before
         media: Any = None
         steps_before = 0
-        for index, link in enumerate(self.links):
+        for index, (stage, generator, prior, captioner) in enumerate(self.links):
             # each stage has noise of its own; the first has that of a generator alone
-            settings = link.stage.model_dump(include={*Sampling.model_fields}, exclude_none=True)
+            settings = stage.model_dump(include={*Sampling.model_fields}, exclude_none=True)
             stage_sampling = Sampling(**{**dict(sampling), **settings})
             stage_seeds = [seed if index == 0 else derive_seed(seed, index) for seed in seeds]
 
             # condition on the stage's own prior where it has one
             condition, stage_null = conditioning, null
-            if link.prior is not None:
+            if prior is not None:
                 # the stage's prior conditions on decoded heads, not on another prior's output
                 if conditioning.decoded is None:
                     raise BrainhiveError(
@@ -263,61 +291,25 @@ class Chain:
                         "heads",
                         "use the prior identity for the whole chain",
                     )
-                condition = link.prior.condition(conditioning.decoded, stage_seeds)
-                stage_null = link.prior.null(len(seeds), stage_seeds)
+                condition = prior.condition(conditioning.decoded, stage_seeds)
+                stage_null = prior.null(len(seeds), stage_seeds)
 
             # add the media of the stage before, and their captions
             if media is not None:
-                names = ("start", "images") if link.stage.receives == "both" else (link.stage.receives,)
+                names = ("start", "images") if stage.receives == "both" else (stage.receives,)
                 condition = replace(condition, **dict.fromkeys(names, media))
-            if link.captioner is not None:
-                condition = replace(condition, texts=link.captioner.captions(media, conditioning.decoded))
+            if captioner is not None:
+                condition = replace(condition, texts=captioner.captions(media, conditioning.decoded))
 
             # count the steps on over all stages
-            report = None if on_step is None else _shift(on_step, steps_before)
-            stage_px = link.stage.resolution_px or size_px
-            media = link.generator.generate(
-                condition, stage_seeds, stage_px, stage_sampling, stage_null, report
-            )
+            report = None if on_step is None else partial(_report, on_step, steps_before)
+            stage_px = stage.resolution_px or size_px
+            media = generator.generate(condition, stage_seeds, stage_px, stage_sampling, stage_null, report)
             steps_before += stage_sampling.steps
-        return media if self.mixer is None else self.mixer.mix(media, conditioning.decoded)
+        if self.mix is None or self.autoencoder is None:
+            return media
+        return self.mix.mix(self.autoencoder, media, conditioning.decoded)
 
 
-def _shift(on_step: Callable[[int], None], steps_before: int) -> Callable[[int], None]:
-    return lambda step: on_step(steps_before + step)
-
-
-class LowLevelMixer:
-    """An autoencoder, and the mean of what it decodes with pictures.
-
-    Args:
-        config: Head and share.
-        model: The autoencoder of the head's latents.
-        device: Where it runs.
-    """
-
-    def __init__(self, config: LowLevelMix, model: Any, device: torch.device) -> None:
-        self.config, self.model = config, model
-        self.placement = _components.Placement((model,), device)
-
-    def mix(self, pictures: Media, decoded: Decoded | None) -> Media:
-        """Average pictures [B, 3, H, W] in 0..1 with the blurry ones: [B, 3, 256, 256].
-
-        Raises:
-            BrainhiveError: if there is no such head of latents, or the media are clips.
-        """
-        # a head of latents [B, C, h, w] is needed, and pictures, not clips
-        latents = None if decoded is None else decoded.tensors.get(self.config.head)
-        if latents is None or latents.ndim != 4 or pictures.ndim != 4:
-            raise BrainhiveError(
-                f"low_level_mix averages pictures with the latent of the head {self.config.head}, and there "
-                f"is no {'such picture' if pictures.ndim != 4 else 'such head'}",
-                "decode with a brain model that has it (papers/mindeye2-blurry), or leave low_level_mix out",
-            )
-
-        # decode the blurry pictures, and average at the size of MindEye2's protocol
-        self.placement.use(self.model)
-        blurry = decode_pictures(self.model, latents, self.placement.device)
-        self.placement.use()
-        clear, blurry = (resize(batch, MIX_PX, "bilinear") for batch in (pictures, blurry))
-        return (1 - self.config.share) * clear + self.config.share * blurry.to(pictures.device)
+def _report(on_step: Callable[[int], None], steps_before: int, step: int) -> None:
+    on_step(steps_before + step)

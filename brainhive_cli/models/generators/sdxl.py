@@ -87,7 +87,7 @@ class SDXL(LatentDiffusion):
 
     def prepare(self, components: dict[str, Any]) -> None:
         """Embed prompts once each, outside of the pipeline."""
-        self._prompts = Prompts(self.config, self.unet)
+        self.embedded: dict[str, Embedded] = {}
 
     def digest_autoencoder(self) -> str:
         """Digest the autoencoder: latents of another one mean nothing to this generator."""
@@ -153,7 +153,7 @@ class SDXL(LatentDiffusion):
 
     def empty_prompt(self, batch: int) -> Embedded:
         """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled]."""
-        text, pooled = self._prompts.embed([""], self.device)
+        text, pooled = self._embed([""])
         return text.expand(batch, -1, -1), pooled.expand(batch, -1)
 
     def save_empty_prompt(self, file: Path) -> None:
@@ -161,8 +161,10 @@ class SDXL(LatentDiffusion):
         weights.save(file, dict(zip(NAMES, self.empty_prompt(1), strict=True)))
 
     def load_empty_prompt(self, file: Path) -> None:
-        """Read what `save_empty_prompt` wrote."""
-        self._prompts.keep("", self._prompts.read(file), self.device)
+        """Read what `save_empty_prompt` wrote; MissingData if the file is damaged."""
+        with weights.reading(file):
+            tensors = weights.read(file)
+            self._keep("", (tensors[NAMES[0]], tensors[NAMES[1]]))
 
     @property
     def _has_prior(self) -> bool:
@@ -177,7 +179,7 @@ class SDXL(LatentDiffusion):
         """Give text [B, S, D], pooled text [B, D_pooled], and the tokens [B, S, D] of the attached prior."""
         # embed the texts or the prompt; texts that are embedded already replace its tokens
         texts, tokens = conditioning.texts, conditioning.embeddings
-        text, pooled = self._prompts.embed(texts if isinstance(texts, list) else [prompt], self.device)
+        text, pooled = self._embed(texts if isinstance(texts, list) else [prompt])
         text, pooled = text.expand(rows, -1, -1), pooled.expand(rows, -1)
         if isinstance(texts, Tensor):
             text = texts.to(text)
@@ -196,67 +198,44 @@ class SDXL(LatentDiffusion):
                 text, tokens = torch.cat([text, tokens], 1), None
         return text, pooled, tokens
 
-
-class Prompts:
-    """Embeds each prompt once, by the text encoders of a generator's folder, for its U-Net."""
-
-    def __init__(self, config: Config, unet: Any) -> None:
-        self._config, self._unet = config, unet
-        self._embedded: dict[str, Embedded] = {}
-
-        # widths of text and pooled text; the U-Net's vector has SDXL's six size and crop ids, too
-        sizes = unet.config
-        self._width = sizes.cross_attention_dim
-        ids = 6 * sizes.addition_time_embed_dim
-        self._pooled_width = sizes.projection_class_embeddings_input_dim - ids
-
-    def embed(self, texts: Sequence[str], device: torch.device) -> Embedded:
+    def _embed(self, texts: Sequence[str]) -> Embedded:
         """Embed a text for each row; MissingData if text encoders are absent or damaged.
 
         They stay loaded, on the CPU, since other rows may bring other texts.
         """
         # texts that were not embedded before, each once
-        for words in {*texts} - {*self._embedded}:
+        for words in {*texts} - {*self.embedded}:
             if words:
-                embedded = self._encode(words, device)
-            elif self._config.source == RANDOM:
-                embedded = torch.zeros(1, TEXT_TOKENS, self._width), torch.zeros(1, self._pooled_width)
+                self._keep(words, self._encode(words))
+            elif self.config.source == RANDOM:
+                # the U-Net's vector has SDXL's six size and crop ids next to pooled text
+                sizes = self.unet.config
+                pooled = sizes.projection_class_embeddings_input_dim - 6 * sizes.addition_time_embed_dim
+                zeros = torch.zeros(1, TEXT_TOKENS, sizes.cross_attention_dim), torch.zeros(1, pooled)
+                self._keep("", zeros)
             else:
                 # some folders have the embeddings of the empty prompt instead of text encoders
-                folder = _components.find_folder(self._config.source, self._config.variant, text=True)
+                folder = _components.find_folder(self.config.source, self.config.variant, text=True)
                 file = folder / _components.EMPTY_PROMPT
-                embedded = self.read(file) if file.is_file() else self._encode("", device)
-            self.keep(words, embedded, device)
+                if file.is_file():
+                    self.load_empty_prompt(file)
+                else:
+                    self._keep("", self._encode(""))
 
         # encoders wait on the CPU; rows are joined to [B, S, D_text] and [B, D_pooled]
         if "_encoders" in vars(self):
             self._encoders.to("cpu", silence_dtype_warnings=True)
-        text, pooled = map(torch.cat, zip(*(self._embedded[words] for words in texts), strict=True))
-        return text, pooled
+        embedded_text, embedded_pooled = zip(*(self.embedded[words] for words in texts), strict=True)
+        return torch.cat(embedded_text), torch.cat(embedded_pooled)
 
-    def keep(self, words: str, embedded: Embedded, device: torch.device) -> None:
-        """Take embeddings of a text."""
+    def _keep(self, words: str, embedded: Embedded) -> None:
         text, pooled = embedded
-        self._embedded[words] = text.to(device, self._unet.dtype), pooled.to(device, self._unet.dtype)
+        self.embedded[words] = text.to(self.device, self.unet.dtype), pooled.to(self.device, self.unet.dtype)
 
-    def read(self, file: Path) -> Embedded:
-        """Read the embeddings of a prompt; MissingData if the file is damaged."""
-        with weights.reading(file):
-            tensors = weights.read(file)
-            return tensors[NAMES[0]], tensors[NAMES[1]]
-
-    def _encode(self, words: str, device: torch.device) -> Embedded:
-        try:
-            encoders = self._encoders.to(device, silence_dtype_warnings=True)
-        except MissingData as error:
-            if not words:
-                raise
-            raise MissingData(
-                f"the prompt {words!r} needs text encoders: {error.message}",
-                "give a whole SDXL folder, or no prompt",
-            ) from error
+    def _encode(self, words: str) -> Embedded:
+        encoders = self._encoders.to(self.device, silence_dtype_warnings=True)
         with torch.no_grad():
-            embedded = encoders.encode_prompt(words, device=device, do_classifier_free_guidance=False)
+            embedded = encoders.encode_prompt(words, device=self.device, do_classifier_free_guidance=False)
         return embedded[0], embedded[2]  # text and pooled text
 
     @cached_property
@@ -266,7 +245,8 @@ class Prompts:
         from diffusers import StableDiffusionXLPipeline
 
         # check configs first, so that an absent component is named
-        folder = _components.find_folder(self._config.source, self._config.variant, text=True)
+        source, variant = self.config.source, self.config.variant
+        folder = _components.find_folder(source, variant, text=True)
         components = dict.fromkeys(("vae", "unet", "scheduler"))
         for name in TEXT:
             _components.read_config(folder, name)
@@ -275,8 +255,7 @@ class Prompts:
         classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}
         for name, cls in classes.items():
             where = f"{name} of the generator {folder}"
-            dtype, variant = self._unet.dtype, self._config.variant
-            components[name] = load_network(cls, folder / name, where, dtype=dtype, variant=variant)
+            components[name] = load_network(cls, folder / name, where, dtype=self.unet.dtype, variant=variant)
         for name in TEXT[2:]:
             with weights.reading(f"{name} of the generator {folder}"):
                 components[name] = tf.CLIPTokenizer.from_pretrained(folder / name)

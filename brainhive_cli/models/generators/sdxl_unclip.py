@@ -4,12 +4,11 @@ Source: MindEye2 (arXiv 2403.11207; MIT); diffusers runs its weights as sgm does
 """
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from brainhive_cli.core import hub, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising, _latent_diffusion, sdxl
@@ -37,8 +36,6 @@ SIZE_PX = 768.0
 """Size of picture that the U-Net is given; MindEye2's."""
 TOKENS = 256
 """Of a picture, by ViT-bigG-14."""
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
-"""Before the names of the weights in the checkpoint; those of its image encoder are not needed."""
 ANOTHER = "give unclip6_epoch0_step110000.ckpt, or set generator.architecture"
 NETWORKS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
 
@@ -234,7 +231,7 @@ class UnCLIP(LatentDiffusion):
             return fitting
 
         # weigh each token by the share of its square that the mask covers
-        side = round(tokens.shape[1] ** 0.5)
+        side = isqrt(tokens.shape[1])
         if side * side != tokens.shape[1]:
             raise BrainhiveError(
                 f"masks weigh tokens by their position, and {tokens.shape[1]} tokens are no square",
@@ -253,19 +250,11 @@ def _converted_name(source: str) -> str:
 
 
 def convert_checkpoint(source: str, architecture: Architecture, dtype: torch.dtype, part: Path) -> None:
-    """Convert the networks one by one; those that were finished before an interruption stay."""
-    # refuse a checkpoint without U-Net or autoencoder before anything is written
-    state = weights.read(file := find_file(source))
-    for prefix in (UNET, VAE):
-        if not any(name.startswith(prefix) for name in state):
-            raise MissingData(f"{file} holds no weights of {prefix}*", ANOTHER)
-
-    # a folder gets its name once it is complete
+    """Convert the networks one by one."""
+    file = find_file(source)
+    state = weights.read(file)
     for name in NETWORKS:
-        if not (part / name).is_dir():
-            shutil.rmtree(part / f".{name}", ignore_errors=True)
-            convert_network(part / f".{name}", name, architecture[name], state, dtype, file)
-            os.replace(part / f".{name}", part / name)
+        convert_network(part / name, name, architecture[name], state, dtype, file)
     (part / "scheduler").mkdir(exist_ok=True)
     (part / "scheduler/scheduler_config.json").write_text(json.dumps(architecture["scheduler"]))
 

@@ -30,8 +30,6 @@ STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
 STEMS |= dict.fromkeys((clip.IMAGE, clip.TEXT), "pytorch_model")
 """Weights of each component; the publisher's are pickles."""
 FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
-SIZES = {FILES[0]: 3_440_000_000, FILES[3]: 1_220_000_000}
-"""Bytes, as the hub's page rounds them; of the others it is not noted."""
 UNET_FILE, VAE_FILE, UNCONDITIONAL = "unet.safetensors", "vae.safetensors", "unconditional.safetensors"
 """Files of a converted folder, which stands for the whole."""
 SMALL = ("*/*.json", "tokenizer/*", UNET_FILE, VAE_FILE, UNCONDITIONAL)
@@ -85,7 +83,7 @@ class Config(_latent_diffusion.Config):
             if _is_converted(self.source, hub.folder(self.source, allow=SMALL)):
                 return []
         patterns = (*SMALL[:2], *FILES)
-        return [hub.find_input(self.source, (), (file,), patterns, SIZES.get(file)) for file in FILES]
+        return [hub.find_input(self.source, (), (file,), patterns) for file in FILES]
 
     def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
         """Load U-Net, VAE and scheduler of the converted folder, and its unconditional tokens in float32."""
@@ -111,7 +109,7 @@ class Config(_latent_diffusion.Config):
 
     def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         """Make the components with random weights; zeros are their unconditional tokens."""
-        components = _components.draw_components(architecture, device, dtype, self.seed, make_dual)
+        components = _components.draw_components(architecture, device, dtype, make_dual)
         return {**components, UNCONDITIONAL: {}}
 
     def assemble(self, components: dict[str, Any], device: torch.device) -> "VersatileDiffusion":

@@ -5,17 +5,17 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, Field, FiniteFloat, create_model
+from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.inputs import Input
-from brainhive_cli.models.blocks import MLP, FusionEncoder, InnerWidth
+from brainhive_cli.models.blocks import FusionEncoder, InnerWidth, mlp
 from brainhive_cli.models.foreign_weights import below, file_input, find_file, rename
 from brainhive_cli.models.heads import TOKEN, Conditioning, Decoded
 from brainhive_cli.models.priors import OWNER, Description
@@ -36,33 +36,14 @@ KEYS = re.compile(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight")
 CROSS_ATTENTION = "attn2.processor"
 """Ending of diffusers' names of cross-attentions; `attn1` are the self-attentions."""
 OTHER_MODEL = "these weights are for another prior, or for another generator's U-Net"
-Size = Annotated[int, Field(gt=0, lt=1 << 20)]
-"""A width of weights that a computer can hold."""
-
-
-CONFIGS: dict[str, type[BaseModel]] = {
-    "fusion_encoder": create_model(
-        "FusionEncoder",
-        proj_meta=(Annotated[dict[str, Size], Field(min_length=1)], ...),
-        hidden_size=(Size, ...),
-        intermediate_size=(Size, ...),
-        num_layers=(Annotated[int, Field(ge=0, lt=1000)], ...),
-    ),
-    "proj": create_model(
-        "Projection",
-        embed_dim=(Size, ...),
-        cross_attention_dim=(Size, ...),
-        sequence_length=(Size, ...),
-    ),
-    "attn_adapter": create_model(
-        "AttentionAdapter",
-        attn_processor_keys=(list[str], ...),
-        scale=(FiniteFloat, ...),
-        block_out_channels=(Any, None),  # these two are read by upstream's own code
-        cross_attention_dim=(Any, None),
-    ),
+KEYS_OF_CONFIG = {
+    "fusion_encoder": ("proj_meta", "hidden_size", "intermediate_size", "num_layers"),
+    "proj": ("embed_dim", "cross_attention_dim", "sequence_length"),
+    "attn_adapter": ("attn_processor_keys", "scale"),
 }
-"""Fields of the config.json of each part; others, as a path that diffusers writes, are not passed on."""
+"""Keys that the config.json of each part must have."""
+KEYS_OF_UPSTREAM = ("block_out_channels", "cross_attention_dim")
+"""Keys that upstream's own code reads, too; others, as a path that diffusers writes, are not passed on."""
 AdapterUse = Literal["apply", "skip"]
 """Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction skips it."""
 
@@ -130,21 +111,6 @@ TINY = Config(hidden_size=32, intermediate_size=64)
 """Small enough for tests."""
 
 
-def load(reference: str, adapter: AdapterUse = "skip", scale: float | None = None) -> "FusionPrior":
-    """Load a Fusion Prior as `FusionPrior.load` does, in float32.
-
-    Args:
-        reference: As `FusionPrior.load` takes it.
-        adapter: Whether the trained adapter is applied to decoded tokens.
-        scale: Weight of the image attention next to the text attention; None for the prior's own.
-    """
-    prior = FusionPrior.load(reference).float()
-    prior.adapter = adapter
-    if scale is not None:
-        prior.attn_adapter.scale = scale
-    return prior
-
-
 def describe(reference: str) -> Description:
     """Describe a Fusion Prior; MissingData if its config is absent, half-downloaded or has no embeddings."""
     folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
@@ -154,8 +120,11 @@ def describe(reference: str) -> Description:
 
 
 def _config(folder: Path, part: str) -> dict[str, Any]:
-    written = documents.read(folder / part / "config.json", CONFIGS[part], documents.DOWNLOAD, MissingData)
-    return written.model_dump(exclude_unset=True)
+    file = folder / part / "config.json"
+    written = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
+    with weights.reading(file):
+        required = {key: written[key] for key in KEYS_OF_CONFIG[part]}
+    return required | {key: written[key] for key in KEYS_OF_UPSTREAM if key in written}
 
 
 def digest(reference: str) -> str:
@@ -173,8 +142,10 @@ class FusionPrior(nn.Module):
 
     Attributes:
         adapter: Whether `condition` and `null` apply the trained adapter.
+        names: The U-Net's attention processors, in its own order, self-attentions included.
+        scale: Weight of the image attention relative to the text attention.
 
-    Source: BrainHiVE (arXiv 2602.07495), published repository.
+    Source: BrainHiVE (arXiv 2602.07495), published repository; IP-Adapter (arXiv 2308.06721).
     """
 
     kind = KIND
@@ -190,7 +161,7 @@ class FusionPrior(nn.Module):
         # upstream's three parts, in upstream's order
         hidden = fusion["intermediate_size"]
         encoder = FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"])
-        adapter = nn.ModuleDict({"ff": MLP(self.dim, hidden)})
+        adapter = nn.ModuleDict({"ff": mlp(self.dim, hidden)})
         self.fusion_encoder: Any = nn.ModuleDict({"vision_model": encoder, "adapter": adapter})
         # a token to S image tokens of the width of the U-Net's cross-attention, [B, S, D_cross]
         count, width = proj["sequence_length"], proj["cross_attention_dim"]
@@ -201,7 +172,13 @@ class FusionPrior(nn.Module):
                 norm=nn.LayerNorm(width),
             )
         )
-        self.attn_adapter = AttentionAdapter(attention["attn_processor_keys"], sizes, attention["scale"])
+        # keys and values of the image tokens in every cross-attention, whose weight is `scale`
+        self.names, self.sizes, self.scale = attention["attn_processor_keys"], sizes, attention["scale"]
+        processors = nn.ModuleDict()
+        for index, (cross, inner) in sizes.items():
+            maps = {name: nn.Linear(cross, inner, bias=False) for name in ("to_k_ip", "to_v_ip")}
+            processors[str(index)] = nn.ModuleDict(maps)
+        self.attn_adapter: Any = nn.ModuleDict({"attn_processors": processors})
 
     def adapt(self, token: Tensor) -> Tensor:
         """Apply the trained adapter to a token [B, D] (the reference skips it in reconstruction)."""
@@ -255,11 +232,40 @@ class FusionPrior(nn.Module):
         Raises:
             BrainhiveError: if a prior is attached already, or the U-Net is not of the prior's layout.
         """
-        self.attn_adapter.attach(unet_of(generator))
+        unet = unet_of(generator)
+        self._check(unet)
+        # wrap the processors of cross-attentions; self-attentions stay
+        processors = dict(unet.attn_processors)
+        for index, pair in self.attn_adapter["attn_processors"].items():
+            name = self.names[int(index)]
+            processors[name] = ImageAttention(processors[name], self, pair)
+        unet.set_attn_processor(processors)
 
     def detach(self, generator: Any) -> None:
-        """Give the U-Net its own attention processors back."""
-        self.attn_adapter.detach(unet_of(generator))
+        """Restore the U-Net's own processors; BrainhiveError if this prior is not attached to it."""
+        unet = unet_of(generator)
+        processors = processors_of(unet)
+        # the processors that this prior has wrapped
+        plain = {n: p.plain for n, p in processors.items() if getattr(p, "prior", None) is self}
+        if not plain:
+            raise BrainhiveError("this Fusion Prior is not attached to the U-Net", "attach it first")
+        unet.set_attn_processor({**processors, **plain})
+
+    def _check(self, unet: Any) -> None:
+        # a second adapter would replace the text attention that the first one keeps
+        processors = processors_of(unet)
+        if any(isinstance(processor, ImageAttention) for processor in processors.values()):
+            raise BrainhiveError("a Fusion Prior is already attached to this U-Net", "detach it first")
+
+        # the adapter's weights are numbered by the order of attentions, and have the widths of these
+        for expected, name in zip(self.names, processors, strict=False):
+            if expected != name:
+                raise _other_unet(f"{name} stands where {expected} should")
+        sizes = cross_sizes(unet)
+        for index in sorted(sizes.keys() | self.sizes.keys()):
+            if sizes.get(index) != self.sizes.get(index):
+                widths = f"{sizes.get(index)} wide, not {self.sizes.get(index)}"
+                raise _other_unet(f"attention {index} is {widths}")
 
     def start_from(self, file: Path) -> None:
         """Take projection and attention adapter from an IP-Adapter single file of the same sizes."""
@@ -270,8 +276,13 @@ class FusionPrior(nn.Module):
         weights.fill(self.attn_adapter, keys_and_values, file, OTHER_MODEL)
 
     @classmethod
-    def load(cls, reference: str | Path) -> Self:
-        """Load a prior from a folder of upstream's layout, or a `hub:` or `demo:` reference.
+    def load(cls, reference: str | Path, adapter: AdapterUse = "skip", scale: float | None = None) -> Self:
+        """Load a prior from a folder of upstream's layout, or a `hub:` or `demo:` reference, in float32.
+
+        Args:
+            reference: The folder.
+            adapter: Whether the trained adapter is applied to decoded tokens.
+            scale: Weight of the image attention next to the text attention; None for the prior's own.
 
         Raises:
             MissingData: if the folder, or a file of a part, is absent or half-downloaded.
@@ -295,11 +306,14 @@ class FusionPrior(nn.Module):
         }
 
         # fill an empty prior: random weights need not be drawn
-        with torch.device("meta"):
+        with weights.reading(folder), torch.device("meta"):
             prior = cls(configs, sizes)
         for part in CLASSES:
             weights.fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, OTHER_MODEL)
-        return prior
+        prior.adapter = adapter
+        if scale is not None:
+            prior.scale = scale
+        return prior.float()
 
     def save(self, folder: Path) -> None:
         """Write the folder layout that upstream's code and `load` read."""
@@ -309,7 +323,7 @@ class FusionPrior(nn.Module):
             # the part's config, with the scale as it is now: `load` can have changed it
             config = {"_class_name": class_name, "_diffusers_version": __version__, **self.configs[part]}
             if part == "attn_adapter":
-                config["scale"] = self.attn_adapter.scale
+                config["scale"] = self.scale
 
             # write the part as diffusers does
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -318,59 +332,7 @@ class FusionPrior(nn.Module):
             weights.save(folder / part / WEIGHTS, self.get_submodule(part).state_dict())
 
 
-class AttentionAdapter(nn.Module):
-    """Keys and values for every cross-attention of a U-Net.
-
-    Args:
-        names: The U-Net's attention processors, in its own order, self-attentions included.
-        sizes: (D_cross, D_inner) of each cross-attention, by its index in `names`.
-        scale: Weight of the image attention relative to the text attention.
-
-    Source: IP-Adapter (arXiv 2308.06721); parameter names of the BrainHiVE repository.
-    """
-
-    def __init__(self, names: list[str], sizes: dict[int, tuple[int, int]], scale: float) -> None:
-        super().__init__()
-        self.names, self.sizes, self.scale = names, sizes, scale
-        self.attn_processors = nn.ModuleDict()
-        for index, (width, inner) in sizes.items():
-            maps = {name: nn.Linear(width, inner, bias=False) for name in ("to_k_ip", "to_v_ip")}
-            self.attn_processors[str(index)] = nn.ModuleDict(maps)
-
-    def attach(self, unet: Any) -> None:
-        """Put the adapter into the U-Net, whose own weights stay; BrainhiveError if it does not fit."""
-        self._check(unet)
-        # wrap the processors of cross-attentions; self-attentions stay
-        processors = dict(unet.attn_processors)
-        for index, pair in self.attn_processors.items():
-            name = self.names[int(index)]
-            processors[name] = ImageAttention(processors[name], self, pair)
-        unet.set_attn_processor(processors)
-
-    def detach(self, unet: Any) -> None:
-        """Restore the U-Net's own processors; BrainhiveError if this adapter is not attached to it."""
-        processors = processors_of(unet)
-        # the processors that this adapter has wrapped
-        plain = {n: p.plain for n, p in processors.items() if getattr(p, "adapter", None) is self}
-        if not plain:
-            raise BrainhiveError("this Fusion Prior is not attached to the U-Net", "attach it first")
-        unet.set_attn_processor({**processors, **plain})
-
-    def _check(self, unet: Any) -> None:
-        # a second adapter would replace the text attention that the first one keeps
-        processors = processors_of(unet)
-        if any(isinstance(processor, ImageAttention) for processor in processors.values()):
-            raise BrainhiveError("a Fusion Prior is already attached to this U-Net", "detach it first")
-
-        # the adapter's weights are numbered by the order of attentions, and have the widths of these
-        for expected, name in zip(self.names, processors, strict=False):
-            if expected != name:
-                raise _other_unet(f"{name} stands where {expected} should")
-        sizes = cross_sizes(unet)
-        for index in sorted(sizes.keys() | self.sizes.keys()):
-            if sizes.get(index) != self.sizes.get(index):
-                widths = f"{sizes.get(index)} wide, not {self.sizes.get(index)}"
-                raise _other_unet(f"attention {index} is {widths}")
+load = FusionPrior.load
 
 
 class ImageAttention:
@@ -380,12 +342,12 @@ class ImageAttention:
 
     Args:
         plain: The processor that was there; it runs alone when no image tokens are given.
-        adapter: The adapter that holds the scale.
+        prior: The prior that holds the scale.
         pair: Keys and values of the image tokens for this attention.
     """
 
-    def __init__(self, plain: Callable[..., Tensor], adapter: AttentionAdapter, pair: Any) -> None:
-        self.plain, self.adapter, self.pair = plain, adapter, pair
+    def __init__(self, plain: Callable[..., Tensor], prior: FusionPrior, pair: Any) -> None:
+        self.plain, self.prior, self.pair = plain, prior, pair
 
     def __call__(
         self,
@@ -417,7 +379,7 @@ class ImageAttention:
 
         # mix the attentions, and finish as the U-Net's processor does
         project, dropout = attn.to_out
-        return dropout(project(text + self.adapter.scale * image))
+        return dropout(project(text + self.prior.scale * image))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ SCHEDULE_OFFSET = 0.008
 """Offset of the cosine schedule, which keeps the first betas above 0; dalle2-pytorch's."""
 ATTENTION_SCALE = 16
 """Factor of the cosines; dalle2-pytorch's."""
+DROP = 0.2
+"""Share of the rows whose brain, and whose image, is hidden in training; MindEye1's."""
 BUCKETS, MAX_DISTANCE, ROTATED = 32, 128, 32
 """Relative positions that differ, the distance from which they do not, and the most widths rotated;
 dalle2-pytorch's."""
@@ -47,13 +49,7 @@ class Config(parts.Config):
     heads: int = Field(12, gt=0, le=4096, description="Attention heads, which share their key and value.")
     dim_head: int = Field(64, gt=1, le=4096, description="Width of a head.")
     timesteps: int = Field(100, gt=1, le=10_000, description="Steps of the cosine schedule; all are sampled.")
-    drop: float = Field(
-        0.2, ge=0, lt=1, description="Share of the rows whose brain, and whose image, is hidden in training."
-    )
     head: str = Field("image", description="Head of the brain's tokens, and of the image's.")
-    unconditional: Literal["generator", "noise"] = Field(
-        "generator", description="Unconditional side of guidance: the generator's own, or random tokens."
-    )
 
     def build(self, dims: Mapping[str, int], generator: Any) -> "DiffusionPrior":
         """Make the prior; it needs neither widths nor generator."""
@@ -191,12 +187,6 @@ class DiffusionPrior(identity.Identity):
         sampled = self.sample(tokens.to(self.alphas_cumprod.device), seeds)
         return super().condition(Decoded({**decoded.tensors, head: sampled}, decoded.texts), seeds)
 
-    def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
-        """Return no condition, so that the generator's own unconditional side is used, or random tokens."""
-        if self.config.unconditional == "generator":
-            return Conditioning()
-        return Conditioning(embeddings=next(self.noises(seeds)).to(self.alphas_cumprod.device))
-
     def noises(self, seeds: Sequence[int]) -> Iterator[Tensor]:
         """Draw the start, and then the noise of each step, [B, S, D] on the CPU, each row by its seed."""
         shape = (self.config.tokens, self.config.dim)
@@ -240,7 +230,7 @@ class DiffusionPrior(identity.Identity):
         # draw the noise level of each row, and the rows whose brain or image is hidden
         count, device = len(image), image.device
         times = torch.randint(self.config.timesteps, (count,), device=device)
-        keep = torch.rand(2, count, device=device) >= self.config.drop
+        keep = torch.rand(2, count, device=device) >= DROP
 
         # predict the clean tokens of noisy ones
         target = image * self.scale  # [B, S, D]
@@ -278,15 +268,9 @@ class Denoiser(nn.Module):
         buckets = {"relative_attention_bias": nn.Embedding(BUCKETS, config.heads)}
         layers = nn.ModuleList()
         for _ in range(config.depth):
-            feed_forward = nn.Sequential(
-                _Norm(dim),
-                nn.Linear(dim, 8 * dim, bias=False),
-                _SwiGLU(),
-                # instead of upstream's norm and dropout, so that layers keep their numbers
-                nn.Identity(),
-                nn.Identity(),
-                nn.Linear(4 * dim, dim, bias=False),
-            )
+            # an index is a layer's in upstream, where activation, norm and dropout lie between
+            maps = nn.Linear(dim, 8 * dim, bias=False), nn.Linear(4 * dim, dim, bias=False)
+            feed_forward = nn.ModuleDict({"0": _Norm(dim), "1": maps[0], "5": maps[1]})
             layers.append(nn.ModuleList([_Attention(dim, config.heads, config.dim_head), feed_forward]))
         last = {"norm": _Norm(dim, stable=True), "project_out": nn.Linear(dim, dim, bias=False)}
         self.causal_transformer: Any = nn.ModuleDict(
@@ -316,20 +300,22 @@ class Denoiser(nn.Module):
         bias = self.bias(x.shape[1])
         for attention, feed_forward in parts["layers"]:
             x = attention(x, bias) + x
-            x = feed_forward(x) + x
+            # SwiGLU between the two maps
+            norm, inner, outer = feed_forward.values()
+            values, gate = inner(norm(x)).chunk(2, -1)
+            x = outer(values * F.silu(gate)) + x
         return parts["project_out"](parts["norm"](x))[:, -self.num_tokens :]
 
     def bias(self, count: int) -> Tensor:
         """T5's relative position bias [heads, S, 1 + S], the null key first."""
+        from transformers.models.t5.modeling_t5 import T5Attention
+
         embedding = self.causal_transformer["rel_pos_bias"]["relative_attention_bias"]
         position = torch.arange(count + 1, device=embedding.weight.device)
-        back = (position[:count, None] - position).clamp(min=0)  # [S, 1 + S]
-
-        # half of the buckets are single distances, the others widen as their logarithm
-        exact = BUCKETS // 2
-        share = torch.log(back.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
-        far = (exact + (share * (BUCKETS - exact)).long()).clamp(max=BUCKETS - 1)
-        buckets = torch.where(back < exact, back, far)
+        distance = position - position[:count, None]  # [S, 1 + S]
+        buckets = T5Attention._relative_position_bucket(
+            distance, bidirectional=False, num_buckets=BUCKETS, max_distance=MAX_DISTANCE
+        )
         return embedding(buckets).permute(2, 0, 1)
 
 
@@ -354,12 +340,6 @@ class _Norm(nn.Module):
         if self.stable:
             x = x / x.amax(-1, keepdim=True).detach()
         return F.layer_norm(x, x.shape[-1:]) * self.g
-
-
-class _SwiGLU(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        x, gate = x.chunk(2, -1)
-        return x * F.silu(gate)
 
 
 class _Attention(nn.Module):

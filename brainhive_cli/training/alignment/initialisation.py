@@ -18,7 +18,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
-from brainhive_cli.models.foreign_weights import adapt, below, file_input, find_file
+from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment import published_models
@@ -37,8 +37,6 @@ from brainhive_cli.training.alignment.references import (
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
-BACKBONE = "backbone."
-"""Before the names of a backbone's weights in a model."""
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Weight files of a folder, the best first."""
 ENDINGS = tuple(pattern[1:] for pattern in FILES)
@@ -154,8 +152,7 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
 
     subject_modules = modules_of_subjects(aligner)
     if start is not None:
-        # backbones rename weights of related architectures; a larger part is not taken over in silence
-        renamed = adapt(aligner.backbone, renamed, BACKBONE)
+        # a larger part is not taken over in silence
         matching = renamed.keys() & {prefix + name for name in needed}
         if matching and (surplus := sorted(renamed.keys() - matching - modules_of_subjects(start))):
             console.warn(
@@ -312,7 +309,7 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
         console.warn(f"{where}: {error.message}")
 
     # rows of subjects: known ones keep theirs, new ones get the mean
-    state = adapt(aligner.backbone, start.state_dict(), BACKBONE)
+    state = start.state_dict()
     old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
         row_of = dict(zip(old, state[name], strict=True))

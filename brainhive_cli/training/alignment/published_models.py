@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Size
 
-from brainhive_cli.core import console, documents, parts, weights
+from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.models.foreign_weights import State, Table, below, count_numbers, rename
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
@@ -100,7 +100,28 @@ def read_checkpoint(path: Path) -> tuple[Layout, State]:
     problem, way = f"is no brain model of {publisher}", "give the checkpoint of one of its trainings"
     with weights.reading(path, way, BrainhiveError, problem=problem):
         layout, table = describe(path, state, subjects)
-    return layout, rename(state, table)
+        return layout, rename(fold_mixer_blocks(state), table)
+
+
+def fold_mixer_blocks(state: State) -> State:
+    """Bring MindEye2's mixer blocks into the biases of the layers behind them, where there are any.
+
+    Over one volume they add a constant: a LayerNorm of one number gives its bias, whatever it is given, and
+    the residual passes the blocks over features by.
+    """
+    constant = torch.zeros(())
+    for number in range(count_numbers(state, r"backbone\.mixer_blocks2\.(\d+)\.")):
+        block = below(state, f"backbone.mixer_blocks2.{number}.")
+        # the normalised input is 0, so that the bias alone is left
+        hidden = block["1.0.weight"][0] * block["0.bias"] + block["1.0.bias"]
+        constant = constant + block["1.3.weight"][0] * torch.nn.functional.gelu(hidden) + block["1.3.bias"]
+
+    # a constant c in all H inputs of a layer adds c · (row sum of weights)
+    folded = rename(state, {r"backbone\.mixer_blocks": None})
+    for layer in ("backbone.backbone_linear", "backbone.blin1"):
+        if f"{layer}.weight" in folded:
+            folded[f"{layer}.bias"] = folded[f"{layer}.bias"] + constant * folded[f"{layer}.weight"].sum(1)
+    return folded
 
 
 def subjects_of(path: Path) -> tuple[int, ...]:
@@ -214,17 +235,11 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
             "give the checkpoint of its second training: brain_model_prior.pth, or brain_model_prior_last",
         )
 
-    # sizes of the brain model: voxels of each subject, tokens [S, D], mixer blocks
+    # sizes of the brain model: voxels of each subject, tokens [S, D]
     voxels = [state[f"{RIDGES}{index}.weight"].shape[1] for index in range(len(subjects))]
     width = len(state["backbone.clip_proj.0.weight"])
     tokens = len(state["backbone.backbone_linear.weight"]) // width
-    blocks = count_numbers(state, r"backbone\.mixer_blocks1\.(\d+)\.")
-    brain = {
-        "kind": "mindeye2",
-        "hidden": len(state[f"{RIDGES}0.weight"]),
-        "mixer": "blocks" if blocks else "none",
-        "blocks": blocks,
-    }
+    brain = {"kind": "mindeye2", "hidden": len(state[f"{RIDGES}0.weight"])}
     # NEURONS' training takes the third frame of a clip
     image = f"{IMAGE}-view-2" if path.name.startswith(NEURONS_FILE) else IMAGE
     heads = {"image": Head((tokens, width), image)}
@@ -291,11 +306,6 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
         encoders={head.target: head.target for head in heads.values() if head.target},
         retrieval_heads=("image",),
     )
-    if mixers := sum(value.numel() for name, value in state.items() if ".mixer_blocks" in name):
-        console.warn(
-            f"{path}: {mixers / 1e6:.3g} M weights of mixer blocks have no effect but a constant; a recipe "
-            "with the backbone's `mixer: none` that starts from it gives equal outputs without them"
-        )
 
     # table of names; the first match counts
     table = {

@@ -561,7 +561,7 @@ class Recipe(SweptRecipe):
         """Refuse sets of voxels that no stream of the backbone reads, and their control where it has none."""
         # streams of voxels that the backbone reads
         streams = self.backbone.streams
-        if streams is None or not (split := self.signal.region_split):
+        if not (split := self.signal.region_split):
             return
         if not streams:
             when = f"on {self.backbone.kind}, which reads all voxels of region_split as one"

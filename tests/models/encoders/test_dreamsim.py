@@ -173,7 +173,7 @@ def test_a_dreamsim_type_is_its_networks_with_the_adapter_beside_them_in_one_for
     base = config_of(name, tmp_path, adapter="skip").build()
     configs = config_of(name, tmp_path, output=list(expected)).outputs
     encoder, forwards = encoders.joined(configs).build(), []
-    for network in encoder.module.networks:
+    for _, network in encoder.module.tower:
         network.anatomy.blocks[0].register_forward_hook(lambda *_: forwards.append(1))
 
     with torch.no_grad():

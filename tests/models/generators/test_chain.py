@@ -53,18 +53,18 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
         generator = config.build()
         made = generator.generate(given, [1, 2], PX, Sampling(steps=1))
 
-    keyframe, video = generator.links
-    picture = keyframe.generator.generate(Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1))
-    captions = video.captioner.captions(picture, None)
-    assert all(captions) and video.captioner.captions(picture[1:], None) == captions[1:]
+    (_, keyframe, _, _), (_, video, _, captioner) = generator.links
+    picture = keyframe.generate(Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1))
+    captions = captioner.captions(picture, None)
+    assert all(captions) and captioner.captions(picture[1:], None) == captions[1:]
     random = torch.rand(8, 3, PX, PX, generator=torch.Generator().manual_seed(0))
-    assert len(set(video.captioner.captions(random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1), None))) > 1
-    assert video.captioner.captions(picture[:, None].expand(-1, 3, -1, -1, -1), None) == captions
+    assert len(set(captioner.captions(random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1), None))) > 1
+    assert captioner.captions(picture[:, None].expand(-1, 3, -1, -1, -1), None) == captions
     conditions = Conditioning(texts=captions, images=picture, start=heads["latents"])
     seeds = [derive_seed(seed, 1) for seed in (1, 2)]
-    wanted = video.generator.generate(conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
+    wanted = video.generate(conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
     assert made.shape == (2, 2, 3, 16, 16) and torch.allclose(made, wanted, atol=SAME_PICTURE)
     others = replace(conditions, texts=["a", "b"])
-    other = video.generator.generate(others, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
+    other = video.generate(others, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
     assert not torch.allclose(other, made, atol=SAME_PICTURE)
     assert not [name for name in hub.fetched if name.endswith(".bin")]

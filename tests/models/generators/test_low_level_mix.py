@@ -52,12 +52,12 @@ def test_the_published_file_is_read_as_its_autoencoder(
     torch.save(vae.state_dict(), tmp_path / "sd_image_var_autoenc.pth")
     config = LowLevelMix(autoencoder=str(tmp_path / "sd_image_var_autoenc.pth"), share=1)
 
-    mixer = config.build(CPU, torch.float32)
+    autoencoder = config.build(CPU, torch.float32)
 
     latents = torch.randn(2, 4, 4, 4)
     with torch.no_grad():
         blurry = (vae.decode(latents / 0.18215).sample / 2 + 0.5).clamp(0, 1)
-    made = mixer.mix(torch.rand(2, 3, PX, PX), Decoded({"blurry": latents}))
+    made = config.mix(autoencoder, torch.rand(2, 3, PX, PX), Decoded({"blurry": latents}))
     assert torch.allclose(made, F.interpolate(blurry, (256, 256), mode="bilinear", antialias=True), atol=1e-5)
     assert [one.state for one in config.inputs()] == ["here"]
     torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "sd_image_var_autoenc.pth")

@@ -119,7 +119,7 @@ def test_texts_and_prompts_change_the_picture(folder):
     assert not torch.allclose(guided, make(generator, guidance=6.0, negative_prompt="a b"), atol=SAME_PICTURE)
     assert torch.allclose(mixed, torch.cat([plain, prompted]), atol=SAME_PICTURE)
     assert not torch.allclose(embedded[0], embedded[1], atol=SAME_PICTURE)
-    with pytest.raises(MissingData, match="the prompt 'a cat' needs text encoders"):
+    with pytest.raises(MissingData, match="random"):
         make(TINY.build(), prompt="a cat")
 
 

@@ -28,7 +28,7 @@ def test_priors_are_found_by_folder_or_kind_and_described_without_weights(saved)
     assert priors.describe("identity").digest == "" and not [*priors.load("identity").parameters()]
     described = priors.describe(str(saved))
     digest = described.digest
-    assert priors.load(str(saved), scale=0.5).attn_adapter.scale == 0.5
+    assert priors.load(str(saved), scale=0.5).scale == 0.5
     (saved / "proj" / fusion_prior.WEIGHTS).unlink()
 
     again = priors.describe(str(saved))
