@@ -229,10 +229,10 @@ def edits(on: Bench) -> None:
                     edited = change(pictures[row])
                     details.append(count_picture_details(edited))
                     own = find_candidates(hash_picture(edited)[None], hashes[[row]], 128)
-                    bits += [candidate.distance for candidate in own]
+                    bits += [distance for *_, distance in own]
                     correlations.append(correlate_pictures(edited, pictures[row]))
                     rivals = find_candidates(hash_picture(edited)[None], hashes)
-                    if row in (candidate.learned for candidate in rivals):
+                    if row in (learned for _, learned, _ in rivals):
                         hits += confirm_near_copy(edited, pictures[row]) in verdicts
                 figures = f"{hits:3} of {len(chosen):3}  {max(bits):3} bits"
                 figures += f"  {min(details):4.0f} to {max(details):4.0f}  {min(correlations):.3f}"
@@ -246,9 +246,11 @@ def different(on: Bench) -> None:
         pictures = SETS[name]()[: on.pick(20, None, None)]
         hashes = np.array([hash_picture(picture) for picture in pictures])
         near = [
-            (candidate.tested + row, candidate.learned)
+            (tested + row, learned)
             for row in range(len(hashes))
-            for candidate in find_candidates(hashes[[row]], hashes * (np.arange(len(hashes)) != row)[:, None])
+            for tested, learned, _ in find_candidates(
+                hashes[[row]], hashes * (np.arange(len(hashes)) != row)[:, None]
+            )
         ]
         compared = near[:: max(1, len(near) // on.pick(5, 300, 10_000))]
         pairs = [(pictures[first], pictures[second]) for first, second in compared]

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
 from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
@@ -27,17 +27,6 @@ from brainhive_cli.measurement.units import Alike, AlikeBy, Items, describe_clai
 
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that PIL may read, whatever a file's ending: for others it runs programs (EPS: Ghostscript)."""
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""How stored pixels become what is seen, by EXIF orientation (EXIF 3.0, tag 0x0112); 1 is no change."""
-
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """Names of the folder of each split."""
 
@@ -101,7 +90,7 @@ class StimulusSet:
         label_names: Names of the labels.
         objects: Name of each stimulus' key object; None where nothing says it.
         object_names: All names that an object may have.
-        absent: Hints on how to get captions, masks or labels that are not there.
+        way_out: How to get captions, masks or labels that are not there.
         has_pictures: Whether stimuli can be opened: categories without exemplars are names.
         missing: Why the files are not here; as many stimuli as are published then stand for them.
         unread: Number of files that lie among the pictures and are none, by ending.
@@ -121,7 +110,7 @@ class StimulusSet:
     label_names: tuple[str, ...] = ()
     objects: Names | None = None
     object_names: tuple[str, ...] = ()
-    absent: Mapping[str, str] = field(default_factory=dict)
+    way_out: str = ""
     has_pictures: bool = True
     missing: MissingData | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
@@ -205,11 +194,6 @@ def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
     return StimulusSet(dataset.name, split, ids, ids, id_of, *numbers, *annotated, missing=missing)
 
 
-def people_of(dataset: "Dataset") -> str:
-    """Name the data set whose subjects a data set has: 1 is the same person in all of one name."""
-    return dataset.people or dataset.recorded_as
-
-
 @dataclass(frozen=True)
 class Dataset:
     """A data set, built by its part's Config: stimuli that a function lists by split, and recordings, if any.
@@ -218,12 +202,13 @@ class Dataset:
 
     Attributes:
         splits: The splits that are there, or all that there could be where nothing is.
-        images: Split to its stimuli; raises MissingData.
+        images: Split to its stimuli; raises MissingData, also where the split is none of `splits`.
         recorded_as: The name that signals are kept under, where the same pictures have several; default:
             `name`.
         pictured_as: The name of the pictures, of which these may be a part, as `nsd-1` is of `nsd`; default:
             that of the signals.
-        people: The name of the data set whose subjects these are; default: that of the signals.
+        people: The name of the data set whose subjects these are, of which 1 is the same person in all of one
+            name; default: that of the signals.
         subjects: The subjects who saw them; none where there are pictures alone: then stores name them.
         open_recording: Subject and split to a recording.
         check_recording: Checks that a subject's recording exists, without reading it; raises MissingData.
@@ -258,15 +243,22 @@ class Dataset:
     stimulus: Literal["picture", "clip", "category"] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Name signals, pictures and the kind of stimulus."""
+        """Name signals, pictures, people and the kind of stimulus, and have splits checked."""
         recorded_as, kind = self.recorded_as or self.name, "picture"
         if self.are_categories:
             kind = "category"
         elif self.alike_by == "neighbours":
             kind = "clip"
-        object.__setattr__(self, "recorded_as", recorded_as)
-        object.__setattr__(self, "pictured_as", self.pictured_as or recorded_as)
-        object.__setattr__(self, "stimulus", kind)
+        fields = {
+            "recorded_as": recorded_as,
+            "pictured_as": self.pictured_as or recorded_as,
+            "people": self.people or recorded_as,
+            "images": partial(_list_split, self.name, self.splits, self.images),
+            "stimulus": kind,
+        }
+        # the dataclass is frozen
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     def require(self, subject: int) -> None:
         """Check that a subject's recording exists, without reading it; raises MissingData."""
@@ -284,6 +276,15 @@ class Dataset:
             self.require(subject)
         assert self.open_recording is not None
         return self.open_recording(subject, split)
+
+
+def _list_split(
+    name: str, splits: Sequence[str], images: Callable[[str], StimulusSet], split: str
+) -> StimulusSet:
+    """List the stimuli of a split, which the data set must have."""
+    if split not in splits:
+        raise MissingData(f"{name} has no split {split!r}", f"it has: {', '.join(splits)}")
+    return images(split)
 
 
 def require_split(dataset: Dataset, split: str, key: str) -> None:
@@ -354,12 +355,6 @@ def describe_unread(unread: Mapping[str, int]) -> str:
     counts = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in counts)
     return f"{sum(unread.values()):,} not read: {listed}" if unread else ""
-
-
-def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
-    """Refuse a split that a data set does not have."""
-    if split not in splits:
-        raise MissingData(f"{dataset} has no split {split!r}", f"it has: {', '.join(splits)}")
 
 
 def check_unique(image_ids: Sequence[str], locate: Callable[[int], object]) -> None:
@@ -436,21 +431,20 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
             if picture.mode in ("I", "F"):
                 raise ValueError("32 bits a pixel, of no known range")
             if picture.mode.startswith("I;16"):
-                eight_bits = picture.point(lambda level: level * (1 / 256)).convert("L")
-                return turn_upright(picture, eight_bits.convert("RGB"))
-            return turn_upright(picture, picture.convert("RGB"))
+                eight_bits = turn_upright(picture).point(lambda level: level * (1 / 256))
+                return eight_bits.convert("L").convert("RGB")
+            return turn_upright(picture).convert("RGB")
 
 
-def turn_upright(opened: Image.Image, pixels: Image.Image) -> Image.Image:
-    """Turn pixels as the EXIF orientation of their file says, as cameras write it and every viewer reads it.
+def turn_upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture, in place, as the EXIF orientation of its file says, as every viewer does.
 
     An EXIF block that is damaged says nothing, to viewers neither.
     """
+    picture.load()
     with suppress(*RAISED):
-        # without a known orientation, pixels are upright
-        orientation = opened.getexif().get(ExifTags.Base.Orientation)
-        return pixels.transpose(TURNS[orientation]) if orientation in TURNS else pixels
-    return pixels
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from brainhive_cli.data.datasets import (
     Clip,
     Dataset,
     StimulusSet,
-    check_split,
     decode,
     pictures_below,
 )
@@ -51,12 +50,12 @@ class Config(parts.Config):
 
     @model_validator(mode="after")
     def _names_categories(self) -> "Config":
-        if not (self.names or self.root):
-            raise RecipeError("categories have no names", "dataset.names=[face,house], as events call them")
+        if len(self.names) < 2 and (self.names or not self.root):
+            raise RecipeError(
+                f"dataset.names is {self.names}", "two categories or more, as events call them: [face,house]"
+            )
         # names must differ as events are read: 'face' and 'face ' are one
         _refuse_equal(self.names)
-        if len(self.names) == 1:
-            raise RecipeError(f"dataset.names is {self.names}", "two categories or more, each once")
         # names and labels need no files
         if self.target == "exemplars" and not self.root:
             raise RecipeError(
@@ -106,11 +105,6 @@ TINY = Config(names=["face", "house"])
 
 def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -> StimulusSet:
     """List the categories with the labels, names or exemplars of their target."""
-    check_split(config.name, split, ("train",))
-    absent = {
-        "captions": f"dataset.target=name, not {config.target}",
-        "labels": f"dataset.target=label, not {config.target}",
-    }
 
     def refuse(index: int) -> Any:
         problem = f"the target of {config.name} is the {config.target} of a category, no picture"
@@ -137,7 +131,8 @@ def _list(config: Config, names: Sequence[str], root: Path | None, split: str) -
         offered = {"open": partial(_open, root, [files[name] for name in names], most), "frames": most}
         offered["unread"] = unread
     ids = Names.of(names)
-    return StimulusSet(config.name, split, ids, ids, absent=absent, **offered)
+    way_out = f"dataset.target=name for captions, or label for labels, not {config.target}"
+    return StimulusSet(config.name, split, ids, ids, way_out=way_out, **offered)
 
 
 def _open(root: Path, files: Sequence[Sequence[str]], most: int, index: int) -> Clip:

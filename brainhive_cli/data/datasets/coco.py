@@ -4,16 +4,15 @@ from collections import defaultdict
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Required
+from typing import Any
 
-from pydantic import Field, FiniteFloat
-from typing_extensions import TypedDict
+from pydantic import Field
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
+from brainhive_cli.data.datasets import Dataset, StimulusSet, from_files, pictures_below
 from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import Names
 
@@ -23,24 +22,6 @@ LARGEST = 4 << 30
 CAPTIONS = 5
 """Captions of a picture that are kept: each picture has this many, and a few have one or two more."""
 SOURCE = fetch_line("coco")
-
-
-class _Entry(TypedDict, total=False):
-    """A picture, a category, a caption, or an object in a picture."""
-
-    id: int
-    file_name: str
-    name: str
-    image_id: int
-    caption: str
-    category_id: int
-    area: FiniteFloat
-
-
-class _Annotations(TypedDict, total=False):
-    images: Required[list[_Entry]]
-    categories: list[_Entry]
-    annotations: Required[list[_Entry]]
 
 
 class Config(parts.Config):
@@ -73,7 +54,6 @@ def _folder(root: Path, split: str, year: int) -> Path | None:
 
 def _images(root: Path, year: int, split: str) -> StimulusSet:
     """List the pictures of a split, with their main category and captions where these are annotated."""
-    check_split("coco", split, tuple(SPLITS))
     folder = _folder(root, split, year)
     # ids begin with the folder of the split
     files = list(pictures_below(folder.parent, folder.name)) if folder else []
@@ -103,7 +83,7 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
     """Read the captions of each picture, in the order of the file, by its file name without ending."""
     captions: dict[str, list[str]] = {}
     # annotations name pictures by number, image ids end in their file names
-    content = documents.read(path, _Annotations, SOURCE, most=LARGEST)
+    content: dict[str, Any] = documents.read(path, hint=SOURCE, most=LARGEST)
     with reading(path, SOURCE):
         stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}
         for caption in content["annotations"]:
@@ -119,7 +99,7 @@ def _concepts(path: Path) -> dict[str, str]:
 
     # area of each category, by picture
     areas: dict[str, dict[str, float]] = {}
-    content = documents.read(path, _Annotations, SOURCE, most=LARGEST)
+    content: dict[str, Any] = documents.read(path, hint=SOURCE, most=LARGEST)
     with reading(path, SOURCE):
         categories = {category["id"]: category["name"] for category in content["categories"]}
         stems = {image["id"]: Path(image["file_name"]).stem for image in content["images"]}

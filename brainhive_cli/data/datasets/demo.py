@@ -9,7 +9,6 @@ from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import datasets
 from brainhive_cli.data.spaces import Sensors, Voxels
@@ -23,6 +22,12 @@ SPLITS = ("train", "test")
 REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}
 Space = Literal["sensors", "voxels"]
+CONCEPTS = Field(
+    pictures.TRAIN_CONCEPTS,
+    gt=1,
+    le=pictures.TRAIN_CONCEPTS,
+    description="training concepts, each in six pictures or films",
+)
 SUBJECTS = Field(4, gt=0, le=999, description="simulated subjects")
 SPACE: Any = Field(
     "sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels"
@@ -37,19 +42,14 @@ class Config(parts.Config):
         1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty"
     )
     space: Space = SPACE
-    concepts: int = Field(
-        pictures.TRAIN_CONCEPTS,
-        gt=1,
-        le=pictures.TRAIN_CONCEPTS,
-        description="training concepts, each in six pictures",
-    )
+    concepts: int = CONCEPTS
 
     def build(self, paths: Paths) -> datasets.Dataset:
         """Make the data set; pictures and signals are made on demand."""
         # settings that differ from the defaults have stores of their own
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
         name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
-        read_scenes = partial(_list_scenes, name, self.concepts)  # [N] of a split
+        read_scenes = partial(_list_scenes, self.concepts)  # [N] of a split
 
         def simulate(subject: int, split: str) -> Trials:
             scenes = read_scenes(split)
@@ -77,12 +77,7 @@ class Films(parts.Config):
     """Drawn films with captions, masks and labels, and simulated fMRI of them."""
 
     subjects: int = Field(2, gt=0, le=999, description="simulated subjects")
-    concepts: int = Field(
-        pictures.TRAIN_CONCEPTS,
-        gt=1,
-        le=pictures.TRAIN_CONCEPTS,
-        description="training concepts, each in six films",
-    )
+    concepts: int = CONCEPTS
     test_films: int = Field(
         pictures.TEST_CONCEPTS,
         gt=1,
@@ -99,7 +94,7 @@ class Films(parts.Config):
         counts = {"train": self.concepts * films.TRAIN_FILMS_PER_CONCEPT, "test": self.test_films}
 
         def simulate(subject: int, split: str) -> Trials:
-            shown = _list_films(name, counts, split)
+            shown = _list_films(counts, split)
             knobs = REPETITIONS[split], SEEDS[split], 1.0  # repetitions; seed and size of the noise
             ids = [film.scene.image_id for film in shown]
             return simulate_voxels(_measure_films(shown), subject, *knobs, ids, voxels.FILMS)
@@ -146,8 +141,7 @@ class Simulated(parts.Config):
         )
 
 
-def _list_scenes(name: str, concepts: int, split: str) -> tuple[pictures.Scene, ...]:
-    datasets.check_split(name, split, SPLITS)
+def _list_scenes(concepts: int, split: str) -> tuple[pictures.Scene, ...]:
     scenes = pictures.scenes(split)  # type: ignore[arg-type]
     most = concepts * pictures.TRAIN_PICTURES_PER_CONCEPT
     return tuple(scenes[:most] if split == "train" else scenes)
@@ -171,15 +165,14 @@ def _describe(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
     return pictures.captions(scenes[index])
 
 
-def _list_films(name: str, counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]:
-    datasets.check_split(name, split, SPLITS)
+def _list_films(counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]:
     # fewer films are the first of the same list
     return tuple(films.films(split)[: counts[split]])  # type: ignore[arg-type]
 
 
 def _list_clips(name: str, counts: Mapping[str, int], split: str) -> datasets.StimulusSet:
     """List the films of a split; clips, captions, masks and labels are made when they are read."""
-    shown = _list_films(name, counts, split)
+    shown = _list_films(counts, split)
     ids, concepts = (Names.of(getattr(film.scene, key) for film in shown) for key in ("image_id", "concept"))
     return datasets.StimulusSet(
         name,
@@ -249,10 +242,6 @@ def _measure_stored(
     root, stores = paths.under_home("embeddings"), {}
     for name in {"train": None, split: None}:  # once if the split is train
         stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[config.meaning]
-        stores[name].refuse_other_pictures(
-            source.images(name).image_ids,
-            Line("embed", ("dataset", source.name), ("encoders", [config.meaning])),
-        )
 
     # low-level features, and meaning in units of the training embeddings
     images = source.images(split)

@@ -14,13 +14,12 @@ from pydantic import Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import locate, read_regular, walk, way_to_folder
+from brainhive_cli.core.files import locate, read_regular, way_to_folder
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     SPLIT_FOLDERS,
     Dataset,
     StimulusSet,
-    check_split,
     describe_unread,
     from_files,
     pictures_below,
@@ -56,10 +55,9 @@ class Config(parts.Config):
 
     @model_validator(mode="after")
     def _chooses_test_pictures_once(self) -> Self:
-        if self.test_list and self.test_share:
-            raise ValueError("test_list and test_share both choose the test pictures")
-        if self.holdout and (self.test_list or self.test_share):
-            raise ValueError("holdout chooses what is tested: leave out test_list and test_share")
+        choices = [name for name in ("test_list", "test_share", "holdout") if getattr(self, name)]
+        if len(choices) > 1:
+            raise ValueError(f"{' and '.join(choices)} all choose what is tested: leave one")
         if not (self.test_list or self.exclude_test_concepts):
             raise ValueError("exclude_test_concepts needs a test_list")
         return self
@@ -77,10 +75,8 @@ class Config(parts.Config):
 
         # folders of splits; with a list, `train` and `test` may be concepts
         split_names = {} if self.test_list else SPLIT_FOLDERS
-        present = {
-            split: [name for name in names if (root / name).is_dir()] for split, names in split_names.items()
-        }
-        folders = {split: names[0] for split, names in present.items() if names}
+        pairs = ((split, name) for split, names in split_names.items() for name in reversed(names))
+        folders = {split: name for split, name in pairs if (root / name).is_dir()}  # the first name counts
         if self.holdout and folders.keys() - {"train"}:
             raise RecipeError(
                 f"dataset.holdout divides pictures of train, and {root} has a folder {[*folders][-1]}, too",
@@ -91,24 +87,18 @@ class Config(parts.Config):
         is_divided = bool(self.test_share or self.test_list)
         splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
         lists = (locate(self.test_list),) if self.test_list else ()
-        listed = partial(_images, self, name, root, splits, folders)
+        listed = partial(_images, self, name, root, folders)
         return Dataset(name, splits, listed, lists=lists, holdout=self.holdout or SEPARATE_TEST)
 
 
 TINY = Config(test_share=0.5)
 
 
-def _images(
-    config: Config, name: str, root: Path, splits: Sequence[str], folders: Mapping[str, str], split: str
-) -> StimulusSet:
+def _images(config: Config, name: str, root: Path, folders: Mapping[str, str], split: str) -> StimulusSet:
     """List the pictures of a split, sorted by path."""
-    check_split(name, split, splits)
     folder = folders.get(split, "")
     unread = Counter[str]()
     files = list(pictures_below(root, folder, unread))
-    if folders and split == splits[0]:  # and what lies next to the folders of splits
-        entries = walk(root, enters=lambda name: name not in folders.values())
-        unread.update(os.path.splitext(path)[1].lower() for path, entry in entries if entry.is_file())
     if not files:
         problem = f"image-folder: no pictures under {root / folder}"
         problem += f", {unread_files}" if (unread_files := describe_unread(unread)) else ""

@@ -5,10 +5,8 @@ They lie in folders of classes, or many to a file in the hub's parquet files.
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,6 @@ from brainhive_cli.data.datasets import (
     SPLIT_FOLDERS,
     Dataset,
     StimulusSet,
-    check_split,
     check_unique,
     decode,
     decoding,
@@ -44,6 +41,9 @@ CALLED = {name: split for split, names in SPLIT_FOLDERS.items() for name in name
 NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")
 CLASS = re.compile(r"n\d{8}")
 CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
+
+Groups = tuple[Sequence[tuple[Path, int]], Int64]
+"""Row groups, each of a file, in the order of pictures, and the index of the first picture of each."""
 
 
 class Config(parts.Config):
@@ -82,7 +82,6 @@ def _find(root: Path) -> Iterator[tuple[str, Path]]:
 
 def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> StimulusSet:
     """List the pictures of a split, which must be there in one form alone."""
-    check_split("imagenet", split, tuple(SPLIT_FOLDERS))
     paths = [path for source_split, path in sources if source_split == split]
     folders = [path for path in paths if path.is_dir()]
     if len(folders) > 1 or 0 < len(folders) < len(paths):
@@ -98,13 +97,11 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
         concepts = []
         for file in files:
             *_, above, name = file.split("/")
-            if above == folder.name:
-                concepts.append(_describe(os.path.splitext(name)[0], "", ())[1])
-            else:
-                concepts.append(sys.intern(above))
+            is_loose = above == folder.name
+            concepts.append(_describe(os.path.splitext(name)[0], "", ())[1] if is_loose else above)
         images = from_files("imagenet", split, folder.parent, files, concepts)
     elif paths:
-        names, labels, rows = list_parquet(paths)
+        names, labels, groups = list_parquet(paths)
 
         # the class of each label's number, in the order of ImageNet-1k
         from timm.data import ImageNetInfo
@@ -112,9 +109,9 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
         classes = ImageNetInfo("imagenet-1k").label_names()
         pairs = [_describe(*pair, classes) for pair in zip(names, labels, strict=True)]
         ids = [image_id for image_id, _ in pairs]
-        check_unique(ids, lambda index: f"{names[index]} in {rows.locate(index)[0]}")
+        check_unique(ids, lambda index: f"{names[index]} in {_locate(groups, index)[0]}")
         image_ids, concept_names = Names.of(ids), Names.of(concept for _, concept in pairs)
-        read = partial(_read_picture, image_ids, rows)
+        read = partial(_read_picture, image_ids, groups)
         images = StimulusSet("imagenet", split, image_ids, concept_names, read)
     if not images:
         raise MissingData(
@@ -130,72 +127,59 @@ def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
     # the hub writes the class last (ILSVRC2012_val_00000001_n01440764), the original files first
     stem, _, last = name.rpartition("_")
     if stem and CLASS.fullmatch(last):
-        return stem, sys.intern(last)
+        return stem, last
     if match := CLASS_FIRST.fullmatch(name):
-        return name, sys.intern(match[1])
+        return name, match[1]
     # a label is the number of a class, in the order of ImageNet-1k
     if label.isdecimal() and int(label) < len(classes):
         return name, classes[int(label)]
     return name, name.rsplit("/", 1)[-1]
 
 
-@dataclass
-class Rows:
-    """Pictures by row group.
+def _locate(groups: Groups, index: int) -> tuple[Path, int, int]:
+    """Find a picture: its file, the number of its row group, and its row in that."""
+    files, starts = groups
+    position = int(np.searchsorted(starts, index, "right")) - 1
+    return *files[position], index - int(starts[position])
 
-    Attributes:
-        column: The column of pictures.
-        file: [G] index of the file of each row group.
-        group: [G] number of the row group in its file.
-        start: [G] index of its first picture.
-    """
 
-    files: tuple[Path, ...]
-    column: str
-    file: Int64
-    group: Int64
-    start: Int64
-    _held: tuple[int, Any] = field(default=(-1, None), repr=False, compare=False)
+@lru_cache(1)  # the next picture is often in the same row group
+def _read_group(path: Path, group: int) -> Any:
+    """Read the bytes of the pictures of a row group."""
+    with open_parquet(path) as file:
+        column = f"{_find_pictures(path, file)}.bytes"
+        return file.read_row_group(group, [column], use_threads=False).flatten().column(0)
 
-    def locate(self, index: int) -> tuple[Path, int]:
-        """Return the file that holds a picture, and the row group, which are in the order of pictures."""
-        group = int(np.searchsorted(self.start, index, "right")) - 1
-        return self.files[self.file[group]], group
 
-    def read(self, index: int) -> bytes:
-        """Read the bytes of a picture; its row group is kept, since the next picture is often there too."""
-        # another row group replaces the one in memory
-        path, group = self.locate(index)
-        if self._held[0] != group:
-            with open_parquet(path) as file:
-                rows = file.read_row_group(self.group[group], [f"{self.column}.bytes"], use_threads=False)
-            self._held = (group, rows.flatten().column(0))
-        data = self._held[1][index - self.start[group]].as_py()
+def _read_picture(image_ids: Names, groups: Groups, index: int) -> Image.Image:
+    """Decode a picture of a parquet file."""
+    path, group, row = _locate(groups, index)
+    name = f"{image_ids[index]} in {path}"
+    with decoding(name):
+        data = _read_group(path, group)[row].as_py()
         if data is None:
             raise ValueError("the file holds no bytes for it")
-        return bytes(data)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Give all but the row group that is kept, for other processes."""
-        return {**self.__dict__, "_held": (-1, None)}
-
-
-def _read_picture(image_ids: Names, rows: Rows, index: int) -> Image.Image:
-    """Decode a picture of a parquet file."""
-    name = f"{image_ids[index]} in {rows.locate(index)[0]}"
-    with decoding(name):
-        data = rows.read(index)
     return decode(BytesIO(data), name)
 
 
-def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Rows]:
-    """List the rows of parquet files with a column of pictures: a struct of `bytes` and `path`.
+def _find_pictures(path: Path, file: Any) -> str:
+    """Find the column of pictures: a struct of `bytes` and `path`."""
+    columns = {file.schema.column(n).path for n in range(len(file.schema))}
+    for name in file.schema_arrow.names:
+        if f"{name}.bytes" in columns:
+            return str(name)
+    held = ", ".join(file.schema_arrow.names)
+    problem = f"{path} has no pictures: none of its columns {held} holds bytes"
+    raise BrainhiveError(problem, "remove it, or move it elsewhere")
+
+
+def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Groups]:
+    """List the rows of parquet files with a column of pictures.
 
     A picture is called by the column `image_id`, else by its path, else by its file and row.
 
     Returns:
-        Name of each picture, without ending; its class, a number, empty when it has none; and the rows, which
-        read pictures.
+        Name of each picture, without ending; its class, a number, empty when it has none; and the row groups.
 
     Raises:
         MissingExtra: if pyarrow is not installed.
@@ -204,31 +188,23 @@ def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Rows]:
     names = []
     labels = []
     groups = []
-    column = ""
-    for number, path in enumerate(files):
+    lengths = [0]
+    for path in files:
         with reading(path, "download it again"), open_parquet(path) as file:
-            # the column of pictures, and names and labels where there are any
+            # names and labels where there are any
+            column = _find_pictures(path, file)
             columns = {file.schema.column(n).path for n in range(len(file.schema))}
-            pictures = [name for name in file.schema_arrow.names if f"{name}.bytes" in columns]
-            if not pictures:
-                held = ", ".join(file.schema_arrow.names)
-                problem = f"{path} has no pictures: none of its columns {held} holds bytes"
-                raise BrainhiveError(problem, "remove it, or move it elsewhere")
-            column = str(pictures[0])
-            groups += [(number, n, file.metadata.row_group(n).num_rows) for n in range(file.num_row_groups)]
             known = [name for name in ("image_id", f"{column}.path", "label") if name in columns]
             table = file.read(columns=known).flatten()
             values = {name: table[name].to_pylist() for name in table.column_names}
             nothing = [None] * file.metadata.num_rows
+            groups += [(path, group) for group in range(file.num_row_groups)]
+            lengths += [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
 
         # names without the endings of pictures
         called = values.get("image_id", values.get(f"{column}.path", nothing))
         stems = (os.path.splitext(name or f"{path.stem}/{row:06d}") for row, name in enumerate(called))
         names += [stem if ending.lower() in PICTURES else stem + ending for stem, ending in stems]
         classes = values.get("label", nothing)
-        labels += ["" if label is None else sys.intern(str(label)) for label in classes]
-
-    # file, number and first picture of each row group
-    group_table = np.array(groups, np.int64).reshape(-1, 3)  # [G, 3]
-    start = np.cumsum(group_table[:, 2]) - group_table[:, 2]
-    return names, labels, Rows(tuple(files), column, group_table[:, 0], group_table[:, 1], start)
+        labels += ["" if label is None else str(label) for label in classes]
+    return names, labels, (groups, np.cumsum(lengths[:-1]))

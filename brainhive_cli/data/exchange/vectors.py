@@ -106,21 +106,18 @@ def checked_batches(vectors: Vectors) -> Iterator[Array]:
     Raises:
         BrainhiveError: if they differ in shape, are empty or are no numbers.
     """
-    file, batches, shape = vectors.files[0], vectors.batches(), ()
-    while True:
-        # batches are read lazily, so damage may show only here
-        with reading(file, AGAIN):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        # the first batch fixes the shape of all
-        shape = shape or batch.shape[1:]
-        if batch.shape[1:] != shape or not shape or 0 in shape or batch.dtype.kind not in "fiu":
-            is_other = batch.shape[1:] != shape
-            position = f"after vectors {list(shape)}" if is_other else "where vectors of numbers should be"
-            problem = f"{file} has {batch.dtype} {list(batch.shape[1:])} {position}"
-            raise BrainhiveError(problem, "give one encoder's vectors only")
-        yield batch
+    # batches are read lazily, so damage may show only here
+    file, shape = vectors.files[0], ()
+    with reading(file, AGAIN):
+        for batch in vectors.batches():
+            # the first batch fixes the shape of all
+            shape = shape or batch.shape[1:]
+            if batch.shape[1:] != shape or not shape or 0 in shape or batch.dtype.kind not in "fiu":
+                problem = (
+                    f"{file} has {batch.dtype} {list(batch.shape[1:])} where vectors of numbers should be"
+                )
+                raise BrainhiveError(f"{problem}, all of one shape", "give one encoder's vectors only")
+            yield batch
 
 
 def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
@@ -152,11 +149,9 @@ def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
         # nested lists are flattened level by level, each of one length: [n, …]
         for batch in open_parquet(file).iter_batches(BATCH, columns=["emb"]):
             values, shape = batch.column(0), [len(batch)]
-            while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
-                lengths = set(values.value_lengths().to_pylist())
-                if len(lengths) != 1 or None in lengths:
-                    raise BrainhiveError(f"{file}: its vectors differ in length", AGAIN)
-                shape.append(lengths.pop())
+            while hasattr(values.type, "value_type"):
+                (length,) = {*values.value_lengths().to_pylist()}
+                shape.append(length)
                 values = values.flatten()
             yield values.to_numpy(zero_copy_only=False).reshape(shape)
 
@@ -184,7 +179,8 @@ def _dictionaries(files: Sequence[Path], row_names: Sequence[str] | None) -> Vec
         ids = {key: texts for key, value in content.items() if (texts := _strings(value))}
         if ids:
             chosen = _take_only(ids, "ids", file)
-            vectors = {k: v for k, v in content.items() if k not in ids and _length(v) == len(chosen)}
+            tables = {key: value for key, value in content.items() if getattr(value, "ndim", 0) > 1}
+            vectors = {key: table for key, table in tables.items() if len(table) == len(chosen)}
             arrays.append(_take_only(vectors, "vectors", file))
         else:
             chosen = [str(key) for key in content]
@@ -200,10 +196,6 @@ def _strings(value: Any) -> list[str]:
         value = (value if value.dtype.kind != "S" else np.char.decode(value)).tolist()
     is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
     return list(value) if is_list else []
-
-
-def _length(value: Any) -> int:
-    return len(value) if hasattr(value, "__len__") and getattr(value, "ndim", 2) > 1 else -1
 
 
 def _take_only(candidates: Mapping[str, Any], what: str, file: Path) -> Any:
@@ -260,10 +252,7 @@ def _in_batches(arrays: Iterable[Any]) -> Iterator[Array]:
 
 
 def _stacked(vectors: Sequence[Any]) -> Array:
-    arrays = [pickles.array(vector) for vector in vectors]
-    if len(shapes := {array.shape for array in arrays}) > 1:
-        raise BrainhiveError(f"the vectors differ in shape: {sorted(shapes)[:4]}", "give one encoder's only")
-    stacked = np.stack(arrays)
+    stacked = np.stack([pickles.array(vector) for vector in vectors])
     # encoders may save one picture's vector as [1, D]
     return stacked[:, 0] if stacked.ndim > 2 and stacked.shape[1] == 1 else stacked
 

@@ -109,7 +109,7 @@ def decoded(
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
         prefetch_factor=BATCHES_AHEAD if workers else None,
-        collate_fn=partial(_decode_batch, images, views, needed, readers),
+        collate_fn=partial(catch_error, partial(_decode_batch, images, views, needed, readers)),
         pin_memory=pinned,
         in_order=False,
     )
@@ -123,46 +123,51 @@ def decoded(
         gc.unfreeze()
 
 
+def catch_error(read: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> Any:
+    """Read rows in a loader, which would hide an error in a worker's traceback: it is returned."""
+    try:
+        return read(rows)
+    except Exception as error:
+        if described := error if isinstance(error, BrainhiveError) else foreign_code.mistake(error):
+            return described
+        raise
+
+
 def _decode_batch(
     images: StimulusSet,
     views: Mapping[str, Callable[[Any], Tensor]],
     needed: Mapping[str, Bool],
     readers: Mapping[str, Callable[[int], Any]],
     rows: Sequence[int],
-) -> Batch | BrainhiveError:
-    """Decode a batch of rows; errors are returned, as a loader would hide them in a worker's traceback."""
+) -> Batch:
+    """Decode a batch of rows."""
     # lists by encoder: rows that it sees, identities of their pixels, and their views
     seen: dict[str, list[int]] = {name: [] for name in views}
     pixels: dict[str, list[UInt64]] = {name: [] for name in views if name not in readers}
     stacks: dict[str, list[Tensor]] = {name: [] for name in views}
     bad = []
-    try:
-        for row in map(int, rows):
-            names = [name for name in views if needed[name][row]]
-            decoding = [name for name in names if name in pixels]
-            try:
-                # each encoder's picture or clip, decoded once, or what it reads instead
-                sources = {name: readers[name](row) for name in names if name in readers}
-                if decoding or not names:
-                    sources |= dict.fromkeys(decoding, images.open(row))
-            except BadPicture as error:
-                bad.append(error.message)
-                continue
+    for row in map(int, rows):
+        names = [name for name in views if needed[name][row]]
+        decoding = [name for name in names if name in pixels]
+        try:
+            # each encoder's picture or clip, decoded once, or what it reads instead
+            sources = {name: readers[name](row) for name in names if name in readers}
+            if decoding or not names:
+                sources |= dict.fromkeys(decoding, images.open(row))
+        except BadPicture as error:
+            bad.append(error.message)
+            continue
 
-            # identity of the pixels, then the view of each encoder
-            if decoding:
-                identity = describe_pixels(sources[decoding[0]])
-                for name in decoding:
-                    pixels[name].append(identity)
-            for name in names:
-                stacks[name].append(views[name](sources[name]))
-                seen[name].append(row)
-        # arrays of encoders that see any of the pictures
-        stacked = {name: _stack(tensors, name) for name, tensors in stacks.items() if tensors}
-    except Exception as error:
-        if described := error if isinstance(error, BrainhiveError) else foreign_code.mistake(error):
-            return described
-        raise
+        # identity of the pixels, then the view of each encoder
+        if decoding:
+            identity = describe_pixels(sources[decoding[0]])
+            for name in decoding:
+                pixels[name].append(identity)
+        for name in names:
+            stacks[name].append(views[name](sources[name]))
+            seen[name].append(row)
+    # arrays of encoders that see any of the pictures
+    stacked = {name: _stack(tensors, name) for name, tensors in stacks.items() if tensors}
     shown = {name: np.array(arrays) for name, arrays in seen.items() if arrays}
     digests = {name: np.stack(arrays) for name, arrays in pixels.items() if arrays}
     return Batch(len(rows), shown, stacked, digests, bad)

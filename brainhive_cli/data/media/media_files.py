@@ -27,10 +27,8 @@ VIDEOS = frozenset(".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .wmv .flv .ogv
 """Endings of video files."""
 ANIMATED = frozenset(".gif .png .apng .webp .avif .avifs".split())
 """Endings of pictures that may have several frames."""
-MAX_EQUAL_SPREAD_MS = 10
+MAX_SPREAD_MS = 10
 """GIF counts time in hundredths of a second, so that equal durations may differ by one."""
-MAX_UNEVENNESS = 0.1
-"""By how much the duration of merged frames may differ from a multiple of the shortest one."""
 CRF, SMALL_CRF = 18, 28
 """Of H.264: one that looks like the original (x264's guide), and one of half its size, for pages."""
 
@@ -141,7 +139,7 @@ def read_animation(path: Path) -> Clip:
     pictures, durations = [], []
     with decoding(path), open_regular(path) as content, Image.open(content) as file:
         for frame in ImageSequence.Iterator(file):
-            pictures.append(np.asarray(turn_upright(frame, frame.convert("RGB"))))
+            pictures.append(np.asarray(turn_upright(frame.convert("RGB"))))
             durations.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
         frames = np.stack(pictures)
 
@@ -149,14 +147,13 @@ def read_animation(path: Path) -> Clip:
     shown_ms = np.array(durations)
     if shown_ms.min() <= 0:
         return Clip(frames, None)
-    if np.ptp(shown_ms) <= MAX_EQUAL_SPREAD_MS:
-        return Clip(frames, float(1000 / shown_ms.mean()))
-    times = shown_ms / shown_ms.min()
-    if (np.abs(times - times.round()) > MAX_UNEVENNESS).any():
+    times = (shown_ms / shown_ms.min()).round().astype(int)
+    frame_ms = shown_ms / times
+    if np.ptp(frame_ms) > MAX_SPREAD_MS:
         listed = ", ".join(f"{duration:g}" for duration in np.unique(shown_ms))
         problem = f"the frames of {path} are shown for {listed} ms"
         raise BrainhiveError(problem, "write the clip at one rate")
-    return Clip(np.repeat(frames, times.round().astype(int), 0), float(1000 / shown_ms.min()))
+    return Clip(np.repeat(frames, times, 0), float(1000 / frame_ms.mean()))
 
 
 def read_video(path: Path) -> Clip:

@@ -112,20 +112,6 @@ def _measure_details(square: Float32, margins: Float64, count: int) -> Float32:
     return np.asarray((rows @ square @ columns.T).reshape(*square.shape[:-2], -1))
 
 
-class Candidate(NamedTuple):
-    """A pair of pictures with near hashes.
-
-    Attributes:
-        tested: Row of the tested picture.
-        learned: Row of the learned picture.
-        distance: Bits in which hashes of two views differ, or those of one and the mirrored other, of 128.
-    """
-
-    tested: int
-    learned: int
-    distance: int
-
-
 def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
     """Hash what a picture shows, or the middle frame of a clip: signs of its views' lowest DCT frequencies.
 
@@ -194,7 +180,9 @@ def _measure_borders(grey: NDArray[np.int16]) -> Float64:
     return margins if is_rectangle else _NO_MARGINS
 
 
-def find_candidates(tested: UInt64, learned: UInt64, max_distance: int = MAX_DISTANCE) -> list[Candidate]:
+def find_candidates(
+    tested: UInt64, learned: UInt64, max_distance: int = MAX_DISTANCE
+) -> list[tuple[int, int, int]]:
     """Find the learned pictures that each tested picture may be a near-copy of.
 
     All of one picture is compared with each view of the other, and inner parts with each other: as they are
@@ -206,7 +194,9 @@ def find_candidates(tested: UInt64, learned: UInt64, max_distance: int = MAX_DIS
         max_distance: Most bits that differ, of 128.
 
     Returns:
-        At most `NEAREST` of each tested picture, by tested row and distance.
+        Row of the tested picture, row of the learned one, and the bits, of 128, in which hashes of two views
+        differ, or those of one and the mirrored other; at most `NEAREST` of each tested picture, by tested
+        row and distance.
     """
     hashed = np.flatnonzero(tested.any(1))
     tested_words = tested[hashed].reshape(-1, VIEWS, 2)  # [M, 12, 2]
@@ -232,7 +222,7 @@ def find_candidates(tested: UInt64, learned: UInt64, max_distance: int = MAX_DIS
         nearest = distances.setdefault(tested_row, {})
         if len(nearest) < NEAREST:
             nearest.setdefault(learned_row, bits)
-    return [Candidate(row, *pair) for row, nearest in distances.items() for pair in nearest.items()]
+    return [(row, *pair) for row, nearest in distances.items() for pair in nearest.items()]
 
 
 def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -> Likeness:

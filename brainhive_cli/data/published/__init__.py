@@ -5,6 +5,7 @@ Their classes are rows of the shelves `datasets` and `preparations`.
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,15 +17,14 @@ from pydantic import Field
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.files import is_file
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.files import is_file, read_regular
+from brainhive_cli.core.inputs import Input, require
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
     Dataset,
     Published,
     StimulusSet,
-    check_split,
     from_files,
     pictures_below,
 )
@@ -83,17 +83,16 @@ class Pictures(parts.Config):
     Attributes:
         name: Name of the data set and of its pictures.
         folders: Folders of the pictures of each split, at most three below root; the first counts.
+        trials: Pattern of the list of trials that says the split of each picture; empty where folders say it.
         people: The data set that has the same subjects, if another has them.
     """
 
     name: ClassVar[str]
     folders: ClassVar[Mapping[str, Sequence[str]]]
+    trials: ClassVar[str] = ""
     people: ClassVar[str] = ""
 
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
-
-    def read_splits(self, root: Path) -> Mapping[str, str] | None:
-        """Read the split of each picture, by the stem of its file; None where folders say it."""
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
@@ -111,22 +110,41 @@ class Pictures(parts.Config):
 def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
     """List the pictures of a split, by folders or by the trials that showed them."""
     # the folder of the split
-    check_split(config.name, split, tuple(config.folders))
-    names = config.folders[split]
+    names, source = config.folders[split], fetch_line(config.name)
     folder = next((path for name in names if (path := find_below(root, name))), None)
     if folder is None:
         problem = f"{config.name}: no folder {' or '.join(names)} of pictures in {root}"
-        raise MissingData(problem, fetch_line(config.name))
+        raise MissingData(problem, source)
 
     # where all splits share a folder, image ids begin below it, and trials say the split
     is_shared = all(split_folders == names for split_folders in config.folders.values())
     above, below = (folder, "") if is_shared else (folder.parent, folder.name)
     stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
-    if (split_of := config.read_splits(root)) is not None:
+    if config.trials:
+        split_of = read_splits(find_file(root, config.trials, source), source)
         stems = {file: stem for file, stem in stems.items() if split_of.get(stem) == split}
     # a stem of another form is a concept of its own
     concepts = [match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()]
     return from_files(config.name, split, above, [*stems], concepts)
+
+
+def read_splits(path: Path, source: str) -> dict[str, str]:
+    """Read the split of each picture from a list of trials.
+
+    The trials of any subject do: all saw the same. A table of THINGS-fMRI has columns of picture and split;
+    in a list of BOLD5000 pictures that were shown more than once are the test.
+    """
+    if path.suffix == ".csv":
+        return dict(read_table(path, source, lambda row: (cut_ending(row["stimulus"]), row["trial_type"])))
+    counts = Counter(read_names(path))
+    return {name: "test" if count > 1 else "train" for name, count in counts.items()}
+
+
+def read_names(path: Path) -> list[str]:
+    """Read the picture of each trial of a subject of BOLD5000, in the order of time."""
+    # lists of release 1.0 mark repeated pictures, whose files are not called so
+    lines = read_regular(path).decode("utf-8-sig").splitlines()
+    return [cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()]
 
 
 FilesByRow = Mapping[str, Sequence[Path]]
@@ -196,11 +214,9 @@ class PreparedFiles:
 
     def _find(self, subject: int) -> FilesByRow:
         """Find the files of a subject by name; refuse missing ones, and several where one is read."""
+        require(self.inputs(subject))
         files = {name: self._match(name, subject) for name in self.patterns}
         for name, paths in files.items():
-            if not paths and name not in self.optional:
-                expected = self.patterns[name][0].format(subject=subject)
-                raise MissingData(f"no {self.root / expected}", self.source)
             # only the user knows which of several files is meant
             if self.has_single_files and len(paths) > 1:
                 several = ", ".join(path.relative_to(self.root).as_posix() for path in paths)

@@ -1,9 +1,8 @@
-"""BOLD5000 2.0: pictures, and single-trial betas, which GLMsingle estimated over groups of five sessions."""
+"""BOLD5000 2.0: single-trial betas, which GLMsingle estimated over groups of five sessions."""
 
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,10 +10,8 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.files import read_regular
-from brainhive_cli.data import published
 from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.published import cut_ending, fetch_line, find_file
+from brainhive_cli.data.published import fetch_line, find_file, read_names, read_splits
 from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import pickles
@@ -78,28 +75,16 @@ class Betas(PublishedSteps):
 
         # pictures by session and run
         lists = [find_file(root, LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
-        names, shown = _read_names(lists[0]), Counter(_read_names(lists[1]))
+        names, split_of = read_names(lists[0]), read_splits(lists[1], SOURCE)
         if sum(lengths) != len(names):
             problem = f"{lists[0]} lists {len(names)} trials, all sessions have {sum(lengths)} betas"
             raise BrainhiveError(problem, SOURCE)
         rows = [(session, row) for session, length in enumerate(lengths, 1) for row in range(length)]
         trials = [
-            (name, "test" if shown[name] > 1 else "train", session, 1 + row // RUN_TRIALS)
+            (name, split_of.get(name, "train"), session, 1 + row // RUN_TRIALS)
             for name, (session, row) in zip(names, rows, strict=True)
         ]
         return Subject([*lists, *sources], voxels, width, trials, read, FACTS)
-
-
-class Pictures(published.Pictures):
-    """The pictures of BOLD5000, any folders below Presented_Stimuli: the test is what was repeated."""
-
-    name = "bold5000"
-    folders: ClassVar = {split: ["Presented_Stimuli"] for split in ("train", "test")}
-
-    def read_splits(self, root: Path) -> dict[str, str]:
-        """Read the split of each picture: pictures that were shown more than once are the test."""
-        counts = Counter(_read_names(find_file(root, LIST % "[1-4]", SOURCE)))
-        return {name: "test" if count > 1 else "train" for name, count in counts.items()}
 
 
 def _open_array(path: Path) -> Array:
@@ -109,10 +94,3 @@ def _open_array(path: Path) -> Array:
         if array.ndim != 2:
             raise ValueError("it is no array [trials, voxels]")
         return array
-
-
-def _read_names(path: Path) -> list[str]:
-    """Read the picture of each trial of a subject of BOLD5000, in the order of time."""
-    # lists of release 1.0 mark repeated pictures, whose files are not called so
-    lines = read_regular(path).decode("utf-8-sig").splitlines()
-    return [cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()]

@@ -1,7 +1,6 @@
 """cc2017: clips of two seconds of film with captions, labels and key objects, and responses to them."""
 
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,12 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Array, Bool, UInt8
+from brainhive_cli.core.arrays import Bool, UInt8
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, check_split, decode, decoding
+from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, decode, decoding
 from brainhive_cli.data.published import (
     FOLDERS,
     PUBLISHED,
@@ -100,11 +99,6 @@ def _open_tensor(path: Path, axes: str) -> Any:
         return tensor
 
 
-def _read_row(path: Path, index: int) -> Array:
-    """Read one row of a tensor [N, …]; one of `damage.RAISED`, or a BrainhiveError, when it cannot be."""
-    return pickles.array(pickles.load(path, verify=False)[index])
-
-
 class Clips(parts.Config):
     """The clips of cc2017: two seconds of film each, as six frames, with captions, labels and key objects.
 
@@ -159,32 +153,26 @@ def _find_masks(root: Path, split: str) -> tuple[Path | None, ...]:
 
 def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
     """List the clips of a split, with captions, masks and labels where their files are there."""
-    check_split(name, split, SPLITS)
     frames_name = FILES.format(split=split)
     if not (frames := find_below(root, frames_name)):
         raise MissingData(f"cc2017: no {root}/{frames_name}", SOURCE)
     count = len(_open_tensor(frames, f"N, {FRAMES}, 3, H, W"))
 
-    # one caption and one list of labels for each clip, or hints on how to get them
-    absent = {}
-    texts = labels = None
-    if captions_path := find_below(root, captions := captions.format(split=split)):
+    # one caption, one list of labels, and the masks of all objects for each clip, where they are here
+    read_captions = labels = None
+    if captions_path := find_below(root, captions.format(split=split)):
         with reading(captions_path, SOURCE):
             array = pickles.array(pickles.load(captions_path)).reshape(-1)
             if array.dtype.kind not in "UO" or len(array) != count:
                 raise ValueError(f"it holds {len(array)} {array.dtype}, not captions of {count} clips")
-        texts = Names.of(array.tolist())
-    else:
-        absent["captions"] = f"{SOURCE} gets {captions}"
-    masks = _open_masks(root, split, count, absent)
-    if labels_path := find_below(root, labels_name := LABELS.format(split=split)):
+        read_captions = partial(_list_captions, Names.of(array.tolist()))
+    names, masks, _ = _find_masks(root, split)
+    if labels_path := find_below(root, LABELS.format(split=split)):
         entries = documents.read(labels_path, list[dict[str, Any]], SOURCE, MissingData)
         with reading(labels_path, SOURCE):
             labels = np.array([entry["category_id"] for entry in entries], np.uint8)  # [N, 51]
             if labels.shape != (count, len(CONCEPTS)):
                 raise ValueError(f"it has labels {[*labels.shape]}, not {[count, len(CONCEPTS)]}")
-    else:
-        absent["labels"] = f"{SOURCE} gets {labels_name}"
 
     return StimulusSet(
         name,
@@ -192,13 +180,13 @@ def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet
         Names.of(f"{split}/{index}" for index in range(count)),
         Names.of(f"{split}/film-{index // CLIPS_OF_A_FILM + 1:02d}" for index in range(count)),
         partial(_read_clip, frames),
-        captions=None if texts is None else partial(_list_captions, texts),
-        captions_each=0 if texts is None else 1,
+        captions=read_captions,
+        captions_each=0 if read_captions is None else 1,
         frames=FRAMES,
-        masks=masks,
+        masks=partial(_choose_mask, masks, names) if masks and names else None,
         labels=None if labels is None else labels.__getitem__,
         label_names=() if labels is None else CONCEPTS,
-        absent=absent,
+        way_out=SOURCE,
     )
 
 
@@ -206,7 +194,7 @@ def _read_clip(path: Path, index: int) -> Clip:
     """Read a clip of a tensor in 0..1, or of bytes, that stays on disk."""
     with decoding(f"clip {index} of {path}"):
         # values in 0..1 become bytes
-        pixels = _read_row(path, index)  # [F, 3, H, W]
+        pixels = pickles.array(pickles.load(path, verify=False)[index])  # [F, 3, H, W]
         if pixels.dtype != np.uint8:
             low, high = pixels.min(), pixels.max()
             if not 0 <= low <= high <= 1:  # NaN, too
@@ -218,33 +206,6 @@ def _read_clip(path: Path, index: int) -> Clip:
 def _list_captions(texts: Names, index: int) -> list[str]:
     """List the one caption of a clip, or none."""
     return [text for text in [texts[index]] if text.strip()]
-
-
-def _open_masks(root: Path, split: str, count: int, absent: dict[str, str]) -> Callable[[int], UInt8] | None:
-    """Find the masks of all objects, of which those of key objects are chosen.
-
-    Args:
-        root: The folder of the data set.
-        split: Name of the split.
-        count: Number of clips.
-        absent: Hints on what is absent; one on masks is added where there are none.
-
-    Raises:
-        MissingData: if they are of other clips.
-    """
-    # masks must be of these clips
-    names, folder, archive = _find_masks(root, split)
-    if names and folder:
-        last = max((int(key.split("_")[1]) for key in _read_names(names)), default=count)
-        if last >= count:
-            raise MissingData(f"{names} has masks of clip {last}, and there are {count}", SOURCE)
-        return partial(_choose_mask, folder, names)
-
-    # no masks, or an archive to unpack
-    absent["masks"] = f"{SOURCE} gets {NAMES.format(split=split)} and its masks"
-    if names and archive:
-        absent["masks"] = shlex.join(["tar", "-xf", str(archive), "-C", str(archive.parent)])
-    return None
 
 
 def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
@@ -324,24 +285,14 @@ class Bold(parts.Config):
             patterns[split] = [folder + RESPONSES.replace("{split}", split) for folder in FOLDERS]
             row_bytes = 4 * count * REPETITIONS[split]  # as the publisher has them, in float32
             sizes[split] = {n: row_bytes * width for n, width in published.voxels.items()}
-        return PreparedFiles("cc2017", root, SOURCE, patterns, partial(_read_responses, root), sizes)
+        return PreparedFiles("cc2017", root, SOURCE, patterns, _read_responses, sizes)
 
 
-def _read_responses(root: Path, files: FilesByRow, subject: int, split: str) -> Trials:
-    """Open the responses of a split; as many as clips, and voxels as in training."""
+def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
+    """Open the responses of a split."""
     path = files[split][0]
     with reading(path, SOURCE):
         signal = pickles.array(_open_tensor(path, "N, R, V"))
-
-    # as many clips as the frames, if these are here, and the voxels of training
-    frames, training = find_below(root, FILES.format(split=split)), files["train"][0]
-    counts = [len(signal), len(_open_tensor(frames, f"N, {FRAMES}, 3, H, W")) if frames else len(signal)]
-    widths = [signal.shape[2], _open_tensor(training, "N, R, V").shape[2]]
-    for (count, expected), name, other in ((counts, "clips", frames), (widths, "voxels", training)):
-        if count != expected and other:
-            problem = f"{path} has {count} {name}, and {other.name} has {expected}"
-            raise BrainhiveError(problem, f"get both from one source: {SOURCE}")
-
     return Trials(
         LazyRows(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
         [f"{split}/{index}" for index in range(len(signal))],

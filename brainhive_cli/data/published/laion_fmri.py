@@ -22,7 +22,7 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, decode, decoding
+from brainhive_cli.data.datasets import Dataset, StimulusSet, decode, decoding
 from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.published import PUBLISHED, cut_ending, fetch_line, find_below, find_file, read_table
 from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject
@@ -82,15 +82,8 @@ class Pictures(parts.Config):
         Raises:
             MissingData: if it is not there, or is no split.
         """
-        # splits of the pool that are here, for the error
-        folder = f"splits/**/{self.pool}"
-        split_names = sorted(path.stem for path in root.glob(f"{folder}/*.json"))
-        way_out = SPLIT_FILES
-        if split_names:
-            way_out = f"dataset.split={split_names[-1]}, of {', '.join(split_names)}"
-        path = find_file(root, f"{folder}/{self.split}.json", way_out)
-
         # the first variant of the split, in which each picture is once
+        path = find_file(root, f"splits/**/{self.pool}/{self.split}.json", SPLIT_FILES)
         with reading(path, SPLIT_FILES):
             variant: Any = documents.read(path, hint=SPLIT_FILES)["variants"][0]
             labels = [(label, split) for split in SPLITS for label in variant[f"{split}_ids"]]
@@ -117,7 +110,6 @@ class Pictures(parts.Config):
 
 def _list_pictures(root: Path, config: Pictures, name: str, split: str) -> StimulusSet:
     """List the pictures of a split, with captions where their file is there."""
-    check_split(name, split, SPLITS)
     split_of, _ = config.read_split(root)
     ids = Names.of(image_id for image_id, side in split_of.items() if side == split)
 
@@ -127,9 +119,9 @@ def _list_pictures(root: Path, config: Pictures, name: str, split: str) -> Stimu
     with reading(table, SOURCE):
         row_of = {name: row for row, name in enumerate(names)}
         rows = np.array([row_of[image_id] for image_id in ids])  # [N]
-    images = StimulusSet(name, split, ids, ids, partial(_read_picture, path, rows))
+    images = StimulusSet(name, split, ids, ids, partial(_read_picture, path, rows), way_out=SOURCE)
     if (captions := find_below(root, CAPTIONS)) is None:
-        return replace(images, absent={"captions": f"get stimuli/{CAPTIONS}"})
+        return images
 
     # captions of each picture in the order of their numbers
     texts = defaultdict(list)

@@ -24,7 +24,7 @@ from brainhive_cli.core.files import files_called, is_file, locate
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
-from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, decoding
+from brainhive_cli.data.datasets import Dataset, StimulusSet, decoding
 from brainhive_cli.data.preparations import fill_subject
 from brainhive_cli.data.published import PUBLISHED, fetch_line, find_below, find_file, read_table
 from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject, Trial
@@ -38,10 +38,9 @@ SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 SUBJECTS = range(1, len(SESSIONS) + 1)
 SESSION_TRIALS = 750
 """Trials of a session."""
-FIRST_RELEASE = 37
-"""Sessions of the first release: 982 of the shared pictures were seen in them, and 8,859 others."""
-LAST_SESSIONS = {982: FIRST_RELEASE, 1000: max(SESSIONS)}
-"""The last session by the number of test pictures."""
+LAST_SESSIONS = {982: 37, 1000: max(SESSIONS)}
+"""The last session by the number of test pictures: in the 37 of the first release 982 of the shared pictures
+were seen, and 8,859 others."""
 SHARED, PICTURES = 1000, 73000
 """Pictures that all subjects were to see, and pictures in all."""
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
@@ -53,7 +52,6 @@ CAPTIONS, OWN = 5, 9_000
 """Captions of a picture; training pictures of a subject, which nobody else saw."""
 CAPTION_SOURCE = f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset --local-dir"
 MATRIX = "nsd_expdesign.mat"
-DESIGN_FOLDER = "nsddata/experiments/nsd"
 ATLASES = {
     "nsdgeneral": (),
     "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
@@ -133,8 +131,7 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
 def _list_pictures(root: Path, name: str, subjects: Sequence[int], split: str) -> StimulusSet:
     """List the pictures of a split that the subjects were shown; captions where their file is there."""
     # the brick of pictures, which stays on disk
-    check_split(name, split, SPLITS)
-    path = _find(root, STIMULI)
+    path = find_anywhere(STIMULI, root)
     with hdf5.open_file(path, SOURCE, MissingData) as file:
         count = len(hdf5.open_numbers(file, "imgBrick", "u"))
 
@@ -146,12 +143,13 @@ def _list_pictures(root: Path, name: str, subjects: Sequence[int], split: str) -
     is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
     rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)  # [N] of imgBrick
     image_ids = Names.of(map(name_picture, rows.tolist()))
-    images = StimulusSet(name, split, image_ids, image_ids, partial(_read_picture, path, rows))
+    read = partial(_read_picture, path, rows)
+    images = StimulusSet(name, split, image_ids, image_ids, read, way_out=f"{CAPTION_SOURCE} {root}")
 
     # captions, where their file is here
     files = files_called(CURATED, root)
     if not files:
-        return replace(images, absent={"captions": f"{CAPTION_SOURCE} {root}"})
+        return images
     return replace(images, captions=partial(_list_captions, files[0], rows), captions_each=CAPTIONS)
 
 
@@ -180,25 +178,17 @@ def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int
         is_shown = not subjects or any(int(row[f"subject{subject}_rep0"]) for subject in subjects)
         return int(row["nsdId"]), row["shared1000"] == "True", is_shown
 
-    table = read_table(_find(root, INFO), SOURCE, read_row)
+    table = read_table(find_anywhere(INFO, root), SOURCE, read_row)
     shared = [row for row, is_shared, _ in table if is_shared]
     return shared, [row for row, _, is_shown in table if is_shown]
 
 
-def _find(root: Path, name: str) -> Path:
-    for path in files_called(name, root):
-        return path
-    raise MissingData(f"nsd: no {root}/**/{name}", SOURCE)
-
-
-def find_design(*roots: Path) -> Path:
-    """Find the design below one of several roots; MissingData where it is not there."""
+def find_anywhere(name: str, *roots: Path) -> Path:
+    """Find a file, at any depth below one of several roots; MissingData where it is not there."""
     for root in roots:
-        # the usual folder first, since a search reads all folders
-        usual = root / DESIGN_FOLDER / MATRIX
-        for path in [usual] if is_file(usual) else files_called(MATRIX, root):
+        for path in files_called(name, root):
             return path
-    raise MissingData(f"nsd: no {usual}", SOURCE)
+    raise MissingData(f"nsd: no {roots[-1]}/**/{name}", SOURCE)
 
 
 def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
@@ -337,7 +327,7 @@ class Raw(PublishedSteps):
             space = replace(space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))})
 
         # picture and split of each trial by the design
-        design = find_design(root)
+        design = find_anywhere(MATRIX, root)
         rows, is_test = read_design(design, subject)
         trials: list[Trial] = []
         for session, path in files.items():
@@ -393,9 +383,8 @@ def check_betas(path: Path, mask: Mask, trials: int) -> None:
 def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
     """Read a session's betas [trials, V] of the voxels of a mask, in its C order; 300 is 1 percent.
 
-    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time. Raises as `check_betas`.
+    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time; `check_betas` has checked the file.
     """
-    check_betas(path, mask, trials)
     if path.suffix != ".hdf5":
         return mask.read_series(path)
 
@@ -411,7 +400,7 @@ def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
 
 
 IMAGERY_SOURCE = fetch_line("nsd-imagery")
-IMAGERY = "nsddata_betas/ppdata/subj{subject:02d}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+IMAGERY = f"{FOLDER}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
 RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
 """Runs in the order of the betas: task, set of six stimuli, and number of two runs of imagery."""
 BLOCK = re.compile(r"(vis|img|att)([ABC])")

@@ -5,6 +5,7 @@ All hold voxels of nsdgeneral; regions are named by nsddata below root or below 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from brainhive_cli.data.published.nsd import (
     SESSIONS,
     SPLITS,
     SUBJECTS,
-    find_design,
+    find_anywhere,
     name_picture,
     open_voxels,
     read_design,
@@ -70,11 +71,9 @@ def name_voxels(subject: int, width: int, roots: Sequence[Path], source: str) ->
                 name: hdf5.open_numbers(file, f"{group}/{name}", "fiub")[:] > 0 for name in file[group]
             }
             general = regions.pop(GENERAL_OF_MINDEYE)
-            if any(mask.shape != general.shape for mask in regions.values()):
-                raise ValueError("its masks have several shapes")
-        if (count := int(general.sum())) != width:
-            raise BrainhiveError(f"{path} has {count} voxels of {group}, the signals {width}", source)
-        return Voxels(everywhere | {name: mask[general] for name, mask in regions.items()})
+            if (count := int(general.sum())) != width:
+                raise ValueError(f"it has {count} voxels of {group}, the signals {width}")
+            return Voxels(everywhere | {name: mask[general] for name, mask in regions.items()})
 
     # no masks are here: all voxels are nsdgeneral
     return Voxels(everywhere)
@@ -102,25 +101,24 @@ def read_member(sample: Sample, ending: str, source: str) -> Array:
     """Read a member of a sample, an .npy of numbers."""
     path, members = sample
     with reading(path, source), path.open("rb") as file:
-        return pickles.numbers(read_at(file, *members[ending]), ending)
+        content = BytesIO(read_at(file, *members[ending]))
+        return np.lib.format.read_array(content, allow_pickle=False)
 
 
 def make_recording(
     signal: LazyRows, rows: Iterable[int], voxels: Voxels, provenance: dict[str, Any], **known: Any
 ) -> Trials:
-    """Make a recording of voxels.
+    """Make a recording of z-scored voxels.
 
     Args:
         signal: [N, R, V, 1].
         rows: Pictures [N], as rows of imgBrick.
         voxels: The V voxels.
         provenance: Of the recording.
-        known: Further fields of the recording; by default the signal is z-scored.
+        known: Further fields of the recording.
     """
-    known = {"unit": "z-score", **known}
-    return Trials(
-        signal, [*map(name_picture, rows)], voxels, np.zeros(1), None, provenance=provenance, **known
-    )
+    image_ids = [*map(name_picture, rows)]
+    return Trials(signal, image_ids, voxels, np.zeros(1), None, "z-score", provenance, **known)
 
 
 AVERAGES = "webdataset_avg_split/{0}/{0}_subj{{subject:02d}}_*.tar"
@@ -161,13 +159,11 @@ def _read_mindeye1(
     repetitions = []
     for sample in samples:
         pictures.append(int(read_member(sample, PICTURE, MINDEYE1).item()))
-        count = int(read_member(sample, COUNT, MINDEYE1).item())
-        trials = read_member(sample, TRIALS, MINDEYE1).ravel() if TRIALS in sample[1] else np.arange(count)
         # files repeat trials up to three rows; the first row of each counts
-        _, first_rows = np.unique(trials, return_index=True)
-        if len(first_rows) != count:
-            problem = f"{sample[0]}: {len(first_rows)} trials of a picture, {COUNT} says {count}"
-            raise BrainhiveError(problem, MINDEYE1)
+        if TRIALS in sample[1]:
+            _, first_rows = np.unique(read_member(sample, TRIALS, MINDEYE1), return_index=True)
+        else:
+            first_rows = np.arange(int(read_member(sample, COUNT, MINDEYE1).item()))
         repetitions.append(first_rows.tolist())
     # number of repetitions [N], and the largest, R
     counts = np.array([*map(len, repetitions)], np.int64)
@@ -235,9 +231,8 @@ def _read_mindeye2(
     path = files["betas"][0]
     with hdf5.open_file(path, MINDEYE2) as file:
         stored = hdf5.open_numbers(file, "betas", "f")
-        if stored.ndim != 2:
-            raise ValueError(f"betas {list(stored.shape)} are not [trials, V]")
-        width, dtype = stored.shape[1], np.dtype(stored.dtype)
+        _, width = stored.shape
+        dtype = np.dtype(stored.dtype)
 
     # trials of the split, of which later sessions are left out with 982 test pictures
     rows = []
@@ -248,8 +243,6 @@ def _read_mindeye2(
         rows.append(values)
     behaviour = np.array(rows)  # [trials, 17]
     behaviour = behaviour[behaviour[:, SESSION] <= LAST_SESSIONS[test_pictures]]
-    if not len(behaviour):
-        raise BrainhiveError(f"{roots[0]} names no {split} trials of subject {subject}", MINDEYE2)
     # in the order of time
     behaviour = behaviour[np.argsort(behaviour[:, TRIAL], kind="stable")]
 
@@ -279,32 +272,29 @@ BRAIN_DIFFUSER = "make them by data/prepare_nsddata.py of ozcelikfu/brain-diffus
 class BrainDiffuser(parts.Config):
     """NSD as Brain-Diffuser prepares it: the mean over the repetitions of each picture, voxels of nsdgeneral.
 
-    processed_data/subj0N/nsd_{train,test}_fmriavg_nsdgeneral_subN.npy. The files do not say which pictures
+    processed_data/subj0N/nsd_{train,test}_fmriavg_nsdgeneral_subN.npy. Each voxel is z-scored by the training
+    pictures (ddof 1), as its authors do after. The files do not say which pictures
     they are of: nsd_expdesign.mat does, below root or the data set nsd.
     """
 
     root: str = Field("", description="folder of processed_data; default: brain_diffuser below paths.data")
-    zscore: bool = Field(
-        True, description="z-score each voxel by the training pictures (ddof 1), as its authors do after"
-    )
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         roots = paths.dataset("brain_diffuser", self.root), paths.dataset("nsd")
-        files, design = {split: [MEANS % split] for split in SPLITS}, partial(find_design, *roots)
-        read = partial(_read_brain_diffuser, roots, design, self.zscore)
+        files, design = {split: [MEANS % split] for split in SPLITS}, partial(find_anywhere, MATRIX, *roots)
+        read = partial(_read_brain_diffuser, roots, design)
         return PreparedFiles("nsd", roots[0], BRAIN_DIFFUSER, files, read, design=(MATRIX, design))
 
 
 def _read_brain_diffuser(
     roots: tuple[Path, Path],
     design: Callable[[], Path],
-    zscore: bool,
     files: FilesByRow,
     subject: int,
     split: str,
 ) -> Trials:
-    """Open the means of a split, in percent of signal change, or z-scored."""
+    """Open the means of a split, z-scored."""
     # [pictures, V]
     path = files[split][0]
     signal = _open_means(path)
@@ -313,8 +303,6 @@ def _read_brain_diffuser(
     @cache  # at the first slice: a plan needs the shape alone
     def measure_voxels() -> tuple[Float64, Float64]:
         """Measure mean and 1 / spread [V] of training pictures [N, V]; 0 of a voxel that does not vary."""
-        if not zscore:
-            return np.zeros(width), np.ones(width)
         training = _open_means(files["train"][0]) / PERCENT  # [N, V]
         mean, spread = training.mean(0, np.float64), training.std(0, np.float64, ddof=1)
         # 1e-12 percent: rounding
@@ -330,7 +318,6 @@ def _read_brain_diffuser(
         _list_pictures(path, design(), subject, split, len(signal)),
         name_voxels(subject, width, roots, BRAIN_DIFFUSER),
         {"source": path.name, "averaged": "over the repetitions of each picture"},
-        unit="z-score" if zscore else "% signal change",
     )
 
 

@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import documents, parts
-from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths, Pattern
-from brainhive_cli.data.datasets import Dataset, StimulusSet, check_split, from_files, pictures_below
+from brainhive_cli.data.datasets import Dataset, StimulusSet, from_files, pictures_below
 from brainhive_cli.data.published import PUBLISHED, FilesByRow, PreparedFiles, fetch_line
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import pickles
@@ -38,6 +36,8 @@ MONTAGE = tuple(
 """The 63 of THINGS-EEG2 from front to back, as NICE and all papers after it; not the amplifier's order."""
 # the channels of the back of the head, which decoding papers use
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
+MONTAGES = {"things-eeg": MONTAGE, "things-meg": tuple(f"MEG{number:03d}" for number in range(1, 272))}
+"""Channels in the order of files that do not name them, by the data set."""
 STIMULUS_MS = 100.0
 """Time that each picture was shown. Source: Gifford et al. 2022."""
 FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
@@ -75,13 +75,14 @@ UNITS = {"mvnn": "whitened", "zscore": "z-score"}
 class Distributed(parts.Config):
     """THINGS-EEG2 as BrainHiVE distributes it: whitened, 250 Hz, 0–1 s.
 
+    THINGS-MEG is a row of this family.
+
     Attributes:
         name: Name of the data set and of its pictures.
         published: Name of the folder of signals in the files as they are distributed.
         subjects: The subjects who took part.
         rate_hz: Rate of the signals.
         unit: Unit of the signals.
-        montage: Names of channels in the files' order, used when the files hold none.
         channels: The channels that decoding uses by default; None is all.
         stimulus_ms: Time that each picture was shown.
     """
@@ -91,7 +92,6 @@ class Distributed(parts.Config):
     subjects: ClassVar[tuple[int, ...]] = tuple(range(1, 11))
     rate_hz: ClassVar[float] = 250.0
     unit: ClassVar[str] = "whitened"
-    montage: ClassVar[tuple[str, ...]] = MONTAGE
     channels: ClassVar[tuple[str, ...] | None] = POSTERIOR
     stimulus_ms: ClassVar[float] = STIMULUS_MS
 
@@ -111,7 +111,7 @@ class Distributed(parts.Config):
             *(self.name, tuple(FILES), partial(self.images, root), recordings, self.name),
             subjects=self.subjects,
             open_recording=partial(self.recording, root),
-            check_recording=partial(self.require, root),
+            check_recording=lambda subject: [self._file(root, subject, split) for split in FILES],
             channels=self.channels,
             published_sizes=PUBLISHED[self.name],
         )
@@ -122,7 +122,6 @@ class Distributed(parts.Config):
         Of several such folders the originals are taken, rather than resized ones.
         """
         # folders of the split, those of originals before resized ones; the first with pictures counts
-        check_split(self.name, split, tuple(FILES))
         below = walk(root, enters=lambda name: name not in CALLED)
         paths = [path for path, entry in below if entry.is_dir() and Path(path).name in FOLDERS[split]]
         folders = [root / path for path in sorted(paths, key=lambda path: (RESIZED in path.lower(), path))]
@@ -137,29 +136,15 @@ class Distributed(parts.Config):
         captions = partial(_list_captions, images.concepts)
         return replace(images, image_ids=Names.of(map(image_id, files)), captions=captions, captions_each=1)
 
-    def require(self, root: Path, subject: int) -> None:
-        """Check that a subject's files are there."""
-        for split in FILES:
-            self._file(root, subject, split)
-
     def recording(self, root: Path, subject: int, split: str) -> Trials:
         """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R].
 
         Files without `img` (NICE's) are in the order of the pictures' paths.
         """
         path = self._file(root, subject, split)
-        again = f"delete it, then: {fetch_line(self.name, self.root)}"
-
-        content = pickles.load(path, way_out=again)
-        if not has_signal(content, KEYS[:2]):
-            held = f"has keys {sorted(map(str, content))}" if isinstance(content, Mapping) else "is no dict"
-            raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", again)
-
-        # what the file does not say is as published
-        provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
-        with reading(path, again, BrainhiveError), naming(path):
-            known = self.rate_hz, self.unit, lambda: self.images(root, split).image_ids
-            return make_recording(path, content, split, self, *known, provenance)
+        way_out = f"delete it, then: {fetch_line(self.name, self.root)}"
+        list_pictures = partial(_list_pictures, self, (), root, split)
+        return read_recording(path, split, self, list_pictures, way_out, self.rate_hz)
 
     def _file(self, root: Path, subject: int, split: str) -> Path:
         signals = self.signals or self.published
@@ -199,18 +184,13 @@ def read_metadata(path: Path, source: str) -> dict[str, list[str]]:
     Raises:
         BrainhiveError: if it is no such table.
     """
-    table, image_ids = pickles.load(path), {}
-    for split, folders in FOLDERS.items():
-        # concept and file of each picture
-        keys = [f"{split}_img_{what}" for what in ("concepts", "files")]
-        if not isinstance(table, Mapping) or any(key not in table for key in keys):
-            raise BrainhiveError(f"{path} has no {' and '.join(keys)}", source)
-        concepts, files = ([*map(str, table[key])] for key in keys)
-        if len(concepts) != len(files):
-            raise BrainhiveError(f"{path}: {' and '.join(keys)} have different lengths", source)
-        image_ids[split] = [
-            f"{folders[0]}/{concept}/{Path(file).stem}" for concept, file in zip(concepts, files, strict=True)
-        ]
+    image_ids = {}
+    with reading(path, source, BrainhiveError):
+        table = pickles.load(path)
+        for split, folders in FOLDERS.items():
+            # concept and file of each picture
+            pairs = zip(table[f"{split}_img_concepts"], table[f"{split}_img_files"], strict=True)
+            image_ids[split] = [f"{folders[0]}/{concept}/{Path(file).stem}" for concept, file in pairs]
     return image_ids
 
 
@@ -234,121 +214,103 @@ class ArrayInfo(BaseModel):
     test_data_shape: list[int] = []
 
 
-def read_info(path: Path) -> ArrayInfo | None:
-    """Read the info.json of an array, in its folder or in that of all subjects; None where there is none.
-
-    Raises:
-        BrainhiveError: if it is damaged, or lacks what is needed.
-    """
-    candidates = (folder / INFO for folder in (path.parent, path.parent.parent))
-    info = next((candidate for candidate in candidates if candidate.is_file()), None)
-    again = "copy it again with its arrays, or prepare them again"
-    return None if info is None else documents.read(info, ArrayInfo, again)
-
-
-def has_signal(content: Any, keys: Sequence[str] = KEYS) -> bool:
-    """Whether content is a dict with a signal under one of some keys, and, of UBP, with its pictures."""
-    key = next((key for key in keys if key in content), None) if isinstance(content, Mapping) else None
-    # UBP's files name their pictures, so that `eeg` alone is another format
-    return key is not None and (key != KEYS[0] or PATHS[0] in content)
-
-
-def rate_of(content: Any) -> float | None:
-    """Return the sampling rate that the times in a file have; None where it has none."""
-    times = content.get("times") if isinstance(content, Mapping) else None
-    if times is None or len(times) < 2:
-        return None
-    # the median, as single times may be rounded
-    step_s = float(np.median(np.diff(pickles.array(times).astype(np.float64))))
-    return round(1 / step_s, 6) if step_s > 0 else None
-
-
-def make_recording(
+def read_recording(
     path: Path,
-    content: Any,
     split: str,
-    config: "Distributed",
-    rate_hz: float,
-    unit: str,
+    things: "Distributed",
     list_pictures: Callable[[], Sequence[str]],
-    provenance: dict[str, Any],
+    way_out: str,
+    rate_hz: float | None = None,
 ) -> Trials:
-    """Turn the content of a file into a recording; its signal stays where it is.
+    """Read the signals of a split in any of the forms; they stay where they are.
 
     Args:
-        path: The file, for errors.
-        content: Array [N, R, C, T] or [concepts, pictures, R, C, T]; or a dict that holds one, or trials
+        path: Array [N, R, C, T] or [concepts, pictures, R, C, T]; or a dict that holds one, or trials
             [n, C, T] with the picture of each.
         split: Whose pictures they must be.
-        config: The data set, which names channels where the file does not.
-        rate_hz: Of the signals.
-        unit: Of the signals.
+        things: The data set, which says what neither the file nor info.json does.
         list_pictures: Lists the pictures of the split, for files that are in the order of their paths.
-        provenance: Of the recording, but for the time that a picture was shown.
+        way_out: How to get a sound file.
+        rate_hz: Of the signals; None where the file says it.
 
     Raises:
-        BrainhiveError, or what NumPy raises: if it is none of this.
+        BrainhiveError: if it is none of this.
     """
-    # find the signal and the paths of pictures by the keys that projects use
-    content = content if isinstance(content, Mapping) else {KEYS[2]: content}
-    key = next(key for key in KEYS if key in content)
-    signal: Any = pickles.array(content[key])
-    images = next((content[key] for key in PATHS if key in content), None)
+    # UBP's files name their pictures, so that `eeg` alone is another format
+    content = pickles.load(path, way_out=way_out)
+    is_array, is_dict = isinstance(content, np.ndarray), isinstance(content, Mapping)
+    key = next((key for key in KEYS if is_dict and key in content), "")
+    if not is_array and (not key or (key == KEYS[0] and PATHS[0] not in content)):
+        held = f"has keys {sorted(map(str, content))}" if is_dict else "is another"
+        raise BrainhiveError(f"{path} {held}, not {FORMS}", way_out)
+    form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
+    provenance: dict[str, Any] = {"source": path.name, "form": f"{path.suffix.removeprefix('.')}: {form}"}
 
-    # bring the signal to [N, R, C, T]; AlignVis stores single trials
-    counts = None
-    if signal.ndim == 5:  # [concepts, pictures, R, C, T]
-        signal = signal.reshape(-1, *signal.shape[2:])
-    if signal.ndim == 3 and key == KEYS[3] and images is not None:  # trials [n, C, T]
-        names, trials = pickles.array(images).astype(str), signal
-        if names.shape != trials.shape[:1]:
-            raise BrainhiveError(f"{list(trials.shape)} trials come with {list(names.shape)} pictures")
-        images, table, counts = group_trials(names)  # table [N, R] of trials
-        read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
-        signal = LazyRows(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
-    if len(signal.shape) != 4:
-        raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
+    # the info.json that NeuroBridge writes next to its arrays says their channels, times and unit
+    unit = things.unit
+    if is_array:
+        key, content = KEYS[2], {KEYS[2]: content}
+        # in the array's folder, or in that of all subjects
+        candidates = (folder / INFO for folder in (path.parent, path.parent.parent))
+        if info_file := next(filter(Path.is_file, candidates), None):
+            way = "copy it again with its arrays, or prepare them again"
+            info = documents.read(info_file, ArrayInfo, way)
+            content |= {CHANNELS[0]: info.ch_names, "times": np.array(info.times)}
+            provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
+            unit, rate_hz = UNITS.get(info.normalization or "", unit), info.sfreq
 
-    # a channel list in the file always wins; NeuroBridge writes an empty one
-    names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
-    recording = Trials(
-        signal,
-        image_ids=list_pictures() if images is None else _image_ids(images),
-        space=Sensors(tuple(names.tolist()) or config.montage),
-        times_s=_times_s(content, signal.shape[3], rate_hz),
-        rate_hz=rate_hz,
-        unit=unit,
-        provenance={**provenance, "stimulus_ms": config.stimulus_ms},
-        repetitions=counts,
-        sessions=_sessions(content),
-    )
+    with reading(path, way_out, BrainhiveError), naming(path):
+        times_s = pickles.array(content["times"]).astype(np.float64) if "times" in content else np.zeros(0)
+        if rate_hz is None and len(times_s) > 1:
+            # the median, as single times may be rounded
+            rate_hz = round(1 / float(np.median(np.diff(times_s))), 6)
+        rate_hz = rate_hz or things.rate_hz
+        signal: Any = pickles.array(content[key])
+        images = next((content[key] for key in PATHS if key in content), None)
 
-    # pictures must belong to the split
-    other_folders = [names[0] for other, names in FOLDERS.items() if other != split]
-    if odd := next((name for name in recording.image_ids if name.split("/")[0] in other_folders), None):
-        raise BrainhiveError(f"{odd} is no {split} picture: the files of train and test may be swapped")
-    return recording
+        # bring the signal to [N, R, C, T]; AlignVis stores single trials
+        counts = None
+        if signal.ndim == 5:  # [concepts, pictures, R, C, T]
+            signal = signal.reshape(-1, *signal.shape[2:])
+        if signal.ndim == 3 and key == KEYS[3] and images is not None:  # trials [n, C, T]
+            shown, trials = pickles.array(images).astype(str), signal
+            if shown.shape != trials.shape[:1]:
+                raise BrainhiveError(f"{list(trials.shape)} trials come with {list(shown.shape)} pictures")
+            images, table, counts = group_trials(shown)  # table [N, R] of trials
+            read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
+            signal = LazyRows(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
+        if len(signal.shape) != 4:
+            raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
 
+        # published lists of times begin before the picture, though the samples before it were cut off: these
+        # times are left out where they, and no others, are too many; half a sample of tolerance, for rounding
+        samples = signal.shape[3]
+        before = int((times_s < -0.5 / rate_hz).sum())
+        if not len(times_s):
+            times_s = np.arange(samples) / rate_hz
+        elif len(times_s) - before == samples:
+            times_s = times_s[before:]
 
-def _times_s(content: Mapping[str, Any], samples: int, rate_hz: float) -> Float64:
-    """Take the times that belong to the samples [T].
+        # sessions [N, R] of UBP's files count from 0; NeuroBridge's list of channels may be empty
+        sessions = pickles.array(content["session"]).astype(np.int8) if "session" in content else None
+        names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
+        recording = Trials(
+            signal,
+            image_ids=list_pictures() if images is None else _image_ids(images),
+            space=Sensors(tuple(names.tolist()) or MONTAGES[things.name]),
+            times_s=times_s,
+            rate_hz=rate_hz,
+            unit=unit,
+            provenance={**provenance, "stimulus_ms": things.stimulus_ms},
+            repetitions=counts,
+            sessions=sessions,
+        )
 
-    The published lists cover the epoch from before the picture, though the samples before it were cut off:
-    these times are left out where they, and no others, are too many.
-    """
-    if "times" not in content:
-        return np.arange(samples) / rate_hz
-    times_s = pickles.array(content["times"]).astype(np.float64)
-    # half a sample of tolerance, as times may be rounded
-    before = int((times_s < -0.5 / rate_hz).sum())
-    return times_s[before:] if len(times_s) - before == samples else times_s
-
-
-def _sessions(content: Mapping[str, Any]) -> NDArray[np.int8] | None:
-    """Take the session of each repetition [N, R], which UBP's files have, counted from 0."""
-    if "session" not in content:
-        return None
-    return pickles.array(content["session"]).astype(np.int8)
+        # pictures must belong to the split
+        folders = [names[0] for other, names in FOLDERS.items() if other != split]
+        if odd := next((name for name in recording.image_ids if name.split("/")[0] in folders), None):
+            raise BrainhiveError(f"{odd} is no {split} picture: the files of train and test may be swapped")
+        return recording
 
 
 def _image_ids(images: Any) -> list[str]:
@@ -393,10 +355,6 @@ class Prepared(parts.Config):
     stimuli: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="the data set of the pictures that were shown"
     )
-    unit: str = Field(
-        "",
-        description="where files do not say it; default: as the data set's own, whitened or z-score",
-    )
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
@@ -407,37 +365,17 @@ class Prepared(parts.Config):
         root, images = (
             paths.dataset(things.name, folder) for folder in (self.root or things.root, things.root)
         )
-        read = partial(_read_prepared, things, root, images, self.unit)
+        read = partial(_read_prepared, things, root, images)
         return PreparedFiles(things.name, root, AS_PREPARED, PREPARED, read, has_single_files=True)
 
 
 def _read_prepared(
-    things: Distributed, root: Path, images: Path, unit: str, files: FilesByRow, subject: int, split: str
+    things: Distributed, root: Path, images: Path, files: FilesByRow, subject: int, split: str
 ) -> Trials:
     """Read the signals of a split, in any of the forms."""
-    # an array, or a dict that holds one
     path = files[split][0]
-    content = pickles.load(path)
-    is_array = isinstance(content, np.ndarray)
-    if not (is_array or has_signal(content)):
-        held = f"has keys {sorted(map(str, content))}" if isinstance(content, dict) else "is another"
-        raise BrainhiveError(f"{path} {held}, not {FORMS}", AS_PREPARED)
-    # NeuroBridge writes info.json next to its arrays
-    info = read_info(path) if is_array else None
-    with reading(path, AS_PREPARED, BrainhiveError), naming(path):
-        form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
-        provenance: dict[str, Any] = {"source": path.name, "form": f"{path.suffix.removeprefix('.')}: {form}"}
-
-        # the info.json next to an array says its channels, times and unit
-        if info is not None:
-            content = {KEYS[2]: content, CHANNELS[0]: info.ch_names, "times": np.array(info.times)}
-            provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
-            unit = UNITS.get(info.normalization or "", unit)
-
-        # what neither file nor info.json says is as in the data set's own files
-        rate_hz = (info.sfreq if info else rate_of(content)) or things.rate_hz
-        known = rate_hz, unit or things.unit, partial(_list_pictures, things, root, images, split)
-        recording = make_recording(path, content, split, things, *known, provenance)
+    list_pictures = partial(_list_pictures, things, (root, root.parent, images), images, split)
+    recording = read_recording(path, split, things, list_pictures, AS_PREPARED)
 
     # rows are read, and must be finite, when they are indexed
     signal = recording.signal
@@ -445,10 +383,10 @@ def _read_prepared(
     return replace(recording, signal=LazyRows(path, shape, dtype, lambda part: np.asarray(signal[part])))
 
 
-def _list_pictures(things: Distributed, root: Path, images: Path, split: str) -> Sequence[str]:
-    """List the pictures in the order of their paths."""
+def _list_pictures(things: Distributed, tables: Sequence[Path], images: Path, split: str) -> Sequence[str]:
+    """List the pictures in the order of their paths: by the first table in folders, else by their files."""
     # the table suffices: the pictures need not be here
-    for folder in (root, root.parent, images):
+    for folder in tables:
         if things.name == "things-eeg" and (path := folder / METADATA).is_file():
             return read_metadata(path, AS_PREPARED)[split]
     return list(things.images(images, split).image_ids)

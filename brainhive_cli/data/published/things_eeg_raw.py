@@ -1,7 +1,7 @@
 """Raw recordings of THINGS-EEG2, and their preparation."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
@@ -31,7 +31,6 @@ MICROVOLTS = 1e6
 """Factor from volts, the unit of the files."""
 RATE_HZ = 1000
 """Rate of all published recordings."""
-KEYS = ("raw_eeg_data", "ch_names", "ch_types", "sfreq")
 SOURCE = "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata.npy at https://osf.io/qkgtf"
 """Addresses of the files, for errors; as the README of NeuroBridge (feroooooo/NeuroBridge) and others say."""
 
@@ -72,64 +71,10 @@ class Raw(Steps):
         return RawRecordings(self, root, channels, Cutting(self, RATE_HZ), seed)
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """One recording, mapped.
-
-    Attributes:
-        signal: [channels, samples] in volts.
-        rows: The row of each channel that is used.
-        onsets: [events] samples at which the stimulus channel is not zero.
-        codes: [events] its values: the picture of each, counted from 1, or TARGET.
-        dropped: Number of events that were left out of these two, by reason.
-    """
-
-    path: Path
-    signal: Float64
-    rows: tuple[int, ...]
-    onsets: Int64
-    codes: Int64
-    dropped: Mapping[str, int] = field(default_factory=dict)
-
-    def channels(self) -> Iterator[Float64]:
-        """Read the samples of one channel after the other."""
-        for row in self.rows:
-            samples = np.array(self.signal[row], np.float64)
-            # or the pages of a recording would count as memory of this process
-            hdf5.release_pages(self.signal)
-            yield samples
-
-    @classmethod
-    def open(cls, path: Path, channels: Sequence[str]) -> Self:
-        """Open a recording and read its events.
-
-        Raises:
-            BrainhiveError: if it lacks a channel, has no events, or is none of THINGS-EEG2.
-        """
-        # signals [channels, samples], names and types of channels, and the rate
-        content = pickles.load(path)
-        with reading(path, SOURCE, BrainhiveError):
-            signal, (names, types) = content["raw_eeg_data"], ([*map(str, content[key])] for key in KEYS[1:3])
-            rate_hz = float(content["sfreq"])
-            if signal.ndim != 2 or not len(signal) == len(names) == len(types):
-                raise ValueError(f"signals {list(signal.shape)} come with {len(names)} channels")
-
-        # the published rate, and the channels of the recipe
-        if rate_hz != RATE_HZ:
-            raise BrainhiveError(
-                f"{path} has {rate_hz:g} samples a second, the published recordings {RATE_HZ}",
-                "use the recordings as published; preparation.kind=recording reads those of other rates",
-            )
-        if absent := [name for name in channels if name not in names]:
-            problem = f"{path} has no channel {', '.join(absent)}"
-            raise BrainhiveError(problem, f"preparation.channels=[...] of those it has: {', '.join(names)}")
-
-        # events of the stimulus channel
-        with reading(path, SOURCE, BrainhiveError):
-            row = types.index("stim")
-            onsets = np.flatnonzero(signal[row])
-            codes = np.array(signal[row])[onsets].astype(np.int64)
-        return cls(path, signal, tuple(map(names.index, channels)), onsets, codes)
+Recorded = tuple[Array, list[int], Int64, Int64, dict[str, int]]
+"""A recording, mapped: signal [channels, samples] in volts, and the row of each channel that is used; of each
+trial that is used its onset, a sample, and the number of its picture, from 1 on; and counts of left out
+events, by reason."""
 
 
 @dataclass(frozen=True)
@@ -169,40 +114,41 @@ class RawRecordings(Preparation):
         """Count the trials of a session."""
         shape = len(self.channels), len(self.cutting.times_s)
         # events are read, no signal
-        recorded = self._open(subject, session)
-        return {split: (len(recording.codes), *shape) for split, recording in recorded.items()}
+        codes = {split: self._open(subject, session, split)[3] for split in PARTITIONS}
+        return {split: (len(shown), *shape) for split, shown in codes.items()}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
         # cut the trials, in microvolts
-        recorded, cutting, names = self._open(subject, session), self.cutting, self.channels
-        epochs = {}  # [n, C, T] of each split
-        for split, recording in recorded.items():
-            with naming(recording.path):
-                epochs[split] = cutting.cut(recording.channels(), names, recording.onsets, MICROVOLTS)
+        cutting, names = self.cutting, self.channels
+        epochs, codes, onsets, dropped = {}, {}, {}, {}  # by split: [n, C, T], [n], [n], counts
+        for split in PARTITIONS:
+            signal, rows, onsets[split], codes[split], dropped[split] = self._open(subject, session, split)
+            with naming(self._file(subject, session, split)):
+                channels = _read_channels(signal, rows)
+                epochs[split] = cutting.cut(channels, names, onsets[split], MICROVOLTS)
 
         # whiten them where they lie
-        codes = {split: recording.codes for split, recording in recorded.items()}
-        with naming(recorded["train"].path):
+        with naming(self._file(subject, session, "train")):
             matrix = normalise(epochs, codes, self.config, names)
         return {
             split: Trials(
                 epochs[split][:, None],  # [n, 1, C, T]
-                [self._image_ids[split][code - 1] for code in recording.codes],
+                [self._image_ids[split][code - 1] for code in codes[split]],
                 Sensors(names),
                 cutting.times_s,
                 cutting.rate_hz,
                 "whitened" if matrix is not None else "µV",
                 {
-                    "dropped": recording.dropped,
+                    "dropped": dropped[split],
                     "recorded_unit": "µV",
                     "time_shift": cutting.resampling.time_shift,
                     "stimulus_ms": STIMULUS_MS,
                 },
                 whiteners=None if matrix is None else matrix[None],
-                onset_s=recording.onsets[:, None] / RATE_HZ,  # each file is a run
+                onset_s=onsets[split][:, None] / RATE_HZ,  # each file is a run
             )
-            for split, recording in recorded.items()
+            for split in PARTITIONS
         }
 
     @cached_property
@@ -222,41 +168,67 @@ class RawRecordings(Preparation):
             raise MissingData(f"no recording {path}", SOURCE)
         return path
 
-    def _open(self, subject: int, session: int) -> dict[str, Recorded]:
-        """Open both recordings of a session and choose their trials."""
-        paths = {split: self._file(subject, session, split) for split in PARTITIONS}
-        recorded = {split: Recorded.open(path, self.channels) for split, path in paths.items()}
-        return {split: self._choose(recording, split) for split, recording in recorded.items()}
+    def _open(self, subject: int, session: int, split: str) -> Recorded:
+        """Open a recording, choose trials of pictures that lie in it, and draw repetitions where asked for.
 
-    def _choose(self, recording: Recorded, split: str) -> Recorded:
-        """Choose trials of pictures that lie in the recording, and draw repetitions where asked for."""
-        # events that are pictures of this split
-        config, path = self.config, recording.path
-        is_picture = recording.codes != TARGET
-        codes, count = recording.codes[is_picture], len(self._image_ids[split])
-        if not len(codes) or codes.min() < 1 or codes.max() > count:
+        Raises:
+            BrainhiveError: if it lacks a channel, has no trials, or is none of THINGS-EEG2.
+        """
+        # signals [channels, samples], names and types of channels, rate, and events of the stimulus channel
+        path = self._file(subject, session, split)
+        content = pickles.load(path)
+        with reading(path, SOURCE, BrainhiveError):
+            signal = content["raw_eeg_data"]
+            names, types = ([*map(str, content[key])] for key in ("ch_names", "ch_types"))
+            rate_hz = float(content["sfreq"])
+            if signal.ndim != 2 or not len(signal) == len(names) == len(types):
+                raise ValueError(f"signals {list(signal.shape)} come with {len(names)} channels")
+            stimulus = np.array(signal[types.index("stim")])
+            onsets = np.flatnonzero(stimulus)
+            codes = stimulus[onsets].astype(np.int64)
+
+        # the published rate, and the channels of the recipe
+        if rate_hz != RATE_HZ:
+            raise BrainhiveError(
+                f"{path} has {rate_hz:g} samples a second, the published recordings {RATE_HZ}",
+                "use the recordings as published; preparation.kind=recording reads those of other rates",
+            )
+        if absent := [name for name in self.channels if name not in names]:
+            problem = f"{path} has no channel {', '.join(absent)}"
+            raise BrainhiveError(problem, f"preparation.channels=[...] of those it has: {', '.join(names)}")
+
+        # events that are pictures of this split, and lie in the recording
+        is_picture = codes != TARGET
+        pictures, count = codes[is_picture], len(self._image_ids[split])
+        if not len(pictures) or pictures.min() < 1 or pictures.max() > count:
             raise BrainhiveError(
                 f"{path} has pictures beyond 1 to {count}, those of {split} in {METADATA}",
                 "the files of training and test may be swapped, or be of another data set",
             )
-
-        # trials that lie in the recording
-        fits = self.cutting.fits(recording.onsets, recording.signal.shape[1])
+        fits = self.cutting.fits(onsets, signal.shape[1])
+        trials = np.flatnonzero(fits & is_picture)  # rows of events
         beyond = int((~fits & is_picture).sum())
         dropped = {"target": int((~is_picture).sum()), "beyond the recording": beyond}
-        trials = np.flatnonzero(fits & is_picture)  # rows of events
         if not len(trials):
             problem = f"{path} has no whole trial of a picture: {beyond} go beyond it"
             raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
 
         # as many trials of each picture as papers draw, picture by picture in the order drawn
-        if config.repetitions:
-            count = config.repetitions[list(PARTITIONS).index(split)]
+        if self.config.repetitions:
+            count = self.config.repetitions[list(PARTITIONS).index(split)]
             # drawn as the data's authors, NICE and AlignVis do, by a generator made anew for each picture
-            _, table, counts = group_trials(recording.codes[trials])
+            _, table, counts = group_trials(codes[trials])
             pairs = zip(table, counts.tolist(), strict=True)
-            chosen = np.concatenate([rows[shuffled(most, config.seed)[:count]] for rows, most in pairs])
+            chosen = np.concatenate([rows[shuffled(most, self.config.seed)[:count]] for rows, most in pairs])
             dropped["not drawn"] = len(trials) - len(chosen)
             trials = trials[chosen]
-        onsets, codes = recording.onsets[trials], recording.codes[trials]
-        return replace(recording, onsets=onsets, codes=codes, dropped=dropped)
+        return signal, [*map(names.index, self.channels)], onsets[trials], codes[trials], dropped
+
+
+def _read_channels(signal: Array, rows: Sequence[int]) -> Iterator[Float64]:
+    """Read the samples of one channel after the other."""
+    for row in rows:
+        samples = np.array(signal[row], np.float64)
+        # or the pages of a recording would count as memory of this process
+        hdf5.release_pages(signal)
+        yield samples

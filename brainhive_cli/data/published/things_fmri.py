@@ -1,9 +1,9 @@
-"""THINGS-fMRI: pictures, and single-trial betas, a table of voxels and trials that pandas wrote."""
+"""THINGS-fMRI: single-trial betas, a table of voxels and trials that pandas wrote."""
 
 import csv
 import re
-from pathlib import Path, PurePath
-from typing import Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,7 +11,6 @@ from pydantic import Field
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.recipe import no
-from brainhive_cli.data import published
 from brainhive_cli.data.published import cut_ending, fetch_line, find_file, read_table
 from brainhive_cli.data.single_trial_betas import PublishedSteps, Subject
 from brainhive_cli.data.spaces import Voxels
@@ -90,20 +89,6 @@ class Betas(PublishedSteps):
             return betas
 
         return Subject([responses, stimuli, voxels], _read_voxels(voxels, width), width, trials, read)
-
-
-class Pictures(published.Pictures):
-    """THINGS' pictures that THINGS-fMRI showed, images/CONCEPT/NAME.jpg; its trials say their splits."""
-
-    name = NAME
-    folders: ClassVar = {"train": ["images"], "test": ["images"]}
-
-    def read_splits(self, root: Path) -> dict[str, str]:
-        """Read the split of each picture by the trials of any subject: all saw the same."""
-        table = find_file(root, f"sub-*_{FILES[1]}", SOURCE)
-        return dict(
-            read_table(table, SOURCE, lambda row: (PurePath(row["stimulus"]).stem, row["trial_type"]))
-        )
 
 
 def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:

@@ -240,7 +240,7 @@ class LazyRows:
         dtype: Of the values.
         read: Reads rows by a slice, indices [n] or a mask [N]; those of a store by what indexes an array.
         checksums: [N] of the rows of a store; None elsewhere.
-        verify: Compares rows of a store with their checksums; None elsewhere.
+        verify: Compares rows of a store with their checksums.
     """
 
     path: Path | None
@@ -248,7 +248,7 @@ class LazyRows:
     dtype: np.dtype[Any]
     read: Callable[[Any], Array]
     checksums: UInt64 | None = None
-    verify: Callable[[Any], None] | None = None
+    verify: Callable[[Any], object] = lambda rows: None
 
     @property
     def nbytes(self) -> int:
@@ -271,7 +271,7 @@ class LazyRows:
             part: Array = np.asarray(self)[index]
             return part
         # rows of a store are compared with their checksums before they are used
-        if self.verify:
+        if self.checksums is not None:
             self.verify(rows)
             return self.read(index)  # mapped: no more than the part is copied
         # `read` of other files returns [n, …], so that one row is a list of one
@@ -291,22 +291,22 @@ class LazyRows:
         return replace(self, shape=column.shape, read=column.__getitem__)
 
 
-def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: str = NUMBERS) -> LazyRows:
+def open_rows(file: h5py.File, name: str, made_by: Hint, kinds: str = NUMBERS) -> LazyRows:
     """Map the rows [N, …] of a store; each is compared with its checksum when this process first reads it.
 
     Args:
         file: The file, open, whose seal was verified.
         name: Of the dataset.
-        way_out: Says which line makes the file again.
+        made_by: The command line that makes such a file, for the hint.
         kinds: NumPy's letters of the kinds of dtype that are accepted.
 
     Raises:
-        ValueError: as `map_numbers` does, or if there are no checksums, or not one a row.
+        ValueError: as `map_numbers` does, or if there are no checksums.
     """
     # mapped rows, and their checksums [N]
     mapped, path = map_numbers(file, name, kinds), file.filename
     count = len(mapped) if mapped.ndim else 0
-    checksums = _map_checksums(file, name, mapped) if mapped.size else np.zeros(count, np.uint64)
+    checksums = map_numbers(file, f"{CHECKSUMS}/{name}") if mapped.size else np.zeros(count, np.uint64)
     is_due = np.asarray(checksums != 0)  # rows that were never written have none
     # bytes of each row, [N, bytes]
     values, numbers = mapped.view(np.ndarray), np.arange(count)
@@ -322,7 +322,7 @@ def open_rows(file: h5py.File, name: str, way_out: Callable[[], Hint], kinds: st
         differs = np.fromiter(digests, np.uint64, len(rows)) != checksums[rows]
         if differs.any():
             problem = f"row {rows[differs][0]} of {name} does not match its checksum"
-            raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {way_out()}")
+            raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {made_by}")
         is_due[rows] = False
 
     return LazyRows(None, mapped.shape, mapped.dtype, values.__getitem__, checksums, verify)
@@ -379,46 +379,30 @@ def row_checksums(values: Array) -> UInt64:
     return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(values))
 
 
-def _map_checksums(file: h5py.File, name: str, values: Array) -> UInt64:
-    """Map the checksums [N] of the rows of a dataset."""
-    sums = map_numbers(file, f"{CHECKSUMS}/{name}")
-    if sums.dtype != np.uint64 or sums.shape != values.shape[:1]:
-        raise ValueError(f"the checksums of {name} are not one a row")
-    return sums
-
-
-def _checksummed(file: h5py.File) -> Iterator[tuple[str, Array, UInt64]]:
-    """Yield each dataset whose rows have checksums, and these; none that is empty."""
+def _checksummed(file: h5py.File) -> Iterator[tuple[str, Array]]:
+    """Yield each dataset whose rows have checksums; none that is empty."""
     names: list[str] = []
     file.visit(names.append)  # each once, and no link that leads elsewhere
     for name in sorted(names):
         if name.startswith(f"{CHECKSUMS}/") and isinstance(file[name], h5py.Dataset):
             dataset = name.removeprefix(f"{CHECKSUMS}/")
             values = map_numbers(file, dataset)
-            sums = _map_checksums(file, dataset, values)
             if values.size:
-                yield dataset, values, sums
+                yield dataset, values
 
 
-def verify_rows(file: h5py.File) -> None:
+def verify_rows(file: h5py.File, made_by: Hint) -> None:
     """Verify all rows that have a checksum; reads the whole file.
 
     Raises:
-        ValueError: naming those that do not match.
+        DamagedStore: naming the first that does not match.
     """
-    for name, values, sums in _checksummed(file):
-        # rows without a checksum were never written
-        written = np.flatnonzero(sums)
+    for name, values in _checksummed(file):
+        rows = open_rows(file, name, made_by)
         step = max(1, VERIFIED_BYTES // values[:1].nbytes)
-        damaged = []
-        for start in range(0, len(written), step):
-            rows = written[start : start + step]
-            damaged += rows[row_checksums(values[rows]) != sums[rows]].tolist()
-            release_pages(values)  # or a store larger than memory would count as this process's
-        if damaged:
-            listed = ", ".join(map(str, damaged[:5])) + (" …" if len(damaged) > 5 else "")
-            damage = f"{len(damaged)} of {len(values)} rows of {name}"
-            raise ValueError(f"{damage} do not match their checksums: {listed}")
+        for start in range(0, len(rows), step):
+            rows.verify(slice(start, start + step))
+            release_pages(rows.read(...))  # or a store larger than memory would count as this process's
 
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
@@ -426,7 +410,7 @@ def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
     with h5py.File(path, "r+" if attributes else "r") as file:
         set_attributes(file, attributes or {})
         spans = sorted(
-            (file[name].id.get_offset() or 0, values.nbytes) for name, values, _ in _checksummed(file)
+            (file[name].id.get_offset() or 0, values.nbytes) for name, values in _checksummed(file)
         )
 
     # the seal: spans of the rows, and the digest of all bytes between them

@@ -85,10 +85,6 @@ class Names(Sequence[str]):
         # separated, so that [ab, c] and [a, bc] differ
         return hashlib.sha256(b"\0".join(self.packed.tolist())).hexdigest()[:16]
 
-    def __repr__(self) -> str:
-        """Show the first few."""
-        return f"Names({list(self[:3])}{', …' if len(self) > 3 else ''})"
-
 
 def composed(name: str) -> str:
     """Write a name in composed characters (NFC), in which names are compared: a Mac decomposes `é`."""
@@ -106,16 +102,16 @@ def read_category(name: str) -> str:
 
 
 def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int64:
-    """Find the row of each image id; by file stem where one side has no more.
+    """Find the row of each image id; of one that is not known, as `match_names` does.
 
     Args:
-        requested: Image ids, or file stems; of those that are not known, the ending of a picture file is left
-            out: users' own signal stores name files.
+        requested: Image ids, or what users' own signal stores name: files, or their stems.
         known: Image ids of the rows, or file stems.
         where: What the rows belong to, for the error.
 
     Raises:
-        MissingData: if an id is not there, or its stem stands for several.
+        MissingData: if an id is not there.
+        BrainhiveError: if its end stands for several.
     """
     # full ids first
     row_of_id = {image_id: row for row, image_id in enumerate(known)}
@@ -123,26 +119,16 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
     if not (rows < 0).any():
         return rows
 
-    # then stems, each of one picture
-    known = list(map(composed, known))
-    row_of_id, rows_of_stem = {image_id: row for row, image_id in enumerate(known)}, _rows_by_stem(known)
-    for position in np.flatnonzero(rows < 0).tolist():
-        image_id = composed(plain_id(requested[position]))
-        same_stem = rows_of_stem.get(_stem(image_id), [])
-        if "/" in image_id:  # two full ids with one stem are two pictures
-            same_stem = [row for row in same_stem if "/" not in known[row]]
-        # a full id counts before stems
-        matches = [row_of_id[image_id]] if image_id in row_of_id else same_stem
-        if not matches:
-            raise MissingData(
-                f"{where} has no picture {image_id!r}, of {summarise_names(known)}",
-                "name pictures by their paths below the image root, or their stems; if pictures were added "
-                "since, embed the same data set and split again",
-            )
-        if len(matches) > 1:
-            clashes = ", ".join(known[row] for row in matches[:5])
-            raise MissingData(f"{where}: {image_id!r} could be any of {clashes}", "give full image ids")
-        rows[position] = matches[0]
+    # then ends of ids, each of one picture
+    positions = np.flatnonzero(rows < 0).tolist()
+    names = [requested[position] for position in positions]
+    rows[positions], unknown = match_names(names, known, each_once=False)
+    if unknown:
+        raise MissingData(
+            f"{where} has no picture {unknown[0]!r}, of {summarise_names(known)}",
+            "name pictures by their paths below the image root, or their stems; if pictures were added "
+            "since, embed the same data set and split again",
+        )
     return rows
 
 
@@ -164,7 +150,9 @@ def match_names(
     """
     # a name is the end of a path, or the path the end of a name
     known = list(map(composed, image_ids))
-    rows_of_stem = _rows_by_stem(known)
+    rows_of_stem = defaultdict(list)
+    for row, image_id in enumerate(known):
+        rows_of_stem[_stem(image_id)].append(row)
     rows, clashes = np.full(len(names), -1, np.int64), []
     for position, name in enumerate(map(composed, map(plain_id, names))):
         pairs = [(row, f"/{known[row]}") for row in rows_of_stem.get(_stem(name), ())]
@@ -211,13 +199,6 @@ def table_text(name: str) -> str:
 
 def _stem(image_id: str) -> str:
     return image_id.rpartition("/")[2]
-
-
-def _rows_by_stem(image_ids: Iterable[str]) -> dict[str, list[int]]:
-    rows = defaultdict(list)
-    for row, image_id in enumerate(image_ids):
-        rows[_stem(image_id)].append(row)
-    return rows
 
 
 def spans(numbers: Sequence[int]) -> str:

@@ -16,7 +16,6 @@ from _codecs import encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,7 +27,6 @@ from brainhive_cli.core.archives import zip_members
 from brainhive_cli.core.arrays import Array, UInt8
 from brainhive_cli.core.damage import reading, refuse_inflation
 from brainhive_cli.core.errors import BrainhiveError, first_line
-from brainhive_cli.data.stores.hdf5 import NUMBERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,24 +83,6 @@ def load(path: Path, verify: bool = True, way_out: str = "fetch it again") -> An
             raise BrainhiveError(problem, "save it again as a dict of plain arrays and lists") from error
 
 
-def numbers(content: bytes, name: str) -> Array:
-    """Read an .npy that is in memory and holds numbers.
-
-    Args:
-        content: The whole of it.
-        name: What it is called, for the error.
-
-    Raises:
-        ValueError: if it holds anything else, or more than its header claims; or one of `damage.RAISED`.
-    """
-    file = BytesIO(content)
-    array = np.lib.format.read_array(file, allow_pickle=False)
-    # read_array ignores bytes behind the array
-    if array.dtype.kind not in NUMBERS or file.read(1):
-        raise ValueError(f"{name} does not hold the numbers that its header claims")
-    return array
-
-
 def array(value: Any) -> Array:
     """Turn a value that `load` returned into an array.
 
@@ -110,19 +90,17 @@ def array(value: Any) -> Array:
         value: An array, a dense tensor, or a list of numbers, of strings, of arrays, or of lists of these.
 
     Raises:
-        TypeError: if it is something else: deeper lists can take for ever.
+        TypeError: if it is something else.
     """
     if hasattr(value, "detach"):
         value = value.detach()  # of bfloat16, which NumPy does not have
         return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
 
-    # two levels of lists are checked item by item; NumPy would walk deeper ones
-    is_list = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype.hasobject)
-    for row in value if is_list else [value]:
-        for item in row if isinstance(row, list | tuple) else [row]:
-            if not isinstance(item, np.ndarray | np.generic | int | float | str):
-                raise TypeError(f"a {type(item).__name__} is neither numbers nor names")
-    return np.asanyarray(value)
+    values: Array = np.asanyarray(value)
+    plain = str | int | float | np.generic
+    if values.dtype.hasobject and not all(isinstance(item, plain) for item in values.flat):
+        raise TypeError("it holds values that are neither numbers nor names")
+    return values
 
 
 def _load(path: Path, verify: bool) -> Any:
@@ -136,7 +114,7 @@ def _load(path: Path, verify: bool) -> Any:
                 members = {member.filename.partition("/")[2]: member for member in zip_members(file)}
                 # torch wants what it may write to
                 map_member = partial(_map_member, np.memmap(path, np.uint8, "c"), members, verify)
-                return _read_torch(path, Unpickler(Stream(map_member(PICKLE)), map_member))
+                return _read_torch(path, Unpickler(map_member(PICKLE), map_member))
             # arrays of an .npz may be compressed, and are read into memory
             refuse_inflation(
                 sum(member.file_size for member in file.infolist()), path.stat().st_size, "its arrays"
@@ -150,13 +128,13 @@ def _load(path: Path, verify: bool) -> Any:
             _, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
             start = file.tell()
         if dtype.hasobject:
-            content = Unpickler(Stream(np.memmap(path, np.uint8, "r", start))).load()
+            content = Unpickler(np.memmap(path, np.uint8, "r", start)).load()
         else:
             content = np.load(path, mmap_mode="r", allow_pickle=False)
         return content.item() if isinstance(content, np.ndarray) and content.shape == () else content
 
     # a bare pickle, or the first of an older file of torch
-    return _read_torch(path, Unpickler(Stream(np.memmap(path, np.uint8, "r"))))
+    return _read_torch(path, Unpickler(np.memmap(path, np.uint8, "r")))
 
 
 def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
@@ -179,39 +157,6 @@ def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:
         raise refused from None
-
-
-class Stream:
-    """Bytes that pickle reads like a file's, and never beyond their end; long parts of them are not copied.
-
-    Args:
-        content: [n] bytes, mapped.
-    """
-
-    def __init__(self, content: UInt8) -> None:
-        self._content, self._start = content, 0
-
-    def read(self, count: int) -> bytes | UInt8:
-        """Read `count` bytes.
-
-        Raises:
-            EOFError: if there are not so many.
-        """
-        if count > len(self._content) - self._start:
-            raise EOFError(f"{count} bytes needed of {len(self._content) - self._start}")
-        part = self._content[self._start : self._start + count]
-        self._start += count
-        return part if count >= MIN_MAPPED_BYTES else part.tobytes()
-
-    def readline(self) -> bytes:
-        """Read up to the end of the line, and with it."""
-        line = b""
-        while not line.endswith(b"\n") and self._start < len(self._content):
-            following = self._content[self._start : self._start + SEARCHED_BYTES].tobytes()
-            part = following[: following.find(b"\n") + 1] or following
-            line += part
-            self._start += len(part)
-        return line
 
 
 def _map_member(content: UInt8, members: Mapping[str, ZipInfo], verify: bool, name: str) -> UInt8:
@@ -306,21 +251,44 @@ for core in ("numpy.core", "numpy._core"):  # as NumPy 1 and 2 call it
 
 
 class Unpickler(pickle._Unpickler):
-    """Reads one pickle from a stream, and leaves the stream behind it.
+    """Reads one pickle from mapped bytes, of which long parts are not copied.
 
-    The C class of the standard library would copy long bytes, and give NumPy's dtypes any state.
+    The C class of the standard library would copy them, and give NumPy's dtypes any state.
 
     Args:
-        stream: The bytes.
+        content: [n] bytes, mapped.
         map_member: Maps a member of the archive of torch that the pickle stands in; None where it is in none.
     """
 
     stack: list[Any]
     memo: dict[int, Any]
 
-    def __init__(self, stream: Stream, map_member: Callable[[str], UInt8] | None = None) -> None:
-        super().__init__(stream)  # type: ignore[arg-type]  # long bytes are arrays, which pickle takes too
-        self._map_member = map_member
+    def __init__(self, content: UInt8, map_member: Callable[[str], UInt8] | None = None) -> None:
+        self._content, self._start, self._map_member = content, 0, map_member
+        # this object is its own file; long bytes are arrays, which pickle takes too
+        super().__init__(self)  # type: ignore[arg-type]
+
+    def read(self, count: int) -> bytes | UInt8:
+        """Read `count` bytes.
+
+        Raises:
+            EOFError: if there are not so many.
+        """
+        if count > len(self._content) - self._start:
+            raise EOFError(f"{count} bytes needed of {len(self._content) - self._start}")
+        part = self._content[self._start : self._start + count]
+        self._start += count
+        return part if count >= MIN_MAPPED_BYTES else part.tobytes()
+
+    def readline(self) -> bytes:
+        """Read up to the end of the line, and with it."""
+        line = b""
+        while not line.endswith(b"\n") and self._start < len(self._content):
+            following = self._content[self._start : self._start + SEARCHED_BYTES].tobytes()
+            part = following[: following.find(b"\n") + 1] or following
+            line += part
+            self._start += len(part)
+        return line
 
     def find_class(self, module: str, name: str) -> Any:
         """Give what stands for a name.

@@ -1,10 +1,9 @@
 """The signal store: one subject's trials by split, mapped into memory."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from glob import escape
 from pathlib import Path
 from typing import Any, Self
@@ -12,12 +11,11 @@ from typing import Any, Self
 import numpy as np
 import xxhash
 
-from brainhive_cli.core import console, parts
+from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.claims import Claim
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import below, publish
-from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.data.spaces import Grid, Sensors, Voxels, axis_lists
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import map_numbers, open_rows, read_flags, read_strings
@@ -26,8 +24,8 @@ from brainhive_cli.data.trials import Trials, digest_trials
 
 FORMAT = 3
 """Of a signal store; the number that it carries."""
-AGAIN = "run the command that needs the signals again"
-"""What makes a store."""
+AGAIN = "run again what made it: prepare, or the command that needs the signals"
+"""Way out of a damaged store."""
 COPIED_BYTES = 2**26
 """Copied at a time, at most; one stimulus where it is larger."""
 OPTIONAL = {"sessions": "i", "whiteners": "f", "runs": "i", "onset_s": "f"}
@@ -75,18 +73,16 @@ class SignalStore:
             # one recording a split; signals stay on disk
             recordings = {}
             for split in about["splits"]:
-                provenance = about["provenance"][split]
-                way_out = partial(making, path, provenance)
                 optional: dict[str, Any] = {n: read(f"{split}/{n}", kind) for n, kind in OPTIONAL.items()}
                 try:
                     recordings[split] = Trials(
-                        signal=open_rows(file, f"{split}/signal", way_out),
+                        signal=open_rows(file, f"{split}/signal", AGAIN),
                         image_ids=Names(read_strings(file, f"{split}/image_id")),
                         space=space,
                         times_s=np.asarray(about["times_s"], np.float64),
                         rate_hz=about.get("rate_hz"),
                         unit=about["unit"],
-                        provenance=provenance,
+                        provenance=about["provenance"][split],
                         repetitions=np.array(map_numbers(file, f"{split}/repetitions", "iu")),
                         known_digests=read(f"{split}/digests", "u"),
                         **optional,
@@ -132,9 +128,8 @@ class SignalStore:
         Raises:
             BrainhiveError: if one does not match.
         """
-        made_by = making(self.path, next(iter(self.splits.values())).provenance if self.splits else {})
-        with hdf5.open_file(self.path, made_by) as file:
-            hdf5.verify_rows(file)
+        with hdf5.open_file(self.path, AGAIN) as file:
+            hdf5.verify_rows(file, AGAIN)
 
     @staticmethod
     def write(path: Path, recordings: Mapping[str, Trials]) -> None:
@@ -229,25 +224,6 @@ def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
     """Say where a subject's store lies."""
     source = "the data set or preparation of a store,"
     return below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
-
-
-def making(path: Path, provenance: Mapping[str, Any]) -> Hint:
-    """Say which command line makes a subject's store, by what the store says that it was prepared from."""
-    subject = re.fullmatch(r"sub-0*(\d+)", path.stem)
-    try:
-        config = parts.resolve("preparations", provenance["preparation"])
-    except (KeyError, BrainhiveError):  # of a data set's own files, or by code that may not run here
-        return AGAIN
-    if subject is None:  # a session, which prepare alone reads
-        return AGAIN
-
-    # settings that differ from the defaults, as words of a command line
-    knobs = config.model_dump(mode="json", exclude_defaults=True)
-    name = "" if path.parent.name == "default" else path.parent.name
-    keys = ("from", knobs.pop("kind")), ("subjects", subject[1]), ("name", name)
-    words = [f"preparation.{key}={json.dumps(value)}" for key, value in knobs.items()]
-    words += ["dtype=float16"] if provenance.get("dtype") == "float16" else []
-    return Line("prepare", *keys, *words)
 
 
 def subjects_of(signals: Path, dataset: str, preparation: str | None = None) -> tuple[int, ...]:

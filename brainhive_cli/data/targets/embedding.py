@@ -96,13 +96,10 @@ class StoreJob:
     @property
     def imported(self) -> str:
         """Say from where the store was imported, and what follows; empty for one that was made here."""
-        first, *further = TargetStore.open(self.path).attributes.get("imported") or [""]
-        origin = f"{first} and others" if further else first
-        return (
-            f"was imported from {origin}, so what made it is not known: --again makes it here"
-            if first
-            else ""
-        )
+        origin = ", ".join(TargetStore.open(self.path).attributes.get("imported", ()))
+        if not origin:
+            return ""
+        return f"was imported from {origin}, so what made it is not known: --again makes it here"
 
     def describe(self) -> str:
         """Say whether the store is done, or why not and how many bytes will be written."""

@@ -190,7 +190,7 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     elif getattr(stimuli, reads) is None:
         raise MissingData(
             f"{stimuli.dataset}/{stimuli.split} has no {reads}, which {config.name} reads",
-            stimuli.absent.get(reads, f"use an encoder that reads pixels, or a data set with {reads}"),
+            stimuli.way_out or f"use an encoder that reads pixels, or a data set with {reads}",
         )
     else:
         count = {"captions": stimuli.captions_each, "masks": stimuli.frames, "labels": None}[reads]
@@ -274,11 +274,9 @@ def encode(
         if not isinstance(one, Tensor) or one.ndim < 2 or len(one) != len(pictures):
             seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
             raise BrainhiveError(f"{source} gives {seen} for {len(pictures)} pictures", "return [B, *shape]")
-    # float32, whatever autocast computed in
+    # float32, whatever autocast computed in; a copy, since memory of inputs, which outputs may be, is reused
     with torch.inference_mode(is_frozen):
-        outputs = [one.float() for one in listed]
-    memory = pictures.untyped_storage().data_ptr()  # is filled again while outputs wait to be written
-    return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]
+        return [one.to(torch.float32, copy=True) for one in listed]
 
 
 def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Image]:

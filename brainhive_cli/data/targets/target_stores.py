@@ -55,12 +55,7 @@ def open_stores(
         first.refuse_other_pictures((images or dataset.images(split)).image_ids, line)
     for other in stores.values():
         warn_of_problems(other)
-
         # all are of the same stimuli, row by row
-        whose = "{dataset}/{split}".format_map(other.attributes)
-        if whose != f"{dataset.name}/{split}":
-            problem = f"{other.path} holds embeddings of {whose}, not of {dataset.name}/{split}"
-            raise BrainhiveError(problem, f"{line} --again")
         if difference := _difference(first, other):
             raise BrainhiveError(f"{first.path} and {other.path} hold {difference}", f"{line} --again")
     return stores

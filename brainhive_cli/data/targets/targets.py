@@ -101,11 +101,11 @@ class StoreTargets:
         gathered = self._gather(self.values, rows)
         for alternative, values in enumerate(self.further if which is not None else (), 1):
             is_this: Any = which == alternative
-            if isinstance(values, Tensor) and values.is_cuda:  # which would be waited for by a choice of rows
+            if isinstance(values, Tensor):  # a GPU would be waited for by a choice of rows
                 is_row = is_this.view(-1, *[1] * (values.ndim - 1))
                 gathered = torch.where(is_row, self._gather(values, rows), gathered)
                 continue
-            # elsewhere only rows of this alternative are read
+            # of a file only rows of this alternative are read
             chosen = rows[is_this] if isinstance(rows, Tensor) else rows[is_this.cpu().numpy()]
             gathered[is_this] = self._gather(values, chosen)
         return gathered
@@ -152,10 +152,6 @@ class OnlineTargets:
     def shape(self) -> tuple[int, ...]:
         """Shape of one target, which the network is loaded for."""
         return shape_of(self.config, self.group.shapes[self.name], self.stimuli)
-
-    def gather(self, rows: Int64 | Tensor, which: Tensor | None = None) -> Tensor:
-        """Gather as `StoreTargets` does; raises BadPicture if a stimulus cannot be decoded."""
-        return self.chosen(self.group.encode(self.views(rows, which))[self.name], which)
 
     def chosen(self, values: Tensor, which: Tensor | None) -> Tensor:
         """Choose an alternative of what the network gives for `views`: [B, *shape]."""

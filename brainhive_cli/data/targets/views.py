@@ -1,24 +1,27 @@
 """Pictures as training sees them, read in processes of their own."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
-from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import DataLoader
 
-from brainhive_cli.core import foreign_code
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
+from brainhive_cli.data.media.decoding import catch_error
 from brainhive_cli.data.media.media_files import to_bytes
 
 View = Callable[[Image.Image], tuple[Tensor, Tensor]]
 """Bytes [3, side, side] of a picture as training sees it, and its six ids, as `crop_centre` gives them."""
+Latents = Callable[[int], tuple[Tensor, Tensor]]
+"""Latent [C, h, w] of a picture as the generator encodes it, and its sizes [6], as in `Batch`."""
 
 
 def crop_centre(
@@ -55,43 +58,6 @@ def crop_of_the_original(sizes: Tensor) -> Tensor:
     return torch.cat([original, ((original - target) / 2).round().clamp(min=0), target], 1)
 
 
-@dataclass(eq=False)
-class Items(TorchDataset[Any]):
-    """Each picture with its row, its ids, and preprocessed for encoders.
-
-    Attributes:
-        images: The pictures.
-        view: Resizing and crop.
-        views: Preprocessing of encoders, by name.
-        latents: Gives the latent [C, h, w] and the ids of a picture whose latent is known already.
-        decodes: Whether pictures are opened at all.
-    """
-
-    images: StimulusSet
-    view: View
-    views: Mapping[str, Callable[[Image.Image], Tensor]] = field(default_factory=dict)
-    latents: Callable[[int], tuple[Tensor, Tensor]] | None = None
-    decodes: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Note whether pictures are opened: one with a known latent is opened only for encoders."""
-        self.decodes = self.latents is None or bool(self.views)
-
-    def __getitem__(self, index: int) -> dict[str, Any] | BrainhiveError:
-        """Read one picture: row, image, ids, and views by the encoder's name."""
-        views = {}
-        try:
-            if self.decodes:
-                picture = self.images.open(index)
-                views = {name: view(picture) for name, view in self.views.items()}
-            image, sizes = self.latents(index) if self.latents else self.view(picture)
-        except Exception as error:  # a loader would hide it in the worker's traceback
-            if described := error if isinstance(error, BrainhiveError) else foreign_code.mistake(error):
-                return described
-            raise
-        return {"rows": index, "image": image, "sizes": sizes, "views": views}
-
-
 @dataclass(frozen=True)
 class Batch:
     """Pictures that are read together.
@@ -112,37 +78,64 @@ class Batch:
     step: int = 0
     positions: tuple[int, ...] = ()
 
-    @classmethod
-    def of(cls, read: Mapping[str, Any]) -> Self:
-        """Take what `collate` returns; raise the error of a picture that cannot be decoded."""
-        if "error" in read:
-            raise read["error"]
-        return cls(read["rows"].numpy(), read["image"], read["sizes"], read["views"])
+
+Content = tuple[Int64, Tensor, Tensor, dict[str, Tensor]]
+"""The first four fields of a `Batch`."""
 
 
-def collate(items: list[Any]) -> dict[str, Any]:
-    """Stack what `Items` gives; an error is passed on, since a worker's traceback would hide it."""
-    failed = next((item for item in items if isinstance(item, BrainhiveError)), None)
-    return {"error": failed} if failed else default_collate(items)
+def read_pictures(
+    images: StimulusSet,
+    view: View,
+    views: Mapping[str, Callable[[Image.Image], Tensor]],
+    latents: Latents | None,
+    rows: Sequence[int],
+) -> Content:
+    """Read pictures for training.
+
+    Args:
+        images: The pictures.
+        view: Resizing and crop.
+        views: Preprocessing of encoders, by name.
+        latents: Gives what is known of a picture already, which then is opened for encoders alone.
+        rows: Which pictures.
+    """
+    shown, sizes = list[Tensor](), list[Tensor]()
+    seen: dict[str, list[Tensor]] = {name: [] for name in views}
+    for row in rows:
+        if latents is None or views:
+            picture = images.open(row)
+            for name, preprocess in views.items():
+                seen[name].append(preprocess(picture))
+        image, size = latents(row) if latents else view(picture)
+        shown.append(image)
+        sizes.append(size)
+    stacked = {name: torch.stack(tensors) for name, tensors in seen.items()}
+    return np.array(rows), torch.stack(shown), torch.stack(sizes), stacked
 
 
-def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch) -> Iterator[Batch]:
-    """Yield batches of these rows, in their order.
+def loaded(
+    read: Callable[[Sequence[int]], Content],
+    count: int,
+    rows: Iterable[list[int]],
+    workers: int,
+    launch: Launch,
+) -> Iterator[Batch]:
+    """Yield batches of these rows, of `count` pictures, in their order.
 
     Raises:
         BrainhiveError: if a picture cannot be decoded.
     """
-    # nothing is decoded: no other processes are needed
-    workers = workers if items.decodes else 0
-    for batch in DataLoader(
-        items,
+    for content in DataLoader(
+        range(count),  # type: ignore[arg-type]
         batch_sampler=rows,  # type: ignore[arg-type]
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=partial(catch_error, read),
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
         pin_memory=launch.device.type == "cuda",
     ):
-        yield Batch.of(batch)
+        if isinstance(content, BrainhiveError):
+            raise content
+        yield Batch(*content)
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:

@@ -15,7 +15,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, TRIALS_TOGETHER, WHITENED_BY_TESTED, extend_protocol
 from brainhive_cli.core.results import Work
-from brainhive_cli.data.datasets import alike_items, people_of
+from brainhive_cli.data.datasets import alike_items
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.data.targets.targets import Targets
 from brainhive_cli.data.trials import Trials
@@ -226,7 +226,7 @@ class Job:
         store, pixels = first_with_pixels(model.stores("train"))
         shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
         # who these are, in the words by which a later test looks for them
-        people, source = people_of(dataset), model.source
+        people, source = dataset.people, model.source
         caveats = source.caveats([subject])
         return {
             subject: Learned(

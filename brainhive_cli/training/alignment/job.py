@@ -15,7 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.data.datasets import Dataset, people_of
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.data.stores.target_store import TargetStore
@@ -232,7 +232,7 @@ class Job:
             for source, learned in sources:
                 if learned is not None:
                     model = f"{cell.name}, which starts from {source},"
-                    learned.refuse_subjects(people_of(self.dataset), cell.tested_on, model)
+                    learned.refuse_subjects(self.dataset.people, cell.tested_on, model)
         self._starts[cell.name] = starts
         return starts
 

@@ -206,13 +206,13 @@ def find_alike(
     settled = set()
     # a row of zeros is no candidate
     hashes = np.where(is_sought[:, None], pixels[:, 1:], 0)
-    for candidate in find_candidates(hashes, learned[:, 1:], max_distance):
-        name = int(learned[candidate.learned, 0])
+    for tested_row, learned_row, _ in find_candidates(hashes, learned[:, 1:], max_distance):
+        name = int(learned[learned_row, 0])
         # None: not comparable; likenesses that are no copies are listed once a picture
-        likeness = confirm(candidate.tested, name)
-        if likeness is None or likeness in COPIES or (likeness and candidate.tested not in settled):
-            alike.setdefault(likeness, []).append((candidate.tested, name))
-            settled |= {candidate.tested} if likeness else set()
+        likeness = confirm(tested_row, name)
+        if likeness is None or likeness in COPIES or (likeness and tested_row not in settled):
+            alike.setdefault(likeness, []).append((tested_row, name))
+            settled |= {tested_row} if likeness else set()
     return alike
 
 
@@ -266,7 +266,7 @@ class Learned:
         selection: What selected the kept epoch: "validation", "last epoch" or "test"; "" where it is not
             known. A test anywhere in a model's history is kept.
         dataset: Name of the data set; "" where it is not known.
-        recordings: The name of the people whose signals it learned from itself, as `people_of` gives it.
+        recordings: The name of the people whose signals it learned from itself, as `Dataset.people` has it.
         people: Subjects that it and what it started from learned from, by that name.
         has_all_subjects: Whether these are all.
         signals: What the signals are known by, by the name of their store.
@@ -338,7 +338,7 @@ class Learned:
         """Refuse to test a model as on new people whom it, or anything that it started from, learned from.
 
         Args:
-            people: The name of the people who are tested, as `people_of` gives it.
+            people: The name of the people who are tested, as `Dataset.people` has it.
             tested: Their numbers.
             model: What the model is called.
 

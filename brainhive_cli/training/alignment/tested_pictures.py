@@ -9,7 +9,7 @@ from brainhive_cli.core.arrays import Bool, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Seen
 from brainhive_cli.core.measurements import SEEN_CONCEPTS, SEEN_COPIES, UNKNOWN_PICTURES
-from brainhive_cli.data.datasets import Dataset, people_of
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.media.near_copies import COPIES, Likeness
 from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels
 from brainhive_cli.training.alignment.learned import (
@@ -135,7 +135,7 @@ class TestedPictures:
                 self.alike[warning] = is_altered & ~self.is_seen & ~copies
 
             # concepts of earlier trainings, and of this one where it was on another data set
-            people = people_of(dataset)
+            people = dataset.people
             concepts = [np.empty(0, np.uint64), *(each.pictures.start_concepts for each in histories)]
             concepts += [each.pictures.concepts for each in histories if each.recordings != people]
             is_known = np.isin(hash_concepts(listed.concepts), np.concatenate(concepts))

@@ -27,7 +27,7 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.command_lines import are_embedded, only_if_recorded, write_embedding, write_prior
-from brainhive_cli.data.datasets import Dataset, people_of
+from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.model_input import (
     choose_input,
     match_recording,
@@ -171,11 +171,11 @@ class TrainedRun:
             )
 
         # what the models were trained on, and by which recipes
-        people = people_of(self.dataset)
+        people = self.dataset.people
         self.origin: str | None = None
         if self.recipe is not None and self._trained_on is not None:
             self.recipes = {self.variant: self.recipe} if self.variant else variants(self.recipe)
-            if people_of(self._trained_on) != people:
+            if self._trained_on.people != people:
                 self.origin = self._trained_on.name
             self.cells = self._list_cells(self._trained_on)
             self.mode = " + ".join(dict.fromkeys(recipe.mode for recipe in self.recipes.values()))
@@ -500,7 +500,7 @@ class TrainedModel:
         # a subject who is tested as new must be absent from the complete history
         recipe = run.recipes.get(cell.variant)
         if run.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
-            learned.refuse_subjects(people_of(run.dataset), cell.tested_on, f"{run.name}, {cell.name},")
+            learned.refuse_subjects(run.dataset.people, cell.tested_on, f"{run.name}, {cell.name},")
         return learned
 
     def refuse_learned_trials(self, subject: int, split: str) -> None:
@@ -598,7 +598,7 @@ class TrainedModel:
         targets, tokens = Targets({**stored.sources, **self._compute_adapted(split, keys)}), []
 
         # encode in blocks: tokens [M, D]; an ablated embedding is replaced by its mean
-        mean = targets.sources[without].gather(rows).mean(0) if without else None
+        mean = Targets({without: targets.sources[without]}).gather(rows)[without].mean(0) if without else None
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():
                 embeddings = targets.gather(part)

@@ -16,7 +16,6 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED
-from brainhive_cli.data.datasets import people_of
 from brainhive_cli.data.model_input import (
     choose_input,
     match_split,
@@ -266,8 +265,8 @@ class TrainingData:
             normaliser = normalisation.build(pool_statistics(statistics))
         return Learned(
             dataset=dataset.pictured_as,
-            recordings=people_of(dataset),
-            people={people_of(dataset): numbers},
+            recordings=dataset.people,
+            people={dataset.people: numbers},
             has_all_subjects=True,
             signals=self.signals.identities(numbers),
             recorded_channels=tuple(space.names) if whiteners and isinstance(space, Sensors) else (),

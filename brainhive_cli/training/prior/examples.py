@@ -1,6 +1,6 @@
 """The examples of a prior's training: pictures, embeddings and latents, ordered by seed and step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,22 +25,26 @@ from brainhive_cli.data.stores.hdf5 import open_rows, read_flags, read_strings
 from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.stores.target_store import Blank, filling, finish_stores
 from brainhive_cli.data.targets.targets import Targets, open_targets
-from brainhive_cli.data.targets.views import Batch, Items, View, collate, crop_centre, loaded
+from brainhive_cli.data.targets.views import (
+    Batch,
+    Content,
+    Latents,
+    View,
+    crop_centre,
+    loaded,
+    read_pictures,
+)
 from brainhive_cli.training.prior.recipe import Recipe
 
 AGAIN = Line("train-prior", "cache_latents=true")
 """Command that makes a store."""
 
 
-Latents = Callable[[int], tuple[Tensor, Tensor]]
-"""Latent [C, h, w] of a picture as the generator encodes it, and its sizes [6], as in `Batch`."""
-
-
 def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
     """Map a finished store into memory; BrainhiveError if it lacks a latent of these rows, or is damaged."""
     # refuse a store of other shapes or pictures, or an incomplete one
     with hdf5.open_file(path, AGAIN) as file:
-        latents, sizes = (open_rows(file, key, lambda: AGAIN, "f") for key in ("embedding", "sizes"))
+        latents, sizes = (open_rows(file, key, AGAIN, "f") for key in ("embedding", "sizes"))
         if len(latents.shape) != 4 or sizes.shape != (len(latents), 6):
             raise ValueError(f"it has latents {list(latents.shape)} and sizes {list(sizes.shape)}")
         if Names(read_strings(file, "image_id")) != images.image_ids or len(latents) != len(images):
@@ -100,11 +104,10 @@ class Pictures:
         view = partial(crop_centre, side=recipe.resolution_px, resize=recipe.resize)
         return cls(images, targets, np.sort(order[held:]), order[:held], view)
 
-    @property
-    def items(self) -> Items:
-        """The pictures as training reads them."""
+    def read(self, rows: Sequence[int]) -> Content:
+        """Read pictures as training sees them; raises BrainhiveError if one cannot be decoded."""
         views = {group.name: group.view for group in self.targets.groups}
-        return Items(self.images, self.view, views, self.latents)
+        return read_pictures(self.images, self.view, views, self.latents, rows)
 
     def count_in_step(self, size: int, passes: int, processes: int) -> int:
         """Count the pictures of a step, at most `size`; BrainhiveError if a pass of a process has none."""
@@ -115,11 +118,6 @@ class Pictures:
                 "use more pictures, or lower train.accumulate",
             )
         return size
-
-    def batch(self, chosen: Int64) -> Batch:
-        """Read pictures in this process."""
-        items = self.items
-        return Batch.of(collate([items[index] for index in chosen.tolist()]))
 
 
 def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: Launch) -> Pictures:
@@ -158,7 +156,8 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
         batches = [batch for batch in batches if pending.intersection(batch)]
         count = sum(map(len, batches)) * launch.processes
         with console.progress(f"encoding {images.dataset}", count) as bar:
-            for batch in loaded(Items(images, view), batches, workers, launch):
+            read = partial(read_pictures, images, view, {}, None)
+            for batch in loaded(read, len(images), batches, workers, launch):
                 latents = generator.encode(batch.image.to(launch.device).float() / 255)
                 writer.write(batch.rows, latents.cpu().numpy(), sizes=batch.sizes.numpy())
                 bar.advance(len(latents) * launch.processes)
@@ -198,6 +197,7 @@ def batches(
                 yield shuffled[1][step_in_epoch * size + cut].tolist()
 
     # workers decode ahead; step and positions seed the noise of each picture
-    read = loaded(pictures.items, order(), workers, launch)
-    for (step, cut), batch in zip(product(steps, cuts), read, strict=True):
+    decodes = pictures.latents is None or pictures.targets.groups
+    loader = loaded(pictures.read, len(pictures.images), order(), workers if decodes else 0, launch)
+    for (step, cut), batch in zip(product(steps, cuts), loader, strict=True):
         yield replace(batch, step=step, positions=tuple(cut.tolist()))

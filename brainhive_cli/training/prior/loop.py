@@ -292,7 +292,7 @@ class Training:
         chosen = self.pictures.held[: self.recipe.validation_items]
         with console.progress("validating", len(chosen)) as bar:
             for index in chosen:
-                batch = self.pictures.batch(index[None])
+                batch = Batch(*self.pictures.read([int(index)]))
                 # one row for each noise level
                 conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
                 latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]

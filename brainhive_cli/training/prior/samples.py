@@ -17,7 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets.encoder_groups import encode
-from brainhive_cli.data.targets.views import to_pictures
+from brainhive_cli.data.targets.views import Batch, to_pictures
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
     lpips,
@@ -179,7 +179,7 @@ def _generate(training: Training, generator: Any, chosen: Int64) -> Tensor:
         # batches as large as those of the training
         for start in range(0, len(chosen), recipe.train.batch_size):
             rows = chosen[start : start + recipe.train.batch_size]
-            embeddings = training.embeddings(training.pictures.batch(rows))
+            embeddings = training.embeddings(Batch(*training.pictures.read(rows.tolist())))
             conditioning = training.prior.condition_on_embeddings(embeddings)
             pictures = generator.generate(conditioning, rows.tolist(), recipe.resolution_px, sampling)
             batches.append(pictures.cpu())

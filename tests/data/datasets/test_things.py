@@ -156,8 +156,8 @@ def test_an_axis_that_does_not_fit_its_list_is_refused(root: Path) -> None:
         with pytest.raises(BrainhiveError, match=what) as caught:
             eeg().recording(1, "train")
         assert caught.value.message.startswith(str(path))
-    save(root, "train", {"data": np.zeros((2, 3, 63, 10))})
-    with pytest.raises(BrainhiveError, match=r"has keys \['data'\], not 'eeg' and 'img'"):
+    save(root, "train", {"eeg": np.zeros((2, 3, 63, 10))})
+    with pytest.raises(BrainhiveError, match=r"has keys \['eeg'\], not a dict of eeg and img"):
         eeg().recording(1, "train")
 
 

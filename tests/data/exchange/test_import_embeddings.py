@@ -230,7 +230,9 @@ def test_what_cannot_be_right_is_told_and_leaves_nothing(import_, things, ids, t
     write_parquet(other := tmp_path / f"things_train_{VAE}-part-00000-of-00000.parquet", of, vectors(80))
     (notes := tmp_path / "notes.md").write_text("nothing")
     dictionaries = {
-        "the vectors differ in shape": {name: torch.ones(512 + (name == of[-1])) for name in of},
+        "all input arrays must have the same shape": {
+            name: torch.ones(512 + (name == of[-1])) for name in of
+        },
         "holds 80 vectors without ids": torch.ones(80, 512),
         "where vectors of numbers should be": dict.fromkeys(of, 1.0),
     }

@@ -36,7 +36,8 @@ def test_files_of_another_kind_are_one_line(root, go):
     path = root / "subj01_test_fmri.pt"
     sound = path.read_bytes()
     for content, message in (
-        (torch.zeros(4, 10, 11), r"has 4 clips, and GT_test_3fps\.pt has 3"),
+        (torch.zeros(4, 2), r"it holds torch.float32 \[4, 2\], not numbers \[N, R, V\]"),
+        (torch.full((3, 10, 11), torch.nan), "signals that are not finite"),
         (sound[:-300], "damaged or cut short"),
     ):
         if isinstance(content, bytes):

@@ -42,9 +42,8 @@ def first(mini) -> PreparedFiles:
     return MindEye1(root=str(mini[0] / "mindeye1")).build(Paths())
 
 
-def means(mini, **knobs) -> PreparedFiles:
-    knobs = {"root": str(mini[0] / "brain_diffuser"), **knobs}
-    return BrainDiffuser(**knobs).build(Paths(data=str(mini[0].parent)))
+def means(mini) -> PreparedFiles:
+    return BrainDiffuser(root=str(mini[0] / "brain_diffuser")).build(Paths(data=str(mini[0].parent)))
 
 
 def shown(truth, split: str) -> dict[str, list[int]]:
@@ -85,21 +84,15 @@ def test_mindeye1_keeps_each_repetition_once(mini) -> None:
 
 
 def test_brain_diffuser_means_find_their_pictures_by_the_order_of_first_sight(mini) -> None:
+    """They are z-scored by the training pictures."""
     _, truth = mini
+    raw = {}
     for split in ("train", "test"):
-        found, trials = means(mini, zscore=False).recording(1, split), shown(truth, split)
+        found, trials = means(mini).recording(1, split), shown(truth, split)
         assert list(found.image_ids) == [*trials]
-        expected = np.stack([truth["voxels"][own].mean(0) for own in trials.values()]) / 300
-        np.testing.assert_allclose(found.signal[0 : len(expected)][:, 0, :, 0], expected, rtol=1e-5)
-
-
-def test_brain_diffuser_means_are_z_scored_by_training_pictures(mini) -> None:
-    raw, scored = (
-        [means(mini, zscore=z).recording(1, s).signal for s in ("train", "test")] for z in (False, True)
-    )
-    train, test = (each[0 : len(each)][:, 0, :, 0] for each in raw)
-    expected = (test - train.mean(0)) / train.std(0, ddof=1)
-    np.testing.assert_allclose(scored[1][0 : len(test)][:, 0, :, 0], expected, atol=1e-4)
+        raw[split] = np.stack([truth["voxels"][own].mean(0) for own in trials.values()]) / 300
+        expected = (raw[split] - raw["train"].mean(0)) / raw["train"].std(0, ddof=1)
+        np.testing.assert_allclose(found.signal[0 : len(expected)][:, 0, :, 0], expected, atol=1e-4)
 
 
 def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> None:

@@ -56,9 +56,7 @@ def test_a_flipped_bit_of_a_row_is_found_where_it_is(path: Path) -> None:
     found.verify()
     assert np.array_equal(found.embedding, VALUES)
     flip(path, place(path, "embedding") + 150 * DIM * 4 + 5)
-    with pytest.raises(
-        BrainhiveError, match=r"1 of 300 rows of embedding do not match their checksums: 150$"
-    ):
+    with pytest.raises(BrainhiveError, match="row 150 of embedding does not match its checksum"):
         TargetStore.open(path).verify()
 
 

@@ -64,10 +64,14 @@ def test_ids_match_in_full_or_by_stem() -> None:
 
 
 def test_an_ambiguous_or_unknown_id_is_refused() -> None:
-    for wanted, what in (
-        ("two", "'two' could be any of train/dog/two, test/dog/two"),
-        ("three", "store has no picture 'three', of 5: train/cat/one, train/dog/two, test/dog/two …"),
+    for wanted, error, what in (
+        ("two", BrainhiveError, "two could be train/dog/two or test/dog/two"),
+        (
+            "three",
+            MissingData,
+            "store has no picture 'three', of 5: train/cat/one, train/dog/two, test/dog/two …",
+        ),
     ):
-        with pytest.raises(MissingData, match=what) as caught:
+        with pytest.raises(error, match=what) as caught:
             ids.match_ids(["loose", wanted], IDS, "store")
     assert caught.value.hint.startswith("name pictures by their paths below the image root, or their stems")

@@ -82,9 +82,10 @@ def test_training_on_kept_latents_is_training_on_the_pictures(settings, begun, h
 
     plain, cached = begun(*settings), begun(*settings, CACHED)
 
-    pixels, sizes = plain.pictures.items[0]["image"], plain.pictures.items[0]["sizes"]
-    assert cached.pictures.items[0]["sizes"].tolist() == sizes.tolist() == [16, 48, 0, 32, 32, 32]
-    assert pixels.shape == (3, 32, 32) and cached.pictures.items[0]["image"].shape == (4, 8, 8)
+    _, pixels, sizes, _ = plain.pictures.read([0])
+    _, latents, cached_sizes, _ = cached.pictures.read([0])
+    assert cached_sizes[0].tolist() == sizes[0].tolist() == [16, 48, 0, 32, 32, 32]
+    assert pixels[0].shape == (3, 32, 32) and latents[0].shape == (4, 8, 8)
     assert torch.allclose(loss(plain), loss(cached), rtol=ROUNDING)
     shutil.rmtree(pictures / "concept_0")  # nothing is decoded any more
     assert torch.isfinite(loss(cached))
