@@ -84,7 +84,7 @@ def denoised(on: Bench) -> None:
 
 def drawn(on: Bench) -> None:
     """Compare a picture, generated from the same token and seed."""
-    output = generate.Output(resolution_px=16, batch_size=2, precision="fp32")
+    output = generate.Recipe(resolution_px=16, batch_size=2, precision="fp32")
     here, there = (generate.sdxl_studio(on, TINY, output, 2, each) for each in (CPU, on.device))
     share_weights(here, there)
     pictures = [

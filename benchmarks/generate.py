@@ -17,7 +17,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media.media_files import to_bytes
 from brainhive_cli.evaluation.reconstruction.generation import DTYPES, DecodedSet, Sampler, generate, seed_of
-from brainhive_cli.evaluation.reconstruction.recipe import Output
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, animatediff, sdxl, sdxl_unclip, versatile_diffusion
 from brainhive_cli.models.generators.animatediff import in_between
@@ -53,7 +53,7 @@ class Studio:
     on: Bench
     generator: Any
     prior: Any
-    output: Output
+    output: Recipe
     sampling: Sampling
     heads: dict[str, Tensor]
     device: torch.device
@@ -90,7 +90,7 @@ class Studio:
             self.on.show(shown, allocated / 1e9, unit="GB", target=limit, at_most=True, note=note)
 
 
-def sdxl_studio(on: Bench, config: sdxl.Config, output: Output, items: int, device: torch.device) -> Studio:
+def sdxl_studio(on: Bench, config: sdxl.Config, output: Recipe, items: int, device: torch.device) -> Studio:
     """Build an SDXL with a Fusion Prior."""
     generator = config.build(device, DTYPES[output.precision])
     prior = fusion_prior.Config().build({"vae": 8}, generator).to(device).eval()
@@ -101,9 +101,9 @@ def sdxl_studio(on: Bench, config: sdxl.Config, output: Output, items: int, devi
 def pictures(on: Bench) -> None:
     """Compare SDXL's pictures with diffusers' pipeline, and the memory with an estimate from shapes."""
     config, output, items = on.pick(
-        (sdxl.TINY, Output(resolution_px=16, batch_size=2, precision="fp32"), 4),
-        (narrow(sdxl.TINY), Output(resolution_px=64, batch_size=20, precision="fp32"), 60),
-        (sdxl.Config(source=sdxl.RANDOM), Output(), 80),
+        (sdxl.TINY, Recipe(resolution_px=16, batch_size=2, precision="fp32"), 4),
+        (narrow(sdxl.TINY), Recipe(resolution_px=64, batch_size=20, precision="fp32"), 60),
+        (sdxl.Config(source=sdxl.RANDOM), Recipe(), 80),
     )
     studio = sdxl_studio(on, config, output, items, on.device)
     generator, prior = studio.generator, studio.prior
@@ -142,9 +142,9 @@ def pictures(on: Bench) -> None:
 def havir(on: Bench) -> None:
     """Compare HAVIR's pictures with bare calls of the same sampling loop."""
     config, output, items, steps = on.pick(
-        (versatile_diffusion.TINY, Output(resolution_px=32, precision="fp32", batch_size=2), 2, 2),
-        (versatile_diffusion.TINY, Output(resolution_px=32, precision="fp32", batch_size=8), 24, 8),
-        (versatile_diffusion.Config(source="random"), Output(precision="fp16", batch_size=8), 16, 50),
+        (versatile_diffusion.TINY, Recipe(resolution_px=32, precision="fp32", batch_size=2), 2, 2),
+        (versatile_diffusion.TINY, Recipe(resolution_px=32, precision="fp32", batch_size=8), 24, 8),
+        (versatile_diffusion.Config(source="random"), Recipe(precision="fp16", batch_size=8), 16, 50),
     )
     generator: Any = config.build(on.device, DTYPES[output.precision])
     width = generator.networks[0].config.cross_attention_dim
@@ -178,7 +178,7 @@ def keyframes(on: Bench) -> None:
     generator: Any = config.build(on.device, DTYPES[precision])
     vae, unet, guidance = generator.vae, generator.unet, 5
     tokens = _draw(items, {"tokens": (256, unet.config.cross_attention_dim)})
-    output = Output(resolution_px=px, precision=precision, batch_size=2)
+    output = Recipe(resolution_px=px, precision=precision, batch_size=2)
     sampling = Sampling(steps=steps, guidance=guidance)
     studio = Studio(on, generator, priors.load("identity"), output, sampling, tokens, on.device)
     scheduler: Any = EulerDiscreteScheduler.from_config(sdxl_unclip.ARCHITECTURE["scheduler"])
@@ -226,7 +226,7 @@ def clips(on: Bench) -> None:
     pipeline.set_progress_bar_config(disable=True)
 
     for at_once in (1, 2):
-        output = Output(resolution_px=px, precision=precision, batch_size=at_once)
+        output = Recipe(resolution_px=px, precision=precision, batch_size=at_once)
         studio = Studio(on, generator, priors.load("identity"), output, sampling, heads, on.device)
         text, start, images = (studio.decoded.tensors[name] for name in ("texts", "start", "images"))
 

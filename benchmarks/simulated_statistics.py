@@ -47,7 +47,7 @@ from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interva
 from brainhive_cli.measurement.interleaving import TrialOrder, of_trials
 from brainhive_cli.measurement.ranks import ranks, summarise
 from brainhive_cli.measurement.retrieval import Scores, share_wins
-from brainhive_cli.measurement.statistics import describe, measure, measure_each, ratio_of_means
+from brainhive_cli.measurement.statistics import describe, measure, measure_each
 from brainhive_cli.measurement.units import MANY_SUBJECTS, MANY_UNITS, Alike, Items
 from brainhive_cli.measurement.verdict import judge
 
@@ -537,19 +537,16 @@ def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float
     return [*top1, *(sides.get(question, np.nan) for question in asked)]
 
 
-def calibration(random: Random, people: int, draws: int, centre: float, gain: float) -> list[float]:
-    """Calibration: coverage of top-1 over draws, for people in general and for these, and of its share.
+def calibration(random: Random, people: int, draws: int, centre: float) -> list[float]:
+    """Calibration: coverage of top-1 over draws, for people in general and for these.
 
-    People differ by .5 in logits and once more by .2 with everything, draws by .15 for each person by itself;
-    pictures are the same for all. The share is of top-1 with everything, whose logit is larger by a gain; no
-    interval of it counts as an unlimited one. Widths are of people in general, and of the share.
+    People differ by .5 in logits, draws by .15 for each person by itself; pictures are the same for all.
+    Widths are of people in general.
     """
-    # hits [people, draws, N] after few recordings, and [people, 1, N] after all
+    # hits [people, draws, N] after few recordings
     picture = random.normal(0, ITEM_SD, (1, 1, ITEMS))
     person, by_draw = random.normal(0, 0.5, (people, 1, 1)), random.normal(0, 0.15, (people, draws, 1))
-    change = gain + random.normal(0, 0.2, (people, 1, 1))
     few = draw_hits(random, centre + person + by_draw + picture)
-    everything = draw_hits(random, centre + person + change + picture)
 
     # top-1, for people in general and for these
     spread = float(np.hypot(ITEM_SD, 0.15))
@@ -559,14 +556,7 @@ def calibration(random: Random, people: int, draws: int, centre: float, gain: fl
     metric = measure("top1", [*few], **how)
     low, high = metric.people or (np.nan, np.nan)
     first, last = metric.these_subjects or (np.nan, np.nan)
-    held = [np.nan if np.isnan(low) else low <= truth <= high, high - low, first <= here <= last]
-
-    # its share of top-1 with everything
-    share = truth / mean_hit(centre + gain, float(np.hypot(ITEM_SD, np.hypot(0.5, 0.2))))
-    _, low_share, high_share = ratio_of_means(few.mean((1, 2)), everything.mean((1, 2)))
-    if low_share is None or high_share is None:
-        return [truth, *held, True, np.nan]
-    return [truth, *held, low_share <= share <= high_share, high_share - low_share]
+    return [truth, np.nan if np.isnan(low) else low <= truth <= high, high - low, first <= here <= last]
 
 
 def sufficient_amounts(random: Random, people: int, draws: int, centre: float) -> list[float]:
@@ -992,8 +982,8 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         "top-1 | coverage | width | above chance: over concepts | which picture | which concept",
     ),
     calibration: (
-        {"people": (4, 5, 8), "draws": (2, 10), "centre": (0.0, -1.5, -3.0), "gain": (0.5, 1.5)},
-        "mean hit | people in general | width | these people | share of everything | width",
+        {"people": (4, 5, 8), "draws": (2, 10), "centre": (0.0, -1.5, -3.0)},
+        "mean hit | people in general | width | these people",
     ),
     sufficient_amounts: (
         {"people": (3, 4, 5, 8), "draws": (2, 10), "centre": (1.0, -1.0, -2.5)},

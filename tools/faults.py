@@ -30,7 +30,7 @@ FAULTS = (
     Fault("    wrong = pool - targets\n", "    wrong = pool\n", MEASUREMENT),
     Fault("np.clip(count - ways - before, 0, None)", "np.clip(count - before, 0, None)", MEASUREMENT),
     Fault("(correlation < paired).double()", "(correlation > paired).double()", MEASUREMENT),
-    Fault("float(estimates.var(ddof=1)) / subjects", "0.0", MEASUREMENT),
+    Fault("float(subject_means.var(ddof=1)) / subjects", "0.0", MEASUREMENT),
     Fault("reach = t.ppf(UPPER, freedom) * error", "reach = error", MEASUREMENT),
     Fault(
         "float(2 * t.sf(abs(mean) / error, freedom))",

@@ -24,7 +24,6 @@ from brainhive_cli.evaluation.calibration.measure import (
     train_on,
 )
 from brainhive_cli.evaluation.calibration.recipe import Recipe
-from brainhive_cli.training.alignment.few_shot import PersonModel
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.trained import TrainedRun, open_model
 
@@ -65,13 +64,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         def measure(name: str) -> Part:
             cell, draw = part_of_name[name]
             person, pulls = job.people[cell.tested_on[0]], choices[_name(cell)].pulls
-            arms = list_arms(job.recipe)
-
-            def keep(arm: str, decoder: PersonModel) -> None:
-                if arm == job.recipe.keep:
-                    folder.replace(f"models/{cell.name}/sub-{person.subject:02d}/{arm}", decoder.save)
-
-            return measure_draw(job, open_base(cell), person, arms, pulls, draw, keep)
+            return measure_draw(job, open_base(cell), person, list_arms(job.recipe), pulls, draw)
 
         files = {
             name: f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{draw:03d}.safetensors"

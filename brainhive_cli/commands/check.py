@@ -16,11 +16,10 @@ from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, Subjects
+from brainhive_cli.core.recipe import BaseRecipe, Names, Run, Subjects
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.inventory import inspect_dataset
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store
 from brainhive_cli.data.stores.hdf5 import short_name
@@ -29,7 +28,6 @@ from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store
 from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, list_stores
 from brainhive_cli.data.targets.target_stores import holds_annotations, problem_of
 from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
-from brainhive_cli.measurement.units import Alike
 
 KINDS = ("documents", "weights", "checkpoints", "pictures")
 """The files of a run that are counted."""
@@ -211,9 +209,7 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
     tables = [Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)])]
     if recipe.plots:
         with console.progress(f"drawing the page of {short_name(path)}"):
-            # the page needs to know which stimuli are alike
-            alike = _alike(store, recipe.paths)
-            page, note["reliability"] = write_signal_page(store, path.with_suffix(""), alike)
+            page, note["reliability"] = write_signal_page(store, path.with_suffix(""))
         files[f"page of {short_name(path)}"] = page
     return Checked("stores", str(path), note, (), tables, files)
 
@@ -251,22 +247,3 @@ def _check_run(path: Path) -> Checked:
     return Checked(
         "runs_checked", str(path), asdict(files), list(map(BrainhiveError, files.problems)), [table]
     )
-
-
-def _alike(store: SignalStore, paths: Paths) -> dict[str, Alike]:
-    """Ask the data set below whose name a store lies which stimuli are alike; {} if it is none of ours."""
-    # stores lie at DATASET/NAME/sub-XX.h5
-    name = store.path.parts[-3] if len(store.path.parts) > 2 else ""
-    if not parts.is_kind("datasets", name):
-        return {}
-    try:
-        dataset = parts.resolve("datasets", name).build(paths)
-    except BrainhiveError:  # it needs keys that the store does not tell, as the folder of its pictures
-        return {}
-    # without its pictures, a split has the data set's rule but no concepts
-    alike = dict.fromkeys(store.splits, Alike(dataset.alike_by))
-    for split in store.splits:
-        with suppress(BrainhiveError):  # the pictures may be elsewhere
-            stimuli = dataset.images(split)
-            alike[split] = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
-    return alike

@@ -22,7 +22,6 @@ from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli
 from brainhive_cli.evaluation.reconstruction.baselines import (
     BASELINES,
     DEFAULT,
-    can_make,
     make_baselines,
     make_stills,
 )
@@ -35,7 +34,7 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     read_result,
     sweep_tables,
 )
-from brainhive_cli.evaluation.reconstruction.folders import MatchedFolders
+from brainhive_cli.evaluation.reconstruction.folders import match_folders, shuffle
 from brainhive_cli.evaluation.reconstruction.generation import (
     CELL_INDEPENDENT,
     TRAIN,
@@ -318,7 +317,7 @@ def inputs(recipe: Recipe) -> list[Input]:
         score = str(recipe.score)
 
         def list_networks() -> list[Input]:
-            medium = MatchedFolders.match(score, recipe.truth, recipe.medium).medium
+            medium = match_folders(score, recipe.truth, recipe.medium)[2]
             return inputs_of_metrics(choose_metrics(medium, recipe.metrics), recipe.metric_encoders)
 
         return collect(others, list_networks)
@@ -403,16 +402,16 @@ def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result
 
 def _score(recipe: Recipe, launch: Launch, again: bool) -> tuple[RunFolder, None]:
     """Score a folder of reconstructions."""
-    folders = MatchedFolders.match(str(recipe.score), recipe.truth, recipe.medium)
-    folder = open_run(f"score-{folders.generated.name}", recipe, launch, again, folders.digests)
+    scored, stimuli, medium, digests, facts = match_folders(str(recipe.score), recipe.truth, recipe.medium)
+    folder = open_run(f"score-{scored.name}", recipe, launch, again, digests)
     if not folder.is_finished:
         # floors of clips: clips of other items, and still pictures
-        generated = [folders.generated]
-        if folders.medium == "clip":
-            if len(folders.generated.files) > 1:
-                generated.append(folders.shuffled())  # needs another item
+        generated = [scored]
+        if medium == "clip":
+            if len(scored.files) > 1:
+                generated.append(shuffle(scored))  # needs another item
             generated += launch.gather(make_stills(generated[:1], folder) if launch.is_main else [])[0]
-        measure_run(folder, recipe, generated, folders.stimuli, "scored", launch, {}, folders.facts)
+        measure_run(folder, recipe, generated, stimuli, "scored", launch, {}, facts)
     launch.barrier()
     return folder, None
 
@@ -427,8 +426,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
     align.prepare_signals(launch)
     # store the run and the sources that defaults chose, so that the recipe repeats them
     resolved = recipe.model_copy(update={"align_run": job.align.reference, "sources": job.sources})
-    is_here = partial(can_make, align=align, split=recipe.split)
-    folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()), is_here)
+    folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()))
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         # the prior on its device, and the stimuli, whose files must be here

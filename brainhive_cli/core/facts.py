@@ -125,8 +125,6 @@ class Difference(Model):
         test: What it is, and whom it is about.
         least_p: The smallest p that the test can give.
         cohens_dz: Effect size over subjects: mean difference over the standard deviation of differences.
-        only_first: Items that only the first ranked first; None unless values are hits of one seed.
-        only_second: Items that only the second ranked first.
         lower_is_better: Whether less is better in this metric.
         scope: Units of the claim; empty for units in general.
         limits: Sentences that limit the test.
@@ -155,10 +153,6 @@ class Difference(Model):
     test: str
     least_p: float
     cohens_dz: float | None
-
-    # counts of hits, of one seed
-    only_first: int | None = None
-    only_second: int | None = None
     lower_is_better: bool = False
     scope: str = ""
 
@@ -362,7 +356,6 @@ class RetrievalFacts(Facts):
         plain: Differences from plain baselines on the same folds.
         baseline: The ridge next to the model.
         repetitions: Most repetitions of a picture of which halves were compared; 0 without a ceiling.
-        absent: Stimuli that no trial of a run, session or fold shows, by its name.
         subset_ways: Pictures that subsets should have; 0 without subsets.
         subset_pools: Pictures that they have: fewer where a subject was shown fewer.
     """
@@ -377,7 +370,6 @@ class RetrievalFacts(Facts):
     plain: list[Difference] = []
     baseline: Baseline | None = None
     repetitions: int = 0
-    absent: dict[str, list[str]] = {}
     subset_ways: int = 0
     subset_pools: list[int] = []
 
@@ -481,7 +473,7 @@ class CalibrationFacts(Facts):
         unit: Unit of the amounts.
         amounts: The amounts, ascending; the last one is everything.
         people: Top-1 of each person after each amount, by the arm of the finding.
-        is_above_chance: Whether its top-1 with everything is above chance; else there are no shares.
+        is_above_chance: Whether its top-1 with everything is above chance; else nothing suffices.
         lead: Amount of the finding: the first that surely suffices, or the largest below everything; empty
             for everything.
         suffices: How many amounts surely give less than 90 % of everything, and the index of that from which

@@ -479,11 +479,6 @@ class TrainedRunRecipe(Recipe):
             command, name, flags, [f"align_{word}" if word.startswith("run=") else word for word in overrides]
         )
 
-    def select(self, section: type[M]) -> M:
-        """Take the keys of one section that the recipe inherits: all that functions get which measure."""
-        # not validated again: the recipe was
-        return section.model_construct(**{name: getattr(self, name) for name in section.model_fields})
-
 
 def _refuse_unwritable(value: Any, key: str = "") -> None:
     """Refuse, also in knobs that take values of any type, what no run folder or script can hold."""

@@ -42,13 +42,7 @@ def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | N
     """
     # hits [S, N] of each subject, by side
     hits = [[(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second)]
-    compared = compare_values(hits[0], hits[1], items=items)
-    # counts of items are whole numbers with one seed only
-    if any(len(group) > 1 for side in hits for group in side):
-        return compared
-    joined = np.concatenate([one[0] - other[0] for one, other in zip(*hits, strict=True)])
-    only = {"only_first": int((joined > 0).sum()), "only_second": int((joined < 0).sum())}
-    return compared.model_copy(update=only)
+    return compare_values(hits[0], hits[1], items=items)
 
 
 def compare_values(
@@ -243,40 +237,25 @@ def compare_ranks(
 
 def _compare_ranks(first: Measurements, second: Measurements) -> Difference:
     """Compare the ranks of two runs; BrainhiveError if they were tested on different items."""
-    # candidates
+    # the same candidates, and the same items of each subject, sorted by image id
     runs = [first.facts.run, second.facts.run]
     galleries = [run.facts_of(RetrievalFacts).gallery for run in (first, second)]
     if galleries[0] != galleries[1]:
-        shown = [
-            f"{run} ({gallery.pictures} pictures of {gallery.dataset}, digest {gallery.digest})"
-            for run, gallery in zip(runs, galleries, strict=True)
-            if gallery
-        ]
-        raise BrainhiveError(
-            f"{shown[0]} and {shown[1]} were tested on different galleries", "compare on the same pictures"
-        )
-
-    # subjects, and items of each, sorted by image id
+        problem = f"{runs[0]} and {runs[1]} were tested on different galleries"
+        raise BrainhiveError(problem, "compare on the same pictures")
     cells = [_list_cells(run) for run in (first, second)]
-    if cells[0].keys() != cells[1].keys():
-        shown = [f"{run} ({', '.join(listed)})" for run, listed in zip(runs, cells, strict=True)]
-        problem = f"{shown[0]} and {shown[1]} have different subjects"
-        raise BrainhiveError(problem, "give --subjects both have")
-    ids = [sorted(listed[0]["image_ids"]) for listed in cells[0].values()]
-    for subject, subject_ids in zip(cells[0], ids, strict=True):
-        if subject_ids != sorted(cells[1][subject][0]["image_ids"]):
-            problem = f"{runs[0]} and {runs[1]} were tested on different items of {subject}"
-            raise BrainhiveError(problem, "compare on the same split")
+    ids = [{subject: sorted(listed[0]["image_ids"]) for subject, listed in side.items()} for side in cells]
+    if ids[0] != ids[1]:
+        shown = [f"{run} ({', '.join(side)})" for run, side in zip(runs, cells, strict=True)]
+        problem = f"{shown[0]} and {shown[1]} were tested on different subjects or items"
+        raise BrainhiveError(problem, "give --subjects both have, and the same split")
 
     # ranks [S, N] of the cells of each subject, by side
     sides = [
-        [
-            _collect_values(side[subject], subject_ids, "ranks")
-            for subject, subject_ids in zip(cells[0], ids, strict=True)
-        ]
+        [_collect_values(side[subject], listed, "ranks") for subject, listed in ids[0].items()]
         for side in cells
     ]
-    result = compare(sides[0], sides[1], items=_group(first, ids))
+    result = compare(sides[0], sides[1], items=_group(first, [*ids[0].values()]))
     return result.model_copy(update=_limits(first, second, result.subjects))
 
 

@@ -1,8 +1,6 @@
 """Similarity corrections: a correction uses all test signals together, so it is a control and no result."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import torch
@@ -13,53 +11,40 @@ from torch import Tensor
 from brainhive_cli.core import parts
 from brainhive_cli.measurement.ranks import SHORTEST, unit
 
+Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From similarities [N, M], and tokens of signals [N, D] and gallery [M, D], to corrected similarities."""
 DECIMALS = 12
 """Tolerance of cosines: above the rounding of float64, below that of float32 tokens, as ties of ranks are."""
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One subject's signals compared with a gallery; a correction maps it to another, and knows no targets.
+def compare_tokens(signals: Tensor, gallery: Tensor) -> Tensor:
+    """Compute the cosines [N, M] of tokens in float64; those that differ by rounding alone are equal."""
+    cosines = unit(signals) @ unit(gallery.to(signals.device)).T
+    return cosines.round(decimals=DECIMALS)
 
-    Attributes:
-        signals: Signal tokens [N, D].
-        gallery: Gallery tokens [M, D].
-        similarities: [N, M] in float64: cosines, or as the corrections before have left them.
+
+def as_tokens(similarities: Tensor) -> tuple[Tensor, Tensor]:
+    """Give unit tokens [N, M + 1] and [M, M + 1] whose cosines have the similarities' order, both ways.
+
+    Whatever ranks tokens thereby ranks corrected similarities [N, M].
     """
-
-    signals: Tensor
-    gallery: Tensor
-    similarities: Tensor
-
-    @classmethod
-    def of(cls, signals: Tensor, gallery: Tensor) -> Self:
-        """Compare tokens by their cosines; those that differ by rounding alone are equal."""
-        # [N, M] in float64, without digits that rounding decides
-        cosines = unit(signals) @ unit(gallery.to(signals.device)).T
-        return cls(signals, gallery, cosines.round(decimals=DECIMALS))
-
-    def as_tokens(self) -> tuple[Tensor, Tensor]:
-        """Give unit tokens [N, M + 1] and [M, M + 1] whose cosines have the similarities' order, both ways.
-
-        Whatever ranks tokens thereby ranks corrected ones.
-        """
-        # rows of length 1 at most, which a last entry fills up to unit length
-        centred = self.similarities - self.similarities.mean()
-        scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
-        rest = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
-        one_hot = torch.eye(scaled.shape[1], device=scaled.device)
-        return torch.cat([scaled, rest], 1), F.pad(one_hot, (0, 1))
+    # rows of length 1 at most, which a last entry fills up to unit length
+    centred = similarities - similarities.mean()
+    scaled = centred / torch.linalg.vector_norm(centred, dim=1).max().clamp(min=1)
+    rest = (1 - scaled.square().sum(1, keepdim=True)).clamp(min=0).sqrt()
+    one_hot = torch.eye(scaled.shape[1], device=scaled.device)
+    return torch.cat([scaled, rest], 1), F.pad(one_hot, (0, 1))
 
 
 class Correction(parts.Config):
     """Base of the package's corrections: `correct` is what a Config builds."""
 
-    def build(self) -> Callable[[Compared], Compared]:
+    def build(self) -> Correct:
         """Make the correction."""
         return self.correct
 
-    def correct(self, compared: Compared) -> Compared:
-        """Correct the similarities."""
+    def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
+        """Correct the similarities [N, M] of signal tokens [N, D] with gallery tokens [M, D]."""
         raise NotImplementedError
 
 
@@ -69,19 +54,18 @@ class Assignment(Correction):
     Assignment of the largest sum of similarities; what is assigned is first, the rest in its order.
     """
 
-    def correct(self, compared: Compared) -> Compared:
+    def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
         """Raise the similarity of each assigned pair above all others."""
         from scipy.optimize import linear_sum_assignment
 
         # in a random order: of equal sums the diagonal is taken, where pictures stand as their signals do
-        values, random = compared.similarities.cpu().numpy(), np.random.default_rng(0)
+        values, random = similarities.cpu().numpy(), np.random.default_rng(0)
         rows, columns = (random.permutation(size) for size in values.shape)
-        signals, pictures = linear_sum_assignment(values[rows][:, columns], maximize=True)
+        chosen_rows, chosen_columns = linear_sum_assignment(values[rows][:, columns], maximize=True)
         # an assigned pair exceeds every other similarity; all else stays in its order
         raised = np.zeros_like(values)
-        raised[rows[signals], columns[pictures]] = 1 + np.ptp(values)
-        similarities = compared.similarities + torch.from_numpy(raised).to(compared.similarities.device)
-        return replace(compared, similarities=similarities)
+        raised[rows[chosen_rows], columns[chosen_columns]] = 1 + np.ptp(values)
+        return similarities + torch.from_numpy(raised).to(similarities.device)
 
 
 class Csls(Correction):
@@ -94,14 +78,14 @@ class Csls(Correction):
 
     neighbours: PositiveInt = Field(5, description="nearest of the other side that are averaged")
 
-    def correct(self, compared: Compared) -> Compared:
+    def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
         """Subtract from twice the similarities what signals and pictures have with their neighbours."""
         # topk along either axis: neighbours of signals, and of pictures
-        corrected = 2 * compared.similarities
+        corrected = 2 * similarities
         for axis, size in enumerate(corrected.shape):
-            nearest = compared.similarities.topk(min(self.neighbours, size), axis).values
+            nearest = similarities.topk(min(self.neighbours, size), axis).values
             corrected = corrected - nearest.mean(axis, keepdim=True)
-        return replace(compared, similarities=corrected)
+        return corrected
 
 
 class Sinkhorn(Correction):
@@ -115,14 +99,14 @@ class Sinkhorn(Correction):
     temperature: PositiveFloat = Field(0.05, description="similarities are divided by this")
     rounds: PositiveInt = Field(20, description="times that rows, then columns are brought to the sum 1")
 
-    def correct(self, compared: Compared) -> Compared:
+    def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
         """Give the logarithm of the transport plan, in which no small value becomes 0."""
         # rows, then columns, sum to 1; logarithms keep small shares apart
-        plan = compared.similarities / self.temperature
+        plan = similarities / self.temperature
         for _ in range(self.rounds):
             for axis in (1, 0):
                 plan = plan - plan.logsumexp(axis, keepdim=True)
-        return replace(compared, similarities=plan)
+        return plan
 
 
 class Whitening(Correction):
@@ -135,17 +119,20 @@ class Whitening(Correction):
         0.2, gt=0, le=1, description="share of the covariance that is replaced by its mean variance"
     )
 
-    def correct(self, compared: Compared) -> Compared:
-        """Whiten signal tokens, and bring them to unit length."""
-        signals = compared.signals.double()
+    def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
+        """Compare whitened signal tokens with the gallery anew."""
+        return compare_tokens(self.whiten(signals), gallery)
 
+    def whiten(self, signals: Tensor) -> Tensor:
+        """Whiten signal tokens [N, D], and bring them to unit length."""
         # by singular values rather than the covariance, which tokens of a wide head have no room for
-        left, spread, axes = torch.linalg.svd(signals - signals.mean(0), full_matrices=False)
+        exact = signals.double()
+        left, spread, axes = torch.linalg.svd(exact - exact.mean(0), full_matrices=False)
         variances = spread.square() / len(signals)
         # variances shrunk towards their mean over D, so that no small one is blown up
         shrunk = (1 - self.shrinkage) * variances + self.shrinkage * variances.sum() / signals.shape[1]
         whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ axes
-        return Compared.of(unit(whitened), compared.gallery)
+        return unit(whitened)
 
 
 TINY = {

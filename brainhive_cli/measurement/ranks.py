@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.statistics import Limits, Metric, Statistic, measure
+from brainhive_cli.measurement.statistics import Limits, Metric, measure
 from brainhive_cli.measurement.units import Items
 
 TIE = 1e-12
@@ -213,6 +214,8 @@ def unit(tokens: Tensor) -> Tensor:
     return exact.div_(torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_(min=SHORTEST))
 
 
+NO_ENDS: Any = dict.fromkeys(("low", "high", "these_subjects", "people", "seed_sd"))
+"""Fields of a metric without an interval."""
 TOP = (1, 3, 5)
 """Ranks within which the seen image counts as retrieved; the field's."""
 
@@ -247,24 +250,27 @@ def summarise(
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)
 
-    # value of a rank, its statistic over items, and limits of this
-    transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {
-        **{f"top{k}": (partial(np.greater_equal, k), np.mean, (0.0, 1.0)) for k in TOP},
-        "mean_rank": (np.asarray, np.mean, (1.0, float(pool))),
-        "median_rank": (np.asarray, np.median, (1.0, float(pool))),
-        "mrr": (np.reciprocal, np.mean, (0.0, 1.0)),
+    # value of a rank, and the limits of its mean over items
+    span, share = (1.0, float(pool)), (0.0, 1.0)
+    transforms: dict[str, tuple[Callable[[Any], Any], Limits]] = {
+        **{f"top{k}": (partial(np.greater_equal, k), share) for k in TOP},
+        "mean_rank": (np.asarray, span),
+        "median_rank": (np.asarray, span),
+        "mrr": (np.reciprocal, share),
     }
 
     # each metric with its chance
     metrics = []
     for name in only or transforms:
-        transform, statistic, limits = transforms[name]
+        transform, limits = transforms[name]
         chance = float(f"{guess @ transform(possible.astype(np.float64)):.12g}")  # no rounding error is shown
-        if statistic is np.median:
-            chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
         values = [transform(group) for group in groups]
-        described: Any = {"statistic": statistic, "chance": chance, "limits": limits}
-        metrics.append(measure(name, values, is_share=statistic is np.mean, **described, **common))
+        metric = measure(name, values, is_share=True, chance=chance, limits=limits, **common)
+        if name == "median_rank":  # intervals are of means
+            median = float(np.mean([np.median(group.mean(0)) for group in groups]))
+            chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
+            metric = replace(metric, value=median, chance=chance, interval="none: of a median", **NO_ENDS)
+        metrics.append(metric)
     return metrics
 
 

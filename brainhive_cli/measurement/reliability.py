@@ -22,16 +22,16 @@ def average_halves(
     trials: Tensor,
     available: Tensor,
     random: torch.Generator,
-    size: int | None = None,
     parts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Average two random halves of each stimulus' repetitions, which share no repetition and no part.
+
+    Of an odd number one is left out.
 
     Args:
         trials: [N, R, F]; or [R, F] of one stimulus, which is halved N times.
         available: How many of the R exist, [N].
         random: Draws the halves.
-        size: Repetitions in a half, at most; None: half of those available, of an odd number one is left out.
         parts: [N, R] number, from 0, of the part of the recording that each repetition is of (see
             `separate_repetitions`): halves are of different parts, and as large. None: all parts differ.
 
@@ -47,10 +47,10 @@ def average_halves(
     position = drawn.masked_fill(numbers >= shown, 2).argsort(1).argsort(1).gather(1, part)  # [N, R]
 
     # the first ones are one half, the next ones the other; of parts that differ in size as many are taken
-    half = shown // 2 if size is None or parts is not None else torch.full_like(shown, size)
+    half = shown // 2
     sides = torch.stack([position < half, (position >= half) & (position < 2 * half)], 1) & is_there[:, None]
     if parts is not None:
-        most = sides.sum(2).amin(1).clamp(max=size or count)[:, None, None]
+        most = sides.sum(2).amin(1)[:, None, None]
         drawn = torch.rand(sides.shape, generator=random).masked_fill(~sides, 2)
         sides &= drawn.argsort(2).argsort(2) < most
     weights = sides.to(trials.dtype) / sides.sum(2, keepdim=True)  # [N, 2, R]
@@ -58,18 +58,10 @@ def average_halves(
     return first, second, sides[:, 0].sum(1)
 
 
-def halve(
-    repetitions: Array,
-    random: torch.Generator,
-    draws: int = HALVINGS,
-    size: int | None = None,
-    parts: Int64 | None = None,
-) -> tuple[Array, Array]:
-    """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does: [draws, F] each."""
-    # one stimulus is halved `draws` times: [draws, F]
-    flat, counts = torch.from_numpy(repetitions).flatten(1), torch.full((draws,), len(repetitions))
-    parts_of_draws = None if parts is None else torch.from_numpy(parts).expand(draws, -1)
-    first, second, _ = average_halves(flat, counts, random, size, parts_of_draws)
+def halve(repetitions: Array, random: torch.Generator) -> tuple[Array, Array]:
+    """Average halves of one stimulus' repetitions [R, ...], as `average_halves` does: [HALVINGS, F] each."""
+    flat, counts = torch.from_numpy(repetitions).flatten(1), torch.full((HALVINGS,), len(repetitions))
+    first, second, _ = average_halves(flat, counts, random)
     return first.numpy(), second.numpy()
 
 

@@ -14,7 +14,7 @@ from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import TRANSDUCTIVE
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.measurement.corrections import Compared
+from brainhive_cli.measurement.corrections import as_tokens, compare_tokens
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.ranks import (
     nearest,
@@ -285,20 +285,20 @@ def rank_corrected(
             f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {pool}",
             "gallery=test, or leave corrections out",
         )
-    compared = {subject: Compared.of(signals, images) for subject, signals in tokens.items()}
+    similarities = {subject: compare_tokens(signals, images) for subject, signals in tokens.items()}
     scores, names = {}, []
     for config in corrections:
         # one correction more, of each subject's similarities
         names.append(config.kind)
         correct = config.build()
-        compared = {subject: correct(before) for subject, before in compared.items()}
+        for subject, signals in tokens.items():
+            similarities[subject] = correct(similarities[subject], signals, images.to(signals.device))
 
         # tokens whose cosines are the corrected similarities
-        corrected = {subject: after.as_tokens() for subject, after in compared.items()}
+        corrected = {subject: as_tokens(values) for subject, values in similarities.items()}
         one_hot = next(iter(corrected.values()))[1]
-        signals = {subject: pair[0] for subject, pair in corrected.items()}
         words = f"similarities corrected by {' + '.join(names)}, {TRANSDUCTIVE}"
-        ranked = rank(gallery, one_hot, signals, items)
+        ranked = rank(gallery, one_hot, {subject: pair[0] for subject, pair in corrected.items()}, items)
         scores[" + ".join(names)] = {
             subject: replace(table, words=words) for subject, table in ranked.items()
         }

@@ -3,7 +3,7 @@
 The sign-flip test over units has an interval that is its inversion, so that they never disagree.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,17 +18,11 @@ from brainhive_cli.core.measurements import SELECTED_ON_TEST, UNKNOWN_SELECTION,
 from brainhive_cli.measurement.units import MANY_SUBJECTS, Items, widen
 
 Values = NDArray[np.floating[Any]]
-Statistic = Callable[..., Any]
-"""Reduces values along `axis`: numpy's mean or median."""
 Limits = tuple[float | None, float | None]
-"""The least and the largest value that a statistic can take."""
+"""The least and the largest value that a mean can take."""
 
 UPPER = 0.975
 """Quantile at the upper end of a 95 % interval."""
-DRAWS = 2000
-"""Resamples of a median: its standard error then varies by about 2 %."""
-MAX_RESAMPLED = 2**22
-"""Values that are resampled at once, to bound memory."""
 ROUNDING = 1e-12
 """Share of the largest value, below which a difference from the mean is the rounding of a sum."""
 ALL_SIGNS = 15
@@ -61,10 +55,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Variation of a statistic with the units of items.
+    """Variation of means over items with their units.
 
     Attributes:
-        estimates: [S] the statistic of each subject.
+        estimates: [S] the mean of each subject.
         together: Variance over units of the mean over subjects.
         freedom: Degrees of freedom of that variance, by what the units weigh.
         shared: Covariance of two subjects, whose units are the same.
@@ -90,10 +84,9 @@ def measure(
     chance: float | None = None,
     seeds: Sequence[int] = (),
     items: Items | None = None,
-    statistic: Statistic = np.mean,
     **how: Any,
 ) -> Metric:
-    """Measure items' values: the mean over subjects of their statistic, with a 95 % interval.
+    """Measure items' values: the mean over subjects of their means, with a 95 % interval.
 
     Args:
         name: What was measured.
@@ -105,7 +98,6 @@ def measure(
         chance: Value expected of guessing.
         seeds: Seeds of the trainings that were measured.
         items: See `describe`.
-        statistic: How a group's values become one.
         how: Other arguments of `describe`.
 
     Raises:
@@ -113,18 +105,18 @@ def measure(
     """
     # seeds are averaged by item, in the value as in its interval
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
-    interval = describe(models, items, statistic=statistic, **how)
+    interval = describe(models, items, **how)
 
     # spread over seeds, where there is a model of each
     spread = None
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
-        spread = float(np.mean([statistic(group, axis=-1) for group in models], 0).std(ddof=1))
+        spread = float(np.mean([group.mean(-1) for group in models], 0).std(ddof=1))
 
     # a selection by the test scores is told by the protocol
     caveats = find_caveats(protocol)
     return Metric(
         name,
-        float(np.mean([statistic(group.mean(0), axis=-1) for group in models])),
+        float(np.mean([group.mean(0).mean(-1) for group in models])),
         sum(group.shape[1] for group in models),
         pool,
         chance,
@@ -158,12 +150,11 @@ def describe(
     groups: Sequence[Values],
     items: Items | None = None,
     *,
-    statistic: Statistic = np.mean,
     limits: Limits = (None, None),
     is_share: bool | None = None,
     most_hits: float | None = None,
 ) -> Interval:
-    """Make a confidence interval of the mean over subjects of their statistic, and say how it was made.
+    """Make a confidence interval of the mean over subjects of their means, and say how it was made.
 
     Units of items and subjects are crossed: a concept that several subjects saw is easy or hard for all of
     them, and so are its pictures. What the interval holds for:
@@ -176,9 +167,9 @@ def describe(
       units give them. Of two to four it is the second one, unless it covers more than half of the scale;
     - fewer than six units, or values that do not vary: there is none, and both ends are None.
 
-    Variances over units are linearised (cluster-robust, CR2); that of a median is resampled. Between two
-    limits, t intervals are made on the logit scale: near a limit they are asymmetric and never cross it.
-    Where all shares are at one limit, nothing varies: the interval is Wilson's of as many hits as units.
+    Variances over units are linearised (cluster-robust, CR2). Between two limits, t intervals are made on the
+    logit scale: near a limit they are asymmetric and never cross it. Where all shares are at one limit,
+    nothing varies: the interval is Wilson's of as many hits as units.
 
     `benchmarks/simulated_statistics.py` prints how often they hold.
 
@@ -186,8 +177,7 @@ def describe(
         groups: Values of the items [N], one array a subject; or [S, N] of S models, averaged for each item.
         items: Which items are the same for several subjects, and which are alike. None: independent ones;
             subjects with as many have the same ones in the same order, others have none in common.
-        statistic: How a group's values become one: numpy's mean or median.
-        limits: Between which the statistic lies; 0 and 1 of shares.
+        limits: Between which the mean lies; 0 and 1 of shares.
         is_share: Whether values are shares of tries or candidates, hits among them; None: where the limits
             are 0 and 1, or all values are.
         most_hits: Independent hits that the values are worth at most, where these are linearised: their mean
@@ -210,11 +200,7 @@ def describe(
             "a value to be measured is not a finite number", "look for NaN in the model's output"
         )
     items = items or Items.unnamed([group.shape[-1] for group in models])
-    averages = [group.mean(0) for group in models]
-    if statistic is np.mean:
-        scatter = scatter_of_means(averages, items)
-    else:
-        scatter = _resampled_scatter(averages, items)
+    scatter = scatter_of_means([group.mean(0) for group in models], items)
 
     # hits, or shares of hits
     subjects, units = len(models), items.count
@@ -222,7 +208,7 @@ def describe(
     if is_share is None:
         are_hits = limits == (None, None) and all(np.isin(group, (0, 1)).all() for group in models)
         is_share = limits == (0.0, 1.0) or are_hits
-    is_share, (low, high) = is_share and statistic is np.mean, limits
+    low, high = limits
     if is_share and (low is None or high is None):
         low, high = limits = (0.0, 1.0)
 
@@ -259,6 +245,8 @@ def describe(
 def scatter_of_means(groups: Sequence[Values], items: Items) -> Scatter:
     """Measure how means over items vary with their units, within strata where there are any.
 
+    The variance over units is split into what subjects share and their own noise.
+
     Args:
         groups: Values [N], one array a subject.
         items: The items, and which are alike.
@@ -282,17 +270,14 @@ def scatter_of_means(groups: Sequence[Values], items: Items) -> Scatter:
 
     # variance of the mean over subjects, who may have units in common
     together, freedom = _variance(influence, weights / subjects, strata)
-    inflation = items.inflation
-    return _compare_subjects(np.array(estimates), np.array(alone) * inflation, together * inflation, freedom)
+    together *= items.inflation
 
-
-def _compare_subjects(estimates: Float64, alone: Float64, together: float, freedom: float) -> Scatter:
-    """Split the variance over units of each subject [S] into what subjects share and their own noise."""
-    subjects, mean_variance = len(estimates), float(alone.mean())
+    # what subjects share, and their own noise, of which their differences consist at least
+    subject_means, mean_variance = np.array(estimates), float((np.array(alone) * items.inflation).mean())
     shared = max(0.0, (subjects * together - mean_variance) / max(1, subjects - 1))
     noise = max(0.0, mean_variance - shared) / subjects
-    between = float(estimates.var(ddof=1)) / subjects if subjects > 1 else 0.0
-    return Scatter(estimates, together, freedom, shared, noise, max(between, noise))
+    between = float(subject_means.var(ddof=1)) / subjects if subjects > 1 else 0.0
+    return Scatter(subject_means, together, freedom, shared, noise, max(between, noise))
 
 
 def _variance(influence: Float64, weights: Float64, strata: Int64) -> tuple[float, float]:
@@ -329,46 +314,8 @@ def _variance(influence: Float64, weights: Float64, strata: Int64) -> tuple[floa
     return variance, float(total**2 / ((w**2).sum() + squares))
 
 
-def _resampled_scatter(groups: Sequence[Float64], items: Items) -> Scatter:
-    """Measure how medians vary with units, by resampling them alike for all subjects.
-
-    The variance is that of a normal distribution with the same middle 95 %: single outliers, which a median
-    ignores, do not count. A draw that has none of a subject's units says nothing about it.
-    """
-    from scipy.stats import norm
-
-    # medians of each subject by how often each unit is drawn
-    random, count = np.random.default_rng(0), items.count
-    rows = max(1, MAX_RESAMPLED // max(count, *map(len, groups)))
-    orders = [np.argsort(group) for group in groups]
-    drawn = []
-    for start in range(0, DRAWS, rows):
-        times = random.multinomial(count, np.full(count, 1 / count), min(rows, DRAWS - start))  # [draws, U]
-        medians = []
-        for group, order, number in zip(groups, orders, items.numbers, strict=True):
-            weights = times[:, number[order]].cumsum(1)
-            half = weights[:, -1:] / 2
-            low, high = (weights >= half).argmax(1), (weights > half).argmax(1)
-            median = (group[order][low] + group[order][high]) / 2
-            medians.append(np.where(weights[:, -1] > 0, median, np.median(group)))
-        drawn.append(np.stack(medians, 1))
-
-    # variance of each subject's median, and of their mean
-    resampled = np.concatenate(drawn)  # [draws, S]
-    estimates = np.array([np.median(group) for group in groups])
-    joined = np.column_stack([resampled, resampled.mean(1)])
-    low, high = np.percentile(joined, [2.5, 97.5], 0)
-    variances = ((high - low) / (2 * norm.ppf(UPPER))) ** 2
-
-    # bias-reduced by the mean leverage of the units, with the freedom that means have
-    pull = np.mean([((np.bincount(number) / len(number)) ** 2).sum() for number in items.numbers])
-    variances /= max(1 - pull, 1 / count)
-    freedom = scatter_of_means(groups, items).freedom
-    return _compare_subjects(estimates, variances[:-1], float(variances[-1]), freedom)
-
-
 def _t_interval(centre: float, error: float, freedom: float, limits: Limits) -> tuple[float, float]:
-    """Make a t interval, on the logit scale where the statistic lies between two limits."""
+    """Make a t interval, on the logit scale where the mean lies between two limits."""
     from scipy.special import expit, logit
     from scipy.stats import t
 
@@ -425,44 +372,6 @@ def _share_interval(
     # rounding must not leave the share itself outside
     below, above = min(float(share), float(centre - reach)), max(float(share), float(centre + reach))
     return low + span * max(0.0, below), low + span * min(1.0, above)
-
-
-def ratio_of_means(numerators: Values, denominators: Values) -> tuple[float, float | None, float | None]:
-    """Divide the mean over people of one score by that of another: ratio, and Fieller's interval over people.
-
-    Args:
-        numerators: [S] the first score of each person.
-        denominators: [S] the second score of the same people.
-
-    Returns:
-        Ratio and the ends of the 95 % interval, which may lie above 1. The ends are None of fewer than three
-        people, of equal scores, and where the denominator does not differ from 0.
-
-    Source: Fieller 1954, Some problems in interval estimation.
-    """
-    from scipy.stats import t
-
-    # a ratio to 0 has no value; too few people, or equal scores, have no interval
-    first, second = (np.asarray(values, np.float64) for values in (numerators, denominators))
-    count, mean = len(first), float(second.mean())
-    if mean == 0:
-        return float("nan"), None, None
-    ratio = float(first.mean()) / mean
-    if count < 3 or (first == second).all():
-        return ratio, None, None
-
-    # variances of the means, and the share g of the squared denominator that its error is
-    (first_variance, shared), (_, second_variance) = np.cov(first, second) / count
-    quantile = float(t.ppf(UPPER, count - 1))
-    g = quantile**2 * second_variance / mean**2
-    if g >= 1:
-        return ratio, None, None
-    # Fieller's interval, the roots of a quadratic equation in the ratio
-    rest = first_variance - 2 * ratio * shared + ratio**2 * second_variance
-    rest -= g * (first_variance - shared**2 / second_variance) if second_variance > 0 else 0.0
-    centre = ratio - (g * shared / second_variance if second_variance > 0 else 0.0)
-    reach = quantile / mean * np.sqrt(max(0.0, rest))
-    return ratio, float((centre - reach) / (1 - g)), float((centre + reach) / (1 - g))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Sheets of pictures, and of frames of clips: stimuli with what was retrieved, or generated, for them."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,6 @@ def lay_out_clip(frames: UInt8, lines: Sequence[str], masks: Bool | None = None)
     sized = outlined(frames, masks, int(SIDE_INCH * SHEET_DPI))
     shown = np.linspace(0, len(frames) - 1, min(FRAMES, len(frames))).round().astype(int)
     return [*map(Tile, sized[shown]), Tile(None, lines, sides=TEXT_SIDES)]
-
-
-def list_values(values: Mapping[str, float]) -> str:
-    """Write metrics by name in one text, each of which stays in one line."""
-    return "  ".join(
-        f"{name}\N{NO-BREAK SPACE}{value:z.2f}" for name, value in values.items() if value is not None
-    )
 
 
 def describe_sample(count: int, total: int, noun: str, seed: int) -> str:

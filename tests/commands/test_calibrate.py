@@ -5,22 +5,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 from worlds import COLOURS, SMALL, at_home, paint
 
 from brainhive_cli.app import app
-from brainhive_cli.core import cell_files
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.model_input import model_input
-from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.evaluation.calibration.measure import Part
-from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.reports.sentences import state_finding
-from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, TRANSFER, ZERO_SHOT
+from brainhive_cli.training.alignment.few_shot import ARMS, PERMUTED_SCRATCH, ZERO_SHOT
 from tests.training.alignment.test_seen_pictures import SMALL as TINY
 from tests.training.alignment.test_seen_pictures import copy_into_test, simulated
 
@@ -89,8 +81,6 @@ def test_the_headline_is_transfer_and_each_person_is_told(measured):
     gain = measured.scopes["transfer over zero-shot · everything"]["top1_gain"]
     assert gain.value == pytest.approx(whole.value - measured.scopes[ZERO_SHOT]["top1"].value)
     assert gain.chance == 0 and gain.low < gain.value < gain.high
-    share = measured.scopes["share_of_everything · 10 pictures"]["share_of_everything"]
-    assert share.value == pytest.approx(measured.scopes["transfer · 10 pictures"]["top1"].value / whole.value)
     finding = state_finding(measured)
     assert finding.startswith("From simulated EEG, with ") and "(these 3 new people)" in finding
 
@@ -123,7 +113,6 @@ def test_a_recipe_that_says_what_cannot_be_is_refused_in_two_lines(base):
     for asked, problem, way in (
         (["arms=transfor"], "no arm called 'transfor'", "did you mean transfer?"),
         (["pictures=5", "minutes=3"], "amounts in pictures and in minutes", "name one of them"),
-        (["arms=scratch", "keep=transfer"], "keep has no effect without the arm transfer", "leave it out"),
     ):
         ended = invoke(*asked)
         first, second = ended.stderr.splitlines()
@@ -153,26 +142,3 @@ def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(go, 
     assert found.facts.pictures_left_out == {"1": 1, "2": 1}
     assert found.facts.amounts[-1].pictures == 35
     assert found.overall["top1"].n == 2 * 11 and found.overall["top1"].pool == 12
-
-
-def test_a_kept_model_decodes_recordings_as_its_arm_does(go, base):
-    few = ("arms=transfer", "alignments=[]", "pictures=10", "draws=1", "subjects=2", "transfer.pulls=0.1")
-
-    folder = go("calibrate", *few, "keep=transfer").folder
-
-    (path,) = folder.glob("models/*/sub-02/transfer")
-    model = aligners.load(path)
-    recording = SignalStore.open(next(base.glob("signals/*/default/sub-02.h5")))["test"]
-    store = TargetStore.open(next(base.glob("embeddings/*/test/*.h5")))
-    with torch.inference_mode():
-        tokens = model.encode_signal(torch.from_numpy(model_input(model.layout.spec, recording, None)))
-        (key,) = model.layout.dims
-        gallery = model.encode_image({key: torch.from_numpy(np.array(store.embedding, np.float32))})
-    (part,) = (cell_files.load(file, Part) for file in folder.glob("parts/*/*"))
-    shown = torch.from_numpy(store.rows(recording.image_ids))
-    ranked = part.ranks[TRANSFER, "everything"]
-    assert (ranks(tokens, gallery, shown).numpy() == ranked).mean() > 0.97  # or rounding
-
-    # eval-retrieval finds the encoders in the run of the base
-    evaluated = go("eval-retrieval", f"run={path}", DEMO, "subjects=2", "ceiling_splits=0")
-    assert evaluated.metrics.overall["top1"].value == pytest.approx((ranked == 1).mean(), abs=0.03)

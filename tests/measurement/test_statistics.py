@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, t
 
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
-from brainhive_cli.measurement.statistics import describe, measure, ratio_of_means
+from brainhive_cli.measurement.statistics import describe, measure
 from brainhive_cli.measurement.units import Alike, Items
 
 ITEMS = 200
@@ -222,18 +222,3 @@ def test_the_spread_over_seeds_stands_beside_the_interval():
     assert metric.seed_sd == pytest.approx(np.std([0.25, 0.5, 0.75], ddof=1))
     assert (metric.value, metric.n) == (pytest.approx(0.5), 4)  # an item counts once
     assert measure("top1", hits, protocol="cosine", split="test", seeds=[1, 2]).seed_sd is None
-
-
-def test_a_ratio_lies_in_its_interval_where_a_t_test_of_the_difference_does_not_reject():
-    """Fieller's set: all ratios r for which the mean of first - r * second does not differ from 0."""
-    random = np.random.default_rng(1)
-    second = 0.5 + 0.2 * random.normal(size=6)
-    first = 0.8 * second + 0.05 * random.normal(size=6)
-
-    ratio, low, high = ratio_of_means(first, second)
-
-    assert ratio == pytest.approx(first.mean() / second.mean()) and low < ratio < high
-    for end in (low, high):
-        difference = first - end * second
-        statistic = abs(difference.mean()) / difference.std(ddof=1) * np.sqrt(6)
-        assert statistic == pytest.approx(t.ppf(0.975, 5))

@@ -14,15 +14,17 @@ from brainhive_cli.reports.sheets import (
     SIDE_INCH,
     Tile,
     describe_sample,
-    list_values,
     save_sheet,
 )
 
 RED, BLUE = (
     np.full((count, 8, 8, 3), colour, np.uint8) for count, colour in ((6, (200, 0, 0)), (6, (0, 0, 200)))
 )
-METRICS = {"PixCorr": 0.5, "a-very-long-name-of-an-encoder": 1.0, "CLIP": -0.001}
-WORDS = ["scrambledpix_over_a_shoe", "A CASTLE OF MANY WINDOWS AT NIGHT", list_values(METRICS)]
+WORDS = [
+    "scrambledpix_over_a_shoe",
+    "A CASTLE OF MANY WINDOWS AT NIGHT",
+    "PixCorr\N{NO-BREAK SPACE}0.50  a-very-long-name-of-an-encoder\N{NO-BREAK SPACE}1.00",
+]
 
 
 def drawn(tmp_path: Path, rows: list[list[Tile]], title: str = "", **more: float) -> np.ndarray:

@@ -137,8 +137,6 @@ class Euclidean(parts.Config):
 
     cites = ("he2020",)
     removes_scale: ClassVar[bool] = True
-    keeps_mean: ClassVar[bool] = True
-    """Whether channels are only mixed, so that a linear subject layer does the same."""
 
     shrinkage: float = Field(
         0.0, ge=0, le=1, description="share of the reference that is replaced by its mean variance"

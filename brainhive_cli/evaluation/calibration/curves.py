@@ -1,4 +1,4 @@
-"""Curves of calibration over people and draws: metrics of all arms, gains, shares of everything, the page."""
+"""Curves of calibration over people and draws: metrics of all arms, gains, what suffices, the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import Part, list_arms
 from brainhive_cli.measurement.comparison import crossed_t
 from brainhive_cli.measurement.ranks import summarise
-from brainhive_cli.measurement.statistics import measure, ratio_of_means
+from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.page import FINDING
 from brainhive_cli.reports.tables import metric_table
@@ -38,13 +38,12 @@ from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 MEASURED = ("top1", "top5", "mrr")
-GAIN, SHARE = "top1_gain", "share_of_everything"
-"""Metrics: top-1 less that of another arm; top-1 divided by that with everything."""
+GAIN = "top1_gain"
+"""Metric: top-1 less that of another arm."""
 ENOUGH = 0.9
 """Share of the score with everything that the finding asks for."""
 FEWEST_PEOPLE = 3
 """People from which the amount that reaches it has a range: two tell next to nothing of people in general."""
-NO_SHARE = "none: fewer than three people, equal scores, or top-1 with everything is not clearly above 0"
 OVER_SCRATCH = f"{TRANSFER} over {SCRATCH}"
 """Scope of the gains of transfer over training from scratch."""
 ABOUT = documents.read(Path(__file__).with_name("arms.json"), dict[str, tuple[str, str, str]])
@@ -52,7 +51,6 @@ ABOUT = documents.read(Path(__file__).with_name("arms.json"), dict[str, tuple[st
 UNDESCRIBED = "signals, perhaps labels", "not known", "an alignment of another package"
 """The same of an alignment that is not in this table."""
 SECTION = "Calibration"
-SHARES = "95 % CI of shares of everything: Fieller over people"
 FURTHER = {
     "signals": "Alignments without labels",
     "signals and labels": "Other ways with labels",
@@ -123,7 +121,7 @@ def conclude(
             [(None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low) for gain in gains]
         )
 
-    # the arm of the finding: all people together, shares of everything, and each person
+    # the arm of the finding: all people together, what suffices, and each person
     protocol, cells, top1 = job.describe_protocol(), dict[str, Person](), dict[str, list[float]]()
     sufficient: dict[str, Any] = {}
     if headline:
@@ -131,8 +129,7 @@ def conclude(
         protocol = context["protocol"] = f"{protocols[headline]}, {headline}, {EVERYTHING}"
         scopes[ALL] = {key: replace(metric, protocol=protocol) for key, metric in everything.items()}
         hits_of_amount = {name: hits[headline, name] for name in names}
-        shares, sufficient = measure_shares(hits_of_amount, everything["top1"], job.items)
-        scopes |= shares
+        sufficient = find_sufficient(hits_of_amount, everything["top1"], job.items)
         for row, (subject, group) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
             # only items of this person
             is_own = [np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)]
@@ -162,7 +159,7 @@ def conclude(
         people=top1,
         better=better,
         seen_in_training=seen,
-        warnings=[*warnings, *check_controls(scopes)],
+        warnings=warnings,
         arm=headline,
         arms={arm: ABOUT.get(arm, UNDESCRIBED) for arm in arms},
         unit=job.unit,
@@ -192,43 +189,32 @@ def scope_of(arm: str, name: str) -> str:
     return arm if arm == ZERO_SHOT else scope(arm, name)
 
 
-def measure_shares(
+def find_sufficient(
     hits: Mapping[str, Sequence[Float64]], everything: Metric, items: Items
-) -> tuple[Scopes, dict[str, Any]]:
-    """Measure top-1 after each amount divided by that with everything, and find the amount that suffices.
+) -> dict[str, Any]:
+    """Find the amount that surely suffices, by top-1 less a share of that with everything.
 
     Args:
         hits: Hits [N] of each person, by amount; everything is last.
-        whole: Top-1 with everything; there are no shares of one that is not above chance.
+        everything: Top-1 with everything; no amount suffices for one that is not above chance.
         items: The items.
 
     Returns:
-        Shares by scope, and facts.
+        Facts.
     """
-    # a share of chance would be a ratio of noise
     if not (everything.low or 0.0) > (everything.chance or 0.0):
-        return {}, {}
-    scores = {name: np.array([each.mean() for each in people]) for name, people in hits.items()}
-    scopes, nothing = Scopes(), dict.fromkeys(("chance", "these_subjects", "people", "seed_sd"))
-    for name, values in scores.items():
-        share, low, high = ratio_of_means(values, scores[EVERYTHING])
-        method = NO_SHARE if low is None else f"Fieller over {len(values)} people"
-        # ends of the score with everything do not hold for a share
-        ends: Any = {"value": share, "low": low, "high": high, "interval": method, **nothing}
-        scopes[scope(SHARE, name)] = {SHARE: replace(everything, name=SHARE, **ends)}
-
-    # the amount that surely suffices, by top-1 less a share of that with everything, for people in general
+        return {}
     facts: dict[str, Any] = {"is_above_chance": True}
     *lower, _ = hits
     if lower:
         surplus = []
-        for name in lower if len(scores[EVERYTHING]) >= FEWEST_PEOPLE else ():
+        for name in lower if len(hits[EVERYTHING]) >= FEWEST_PEOPLE else ():
             pairs = zip(hits[name], hits[EVERYTHING], strict=True)
-            # an amount suffices where this is surely not below 0
+            # an amount suffices, for people in general, where this is surely not below 0
             surplus.append(crossed_t([few - ENOUGH * most for few, most in pairs], items)[1:])
         facts["suffices"] = find_range(surplus) if surplus else None
         facts["lead"] = lower[min(facts["suffices"][1], len(lower) - 1) if surplus else -1]
-    return scopes, facts
+    return facts
 
 
 def find_range(ends: Sequence[tuple[float | None, float | None]]) -> tuple[int, int]:
@@ -258,18 +244,6 @@ def share_seen(job: Job) -> float:
         )
         shares.append(is_common[job.people[model.cell.tested_on[0]].trials.stimulus].mean())
     return float(np.mean(shares))
-
-
-def check_controls(scopes: Mapping[str, Mapping[str, Metric]]) -> list[str]:
-    """Warn of controls with everything that are not as they must be."""
-    # wrong labels must not help: they tell nothing of the pictures
-    warnings, arms = [], (PERMUTED_SCRATCH, PERMUTED_TRANSFER, ZERO_SHOT)
-    scratch, transfer, zero_shot = (scopes.get(scope_of(arm, EVERYTHING), {}).get("top1") for arm in arms)
-    if scratch and (scratch.low or 0.0) > (scratch.chance or 0.0):
-        warnings.append("permuted-scratch is above chance: its labels are wrong, so something else is read")
-    if transfer and zero_shot and transfer.value > zero_shot.value:
-        warnings.append("permuted-transfer is not below zero-shot: labels add nothing")
-    return warnings
 
 
 def draw(measured: Measurements) -> list[Artifact]:
@@ -302,7 +276,7 @@ def draw(measured: Measurements) -> list[Artifact]:
         if further:
             drawn.append(curve(title, [*map(line, [*first[:2], *further])]))
 
-    # the arm of the finding with its shares and gains, and every arm: the first metric of each scope
+    # the arm of the finding with its gains, and every arm: the first metric of each scope
     def row(labels: Mapping[str, str]) -> dict[str, Metric]:
         # an amount or arm that was not measured has an empty cell
         present = {heading: [*scopes.get(label, {}).values()][:1] for heading, label in labels.items()}
@@ -310,11 +284,11 @@ def draw(measured: Measurements) -> list[Artifact]:
             name: replace(one, name=name, pool=None) for name, metrics in present.items() for one in metrics
         }
 
-    compared = arm, SHARE, OVER_SCRATCH
+    compared = arm, OVER_SCRATCH
     amounts = {name: row({label: scope_of(label, name) for label in compared}) for name in names}
     arms = {label: row({name: scope_of(label, name) for name in names}) for label in facts.arms}
     tables = [
-        metric_table("Top-1 by amount", amounts, "amount", note=SHARES, section=SECTION),
+        metric_table("Top-1 by amount", amounts, "amount", section=SECTION),
         metric_table("Top-1 of every arm", arms, "arm", section=SECTION),
     ]
 

@@ -13,7 +13,7 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import SIMULATED, TRIALS_TOGETHER, WHITENED_BY_TESTED, extend_protocol
+from brainhive_cli.core.measurements import TRIALS_TOGETHER, extend_protocol
 from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import alike_items
 from brainhive_cli.data.stores.target_store import first_with_pixels
@@ -24,7 +24,7 @@ from brainhive_cli.evaluation.calibration.recipe import PICTURES, Recipe
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.training.alignment import few_shot
 from brainhive_cli.training.alignment.few_shot import SourceModel
-from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
+from brainhive_cli.training.alignment.learned import LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
@@ -100,7 +100,6 @@ class Job:
                 "targets, train.lora or dataset.holdout",
                 "another run",
             )
-        _check_kept(recipe, training)
 
         # each model with each person whom it has not learned from
         cells = []
@@ -214,34 +213,7 @@ class Job:
 
         # a prior's fuser stays frozen in every training
         fuser = model.fuser if model.layout.prior else None
-        # only models that are written must say what they learned from
-        learned = {} if self.recipe.keep == "none" or left_out else self._describe_learned(cell)
-        return SourceModel(model, targets, terms, train, trained, fuser, learned)
-
-    def _describe_learned(self, cell: Cell) -> dict[int, Learned]:
-        """Describe the recordings that models which are kept have learned from."""
-        # all training pictures of the person, by name, pixels and concept
-        (subject,), model, dataset = cell.tested_on, TrainedModel(self.align, cell), self.align.dataset
-        rows = self.people[subject].trials.stimulus
-        store, pixels = first_with_pixels(model.stores("train"))
-        shown = store.image_ids[rows], None if pixels is None else pixels[rows], store.concepts[rows]
-        # who these are, in the words by which a later test looks for them
-        people, source = dataset.people, model.source
-        caveats = source.caveats([subject])
-        return {
-            subject: Learned(
-                dataset=dataset.pictured_as,
-                recordings=people,
-                people={people: (subject,)},
-                has_all_subjects=True,
-                signals=source.identities([subject]),
-                # caveats that later numbers of the model inherit
-                is_simulated=SIMULATED in caveats,
-                is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
-                pictures=LearnedPictures.of(dataset.pictured_as, *shown),
-                trials=np.unique(source.recording(subject, "train").digests),
-            )
-        }
+        return SourceModel(model, targets, terms, train, trained, fuser)
 
     @cached_property
     def amounts(self) -> dict[str, float]:
@@ -270,24 +242,6 @@ class Job:
         words += [draws if spec.order == "draws" else "order of recording"]
         protocol = extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
         return extend_protocol(protocol, [TRIALS_TOGETHER] * is_together)
-
-
-def _check_kept(recipe: Recipe, training: Training) -> None:
-    """Refuse to keep models behind an alignment that no model folder holds.
-
-    Raises:
-        RecipeError: naming the key.
-    """
-    # a model that normalises signals holds what a new person needs
-    align = recipe.transfer.align
-    if recipe.keep == "none" or align is None or training.signal.normalise is not None:
-        return
-    if training.subject_layer != "none" or not getattr(align, "keeps_mean", False):
-        raise RecipeError(
-            f"keep: transfer aligns signals by {align.kind}, which no model folder holds here: it becomes a "
-            "subject layer, which the run has itself, or it moves the mean",
-            "transfer.align=null, or keep=none",
-        )
 
 
 def read_raw(

@@ -1,6 +1,6 @@
 """Ranks of a new person's test pictures by every arm and amount, and the strength of transfer for each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,7 +100,6 @@ def measure_draw(
     arms: Sequence[str],
     pulls: Mapping[str, float | None],
     draw: int,
-    keep: Callable[[str, PersonModel], object] = lambda arm, decoder: None,
 ) -> Part:
     """Measure every arm after every amount, in one draw.
 
@@ -113,7 +112,6 @@ def measure_draw(
         arms: Names of the arms.
         pulls: Strength of transfer for each amount; None is zero-shot.
         draw: Number of the draw, which decides the order of the recordings.
-        keep: Called with the name of each arm, and what has learned from everything.
     """
     # draw and person decide all that is random, so that arms see the same recordings
     spec, amounts = job.recipe, job.amounts
@@ -152,11 +150,6 @@ def measure_draw(
                     together.append(arm)
             except BrainhiveError as error:
                 missing[arm] = error.in_one_line
-                continue
-
-            # the model that a user of all recordings would have
-            if name == EVERYTHING:
-                keep(arm, decoder)
     return Part(ranked, sizes, missing, together)
 
 

@@ -1,7 +1,7 @@
 """The recipe of calibrate: which model of other people, which new persons, how much of them, which arms."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -104,13 +104,8 @@ class Recipe(TrainedRunRecipe):
     )
     transfer: Transfer = Transfer()
 
-    # randomness, and what is written
+    # randomness
     seed: int = Field(0, ge=0, description="seed of draws and trainings")
-    keep: Literal["none", "transfer"] = Field(
-        "none",
-        description="whether models by transfer are kept of the first draw, as folders that eval-retrieval "
-        "takes",
-    )
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
@@ -124,6 +119,4 @@ class Recipe(TrainedRunRecipe):
             recipe.refuse_idle(self, ("draws",), "in the order of recording", "leave it out")
         if not any(arm.endswith(TRANSFER) for arm in self.arms):
             recipe.refuse_idle(self, ("transfer",), "without the arm transfer", "leave it out")
-        if TRANSFER not in self.arms:
-            recipe.refuse_idle(self, ("keep",), "without the arm transfer", "leave it out")
         return self

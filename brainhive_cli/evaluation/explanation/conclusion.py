@@ -126,7 +126,7 @@ def describe_profiles(
     Args:
         groups: What was measured, by subject, of its cells.
         items: Those of each subject, in the order of the profiles.
-        context: See `measurement.statistics.Context`.
+        context: Further arguments of `measure_each`.
     """
     # an analysis must have been measured of every subject
     described, parts = [], [*chain(*groups)]
@@ -312,9 +312,15 @@ def conclude(
     ceilings: dict[str, dict[str, list[float]]] = {}
     if encoded:
         results += describe_profiles([[part] for part in encoded], items, **without_model)
-        # ceilings are drawn over time, which voxels lack
+        # ceilings are drawn over time, which voxels lack; a mean over other subjects than those of the curve
+        # would be none of it
         if len(reader.times_ms) > 1:
-            ceilings[CORRELATION] = average_ceilings(encoded)
+            has_all = all(name in part.arrays for name in CEILINGS for part in encoded)
+            ceilings[CORRELATION] = {
+                name: np.mean([part.arrays[name].mean(0) for part in encoded], 0).tolist()
+                for name in CEILINGS
+                if has_all
+            }
     if SIMILARITY in spec.analyses:
         try:
             similar, ceilings[RHO] = explain_similarity(readers, levels, spec)
@@ -325,8 +331,13 @@ def conclude(
         else:
             results += describe_profiles([[part] for part in similar], items, **without_model)
 
-    # the encoding model by sensor and time
-    drawn = draw_encoding(encoded, reader.sensors, reader.times_ms.round(3).tolist())
+    # the encoding model by sensor and time; subjects with other sensors cannot be averaged
+    drawn, times = Drawn(), [f"{time:g}" for time in reader.times_ms.round(3)]
+    maps = [part.arrays.get("encoding map", np.empty(0)) for part in encoded]  # [E, T]
+    if {values.shape for values in maps} == {(len(reader.sensors), len(times))} and len(times) > 1:
+        title, values = "Encoding by sensor and time", np.mean(maps, 0).tolist()
+        options: Any = {"value": "correlation", "is_diverging": True, "section": SECTION}
+        drawn.append(Heatmap(title, values, reader.sensors, times, SENSOR, TIME, **options))
     seen, warnings = describe_tested([align.tested_pictures(spec.split)], align.signal_warnings)
     facts = {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
     facts |= {"protocol": context["protocol"], "caveats": caveats, "ceilings": ceilings}
@@ -484,33 +495,6 @@ def summary_table(results: Findings, protocol: str) -> Table:
     columns = ("analysis", "metric", "strongest", "p", FIRST_ABOVE, "value, 95 % CI", "control")
     note = render("explanation.txt", of="table", protocol=protocol)
     return Table("Where each analysis is strongest", columns, rows, section=SECTION, note=note)
-
-
-def average_ceilings(groups: Sequence[SubjectProfiles]) -> dict[str, list[float]]:
-    """Average the encoding model's ceilings [E, T] over sensors and subjects, if all have them."""
-    # a mean over other subjects than those of the curve would be no ceiling of it
-    if not groups or any(name not in part.arrays for name in CEILINGS for part in groups):
-        return {}
-    return {name: np.mean([part.arrays[name].mean(0) for part in groups], 0).tolist() for name in CEILINGS}
-
-
-def draw_encoding(
-    groups: Sequence[SubjectProfiles], names: Sequence[str], times_ms: Sequence[float]
-) -> Drawn:
-    """Draw the encoding model's correlation by sensor and time, averaged over subjects with the same sensors.
-
-    Args:
-        groups: What the encoding model measured of each subject.
-        names: Sensors that it predicts; () of voxels and of mixtures of channels.
-        times_ms: [T].
-    """
-    # subjects with other sensors cannot be averaged sensor by sensor
-    maps = [part.arrays.get("encoding map", np.empty(0)) for part in groups]  # [E, T]
-    if {values.shape for values in maps} != {(len(names), len(times_ms))} or len(times_ms) < 2:
-        return []
-    title, times = "Encoding by sensor and time", [f"{time:g}" for time in times_ms]
-    options: Any = {"value": "correlation", "is_diverging": True, "section": SECTION}
-    return [Heatmap(title, np.mean(maps, 0).tolist(), names, times, SENSOR, TIME, **options)]
 
 
 def _title(name: str) -> str:

@@ -32,13 +32,11 @@ class SensorSpace:
 
     Attributes:
         signal: [N, C, T] input of the model.
-        baseline: [N, C, T] the same without any deviation.
         deviation: [N, S, E, T] of E sensors from their mean, in S sessions.
         mixing: [S, C, E] from sensors to the model's channels; None where they are the same.
     """
 
     signal: Tensor
-    baseline: Tensor
     deviation: Tensor
     mixing: Tensor | None
 
@@ -62,7 +60,7 @@ class SensorSpace:
         if recorded.whiteners is None:
             from_mean = read - torch.from_numpy(mean)  # [N, C, T]
             deviation = from_mean if matrix is None else torch.linalg.solve(matrix, from_mean)
-            return cls(read, read - from_mean, deviation[:, None], None if matrix is None else matrix[None])
+            return cls(read, deviation[:, None], None if matrix is None else matrix[None])
 
         # whitening is followed by the choice of channels, scaling and normalisation
         whiteners = torch.from_numpy(recorded.whiteners).float()  # [S, E, E]
@@ -80,15 +78,14 @@ class SensorSpace:
             np.concatenate(chunks) for chunks in zip(*_by_session(tested, sessions), strict=True)
         )
         deviation = torch.from_numpy((parts - shares[..., None, None] * means).astype(np.float32))
-        baseline = read - torch.einsum("sce,nset->nct", mixing, deviation)
-        return cls(read, baseline, deviation, mixing)
+        return cls(read, deviation, mixing)
 
     def without(self, sensor: int) -> Tensor:
         """Give the input [N, C, T] as if a sensor had shown its mean training signal."""
-        # unmixed, the sensor's channel is replaced; mixed, its column of the matrix is subtracted
+        # unmixed, the sensor's own deviation is subtracted; mixed, what its column of the matrix makes of it
         if self.mixing is None:
             changed = self.signal.clone()
-            changed[:, sensor] = self.baseline[:, sensor]
+            changed[:, sensor] -= self.deviation[:, 0, sensor]
             return changed
         part = torch.einsum("sc,nst->nct", self.mixing[..., sensor], self.deviation[:, :, sensor])
         return self.signal - part

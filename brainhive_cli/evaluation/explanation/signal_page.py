@@ -1,7 +1,6 @@
 """One page on the signals of a subject: evoked response, reliability and noise ceilings, by split."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
-from brainhive_cli.core.measurements import Metric, list_footnotes, mark
+from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store
 from brainhive_cli.data.spaces import Sensors, Voxels
@@ -27,34 +26,26 @@ from brainhive_cli.evaluation.explanation.sensor_space import (
     repetitions,
     separate_in_time,
 )
-from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.reliability import (
     correlate,
     halve,
     noise_ceiling,
-    rank_halves,
     spearman_brown,
 )
-from brainhive_cli.measurement.units import Alike
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import Page, Section, groups_of
-from brainhive_cli.reports.tables import metric_table
 from brainhive_cli.reports.templates import render
 
 STIMULI = 1000
 """Stimuli that are measured, drawn with a seed where there are more: so many give correlations to .03."""
-PROTOCOL = "halves of repetitions"
-"""Measure of retrieval's ceiling: the mean of some repetitions is looked for among means of others."""
 BY_REGION = "noise ceiling by region, %"
 """Name of the noise ceilings of regions among the numbers of a store."""
 UNMIXED = "before whitening"
 """Unit of signals whose whitening was undone."""
 MIXTURES = "whitened channels"
 """Unit of whitened signals whose whiteners are not known: each mixes channels, and has no position."""
-MAX_MAPS, MAX_REGIONS = 4, 8
-"""Scalp maps at peaks of the global field power, and regions that one figure can distinguish."""
-PEAK_DISTANCE = 20
-"""Two maps are of peaks at least this part of the window apart."""
+MAX_REGIONS = 8
+"""Regions that one figure can distinguish."""
 WORDS = {
     "tsnr": "Temporal signal-to-noise ratio",
     "ncsnr": "Noise-ceiling signal-to-noise ratio",
@@ -63,40 +54,21 @@ WORDS = {
     "fraction": "Fraction to which ridge regression shrinks betas",
 }
 """Titles of maps."""
-RESPONSE_MS = 500
-"""Time after a stimulus, or after its onset where its length is not known, within which maps of the evoked
-response are drawn: later peaks may be responses to the next stimulus."""
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Reliability of a recording, measured by its repetitions.
-
-    Attributes:
-        counts: [N] repetitions of each stimulus that was measured, two at least.
-        evoked: [C, T] mean over all repetitions; where the store has the whiteners of its sessions, of the
-            signals before they were whitened, so that channels are sites.
-        split_half: [C, T] correlation over stimuli of two halves of the repetitions, Spearman-Brown
-            corrected to all of them.
-        ceiling: [C, T] percent of the variance of the stimuli's means that is not noise (Allen et al. 2022).
-        retrieval: Top-1 of finding a stimulus by the mean of k repetitions among the means of as many others,
-            for k = 1, 2, 4 …
-    """
-
-    counts: Int64
-    evoked: Float64
-    split_half: Float64
-    ceiling: Float64
-    retrieval: dict[int, Metric]
-
-
-def measure_reliability(recording: Trials, split: str, alike: Alike | None = None) -> Reliability:
-    """Measure how reliable a recording is.
+def measure_reliability(recording: Trials, split: str) -> tuple[Int64, Float64, Float64, Float64]:
+    """Measure how reliable a recording is by its repetitions.
 
     Args:
         recording: One subject's recording of a split.
-        split: Its name, for the metrics.
-        alike: Which stimuli are alike; None: none.
+        split: Its name, for messages.
+
+    Returns:
+        [N] repetitions of each stimulus that was measured, two at least; [C, T] mean over all repetitions,
+        where the store has the whiteners of its sessions of the signals before they were whitened, so that
+        channels are sites; [C, T] correlation over stimuli of two halves of the repetitions, Spearman-Brown
+        corrected to all of them; and [C, T] percent of the variance of the stimuli's means that is not noise
+        (Allen et al. 2022).
 
     Raises:
         BrainhiveError: if fewer than three stimuli were shown twice, or repetitions follow one another.
@@ -124,30 +96,20 @@ def measure_reliability(recording: Trials, split: str, alike: Alike | None = Non
         evoked += stimulus.sum(0)
     evoked /= counts.sum()
 
-    # agreement of two halves, and how often k repetitions of a stimulus retrieve it among k others
+    # agreement of two halves, and what is not noise
     draw = torch.Generator().manual_seed(0)
     halves = correlate(halve(stimulus, draw) for stimulus in means()).mean(0).reshape(shape)
-    options: Any = {"split": split, "protocol": PROTOCOL, "seeds": (0,), "only": ("top1",)}
-    options["items"] = (alike or Alike()).items([trials.image_ids])
-    retrieval = {}
-    # up to half of the fewest parts that a stimulus has
-    for size in (2**n for n in range(int(part_counts.min() // 2).bit_length())):
-        pairs = [torch.from_numpy(np.stack(halve(stimulus, draw, 1, size))) for stimulus in means()]
-        (retrieval[size],) = summarise([rank_halves(*torch.cat(pairs, 1))], len(counts), **options)
     split_half = spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum())
     ceiling = noise_ceiling(means, part_counts)
-    return Reliability(counts, evoked, split_half, ceiling, retrieval)
+    return counts, evoked, split_half, ceiling
 
 
-def write_signal_page(
-    store: SignalStore, folder: Path, alike: Mapping[str, Alike] | None = None
-) -> tuple[Path, dict[str, Any]]:
+def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Draw the figures of a store into a folder, with a page that holds them all.
 
     Args:
         store: One subject's signals.
         folder: Where figures and page go.
-        alike: Which stimuli are, by split, as far as that is known.
 
     Returns:
         The page, and the figures by split: plain numbers for JSON.
@@ -161,7 +123,7 @@ def write_signal_page(
     headlines, leads = list[Curve | Map](), list[str]()
     for split, recording in store.splits.items():
         try:
-            reliability = measure_reliability(recording, split, alike=(alike or {}).get(split))
+            counts, evoked, split_half, ceiling = measure_reliability(recording, split)
         except DamagedStore:
             raise
         except BrainhiveError as error:
@@ -169,23 +131,23 @@ def write_signal_page(
             continue
 
         # figures of the split, of which the first stand beside the first sentence alone, and their numbers
-        draw = _draw_voxels if isinstance(recording.space, Voxels) else _draw_sensors
-        drawn, numbers = draw(reliability, recording)
+        if isinstance(recording.space, Voxels):
+            drawn, numbers = _draw_voxels(split_half[:, 0], ceiling[:, 0], recording.space)
+        else:
+            drawn, numbers = _draw_sensors(evoked, split_half, recording)
         if not headlines:
             for kind in (Curve, Map):
                 headlines += [artifact for artifact in drawn if isinstance(artifact, kind)][:1]
-        numbers["stimuli"] = count = len(reliability.counts)
+        numbers["stimuli"] = count = len(counts)
         # one number each for JSON, over channels and times
-        measures = {"split-half reliability": reliability.split_half, "noise ceiling, %": reliability.ceiling}
+        measures = {"split-half reliability": split_half, "noise ceiling, %": ceiling}
         for measure, values in measures.items():
             numbers[f"median {measure}"] = float(np.median(values))
             numbers[f"highest {measure}"] = float(values.max())
         rows = [(key, value) for key, value in numbers.items() if not isinstance(value, dict)]
-        metrics = {str(size): {"top1": metric} for size, metric in reliability.retrieval.items()}
         regions = [(region, *shares.values()) for region, shares in numbers.get(BY_REGION, {}).items()]
         tables = [
             Table(f"{name}, {split}: {count} stimuli", ("figure", "value"), rows),
-            metric_table("Stimuli found by their repetitions", metrics, "repetitions"),
             Table("Noise ceiling by region", ("region", "voxels", "median, %", "90 % quantile, %"), regions),
         ]
 
@@ -197,22 +159,13 @@ def write_signal_page(
         lead, footnotes = leads[-1:] if sections else [], list_footnotes(recording.caveats)
         sections.append(Section(split, groups_of([("", shown, folder)]), lead, footnotes=footnotes))
         figures[split] = numbers
-        numbers["retrieval"] = {size: metric["top1"].as_dict() for size, metric in metrics.items()}
 
-    # maps of voxels, which preparations have measured; on slices where positions are known
+    # maps of voxels with known positions, which preparations have measured
     first = next(iter(store.splits.values()))
-    if isinstance(first.space, Voxels) and first.space.maps:
-        shares = {"median": 0.5, "90 % quantile": 0.9, "highest": 1.0}
-        figures["maps"] = {
-            key: dict(zip(shares, np.quantile(values, [*shares.values()]).tolist(), strict=True))
-            for key, values in first.space.maps.items()
-        }
-        rows = [(key, *quantiles.values()) for key, quantiles in figures["maps"].items()]
-        shown = [Table("What was measured of voxels", ("map", *shares), rows)]
-        if first.space.grid is not None:
-            for key, values in first.space.maps.items():
-                shown.append(draw_slices(WORDS.get(key, key), values, first.space.grid, key))
-        sections.append(Section("voxels", groups_of([("", shown, folder)])))
+    if isinstance(first.space, Voxels) and first.space.maps and first.space.grid is not None:
+        maps = first.space.maps.items()
+        slices = [draw_slices(WORDS.get(key, key), values, first.space.grid, key) for key, values in maps]
+        sections.append(Section("voxels", groups_of([("", slices, folder)])))
     if not sections:
         raise reasons[0]
 
@@ -238,11 +191,9 @@ def _draw_lines(
     )
 
 
-def _draw_voxels(reliability: Reliability, recording: Trials) -> tuple[list[Artifact], dict[str, Any]]:
-    """Draw how the noise ceiling is distributed over the voxels of the largest regions."""
+def _draw_voxels(halves: Float64, ceiling: Float64, space: Voxels) -> tuple[list[Artifact], dict[str, Any]]:
+    """Draw how the noise ceiling [V] is distributed over the voxels of the largest regions."""
     # the ceiling of every region
-    space, ceiling = recording.space, reliability.ceiling[:, 0]
-    assert isinstance(space, Voxels)
     regions = {name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)}
     # without regions all voxels are one
     regions = regions or {"all voxels": ceiling}
@@ -265,17 +216,18 @@ def _draw_voxels(reliability: Reliability, recording: Trials) -> tuple[list[Arti
     centres, axis = ((edges[1:] + edges[:-1]) / 2).tolist(), "noise ceiling, % of variance"
     drawn: list[Artifact] = [_draw_lines("Noise ceiling by region", axis, centres, lines, "% of voxels")]
     if space.grid is not None:
-        halves, value = reliability.split_half[:, 0], "correlation of halves, Spearman-Brown corrected"
+        value = "correlation of halves, Spearman-Brown corrected"
         drawn.append(draw_slices("Reliability of voxels", halves, space.grid, value, 0))
     return drawn, {BY_REGION: by_region}
 
 
-def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Artifact], dict[str, Any]]:
-    """Draw the evoked response, its maps at peaks, and the reliability of each channel and time."""
+def _draw_sensors(
+    evoked: Float64, halves: Float64, recording: Trials
+) -> tuple[list[Artifact], dict[str, Any]]:
+    """Draw the evoked response, its map at its peak, and the reliability of each channel and time."""
     # the most reliable channel and time
     space, times_ms, marks = recording.space, (recording.times_s * 1000).round(3), recording.stimulus_marks
     assert isinstance(space, Sensors)
-    evoked, halves = reliability.evoked, reliability.split_half
     power = evoked.std(0)  # global field power [T]
     row, sample = divmod(int(halves.argmax()), len(times_ms))
     channel, at = space.names[row], times_ms.tolist()
@@ -295,7 +247,6 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
         "window of at least half of that, ms": f"{at[first]:g}–{at[last]:g}",
         "peak of global field power, ms": round(float(times_ms[power.argmax()]), 1),
         "unit of the evoked response": unit,
-        "scalp maps": "yes" if positions else "none",
     }
     if (times_ms < 0).any():
         numbers["window before onset, %"] = 100 * float((times_ms < 0).mean())
@@ -311,27 +262,16 @@ def _draw_sensors(reliability: Reliability, recording: Trials) -> tuple[list[Art
         Heatmap(title, halves.tolist(), space.names, names, "channel", TIME, grid_value, low=0, high=1),
     ]
 
-    if not positions:
-        return drawn, numbers
-
     # maps: the reliability of channels, but not of whitened ones, which have no position
-    from scipy.signal import find_peaks
+    if positions:
+        maps = [] if unit == UNMIXED else [("Reliability of channels", sample, halves, value, False)]
 
-    maps = [] if unit == UNMIXED else [("Reliability of channels", sample, halves, value, False)]
-
-    # and the evoked response at the highest peaks of the global field power in the window of the stimulus,
-    # from onset to RESPONSE_MS after it; anywhere if the trial has no such times
-    end_ms = max(np.max(mark) for mark in marks.values()) + RESPONSE_MS if marks else np.inf
-    is_inside = (times_ms >= 0) & (times_ms <= end_ms)
-    is_inside = is_inside if is_inside.any() else np.ones(len(times_ms), bool)
-    inside = np.where(is_inside, power, -np.inf)
-    peaks = find_peaks(power, inside.max() / 4, distance=max(1, len(power) // PEAK_DISTANCE))[0]
-    peaks = peaks[is_inside[peaks]] if is_inside[peaks].any() else np.array([inside.argmax()])
-    highest = sorted(peaks[np.argsort(power[peaks])[-MAX_MAPS:]].tolist())
-    maps += [("Evoked response", index, evoked, unit, True) for index in highest]
-    for title, index, values, value, is_diverging in maps:
-        by_sensor = dict(zip(space.names, values[:, index].tolist(), strict=True))
-        drawn.append(
-            draw_head(f"{title} at {times_ms[index]:.0f} ms", positions, by_sensor, value, is_diverging)
-        )
+        # and the evoked response at the peak of the global field power after onset, if there are such times
+        is_after = times_ms >= 0
+        after = np.where(is_after, power, -np.inf) if is_after.any() else power
+        maps.append(("Evoked response", int(after.argmax()), evoked, unit, True))
+        for title, index, values, value, is_diverging in maps:
+            by_sensor = dict(zip(space.names, values[:, index].tolist(), strict=True))
+            title = f"{title} at {times_ms[index]:.0f} ms"
+            drawn.append(draw_head(title, positions, by_sensor, value, is_diverging))
     return drawn, numbers

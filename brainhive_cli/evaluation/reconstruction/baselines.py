@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet, list_stimuli
+from brainhive_cli.data.datasets import BadPicture, Clip, StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.stores.ids import match_ids
 from brainhive_cli.evaluation.reconstruction.generation import TRAIN, DecodedSet, StimulusHeads
@@ -36,17 +36,6 @@ MAX_AVERAGED = 2000
 level of 255 (a pixel's standard deviation of 60 over the root of 2000)."""
 READ_AHEAD = 64
 """Pictures that are decoded ahead."""
-
-
-def can_make(source: str, align: TrainedRun, split: str) -> bool:
-    """Whether the training pictures that a baseline needs can be listed."""
-    # stills are made of reconstructions, other baselines of training pictures
-    if source == "still":
-        return list_stimuli(align.dataset, split).medium == "clip"
-    try:
-        return bool(_training_images(align, split)) and (source != "nearest" or bool(align.stores(TRAIN)))
-    except MissingData:
-        return False
 
 
 def make_baselines(

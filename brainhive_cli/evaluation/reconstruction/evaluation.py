@@ -1,6 +1,6 @@
 """From reconstructions on disk to the metrics, artifacts and tables of a run, or of a sweep."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -27,7 +27,7 @@ from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Clip
 from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, is_here, load
-from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Scoring
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
     TRUTH,
     GeneratedSet,
@@ -41,6 +41,7 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 from brainhive_cli.evaluation.reconstruction.selections import Selection
 from brainhive_cli.measurement.comparison import adjust_together, compare_runs, compare_sources
 from brainhive_cli.measurement.metric_names import with_arrow
+from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.reports.tables import (
@@ -64,19 +65,15 @@ def open_run(
     launch: Launch,
     again: bool,
     digests: Mapping[str, str],
-    is_source_here: Callable[[str], bool] = lambda source: False,
 ) -> RunFolder:
-    """Open a run of `reconstruct`; a finished one is reopened if something that was missing is here now.
+    """Open a run of `reconstruct`; a finished one is reopened if a metric that was missing is here now.
 
-    Args:
-        is_source_here: Whether a source that was missing can be made now.
-
-    The others are those of `RunFolder.open`.
+    Arguments are those of `RunFolder.open`.
     """
     # a finished run that lacks nothing, or nothing that is here now
     folder = RunFolder.open("reconstruct", label, recipe, launch, again, digests)
     missing = folder.measurements().missing if folder.is_finished else ()
-    if not any(is_here(name, recipe.metric_encoders) or is_source_here(name) for name in missing):
+    if not any(is_here(name, recipe.metric_encoders) for name in missing):
         return folder
 
     # without its mark it is not finished
@@ -93,7 +90,7 @@ def open_run(
 
 def measure_run(
     folder: RunFolder,
-    scoring: Scoring,
+    recipe: Recipe,
     generated: Sequence[GeneratedSet],
     stimuli: Stimuli,
     split: str,
@@ -105,7 +102,7 @@ def measure_run(
 
     Args:
         folder: The run.
-        scoring: Which metrics, by which protocol.
+        recipe: Which metrics, by which protocol.
         generated: The reconstructions; the first source is the one that the run is about.
         stimuli: What was seen.
         split: Part of the data set.
@@ -116,8 +113,8 @@ def measure_run(
     # the values of all files; the main process writes them, and what was decoded in words
     first = stimuli.open(next(iter(generated[0].files)))
     frames = len(first.frames) if isinstance(first, Clip) else None
-    medium = "picture" if frames is None else "clip"
-    scored, missing_metrics = _score(scoring, generated, stimuli, frames, launch)
+    medium: Medium = "picture" if frames is None else "clip"
+    scored, missing_metrics = _score(recipe, generated, stimuli, frames, launch)
     if not scored[0].values:
         raise BrainhiveError(
             "none of the metrics can be computed",
@@ -144,7 +141,7 @@ def measure_run(
     # their means with intervals, and comparisons of the first source with the others
     caveats = merge_caveats(*(find_caveats(reconstructions.described) for reconstructions in generated))
     facts = facts.model_copy(update={"caveats": caveats, "medium": medium})
-    measurements = _measurements(scored, scoring.protocol, split, stimuli.alike, facts)
+    measurements = _measurements(scored, recipe.protocol, split, stimuli.alike, facts)
     for reconstructions in generated:
         # scores of captions may lack a library, too
         missing_metrics |= reconstructions.tasks.missing
@@ -153,12 +150,9 @@ def measure_run(
 
     # what people are shown
     shown = []
-    if scoring.sheet_rows:
-        selection = Selection(folder, scored, stimuli, scoring.sheet_rows, scoring.protocol)
-        if medium == "clip":
-            shown = selection.show_clips(measurements.scopes[ALL].get(OBJECT))
-        else:
-            shown = selection.show_pictures()
+    if recipe.sheet_rows:
+        selection = Selection(folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, medium)
+        shown = selection.show(measurements.scopes[ALL].get(OBJECT))
     artifacts.write(folder, [*shown, *comparison_tables(measurements)])
     folder.finish(measurements)
 
@@ -229,30 +223,28 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
 
 
 def _score(
-    scoring: Scoring, generated: Sequence[GeneratedSet], stimuli: Stimuli, frames: int | None, launch: Launch
+    recipe: Recipe, generated: Sequence[GeneratedSet], stimuli: Stimuli, frames: int | None, launch: Launch
 ) -> tuple[list[GeneratedSet], dict[str, str]]:
     """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
     # items, and the metrics that can be computed here
     keep_freed_memory()
     ids = list(dict.fromkeys(image_id for reconstructions in generated for image_id in reconstructions.files))
-    names = choose_metrics("clip" if frames else "picture", scoring.metrics)
+    names = choose_metrics("clip" if frames else "picture", recipe.metrics)
     if not launch.is_main:
         launch.barrier()  # what the main process downloads, the others find
-    parts, missing = load(names, scoring.metric_encoders, launch)
+    parts, missing = load(names, recipe.metric_encoders, launch)
     if launch.is_main:
         launch.barrier()
 
     # score every set, and the stimuli themselves by the metrics that need no reconstruction
     opens = [partial(stimuli.open, image_id) for image_id in ids]
-    scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens, frames)
+    scorer = Scorer(parts, recipe.protocol, recipe.metric_batch_size, launch.device, opens, frames)
     rows = {image_id: row for row, image_id in enumerate(ids)}
     scored = [score_set(reconstructions, scorer, rows, launch) for reconstructions in generated]
     if values := scorer.describe():
         files = {image_id: [Path(image_id)] for image_id in ids}
         how = "the stimuli themselves"
         scored.append(GeneratedSet(TRUTH, TRUTH, (), files, described=how, values=values))
-    if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:
-        console.warn("one picture cannot be distinguished from others: no two-way identification")
     return scored, missing
 
 
@@ -390,7 +382,4 @@ def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, way in missing.items():
         names.setdefault(way, []).append(name_sources(medium).get(name, name))
-    return [
-        f"not measured: {', '.join(same_way)}: {way}; then the same command measures them"
-        for way, same_way in names.items()
-    ]
+    return [f"not measured: {', '.join(same_way)}: {way}" for way, same_way in names.items()]

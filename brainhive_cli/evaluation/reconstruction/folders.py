@@ -7,10 +7,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, describe_unread, pictures_below
+from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, pictures_below
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
 from brainhive_cli.evaluation.reconstruction.generation import derange
@@ -38,103 +38,90 @@ BORDER_PX = 2
 """Around and between the columns of NEURONS' GIFs: torchvision's make_grid."""
 
 
-@dataclass(frozen=True)
-class MatchedFolders:
-    """Reconstructions matched with true pictures or clips by name.
+def match_folders(
+    score: str, truth: str | None, medium: Medium | None = None
+) -> tuple[GeneratedSet, Stimuli, Medium, dict[str, str], ReconstructionFacts]:
+    """Match reconstructions with true pictures or clips by name, and warn of what is left over.
 
-    Attributes:
-        generated: The reconstructions of each true picture that has some.
-        stimuli: The true pictures or clips.
-        medium: What both folders hold.
-        digests: Digests of the content of both folders, by what the user calls them.
-        facts: What is left over, for the measurements.
+    Args:
+        score: The folder of reconstructions.
+        truth: That of what was seen; `left` where each clip that is scored shows it in its left half.
+        medium: What they hold; None for clips where one of them holds a video or an animated picture.
+
+    Returns:
+        The reconstructions of each true picture that has some, the true ones, what both folders hold, digests
+        of their content by what the user calls them, and what is left over.
+
+    Raises:
+        RecipeError: if there is no folder of true pictures.
+        MissingData: if a folder is not there or no name matches.
     """
+    if truth is None:
+        raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
 
-    generated: GeneratedSet
-    stimuli: Stimuli
-    medium: Medium
-    digests: Mapping[str, str]
-    facts: ReconstructionFacts
-
-    @classmethod
-    def match(cls, score: str, truth: str | None, medium: Medium | None = None) -> Self:
-        """Match two folders, and warn of what is left over.
-
-        Args:
-            score: The folder of reconstructions.
-            truth: That of what was seen; `left` where each clip that is scored shows it in its left half.
-            medium: What they hold; None for clips where one of them holds a video or an animated picture.
-
-        Raises:
-            RecipeError: if there is no folder of true pictures.
-            MissingData: if a folder is not there or no name matches.
-        """
-        if truth is None:
-            raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
-
-        # media of both folders, and which belong together by name
-        folders = [score] if truth == LEFT else [score, truth]
-        if medium is None:
-            visible = (file for folder in folders for file in _visible_files(folder, "clip"))
-            medium = "clip" if truth == LEFT or any(map(_is_clip, visible)) else "picture"
-        reconstructions, truths = list_media(score, medium), list_media(folders[-1], medium)
-        names_of, unmatched = match_repeats(list(reconstructions), list(truths))
-        if not names_of:
-            raise MissingData(
-                f"no {medium} below {score} is named after one below {truth}: {unmatched[0]!r} and "
-                f"{next(iter(truths))!r}",
-                "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or NAME/0.png",
-            )
-
-        # what is left over on either side
-        without = [name for name in truths if name not in names_of]
-        for names, problem in (
-            (unmatched, f"reconstructions match no true {medium}"),
-            (without, f"true {medium}s have no reconstruction"),
-        ):
-            if names:
-                # the metrics file lists all names
-                ellipsis = " …" if len(names) > MAX_NAMED else ""
-                console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}{ellipsis}")
-        files = {name: [reconstructions[repeat] for repeat in repeats] for name, repeats in names_of.items()}
-
-        # how files are opened
-        open_true: Callable[[Path], Any] = open_clip if medium == "clip" else media_files.read
-        open_generated = open_true
-        if truth == LEFT:
-            open_true, open_generated = (partial(open_column, column=column) for column in (0, 1))
-
-        # how many there are of each, in words that travel with their metrics
-        counts = {len(repeats) for repeats in files.values()}
-        shown_count = "–".join(map(str, sorted({min(counts), max(counts)})))
-        repeats_in_words = f"{shown_count} {'repeat' if counts == {1} else 'repeats'}"
-        described = extend_protocol(repeats_in_words, read_caveats_around(score))
-
-        # reconstructions and stimuli; clips are in the order of their film
-        name = locate(score).name
-        generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
-        alike_by: AlikeBy = "neighbours" if medium == "clip" else "concept"
-        stimuli = Stimuli(
-            lambda name: open_true(truths[name]),
-            lambda name: PurePosixPath(name).name,
-            alike=Alike(alike_by, {name: name for name in sorted(truths)}, medium),
+    # media of both folders, and which belong together by name
+    folders = [score] if truth == LEFT else [score, truth]
+    if medium is None:
+        visible = (file for folder in folders for file in _visible_files(folder, "clip"))
+        medium = "clip" if truth == LEFT or any(map(_is_clip, visible)) else "picture"
+    reconstructions, truths = list_media(score, medium), list_media(folders[-1], medium)
+    names_of, unmatched = match_repeats(list(reconstructions), list(truths))
+    if not names_of:
+        raise MissingData(
+            f"no {medium} below {score} is named after one below {truth}: {unmatched[0]!r} and "
+            f"{next(iter(truths))!r}",
+            "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or NAME/0.png",
         )
-        digests = {folders[-1]: digest_media(truths), score: digest_media(reconstructions)}
-        facts = ReconstructionFacts(score=score, unmatched=unmatched, without=without)
-        return cls(generated, stimuli, medium, digests, facts)
 
-    def shuffled(self) -> GeneratedSet:
-        """Give every item another item's reconstructions: what any of them scores, the floor."""
-        # a fixed seed, so that the floor is the same in every call
-        generated, ids = self.generated, list(self.generated.files)
-        rows = derange(len(ids), 0)
-        return replace(
-            generated,
-            source="shuffled",
-            name=f"shuffled/{generated.name}",
-            files={image_id: generated.files[ids[row]] for image_id, row in zip(ids, rows, strict=True)},
-            described=f"other items' reconstructions, {generated.described}",
-        )
+    # what is left over on either side
+    without = [name for name in truths if name not in names_of]
+    for names, problem in (
+        (unmatched, f"reconstructions match no true {medium}"),
+        (without, f"true {medium}s have no reconstruction"),
+    ):
+        if names:
+            # the metrics file lists all names
+            console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}")
+    files = {name: [reconstructions[repeat] for repeat in repeats] for name, repeats in names_of.items()}
+
+    # how files are opened
+    open_true: Callable[[Path], Any] = open_clip if medium == "clip" else media_files.read
+    open_generated = open_true
+    if truth == LEFT:
+        open_true, open_generated = (partial(open_column, column=column) for column in (0, 1))
+
+    # how many there are of each, in words that travel with their metrics
+    counts = {len(repeats) for repeats in files.values()}
+    shown_count = "–".join(map(str, sorted({min(counts), max(counts)})))
+    repeats_in_words = f"{shown_count} {'repeat' if counts == {1} else 'repeats'}"
+    described = extend_protocol(repeats_in_words, read_caveats_around(score))
+
+    # reconstructions and stimuli; clips are in the order of their film
+    name = locate(score).name
+    generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
+    alike_by: AlikeBy = "neighbours" if medium == "clip" else "concept"
+    stimuli = Stimuli(
+        lambda name: open_true(truths[name]),
+        lambda name: PurePosixPath(name).name,
+        alike=Alike(alike_by, {name: name for name in sorted(truths)}, medium),
+    )
+    digests = {folders[-1]: digest_media(truths), score: digest_media(reconstructions)}
+    facts = ReconstructionFacts(score=score, unmatched=unmatched, without=without)
+    return generated, stimuli, medium, digests, facts
+
+
+def shuffle(generated: GeneratedSet) -> GeneratedSet:
+    """Give every item another item's reconstructions: what any of them scores, the floor."""
+    # a fixed seed, so that the floor is the same in every call
+    ids = list(generated.files)
+    rows = derange(len(ids), 0)
+    return replace(
+        generated,
+        source="shuffled",
+        name=f"shuffled/{generated.name}",
+        files={image_id: generated.files[ids[row]] for image_id, row in zip(ids, rows, strict=True)},
+        described=f"other items' reconstructions, {generated.described}",
+    )
 
 
 def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
@@ -148,13 +135,8 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
         BadPicture: naming a damaged file among clips.
         BrainhiveError: if two files differ in their endings only, or a frame lies among clips.
     """
-    # media, and a line on files that are none
-    unread, root = Counter[str](), locate(folder)
-    paths = _visible_files(folder, medium, unread)
-    if unread_files := describe_unread(unread):
-        console.say(f"files among the {medium}s in {folder}: {unread_files}")
-
     # clips are videos, animated pictures, and folders of frames
+    root, paths = locate(folder), _visible_files(folder, medium)
     way = f"pictures end in {', '.join(sorted(PICTURES))}"
     if medium == "clip":
         clips = set()
@@ -184,13 +166,13 @@ def _is_clip(file: Path) -> bool:
     return file.suffix.lower() in VIDEOS or is_animated(file)
 
 
-def _visible_files(folder: str, medium: Medium, unread: Counter[str] | None = None) -> list[Path]:
-    """List the pictures below a folder, or also the videos, and count others; hidden ones are left out."""
+def _visible_files(folder: str, medium: Medium) -> list[Path]:
+    """List the pictures below a folder, or also the videos; hidden ones are left out."""
     root = locate(folder)
     if not root.is_dir():
         raise MissingData(f"no folder {folder!r}", f"give a folder of {medium}s that exists")
     endings = PICTURES if medium == "picture" else VIDEOS | PICTURES
-    return [root / path for path in pictures_below(root, "", unread, endings)]
+    return [root / path for path in pictures_below(root, "", None, endings)]
 
 
 def read_caveats_around(folder: str) -> list[str]:

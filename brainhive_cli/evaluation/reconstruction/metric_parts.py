@@ -1,5 +1,6 @@
 """The metrics that reconstructions can be scored by: their names, ranges and weights."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -33,27 +34,24 @@ PARTS: dict[str, MetricPart] = {
 """All metrics by name; those of networks are bound to their features when they are loaded."""
 PICTURE_METRICS = [name for name, part in PARTS.items() if part.medium == "picture"]
 CLIP_METRICS = [name for name, part in PARTS.items() if part.medium == "clip"]
-SCALES = tasks.SCALES | {name: part.scale for name, part in PARTS.items()}
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 """Scale of two-way identification in the embeddings of an encoder."""
 
 
-def names_module(metric: str) -> bool:
-    """Whether a metric is named by the import path of a module; encoders' names may have dots, too."""
-    return "." in metric and not metric.startswith(metric_names.TWO_WAY)
-
-
-def import_metric(path: str) -> MetricPart:
-    """Import a metric from outside the package: what a module calls `PART`.
+def find_metric(name: str) -> MetricPart | None:
+    """Find a metric by its name, or by the import path of a module, which calls it `PART`; None of others.
 
     Raises:
         RecipeError: if the module has none, or the user did not allow it.
     """
+    # names of encoders may have dots, too
+    if "." not in name or name.startswith(metric_names.TWO_WAY):
+        return PARTS.get(name)
     # what is better is looked up by name, so a stranger's metric must be one of which more is
-    part = getattr(foreign_code.import_module(path, path, f"the metric {path}"), "PART", None)
+    part = getattr(foreign_code.import_module(name, name, f"the metric {name}"), "PART", None)
     if not isinstance(part, MetricPart):
         raise RecipeError(
-            f"the module {path!r} is no metric", "it defines PART, a MetricPart of which more is better"
+            f"the module {name!r} is no metric", "it defines PART, a MetricPart of which more is better"
         )
     return part
 
@@ -66,16 +64,11 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
     """
     # metrics of clips need frames, those of pictures a single one
     known = PICTURE_METRICS if medium == "picture" else CLIP_METRICS
-    if unfit := [name for name in names or () if medium_of(name) != medium]:
-        raise RecipeError(f"{unfit[0]} does not compare {medium}s", f"metrics={','.join(known)}")
+    for name in names or ():
+        part = find_metric(name)
+        if part is None or part.medium != medium:
+            raise RecipeError(f"{name} does not compare {medium}s", f"metrics={','.join(known)}")
     return list(known if names is None else names)
-
-
-def medium_of(metric: str) -> Medium | None:
-    """Say what a metric compares, also one that is named by the path of a module; None of an unknown one."""
-    if names_module(metric):
-        return import_metric(metric).medium
-    return PARTS[metric].medium if metric in PARTS else None
 
 
 def load(
@@ -93,12 +86,10 @@ def load(
     for name in names:
         if name in FEATURE_METRICS:
             feature_metrics.setdefault(FEATURE_METRICS[name][0], []).append(name)
-        elif names_module(name):
-            parts[name] = import_metric(name)
         elif absent := find_missing_library(name):
             missing[name] = absent.in_one_line
-        else:
-            parts[name] = PARTS[name]
+        elif part := find_metric(name):
+            parts[name] = part
 
     # metrics of networks, and identification by encoders, as far as weights are here
     for network, metrics in feature_metrics.items():
@@ -134,7 +125,7 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
 
 def known_metrics(names: list[str]) -> list[str]:
     """Refuse a metric that is not known; one with a dot is the import path of a module."""
-    if unknown := [name for name in names if medium_of(name) is None]:
+    if unknown := [name for name in names if find_metric(name) is None]:
         known = ", ".join([*PICTURE_METRICS, *CLIP_METRICS])
         raise RecipeError(f"no metric called {unknown[0]!r}", f"there are: {known}")
     return names
@@ -147,12 +138,17 @@ def two_way_name(encoder: EncoderConfig) -> str:
 
 def scale_of(metric: str) -> Scale:
     """Say what the values of a metric mean."""
-    return import_metric(metric).scale if names_module(metric) else SCALES.get(metric, TWO_WAY)
+    part = find_metric(metric)
+    return tasks.SCALES.get(metric, TWO_WAY) if part is None else part.scale
 
 
 def find_missing_library(metric: str) -> MissingExtra | None:
     """Say which library a metric without weights lacks, and how to get it."""
-    return video.find_missing_opencv() if metric == "epe" else tasks.find_missing_library(metric)
+    if metric != "epe":
+        return tasks.find_missing_library(metric)
+    # motion is measured by OpenCV
+    is_here = importlib.util.find_spec("cv2") is not None
+    return None if is_here else MissingExtra("epe needs OpenCV", "pip install 'brainhive[video]'")
 
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
@@ -162,7 +158,7 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
         return bool(NETWORKS[FEATURE_METRICS[metric][0]].is_here())
 
     # metrics that need no weights, but perhaps a library
-    if names_module(metric) or metric in SCALES:
+    if metric in tasks.SCALES or find_metric(metric):
         return find_missing_library(metric) is None
 
     # encoders; a function brings its own weights

@@ -62,41 +62,15 @@ def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
     return encoders
 
 
-class Scoring(Section):
-    """Comparison of reconstructions with the stimuli."""
-
-    metrics: Annotated[Names, AfterValidator(known_metrics)] | None = Field(
-        None,
-        description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: {', '.join(CLIP_METRICS)}; "
-        "default: all of the medium",
-    )
-    metric_encoders: Annotated[Encoders, AfterValidator(_refuse_own_vectors)] = Field(
-        [], validate_default=True, description="more encoders for two-way identification"
-    )
-    protocol: Literal["brainhive", "mindeye2"] = Field(
-        "brainhive", description="how pictures are sized for metrics"
-    )
-    metric_batch_size: int = Field(32, gt=0, le=2**16, description="pictures compared at once")
-    sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 writes none")
-
-
-class Output(Section):
-    """Batch, size and precision of generation."""
-
-    resolution_px: int = Field(512, gt=0, le=16_384, description="side of the pictures that are made")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp16", description="dtype of the generator; a CPU takes fp32 for fp16"
-    )
-    batch_size: int = Field(20, gt=0, le=16_384, description="pictures generated at once, on each process")
-    offload: bool = Field(False, description="keep networks off the GPU while they do not compute")
-    tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
-
-
-SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth", "medium", "against"}
+SCORING_KEYS = {
+    *("metrics", "metric_encoders", "protocol", "metric_batch_size", "sheet_rows"),
+    *("score", "truth", "medium", "against"),
+    *BaseRecipe.model_fields,
+}
 """Keys that have an effect where pictures that already exist are scored."""
 
 
-class Recipe(SweptRecipe, Scoring, Sampling, Output):
+class Recipe(SweptRecipe, Sampling):
     """Recipe of reconstruct: the run, the prior and the generator; or which folder is scored.
 
     How much is done at once is not part of the fingerprint: a run that was too large continues with less. Nor
@@ -155,6 +129,30 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         description="candidates for each picture kept: the one most similar to its decoded head",
     )
     seed: int = Field(0, ge=0, description="seed of the noise")
+
+    # size and precision of what is generated, and how much at once
+    resolution_px: int = Field(512, gt=0, le=16_384, description="side of the pictures that are made")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp16", description="dtype of the generator; a CPU takes fp32 for fp16"
+    )
+    batch_size: int = Field(20, gt=0, le=16_384, description="pictures generated at once, on each process")
+    offload: bool = Field(False, description="keep networks off the GPU while they do not compute")
+    tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
+
+    # comparison with the stimuli
+    metrics: Annotated[Names, AfterValidator(known_metrics)] | None = Field(
+        None,
+        description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: {', '.join(CLIP_METRICS)}; "
+        "default: all of the medium",
+    )
+    metric_encoders: Annotated[Encoders, AfterValidator(_refuse_own_vectors)] = Field(
+        [], validate_default=True, description="more encoders for two-way identification"
+    )
+    protocol: Literal["brainhive", "mindeye2"] = Field(
+        "brainhive", description="how pictures are sized for metrics"
+    )
+    metric_batch_size: int = Field(32, gt=0, le=2**16, description="pictures compared at once")
+    sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 writes none")
 
     # comparisons, which are not part of the fingerprint
     against: Names | None = Field(

@@ -15,7 +15,6 @@ from torch.nn.functional import interpolate
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.device_memory import free_bytes, size_of
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric
@@ -33,8 +32,6 @@ from brainhive_cli.training.alignment.recipe import FOLD
 
 READERS = 4
 """Threads that decode media while the previous batch is compared."""
-MAX_SHARE = 0.5
-"""Share of a device's free memory that features of stimuli take at most; networks need the rest."""
 Open = Callable[[], Any]
 """Opens a picture or a clip."""
 Features = Callable[..., Tensor]
@@ -277,13 +274,11 @@ class GeneratedSet:
         }
         return means | dict(self.tasks.values)
 
-    def list_files(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
-        """List every file of an item with its values."""
-        return [
-            (file, {name: float(values[row]) for name, values in self.values.items()})
-            for row, (owner, file) in enumerate(self.media)
-            if owner == image_id
-        ]
+    def first_file(self, image_id: str) -> tuple[Path, dict[str, float]]:
+        """Give the first file of an item, with its values."""
+        file = self.files[image_id][0]
+        row = self.media.index((image_id, file))
+        return file, {name: float(values[row]) for name, values in self.values.items()}
 
 
 def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
@@ -328,23 +323,17 @@ class Scorer:
 
     @cached_property
     def seen(self) -> dict[Features, Tensor]:
-        """Features [N, …] of the stimuli, once for all that they are compared with.
-
-        Where they would not fit on the device, they lie on the CPU, and are compared there.
-        """
+        """Features [N, …] of the stimuli, once for all that they are compared with."""
         # features are computed batch by batch into one array that is allocated once
         seen: dict[Features, Tensor] = {}
         starts = range(0, len(self.stimuli), self.batch_size)
         with console.progress("computing features of the stimuli", len(self.stimuli)) as bar:
             for start, batch in zip(starts, self._features(self.stimuli), strict=True):
-                # the first batch says how much memory all of them take
                 if not seen:
                     torch.cuda.empty_cache()  # of what the generator held
-                    fits = size_of(batch.values()) * len(starts) < MAX_SHARE * free_bytes(self.device)
-                    for function, features in batch.items():
-                        shape = (len(self.stimuli), *features.shape[1:])
-                        seen[function] = features.new_empty(shape, device=self.device if fits else "cpu")
                 for function, features in batch.items():
+                    if function not in seen:
+                        seen[function] = features.new_empty((len(self.stimuli), *features.shape[1:]))
                     seen[function][start : start + len(features)] = features
                 bar.advance(min(self.batch_size, len(self.stimuli) - start))
         return seen
@@ -387,7 +376,7 @@ class Scorer:
                 seen, seen_rows = self.seen[part.features], rows[batch]
                 if part.is_identification:
                     seen, seen_rows = pools.get(part.features, seen), rows_among[batch]
-                compared = part.compare(seen, features[part.features].to(seen.device), seen_rows)
+                compared = part.compare(seen, features[part.features], seen_rows)
                 values.setdefault(name, []).append(compared)
             bar.advance(len(rows[batch]))
         return {name: torch.cat(compared).cpu().numpy() for name, compared in values.items()}

@@ -2,8 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -58,74 +56,57 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Ridge:
-    """Signals of one subject, reduced to what a ridge is fitted to and tested on.
+def read_signals(
+    models: Models, subject: int, split: str, rows: Int64, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Int64], Int64]:
+    """Read a subject's signals, reduced to what a ridge is fitted to and tested on.
 
-    Attributes:
-        subject: Whose signals are tested.
-        train: [N, K] principal components of training signals.
-        targets: [Q, D] targets of the training pictures.
-        learned: [N] index of each training signal's target, by order of the pictures; those of other people
-            are as filed.
-        test: [M, K] test signals.
-        shown: [M] rows of the pictures that test signals are filed as.
+    Of a subject who was not trained on, training signals are those of who was.
+
+    Returns:
+        Principal components of training signals [N, K] and of test signals [M, K]; targets [Q, D] of the
+        training pictures, and the index of each training signal's target [N] by order of the pictures; rows
+        [M] of the pictures that test signals are filed as.
+
+    Raises:
+        BrainhiveError: if signals are missing, or those of several subjects differ in width.
     """
+    # signals to train on
+    first = models[0]
+    is_new = subject not in first.cell.trained_on
+    people = first.cell.trained_on if is_new else [subject]
+    trials = [first.trials(person, "train", is_tested=False) for person in people]
+    signals = [flatten(part) for part in trials]
+    if len(widths := {part.shape[1] for part in signals}) > 1:
+        raise BrainhiveError("training subjects differ in the width of their signals")
 
-    subject: int
-    train: Tensor
-    targets: Tensor
-    learned: Mapping[str, Int64]
-    test: Tensor
-    shown: Int64
+    # as many as memory allows, spread evenly
+    most = min(SIGNALS, SIGNAL_BYTES // (4 * widths.pop())) // len(signals)
+    chosen = [np.unique(np.linspace(0, len(part) - 1, most).astype(int)) for part in signals]
+    train = torch.cat([part[index] for part, index in zip(signals, chosen, strict=True)]).to(device)
+    if len(train) < FEWEST:
+        raise BrainhiveError(f"{len(train)} training signals are too few")
 
-    @classmethod
-    def read(cls, models: Models, subject: int, split: str, rows: Int64, device: torch.device) -> Self:
-        """Read the subject's signals; of one who was not trained on, training signals are those of who was.
+    # signals that show a candidate
+    tested = open_trials(models, subject, split)[0]
+    tested = tested.take(np.isin(tested.stimulus, rows))
+    if not len(tested.stimulus):
+        raise BrainhiveError(f"subject {subject} was shown none of the candidates")
 
-        Raises:
-            BrainhiveError: if signals are missing, or those of several subjects differ in width.
-        """
-        # signals to train on
-        first = models[0]
-        is_new = subject not in first.cell.trained_on
-        people = first.cell.trained_on if is_new else [subject]
-        trials = [first.trials(person, "train", is_tested=False) for person in people]
-        signals = [flatten(part) for part in trials]
-        if len(widths := {part.shape[1] for part in signals}) > 1:
-            raise BrainhiveError("training subjects differ in the width of their signals")
+    # principal components of standardised training signals
+    scale = Scale.of(train)
+    axes = principal_axes(scale(train[:: -(-len(train) // AXES_SIGNALS)]), COMPONENTS)
+    components = scale(train) @ axes, scale(flatten(tested).to(device)) @ axes
 
-        # as many as memory allows, spread evenly
-        most = min(SIGNALS, SIGNAL_BYTES // (4 * widths.pop())) // len(signals)
-        chosen = [np.unique(np.linspace(0, len(part) - 1, most).astype(int)) for part in signals]
-        train = torch.cat([part[index] for part, index in zip(signals, chosen, strict=True)]).to(device)
-        if len(train) < FEWEST:
-            raise BrainhiveError(f"{len(train)} training signals are too few")
-
-        # signals that show a candidate
-        tested = open_trials(models, subject, split)[0]
-        tested = tested.take(np.isin(tested.stimulus, rows))
-        if not len(tested.stimulus):
-            raise BrainhiveError(f"subject {subject} was shown none of the candidates")
-
-        # principal components of standardised training signals
-        scale = Scale.of(train)
-        axes = principal_axes(scale(train[:: -(-len(train) // AXES_SIGNALS)]), COMPONENTS)
-        components = [scale(part) @ axes for part in (train, flatten(tested).to(device))]
-
-        # targets of the training pictures, in each order of a signal store
-        pictures = np.unique(np.concatenate([part.stimulus for part in trials]))
-        targets, learned = read_targets(first, "train", pictures, device), {}
-        # the order of other people's stores is not in question
-        for order in [AS_FILED] if is_new else ORDERS:
-            refile = ORDERS[order]
-            filed = [refile(part.stimulus)[index] for part, index in zip(trials, chosen, strict=True)]
-            learned[order] = np.searchsorted(pictures, np.concatenate(filed))
-        return cls(subject, components[0], targets, learned, components[1], tested.stimulus)
-
-    def rank(self, candidates: Tensor, order: str = AS_FILED) -> Int64:
-        """Fit the ridge to pictures in an order, and rank candidates [P, D] by test signals: [M, P]."""
-        return rank_by_ridge(self.train, self.targets[self.learned[order]], self.test, candidates)
+    # targets of the training pictures, in each order of a signal store
+    pictures = np.unique(np.concatenate([part.stimulus for part in trials]))
+    targets, learned = read_targets(first, "train", pictures, device), {}
+    # the order of other people's stores is not in question
+    for order in [AS_FILED] if is_new else ORDERS:
+        refile = ORDERS[order]
+        filed = [refile(part.stimulus)[index] for part, index in zip(trials, chosen, strict=True)]
+        learned[order] = np.searchsorted(pictures, np.concatenate(filed))
+    return *components, targets, learned, tested.stimulus
 
 
 def flatten(trials: Trials) -> Tensor:
@@ -195,14 +176,14 @@ def judge_ranks(ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, ali
 
 
 def try_orders(
-    ridge: Ridge, ranks: Int64, candidates: Tensor, rows: Int64, alike: Alike
+    subject: int, ranks_of_order: Mapping[str, Int64], shown: Int64, rows: Int64, alike: Alike
 ) -> list[tuple[float, str]]:
     """Test whether a subject's pictures rank well in other orders, where they do not as filed.
 
     Args:
-        ridge: The subject's.
-        ranks: [M, P] of all candidates, with pictures as filed.
-        candidates: [P, D] targets.
+        subject: Whose signals.
+        ranks_of_order: Ranks [M, P] of all candidates, by the order of the training pictures.
+        shown: [M] rows of the pictures that test signals are filed as.
         rows: [P] of the candidates, ascending.
         alike: Which candidates are alike, by row.
 
@@ -210,18 +191,17 @@ def try_orders(
         One-sided p of each order, and the order in words.
     """
     # where signals rank their pictures above chance as filed, the order is right
-    if judge_ranks([ranks], [ridge.shown], rows, alike).side == "above chance":
+    if judge_ranks([ranks_of_order[AS_FILED]], [shown], rows, alike).side == "above chance":
         return []
 
-    # pictures of the training, from which the ridge is fitted anew, and of the test
+    # pictures of the training, from which the ridge was fitted anew, and of the test
     tried = []
-    for learned_order in ridge.learned:
-        ranked = ranks if learned_order == AS_FILED else ridge.rank(candidates, learned_order)
+    for learned_order, ranked in ranks_of_order.items():
         for tested_order, refile in ORDERS.items():
             if learned_order == tested_order == AS_FILED:
                 continue
-            p = judge_ranks([ranked], [refile(ridge.shown)], rows, alike).better
-            learned = f"training pictures of subject {ridge.subject} {learned_order}"
+            p = judge_ranks([ranked], [refile(shown)], rows, alike).better
+            learned = f"training pictures of subject {subject} {learned_order}"
             tried.append((1.0 if p is None else p, f"{learned} and test pictures {tested_order}"))
     return tried
 
@@ -289,13 +269,16 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
     is_above = measured.facts.answers[0].side == "above chance"
     all_ranks, shown, sizes, tried = [], list[Int64](), [], list[tuple[float, str]]()
     for models, subject in first_tests(job, device):
-        ridge = Ridge.read(models, subject, spec.split, rows, device)
-        ranks = ridge.rank(candidates)
-        all_ranks.append(ranks)
-        shown.append(ridge.shown)
-        sizes.append(ridge.train.shape)
+        train, test, targets, learned, seen = read_signals(models, subject, spec.split, rows, device)
+        ranks_of_order = {
+            order: rank_by_ridge(train, targets[learned[order]], test, candidates)
+            for order in ([AS_FILED] if is_above else learned)
+        }
+        all_ranks.append(ranks_of_order[AS_FILED])
+        shown.append(seen)
+        sizes.append(train.shape)
         if not is_above:
-            tried += try_orders(ridge, ranks, candidates, rows, alike)
+            tried += try_orders(subject, ranks_of_order, seen, rows, alike)
 
     # metrics with the protocol
     signals, components = np.max(sizes, 0)

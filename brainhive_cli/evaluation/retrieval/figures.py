@@ -58,8 +58,6 @@ REQUESTED = (
 """Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
 DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "comparisons")
 """Tables on pages: what is neither metrics of cells nor drawn."""
-MOST_PICTURES = 100
-"""Pictures in the similarity matrix."""
 RETRIEVED = 5
 """Pictures retrieved for each query of the sheet."""
 SECTION = "Retrieval"
@@ -73,7 +71,7 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     Args:
         run: The run.
         measured: What it measured.
-        models: The first cell's, whose first subject is shown; none for no sheet and matrix.
+        models: The first cell's, whose first subject is shown; none for no sheet.
         recipe: How it was measured, and what is shown.
     """
     # confusions and voxels, of trials of known categories
@@ -146,7 +144,7 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
 
 
 def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
-    """Draw a cell's first subject: a sheet of queries, and their similarities with the gallery."""
+    """Draw a sheet of queries of a cell's first subject."""
     # unit tokens of the signals and the candidates
     gallery = open_gallery(models, spec.splits, only_shown=spec.only_shown)
     first, subject = models[0], models[0].cell.tested_on[0]
@@ -173,7 +171,6 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
         return artifacts.save_picture(run, f"gallery/{index}", first_frame(images.open(row)))
 
     # random queries, each with the pictures that are most similar to it
-    _, queries = np.unique(target, return_index=True)
     query_rows = []
     drawn = np.random.default_rng(spec.seed).permutation(len(tokens))[: spec.sheet_rows]
     scores = (tokens[drawn] @ pictures.T).cpu().numpy()
@@ -186,22 +183,9 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
         query_rows.append(Row(gallery.image_ids[true], tiles))
     columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
-    noun = f"{spec.split} {'pictures' if len(queries) == len(tokens) else 'trials'}"
+    noun = f"{spec.split} {'pictures' if len({*target.tolist()}) == len(tokens) else 'trials'}"
     note = f"{describe_sample(len(drawn), len(tokens), noun, spec.seed)}; {whose}"
-    sheet = Sheet(title, columns, query_rows, note=note)
-
-    # queries in even steps, one a picture and sorted by concept, with the pictures that they showed
-    count = min(MOST_PICTURES, len(queries))
-    steps = np.unique(np.linspace(0, len(queries) - 1, count).round().astype(int))
-    chosen = np.array(sorted(queries[steps].tolist(), key=lambda row: gallery.concepts[target[row]]))
-    shown_indices = target[chosen]
-    values = (tokens[chosen] @ pictures[shown_indices].T).cpu().numpy()
-    names = [concepts[index] for index in shown_indices]
-    note = f"{whose}, sorted by concept; the diagonal is right"
-    note += f"; {len(chosen)} of {len(queries)} pictures" if len(chosen) < len(queries) else ""
-    title, words = "Similarity of signals and pictures", ("signal of", "picture", "cosine similarity")
-    matrix = Heatmap(title, values.tolist(), names, names, *words, note=note)
-    return [sheet, matrix]
+    return [Sheet(title, columns, query_rows, note=note)]
 
 
 def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:

@@ -1,7 +1,7 @@
 """Folds pooled into one test, and what tests of seen categories need: confusions, balance, AUC."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -186,15 +186,3 @@ def measure_guess(groups: Sequence[Sequence[Scores]], pool: int) -> dict[str, fl
         precisions.append(np.mean([precision[concept] for concept in scores.concepts]))
     values = {metric.name: metric.value for metric in summarise(ranks, pool, split="")}
     return {**values, "map": float(np.mean(precisions))}
-
-
-def find_absent(cells: Iterable[Measured]) -> dict[str, list[str]]:
-    """Find the stimuli that no trial of a run, session or fold shows, by its name."""
-    absent = {}
-    for gallery, subjects in cells:
-        for scores in subjects.values():
-            # a label without a trial in a group cannot be decoded there
-            tested = {*zip(scores.groups, scores.labels, strict=True)}
-            for group in scores.groups:
-                absent[group] = [name for name in gallery.image_ids if (group, name) not in tested]
-    return {group: names for group, names in absent.items() if names}

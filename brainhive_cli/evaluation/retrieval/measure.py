@@ -18,7 +18,7 @@ from brainhive_cli.core.measurements import TRIALS_TOGETHER, scope
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.signals.selection import region_masks
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.retrieval.recipe import EvaluationSpec
+from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.measurement.interleaving import separate_repetitions
 from brainhive_cli.measurement.ranks import ranks, subset_expectations
 from brainhive_cli.measurement.reliability import (
@@ -55,7 +55,7 @@ SIGNALS_AT_ONCE = 64
 
 
 @console.progress("ranking pictures by signals")
-def measure_cell(models: Models, spec: EvaluationSpec) -> tuple[Gallery, dict[int, Scores]]:
+def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Scores]]:
     """Measure everything requested of a cell; its gallery is encoded once.
 
     Args:
@@ -159,7 +159,7 @@ def _join(tokens: Iterable[Tensor]) -> Tensor:
 
 
 def encode_items(
-    models: Models, gallery: Gallery, images: Tensor, subject: int, spec: EvaluationSpec
+    models: Models, gallery: Gallery, images: Tensor, subject: int, spec: Recipe
 ) -> tuple[Tensor, Scores]:
     """Encode a subject's signals as tokens [N, D], and list what they showed, not yet ranked."""
     # index in the gallery of what was seen
@@ -200,7 +200,7 @@ def measure_subsets(tokens: Tensor, shown: Tensor, ways: int) -> Scores:
 
 
 def measure_repetitions(
-    models: Models, images: Tensor, target: Int64, subject: int, spec: EvaluationSpec
+    models: Models, images: Tensor, target: Int64, subject: int, spec: Recipe
 ) -> dict[str, Scores]:
     """Rank what averages of k repetitions show, for each k; which ones is drawn at random, several times.
 
@@ -219,7 +219,8 @@ def measure_repetitions(
     # numbers of repetitions
     tested = open_trials(models, subject, spec.split)
     most = int(tested[0].counts.max())
-    chosen = doubling(most) if spec.repetitions == "all" else spec.repetitions or []
+    doubled = {*(2**n for n in range(most.bit_length())), most}  # 1, 2, 4, … and all
+    chosen = sorted(doubled if spec.repetitions == "all" else spec.repetitions or ())
     if max(chosen) > most:
         raise RecipeError(
             f"repetitions: {max(chosen)} of a picture requested, subject {subject} has {most}",
@@ -228,7 +229,7 @@ def measure_repetitions(
 
     # tokens of averages of k random repetitions, alike for all models; of all there is one choice
     points = {}
-    for k in sorted(chosen):
+    for k in chosen:
         draws = []
         for draw in range(REPETITION_DRAWS if k < most else 1):
             seed = derive_seed(spec.seed, subject, k, draw)
@@ -245,12 +246,7 @@ def measure_repetitions(
     return points
 
 
-def doubling(most: int) -> list[int]:
-    """List 1, 2, 4, … and `most`."""
-    return sorted({*(2**n for n in range(most.bit_length())), most})
-
-
-def _open_ceiling(models: Models, subject: int, spec: EvaluationSpec) -> Scores:
+def _open_ceiling(models: Models, subject: int, spec: Recipe) -> Scores:
     """Measure the ceiling of a subject's signals, once for all cells: they depend on no model."""
 
     def measure() -> Scores:

@@ -6,12 +6,32 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Section, TrainedRunRecipe
+from brainhive_cli.core.recipe import TrainedRunRecipe
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
 
 
-class EvaluationSpec(Section):
-    """Measurements of every cell, and their gallery."""
+class Recipe(TrainedRunRecipe):
+    """Recipe of eval-retrieval: the runs, the subjects, the measurements."""
+
+    is_tracked = True
+
+    # which models are tested, and on whose signals
+    align_run: recipe.Names | None = Field(
+        None,
+        description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or the "
+        "train-align recipe that made it; or a model folder; or hub:owner/name[@revision]; default: the "
+        "newest run (key: run)",
+    )
+    dataset: parts.OtherDataset = Field(
+        None, description="another data set than the run's: zero-shot transfer"
+    )
+    subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")
+    copies: recipe.Copies = "refuse"
+    channel_mapping: ChannelChoice = Field(
+        "none",
+        description="channels of the models that recordings lack: none refuses them, spline interpolates EEG "
+        "between the sensors, common fills them with the mean",
+    )
 
     # candidates, and the vectors that they are compared by
     gallery: str = Field(
@@ -67,6 +87,17 @@ class EvaluationSpec(Section):
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
+    # comparisons with other runs, which are measured in the same way
+    compare: str | None = Field(
+        None,
+        description="the variant of a sweep that the others are compared with, by its label; default: the "
+        "one of best validation, or the first where there is none",
+    )
+    against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
+
+    # what is shown, which changes no number
+    sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet")
+
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         # a ridge tests whether signals carry pictures, which a control has destroyed
@@ -85,38 +116,3 @@ class EvaluationSpec(Section):
     def split(self) -> str:
         """The split whose signals are used."""
         return self.splits[-1]
-
-
-class Recipe(TrainedRunRecipe, EvaluationSpec):
-    """Recipe of eval-retrieval: the runs, the subjects, the measurements."""
-
-    is_tracked = True
-
-    # which models are tested, and on whose signals
-    align_run: recipe.Names | None = Field(
-        None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or the "
-        "train-align recipe that made it; or a model folder; or hub:owner/name[@revision]; default: the "
-        "newest run (key: run)",
-    )
-    dataset: parts.OtherDataset = Field(
-        None, description="another data set than the run's: zero-shot transfer"
-    )
-    subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")
-    copies: recipe.Copies = "refuse"
-    channel_mapping: ChannelChoice = Field(
-        "none",
-        description="channels of the models that recordings lack: none refuses them, spline interpolates EEG "
-        "between the sensors, common fills them with the mean",
-    )
-
-    # comparisons with other runs, which are measured in the same way
-    compare: str | None = Field(
-        None,
-        description="the variant of a sweep that the others are compared with, by its label; default: the "
-        "one of best validation, or the first where there is none",
-    )
-    against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
-
-    # what is shown, which changes no number
-    sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet and no matrix")

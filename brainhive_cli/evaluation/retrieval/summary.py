@@ -39,7 +39,6 @@ from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.evaluation.retrieval.baseline import PLAIN
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
-    find_absent,
     measure_classes,
     measure_guess,
     merge_folds,
@@ -217,7 +216,6 @@ def summarise_job(
         set_up=set_up,
         cells=cells,
         tests_trials=bool(alike.group_of),
-        absent=find_absent(measured.values()) if alike.group_of else {},
         subset_ways=spec.subsets or 0,
         subset_pools=sorted({table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}),
         plain=differences,

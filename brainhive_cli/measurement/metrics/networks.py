@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,9 @@ class Network:
     Attributes:
         title: Its name for people.
         side_px: Side of the square pictures that it takes.
-        nodes: Names of the outputs.
+        outputs: Reads each output that is compared, by its node, from what the module gives.
         source: The address of its weights: a file's, or hub:OWNER/NAME.
-        load: Builds it from the path that `fetch` returns: pictures [B, 3, side, side] to outputs [B, …] by
-            node.
+        load: Builds its module, of pictures [B, 3, side, side], from the path that `fetch` returns.
         colours: Mean and standard deviation that its pictures are normalised by.
         takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames one by one.
         weights: The file at the hub.
@@ -67,7 +67,7 @@ class Network:
 
     title: str
     side_px: int
-    nodes: tuple[str, ...]
+    outputs: Mapping[str, Callable[[Any], Tensor]]
     source: str
     load: Callable[[Path], nn.Module]
     colours: Colours = IMAGENET
@@ -115,7 +115,7 @@ class Network:
 
 
 class Features:
-    """Features of media by a loaded network, whose module takes normalised media to outputs by node."""
+    """Features of media by a loaded network, whose module takes normalised media."""
 
     def __init__(self, module: nn.Module, network: Network, device: torch.device) -> None:
         self._module, self._network = module, network
@@ -131,12 +131,10 @@ class Features:
         # frames are one batch of pictures, in the network's size and colours
         clips, network = media.shape[:-3], self._network
         pictures = (resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean) / self._std
-        if network.takes_clips:
-            # outputs of clips have no axis of frames
-            outputs = self._module(pictures.unflatten(0, clips))
-            return {node: outputs[node].flatten(1) for node in network.nodes}
-        outputs = self._module(pictures)
-        return {node: outputs[node].flatten(1).unflatten(0, clips) for node in network.nodes}
+        computed = self._module(pictures.unflatten(0, clips) if network.takes_clips else pictures)
+        flat = {node: read_output(computed).flatten(1) for node, read_output in network.outputs.items()}
+        # outputs of clips have no axis of frames
+        return flat if network.takes_clips else {n: values.unflatten(0, clips) for n, values in flat.items()}
 
     def compute_node(self, media: Tensor, *, node: str, prepare: Callable[[Tensor], Tensor]) -> Tensor:
         """Compute the prepared features of one node; all nodes share one pass over the same media."""
@@ -157,7 +155,8 @@ def _torchvision(
         read(path, refetch_hint(path))  # torchvision itself would run code from it
         return _cut(get_model(name, weights=weights), nodes)
 
-    return Network(title, side_px, tuple(nodes), f"https://download.pytorch.org/models/{file}", load)
+    outputs = {node: itemgetter(node) for node in nodes}
+    return Network(title, side_px, outputs, f"https://download.pytorch.org/models/{file}", load)
 
 
 def _swav(path: Path) -> nn.Module:
@@ -178,33 +177,6 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
     from torchvision.models.feature_extraction import create_feature_extractor
 
     return create_feature_extractor(model.eval(), list(nodes), suppress_diff_warning=True)
-
-
-class _Transformer(nn.Module):
-    """A network of transformers, and the outputs that are read from it by node."""
-
-    def __init__(
-        self, kind: str, outputs: Mapping[str, Callable[[Any], Tensor]], folder: Path, **options: Any
-    ) -> None:
-        super().__init__()
-        import transformers
-
-        with console.hushed():  # a file may hold more, as CLIP's a text tower
-            self.network, report = getattr(transformers, kind).from_pretrained(
-                folder,
-                output_loading_info=True,
-                dtype=torch.float32,
-                **options,
-            )
-        # weights that the file lacks would be random, and give no error by themselves
-        if absent := report["missing_keys"]:
-            raise ValueError(describe_match(absent, len(self.network.state_dict())))
-        self._outputs = outputs
-
-    def forward(self, media: Tensor) -> Mapping[str, Tensor]:
-        """Compute the outputs of pictures or clips."""
-        computed = self.network(pixel_values=media)
-        return {node: read_output(computed) for node, read_output in self._outputs.items()}
 
 
 def refetch_hint(path: Path) -> str:
@@ -254,9 +226,21 @@ def _transformer(
     **options: Any,
 ) -> Network:
     """Describe a network of transformers: a class of it, and functions that read its outputs by node."""
+
+    def load(folder: Path) -> nn.Module:
+        import transformers
+
+        with console.hushed():  # a file may hold more, as CLIP's a text tower
+            network, report = getattr(transformers, kind).from_pretrained(
+                folder, output_loading_info=True, dtype=torch.float32, **options
+            )
+        # weights that the file lacks would be random, and give no error by themselves
+        if absent := report["missing_keys"]:
+            raise ValueError(describe_match(absent, len(network.state_dict())))
+        return network
+
     # transformers' networks take 224 px, whatever their class
-    load = partial(_Transformer, kind, outputs, **options)
-    return Network(title, 224, tuple(outputs), source, load, colours, takes_clips, weights)
+    return Network(title, 224, outputs, source, load, colours, takes_clips, weights)
 
 
 NETWORKS = {
@@ -291,7 +275,7 @@ NETWORKS = {
         "efficientnet_b1-c27df63c.pth",
         ["avgpool"],
     ),
-    "swav": Network("SwAV", 224, ("avgpool",), SWAV, _swav),
+    "swav": Network("SwAV", 224, {"avgpool": itemgetter("avgpool")}, SWAV, _swav),
     "vit": _transformer(
         "ViT-B/16", VIT, "ViTForImageClassification", HALVES, {"logits": lambda computed: computed.logits}
     ),

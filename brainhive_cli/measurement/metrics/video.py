@@ -1,6 +1,5 @@
 """Similarity of clips and their reconstructions, frame by frame and in their motion."""
 
-import importlib.util
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Float32, UInt8
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.measurement.metrics import MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import pixcorr, resize, ssim
 
@@ -77,13 +76,6 @@ def end_point_error(seen: Tensor, generated: Tensor, rows: Tensor, side_px: int 
         flows = [_flow(clip, side_px) for clip in (true, false)]  # [F - 1, H, W, 2]
         errors.append(float(np.linalg.norm(flows[0] - flows[1], axis=-1).mean()))
     return torch.tensor(errors, dtype=torch.float64)
-
-
-def find_missing_opencv() -> MissingExtra | None:
-    """Say how to install OpenCV, by which motion is measured; None if it is installed."""
-    if importlib.util.find_spec("cv2") is not None:
-        return None
-    return MissingExtra("epe needs OpenCV", "pip install 'brainhive[video]'")
 
 
 def _flow(clip: UInt8, side_px: int) -> Float32:

@@ -1,9 +1,8 @@
 """Models for a new person: a model of other people, fitted to few recordings of one who is new to it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,32 +89,6 @@ class PersonModel:
         joined = torch.cat(tokens)
         return joined if self.align is None else self.align(joined)
 
-    def save(self, folder: Path) -> None:
-        """Write the model so that it reads the person's signals as they are recorded.
-
-        A normalisation that the model was trained with is kept with it; the alignment of signals of another
-        model becomes its subject layer.
-
-        Raises:
-            BrainhiveError: if the alignment is no mixing of channels, or is one of tokens.
-        """
-        # a model with nothing around it, or with what it normalises signals by
-        model, normaliser = self.model, self.normaliser
-        is_normalised = model.layout.spec.signal.get("normalise", "none") != "none"
-        if self.align is None and (normaliser is None or is_normalised):
-            model.save(folder)
-            return
-        if self.align is not None or normaliser is None or model.subject_layer or normaliser.mean.any():
-            raise BrainhiveError("an alignment outside the model is not kept", "keep=none, or transfer")
-
-        # the same model behind a mixing of channels, the same one for whomever it has learned from
-        layout = replace(model.layout, subject_layer="linear")
-        mixed = Aligner(layout, model.learned).to(model.device)
-        weight = torch.from_numpy(normaliser.matrix).repeat(len(layout.spec.subjects), 1, 1)
-        mixed.load_state_dict({**model.state_dict(), "subject_layer.weight": weight})
-        mixed.losses = model.losses
-        mixed.save(folder)
-
 
 @dataclass(frozen=True)
 class SourceModel:
@@ -128,7 +101,6 @@ class SourceModel:
         train: How it was trained; epochs and learning rate were chosen for other people.
         trained: Training signals of the people whom it learned from, not normalised, at least one.
         fuser: A prior's fusion encoder, which stays frozen; None where the model learned its own.
-        learned: Record of a person's recordings, by the person's number, for models that are kept.
     """
 
     model: Aligner
@@ -137,7 +109,6 @@ class SourceModel:
     train: Train
     trained: Sequence[Trials]
     fuser: torch.nn.Module | None = None
-    learned: Mapping[int, Learned] = field(default_factory=dict)
     _statistics: dict[Any, Any] = field(default_factory=dict, init=False)  # by part and trials of a picture
 
     @property
@@ -320,8 +291,8 @@ class SourceModel:
         elif arm == FINE_TUNING and self.is_closed_form:
             raise BrainhiveError("fine-tuning in closed form is transfer", "leave fine-tuning out of arms")
 
-        # one training, with the record of the person's recordings and of what normalised them
-        learned = self.learned.get(person, Learned())
+        # one training, with the record of what normalised the person's recordings
+        learned = Learned()
         if self.normalisation is not None and trials.normaliser is not None:
             learned = replace(learned, normalisers={person: trials.normaliser})
         data = CellData(

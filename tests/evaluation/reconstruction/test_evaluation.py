@@ -56,15 +56,14 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
 
 
 def test_sheets_show_random_items_all_from_best_to_worst_and_every_source(reconstructed):
-    sources, best, repeats, compared = artifacts.read(RunFolder(reconstructed.folder))
+    sources, best, compared = artifacts.read(RunFolder(reconstructed.folder))
 
     image_ids = reconstructed.metrics.items["brain · sub-01_seed-1"]["image_ids"]
     random = [image_ids[row] for row in np.random.default_rng(0).permutation(3)[:2]]  # sheet_rows
-    for sheet in (sources, repeats):
-        assert [row.query for row in sheet.rows] == random
-        assert sheet.note.startswith("2 of 3 pictures, drawn at random (seed 0); ")
-    assert list(best.columns) == ["seen", "made"] and list(repeats.columns) == ["seen", "1", "2"]
-    assert repeats.section == DETAILS and sources.section == best.section != DETAILS
+    assert [row.query for row in sources.rows] == random
+    assert sources.note.startswith("2 of 3 pictures, drawn at random (seed 0); ")
+    assert list(best.columns) == ["seen", "made"]
+    assert sources.section == best.section != DETAILS
     assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
     titles = [TITLES[source] for source in reconstructed.metrics.facts.sources]
     assert list(sources.columns) == ["seen", *titles] and all(tile.file for tile in sources.rows[0].tiles)

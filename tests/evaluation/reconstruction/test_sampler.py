@@ -9,7 +9,7 @@ import text_encoders
 import torch
 
 from brainhive_cli.evaluation.reconstruction.generation import Sampler
-from brainhive_cli.evaluation.reconstruction.recipe import Output
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.models import priors
 from brainhive_cli.models.generators import Sampling, sdxl
 from brainhive_cli.models.heads import Conditioning, Decoded
@@ -34,10 +34,9 @@ def tokens(prior: FusionPrior) -> torch.Tensor:
 
 def sampler_of(speaking: str, prior: Path, adapter: str | None = None, **how: Any) -> tuple[Sampler, Decoded]:
     fusion = priors.load(str(prior), adapter=adapter)
-    output = Output(**{key: value for key, value in how.items() if key in Output.model_fields})
-    sampling = Sampling(**{key: value for key, value in how.items() if key in Sampling.model_fields})
+    recipe = Recipe(**how)
     build = sdxl.Config(source=speaking).build
-    return Sampler(build, fusion, output, sampling, CPU), Decoded({"token": tokens(fusion)})
+    return Sampler(build, fusion, recipe, recipe.sampling, CPU), Decoded({"token": tokens(fusion)})
 
 
 def generated(speaking: str, prior: Path, **how: Any) -> torch.Tensor:

@@ -12,7 +12,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.datasets import Clip, StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.evaluation import measure_run
-from brainhive_cli.evaluation.reconstruction.recipe import Scoring
+from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
     GeneratedSet,
     Stimuli,
@@ -100,7 +100,7 @@ def measured(tmp_path):
     run, stimuli = RunFolder(tmp_path), Stimuli(lambda i: Clip(pixels[i], 8), str)
     measure_run(
         run,
-        Scoring(metrics=["frame_ssim"], sheet_rows=1),
+        Recipe(metrics=["frame_ssim"], sheet_rows=1),
         generated,
         stimuli,
         "test",

@@ -6,9 +6,9 @@ import torch
 from brainhive_cli.core.facts import Baseline
 from brainhive_cli.evaluation.retrieval.baseline import (
     ORDERS,
-    Ridge,
     conclude,
     judge_ranks,
+    rank_by_ridge,
     try_orders,
 )
 from brainhive_cli.measurement.units import Alike
@@ -36,10 +36,12 @@ def explain(
         if subject == subjects:
             train, test = train[ORDERS[learned](np.arange(100)).copy()], test[ORDERS[tested](rows).copy()]
         orders = {name: refile(np.arange(100)).copy() for name, refile in ORDERS.items()}
-        ridge = Ridge(subject, train, known, orders, test, rows)
-        ranks.append(ridge.rank(candidates))
+        ranked = {
+            name: rank_by_ridge(train, known[order], test, candidates) for name, order in orders.items()
+        }
+        ranks.append(ranked["as filed"])
         shown.append(rows)
-        tried += try_orders(ridge, ranks[-1], candidates, rows, alike)
+        tried += try_orders(subject, ranked, rows, rows, alike)
     verdict = judge_ranks(ranks, shown, rows, alike)
     return conclude(verdict, tried), sorted(tried)
 

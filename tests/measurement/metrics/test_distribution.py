@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.metrics.perceptual import fid, kid, measure_distances
+from brainhive_cli.measurement.metrics.perceptual import fid, kid, measure_distances, require_distances
 
 
 @pytest.fixture
@@ -50,4 +50,4 @@ def test_the_interval_narrows_with_more_pictures_and_holds_the_value():
 
 def test_a_handful_of_pictures_is_refused():
     with pytest.raises(BrainhiveError, match="FID and KID of 19 pictures"):
-        measure_distances(torch.randn(19, 4), torch.randn(19, 4), protocol="p", split="s", seeds=())
+        require_distances(19)

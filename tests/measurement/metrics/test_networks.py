@@ -64,7 +64,7 @@ def test_networks_see_pictures_of_the_protocols_size_in_their_own_colours():
     processor, seen = tf.CLIPImageProcessor(), Seen()  # whose defaults are OpenAI's
     clip = {"mean": processor.image_mean, "std": processor.image_std}
     for name, real in NETWORKS.items():
-        network = dataclasses.replace(real, load=lambda path: seen)
+        network = dataclasses.replace(real, load=lambda path: seen, outputs={})
         object.__setattr__(network, "fetch", Path)
         network.build(CPU)(images)
 

@@ -16,7 +16,6 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
-from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.few_shot import (
     PERMUTED_SCRATCH,
@@ -178,17 +177,3 @@ def test_the_strongest_pull_leaves_only_the_alignment_of_signals(base):
     assert strong.model is base.model and torch.equal(decode(strong), decode(aligned))
     assert not torch.equal(decode(weak), decode(aligned))
     assert torch.equal(decode(base.train_arm(TRANSFER, LEARNED, 0, 1.0)), decode(base.zero_shot))
-
-
-def test_a_kept_model_reads_signals_as_they_are_recorded(base, tmp_path):
-    decoder = fit_arm(base, TRANSFER)
-
-    decoder.save(tmp_path / "model")
-
-    read = aligners.load(tmp_path / "model")
-    with torch.inference_mode():
-        tokens = read.encode_signal(torch.from_numpy(TESTED.averages))
-    torch.testing.assert_close(tokens, decode(decoder), atol=1e-5, rtol=0)
-    with pytest.raises(BrainhiveError, match="an alignment outside the model is not kept"):
-        fit_arm(base, "coral").save(tmp_path / "coral")
-    assert not (tmp_path / "coral").exists()
