@@ -74,42 +74,10 @@ PLACES = {
 }
 """Modules of the names that a part outside the package needs."""
 __all__ = [
-    "BackboneConfig",
-    "BrainhiveError",
-    "Comparison",
-    "Conditioning",
-    "Config",
-    "Dataset",
-    "Decoded",
-    "Description",
-    "Encoder",
-    "EncoderConfig",
-    "FuserConfig",
-    "LossConfig",
-    "LossContext",
-    "MetricPart",
-    "Names",
-    "Normaliser",
-    "Paths",
-    "Predictions",
-    "Ranks",
-    "Run",
-    "Sampling",
-    "Sensors",
-    "SignalSpec",
-    "StimulusSet",
-    "Trials",
-    "Voxels",
-    "compare",
-    "decode",
-    "model_input",
-    "open_model",
-    "open_run",
-    "open_signals",
-    "open_store",
+    *PLACES,
+    *("Comparison", "Predictions", "Ranks", "Run"),
+    *("compare", "decode", "open_model", "open_run", "open_signals", "open_store"),
 ]
-
-
 KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "subject": ((Integral,), "a whole number"),
     "path": ((str, Path), "a name or path"),
@@ -135,7 +103,7 @@ def _check(**arguments: object) -> None:
         RecipeError: naming the argument, its value and what it takes.
     """
     from brainhive_cli.core.errors import RecipeError
-    from brainhive_cli.core.files import describe_bad_name
+    from brainhive_cli.core.files import describe_bad_text
 
     for name, value in arguments.items():
         # the type
@@ -146,7 +114,7 @@ def _check(**arguments: object) -> None:
             raise RecipeError(problem, f"{name}=… takes {words}; help(brainhive_cli.api) says more")
 
         # the letters of a name
-        if isinstance(value, str | Path) and (reason := describe_bad_name(str(value))):
+        if isinstance(value, str | Path) and (reason := describe_bad_text(str(value))):
             raise RecipeError(f"{name} {shown} {reason}", "give a name or path that a file can have")
 
 
@@ -232,8 +200,7 @@ class Run:
             from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
             label = self.variant or self.folder.name
-            with self.folder.reading():
-                return frame_page(page_of([RunGroup([ShownRun(label, self.folder, self.variant)])]))
+            return frame_page(page_of([RunGroup([ShownRun(label, self.folder, self.variant)])]))
         except (BrainhiveError, ImportError):  # a notebook then shows the plain form, without a traceback
             return None
 
@@ -262,7 +229,7 @@ class Run:
             cell: Which model; default: the only one.
             device: Where it is computed.
         """
-        _check(split=split, **({} if subject is None else {"subject": subject}))
+        _check(split=split)
         # heads of the pictures that the model has not learned from
         member = self.member(cell, device)
         decoded, rows = member.decoded(_only_subject(member, subject), split)
@@ -465,7 +432,7 @@ def decode(
     usage = 'api.decode(api.open_run("NAME"), api.open_signals("DATASET", 1)["test"])'
     require_kind("run", run, Run, usage)
     require_kind("signal", signal, Trials, usage)
-    _check(split=split, **({} if subject is None else {"subject": subject}))
+    _check(split=split)
 
     # tokens of the signals, and ranks among the pictures of the split
     member = run.member(cell, device)
@@ -490,6 +457,9 @@ def decode(
 def _only_subject(member: "TrainedModel", subject: int | None) -> int:
     """Take the subject that is named, or the only one that a cell is tested on."""
     from brainhive_cli.core.errors import RecipeError
+
+    if subject is not None:
+        _check(subject=subject)
 
     # the named subject, or the only one that the cell is tested on
     tested = member.cell.tested_on

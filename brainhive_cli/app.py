@@ -13,24 +13,28 @@ from brainhive_cli.cli.table import COMMANDS, COMMON, LAUNCH, OVERRIDES, SUBMIT,
 from brainhive_cli.core.errors import RecipeError
 
 
-class Unchecked:
-    """Leaves values unchecked while a shell completes a line: to check any, Typer loads pydantic."""
+def _unchecked(parameters: list[Any], ctx: Any) -> list[Any]:
+    """Leave values unchecked while a shell completes a line: to check any, Typer loads pydantic."""
+    # resilient parsing: a shell completes a line, and nothing runs
+    for parameter in parameters if ctx.resilient_parsing else ():
+        parameter.process_value = lambda ctx, value: value
+    return parameters
+
+
+class Options(TyperCommand):
+    """One command, whose options it lists."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """List the options and arguments."""
-        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
-        # resilient parsing: a shell completes a line, and nothing runs
-        for parameter in parameters if ctx.resilient_parsing else ():
-            parameter.process_value = lambda ctx, value: value
-        return parameters
+        return _unchecked(super().get_params(ctx), ctx)
 
 
-class Options(Unchecked, TyperCommand):
-    """One command, whose options it lists."""
-
-
-class Sections(Unchecked, TyperGroup):
+class Sections(TyperGroup):
     """Lists the commands by section in plain text: rich's panels would double the time of `--help`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """List the options."""
+        return _unchecked(super().get_params(ctx), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read `help COMMAND` as `COMMAND --help`."""

@@ -107,7 +107,7 @@ def use_brain_model() -> None:
 
 
 MISTAKES = (
-    ("net", ", dim: int, subjects: int = 1) ->", ") ->", "def build", "TypeError: Config.build() takes"),
+    ("net", ", dim: int, subjects: int = 1) ->", ") ->", "class Config", "TypeError: Config.build() takes"),
     ("net", "def forward(", "def encode(", "class Net", 'missing the required "forward"'),
     ("net", "nn.Linear(hidden, dim)", "nn.Linear(hidden, dim + 1)", "class Net", "gives [3, 13]"),
     ("net", "signal.flatten(1)", "signal.flatten()", "signal.flatten()", "RuntimeError"),

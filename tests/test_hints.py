@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.cli import execute
+from brainhive_cli.cli.execute import OVERRIDE
 from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import lines
-from brainhive_cli.core.foreign_code import OVERRIDE
 from tools.house import MODULES
 
 FIELD = "VALUE"

@@ -80,7 +80,7 @@ FAULTS = (
     ),
     Fault("return since_s < MISSED_HEARTBEATS * HEARTBEAT_S", "return True", "tests/core/test_claims.py"),
     Fault("raise Refused(full_name)", "return super().find_class(module, name)", f"{STORES} tests/damaged"),
-    Fault("if not (allows_all or name in _permission.names):", "if False:", "tests/cli"),
+    Fault('if name not in OWN and os.environ.get(ALLOW) != "1":', "if False:", "tests/cli"),
     Fault("frames = x.transpose(1, 2).flatten(0, 1)  #", "return super().forward(x)  #", GENERATORS),
     Fault("/ max(count - 1, 1)", "/ max(count, 1)", GENERATORS),
     Fault(

@@ -5,7 +5,7 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import redirect_stderr, suppress
 from functools import cache, partial
 from io import StringIO
@@ -29,7 +29,6 @@ from brainhive_cli.core.errors import (
     remember_interrupts,
     system_error_number,
 )
-from brainhive_cli.core.foreign_code import OVERRIDE
 from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, tabulate
 from brainhive_cli.core.lines import Line, completed_by
 from brainhive_cli.core.recipe import find_recipe, read_extended, read_recipe, shipped_recipes, split
@@ -37,8 +36,6 @@ from brainhive_cli.core.tables import Table
 
 RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
-WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "runs"}
-"""Commands that run no code of others."""
 PARTS = {
     "dataset": {"dataset", "preparation"},
     "encoders": {"encoders"},
@@ -58,6 +55,8 @@ WAYS = {
     for name in names
 }
 """What to do about an error of the system, by its number."""
+OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+"""Beginning of `key.path=value`, which no path has (`./a=b` is one)."""
 ANY = "check that the file is complete and its disk works; --debug shows where"
 """What to do about others."""
 
@@ -86,12 +85,11 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     # what the user has set goes on in hints
     keys = {key for key, value in flags.items() if value is not None}
     keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
-    all_code, is_check, as_json = (bool(common[name]) for name in ("allow_code", "check", "json"))
+    is_allowed, as_json = bool(common["allow_code"]), bool(common["json"])
     folders = cache(lambda: list_shipped(command, common["recipe"]))
-    ran = frozenset if is_check else foreign_code.ran
-    with completed_by(partial(complete, folders=folders, keys=keys, is_allowed=all_code, ran=ran)):
+    with completed_by(partial(complete, folders=folders, keys=keys, is_allowed=is_allowed)):
         try:
-            with foreign_code.permitted(all_code, is_check, flags, overrides), remember_interrupts():
+            with foreign_code.permitted(is_allowed), remember_interrupts():
                 code = _run(command, common, flags, overrides)
                 raise_if_interrupted()
         except KeyboardInterrupt:
@@ -138,10 +136,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
 
     # several processes are started by accelerate, and report here
     if here is None:
-        code, reason = launch.relaunch(recipe.run, processes, recipe.LESS_MEMORY)
-        if reason:
-            console.fail(reason, common["json"], code)
-        return code
+        return launch.relaunch(recipe.run, processes, recipe.LESS_MEMORY)
 
     # one process, or one of several, does the work
     start = time.monotonic()
@@ -167,10 +162,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
 
     # the page in a browser
     if common.get("open") and here.is_main and (page := result.files.get("page")):
-        import webbrowser
-
-        if not webbrowser.open(page.resolve().as_uri()):
-            console.warn(f"no browser was found here: {page} is the page")
+        console.open_browser(page.resolve().as_uri())
     return int(result.exit_code)
 
 
@@ -240,9 +232,8 @@ def _show(result: Any, as_json: bool) -> None:
 
     # the finding and its caveats; where all of it lies, and what comes next
     if finding:
-        is_for_people = result.shown != ()  # else stdout is for programs
-        (partial(console.show_text, style="bold") if is_for_people else console.say)(finding)
-        (console.show_text if is_for_people else console.say)(*sentences.explain_caveats(result.metrics))
+        show = console.say if result.shown == () else console.show_text  # stdout may be for programs
+        show(finding, *sentences.explain_caveats(result.metrics))
     console.say(f"in {result.folder}")
     if result.hint:
         console.say(f"next: {result.hint}")
@@ -285,7 +276,6 @@ def complete(
     folders: Callable[[], Sequence[str]],
     keys: Set[str],
     is_allowed: bool,
-    ran: Callable[[], Collection[str]],
 ) -> Line:
     """Complete a command line by what the user's own line had: the recipe, and `--allow-code`.
 
@@ -293,8 +283,7 @@ def complete(
         line: The line, of which keys that the recipe sets itself are left out.
         folders: Lists the recipe's shipped folders: the first is named that has a recipe for the command.
         keys: Keys that flags and overrides set, which the next command needs too.
-        is_allowed: Whether the user's line had `--allow-code`.
-        ran: Names the code that ran, which the next command may meet.
+        is_allowed: Whether the user's line had `--allow-code`, which the next command may need too.
     """
     # the first shipped folder that has a recipe of the command
     command, words, root = line.command, line.words, shipped_recipes()
@@ -303,9 +292,7 @@ def complete(
         needed = (word for word in words if _is_needed(word, recipe, command, keys))
         line = Line(command, ("recipe", recipe), *needed)
 
-    # lines that name the code themselves allow it by that
-    is_named = all(name in line.plain for name in ran()) and not is_allowed
-    return line if is_named or command in WITHOUT_CODE else Line(command, *line.words, "--allow-code")
+    return Line(command, *line.words, "--allow-code") if is_allowed else line
 
 
 def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined, Undefined
-from jinja2.sandbox import SandboxedEnvironment
+from jinja2 import Environment, StrictUndefined
 
 from brainhive_cli.core import console, foreign_code, hub
 from brainhive_cli.core.documents import show_value
@@ -33,7 +32,6 @@ from brainhive_cli.core.files import (
     home_folder,
     locate,
     portable,
-    read_regular,
     shipped_folder,
 )
 from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, require
@@ -48,22 +46,10 @@ LOGS = "logs"
 """The folder of the tasks' output in a submission."""
 JOB_ID = "[0-9]{1,10}"
 """The scheduler's number of a job."""
-MAX_TEMPLATE_BYTES = 1 << 20
-"""Bytes of the largest template that is read."""
 
 
-class Step(NamedTuple):
-    """An array job: one step of what is submitted.
-
-    Attributes:
-        name: Name of the step of a workflow, else of the command; its script is called by it.
-        script: Its script.
-        tasks: Number of tasks.
-    """
-
-    name: str
-    script: str
-    tasks: int
+Steps = Mapping[str, tuple[str, int]]
+"""Array jobs, by the name of a script (that of a command, or a workflow's step): its text, and its tasks."""
 
 
 def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) -> int:
@@ -93,18 +79,13 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
             f"remove what is finished ({Line('runs', 'rm', 'NAME')}), then --submit without it",
         )
 
-    # what is missing; code that the user's line names is named by a file in the job's
-    with console.progress(command):
-        inputs = list_inputs(module, recipe)
-    runs_code = common["allow_code"] or bool(foreign_code.ran())
-
-    # a script or an image runs what it likes on every node; --check fills a script in, and runs nothing
+    # a script or an image runs what it likes on every node
     for key in ("template", "container"):
         if value := getattr(recipe.run.cluster, key):
-            with suppress(foreign_code.NotRun):
-                foreign_code.require(key, f"run.cluster.{key} {value}")
+            foreign_code.require(key, f"run.cluster.{key} {value}")
     with console.progress(command):
-        steps = _plan_steps(command, module, recipe, folder, runs_code)
+        inputs = list_inputs(module, recipe)
+        steps = _plan_steps(command, module, recipe, folder, common["allow_code"])
 
     # what is to be downloaded before
     needed = [one.error for one in inputs if not one.is_optional]
@@ -120,7 +101,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     # nothing is queued twice, and nothing that is finished; jobs are known by their names
     jobs = list[dict[str, Any]]()
     job_name = f"brainhive-{name.rpartition('-')[2]}"
-    job_names = ",".join(f"{job_name}-{step.name}" for step in steps)
+    job_names = ",".join(f"{job_name}-{step}" for step in steps)
     queued = _ask("squeue", "--me", "--noheader", "--array", "--format=%i", f"--name={job_names}").split()
     if queued:
         console.say(
@@ -130,7 +111,8 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     elif (count := _count_finished(command, module, recipe)) < 0:
         console.say("all of this line is finished: nothing is submitted")
     else:
-        open_steps = steps[count:] or steps[-1:]  # the last one finishes the workflow, too
+        names = [*steps][count:] or [*steps][-1:]  # the last one finishes the workflow, too
+        open_steps = {step: steps[step] for step in names}
         jobs = _submit(folder, job_name, _name_run(recipe, inputs), open_steps)
         console.say(
             f"logs are in {folder / LOGS}; squeue --me shows what waits and runs, "
@@ -151,11 +133,11 @@ def _name_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
     return type(recipe).model_validate({**recipe.model_dump(mode="json"), "align_run": newest})
 
 
-def _plan_steps(command: str, module: Any, recipe: Any, folder: Path, runs_code: bool) -> list[Step]:
+def _plan_steps(command: str, module: Any, recipe: Any, folder: Path, runs_code: bool) -> Steps:
     """Fill in the script of each step: one of a command, those of a workflow."""
     is_workflow = command == "workflow"
     words = ["--allow-code"] if runs_code else []
-    steps, names = list[Step](), dict[str, str]()
+    steps = dict[str, tuple[str, int]]()
     for name in recipe.list_steps() if is_workflow else [command]:
         # as many tasks as there are cells, at most
         step_module, step_recipe = module, recipe
@@ -168,9 +150,9 @@ def _plan_steps(command: str, module: Any, recipe: Any, folder: Path, runs_code:
         until = [f"until={text}"] if is_workflow else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
         plain = re.sub(r"[^\w.-]+", "-", name) or "-"  # a step may have any name, as *prepare of neurons*
-        if (other := names.setdefault(plain.casefold(), name)) != name:
-            raise RecipeError(f"steps {other!r} and {name!r} have one name in files", "rename one of them")
-        steps.append(Step(plain, _fill_in(recipe, plain, line, tasks, folder), tasks))
+        if plain in steps:
+            raise RecipeError(f"two steps have the name {plain!r} in files", f"rename {name!r}")
+        steps[plain] = _fill_in(recipe, plain, line, tasks, folder), tasks
     return steps
 
 
@@ -217,14 +199,13 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder:
         words = [word for bound in folders for word in ("--bind", bound)] + ["--env", f"HF_HOME={cache}"]
         program = ["apptainer", "exec", *(["--nv"] if gpus else []), *words, cluster.container, "brainhive"]
 
-    # the template sees plain values; to fill it in runs no code, whoever wrote it
+    # the template sees values as the shell takes them
     path = locate(cluster.template) if cluster.template else shipped_folder("recipes") / "cluster/slurm.sh.j2"
     if not path.is_file():
         raise MissingData(f"no template {path}", "run.cluster.template names a file, or leave it out")
     values = cluster.model_dump() | {
         "name": f"brainhive-{step}",
         "step": step,
-        "line": shlex.join([*program, *line]),
         "tasks": tasks,
         "gpus": gpus,
         "folder": str(folder),
@@ -234,62 +215,38 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder:
     for name, value in values.items():
         if reason := describe_bad_text(str(value)):
             raise RecipeError(f"{name} of the script {reason}: {show_value(value)}", "rename the folder")
-    return _render(path, values)
+        if isinstance(value, str) and value:
+            values[name] = shlex.quote(value)
+    values["line"] = shlex.join([*program, *line])
 
-
-class Quoted(str):
-    """Text that goes to the script as it stands: quoted before, or safe as the template says."""
-
-
-def _quote(value: object) -> Quoted:
-    return Quoted(shlex.quote(str(value)))
-
-
-def _finalize(value: object) -> object:
-    """Quote what a template writes, unless it is `Quoted`, empty, or undefined, which jinja2 reports."""
-    return value if value == "" or isinstance(value, Quoted | Undefined) else _quote(value)
-
-
-def _render(path: Path, values: Mapping[str, Any]) -> str:
-    """Render a template; of the values, `line` is quoted already.
-
-    Raises:
-        RecipeError: if it cannot be filled in.
-    """
-    # a template may be anyone's: no access to Python; unknown names are errors
-    environment = SandboxedEnvironment(
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    # unknown names are errors
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"quote": _quote, "safe": Quoted}
-    template = read_regular(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
     try:
-        return environment.from_string(template).render({**values, "line": Quoted(values["line"])})
+        return environment.from_string(path.read_text("utf-8", "replace")).render(values)
     except Exception as error:  # of any kind, as the template calls methods and filters
         raise RecipeError(
             f"{path}: {first_line(error)}", f"the names it may use are {', '.join(sorted(values))}"
         ) from error
 
 
-def _show(steps: Sequence[Step], missing: Sequence[str], lines: Sequence[str], as_json: bool) -> int:
+def _show(steps: Steps, missing: Sequence[str], lines: Sequence[str], as_json: bool) -> int:
     """Print the scripts, what is missing, and the line that downloads; the scheduler is not asked."""
     if as_json:
-        scripts = {step.name: step.script for step in steps}
+        scripts = {step: script for step, (script, _) in steps.items()}
         console.show_json({"scripts": scripts, "missing": [*missing], "downloads": [*lines]})
     else:
         first = f"First, where there is a network: {' && '.join(lines)}" if lines else ""
-        for step in steps:
-            console.show_text(*step.script.split("\n"))
+        for script, _ in steps.values():
+            console.show_text(*script.split("\n"))
         for line in missing:
             console.warn(f"missing: {line}")
         console.show_text(f"# {first or 'Nothing is to be downloaded first'}")
     return MissingData.exit_code if missing else 0
 
 
-def _submit(folder: Path, job_name: str, recipe: Recipe, steps: Sequence[Step]) -> list[dict[str, Any]]:
+def _submit(folder: Path, job_name: str, recipe: Recipe, steps: Steps) -> list[dict[str, Any]]:
     """Write the scripts and queue the steps, each after the one before; return the jobs."""
     # the recipe as it is now: who edits the file later changes no task that waits
     (folder / LOGS).mkdir(parents=True, exist_ok=True)  # without it the scheduler loses the output
@@ -297,25 +254,23 @@ def _submit(folder: Path, job_name: str, recipe: Recipe, steps: Sequence[Step]) 
         part.write_text(recipe.to_yaml(), "utf-8")
 
     jobs = list[dict[str, Any]]()
-    for step in steps:
-        script = folder / f"{step.name}.sh"
+    for step, (text, tasks) in steps.items():
+        script = folder / f"{step}.sh"
         with atomic_write(script) as part:
-            part.write_text(step.script, "utf-8")
+            part.write_text(text, "utf-8")
 
         # one task that has seen the end of the step before is enough: it has waited for all cells
         ends = [f"afterok:{jobs[-1]['id']}_{task}" for task in range(jobs[-1]["tasks"])] if jobs else []
         after = ["--dependency", "?".join(ends), "--kill-on-invalid-dep=yes"] if jobs else []
-        answer = _ask("sbatch", "--parsable", f"--job-name={job_name}-{step.name}", *after, str(script))
+        answer = _ask("sbatch", "--parsable", f"--job-name={job_name}-{step}", *after, str(script))
         number = answer.strip().partition(";")[0]
         if not re.fullmatch(JOB_ID, number):
             raise BrainhiveError(
                 f"sbatch answers {number[:80]!r}, no number of a job", "squeue --me lists what is queued"
             )
         waits = f", after {jobs[-1]['step']}" if jobs else ""
-        console.say(
-            f"submitted {step.name}: job {number}, {step.tasks} task{'s' if step.tasks > 1 else ''}{waits}"
-        )
-        jobs.append({"step": step.name, "id": number, "tasks": step.tasks})
+        console.say(f"submitted {step}: job {number}, {tasks} task{'s' if tasks > 1 else ''}{waits}")
+        jobs.append({"step": step, "id": number, "tasks": tasks})
     return jobs
 
 

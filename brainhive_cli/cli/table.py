@@ -123,7 +123,7 @@ COMMON = {
     "check": switch("--check", "Print the resolved recipe, its inputs and what is missing; stop."),
     "json": switch("--json", "Print the result as one JSON document."),
     "again": switch("--again", "Start a new run even if the same one is finished."),
-    "allow_code": switch("--allow-code", "Run code that a file names: python: encoders, modules."),
+    "allow_code": switch("--allow-code", "Run code that is not Brainhive's: encoders, parts, scripts."),
     "debug": switch("--debug", "Show the traceback of an error."),
 }
 """The options of every command, by name."""
@@ -143,6 +143,12 @@ ENCODERS = option(
 )
 # completion of a run, and of several that are separated by commas
 ALIGN_RUN, ALIGN_RUNS = one_of(runs("train-align")), one_of(runs("train-align"), is_list=True)
+RUN = option(
+    "--run",
+    "Align run: folder, name, SWEEP:VARIANT or hub:owner/name; or model folder.",
+    "the newest on the data set",
+    ALIGN_RUN,
+)
 SUBJECTS = option("--subjects", "Subjects, as in 1,2.", "the run's")
 GENERATOR = option("--generator", "SDXL-type model: hub:owner/name or a folder.")
 
@@ -316,12 +322,7 @@ COMMANDS = (
         "Show what a person sees, while they see it: from an LSL stream, a replayed recording or a mock.",
         "RUN --source recording source.file=sub-01_ses-02.fif",
         {
-            "align_run": option(
-                "--run",
-                "Align run: folder, name, SWEEP:VARIANT or hub:owner/name; or model folder.",
-                "the newest",
-                ALIGN_RUN,
-            ),
+            "align_run": RUN,
             "source.kind": option(
                 "--source",
                 f"Stream: {', '.join(kinds('streams'))}.",
@@ -355,12 +356,7 @@ COMMANDS = (
         "Show when, where, in which band and at which level signals carry what was seen.",
         "--analyses windows,sensors",
         {
-            "align_run": option(
-                "--run",
-                "Align run: folder, name, SWEEP:VARIANT or hub:owner/name; or model folder.",
-                "the newest on the data set",
-                ALIGN_RUN,
-            ),
+            "align_run": RUN,
             "subjects": SUBJECTS,
             "analyses": option("--analyses", "Analyses, as in windows,bands.", "all"),
             "levels": option("--levels", "Further encoders to compare signals with."),
@@ -374,12 +370,7 @@ COMMANDS = (
         "Show how well a new person is decoded after how much recording.",
         "--minutes 1,5,15,60",
         {
-            "align_run": option(
-                "--run",
-                "Align run of other people: folder, name, SWEEP:VARIANT or hub:owner/name.",
-                "the newest on the data set",
-                ALIGN_RUN,
-            ),
+            "align_run": RUN,
             "subjects": option("--subjects", "New persons, as in 1,2.", "all who are new to a model"),
             # amounts of recording, in one of three units
             "pictures": option("--pictures", "Amounts in pictures, as in 10,50,100.", "5 to 400, and all"),
@@ -415,12 +406,7 @@ COMMANDS = (
         "--prior hub:Fusion-Prior-SynCLR_B32_VAE",
         {
             "prior": option("--prior", "A prior: hub:NAME, hub:owner/name, a folder, or identity."),
-            "align_run": option(
-                "--run",
-                "An align run: folder, name or SWEEP:VARIANT.",
-                "the newest on the data set",
-                ALIGN_RUN,
-            ),
+            "align_run": RUN,
             "dataset": option("--dataset", "What a model folder decodes.", "the run's"),
             "generator.source": GENERATOR,
             "subjects": SUBJECTS,

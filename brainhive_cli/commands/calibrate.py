@@ -12,7 +12,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.calibration.curves import conclude, draw
 from brainhive_cli.evaluation.calibration.job import Job
 from brainhive_cli.evaluation.calibration.measure import (
@@ -88,11 +87,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 folder.finish(measured)
 
     # show the tables of the finished run
-    with folder.reading() as measurements:
-        tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
-        hint = Line("report", folder.path)
-        shown = tables[:2]  # what arms are is on the page
-        return Result(folder.path, tables, measurements, hint=hint, work=work, shown=shown)
+    measurements = folder.measurements()
+    tables = artifacts.read_tables(folder)
+    hint = Line("report", folder.path)
+    shown = tables[:2]  # what arms are is on the page
+    return Result(folder.path, tables, measurements, hint=hint, work=work, shown=shown)
 
 
 def _name(cell: Cell) -> str:

@@ -1,22 +1,22 @@
 """check: data sets, stores and runs: what is there, what is missing, what is damaged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import Field
 
 from brainhive_cli.core import console, parts, run_files
+from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import home_folder
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Run, Subjects
+from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
@@ -33,10 +33,8 @@ KINDS = ("documents", "weights", "checkpoints", "pictures")
 """The files of a run that are counted."""
 
 
-class Recipe(BaseRecipe):
+class Recipe(FileRecipe):
     """Recipe of check: data sets, stores and runs."""
-
-    computes = False
 
     stores: Names | None = Field(
         None,
@@ -48,34 +46,13 @@ class Recipe(BaseRecipe):
     plots: bool = Field(
         False, description="draw the reliability of signal stores, also those of data sets: one page a store"
     )
-    run: Run = Run(device="cpu")  # reads files only: one process does
 
 
-class Checked(NamedTuple):
-    """Findings about one data set, store or model.
-
-    Attributes:
-        section: Key of the details, where programs find it.
-        name: Its key there.
-        note: Its figures.
-        problems: What is wrong with it, each with its way out and exit code.
-        tables: Its rows; tables of several things that have one title are joined.
-        files: Pages that were drawn of it.
-    """
-
-    section: str
-    name: str
-    note: Any
-    problems: Sequence[BrainhiveError]
-    tables: Sequence[Table]
-    files: Mapping[str, Path] = MappingProxyType({})
+Checked = tuple[Result, list[BrainhiveError]]
+"""One thing: its tables, pages and details (by section and name), and what is wrong with it."""
 
 
-Check = Callable[[], Checked]
-"""Checks one thing."""
-
-
-def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Check]]:
+def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Callable[[], Checked]]]:
     """Sort the names of a recipe into the checks of each, by what it is called; all stores if there are none.
 
     Raises:
@@ -152,15 +129,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if there is none.
     """
     # check all before anything is reported, so that one failure does not hide others
-    checked = []
+    results, problems = list[Result](), list[BrainhiveError]()
     checks = list_checks(recipe, again)
     with console.progress("checking", len(checks)) as bar:
         for name, check in checks:
-            checked.append(check())
+            result, errors = check()
+            results.append(result)
+            problems += errors
             bar.advance(1, name)
 
     # what is wrong, each with its way out
-    problems = [problem for thing in checked for problem in thing.problems]
     for problem in problems:
         console.warn(problem.message)
         if problem.hint:
@@ -169,12 +147,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # a table for each kind of thing, and the same for programs
     tables: dict[str, Table] = {}
     details: dict[str, dict[str, Any]] = {"stores": {}}
-    for thing in checked:
-        for table in thing.tables:
-            tables[table.title] = replace(
-                table, rows=[*(tables[table.title].rows if table.title in tables else ()), *table.rows]
-            )
-        details.setdefault(thing.section, {})[thing.name] = thing.note
+    for result in results:
+        for table in result.tables:
+            rows = tables[table.title].rows if table.title in tables else ()
+            tables[table.title] = replace(table, rows=[*rows, *table.rows])
+        for section, notes in result.details.items():
+            details.setdefault(section, {}).update(notes)
 
     # a missing file ends with its own code, even beside another problem
     codes = {problem.exit_code for problem in problems}
@@ -182,7 +160,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         home_folder(),
         tuple(tables.values()),
         details=details,
-        files={name: path for thing in checked for name, path in thing.files.items()},
+        files={name: path for result in results for name, path in result.files.items()},
         exit_code=MissingData.exit_code if MissingData.exit_code in codes else max(codes, default=0),
     )
 
@@ -190,7 +168,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
     """List the parts of a data set, and what is wrong with them."""
     name, note, problems, table = inspect_dataset(config, recipe.paths, recipe.subjects, again)
-    return Checked("datasets", name, note, problems, [table])
+    return Result(home_folder(), (table,), details={"datasets": {name: note}}), [*problems]
 
 
 def _check_signals(path: Path, recipe: Recipe) -> Checked:
@@ -206,12 +184,12 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
         return _report_store(path, error.in_one_line, Table(title, columns, [row]))
     # what it holds by split
     note, files = {"problem": "", **describe_store(store)}, {}
-    tables = [Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)])]
+    table = Table(title, columns, [(name, *row, PASSED) for row in count_rows(note)])
     if recipe.plots:
         with console.progress(f"drawing the page of {short_name(path)}"):
             page, note["reliability"] = write_signal_page(store, path.with_suffix(""))
         files[f"page of {short_name(path)}"] = page
-    return Checked("stores", str(path), note, (), tables, files)
+    return Result(path, (table,), files=files, details={"stores": {str(path): note}}), []
 
 
 def _check_targets(path: Path, again: bool) -> Checked:
@@ -233,17 +211,18 @@ def _check_targets(path: Path, again: bool) -> Checked:
 def _report_store(path: Path, problem: str, table: Table, **note: Any) -> Checked:
     """Say why a store has failed, where it has."""
     errors = [BrainhiveError(f"{path} failed its health check: {problem}")] if problem else []
-    return Checked("stores", str(path), {**note, "problem": problem}, errors, [table])
+    return Result(path, (table,), details={"stores": {str(path): {**note, "problem": problem}}}), errors
 
 
 def _check_run(path: Path) -> Checked:
     """Read all files of a run."""
     # one row a run: number of files by kind
-    files = run_files.check(path)
-    counts = [files.counts.get(kind, 0) for kind in KINDS]
-    state = FAILED if files.problems else PASSED
-    row = (RunFolder(path).name, *counts, "yes" if files.has_digests else "none", state)
-    table = Table("Files of runs", ("run", *KINDS, "digests", "check"), [row])
-    return Checked(
-        "runs_checked", str(path), asdict(files), list(map(BrainhiveError, files.problems)), [table]
-    )
+    counts, problems = run_files.check(path)
+    has_digests = bool(read_digests(path))
+    row: list[Any] = [counts.get(kind, 0) for kind in KINDS]
+    row += ["yes" if has_digests else "none", FAILED if problems else PASSED]
+    table = Table("Files of runs", ("run", *KINDS, "digests", "check"), [(RunFolder(path).name, *row)])
+    note = {"counts": counts, "problems": problems, "has_digests": has_digests}
+    return Result(path, (table,), details={"runs_checked": {str(path): note}}), [
+        *map(BrainhiveError, problems)
+    ]

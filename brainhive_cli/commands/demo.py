@@ -226,13 +226,13 @@ def control_effects(
                 first=head,
                 second=SHUFFLED_TRIALS,
                 metric="top1",
-                difference=drawn.measured - drawn.mean,
-                low=drawn.measured - drawn.high,  # the best draw gives the smallest difference
-                high=drawn.measured - drawn.low,
+                difference=drawn["measured"] - drawn["mean"],
+                low=drawn["measured"] - drawn["high"],  # the best draw gives the smallest difference
+                high=drawn["measured"] - drawn["low"],
                 interval=f"the middle 95 % of {control.draws} draws",
                 n=control.n,
                 subjects=len({cell.subject for cell in shuffled[head].facts.cells.values()}),
-                p_value=drawn.p,
+                p_value=drawn["p"],
                 test=f"share of {control.draws} draws that are as good",
                 least_p=1 / (control.draws + 1),  # of a permutation test with so many draws
                 cohens_dz=None,

@@ -13,7 +13,7 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import collect_variants, reading_sweep
+from brainhive_cli.core.sweep import collect_variants, read_sweep_run
 from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.evaluation.retrieval.baseline import explain_verdict, rank_plainly
 from brainhive_cli.evaluation.retrieval.figures import REQUESTED, draw_artifacts, lay_out, sweep_tables
@@ -74,10 +74,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         )
         folder.finish(collected)
     launch.barrier()
-    with reading_sweep(folder) as measurements:
-        tables = sweep_tables({label: result.tables for label, result in results.items()}, measurements)
-        shown = sweep_tables({label: result.shown or () for label, result in results.items()}, measurements)
-        return Result(folder.path, tables, measurements, shown=shown)
+    measurements = read_sweep_run(folder)
+    tables = sweep_tables({label: result.tables for label, result in results.items()}, measurements)
+    shown = sweep_tables({label: result.shown or () for label, result in results.items()}, measurements)
+    return Result(folder.path, tables, measurements, shown=shown)
 
 
 def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: bool = False) -> Result:
@@ -108,24 +108,24 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
                     _finish(job, against, folder, launch)
         launch.barrier()
 
-    with folder.reading() as measurements:
-        # stored references become paths on this machine
-        facts = measurements.facts_of(RetrievalFacts)
-        measurements = measurements.stating(
-            run=locate_stored(facts.run),
-            runs=[locate_stored(name) for name in facts.runs],
-            against=[row.model_copy(update={"second": locate_stored(row.second)}) for row in facts.against],
-        )
+    measurements = folder.measurements()
+    # stored references become paths on this machine
+    facts = measurements.facts_of(RetrievalFacts)
+    measurements = measurements.stating(
+        run=locate_stored(facts.run),
+        runs=[locate_stored(name) for name in facts.runs],
+        against=[row.model_copy(update={"second": locate_stored(row.second)}) for row in facts.against],
+    )
 
-        # suggest to draw through the prior, or else a report
-        hint = Line("report", folder.path)
-        if prior := facts.prior:  # without one there is nothing to draw through
-            drawing = write_prior("reconstruct", prior, job.runs[0].dataset_config)
-            hint = Line("reconstruct", *drawing, ("run", measurements.facts.run))
+    # suggest to draw through the prior, or else a report
+    hint = Line("report", folder.path)
+    if prior := facts.prior:  # without one there is nothing to draw through
+        drawing = write_prior("reconstruct", prior, job.runs[0].dataset_config)
+        hint = Line("reconstruct", *drawing, ("run", measurements.facts.run))
 
-        # lay out all tables for programs, and the requested ones for the terminal
-        tables, requested = (tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED))
-        result = Result(folder.path, tables, measurements, hint=hint, shown=requested, work=work)
+    # lay out all tables for programs, and the requested ones for the terminal
+    tables, requested = (tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED))
+    result = Result(folder.path, tables, measurements, hint=hint, shown=requested, work=work)
     if launch.is_main:
         # log the metrics of both directions
         directions = (ALL, scope(ALL, BACKWARD))

@@ -8,7 +8,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.tables import Table
 from brainhive_cli.evaluation.explanation.conclusion import conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
@@ -92,6 +91,6 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 folder.finish(conclude(job, folder, readers, loaded, levels.get(recipe.split, {}), caveats))
 
     # report the tables and figures
-    with folder.reading() as measurements:
-        tables = tuple(artifact for artifact in artifacts.read(folder) if isinstance(artifact, Table))
-        return Result(folder.path, tables, measurements, hint=Line("report", folder.path), work=work)
+    measurements = folder.measurements()
+    tables = artifacts.read_tables(folder)
+    return Result(folder.path, tables, measurements, hint=Line("report", folder.path), work=work)

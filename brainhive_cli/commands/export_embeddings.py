@@ -8,25 +8,20 @@ from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import atomic_write, below
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Run
+from brainhive_cli.core.recipe import FileRecipe, Names
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.vectors import BATCH, NAMES, PARQUET_PART, write_parquet
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.target_store import TargetStore, list_stores
 from brainhive_cli.data.targets.target_stores import encoder_of, warn_of_problems
-from brainhive_cli.models.encoders import describe_bad_own_name
 
 
-class Recipe(BaseRecipe):
+class Recipe(FileRecipe):
     """Recipe of export-embeddings: the stores, the format and the folder."""
-
-    computes = False
 
     stores: Names | None = Field(
         None, description="stores: files, folders or patterns; default: all below paths.embeddings"
@@ -35,7 +30,6 @@ class Recipe(BaseRecipe):
     format: Literal["parquet", "npy"] = Field(
         "parquet", description="parquet as BrainHiVE's cache, or features.npy as thingsvision's"
     )
-    run: Run = Run(device="cpu")  # copies files only: one process does
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -46,12 +40,11 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the stimuli that have a target."""
     # write the files, and warn of stores with problems
-    write, rows, opened = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format], [], []
+    write, rows = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format], []
     paths = list_stores(recipe.stores, recipe.paths)
     with console.progress("writing stores", len(paths)) as bar:
         for path in paths:
             store = TargetStore.open(path)
-            opened.append(store)
             warn_of_problems(store)
             done = np.flatnonzero(store.done)  # [N] rows with a target
             if launch.is_main:
@@ -61,19 +54,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     launch.barrier()
     table = Table("Exported embeddings", ("store", "vectors", "file"), rows)
 
-    # parquet files of one data set are read back by one line
-    hint = ""
-    datasets = dict.fromkeys(store.attributes["dataset"] for store in opened)
-    if recipe.format == "parquet" and len(datasets) == 1:
-        # own vectors come back one name a line
-        names = [*dict.fromkeys(store.attributes["encoder"] for store in opened)]
-        imported = [name for name in names if not describe_bad_own_name(name)]
-        keys = [("as", [name]) for name in imported]
-        if unknown := [name for name in names if name not in imported]:
-            keys.insert(0, ("encoders", unknown))
-        dataset = ("dataset", [*datasets])
-        hint = " && ".join(str(Line("import-embeddings", recipe.to, dataset, key)) for key in keys)
-    return Result(Path(recipe.to), (table,), hint=hint)
+    return Result(Path(recipe.to), (table,))
 
 
 def _write_parquet(store: TargetStore, rows: Int64, to: Path) -> Path:
@@ -99,13 +80,7 @@ def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
 
     # names and vectors; vectors are copied in batches, since a store may not fit into memory
     with atomic_write(file) as part, atomic_write(listed) as names_part:
-        image_ids = list(store.image_ids[rows])
-        if folded := [image_id for image_id in image_ids if "\n" in image_id]:
-            raise BrainhiveError(
-                f"{store.path}: the name {folded[0]!r} has a line break, and {NAMES} has one name a line",
-                "format=parquet, or rename the picture",
-            )
-        names_part.write_text("".join(f"{image_id}\n" for image_id in image_ids), "utf-8")
+        names_part.write_text("".join(f"{image_id}\n" for image_id in store.image_ids[rows]), "utf-8")
         array = np.lib.format.open_memmap(part, "w+", store.embedding.dtype, shape)
         for start in range(0, len(rows), BATCH):
             array[start : start + BATCH] = store.embedding[rows[start : start + BATCH]]

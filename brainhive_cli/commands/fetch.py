@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.core import console, hub, parts
+from brainhive_cli.core import console, hub
 from brainhive_cli.core.archives import archive_ending, destination, unpack
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import require_room
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Run, Subjects
+from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange import digits69
@@ -35,16 +35,13 @@ LISTED = 20
 """Files that a table lists; the largest first."""
 
 
-class Recipe(BaseRecipe):
+class Recipe(FileRecipe):
     """Recipe of fetch: the data sets."""
-
-    computes = False
 
     names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
     subjects: Subjects = Field(None, description="whose recordings; default: all")
     unpack: bool = Field(True, description="unpack archives; they stay where they are")
-    run: Run = Run(device="cpu")
 
 
 def _resolve(recipe: Recipe) -> dict[str, Path]:
@@ -149,13 +146,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             rows = tuple(enumerate(_list_steps(kind, root, recipe), start=1))
             title = f"{kind}: get it by yourself; terms: {source.terms}"
             table = Table(title, ("", "step"), rows, is_copied=True)
-            # people may have followed the steps since the last command
-            lacks |= not _is_there(kind, recipe)
+            lacks = True
         tables.append(table)
         if source.elsewhere:
             console.say(f"{kind}, also: {source.elsewhere}")
 
-    # the exit code tells programs that a data set is still missing
+    # the exit code tells programs that people have to get a data set
     kind, root = next(iter(roots.items()))
     return Result(
         root,
@@ -193,14 +189,3 @@ def _fetch(kind: str, root: Path, recipe: Recipe) -> tuple[Table, dict[str, Any]
         details["converted"] = CONVERTERS[kind](root)
         console.say(f"converted into {root}: {details['converted']}")
     return table, details
-
-
-def _is_there(kind: str, recipe: Recipe) -> bool:
-    """Tell whether the pictures of every split are there already."""
-    # ask the data set itself, which knows where its pictures lie
-    root = {"root": recipe.root} if recipe.root else {}
-    try:
-        dataset = parts.resolve("datasets", {"kind": kind, **root}).build(recipe.paths)
-        return all(len(dataset.images(split)) for split in dataset.splits)
-    except BrainhiveError:
-        return False

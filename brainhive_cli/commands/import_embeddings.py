@@ -15,7 +15,7 @@ from brainhive_cli.core.files import portable
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Run
+from brainhive_cli.core.recipe import FileRecipe, Names
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
@@ -43,10 +43,8 @@ from brainhive_cli.models.encoders import (
 from brainhive_cli.models.heads import FUSED, check_names
 
 
-class Recipe(BaseRecipe):
+class Recipe(FileRecipe):
     """Recipe of import-embeddings: the files, their data set and their encoders."""
-
-    computes = False
 
     sources: Names = Field([], description="files, folders or patterns")
     dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
@@ -65,7 +63,6 @@ class Recipe(BaseRecipe):
     suffix: str = Field("", description="what follows a picture's name in the name of its own .npy")
     dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
     skip_missing: bool = Field(False, description="accept pictures without a vector as gaps")
-    run: Run = Run(device="cpu")  # copies files only: one process does
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,5 @@
 """live: what a person sees, while they see it, from a stream, a replay or a mock."""
 
-import os
-import sys
-import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -49,8 +46,6 @@ from brainhive_cli.training.alignment.trained import check_tokens
 
 PICTURE_PX = 256
 """Longer side of the pictures on the page, at most."""
-DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
-"""Variables of which one is set where a browser has a window; without, a browser would take the terminal."""
 UNCLOSED = "the session ended, but not all was closed"
 CURVE_POINTS = 200
 """Points of the curve, at most."""
@@ -188,10 +183,8 @@ def _open_page(session: OpenSession, read_picture: ReadPicture) -> LivePage:
             "differs": session.differs,
         }
     )
-    # a browser opens where it gets a window; macOS and Windows always have one
-    has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
-    if recipe.open and has_display and not webbrowser.open(url):
-        console.warn("no browser was found here")
+    if recipe.open:
+        console.open_browser(url)
     return page
 
 

@@ -18,7 +18,7 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
-from brainhive_cli.core.recipe import BaseRecipe, Names, Paths, Run, write_yaml
+from brainhive_cli.core.recipe import FileRecipe, Names, Paths, write_yaml
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import ENVIRONMENT, Environment
 from brainhive_cli.core.shared_runs import CARD, FILES, MANIFEST
@@ -42,10 +42,8 @@ RESERVED_TAG = re.compile(r"main|[0-9a-f]{40}|.*\.lock")
 LOGIN = "hf auth login, with a token that may write"
 
 
-class Recipe(BaseRecipe):
+class Recipe(FileRecipe):
     """Recipe of push: the run, the repository, and what a person confirms."""
-
-    computes = False
 
     words: Names = Field([], description="the run of train-align or train-prior, and hub:owner/name[@tag]")
     public: bool = Field(False, description="everybody may see the model; else only its owner")
@@ -59,7 +57,6 @@ class Recipe(BaseRecipe):
     )
     citation: str = Field("", description="how the authors of the model want to be cited")
     contact: str = Field("", description="whom users of the model may ask")
-    run: Run = Run(device="cpu")
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -139,7 +136,7 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
     if variant or str(name).startswith(SCHEME):
         raise RecipeError(f"{recipe.words[0]} is no whole run of this machine", USAGE)
     run = runs.find(recipe.paths.under_home("runs"), None, str(name))
-    with run.reading(), console.progress("reading the run"):
+    with console.progress("reading the run"):
         return target, SharedRun.of(run)
 
 

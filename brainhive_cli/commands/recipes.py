@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Run, read_recipe, shipped_recipes
+from brainhive_cli.core.recipe import BaseRecipe, FileRecipe, Names, read_recipe, shipped_recipes
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.core.tables import Table
@@ -24,13 +24,10 @@ COMMON = ("paths", "run", "digests")
 """Sections of every recipe, which are listed last."""
 
 
-class Recipe(BaseRecipe):
+class Recipe(FileRecipe):
     """Recipe of recipes: the recipes that are shown."""
 
-    computes = False
-
     names: Names = Field([], description="recipes, as demo, demo/embed or embed; none lists them all")
-    run: Run = Run(device="cpu")
 
 
 class Shipped(NamedTuple):

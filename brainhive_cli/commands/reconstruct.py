@@ -17,7 +17,7 @@ from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import cite, describe_signals, flatten
-from brainhive_cli.core.sweep import of_variant, reading_sweep, variants
+from brainhive_cli.core.sweep import of_variant, read_sweep_run, variants
 from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli
 from brainhive_cli.evaluation.reconstruction.baselines import (
     BASELINES,
@@ -380,8 +380,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if launch.is_main:  # again where it is finished: a variant may have got a metric
         folder.finish(measure_variants(results))
     launch.barrier()
-    with reading_sweep(folder) as measurements:
-        return Result(folder.path, sweep_tables(measurements, recipe.published), measurements)
+    measurements = read_sweep_run(folder)
+    return Result(folder.path, sweep_tables(measurements, recipe.published), measurements)
 
 
 def _run(recipe: Recipe, job: Job | None, launch: Launch, again: bool) -> Result:

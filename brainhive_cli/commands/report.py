@@ -15,9 +15,9 @@ from brainhive_cli.core.files import atomic_write, home_folder, locate
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, Names, Run
+from brainhive_cli.core.recipe import FileRecipe, Names
 from brainhive_cli.core.results import Result
-from brainhive_cli.core.runs import RunFolder, newest, showing
+from brainhive_cli.core.runs import RunFolder, newest
 from brainhive_cli.core.set_up import CITES, say
 from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
@@ -31,10 +31,8 @@ MAX_NAMED_KEYS = 3
 """Keys of a set-up that the label of a run names."""
 
 
-class Recipe(BaseRecipe):
+class Recipe(FileRecipe):
     """Recipe of report: the runs that are shown, and the format."""
-
-    computes = False
 
     runs: Names | None = Field(
         None,
@@ -51,13 +49,12 @@ class Recipe(BaseRecipe):
         None,
         description="a folder for every figure, as SVG, PNG and PDF, as wide as a journal's column",
     )
-    run: Run = Run(device="cpu")
 
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the runs that are shown."""
     runs = opened(recipe)
-    written = filter(None, (_target(recipe, runs), _figure_folder(recipe, runs)))
+    written = [_target(recipe, runs), *([locate(recipe.figures)] if recipe.figures else [])]
     read = [Input(str(shown_run.folder.path)) for shown_run in runs]
     return read + [Input(str(path), note="to be written") for path in written]
 
@@ -65,43 +62,41 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Read the runs, compare those that measured the same, and write the page or the tables."""
     runs = opened(recipe)
-    with showing([shown_run.folder for shown_run in runs]):
-        # choose the files, and compare runs command by command
-        path, figures = _target(recipe, runs), _figure_folder(recipe, runs)
-        groups = group_runs(runs)
-        for group in groups:
-            for reason in group.not_compared:
-                console.warn(f"not compared: {reason}")
+    # choose the files, and compare runs command by command
+    path, groups = _target(recipe, runs), group_runs(runs)
+    for group in groups:
+        for reason in group.not_compared:
+            console.warn(f"not compared: {reason}")
 
-        # write the file
+    # write the file
+    if launch.is_main:
+        with atomic_write(path) as part:
+            if recipe.format == "html":
+                from brainhive_cli.reports.run_page import page_of  # draws by matplotlib
+
+                with console.progress("drawing the page"):
+                    page_of(groups).write(part)
+            elif recipe.format == "csv":
+                part.write_text(comma_separated(groups), "utf-8")
+            else:
+                texts = (write_table(paper_table(group), recipe.format) for group in groups)
+                part.write_text("\n".join(texts), encoding="utf-8")
+
+    # the figures, each in a file of its own
+    files = {"page" if recipe.format == "html" else "table": path}
+    if recipe.figures:
+        files["figures"] = figures = locate(recipe.figures)
         if launch.is_main:
-            with atomic_write(path) as part:
-                if recipe.format == "html":
-                    from brainhive_cli.reports.run_page import page_of  # draws by matplotlib
+            from brainhive_cli.reports.figure_files import save_figures
 
-                    with console.progress("drawing the page"):
-                        page_of(groups).write(part)
-                elif recipe.format == "csv":
-                    part.write_text(comma_separated(groups), "utf-8")
-                else:
-                    texts = (write_table(paper_table(group), recipe.format) for group in groups)
-                    part.write_text("\n".join(texts), encoding="utf-8")
+            with console.progress("drawing the figures"):
+                saved = save_figures(groups, figures)
+            console.say(f"{len(saved)} files of figures in {figures}")
 
-        # the figures, each in a file of its own
-        files = {"page" if recipe.format == "html" else "table": path}
-        if figures is not None:
-            files["figures"] = figures
-            if launch.is_main:
-                from brainhive_cli.reports.figure_files import save_figures
-
-                with console.progress("drawing the figures"):
-                    saved = save_figures(groups, figures)
-                console.say(f"{len(saved)} files of figures in {figures}")
-
-        # the same tables in the terminal, and the comparisons for programs
-        compared = [pair.model_dump() for group in groups for pair in group.compared]
-        tables = tuple(map(paper_table, groups))
-        return Result(path.parent, tables, files=files, details={"comparisons": compared})
+    # the same tables in the terminal, and the comparisons for programs
+    compared = [pair.model_dump() for group in groups for pair in group.compared]
+    tables = tuple(map(paper_table, groups))
+    return Result(path.parent, tables, files=files, details={"comparisons": compared})
 
 
 def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
@@ -110,8 +105,7 @@ def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
     command_runs: dict[str, list[ShownRun]] = {}
     for shown_run in runs:
         command_runs.setdefault(shown_run.command, []).append(shown_run)
-    with showing([shown_run.folder for shown_run in runs]):
-        return [_compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs.values()]
+    return [_compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs.values()]
 
 
 def opened(recipe: Recipe) -> list[ShownRun]:
@@ -140,12 +134,11 @@ def opened(recipe: Recipe) -> list[ShownRun]:
         raise RecipeError(
             f"{len(chosen)} runs have the labels {', '.join(labels)}", "give each run one of its own"
         )
-    with showing([folder for folder, _ in chosen]):
-        runs = [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
-        if not recipe.labels and len(runs) > 1:
-            for shown_run, label in zip(runs, name_by_differences(runs), strict=True):
-                shown_run.label = label
-        return runs
+    runs = [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
+    if not recipe.labels and len(runs) > 1:
+        for shown_run, label in zip(runs, name_by_differences(runs), strict=True):
+            shown_run.label = label
+    return runs
 
 
 def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
@@ -197,17 +190,9 @@ def newest_two(root: Path) -> list[str]:
 
 
 def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
-    """Choose the path of the file that is written.
-
-    Raises:
-        RecipeError: if it lies in the folder of a run, whose files have digests.
-    """
-    # the user's own file, outside of runs
+    """Choose the path of the file that is written."""
     if recipe.to is not None:
-        path = locate(recipe.to)
-        if path.is_dir() or _is_in_run(path, runs):
-            raise RecipeError(f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.format}")
-        return path
+        return locate(recipe.to)
 
     # a file named after the first run; a digest of all tells pages of several runs apart
     name = runs[0].folder.label
@@ -215,24 +200,6 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
         name += f"-and-{len(runs) - 1}-more-{hashlib.sha256(folders.encode()).hexdigest()[:6]}"
     return home_folder() / FOLDER / f"{name}.{recipe.format}"
-
-
-def _figure_folder(recipe: Recipe, runs: Sequence[ShownRun]) -> Path | None:
-    """Locate the folder of figures; None where none is wanted.
-
-    Raises:
-        RecipeError: if it is a file, or lies in the folder of a run.
-    """
-    if recipe.figures is None:
-        return None
-    folder = locate(recipe.figures)
-    if folder.is_file() or _is_in_run(folder, runs):
-        raise RecipeError(f"figures: {folder} is a file, or lies in the folder of a run", "figures=figures")
-    return folder
-
-
-def _is_in_run(path: Path, runs: Sequence[ShownRun]) -> bool:
-    return any(path.resolve().is_relative_to(run.folder.path.resolve()) for run in runs)
 
 
 def _kind_of_items(run: ShownRun) -> str:

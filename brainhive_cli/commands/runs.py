@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,9 +21,9 @@ from brainhive_cli.core.measurements import (
     list_footnotes,
     merge_caveats,
 )
-from brainhive_cli.core.recipe import BaseRecipe, Names, Run
+from brainhive_cli.core.recipe import FileRecipe, Names
 from brainhive_cli.core.results import Result
-from brainhive_cli.core.runs import LARGEST_RECIPE, LOCK, RunFolder, age, showing
+from brainhive_cli.core.runs import LOCK, RunFolder, age
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
@@ -34,10 +33,8 @@ from brainhive_cli.reports.tables import metric_table
 REMOVE, SHOW = "rm", "show"
 
 
-class Recipe(BaseRecipe):
+class Recipe(FileRecipe):
     """Recipe of runs: the runs that are listed, shown or removed."""
-
-    computes = False
 
     words: Names = Field(
         [],
@@ -45,7 +42,6 @@ class Recipe(BaseRecipe):
         "metrics), `rm` removes runs",
     )
     yes: bool = Field(False, description="remove without asking")
-    run: Run = Run(device="cpu")
 
 
 def _name(run: RunFolder) -> str:
@@ -76,8 +72,7 @@ def _describe_result(run: RunFolder) -> str | Cell:
 
     # a damaged run has its error in the row, and does not end the list
     try:
-        with showing([run]):
-            shown = ShownRun(run.path.name, run)
+        shown = ShownRun(run.path.name, run)
     except BrainhiveError as error:
         return error.message
 
@@ -94,14 +89,6 @@ def _count_bytes(run: RunFolder) -> int:
     return sum(file.lstat().st_size for file in files)
 
 
-def _row(run: RunFolder) -> tuple[str | Cell, ...]:
-    """Give its line in the table; for programs with the time in ISO 8601, and the size in bytes."""
-    size, changed_s = _count_bytes(run), run.changed_s
-    time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds")
-    cells = Cell(age(changed_s), value=time), Cell(console.size(size), value=size)
-    return _name(run), _describe_state(run), _describe_result(run), *cells
-
-
 def _find_shown(recipe: Recipe) -> ShownRun:
     """Find the run that is to be shown.
 
@@ -113,8 +100,7 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     if len(names) > 1:
         raise RecipeError(f"{len(names)} runs: {', '.join(names)}", Line("runs", SHOW, "NAME"))
     folder, variant = find(recipe.paths.under_home("runs"), names[0] if names else None)
-    with showing([folder]):
-        return ShownRun(variant or folder.name, folder, variant)
+    return ShownRun(variant or folder.name, folder, variant)
 
 
 def _find_named(recipe: Recipe, removes: bool) -> list[RunFolder]:
@@ -163,8 +149,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     root = recipe.paths.under_home("runs")
     if verb == SHOW:
         shown_run = _find_shown(recipe)
-        with showing([shown_run.folder]):
-            return _show(shown_run)
+        return _show(shown_run)
     runs = _find_named(recipe, verb == REMOVE)
     if verb == REMOVE:
         _remove(runs, root, recipe.yes)
@@ -174,7 +159,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # else list; the note has the caveats of the results
     columns = ("run", "state", "result", "last changed", "size")
-    rows = tuple(map(_row, runs))
+    rows = []
+    for run in runs:
+        # for programs, the time is in ISO 8601, and the size in bytes
+        size, changed_s = _count_bytes(run), run.changed_s
+        time = datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="seconds")
+        cells = Cell(age(changed_s), value=time), Cell(console.size(size), value=size)
+        rows.append((_name(run), _describe_state(run), _describe_result(run), *cells))
     results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
     note = list_footnotes(caveat for result in results for caveat in find_caveats(str(result)))
     table = Table(f"Runs in {root}", columns, rows, is_list=True, note=note)
@@ -209,25 +200,14 @@ def _show(run: ShownRun) -> Result:
 
 
 def _remove(runs: Sequence[RunFolder], root: Path, agreed: bool) -> None:
-    """Remove runs, after showing their state and the runs whose recipes name them."""
+    """Remove runs, after showing their state."""
     # a run that a command writes stays
     if busy := [_name(run) for run in runs if run.is_in_use]:
         raise BrainhiveError(f"{busy[0]} is in use by a running command", "wait for it, or stop it first")
 
-    # read the recipes of the other runs
-    removed = {_name(run) for run in runs}
-    recipes = {}
-    for folder in (path.parent for path in root.glob("*/*/recipe.yaml")):
-        if (name := _name(RunFolder(folder))) not in removed:
-            with suppress(OSError):  # a pipe or a large one: it is not of a run that reads another
-                recipes[name] = RunFolder(folder).read_text("recipe.yaml", LARGEST_RECIPE)
-
-    # show each run with those that use it, and ask
+    # show each run, and ask
     for run in runs:
-        # recipes name a run in several keys, so the text is searched
-        users = [name for name, text in recipes.items() if run.path.name in text]
-        used = f"; used by {', '.join(users)}" if users else ""
-        console.say(f"{_name(run)}: {_describe_state(run)}, {console.size(_count_bytes(run))}{used}")
+        console.say(f"{_name(run)}: {_describe_state(run)}, {console.size(_count_bytes(run))}")
     if not agreed and not console.confirm(f"remove {len(runs)} run{'s' if len(runs) > 1 else ''}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
 

@@ -100,8 +100,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     # show the tables, and the line of what comes next
     hint = _next_command(job, folder) if launch.is_main else ""
-    with folder.reading() as metrics:
-        return Result(folder.path, tables(metrics, cells), metrics, hint=hint, work=work)
+    metrics = folder.measurements()
+    return Result(folder.path, tables(metrics, cells), metrics, hint=hint, work=work)
 
 
 def _train(

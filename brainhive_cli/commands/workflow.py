@@ -3,7 +3,6 @@
 import importlib
 import re
 import shlex
-import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +26,6 @@ from brainhive_cli.reports.sentences import state_finding
 Command = Literal["prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
 """In an override, what an earlier step made: `{STEP}` the name of its run, `{STEP/model}` a path in it."""
-SENTENCE_LETTERS = 74
-"""Letters in a line of what a step says: a terminal of 80 columns has room for it."""
 
 
 class Step(Section):
@@ -89,11 +86,6 @@ class Recipe(BaseRecipe):
         return shlex.join(["brainhive", self.command_of(name), *flags, *overrides])
 
 
-def import_command(command: str) -> Any:
-    """Import the module of a command."""
-    return importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-
-
 def resolve_step(
     recipe: Recipe, name: str, results: Mapping[str, Result], more: Sequence[str] = ()
 ) -> tuple[str, Any, Any]:
@@ -108,10 +100,18 @@ def resolve_step(
     Returns:
         The line as one would type it, the module of its command, and what that is run with.
     """
-    # equal overrides appear once in the line
-    overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more]))
+
+    def name_run(match: re.Match[str]) -> str:
+        result = results.get(match["step"])
+        if result is None:  # not made yet, or YAML in braces
+            return f"<{match['step']}>" if match["step"] in recipe.steps else match[0]
+        return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
+
+    # with the names of the runs of earlier steps; equal overrides appear once in the line
+    step_overrides = (MADE.sub(name_run, override) for override in recipe.steps[name].overrides)
+    overrides = list(dict.fromkeys([*step_overrides, *more]))
     command = recipe.command_of(name)
-    module = import_command(command)
+    module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     resolved = module.Recipe.resolve(command, recipe.recipe_of(name), {}, overrides)
     # a step uses the processes and folders of the workflow
     resolved = resolved.model_copy(update={"run": recipe.run, "paths": recipe.paths})
@@ -207,9 +207,8 @@ def run_steps(
         # say what the step does, and the line that does it
         further = [*(more or {}).get(name, ()), *precision]
         line, module, resolved = resolve_step(recipe, name, results, further)
-        says = textwrap.wrap(recipe.steps[name].says, SENTENCE_LETTERS)
-        heading = f"{number}/{len(recipe.steps)} {name}"
-        console.say("", heading, *(f"    {text}" for text in (*says, line)))
+        heading, says = f"{number}/{len(recipe.steps)} {name}", recipe.steps[name].says
+        console.say("", heading, *([f"    {says}"] if says else []), f"    {line}")
 
         # run it by its own command
         start = time.monotonic()
@@ -217,18 +216,6 @@ def run_steps(
             results[name] = module.run(resolved, launch, again)
         headline = _headline(recipe.command_of(name), results[name])
         yield name, FinishedStep(line, time.monotonic() - start, headline, results[name])
-
-
-def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:
-    """List the overrides of a step, with the names of the runs of earlier steps."""
-
-    def name_run(match: re.Match[str]) -> str:
-        result = results.get(match["step"])
-        if result is None:  # not made yet, or YAML in braces
-            return f"<{match['step']}>" if match["step"] in recipe.steps else match[0]
-        return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
-
-    return [MADE.sub(name_run, override) for override in recipe.steps[name].overrides]
 
 
 def measure_steps(steps: Mapping[str, FinishedStep]) -> Measurements:

@@ -37,14 +37,8 @@ Mark = Value | tuple[Value, Value]
 """Position along an axis, or start and end of a span."""
 
 
-class Strict:
-    """Base of the classes of a document of artifacts, which holds no other fields than theirs."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-
 @dataclass(frozen=True)
-class Titled(Strict):
+class Titled:
     """Fields of all artifacts.
 
     Attributes:
@@ -60,7 +54,7 @@ class Titled(Strict):
 
 
 @dataclass(frozen=True)
-class Line(Strict):
+class Line:
     """One line, or one group of bars, of a curve.
 
     Attributes:
@@ -158,7 +152,7 @@ class Heatmap(Titled):
 
 
 @dataclass(frozen=True)
-class Tile(Strict):
+class Tile:
     """One picture or clip of a sheet.
 
     Attributes:
@@ -177,7 +171,7 @@ class Tile(Strict):
 
 
 @dataclass(frozen=True)
-class Row(Strict):
+class Row:
     """One row of a sheet.
 
     Attributes:
@@ -210,7 +204,7 @@ class Sheet(Titled):
 
 
 @dataclass(frozen=True)
-class Point(Strict):
+class Point:
     """One sensor of a map.
 
     Attributes:
@@ -257,8 +251,10 @@ class Media(Titled):
 
 
 Artifact = Curve | Heatmap | Sheet | Map | Media | Table
-LISTED = TypeAdapter(list[Annotated[Artifact, Field(discriminator="kind")]])
-"""Artifacts in a document; `kind` says which."""
+LISTED = TypeAdapter(
+    list[Annotated[Artifact, Field(discriminator="kind")]], config=ConfigDict(extra="forbid")
+)
+"""Artifacts in a document; `kind` says which, and they hold no other fields."""
 
 
 def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
@@ -310,6 +306,11 @@ def read(run: "RunFolder") -> list[Artifact]:
         if not below(run.path, name, source=SOURCE).resolve().is_relative_to(run.path.resolve()):
             raise BrainhiveError(f"{run.path / name} is a link that leads out of the run", "remove it")
     return listed
+
+
+def read_tables(run: "RunFolder") -> tuple[Table, ...]:
+    """Read the tables among the artifacts of a run."""
+    return tuple(artifact for artifact in read(run) if isinstance(artifact, Table))
 
 
 def files(artifact: Artifact) -> Iterator[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.claims import Claim, find_holder
 from brainhive_cli.core.errors import Unfinished, raise_if_asked_to_stop
-from brainhive_cli.core.files import UnfitFile
 from brainhive_cli.core.launch import Launch
 
 WORKERS = "BRAINHIVE_WORKERS"
@@ -51,7 +50,7 @@ def claiming(
         is_finished: Whether a cell is finished; default: its file is there.
 
     Raises:
-        OutOfTime: if the process was asked to stop; the cell at hand has ended then.
+        BrainhiveError: if the process was asked to stop; the cell at hand has ended then.
         Unfinished: if the launch only reads, and a cell is not finished.
         OSError: if the disk fails for two minutes.
     """
@@ -65,27 +64,37 @@ def claiming(
 def _claim_each(
     cells: Mapping[str, Path], launch: Launch, on_claim: OnClaim, is_finished: Finished | None
 ) -> Generator[str]:
-    # the main process claims, and says what
-    queue = _Queue(cells, is_finished or (lambda name: cells[name].is_file()))
+    # cells that are not finished; the next search begins where the last one ended
+    todo, failing_since_s = deque(cells), None
+    finished = is_finished or (lambda name: cells[name].is_file())
     if launch.only_reads:
-        if not all(map(queue.is_finished, cells)):
+        if not all(map(finished, cells)):
             raise Unfinished("some cells are not finished")
         return
     delay_s, is_waiting = FIRST_POLL_S, False
     while True:
+        # the main process claims, and says what
         claim = None
         if launch.is_main:
             raise_if_asked_to_stop()
-            claim = queue.claim_next()
-        name = claim[0] if claim else None
-        name, is_over = launch.gather((name, not queue.todo))[0]  # as the main process says
+            try:
+                claim = _claim_next(todo, cells, finished)
+                failing_since_s = None
+            except OSError as error:
+                now_s = time.monotonic()
+                failing_since_s = failing_since_s or now_s
+                if error.errno not in PASSING or now_s - failing_since_s > MAX_FAILING_S:
+                    raise
+        name = todo[0] if claim else None
+        name, is_over = launch.gather((name, not todo))[0]  # as the main process says
         if name is None and is_over:
             return
 
         # cells of other workers are waited for: one that dies leaves them
         if name is None:
             if launch.is_main and not is_waiting and delay_s >= SAID_POLL_S:
-                console.say(f"waiting for cells of other workers: {queue.describe_holders()}")
+                holders = [f"{one} ({find_holder(claim_path(cells[one])) or 'free'})" for one in todo]
+                console.say(f"waiting for cells of other workers: {console.summarise_names(holders)}")
                 is_waiting = True
             time.sleep(delay_s)
             delay_s = min(1.5 * delay_s, LONGEST_POLL_S)
@@ -94,52 +103,33 @@ def _claim_each(
         # the block computes the cell, and then lets go of it
         try:
             if claim:
-                on_claim(name, claim[1].taken_from)
+                on_claim(name, claim.taken_from)
             yield name
         finally:
             if claim:
-                claim[1].release()
+                claim.release()
         if claim:
-            queue.todo.popleft()
+            todo.popleft()
         delay_s = FIRST_POLL_S
 
 
-class _Queue:
-    """Cells that are not finished, in order; the next search begins where the last one ended."""
+def _claim_next(todo: deque[str], cells: Mapping[str, Path], is_finished: Finished) -> Claim | None:
+    """Claim the next cell that is free and not finished, which then comes first; drop finished ones.
 
-    def __init__(self, cells: Mapping[str, Path], is_finished: Finished) -> None:
-        self.cells, self.is_finished, self.todo = cells, is_finished, deque(cells)
-        self.failing_since_s: float | None = None
-
-    def claim_next(self) -> tuple[str, Claim] | None:
-        """Claim the next cell that is free and not finished; drop finished ones."""
-        for name in [*self.todo]:
-            try:
-                is_finished = self.is_finished(name)
-                claim = None if is_finished else Claim.attempt(claim_path(self.cells[name]))
-                self.failing_since_s = None
-                if is_finished or self.is_finished(name):  # also by whoever has just released it
-                    self.todo.popleft()
-                    if claim:
-                        claim.release()
-                    continue
-                if claim:
-                    return name, claim
-            except UnfitFile:
-                raise
-            except OSError as error:
-                now_s = time.monotonic()
-                self.failing_since_s = self.failing_since_s or now_s
-                if error.errno not in PASSING or now_s - self.failing_since_s > MAX_FAILING_S:
-                    raise
-            self.todo.rotate(-1)  # held by another worker, or out of reach for now
-        return None
-
-    def describe_holders(self) -> str:
-        """Name a few cells with their workers."""
-        return console.summarise_names(
-            [f"{name} ({find_holder(claim_path(self.cells[name])) or 'free'})" for name in self.todo]
-        )
+    Raises:
+        OSError: if the disk fails; the cell is then the last.
+    """
+    for name in [*todo]:
+        todo.rotate(-1)  # held by another worker, or out of reach for now
+        claim = None if is_finished(name) else Claim.attempt(claim_path(cells[name]))
+        if is_finished(name):  # also by whoever has just released it
+            todo.pop()
+            if claim:
+                claim.release()
+        elif claim:
+            todo.rotate(1)
+            return claim
+    return None
 
 
 def claim_path(file: Path) -> Path:

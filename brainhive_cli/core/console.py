@@ -29,6 +29,8 @@ DELAY_S = 2.0
 """Work that lasts shorter than this shows no progress, and says no line at its end."""
 LINE_S = 60.0
 """Seconds between lines that say how far work is, where there is no terminal to draw on."""
+DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
+"""Variables of which one is set where a browser has a window."""
 size = filesize.decimal
 """Writes a number of bytes as 12.3 kB, 3.0 MB or 26.0 GB."""
 
@@ -50,7 +52,7 @@ def warn(text: str) -> None:
         _write(f"warning: {text}", style="yellow")
 
 
-def fail(error: "BrainhiveError", as_json: bool = False, code: int | None = None) -> None:
+def fail(error: "BrainhiveError", as_json: bool = False) -> None:
     """Write an error: what is wrong in one line, what to do in another; on stdout too, where that is JSON."""
     _write(f"error: {error.message}", style="red")
     if error.hint:
@@ -58,7 +60,7 @@ def fail(error: "BrainhiveError", as_json: bool = False, code: int | None = None
 
     # programs read the error where they wait for the result
     if as_json:
-        show_json({"error": error.message, "hint": error.hint, "exit_code": code or error.exit_code})
+        show_json({"error": error.message, "hint": error.hint, "exit_code": error.exit_code})
 
 
 def show_traceback() -> None:
@@ -74,10 +76,10 @@ def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
     (console or _stderr()).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def show_text(*lines: str, style: str | None = None) -> None:
+def show_text(*lines: str) -> None:
     """Write a result on stdout: each argument is one line, whatever names it holds."""
     if writes_messages():
-        _write(*lines, console=_stdout(), style=style)
+        _write(*lines, console=_stdout())
 
 
 def summarise_names(names: Sequence[str]) -> str:
@@ -170,6 +172,16 @@ def show_table(table: Table) -> None:
     lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
     lines = [line if line.strip("─") else line[:width] for line in lines]
     sys.stdout.write("".join(f"{line}\n" for line in [*lines, *note]))
+
+
+def open_browser(address: str) -> None:
+    """Open a page in a browser, and say where there is none."""
+    import webbrowser
+
+    # macOS and Windows always have windows; elsewhere, a browser without one would take the terminal
+    has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
+    if not (has_display and webbrowser.open(address)):
+        warn(f"no browser was found here: {address} is the page")
 
 
 def divert_prints() -> redirect_stdout[Any]:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import TRACKERS, UnfitFile, atomic_write, open_regular, read_regular
+from brainhive_cli.core.files import TRACKERS, atomic_write, open_regular, read_regular
 
 T = TypeVar("T")
 AGAIN = "copy it again, or delete it and run the command that made it again"
@@ -21,8 +21,6 @@ DOWNLOAD = "download it again"
 """Way out of a damaged document of another project."""
 MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
 """Bytes of the largest document that is read by default; so much YAML takes two seconds."""
-MAX_NESTING = 64
-"""Levels of YAML that are read."""
 MAX_SHOWN_CHARACTERS = 300
 """Characters of a value or reason that a message shows."""
 SHA256SUMS = "SHA256SUMS"
@@ -74,9 +72,7 @@ def read(
         content = read_regular(path, most)
     except PermissionError:
         raise
-    except UnfitFile as reason:
-        raise error(reason.message, hint) from reason
-    except OSError as reason:  # of a damaged disk, or a link to what is no file
+    except OSError as reason:  # of a damaged disk, a file that is too large, or a link to what is no file
         raise error(f"{path} cannot be read: {reason.strerror}", hint) from reason
 
     # the digest that a list in its folder, or in one above, has of it
@@ -105,18 +101,11 @@ def parse(
     error: type[BrainhiveError] = BrainhiveError,
     *,
     is_yaml: bool = False,
-    is_typed: bool = False,
 ) -> T:
-    """Read a document that is a string, as `read` does; `where` names it in the message.
-
-    In YAML of a command line (`is_typed`) texts may begin with `*`, `&`, `!`, `%`, `@`, as patterns do.
-    """
+    """Read a document that is a string, as `read` does; `where` names it in the message."""
     try:
-        if is_yaml:
-            value = _parse_yaml(text, _TypedLoader if is_typed else _Loader)
-        else:
-            # Python writes Infinity, which configs hold, and NaN, which is no number
-            value = from_json(text, allow_inf_nan="NaN" not in text)
+        # Python writes Infinity, which configs hold, and NaN, which is no number
+        value = _parse_yaml(text) if is_yaml else from_json(text, allow_inf_nan="NaN" not in text)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
         why = " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS] or type(reason).__name__
         raise error(f"{where} is not valid {'YAML' if is_yaml else 'JSON'}: {why}", hint) from reason
@@ -157,26 +146,14 @@ def show_value(value: Any) -> str:
 
 
 _adapter = cache(TypeAdapter)
-
-
 PLAIN = [f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
 """Tags of YAML's types that JSON has too."""
+CONSTRUCTORS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (None, *PLAIN)}
 RESOLVERS = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 """Types of what is not in quotes: dates stay texts."""
-
-
-def _construct_int(loader: Any, node: Any) -> int:
-    number = int(loader.construct_yaml_int(node))
-    if abs(number) >= 1 << 63:
-        raise ValueError(f"the number in line {node.start_mark.line + 1} has more than 64 bits")
-    return number
-
-
-CONSTRUCTORS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (None, *PLAIN)}
-CONSTRUCTORS["tag:yaml.org,2002:int"] = _construct_int
 
 
 class _Loader(yaml.CSafeLoader):
@@ -186,32 +163,14 @@ class _Loader(yaml.CSafeLoader):
     yaml_implicit_resolvers = RESOLVERS
 
 
-class _TypedLoader(yaml.SafeLoader):
-    """The same without anchors, aliases, tags and directives: what begins as these do is a text."""
-
-    yaml_constructors = CONSTRUCTORS
-    yaml_implicit_resolvers = RESOLVERS
-
-    def check_plain(self) -> bool:
-        return self.peek() in "*&!%@`" or bool(super().check_plain())
-
-    def check_directive(self) -> bool:
-        return False
-
-    fetch_alias = fetch_anchor = fetch_tag = yaml.SafeLoader.fetch_plain
-
-
-def _parse_yaml(text: str, kind: type[_Loader | _TypedLoader]) -> Any:
+def _parse_yaml(text: str) -> Any:
     """Read YAML; what YAML allows and no recipe needs is refused before a value is made."""
-    loader = kind(text)
+    loader = _Loader(text)
     try:
         root = loader.get_single_node()
-        if root is None:
-            return None
-
         # level by level: aliases may repeat a node, and a document holds no more nodes than letters
-        level, count = [root], 1
-        for _ in range(MAX_NESTING):
+        level, count = [] if root is None else [root], 0
+        while level:
             below: list[Any] = []
             for node in level:
                 if isinstance(node, yaml.MappingNode):
@@ -219,12 +178,10 @@ def _parse_yaml(text: str, kind: type[_Loader | _TypedLoader]) -> Any:
                     below += [part for pair in node.value for part in pair]
                 elif isinstance(node, yaml.SequenceNode):
                     below += node.value
-                if count + len(below) > len(text) + 1:
+                if count + len(below) > len(text):
                     raise ValueError("its aliases repeat too much")
-            if not below:
-                return loader.construct_document(root)
             level, count = below, count + len(below)
-        raise ValueError(f"it is nested deeper than {MAX_NESTING} levels")
+        return None if root is None else loader.construct_document(root)
     finally:
         loader.dispose()
 

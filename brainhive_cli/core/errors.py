@@ -29,14 +29,15 @@ class BrainhiveError(Exception):
     Args:
         message: One line that says what is wrong and where.
         hint: One line that says what to do about it.
+        exit_code: What the command ends with; default: that of the class.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: Hint = "") -> None:
+    def __init__(self, message: str, hint: Hint = "", exit_code: int = 0) -> None:
         super().__init__(message)
-        self.message = message
-        self._hint = hint
+        self.message, self._hint = message, hint
+        self.exit_code = exit_code or self.exit_code
 
     def __str__(self) -> str:
         """Return the message, which those who pass the error on may have extended."""
@@ -91,12 +92,6 @@ class LostProcess(BrainhiveError):
 
 class Unfinished(Exception):
     """The end of a look for finished work: some of it is still to be done."""
-
-
-class OutOfTime(BrainhiveError):
-    """The end of a command that was asked to stop, as a cluster does before its time is over."""
-
-    exit_code = OUT_OF_TIME
 
 
 def require_kind(name: str, value: object, kind: type, way: str) -> None:
@@ -258,6 +253,7 @@ def is_asked_to_stop() -> bool:
 
 
 def raise_if_asked_to_stop() -> None:
-    """Raise OutOfTime if a signal has asked to stop: between pieces of work that are kept."""
+    """Raise an error if a signal has asked to stop: between pieces of work that are kept."""
     if _must_stop.is_set():
-        raise OutOfTime("stopped by a signal, as a cluster sends before time is over", CONTINUES)
+        problem = "stopped by a signal, as a cluster sends before time is over"
+        raise BrainhiveError(problem, CONTINUES, OUT_OF_TIME)

@@ -298,24 +298,18 @@ class Gallery(Model):
     digest: str
 
 
-class ControlMetric(Model):
-    """A metric as measured, its mean and middle 95 % over the draws of a control, and p."""
-
-    measured: float
-    mean: float
-    low: float
-    high: float
-    p: float
-
-
 class Control(Model):
-    """Draws with shuffled signals or permuted labels; `metrics` by name."""
+    """Draws with shuffled signals or permuted labels.
+
+    `metrics` has, by name, a metric as `measured`, its `mean` and middle 95 % (`low`, `high`) over the draws,
+    and `p`.
+    """
 
     kind: str
     draws: int
     n: int
     pool: int
-    metrics: dict[str, ControlMetric]
+    metrics: dict[str, dict[str, float]]
 
 
 class Baseline(Model):

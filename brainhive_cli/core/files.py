@@ -43,10 +43,6 @@ MAX_PART_AGE_S = 86_400
 """Age at which a file that another machine was writing counts as left behind."""
 FAILED_WRITES = {errno.EFBIG, errno.ENOSPC, errno.EDQUOT}
 """Errors of a disk, quota or limit that has no room for what is written."""
-MAX_NAME_BYTES = 255
-"""Of one part of a path, on the usual file systems (NAME_MAX)."""
-MAX_PATH_BYTES = 4000
-"""Of a path (PATH_MAX is 4,096)."""
 MAX_SHOWN_CHARACTERS = 80
 """Of a refused name, in its error."""
 REFUSED = {
@@ -276,17 +272,6 @@ def describe_bad_text(text: str) -> str:
     return next((reason for reason in reasons if REFUSED[reason].match(text)), "")
 
 
-def describe_bad_name(name: str) -> str:
-    """Say why no file can have a name or path; empty where one can."""
-    if reason := describe_bad_text(name):
-        return reason
-
-    # lengths in bytes, as file systems count them
-    if any(len(part.encode()) > MAX_NAME_BYTES for part in name.split("/")):
-        return f"has a part of more than {MAX_NAME_BYTES} bytes"
-    return f"has more than {MAX_PATH_BYTES} bytes" if len(name.encode()) > MAX_PATH_BYTES else ""
-
-
 def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = BrainhiveError) -> Path:
     """Return the path of `names` below a folder.
 
@@ -305,7 +290,6 @@ def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = 
             reason = f"is a {type(name).__name__}, not a name"
         else:
             reason = next((reason for reason, pattern in REFUSED.items() if pattern.match(name)), "")
-            reason = reason or describe_bad_name(name)
         if reason:
             shown = repr(name)
             shown = shown if len(shown) <= MAX_SHOWN_CHARACTERS else f"{shown[:MAX_SHOWN_CHARACTERS]}…"

@@ -1,6 +1,5 @@
 """From a reference (hub:, demo: or a path) to a local folder, and what it holds."""
 
-import errno
 import fnmatch
 import hashlib
 import re
@@ -33,8 +32,6 @@ DATASETS = "datasets"
 """Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
 ELSEWHERE = "on a machine with a network: "
 """Before the line that downloads, where the hub cannot be reached."""
-ROOM = "make room, or set HF_HOME to another disk"
-"""What to do where the disk of the hub's cache is full."""
 NO_ANSWER = (LookupError, TypeError, AssertionError, RecursionError)
 """Errors of the hub's client where something else answers, as a proxy that asks for a login."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
@@ -46,10 +43,6 @@ class Unreachable(MissingData):
 
 class NoFiles(MissingData):
     """A repository without any of the files that are wanted."""
-
-
-class NoRepository(MissingData):
-    """A repository that the hub does not have, or does not show to this user."""
 
 
 def folder(
@@ -269,7 +262,7 @@ def _failure(
         return MissingData(f"{repository} is for those who accepted its terms", way)
     if isinstance(answer, errors.RepositoryNotFoundError):
         way = "check the name, or if it is private: hf auth login"
-        return NoRepository(f"no such repository on the hub: {repository}", way)
+        return MissingData(f"no such repository on the hub: {repository}", way)
     if isinstance(answer, errors.RevisionNotFoundError):
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
 
@@ -280,11 +273,10 @@ def _failure(
         way = f"{ELSEWHERE}{line}"
         problem = f"{repository} is not in the hub's cache and the hub cannot be reached"
         return Unreachable(problem, way)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return MissingData(f"cannot fetch {repository}: {error.strerror}", ROOM)
-    if isinstance(error, OSError) and error.filename:
-        problem = f"cannot fetch {repository}: {error.filename}: {error.strerror}"
-        return MissingData(problem, "correct this file or folder, or set HF_HOME to a folder of yours")
+    if isinstance(error, OSError) and error.errno:  # of this machine, as a full disk
+        where = f"{error.filename}: " if error.filename else ""
+        problem = f"cannot fetch {repository}: {where}{error.strerror}"
+        return MissingData(problem, "make room or correct it, or set HF_HOME to a folder of another disk")
 
     # any other refusal, in the last line of the client's message
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -300,8 +292,7 @@ def _count_bytes(files: Iterable[Any]) -> int:
 
 def revision(path: Path) -> str:
     """Read the commit of a path in the hub's cache; empty elsewhere."""
-    match = SNAPSHOT.search(path.absolute().as_posix())
-    return match["commit"] if match else ""
+    return name_snapshot(path).partition("@")[2]
 
 
 def name_snapshot(path: Path | str) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Self
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.tables import Table
 
 
@@ -58,16 +57,12 @@ class Input:
     @property
     def is_missing(self) -> bool:
         """Whether somebody has to get it before the command can run."""
-        # code that --check does not run is not missing
-        is_done_without = self.is_optional or self.note or isinstance(self.error, NotRun)
-        return self.error is not None and not is_done_without
+        return self.error is not None and not self.is_optional and not self.note
 
     @property
     def state(self) -> str:
         """State in words."""
-        # the first that applies: code that is not run, a note, an absence, a download
-        if isinstance(self.error, NotRun):
-            return self.error.message
+        # the first that applies: a note, an absence, a download
         if self.note:
             return self.note
         if self.error is not None:

@@ -34,7 +34,6 @@ from brainhive_cli.core.errors import (
     DeviceError,
     LostProcess,
     MissingExtra,
-    OutOfTime,
     RecipeError,
     first_line,
     raise_if_asked_to_stop,
@@ -49,8 +48,6 @@ REPORTS = "BRAINHIVE_REPORTS"
 """Environment variable: the folder where a launched process writes its error for the launcher to show."""
 LAUNCHER = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 """Config of accelerate's launcher; its arguments say the rest."""
-MOST_DIGITS = 9
-"""Of a number of processes."""
 BY_LAUNCHERS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that torchrun and accelerate set for each of several processes, besides WORLD_SIZE."""
 LONGEST_WAIT = timedelta(days=1)
@@ -230,19 +227,17 @@ def start(run: Run) -> Launch:
             raise DeviceError(
                 "run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi"
             )
-        here, there = _read_number("LOCAL_WORLD_SIZE", 1), torch.cuda.device_count()
+        here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
         if not on_cpu and here > there:  # NCCL's own error is long and unclear
             raise DeviceError(
                 f"{here} processes on a machine with {there} GPUs: each needs one of its own",
                 f"at most {there} processes a machine, or run.device=cpu",
             )
 
-    if _read_number("WORLD_SIZE", 1) == 1:
+    if os.environ.get("WORLD_SIZE", "1") in ("1", ""):
         return Launch(0, 1, "cpu" if on_cpu else "cuda")
 
     # several processes: their launcher says which this one is
-    for name in ("RANK", "LOCAL_RANK"):
-        _read_number(name, 0)
     if absent := [name for name in BY_LAUNCHERS if name not in os.environ]:
         raise RecipeError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has set {', '.join(absent)}",
@@ -276,22 +271,6 @@ def open_device(name: object) -> "torch.device":
     return device
 
 
-def _read_number(name: str, least: int) -> int:
-    """Read what a launcher says of its processes; the least number where there is no launcher.
-
-    Raises:
-        RecipeError: if the variable is no such number.
-    """
-    # a launcher may be a script of the user, with any text
-    text = os.environ.get(name, str(least))
-    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < least:
-        raise RecipeError(
-            f"the environment variable {name} is {text[:80]!r}, no number from {least} on",
-            f"unset {name}; --processes starts several processes",
-        )
-    return int(text)
-
-
 def num_processes(run: Run) -> int:
     """Return how many processes to launch; 1 when this process is itself a launched one."""
     # launched already, or told how many
@@ -304,7 +283,7 @@ def num_processes(run: Run) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, BrainhiveError | None]:
+def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
     """Run the same command line in `processes` processes through accelerate's launcher.
 
     Args:
@@ -313,7 +292,10 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
         less_memory: Overrides of the recipe with which its command needs less memory.
 
     Returns:
-        The exit code, and the error that ended the launch.
+        The exit code: 0, or that of Ctrl-C.
+
+    Raises:
+        BrainhiveError: as the process that ended the launch.
     """
     with console.progress("starting"):
         import psutil
@@ -351,14 +333,16 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
             launch_command(launch_command_parser().parse_args(arguments))
         except ChildFailedError as failed:
             codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
-            return _cause(codes, Path(reports), less_memory)
+            if INTERRUPTED in codes.values():
+                return INTERRUPTED
+            raise _find_cause(codes, Path(reports), less_memory) from None
         except (SignalException, KeyboardInterrupt):
-            return INTERRUPTED, None
+            return INTERRUPTED
         finally:
             signal.signal(signal.SIGUSR1, asked_before)
             os.environ.clear()
             os.environ.update(before)
-    return 0, None
+    return 0
 
 
 def leave_report(code: int, error: BrainhiveError) -> bool:
@@ -388,7 +372,7 @@ def exit_worker(code: int) -> None:
         os._exit(code)
 
 
-def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[int, BrainhiveError | None]:
+def _find_cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> BrainhiveError:
     """Find what ended a launch: the first error of a process, else what killed one.
 
     Args:
@@ -402,26 +386,25 @@ def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[in
     reports = [documents.read(file, tuple[int, str, str, bool]) for file in files]
     signals = {rank: Signals(-code) for rank, code in codes.items() if code < 0}
     killed = {rank: number for rank, number in signals.items() if number != Signals.SIGTERM}
-    if first := next(
-        iter([report for report in reports if not report[3]] or ([] if killed else reports)), None
-    ):
-        return first[0], BrainhiveError(first[1], first[2])
+    causes = [report for report in reports if not report[3]] or ([] if killed else reports)
+    if causes:
+        code, problem, way, _ = causes[0]
+        return BrainhiveError(problem, way, code)
 
-    # no report: an interrupt, an exit code, or a signal
-    if INTERRUPTED in codes.values():
-        return INTERRUPTED, None
+    # no report: an exit code, or a signal
     if not signals:
         code = max(codes.values(), default=1)
-        return code, BrainhiveError(f"a process of the launch ended with exit code {code}", CONTINUES)
+        return BrainhiveError(f"a process of the launch ended with exit code {code}", CONTINUES, code)
     rank, number = next(iter((killed or signals).items()))
     if number == Signals.SIGUSR1:  # asked to stop before it could listen
-        return OUT_OF_TIME, OutOfTime(f"process {rank} of the launch was stopped by a signal", CONTINUES)
+        problem = f"process {rank} of the launch was stopped by a signal"
+        return BrainhiveError(problem, CONTINUES, OUT_OF_TIME)
     if number == Signals.SIGKILL:
-        return DeviceError.exit_code, DeviceError(
+        return DeviceError(
             f"process {rank} of the launch was killed (SIGKILL), as systems do when memory runs out",
             f"{less_memory or 'fewer processes, or a machine with more memory'}; {CONTINUES}",
         )
-    return 1, BrainhiveError(f"process {rank} of the launch was ended by {number.name}", CONTINUES)
+    return BrainhiveError(f"process {rank} of the launch was ended by {number.name}", CONTINUES)
 
 
 def library_version(library: str) -> str:

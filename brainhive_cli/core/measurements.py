@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import FACTS, LEVEL, Facts
+from brainhive_cli.core.facts import FACTS, Facts
 
 F = TypeVar("F", bound=Facts)
 SCHEMA = 4
@@ -174,11 +174,6 @@ def beside_heading(metrics: Iterable[Metric]) -> str:
     if not several:
         return ""
     return "these subjects" if any(metric.is_of_people for metric in several) else "people in general"
-
-
-def is_difference(p: float | None, level: float = LEVEL) -> bool:
-    """Whether a difference may be called one: its interval, the inversion of the test, then excludes 0."""
-    return p is not None and p <= level
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ A shelf is a folder: every file is a part, and so is every row of its `rows.yaml
 whose table `TINY` lists the parts.
 """
 
-import ast
 import importlib
 import importlib.util
 import pkgutil
@@ -22,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from brainhive_cli.core import documents, foreign_code
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.core.lines import write_value
-from brainhive_cli.core.recipe import Keys, validate
+from brainhive_cli.core.recipe import Section, validate
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +54,7 @@ ROOMS = {
 """Packages of the shelves that are not in `models`."""
 
 
-class Config(Keys):
+class Config(Section):
     """Every knob of one part, with its unit, default and source; `build` makes the part."""
 
     cites: ClassVar[Sequence[str]] = ()
@@ -136,10 +135,10 @@ def rows(shelf: str) -> Mapping[str, Row]:
 
 
 def kinds(shelf: str) -> list[str]:
-    """List the parts on a shelf without importing it."""
+    """List the parts on a shelf; a folder is not imported for it."""
     spec = _find(shelf)
     if spec.submodule_search_locations is None:
-        return _kinds_in_table(Path(str(spec.origin)))
+        return [*package(shelf).TINY]
 
     # a folder: its files without shared pieces, and its rows
     names = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
@@ -152,16 +151,6 @@ def _find(shelf: str) -> ModuleSpec:
     spec = importlib.util.find_spec(path_of(shelf))
     assert spec is not None
     return spec
-
-
-@cache
-def _kinds_in_table(file: Path) -> list[str]:
-    """Read the keys of the table `TINY` in a shelf's file."""
-    # parsed, as an import would load what its parts need
-    assignments = [node for node in ast.parse(file.read_text("utf-8")).body if isinstance(node, ast.Assign)]
-    (table,) = (node.value for node in assignments if ast.unparse(node.targets[0]) == "TINY")
-    assert isinstance(table, ast.Dict)
-    return [ast.literal_eval(key) for key in table.keys if key is not None]
 
 
 def name_of(file: str) -> str:

@@ -6,8 +6,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -20,7 +18,6 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -28,7 +25,7 @@ from pydantic_core import ErrorDetails
 from brainhive_cli.core import documents
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.files import describe_bad_text, home_folder, locate, portable, shipped_folder
+from brainhive_cli.core.files import home_folder, locate, portable, shipped_folder
 
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
@@ -39,12 +36,6 @@ STORES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
 """Beginnings of the names by which digests name stores."""
 DEFAULTS_VERSION = 1
 """Version of the defaults: raised where one changes, as fingerprints hold what differs from them."""
-RECIPE = object()
-"""The context of pydantic in which a recipe is checked as a whole: its error names the key in full."""
-FREE_TEXT = ("says", "prompt", "negative_prompt")
-"""Keys of texts for people and networks, which may have several lines."""
-LINE_BREAKS = {ord("\n"): " ", ord("\t"): " "}
-"""Control characters that such a text may have, and what stands for them where the others are looked for."""
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """The first and the last of several numbers."""
 MAX_NUMBERS = 10_000
@@ -65,13 +56,11 @@ def ranges(value: Any) -> Any:
         return parts
 
     # numbers as they are, ranges number by number
-    ends = [RANGE.fullmatch(part) if isinstance(part, str) else None for part in parts]
-    numbers = (
-        number
-        for part, end in zip(parts, ends, strict=True)
-        for number in ([part] if end is None else range(int(end[1]), int(end[2]) + 1))
-    )
-    return list(islice(numbers, MAX_NUMBERS + 1))  # one more is refused, before more are listed
+    numbers: list[Any] = []
+    for part in parts:
+        ends = RANGE.fullmatch(part) if isinstance(part, str) else None
+        numbers += [part] if ends is None else range(int(ends[1]), int(ends[2]) + 1)
+    return numbers
 
 
 no = BeforeValidator(lambda value: "no" if value is False else value)
@@ -131,8 +120,43 @@ Copies = Annotated[
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
-class Keys(BaseModel):
-    """Keys of a recipe or of a part: frozen, closed to unknown ones, laid over their defaults."""
+def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
+    """Lay a part or section, some of whose keys are set, over its default; another kind stands alone.
+
+    Args:
+        default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any other is replaced.
+        value: What is set: a mapping, a kind alone, or what no part and no section is.
+        merges_all: Whether any two mappings are merged, and a part in the default may be its kind alone, as
+            in files of recipes.
+    """
+    # only parts and sections are laid over each other
+    if isinstance(default, BaseModel):
+        default = default.model_dump(mode="json", exclude_defaults=True)
+    elif merges_all and isinstance(default, str) and isinstance(value, Mapping):
+        default = {"kind": default}
+    elif not (isinstance(default, Mapping) and (merges_all or "kind" in default)):
+        return value
+
+    # knobs of the default mean nothing to another kind
+    if isinstance(value, str) and "kind" in default:
+        value = {"kind": value}
+    if not isinstance(value, Mapping) or not is_same_kind(
+        value.get("kind", default.get("kind")), default.get("kind")
+    ):
+        return value
+    return {
+        **default,
+        **{key: lay_over(default.get(key), below, merges_all) for key, below in value.items()},
+    }
+
+
+def is_same_kind(one: Any, other: Any) -> bool:
+    """Whether two kinds are one, however they are written: `my-net` or `my_net`."""
+    return str(one).replace("-", "_") == str(other).replace("-", "_")
+
+
+class Section(BaseModel):
+    """Keys of a recipe, a block of it or a part: frozen, closed to unknown ones, laid over their defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
@@ -145,10 +169,6 @@ class Keys(BaseModel):
         # keys that are not set need no merge: pydantic fills in their defaults
         defaults = {name: field.default for name, field in cls.model_fields.items() if name in fields}
         return {**fields, **{name: lay_over(value, fields[name]) for name, value in defaults.items()}}
-
-
-class Section(Keys):
-    """A block of a recipe."""
 
 
 class Published(Section):
@@ -209,18 +229,15 @@ class Paths(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuses_in_one_line(cls, fields: Any, handler: Any, info: ValidationInfo) -> Self:
+    def _refuses_in_one_line(cls, fields: Any, handler: Any) -> Self:
         """Take folders of pathlib too, and refuse what Python code gives as a recipe's keys are refused."""
         if isinstance(fields, Mapping):
             fields = {
                 name: str(folder) if isinstance(folder, Path) else folder for name, folder in fields.items()
             }
         try:
-            # errors within a recipe are left to the recipe, which names the key in full
             paths: Self = handler(fields)
         except ValidationError as error:
-            if info.context is RECIPE:
-                raise
             raise _in_one_line(cls, error, "paths") from error
         return paths
 
@@ -233,15 +250,6 @@ class Paths(Section):
         return Path(os.path.abspath(locate(root) if root else self.under_home("data") / name))
 
 
-TYPICAL: dict[str, list[Any]] = {
-    "bool": ["true", "false"],
-    "int": [1],
-    "float": [0.5],
-    "string": ["name"],
-    "tuple": ["[1, 2]"],
-    "dict": ["{name: value}"],
-}
-"""Values of a type, by how pydantic's errors of it begin."""
 LAUNCHED = ("processes", "mixed_precision")
 """Keys of `run` that say how several processes share the work, and in which precision."""
 
@@ -341,13 +349,9 @@ class Recipe(Section):
     )
 
     @model_validator(mode="after")
-    def _has_trackers_only_if_tracked(self) -> Self:
+    def _has_no_idle_keys_of_run(self) -> Self:
         if not self.is_tracked:
             refuse_idle(self.run, ("trackers",), "in this command", "run.trackers=[]")
-        return self
-
-    @model_validator(mode="after")
-    def _is_launched_only_if_it_computes(self) -> Self:
         if not self.computes:
             refuse_idle(
                 self.run, LAUNCHED, "in this command, which only reads and writes files", "leave it out"
@@ -456,14 +460,18 @@ class Recipe(Section):
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
             cls.put(fields, key, parse_value(text, override))
 
-        # types first, then texts and numbers that no run folder can hold
-        recipe = validate(cls, fields)
-        _refuse_unwritable(recipe.model_dump())
-        return recipe
+        return validate(cls, fields)
 
 
 BaseRecipe = Recipe
 """The same by the name that commands use, each of which has a `Recipe` of its own."""
+
+
+class FileRecipe(Recipe):
+    """Base of recipes of commands that only read and write files: one process does it, and loads no torch."""
+
+    computes = False
+    run: Run = Run(device="cpu")
 
 
 class TrainedRunRecipe(Recipe):
@@ -480,26 +488,6 @@ class TrainedRunRecipe(Recipe):
         )
 
 
-def _refuse_unwritable(value: Any, key: str = "") -> None:
-    """Refuse, also in knobs that take values of any type, what no run folder or script can hold."""
-    # numbers and texts that JSON or a script would not give back
-    if isinstance(value, float) and not isfinite(value):
-        raise RecipeError(f"{key}: Input should be a finite number, got {value}", f"as in {key}=0.5")
-    if isinstance(value, int) and abs(value) >= 1 << 63:
-        raise RecipeError(f"{key}: Input should have at most 64 bits", f"as in {key}=1")
-    if isinstance(value, str):
-        text = value.translate(LINE_BREAKS) if key.rpartition(".")[2] in FREE_TEXT else value
-        if reason := describe_bad_text(text):
-            raise RecipeError(f"{key}: text {reason}, got {show_value(value)}", f"as in {key}=name")
-
-    # the same of all that lies in it, and of its names
-    for step, inner in value.items() if isinstance(value, Mapping) else ():
-        _refuse_unwritable(step, key)
-        _refuse_unwritable(inner, f"{key}.{step}" if key else step)
-    for number, inner in enumerate(value if isinstance(value, list | tuple) else ()):
-        _refuse_unwritable(inner, f"{key}.{number}")
-
-
 def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
     """Replace every string that has a digest by it."""
     if isinstance(value, dict):
@@ -512,7 +500,7 @@ def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
 def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
     """Validate `fields`, turning pydantic's report into one clear line."""
     try:
-        return model.model_validate(dict(fields), context=RECIPE)
+        return model.model_validate(dict(fields))
     except ValidationError as error:
         raise _in_one_line(model, error, where) from error
 
@@ -552,7 +540,7 @@ def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseM
 
 
 def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
-    """Write values that a key takes: the field's examples, its default, or one of the type that is meant."""
+    """Write values that a key takes: the field's examples, its default, or one that is allowed."""
     # the key that is meant
     section, path = _below(model, error["loc"])
     name = next((str(step) for step in error["loc"][len(path) :] if step in section.model_fields), "")
@@ -561,13 +549,12 @@ def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
         known = ", ".join(section.model_fields)
         return f"as in {key}.KEY=VALUE, with the keys {known}" if error["type"].startswith("model") else ""
 
-    # values: the field's own examples, one that is allowed, its default, or one of its type
+    # values: the field's own examples, its default, or one that is allowed
     field = section.model_fields[name]
     plain = field.get_default(call_default_factory=True, validated_data={})
     default = [plain] if plain != "" and type(plain) in (int, float, str) else None
     allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[:1]
-    typical = TYPICAL.get(error["type"].partition("_")[0]) or TYPICAL.get(type(error["input"]).__name__)
-    values = field.examples or default or allowed or typical
+    values = field.examples or default or allowed
     return f"as in {', '.join(f'{key}={value}' for value in values)}" if values else ""
 
 
@@ -667,42 +654,7 @@ def parse_value(text: str, override: str) -> Any:
         "quote it for the shell, and in it each text with [ ] { } or :, as KEY='[\"a[12]*.nii\"]'; of "
         "{NAME: VALUE} with more { in it, write KEY.NAME=VALUE instead"
     )
-    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True, is_typed=True)
-
-
-def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
-    """Lay a part or section, some of whose keys are set, over its default; another kind stands alone.
-
-    Args:
-        default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any other is replaced.
-        value: What is set: a mapping, a kind alone, or what no part and no section is.
-        merges_all: Whether any two mappings are merged, and a part in the default may be its kind alone, as
-            in files of recipes.
-    """
-    # only parts and sections are laid over each other
-    if isinstance(default, BaseModel):
-        default = default.model_dump(mode="json", exclude_defaults=True)
-    elif merges_all and isinstance(default, str) and isinstance(value, Mapping):
-        default = {"kind": default}
-    elif not (isinstance(default, Mapping) and (merges_all or "kind" in default)):
-        return value
-
-    # knobs of the default mean nothing to another kind
-    if isinstance(value, str) and "kind" in default:
-        value = {"kind": value}
-    if not isinstance(value, Mapping) or not is_same_kind(
-        value.get("kind", default.get("kind")), default.get("kind")
-    ):
-        return value
-    return {
-        **default,
-        **{key: lay_over(default.get(key), below, merges_all) for key, below in value.items()},
-    }
-
-
-def is_same_kind(one: Any, other: Any) -> bool:
-    """Whether two kinds are one, however they are written: `my-net` or `my_net`."""
-    return str(one).replace("-", "_") == str(other).replace("-", "_")
+    return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
 
 
 def _index(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:

@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError
@@ -16,13 +16,6 @@ from brainhive_cli.core.tables import Table
 
 PACE = "pace.json"
 """The file below the runs that keeps the pace of finished work, by what was done where."""
-
-
-class Pace(NamedTuple):
-    """Seconds of a unit of work, and the most bytes in use: of a GPU by tensors, else by the process."""
-
-    seconds: float
-    peak_bytes: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Work:
     def remember(self, runs: Path, key: str, seconds: float, peak_bytes: int) -> None:
         """Keep how long a unit took and how much memory was in use, instead of what was known before."""
         # paces of other kinds of work stay in the file
-        paces = {**read_paces(runs), key: Pace(seconds / self.count, peak_bytes)}
+        paces = {**read_paces(runs), key: (seconds / self.count, peak_bytes)}
         with atomic_write(runs / PACE) as part:
             part.write_text(json.dumps(paces, indent=2), "utf-8")
 
@@ -62,18 +55,22 @@ class Work:
             return {"time": f"{amount}; how long is known after the first run of this kind on this device"}
 
         # time scales with the amount of work, the peak of memory does not
-        total, unit = write_duration(pace.seconds * self.count), write_duration(pace.seconds)
+        seconds, peak_bytes = pace
+        total, unit = write_duration(seconds * self.count), write_duration(seconds)
         return {
             "time": f"about {total}: {amount}, each {unit} in the last run of this kind",
-            "memory": f"{console.size(pace.peak_bytes)}, the most in the last run of this kind",
+            "memory": f"{console.size(peak_bytes)}, the most in the last run of this kind",
         }
 
 
-def read_paces(runs: Path) -> dict[str, Pace]:
-    """Read the paces of finished work below a folder of runs; none of a damaged file."""
+def read_paces(runs: Path) -> dict[str, tuple[float, int]]:
+    """Read the paces of finished work below a folder of runs; none of a damaged file.
+
+    A pace is the seconds of a unit, and the most bytes in use: of a GPU by tensors, else by the process.
+    """
     # an estimate is not worth an error
     with suppress(BrainhiveError):
-        return documents.read(runs / PACE, dict[str, Pace])
+        return documents.read(runs / PACE, dict[str, tuple[float, int]])
     return {}
 
 

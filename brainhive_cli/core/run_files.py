@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,13 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import FINISHED, FOUND, LARGEST
 
 
-@dataclass(frozen=True)
-class RunFiles:
-    """Counts and problems of a run's files.
+def check(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Read every file of a run whose kind is known, and compare all that have a digest with it.
 
-    Attributes:
-        counts: Number of files of each kind.
-        problems: What is wrong with each file that is damaged, changed or missing; empty for a sound run.
-        has_digests: Whether the run lists the digests of its documents; not where the list was deleted.
+    Returns:
+        The number of files of each kind, and what is wrong with each that is damaged, changed or missing.
     """
-
-    counts: dict[str, int]
-    problems: tuple[str, ...]
-    has_digests: bool
-
-
-def check(folder: Path) -> RunFiles:
-    """Read every file of a run whose kind is known, and compare all that have a digest with it."""
-    # digests: what differs, is missing, or is in no list
+    # digests: what differs, is missing, or is in no list; a list may have been deleted
     listed = documents.read_digests(folder)
     counts = Counter[str]()
     problems = list(documents.find_changes(folder, but=READERS))  # which compare the digest too
@@ -51,7 +39,7 @@ def check(folder: Path) -> RunFiles:
             read(path)
         except BrainhiveError as error:
             problems.append(error.message)
-    return RunFiles(dict(counts), tuple(problems), bool(listed))
+    return dict(counts), problems
 
 
 def _read_document(path: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +24,6 @@ from brainhive_cli.core.errors import (
     MissingData,
     RecipeError,
     Unfinished,
-    first_line,
     guess,
     raise_if_interrupted,
 )
@@ -68,27 +67,6 @@ OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", LOCK, WORKERS, CELLS}
 """The files of a run for which nothing was done yet."""
 MAX_LISTED = 5
 """Runs that are listed where the named one does not exist."""
-
-
-@contextmanager
-def showing(runs: Sequence["RunFolder"]) -> Iterator[None]:
-    """Turn what a block that shows runs does not find in their documents into an error of these.
-
-    Types of the most important keys are checked when documents are read; whoever has changed others, or wrote
-    them by another version, may have sealed them again.
-
-    Raises:
-        BrainhiveError: naming the documents, and what was not found.
-    """
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        paths = " or ".join(str(run.path) for run in runs)
-        problem = f"documents in {paths} do not hold what this version writes there"
-        raise BrainhiveError(
-            f"{problem}: {type(error).__name__}: {first_line(error)}",
-            "if it was changed, copy or make it again; if not, report what --debug shows",
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -332,13 +310,6 @@ class RunFolder:
             BrainhiveError: if its metrics are of another schema.
         """
         return Measurements.read(self.read_json(name), self.path / name)
-
-    @contextmanager
-    def reading(self) -> Iterator[Measurements]:
-        """Read what a finished run measured, for a block that shows it; see `showing`."""
-        measurements = self.measurements()
-        with showing([self]):
-            yield measurements
 
     def recipe(self, kind: type[T] = dict[str, Any], **changes: Any) -> T:  # type: ignore[assignment]
         """Read the resolved recipe that the run was made with.

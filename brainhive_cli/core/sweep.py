@@ -3,8 +3,7 @@
 import copy
 import itertools
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
@@ -163,13 +162,12 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
     return Measurements(scopes, missing, shared)
 
 
-@contextmanager
-def reading_sweep(folder: RunFolder) -> Iterator[Measurements]:
-    """Read what a sweep measured, for a block that shows it, and warn of variants that were not compared."""
-    with folder.reading() as measurements:
-        for reason in measurements.facts.not_compared:
-            console.warn(f"not compared: {reason}")
-        yield measurements
+def read_sweep_run(folder: RunFolder) -> Measurements:
+    """Read what a sweep measured, and warn of variants that were not compared."""
+    measurements = folder.measurements()
+    for reason in measurements.facts.not_compared:
+        console.warn(f"not compared: {reason}")
+    return measurements
 
 
 def _label(key: str, value: Any) -> str:

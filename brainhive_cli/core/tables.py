@@ -4,10 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import isfinite
 from statistics import mean, stdev
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-Value = Any
-"""A text, a number, whether something is so, None for nothing, or a `Cell`."""
 INDENT = " " * 4
 """Before the lines of a row that is written as a list."""
 BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -34,7 +32,7 @@ class Cell:
 
     text: str
     small: str = ""
-    value: str | float | None = None
+    value: str | int | float | None = None
     is_best: bool = False
     mark: str = ""
 
@@ -47,17 +45,17 @@ class Cell:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return cls(number(value), value=float(value) if is_number else None)
 
-    @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> Self:
-        """Read a cell of a document; ValueError if it is none."""
-        kinds = {"text": str, "small": str, "value": str | int | float | None, "is_best": bool, "mark": str}
-        if "text" not in fields or not all(isinstance(fields[key], kinds.get(key, ())) for key in fields):
-            raise ValueError("a cell is a text, a number or nothing")
-        return cls(**fields)
-
     def __str__(self) -> str:
         """Give what a terminal shows."""
         return self.text + self.mark
+
+
+if TYPE_CHECKING:
+    Value = Any
+else:
+    # what pydantic reads of a document
+    Value = Cell | str | bool | int | float | None
+"""A text, a number, whether something is so, None for nothing, or a cell of its own."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,6 @@ class Table:
         is_copied: Whether cells are lines to copy, which a terminal never folds. Artifacts keep neither.
     """
 
-    # pydantic is heavy, and a console needs tables
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Value]]
@@ -89,16 +84,11 @@ class Table:
     is_copied: bool = False
 
     def __post_init__(self) -> None:
-        """Read the cells of a document; refuse nested ones, and rows of another length than the heading."""
-        rows = []
+        """Refuse rows of another length than the heading."""
         for row in self.rows:
-            cells = [Cell.read(cell) if isinstance(cell, dict) else cell for cell in row]
-            if any(isinstance(cell, list) for cell in cells):
-                raise ValueError(f"{self.title}: a cell is a text, a number or nothing")
-            if len(cells) != len(self.columns):
-                raise ValueError(f"{self.title}: a row of {len(cells)} cells, not {len(self.columns)}")
-            rows.append(tuple(cells))
-        object.__setattr__(self, "rows", tuple(rows))
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.title}: a row of {len(row)} cells, not {len(self.columns)}")
+        object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""

@@ -55,20 +55,13 @@ def test_help_is_a_word_too() -> None:
     assert brainhive("help", "embedd").exit_code == 2
 
 
-CODE = "python:mine:net"
-EVALUATE = Line("eval-retrieval", ("run", "a"))
-
-
-def test_the_next_line_may_run_the_code_that_this_one_ran() -> None:
-    for line, is_allowed, code, expected in (
-        (EVALUATE, False, [CODE], "brainhive eval-retrieval --run a --allow-code"),
-        (EVALUATE, False, [], "brainhive eval-retrieval --run a"),
-        (Line("embed", ("encoders", [CODE])), False, [CODE], f"brainhive embed --encoders {CODE}"),
+def test_the_next_line_may_run_the_code_that_this_one_was_allowed_to_run() -> None:
+    line = Line("eval-retrieval", ("run", "a"))
+    for is_allowed, expected in (
+        (True, "brainhive eval-retrieval --run a --allow-code"),
+        (False, "brainhive eval-retrieval --run a"),
     ):
-        complete = partial(
-            execute.complete, folders=list, keys=set(), is_allowed=is_allowed, ran=lambda code=code: code
-        )
-        with completed_by(complete):
+        with completed_by(partial(execute.complete, folders=list, keys=set(), is_allowed=is_allowed)):
             assert str(line) == expected
             assert BrainhiveError("", line).hint == Result(Path(), hint=line).hint == expected
 

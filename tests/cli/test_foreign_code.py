@@ -1,4 +1,4 @@
-"""Code that a recipe or a file names: it runs where it is allowed, in a check by `--allow-code` alone."""
+"""Code that a recipe, a file or a command line names: it runs by `--allow-code` alone."""
 
 import json
 import sys
@@ -50,44 +50,38 @@ def embedding(home: Path, pictures: Path) -> str:
     return recipe(home, dataset={"kind": "image-folder", "root": str(pictures)}, encoders=[ENCODER])
 
 
-def test_code_of_a_recipe_file_is_refused_with_the_flag_that_allows_it(embedding: str) -> None:
-    shown = brainhive("embed", "--recipe", embedding)
-    assert shown.exit_code == 2 and not executed()
-    assert f"{ENCODER} is code, named by a file" in shown.stderr and "try: --allow-code" in shown.stderr
+def test_code_of_a_recipe_file_or_a_line_is_refused_with_the_flag_that_allows_it(embedding: str) -> None:
+    for words in ((), ("--encoders", ENCODER)):
+        shown = brainhive("embed", "--recipe", embedding, *words)
+        assert shown.exit_code == 2 and not executed()
+        assert f"{ENCODER} is code, which runs only" in shown.stderr and "try: --allow-code" in shown.stderr
     assert brainhive("embed", "--recipe", embedding, "--allow-code").exit_code == 0
     assert executed()
 
 
-def test_code_named_on_the_command_line_itself_needs_no_flag(embedding: str) -> None:
-    assert brainhive("embed", "--recipe", embedding, "--encoders", ENCODER).exit_code == 0
-    assert executed()
-
-
-def test_an_override_in_a_workflow_or_demo_file_is_a_files_word_and_one_that_is_typed_the_users(
-    home: Path, pictures: Path
-) -> None:
+def test_code_in_an_override_of_a_workflow_or_demo_needs_the_flag_too(home: Path, pictures: Path) -> None:
     folder = f"dataset={{kind: image-folder, root: {pictures}}}"
     encoders = f"encoders=[{{kind: python, source: '{ENCODER}'}}]"
     steps = recipe(home, steps={"embed": {"overrides": [folder, encoders]}})
     for words in ((), ("--check",)):
         shown = brainhive("workflow", "--recipe", steps, *words)
-        assert shown.exit_code in (2, 3) and "named by a file" in shown.stderr and not executed()
+        assert shown.exit_code in (2, 3) and "is code, which runs only" in shown.stderr and not executed()
     shown = brainhive("demo", "--recipe", recipe(home, quick=True, overrides={"embed": [encoders]}))
-    assert shown.exit_code == 2 and "named by a file" in shown.stderr and not executed()
+    assert shown.exit_code == 2 and "is code, which runs only" in shown.stderr and not executed()
 
     steps, typed = recipe(home, steps={"embed": {"overrides": [folder]}}), json.dumps([folder, encoders])
-    assert brainhive("workflow", "--recipe", steps, f"steps.embed.overrides={typed}").exit_code == 0
+    assert (
+        brainhive("workflow", "--recipe", steps, f"steps.embed.overrides={typed}", "--allow-code").exit_code
+        == 0
+    )
     assert executed()
 
 
 def test_check_runs_the_code_of_an_encoder_only_with_the_flag(embedding: str) -> None:
-    for words, code, told in (
-        ((), 3, "--allow-code"),
-        (("--encoders", ENCODER), 0, "which --check does not run"),
-    ):
+    for words in ((), ("--encoders", ENCODER)):
         shown = brainhive("embed", "--recipe", embedding, "--check", *words)
-        assert shown.exit_code == code and not executed()
-        assert told in " ".join((shown.stdout + shown.stderr).split())
+        assert shown.exit_code == 3 and not executed()
+        assert "--allow-code" in " ".join((shown.stdout + shown.stderr).split())
     shown = brainhive("embed", "--recipe", embedding, "--check", "--allow-code")
     assert shown.exit_code == 0 and executed()
 

@@ -95,7 +95,7 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     # in a container, with home and the hub's cache; and without a time
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     options = ("run.cluster.container=lab image.sif", "run.cluster.gpus=2")
-    script = call(*line, *options, "--submit", "--check").stdout
+    script = call(*line, *options, "--submit", "--check", "--allow-code").stdout
     home = os.environ["BRAINHIVE_HOME"]
     words = f"apptainer exec --nv --bind {home} --bind {tmp_path} --bind {tmp_path / 'hub'} "
     assert f"{words}--env HF_HOME={tmp_path / 'hub'} 'lab image.sif' brainhive train-align --recipe" in script
@@ -130,7 +130,7 @@ def test_a_script_that_a_file_names_needs_permission(world, small, runs, queue, 
     (tmp_path / "theirs").write_text("#!/bin/bash\n")
     line = ("train-align", "--recipe", str(recipe), *small, runs, "run.device=cpu")
     refused = call(*line, "--submit")
-    assert refused.exit_code == 2 and "run.cluster.template theirs is code, named by a file" in refused.stderr
+    assert refused.exit_code == 2 and "run.cluster.template theirs is code, which runs only" in refused.stderr
     assert not calls(queue)
     assert "job 11" in call(*line, "--submit", "--allow-code").stderr
 
@@ -196,6 +196,13 @@ def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_reason(line, t
     assert "the names it may use are account, " in result.stderr
     absent = call(*line, "run.cluster.template=absent.j2", "--submit", "--check")
     assert absent.exit_code == 3 and "no template absent.j2" in absent.stderr
+
+
+def test_a_template_gets_values_as_the_shell_takes_them(line, tmp_path):
+    (tmp_path / "job.j2").write_text("{{ modules[0] }} $X {{ container }} {{ name }} {{ line }}")
+    options = (f"run.cluster.template={tmp_path / 'job.j2'}", "run.cluster.modules=[a]")
+    script = call(*line, *options, "run.cluster.container=lab image;id", "--submit", "--check").stdout
+    assert script.startswith("a $X 'lab image;id' brainhive-train-align apptainer exec ")
 
 
 def test_a_scheduler_that_is_absent_or_refuses_is_named(line, queue, tmp_path, monkeypatch):

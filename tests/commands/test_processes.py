@@ -108,7 +108,9 @@ def test_a_killed_process_is_the_error_and_not_what_the_others_say_of_it(
 ):
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed/net.py").write_text(KILLED)
-    ended = brainhive("train-align", *small, runs, "subjects=1", "backbone.kind=killed.net", *TWO)
+    ended = brainhive(
+        "train-align", *small, runs, "subjects=1", "backbone.kind=killed.net", "--allow-code", *TWO
+    )
     error, way = ended.stderr.splitlines()[-2:]
     assert ended.returncode == 5 and "error" not in "".join(ended.stderr.splitlines()[:-2])
     assert error.startswith("error: process 1 of the launch was killed (SIGKILL), as")

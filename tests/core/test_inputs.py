@@ -1,7 +1,6 @@
 """Inputs of a command: states in words, errors in order, and one line for each way to get what is missing."""
 
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.inputs import Input, describe_missing
 
 FETCH = "brainhive fetch nsd"
@@ -11,15 +10,13 @@ def absent(name: str, way: str = FETCH, **fields: object) -> Input:
     return Input(name, None, MissingData(f"no {name}", way), **fields)  # type: ignore[arg-type]
 
 
-def test_an_input_is_here_missing_to_download_done_without_noted_or_not_run() -> None:
-    not_run = NotRun("python:a:b is code, which --check does not run", "")
+def test_an_input_is_here_missing_to_download_done_without_or_noted() -> None:
     for one, state, is_missing in (
         (Input("a"), "here", False),
         (Input("a", 3), "to download", False),
         (absent("a"), "missing", True),
         (absent("a", is_optional=True), "missing; done without", False),
         (absent("a", note="for embed"), "for embed", False),
-        (Input("a", None, not_run), "python:", False),
     ):
         assert one.state.startswith(state) and one.is_missing == is_missing
     assert absent("a").as_dict()["line"] == FETCH

@@ -40,3 +40,17 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(DeviceError, match="2 processes on a machine with 1 GPU"):
         launch.start(Run())
+
+
+def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(monkeypatch, tmp_path) -> None:
+    from accelerate.commands import launch as accelerate
+
+    config = tmp_path / "default_config.yaml"
+    config.write_text("compute_environment: [")
+    monkeypatch.setattr(accelerate, "default_config_file", str(config))
+    launched = []
+    monkeypatch.setattr(accelerate, "multi_gpu_launcher", launched.append)
+
+    assert launch.relaunch(Run(), 2) == 0
+    (arguments,) = launched
+    assert (arguments.num_processes, arguments.mixed_precision, arguments.use_cpu) == (2, "no", False)

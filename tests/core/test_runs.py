@@ -166,6 +166,20 @@ def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None
         run.measurements()
 
 
+def test_damage_is_not_signed_as_sound_when_a_run_is_finished_again(home: Path) -> None:
+    run = opened()
+    run.write_text("cells/a/model/config.json", '{"scale": 1.0}')
+    run.finish(Measurements())
+    (run.path / "cells/a/model/config.json").write_text('{"scale": 9.0}')
+    (run.path / "metrics.json").unlink()
+    run = opened()
+    with pytest.raises(BrainhiveError, match=r"config\.json was changed or damaged"):
+        run.finish(Measurements())
+    run.replace("cells/a/model", lambda part: (part.mkdir(), (part / "config.json").write_text("{}")))
+    run.finish(Measurements())
+    assert not run_files.check(run.path)[1]
+
+
 def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,8 +191,8 @@ def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
         replace(*paths)
         done.append(Path(paths[1]).name)
         is_listed = "metrics.json" in read_digests(run.path)
-        assert not run.is_finished or (is_listed and not run_files.check(run.path).problems)
+        assert not run.is_finished or (is_listed and not run_files.check(run.path)[1])
 
     monkeypatch.setattr(os, "replace", killed)
     run.finish(Measurements(facts=Facts(mode="inter")))
-    assert done[-2:] == ["SHA256SUMS", "metrics.json"] and not run_files.check(run.path).problems
+    assert done[-2:] == ["SHA256SUMS", "metrics.json"] and not run_files.check(run.path)[1]

@@ -179,9 +179,9 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
     Raises:
         BrainhiveError: if a run cannot be paired with this one.
     """
-    with folder.reading() as measurements:
-        measurements_of = {str(run.path): run.measurements() for run in compared}
-        against, errors = compare_runs(measurements, THIS_RUN, measurements_of)
+    measurements = folder.measurements()
+    measurements_of = {str(run.path): run.measurements() for run in compared}
+    against, errors = compare_runs(measurements, THIS_RUN, measurements_of)
     if errors:
         raise errors[0]
 
@@ -196,11 +196,11 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
 
 def read_result(folder: RunFolder, published: Published | None = None) -> Result:
     """Read back a finished run, with what was published of it, and warn of what is missing."""
-    with folder.reading() as measurements:
-        for line in missing_lines(measurements.missing, measurements.facts_of(ReconstructionFacts).medium):
-            console.warn(line)
-        hint = Line("report", folder.path)
-        return Result(folder.path, tables(measurements, published), measurements, hint=hint)
+    measurements = folder.measurements()
+    for line in missing_lines(measurements.missing, measurements.facts_of(ReconstructionFacts).medium):
+        console.warn(line)
+    hint = Line("report", folder.path)
+    return Result(folder.path, tables(measurements, published), measurements, hint=hint)
 
 
 def measure_variants(results: Mapping[str, Result]) -> Measurements:

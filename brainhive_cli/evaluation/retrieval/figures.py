@@ -295,8 +295,9 @@ def _control(control: Control) -> list[Table]:
     # the null distribution as its mean, and the middle 95 % of the draws
     rows = []
     for name, metric in control.metrics.items():
-        drawn = Cell(f"{metric.mean:.3f}", f"{metric.low:.3f} to {metric.high:.3f}", metric.mean)
-        rows.append((shown(name), metric.measured, drawn, p_text(metric.p)))
+        mean, low, high = (metric[key] for key in ("mean", "low", "high"))
+        drawn = Cell(f"{mean:.3f}", f"{low:.3f} to {high:.3f}", mean)
+        rows.append((shown(name), metric["measured"], drawn, p_text(metric["p"])))
     columns = ("metric", "measured", "mean, 95 % of draws", "p")
     note = f"{control.draws} draws with {CONTROLS[control.kind]}; n {control.n}, pool {control.pool}."
     return [Table("Measured, and under the control", columns, rows, note=note)]

@@ -17,7 +17,6 @@ from brainhive_cli.core.facts import (
     Cell,
     ConfusionMatrix,
     Control,
-    ControlMetric,
     Difference,
     RetrievalFacts,
 )
@@ -466,6 +465,6 @@ def describe_control(kind: str, tested: Cells) -> Control:
         is_as_good = means <= measured if lower_is_better(name) else means >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
         p, mean = float(is_as_good.mean()), float(np.mean(drawn))
-        metrics[name] = ControlMetric(measured=measured, mean=mean, low=low, high=high, p=p)
+        metrics[name] = {"measured": measured, "mean": mean, "low": low, "high": high, "p": p}
     n = sum(len(group[0].ranks) for group in tested.groups)
     return Control(kind=kind, draws=DRAWS, n=n, pool=tested.tables[0].pool, metrics=metrics)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import describe_bad_name
+from brainhive_cli.core.files import describe_bad_text
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
@@ -229,7 +229,7 @@ def load(path: Path | str) -> Aligner:
         RecipeError: if it is no path.
     """
     # a recipe's value may be no path at all
-    if not isinstance(path, str | Path) or describe_bad_name(str(path)):
+    if not isinstance(path, str | Path) or describe_bad_text(str(path)):
         raise RecipeError(
             f"{documents.show_value(path)} is no path of a model folder",
             "runs/train-align/NAME/cells/CELL/model",

@@ -99,7 +99,7 @@ class SharedRun:
                 f"{run.path} is a run of {command}; aligners and priors are shared",
                 Line("push", run.measurements().facts.run or "RUN"),
             )
-        if problems := check(run.path).problems:
+        if problems := check(run.path)[1]:
             raise BrainhiveError(problems[0], documents.AGAIN_OR_DELETE)
 
         # of each model the files that it consists of; whatever else lies in its folder stays there

@@ -59,7 +59,7 @@ def killed_at(call: int, work: Callable[[], Any], left: Path | None = None) -> C
 
 
 @pytest.fixture
-def settings(pictures: Path) -> tuple[str, ...]:
+def settings(pictures: Path, code_allowed: None) -> tuple[str, ...]:
     """Overrides for two encoders over twelve pictures, two at a time."""
     encoders = f"encoders=[{COLOURS!r}, {WIDE!r}]"
     return (f"dataset={{kind: image-folder, root: {pictures}}}", encoders, "batch_size=2", "run.workers=0")

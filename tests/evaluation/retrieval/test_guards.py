@@ -58,13 +58,13 @@ def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_
     assert (found.kind, found.n, found.pool) == (control, 200, 100) and found.draws >= 200
     for name in ("top1", "top5", "mean_rank", "mrr"):
         metric, chance = found.metrics[name], measured[name].chance
-        assert metric.measured == pytest.approx(measured[name].value)
-        assert metric.mean == pytest.approx(chance, rel=0.1)
-        assert metric.low <= chance <= metric.high
-        assert metric.p == 1 / (1 + found.draws)
+        assert metric["measured"] == pytest.approx(measured[name].value)
+        assert metric["mean"] == pytest.approx(chance, rel=0.1)
+        assert metric["low"] <= chance <= metric["high"]
+        assert metric["p"] == 1 / (1 + found.draws)
     assert result.tables[1].note.startswith("1000 draws")
     rank, of_own_labels = found.metrics["mean_rank"], 2 * 1.96 * np.sqrt((100**2 - 1) / 12 / 200)
-    assert rank.high - rank.low > 1.1 * of_own_labels
+    assert rank["high"] - rank["low"] > 1.1 * of_own_labels
 
 
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
@@ -84,6 +84,12 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
     assert metrics.facts.verdict == "at chance"
     assert "signals and pictures belong together" in " ".join(capsys.readouterr().err.split())
     assert explain_chance(metrics) in warned and "the pictures in none of 30 other orders" in warned
+    controls = [
+        go("eval-retrieval", f"run={trained}", f"control={control}", *QUICK, again=True).metrics
+        for control in ("shuffled", "permuted")
+    ]
+    assert min(each.facts.control.metrics["mean_rank"]["p"] for each in controls) > 0.05
+    assert "at chance" not in capsys.readouterr().err  # which a control is meant to be
 
 
 def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):

@@ -73,6 +73,6 @@ def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
 
     described = describe_control("permuted", together(groups))
 
-    assert described.metrics["top1"].p == 10 / 1001
-    assert described.metrics["mean_rank"].p == 1  # of which less is better
-    assert (described.metrics["top1"].measured, described.n, described.pool) == (0.4, 2, 20)
+    assert described.metrics["top1"]["p"] == 10 / 1001
+    assert described.metrics["mean_rank"]["p"] == 1  # of which less is better
+    assert (described.metrics["top1"]["measured"], described.n, described.pool) == (0.4, 2, 20)
