@@ -75,9 +75,9 @@ PUBLISHED = {
     # What the demo writes
     **dict.fromkeys(
         (
-            joined_generators.DUAL_GUIDED.path,
-            joined_generators.TEXT_GUIDED.path,
-            joined_generators.TOKEN_GUIDED.path,
+            joined_generators.DUAL_GUIDED,
+            joined_generators.TEXT_GUIDED,
+            joined_generators.TOKEN_GUIDED,
         ),
         "brainhive demo",
     ),

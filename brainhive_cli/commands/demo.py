@@ -54,7 +54,7 @@ class System:
         recipe: Name of the shipped recipe of each command.
         signals: Signals that are simulated, or were recorded, for a title.
         provenance: Program or paper that the signals come from.
-        generators: Generators that are joined from files of the wheel.
+        generators: Folders of generators that are joined from files of the wheel.
         is_simulated: Whether a program made the signals.
         overrides: Overrides of steps, by name.
     """
@@ -62,7 +62,7 @@ class System:
     recipe: str
     signals: str
     provenance: str
-    generators: tuple[joined_generators.JoinedFolder, ...] = ()
+    generators: tuple[str, ...] = ()
     is_simulated: bool = True
     overrides: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -140,7 +140,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
     console.say(f"On {system.signals} ({system.provenance}).")
     for generator in system.generators:
-        generator.assemble(home_folder() / generator.path)
+        joined_generators.assemble(generator, home_folder() / generator)
 
     # run the steps, with overrides of the system, of a quick run and of the user
     overrides = {}

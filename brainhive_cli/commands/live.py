@@ -225,14 +225,14 @@ def _load_generator(session: OpenSession, launch: Launch) -> Callable[[LiveResul
     """Load the prior and the generator of the recipe that draws; what is returned draws a result.
 
     Raises:
-        BrainhiveError: if the model's tokens are not the prior's.
+        MissingData: if the model's tokens are not the prior's.
     """
     recipe, member = session.job.recipe, session.decoder.member
     drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
     # a prior with a fuser decodes only the tokens that it was trained on
     prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
     if prior.fuser is not None:
-        check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config, is_named=True)
+        check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config)
 
     # load all networks now: the first drawing must not wait for them
     build, device = drawing.generator.build, launch.device

@@ -242,9 +242,7 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
         prior: What `priors.load` returns.
 
     Raises:
-        MissingData: if there is none, or the tokens of the newest are not the prior's; it says what trains
-            one.
-        BrainhiveError: if the tokens of a run that is named are not the prior's.
+        MissingData: if there is none, or its tokens are not the prior's; it says what trains one.
     """
     source, paths = recipe.prior.source, recipe.paths
     name, variant = of_variant(recipe.align_run)
@@ -259,7 +257,7 @@ def find_run(recipe: Recipe, prior: Any) -> TrainedRun:
         raise MissingData(error.message, write_training(source, paths, recipe.dataset)) from None
     refuse_sweep(align)
     if prior.fuser is not None:
-        check_tokens(align, prior, source, recipe.dataset or align.dataset_config, is_named=not is_newest)
+        check_tokens(align, prior, source, recipe.dataset or align.dataset_config)
 
     # what the prior was trained to generate is no test of it either
     folder = priors.describe(source).folder

@@ -71,18 +71,12 @@ def films(split: Literal["train", "test"]) -> list[Film]:
     # numbers modulo 4: equally frequent directions, independent of the scene
     order = rng.permutation(len(scenes)).tolist()
     return [
-        _inside(Film(scene, tuple(DIRECTIONS)[n % len(DIRECTIONS)]))
+        keep_inside(Film(scene, tuple(DIRECTIONS)[n % len(DIRECTIONS)]))
         for scene, n in zip(scenes, order, strict=True)
     ]
 
 
-def random_film(rng: np.random.Generator) -> Film:
-    """Draw a film at random; its concept is never one of the test split."""
-    direction = tuple(DIRECTIONS)[rng.integers(len(DIRECTIONS))]
-    return _inside(Film(pictures.random_scene(rng), direction))
-
-
-def _inside(film: Film) -> Film:
+def keep_inside(film: Film) -> Film:
     """Shrink and move the thing so that it stays in the picture all the way."""
     scene, steps = film.scene, DIRECTIONS[film.direction]
     # things larger than LARGEST would leave the picture on their way

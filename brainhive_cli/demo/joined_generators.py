@@ -8,7 +8,6 @@ share most of its weights.
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,35 +39,22 @@ _ADDED = "add_embedding."
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-@dataclass(frozen=True)
-class JoinedFolder:
-    """A generator's folder.
-
-    Attributes:
-        path: Path of the folder below home; recipes name it.
-        sources: Folders of the wheel that it is joined from.
-        write: Writes it into an empty folder.
-    """
-
-    path: str
-    sources: tuple[Path, ...]
-    write: Callable[[Path], None]
-
-    def assemble(self, folder: Path) -> None:
-        """Write the folder, unless it is there of these weights; interrupted, that leaves no folder."""
-        stamp = " ".join(hub.digest(source, ("*/*.safetensors", "*.safetensors")) for source in self.sources)
-        # processes that start together join it once; the others wait
-        lock = Claim.for_path(folder, wait=True)
-        try:
-            if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
-                return
-            remove(folder)  # was joined from other weights
-            with atomic_write(folder, is_lasting=False) as part:
-                part.mkdir()
-                self.write(part)
-                (part / STAMP).write_text(stamp)
-        finally:
-            lock.release()
+def assemble(name: str, folder: Path) -> None:
+    """Write a folder of `GENERATORS`, unless it is there of these weights; interrupted, that leaves none."""
+    sources, write = GENERATORS[name]
+    stamp = " ".join(hub.digest(source, ("*/*.safetensors", "*.safetensors")) for source in sources)
+    # processes that start together join it once; the others wait
+    lock = Claim.for_path(folder, wait=True)
+    try:
+        if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
+            return
+        remove(folder)  # was joined from other weights
+        with atomic_write(folder, is_lasting=False) as part:
+            part.mkdir()
+            write(part)
+            (part / STAMP).write_text(stamp)
+    finally:
+        lock.release()
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -222,6 +208,12 @@ def _write_token_guided(folder: Path) -> None:
     weights.save(folder / "unet" / _WEIGHTS, {name: weight.half() for name, weight in state.items()})
 
 
-DUAL_GUIDED = JoinedFolder("models/demo-dual-guided", (SHARED, DUAL), _write_dual_guided)
-TOKEN_GUIDED = JoinedFolder("models/demo-token-guided", (SHARED, PRIOR), _write_token_guided)
-TEXT_GUIDED = JoinedFolder("models/demo-text-guided", (SHARED, DUAL), _write_text_guided)
+DUAL_GUIDED, TOKEN_GUIDED = "models/demo-dual-guided", "models/demo-token-guided"
+TEXT_GUIDED = "models/demo-text-guided"
+"""Folders of the generators below home, which recipes name."""
+GENERATORS: dict[str, tuple[tuple[Path, ...], Callable[[Path], None]]] = {
+    DUAL_GUIDED: ((SHARED, DUAL), _write_dual_guided),
+    TOKEN_GUIDED: ((SHARED, PRIOR), _write_token_guided),
+    TEXT_GUIDED: ((SHARED, DUAL), _write_text_guided),
+}
+"""Folder > folders of the wheel that it is joined from, and what writes it into an empty folder."""

@@ -6,16 +6,16 @@ in training.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import Bool, Int64, UInt8
@@ -25,27 +25,11 @@ Concept = tuple[str, str, str]
 Tone = tuple[int, int, int]
 
 Ink = Literal["hole", "body", "shade", "dark", "light", "wood", "leaf", "amber"]
+Piece = tuple[Ink, tuple[tuple[int, int], ...]]
+"""A piece of a silhouette: an ellipse by its centre and radii, or a polygon by three corners or more."""
 
-
-class Piece(NamedTuple):
-    """A piece of a silhouette: an ellipse by its centre and radii, or a polygon by three corners or more."""
-
-    ink: Ink
-    points: tuple[tuple[int, int], ...]
-
-
-class Scenery(BaseModel):
-    """Tones, backgrounds and words of scenes."""
-
-    colours: dict[str, tuple[Tone, Tone]]
-    backgrounds: dict[str, tuple[tuple[int, Tone, Tone], ...]]
-    inks: dict[str, Tone]
-    stars: tuple[tuple[int, int], ...]  # x and y in percent
-    settings: dict[str, str]
-    patterns: dict[str, str]
-
-
-SCENERY = documents.read(Path(__file__).with_name("scenery.json"), Scenery)
+SCENERY = documents.read(Path(__file__).with_name("scenery.json"), dict[str, Any])
+"""Tones, backgrounds and words of scenes; positions of stars are x and y in percent."""
 CATEGORIES = documents.read(
     Path(__file__).with_name("silhouettes.json"), dict[str, dict[str, tuple[Piece, ...]]]
 )
@@ -58,9 +42,9 @@ CATEGORY_OF = {shape: category for category, shapes in CATEGORIES.items() for sh
 """Shape > category."""
 SHAPES = tuple(SILHOUETTES)
 TEXTURES = ("plain", "striped", "dotted", "checked")
-COLOURS = SCENERY.colours
+COLOURS: dict[str, tuple[Tone, Tone]] = SCENERY["colours"]
 """Colour > (main tone, second tone of the texture), RGB."""
-BACKGROUNDS = SCENERY.backgrounds
+BACKGROUNDS: dict[str, list[tuple[int, Tone, Tone]]] = SCENERY["backgrounds"]
 """Background > bands from the top: (start in percent of the height, RGB at its top, RGB at its bottom)."""
 
 _INKS = ("hole", "body", "second", "edge", "shade", "dark", "light", "wood", "leaf", "amber")
@@ -150,14 +134,8 @@ def named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.rand
     for number, concept in enumerate(concepts, start=1):
         name = "_".join(concept)
         for copy in range(1, copies + 1):
-            scenes.append(_place(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
+            scenes.append(arrange(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
     return scenes
-
-
-def random_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene at random; its concept is never one of the test split."""
-    concepts = split_concepts()["untested"]
-    return _place(concepts[rng.integers(len(concepts))], rng)
 
 
 def draw(scene: Scene, resolution_px: int = 64) -> Image.Image:
@@ -204,7 +182,8 @@ def _placed(scene: Scene, resolution_px: int) -> tuple[UInt8, tuple[slice, slice
     return labels, (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
 
 
-def _place(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:
+def arrange(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:
+    """Show a concept before a background, at a position and in a size that are drawn at random."""
     colour, texture, shape = concept
     background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
 
@@ -226,7 +205,7 @@ def _palette(colour: str) -> Pixels:
         "edge": tuple(2 * c // 5 for c in main),
         "shade": tuple(7 * c // 10 for c in main),
     }
-    return _pack(np.array([(tones | SCENERY.inks)[ink] for ink in _INKS]))  # [inks]
+    return _pack(np.array([(tones | SCENERY["inks"])[ink] for ink in _INKS]))  # [inks]
 
 
 @lru_cache
@@ -241,7 +220,7 @@ def _background(name: str, side: int) -> Pixels:
         canvas[first:last] = np.array(upper) + (np.array(lower) - np.array(upper)) * way // (last - first)
 
     # stars of a fiftieth of the side
-    for x, y in SCENERY.stars if name == "night" else ():
+    for x, y in SCENERY["stars"] if name == "night" else ():
         canvas[y * side // 100 :, x * side // 100 :][: side // 50, : side // 50] = (255, 250, 220)
     return _pack(canvas)
 
@@ -255,6 +234,8 @@ def _pack(tones: Int64) -> Pixels:
 @lru_cache
 def _thing(shape: str, texture: str, cells: int) -> UInt8:
     """Rasterise a silhouette with its texture and outline: indices of `_INKS`, [cells, cells], 0 outside."""
+    from scipy.ndimage import binary_dilation
+
     # positions of the cells' centres, in 1 / (2 * cells) of the silhouette's grid
     step, unit = 100 + 2 * _MARGIN, 2 * cells
     centres = (2 * np.arange(cells) + 1) * step - unit * _MARGIN
@@ -262,8 +243,8 @@ def _thing(shape: str, texture: str, cells: int) -> UInt8:
 
     # the pieces, laid over each other
     labels = np.zeros((cells, cells), dtype=np.uint8)
-    for piece in SILHOUETTES[shape]:
-        labels[_covers(piece, x, y, unit)] = _INKS.index(piece.ink)
+    for ink, points in SILHOUETTES[shape]:
+        labels[_covers(points, x, y, unit)] = _INKS.index(ink)
 
     # the second tone of the texture, on the grid of 100
     grid_x, grid_y = x // unit, y // unit
@@ -278,27 +259,24 @@ def _thing(shape: str, texture: str, cells: int) -> UInt8:
             is_second = np.zeros(labels.shape, dtype=bool)
     labels[(labels == _INKS.index("body")) & is_second] = _INKS.index("second")
 
-    # an outline around the silhouette; the margin is empty, so that nothing wraps around
+    # an outline around the silhouette
     radius, silhouette = unit // step, labels > 0
-    outline = silhouette.copy()
-    for dy in range(-radius, radius + 1):
-        for dx in range(-radius, radius + 1):
-            if dx * dx + dy * dy <= radius * radius:
-                outline |= np.roll(silhouette, (dy, dx), axis=(0, 1))
+    distance = np.arange(-radius, radius + 1)
+    outline = binary_dilation(silhouette, distance[:, None] ** 2 + distance**2 <= radius**2)
     labels[outline & ~silhouette] = _INKS.index("edge")
     return labels
 
 
-def _covers(piece: Piece, x: Int64, y: Int64, unit: int) -> Bool:
+def _covers(points: Sequence[tuple[int, int]], x: Int64, y: Int64, unit: int) -> Bool:
     """Say where a piece is, by exact products: a float here could differ between machines."""
-    if len(piece.points) == 2:
+    if len(points) == 2:
         # an ellipse, multiplied out so that nothing is divided
-        (cx, cy), (rx, ry) = piece.points
+        (cx, cy), (rx, ry) = points
         return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (rx * ry * unit) ** 2
     inside = np.zeros((y.size, x.size), dtype=bool)
 
     # a polygon: a cell is inside if it lies left of an odd number of edges
-    corners = [(px * unit, py * unit) for px, py in piece.points]
+    corners = [(px * unit, py * unit) for px, py in points]
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):  # the even-odd rule
         spans = (y0 <= y) != (y1 <= y)
         left_of_edge = ((x - x0) * (y1 - y0) < (y - y0) * (x1 - x0)) == (y1 > y0)
@@ -312,11 +290,11 @@ CAPTIONS_EACH = 5
 
 def captions(scene: Scene) -> list[str]:
     """Describe what a scene shows, but not where or how large, as `CAPTIONS_EACH` people might write."""
-    colour, texture, setting = scene.colour, scene.texture, SCENERY.settings[scene.background]
+    colour, texture, setting = scene.colour, scene.texture, SCENERY["settings"][scene.background]
     a_colour = ("an " if colour[0] in "aeiou" else "a ") + colour
     return [
         f"a {texture} {colour} {scene.shape} {setting}",
-        f"{a_colour} {scene.shape} with {SCENERY.patterns[texture]}",
+        f"{a_colour} {scene.shape} with {SCENERY['patterns'][texture]}",
         f"{setting}, {a_colour} {scene.category}",
         f"the {scene.shape} is {colour} and {texture}",
         f"a picture of {a_colour} {scene.shape} {setting}",

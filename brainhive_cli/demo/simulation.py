@@ -6,7 +6,6 @@ head. Subjects share part of both. The model is fixed: nothing is fitted to any 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,26 +27,14 @@ CHANNELS = documents.read(Path(__file__).with_name("channels.json"), dict[str, t
 """Channel > rough place on the head from above (x to the right, y to the nose, ears at x = -1 and 1)."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage of seeing.
-
-    Args:
-        number: Seeds the stage's patterns.
-        onsets_s: When its components begin.
-        rises_s: How long each takes from onset to peak.
-        gain_uv: Typical size of the whole stage's response.
-    """
-
-    number: int
-    onsets_s: tuple[float, ...]
-    rises_s: tuple[float, ...]
-    gain_uv: float
-
-
+EARLY, LATE = 1, 2
+"""Stages of seeing, by the number that seeds their patterns."""
 # Peaks as in visual evoked potentials: P1 near 110 ms, N1 near 170 ms; meaning from there on.
-EARLY = Stage(1, (0.092, 0.100, 0.120, 0.140, 0.170), (0.022, 0.035, 0.045, 0.060, 0.080), gain_uv=2.6)
-LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110, 0.150), gain_uv=4.2)
+ONSETS_S = {EARLY: (0.092, 0.100, 0.120, 0.140, 0.170), LATE: (0.170, 0.190, 0.220, 0.270, 0.330)}
+RISES_S = {EARLY: (0.022, 0.035, 0.045, 0.060, 0.080), LATE: (0.040, 0.060, 0.080, 0.110, 0.150)}
+"""Stage > beginning of each of its components, and how long it takes from there to the peak."""
+GAIN_UV = {EARLY: 2.6, LATE: 4.2}
+"""Stage > typical size of the whole response."""
 
 PATTERNS = 6  # scalp patterns of a component, each driven by its own mixture of features
 OWN_SHARE = 0.45  # how much of mixtures and patterns is the subject's own (0 none, 1 all)
@@ -197,12 +184,12 @@ class Head:
         self.mixing = 0.8 * self._patterns(rng, channels) / channels**0.5 + 0.6 * np.eye(channels)
         self.alpha_patterns = self._patterns(rng, 2) / 2**0.5
 
-    def respond(self, stage: Stage, features: Array) -> Floats:
+    def respond(self, stage: int, features: Array) -> Floats:
         """Answer features [N, F] without noise: [N, C, T + 2 * JITTER_SAMPLES], zero before the onset."""
         # weights and patterns: a part that all subjects share, and a part of this subject
-        components, width = len(stage.onsets_s), features.shape[-1]
-        shared = np.random.default_rng((_MODEL_SEED, stage.number, width))
-        special = np.random.default_rng((_MODEL_SEED, stage.number, width, 1 + self.subject))
+        components, width = len(ONSETS_S[stage]), features.shape[-1]
+        shared = np.random.default_rng((_MODEL_SEED, stage, width))
+        special = np.random.default_rng((_MODEL_SEED, stage, width, 1 + self.subject))
         shared_part, own_part = (1 - OWN_SHARE**2) ** 0.5, OWN_SHARE
         size = (width, components, PATTERNS)
         weights = shared_part * shared.standard_normal(size) + own_part * special.standard_normal(size)
@@ -217,10 +204,10 @@ class Head:
         # each component rises to 1 and falls again, as the gamma distribution does; it is 0 before the onset
         time_s = np.arange(-JITTER_SAMPLES, SAMPLES + JITTER_SAMPLES) / RATE_HZ
         courses = np.empty((components, len(time_s)))
-        for course, onset_s, rise_s in zip(courses, stage.onsets_s, stage.rises_s, strict=True):
+        for course, onset_s, rise_s in zip(courses, ONSETS_S[stage], RISES_S[stage], strict=True):
             way = np.maximum(time_s - onset_s - self.delay_s, 0) / rise_s
             course[:] = (way * np.exp(1 - way)) ** 3
-        gain = stage.gain_uv * self.gain / (components * PATTERNS) ** 0.5
+        gain = GAIN_UV[stage] * self.gain / (components * PATTERNS) ** 0.5
         return (gain * scalp @ courses).astype(np.float32)
 
     def idle(self, rngs: list[list[np.random.Generator]]) -> Floats:

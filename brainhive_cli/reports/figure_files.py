@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -39,16 +40,13 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
     Returns:
         The files, `RUN-TITLE.SUFFIX`.
     """
-    paths, used_names = [], set[str]()
+    paths, times_used = [], Counter[str]()
     for label, title, save in _list_figures(groups):
         # a name of its own, also where file systems do not distinguish cases
-        name = base = "-".join(filter(None, (_slug(label), _slug(title)))) or "figure"
-        number = 1
-        while name.lower() in used_names:
-            number += 1
-            name = f"{base}-{number}"
-        used_names.add(name.lower())
-
+        name = "-".join(filter(None, (_slug(label), _slug(title)))) or "figure"
+        times_used[name.lower()] += 1
+        if (number := times_used[name.lower()]) > 1:
+            name = f"{name}-{number}"
         for suffix in SUFFIXES:
             paths.append(folder / f"{name}.{suffix}")
             with atomic_write(paths[-1], is_lasting=False) as part:

@@ -6,9 +6,9 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import count
 from typing import Any
@@ -23,10 +23,9 @@ EVENTS_KEPT = 64
 """Events of any kind that wait for slow browsers; one that is further behind misses the oldest."""
 PICTURES_KEPT, DRAWINGS_KEPT = 256, 24
 """Pictures of the gallery, and drawings, that stay in memory."""
-POINTS_KEPT = 400
-"""Points of the curve of hit rates; every second one is dropped when there are more."""
-KEEPALIVE_S, RETRY_MS = 15, 1000
-"""Pause after which an idle stream of events sends a comment, and a browser's pause before it reconnects."""
+POLL_S, KEEPALIVE_S, RETRY_MS = 0.05, 15, 1000
+"""Pause between two looks of a stream at the events, pause after which an idle one sends a comment, and a
+browser's pause before it reconnects."""
 GRACE_S, STOP_S = 1, 2
 """What open requests have when the server stops, and what `stop` waits for at most."""
 HEADERS = {
@@ -62,7 +61,7 @@ def resolve_host(host: str) -> str:
         address = ipaddress.IPv4Address(socket.gethostbyname(host))
     except (OSError, ValueError) as error:
         raise BrainhiveError(f"host {host!r} is not found: {first_line(error)}", NAME_ADDRESS) from error
-    if address.is_unspecified or address.is_multicast or str(address) == "255.255.255.255":
+    if address.is_unspecified:
         problem = f"host {host!r} is {address}, which stands for more than one address"
         raise BrainhiveError(problem, NAME_ADDRESS)
     return str(address)
@@ -103,9 +102,7 @@ class LivePage:
         self.load_picture = lru_cache(PICTURES_KEPT)(read_picture)
         self.drawings = OrderedDict[str, bytes]()
 
-        # the server, and what wakes its streams of events
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._news, self._is_stopping = asyncio.Event(), False
+        self._is_stopping = False
 
     def start(self) -> str:
         """Start the server in a thread.
@@ -181,53 +178,36 @@ class LivePage:
                     self.drawings.popitem(last=False)
             if hits := event.get("hits"):
                 self._hits.append([hits["n"], hits["rate"], *hits["interval"]])
-                if len(self._hits) > POINTS_KEPT:
-                    del self._hits[1::2]
-        self._schedule_wake()
 
     def stop(self) -> None:
         """Send what was published, and end the server, also with open pages; may be called twice."""
         self._is_stopping = self._server.should_exit = True
-        self._schedule_wake()
         self._thread.join(STOP_S)
         self._socket.close()
 
     async def stream_messages(self) -> AsyncIterator[str]:
         """Write the session so far and then its events, as server-sent events, until the server stops."""
         # the curve, and the drawings that are kept
-        self._loop = asyncio.get_running_loop()
         with self._lock:
             drawings = list(map(int, self.drawings))
             text = _write_json({"kind": "history", "hits": self._hits, "drawings": drawings})
         yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
 
-        last = 0
-        while True:
-            # the next wake-up is known before the log is read, so that none is missed in between
-            news, is_stopping = self._news, self._is_stopping
+        last, sent_s, is_stopping = 0, time.monotonic(), False
+        while not is_stopping:
+            # what was published before the end is still sent
+            is_stopping = self._is_stopping
             with self._lock:
                 messages = {*self._latest.values(), *(self._recent if last else ())}
             for number, text in sorted(message for message in messages if message[0] > last):
                 yield f"id: {number}\ndata: {text}\n\n"
-                last = number
-            if is_stopping:
-                return
+                last, sent_s = number, time.monotonic()
 
-            # wait for news; a comment keeps an idle connection open
-            try:
-                await asyncio.wait_for(news.wait(), KEEPALIVE_S)
-            except TimeoutError:
+            # a comment keeps an idle connection open
+            if time.monotonic() - sent_s > KEEPALIVE_S:
                 yield ":\n\n"
-
-    def _schedule_wake(self) -> None:
-        # a loop that has ended has no streams to wake
-        if self._loop is not None:
-            with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+                sent_s = time.monotonic()
+            await asyncio.sleep(POLL_S)
 
 
 def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:

@@ -4,7 +4,8 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Map, Media, Sheet, Tile
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Map, Sheet, Tile
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.tables import Cell, Table
@@ -30,7 +31,7 @@ NAMED = 3
 """Titles of folded tables and figures that are named where they unfold."""
 ROWS_SHOWN = 3
 """Rows of a sheet that are shown; the others unfold."""
-SHOWN = {False: (2, 1, 3), True: (1, 1, 1)}
+SHOWN = {False: {"table": 2, "sheet": 1, "figure": 3}, True: {"table": 1, "sheet": 1, "figure": 1}}
 """Tables, sheets and other figures that are shown below a heading, by whether the page has many sections; the
 others unfold."""
 MANY, OPEN_SECTIONS = 5, 3
@@ -106,15 +107,15 @@ class Page:
 
     def html(self) -> str:
         """Write the page as one document that needs no file."""
+        # functions and limits of the templates; the ids of embedded files are those of this page
+        names: dict[str, Any] = {"embed": partial(embed, {}), "svg_of": svg_of, "cells_of": cells_of}
+        names |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND, "NAMED": NAMED, "SHOWN": SHOWN}
+        names |= {"OPEN_SECTIONS": OPEN_SECTIONS, "ROWS_SHOWN": ROWS_SHOWN, "WHOLE_PX": WHOLE_PX}
+        names["is_of_many"] = sum(bool(section.groups) for section in self.sections) >= MANY
+
         # style sheet and script go into the page
         files = {kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")}
-
-        # the template draws the blocks one by one
-        renderer = _Renderer()
-        is_of_many = sum(bool(section.groups) for section in self.sections) >= MANY
-        options = {"draw": renderer.draw, "is_of_many": is_of_many}
-        options |= {**files, **renderer.names, "OPEN_SECTIONS": OPEN_SECTIONS}
-        return str(templates().get_template("page.html").render(**vars(self), **options))
+        return str(templates().get_template("page.html").render(**vars(self), **files, **names))
 
 
 def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]]) -> list[Group]:
@@ -141,136 +142,36 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
     return list(sections.items())
 
 
-def fold(
-    blocks: Sequence[Table | Figure], is_of_many: bool
-) -> tuple[list[Table | Figure], list[Table | Figure]]:
-    """Split the blocks below a heading into those that are shown and those that unfold, in their order."""
-    # blocks of each kind that may still be shown; further ones are folded
-    left = dict(zip((Table, Sheet, Curve), SHOWN[is_of_many], strict=True))
-    shown: list[Table | Figure] = []
-    folded: list[Table | Figure] = []
-    for block in blocks:
-        first = block if isinstance(block, Table) else block[0][1]
-        kind = next((kind for kind in (Table, Sheet) if isinstance(first, kind)), Curve)
-        (shown if left[kind] > 0 else folded).append(block)
-        left[kind] -= 1
-    return shown, folded
+def cells_of(table: Table) -> tuple[list[list[Cell]], set[int]]:
+    """Give the cells of a table, and its columns of numbers alone, which are aligned to the right."""
+    rows = [list(map(Cell.of, values)) for values in table.rows]
+    columns = enumerate(zip(*rows, strict=True))
+    return rows, {index for index, cells in columns if all(NUMERIC.match(cell.text) for cell in cells)}
 
 
-def name_folded(blocks: Sequence[Table | Figure]) -> str:
-    """Name the blocks that unfold: how many there are, and the first by their titles, less explanations."""
-    # titles without their explanations, as these are long
-    shown = [block if isinstance(block, Table) else block[0][1] for block in blocks]
-    titles = list(dict.fromkeys(re.split(r" \(|: ", block.title)[0] for block in shown))
-    ellipsis = ", …" if len(titles) > NAMED else ""
-    return f"{len(blocks)} more: {', '.join(titles[:NAMED])}{ellipsis}"
+def embed(
+    ids: dict[tuple[str, int], str], path: Path, poster: Path | None = None, side_px: int = TILE_PX
+) -> dict[str, Any]:
+    """Read a picture or clip for the template: id in the page, data URL, poster, whether it is a clip.
 
-
-class _Renderer:
-    """Drawing of blocks as HTML, which embeds each file once.
-
-    Attributes:
-        names: Functions and limits that templates see.
+    A file is embedded once; later elements, which have no URL, refer to the first one. `ids` has those of the
+    page by digest and longest side, to which new ones are added.
     """
+    # equal files have one id
+    content = _read_file(path)
+    key = (hashlib.sha256(content).hexdigest(), side_px)
+    is_new = key not in ids
+    file_id = ids.setdefault(key, f"p{len(ids)}")
 
-    def __init__(self) -> None:
-        # ids of embedded files by digest and longest side, and digests of files that were read
-        self._ids: dict[tuple[str, int], str] = {}
-        self._digests: dict[Path, str] = {}
-        self.names: dict[str, Any] = {
-            "embed": self.embed,
-            "svg_of": svg_of,
-            "fold": fold,
-            "name_folded": name_folded,
-        }
-        self.names |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND}
-        self._macros: Any = templates().get_template("blocks.html").make_module(self.names)
-
-    def draw(self, block: Table | Figure) -> Markup:
-        """Draw a table or a figure."""
-        if isinstance(block, Table):
-            return self._draw_table(block)
-        # sheets of several runs share rows; other artifacts stand side by side
-        if all(isinstance(artifact, Sheet) for _, artifact, _ in block):
-            return self._draw_sheets(block)
-        return Markup("\n").join(self._draw_artifact(*part) for part in block)
-
-    def _draw_artifact(self, label: str, shown: Artifact, folder: Path) -> Markup:
-        match shown:
-            case Curve() | Heatmap() | Map():
-                drawing = svg_of(shown)
-            # a picture or clip at full size, a clip with its still picture
-            case Media():
-                poster = folder / shown.poster if shown.poster else None
-                drawing = self._macros.media(self.embed(folder / shown.file, poster, WHOLE_PX), shown.title)
-            case Table():
-                titled = replace(shown, title=f"{shown.title} ({label})") if label else shown
-                return self._draw_table(titled)
-            case _:
-                return Markup("")
-        return Markup(self._macros.figure(shown, label, drawing))
-
-    def _draw_table(self, table: Table) -> Markup:
-        rows = [list(map(Cell.of, values)) for values in table.rows]
-
-        # columns of numbers alone are aligned to the right
-        columns = enumerate(zip(*rows, strict=True))
-        numeric = {index for index, cells in columns if all(NUMERIC.match(cell.text) for cell in cells)}
-        return Markup(self._macros.table(table, rows, numeric))
-
-    def _draw_sheets(self, figure: Figure) -> Markup:
-        """Draw sheets; rows of several sheets that have one query share a row, with its stimulus once."""
-        sheets = [(label, sheet, folder) for label, sheet, folder in figure if isinstance(sheet, Sheet)]
-        is_shared = len(sheets) > 1
-
-        # collect, query by query, the tiles of each sheet under their headings
-        rows = []
-        for query in dict.fromkeys(row.query for _, sheet, _ in sheets for row in sheet.rows):
-            parts: list[dict[str, Any]] = []
-            for label, sheet, folder in sheets:
-                for row in (row for row in sheet.rows if row.query == query):
-                    tiles = zip(sheet.columns, row.tiles, strict=False)
-                    headed = [(heading, tile, index == 0) for index, (heading, tile) in enumerate(tiles)]
-                    # the first part of a shared row is the stimulus alone
-                    if is_shared and not parts:
-                        seen = Tile(headed[0][1].file, headed[0][1].lines[:1], poster=headed[0][1].poster)
-                        parts.append(
-                            {
-                                "label": "\N{NO-BREAK SPACE}",
-                                "folder": folder,
-                                "tiles": [(headed[0][0], seen, True)],
-                            }
-                        )
-                    headed = headed[1:] if is_shared else headed
-                    parts.append({"label": label if is_shared else "", "folder": folder, "tiles": headed})
-            rows.append(parts)
-
-        # the first rows are shown, the others unfold
-        shown_rows, folded_rows = rows[:ROWS_SHOWN], rows[ROWS_SHOWN:]
-        label, sheet = ("", sheets[0][1]) if is_shared else sheets[0][:2]
-        return Markup(self._macros.sheet(sheet.title, label, shown_rows, folded_rows, sheet.note))
-
-    def embed(self, path: Path, poster: Path | None = None, side_px: int = TILE_PX) -> dict[str, Any]:
-        """Read a picture or clip for the template: id in the page, data URL, poster, whether it is a clip.
-
-        A file is embedded once; later elements, which have no URL, refer to the first one.
-        """
-        # equal files have one id
-        if path not in self._digests:
-            self._digests[path] = hashlib.sha256(_read_file(path)).hexdigest()
-        key = (self._digests[path], side_px)
-        is_new = key not in self._ids
-        file_id = self._ids.setdefault(key, f"p{len(self._ids)}")
-
-        # its content, where no element of the page has it
-        is_clip = path.suffix in CLIPS
-        url = ""
-        if is_new and is_clip:
-            url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(_read_file(path)).decode()}"
-        elif is_new:
-            url = _shrink_picture(path, side_px)
-        still = _shrink_picture(poster, TILE_PX) if poster else ""
-        return {"id": file_id, "url": url, "poster": still, "is_clip": is_clip}
+    # its content, where no element of the page has it
+    is_clip = path.suffix in CLIPS
+    url = ""
+    if is_new and is_clip:
+        url = f"data:{CLIPS[path.suffix]};base64,{base64.b64encode(content).decode()}"
+    elif is_new:
+        url = _shrink_picture(path, side_px)
+    still = _shrink_picture(poster, TILE_PX) if poster else ""
+    return {"id": file_id, "url": url, "poster": still, "is_clip": is_clip}
 
 
 def _shrink_picture(path: Path, side_px: int) -> str:
@@ -317,9 +218,6 @@ def frame_page(page: Page) -> str:
     return str(frame.render(page=page.html(), height_px=FRAME_PX, title=page.title))
 
 
-def frame_table(table: Table, notes: Sequence[str] = ()) -> str:
+def frame_table(table: Table, notes: list[str]) -> str:
     """Write a table for a notebook: the title as its caption, the best in bold, signs of p after values."""
-    # plain values become cells, which have marks and bold
-    rows = [[Cell.of(cell) for cell in row] for row in table.rows]
-    template = templates().get_template("notebook_table.html")
-    return str(template.render(table=table, rows=rows, notes=[table.note, *notes]))
+    return str(templates().get_template("notebook_table.html").render(table=table, notes=notes))

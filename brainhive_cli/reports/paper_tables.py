@@ -91,21 +91,13 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
 def _write_caption(group: RunGroup, best: Best) -> str:
     """Write the caption: what was measured, what ±, bold and signs mean, and the caveats."""
     # facts that all runs share are said once, in the template
-    runs, first = group.runs, group.runs[0]
-    typical = {run.label: metrics for run in runs if (metrics := [*run.typical_metrics.values()])}
-    labelled = [(label, metrics[0].protocol) for label, metrics in typical.items()]
+    runs = group.runs
     caveats = [caveats_of(run.metrics.values()) for run in runs]
     return render(
         "caption.txt",
         runs=runs,
-        first=first,
-        metric=next(iter(first.typical_metrics.values()), None),
-        labelled=labelled,
-        protocols=list(dict.fromkeys(words for _, words in labelled)),
-        has_seeds=any(metric.seed_sd is not None for run in runs for metric in run.metrics.values()),
+        compared=group.compared,
         bold=bold_note(best, "runs", group),
-        limits=list(dict.fromkeys(limit for pair in group.compared for limit in pair.limits)),
-        tests=list(dict.fromkeys(pair.test for pair in group.compared)),
         meaning=MEANING,
         adjustment=adjustment_text(group.compared[0]) if group.compared else "",
         caveats=merge_caveats(*(run.measured.caveats for run in runs), *caveats),
@@ -114,9 +106,7 @@ def _write_caption(group: RunGroup, best: Best) -> str:
 
 def write_table(table: Table, suffix: str) -> str:
     """Write a table as Markdown (`md`), or as LaTeX (`tex`) for the package booktabs."""
-    # cells keep marks and bold, which each format writes in its way
-    rows = [[Cell.of(cell) for cell in row] for row in table.rows]
-    return str(templates().get_template(f"table.{suffix}").render(table=table, rows=rows)) + "\n"
+    return str(templates().get_template(f"table.{suffix}").render(table=table)) + "\n"
 
 
 TIDY_COLUMNS = (
@@ -128,7 +118,7 @@ is adjusted, and `notes` limit the test."""
 
 
 def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
-    """List every metric of a run with its context; absent values are None."""
+    """List every metric of a run with its context."""
     about_run = {"run": run.label, "command": run.command}
     rows = []
     for row in run.measured.rows():
@@ -142,10 +132,8 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
         # a pooled row of one training has its seed
         if not source.get("seed") and len(row["seeds"]) == 1:
             source["seed"] = row["seeds"][0]
-        # every row has all columns, in one order
-        caveats = {"caveats": ", ".join(row["caveats"])}
-        rows.append(dict.fromkeys(TIDY_COLUMNS) | row | about_run | source | caveats)
-    return [{column: row[column] for column in TIDY_COLUMNS} for row in rows]
+        rows.append(row | about_run | source | {"caveats": ", ".join(row["caveats"])})
+    return rows
 
 
 def summary_scopes(run: ShownRun) -> list[str]:
@@ -165,7 +153,7 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
     """Write all metrics of groups of runs, and the differences between compared runs, as CSV."""
     # a header, then rows of runs and of their differences
     text = io.StringIO()
-    lines = csv.DictWriter(text, TIDY_COLUMNS, lineterminator="\n")
+    lines = csv.DictWriter(text, TIDY_COLUMNS, extrasaction="ignore", lineterminator="\n")
     lines.writeheader()
     for group in groups:
         for run in group.runs:

@@ -51,9 +51,10 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
         folder = below(run.path.parent, variant_runs[variant].run, source="the run of a variant,")
         return find_run(runs, None, str(folder)), ""
     if not measured.of_variant(variant).scopes:
-        known = list(variant_runs) or sorted({scope.rpartition("/")[0] for scope in measured.scopes} - {""})
-        hint = f"it has: {', '.join(known)}" if known else "it is no sweep"
-        raise RecipeError(f"{run.path.name} has no variant {variant!r}", hint)
+        known = sorted({*variant_runs, *(scope.rpartition("/")[0] for scope in measured.scopes)} - {""})
+        raise RecipeError(
+            f"{run.path.name} has no variant {variant!r}", f"variants: {', '.join(known) or 'none'}"
+        )
     return run, variant
 
 

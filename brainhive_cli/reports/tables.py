@@ -16,6 +16,7 @@ from brainhive_cli.core.set_up import differences
 from brainhive_cli.core.tables import Cell, Table, brief, by_subject_and_seed, mean_sd, number, p_text
 from brainhive_cli.measurement.metric_names import is_share, lower_is_better, shown, with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.templates import render
 
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
@@ -117,12 +118,9 @@ def metric_table(
         grid[0][:2] = ["metric", "value, 95 % CI" if len(rows) == 1 else grid[0][1]]
 
     # what all of them share
-    counts = [f"{key} {value:,}" for key, value in shared.items() if value != ABSENT]
-    words = [note, ", ".join(counts), f"95 % CI: {listed[0].interval}" if listed[0].low is not None else ""]
-    whose = "" if share(listed, "protocol") != ABSENT else f" of {next(iter(rows))}"
-    words.append(f"Protocol{whose}: {listed[0].protocol}")
-    joined = "".join(f"{word.removesuffix('.')}. " for word in words if word).rstrip()
-    return Table(title, grid[0], grid[1:], section=section, note=joined)
+    whose = "" if share(listed, "protocol") != ABSENT else next(iter(rows))
+    note = render("table_note.txt", note=note, shared=shared, metric=listed[0], whose=whose)
+    return Table(title, grid[0], grid[1:], section=section, note=note)
 
 
 def says_nothing(name: str, rows: Iterable[Metrics]) -> bool:
@@ -350,11 +348,8 @@ def list_comparable(group: RunGroup) -> list[str]:
 def bold_note(best: Best, kind: str, group: RunGroup | None = None) -> str:
     """Explain what bold marks in a table and which runs were compared, or why nothing is marked."""
     # nothing is bold without evidence
-    labels, chosen = best
-    if not labels:
-        return f"No best is marked: these {kind} cannot be compared, or are not shown to differ."
-    compared = ", ".join(list_comparable(group)) if group and group.not_compared else ""
-    return f"Bold: {chosen}{'; compared: ' if compared else ''}{compared}."
+    compared = list_comparable(group) if group and group.not_compared else []
+    return render("bold.txt", best=best, kind=kind, compared=compared)
 
 
 def _cell_tables(run: ShownRun) -> list[Table]:

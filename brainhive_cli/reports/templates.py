@@ -7,7 +7,7 @@ from typing import Any
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.core.tables import brief, number, p_text
+from brainhive_cli.core.tables import Cell, brief, number, p_text
 from brainhive_cli.measurement.metric_names import is_share, shown
 
 HERE = Path(__file__).parent
@@ -33,6 +33,7 @@ def templates() -> Any:
     environment.filters |= {
         "amount": write_amount,
         "brief": brief,
+        "cell": Cell.of,
         "ends": write_ends,
         "number": number,
         "p": p_text,

@@ -20,7 +20,7 @@ ITEMS = 4
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "dual"
-    joined_generators.DUAL_GUIDED.assemble(folder)
+    joined_generators.assemble(joined_generators.DUAL_GUIDED, folder)
     return folder
 
 

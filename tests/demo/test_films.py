@@ -55,8 +55,8 @@ DDIM = {"scheduler": "ddim"}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("models")
-    joined_generators.TOKEN_GUIDED.assemble(home / "tokens")
-    joined_generators.TEXT_GUIDED.assemble(home / "text")
+    joined_generators.assemble(joined_generators.TOKEN_GUIDED, home / "tokens")
+    joined_generators.assemble(joined_generators.TEXT_GUIDED, home / "text")
     return home / "tokens", home / "text"
 
 

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from brainhive_cli.demo import films, joined_generators
+from brainhive_cli.demo import joined_generators
 from brainhive_cli.demo.pictures import captions
 from brainhive_cli.models.generators.animatediff import in_motion, normalise_frame_by_frame
 from tools.demo_world import vae
 from tools.demo_world.optimisers import optimisers_of
+from tools.demo_world.pool import random_film
 from tools.demo_world.tokens import BUILD
 
 SOURCE, CHECKPOINT, POOL_FILE = BUILD / "text-guided", BUILD / "motion.pt", BUILD / "films.pt"
@@ -55,7 +56,7 @@ class Networks(NamedTuple):
 def main() -> None:
     """Go on training."""
     torch.manual_seed(SEED)
-    joined_generators.TEXT_GUIDED.assemble(SOURCE)
+    joined_generators.assemble(joined_generators.TEXT_GUIDED, SOURCE)
     with sdpa_kernel(SDPBackend.MATH):  # faster than the fused kernel at this size, on a CPU
         train(data())
 
@@ -65,7 +66,7 @@ def data() -> Data:
     """Draw and encode random films, once: they are kept."""
     if not POOL_FILE.is_file():
         rng = np.random.default_rng(SEED)
-        shown = [films.random_film(rng) for _ in range(POOL)]
+        shown = [random_film(rng) for _ in range(POOL)]
         codec = AutoencoderKL.from_pretrained(SOURCE / "vae", torch_dtype=torch.float32)
         latents = []
         for start in range(0, POOL, 25):

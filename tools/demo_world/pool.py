@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.demo.pictures import Scene, draw, random_scene
+from brainhive_cli.demo.films import DIRECTIONS, Film, keep_inside
+from brainhive_cli.demo.pictures import Scene, arrange, draw, split_concepts
 
 
 class Pool(NamedTuple):
@@ -19,6 +20,18 @@ class Pool(NamedTuple):
 
     scenes: list[Scene]
     pictures: Tensor
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """Draw a scene at random; its concept is never one of the test split."""
+    concepts = split_concepts()["untested"]
+    return arrange(concepts[rng.integers(len(concepts))], rng)
+
+
+def random_film(rng: np.random.Generator) -> Film:
+    """Draw a film at random; its concept is never one of the test split."""
+    direction = tuple(DIRECTIONS)[rng.integers(len(DIRECTIONS))]
+    return keep_inside(Film(random_scene(rng), direction))
 
 
 def random_pool(count: int, seed: int) -> Pool:

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from brainhive_cli.demo.joined_generators import DUAL
-from brainhive_cli.demo.pictures import Scene, random_scene
+from brainhive_cli.demo.pictures import Scene
 from brainhive_cli.models.encoders.demo_image import WIDTH
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from tools.demo_world.features import embed
-from tools.demo_world.pool import drawn
+from tools.demo_world.pool import drawn, random_scene
 
 FILE = DUAL / "image_projection.safetensors"
 BUILD = Path("build/demo_world")

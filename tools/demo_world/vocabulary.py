@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from brainhive_cli.demo import films, joined_generators
+from brainhive_cli.demo import joined_generators
 from brainhive_cli.demo.pictures import captions
+from tools.demo_world.pool import random_film
 from tools.demo_world.text import END, START, make_tokenizer
 
 POOL, SEED = 3_000, 9
@@ -13,5 +14,5 @@ PADDING = "<|padding|>"
 def main() -> None:
     """Learn it from captions of random films, and save it."""
     rng = np.random.default_rng(SEED)
-    texts = [captions(films.random_film(rng).scene) for _ in range(POOL)]
+    texts = [captions(random_film(rng).scene) for _ in range(POOL)]
     make_tokenizer(texts, (PADDING, START, END)).save_pretrained(joined_generators.MOTION / "tokenizer")

@@ -385,9 +385,8 @@ class Feedback(nn.Module):
 
     def __init__(self, samples: int, alternatives: dict[str, int], device: torch.device) -> None:
         if set(alternatives.values()) != {HARD + 1}:
-            listed = ", ".join(f"{key} has {count}" for key, count in alternatives.items()) or "none has any"
             raise RecipeError(
-                f"train.alternatives=uncertainty chooses among three targets of a stimulus, and {listed}",
+                "train.alternatives=uncertainty chooses among three targets of each stimulus",
                 "train.embedding_alternatives={ENCODER: [SECOND, THIRD]}, from weak to strong",
             )
         super().__init__()

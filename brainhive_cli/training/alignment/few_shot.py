@@ -77,8 +77,7 @@ class PersonModel:
         # voxels of another person are not those that a normalisation is of
         model, normaliser = self.model, self.normaliser
         if normaliser is not None and normaliser.matrix.shape[0] != signal.shape[1]:
-            widths = f"{signal.shape[1]} channels or voxels, the normalisation is of {len(normaliser.mean)}"
-            raise BrainhiveError(f"the person has {widths}", "leave zero-shot out of arms")
+            raise BrainhiveError("the person has other channels or voxels", "leave zero-shot out of arms")
 
         # tokens in blocks
         tokens = []

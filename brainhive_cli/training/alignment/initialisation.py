@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, documents, hub, parts, runs, shared_runs, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
@@ -166,16 +166,10 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
     state = {name: value for name, value in below(renamed, prefix).items() if name in needed}
 
     # modules of subjects keep their initial weights where there are none for them
-    absent = needed.keys() - state.keys()
-    initial = {name: needed[name] for name in absent if prefix + name in subject_modules}
-    required = {name: value for name, value in needed.items() if name not in initial}
-    if absent - initial.keys() or not state:
-        match = weights.describe_match(weights.find_unmatched(required, state), len(required))
-        raise BrainhiveError(
-            f"{path} has no weights for the part {part}: {match}",
-            "name a model that has this part, or leave it out of start_from",
-        )
+    initial = {name: value for name, value in needed.items() if prefix + name in subject_modules}
     way = "give the same sizes in the recipe's backbone, or leave the part out of start_from"
+    if not state:
+        raise BrainhiveError(f"{path} has no weights for the part {part}", way)
     weights.fill(aligner.get_submodule(part), {**initial, **state}, f"{path}: {part}", way)
 
 
@@ -239,7 +233,7 @@ def list_start_inputs(
 
 def _find_once(reference: str, paths: Paths, opened: Opened) -> tuple[RunFolder, str]:
     if reference not in opened:
-        opened[reference] = find_reference(reference, paths, choose="train.start_from=")
+        opened[reference] = find_reference(reference, paths)
     return opened[reference]
 
 
@@ -249,13 +243,7 @@ def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path
     if reference not in opened and (file := _find_weights(reference)) is not None:
         return file
     (run, variant), name = _find_once(reference, paths, opened), cell.name.rpartition("/")[2]
-    models = model_folders(run, variant)
-    if name not in models and len(models) > 1:
-        raise RecipeError(
-            f"{cell.name} could start from {' or '.join(models)} of {run.name}",
-            f"train.start_from={next(iter(models.values()))}, or that of another cell",
-        )
-    return find_model(run, variant, name if name in models else "")
+    return find_model(run, variant, name if name in model_folders(run, variant) else "")
 
 
 def _find_weights(reference: str) -> Path | None:
@@ -278,7 +266,7 @@ def _find_weights(reference: str) -> Path | None:
     if kind:
         return None
     folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])
-    return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
+    return next(iter(sorted(folder.glob(FILES[0]))), folder)
 
 
 def _names_file(reference: str) -> bool:
@@ -322,14 +310,8 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
         state[name] = initial[name]
 
     # all other names and shapes must agree
-    shapes, needed = ({name: v.shape for name, v in tensors.items()} for tensors in (state, initial))
-    if unlike := sorted(name for name, _ in shapes.items() ^ needed.items()):
-        match = weights.describe_match(weights.find_unmatched(initial, state), len(initial))
-        raise BrainhiveError(
-            f"the architecture does not match the checkpoint {where}: {unlike[0]}; {match}",
-            "give the same backbone, fuser, encoders, channels, window and dim as its config.json",
-        )
-    aligner.load_state_dict(state)
+    way = "give the same backbone, fuser, encoders, channels, window and dim as its config.json"
+    weights.fill(aligner, state, f"the architecture does not match the checkpoint {where}", way)
     aligner.losses = start.losses
 
 

@@ -1,12 +1,11 @@
 """The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
-
-from pydantic import BaseModel
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -21,6 +20,7 @@ from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
 from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.initialisation import (
@@ -35,7 +35,7 @@ from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import INHERITED, find_reference, inherited
-from brainhive_cli.training.alignment.set_ups import describe_run
+from brainhive_cli.training.alignment.set_ups import describe_recipe, describe_run
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
 
 
@@ -227,11 +227,9 @@ class Job:
 
         # a new subject must be new to everything that the model starts from
         if recipe.mode in ("inter", "finetune"):
-            start_paths = [(part, path) for start in starts.values() for part, path in start.items()]
-            sources = [(str(path), read_history(path, part)) for part, path in start_paths]
-            for source, learned in sources:
-                if learned is not None:
-                    model = f"{cell.name}, which starts from {source},"
+            for part, path in chain(*(start.items() for start in starts.values())):
+                if (learned := read_history(path, part)) is not None:
+                    model = f"{cell.name}, which starts from {path},"
                     learned.refuse_subjects(self.dataset.people, cell.tested_on, model)
         self._starts[cell.name] = starts
         return starts
@@ -279,18 +277,14 @@ class Job:
         if not (holdout := self.dataset.holdout).shows_seen:
             return
         for variant, fold, trained_on in {(cell.variant, cell.fold, cell.trained_on): None for cell in cells}:
-            recipe = self.variants[variant]
-            source = replace(self.signals(recipe), fold=fold)
-            for split, verb in {"train": "trains on", "test": "tests"}.items():
+            source = replace(self.signals(self.variants[variant]), fold=fold)
+            # training needs two stimuli, a test one
+            for split, least in {"train": 2, "test": 1}.items():
                 for subject, recording in source.recordings(trained_on, split).items():
-                    # training needs two stimuli, and a classifier more trials than stimuli; a test needs one
-                    trials, stimuli = len(recording.image_ids), len({*recording.image_ids})
-                    is_train = split == "train"
-                    is_single = is_train and recipe.backbone.is_classifier and trials == stimuli
-                    if stimuli < 1 + is_train or is_single:
-                        counts = f"{verb} {trials} trials of {stimuli} stimul{'us' if stimuli == 1 else 'i'}"
+                    if len({*recording.image_ids}) < least:
                         raise RecipeError(
-                            f"holdout: {holdout.words}: fold {fold} of subject {subject} {counts}",
+                            f"holdout: {holdout.words}: fold {fold} of subject {subject} has too few stimuli "
+                            f"in {split}",
                             "another number of folds, another share, or more trials",
                         )
 
@@ -300,13 +294,15 @@ class Job:
         set_ups = []
         for label, recipe in self.variants.items():
             tested = sorted({s for cell in cells if cell.variant == label for s in cell.tested_on})
-            try:
-                recordings = self.signals(recipe).recordings(tested, "test")
-                described = describe_run(recipe, self.dataset, recordings, tested)
-            except BrainhiveError as error:  # of signals of the test, for which no training is thrown away
-                console.warn(f"the signals of the test are not described: {error.in_one_line}")
-                described = describe_run(recipe, self.dataset, {}, tested)
-            set_ups.append(described)
+            dataset, signals = self.dataset, list[Trials]()
+            with suppress(BrainhiveError):  # of signals of the test, for which no training is thrown away
+                recordings = self.signals(recipe).recordings(tested, "test").items()
+                signals = [
+                    recipe.signal.select(recording, dataset.channels, f"{dataset.name} subject {subject}")
+                    for subject, recording in recordings
+                ]
+            trained = describe_recipe(recipe, dataset.holdout)
+            set_ups.append(describe_run(dataset, tested, trained, signals))
 
         # all variants have one published result
         published, set_up = self.recipe.published, merge(set_ups)
@@ -343,7 +339,7 @@ def find_base_run(recipe: Recipe) -> TrainedRun:
     # the recipe's data set chooses the run, unless it is the default one
     run, paths = recipe.finetune.run, recipe.paths
     dataset = None if recipe.dataset == type(recipe)().dataset else recipe.dataset
-    base = find_reference(run, paths, dataset, choose="finetune.run=", may_be_finetuned=False)
+    base = find_reference(run, paths, dataset, may_be_finetuned=False)
     if is_model(base[0].path):
         raise RecipeError(f"finetune.run is one model, {base[0].path}, and no run", "finetune.run=RUN")
 
@@ -390,10 +386,8 @@ def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
     recipe.train.check_prior(training.prior)
     usual = type(recipe)()
     for key in INHERITED:
-        value = getattr(recipe, key)
-        if value not in (getattr(training, key), getattr(usual, key)):
-            shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run.name}")
+        if getattr(recipe, key) not in (getattr(training, key), getattr(usual, key)):
+            console.warn(f"{key} has no effect: a fine-tuned model keeps that of {run.name}")
 
     # the tuned recipe names the run and its new subjects
     finetune = recipe.finetune.model_copy(update={"run": base_run.reference})

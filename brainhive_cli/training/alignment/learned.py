@@ -407,10 +407,10 @@ class Learned:
         weights.save(folder / FILE, {name: torch.tensor(array) for name, array in arrays.items()}, about)
         return block
 
-    def write(self, folder: Path, weights_folder: Path | None = None) -> None:
-        """Write all into a folder of another config, as a prior's, whose weights may lie elsewhere."""
+    def write(self, folder: Path) -> None:
+        """Write all into a folder of another config, as a prior's."""
         # weights are written before, as the arrays record their digest
-        block = self.save(folder, *_list_weights(weights_folder or folder))
+        block = self.save(folder, *_list_weights(folder))
         (folder / LEARNED_FILE).write_text(json.dumps(block, indent=2) + "\n")
 
     @classmethod
@@ -462,8 +462,6 @@ class Learned:
             pictures = LearnedPictures(arrays.pop("pictures"), has_all_pixels=has_all_pixels, **further)
             if pictures.digest != about["digest"]:
                 raise ValueError("it does not belong to its config.json")
-            if pictures.hashes.shape[1:] != (PIXEL_WORDS,):
-                raise ValueError("its pictures are hashed as an earlier version did")
 
             # digests of trials, whitening matrices [S, C, C] and statistics of each subject
             whitened = [name for name in arrays if name.startswith(WHITENER)]

@@ -105,13 +105,13 @@ def fit(
     test = select_tested(data, launch.device) if settings.selection == "test" else []
 
     # continue where an interrupted training stopped
-    if callbacks is not None and (saved := callbacks.find_checkpoint()) is not None:
+    if callbacks is not None and (saved := callbacks.checkpoint.load(launch)) is not None:
         learner.load_state_dict(saved, callbacks.checkpoint.path)
     else:
         learner.enter_stage()
     writer = callbacks if launch.is_main else None
     if writer is not None:
-        writer.before_steps((settings.epochs - learner.epoch) * steps - learner.steps_done)
+        writer.bar.expect((settings.epochs - learner.epoch) * steps - learner.steps_done)
 
     while learner.epoch < settings.epochs:
         # stop where validation top-1 has not risen for `patience` epochs
@@ -240,19 +240,11 @@ class CellFolder:
         self.started_s = self.saved_s = time.monotonic()
         reset_peak(self.launch.device)
 
-    def find_checkpoint(self) -> Content | None:
-        """Read the newest checkpoint of the cell that is whole; None without one."""
-        return self.checkpoint.load(self.launch)
-
-    def before_steps(self, steps: int) -> None:
-        """Count the steps that are left."""
-        self.bar.expect(steps)
-
     def after_step(self, content: Callable[[], Content]) -> None:
         """Count the step, and write a checkpoint once a minute, and before the process is stopped.
 
         Args:
-            content: Makes the checkpoint that `find_checkpoint` returns.
+            content: Makes the checkpoint that training continues from.
         """
         self.bar.advance(1, self.score)
         if time.monotonic() - self.saved_s > CHECKPOINT_S or is_asked_to_stop():

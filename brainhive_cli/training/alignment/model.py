@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.files import describe_bad_text
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
@@ -176,9 +175,8 @@ class Aligner(nn.Module):
         """
         # all compared heads must be there
         if absent := [head for head in self.layout.compared if head not in values]:
-            names = ", ".join(values) or "nothing"
             raise BrainhiveError(
-                f"retrieval compares the head {absent[0]}, and only {names} is given",
+                f"retrieval compares the head {absent[0]}, and only {', '.join(values)} is given",
                 f"give the embeddings of {self.layout.heads[absent[0]].target}",
             )
 
@@ -226,15 +224,7 @@ def load(path: Path | str) -> Aligner:
     Raises:
         MissingData: if the folder lacks a file.
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is another.
-        RecipeError: if it is no path.
     """
-    # a recipe's value may be no path at all
-    if not isinstance(path, str | Path) or describe_bad_text(str(path)):
-        raise RecipeError(
-            f"{documents.show_value(path)} is no path of a model folder",
-            "runs/train-align/NAME/cells/CELL/model",
-        )
-
     # checkpoints of MindEye and NEURONS
     folder = Path(path)
     if published_models.is_checkpoint(folder):
@@ -244,9 +234,7 @@ def load(path: Path | str) -> Aligner:
         return aligner.eval()
 
     # model folders of this project and of upstream
-    config, file = folder / "config.json", _find_weights(folder)
-    if absent := [path.name for path in (config, file) if not path.is_file()]:
-        raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
+    file = _find_weights(folder)
     fields, learned = read_config(folder)
     state = weights.read(file, WAY, BrainhiveError)
 
@@ -255,7 +243,7 @@ def load(path: Path | str) -> Aligner:
         if published_models.is_upstream(state):
             layout, state = published_models.read_upstream(fields, state)
         else:
-            layout = documents.check(fields, str(config), Layout, WAY)
+            layout = documents.check(fields, str(folder / "config.json"), Layout, WAY)
         aligner = Aligner(layout, learned)
 
         # learned parameters of losses are no weights of the aligner

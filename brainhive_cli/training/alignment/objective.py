@@ -130,11 +130,10 @@ def mixing_of(terms: Sequence[Term], moment: float) -> tuple[float, float]:
 
     # a batch is mixed once for all terms
     if len(wanted) > 1:
-        key, index = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)
         raise RecipeError(
-            f"in epoch {int(moment)} terms mix signals with {key} {wanted[0][index]:g} and "
-            f"{wanted[1][index]:g}",
-            f"one loss.{key}, or other epochs",
+            f"in epoch {int(moment)} terms mix signals with (mix_alpha, mix_share) {wanted[0]} and "
+            f"{wanted[1]}",
+            "one loss.mix_alpha and loss.mix_share, or other epochs",
         )
     return wanted[0] if wanted else (0.0, 1.0)
 

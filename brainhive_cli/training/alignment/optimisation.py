@@ -244,8 +244,6 @@ class Learner:
             BrainhiveError: if it is of something else.
         """
         with weights.reading(where, ANEW, BrainhiveError, problem="is of another training"):
-            if absent := [name for name in PROGRESS if name not in state]:
-                raise ValueError(f"it has no {', '.join(absent)}")
             for name in PROGRESS:
                 setattr(self, name, state[name])
             self.enter_stage(is_resumed=True)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Size
 
 from brainhive_cli.core import documents, parts, weights
 from brainhive_cli.core.errors import BrainhiveError
@@ -211,29 +210,11 @@ def _mindeye1(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
 
 def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout, Table]:
     """Describe MindEye2's model, or NEURONS': with its prior and its decoders, where it has them."""
-    # as many ridges as the folder has subjects
-    if (count := count_numbers(state, r"ridge\.linears\.(\d+)\.weight")) != len(subjects):
-        raise BrainhiveError(
-            f"{path} has ridges of {count} subjects, its folder is named as that of {len(subjects)}",
-            "keep it in a folder named as it was published",
-        )
-
-    # no part that neither project has
-    known = (*BRAIN, PRIOR, *DECODERS)
-    if unknown := sorted({name.partition(".")[0] for name in state if not name.startswith(known)}):
-        raise BrainhiveError(
-            f"{path} has the part {unknown[0]}, which neither MindEye2 nor NEURONS has", "another checkpoint"
-        )
-
-    # either none of the decoders or all of them
-    prefixes = (*DECODERS, f"{PRIOR}net.")
-    missing = sorted(prefix for prefix in prefixes if not any(name.startswith(prefix) for name in state))
-    decoders = bool({*DECODERS} - {*missing})
-    if decoders and missing:
-        raise BrainhiveError(
-            f"{path} has decoders of NEURONS without their part {missing[0].partition('.')[0]}",
-            "give the checkpoint of its second training: brain_model_prior.pth, or brain_model_prior_last",
-        )
+    # NEURONS' second training has decoders, which read its prior
+    has_prior = any(name.startswith(f"{PRIOR}net.") for name in state)
+    has_decoders = any(name.startswith(DECODERS) for name in state)
+    if has_decoders and not has_prior:
+        raise ValueError("it has decoders of NEURONS, and no diffusion prior")
 
     # sizes of the brain model: voxels of each subject, tokens [S, D]
     voxels = [state[f"{RIDGES}{index}.weight"].shape[1] for index in range(len(subjects))]
@@ -250,7 +231,7 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
 
     # the diffusion prior, where it was saved too
     prior = {}
-    if f"{PRIOR}net." not in missing:
+    if has_prior:
         sizes_of = parts.load("priors", "mindeye1").sizes_of
         prior, brain_prefix = {"kind": "mindeye1", **sizes_of(below(state, PRIOR))}, "backbone.brain."
         backbone = {
@@ -261,7 +242,7 @@ def _mindeye2(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout
         }
 
     # NEURONS' decoders, where it was saved with them
-    if decoders:
+    if has_decoders:
         # sizes that only shapes of weights tell
         stages = count_numbers(state, r"text_seg_dec\.video_decoder\.up_blocks\.(\d+)\.")
         resnet = "text_seg_dec.video_decoder.up_blocks.{}.resnets.0.conv1.weight"
@@ -343,21 +324,17 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
     channels, samples = config["brain_channels"], config["brain_sequence_length"]
     hidden, dim = state[FEED_FORWARD_KEY].shape
     dims = {key: len(state[f"fuser.proj_maps.{key}.weight"][0]) for key in config["proj_meta"]}
-    kind, matches = config.get("brain_backbone"), [(0.0, "0 weights match by name")]
+    kind, subjects = config.get("brain_backbone"), tuple[int, ...]()
     names = {name for name in state if name.startswith("backbone.")}
     for candidate in () if kind else KINDS:
-        with suppress(BrainhiveError):  # too short a window for this one
-            needed = set(_shapes(candidate, channels, samples, dim, 1))
-            kind = kind or (candidate if names == needed else "")
-            count = len(names & needed)
-            words = f"of {candidate}, {count} of {len(needed)} weights match by name"
-            matches.append((count / len(needed), words))
+        with suppress(BrainhiveError), torch.device("meta"):  # too short a window for this one
+            module = parts.resolve("backbones", candidate).build(channels, samples, dim, 1)
+            if not kind and names == {f"backbone.{name}" for name in module.state_dict()}:
+                kind = candidate
     if not kind:
         raise BrainhiveError(
-            f"no brain encoder of upstream has such weights; {max(matches)[1]}",
-            f"name one as brain_backbone: {', '.join(KINDS)}",
+            "no brain encoder of upstream has such weights", f"name one as brain_backbone: {', '.join(KINDS)}"
         )
-    subjects: tuple[int, ...] = ()
 
     # ATM's shared token becomes the last row of its table
     if kind == "atm":
@@ -375,9 +352,3 @@ def read_upstream(config: Fields, upstream: State) -> tuple[Layout, State]:
         encoders={key: key for key in dims},
     )
     return layout, state
-
-
-def _shapes(kind: str, channels: int, samples: int, dim: int, subjects: int) -> dict[str, Size]:
-    with torch.device("meta"):
-        module = parts.resolve("backbones", kind).build(channels, samples, dim, subjects)
-    return {f"backbone.{name}": value.shape for name, value in module.state_dict().items()}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import (
     BaseRecipe,
     Names,
@@ -38,19 +38,9 @@ LONGEST = 100_000
 """Epochs of the longest training: each is checked for what is active in it."""
 
 
-def _parts_by_dotted_name(value: Any) -> Any:
-    """Read `{backbone: {brain: RUN}}`, as overrides nest it, as `{backbone.brain: RUN}`."""
-    if isinstance(value, dict) and isinstance(reference := value.get("kind"), str):  # as `put` reads it
-        raise RecipeError(
-            f"start_from is {reference}, for all parts, and names a part too",
-            "start_from={PART: REFERENCE, …}, with all parts that start from something",
-        )
-    return flattened(value)
-
-
 StartFrom = Annotated[
     str | dict[str, str] | None,
-    BeforeValidator(_parts_by_dotted_name),
+    BeforeValidator(flattened),  # overrides nest the parts
     Field(
         description="weights to start from: a model folder, a published checkpoint, an align run "
         "(SWEEP:VARIANT), hub:owner/name[@revision], or a train-align recipe: its newest run; or {part: any "
@@ -96,11 +86,9 @@ class Stage(Section):
         if self.schedule != "one_cycle":
             refuse_idle(self, ("final_div",), f"with schedule {self.schedule}", "leave it out")
 
-        # the rate must reach its peak within the stage, and one_cycle must fall after it
+        # the rate must reach its peak within the stage
         if self.warmup > self.epochs:
             raise ValueError(f"warmup_epochs is above the {self.epochs} epochs of the stage")
-        if self.schedule == "one_cycle" and self.warmup == self.epochs:
-            raise ValueError(f"one_cycle cannot fall where warmup_epochs are all {self.epochs} epochs")
         return self
 
 
@@ -153,7 +141,7 @@ class Train(Section):
 
     # length and start of the training
     epochs: int = Field(
-        25, gt=0, le=LONGEST, description="with stages the sum of their epochs; set alone, it scales them"
+        25, gt=0, le=LONGEST, description="with stages, their sum: another number scales them"
     )
     stages: list[Stage] = Field(
         [], description="stages, one after another; default: one with this section's epochs and lr"
@@ -255,13 +243,14 @@ class Train(Section):
         # without stages, `epochs` is a plain setting
         if not (isinstance(fields, dict) and fields.get("stages") and isinstance(fields["stages"], list)):
             return fields
-        stages = [Stage.model_validate(stage) for stage in fields["stages"]]
-        epochs = sum(stage.epochs for stage in stages)
-        if fields.get("epochs", epochs) != epochs:
-            raise RecipeError(
-                f"train.epochs is {fields['epochs']}, but the stages have {epochs}",
-                f"train.epochs={epochs}, or leave it out",
-            )
+        stages = [dict(Stage.model_validate(stage)) for stage in fields["stages"]]
+        lengths = [stage["epochs"] for stage in stages]
+
+        # another sum scales the stages; whatever is no number is refused by the key's own type
+        epochs = fields.get("epochs", sum(lengths))
+        if isinstance(epochs, int) and epochs > 0:
+            for stage, length in zip(stages, scale_stages(lengths, epochs), strict=True):
+                stage["epochs"] = length
         return {**fields, "stages": stages, "epochs": epochs}
 
     @model_validator(mode="after")
@@ -289,9 +278,9 @@ class Train(Section):
             return 0, self.epochs
 
         # without `stages` there is stage 0 alone
-        if stage > (last := max(0, len(self.stages) - 1)):
-            raise RecipeError(f"a term is of stage {stage}", f"stages 0 to {last}" if last else "stage 0")
         lengths = [stage.epochs for stage in self.stages] or [self.epochs]
+        if stage >= len(lengths):
+            raise RecipeError(f"a term is of stage {stage}", f"0 to {len(lengths) - 1}")
         return sum(lengths[:stage]), lengths[stage]
 
     @property
@@ -365,10 +354,10 @@ def _head_targets(heads: Any) -> Any:
     return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
 
 
+BACKBONE, FUSER = "brain-mlp", "fusion-encoder"
+"""The usual parts."""
 People = tuple[int, ...]
 """Numbers of subjects."""
-MAX_CELLS = 100_000
-"""Trainings of a run: more are listed for minutes."""
 FOLD = re.compile(r"_fold-\d+(?=_seed-)")
 """In the name of a cell."""
 USED_IN_CLOSED_FORM = {"validation", "shuffled_labels"}
@@ -409,11 +398,11 @@ class Recipe(SweptRecipe):
     dim: int | None = Field(
         None, gt=0, le=2**20, description="D of the token; default: the prior's or the fuser's own, else 1024"
     )
-    backbone: Annotated[Any, parts.part("backbones", "brain-mlp")] = Field(
-        "brain-mlp", validate_default=True, description="brain encoder"
+    backbone: Annotated[Any, parts.part("backbones", BACKBONE)] = Field(
+        BACKBONE, validate_default=True, description="brain encoder"
     )
-    fuser: Annotated[Any, parts.part("fusers", "fusion-encoder")] = Field(
-        "fusion-encoder", validate_default=True, description="fusion encoder"
+    fuser: Annotated[Any, parts.part("fusers", FUSER)] = Field(
+        FUSER, validate_default=True, description="fusion encoder"
     )
     loss: Annotated[Any, parts.part("losses", "clip")] = Field(
         "clip", validate_default=True, description="between predictions and targets, where no terms are given"
@@ -448,43 +437,44 @@ class Recipe(SweptRecipe):
 
     @classmethod
     def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
-        """Set a dotted key; `train.epochs` and the stages' epochs say the same, so the one set last counts.
+        """Set a dotted key; a change of stages removes the sum of their epochs, which would scale them.
 
         Raises:
-            RecipeError: if a list has no such index, or there are fewer epochs than stages.
+            RecipeError: if a list has no such index.
         """
-        # set the key, then make the epochs of training and stages agree
         super().put(fields, key, value)
-        train = fields.get("train")
-        stages = train.get("stages") if isinstance(train, dict) else None
-        if not isinstance(stages, list) or not all(isinstance(one, dict) for one in stages) or not stages:
-            return  # what they are is checked with the whole recipe
-
-        # new epochs scale the stages; a changed stage removes the sum of epochs
-        lengths = [stage.get("epochs") for stage in stages]
-        if key == "train.epochs" and all(type(one) is int and one > 0 for one in (value, *lengths)):
-            for stage, length in zip(stages, scale_stages(lengths, value), strict=True):
-                stage["epochs"] = length
-        elif key.startswith("train.stages"):
+        if key.startswith("train.stages"):
             fields["train"].pop("epochs", None)
 
     @model_validator(mode="before")
     @classmethod
     def _takes_usual_fuser_and_encoders(cls, fields: Any) -> Any:
-        """Choose a fuser that closed form can train, and encoders of a prior or of what shows categories."""
+        """Take the encoders of heads, a prior or what shows categories, and a fuser for closed form."""
         if not isinstance(fields, dict):
             return fields
 
+        # encoders of heads, next to those that are fused; the keys' own types refuse what is no list
+        heads = fields.get("heads")
+        if heads and isinstance(heads, dict):
+            heads = _head_targets(heads)
+            opened = {target.name: target for target in heads.values() if target != FUSED}
+            default = cls.model_fields["encoders"].default if FUSED in heads.values() else []
+            encoders = resolve_all(fields.get("encoders", default))
+            if isinstance(encoders, list):
+                config_of_name = {config.name: config for config in encoders}
+                if FUSED not in heads.values() and not config_of_name.keys() <= opened.keys():
+                    raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
+                encoders = [*(config_of_name | opened).values()]
+                fields = {**fields, "heads": heads, "encoders": encoders}
+
         # a head for each encoder where the backbone is fitted in closed form, which trains no fuser
         if not fields.get("heads") and not fields.get("prior"):
-            shelves = {"backbone": "backbones", "fuser": "fusers"}
-            defaults = {key: cls.model_fields[key].default for key in shelves}
             with suppress(BrainhiveError):  # which the keys' own types raise
-                backbone, fuser = (
-                    parts.resolve(shelf, fields.get(key, defaults[key])) for key, shelf in shelves.items()
+                backbone = parts.resolve("backbones", fields.get("backbone", BACKBONE))
+                is_usual = parts.resolve("fusers", fields.get("fuser", FUSER)) == parts.resolve(
+                    "fusers", FUSER
                 )
-                is_default = fuser == parts.resolve("fusers", defaults["fuser"])
-                if backbone.is_closed_form and is_default:
+                if backbone.is_closed_form and is_usual:
                     fields = {**fields, "fuser": "heads"}
 
         # the first prior, of the recipe or of its sweep, names the encoders where nothing else does
@@ -494,26 +484,6 @@ class Recipe(SweptRecipe):
             if reference := next((prior for prior in priors if isinstance(prior, str)), None):
                 fields = {**fields, "encoders": encoders_of(reference)}
         return with_usual_encoders(fields)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _takes_the_encoders_of_its_heads(cls, fields: Any) -> Any:
-        """Open the embeddings that heads predict, next to those that are fused."""
-        heads = fields.get("heads") if isinstance(fields, dict) else None
-        if not heads or not isinstance(heads, dict):
-            return fields
-
-        # encoders of heads, next to those that are fused
-        heads = _head_targets(heads)
-        opened = {target.name: target for target in heads.values() if target != FUSED}
-        default = cls.model_fields["encoders"].default if FUSED in heads.values() else []
-        encoders = resolve_all(fields.get("encoders", default))
-        if not isinstance(encoders, list):  # which the key's own type refuses
-            return fields
-        config_of_name = {config.name: config for config in encoders}
-        if FUSED not in heads.values() and not config_of_name.keys() <= opened.keys():
-            raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
-        return {**fields, "heads": heads, "encoders": [*(config_of_name | opened).values()]}
 
     @model_validator(mode="after")
     def _every_head_is_trained(self) -> Self:
@@ -574,7 +544,7 @@ class Recipe(SweptRecipe):
             raise RecipeError(
                 f"signal.region_split.{unread[0]} has no effect: it is no stream of {self.backbone.kind} "
                 "and no other set uses it",
-                f"{guess(unread[0], streams)}streams: {', '.join(streams)}",
+                f"streams: {', '.join(streams)}",
             )
 
     def check_terms(self) -> None:
@@ -652,7 +622,7 @@ class Recipe(SweptRecipe):
     @model_validator(mode="after")
     def _is_without_contradiction(self) -> Self:
         # a prior brings its fuser and its similarity
-        if self.prior and self.fuser.kind != "fusion-encoder":
+        if self.prior and self.fuser.kind != FUSER:
             raise RecipeError(
                 f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
                 "prior=null, or no fuser.kind",
@@ -754,8 +724,6 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
             for fold, subjects_of_fold in folds.items()
             for seed in recipe.seeds
         ]
-        if len(cells) > MAX_CELLS:
-            raise RecipeError(f"more than {MAX_CELLS:,} trainings", "fewer subjects, seeds or variants")
     return cells
 
 

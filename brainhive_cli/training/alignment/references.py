@@ -29,7 +29,6 @@ def find_reference(
     paths: Paths,
     dataset: Any = None,
     *,
-    choose: str = "--run ",
     may_be_finetuned: bool = True,
 ) -> tuple[runs.RunFolder, str]:
     """Find what a reference names; without one, the newest finished run on a data set, which is said.
@@ -45,7 +44,6 @@ def find_reference(
         paths: Where runs lie.
         dataset: Config of the data set that the newest run must be of; None: any. A run that is named may be
             of another.
-        choose: What precedes the name of a run on a command line that chooses it.
         may_be_finetuned: Whether the newest may be a fine-tuned one.
 
     Raises:
@@ -82,20 +80,12 @@ def find_reference(
             return f"no variant {variant!r}"
         return "" if may_be_finetuned or recipe.mode != "finetune" else "fine-tuned itself"
 
-    # what is needed, in words, and the line that would make such a run
+    # the newest finished run that lacks nothing, or the line that would make one
     needed = {"the recipe": recipe_name, "the data set": wanted, "the variant": variant and repr(variant)}
     described = " and ".join(f"{what} {value}" for what, value in needed.items() if value)
-    if recipe_name is not None:
-        way = str(Line(TRAINING, ("recipe", name)))
-    else:
-        way = str(Line(TRAINING, ("dataset", dataset)))
-        if wanted and choose == "--run ":
-            way += ", or --run NAME of a run on another data set, zero-shot"
+    way = str(Line(TRAINING, ("recipe", name) if recipe_name else ("dataset", dataset)))
     way += f", with a sweep that has {variant!r}" if variant else ""
-
-    # the newest finished run that lacks nothing
-    run = runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way)
-    return run, variant
+    return runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way), variant
 
 
 def model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
@@ -119,8 +109,6 @@ def find_model(run: runs.RunFolder, variant: str = "", cell: str = "") -> Path:
 
     # no such cell, or an empty name that several cells could mean
     problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
-    if is_model(run.path):
-        raise RecipeError(f"{run.path} is the model of one cell: {problem}", "leave the cell out")
     raise RecipeError(f"{run.name} has {problem}", ", ".join(models) or "train it first")
 
 

@@ -1,6 +1,6 @@
 """The set-up of an align run, by its recipe or model and its signals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -87,24 +87,20 @@ def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Si
 
 
 def describe_run(
-    recipe: Recipe, dataset: Dataset, recordings: Mapping[int, Trials], subjects: Sequence[int]
+    dataset: Dataset, subjects: Sequence[int], trained: Fields, signals: Sequence[Trials], origin: str = ""
 ) -> Fields:
-    """Describe a training by a recipe that is tested on subjects of its own data set.
+    """Describe a training and its test on subjects of a data set.
 
-    Raises:
-        BrainhiveError: if the recordings do not have its channels, regions or window.
+    Args:
+        dataset: Of the test.
+        subjects: Who is tested.
+        trained: What is said of the training.
+        signals: Of each subject, cut to the channels and the window of the model; none where nothing fits.
+        origin: Name of the data set of the training, where that is another one.
     """
-    # signals of each subject, cut to the channels and the window of the recipe
-    selections = [
-        recipe.signal.select(recording, dataset.channels, f"{dataset.name} subject {subject}")
-        for subject, recording in recordings.items()
-    ]
-    described = {
-        "dataset": dataset.recorded_as,
-        "subjects": [*subjects],
-        **describe_recipe(recipe, dataset.holdout),
-    }
-    return described | describe_signals(selections) | cite_data(dataset, selections)
+    described = {"dataset": dataset.recorded_as, "subjects": [*subjects]}
+    described |= {"trained_on_dataset": origin} if origin else {}
+    return described | trained | describe_signals(signals) | cite_data(dataset, signals, origin)
 
 
 def cite_data(dataset: Dataset, subjects: Sequence[Trials], origin: str = "") -> Fields:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self, TypeVar
@@ -46,7 +46,6 @@ from brainhive_cli.data.targets.encoder_keys import (
     encoders_by_key,
     encoders_of,
     match_keys,
-    match_prior,
     recipe_around,
 )
 from brainhive_cli.data.targets.target_stores import digest_of, open_stores, refuse_others, store_inputs
@@ -60,15 +59,13 @@ from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Confirm, Learned, compare_on_pixels
-from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
     SELECTION,
-    cite_data,
     describe_model,
     describe_recipe,
-    describe_signals,
+    describe_run,
 )
 from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 
@@ -140,10 +137,9 @@ class TrainedRun:
         self.is_model = aligners.is_model(path)
         self.recipe: Recipe | None = None
         if self.is_model:
-            flags = {"--dataset": self.other_dataset, "--subjects": self.subjects}
-            if absent := [flag for flag, value in flags.items() if not value]:
+            if not (self.other_dataset and self.subjects):
                 raise MissingData(
-                    f"the model {path} does not say what to test it on: {' and '.join(absent)} missing",
+                    f"the model {path} does not say what to test it on",
                     f"--run {path} --dataset things-eeg --subjects 1",
                 )
             self.dataset_config = self.other_dataset
@@ -154,9 +150,12 @@ class TrainedRun:
             self.recipe, self.dataset_config = recipe, self.other_dataset or recipe.dataset
         self.dataset: Dataset = self.dataset_config.build(self.paths)
 
-        # folds of another holdout would test seen trials
+        # what the models were trained on, and by which recipes
+        people = self.dataset.people
+        self.origin: str | None = None
         self._trained_on: Dataset | None = None
         if self.recipe is not None:
+            # folds of another holdout would test seen trials
             self._trained_on = self.recipe.dataset.build(self.paths)
             if self.dataset.holdout != self._trained_on.holdout:
                 raise RecipeError(
@@ -164,22 +163,17 @@ class TrainedRun:
                     "the run's own data set, which needs no --dataset; or another one without "
                     "dataset.holdout",
                 )
-        elif self.dataset.holdout.divides_train:
-            raise RecipeError(
-                f"the model {path} does not say which fold it is of",
-                "name its run: --run RUN, without --dataset",
-            )
-
-        # what the models were trained on, and by which recipes
-        people = self.dataset.people
-        self.origin: str | None = None
-        if self.recipe is not None and self._trained_on is not None:
             self.recipes = {self.variant: self.recipe} if self.variant else variants(self.recipe)
             if self._trained_on.people != people:
                 self.origin = self._trained_on.name
             self.cells = self._list_cells(self._trained_on)
             self.mode = " + ".join(dict.fromkeys(recipe.mode for recipe in self.recipes.values()))
         else:
+            if self.dataset.holdout.divides_train:
+                raise RecipeError(
+                    f"the model {path} does not say which fold it is of",
+                    "name its run: --run RUN, without --dataset",
+                )
             model = aligners.load(path)
             layout, learned = model.layout, model.learned
             if learned.recordings != people:
@@ -230,10 +224,7 @@ class TrainedRun:
         # a variant may have no cell that tests the chosen subjects
         cells = [cell for cell in self.cells if cell.variant == label]
         if not cells:
-            tested = ", ".join(str(subject) for cell in self.cells for subject in cell.tested_on)
-            raise MissingData(
-                f"{self.folder.reference}:{label} is not tested on subject {tested}", "subjects=null"
-            )
+            raise MissingData(f"{self.name}:{label} is not tested on these subjects", "subjects=null")
         return replace(self, variant=label, chosen=cells)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -302,9 +293,8 @@ class TrainedRun:
 
     def _tested_on(self, variant: str) -> list[int]:
         """List the subjects that cells of a variant are tested on."""
-        return sorted(
-            {subject for cell in self.cells if cell.variant == variant for subject in cell.tested_on}
-        )
+        people = [cell.tested_on for cell in self.cells if cell.variant == variant]
+        return sorted({*chain(*people)})
 
     def tested_pictures(self, split: str, fold: int = 1) -> TestedPictures:
         """Compare the pictures of a split with those that were learned from, once; in one fold."""
@@ -425,22 +415,17 @@ class TrainedRun:
             else:
                 selections.append(recipe.signal.select(recording, *options))
 
-        # join the description of training, test and selection
-        set_up = {"dataset": dataset.recorded_as, "subjects": tested}
-        set_up |= {"trained_on_dataset": self.origin} if self.origin else {}
-        set_up |= {"mode": self.mode, **trained}
+        # selection of the epoch, if every model states it; a closed form has no epochs
+        trained = {"mode": self.mode, **trained}
         backbone = parts.resolve("backbones", layout.backbone if layout else recipe.backbone)
         selected = dict.fromkeys(SELECTION.get(model.learned.selection, "") for model in models)
-
-        # selection of the epoch, if every model states it; a closed form has no epochs
         if not backbone.is_closed_form and "" not in selected:
-            set_up["selection"] = " or ".join(selected)
+            trained["selection"] = " or ".join(selected)
         # what replaced channels that recordings lack
         if self.channel_mapping != "none":
             words = dict.fromkeys(chosen.mapping.words for chosen in selections if chosen.mapping)
-            set_up["channel_mapping"] = " or ".join(words) or "none"
-        papers = cite_data(dataset, selections, self.origin or "")
-        return set_up | describe_signals(selections) | papers
+            trained["channel_mapping"] = " or ".join(words) or "none"
+        return describe_run(dataset, tested, trained, selections, self.origin or "")
 
 
 @dataclass(eq=False)
@@ -726,19 +711,14 @@ class TrainedModel:
 
         The order of all trials is looked at, those that the cell's fold has learned from included.
         """
-        run, source, dataset, subject = self.run, self.source, self.run.dataset, trials.subject
-
-        def find() -> Interleaving:
-            recording = source.open(subject)[dataset.holdout.stored_split(split)]
-            return dataset.holdout.find_interleaving(
-                recording,
-                self.pictures(split),
-                split,
-                f"{dataset.name} subject {subject}",
-                has_order=dataset.alike_by == "neighbours",
-            )
-
-        interleaving = run.once(("interleaving", subject, split, source.name_of(subject)), find)
+        dataset, subject = self.run.dataset, trials.subject
+        interleaving = dataset.holdout.find_interleaving(
+            self.source.open(subject)[dataset.holdout.stored_split(split)],
+            self.pictures(split),
+            split,
+            f"{dataset.name} subject {subject}",
+            has_order=dataset.alike_by == "neighbours",
+        )
         # from the order of all trials to the tested ones
         return interleaving.take(np.asarray(trials.index))
 
@@ -818,10 +798,7 @@ class TrainedModel:
     def shown(self, subject: int, split: str) -> Int64:
         """Find the rows of all pictures that a subject was shown, those that are left out included."""
 
-        def find() -> Int64:
-            return np.unique(self.trials(subject, split, is_tested=False, is_normalised=False).stimulus)
-
-        return self.once("shown", subject, split, find)
+        return np.unique(self.trials(subject, split, is_tested=False, is_normalised=False).stimulus)
 
     def mean_training_signal(self, subject: int) -> Float32:
         """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
@@ -912,8 +889,16 @@ def open_model(
     Raises:
         MissingData: if there is none.
     """
-    how: Any = {"allows_copies": copies == "allow", "channel_mapping": channel_mapping}
-    return TrainedRun(*find_reference(reference, paths, dataset), paths, dataset, subjects, **how)
+    run, variant = find_reference(reference, paths, dataset)
+    return TrainedRun(
+        run,
+        variant,
+        paths,
+        dataset,
+        subjects,
+        allows_copies=copies == "allow",
+        channel_mapping=channel_mapping,
+    )
 
 
 def refuse_sweep(run: TrainedRun) -> None:
@@ -926,9 +911,7 @@ def refuse_sweep(run: TrainedRun) -> None:
         variant_of(run.recipes, "", run.folder.name)
 
 
-def check_tokens(
-    align: TrainedRun, prior: priors.Prior, source: str, dataset: Any, *, is_named: bool
-) -> None:
+def check_tokens(align: TrainedRun, prior: priors.Prior, source: str, dataset: Any) -> None:
     """Refuse a run whose tokens are not those of a prior with a fuser.
 
     Args:
@@ -936,45 +919,26 @@ def check_tokens(
         prior: What it is to decode for.
         source: What the user calls the prior.
         dataset: Config of the data set that what would fit is trained on.
-        is_named: Whether the user asks for this very run: another fuser of the same encoders is then only
-            warned of.
 
     Raises:
-        MissingData: if it is the newest run, and not named; as the next.
-        BrainhiveError: naming the run, the prior, and what trains one that fits.
+        MissingData: naming the run, the prior, and what trains one that fits.
     """
-    # the tokens fit if their width and the fuser that made them are the prior's
-    path, trained = align.folder.path, align.models[0]
-    model = trained.module
-    dim = model.layout.heads[model.layout.compared[0]].width
-    refusal, has_width = BrainhiveError if is_named else MissingData, dim == prior.dim
-    if has_width and _has_fuser_of(model, prior, source):
+    # it was trained for this prior
+    model = align.models[0].module
+    if model.layout.prior_digest and model.layout.prior_digest == priors.describe(source).digest:
         return
 
-    # another width cannot be decoded; another fuser only if the user names this run
-    problem = f"{path} was trained against another fusion encoder than that of {source}"
-    if not has_width:
-        problem = f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}"
-    if not has_width or not is_named:
-        raise refusal(problem, write_training(source, align.paths, dataset))
-    # with the prior's encoders, a warning is enough
-    match_prior(source, trained.encoders)
-    console.warn(problem)
-
-
-def _has_fuser_of(model: Aligner, prior: priors.Prior, source: str) -> bool:
-    """Whether a model was trained for this prior, or one of the same fusion encoder."""
-    if model.layout.prior_digest and model.layout.prior_digest == priors.describe(source).digest:
-        return True
-    if model.fuser is None or prior.fuser is None:
-        return False
-
-    # equal weights are the same fuser, whichever prior it was read from
-    state, prior_state = model.fuser.state_dict(), prior.fuser.state_dict()
-    return state.keys() == prior_state.keys() and all(
+    # or for one of the same fuser: equal weights, whichever prior they were read from
+    state, prior_state = ({} if fuser is None else fuser.state_dict() for fuser in (model.fuser, prior.fuser))
+    is_same = bool(state) and state.keys() == prior_state.keys()
+    if not is_same or not all(
         state[key].shape == value.shape and torch.allclose(state[key], value.float().cpu())
         for key, value in prior_state.items()
-    )
+    ):
+        raise MissingData(
+            f"{align.folder.path} was trained against another fusion encoder than that of {source}",
+            write_training(source, align.paths, dataset),
+        )
 
 
 def write_training(source: str, paths: Paths, dataset: Any) -> str:

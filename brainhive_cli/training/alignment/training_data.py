@@ -23,7 +23,7 @@ from brainhive_cli.data.model_input import (
     read_training,
     spec_of,
 )
-from brainhive_cli.data.signal_stores import Recordings, caveats_of
+from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.normalisations import Statistics, pool_statistics
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels
@@ -114,13 +114,6 @@ class TrainingData:
             sources[name] = stored.sources[self.keys.get(target.name, target.name)]
         self.targets = Targets(sources)
 
-        # shapes [N, R, ...] of the training signals of each subject
-        name = job.dataset.name
-        shapes = [
-            self.signals.select(self.signals.recording(subject, "train"), name).signal.shape
-            for subject in subjects
-        ]
-
         # mixed repetitions of a single trial contradict each other
         signal, mixed = recipe.signal, recipe.train.augment.repetitions
         if signal.repetitions == "single" and mixed:
@@ -133,27 +126,26 @@ class TrainingData:
             kind = signal.normalise.kind
             console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={kind}")
 
-        # fewer repetitions than the setting needs
-        most = max((shape[1] for shape in shapes), default=0)
-        least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
-        idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []
-        idle += ["train.augment.repetitions"] if mixed and most < 2 else []
-        if idle:
-            console.warn(f"{' and '.join(idle)} has no effect: {name} has {most} repetition(s) a picture")
-
         # signals that need more than half of the free memory stay on disk
-        is_varied = mixed > 0 or signal.repetitions != "average"
-        needed = sum(4 * n * (1 + r * is_varied) * prod(rest) for n, r, *rest in shapes)
+        needed, is_varied = 0, mixed > 0 or signal.repetitions != "average"
+        for subject in subjects:
+            recording = self.signals.recording(subject, "train")
+            count, most, *rest = self.signals.select(recording, job.dataset.name).signal.shape
+            needed += 4 * count * (1 + most * is_varied) * prod(rest)
         self.is_mapped = launch.processes * needed > free_bytes(launch.device) / 2
         if self.is_mapped:
             console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-        self.read_fold = cache(partial(_read_fold, self.signals, self.stimuli))  # once for all cells
         self._pictures: dict[bytes, LearnedPictures] = {}
+
+        @cache  # once for all cells of a fold
+        def read(subject: int, fold: int) -> tuple[Trials, Statistics | None]:
+            return read_training(replace(self.signals, fold=fold), subject, self.stimuli)
 
         # pictures that validate, and their copies, by the share of concepts
         name, open_train = job.dataset.pictured_as, partial(job.dataset.images, "train")
         ids = self.stimuli.image_ids
         pictures = name, ids, self.pixels, compare_on_pixels(ids, open_train, [(name, open_train)])
+        self.read = read
         self.hold_out = cache(partial(held_out_of, self.stimuli.concepts, pictures=pictures))
 
     def is_compatible(self, recipe: Recipe) -> bool:
@@ -179,7 +171,7 @@ class TrainingData:
         held_out = self.hold_out(0.0 if dataset.holdout.shows_seen else train.validation)
 
         # signals of the subjects, and what normalises them
-        opened = [self.read_fold(subject, cell.fold) for subject in cell.trained_on]
+        opened = [self.read(subject, cell.fold) for subject in cell.trained_on]
         subjects, statistics = [trials for trials, _ in opened], [each for _, each in opened if each]
         if recipe.mode == "finetune":
             subjects = [take_share(trials, held_out, recipe.finetune) for trials in subjects]
@@ -345,22 +337,6 @@ class TrainingData:
             similarity=recipe.similarity,
             adapter=adapter,
         )
-
-
-def _read_fold(
-    source: Recordings, stimuli: TargetStore, subject: int, fold: int
-) -> tuple[Trials, Statistics | None]:
-    """Read the training trials of a subject in a fold, and the statistics that normalise them."""
-    trials, statistics = read_training(replace(source, fold=fold), subject, stimuli)
-
-    # only a holdout of trials can leave a stimulus without a trial
-    if source.dataset.holdout.shows_seen:
-        shown = stimuli.rows(source.open(subject)["train"].image_ids)
-        absent = np.setdiff1d(shown[shown >= 0], trials.stimulus)
-        if len(absent):
-            names = ", ".join(stimuli.image_ids[row] for row in absent[:5].tolist())
-            console.warn(f"fold {fold} of subject {subject} trains on no trial of {names}")
-    return trials, statistics
 
 
 def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:

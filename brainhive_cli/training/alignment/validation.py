@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Bool, Int64, UInt64
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, extend_protocol
 from brainhive_cli.data.targets.targets import Targets
@@ -59,14 +58,7 @@ def select_held_out(data: CellData, averages: SignalBank) -> list[Query]:
 
 
 def select_tested(data: CellData, device: torch.device) -> list[Query]:
-    """List the test signals, a subject at a time.
-
-    Raises:
-        BrainhiveError: if there are none.
-    """
-    if not data.tested:
-        raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
-
+    """List the test signals, a subject at a time."""
     # a known subject keeps its index, a new one has none
     learned, queries = [trials.subject for trials in data.trials], list[Query]()
     for trials in data.tested:

@@ -42,11 +42,9 @@ AGAIN = Line("train-prior", "cache_latents=true")
 
 def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
     """Map a finished store into memory; BrainhiveError if it lacks a latent of these rows, or is damaged."""
-    # refuse a store of other shapes or pictures, or an incomplete one
+    # refuse a store of other pictures, or an incomplete one
     with hdf5.open_file(path, AGAIN) as file:
         latents, sizes = (open_rows(file, key, AGAIN, "f") for key in ("embedding", "sizes"))
-        if len(latents.shape) != 4 or sizes.shape != (len(latents), 6):
-            raise ValueError(f"it has latents {list(latents.shape)} and sizes {list(sizes.shape)}")
         if Names(read_strings(file, "image_id")) != images.image_ids or len(latents) != len(images):
             raise ValueError("it is of other pictures")
         if not read_flags(file, "done")[rows].all():

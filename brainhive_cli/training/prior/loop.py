@@ -35,6 +35,8 @@ USUAL_WIDTH = 1024
 """D that is taken of an embedding of which nothing is known yet."""
 LAST = "last"
 """The newest checkpoint, and the samples of the finished prior."""
+GRAD_NORM = 1.0
+"""Largest norm of the gradient: BrainHiVE's."""
 RECENT = 100
 """Steps whose mean loss is logged."""
 
@@ -111,7 +113,7 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
         The prior, and its key of each encoder.
 
     Raises:
-        BrainhiveError: if it was made with other encoders, for other widths, or cannot be trained.
+        BrainhiveError: if it was made with other encoders, or cannot be trained.
     """
     # a new prior is drawn by the seed, another one is loaded
     source = recipe.continue_from
@@ -129,15 +131,8 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
     if source is None:
         return prior, keys
 
-    # a loaded prior fixes its encoders and their widths
-    keys = match_prior(source, recipe.encoders)
-    for name, width in dims.items():
-        if width != (expected := prior.dims[keys[name]]):
-            raise BrainhiveError(
-                f"the prior {source} takes {name} of width {expected}, not {width}",
-                "embed with the encoder that the prior was trained on",
-            )
-    return prior, keys
+    # a loaded prior fixes its encoders
+    return prior, match_prior(source, recipe.encoders)
 
 
 class Learner:
@@ -145,10 +140,10 @@ class Learner:
 
     def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
         # parameters that learn, and the settings of the optimiser
-        self.prior, self.grad_norm = prior, train.grad_norm
+        self.prior = prior
         self.parameters = trainable(prior, frozen)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, train.lr, train.betas, weight_decay=train.weight_decay, fused=True
+            self.parameters, train.lr, weight_decay=train.weight_decay, fused=True
         )
 
         # progress, and losses of the last steps
@@ -158,7 +153,7 @@ class Learner:
 
     def update(self) -> None:
         """Take one step along the gradients, keep their norm, and set them to None."""
-        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        self.norm = nn.utils.clip_grad_norm_(self.parameters, GRAD_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

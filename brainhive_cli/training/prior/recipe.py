@@ -31,9 +31,6 @@ def _known_features(name: str) -> str:
     return name
 
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
 class Train(Section):
     """Training of the prior; defaults are BrainHiVE's."""
 
@@ -47,8 +44,6 @@ class Train(Section):
     # optimiser, at a constant learning rate
     lr: float = Field(1e-4, gt=0, description="learning rate of AdamW, constant")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of AdamW")
-    grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
 
     # speed and memory
     precision: Literal["fp32", "bf16"] = Field(
@@ -91,7 +86,9 @@ class Recipe(BaseRecipe):
         priors.DEFAULT, validate_default=True, description="kind and sizes of a new prior"
     )
     continue_from: str | None = Field(
-        None, description="a prior whose training is continued, instead of a new one"
+        None,
+        description="a prior whose training is continued, instead of a new one: it brings its own sizes and "
+        "weights, so that prior.start_from counts for nothing",
     )
     freeze: Names = Field([], description="names of the prior's modules that stay as they are")
 
@@ -143,7 +140,7 @@ class Recipe(BaseRecipe):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         # keys that act on a new prior, samples or distances; those of how samples are drawn go with them
-        sizes = self.prior.model_copy(update={"start_from": None})  # which the shipped recipe sets
+        sizes = self.prior.model_copy(update={"start_from": None})  # said of continue_from
         if self.continue_from is not None and sizes != parts.resolve("priors", priors.DEFAULT):
             raise RecipeError(
                 "prior has no effect with continue_from, which brings its own sizes", "leave one out"
@@ -152,10 +149,7 @@ class Recipe(BaseRecipe):
             refuse_idle(self, ("sample_every",), "with sample_items=0", "sample_items=6")
         if not self.fid_items:
             refuse_idle(self, ("fid_features",), "with fid_items=0", "fid_items=5000")
-        return self
 
-    @model_validator(mode="after")
-    def _samples_no_cached_latents(self) -> Self:
         # cached latents are computed once, samples differ from step to step
         if self.cache_latents and self.posterior == "sample":
             raise RecipeError(

@@ -155,8 +155,6 @@ def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
     assert train(sound, "test", selection="test")[1].facts.cells["cell"].selected_on == "test"
     with pytest.raises(BrainhiveError, match="not finite"):
         train(data, "other", selection="test")
-    with pytest.raises(BrainhiveError, match="no test signals"):
-        train(data_of(embedding), "third", selection="test")
 
 
 def test_training_stops_when_validation_no_longer_rises_and_keeps_the_weights_of_the_best_epoch(
@@ -351,7 +349,8 @@ def test_one_key_gives_a_staged_training_another_length_with_all_its_courses():
 
 def test_keys_of_stages_that_act_on_nothing_are_refused(data: CellData, tmp_path: Path) -> None:
     for settings, message in (
-        ({"stages": [{"epochs": 3}], "epochs": 4}, "train.epochs is 4, but the stages have 3"),
+        ({"stages": [{"epochs": 3}], "lr": 1e-3}, "lr has no effect where stages have their own"),
+        ({"stages": [{"epochs": 3, "warmup_epochs": 4}]}, "warmup_epochs is above the 3 epochs"),
     ):
         with pytest.raises((RecipeError, ValueError), match=message):
             Train.model_validate(settings)

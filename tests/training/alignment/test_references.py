@@ -58,9 +58,7 @@ def test_the_newest_run_that_a_recipe_made_is_taken_and_its_age_said_though_anot
     assert "newer, but unfit: cc2017-intra-neurons-1, finished 2 minutes ago: made by papers/neurons" in said
 
 
-def test_without_a_reference_the_newest_run_on_the_data_set_is_taken_and_zero_shot_needs_a_name(
-    home: Path, neurons: RunFolder
-) -> None:
+def test_without_a_reference_the_newest_run_on_the_data_set_is_taken(home: Path, neurons: RunFolder) -> None:
     meg = parts.resolve("datasets", "things-meg")
     assert open_model(None, Paths()).folder.path == neurons.path
     assert open_model("train-align", Paths()).folder.path == neurons.path
@@ -69,11 +67,6 @@ def test_without_a_reference_the_newest_run_on_the_data_set_is_taken_and_zero_sh
         MissingData, match=r"has the data set things-meg .*data set cc2017, not things-meg"
     ) as no:
         open_model(None, Paths(), meg)
-    assert no.value.hint == (
-        "brainhive train-align --dataset things-meg, or --run NAME of a run on another data set, zero-shot"
-    )
-    with pytest.raises(MissingData) as no:
-        find_reference(None, Paths(), meg, choose="finetune.run=")
     assert no.value.hint == "brainhive train-align --dataset things-meg"
     tuned = finished(home, "nsd-finetune-1", 1, "papers/mindeye2-1h")
     assert open_model(None, Paths()).folder.path == tuned.path
