@@ -71,7 +71,7 @@ KIND_OF_PRIOR_OR_GENERATOR = re.compile(
 )
 
 
-def test_no_command_or_domain_names_a_kind_of_prior_or_generator_or_reaches_into_one() -> None:
+def test_no_command_or_domain_names_a_kind_of_prior_or_generator() -> None:
     for module in (m for m in MODULES if room(m) in ("commands", "evaluation", "training", "reports")):
         found = KIND_OF_PRIOR_OR_GENERATOR.findall(MODULES[module].read_text())
         assert not found, f"{module} knows of {found}: put it into priors/ or generators/"

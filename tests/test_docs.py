@@ -148,7 +148,7 @@ def test_troubleshooting_has_every_error_with_its_exit_code() -> None:
     assert f"| {INTERRUPTED} |" in table
 
 
-def test_the_readme_has_its_two_commands_and_ci_runs_the_second_as_it_stands_there() -> None:
+def test_the_readme_has_its_two_commands_and_ci_runs_the_second() -> None:
     commands = re.findall(r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.S)[0].splitlines()
     assert commands == [
         "pip install -e . && brainhive demo",
@@ -168,7 +168,7 @@ def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:
     assert all(paper["title"] in readme for paper in cited["references"])
 
 
-def test_the_newest_section_of_the_changes_is_of_this_version_with_the_date_of_the_citation() -> None:
+def test_the_newest_changes_are_of_this_version_with_the_date_of_the_citation() -> None:
     sections = re.findall(r"^## (\S+) \((.+)\)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.M)
     cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     assert sections[0] == (__version__, str(cited.get("date-released", "not released")))

@@ -71,7 +71,7 @@ def test_a_paper_names_its_number_and_where_it_stands() -> None:
             assert what.dataset.kind.upper() in published.source, paper
 
 
-def test_a_paper_never_looks_at_test_and_takes_the_last_epoch_unless_it_says_otherwise() -> None:
+def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise() -> None:
     for paper in PAPERS:
         what = resolve(paper)
         train = what.train
@@ -115,7 +115,7 @@ def lacks_nothing_but_data(paper: str) -> None:
     }
 
 
-def test_trainings_after_mindeye_and_neurons_neither_clip_gradients_nor_decay_other_weights() -> None:
+def test_mindeye_and_neurons_neither_clip_gradients_nor_decay_other_weights() -> None:
     """Source: Train_MindEye.py, train_autoencoder.py, Train.py; train_neurons.py, where all weights decay."""
     for paper in ("havir", "mindeye1-lowlevel", "mindeye2", "mindeye2-1h", "neurons", "neurons-brain"):
         train, decay = resolve(paper).train, "all" if paper.startswith("neurons") else "not_biases"

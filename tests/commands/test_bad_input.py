@@ -107,7 +107,7 @@ def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused
     refused(*ALIGN, *QUICK, "signal.channels=O1,POzz", code=2, what="no channel 'POzz'", hint=hint)
 
 
-def test_a_second_command_waits_for_the_cell_of_the_first_and_ctrl_c_ends_both_resumably(
+def test_a_second_command_waits_for_the_first_and_ctrl_c_ends_both_resumably(
     world, small, tmp_path, brainhive
 ):
     argv = ("train-align", *small, f"paths.runs={tmp_path}", "subjects=1", "train.epochs=100000")

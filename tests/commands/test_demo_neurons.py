@@ -23,9 +23,7 @@ def shown(home: Path, go):
     return go("demo", "system=neurons", "quick=true")
 
 
-def test_it_goes_from_voxels_to_clips_that_are_simulated_above_chance_and_scored_beside_shuffled_pairs(
-    shown, home
-) -> None:
+def test_it_goes_from_voxels_to_clips_above_chance_beside_shuffled_pairs(shown, home) -> None:
     page = (home / shown.files["page"]).read_text()
     title = page.partition("<h1>")[2].partition("</h1>")[0]
     assert voxels.PROVENANCE in page

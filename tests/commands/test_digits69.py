@@ -40,7 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
         yield home
 
 
-def test_digits_are_drawn_from_responses_by_the_decoder_of_the_fold_that_has_not_seen_them(
+def test_digits_are_drawn_by_the_decoder_of_the_fold_that_has_not_seen_them(
     home: Path,
 ) -> None:
     def run(command: str, *overrides: str) -> Result:

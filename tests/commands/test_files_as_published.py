@@ -107,7 +107,7 @@ def brainhive(line: str, *more: str) -> Result:
     return CliRunner().invoke(app, [*line.split(), *more])
 
 
-def test_the_first_two_lines_finish_and_the_third_lacks_nothing_after_the_lines_that_it_prints(hub, things):
+def test_two_lines_finish_and_the_third_lacks_nothing_after_the_lines_it_prints(hub, things):
     planned = brainhive(LINES[0], "--check", "--json")
     listed = {one["what"]: one for one in json.loads(planned.stdout)["inputs"]}
     assert planned.exit_code == 0 and listed[H14]["state"] == "to download", planned.stderr

@@ -145,9 +145,7 @@ def test_a_person_under_two_numbers_or_in_two_data_sets_is_refused(go, small, he
             go("eval-retrieval", here, signals, *tested, *QUICK)
 
 
-def test_recordings_of_the_left_out_subject_do_not_normalise_and_statistics_are_of_the_others(
-    go, small, here, signals, tmp_path
-):
+def test_statistics_of_normalisation_are_those_of_the_other_subjects(go, small, here, signals, tmp_path):
     by = ("signal.normalise=channel", "signal.normalise_by=training_subjects")
     run = go("train-align", *small, THREE, here, signals, "mode=inter", "train.epochs=1", *by).folder
     stores, means, variances = tmp_path / "signals/demo-noise-0.3-40-concepts/default", [], []

@@ -37,7 +37,7 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
         go("reconstruct", *drawing, f"against={result.folder.name}")
 
 
-def test_the_mean_embedding_is_one_condition_for_all_pictures_which_differ_by_their_noise(
+def test_the_mean_embedding_is_one_condition_and_pictures_differ_by_their_noise(
     go, aligned, drawing, prior, world, generator
 ):
     result = go("reconstruct", *drawing, "sources=mean_embedding")

@@ -65,7 +65,7 @@ def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
     assert len(counts) == 4 * 40 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
 
 
-def test_a_worker_that_is_asked_to_stop_writes_a_checkpoint_from_which_the_next_one_goes_on(
+def test_a_worker_that_is_asked_to_stop_leaves_a_checkpoint_for_the_next_one(
     world, small, go, tmp_path, brainhive
 ):
     line = ("train-align", *small, "subjects=1", "train.epochs=100")

@@ -22,7 +22,7 @@ def test_an_input_is_here_missing_to_download_done_without_or_noted() -> None:
     assert absent("a").as_dict()["line"] == FETCH
 
 
-def test_each_way_is_one_line_with_the_first_that_it_gets_and_those_of_the_recipe_come_first() -> None:
+def test_each_way_is_one_line_and_those_of_the_recipe_come_first() -> None:
     wrong = Input("channels", None, RecipeError("no channel Xz", "signal.channels=Oz"))
     inputs = [absent("a"), absent("b"), absent("b again", "mkdir b"), wrong, absent("c", is_optional=True)]
 

@@ -28,7 +28,7 @@ def swallowed() -> None:
 
 
 @pytest.mark.parametrize("stop", ["bar", "file"])
-def test_a_ctrl_c_that_was_swallowed_is_raised_at_the_next_step_and_before_a_name_is_final(
+def test_a_swallowed_ctrl_c_is_raised_at_the_next_step_and_before_a_name_is_final(
     tmp_path: Path, stop: str
 ) -> None:
     before = signal.getsignal(signal.SIGINT)

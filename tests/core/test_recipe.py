@@ -86,7 +86,7 @@ def test_lists_are_written_with_commas_or_brackets_and_yamls_no_is_a_precision()
     assert resolve("run.mixed_precision=no").run.mixed_precision == "no"
 
 
-def test_another_kind_drops_the_knobs_of_the_part_that_stood_there_and_the_same_keeps_them(
+def test_another_kind_drops_the_knobs_of_the_part_before_and_the_same_keeps_them(
     written: Path,
 ) -> None:
     assert resolve(recipe=written, backbone__kind="nice").backbone.dropout == 0.4

@@ -105,7 +105,7 @@ def test_signals_that_were_fitted_to_held_out_trials_are_refused_with_the_line()
         assert f"preparation.{next(iter(steps))}=" in error.value.hint
 
 
-def test_a_holdout_says_once_how_much_and_runs_of_equal_number_in_two_sessions_are_two() -> None:
+def test_a_holdout_says_once_how_much_and_run_1_of_two_sessions_is_two() -> None:
     recording = record([[0, 1, 0, 1]] * 3, [[0, 0, 1, 1]] * 3)
     third = Holdout(by="runs", test=[3]).hold_out_trials(recording, 1, "here")
     second = Holdout(by="sessions", test=[2]).hold_out_trials(recording, 1, "here")

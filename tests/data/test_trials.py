@@ -31,7 +31,7 @@ def record(**changes: object) -> Trials:
     return Trials(signal, ["a", "b", "c"], Sensors(["Oz"]), np.zeros(1), None, "µV", **fields)
 
 
-def test_drawn_repetitions_are_averaged_each_at_most_once_and_all_where_there_are_fewer() -> None:
+def test_drawn_repetitions_are_averaged_at_most_once_and_all_of_fewer() -> None:
     trials = record()
     drawn = {
         tuple(trials.average(2, torch.Generator().manual_seed(seed)).averages.ravel().tolist())

@@ -32,7 +32,7 @@ def _named_background(signal, backgrounds):
     return (named == one_hot[400:].argmax(1)).mean()
 
 
-def test_a_simulation_has_the_shape_and_size_of_eeg_and_changes_with_subject_seed_and_noise(seen):
+def test_a_simulation_looks_like_eeg_and_changes_with_subject_seed_and_noise(seen):
     low, semantic = seen[0][:10], seen[1][:10]
     usual = {"subject": 1, "repetitions": 3, "seed": 0, "noise": 1.0}
     signal = simulation.simulate(low, semantic, **usual)
@@ -51,7 +51,7 @@ def test_the_signal_shows_the_picture_but_nothing_before_it_can_have_been_seen(s
     assert _named_background(signal[..., :ONSET], backgrounds) < 1 / 6 + 3 * (1 / 6 * 5 / 6 / 300) ** 0.5
 
 
-def test_a_recording_of_voxels_says_what_it_is_and_is_silent_where_nothing_was_shown() -> None:
+def test_voxels_say_what_they_are_and_are_silent_where_nothing_was_shown() -> None:
     built = demo.Config(space="voxels", subjects=2, noise=0.5).build(Paths())
     one, two = (built.recording(subject, "test") for subject in (1, 2))
 

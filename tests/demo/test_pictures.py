@@ -42,7 +42,7 @@ def test_no_test_concept_is_ever_trained_on_but_each_of_its_factors_is():
 SHOWN = scenes("train")[0]
 
 
-def test_each_picture_has_five_different_captions_of_what_is_shown_and_not_of_its_place_and_size() -> None:
+def test_each_picture_has_five_captions_of_what_is_shown_not_where() -> None:
     images = demo.Config().build(Paths()).images("test")
 
     found = images.captions_of(3)

@@ -47,7 +47,7 @@ def _correlation(image, other):
     return F.cosine_similarity(image, other)
 
 
-def test_the_demo_stays_within_12_megabytes_and_few_more_for_guidance_films_and_a_recording():
+def test_the_demo_stays_within_12_megabytes_and_few_more_for_its_parts():
     package = DEMO_WEIGHTS.parent
     sizes = {file: file.stat().st_size for file in package.rglob("*.*") if "__pycache__" not in file.parts}
     dual, films, recorded = (

@@ -47,7 +47,7 @@ def test_corrections_one_on_top_of_the_other_are_the_published_calibration(golde
         torch.testing.assert_close(found.float(), known[f"expected.{name}"], atol=ROUNDING, rtol=0)
 
 
-def test_an_assignment_gives_each_signal_a_picture_of_its_own_and_leaves_the_rest_in_order(pair):
+def test_an_assignment_gives_each_signal_a_picture_and_keeps_the_order_of_the_rest(pair):
     compared = compare_tokens(*pair)
     assigned = correct("assignment", *pair)
 

@@ -40,7 +40,7 @@ def test_the_noise_ceiling_is_that_of_the_reference(golden):
 
 
 @pytest.mark.parametrize(("drift", "counts"), ((0.5, 8), (0.5, None)))
-def test_the_noise_ceiling_is_the_share_of_signal_also_where_sessions_drift_and_counts_differ(drift, counts):
+def test_the_noise_ceiling_holds_where_sessions_drift_and_counts_differ(drift, counts):
     """Mean of 200 channels, whose standard error is .3; a variance over 200 stimuli is biased by about .5."""
     random = np.random.default_rng(0)
     shown = random.integers(2, 9, 200) if counts is None else np.full(200, counts)

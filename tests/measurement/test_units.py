@@ -20,7 +20,7 @@ def test_pictures_of_one_concept_are_one_unit_and_pictures_of_different_ones_are
     assert apart.are_independent and apart.kind == "pictures"
 
 
-def test_fewer_than_ten_concepts_are_what_is_spoken_of_and_their_pictures_are_the_units():
+def test_pictures_of_fewer_than_ten_concepts_are_the_units():
     concept_of = {"cat_1": "cat", "cat_2": "cat", "owl_1": "owl", "fox_1": "fox"}
 
     items = Alike("concept", concept_of).items([["cat_1", "owl_1", "fox_1"], ["cat_2"]])

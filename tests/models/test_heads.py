@@ -42,7 +42,7 @@ def test_a_latent_of_another_autoencoder_is_refused() -> None:
         heads.refuse_other_target("latent", TWO["latent"], "def", "the generator")
 
 
-def test_a_latent_space_is_named_by_encoder_and_scale_alone_and_shared_with_the_generator():
+def test_a_latent_space_is_named_by_encoder_and_scale_and_shared():
     autoencoder = sdxl.TINY.build().vae
     name, others = latent_space(autoencoder), [copy.deepcopy(autoencoder) for _ in range(4)]
     others[0].encoder.conv_in.weight.data.neg_()

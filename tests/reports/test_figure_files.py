@@ -56,7 +56,7 @@ def coarse(monkeypatch):
         monkeypatch.setattr(module, "PNG_DPI", 50)
 
 
-def test_every_kind_of_figure_is_saved_in_every_format_and_a_damaged_picture_is_one_line(tmp_path):
+def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_path):
     shown = [
         LOSS,
         Heatmap("Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]),

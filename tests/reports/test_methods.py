@@ -87,7 +87,7 @@ def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):
         assert "The epoch with the best validation top-1 was kept" in said
 
 
-def test_haxby_and_this_software_are_cited_for_recorded_fmri_and_no_method_that_did_not_run(runs):
+def test_haxby_and_this_software_are_cited_and_no_method_that_did_not_run(runs):
     for folder in runs["lda"]:
         said, cited = describe_methods(grouped(folder)), list_citations(grouped(folder))
         keys = re.findall(r"^@\w+\{(.+),$", cited, re.M)

@@ -115,7 +115,7 @@ def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(t
     assert note.startswith("Bold: best, chosen on test among 3.") and bold == ["none"]
 
 
-def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score_though_another_has_more(
+def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score(
     tmp_path,
 ):
     run = sweep(tmp_path, TOP1, {name: validated(value) for name, value in VALIDATION.items()})
@@ -243,7 +243,7 @@ def test_compared_runs_are_called_by_the_fewest_keys_that_tell_them_apart(tmp_pa
     assert name_by_differences([runs[0], run(tmp_path, "unknown")]) == ["brain-mlp", "unknown"]
 
 
-def test_no_heading_of_a_page_has_a_code_and_each_number_with_caveats_has_a_footnote_sign(tmp_path):
+def test_headings_have_no_codes_and_numbers_with_caveats_have_a_footnote_sign(tmp_path):
     caveats = ("simulated", "selected on test")
     shown = run(tmp_path, "ours", caveats=[*caveats])
     scopes = {ALL: {"top1": metric("top1", 0.5, caveats=caveats)}}

@@ -12,7 +12,7 @@ from brainhive_cli.data.media.decoding import digest_pixels
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
-def test_grey_of_16_bits_is_as_bright_as_grey_of_8_and_numbers_of_no_known_range_are_refused(
+def test_grey_of_16_bits_is_as_bright_as_of_8_and_unknown_ranges_are_refused(
     tmp_path: Path,
 ) -> None:
     Image.fromarray(LEVELS.astype(np.uint16) * 257).save(path := tmp_path / "grey.png")

@@ -114,7 +114,7 @@ def test_a_split_in_two_forms_is_refused(root: Path) -> None:
         imagenet().images("train")
 
 
-def test_a_parquet_that_is_cut_short_or_has_no_pictures_or_some_twice_is_one_clear_error(root: Path) -> None:
+def test_a_parquet_that_is_cut_short_or_has_pictures_twice_is_one_clear_error(root: Path) -> None:
     path = write_rows(root / "train-0.parquet", rows("train"))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BrainhiveError, match=r"train-0\.\w+ is damaged or cut short: ") as caught:

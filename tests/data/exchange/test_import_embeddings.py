@@ -93,7 +93,7 @@ def cache(tmp_path: Path, unique: dict[str, list[str]]) -> Path:
     return folder
 
 
-def test_the_public_cache_is_imported_by_stem_with_all_its_parts_and_encoders_and_exported_as_it_was(
+def test_the_public_cache_is_imported_by_stem_and_exported_as_it_was(
     go, import_, cache, things, unique, tmp_path
 ):
     import_(cache / "things_test_*.parquet")  # a pattern chooses among files

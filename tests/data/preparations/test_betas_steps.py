@@ -83,7 +83,7 @@ def change(betas: InMemory, split: str, session: int = 1) -> InMemory:
     return replace(betas, held={**betas.held, session: [other.astype(np.float32), names, splits, runs]})
 
 
-def test_other_test_values_leave_training_values_as_they_were_and_training_values_scale_the_test():
+def test_training_values_scale_the_test_and_not_the_other_way_round():
     for zscore in ("session", "run"):
         betas = make(zscore=zscore)
         one, other = betas.session(1, 1), change(betas, "test").session(1, 1)
@@ -129,7 +129,7 @@ def test_the_noise_ceiling_is_that_of_nsd_where_pictures_have_unequal_repetition
     np.testing.assert_allclose(recordings["train"].space.maps["ncsnr"], expected, rtol=1e-4)  # of float32
 
 
-def test_voxels_are_chosen_by_repetitions_of_training_pictures_and_test_values_change_nothing(tmp_path):
+def test_voxels_are_chosen_by_repetitions_of_training_pictures_alone(tmp_path):
     betas = make(max_voxels=4)
     recordings = betas.prepare(tmp_path / "one")
     ncsnr = make().prepare(tmp_path / "all")["train"].space.maps["ncsnr"]

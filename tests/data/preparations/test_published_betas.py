@@ -195,9 +195,7 @@ def things(home: Path) -> np.ndarray:
     return betas
 
 
-def test_things_responses_lie_at_their_trials_by_name_and_test_concepts_are_not_trained_on(
-    home, things
-) -> None:
+def test_things_responses_lie_at_their_trials_and_test_concepts_are_held_out(home, things) -> None:
     shown = prepare("things-fmri", "--check")
     assert "session 1–2: 4 training trials of concepts that test pictures show" in shown
     prepare("things-fmri")

@@ -89,7 +89,7 @@ def test_channels_are_mapped_on_request_only() -> None:
     np.testing.assert_allclose(mapped[:, 2], averages[:, CAP.index("Cz")], atol=ROUNDING)
 
 
-def test_channels_in_common_are_copied_and_the_others_are_zero_after_normalisation() -> None:
+def test_common_channels_are_copied_and_others_are_zero_after_normalisation() -> None:
     signal = {"normalise": "channel"}
     normaliser = Normaliser(np.array([[1.0], [2], [3]], np.float32), np.array([[2.0], [4], [8]], np.float32))
     averages = recording().signal.mean(1)

@@ -48,7 +48,7 @@ def test_what_is_no_set_is_refused_with_the_recipe() -> None:
         assert "& | - and parentheses" in caught.value.hint
 
 
-def test_an_unknown_region_is_named_with_the_nearest_and_the_way_to_write_a_difference() -> None:
+def test_an_unknown_region_is_named_with_the_nearest_and_how_to_subtract() -> None:
     with pytest.raises(RecipeError, match="no region 'prf-visualroi' in the data") as caught:
         found(one="prf-visualroi")
     assert caught.value.hint.startswith("did you mean prf-visualrois?")
@@ -62,7 +62,7 @@ def test_swapped_sets_are_exchanged_and_all_are_everything() -> None:
     assert found("all", **PAPER) == {name: [*range(10)] for name in PAPER}
 
 
-def test_random_sets_have_the_sizes_and_overlaps_of_the_true_ones_and_depend_on_the_seed() -> None:
+def test_random_sets_have_sizes_and_overlaps_of_the_true_ones_by_seed() -> None:
     overlapping = {"spatial": "prf-visualrois", "semantic": "V1v | FFA-1"}
     sets = [found("random", seed, **overlapping) for seed in (0, 0, 1)]
 

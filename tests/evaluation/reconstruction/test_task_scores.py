@@ -62,7 +62,7 @@ def test_every_head_is_scored_by_the_truth_and_an_item_without_truth_has_no_valu
     assert [*scores.recall["human"]] == [1, 1, nan, nan]
 
 
-def test_a_caption_that_names_the_object_as_a_word_is_right_and_chance_is_one_of_all_names():
+def test_a_caption_that_names_the_object_is_right_and_chance_is_one_of_all_names():
     objects = {
         "objects": ["dog", "man", "red car", "cat"],
         "object_names": ("dog", "man", "red car", "cat", "bee"),

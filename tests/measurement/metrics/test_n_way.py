@@ -46,7 +46,7 @@ def test_random_scores_are_at_chance_which_three_labels_raise(ways, labels):
     assert n_way_chance(ways, 1) == pytest.approx(1 / ways)
 
 
-def test_a_reconstruction_classified_as_its_stimulus_always_wins_and_a_constant_one_never():
+def test_a_reconstruction_classified_as_its_stimulus_wins_and_a_constant_never():
     seen = torch.rand(5, 60, generator=torch.Generator().manual_seed(0))
     scored = partial(n_way, seen, rows=torch.arange(5), ways=50, labels=1)
 

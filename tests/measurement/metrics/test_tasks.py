@@ -15,7 +15,7 @@ from brainhive_cli.measurement.statistics import describe
 RANDOM = np.random.default_rng(0)
 
 
-def test_dice_is_twice_the_common_pixels_over_all_and_a_stimulus_without_an_object_has_none():
+def test_dice_is_twice_the_common_pixels_over_all_where_there_is_an_object():
     true = torch.zeros(3, 2, 4, 4, dtype=torch.uint8)
     true[:2, :, 0] = 1  # 4 pixels in each of two frames
     decoded = torch.full((3, 2, 4, 4), 0.5)  # at the threshold: outside
@@ -39,7 +39,7 @@ def test_a_concept_is_recalled_among_as_many_of_the_likeliest_as_the_stimulus_sh
     )
 
 
-def test_bleu_of_a_known_pair_and_of_a_corpus_is_that_of_the_paper_and_of_torchmetrics():
+def test_bleu_is_that_of_the_paper_and_of_torchmetrics():
     from torchmetrics.functional.text import bleu_score
 
     pair = ["the the the the the the the"], [["the cat is on the mat", "there is a cat on the mat"]]

@@ -45,7 +45,7 @@ def library():
 
 
 @pytest.mark.usefixtures("library")
-def test_a_model_makes_tokens_of_any_width_and_one_that_does_not_fit_is_one_clear_line():
+def test_a_model_makes_tokens_of_any_width_or_says_in_a_line_why_not():
     model = Config(model="EEGNeX", rate_hz=250, options={"drop_prob": 0.123}).build(17, 250, 24).eval()
     signal = torch.randn(2, 17, 250)
 

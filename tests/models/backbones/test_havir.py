@@ -114,7 +114,7 @@ def test_each_head_depends_on_the_voxels_of_its_stream_alone(model: Any) -> None
         assert touched == list(SPLIT[stream][0])
 
 
-def test_subjects_of_one_width_in_one_batch_get_their_own_regions_and_input_layers() -> None:
+def test_subjects_of_one_width_get_their_own_regions_and_input_layers() -> None:
     spec = replace(SPEC, widths=(5, 5))
     model = backbones.build(TINY, spec, HEADS).eval()
     signal, subject = torch.randn(4, 5, 1), torch.tensor([1, 0, 0, 1])

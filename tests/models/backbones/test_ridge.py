@@ -68,7 +68,7 @@ def test_fewer_components_are_a_ridge_on_the_first_of_them():
     assert np.abs(found["text"].flatten(1).numpy() - expected).max() < 2e-4
 
 
-def test_predictions_have_the_spread_of_the_targets_on_what_was_held_out_or_on_the_training():
+def test_predictions_have_the_spread_of_held_out_or_of_training_targets():
     (signal, targets), index = drawn(40), torch.zeros(25, dtype=torch.long)
     for held_out, where in ((0, slice(None)), (8, slice(17, 25))):
         found = fitted(signal, targets, held_out=held_out)(signal, index)

@@ -5,7 +5,7 @@ import torch
 from brainhive_cli.models import encoders
 
 
-def test_a_network_of_full_size_has_the_width_it_states_and_the_name_of_base_and_alignment() -> None:
+def test_a_network_of_full_size_has_its_stated_width_and_its_two_names() -> None:
     for name in ("dino-b16+dreamsim", "siglip2+alignet"):
         config = encoders.resolve({"kind": name, "source": "random"})
         with torch.device("meta"):  # shapes without weights

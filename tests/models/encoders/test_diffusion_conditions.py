@@ -30,7 +30,7 @@ def assert_far(found: Tensor, expected: Tensor) -> None:
     assert (found - expected).abs().max() > 1000 * TOLERANCE * expected.abs().max()
 
 
-def test_versatile_diffusions_conditions_are_the_references_and_not_the_two_common_mistakes(golden, tmp_path):
+def test_versatile_diffusions_conditions_are_those_of_the_reference(golden, tmp_path):
     """Golden values: diffusers' own normalisation of a tiny CLIP's tokens."""
     file = golden / "havir" / "vd_condition.safetensors"
     config, expected = read(file)

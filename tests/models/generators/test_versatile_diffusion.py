@@ -95,7 +95,7 @@ def test_image_and_text_tokens_are_mixed_in_each_block_as_in_the_reference(dual)
             assert_near(generator.predict(dual["in.latent"], torch.tensor(int(found[2])), given), dual[name])
 
 
-def test_sampling_from_the_decoded_latent_gives_the_references_latents_and_their_pictures(dual):
+def test_sampling_from_the_decoded_latent_gives_the_latents_of_the_reference(dual):
     """Golden values: Brain-Diffuser's and MindEye1's loops; pictures by the weights of a tiny autoencoder."""
     given, null = conditions(dual)
     rows, side_px = range(len(given)), side_of(dual)
@@ -129,9 +129,7 @@ def test_its_autoencoder_gives_the_references_latents_and_pictures(dual, golden)
     assert_near(generator.decode(expected["out.latent"]), expected["out.image"].clamp(0, 1))
 
 
-def test_weights_are_converted_once_also_after_an_interruption_and_then_no_longer_needed(
-    folder, given, monkeypatch, capsys
-):
+def test_weights_are_converted_once_and_then_no_longer_needed(folder, given, monkeypatch, capsys):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 

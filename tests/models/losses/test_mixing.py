@@ -13,7 +13,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_partners_are_a_permutation_and_shares_of_some_or_all_follow_the_beta_distribution():
+def test_partners_are_a_permutation_and_shares_follow_the_beta_distribution():
     for alpha in (0.15, 1.0, 4.0):
         mixing = Mixing.draw(MANY, alpha, generator())
 

@@ -111,7 +111,7 @@ def test_a_folder_is_written_as_it_was_read_bit_for_bit(prior, reference, tmp_pa
         assert without_digest(tmp_path / file) == without_digest(reference / "prior" / file), file
 
 
-def test_an_attached_unet_without_tokens_is_the_plain_one_and_the_scale_weighs_the_tokens(unet):
+def test_a_unet_without_tokens_is_the_plain_one_and_the_scale_weighs_tokens(unet):
     given, prior, other = conditions(), TINY.build(DIMS, unet), TINY.build(DIMS, unet)
     plain, names, tokens = denoise(unet, given), set(unet.state_dict()), prior.tokens(torch.randn(2, 32))
 

@@ -116,9 +116,7 @@ def test_neurons_prior_is_the_same_network(golden):
     assert_near(found * prior.scale, values[f"expected.sample_{steps}_steps"])
 
 
-def test_a_published_checkpoint_is_read_beside_its_brain_model_and_says_that_test_chose_it(
-    checkpoint, reference
-):
+def test_a_published_checkpoint_is_read_and_says_that_test_chose_it(checkpoint, reference):
     prior, described = priors.load(f"mindeye1:{checkpoint}"), priors.describe(f"mindeye1:{checkpoint}")
 
     assert prior.config == reference[0]

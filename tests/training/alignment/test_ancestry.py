@@ -48,9 +48,7 @@ def replace_signals(signals: Path, subject: int, **changes: object) -> Path:
     return path
 
 
-def test_a_subject_whom_a_start_was_trained_on_is_no_new_one_by_whatever_way_the_start_is_named(
-    go, small, here, tmp_path
-):
+def test_a_subject_whom_a_start_was_trained_on_is_not_new_however_it_is_named(go, small, here, tmp_path):
     joint = go("train-align", *small, THREE, *here, "mode=joint", "subjects=1,2").folder
     folder = model_in(joint, "all_seed-1")
     copied = tmp_path / "copied"
@@ -66,9 +64,7 @@ def test_a_subject_whom_a_start_was_trained_on_is_no_new_one_by_whatever_way_the
             go(*inter, f"train.start_from={way}")
 
 
-def test_a_start_of_other_subjects_raises_no_alarm_but_one_that_was_tuned_to_the_subject_is_refused(
-    go, small, here
-):
+def test_a_start_of_other_subjects_is_fine_and_one_tuned_to_the_subject_refused(go, small, here):
     alone = go("train-align", *small, THREE, *here, "mode=intra", "subjects=3").folder
     started = ("mode=inter", "subjects=1", "trained_on=2", f"train.start_from={alone.name}")
 
@@ -88,9 +84,7 @@ def test_a_start_of_other_subjects_raises_no_alarm_but_one_that_was_tuned_to_the
         go(*evaluation, again=True)
 
 
-def test_weights_selected_on_test_keep_that_when_they_are_copied_and_lose_it_only_for_history_unknown(
-    go, small, here, tmp_path
-):
+def test_weights_selected_on_test_keep_that_mark_when_they_are_copied(go, small, here, tmp_path):
     alone = ("train-align", *small, *here, "mode=joint", "subjects=1")
     on_test = go(*alone, "train.selection=test", "train.validation=0").folder
     folder, copied = model_in(on_test, "all_seed-1"), tmp_path / "copied"
@@ -110,9 +104,7 @@ def test_weights_selected_on_test_keep_that_when_they_are_copied_and_lose_it_onl
     assert SELECTED_ON_TEST not in ceiling.caveats  # which no model has a part in
 
 
-def test_other_signals_under_the_same_name_make_another_run_and_the_same_ones_find_it_again(
-    go, small, here, own_signals, tmp_path
-):
+def test_other_signals_under_the_same_name_make_another_run(go, small, here, own_signals, tmp_path):
     training = ("train-align", *small, *here, own_signals, "mode=intra", "subjects=1")
     first = go(*training)
     evaluation = ("eval-retrieval", f"run={first.folder}", here[0], own_signals, *QUICK)

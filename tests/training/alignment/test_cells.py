@@ -132,7 +132,7 @@ def test_heads_terms_and_sets_of_voxels_that_contradict_each_other_are_refused()
     assert len(resolve("backbone.kind=havir", f"{split}={used}").signal.region_split) == 3
 
 
-def test_the_short_form_is_one_head_with_one_term_and_heads_open_the_encoders_that_they_predict() -> None:
+def test_the_short_form_is_one_head_and_heads_open_their_encoders() -> None:
     recipe, heads = resolve(), resolve(TWO)
     assert recipe.head_targets == {"token": "fused"} and len(recipe.loss_terms) == 1
     assert [config.name for config in recipe.fused_encoders] == [config.name for config in recipe.encoders]

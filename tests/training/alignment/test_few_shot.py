@@ -105,7 +105,7 @@ def fit_arm(base: SourceModel, arm: str, responses: Trials = LEARNED, seed: int 
     return base.train_arm(arm, responses, seed, 0.1, part("euclidean"))
 
 
-def test_zero_shot_is_normalised_by_the_mean_of_other_people_and_refused_where_nothing_is_known(whitened):
+def test_zero_shot_is_normalised_by_the_mean_of_other_people_if_there_are_any(whitened):
     normalisers = [*whitened.model.learned.normalisers.values()]
     mean, matrix = (np.mean([getattr(each, name) for each in normalisers], 0) for name in ("mean", "matrix"))
     expected = whitened.model.encode_signal(torch.from_numpy(matrix @ (TESTED.averages - mean)), None)

@@ -39,7 +39,7 @@ def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
     return model
 
 
-def test_a_picture_has_one_token_whatever_is_beside_it_and_whosever_signal_it_is_compared_with() -> None:
+def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
     """Else the gallery's statistics, its order, or the subject would tell which picture was seen."""
     for kind in FUSERS:
         model = aligner_of(fuser=kind)

@@ -157,7 +157,7 @@ def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
         train(data, "other", selection="test")
 
 
-def test_training_stops_when_validation_no_longer_rises_and_keeps_the_weights_of_the_best_epoch(
+def test_training_stops_when_validation_no_longer_rises_and_keeps_the_best_epoch(
     train, embedding, monkeypatch
 ):
     noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)

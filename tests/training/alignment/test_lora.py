@@ -46,7 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, go: Go) -> dict[str, Any]:
     return {"home": home, **runs}
 
 
-def test_a_brain_model_with_an_adapter_starts_from_the_same_weights_and_the_adapter_learns(
+def test_a_model_with_an_adapter_starts_from_the_same_weights_and_it_learns(
     results: dict[str, Any],
 ) -> None:
     models = {name: sorted(results[name].folder.glob("cells/*/model")) for name in ("frozen", "lora")}

@@ -146,7 +146,7 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(made: Aligner, neurons: P
     assert SELECTED_ON_TEST in found.learned.caveats
 
 
-def test_mindeye2s_prior_is_given_the_tokens_before_their_projection_and_its_blurry_branch_the_mixers_output(
+def test_mindeye2s_prior_gets_tokens_and_its_blurry_branch_the_mixers_output(
     made: Aligner, mindeye2: Path
 ) -> None:
     found, signal = aligner.load(mindeye2), torch.randn(3, VOXELS, 1)

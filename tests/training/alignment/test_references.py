@@ -44,7 +44,7 @@ def neurons(home: Path) -> RunFolder:
     return finished(home, "cc2017-intra-neurons-1", 2, "papers/neurons")
 
 
-def test_the_newest_run_that_a_recipe_made_is_taken_and_its_age_said_though_another_is_newer(
+def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(
     home: Path, neurons: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = finished(home, "nsd-intra-havir-1", 180, HAVIR, "backbone.hidden=64")

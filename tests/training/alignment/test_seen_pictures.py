@@ -93,9 +93,7 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     assert {metric.n for metrics in explained.scopes.values() for metric in metrics.values()} == {TEST - 2}
 
 
-def test_more_copies_than_can_be_left_out_are_refused_or_tested_on_request_and_every_number_says_so(
-    go, home, photos
-):
+def test_too_many_copies_are_refused_or_tested_on_request_and_numbers_say_so(go, home, photos):
     copies = copy_into_test(photos, 3)
     run = train(go, simulated(photos))
     elsewhere = paint(home / "elsewhere", CONCEPTS, EACH)
@@ -151,9 +149,7 @@ def photograph_into_test(root: Path, edit: Callable[[Image.Image], Image.Image],
     return name
 
 
-def test_near_copies_are_left_out_as_exact_ones_are_and_said_to_be_unconfirmed_without_the_picture(
-    go, home, photos
-):
+def test_near_copies_are_left_out_and_unconfirmed_without_the_picture(go, home, photos):
     name = photograph_into_test(photos, lambda picture: picture, ".jpg")
     run = train(go, simulated(photos))
 
@@ -236,9 +232,7 @@ def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again
     assert go("train-align", split, COLOURS, *SMALL).metrics.facts.cells
 
 
-def test_a_run_on_the_rest_is_evaluated_but_an_interrupted_one_does_not_go_on_with_other_pictures(
-    go, home, photos
-):
+def test_a_run_on_the_rest_is_evaluated_and_goes_on_with_the_same_pictures_only(go, home, photos):
     split = simulated(photos)
     go("embed", split, COLOURS)
     run = go("train-align", split, COLOURS, *SMALL).folder

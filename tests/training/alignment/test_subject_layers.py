@@ -19,7 +19,7 @@ SIGNAL, SUBJECT = (
 )
 
 
-def test_it_starts_neutral_and_learned_it_changes_with_the_subject_whose_mean_an_unknown_one_is():
+def test_it_starts_neutral_learns_each_subject_and_means_them_for_unknown_ones():
     torch.manual_seed(0)
     layer = ChannelMixing(3, 5)
     assert torch.equal(layer(SIGNAL, SUBJECT), SIGNAL)

@@ -93,7 +93,7 @@ def test_terms_that_cannot_be_trained_are_refused():
     assert caught.value.hint == "there are: a, b"
 
 
-def test_terms_that_share_an_epoch_are_active_one_after_the_other_and_mix_signals_in_turn():
+def test_terms_that_share_an_epoch_are_active_in_turn_and_mix_in_turn():
     fields: list[dict[str, object]] = [
         {"prediction": "a", "loss": "mixco", "epochs": [0, "1/4"]},
         {"prediction": "a", "loss": "soft_clip", "epochs": ["1/4", "1/1"]},
