@@ -65,10 +65,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             person, pulls = job.people[cell.tested_on[0]], choices[_name(cell)].pulls
             return measure_draw(job, open_base(cell), person, list_arms(job.recipe), pulls, draw)
 
-        files = {
-            name: f"parts/{cell.name}/sub-{cell.tested_on[0]:02d}_draw-{draw:03d}.safetensors"
-            for name, (cell, draw) in part_of_name.items()
-        }
+        files = {}
+        for name, (cell, draw) in part_of_name.items():
+            subject = f"sub-{cell.tested_on[0]:02d}"
+            files[name] = f"parts/{cell.name}/{subject}_draw-{draw:03d}.safetensors"
         # where other workers shared the parts, the time says no pace
         if not folder.fill("calibrating models, persons and draws", files, launch, measure):
             work = None

@@ -129,7 +129,8 @@ class Job:
         files = [(portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
         # sessions of other settings, files or versions are never joined with new ones
         known = json.dumps([self.settings, self.versions, files], sort_keys=True)
-        name = f"sub-{subject:02d}_ses-{{:02d}}_{hashlib.sha256(known.encode()).hexdigest()[:10]}.h5"
+        digest = hashlib.sha256(known.encode()).hexdigest()[:10]
+        name = f"sub-{subject:02d}_ses-{{:02d}}_{digest}.h5"
         return {session: self.sessions_folder / name.format(session) for session in self.sessions(subject)}
 
     def files(self, subject: int) -> session_stores.Known:

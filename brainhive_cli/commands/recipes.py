@@ -155,7 +155,8 @@ def written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{key}: {written(inner)}' for key, inner in value.items())}}}"
+        pairs = ", ".join(f"{key}: {written(inner)}" for key, inner in value.items())
+        return f"{{{pairs}}}"
     if isinstance(value, list | tuple | set | frozenset):
         return f"[{', '.join(map(written, value))}]"
     return str(value)

@@ -198,7 +198,8 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     name = runs[0].folder.label
     if len(runs) > 1:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
-        name += f"-and-{len(runs) - 1}-more-{hashlib.sha256(folders.encode()).hexdigest()[:6]}"
+        digest = hashlib.sha256(folders.encode()).hexdigest()[:6]
+        name += f"-and-{len(runs) - 1}-more-{digest}"
     return home_folder() / FOLDER / f"{name}.{recipe.format}"
 
 

@@ -316,7 +316,8 @@ def within(folder: Path, name: str, source: str) -> Path:
 
 def name_part(final: Path) -> Path:
     """Name the file that this thread writes before it gets its final name; no other process has the same."""
-    owner = f"{zlib.crc32(name_machine().encode()):08x}{os.getpid():x}-{threading.get_native_id():x}"
+    machine = f"{zlib.crc32(name_machine().encode()):08x}"
+    owner = f"{machine}{os.getpid():x}-{threading.get_native_id():x}"
     return final.with_name(f".{final.stem}.{owner}{PART}{final.suffix}")
 
 

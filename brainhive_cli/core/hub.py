@@ -300,7 +300,8 @@ def name_snapshot(path: Path | str) -> str:
     if (match := SNAPSHOT.search(Path(path).absolute().as_posix())) is None:
         return ""
     kind = "" if match["kind"] == "models" else f"{match['kind']}/"
-    return f"{SCHEME}{kind}{match['repository'].replace('--', '/')}{match['inside'] or ''}@{match['commit']}"
+    repository, inside = match["repository"].replace("--", "/"), match["inside"] or ""
+    return f"{SCHEME}{kind}{repository}{inside}@{match['commit']}"
 
 
 def transport_error() -> type[Exception]:

@@ -399,7 +399,8 @@ class RunFolder:
             raise BrainhiveError(problem, documents.AGAIN_OR_DELETE)
 
         # the list has a digest of the metrics before these have their name
-        text = f"{json.dumps(portable(measurements.as_dict()), indent=2, default=str)}\n".encode()
+        measured = portable(measurements.as_dict())
+        text = f"{json.dumps(measured, indent=2, default=str)}\n".encode()
         names = {*documents.list_documents(self.path)} - {FINISHED}
 
         def write(part: Path) -> None:

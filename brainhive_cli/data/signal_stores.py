@@ -135,7 +135,8 @@ class Recordings:
             where = "" if dataset.subjects else f"in signals {preparation}"
             whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
             is_ours = parts.is_kind("preparations", dataset.recorded_as)
-            way = f"{Line('prepare', ('from', dataset.recorded_as if is_ours else 'recording'))}"
+            source = dataset.recorded_as if is_ours else "recording"
+            way = str(Line("prepare", ("from", source)))
             way = f"it has: {', '.join(map(str, known))}" if known else way
             message = f"{dataset.pictured_as} has no subject {whom}"
             raise MissingData(message, way if dataset.subjects else way + elsewhere)

@@ -23,8 +23,10 @@ RATE_TOLERANCE = 1e-5
 OTHER_UNIT = 100
 """Times the spread of other recordings that one reaches only if it is in another unit, or no signal."""
 NO_EEG = re.compile(
-    r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|RESP|GSR|AUX|COUNTER|BATTERY).*"
-    r"|(EXG|HEO|VEO|LO|SO|IO|ERG|BIP|DC|DIN|ACC|GYR|TEMP|SPO|STI|CHIN|EDA|PPG|CMS|DRL)[ _-]?[A-Z]?\d*",
+    r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|"
+    r"RESP|GSR|AUX|COUNTER|BATTERY).*"
+    r"|(EXG|HEO|VEO|LO|SO|IO|ERG|BIP|DC|DIN|ACC|GYR|TEMP|SPO|STI|CHIN|EDA|PPG|CMS|DRL)"
+    r"[ _-]?[A-Z]?\d*",
     re.IGNORECASE,
 )
 """Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers, other sensors."""

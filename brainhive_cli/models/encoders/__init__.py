@@ -242,7 +242,8 @@ class EncoderConfig(parts.Config):
         # other knobs at their defaults leave no trace
         if knobs == type(self).model_construct().model_dump(mode="json", exclude=unlike):
             return plain
-        return f"{plain}-{hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]}"
+        text = json.dumps(knobs, sort_keys=True)
+        return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @property
     def known_as(self) -> tuple[str, ...]:
@@ -371,10 +372,10 @@ class ImportedConfig(EncoderConfig):
         Raises:
             MissingData: always.
         """
+        line = Line("import-embeddings", "FILE", ("as", self.source), ("dataset", "NAME"))
         raise MissingData(
             f"{self.source} was imported as vectors, so nothing here can encode pictures as it does",
-            f"{Line('import-embeddings', 'FILE', ('as', self.source), ('dataset', 'NAME'))}"
-            ", or another encoder",
+            f"{line}, or another encoder",
         )
 
 

@@ -199,7 +199,8 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
         parts = read(folder / "adapter_model.safetensors", WAY)
         for e, network in enumerate(networks):
             for i, block in enumerate(network.blocks):
-                name = f"base_model.model.extractor_list.{e}.model.blocks.{i}.attn.qkv.lora"
+                extractor = f"base_model.model.extractor_list.{e}.model"
+                name = f"{extractor}.blocks.{i}.attn.qkv.lora"
                 block.attn.qkv.weight += scale * parts.pop(f"{name}_B.weight") @ parts.pop(f"{name}_A.weight")
         if parts:
             raise ValueError(f"{len(parts)} tensors too many, such as {min(parts)}")

@@ -73,7 +73,8 @@ def find_reference(
         recipe = run.recipe(Recipe, paths=paths)
         names = {recipe.recipe_name, *run.read_found().recipe_names}
         if recipe_name is not None and recipe_name not in names:
-            return f"made by {' and '.join(filter(None, sorted(names))) or 'no recipe that is named'}"
+            makers = " and ".join(filter(None, sorted(names)))
+            return f"made by {makers or 'no recipe that is named'}"
         if wanted is not None and (actual := recipe.dataset.build(paths).recorded_as) != wanted:
             return f"data set {actual}, not {wanted}"
         if variant and variant not in variants(recipe):

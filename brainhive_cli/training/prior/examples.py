@@ -128,7 +128,8 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
     """
     # the store of this autoencoder, picture size and interpolation
     images, view, rows = pictures.images, pictures.view, np.flatnonzero(pictures.targets.done)
-    name = f"{generator.digest_autoencoder()[:10]}-{recipe.resolution_px}px-{recipe.resize}.h5"
+    digest = generator.digest_autoencoder()[:10]
+    name = f"{digest}-{recipe.resolution_px}px-{recipe.resize}.h5"
     root, source = recipe.paths.under_home("latents"), "the data set or split of latents,"
     path = below(root, images.dataset, images.split, name, source=source)
 
