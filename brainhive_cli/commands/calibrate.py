@@ -66,9 +66,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             return measure_draw(job, open_base(cell), person, list_arms(job.recipe), pulls, draw)
 
         files = {}
-        for name, (cell, draw) in part_of_name.items():
-            subject = f"sub-{cell.tested_on[0]:02d}"
-            files[name] = f"parts/{cell.name}/{subject}_draw-{draw:03d}.safetensors"
+        for name, (cell, number) in part_of_name.items():
+            part = f"sub-{cell.tested_on[0]:02d}_draw-{number:03d}.safetensors"
+            files[name] = f"parts/{cell.name}/{part}"
         # where other workers shared the parts, the time says no pace
         if not folder.fill("calibrating models, persons and draws", files, launch, measure):
             work = None

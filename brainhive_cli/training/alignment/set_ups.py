@@ -127,8 +127,8 @@ def describe_signals(subjects: Sequence[Trials]) -> Fields:
     first, widths = subjects[0], sorted({trials.width for trials in subjects})
     counts = np.concatenate([trials.counts for trials in subjects])
     times_ms, rate_hz = 1000 * first.times_s, first.rate_hz
-    ends = dict.fromkeys((widths[0], widths[-1]))
-    channels: Any = f"{' to '.join(map(str, ends))} voxels"
+    least_and_most = dict.fromkeys((widths[0], widths[-1]))
+    channels: Any = f"{' to '.join(map(str, least_and_most))} voxels"
     if isinstance(first.space, Sensors):
         channels = list(first.space.names)
 
