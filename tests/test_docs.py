@@ -63,7 +63,8 @@ def test_every_relative_link_leads_somewhere() -> None:
 
 def test_the_gallery_has_each_picture_below_its_command_with_its_figures() -> None:
     page = (DOCS / "gallery.md").read_text()
-    entry = r"^    brainhive [^\n]+\n\n!\[[^\]]+\]\(gallery/(\w+)\.png\)\n\n\*[^\n]* \d\.\d{3} [^\n]*\*\n"
+    entry = r"^    brainhive [^\n]+\n\n!\[[^\]]+\]\(gallery/(\w+)\.png\)\n\n"
+    entry += r"\*[^\n]* \d\.\d{3} [^\n]*\*\n"
     names = re.findall(entry, page, re.MULTILINE)
     assert names == [*gallery.PICTURES] and page.count("![") == len(names)
     sizes = {path.name: path.stat().st_size for path in (DOCS / "gallery").iterdir()}

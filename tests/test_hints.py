@@ -20,9 +20,8 @@ from tools.house import MODULES
 
 FIELD = "VALUE"
 """What stands for a value that is known when a hint is written."""
-LINE = re.compile(
-    rf"brainhive (?:{'|'.join(command.name for command in COMMANDS)})\b.*?(?= && |[,;)]| \(|`|$)"
-)
+NAMES = "|".join(command.name for command in COMMANDS)
+LINE = re.compile(rf"brainhive (?:{NAMES})\b.*?(?= && |[,;)]| \(|`|$)")
 """A command line in a text, to its end: what joins lines, or begins further words."""
 
 

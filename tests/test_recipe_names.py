@@ -23,6 +23,8 @@ CC2017 = {
     *(f"GT_{split}_caption_qwen{ending}.pt" for split in SPLITS for ending in ("", "_emb")),
 }
 """Files that `brainhive fetch cc2017` gives."""
+MINDEYE2 = "hub:datasets/pscotti/mindeyev2"
+IP_ADAPTER = "hub:h94/IP-Adapter/sdxl_models"
 TRAINED = "hub:datasets/pscotti/mindeyev2/train_logs"
 PUBLISHED = {
     **{f"data/cc2017/{name}": "brainhive fetch cc2017" for name in CC2017},
@@ -39,11 +41,11 @@ PUBLISHED = {
     "data/things-eeg1/test_images.csv": "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset",
     "*_task-rsvp_eeg.vhdr": "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset",
     # Checkpoints
-    "hub:datasets/pscotti/mindeyev2/unclip6_epoch0_step110000.ckpt": "MindEye2's README",
-    "hub:datasets/pscotti/mindeyev2/bigG_to_L_epoch8.pth": "MindEye2's recon_inference.ipynb",
+    f"{MINDEYE2}/unclip6_epoch0_step110000.ckpt": "MindEye2's README",
+    f"{MINDEYE2}/bigG_to_L_epoch8.pth": "MindEye2's recon_inference",
     f"{TRAINED}/final_subj01_pretrained_40sess_24bs/last.pth": "NEURONS' README",
     f"{TRAINED}/multisubject_subj01_1024hid_nolow_300ep/last.pth": "MindEye2's Train.ipynb and accel.slurm",
-    "hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors": "IP-Adapter's README",
+    f"{IP_ADAPTER}/ip-adapter_sdxl_vit-h.safetensors": "IP-Adapter's README",
     "hub:guoyww/animatediff/v3_sd15_adapter.ckpt": "AnimateDiff's README",
     "hub:guoyww/animatediff-motion-adapter-v1-5-3": "diffusers' guide of AnimateDiff",
     "hub:guoyww/animatediff-sparsectrl-rgb": "diffusers' guide of AnimateDiff",

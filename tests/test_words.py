@@ -11,7 +11,9 @@ NAMES = {"told", "asked", "mine", "theirs", "outlook", "illness", "beside", "loo
 CLASSES = {"Judge", "Painter", "Drawing", "Drawn", "Take", "Asked", "Material", "Form", "Trunk"}
 """Names of classes that papers and libraries have other words for."""
 PROSE = re.compile(
-    r"\b(told|outlook|illness|(?:is|are) ill|mend(?:ed|s)?|(?:is|are) otherwise|beside)\b", re.I
+    r"\b(told|outlook|illness|(?:is|are) ill|mend(?:ed|s)?|(?:is|are) otherwise|"
+    r"beside)\b",
+    re.I,
 )
 
 

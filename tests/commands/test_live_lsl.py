@@ -32,12 +32,14 @@ WAIT_S = 90
 SENDER = """
 import json, os, sys, time
 import numpy as np
-from mne_lsl.lsl import StreamInfo, StreamInlet, StreamOutlet, local_clock, resolve_streams
+from mne_lsl.lsl import StreamInfo, StreamInlet, StreamOutlet
+from mne_lsl.lsl import local_clock, resolve_streams
 from own_recordings import CHANNELS, RATE_HZ, Shown, make_raw
 
 shown = Shown.of(2, seed=5)
 samples = make_raw(shown, seed=5).get_data().T.astype(np.float32)  # [n, C] in volts
-info = StreamInfo("amplifier", "EEG", len(CHANNELS), RATE_HZ, "float32", "amplifier-of-live")
+count = len(CHANNELS)
+info = StreamInfo("amplifier", "EEG", count, RATE_HZ, "float32", "amplifier-of-live")
 info.set_channel_names([name.upper() for name in CHANNELS])
 info.set_channel_types("eeg")
 info.set_channel_units("volts")
@@ -52,7 +54,8 @@ time.sleep(1)
 onsets = dict(zip(shown.onsets.tolist(), shown.pictures))
 for start in range(0, len(samples), 25):
     block = samples[start : start + 25]
-    signal.push_chunk(np.ascontiguousarray(block), start_s + (start + np.arange(len(block))) / RATE_HZ)
+    times_s = start_s + (start + np.arange(len(block))) / RATE_HZ
+    signal.push_chunk(np.ascontiguousarray(block), times_s)
     for sample in range(start, start + len(block)):
         if sample in onsets:
             markers.push_sample([onsets[sample]], start_s + sample / RATE_HZ)
@@ -87,9 +90,10 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(ba
         "BRAINHIVE_HOME": str(base),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
     }
-    words = ("source.name=amplifier", "source.unit=V", "page=false", "--lines", "--outlet", "seen")
+    words = ("--source", "lsl", "--windows", "16", "source.name=amplifier", "source.unit=V")
+    words = (*words, "page=false", "--lines", "--outlet", "seen")
     live = subprocess.Popen(
-        [sys.executable, "-m", "brainhive_cli", "live", run, "--source", "lsl", "--windows", "16", *words],
+        [sys.executable, "-m", "brainhive_cli", "live", run, *words],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     received = tmp_path / "received.json"

@@ -92,5 +92,5 @@ def test_a_model_folder_draws_what_its_run_draws_and_needs_a_data_set(go, small,
     assert by_run.folder != by_model.folder
     ours, theirs = (list(pictures_of(made.folder).values()) for made in (by_run, by_model))
     assert len(ours) == 6 and all(np.array_equal(*pair) for pair in zip(ours, theirs, strict=True))
-    with pytest.raises(BrainhiveError, match="--dataset and --subjects missing"):
+    with pytest.raises(BrainhiveError, match="does not say what to test it on"):
         go("reconstruct", *drawing, f"align_run={model}")

@@ -68,7 +68,8 @@ WORKER = """if True:
     from brainhive_cli.core.runs import RunFolder
     alone = Launch(0, 1, torch.device("cpu"))
     run = RunFolder.open("train-align", "tiny", Recipe(), alone)
-    with run.claim_cells({name: f"cells/{name}.txt" for name in "abcdef"}, alone) as free:
+    cells = {name: f"cells/{name}.txt" for name in "abcdef"}
+    with run.claim_cells(cells, alone) as free:
         for name in free:
             print(name, flush=True)
             sys.stdin.readline()

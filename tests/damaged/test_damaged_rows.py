@@ -18,7 +18,7 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"
 ZEROS = 4096
 EMBED = f"delete it, then: brainhive embed --dataset {DATASET} --encoders {ENCODER} splits="
-SIGNALS = "delete it, then: run the command that needs the signals again"
+SIGNALS = "delete it, then: run again what made it: prepare, or the command that needs the signals"
 
 
 @pytest.fixture

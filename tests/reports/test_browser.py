@@ -128,8 +128,9 @@ def opened(browser: Any, page_file: Path) -> Iterator[Any]:
 def test_nothing_fails_is_fetched_or_lost_off_screen(opened):
     page, complaints = opened(PHONE, "dark")
     lost = page.evaluate(
-        """() => [...document.querySelectorAll('body *')].filter(each => each.checkVisibility()
-        && each.getBoundingClientRect().right > innerWidth + 1 && !each.closest('.box, pre'))
+        """() => [...document.querySelectorAll('body *')].filter(each =>
+        each.checkVisibility() && !each.closest('.box, pre')
+        && each.getBoundingClientRect().right > innerWidth + 1)
         .map(each => each.outerHTML.slice(0, 80))"""
     )
     assert complaints == [] and lost == []
@@ -140,7 +141,8 @@ def test_nothing_fails_is_fetched_or_lost_off_screen(opened):
     assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE
     slabs = page.evaluate(
         """() => [...document.querySelectorAll('body, body *')].filter(each => {
-            const found = getComputedStyle(each).backgroundColor.match(/[\\d.]+/g).map(Number);
+            const colour = getComputedStyle(each).backgroundColor;
+            const found = colour.match(/[\\d.]+/g).map(Number);
             return (found[3] ?? 1) > .5 && found[0] + found[1] + found[2] > 450;
         }).map(each => each.outerHTML.slice(0, 80))"""
     )

@@ -313,8 +313,9 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
     assert numbers and max(len(number.replace(".", "").strip("0")) for number in numbers) <= 3
 
     assert shown.evaluate("document.documentElement.scrollWidth") == PHONE
-    lost = """() => [...document.querySelectorAll('body *')].filter(each => each.checkVisibility()
-        && each.getBoundingClientRect().right > innerWidth + 1 && !each.closest('.strip'))
+    lost = """() => [...document.querySelectorAll('body *')].filter(each =>
+        each.checkVisibility() && !each.closest('.strip')
+        && each.getBoundingClientRect().right > innerWidth + 1)
         .map(each => each.outerHTML.slice(0, 80))"""
     broken = "() => [...document.images].filter(each => !each.hidden && !each.naturalWidth).length"
     wait_for(lambda: shown.evaluate(broken) == 0)

@@ -23,7 +23,7 @@ RED, BLUE = (
 WORDS = [
     "scrambledpix_over_a_shoe",
     "A CASTLE OF MANY WINDOWS AT NIGHT",
-    "PixCorr\N{NO-BREAK SPACE}0.50  a-very-long-name-of-an-encoder\N{NO-BREAK SPACE}1.00",
+    "PixCorr\N{NO-BREAK SPACE}0.50  a-long-name-of-an-encoder\N{NO-BREAK SPACE}1.00",
 ]
 
 

@@ -75,7 +75,8 @@ def write_bids(root: Path, subjects: int = 2, train: int = TRAIN, test: int = TE
         for run, start in enumerate(range(0, len(names), TRIALS)):
             part = slice(start, start + TRIALS)
             label = f"sub-{subject:02d}/ses-{run // RUNS_PER_SESSION + 1:02d}"
-            stem = f"{label.replace('/', '_')}_task-pictures_run-{run % RUNS_PER_SESSION + 1}"
+            stem = f"{label.replace('/', '_')}_task-pictures"
+            stem += f"_run-{run % RUNS_PER_SESSION + 1}"
             _write_run(root, label, stem, names[part], trials[part], random)
         _write_masks(derivatives / f"sub-{subject:02d}/masks", subject, trials.shape[1])
 

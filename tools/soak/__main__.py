@@ -36,13 +36,15 @@ from tools.soak import (  # noqa: E402
 )
 
 IMPORTED = """
-accelerate pyarrow.parquet open_clip timm.data h5py scipy.stats scipy.special rich.live rich.table
+accelerate pyarrow.parquet open_clip timm.data h5py
+scipy.stats scipy.special rich.live rich.table
 skimage.color skimage.metrics torch._dynamo torch.distributed transformers.models.auto
 transformers.models.clip.modeling_clip transformers.models.clip.image_processing_clip
 diffusers.models.autoencoders.autoencoder_kl diffusers.models.unets.unet_2d_condition
 diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl
 diffusers.schedulers.scheduling_euler_discrete diffusers.training_utils
-matplotlib.pyplot mne.epochs mne.export mne.io mne.preprocessing nibabel pybv sklearn.cross_decomposition
+matplotlib.pyplot mne.epochs mne.export mne.io mne.preprocessing nibabel pybv
+sklearn.cross_decomposition
 """
 """What commands import of libraries while they run."""
 COUNTS = {"recipes": 6000, "methods": 2000, "damaged": 900, "hostile": 800, "kills": 240}

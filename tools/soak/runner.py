@@ -32,7 +32,10 @@ WALL_S = 6 * TIME_S
 """On a machine that is busy with other work."""
 ENDS = {0, 1, 2, 3, 4, 5, 130}
 """Exit codes of the error tree, and of Ctrl-C."""
-BUG = re.compile(r"this is a bug|Traceback \(most recent call last\)|: unexpected \w+(Error|Exception)")
+BUG = re.compile(
+    r"this is a bug|Traceback \(most recent call last\)|"
+    r": unexpected \w+(Error|Exception)"
+)
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 FINGERPRINT = re.compile(rb"(?<=-)[0-9a-f]{10}(?![0-9a-f])")
 """Of a recipe, in the name of its run: it depends on digests of files, be it of a byte that nobody reads."""

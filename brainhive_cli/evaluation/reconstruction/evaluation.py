@@ -245,6 +245,8 @@ def _score(
         files = {image_id: [Path(image_id)] for image_id in ids}
         how = "the stimuli themselves"
         scored.append(GeneratedSet(TRUTH, TRUTH, (), files, described=how, values=values))
+    if launch.is_main and len(ids) < 2 and any(part.is_identification for part in parts.values()):
+        console.warn("one picture cannot be distinguished from others: no two-way identification")
     return scored, missing
 
 

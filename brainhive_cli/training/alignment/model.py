@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, parts, weights
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
@@ -224,7 +224,12 @@ def load(path: Path | str) -> Aligner:
     Raises:
         MissingData: if the folder lacks a file.
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is another.
+        RecipeError: if it is no path.
     """
+    # a value of a recipe, or of the api, may be no path at all
+    if not isinstance(path, str | Path):
+        raise RecipeError(f"{path!r} is no path of a model folder", "runs/train-align/NAME/cells/CELL/model")
+
     # checkpoints of MindEye and NEURONS
     folder = Path(path)
     if published_models.is_checkpoint(folder):

@@ -96,8 +96,9 @@ def test_alljoined_1_is_read_with_the_tables_at_its_root(home):
     write(stem.with_name(f"{stem.name}_eeg.bdf"), signal, 512, "Bdf")
     shown = [number for number in numbers for _ in range(4)]
     rows = [
-        f"{(512 + 410 * place) / 512}\t0.0\timage/{place}\t{place}\t{512 + 410 * place}\tnsd/{number}.png"
-        for place, number in enumerate(shown)
+        f"{at / 512}\t0.0\timage/{row}\t{row}\t{at}\tnsd/{number}.png"
+        for row, number in enumerate(shown)
+        for at in [512 + 410 * row]
     ]
     header = "onset\tduration\ttrial_type\tvalue\tsample\tstim_file"
     stem.with_name(f"{stem.name}_events.tsv").write_text("\n".join([header, *rows]) + "\n")

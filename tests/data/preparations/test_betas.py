@@ -159,7 +159,10 @@ def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.nii.gz", make_betas(7))
     write_table(folder / f"{BY_FILE}trials.csv", NAMES)
-    problem = rf"betas\.nii\.gz is \[3, 4, 5, 7\]; its table has 8 lines, the mask {VOXELS} voxels"
+    problem = (
+        r"betas\.nii\.gz is \[3, 4, 5, 7\]; its table has 8 lines, "
+        rf"the mask {VOXELS} voxels"
+    )
     with pytest.raises(BrainhiveError, match=problem):
         build().shapes(1, 1)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,13 +24,18 @@ from brainhive_cli.data.trials import Trials
 VOXELS = 12
 
 
+class Steps(BetaSteps):
+    """Steps of betas whose pictures are a folder's."""
+
+    name: ClassVar[str] = "image-folder"
+
+
 @dataclass(frozen=True)
 class InMemory(Betas):
     """Betas of one subject: values [n, V], splits, runs and pictures of each session."""
 
     root: Path = Path()
     held: dict = field(default_factory=dict)
-    dataset = "image-folder"
     subjects = (1,)
 
     def files(self, subject):
@@ -72,7 +78,7 @@ def make(seed=0, sessions=2, train=30, test=6, repetitions=3, noise=1.0, **keys)
         values = np.tile(responses, (repetitions, 1)) + noise * random.normal(size=(len(names), VOXELS))
         runs = np.repeat(np.arange(repetitions), train + test)
         held[session] = [(session * values + 5).astype(np.float32), names, splits, runs]
-    return InMemory(BetaSteps(**keys), held=held)
+    return InMemory(Steps(**keys), held=held)
 
 
 def change(betas: InMemory, split: str, session: int = 1) -> InMemory:

@@ -27,6 +27,10 @@ pytest.importorskip("nibabel")
 
 VOLUME = (3, 4, 2)
 RANDOM = np.random.default_rng(29)
+IMAGERY = Path(
+    "nsddata_betas/ppdata/subj01/func1pt8mm",
+    "nsdimagerybetas_fithrf_GLMdenoise_RR",
+)
 
 
 def prepare(name: str, *words: str, code: int = 0) -> str:
@@ -404,7 +408,7 @@ def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
     stored = RANDOM.integers(-900, 900, (*VOLUME, len(blocks))).astype(np.int16)
     x, y, z = np.argwhere(truth.masks["nsdgeneral"] > 0)[1]
     stored[x, y, z] = 7  # a voxel that never varies keeps its place
-    folder = home / "data/nsd/nsddata_betas/ppdata/subj01/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+    folder = home / "data/nsd" / IMAGERY
     folder.mkdir(parents=True)
     with h5py.File(folder / "betas_nsdimagery.hdf5", "w") as file:
         file["betas"] = stored.T
@@ -439,7 +443,7 @@ RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2"
 
 def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
     """Write the public tables, and betas of 720 trials; return run, condition and picture of each beta."""
-    folder = root / "nsddata_betas/ppdata/subj01/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
+    folder = root / IMAGERY
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
     for run in RUNS:

@@ -163,7 +163,8 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path) -> None:
     for folder, concepts in (("training_images", CONCEPTS), ("test_images", TESTS)):
         for concept in range(concepts):
             for image in range(IMAGES if folder == "training_images" else 1):
-                path = tmp_path / folder / f"{concept + 1:05d}_thing{concept}/thing{concept}_{image:02d}s.jpg"
+                thing = f"{concept + 1:05d}_thing{concept}"
+                path = tmp_path / folder / thing / f"thing{concept}_{image:02d}s.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(b"")
     train, test = signal(CONCEPTS, IMAGES, 1, 5, 201), signal(TESTS, 1, 12, 5, 201)

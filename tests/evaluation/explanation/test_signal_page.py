@@ -91,7 +91,8 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     )  # those of the first screen stand there alone
     assert "lab/default/sub-01" in page
     if kind == "sensors":
-        assert re.search(r"most reliable channel: .* and at least half of that from [\d-]+ to \d+ ms\.", page)
+        reliable = r"most reliable channel: .* and at least half of that from [\d-]+ to \d+"
+        assert re.search(reliable + r" ms\.", page)
 
 
 def test_slices_show_left_on_the_left_and_the_nose_up_whatever_the_axes_of_the_file():

@@ -35,8 +35,11 @@ def masks(row: int) -> np.ndarray:
 
 def films(**annotations: object) -> StimulusSet:
     known = {
-        "captions": CAPTIONS.__getitem__, "masks": masks, "labels": LABELS.__getitem__, "label_names": NAMES,
-    }  # fmt: skip
+        "captions": CAPTIONS.__getitem__,
+        "masks": masks,
+        "labels": LABELS.__getitem__,
+        "label_names": NAMES,
+    }
     return StimulusSet("films", "test", IDS, IDS, str, frames=FRAMES, **(known | annotations))
 
 
@@ -88,12 +91,13 @@ def measured(tmp_path):
     tasks = [
         TaskScores.of(decoded_as(order), films(), IDS) for order in ([0, 1, 2, 3], [0, 2, 1, 3], [1, 2, 0, 3])
     ]
+    one = GeneratedSet
     generated = [
-        GeneratedSet("brain", "all/sub-01", (1,), files, 1, "simulated", tasks=tasks[0]),
-        GeneratedSet("brain", "all/sub-02", (1,), files, 2, "simulated", tasks=tasks[1]),
-        *(GeneratedSet("nearest", f"nearest/all/sub-{n:02d}", (1,), files, n) for n in (1, 2)),
+        one("brain", "all/sub-01", (1,), files, 1, "simulated", tasks=tasks[0]),
+        one("brain", "all/sub-02", (1,), files, 2, "simulated", tasks=tasks[1]),
+        *(one("nearest", f"nearest/all/sub-0{n}", (1,), files, n) for n in (1, 2)),
         *(
-            GeneratedSet("shuffled", f"shuffled/all/sub-{n:02d}", (1,), no_files, n, tasks=tasks[2])
+            one("shuffled", f"shuffled/all/sub-0{n}", (1,), no_files, n, tasks=tasks[2])
             for n in (1, 2)
         ),
     ]  # fmt: skip

@@ -25,8 +25,8 @@ def test_ranks_and_an_interval_on_different_sides_of_chance_are_explained():
 
 def test_better_baselines_are_named_before_the_runs_own_warnings():
     worse = Difference(
-        second="lda", difference=-0.2, low=-0.3, high=-0.1, interval="", n=96, subjects=1, p_value=0.01,
-        test="sign flips", least_p=0.001, cohens_dz=None,
+        second="lda", difference=-0.2, low=-0.3, high=-0.1, interval="", n=96,
+        subjects=1, p_value=0.01, test="sign flips", least_p=0.001, cohens_dz=None,
     )  # fmt: skip
     equal = worse.model_copy(update={"second": "ridge", "high": 0.1})
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from brainhive_cli.core.measurements import FOOTNOTE, TRIALS_TOGETHER
 
-BACKBONE = '''"""A backbone that takes the mean of the batch away when it is evaluated."""
+BACKBONE = '''"""A backbone that subtracts the mean of the batch when it is evaluated."""
 
 from torch import Tensor, nn
 
@@ -14,7 +14,7 @@ from brainhive_cli import api
 class Config(api.BackboneConfig):
     """Without knobs."""
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> nn.Module:
+    def build(self, channels: int, samples: int, dim: int, subjects=1) -> nn.Module:
         """Make it."""
         return Net(channels * samples, dim)
 
