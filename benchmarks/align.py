@@ -32,15 +32,27 @@ from brainhive_cli.training.alignment.loop import fit, train_cell
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.training_data import TrainingData
 
-UPSTREAM = {"synclr-b16": "synclr_vit_b_16", "clip-b32": "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae": "vae"}
+UPSTREAM = {
+    "synclr-b16": "synclr_vit_b_16",
+    "clip-b32": "CLIP-ViT-B-32-laion2B-s34B-b79K",
+    "vae": "vae",
+}
 """Our encoders by the names that the published code has for them."""
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--reference": {"type": Path, "help": "checkout of ssshamiii/Brain-HIVE, to compare `command` with"},
-    "--reference-python": {"default": sys.executable, "help": "a Python that has what the checkout needs"},
+    "--reference": {
+        "type": Path,
+        "help": "checkout of ssshamiii/Brain-HIVE, to compare `command` with",
+    },
+    "--reference-python": {
+        "default": sys.executable,
+        "help": "a Python that has what the checkout needs",
+    },
 }
 
 
-def train_model(on: Bench, model: Model, data: CellData, precision: str, epochs: int = 3) -> float:
+def train_model(
+    on: Bench, model: Model, data: CellData, precision: str, epochs: int = 3
+) -> float:
     """Train as a cell does; return the seconds of the fastest epoch but the first."""
     ends: list[float] = []
     train, launch = model.settings(precision, epochs), Launch(0, 1, on.device)
@@ -50,18 +62,28 @@ def train_model(on: Bench, model: Model, data: CellData, precision: str, epochs:
 
 
 def train_bare(on: Bench, model: Model, data: CellData, precision: str) -> float:
-    """Train the same model as one writes it by hand; return the seconds of the faster epoch."""
+    """Train the same model as one writes it by hand; return the seconds of the faster
+    epoch.
+    """
     aligner, objective = model.aligner(on.device), Objective(model.terms).to(on.device)
     signal = torch.from_numpy(data.trials[0].averages).to(on.device)
-    parameters = [each for each in [*objective.parameters(), *aligner.parameters()] if each.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, 5e-4, betas=(0.9, 0.995), weight_decay=0.05, fused=True)
+    parameters = [
+        each
+        for each in [*objective.parameters(), *aligner.parameters()]
+        if each.requires_grad
+    ]
+    optimizer = torch.optim.AdamW(
+        parameters, 5e-4, betas=(0.9, 0.995), weight_decay=0.05, fused=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2 * model.steps)
     times = []
     for _ in range(2):
         start = on.now()
         for rows in torch.randperm(len(signal), device=on.device).split(model.batch):
             embeddings = data.targets.gather(rows)
-            with torch.autocast(on.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            with torch.autocast(
+                on.device.type, torch.bfloat16, enabled=precision == "bf16"
+            ):
                 loss = objective(*model.forward(aligner, signal[rows], embeddings))
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -74,33 +96,57 @@ def train_bare(on: Bench, model: Model, data: CellData, precision: str) -> float
 
 
 def loop(on: Bench) -> None:
-    """Compare the training loop with a bare one around the same model, in the same precision."""
+    """Compare the training loop with a bare one around the same model, in the same
+    precision.
+    """
     batch, steps = on.pick((16, 2), (1024, 8), (1024, 16))
-    models = {kind: synthetic.eeg_model(kind, batch, steps) for kind in ("brain_mlp", "nice")}
+    models = {
+        kind: synthetic.eeg_model(kind, batch, steps) for kind in ("brain_mlp", "nice")
+    }
     width, halves = on.pick(16, 3200, 3200), on.pick((16, 2), (512, 16), (512, 32))
     models |= {"samga": synthetic.samga_model(*halves, width)}
-    models |= {"shallow-alignment": synthetic.shallow_alignment_model(batch, steps, width)}
-    models |= {"havir": synthetic.havir_model(on.size), "neurons": synthetic.neurons_model(on.size)}
+    models |= {
+        "shallow-alignment": synthetic.shallow_alignment_model(batch, steps, width)
+    }
+    models |= {
+        "havir": synthetic.havir_model(on.size),
+        "neurons": synthetic.neurons_model(on.size),
+    }
     for name, model in models.items():
         data = model.data(on.device)
-        for precision in ("bf16", "fp32") if name in ("brain_mlp", "nice") else (on.precision,):
+        for precision in (
+            ("bf16", "fp32") if name in ("brain_mlp", "nice") else (on.precision,)
+        ):
             sides = [
                 lambda side=side: side(on, model, data, precision)  # noqa: B023
                 for side in (train_model, train_bare)
             ]
             what = f"{name} {precision}: of a bare loop"
-            on.compare(what, *sides, model.batch * model.steps, "signals/s", 0.95, OVERHEAD, warm=False)
+            on.compare(
+                what,
+                *sides,
+                model.batch * model.steps,
+                "signals/s",
+                0.95,
+                OVERHEAD,
+                warm=False,
+            )
 
 
 def command(on: Bench) -> None:
-    """Compare the whole command with the published code's: the same files, pictures, epochs and precision."""
+    """Compare the whole command with the published code's: the same files, pictures,
+    epochs and precision.
+    """
     folder: Path | None = on.options.get("reference")
     if folder is None:
-        on.leave_out("train-align: of the published code", "--reference FOLDER is not given")
+        on.leave_out(
+            "train-align: of the published code", "--reference FOLDER is not given"
+        )
         return
     epochs, concepts = on.pick((1, 8), (25, 1654), (25, 1654))
     ids = synthetic.things_ids("train", concepts)
-    tested = synthetic.things_ids("test", 2)  # which our store of the subject holds, too
+    # which our store of the subject holds, too
+    tested = synthetic.things_ids("test", 2)
     synthetic.write_published(on.home, 1, {"train": ids, "test": tested})
     synthetic.write_targets(on.home, "things-eeg", "train", ids)
     _write_parquet(on.home, ids)
@@ -108,20 +154,35 @@ def command(on: Bench) -> None:
     def ours(precision: str) -> None:
         for made in ("runs", "signals"):
             shutil.rmtree(on.home / made, ignore_errors=True)
-        settings = {"epochs": epochs, "precision": precision, "validation": 0, "selection": "last"}
+        settings = {
+            "epochs": epochs,
+            "precision": precision,
+            "validation": 0,
+            "selection": "last",
+        }
         words = [f"train.{name}={value}" for name, value in settings.items()]
         words += ["subjects=1", "seeds=2025", f"encoders={','.join(DIMS)}"]
         run(**brainhive(["train-align", *words], on.home))
 
     def published(precision: str) -> None:
         config = on.folder() / "config.json"
-        config.write_text(json.dumps(_reference_config(on, config.parent, precision, epochs)))
+        config.write_text(
+            json.dumps(_reference_config(on, config.parent, precision, epochs))
+        )
         run([on.options["reference_python"], "train_clip.py", str(config)], cwd=folder)
 
     for precision, target in (("fp32", 4.0), ("bf16", 5.5)):
         what = f"train-align, {epochs} epochs, {precision}: of the published code"
         sides = [lambda side=side: side(precision) for side in (ours, published)]  # noqa: B023
-        on.compare(what, *sides, epochs * len(ids), "signals/s", target, of_children=True, warm=False)
+        on.compare(
+            what,
+            *sides,
+            epochs * len(ids),
+            "signals/s",
+            target,
+            of_children=True,
+            warm=False,
+        )
 
 
 def _write_parquet(home: Path, ids: list[str]) -> None:
@@ -130,35 +191,72 @@ def _write_parquet(home: Path, ids: list[str]) -> None:
     from pyarrow import parquet
 
     for encoder, name in UPSTREAM.items():
-        values = TargetStore.open(path_of(home / "embeddings", "things-eeg", "train", encoder)).embedding
+        values = TargetStore.open(
+            path_of(home / "embeddings", "things-eeg", "train", encoder)
+        ).embedding
         stems = [Path(each).name for each in ids]
         table = pyarrow.table({"image_id": stems, "emb": list(np.asarray(values))})
-        parquet.write_table(table, home / f"things_train_{name}-part-00000-of-00000.parquet")
+        parquet.write_table(
+            table, home / f"things_train_{name}-part-00000-of-00000.parquet"
+        )
 
 
-def _reference_config(on: Bench, folder: Path, precision: str, epochs: int) -> dict[str, Any]:
+def _reference_config(
+    on: Bench, folder: Path, precision: str, epochs: int
+) -> dict[str, Any]:
     """Write the published settings, without evaluations and checkpoints between."""
-    published = yaml.safe_load((on.options["reference"] / "configs/train_clip.yaml").read_text())
+    published = yaml.safe_load(
+        (on.options["reference"] / "configs/train_clip.yaml").read_text()
+    )
     data = on.home / "data/things-eeg/Preprocessed_data_250Hz_whiten"
     return {
         **{name: value for name, value in published.items() if value is not None},
-        **{"learning_rate": 5e-4, "num_train_epochs": epochs, "bf16": precision == "bf16", "seed": 2025},
-        **{"proj_meta": {name: DIMS[ours] for ours, name in UPSTREAM.items()}, "report_to": "none"},
-        **{"selected_channels": list(POSTERIOR), "data_directory": str(data), "do_eval": False},
-        **{"embedding_directory": str(on.home), "output_dir": str(folder), "cache_dir": str(folder)},
-        **{"eval_strategy": "no", "save_strategy": "no", "use_cpu": on.device.type == "cpu"},
+        **{
+            "learning_rate": 5e-4,
+            "num_train_epochs": epochs,
+            "bf16": precision == "bf16",
+            "seed": 2025,
+        },
+        **{
+            "proj_meta": {name: DIMS[ours] for ours, name in UPSTREAM.items()},
+            "report_to": "none",
+        },
+        **{
+            "selected_channels": list(POSTERIOR),
+            "data_directory": str(data),
+            "do_eval": False,
+        },
+        **{
+            "embedding_directory": str(on.home),
+            "output_dir": str(folder),
+            "cache_dir": str(folder),
+        },
+        **{
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "use_cpu": on.device.type == "cpu",
+        },
     }
 
 
 def opening(on: Bench) -> None:
-    """Open and average the signals of ten subjects, whose stores hold four repetitions."""
+    """Open and average the signals of ten subjects, whose stores hold four
+    repetitions.
+    """
     subjects, concepts = on.pick((2, 8), (10, 1654), (10, 1654))
     ids = synthetic.things_ids("train", concepts)
     synthetic.write_targets(on.home, "things-eeg", "train", ids, {"vae": 1024})
     synthetic.write_signals(on.home, ids, subjects)
-    paths = Paths(**{name: str(on.home / name) for name in ("data", "embeddings", "signals", "runs")})
+    paths = Paths(
+        **{
+            name: str(on.home / name)
+            for name in ("data", "embeddings", "signals", "runs")
+        }
+    )
     dataset = parts.resolve("datasets", "things-eeg").build(paths)
-    pictures = TargetStore.open(path_of(on.home / "embeddings", "things-eeg", "train", "vae"))
+    pictures = TargetStore.open(
+        path_of(on.home / "embeddings", "things-eeg", "train", "vae")
+    )
     source, opened = Recordings(dataset, paths, Signal()), []
 
     def read() -> None:
@@ -168,11 +266,20 @@ def opening(on: Bench) -> None:
     took_s = on.seconds(read)
     rate = 4 * sum(each.nbytes for each in opened) / took_s / 1e9
     note = f"{rate:.1f} GB/s from the page cache"
-    on.show(f"opening {subjects} subjects", took_s, unit="s", target=15, at_most=True, note=note)
+    on.show(
+        f"opening {subjects} subjects",
+        took_s,
+        unit="s",
+        target=15,
+        at_most=True,
+        note=note,
+    )
 
 
 def cells(on: Bench) -> None:
-    """Train the cells of a sweep of the demo's size in one process, next to `fit` alone on the same data."""
+    """Train the cells of a sweep of the demo's size in one process, next to `fit` alone
+    on the same data.
+    """
     count, launch = on.pick(3, 300, 300), Launch(0, 1, "cpu")
     os.environ["BRAINHIVE_HOME"] = str(on.home)
     run(**brainhive(["embed", "--recipe", "demo"], on.home))
@@ -190,12 +297,22 @@ def cells(on: Bench) -> None:
         todo, stores = job.list_cells(), job.open_stores()
         opened = TrainingData(job, job.variants[todo[0].variant], stores, [1], launch)
         for cell in todo:
-            recipe, (layout, data) = job.variants[cell.variant], opened.select_cell(cell)
+            recipe, (layout, data) = (
+                job.variants[cell.variant],
+                opened.select_cell(cell),
+            )
             fit(layout, data, recipe.loss_terms, recipe.train, seed=cell.seed)
 
-    train_align.run(resolve(2), launch)  # which makes the signals, and loads what training needs
+    # which makes the signals, and loads what training needs
+    train_align.run(resolve(2), launch)
     on.compare(
-        f"{count} cells of the demo: of fit alone", sweep, bare, count, "cells/s", rounds=1, warm=False
+        f"{count} cells of the demo: of fit alone",
+        sweep,
+        bare,
+        count,
+        "cells/s",
+        rounds=1,
+        warm=False,
     )
     start_s = time.process_time()
     sweep()

@@ -1,9 +1,11 @@
-"""What fewer channels cost a model of 63: top-1 on its own test signals, whole, and mapped from 32 and 14.
+"""What fewer channels cost a model of 63: top-1 on its own test signals, whole, and
+mapped from 32 and 14.
 
-The demo's pictures are seen by simulated subjects with a cap of 63 channels (BioSemi's 64 without Iz), whose
-scalp patterns lie all over the head. A model of each subject is trained on all channels; its test signals are
-then cut to those of BioSemi's 32 and of Emotiv's 14, and mapped back by each way that `channel_mapping` has.
-Beside it stands a model that was trained on these channels alone. Two cores need half a minute.
+The demo's pictures are seen by simulated subjects with a cap of 63 channels (BioSemi's
+64 without Iz), whose scalp patterns lie all over the head. A model of each subject is
+trained on all channels; its test signals are then cut to those of BioSemi's 32 and of
+Emotiv's 14, and mapped back by each way that `channel_mapping` has. Beside it stands a
+model that was trained on these channels alone. Two cores need half a minute.
 """
 
 import argparse
@@ -27,9 +29,28 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.evaluation.explanation.sensor_space import flattened
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    TrainedRun,
+    open_model,
+)
 
-EMOTIV = ("AF3", "F7", "F3", "FC5", "T7", "P7", "O1", "O2", "P8", "T8", "FC6", "F4", "F8", "AF4")
+EMOTIV = (
+    "AF3",
+    "F7",
+    "F3",
+    "FC5",
+    "T7",
+    "P7",
+    "O1",
+    "O2",
+    "P8",
+    "T8",
+    "FC6",
+    "F4",
+    "F8",
+    "AF4",
+)
 ENCODER = "python:brainhive_cli.models.encoders.python:example"
 
 
@@ -43,8 +64,18 @@ def run(command: str, *overrides: str) -> Any:
 def train(subjects: int, epochs: int, names: Sequence[str]) -> TrainedRun:
     """Train a model of each subject on some channels."""
     training = run(
-        *("train_align", f"dataset={{kind: demo, subjects: {subjects}}}", f"encoders=[{ENCODER!r}]"),
-        *("dim=64", "fuser.intermediate_size=64", "seeds=1", "signal.scale=0.2", "train.precision=fp32"),
+        *(
+            "train_align",
+            f"dataset={{kind: demo, subjects: {subjects}}}",
+            f"encoders=[{ENCODER!r}]",
+        ),
+        *(
+            "dim=64",
+            "fuser.intermediate_size=64",
+            "seeds=1",
+            "signal.scale=0.2",
+            "train.precision=fp32",
+        ),
         *(f"train.epochs={epochs}", "train.batch_size=128", "train.lr=2e-3"),
         f"signal.channels=[{','.join(names)}]",
     )
@@ -54,37 +85,61 @@ def train(subjects: int, epochs: int, names: Sequence[str]) -> TrainedRun:
 def cut(recording: Trials, names: Sequence[str]) -> Trials:
     """Keep some channels."""
     rows = [recording.space.names.index(name) for name in names]
-    return replace(recording, signal=np.asarray(recording.signal)[:, :, rows], space=Sensors(tuple(names)))
+    return replace(
+        recording,
+        signal=np.asarray(recording.signal)[:, :, rows],
+        space=Sensors(tuple(names)),
+    )
 
 
-def show_top1(align: TrainedRun, names: Sequence[str], kind: ChannelChoice, words: str) -> None:
-    """Print the share of test signals of some channels whose picture is first among all test pictures."""
+def show_top1(
+    align: TrainedRun, names: Sequence[str], kind: ChannelChoice, words: str
+) -> None:
+    """Print the share of test signals of some channels whose picture is first among all
+    test pictures.
+    """
     shares = []
     for cell in align.cells:
         (subject,), device = cell.tested_on, torch.device("cpu")
         member = TrainedModel(replace(align, channel_mapping=kind), cell, device)
         recording = cut(align.source(cell.variant).recording(subject, "test"), names)
-        responses, gallery = member.trials(subject, "test", recording=recording), member.rows("test")
+        responses, gallery = (
+            member.trials(subject, "test", recording=recording),
+            member.rows("test"),
+        )
         tokens = member.encode(responses)
         target = torch.from_numpy(np.searchsorted(gallery, responses.stimulus))
-        shares.append(float((ranks(tokens, member.images("test", gallery), target) == 1).float().mean()))
+        shares.append(
+            float(
+                (ranks(tokens, member.images("test", gallery), target) == 1)
+                .float()
+                .mean()
+            )
+        )
     figures = " ".join(f"{share:.3f}" for share in shares)
     print(f"{len(names):<10}{words:<10}{figures}  {np.mean(shares):.3f}")
 
 
 def main() -> None:
     """Train the models, and print one row for each cap and way of mapping."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--subjects", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
 
     # a cap of 63 channels, seen from above
-    montages = {cap: mne.channels.make_standard_montage(cap).ch_names for cap in ("biosemi64", "biosemi32")}
+    montages = {
+        cap: mne.channels.make_standard_montage(cap).ch_names
+        for cap in ("biosemi64", "biosemi32")
+    }
     whole = [name for name in montages["biosemi64"] if name != "Iz"]
     places = flattened(standard_positions(whole))
     simulation.CHANNELS.clear()
-    simulation.CHANNELS.update({name: (x, y) for name, (x, y) in zip(whole, places.tolist(), strict=True)})
+    simulation.CHANNELS.update(
+        {name: (x, y) for name, (x, y) in zip(whole, places.tolist(), strict=True)}
+    )
 
     with tempfile.TemporaryDirectory() as home:
         os.environ["BRAINHIVE_HOME"] = home
@@ -96,7 +151,9 @@ def main() -> None:
         for names in (montages["biosemi32"], EMOTIV):
             show_top1(align, names, "spline", "spline")
             show_top1(align, names, "common", "common")
-            show_top1(train(options.subjects, options.epochs, names), names, "none", "trained")
+            show_top1(
+                train(options.subjects, options.epochs, names), names, "none", "trained"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""How fast `brainhive embed` is next to what limits it: the bare encoder, or bare decoding."""
+"""How fast `brainhive embed` is next to what limits it: the bare encoder, or bare
+decoding.
+"""
 
 import multiprocessing
 import os
@@ -20,14 +22,30 @@ from brainhive_cli.models import encoders
 from brainhive_cli.models.generators.sdxl import ARCHITECTURE as SDXL
 
 WORKERS = min(16, max(1, (os.cpu_count() or 2) - 1))
-H14 = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
-H14 |= {"patch_size": 14, "image_size": 224, "projection_dim": 1024, "hidden_act": "gelu"}
+H14 = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+}
+H14 |= {
+    "patch_size": 14,
+    "image_size": 224,
+    "projection_dim": 1024,
+    "hidden_act": "gelu",
+}
 FULL = {
     "vit_h14": {"kind": "transformers_clip", "source": "random", "architecture": H14},
-    "sdxl_vae": {"kind": "diffusers_vae", "source": "random", "architecture": SDXL["vae"]},
+    "sdxl_vae": {
+        "kind": "diffusers_vae",
+        "source": "random",
+        "architecture": SDXL["vae"],
+    },
     "vit_b16": {"kind": "synclr_b16", "source": "random"},
 }
-"""BrainHiVE's encoders: CLIP ViT-H/14, SDXL's VAE and SynCLR's ViT-B/16, as functions of this file."""
+"""BrainHiVE's encoders: CLIP ViT-H/14, SDXL's VAE and SynCLR's ViT-B/16, as functions
+of this file.
+"""
 VIEW = v2.Compose(
     [
         v2.Resize(224, v2.InterpolationMode.BICUBIC),
@@ -44,32 +62,47 @@ def network(name: str) -> tuple[nn.Module, Any]:
     """Return a network with random weights, and what turns a picture into its view."""
     if name == "light":  # takes next to nothing
         return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), VIEW
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # which draws weights faster
+    # which draws weights faster
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         built = encoders.resolve(FULL[name]).build()
     return built.module, built.preprocess
 
 
-vit_h14, sdxl_vae, vit_b16, light = (partial(network, name) for name in (*FULL, "light"))
+vit_h14, sdxl_vae, vit_b16, light = (
+    partial(network, name) for name in (*FULL, "light")
+)
 """What `python:embed:NAME` names."""
 
 
-def run_embed(folder: Path, names: list[str], batch_size: int, precision: str = "fp32") -> None:
+def run_embed(
+    folder: Path, names: list[str], batch_size: int, precision: str = "fp32"
+) -> None:
     """Embed a folder as the command does, into an empty home."""
     with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"BRAINHIVE_HOME": home, "BRAINHIVE_ALLOW_CODE": "1"}  # the networks of this file
-        words = [f"dataset={{kind: image-folder, root: {folder}}}", f"run.workers={WORKERS}"]
+        # the networks of this file
+        os.environ |= {"BRAINHIVE_HOME": home, "BRAINHIVE_ALLOW_CODE": "1"}
+        words = [
+            f"dataset={{kind: image-folder, root: {folder}}}",
+            f"run.workers={WORKERS}",
+        ]
         words += [f"encoders=[{', '.join(f'python:embed:{name}' for name in names)}]"]
         words += [f"batch_size={batch_size}", f"precision={precision}"]
         recipe = embed.Recipe.resolve("embed", None, {}, words)
         embed.run(recipe, launch.start(recipe.run))
 
 
-def forward(on: Bench, name: str, files: list[Path], batch_size: int, precision: str) -> float:
-    """Pass as many pictures, decoded before, through the bare network; return the seconds."""
+def forward(
+    on: Bench, name: str, files: list[Path], batch_size: int, precision: str
+) -> float:
+    """Pass as many pictures, decoded before, through the bare network; return the
+    seconds.
+    """
     module, view = network(name)
     here = launch.start(embed.Recipe.resolve("embed", None, {}, []).run)
     module.to(here.device)
-    views = torch.stack([view(decode(file, file)) for file in files[:batch_size]]).to(here.device)
+    views = torch.stack([view(decode(file, file)) for file in files[:batch_size]]).to(
+        here.device
+    )
 
     @torch.inference_mode()
     def loop() -> None:
@@ -82,17 +115,23 @@ def forward(on: Bench, name: str, files: list[Path], batch_size: int, precision:
 
 
 def networks(on: Bench) -> None:
-    """Compare with the bare networks, each alone, and all in one pass: the same pictures on both sides."""
+    """Compare with the bare networks, each alone, and all in one pass: the same
+    pictures on both sides.
+    """
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - WORKERS))
     names = on.pick(["light"], ["vit_b16", "light"], [*FULL])
-    count, batch_size, precision = on.pick((12, 4, "fp32"), (64, 16, "fp32"), (4096, 128, "bf16"))
+    count, batch_size, precision = on.pick(
+        (12, 4, "fp32"), (64, 16, "fp32"), (4096, 128, "bf16")
+    )
     files = synthetic.paint(on.home / "few", count)
 
     def compare(what: str, names: list[str], target: float | None) -> None:
         on.compare(
             what,
             lambda: run_embed(files[0].parent, names, batch_size, precision),
-            lambda: sum(forward(on, name, files, batch_size, precision) for name in names),
+            lambda: sum(
+                forward(on, name, files, batch_size, precision) for name in names
+            ),
             count,
             "pictures/s",
             target,
@@ -100,7 +139,11 @@ def networks(on: Bench) -> None:
         )
 
     for name in names:
-        compare(f"embed, {name}: of the bare forward", [name], None if name == "light" else 0.95)
+        compare(
+            f"embed, {name}: of the bare forward",
+            [name],
+            None if name == "light" else 0.95,
+        )
     compare("embed, all in one pass: of their bare forwards", names, 0.95)
 
 
@@ -112,13 +155,16 @@ def decode_pictures(files: list[Path]) -> None:
 
 
 def decoding(on: Bench) -> None:
-    """Compare a network that takes next to nothing with processes that only decode the same pictures."""
+    """Compare a network that takes next to nothing with processes that only decode the
+    same pictures.
+    """
     files = synthetic.paint(on.home / "many", on.pick(40, 3000, 6000))
 
     def peer() -> float:
         shares = [files[start : start + 20] for start in range(0, len(files), 20)]
         pool = multiprocessing.get_context("fork").Pool(WORKERS)
-        pool.map(decode_pictures, [files[:2]] * WORKERS, chunksize=1)  # started and warm
+        # started and warm
+        pool.map(decode_pictures, [files[:2]] * WORKERS, chunksize=1)
 
         def work() -> None:
             pool.map(decode_pictures, shares, chunksize=1)

@@ -1,4 +1,6 @@
-"""How fast evaluation is: ranks among many vectors, the verdict, similarity of signals and models."""
+"""How fast evaluation is: ranks among many vectors, the verdict, similarity of signals
+and models.
+"""
 
 from functools import partial
 
@@ -10,7 +12,10 @@ from scipy.stats import rankdata, spearmanr
 from torch.nn.functional import normalize
 
 from brainhive_cli.evaluation.explanation.profiles import TIME, Axis
-from brainhive_cli.evaluation.explanation.similarity import measure_similarity, rank_models
+from brainhive_cli.evaluation.explanation.similarity import (
+    measure_similarity,
+    rank_models,
+)
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.measurement.verdict import DRAWS, judge
@@ -22,8 +27,9 @@ SIGNALS, DIM, BLOCK = 200, 1024, 4096
 def ranking(on: Bench) -> None:
     """Rank among many vectors next to the bare product, both in float64.
 
-    Both sides have one thread on a CPU. With two, and another program on one of the cores, each of our short
-    steps waits for that core, a long product once: ratios of one machine went from .05 to .9.
+    Both sides have one thread on a CPU. With two, and another program on one of the
+    cores, each of our short steps waits for that core, a long product once: ratios of
+    one machine went from .05 to .9.
     """
     if on.device.type == "cpu":
         torch.set_num_threads(1)
@@ -39,11 +45,15 @@ def ranking(on: Bench) -> None:
 
     ranked = partial(ranks, signals, gallery, torch.arange(SIGNALS))
     what = f"ranking, {vectors:,} vectors: of the bare product"
-    on.compare(what, ranked, multiply, vectors, "vectors/s", 0.4, rounds=max(9, on.rounds))
+    on.compare(
+        what, ranked, multiply, vectors, "vectors/s", 0.4, rounds=max(9, on.rounds)
+    )
 
 
 def similarity(on: Bench) -> None:
-    """Measure representational similarity next to a plain loop over SciPy, time by time."""
+    """Measure representational similarity next to a plain loop over SciPy, time by
+    time.
+    """
     subjects, pictures, times = on.pick((2, 20, 2), (10, 200, 5), (10, 200, 5))
     random = np.random.default_rng(0)
     signals = random.normal(size=(subjects, pictures, 63, times)).astype(np.float32)
@@ -52,7 +62,9 @@ def similarity(on: Bench) -> None:
 
     def ours() -> None:
         places = (list(signals[..., place]) for place in range(times))
-        measure_similarity(Axis(TIME, range(times)), places, models, Items.unnamed([pictures]), 0)
+        measure_similarity(
+            Axis(TIME, range(times)), places, models, Items.unnamed([pictures]), 0
+        )
 
     def peer() -> None:
         distances = [pdist(each, "correlation") for each in features]
@@ -69,7 +81,9 @@ def similarity(on: Bench) -> None:
 
 
 def verdict(on: Bench) -> None:
-    """Judge ranks of 10 subjects next to a plain loop over the same number of permutations."""
+    """Judge ranks of 10 subjects next to a plain loop over the same number of
+    permutations.
+    """
     subjects, pictures = 10, on.pick(40, 200, 200)
     random, rows = np.random.default_rng(0), np.arange(pictures)
     first = np.tile(np.arange(1, pictures + 1), (pictures, 1))
@@ -81,8 +95,18 @@ def verdict(on: Bench) -> None:
             order = random.permutation(pictures)
             np.mean([matrix[rows, order].mean() for matrix in ranked])
 
-    what = f"verdict, {subjects} subjects x {pictures} pictures: of a loop over permutations"
-    on.compare(what, partial(judge, ranked, items, range(pictures)), loop, DRAWS, "permutations/s", 2)
+    what = (
+        f"verdict, {subjects} subjects x {pictures} pictures: of a loop over "
+        "permutations"
+    )
+    on.compare(
+        what,
+        partial(judge, ranked, items, range(pictures)),
+        loop,
+        DRAWS,
+        "permutations/s",
+        2,
+    )
 
 
 CASES = (ranking, verdict, similarity)

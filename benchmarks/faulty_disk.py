@@ -1,4 +1,6 @@
-"""A network disk that is slow and fails, and workers that share cells on it, some of which die."""
+"""A network disk that is slow and fails, and workers that share cells on it, some of
+which die.
+"""
 
 import errno
 import os
@@ -30,7 +32,9 @@ CHANGING = {
     "utime": errno.EIO,
     "pwrite": errno.EIO,
 }
-"""Calls that change a disk, and what NFS says of one that was sent twice, as the first answer got lost."""
+"""Calls that change a disk, and what NFS says of one that was sent twice, as the first
+answer got lost.
+"""
 FAILURES = (errno.EIO, errno.ESTALE)
 MAX_SKEW_S = 300.0
 CLAIM = claim_path(Path("done")).name
@@ -54,8 +58,8 @@ class Worker:
 class FaultyDisk:
     """A layer below os that delays and fails calls of workers, at random.
 
-    A call fails before or after it has had its effect. Calls of a dead worker have none: what it held stays
-    as it was, and it touches nothing any more.
+    A call fails before or after it has had its effect. Calls of a dead worker have
+    none: what it held stays as it was, and it touches nothing any more.
 
     Args:
         failing: Share of calls that fail.
@@ -65,7 +69,8 @@ class FaultyDisk:
 
     Attributes:
         calls: Number of calls by name, and of those that failed as "name failed".
-        moved: Claims that were moved away though their holders lived, as another worker was late.
+        moved: Claims that were moved away though their holders lived, as another worker
+            was late.
     """
 
     def __init__(self, failing: float, slow: float, delay_s: float, seed: int) -> None:
@@ -82,10 +87,15 @@ class FaultyDisk:
 
     @contextmanager
     def mounted(self) -> Iterator[None]:
-        """Put the layer below the calls of this process; only those of workers and heartbeats are touched."""
+        """Put the layer below the calls of this process; only those of workers and
+        heartbeats are touched.
+        """
         wrapped = [(os, name, self._call) for name in (*READING, *CHANGING)]
         patches = [_wrap(module, name, wrapper) for module, name, wrapper in wrapped]
-        patches += [_wrap(time, "time", self._read_clock), _wrap(claims, "name_machine", self._name_machine)]
+        patches += [
+            _wrap(time, "time", self._read_clock),
+            _wrap(claims, "name_machine", self._name_machine),
+        ]
         for each in patches:
             each.start()
         try:
@@ -94,7 +104,9 @@ class FaultyDisk:
             for each in patches:
                 each.stop()
 
-    def _call(self, name: str, real: Callable[..., Any], *words: Any, **options: Any) -> Any:
+    def _call(
+        self, name: str, real: Callable[..., Any], *words: Any, **options: Any
+    ) -> Any:
         worker = self.worker
         is_heartbeat = worker is None and name == "utime"
         if worker is None and not is_heartbeat:
@@ -118,7 +130,9 @@ class FaultyDisk:
             number = self.random.choice((number, CHANGING[name]))
             if name == "open" and not words[1] & os.O_EXCL:
                 number = errno.EIO
-        raise OSError(number, f"{name}: {os.strerror(number)}", words[0] if words else None)
+        raise OSError(
+            number, f"{name}: {os.strerror(number)}", words[0] if words else None
+        )
 
     def _perform(
         self,
@@ -130,7 +144,11 @@ class FaultyDisk:
     ) -> Any:
         path = str(words[0])
         is_noted = path.endswith(CLAIM) and name in ("open", "rename", "unlink")
-        if worker is None or not is_noted or (name == "open" and not words[1] & os.O_EXCL):
+        if (
+            worker is None
+            or not is_noted
+            or (name == "open" and not words[1] & os.O_EXCL)
+        ):
             return real(*words, **options)
 
         # whose claim is created, moved or removed
@@ -200,12 +218,17 @@ def simulate(
         disk: Its layer.
         workers: Number of threads, each of which is a worker.
         cells: Number of cells.
-        machines: Number of machines that have the workers, whose clocks differ by minutes.
+        machines: Number of machines that have the workers, whose clocks differ by
+            minutes.
         cell_s: Mean seconds of a cell.
-        dying: Share of the workers that die, each in the middle of one of its first cells.
+        dying: Share of the workers that die, each in the middle of one of its first
+            cells.
     """
     outcome, chosen = Outcome(), random.Random(disk.random.random())
-    files = {f"cell-{number:04d}": folder / f"{number:04d}" / "done" for number in range(cells)}
+    files = {
+        f"cell-{number:04d}": folder / f"{number:04d}" / "done"
+        for number in range(cells)
+    }
     is_dying = set(chosen.sample(range(workers), round(dying * workers)))
     fatal = {number: chosen.randrange(1 + cells // workers // 2) for number in is_dying}
 
@@ -236,8 +259,12 @@ def simulate(
     # all at once, each on its machine with its clock
     names = [f"node{number} 0-0" for number in range(machines)]
     skews_s = [chosen.uniform(-MAX_SKEW_S, MAX_SKEW_S) for _ in names]
-    team = [Worker(n, names[n % machines], skews_s[n % machines]) for n in range(workers)]
-    threads = [threading.Thread(target=work, args=[worker], daemon=True) for worker in team]
+    team = [
+        Worker(n, names[n % machines], skews_s[n % machines]) for n in range(workers)
+    ]
+    threads = [
+        threading.Thread(target=work, args=[worker], daemon=True) for worker in team
+    ]
     start_s = time.monotonic()
     with disk.mounted():
         for thread in threads:
@@ -246,5 +273,9 @@ def simulate(
             thread.join()
     outcome.wall_s, outcome.calls = time.monotonic() - start_s, disk.calls
     outcome.lost = {f"cell-{Path(path).parent.name}" for path in disk.moved}
-    outcome.left = [path.name for path in folder.rglob("*") if path.is_file() and path.name != "done"]
+    outcome.left = [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "done"
+    ]
     return outcome

@@ -1,12 +1,15 @@
-"""What Brainhive does on one large GPU, at full size: every figure in one call, under nine minutes.
+"""What Brainhive does on one large GPU, at full size: every figure in one call, under
+nine minutes.
 
-    python benchmarks/gpu.py                          # a table, and gpu.json (in $OUT, else here)
-    python benchmarks/gpu.py --only cells networks    # some cases
-    python benchmarks/gpu.py --tiny                   # on a CPU, at sizes that say nothing of speed
+    python benchmarks/gpu.py                          # a table, and gpu.json (in $OUT,
+    else here) python benchmarks/gpu.py --only cells networks    # some cases
+    python benchmarks/gpu.py --tiny                   # on a CPU, at sizes that say
+    nothing of speed
 
-Data and weights are random and made here: nothing is downloaded. It takes a GPU of 40 GB and 4 GB of disk.
-Cases of the other scripts run in order of value, each in a process of its own that is stopped after 90 s; the
-figures until then are kept, and the next one starts. The JSON is written anew after each.
+Data and weights are random and made here: nothing is downloaded. It takes a GPU of 40
+GB and 4 GB of disk. Cases of the other scripts run in order of value, each in a process
+of its own that is stopped after 90 s; the figures until then are kept, and the next one
+starts. The JSON is written anew after each.
 """
 
 import argparse
@@ -30,7 +33,9 @@ from harness import CHECKOUT, FIGURES, Bench, brainhive, line
 CAP_S, BUDGET_S = 90.0, 530.0
 """Seconds of a case, and of all."""
 CELLS_S = 120.0
-"""What the 30 cells of papers/brainhive-intra, ten subjects and three seeds, should take."""
+"""What the 30 cells of papers/brainhive-intra, ten subjects and three seeds, should
+take.
+"""
 PAPER = {"clip-rn50": 1024, "clip-b32": 512, "vae": 1024}
 """Its encoders, and the widths of their embeddings."""
 
@@ -44,15 +49,21 @@ def equality(on: Bench) -> None:
 
 
 def cells(on: Bench) -> None:
-    """Time the 30 cells of papers/brainhive-intra as a user runs them, or extrapolate from those that fit."""
+    """Time the 30 cells of papers/brainhive-intra as a user runs them, or extrapolate
+    from those that fit.
+    """
     subjects, count = on.pick((2, 2), (10, 30), (10, 30))
     ids = synthetic.things_ids("train", on.pick(20, 1654, 1654))
     synthetic.write_targets(on.home, "things-eeg", "train", ids, PAPER)
     synthetic.write_signals(on.home, ids, subjects, repetitions=1)
     words = ["train-align", "--recipe", "papers/brainhive-intra"]
     if on.size == "tiny":
-        words += "subjects=1,2 seeds=1 train.epochs=1 train.batch_size=64 train.warmup_steps=0".split()
-    start, ended, most_s = time.perf_counter(), [], on.options["cap"] - 25  # of which the stores took some
+        words += (
+            "subjects=1,2 seeds=1 train.epochs=1 train.batch_size=64 "
+            "train.warmup_steps=0"
+        ).split()
+    # of which the stores took some
+    start, ended, most_s = time.perf_counter(), [], on.options["cap"] - 25
     process = subprocess.Popen(**brainhive(words, on.home))
     while (code := process.poll()) is None and time.perf_counter() - start < most_s:
         time.sleep(0.05)
@@ -61,11 +72,15 @@ def cells(on: Bench) -> None:
     took_s = time.perf_counter() - start
     process.terminate()
     if code or len(ended) < 2:
-        raise SystemExit(f"train-align ended with {code}, {len(ended)} cells trained in {took_s:.1f} s")
+        raise SystemExit(
+            f"train-align ended with {code}, {len(ended)} cells trained in "
+            f"{took_s:.1f} s"
+        )
     cell_s = (ended[-1] - ended[0]) / (len(ended) - 1)
     all_s = took_s if code == 0 else ended[0] + (count - 1) * cell_s
     note = (
-        f"{len(ended)} trained in {took_s:.1f} s: the first after {ended[0]:.1f} s, then {cell_s:.2f} s each"
+        f"{len(ended)} trained in {took_s:.1f} s: the first after {ended[0]:.1f} s, "
+        f"then {cell_s:.2f} s each"
     )
     what = f"papers/brainhive-intra, {count} cells"
     on.show(what, all_s, unit="s", target=CELLS_S, at_most=True, note=note)
@@ -98,17 +113,38 @@ def run_case(name: str, on: Bench) -> None:
 
 
 def run_alone(name: str, is_tiny: bool, cap_s: float) -> dict[str, Any]:
-    """Run a case in a process of its own; return its status, seconds, figures and, if it failed, its log."""
+    """Run a case in a process of its own; return its status, seconds, figures and, if
+    it failed, its log.
+    """
     with tempfile.TemporaryDirectory() as folder:
         kept, log = Path(folder, "figures"), Path(folder, "log")
         kept.touch()
-        paths = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
-        variables = {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", FIGURES: str(kept), "TMPDIR": folder}
-        argv = [sys.executable, __file__, "--case", name, "--cap", str(cap_s), *["--tiny"] * is_tiny]
+        paths = os.pathsep.join(
+            filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")])
+        )
+        variables = {
+            "PYTHONPATH": paths,
+            "HF_HUB_OFFLINE": "1",
+            FIGURES: str(kept),
+            "TMPDIR": folder,
+        }
+        argv = [
+            sys.executable,
+            __file__,
+            "--case",
+            name,
+            "--cap",
+            str(cap_s),
+            *["--tiny"] * is_tiny,
+        ]
         start, status = time.perf_counter(), "done"
         with log.open("w") as said:
             process = subprocess.Popen(
-                argv, env={**os.environ, **variables}, stdout=said, stderr=said, start_new_session=True
+                argv,
+                env={**os.environ, **variables},
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
             )
             try:
                 if process.wait(cap_s):
@@ -120,16 +156,30 @@ def run_alone(name: str, is_tiny: bool, cap_s: float) -> dict[str, Any]:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(10)
         figures = [json.loads(each) for each in kept.read_text().splitlines()]
-        record = {"status": status, "seconds": round(time.perf_counter() - start, 1), "figures": figures}
-        return record if status == "done" else {**record, "log": log.read_text(errors="replace")[-4000:]}
+        record = {
+            "status": status,
+            "seconds": round(time.perf_counter() - start, 1),
+            "figures": figures,
+        }
+        return (
+            record
+            if status == "done"
+            else {**record, "log": log.read_text(errors="replace")[-4000:]}
+        )
 
 
-def run_all(names: list[str], is_tiny: bool, cap_s: float, out: Path) -> Mapping[str, Any]:
+def run_all(
+    names: list[str], is_tiny: bool, cap_s: float, out: Path
+) -> Mapping[str, Any]:
     """Run cases one after the other and write what is known after each."""
     start, records = time.perf_counter(), {}  # type: ignore[var-annotated]
     device = platform.processor() or "cpu" if is_tiny else torch.cuda.get_device_name()
     machine = {"device": device, "cores": os.cpu_count(), "torch": torch.__version__}
-    report = {"tiny": is_tiny, "machine": machine | {"python": platform.python_version()}, "parts": records}
+    report = {
+        "tiny": is_tiny,
+        "machine": machine | {"python": platform.python_version()},
+        "parts": records,
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
 
     for name in names:
@@ -153,12 +203,21 @@ def main() -> None:
     )
     short = {name.split(".")[1]: name for name in CASES}
     parser.add_argument("--only", nargs="+", choices=short, default=list(short))
-    parser.add_argument("--tiny", action="store_true", help="on a CPU, at sizes that say nothing of speed")
     parser.add_argument(
-        "--out", type=Path, default=Path(os.environ.get("OUT", ".")), help="folder of gpu.json"
+        "--tiny",
+        action="store_true",
+        help="on a CPU, at sizes that say nothing of speed",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(os.environ.get("OUT", ".")),
+        help="folder of gpu.json",
     )
     parser.add_argument("--cap", type=float, default=CAP_S, help="seconds of a case")
-    parser.add_argument("--case", choices=CASES, help="run this one here, as the others' parent does")
+    parser.add_argument(
+        "--case", choices=CASES, help="run this one here, as the others' parent does"
+    )
     args = parser.parse_args()
     if args.case:
         with tempfile.TemporaryDirectory() as home:
@@ -167,7 +226,9 @@ def main() -> None:
         return
     if not (args.tiny or torch.cuda.is_available()):
         parser.error("no CUDA device is visible; --tiny runs on a CPU")
-    records = run_all([short[name] for name in args.only], args.tiny, args.cap, args.out / "gpu.json")
+    records = run_all(
+        [short[name] for name in args.only], args.tiny, args.cap, args.out / "gpu.json"
+    )
     sys.exit(any(each["status"] != "done" for each in records.values()))
 
 

@@ -1,7 +1,9 @@
-"""How late samples of LSL are read, next to a bare loop of mne-lsl's inlet: from push to `read`'s return.
+"""How late samples of LSL are read, next to a bare loop of mne-lsl's inlet: from push
+to `read`'s return.
 
-An amplifier of 64 channels sends chunks of 10 samples at 1000 Hz in a process of its own, over loopback. Its
-first channel is LSL's clock when the chunk is pushed, the second one numbers the samples.
+An amplifier of 64 channels sends chunks of 10 samples at 1000 Hz in a process of its
+own, over loopback. Its first channel is LSL's clock when the chunk is pushed, the
+second one numbers the samples.
 """
 
 import json
@@ -54,7 +56,9 @@ def read_ours() -> Iterator[Any]:
 
 
 def read_bare() -> Iterator[Any]:
-    """Yield samples [n, C] as an inlet gives them: one that is waited for, then the rest."""
+    """Yield samples [n, C] as an inlet gives them: one that is waited for, then the
+    rest.
+    """
     from mne_lsl.lsl import StreamInlet, resolve_streams
 
     (info,) = resolve_streams(timeout=60, name="benchmark")
@@ -68,7 +72,9 @@ def read_bare() -> Iterator[Any]:
 
 
 def receive(side: str, seconds: float, file: Path) -> None:
-    """Read for some seconds, and write the latency of each chunk in ms, losses, and processor time."""
+    """Read for some seconds, and write the latency of each chunk in ms, losses, and
+    processor time.
+    """
     from mne_lsl.lsl import local_clock
 
     late_ms, numbers, cpu_s = [], [], 0.0
@@ -82,13 +88,23 @@ def receive(side: str, seconds: float, file: Path) -> None:
             break
     lost = int(numbers[-1] - numbers[0]) + 1 - len(numbers)
     spent = (time.process_time() - cpu_s) / seconds
-    file.write_text(json.dumps({"late_ms": late_ms, "lost": lost, "samples": len(numbers), "cpu": spent}))
+    file.write_text(
+        json.dumps(
+            {"late_ms": late_ms, "lost": lost, "samples": len(numbers), "cpu": spent}
+        )
+    )
 
 
 def measure(on: Bench, side: str, seconds: float) -> dict[str, Any]:
     """Send and receive in two processes that nobody else sees."""
     folder = on.folder()
-    lines = ["[ports]", "IPv6 = disable", "[multicast]", "ResolveScope = machine", "[lab]"]
+    lines = [
+        "[ports]",
+        "IPv6 = disable",
+        "[multicast]",
+        "ResolveScope = machine",
+        "[lab]",
+    ]
     lines += [
         "KnownPeers = {127.0.0.1}",
         f"SessionID = {folder.name}-{os.getpid()}",
@@ -97,12 +113,20 @@ def measure(on: Bench, side: str, seconds: float) -> dict[str, Any]:
         "",
     ]
     (folder / "lsl_api.cfg").write_text("\n".join(lines))
-    path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": path, "LSLAPICFG": str(folder / "lsl_api.cfg")}
+    path = os.pathsep.join(
+        [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "LSLAPICFG": str(folder / "lsl_api.cfg"),
+    }
     seen = folder / "seen.json"
     roles = (["send"], [side, str(seen)])
     sender, receiver = (
-        subprocess.Popen([sys.executable, __file__, "--role", *role, str(seconds)], env=environment)
+        subprocess.Popen(
+            [sys.executable, __file__, "--role", *role, str(seconds)], env=environment
+        )
         for role in roles
     )
     try:
@@ -116,22 +140,36 @@ def measure(on: Bench, side: str, seconds: float) -> dict[str, Any]:
 
 
 def acquisition(on: Bench) -> None:
-    """Compare latencies with a bare loop's, in turns; they are those of all turns together."""
+    """Compare latencies with a bare loop's, in turns; they are those of all turns
+    together.
+    """
     seconds = on.pick(1, 10, 10)
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in ("ours", "bare")}
     for _ in range(1 if on.size == "tiny" else on.rounds):
         for side, results in turns.items():
             results.append(measure(on, side, seconds))
-    late = {side: np.concatenate([each["late_ms"] for each in results]) for side, results in turns.items()}
+    late = {
+        side: np.concatenate([each["late_ms"] for each in results])
+        for side, results in turns.items()
+    }
     for name, share in (("p50", 50), ("p95", 95), ("max", 100)):
-        ours, bare = (float(np.percentile(late[side], share)) for side in ("ours", "bare"))
+        ours, bare = (
+            float(np.percentile(late[side], share)) for side in ("ours", "bare")
+        )
         on.show(f"push to read, {name}: of a bare inlet", ours, bare, unit="ms")
         if share > 50:
             limit = MOST_P95_MS if share == 95 else MOST_MS
-            on.show(f"push to read, {name}", ours, unit="ms", target=limit, at_most=True)
-    ours, bare = (100 * float(np.mean([each["cpu"] for each in turns[side]])) for side in ("ours", "bare"))
+            on.show(
+                f"push to read, {name}", ours, unit="ms", target=limit, at_most=True
+            )
+    ours, bare = (
+        100 * float(np.mean([each["cpu"] for each in turns[side]]))
+        for side in ("ours", "bare")
+    )
     on.show("share of a core: of a bare inlet", ours, bare, unit="%")
-    lost, count = (sum(each[name] for each in turns["ours"]) for name in ("lost", "samples"))
+    lost, count = (
+        sum(each[name] for each in turns["ours"]) for name in ("lost", "samples")
+    )
     on.show(f"lost samples of {count:,}", lost, target=0, at_most=True)
 
 

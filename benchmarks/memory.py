@@ -1,8 +1,10 @@
-"""The most memory of each command at THINGS-EEG's size, and of models and generators as their shapes say.
+"""The most memory of each command at THINGS-EEG's size, and of models and generators as
+their shapes say.
 
-Commands are watched from outside: the peak of the largest process (VmHWM, which is ru_maxrss without that of
-the process that started it), and what all of them held together that no file does. Signals, embeddings and
-pictures are random, networks tiny: what weights take is estimated.
+Commands are watched from outside: the peak of the largest process (VmHWM, which is
+ru_maxrss without that of the process that started it), and what all of them held
+together that no file does. Signals, embeddings and pictures are random, networks tiny:
+what weights take is estimated.
 """
 
 import json
@@ -17,10 +19,19 @@ from harness import Bench, brainhive, main, run
 from shapes import sampling_bytes
 from synthetic import havir_model, neurons_model, things_ids
 
-from brainhive_cli.models.generators import animatediff, sdxl, sdxl_unclip, versatile_diffusion
+from brainhive_cli.models.generators import (
+    animatediff,
+    sdxl,
+    sdxl_unclip,
+    versatile_diffusion,
+)
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--subjects": {"type": int, "default": 1, "help": "of `commands`; each takes 2.6 GB of disk"},
+    "--subjects": {
+        "type": int,
+        "default": 1,
+        "help": "of `commands`; each takes 2.6 GB of disk",
+    },
 }
 ENCODERS = {"clip-h14": 1024, "clip-b32": 512, "vae": 1024}
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
@@ -41,12 +52,30 @@ def commands(on: Bench) -> None:
     for split, names in ids.items():
         synthetic.write_targets(on.home, "things-eeg", split, names, ENCODERS)
     numbers = ",".join(map(str, range(1, subjects + 1)))
-    training = [f"subjects={numbers}", "seeds=1", "train.epochs=1", "train.warmup_steps=0"]
+    training = [
+        f"subjects={numbers}",
+        "seeds=1",
+        "train.epochs=1",
+        "train.warmup_steps=0",
+    ]
     architecture = json.dumps(sdxl.TINY.architecture)
-    generator = f"generator={{kind: sdxl, source: random, architecture: {architecture}}}"
+    generator = (
+        f"generator={{kind: sdxl, source: random, architecture: {architecture}}}"
+    )
     few = ["resolution_px=64", f"items={on.pick(2, 200, 200)}", "repeats=1"]
-    prior = ["train.steps=4", "train.batch_size=2", "sampler=null", "validation_items=0", "fid_items=0"]
-    prior += ["prior.start_from=null", "resolution_px=64", "dataset=things-eeg", "encoders=clip-h14,vae"]
+    prior = [
+        "train.steps=4",
+        "train.batch_size=2",
+        "sampler=null",
+        "validation_items=0",
+        "fid_items=0",
+    ]
+    prior += [
+        "prior.start_from=null",
+        "resolution_px=64",
+        "dataset=things-eeg",
+        "encoders=clip-h14,vae",
+    ]
 
     def fitting_prior() -> str:
         return f"prior={next(on.home.glob('runs/train-prior/*/model'))}"
@@ -61,7 +90,11 @@ def commands(on: Bench) -> None:
         ["report"],
         ["embed", "dataset=things-eeg", f"encoders=[{COLOURS}]", "run.workers=2"],
     ):
-        used = run(**brainhive([word if isinstance(word, str) else word() for word in words], on.home))
+        used = run(
+            **brainhive(
+                [word if isinstance(word, str) else word() for word in words], on.home
+            )
+        )
         note = f"{used.own_gib:.2f} held by no file; {used.cpu_s:.0f} s"
         on.show(str(words[0]), used.peak_gib, unit="GiB", note=note)
 
@@ -70,15 +103,29 @@ def prepare(on: Bench) -> None:
     """Prepare a raw session of THINGS-EEG2: 7 GB of disk."""
     few = raw_recordings.Size(1, 4, 3, (2, 4), (3, 2), (2, 1))
     raw_recordings.write(
-        on.home / "data/things-eeg", on.pick(few, raw_recordings.Size(1), raw_recordings.Size(1))
+        on.home / "data/things-eeg",
+        on.pick(few, raw_recordings.Size(1), raw_recordings.Size(1)),
     )
-    used = run(**brainhive(["prepare", "preparation.sessions=[1]"], on.home, OMP_NUM_THREADS="1"))
+    used = run(
+        **brainhive(
+            ["prepare", "preparation.sessions=[1]"], on.home, OMP_NUM_THREADS="1"
+        )
+    )
     note = f"{used.own_gib:.2f} held by no file; {used.cpu_s:.0f} s"
-    on.show("prepare, a session of THINGS-EEG2", used.peak_gib, unit="GiB", target=2, at_most=True, note=note)
+    on.show(
+        "prepare, a session of THINGS-EEG2",
+        used.peak_gib,
+        unit="GiB",
+        target=2,
+        at_most=True,
+        note=note,
+    )
 
 
 def models(on: Bench) -> None:
-    """Estimate brain models from shapes: weights, gradients, AdamW's averages, activations in float32."""
+    """Estimate brain models from shapes: weights, gradients, AdamW's averages,
+    activations in float32.
+    """
     card = CARD / 1e9
     for what, model, most in (
         ("papers/brainhive-intra", synthetic.eeg_model(), None),
@@ -98,7 +145,10 @@ def models(on: Bench) -> None:
 
 def generators(on: Bench) -> None:
     """Estimate generators from shapes, in fp16, one item and four at once."""
-    keyframe, clip = sdxl_unclip.Config(source="random"), animatediff.Config(source="random")
+    keyframe, clip = (
+        sdxl_unclip.Config(source="random"),
+        animatediff.Config(source="random"),
+    )
     for what, config, px, guidance in (
         ("SDXL", sdxl.Config(source="random"), 512, 0.0),
         ("HAVIR's", versatile_diffusion.Config(source="random"), 512, 7.5),

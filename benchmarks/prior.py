@@ -1,4 +1,6 @@
-"""How fast `brainhive train-prior` is next to a bare loop, and the memory that it takes."""
+"""How fast `brainhive train-prior` is next to a bare loop, and the memory that it
+takes.
+"""
 
 import json
 import os
@@ -21,20 +23,34 @@ from brainhive_cli.training.prior.examples import Pictures, batches
 from brainhive_cli.training.prior.loop import Learner, Training, train
 
 FEW = "resolution_px=32 train.steps=1 train.batch_size=1 prior.hidden_size=32".split()
-NARROW = "resolution_px=128 prior.hidden_size=32 prior.intermediate_size=64 train.batch_size=16".split()
+NARROW = (
+    "resolution_px=128 prior.hidden_size=32 prior.intermediate_size=64 "
+    "train.batch_size=16"
+).split()
 
 
 def begin(
-    home: Path, architecture: Any, *overrides: str, recipe: str | None = None, count: int = 8
+    home: Path,
+    architecture: Any,
+    *overrides: str,
+    recipe: str | None = None,
+    count: int = 8,
 ) -> Training:
     """Begin a training on pictures whose latents and embeddings are there."""
     os.environ["BRAINHIVE_HOME"] = str(home)
     root = home / f"pictures{count}"
     if not root.is_dir():
         ids = [file.stem for file in synthetic.paint(root, count)]
-        synthetic.write_targets(home, root.name, "train", ids, {"clip-h14": 1024, "vae": 1024})
+        synthetic.write_targets(
+            home, root.name, "train", ids, {"clip-h14": 1024, "vae": 1024}
+        )
     words = [f"dataset={{kind: image-folder, root: {root}}}", "encoders=clip-h14,vae"]
-    words += [f"generator={{kind: sdxl, source: random, architecture: {json.dumps(architecture)}}}"]
+    words += [
+        (
+            "generator={kind: sdxl, source: random, architecture: "
+            f"{json.dumps(architecture)}}}"
+        )
+    ]
     words += [
         "prior.start_from=null",
         "sampler=null",
@@ -42,13 +58,17 @@ def begin(
         "fid_items=0",
         "cache_latents=true",
     ]
-    resolved = train_prior.Recipe.resolve("train-prior", recipe, {}, [*words, *overrides])
+    resolved = train_prior.Recipe.resolve(
+        "train-prior", recipe, {}, [*words, *overrides]
+    )
     here = launch.start(resolved.run)
     return Training.begin(resolved, Pictures.open(resolved, here), here)
 
 
 class Unsaved(Learner):
-    """A learner that writes no checkpoint, which in so few steps would weigh more than in a training."""
+    """A learner that writes no checkpoint, which in so few steps would weigh more than
+    in a training.
+    """
 
     def save(self, *args: Any, **options: Any) -> None:
         """Do nothing."""
@@ -64,13 +84,23 @@ def train_whole(training: Training) -> None:
 def train_bare(training: Training) -> None:
     """Do as many steps of noise, U-Net forward and backward, and optimiser alone."""
     generator, settings = training.generator, training.recipe.train
-    unet, schedule, device = generator.unet, generator.noise_schedule, training.launch.device
-    batch = next(batches(training.pictures, range(1), settings.batch_size, 1, 0, 0, training.launch))
+    unet, schedule, device = (
+        generator.unet,
+        generator.noise_schedule,
+        training.launch.device,
+    )
+    batch = next(
+        batches(
+            training.pictures, range(1), settings.batch_size, 1, 0, 0, training.launch
+        )
+    )
     latents, sizes = training.latents(batch), batch.sizes.to(device)
     with torch.no_grad():
         tokens = training.prior(training.embeddings(batch))
     text, pooled = generator.empty_prompt(len(latents))
-    optimizer = torch.optim.AdamW(list(training.prior.attn_adapter.parameters()), fused=True)
+    optimizer = torch.optim.AdamW(
+        list(training.prior.attn_adapter.parameters()), fused=True
+    )
     for _ in range(settings.steps):
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (len(latents),), device=device)
@@ -88,7 +118,9 @@ def train_bare(training: Training) -> None:
 
 
 def prior_step(on: Bench) -> None:
-    """Compare training steps with U-Net and optimiser alone: at SDXL's width on a GPU, narrow on a CPU."""
+    """Compare training steps with U-Net and optimiser alone: at SDXL's width on a GPU,
+    narrow on a CPU.
+    """
     architecture, words, count = on.pick(
         (TINY.architecture, [*FEW, "train.precision=fp32", "run.device=cpu"], 8),
         (
@@ -102,7 +134,13 @@ def prior_step(on: Bench) -> None:
     settings = training.recipe.train
     sides = (lambda: train_whole(training), lambda: train_bare(training))
     pictures = settings.steps * settings.batch_size
-    on.compare("train-prior: of U-Net and optimiser alone", *sides, pictures, "pictures/s", 0.95)
+    on.compare(
+        "train-prior: of U-Net and optimiser alone",
+        *sides,
+        pictures,
+        "pictures/s",
+        0.95,
+    )
 
 
 def prior_memory(on: Bench) -> None:
@@ -110,13 +148,24 @@ def prior_memory(on: Bench) -> None:
     if on.size == "small":
         on.leave_out("prior-24gb: peak of memory", "takes a GPU")
         return
-    architecture, words = on.pick((TINY.architecture, FEW), None, (SDXL, ["train.steps=3"]))
-    training = begin(on.home, architecture, *words, recipe="prior-24gb", count=on.pick(8, 0, 64))
+    architecture, words = on.pick(
+        (TINY.architecture, FEW), None, (SDXL, ["train.steps=3"])
+    )
+    training = begin(
+        on.home, architecture, *words, recipe="prior-24gb", count=on.pick(8, 0, 64)
+    )
     reset_peak()
     train_whole(training)
     settings, (_, reserved) = training.recipe.train, peak_bytes()
     note = f"{settings.batch_size} × {settings.accumulate} pictures a step"
-    on.show("prior-24gb: peak reserved", reserved / 1e9, unit="GB", target=24, at_most=True, note=note)
+    on.show(
+        "prior-24gb: peak reserved",
+        reserved / 1e9,
+        unit="GB",
+        target=24,
+        at_most=True,
+        note=note,
+    )
 
 
 CASES = (prior_step, prior_memory)

@@ -1,4 +1,6 @@
-"""Synthetic raw recordings in the layout of THINGS-EEG2, up to the published size: noise, no response."""
+"""Synthetic raw recordings in the layout of THINGS-EEG2, up to the published size:
+noise, no response.
+"""
 
 import pickle
 from collections.abc import Mapping
@@ -73,7 +75,9 @@ def write(root: Path, size: Size, seed: int = 0) -> None:
         for kind, (name, codes) in enumerate((("training", training), ("test", test))):
             extra = random.choice(codes, size.extra[kind], replace=False)
             targets = np.full(size.targets[kind], TARGET)
-            shown = np.concatenate([np.repeat(codes, size.repetitions[kind]), extra, targets])
+            shown = np.concatenate(
+                [np.repeat(codes, size.repetitions[kind]), extra, targets]
+            )
             _record(folder / f"raw_eeg_{name}.npy", random.permutation(shown), random)
 
 
@@ -81,9 +85,13 @@ def _pictures(split: str, concepts: int, each: int) -> Mapping[str, list[str]]:
     names = [f"thing{number}" for number in range(1, concepts + 1)]
     return {
         f"{split}_img_concepts": [
-            f"{number:05d}_{name}" for number, name in enumerate(names, 1) for _ in range(each)
+            f"{number:05d}_{name}"
+            for number, name in enumerate(names, 1)
+            for _ in range(each)
         ],
-        f"{split}_img_files": [f"{name}_{number + 1:02d}b.jpg" for name in names for number in range(each)],
+        f"{split}_img_files": [
+            f"{name}_{number + 1:02d}b.jpg" for name in names for number in range(each)
+        ],
     }
 
 
@@ -98,22 +106,33 @@ def _record(path: Path, codes: NDArray[np.int64], random: np.random.Generator) -
     offsets, state = random.uniform(-150, 150, (channels, 1)), np.zeros((channels, 1))
     for start in range(0, signal.shape[1], BLOCK):
         block = signal[:-1, start : start + BLOCK]
-        red, state = lfilter([1.0], [1.0, -KEPT], random.standard_normal(block.shape), axis=1, zi=state)
+        red, state = lfilter(
+            [1.0], [1.0, -KEPT], random.standard_normal(block.shape), axis=1, zi=state
+        )
         block[:] = (offsets + mixing @ red) * 1e-6
     signal[-1, onsets] = codes
     signal.flush()
 
 
 def _reserve(path: Path, samples: int) -> np.memmap[Any, np.dtype[np.float64]]:
-    """Write a file as the published ones are, a pickled dict in an .npy; map the signals in it, all zero."""
+    """Write a file as the published ones are, a pickled dict in an .npy; map the
+    signals in it, all zero.
+    """
     names, shape = [*MONTAGE, "stim"], (len(MONTAGE) + 1, samples)
     types = ["eeg"] * len(MONTAGE) + ["stim"]
-    content = {"raw_eeg_data": Room(shape), "ch_names": names, "ch_types": types, "sfreq": RATE_HZ}
+    content = {
+        "raw_eeg_data": Room(shape),
+        "ch_names": names,
+        "ch_types": types,
+        "sfreq": RATE_HZ,
+    }
     pickled = pickle.dumps(np.array(content, object), protocol=3)
     before, after = pickled.split(b"C" + bytes([len(MARK)]) + MARK)
     size = 8 * shape[0] * shape[1]
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": ()})
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|O", "fortran_order": False, "shape": ()}
+        )
         file.write(before + b"B" + size.to_bytes(4, "little"))
         offset = file.tell()
         file.seek(size, 1)

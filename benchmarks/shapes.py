@@ -1,4 +1,6 @@
-"""The memory that work takes on a GPU, by the shapes of its tensors on the meta device: no GPU is needed."""
+"""The memory that work takes on a GPU, by the shapes of its tensors on the meta device:
+no GPU is needed.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -19,7 +21,9 @@ from brainhive_cli.models.heads import Conditioning
 
 
 def peak(work: Callable[[], object], *networks: Any) -> int:
-    """Run work on the meta device; return the most bytes that lived at once, weights of networks left out."""
+    """Run work on the meta device; return the most bytes that lived at once, weights of
+    networks left out.
+    """
     live = LiveBytes(*networks)
     with _fused_attention(), live:
         work()
@@ -27,14 +31,22 @@ def peak(work: Callable[[], object], *networks: Any) -> int:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages until they are freed, weights of networks left out."""
+    """Counts the bytes of storages until they are freed, weights of networks left
+    out.
+    """
 
     def __init__(self, *networks: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak, self._now = 0, 0
-        self._known = {p.untyped_storage()._cdata for network in networks for p in network.parameters()}
+        self._known = {
+            p.untyped_storage()._cdata
+            for network in networks
+            for p in network.parameters()
+        }
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run the operation, and count what it made."""
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
@@ -59,11 +71,12 @@ class LiveBytes(TorchDispatchMode):
 def _fused_attention() -> Iterator[None]:
     """Let attention be as on GPUs: without the matrix of all pairs.
 
-    It replaces torch's function, as a mode of torch would not see what checkpoints recompute.
+    It replaces torch's function, as a mode of torch would not see what checkpoints
+    recompute.
     """
     attend = functional.scaled_dot_product_attention
-    functional.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Attention.apply(
-        query, key, value
+    functional.scaled_dot_product_attention = lambda query, key, value, *_, **__: (
+        _Attention.apply(query, key, value)
     )
     try:
         yield
@@ -72,7 +85,9 @@ def _fused_attention() -> Iterator[None]:
 
 
 class _Attention(torch.autograd.Function):
-    """The shapes of fused attention: it keeps one sum a query next to the output for its backward pass."""
+    """The shapes of fused attention: it keeps one sum a query next to the output for
+    its backward pass.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -86,8 +101,11 @@ class _Attention(torch.autograd.Function):
         return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
 
 
-def sampling_bytes(generator: Any, batch: int, size_px: int, guidance: float = 0.0) -> int:
-    """Estimate the bytes that sampling takes, weights included, of a generator on the meta device.
+def sampling_bytes(
+    generator: Any, batch: int, size_px: int, guidance: float = 0.0
+) -> int:
+    """Estimate the bytes that sampling takes, weights included, of a generator on the
+    meta device.
 
     Args:
         generator: What its Config builds for the device "meta".
@@ -98,7 +116,10 @@ def sampling_bytes(generator: Any, batch: int, size_px: int, guidance: float = 0
     # blank latents of a step of sampling, and of the pictures that are decoded at once
     is_clip = isinstance(generator, AnimateDiff)
     frames = (generator.config.frames,) if is_clip else ()
-    rows, shape = batch * (2 if guidance > 1 else 1), (*frames, *generator.latent_shape(size_px))
+    rows, shape = (
+        batch * (2 if guidance > 1 else 1),
+        (*frames, *generator.latent_shape(size_px)),
+    )
     latents = torch.empty(rows, *shape, device="meta", dtype=generator.unet.dtype)
     at_once = min(batch * math.prod(frames), AT_ONCE)
     first = torch.empty(at_once, *shape[-3:], device="meta", dtype=generator.vae.dtype)
@@ -108,9 +129,13 @@ def sampling_bytes(generator: Any, batch: int, size_px: int, guidance: float = 0
         if not is_clip:
             generator.predict(latents, times, Conditioning(), sizes)
             return
-        blank = torch.empty_like(latents.transpose(1, 2), memory_format=torch.contiguous_format)
+        blank = torch.empty_like(
+            latents.transpose(1, 2), memory_format=torch.contiguous_format
+        )
         keyframe = None if generator.sparse_control is None else (blank, blank[:, :1])
-        generator._predict(blank, times, generator.text_tokens(None, "", rows), keyframe)
+        generator._predict(
+            blank, times, generator.text_tokens(None, "", rows), keyframe
+        )
 
     # only the larger of both steps counts, as they come one after the other
     weights = sum(map(size_of, generator.networks))

@@ -1,9 +1,12 @@
-"""How often intervals hold the truth and tests reject a true null, by simulation; prints tables.
+"""How often intervals hold the truth and tests reject a true null, by simulation;
+prints tables.
 
-Hits are drawn from a logistic model: subjects and items are normal in logits, and crossed; the truth is the
-mean over all people and pictures. Logits of neighbouring clips, and of pictures of one concept, correlate.
-Signals carry what subjects saw (with wrong labels that all share), or nothing. Beside our figures stand those
-of taking items, or subjects, for independent. 400 simulations take half an hour on a core, and folds as long.
+Hits are drawn from a logistic model: subjects and items are normal in logits, and
+crossed; the truth is the mean over all people and pictures. Logits of neighbouring
+clips, and of pictures of one concept, correlate. Signals carry what subjects saw (with
+wrong labels that all share), or nothing. Beside our figures stand those of taking
+items, or subjects, for independent. 400 simulations take half an hour on a core, and
+folds as long.
 """
 
 import argparse
@@ -40,7 +43,10 @@ from brainhive_cli.evaluation.explanation.profiles import (
     correct_together,
     standardise,
 )
-from brainhive_cli.evaluation.explanation.similarity import measure_similarity, rank_models
+from brainhive_cli.evaluation.explanation.similarity import (
+    measure_similarity,
+    rank_models,
+)
 from brainhive_cli.evaluation.retrieval.folds import measure_classes
 from brainhive_cli.measurement.comparison import compare_values, crossed_t
 from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval
@@ -58,7 +64,10 @@ SHARES = np.array([5, 10, 20, 50, 100, 200, 400, 960]) / 960
 ITEM_SD = 1.5
 """Standard deviation in logits; published values of subjects spread by up to 1."""
 HOW: Mapping[str, Any] = {"protocol": "simulated", "split": "test", "is_share": False}
-CLIPS, CONCEPT_OF = Alike("neighbours", medium="clip"), dict(enumerate(np.arange(200) // EACH))
+CLIPS, CONCEPT_OF = (
+    Alike("neighbours", medium="clip"),
+    dict(enumerate(np.arange(200) // EACH)),
+)
 
 
 def draw_hits(random: Random, logits: Values) -> Values:
@@ -84,66 +93,107 @@ def draw_film(random: Random, *shape: int, near: float = 0.9) -> Values:
     return np.asarray(lfilter([1.0], [1.0, -near], drawn, -2))
 
 
-def draw_concepts(random: Random, *shape: int, pictures: int = EACH, by_picture: float = 0.5) -> Values:
+def draw_concepts(
+    random: Random, *shape: int, pictures: int = EACH, by_picture: float = 0.5
+) -> Values:
     """Draw features [..., N, D] of pictures, of which those of a concept are alike."""
     several = (*shape[:-2], shape[-2] // pictures, shape[-1])
-    return np.repeat(random.normal(size=several), pictures, -2) + by_picture * random.normal(size=shape)
+    return np.repeat(
+        random.normal(size=several), pictures, -2
+    ) + by_picture * random.normal(size=shape)
 
 
 def alike_items(items: str) -> tuple[Items, float, Callable[[Random], Values]]:
-    """Read the name of items that are alike: a subject's items, sd of a logit, how logits are drawn."""
+    """Read the name of items that are alike: a subject's items, sd of a logit, how
+    logits are drawn.
+    """
     words = items.split()
     if words[1] == "clips,":
         near = float(words[-1])
-        logits = lambda random: ITEM_SD * draw_film(random, 5, 240, 1, near=near).reshape(1, -1)  # noqa: E731
-        return CLIPS.items([list(range(1200))]), ITEM_SD, logits
+
+        def film_logits(random: Random) -> Values:
+            return ITEM_SD * draw_film(random, 5, 240, 1, near=near).reshape(1, -1)
+
+        return CLIPS.items([list(range(1200))]), ITEM_SD, film_logits
     concepts, pictures = int(words[0]), int(words[3])
     settings: Any = {"pictures": pictures, "by_picture": 1 / ITEM_SD}
     concept_of = dict(enumerate(np.repeat(np.arange(concepts), pictures).tolist()))
     by = Alike("concept", concept_of).items([list(range(len(concept_of)))])
-    logits = lambda random: ITEM_SD * draw_concepts(random, len(concept_of), 1, **settings).T  # noqa: E731
+
+    def logits(random: Random) -> Values:
+        return ITEM_SD * draw_concepts(random, len(concept_of), 1, **settings).T
+
     return by, float(np.hypot(ITEM_SD, 1)), logits
 
 
-def intervals_over_people(random: Random, subjects: int, sd: float, centre: float) -> list[float]:
+def intervals_over_people(
+    random: Random, subjects: int, sd: float, centre: float
+) -> list[float]:
     """Intervals of several subjects, for people in general and for these."""
     by_subject = centre + random.normal(0, sd, (subjects, 1))
-    interval = describe(list(draw_hits(random, by_subject + random.normal(0, ITEM_SD, (1, ITEMS)))))
+    interval = describe(
+        list(draw_hits(random, by_subject + random.normal(0, ITEM_SD, (1, ITEMS))))
+    )
     truth = mean_hit(centre, float(np.hypot(ITEM_SD, sd)))
     here = float(np.mean([mean_hit(logit, ITEM_SD) for logit in by_subject[:, 0]]))
     low, high = interval.these_subjects
-    return [truth, holds(interval, truth), interval.high - interval.low, low <= here <= high]
+    return [
+        truth,
+        holds(interval, truth),
+        interval.high - interval.low,
+        low <= here <= high,
+    ]
 
 
-def intervals_of_one_subject(random: Random, items: int, seeds: int, centre: float) -> list[float]:
+def intervals_of_one_subject(
+    random: Random, items: int, seeds: int, centre: float
+) -> list[float]:
     """The interval of one subject, by items and seeds."""
     logits = np.tile(random.normal(centre, ITEM_SD, (1, items)), (seeds, 1))
     interval, truth = describe([draw_hits(random, logits)]), mean_hit(centre, ITEM_SD)
     return [truth, holds(interval, truth), interval.high - interval.low]
 
 
-def intervals_of_units(random: Random, items: str, subjects: int, centre: float) -> list[float]:
+def intervals_of_units(
+    random: Random, items: str, subjects: int, centre: float
+) -> list[float]:
     """Intervals of items that are alike, over units and over single items."""
     (units, sd, draw), between = alike_items(items), 0.3 if subjects > 1 else 0.0
     truth = mean_hit(centre, float(np.hypot(sd, between)))
-    grouped = Items(list(units.ids) * subjects, list(units.units) * subjects, units.kind)
-    drawn = draw_hits(random, centre + random.normal(0, between, (subjects, 1)) + draw(random))
-    return [truth, *(holds(describe(list(drawn), how), truth) for how in (grouped, None))]
+    grouped = Items(
+        list(units.ids) * subjects, list(units.units) * subjects, units.kind
+    )
+    drawn = draw_hits(
+        random, centre + random.normal(0, between, (subjects, 1)) + draw(random)
+    )
+    return [
+        truth,
+        *(holds(describe(list(drawn), how), truth) for how in (grouped, None)),
+    ]
 
 
-def intervals_of_shared_pools(random: Random, items: int, slope: float, spread: float, sd: float) -> Any:
-    """The interval of top-1 where the items of a subject are each other's pool, around the mean of all.
+def intervals_of_shared_pools(
+    random: Random, items: int, slope: float, spread: float, sd: float
+) -> Any:
+    """The interval of top-1 where the items of a subject are each other's pool, around
+    the mean of all.
 
-    Features have a flat or a steep spectrum, as independent and as strongly correlated channels have, and
-    items are equally strong or differ (log-normal).
+    Features have a flat or a steep spectrum, as independent and as strongly correlated
+    channels have, and items are equally strong or differ (log-normal).
     """
-    pattern = random.normal(size=(items, FEATURES)) * np.arange(1, FEATURES + 1) ** -slope
+    pattern = (
+        random.normal(size=(items, FEATURES)) * np.arange(1, FEATURES + 1) ** -slope
+    )
     pattern *= sd * np.exp(spread * random.normal(size=(items, 1)))
-    noise = random.normal(size=(2, items, FEATURES)) * np.arange(1, FEATURES + 1) ** -0.5
+    noise = (
+        random.normal(size=(2, items, FEATURES)) * np.arange(1, FEATURES + 1) ** -0.5
+    )
     halves = torch.from_numpy(pattern + noise).float()
     halves = halves - halves.mean(1, keepdim=True)
     first, second = halves - halves.mean(2, keepdim=True)
-    return summarise([ranks(first, second, torch.arange(items))], items, split="test", only=("top1",))
+    return summarise(
+        [ranks(first, second, torch.arange(items))], items, split="test", only=("top1",)
+    )
 
 
 def rank_all(signals: Values, pictures: Values) -> Values:
@@ -159,11 +209,14 @@ def answer(ranked: Sequence[Values], items: Items, **options: Any) -> Answer:
     return judge(ranked, items, items.names, **options)[0]
 
 
-def verdicts(random: Random, subjects: int, pictures: int, effect: float) -> list[float]:
-    """Verdict: level without an effect and under wrong labels that all share; power beside two peers.
+def verdicts(
+    random: Random, subjects: int, pictures: int, effect: float
+) -> list[float]:
+    """Verdict: level without an effect and under wrong labels that all share; power
+    beside two peers.
 
-    The permutation is one of 1,000 of labels shared by all subjects, as an oracle would write it here; t is
-    of the mean rank of items, against that of guesses.
+    The permutation is one of 1,000 of labels shared by all subjects, as an oracle would
+    write it here; t is of the mean rank of items, against that of guesses.
     """
     features, wrong = random.normal(size=(pictures, 20)), random.permutation(pictures)
     noise = random.normal(size=(subjects, pictures, 20))
@@ -173,55 +226,139 @@ def verdicts(random: Random, subjects: int, pictures: int, effect: float) -> lis
     weak = [rank_all(effect * features + each, features) for each in noise]
     mean, rows = np.mean(weak, 0), np.arange(pictures)
     null = [mean[rows, random.permutation(pictures)].mean() for _ in range(999)]
-    permuted = (1 + sum(value <= mean.trace() / pictures + 1e-9 for value in null)) / 1000
+    permuted = (
+        1 + sum(value <= mean.trace() / pictures + 1e-9 for value in null)
+    ) / 1000
     own = mean.diagonal()
-    p = 2 * t.sf(abs(own.mean() - (pictures + 1) / 2) / own.std(ddof=1) * pictures**0.5, pictures - 1)
-    called = [answer(ranked, items).side != "at chance" for ranked in (pure, clear, weak)]
+    p = 2 * t.sf(
+        abs(own.mean() - (pictures + 1) / 2) / own.std(ddof=1) * pictures**0.5,
+        pictures - 1,
+    )
+    called = [
+        answer(ranked, items).side != "at chance" for ranked in (pure, clear, weak)
+    ]
     return [*called, 2 * permuted <= LEVEL, p <= LEVEL]
 
 
 DESIGNS = {
     "100 + 20 x 5": [100] + [5] * 20,
-    "Zipf, 20 concepts": [56, 28, 19, 14, 11, 9, 8, 7, 6, 6, 5, 5, 4, 4, 4, 3, 3, 3, 3, 2],
-    "Zipf, 40 concepts": [47, 23, 16, 12, 9, 8, 7, 6, 5, 5, 4, 4, 4, 3, 3, 3, 3, 3, *[2] * 13, *[1] * 9],
+    "Zipf, 20 concepts": [
+        56,
+        28,
+        19,
+        14,
+        11,
+        9,
+        8,
+        7,
+        6,
+        6,
+        5,
+        5,
+        4,
+        4,
+        4,
+        3,
+        3,
+        3,
+        3,
+        2,
+    ],
+    "Zipf, 40 concepts": [
+        47,
+        23,
+        16,
+        12,
+        9,
+        8,
+        7,
+        6,
+        5,
+        5,
+        4,
+        4,
+        4,
+        3,
+        3,
+        3,
+        3,
+        3,
+        *[2] * 13,
+        *[1] * 9,
+    ],
     "60 40 20 20 10 10 10 10 5 5 5 5": [60, 40, 20, 20, 10, 10, 10, 10, 5, 5, 5, 5],
     "40 x 5": [5] * 40,
 }
 """Pictures of each concept."""
 
 
-def units_of_unequal_size(random: Random, design: str, subjects: int, centre: float) -> list[float]:
-    """Units of unequal size: coverage and width for units in general, and verdicts without an effect.
+def units_of_unequal_size(
+    random: Random, design: str, subjects: int, centre: float
+) -> list[float]:
+    """Units of unequal size: coverage and width for units in general, and verdicts
+    without an effect.
 
     Signals and pictures of a concept are alike, and have nothing to do with each other.
     """
     sizes = DESIGNS[design]
     concept = np.repeat(np.arange(len(sizes)), sizes)
-    items = Alike("concept", dict(enumerate(map(str, concept)))).items([range(len(concept))] * subjects)
+    items = Alike("concept", dict(enumerate(map(str, concept)))).items(
+        [range(len(concept))] * subjects
+    )
     by_subject = centre + random.normal(0, 0.3 if subjects > 1 else 0.0, (subjects, 1))
-    logits = ITEM_SD * random.normal(size=len(sizes))[concept] + random.normal(size=len(concept))
+    logits = ITEM_SD * random.normal(size=len(sizes))[concept] + random.normal(
+        size=len(concept)
+    )
     hits = draw_hits(random, by_subject + logits)
     interval = describe(list(hits), items)
-    truth = np.mean([mean_hit(logit, float(np.hypot(ITEM_SD, 1))) for logit in by_subject[:, 0]])
+    truth = np.mean(
+        [mean_hit(logit, float(np.hypot(ITEM_SD, 1))) for logit in by_subject[:, 0]]
+    )
     alike = random.normal(size=(2, len(sizes), 20))[:, concept]
     features, shared = alike + 0.5 * random.normal(size=alike.shape)
-    ranked = [rank_all(shared + random.normal(size=shared.shape), features) for _ in range(subjects)]
-    return [holds(interval, truth), interval.high - interval.low, answer(ranked, items).side != "at chance"]
+    ranked = [
+        rank_all(shared + random.normal(size=shared.shape), features)
+        for _ in range(subjects)
+    ]
+    return [
+        holds(interval, truth),
+        interval.high - interval.low,
+        answer(ranked, items).side != "at chance",
+    ]
 
 
-def units_of_one_subject(random: Random, design: tuple[int, int], centre: float) -> list[float]:
-    """Runs of one subject each: coverage and width for these subjects, of hits and of normal values.
+def units_of_one_subject(
+    random: Random, design: tuple[int, int], centre: float
+) -> list[float]:
+    """Runs of one subject each: coverage and width for these subjects, of hits and of
+    normal values.
 
-    A design is people, and runs of each. Runs of 40 trials vary by .7 in logits and in values, people by .3.
+    A design is people, and runs of each. Runs of 40 trials vary by .7 in logits and in
+    values, people by .3.
     """
     people, runs = design
-    person, run = random.normal(0, 0.3, (people, 1, 1)), random.normal(0, 0.7, (people, runs, 1))
-    group_of = {(row, trial): f"{row} {trial % runs}" for row in range(people) for trial in range(40 * runs)}
+    person, run = (
+        random.normal(0, 0.3, (people, 1, 1)),
+        random.normal(0, 0.7, (people, runs, 1)),
+    )
+    group_of = {
+        (row, trial): f"{row} {trial % runs}"
+        for row in range(people)
+        for trial in range(40 * runs)
+    }
     ids = [[(row, trial) for trial in range(40 * runs)] for row in range(people)]
     items = Alike(group_of=group_of, groups="runs").items(ids)
-    logits = np.broadcast_to((centre + person + run).transpose(0, 2, 1), (people, 40, runs))
-    values = [draw_hits(random, logits), logits - centre + random.normal(size=logits.shape)]
-    truths = [np.mean([mean_hit(centre + each, 0.7) for each in person.ravel()]), person.mean()]
+    logits = np.broadcast_to(
+        (centre + person + run).transpose(0, 2, 1), (people, 40, runs)
+    )
+    values = [
+        draw_hits(random, logits),
+        logits - centre + random.normal(size=logits.shape),
+    ]
+    truths = [
+        np.mean([mean_hit(centre + each, 0.7) for each in person.ravel()]),
+        person.mean(),
+    ]
     results = []
     for drawn, truth in zip(values, truths, strict=True):
         interval = describe(list(drawn.reshape(people, -1)), items)
@@ -230,12 +367,15 @@ def units_of_one_subject(random: Random, design: tuple[int, int], centre: float)
     return results
 
 
-def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> list[float]:
-    """Few concepts: coverage for these, false answers to each question, and both found at top-1 .6 of 20.
+def few_concepts(
+    random: Random, concepts: int, pictures: int, drift: float
+) -> list[float]:
+    """Few concepts: coverage for these, false answers to each question, and both found
+    at top-1 .6 of 20.
 
-    With drift, the signals of a session share what has nothing to do with pictures, and three in four
-    pictures of a concept were shown in its own session. Concepts are not equally decodable: the effect grows
-    from the first to the last.
+    With drift, the signals of a session share what has nothing to do with pictures, and
+    three in four pictures of a concept were shown in its own session. Concepts are not
+    equally decodable: the effect grows from the first to the last.
     """
     concept = np.repeat(np.arange(concepts), pictures)
     count, names = len(concept), dict(enumerate(map(str, concept)))
@@ -247,7 +387,9 @@ def few_concepts(random: Random, concepts: int, pictures: int, drift: float) -> 
     truth = np.mean([mean_hit(2 * each - 2, 1.0) for each in strength])
     session = np.where(np.arange(count) % 4 > 0, concept, (concept + 1) % concepts)
     options["concept_parts"] = dict(enumerate(session.tolist()))
-    features = random.normal(size=(concepts, 20))[concept] + random.normal(size=(count, 20))
+    features = random.normal(size=(concepts, 20))[concept] + random.normal(
+        size=(count, 20)
+    )
     drifted = drift * random.normal(size=(concepts, 20))[session]
     noise = random.normal(size=(count, 20))
     false = judge([rank_all(drifted + noise, features)], items, range(count), **options)
@@ -264,38 +406,68 @@ def small_and_bounded(random: Random, items: int, strength: float, metric: str) 
     Items are each other's candidates: guesses at strength 0, nearly all found at 1.
     """
     features = random.normal(size=(items, 20))
-    own = rank_all(strength * features + random.normal(size=(items, 20)), features).diagonal()
-    values = {"two-way": 1 - (own - 1) / (items - 1), "MRR": 1 / own, "top-1": (own == 1) * 1.0}[metric]
+    own = rank_all(
+        strength * features + random.normal(size=(items, 20)), features
+    ).diagonal()
+    values = {
+        "two-way": 1 - (own - 1) / (items - 1),
+        "MRR": 1 / own,
+        "top-1": (own == 1) * 1.0,
+    }[metric]
     how: Any = {"protocol": "simulated", "split": "test", "limits": (0.0, 1.0)}
     return [measure(metric, [values], **how)]
 
 
 def films(random: Random, clips: int, near: float) -> list[float]:
-    """Films in a shuffled order: verdicts without an effect, coverage, and false differences.
+    """Films in a shuffled order: verdicts without an effect, coverage, and false
+    differences.
 
-    Neighbours correlate in signals, embeddings, hits and values, of which six people share half the variance.
+    Neighbours correlate in signals, embeddings, hits and values, of which six people
+    share half the variance.
     """
     names = random.permutation(clips).tolist()
     alike = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip")
     items, of_six = alike.items([names]), alike.items([names] * 6)
     features, signals = draw_film(random, 2, clips, 8, near=near)
     verdict = answer([rank_all(signals[names], features[items.names])], items)
-    hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[:, names]
-    values = draw_film(random, clips, 1, near=near) + draw_film(random, 6, clips, 1, near=near)
+    hits = draw_hits(random, ITEM_SD * draw_film(random, clips, 1, near=near).T)[
+        :, names
+    ]
+    values = draw_film(random, clips, 1, near=near) + draw_film(
+        random, 6, clips, 1, near=near
+    )
     values = values[:, names, 0]
-    described = [(describe(list(hits), items), 0.5), (describe([values[0]], items), 0.0)]
-    held = [np.nan if each.low is None else holds(each, truth) for each, truth in described]
-    pairs = [([*each], [*(0 * each)], by) for each, by in ((values[:1], items), (values, of_six))]
-    p_values = [compare_values(first, second, items=by).p_value for first, second, by in pairs]
+    described = [
+        (describe(list(hits), items), 0.5),
+        (describe([values[0]], items), 0.0),
+    ]
+    held = [
+        np.nan if each.low is None else holds(each, truth) for each, truth in described
+    ]
+    pairs = [
+        ([*each], [*(0 * each)], by)
+        for each, by in ((values[:1], items), (values, of_six))
+    ]
+    p_values = [
+        compare_values(first, second, items=by).p_value for first, second, by in pairs
+    ]
     shown = [np.nan if p is None else p <= LEVEL for p in p_values]
-    return [verdict.side == "above chance", verdict.side == "not testable", *held, *shown]
+    return [
+        verdict.side == "above chance",
+        verdict.side == "not testable",
+        *held,
+        *shown,
+    ]
 
 
-def differences(random: Random, subjects: int, pictures: int, by: str, effect: float) -> list[float]:
-    """Differences: how often two methods differ at p < .05, beside an oracle that knows what varies.
+def differences(
+    random: Random, subjects: int, pictures: int, by: str, effect: float
+) -> list[float]:
+    """Differences: how often two methods differ at p < .05, beside an oracle that knows
+    what varies.
 
-    An item's difference has noise of sd .7; subjects vary by .1, pictures by .35, where they do. To four
-    subjects, the oracle is a t test over items.
+    An item's difference has noise of sd .7; subjects vary by .1, pictures by .35, where
+    they do. To four subjects, the oracle is a t test over items.
     """
     by_subject = 0.1 * ("subjects" in by) * random.normal(size=(subjects, 1))
     by_picture = 0.35 * ("pictures" in by) * random.normal(size=(1, pictures))
@@ -307,14 +479,23 @@ def differences(random: Random, subjects: int, pictures: int, by: str, effect: f
     drawn = drawn + effect * sd
     result = compare_values(list(drawn), list(0 * drawn))
     of_items, of_subjects = drawn.mean(0), drawn.mean(1)
-    shared = max(0.0, of_items.var(ddof=1) / pictures - drawn.var(1, ddof=1).mean() / pictures / subjects)
+    shared = max(
+        0.0,
+        of_items.var(ddof=1) / pictures
+        - drawn.var(1, ddof=1).mean() / pictures / subjects,
+    )
     errors, freedom = {
         "pictures": ([of_items.var(ddof=1) / pictures], [pictures - 1]),
         "subjects": ([of_subjects.var(ddof=1) / subjects], [subjects - 1]),
-        "both": ([of_subjects.var(ddof=1) / subjects, shared], [subjects - 1, pictures - 1]),
+        "both": (
+            [of_subjects.var(ddof=1) / subjects, shared],
+            [subjects - 1, pictures - 1],
+        ),
     }["both" if " " in by else by]
     total = sum(errors)
-    satterthwaite = total**2 / sum(error**2 / free for error, free in zip(errors, freedom, strict=True))
+    satterthwaite = total**2 / sum(
+        error**2 / free for error, free in zip(errors, freedom, strict=True)
+    )
     oracle = 2 * t.sf(abs(drawn.mean()) / total**0.5, satterthwaite) < LEVEL
     is_shown = result.p_value is not None and result.p_value <= LEVEL
     holds_zero = result.low is not None and result.low <= 0 <= result.high
@@ -323,23 +504,34 @@ def differences(random: Random, subjects: int, pictures: int, by: str, effect: f
 
 def drawn_variance(subjects: int, pictures: int, by: str) -> float:
     """Variance of the mean difference of a design."""
-    parts = [0.1**2 / subjects * ("subjects" in by), 0.35**2 / pictures * ("pictures" in by)]
+    parts = [
+        0.1**2 / subjects * ("subjects" in by),
+        0.35**2 / pictures * ("pictures" in by),
+    ]
     return sum(parts) + 0.7**2 / subjects / pictures
 
 
 def differences_near_a_limit(
     random: Random, subjects: int, seeds: int, items: int, rates: tuple[float, float]
 ) -> list[float]:
-    """Differences of hits near a limit: coverage for people and pictures in general, width, and power.
+    """Differences of hits near a limit: coverage for people and pictures in general,
+    width, and power.
 
-    Pictures are as hard for both methods (sd 1.5 in logits) and for each (.7); people in general vary by .5
-    and by .25 with the method. Rates are of the mean picture and person.
+    Pictures are as hard for both methods (sd 1.5 in logits) and for each (.7); people
+    in general vary by .5 and by .25 with the method. Rates are of the mean picture and
+    person.
     """
     sd = 0.5 * (subjects >= MANY_SUBJECTS)
-    shared = random.normal(0, ITEM_SD, (1, 1, 1, items)) + random.normal(0, sd, (1, subjects, 1, 1))
-    by_method = random.normal(0, 0.7, (2, 1, 1, items)) + random.normal(0, sd / 2, (2, subjects, 1, 1))
+    shared = random.normal(0, ITEM_SD, (1, 1, 1, items)) + random.normal(
+        0, sd, (1, subjects, 1, 1)
+    )
+    by_method = random.normal(0, 0.7, (2, 1, 1, items)) + random.normal(
+        0, sd / 2, (2, subjects, 1, 1)
+    )
     centres = logit(rates)
-    drawn = np.broadcast_to(centres[:, None, None, None] + shared + by_method, (2, subjects, seeds, items))
+    drawn = np.broadcast_to(
+        centres[:, None, None, None] + shared + by_method, (2, subjects, seeds, items)
+    )
     result = compare_values(*(list(hits) for hits in draw_hits(random, drawn)))
     spread = float(np.sqrt(ITEM_SD**2 + 0.7**2 + 1.25 * sd**2))
     first, second = (mean_hit(float(centre), spread) for centre in centres)
@@ -350,33 +542,47 @@ def differences_near_a_limit(
 
 
 def best_of_many(random: Random, variants: int) -> list[float]:
-    """Best of equal variants: how far its test top-1 lies above the truth, by how it was chosen."""
+    """Best of equal variants: how far its test top-1 lies above the truth, by how it
+    was chosen.
+    """
     truth = mean_hit(0, ITEM_SD)
     logits = random.normal(0, ITEM_SD, (2, 1, ITEMS))
-    validation, test = (draw_hits(random, np.repeat(half, variants, 0)).mean(1) for half in logits)
+    validation, test = (
+        draw_hits(random, np.repeat(half, variants, 0)).mean(1) for half in logits
+    )
     return [float(test.max()) - truth, float(test[validation.argmax()]) - truth]
 
 
-def score_categories(learned: Values, category: NDArray[np.int64], tested: Values) -> Values:
-    """Fit linear discriminant analysis with shrinkage to signals [N, F], and score others: [M, K]."""
+def score_categories(
+    learned: Values, category: NDArray[np.int64], tested: Values
+) -> Values:
+    """Fit linear discriminant analysis with shrinkage to signals [N, F], and score
+    others: [M, K].
+    """
     counts = np.bincount(category)
     means = np.eye(len(counts))[category].T @ learned / np.maximum(counts, 1)[:, None]
     covariance = ledoit_wolf(learned - means[category], assume_centered=True)[0]
     weights = np.linalg.solve(covariance, means.T)  # [F, K]
-    return np.asarray(tested @ weights - (means.T * weights).sum(0) / 2 + np.log(counts + 1e-9))
+    return np.asarray(
+        tested @ weights - (means.T * weights).sum(0) / 2 + np.log(counts + 1e-9)
+    )
 
 
 def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
-    """Runs or trials in folds: coverage of accuracy for the mean of all simulations, and verdicts.
+    """Runs or trials in folds: coverage of accuracy for the mean of all simulations,
+    and verdicts.
 
-    A design has so many categories of fixed patterns, and trials of each in a run. Where runs drift, their
-    trials share an offset and a linear trend, each as strong as the noise of a trial; runs are new in each
-    simulation, or the same. Each fold is classified by linear discriminant analysis with shrinkage, fitted to
-    the trials of all others.
+    A design has so many categories of fixed patterns, and trials of each in a run.
+    Where runs drift, their trials share an offset and a linear trend, each as strong as
+    the noise of a trial; runs are new in each simulation, or the same. Each fold is
+    classified by linear discriminant analysis with shrinkage, fitted to the trials of
+    all others.
 
     Source: Ledoit and Wolf 2004 (shrinkage of the covariance).
     """
-    runs, folds, categories, trials = (int(word) for word in design.split() if word.isdigit())
+    runs, folds, categories, trials = (
+        int(word) for word in design.split() if word.isdigit()
+    )
     shape = (categories, runs * trials, 30)
     run = np.tile(np.repeat(np.arange(runs), trials), (categories, 1))
     category = np.tile(np.arange(categories)[:, None], shape[1])
@@ -392,20 +598,26 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
     # folds [K, N], as `Holdout` deals runs and the trials of each category
     is_by_trial = design.startswith("trials")
     dealt = random.permuted(np.tile(np.arange(shape[1]), (categories, 1)), axis=1)
-    fold = (dealt + np.arange(categories)[:, None]) % folds if is_by_trial else run % folds
+    fold = (
+        (dealt + np.arange(categories)[:, None]) % folds if is_by_trial else run % folds
+    )
 
     # ranks [K * N, K] of the categories by each trial
     ranked, flat = np.empty((run.size, categories)), signals.reshape(run.size, -1)
     for number in range(folds):
         is_tested = fold.ravel() == number
-        scores = score_categories(flat[~is_tested], category.ravel()[~is_tested], flat[is_tested])
+        scores = score_categories(
+            flat[~is_tested], category.ravel()[~is_tested], flat[is_tested]
+        )
         ranked[is_tested] = rank_all(scores, np.eye(categories))
 
     # interval and verdicts, as of an evaluation
-    group_of, label_of = (dict(enumerate(each.ravel().tolist())) for each in (run, category))
-    items = Alike(group_of=group_of, groups="trials" if is_by_trial else "runs", has_folds=True).items(
-        [[*group_of]]
+    group_of, label_of = (
+        dict(enumerate(each.ravel().tolist())) for each in (run, category)
     )
+    items = Alike(
+        group_of=group_of, groups="trials" if is_by_trial else "runs", has_folds=True
+    ).items([[*group_of]])
     own = ranked[np.arange(len(ranked)), category.ravel()]
     top1 = summarise([own], categories, split="test", items=items, only=("top1",))
     tested_with = dict(enumerate(fold.ravel().tolist())) if is_by_trial else group_of
@@ -415,41 +627,64 @@ def pooled_folds(random: Random, design: str, effect: float) -> list[Any]:
 
 
 def verdicts_under_drift(random: Random, design: str, effect: float) -> list[float]:
-    """Six runs of four categories, ten trials each, whose signals drift: verdicts with and without order.
+    """Six runs of four categories, ten trials each, whose signals drift: verdicts with
+    and without order.
 
-    Drift is a moving average over some thirty trials, as strong as the noise of a trial, and of one course in
-    all runs where blocks have one order; so are offsets of runs. Learners are those of pooled folds.
+    Drift is a moving average over some thirty trials, as strong as the noise of a
+    trial, and of one course in all runs where blocks have one order; so are offsets of
+    runs. Learners are those of pooled folds.
     """
     shown, _, by = design.partition(", out: ")
-    size = {"blocks of 10": 10, "one order": 10, "blocks of 3": 3, "pairs": 2}.get(shown, 1)
+    size = {"blocks of 10": 10, "one order": 10, "blocks of 3": 3, "pairs": 2}.get(
+        shown, 1
+    )
     run, orders = np.repeat(np.arange(6), 40), []
     for number in range(6):
-        blocks = random.permutation(np.repeat(np.arange(4), 12 // size + 1 if size < 10 else 1))
-        blocks = {"one order": np.arange(4), "a category a run": np.full(40, number % 4)}.get(shown, blocks)
+        blocks = random.permutation(
+            np.repeat(np.arange(4), 12 // size + 1 if size < 10 else 1)
+        )
+        blocks = {
+            "one order": np.arange(4),
+            "a category a run": np.full(40, number % 4),
+        }.get(shown, blocks)
         orders.append(np.repeat(blocks, size)[:40])
     category = np.concatenate(orders)
 
     # signals [N, F]
-    courses = gaussian_filter1d(random.normal(size=(1 if shown == "one order" else 6, 100, 30)), 12, axis=1)
-    drift = np.broadcast_to(courses[:, 30:70] / courses.std(), (6, 40, 30)).reshape(240, 30)
+    courses = gaussian_filter1d(
+        random.normal(size=(1 if shown == "one order" else 6, 100, 30)), 12, axis=1
+    )
+    drift = np.broadcast_to(courses[:, 30:70] / courses.std(), (6, 40, 30)).reshape(
+        240, 30
+    )
     patterns = np.random.default_rng(4).normal(size=(4, 30)) * 240**-0.25
     signals = effect * patterns[category] + drift + random.normal(size=(6, 30))[run]
     signals = signals + random.normal(size=(240, 30))
 
     # ranks [N, 4] of the categories by each trial
-    fold, ranked = random.permutation(240) % 6 if by == "trials" else run, np.empty((240, 4))
+    fold, ranked = (
+        random.permutation(240) % 6 if by == "trials" else run,
+        np.empty((240, 4)),
+    )
     for number in range(6):
         is_tested = fold == number
-        scores = score_categories(signals[~is_tested], category[~is_tested], signals[is_tested])
+        scores = score_categories(
+            signals[~is_tested], category[~is_tested], signals[is_tested]
+        )
         ranked[is_tested] = rank_all(scores, np.eye(4))
 
-    # verdicts with labels exchanged within what was interleaved, and freely or within runs
-    order = TrialOrder.of(np.arange(240), category.tolist(), None, run, np.arange(240.0))
+    # verdicts with labels exchanged within what was interleaved, and freely or within
+    # runs
+    order = TrialOrder.of(
+        np.arange(240), category.tolist(), None, run, np.arange(240.0)
+    )
     found = of_trials(order, fold, by)
     label_of, parts, blocks = (
         dict(enumerate(each)) for each in (category.tolist(), found.parts, found.blocks)
     )
-    items = Alike(group_of=dict(enumerate(run.tolist())), groups=by, has_folds=True).items([[*range(240)]])
+    items = Alike(
+        group_of=dict(enumerate(run.tolist())), groups=by, has_folds=True
+    ).items([[*range(240)]])
     sides = [
         judge([ranked], items, range(4), label_of=label_of, **known)[0].side
         for known in (
@@ -462,18 +697,26 @@ def verdicts_under_drift(random: Random, design: str, effect: float) -> list[flo
     return [accuracy, *answers[0], sides[0] == "not testable", *answers[1]]
 
 
-def equal_learners(random: Random, design: str, effect: float, surplus: float) -> list[float]:
-    """Learners on the same folds: how often they differ, beside sign flips that take trials as they come.
+def equal_learners(
+    random: Random, design: str, effect: float, surplus: float
+) -> list[float]:
+    """Learners on the same folds: how often they differ, beside sign flips that take
+    trials as they come.
 
-    Half of the features is for one, half for the other, which carry as much; the first one's effect is larger
-    by a surplus. Designs are those of pooled folds.
+    Half of the features is for one, half for the other, which carry as much; the first
+    one's effect is larger by a surplus. Designs are those of pooled folds.
     """
-    runs, folds, categories, trials = (int(word) for word in design.split() if word.isdigit())
+    runs, folds, categories, trials = (
+        int(word) for word in design.split() if word.isdigit()
+    )
     run, category = (
         np.repeat(np.arange(runs), categories * trials),
         np.tile(np.arange(categories), runs * trials),
     )
-    patterns = np.random.default_rng(categories).normal(size=(categories, 15)) * (runs * trials) ** -0.25
+    patterns = (
+        np.random.default_rng(categories).normal(size=(categories, 15))
+        * (runs * trials) ** -0.25
+    )
     held_out = "trials" if design.startswith("trials") else "runs"
     fold = (random.permutation(len(run)) if held_out == "trials" else run) % folds
 
@@ -486,27 +729,40 @@ def equal_learners(random: Random, design: str, effect: float, surplus: float) -
             signals += offset[run] + random.uniform(-1, 1, (len(run), 1)) * trend[run]
         for number in range(folds):
             is_tested = fold == number
-            scores = score_categories(signals[~is_tested], category[~is_tested], signals[is_tested])
+            scores = score_categories(
+                signals[~is_tested], category[~is_tested], signals[is_tested]
+            )
             hits[learner, is_tested] = scores.argmax(1) == category[is_tested]
 
     # p, with the variance of folds, and without
-    items = Alike(group_of=dict(enumerate(run.tolist())), groups=held_out, has_folds=True).items(
-        [[*range(len(run))]]
-    )
+    items = Alike(
+        group_of=dict(enumerate(run.tolist())), groups=held_out, has_folds=True
+    ).items([[*range(len(run))]])
     compared = [
-        compare_values(hits[:1], hits[1:], items=each) for each in (items, replace(items, inflation=1.0))
+        compare_values(hits[:1], hits[1:], items=each)
+        for each in (items, replace(items, inflation=1.0))
     ]
-    return [hits.mean(), *(each.p_value is not None and each.p_value <= LEVEL for each in compared)]
+    return [
+        hits.mean(),
+        *(each.p_value is not None and each.p_value <= LEVEL for each in compared),
+    ]
 
 
-def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float) -> list[Any]:
-    """100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to embeddings.
+def folds_of_pictures(
+    random: Random, concepts: int, effect: float, drift: float
+) -> list[Any]:
+    """100 pictures in 10 folds: the same for top-1 of ten by a ridge from signals to
+    embeddings.
 
-    Pictures are new in each simulation, how signals carry embeddings is the same, and so are two concepts;
-    twenty are new, too. With drift, ten pictures that were drawn of all were shown in each run.
+    Pictures are new in each simulation, how signals carry embeddings is the same, and
+    so are two concepts; twenty are new, too. With drift, ten pictures that were drawn
+    of all were shown in each run.
     """
     fixed = np.random.default_rng(2)
-    concept, mixing = np.arange(100) * concepts // 100, fixed.normal(size=(20, 30)) / 20**0.5
+    concept, mixing = (
+        np.arange(100) * concepts // 100,
+        fixed.normal(size=(20, 30)) / 20**0.5,
+    )
     centres = (fixed if concepts < MANY_UNITS else random).normal(size=(concepts, 20))
     embeddings = centres[concept] + random.normal(size=(100, 20))
     run, offset = random.permutation(100) // 10, drift * random.normal(size=(10, 30))
@@ -516,12 +772,17 @@ def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float
     names, ranked, fold_of = [*range(100)], np.zeros((100, 100)), {}
     holdout = Holdout(by="pictures", folds=10)
     for fold in holdout.fold_numbers:
-        is_tested = holdout.hold_out_pictures(list(map(str, names)), list(map(str, concept)), fold)
+        is_tested = holdout.hold_out_pictures(
+            list(map(str, names)), list(map(str, concept)), fold
+        )
         train, target = signals[~is_tested], embeddings[~is_tested]
         centred = train - train.mean(0)
         penalised = centred.T @ centred + 30 * np.eye(30)
         weights = np.linalg.solve(penalised, centred.T @ (target - target.mean(0)))
-        predicted, candidates = (signals[is_tested] - train.mean(0)) @ weights, embeddings[is_tested]
+        predicted, candidates = (
+            (signals[is_tested] - train.mean(0)) @ weights,
+            embeddings[is_tested],
+        )
         candidates = candidates - target.mean(0)
         candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
         ranked[np.ix_(is_tested, is_tested)] = rank_all(predicted, candidates)
@@ -540,85 +801,138 @@ def folds_of_pictures(random: Random, concepts: int, effect: float, drift: float
 def calibration(random: Random, people: int, draws: int, centre: float) -> list[float]:
     """Calibration: coverage of top-1 over draws, for people in general and for these.
 
-    People differ by .5 in logits, draws by .15 for each person by itself; pictures are the same for all.
-    Widths are of people in general.
+    People differ by .5 in logits, draws by .15 for each person by itself; pictures are
+    the same for all. Widths are of people in general.
     """
     # hits [people, draws, N] after few recordings
     picture = random.normal(0, ITEM_SD, (1, 1, ITEMS))
-    person, by_draw = random.normal(0, 0.5, (people, 1, 1)), random.normal(0, 0.15, (people, draws, 1))
+    person, by_draw = (
+        random.normal(0, 0.5, (people, 1, 1)),
+        random.normal(0, 0.15, (people, draws, 1)),
+    )
     few = draw_hits(random, centre + person + by_draw + picture)
 
     # top-1, for people in general and for these
     spread = float(np.hypot(ITEM_SD, 0.15))
     truth = mean_hit(centre, float(np.hypot(spread, 0.5)))
-    here = float(np.mean([mean_hit(centre + offset, spread) for offset in person.ravel()]))
+    here = float(
+        np.mean([mean_hit(centre + offset, spread) for offset in person.ravel()])
+    )
     how: Any = {"protocol": "simulated", "split": "test", "limits": (0.0, 1.0)}
     metric = measure("top1", [*few], **how)
     low, high = metric.people or (np.nan, np.nan)
     first, last = metric.these_subjects or (np.nan, np.nan)
-    return [truth, np.nan if np.isnan(low) else low <= truth <= high, high - low, first <= here <= last]
+    return [
+        truth,
+        np.nan if np.isnan(low) else low <= truth <= high,
+        high - low,
+        first <= here <= last,
+    ]
 
 
-def sufficient_amounts(random: Random, people: int, draws: int, centre: float) -> list[float]:
-    """Calibration: how often a range holds the first of eight amounts that gives 90 % of everything.
+def sufficient_amounts(
+    random: Random, people: int, draws: int, centre: float
+) -> list[float]:
+    """Calibration: how often a range holds the first of eight amounts that gives 90 %
+    of everything.
 
-    Logits grow from -3 to a centre by a power of the amount, .1, which varies over people by .3 (log-normal);
-    people, draws and pictures vary as above. Beside it, the first amount that does so by its value.
+    Logits grow from -3 to a centre by a power of the amount, .1, which varies over
+    people by .3 (log-normal); people, draws and pictures vary as above. Beside it, the
+    first amount that does so by its value.
     """
     quantiles = norm.ppf((np.arange(100) + 0.5) / 100)
     spread = float(np.hypot(ITEM_SD, np.hypot(0.5, 0.15)))
-    curve = lambda deviate: -3 + (centre + 3) * SHARES[:, None] ** (0.1 * np.exp(0.3 * deviate))  # noqa: E731
+
+    def curve(deviate: Any) -> Any:
+        return -3 + (centre + 3) * SHARES[:, None] ** (0.1 * np.exp(0.3 * deviate))
+
     truth = expit(curve(quantiles)[..., None] + spread * quantiles).mean((1, 2))
     first = int((truth < ENOUGH * truth[-1]).sum())
 
     # hits [A, people, N], averaged over draws; of everything there is one draw
-    logits = curve(random.normal(size=people))[..., None, None] + random.normal(0, 0.5, (people, 1, 1))
+    logits = curve(random.normal(size=people))[..., None, None] + random.normal(
+        0, 0.5, (people, 1, 1)
+    )
     logits = logits + random.normal(0, 0.15, (8, people, draws, 1))
     hits = draw_hits(random, logits + random.normal(0, ITEM_SD, 100))
     hits[-1] = hits[-1, :, :1]
     hits = hits.mean(2)
 
     # the range, and the first amount by its value
-    ends = [crossed_t(list(few - ENOUGH * hits[-1]), Items.unnamed([100] * people))[1:] for few in hits[:-1]]
+    ends = [
+        crossed_t(list(few - ENOUGH * hits[-1]), Items.unnamed([100] * people))[1:]
+        for few in hits[:-1]
+    ]
     low, high = find_range(ends)
     shares = hits.mean((1, 2)) / hits[-1].mean()
     by_value = 1 + max(np.flatnonzero(shares[:-1] < ENOUGH), default=-1)
-    return [first, by_value == first, low <= first <= high, high - low, low == 0 and high == 7]
+    return [
+        first,
+        by_value == first,
+        low <= first <= high,
+        high - low,
+        low == 0 and high == 7,
+    ]
 
 
-def unequal_categories(random: Random, design: str, counts: tuple[int, int], effect: float) -> list[float]:
-    """Two categories that are unequally frequent: coverage and width of balanced accuracy and AUC.
+def unequal_categories(
+    random: Random, design: str, counts: tuple[int, int], effect: float
+) -> list[float]:
+    """Two categories that are unequally frequent: coverage and width of balanced
+    accuracy and AUC.
 
-    Scores of trials are normal and differ by an effect; the rarer category is named too seldom. Scores of a
-    run share an offset of sd .5, where there are runs.
+    Scores of trials are normal and differ by an effect; the rarer category is named too
+    seldom. Scores of a run share an offset of sd .5, where there are runs.
     """
     # scores of trials, by run
-    runs, label = int(design.split()[0]) if "runs" in design else 1, np.repeat([0, 1], counts)
+    runs, label = (
+        int(design.split()[0]) if "runs" in design else 1,
+        np.repeat([0, 1], counts),
+    )
     run, sd = random.permutation(len(label)) % runs, 0.5 * (runs > 1)
-    score = effect * label + random.normal(size=len(label)) + random.normal(0, sd, runs)[run]
+    score = (
+        effect * label
+        + random.normal(size=len(label))
+        + random.normal(0, sd, runs)[run]
+    )
     named = score > effect / 2 + 0.3
     tokens = torch.from_numpy(np.stack([np.ones_like(score), np.exp(score)], 1))
     wins = share_wins(tokens, label, torch.eye(2, dtype=torch.float64))
 
     # both metrics, and what they are of all trials and runs
     group_of = dict(enumerate(run.tolist()))
-    items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items([[*group_of]])
+    items = Alike(group_of=group_of, groups="runs" if runs > 1 else "trials").items(
+        [[*group_of]]
+    )
     scores = Scores(labels=label.tolist(), ranks=2 - (named == label), wins=wins)
-    metrics = measure_classes([[scores]], {**HOW, "is_share": None, "items": items, "pool": 2})
+    metrics = measure_classes(
+        [[scores]], {**HOW, "is_share": None, "items": items, "pool": 2}
+    )
     recalls = norm.cdf((np.array([effect, effect]) / 2 + [0.3, -0.3]) / np.hypot(1, sd))
     areas = norm.cdf(effect / np.sqrt([2 + 2 * sd**2, 2]))
-    truths = {"balanced_accuracy": recalls.mean(), "auc": np.average(areas, weights=[runs - 1, 1])}
+    truths = {
+        "balanced_accuracy": recalls.mean(),
+        "auc": np.average(areas, weights=[runs - 1, 1]),
+    }
     results = []
     for name, truth in truths.items():
-        results += [truth, holds(metrics[name], truth), metrics[name].high - metrics[name].low]
+        results += [
+            truth,
+            holds(metrics[name], truth),
+            metrics[name].high - metrics[name].low,
+        ]
     return results
 
 
-def draw_live_hits(random: Random, design: str, rate: float, trials: int) -> tuple[Values, Values]:
-    """Draw hits of trials, and what their mean stands for after each: the rate of all, or of those so far.
+def draw_live_hits(
+    random: Random, design: str, rate: float, trials: int
+) -> tuple[Values, Values]:
+    """Draw hits of trials, and what their mean stands for after each: the rate of all,
+    or of those so far.
 
-    Pictures have hit probabilities from a Beta distribution with that mean, a + b = 2, and are drawn anew in
-    each simulation; the rate of all is theirs. A drifting rate goes up, down, or as a wave by 1.5 in logits.
+    Pictures have hit probabilities from a Beta distribution with that mean, a + b = 2,
+    and are drawn anew in each simulation; the rate of all is theirs. A drifting rate
+    goes up, down, or as a wave by 1.5 in logits.
     """
     if design.endswith(("replacement", "rounds")):
         probabilities = random.beta(2 * rate, 2 * (1 - rate), int(design.split()[0]))
@@ -626,61 +940,97 @@ def draw_live_hits(random: Random, design: str, rate: float, trials: int) -> tup
             order = random.integers(len(probabilities), size=trials)
         else:  # each picture once in random order, then again
             rounds = -(-trials // len(probabilities))
-            order = random.permuted(np.tile(np.arange(len(probabilities)), (rounds, 1)), axis=1).ravel()[
-                :trials
-            ]
+            order = random.permuted(
+                np.tile(np.arange(len(probabilities)), (rounds, 1)), axis=1
+            ).ravel()[:trials]
         hits = random.random(trials) < probabilities[order]
         return hits.astype(np.float64), np.full(trials, probabilities.mean())
     course = np.zeros(trials)
     if design != "equal pictures":
         at = np.linspace(-1, 1, trials)
-        course = 1.5 * {"up": at, "down": -at, "wave": np.sin(4 * np.pi * at)}[design.split()[-1]]
+        course = (
+            1.5
+            * {"up": at, "down": -at, "wave": np.sin(4 * np.pi * at)}[
+                design.split()[-1]
+            ]
+        )
     by_trial = expit(logit(rate) + course)
     average = np.cumsum(by_trial) / np.arange(1, trials + 1)
     return (random.random(trials) < by_trial).astype(np.float64), average
 
 
 def live(random: Random, design: str, rate: float, trials: int = 2000) -> list[float]:
-    """A hit rate that is looked at after each trial: whether an interval ever misses it, and mean widths.
+    """A hit rate that is looked at after each trial: whether an interval ever misses
+    it, and mean widths.
 
-    Wilson's interval, which is for one moment, is looked at from the 20th trial on. Of a rate that drifts,
-    intervals are to hold the average up to each trial. The share that misses at the last trial is given, too.
+    Wilson's interval, which is for one moment, is looked at from the 20th trial on. Of
+    a rate that drifts, intervals are to hold the average up to each trial. The share
+    that misses at the last trial is given, too.
     """
     hits, truth = draw_live_hits(random, design, rate, trials)
     n = np.arange(1, trials + 1)
     k = np.cumsum(hits)
 
     # ours misses where the martingale is too large for the truth, which needs no ends
-    ratio = betaln(k + A, n - k + B) - betaln(A, B) - xlogy(k, truth) - xlog1py(n - k, -truth)
+    ratio = (
+        betaln(k + A, n - k + B)
+        - betaln(A, B)
+        - xlogy(k, truth)
+        - xlog1py(n - k, -truth)
+    )
     misses = ratio >= -np.log(LEVEL)
 
     # Wilson's, by its score; and the widths of ours
     score = np.abs(k / n - truth) / np.sqrt(truth * (1 - truth) / n)
     wilson = (score > norm.ppf(1 - LEVEL / 2))[19:]
-    ends = [interval(int(k[size - 1]), size) if size <= trials else (0, np.nan) for size in (20, 100, 1000)]
+    ends = [
+        interval(int(k[size - 1]), size) if size <= trials else (0, np.nan)
+        for size in (20, 100, 1000)
+    ]
     widths = [high - low for low, high in ends]
-    return [float(truth[-1]), misses.any(), wilson.any(), misses[-1], wilson[-1], *widths]
+    return [
+        float(truth[-1]),
+        misses.any(),
+        wilson.any(),
+        misses[-1],
+        wilson[-1],
+        *widths,
+    ]
 
 
-def draw_pictures(random: Random, shown: str, trials: int) -> tuple[NDArray[np.int64], int]:
-    """Draw which picture each trial shows, and count them: by shares, which may change, or in an order."""
+def draw_pictures(
+    random: Random, shown: str, trials: int
+) -> tuple[NDArray[np.int64], int]:
+    """Draw which picture each trial shows, and count them: by shares, which may change,
+    or in an order.
+    """
     if shown == "shares change":
         share = 0.5 + 0.3 * np.cos(np.linspace(0, np.pi, trials))
         return (random.random(trials) > share).astype(np.int64), 2
     shares = np.array([*map(float, shown.split()[0].split("/"))])
     count = len(shares) if len(shares) > 1 else int(shares[0])
     if shown.endswith("in blocks"):
-        return np.repeat(random.integers(count, size=-(-trials // 10)), 10)[:trials], count
+        return np.repeat(random.integers(count, size=-(-trials // 10)), 10)[
+            :trials
+        ], count
     if shown.endswith("in rounds"):
-        return random.permuted(np.tile(np.arange(count), (trials // count, 1)), axis=1).ravel(), count
-    return random.choice(count, trials, p=shares / shares.sum() if len(shares) > 1 else None), count
+        return random.permuted(
+            np.tile(np.arange(count), (trials // count, 1)), axis=1
+        ).ravel(), count
+    return random.choice(
+        count, trials, p=shares / shares.sum() if len(shares) > 1 else None
+    ), count
 
 
-def live_tests(random: Random, shown: str, answers: str, trials: int = 2000) -> list[float]:
-    """A test of a hit rate that is looked at after each trial: whether it ever says more than chance.
+def live_tests(
+    random: Random, shown: str, answers: str, trials: int = 2000
+) -> list[float]:
+    """A test of a hit rate that is looked at after each trial: whether it ever says
+    more than chance.
 
-    Answers know nothing, or are right in a share of the trials more than by chance. Beside our test stands
-    the one against 1 / pictures. Given is also the share of sessions that are said to come in blocks.
+    Answers know nothing, or are right in a share of the trials more than by chance.
+    Beside our test stands the one against 1 / pictures. Given is also the share of
+    sessions that are said to come in blocks.
     """
     pictures, count = draw_pictures(random, shown, trials)
     shares = np.bincount(pictures, minlength=count) / trials
@@ -691,7 +1041,9 @@ def live_tests(random: Random, shown: str, answers: str, trials: int = 2000) -> 
         "drifting": lambda: (walks - walks.mean(0)).argmax(1),
     }.get(answers, lambda: random.integers(count, size=trials))()
     if answers.endswith("right"):
-        answered = np.where(random.random(trials) < float(answers.split()[0]), pictures, answered)
+        answered = np.where(
+            random.random(trials) < float(answers.split()[0]), pictures, answered
+        )
 
     # ours, and the beta mixture of rates above 1 / pictures
     rate, p_values = HitRate(count), []
@@ -700,10 +1052,21 @@ def live_tests(random: Random, shown: str, answers: str, trials: int = 2000) -> 
         p_values.append(rate.p_value)
     n, k = np.arange(1, trials + 1), np.cumsum(pictures == answered)
     weight = betaincc(k + A, n - k + B, 1 / count) / betaincc(A, B, 1 / count)
-    ratio = betaln(k + A, n - k + B) - betaln(A, B) - xlogy(k, 1 / count) - xlog1py(n - k, -1 / count)
+    ratio = (
+        betaln(k + A, n - k + B)
+        - betaln(A, B)
+        - xlogy(k, 1 / count)
+        - xlog1py(n - k, -1 / count)
+    )
     is_more = np.log(np.maximum(weight, 1e-300)) + ratio >= -np.log(LEVEL)
     is_ours = np.array(p_values) <= LEVEL
-    return [is_ours.any(), is_more.any(), is_ours[:200].any(), is_more[:200].any(), not rate.is_interleaved]
+    return [
+        is_ours.any(),
+        is_more.any(),
+        is_ours[:200].any(),
+        is_more[:200].any(),
+        not rate.is_interleaved,
+    ]
 
 
 def correct(measured: Values, null: Values) -> Values:
@@ -713,54 +1076,90 @@ def correct(measured: Values, null: Values) -> Values:
 
 def is_significant(profiles: Sequence[Profile]) -> bool:
     """Whether a profile of all subjects is above its control anywhere."""
-    measured, null = (np.mean(each, 0) for each in zip(*[(p.values.mean(1), p.null) for p in profiles]))  # noqa: B905
+    measured, null = (
+        np.mean(each, 0)
+        for each in zip(*[(p.values.mean(1), p.null) for p in profiles], strict=True)
+    )
     return bool(correct(measured, null).min() < LEVEL)
 
 
 def profile_margins(signals: Values, targets: Values, labels: Labels) -> Profile:
-    """Look up margins of signals [P, N, D] with targets [N, D], as analyses of a model do."""
+    """Look up margins of signals [P, N, D] with targets [N, D], as analyses of a model
+    do.
+    """
     cosine = (signals @ targets.T) / signals.shape[-1]
     return Profile.of(
-        "margin", Axis("ms", range(len(signals))), cosine - cosine.mean(-1, keepdims=True), labels
+        "margin",
+        Axis("ms", range(len(signals))),
+        cosine - cosine.mean(-1, keepdims=True),
+        labels,
     )
 
 
 def tests_along_a_course(random: Random, subjects: int, effect: float) -> list[float]:
-    """A margin along a course: right pairs are more similar by an effect; pictures differ."""
+    """A margin along a course: right pairs are more similar by an effect; pictures
+    differ.
+    """
     easy, profiles = random.normal(size=(1, 40)), []
     for _ in range(subjects):
         noise = random.normal(size=(24, 40, 40)) + 0.5 * easy
         smooth = np.mean([noise[shift : shift + 20] for shift in range(5)], 0)
         labels = Labels.of(np.arange(40), Items.unnamed([40]), 200, 1)
-        profiles.append(Profile.of("margin", Axis("ms", range(20)), smooth + effect * np.eye(40), labels))
-    return [is_significant(profiles), float(np.mean([profile.null.mean() for profile in profiles]))]
+        profiles.append(
+            Profile.of(
+                "margin", Axis("ms", range(20)), smooth + effect * np.eye(40), labels
+            )
+        )
+    return [
+        is_significant(profiles),
+        float(np.mean([profile.null.mean() for profile in profiles])),
+    ]
 
 
 def tests_of_many_profiles(random: Random, effect: float) -> list[float]:
-    """Twelve profiles of 60 pictures, margins and shares, of which the first three may have an effect."""
+    """Twelve profiles of 60 pictures, margins and shares, of which the first three may
+    have an effect.
+    """
     places, tests = np.arange(60), []
     labels = Labels.of(places, Items.unnamed([60]), 200, int(random.integers(2**31)))
     axis, shared = Axis("ms", range(20)), 0.5 * random.normal(size=(20, 60, 60))
     for analysis in range(6):
-        matrices = shared + random.normal(size=shared.shape) + effect * (analysis == 0) * np.eye(60)
+        matrices = (
+            shared
+            + random.normal(size=shared.shape)
+            + effect * (analysis == 0) * np.eye(60)
+        )
         profiles = [Profile.of("margin", axis, matrices, labels)]
         if analysis < 3:
             ranked = (-matrices).argsort(2).argsort(2) + 1
             profiles += [*Profile.of_ranks(axis, ranked, labels, 60).values()][:2]
-        tests += [standardise(profile.values.mean(1), profile.null) for profile in profiles]
+        tests += [
+            standardise(profile.values.mean(1), profile.null) for profile in profiles
+        ]
     alone = [correct_together([scores])[0] for scores in tests]
-    pairs = [[p.min() < LEVEL for p in listed] for listed in (alone, correct_together(tests))]
+    pairs = [
+        [p.min() < LEVEL for p in listed] for listed in (alone, correct_together(tests))
+    ]
     return [float(share) for found in pairs for share in (any(found), found[0])]
 
 
 def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list[float]:
-    """First time above chance of an effect from 250 ms on, in trials cut out of zero-phase filtered noise."""
+    """First time above chance of an effect from 250 ms on, in trials cut out of
+    zero-phase filtered noise.
+    """
     # two categories in 320 trials, 8 channels, 250 Hz
-    fields: Any = {"epoch_ms": (-200, 800), "keep_ms": (-200, 800), "baseline": baseline, "whiten": "no"}
+    fields: Any = {
+        "epoch_ms": (-200, 800),
+        "keep_ms": (-200, 800),
+        "baseline": baseline,
+        "whiten": "no",
+    }
     steps, shown = Steps.model_validate(fields), random.permutation(np.arange(320) % 2)
     begins = 2500 + np.cumsum(random.integers(250, 350, 320))
     samples = random.normal(size=(8, begins[-1] + 2500))
-    samples = lfilter([0.2], [1, -0.98], samples) + 0.5 * random.normal(size=samples.shape)
+    samples = lfilter([0.2], [1, -0.98], samples) + 0.5 * random.normal(
+        size=samples.shape
+    )
     patterns, course = random.normal(size=(2, 8)), 1.5 * tukey(length_ms // 4, 0.2)
     for begin, category in zip(begins + 62, shown, strict=True):
         samples[:, begin : begin + len(course)] += patterns[category, :, None] * course
@@ -781,8 +1180,12 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
     # what is said of it
     signal, source = trials[:, None], {"preparation": {**fields, "band_hz": band_hz}}
     recording = Trials(signal, (), Sensors(names), cutting.times_s, 250.0, "uV", source)
-    axis = Axis.of_windows(-200 + 48 * np.stack([np.arange(20), np.arange(1, 21)], 1).astype(float))
-    finding = Finding("decoding", "accuracy", axis, [], {}, scores, correct_together([scores])[0])
+    axis = Axis.of_windows(
+        -200 + 48 * np.stack([np.arange(20), np.arange(1, 21)], 1).astype(float)
+    )
+    finding = Finding(
+        "decoding", "accuracy", axis, [], {}, scores, correct_together([scores])[0]
+    )
     first = finding.first_above_chance
     if first is None:
         return [0.0, 0.0, 0.0]
@@ -791,33 +1194,49 @@ def onsets(random: Random, band_hz: Any, baseline: bool, length_ms: int) -> list
 
 
 def tests_of_shared_labels(random: Random, subjects: int) -> list[float]:
-    """Subjects whose signals carry what they saw, and who have the same wrong labels; 100 pictures."""
+    """Subjects whose signals carry what they saw, and who have the same wrong labels;
+    100 pictures.
+    """
     targets, order = random.normal(size=(100, 16)), random.permutation(100)
     signals = targets + random.normal(size=(subjects, 5, 100, 16))
     first, rejected = int(random.integers(2**31)), []
     for seeds in (range(first, first + subjects), [first] * subjects):
         labels = [Labels.of(order, Items.unnamed([100]), 100, seed) for seed in seeds]
         pairs = zip(signals, labels, strict=True)
-        rejected.append(is_significant([profile_margins(each, targets, some) for each, some in pairs]))
+        rejected.append(
+            is_significant(
+                [profile_margins(each, targets, some) for each, some in pairs]
+            )
+        )
     return rejected
 
 
 def tests_of_alike_items(random: Random, items: str, subjects: int) -> list[float]:
-    """Margin and similarity of signals and embeddings that have nothing to do with each other."""
+    """Margin and similarity of signals and embeddings that have nothing to do with each
+    other.
+    """
     is_film, count = items.endswith("clips"), int(items.split()[0])
     draw: Any = draw_film if is_film else draw_concepts
     by = CLIPS if is_film else Alike("concept", CONCEPT_OF)
-    targets, seed, places = draw(random, count, 16), int(random.integers(2**31)), np.arange(count)
+    targets, seed, places = (
+        draw(random, count, 16),
+        int(random.integers(2**31)),
+        np.arange(count),
+    )
     signals = draw(random, count, 16) + draw(random, subjects, 5, count, 16)
     margins, similar = [], []
     for units in (Items.unnamed([count]), by.items([range(count)])):
         labels = Labels.of(places, units, 100, seed)
-        margins.append(is_significant([profile_margins(each, targets, labels) for each in signals]))
+        margins.append(
+            is_significant([profile_margins(each, targets, labels) for each in signals])
+        )
         if count == 1200:  # 720,000 pairs of clips: too slow
             similar.append(np.nan)
             continue
         models, axis = rank_models({"model": targets}), Axis("ms", [0])
-        parts, _ = measure_similarity(axis, [list(signals[:, 0])], models, units, 100, seed)
+        parts, _ = measure_similarity(
+            axis, [list(signals[:, 0])], models, units, 100, seed
+        )
         rhos = [part.profiles["similarity · model:rho"] for part in parts]
         mean = np.mean([rho.values.mean(1) for rho in rhos], 0)
         similar.append(correct(mean, rhos[0].null).min() < LEVEL)
@@ -827,9 +1246,12 @@ def tests_of_alike_items(random: Random, items: str, subjects: int) -> list[floa
 def intervals_of_profiles(random: Random, clips: int, subjects: int) -> list[float]:
     """The interval, for these subjects, of a profile over clips, whose mean is 0."""
     shared, held = draw_film(random, clips, 1)[:, 0], []
-    values = [shared + draw_film(random, clips, 1).T for _ in range(subjects)]  # [1, N] each
+    # [1, N] each
+    values = [shared + draw_film(random, clips, 1).T for _ in range(subjects)]
     for units in (Items.unnamed([clips]), CLIPS.items([range(clips)])):
-        items = replace(units, ids=[*units.ids] * subjects, units=[*units.units] * subjects)
+        items = replace(
+            units, ids=[*units.ids] * subjects, units=[*units.units] * subjects
+        )
         (metric,) = measure_each("margin", values, items=items, **HOW)
         low, high = metric.these_subjects or (metric.low, metric.high)
         held.append(low <= 0 <= high)
@@ -837,9 +1259,13 @@ def intervals_of_profiles(random: Random, clips: int, subjects: int) -> list[flo
 
 
 def similarity(random: Random, strength: float) -> Any:
-    """Similarity at 5 times, and the interval of one subject around the mean of all simulations."""
+    """Similarity at 5 times, and the interval of one subject around the mean of all
+    simulations.
+    """
     features, mixing = random.normal(size=(40, 12)), random.normal(size=(12, 17))
-    signals = strength * (features @ mixing)[..., None] / 3 + random.normal(size=(40, 17, 5))
+    signals = strength * (features @ mixing)[..., None] / 3 + random.normal(
+        size=(40, 17, 5)
+    )
     places = ([signals[..., t]] for t in range(5))
     models, axis = rank_models({"model": features}), Axis("ms", range(5))
     (part,), _ = measure_similarity(axis, places, models, Items.unnamed([40]), 200)
@@ -849,14 +1275,18 @@ def similarity(random: Random, strength: float) -> Any:
 
 
 def encoding(random: Random, strength: float) -> Any:
-    """The encoding model at 6 times, and its interval around the mean of all simulations."""
+    """The encoding model at 6 times, and its interval around the mean of all
+    simulations.
+    """
     weights = np.random.default_rng(3).normal(size=(8, 18)) / 8**0.5
     features = [random.normal(size=(size, 16)) for size in (150, 40)]
     train, test = (
-        strength * each[:, :8] @ weights + random.normal(size=(len(each), 18)) for each in features
+        strength * each[:, :8] @ weights + random.normal(size=(len(each), 18))
+        for each in features
     )
     levels = [
-        {"a": each[:, :8], "b": each[:, 8:]} for each in (torch.from_numpy(each).float() for each in features)
+        {"a": each[:, :8], "b": each[:, 8:]}
+        for each in (torch.from_numpy(each).float() for each in features)
     ]
     wrong, trained = (
         (np.roll(np.arange(150), 75), np.roll(np.arange(40), 20)),
@@ -865,39 +1295,84 @@ def encoding(random: Random, strength: float) -> Any:
     predicted, _ = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8)
     times, seed = [np.s_[..., [time]] for time in range(6)], int(random.integers(2**31))
     labels = Labels.of(np.arange(40), Items.unnamed([40]), 200, seed)
-    profile = along(predicted, test.reshape(-1, 3, 6), Axis("ms", range(6)), times, labels)
+    profile = along(
+        predicted, test.reshape(-1, 3, 6), Axis("ms", range(6)), times, labels
+    )
     r = measure_each("r", [profile.values[:1]], **HOW)[0]
     return r, correct(profile.values.mean(1), profile.null).min() < LEVEL
 
 
 UNITS = [f"1200 clips, neighbours correlate {near}" for near in (0.0, 0.6, 0.9)]
-UNITS += [f"{concepts} concepts of {pictures} pictures" for concepts in (40, 200) for pictures in (5, 10)]
+UNITS += [
+    f"{concepts} concepts of {pictures} pictures"
+    for concepts in (40, 200)
+    for pictures in (5, 10)
+]
 CENTRES = (0.0, -1.5, -4.0, 3.0)
 """Mean logits: hits of .5, .25, .05 and .9."""
 PEOPLE = {"subjects": (2, 4, 6, 8, 10, 15, 20), "sd": (0.3, 1.0), "centre": CENTRES}
-POOLS = {"items": (50, ITEMS), "slope": (0.5, 2.0), "spread": (0.0, 0.7), "sd": (0.4, 0.8, 1.5, 3.0)}
-FILMS = {"items": ("1200 clips", "240 clips", f"200 pictures, {EACH} a concept"), "subjects": (1, 5)}
+POOLS = {
+    "items": (50, ITEMS),
+    "slope": (0.5, 2.0),
+    "spread": (0.0, 0.7),
+    "sd": (0.4, 0.8, 1.5, 3.0),
+}
+FILMS = {
+    "items": ("1200 clips", "240 clips", f"200 pictures, {EACH} a concept"),
+    "subjects": (1, 5),
+}
 FOLDS = [
     f"{held_out} folds, {shown} a run{drift}"
     for held_out in (
         *(f"runs, {runs} in {runs}" for runs in (3, 6, 12, 24)),
         *("runs, 24 in 12", "trials of 12 runs in 5"),
     )
-    for shown in (*(f"2 categories x {n}" for n in (1, 5, 20)), "8 categories x 1", "8 categories x 5")
+    for shown in (
+        *(f"2 categories x {n}" for n in (1, 5, 20)),
+        "8 categories x 1",
+        "8 categories x 5",
+    )
     for drift in ("", ", runs drift", ", the same runs drift")
     if held_out in ("runs, 3 in 3", "runs, 6 in 6")
     or not (shown in ("2 categories x 20", "8 categories x 5") or "same" in drift)
 ]
-"""Many runs of many trials are slow; of fewer than ten runs, statements are about these."""
+"""Many runs of many trials are slow; of fewer than ten runs, statements are about
+these.
+"""
 LIVE = [
     "equal pictures",
-    *(f"{count} pictures, {how}" for count in (50, 200) for how in ("with replacement", "in rounds")),
+    *(
+        f"{count} pictures, {how}"
+        for count in (50, 200)
+        for how in ("with replacement", "in rounds")
+    ),
 ]
 LIVE += [f"rate drifts {course}" for course in ("up", "down", "wave")]
-SHOWN = ["2", "4", "10", "100", "80/20", "60/20/20", "95/5", "shares change", "10 in rounds", "4 in blocks"]
-ANSWERS = ["most frequent", "as frequent", "random", "drifting", "0.05 right", "0.2 right"]
+SHOWN = [
+    "2",
+    "4",
+    "10",
+    "100",
+    "80/20",
+    "60/20/20",
+    "95/5",
+    "shares change",
+    "10 in rounds",
+    "4 in blocks",
+]
+ANSWERS = [
+    "most frequent",
+    "as frequent",
+    "random",
+    "drifting",
+    "0.05 right",
+    "0.2 right",
+]
 TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
-    intervals_over_people: (PEOPLE, "mean hit | people in general | mean width | these subjects"),
+    intervals_over_people: (
+        PEOPLE,
+        "mean hit | people in general | mean width | these subjects",
+    ),
     intervals_of_one_subject: (
         {"items": (10, 30, ITEMS), "seeds": (1, 3), "centre": (0.0, 2.2, 4.0)},
         "mean hit | coverage | mean width",
@@ -916,12 +1391,18 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         "coverage | width | false verdicts",
     ),
     units_of_one_subject: (
-        {"design": ((2, 5), (4, 3), (5, 2), (6, 2), (8, 2), (8, 5)), "centre": (0.0, -2.0)},
+        {
+            "design": ((2, 5), (4, 3), (5, 2), (6, 2), (8, 2), (8, 5)),
+            "centre": (0.0, -2.0),
+        },
         "coverage of hits | width | of values | width",
     ),
     few_concepts: (
         {"concepts": (2, 3, 5, 8), "pictures": (10, 50), "drift": (0.0, 1.0)},
-        "coverage | false: picture | false: concept | top-1 | found: picture | found: concept",
+        (
+            "coverage | false: picture | false: concept | top-1 | found: picture | "
+            "found: concept"
+        ),
     ),
     small_and_bounded: (
         {
@@ -933,7 +1414,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     ),
     films: (
         {"clips": (7, 20, 40, 80, 240, 360, 480, 1200), "near": (0.0, 0.6, 0.9)},
-        "false verdicts | not testable | coverage of hits | of values | false differences: one | six people",
+        (
+            "false verdicts | not testable | coverage of hits | of values | false "
+            "differences: one | six people"
+        ),
     ),
     differences: (
         {
@@ -967,7 +1451,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
             ],
             "effect": (0.0, 1.2),
         },
-        "accuracy | above | below | not testable | above, order ignored | below, order ignored",
+        (
+            "accuracy | above | below | not testable | above, order ignored | below, "
+            "order ignored"
+        ),
     ),
     equal_learners: (
         {
@@ -979,7 +1466,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     ),
     folds_of_pictures: (
         {"concepts": (2, 20), "effect": (0.0, 0.2, 0.5), "drift": (0.0, 1.0)},
-        "top-1 | coverage | width | above chance: over concepts | which picture | which concept",
+        (
+            "top-1 | coverage | width | above chance: over concepts | which picture | "
+            "which concept"
+        ),
     ),
     calibration: (
         {"people": (4, 5, 8), "draws": (2, 10), "centre": (0.0, -1.5, -3.0)},
@@ -999,7 +1489,10 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     ),
     live: (
         {"design": LIVE, "rate": (0.005, 0.05, 0.2, 0.5, 0.8)},
-        "mean hit | ever missed | by Wilson's | missed at last | by Wilson's | width at 20 | 100 | 1000",
+        (
+            "mean hit | ever missed | by Wilson's | missed at last | by Wilson's | "
+            "width at 20 | 100 | 1000"
+        ),
     ),
     live_tests: (
         {"shown": SHOWN, "answers": ANSWERS},
@@ -1011,11 +1504,21 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
     ),
     tests_of_many_profiles: (
         {"effect": (0.0, 0.35, 0.5)},
-        "any at p < .05, each by itself | the first | corrected together: any | the first",
+        (
+            "any at p < .05, each by itself | the first | corrected together: any | "
+            "the first"
+        ),
     ),
     onsets: (
         {
-            "band_hz": ((None, None), (None, 40), (1, 40), (0.1, 40), (0.5, 30), (2, 20)),
+            "band_hz": (
+                (None, None),
+                (None, 40),
+                (1, 40),
+                (0.1, 40),
+                (0.5, 30),
+                (2, 20),
+            ),
             "baseline": (False, True),
             "length_ms": (300, 500),
         },
@@ -1025,19 +1528,32 @@ TABLES: dict[Callable[..., Any], tuple[Mapping[str, Sequence[Any]], str]] = {
         {"subjects": (1, 5, 10)},
         "permuted subject by subject | one permutation for all",
     ),
-    tests_of_alike_items: (FILMS, "margin: one by one | in units | similarity: one by one | in units"),
-    intervals_of_profiles: ({"clips": (240, 1200), "subjects": (1, 5)}, "over clips | over blocks"),
+    tests_of_alike_items: (
+        FILMS,
+        "margin: one by one | in units | similarity: one by one | in units",
+    ),
+    intervals_of_profiles: (
+        {"clips": (240, 1200), "subjects": (1, 5)},
+        "over clips | over blocks",
+    ),
     similarity: (
         {"strength": (0.0, 0.5, 1.0)},
         "mean rho | coverage | width | any of 5 times at corrected p < .05",
     ),
-    encoding: ({"strength": (0.0, 0.3)}, "mean r | coverage | width | any of 6 times at corrected p < .05"),
+    encoding: (
+        {"strength": (0.0, 0.3)},
+        "mean r | coverage | width | any of 6 times at corrected p < .05",
+    ),
 }
-"""Of each simulation the values of its arguments, and what it gives, averaged over many."""
+"""Of each simulation the values of its arguments, and what it gives, averaged over
+many.
+"""
 
 
 def average(results: Sequence[Sequence[Any]]) -> list[float]:
-    """Average results; of metrics give the mean, and how often their intervals hold it."""
+    """Average results; of metrics give the mean, and how often their intervals hold
+    it.
+    """
     columns: list[Any] = [*zip(*results, strict=True)]
     if hasattr(columns[0][0], "low"):
         truth = float(np.mean([metric.value for metric in columns[0]]))
@@ -1052,13 +1568,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("count", nargs="?", type=int, default=400, help="simulations of each row")
+    parser.add_argument(
+        "count", nargs="?", type=int, default=400, help="simulations of each row"
+    )
     parser.add_argument("--only", nargs="+", choices=names, default=list(names))
     args = parser.parse_args()
     for simulate in map(names.__getitem__, args.only):
         axes, columns = TABLES[simulate]
-        print(f"\n{(simulate.__doc__ or '').splitlines()[0]} {args.count} simulations of each row\n")
-        print(f"| {' | '.join(axes)} | {columns} |\n|{'---|' * (len(axes) + columns.count('|') + 1)}")
+        print(
+            "\n"
+            f"{(simulate.__doc__ or '').splitlines()[0]} {args.count} simulations of "
+            "each row\n"
+        )
+        print(
+            f"| {' | '.join(axes)} | {columns} |\n"
+            f"|{'---|' * (len(axes) + columns.count('|') + 1)}"
+        )
         for number, values in enumerate(product(*axes.values())):
             random = np.random.default_rng(number)
             work = partial(simulate, random, **dict(zip(axes, values, strict=True)))

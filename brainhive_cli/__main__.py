@@ -11,13 +11,17 @@ from brainhive_cli.core.errors import INTERRUPTED, first_line
 
 
 def main() -> None:
-    """Run the command line; whatever happens ends in an exit code and, of an error, in a line on stderr."""
+    """Run the command line; whatever happens ends in an exit code and, of an error, in
+    a line on stderr.
+    """
     _secure_streams()
-    # opinions of libraries on numbers and fonts, with paths of their source; -W or PYTHONWARNINGS shows them
+    # opinions of libraries on numbers and fonts, with paths of their source; -W or
+    # PYTHONWARNINGS shows them
     logging.lastResort = logging.NullHandler()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-        os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of processes that decode pictures
+        # of processes that decode pictures
+        os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
     code: object = 0
     try:
@@ -28,7 +32,8 @@ def main() -> None:
         code = ended.code
     except KeyboardInterrupt:  # before a command begins, which handles its own
         code = INTERRUPTED
-    except BaseException as error:  # before a command begins, or of a terminal that cannot be written to
+    except BaseException as error:
+        # before a command begins, or of a terminal that cannot be written to
         if "--debug" in sys.argv:
             traceback.print_exc()
         code = _report(error)
@@ -40,12 +45,16 @@ def main() -> None:
         except OSError as error:
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            code = code if isinstance(error, BrokenPipeError) else code or _report(error)
+            code = (
+                code if isinstance(error, BrokenPipeError) else code or _report(error)
+            )
     sys.exit(code)  # type: ignore[arg-type]
 
 
 def _secure_streams() -> None:
-    """Replace closed streams, and write `?` or an escape for letters that the terminal does not have."""
+    """Replace closed streams, and write `?` or an escape for letters that the terminal
+    does not have.
+    """
     for name, mode, errors in (
         ("stdin", "r", "replace"),
         ("stdout", "w", "replace"),

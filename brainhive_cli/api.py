@@ -1,11 +1,13 @@
-"""The names for notebooks and for parts outside the package: they stay where files move, and load when used.
+"""The names for notebooks and for parts outside the package: they stay where files
+move, and load when used.
 
     from brainhive_cli import api
 
     run = api.open_run("NAME")
     rows = run.metrics()
 
-Importing this module imports nothing heavy. What fails raises a `BrainhiveError` with `message` and `hint`.
+Importing this module imports nothing heavy. What fails raises a `BrainhiveError` with
+`message` and `hint`.
 Paths are found as commands find them: below the working directory, or `BRAINHIVE_HOME`.
 """
 
@@ -111,11 +113,15 @@ def _check(**arguments: object) -> None:
         shown = " ".join(repr(value)[:300].split())[:80]
         if isinstance(value, bool) or not isinstance(value, kinds):
             problem = f"{name} is {shown}, of type {type(value).__name__}"
-            raise RecipeError(problem, f"{name}=… takes {words}; help(brainhive_cli.api) says more")
+            raise RecipeError(
+                problem, f"{name}=… takes {words}; help(brainhive_cli.api) says more"
+            )
 
         # the letters of a name
         if isinstance(value, str | Path) and (reason := describe_bad_text(str(value))):
-            raise RecipeError(f"{name} {shown} {reason}", "give a name or path that a file can have")
+            raise RecipeError(
+                f"{name} {shown} {reason}", "give a name or path that a file can have"
+            )
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,8 @@ class Run:
 
     Attributes:
         folder: Its folder.
-        variant: The variant of a sweep that was named, `RUN:VARIANT`; empty for all of it.
+        variant: The variant of a sweep that was named, `RUN:VARIANT`; empty for all of
+            it.
     """
 
     folder: "RunFolder"
@@ -173,11 +180,15 @@ class Run:
 
     @cached_property
     def measurements(self) -> "Measurements":
-        """The whole document: metrics by scope, facts, what is missing, values item by item."""
+        """The whole document: metrics by scope, facts, what is missing, values item by
+        item.
+        """
         return self.folder.measurements()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Give a row for each metric and scope, with its context: `pandas.DataFrame(run.metrics())`."""
+        """Give a row for each metric and scope, with its context:
+        `pandas.DataFrame(run.metrics())`.
+        """
         return self.measurements.rows()
 
     def recipe(self) -> dict[str, Any]:
@@ -185,13 +196,17 @@ class Run:
         return self.folder.recipe()
 
     def artifacts(self) -> "list[Artifact]":
-        """Read the curves, matrices, sheets, maps, media and tables that a report shows of it."""
+        """Read the curves, matrices, sheets, maps, media and tables that a report shows
+        of it.
+        """
         from brainhive_cli.core import artifacts
 
         return artifacts.read(self.folder)
 
     def _repr_html_(self) -> str | None:
-        """Show the run's page in a notebook, caveats included; where it cannot be drawn, its plain form."""
+        """Show the run's page in a notebook, caveats included; where it cannot be
+        drawn, its plain form.
+        """
         from brainhive_cli.core.errors import BrainhiveError
 
         try:
@@ -200,13 +215,18 @@ class Run:
             from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
             label = self.variant or self.folder.name
-            return frame_page(page_of([RunGroup([ShownRun(label, self.folder, self.variant)])]))
-        except (BrainhiveError, ImportError):  # a notebook then shows the plain form, without a traceback
+            return frame_page(
+                page_of([RunGroup([ShownRun(label, self.folder, self.variant)])])
+            )
+        except (BrainhiveError, ImportError):
+            # a notebook then shows the plain form, without a traceback
             return None
 
     @cached_property
     def cells(self) -> "list[Cell]":
-        """The trainings of a run of train-align: name, subjects trained and tested on, seed."""
+        """The trainings of a run of train-align: name, subjects trained and tested on,
+        seed.
+        """
         return self._align.cells
 
     def aligner(self, cell: str = "", device: str = "cpu") -> "Aligner":
@@ -219,7 +239,11 @@ class Run:
         return self.member(cell, device).module
 
     def predictions(
-        self, subject: int | None = None, split: str = "test", cell: str = "", device: str = "cpu"
+        self,
+        subject: int | None = None,
+        split: str = "test",
+        cell: str = "",
+        device: str = "cpu",
     ) -> Predictions:
         """Decode the averaged signals of a subject with a cell's model.
 
@@ -236,7 +260,10 @@ class Run:
 
         # arrays [N, *shape] of the heads, with what a reader must know of them
         heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
-        image_ids, caveats = list(member.pictures(split).image_ids[rows]), member.run.caveats(split)
+        image_ids, caveats = (
+            list(member.pictures(split).image_ids[rows]),
+            member.run.caveats(split),
+        )
         return Predictions(image_ids, heads, decoded.texts, caveats)
 
     def member(self, cell: str = "", device: str = "cpu") -> "TrainedModel":
@@ -250,8 +277,15 @@ class Run:
         # the cell that is named, or the only one
         matching = [trained for trained in self.cells if cell in ("", trained.name)]
         if len(matching) != 1:
-            problem = f"no cell {cell!r}" if cell else f"{len(self.cells)} cells, of which none is named"
-            raise RecipeError(f"{self.path} has {problem}", ", ".join(trained.name for trained in self.cells))
+            problem = (
+                f"no cell {cell!r}"
+                if cell
+                else f"{len(self.cells)} cells, of which none is named"
+            )
+            raise RecipeError(
+                f"{self.path} has {problem}",
+                ", ".join(trained.name for trained in self.cells),
+            )
         return TrainedModel(self._align, matching[0], open_device(device))
 
     @cached_property
@@ -270,20 +304,25 @@ class Comparison:
     """Runs next to each other, the first against each other one.
 
     Attributes:
-        groups: The runs of each command, with their differences and why some were not compared.
+        groups: The runs of each command, with their differences and why some were not
+            compared.
     """
 
     groups: "list[RunGroup]"
 
     @property
     def differences(self) -> list[dict[str, Any]]:
-        """Give a row for each difference, item by item, with its test: `pandas.DataFrame(…)`."""
+        """Give a row for each difference, item by item, with its test:
+        `pandas.DataFrame(…)`.
+        """
         pairs = (pair for group in self.groups for pair in group.compared)
         # `p` is a property, which the dump leaves out
         return [{**pair.model_dump(), "p": pair.p} for pair in pairs]
 
     def _repr_html_(self) -> str:
-        """Show a table of each group in a notebook; its caption has the test and the caveats."""
+        """Show a table of each group in a notebook; its caption has the test and the
+        caveats.
+        """
         from brainhive_cli.reports.page import frame_table
         from brainhive_cli.reports.paper_tables import paper_table
 
@@ -302,13 +341,16 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
         labels: What each is called, in the same order; default: by what they differ in.
 
     Raises:
-        BrainhiveError: if a run is absent, or no two of them measured the same kind of thing.
+        BrainhiveError: if a run is absent, or no two of them measured the same kind of
+            thing.
     """
     from brainhive_cli.commands import compare as command
     from brainhive_cli.core.errors import RecipeError
 
     if len(runs) < 2:
-        raise RecipeError(f"compare takes two runs or more, not {len(runs)}", "compare(RUN, RUN)")
+        raise RecipeError(
+            f"compare takes two runs or more, not {len(runs)}", "compare(RUN, RUN)"
+        )
 
     # names as the command line takes them
     names = []
@@ -321,13 +363,17 @@ def compare(*runs: "Run | str | Path", labels: "list[str] | None" = None) -> Com
 
     # resolved as a command line, so that the same checks apply
     chosen = {"runs": names, "labels": labels}
-    return Comparison(command.compare_runs(command.Recipe.resolve("compare", None, chosen, [])))
+    return Comparison(
+        command.compare_runs(command.Recipe.resolve("compare", None, chosen, []))
+    )
 
 
 def open_run(name: str | Path) -> Run:
-    """Open a finished run, by its folder, its name or the end of it; `RUN:VARIANT` is a variant of a sweep.
+    """Open a finished run, by its folder, its name or the end of it; `RUN:VARIANT` is a
+    variant of a sweep.
 
-    `hub:owner/name[@revision]` is a run that `brainhive push` has put on the hub; it is fetched.
+    `hub:owner/name[@revision]` is a run that `brainhive push` has put on the hub; it is
+    fetched.
 
     Raises:
         BrainhiveError: if there is none, or several have the name.
@@ -347,9 +393,9 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
     """Open a trained brain model by whatever names it.
 
     Args:
-        reference: A run of train-align or `RUN:VARIANT`, as `open_run` takes it; the name of a recipe of
-            train-align, for the newest run that it made; a cell's model folder, wherever it lies; or
-            `hub:owner/name[@revision]`.
+        reference: A run of train-align or `RUN:VARIANT`, as `open_run` takes it; the
+            name of a recipe of train-align, for the newest run that it made; a cell's
+            model folder, wherever it lies; or `hub:owner/name[@revision]`.
         cell: Which model of a run; default: the only one.
         device: Where it is computed.
 
@@ -370,7 +416,8 @@ def open_model(reference: str | Path, cell: str = "", device: str = "cpu") -> "A
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
-    """Open what `embed` wrote: `embedding` [N, *shape], `image_ids` [N], `concepts` [N], `done` [N].
+    """Open what `embed` wrote: `embedding` [N, *shape], `image_ids` [N], `concepts`
+    [N], `done` [N].
 
     Args:
         dataset: Name of the data set, as its folder below `embeddings/` is called.
@@ -381,11 +428,14 @@ def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
     from brainhive_cli.data.stores import target_store
 
     _check(dataset=dataset, split=split, encoder=encoder)
-    return target_store.open_all(Paths().under_home("embeddings"), dataset, split, [encoder])[encoder]
+    return target_store.open_all(
+        Paths().under_home("embeddings"), dataset, split, [encoder]
+    )[encoder]
 
 
 def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalStore":
-    """Open a subject's signals: by split, a `Trials` with `signal` [N, R, C, T] and `image_ids` [N].
+    """Open a subject's signals: by split, a `Trials` with `signal` [N, R, C, T] and
+    `image_ids` [N].
 
     Args:
         dataset: Name of the data set, as its folder below `signals/` is called.
@@ -408,16 +458,19 @@ def decode(
     cell: str = "",
     device: str = "cpu",
 ) -> Ranks:
-    """Rank the pictures of a split by their similarity to each signal of a recording, repetitions averaged.
+    """Rank the pictures of a split by their similarity to each signal of a recording,
+    repetitions averaged.
 
-    Channels are chosen by name, the window by time, and signals normalised, as the model was trained; a
-    recording of another rate, or without one of the channels, is refused.
+    Channels are chosen by name, the window by time, and signals normalised, as the
+    model was trained; a recording of another rate, or without one of the channels, is
+    refused.
 
     Args:
         run: Of train-align.
         signal: What was recorded while pictures of the split were shown.
         subject: Whose; default: the only one that the cell is tested on.
-        split: The gallery, of the run's data set. Pictures that the model learned from are left out.
+        split: The gallery, of the run's data set. Pictures that the model learned from
+            are left out.
         cell: Which model; default: the only one.
         device: Where it is computed.
     """
@@ -440,7 +493,8 @@ def decode(
     trials = member.trials(subject, split, recording=signal)
     # candidates: pictures of the split that the model has not learned from
     gallery = open_gallery([member], [split])
-    images, tokens = encode_gallery([member], gallery), member.encode(trials)  # [M, D] and [N, D]
+    # [M, D] and [N, D]
+    images, tokens = encode_gallery([member], gallery), member.encode(trials)
     scores = member.rank(trials, gallery, images, tokens)
 
     # cosine similarities beside the ranks, for measures of the caller
@@ -465,7 +519,10 @@ def _only_subject(member: "TrainedModel", subject: int | None) -> int:
     tested = member.cell.tested_on
     if subject in tested or (subject is None and len(tested) == 1):
         return tested[0] if subject is None else subject
-    problem = "several subjects" if subject is None else f"other subjects than {subject}"
+    problem = (
+        "several subjects" if subject is None else f"other subjects than {subject}"
+    )
     raise RecipeError(
-        f"{member.cell.name} is tested on {problem}", f"subject={' or '.join(map(str, tested))}"
+        f"{member.cell.name} is tested on {problem}",
+        f"subject={' or '.join(map(str, tested))}",
     )

@@ -1,4 +1,6 @@
-"""AnimateDiff's repositories at tiny widths beside stable-diffusion-v1-5's: their folders and files."""
+"""AnimateDiff's repositories at tiny widths beside stable-diffusion-v1-5's: their
+folders and files.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from safetensors.torch import load_file
 from sd15_repositories import SD15, TEXT
 from torch import Tensor
 
-MOTION, SPARSE = "guoyww/animatediff-motion-adapter-v1-5-3", "guoyww/animatediff-sparsectrl-rgb"
+MOTION, SPARSE = (
+    "guoyww/animatediff-motion-adapter-v1-5-3",
+    "guoyww/animatediff-sparsectrl-rgb",
+)
 ADAPTER = "guoyww/animatediff", "v3_sd15_adapter.ckpt"
 WIDTHS = {"block_out_channels": (8, 16)}
 MODULES = {
@@ -19,8 +24,17 @@ MODULES = {
     "motion_norm_num_groups": 4,
     "motion_num_attention_heads": 2,
 }
-CONTROL = {**WIDTHS, "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 2}
-CONTROL |= {"cross_attention_dim": TEXT, "motion_num_attention_heads": 2, "conditioning_channels": 4}
+CONTROL = {
+    **WIDTHS,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 2,
+}
+CONTROL |= {
+    "cross_attention_dim": TEXT,
+    "motion_num_attention_heads": 2,
+    "conditioning_channels": 4,
+}
 CONTROL |= {"down_block_types": ("CrossAttnDownBlockMotion", "DownBlockMotion")}
 
 
@@ -58,7 +72,11 @@ def adapter_of(unet: Any, rank: int = 2) -> dict[str, Tensor]:
     found = {}
     for place in unet.attn_processors:
         attention = unet.get_submodule(place.removesuffix(".processor"))
-        layers = {"to_q": attention.to_q, "to_k": attention.to_k, "to_v": attention.to_v}
+        layers = {
+            "to_q": attention.to_q,
+            "to_k": attention.to_k,
+            "to_v": attention.to_v,
+        }
         for name, layer in {**layers, "to_out": attention.to_out[0]}.items():
             outputs, inputs = layer.weight.shape
             found[f"{place}.{name}_lora.down.weight"] = torch.randn(rank, inputs)

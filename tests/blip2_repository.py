@@ -15,13 +15,29 @@ def write(root: Path) -> Path:
     """Write the repository; the model begins with 2, OPT's </s>, as published."""
     torch.manual_seed(3)
     folder = root / NAME
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     ids = {"bos_token_id": 2, "pad_token_id": 0, "eos_token_id": 2}
-    text = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2, **ids}
+    text = {
+        "hidden_size": 16,
+        "ffn_dim": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        **ids,
+    }
     config = tf.Blip2Config(
         vision_config={**sizes, "image_size": SIDE_PX, "patch_size": 8},
         qformer_config={**sizes, "encoder_hidden_size": 16, "vocab_size": len(WORDS)},
-        text_config={"model_type": "opt", **text, "vocab_size": len(WORDS), "word_embed_proj_dim": 16},
+        text_config={
+            "model_type": "opt",
+            **text,
+            "vocab_size": len(WORDS),
+            "word_embed_proj_dim": 16,
+        },
         num_query_tokens=2,
         image_token_index=WORDS.index("<image>"),
     )
@@ -31,10 +47,18 @@ def write(root: Path) -> Path:
             torch.nn.init.normal_(weight, std=1.0)
     model.language_model.model.decoder.embed_positions.weight.data *= 0.1
     words = model.language_model.get_input_embeddings().weight.data
-    words[[place for place, word in enumerate(WORDS) if word not in ("a", "b", "Ġa", "Ġb")]] = 0
+    words[
+        [
+            place
+            for place, word in enumerate(WORDS)
+            if word not in ("a", "b", "Ġa", "Ġb")
+        ]
+    ] = 0
     model.generation_config = tf.GenerationConfig(**ids)
     model.save_pretrained(folder, max_shard_size="30KB")
-    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(WORDS)}))
+    (folder / "vocab.json").write_text(
+        json.dumps({word: place for place, word in enumerate(WORDS)})
+    )
     (folder / "merges.txt").write_text("#version: 0.2\nĠ a\nĠ b\n")
     told = {
         "tokenizer_class": "GPT2Tokenizer",
@@ -42,14 +66,21 @@ def write(root: Path) -> Path:
         "eos_token": "</s>",
         "pad_token": "<pad>",
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps({**told, "unk_token": "</s>"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**told, "unk_token": "</s>"})
+    )
     size = {"height": SIDE_PX, "width": SIDE_PX}
     processor = {
         "image_processor_type": "BlipImageProcessor",
         "processor_class": "Blip2Processor",
         "size": size,
     }
-    processor |= {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255}
+    processor |= {
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "rescale_factor": 1 / 255,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     (folder / "processor_config.json").write_text(
         json.dumps({"processor_class": "Blip2Processor", "num_query_tokens": 2})

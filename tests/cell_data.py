@@ -1,4 +1,6 @@
-"""The data and layout of one small cell: random signals that hold their image's embedding."""
+"""The data and layout of one small cell: random signals that hold their image's
+embedding.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,19 +22,27 @@ HERE = Launch(0, 1, torch.device("cpu"))
 
 
 def trials_of(subject: int, embedding: np.ndarray) -> Trials:
-    """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the last lacks trials."""
+    """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the
+    last lacks trials.
+    """
     random = np.random.default_rng(subject)
     clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)
-    signal = (clean + 0.5 * random.normal(size=(len(clean), REPETITIONS, 2, 12))).astype(np.float32)
+    signal = (
+        clean + 0.5 * random.normal(size=(len(clean), REPETITIONS, 2, 12))
+    ).astype(np.float32)
     count = np.full(len(signal), REPETITIONS)
     count[-1], signal[-1, 1:] = 1, np.nan
     return make_trials(subject, signal, np.arange(len(signal)), CHANNELS, 100.0, count)
 
 
-def targets_of(tensors: dict[str, torch.Tensor], others: Sequence[np.ndarray] = ()) -> Targets:
+def targets_of(
+    tensors: dict[str, torch.Tensor], others: Sequence[np.ndarray] = ()
+) -> Targets:
     """Targets in memory; `others` are alternatives of each."""
     further = tuple(map(torch.from_numpy, others))
-    return Targets({key: StoreTargets(values, further=further) for key, values in tensors.items()})
+    return Targets(
+        {key: StoreTargets(values, further=further) for key, values in tensors.items()}
+    )
 
 
 def data_of(
@@ -45,7 +55,11 @@ def data_of(
     trials = [trials_of(subject, embedding) for subject in range(1, subjects + 1)]
     more |= {"repetitions": how} if how else {}
     return CellData(
-        trials, targets_of({"e": torch.from_numpy(embedding)}, others), np.arange(PICTURES) < 15, None, **more
+        trials,
+        targets_of({"e": torch.from_numpy(embedding)}, others),
+        np.arange(PICTURES) < 15,
+        None,
+        **more,
     )
 
 

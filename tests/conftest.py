@@ -1,4 +1,6 @@
-"""What all tests share: golden values and real data, a home of their own, one thread a process."""
+"""What all tests share: golden values and real data, a home of their own, one thread a
+process.
+"""
 
 import gc
 import json
@@ -15,20 +17,43 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
-gc.disable()  # until tests are collected: what modules leave behind when they are imported stays
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of several processes fight on few cores
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches a hub beyond this machine
+# until tests are collected: what modules leave behind when they are imported stays
+gc.disable()
+# before torch: threads of several processes fight on few cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# no test reaches a hub beyond this machine
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute()
 
 LONG_FILES = {
-    *("test_guides", "test_published_workflows", "test_processes", "test_calibrate", "test_demo_havir"),
-    *("test_demo", "test_files_as_published", "test_ancestry", "test_digits69", "test_demo_neurons"),
-    *("test_push", "test_reconstruct_from_the_hub", "test_embed_faults", "test_wheel", "test_submission"),
+    *(
+        "test_guides",
+        "test_published_workflows",
+        "test_processes",
+        "test_calibrate",
+        "test_demo_havir",
+    ),
+    *(
+        "test_demo",
+        "test_files_as_published",
+        "test_ancestry",
+        "test_digits69",
+        "test_demo_neurons",
+    ),
+    *(
+        "test_push",
+        "test_reconstruct_from_the_hub",
+        "test_embed_faults",
+        "test_wheel",
+        "test_submission",
+    ),
     *("test_lsl", "test_live_page", "test_live_lsl"),
 }
-"""Files whose tests take longest: begun first, so that no process waits at the end for one of them."""
+"""Files whose tests take longest: begun first, so that no process waits at the end for
+one of them.
+"""
 
 pytest_plugins = ["worlds"]
 
@@ -53,15 +78,21 @@ def commands_are_built_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def servers_stop_at_once() -> Iterator[None]:
-    """Let servers of tests look every 20 ms whether they shall stop, not every half second."""
+    """Let servers of tests look every 20 ms whether they shall stop, not every half
+    second.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseServer, "serve_forever", partialmethod(BaseServer.serve_forever, 0.02))
+        patch.setattr(
+            BaseServer, "serve_forever", partialmethod(BaseServer.serve_forever, 0.02)
+        )
         yield
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_code_of_other_tests() -> Iterator[None]:
-    """Forget which modules other test files named as parts: errors in these would be said to be a user's."""
+    """Forget which modules other test files named as parts: errors in these would be
+    said to be a user's.
+    """
     from brainhive_cli.core import foreign_code
 
     with pytest.MonkeyPatch.context() as patch:
@@ -71,7 +102,9 @@ def no_code_of_other_tests() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def pictures_decoded_here() -> Iterator[None]:
-    """Start no processes that decode pictures unless a test asks for them: these have few, small pictures."""
+    """Start no processes that decode pictures unless a test asks for them: these have
+    few, small pictures.
+    """
     from brainhive_cli.data.media import decoding
 
     with pytest.MonkeyPatch.context() as patch:
@@ -81,17 +114,25 @@ def pictures_decoded_here() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def pictures_drawn_and_compared_once() -> Iterator[None]:
-    """Draw a picture of the demo once, and compare two once: many tests use the same ones."""
+    """Draw a picture of the demo once, and compare two once: many tests use the same
+    ones.
+    """
     from brainhive_cli.data.media import near_copies
     from brainhive_cli.demo import pictures
     from brainhive_cli.training.alignment import learned
 
-    compare, likenesses, drawn = near_copies.confirm_near_copy, dict[object, Any](), cache(pictures.draw)
+    compare, likenesses, drawn = (
+        near_copies.confirm_near_copy,
+        dict[object, Any](),
+        cache(pictures.draw),
+    )
 
     def compare_once(*pair: Any) -> Any:
         if not all(isinstance(picture, Image.Image) for picture in pair):
             return compare(*pair)
-        key = tuple((picture.mode, picture.size, hash(picture.tobytes())) for picture in pair)
+        key = tuple(
+            (picture.mode, picture.size, hash(picture.tobytes())) for picture in pair
+        )
         if key not in likenesses:
             likenesses[key] = compare(*pair)
         return likenesses[key]
@@ -105,8 +146,11 @@ def pictures_drawn_and_compared_once() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Iterator[None]:
-    """Know the variables that libraries set when a test imported them: commands are forked nevertheless."""
-    from warm_process import note_libraries  # which remembers the variables of its import
+    """Know the variables that libraries set when a test imported them: commands are
+    forked nevertheless.
+    """
+    # which remembers the variables of its import
+    from warm_process import note_libraries
 
     yield
     note_libraries()
@@ -122,7 +166,9 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden values, BRAINHIVE_GOLDEN; the test is skipped where there is none."""
+    """The folder of golden values, BRAINHIVE_GOLDEN; the test is skipped where there is
+    none.
+    """
     if not GOLDEN.is_dir():
         pytest.skip(f"no golden values at {GOLDEN}")
     return GOLDEN
@@ -133,23 +179,30 @@ def mini_raw(golden: Path) -> ModuleType:
     """The generator of raw recordings in their publishers' layouts."""
     spec = spec_from_file_location("mini_raw", golden / "prepare" / "mini_raw.py")
     assert spec and spec.loader
-    module = sys.modules["mini_raw"] = module_from_spec(spec)  # where its dataclasses look for themselves
+    # where its dataclasses look for themselves
+    module = sys.modules["mini_raw"] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.fixture(scope="session")
 def golden_eeg(golden: Path, mini_raw: ModuleType) -> "GoldenEeg":
-    """How the raw recordings of the golden preparations are made again, as their files say."""
+    """How the raw recordings of the golden preparations are made again, as their files
+    say.
+    """
     import numpy as np
 
     with np.load(golden / "prepare/eeg_raw_probe.npz") as probe:
         info = json.loads(probe["info"].item())
-    return GoldenEeg(mini_raw.Eeg(**info["arguments"]), info["seed"], info["repetition_seed"])
+    return GoldenEeg(
+        mini_raw.Eeg(**info["arguments"]), info["seed"], info["repetition_seed"]
+    )
 
 
 class GoldenEeg(NamedTuple):
-    """Sizes and seed of `mini_raw.make_eeg`, and the seed by which repetitions are drawn."""
+    """Sizes and seed of `mini_raw.make_eeg`, and the seed by which repetitions are
+    drawn.
+    """
 
     size: Any
     seed: int
@@ -166,14 +219,29 @@ class GoldenEeg(NamedTuple):
 @pytest.fixture(scope="session")
 def small_eeg(mini_raw: ModuleType) -> Any:
     """Recordings of a size that tests count on, whatever the golden ones have."""
-    sizes = {"sessions": 4, "concepts": 2, "images_per_concept": 3, "test_images": 3, "targets": 1}
-    sizes |= {"train_repetitions": 2, "test_repetitions": 2, "train_extra": 1, "test_extra": 1, "parts": 2}
+    sizes = {
+        "sessions": 4,
+        "concepts": 2,
+        "images_per_concept": 3,
+        "test_images": 3,
+        "targets": 1,
+    }
+    sizes |= {
+        "train_repetitions": 2,
+        "test_repetitions": 2,
+        "train_extra": 1,
+        "test_extra": 1,
+        "parts": 2,
+    }
     return mini_raw.Eeg(**sizes)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let several processes take files in the order of `pytest_collection_modifyitems`."""
-    config.option.loadscopereorder = False  # of xdist, which leaves files of few, long tests for the end
+    """Let several processes take files in the order of
+    `pytest_collection_modifyitems`.
+    """
+    # of xdist, which leaves files of few, long tests for the end
+    config.option.loadscopereorder = False
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
@@ -186,7 +254,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let the collector of garbage pass over all that was imported, and begin with what tests make."""
+    """Let the collector of garbage pass over all that was imported, and begin with what
+    tests make.
+    """
     gc.freeze()
     gc.enable()
 
@@ -212,13 +282,18 @@ def code_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Make an empty snapshot of a repository in a hub's cache of its own, in the real layout."""
+    """Make an empty snapshot of a repository in a hub's cache of its own, in the real
+    layout.
+    """
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def snapshot(repository: str, kind: str = "model") -> Path:
-        commit, folder = "0123456789abcdef" * 2 + "01234567", f"{kind}s--{repository.replace('/', '--')}"
+        commit, folder = (
+            "0123456789abcdef" * 2 + "01234567",
+            f"{kind}s--{repository.replace('/', '--')}",
+        )
         made = tmp_path / "hub" / folder / "snapshots" / commit
         made.mkdir(parents=True)
         (made.parents[1] / "refs").mkdir()
@@ -230,7 +305,9 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 @pytest.fixture
 def hub(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty hub that takes uploads, of which this machine has fetched nothing yet."""
+    """An empty hub that takes uploads, of which this machine has fetched nothing
+    yet.
+    """
     from mini_hub import serving
 
     if not (shared / "data/mini_hub_server.py").is_file():
@@ -267,8 +344,12 @@ def image_networks(
 
 
 @pytest.fixture
-def clip_networks(image_networks_absent: Path, hub_cache: Callable[[str], Path]) -> None:
-    """The hub's cache with small networks of the metrics of clips, under their real names."""
+def clip_networks(
+    image_networks_absent: Path, hub_cache: Callable[[str], Path]
+) -> None:
+    """The hub's cache with small networks of the metrics of clips, under their real
+    names.
+    """
     from image_networks import write_clip_networks
 
     write_clip_networks(hub_cache)

@@ -1,4 +1,6 @@
-"""microsoft/git-large-coco at a tiny width, and MindEye2's converter of tokens to its vision tower's."""
+"""microsoft/git-large-coco at a tiny width, and MindEye2's converter of tokens to its
+vision tower's.
+"""
 
 import json
 from pathlib import Path
@@ -40,11 +42,15 @@ def write(root: Path, tokens: int, width: int) -> Path:
         if weight.ndim > 1:
             nn.init.normal_(weight, std=1.0)
     with torch.no_grad():  # captions of words alone
-        model.output.bias[[WORDS.index(word) for word in WORDS if word not in ("a", "b", "ab")]] = -50
+        model.output.bias[
+            [WORDS.index(word) for word in WORDS if word not in ("a", "b", "ab")]
+        ] = -50
     model.generation_config = tf.GenerationConfig(**ids)
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer"})
+    )
     (folder / "pytorch_model.bin").write_bytes(b"the same again")
     state = {
         "linear1.weight": torch.randn(TOKENS, tokens),
@@ -57,6 +63,10 @@ def write(root: Path, tokens: int, width: int) -> Path:
 
 
 def save_converter(file: Path, state: dict[str, torch.Tensor]) -> None:
-    """Write a converter as its training did: MindEye2's notebook reads the key `model_state_dict`."""
+    """Write a converter as its training did: MindEye2's notebook reads the key
+    `model_state_dict`.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"epoch": 8, "model_state_dict": state, "optimizer_state_dict": {}}, file)
+    torch.save(
+        {"epoch": 8, "model_state_dict": state, "optimizer_state_dict": {}}, file
+    )

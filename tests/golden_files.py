@@ -1,4 +1,6 @@
-"""Golden files that hold the sizes of their networks, and values that should be near to theirs."""
+"""Golden files that hold the sizes of their networks, and values that should be near to
+theirs.
+"""
 
 import json
 from pathlib import Path
@@ -17,9 +19,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def below(golden: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Take the tensors whose names begin so, without that."""
-    return {name.removeprefix(prefix): value for name, value in golden.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in golden.items()
+        if name.startswith(prefix)
+    }
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     """Compare by the largest value: the golden folder calls 1e-4 safe."""
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()  # which may be 0
+    # which may be 0
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()

@@ -11,7 +11,10 @@ from safetensors.torch import load_file, save_file
 from brainhive_cli.models.generators import sdxl
 from brainhive_cli.models.priors import fusion_prior
 
-H14, SDXL = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "stabilityai/stable-diffusion-xl-base-1.0"
+H14, SDXL = (
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    "stabilityai/stable-diffusion-xl-base-1.0",
+)
 TOWER = {"hidden_act": "gelu", "hidden_size": 32, "intermediate_size": 32}
 TOWER |= {"num_attention_heads": 2, "num_hidden_layers": 2}
 CLIP_CONFIG = {
@@ -20,7 +23,11 @@ CLIP_CONFIG = {
     "logit_scale_init_value": 2.6592,
     "model_type": "clip",
     "projection_dim": 1024,
-    "text_config": {**TOWER, **text_encoders.IDS, "vocab_size": len(text_encoders.SPELLED)},
+    "text_config": {
+        **TOWER,
+        **text_encoders.IDS,
+        "vocab_size": len(text_encoders.SPELLED),
+    },
     "vision_config": {**TOWER, "image_size": 224, "patch_size": 14},
     "torch_dtype": "float32",
 }
@@ -92,10 +99,15 @@ def write_encoders(root: Path) -> Path:
     words = {word: number for number, word in enumerate(text_encoders.SPELLED)}
     text_encoders.write_tokenizer(clip, "<|endoftext|>", words)
     (clip / "open_clip_config.json").write_text("{}")
-    for copy in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin"):
+    for copy in (
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.bin",
+        "pytorch_model.bin",
+    ):
         (clip / copy).write_bytes(b"the same weights for others")
     halves = {
-        key: value.half() for key, value in load_file(vae / "diffusion_pytorch_model.safetensors").items()
+        key: value.half()
+        for key, value in load_file(vae / "diffusion_pytorch_model.safetensors").items()
     }
     save_file(halves, vae / "diffusion_pytorch_model.fp16.safetensors")
     (root / SDXL / "sd_xl_base_1.0.safetensors").write_bytes(b"many gigabytes")
@@ -122,12 +134,18 @@ def write_prior_and_turbo(root: Path) -> Path:
     )
     vae.save_pretrained(turbo / "vae")
     EulerAncestralDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        timestep_spacing="trailing",
     ).save_pretrained(turbo / "scheduler")
     text_encoders.write(turbo)
     (turbo / "model_index.json").write_text(json.dumps(INDEX))
     for stem in USED:
-        halves = {name: weight.half() for name, weight in load_file(turbo / f"{stem}.safetensors").items()}
+        halves = {
+            name: weight.half()
+            for name, weight in load_file(turbo / f"{stem}.safetensors").items()
+        }
         save_file(halves, turbo / f"{stem}.fp16.safetensors")
     (turbo / "sd_xl_turbo_1.0_fp16.safetensors").write_bytes(b"many gigabytes")
     return root

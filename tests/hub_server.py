@@ -1,4 +1,6 @@
-"""A hub on this machine: the part of the hub's protocol that its own client uses to list and fetch models."""
+"""A hub on this machine: the part of the hub's protocol that its own client uses to
+list and fetch models.
+"""
 
 import hashlib
 import json
@@ -33,12 +35,18 @@ class Hub:
     card: dict[str, Any] = {"cardData": {"license": "cc-by-4.0"}}  # noqa: RUF012
 
     def __init__(self, root: Path, port: int) -> None:
-        self.root, self.endpoint, self.fetched = root, f"http://127.0.0.1:{port}", list[str]()
+        self.root, self.endpoint, self.fetched = (
+            root,
+            f"http://127.0.0.1:{port}",
+            list[str](),
+        )
         self.commits: dict[str, str] = {}
 
     def lead(self, patch: pytest.MonkeyPatch) -> None:
         """Lead the hub's client of this process here."""
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.endpoint)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(
+            constants.ENDPOINT, self.endpoint
+        )
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         patch.setattr(constants, "ENDPOINT", self.endpoint)
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -51,7 +59,10 @@ class Hub:
         parts = parts[1:] if parts[0] == "datasets" else parts
         if parts[0] == "large":
             return self._send(method, self.root.joinpath(*parts[1:]))
-        repository, file = self.root.joinpath(*parts[:2]), self.root.joinpath(*parts[:2], *parts[4:])
+        repository, file = (
+            self.root.joinpath(*parts[:2]),
+            self.root.joinpath(*parts[:2], *parts[4:]),
+        )
         if parts[2:3] != ["resolve"] or not repository.is_dir():
             return *self.absent, b""
         commit = self._commit(file)
@@ -59,7 +70,10 @@ class Hub:
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
         if file.suffix not in LARGE:
             return self._send(method, file)
-        headers = {"X-Linked-Size": str(file.stat().st_size), "X-Linked-Etag": f'"{sha256(file)}"'}
+        headers = {
+            "X-Linked-Size": str(file.stat().st_size),
+            "X-Linked-Etag": f'"{sha256(file)}"',
+        }
         where = f"{self.endpoint}/large/{file.relative_to(self.root)}"
         return 302, {**headers, "X-Repo-Commit": commit, "Location": where}, b""
 
@@ -71,7 +85,9 @@ class Hub:
         files = sorted(file for file in repository.rglob("*") if file.is_file())
         told: Any = [entry(file, repository) for file in files]
         if parts[2:3] != ["tree"]:
-            siblings = [{"rfilename": file["path"], "size": file["size"]} for file in told]
+            siblings = [
+                {"rfilename": file["path"], "size": file["size"]} for file in told
+            ]
             told = {
                 "id": "/".join(parts[:2]),
                 "sha": self._commit(repository),
@@ -83,7 +99,11 @@ class Hub:
     def _send(self, method: str, file: Path) -> tuple[int, dict[str, str], bytes]:
         if method == "GET":
             self.fetched.append(file.relative_to(self.root).as_posix())
-        return 200, {"ETag": f'"{sha256(file)}"', "X-Repo-Commit": self._commit(file)}, file.read_bytes()
+        return (
+            200,
+            {"ETag": f'"{sha256(file)}"', "X-Repo-Commit": self._commit(file)},
+            file.read_bytes(),
+        )
 
     def _commit(self, path: Path) -> str:
         return self.commits.get("/".join(path.relative_to(self.root).parts[:2]), COMMIT)

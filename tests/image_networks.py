@@ -1,4 +1,6 @@
-"""Random weights in the caches where the image metrics' networks are looked for, under the real names."""
+"""Random weights in the caches where the image metrics' networks are looked for, under
+the real names.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +10,21 @@ import transformers as tf
 from torch import Tensor
 from torchvision import models
 
-SMALL_CLIP = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1}
+SMALL_CLIP = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_attention_heads": 1,
+    "num_hidden_layers": 1,
+}
 
 CLASSES = 60
 """Of the classifiers: enough for 50-way trials."""
 
 
 def write(folder: Path) -> Path:
-    """Write torch's weight files into a folder, and CLIP's into its sub-folder `clip`."""
+    """Write torch's weight files into a folder, and CLIP's into its sub-folder
+    `clip`.
+    """
     torch.manual_seed(0)
     networks = {
         "alexnet-owt-7be5be79.pth": models.alexnet(),
@@ -24,29 +33,44 @@ def write(folder: Path) -> Path:
     }
     for name, network in networks.items():
         torch.save(thin(network.state_dict()), folder / name)
-    swav = {f"module.{name}": value for name, value in models.resnet50().state_dict().items()}
-    swav = {name: value for name, value in swav.items() if not name.startswith("module.fc.")}
+    swav = {
+        f"module.{name}": value
+        for name, value in models.resnet50().state_dict().items()
+    }
+    swav = {
+        name: value for name, value in swav.items() if not name.startswith("module.fc.")
+    }
     swav["module.prototypes.weight"] = torch.zeros(3, 4)
     torch.save(swav, folder / "swav_800ep_pretrain.pth.tar")
-    clip = tf.CLIPVisionConfig(**SMALL_CLIP, image_size=224, patch_size=32, projection_dim=16)
+    clip = tf.CLIPVisionConfig(
+        **SMALL_CLIP, image_size=224, patch_size=32, projection_dim=16
+    )
     tf.CLIPVisionModelWithProjection(clip).save_pretrained(folder / "clip")
     return folder
 
 
 def write_clip_networks(snapshot: Callable[[str], Path]) -> None:
-    """Write small networks of clips into snapshots of their repositories, in the files that the hub has."""
+    """Write small networks of clips into snapshots of their repositories, in the files
+    that the hub has.
+    """
     torch.manual_seed(0)
     shape = {**SMALL_CLIP, "image_size": 224, "patch_size": 32, "num_labels": CLASSES}
     vit = tf.ViTForImageClassification(tf.ViTConfig(**shape))
     vit.save_pretrained(snapshot("google/vit-base-patch16-224"))
-    videomae = tf.VideoMAEForVideoClassification(tf.VideoMAEConfig(**shape, num_frames=16))
+    videomae = tf.VideoMAEForVideoClassification(
+        tf.VideoMAEConfig(**shape, num_frames=16)
+    )
     videomae.save_pretrained(snapshot("MCG-NJU/videomae-base-finetuned-kinetics"))
     dino = tf.ViTModel(tf.ViTConfig(**shape), add_pooling_layer=False)
     folder = snapshot("facebook/dino-vitb16")
     dino.config.save_pretrained(folder)
     torch.save(dino.state_dict(), folder / "pytorch_model.bin")
-    clip = tf.CLIPVisionConfig(**SMALL_CLIP, image_size=224, patch_size=32, projection_dim=16)
-    tf.CLIPVisionModelWithProjection(clip).save_pretrained(snapshot("openai/clip-vit-large-patch14"))
+    clip = tf.CLIPVisionConfig(
+        **SMALL_CLIP, image_size=224, patch_size=32, projection_dim=16
+    )
+    tf.CLIPVisionModelWithProjection(clip).save_pretrained(
+        snapshot("openai/clip-vit-large-patch14")
+    )
 
 
 def link(weights: Path, checkpoints: Path, snapshot: Callable[[str], Path]) -> Path:
@@ -62,6 +86,12 @@ def link(weights: Path, checkpoints: Path, snapshot: Callable[[str], Path]) -> P
 
 
 def thin(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take one value for all of a classifier's weights, which no metric sees: AlexNet's alone are 235 MB."""
-    unseen = [k for k, v in state.items() if k.startswith(("classifier.", "fc.")) and v.ndim > 1]
+    """Take one value for all of a classifier's weights, which no metric sees: AlexNet's
+    alone are 235 MB.
+    """
+    unseen = [
+        k
+        for k, v in state.items()
+        if k.startswith(("classifier.", "fc.")) and v.ndim > 1
+    ]
     return state | {key: torch.zeros(1).expand(state[key].shape) for key in unseen}

@@ -1,4 +1,6 @@
-"""EfficientNet-Lite0 with its ImageNet weights, as anyone's own network for `python:lite0:load`."""
+"""EfficientNet-Lite0 with its ImageNet weights, as anyone's own network for
+`python:lite0:load`.
+"""
 
 import contextlib
 import sys

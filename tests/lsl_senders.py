@@ -1,6 +1,8 @@
-"""LSL without a network: a configuration of loopback, an amplifier that counts its samples, and markers.
+"""LSL without a network: a configuration of loopback, an amplifier that counts its
+samples, and markers.
 
-A process that uses LSL ends by `os._exit`: liblsl may abort when inlets of lost streams are destroyed.
+A process that uses LSL ends by `os._exit`: liblsl may abort when inlets of lost streams
+are destroyed.
 """
 
 import random
@@ -16,9 +18,20 @@ CHANNELS = ("Fp1", "OZ", "count", "TRIGGER")
 
 
 def write_loopback(folder: Path) -> dict[str, str]:
-    """Write LSL's configuration for streams of this machine that nobody else sees; returns its variable."""
-    lines = ["[ports]", "IPv6 = disable", f"BasePort = {random.SystemRandom().randrange(18_000, 30_000, 40)}"]
-    lines += ["[multicast]", "ResolveScope = machine", "[lab]", "KnownPeers = {127.0.0.1}"]
+    """Write LSL's configuration for streams of this machine that nobody else sees;
+    returns its variable.
+    """
+    lines = [
+        "[ports]",
+        "IPv6 = disable",
+        f"BasePort = {random.SystemRandom().randrange(18_000, 30_000, 40)}",
+    ]
+    lines += [
+        "[multicast]",
+        "ResolveScope = machine",
+        "[lab]",
+        "KnownPeers = {127.0.0.1}",
+    ]
     lines += [f"SessionID = {uuid.uuid4()}", "[log]", "level = -2", ""]
     path = folder / "lsl_api.cfg"
     path.write_text("\n".join(lines))
@@ -26,7 +39,8 @@ def write_loopback(folder: Path) -> dict[str, str]:
 
 
 class Amplifier:
-    """Sender of samples whose channel `count` numbers them; their times are exact, and long past.
+    """Sender of samples whose channel `count` numbers them; their times are exact, and
+    long past.
 
     Args:
         name: Of the stream.
@@ -34,10 +48,11 @@ class Amplifier:
         kind: Type of the stream.
         rate_hz: Sampling rate.
         unit: Of all channels.
-        age_s: By which sample 0 is older than the outlet, so that samples may be sent faster than recorded.
+        age_s: By which sample 0 is older than the outlet, so that samples may be sent
+            faster than recorded.
         count: Number of channels without names.
-        source_id: By default the name. An inlet whose stream is gone recovers any that has name, type and
-            source_id in common, of all sessions on the machine.
+        source_id: By default the name. An inlet whose stream is gone recovers any that
+            has name, type and source_id in common, of all sessions on the machine.
     """
 
     def __init__(
@@ -53,10 +68,14 @@ class Amplifier:
     ) -> None:
         from mne_lsl.lsl import StreamInfo, local_clock
 
-        self._info = StreamInfo(name, kind, len(channels) or count, rate_hz, "float32", source_id or name)
+        self._info = StreamInfo(
+            name, kind, len(channels) or count, rate_hz, "float32", source_id or name
+        )
         if channels:
             self._info.set_channel_names(list(channels))
-            self._info.set_channel_types(["stim" if each == "TRIGGER" else "eeg" for each in channels])
+            self._info.set_channel_types(
+                ["stim" if each == "TRIGGER" else "eeg" for each in channels]
+            )
             self._info.set_channel_units([unit] * len(channels))
         self.rate_hz, self.channels, self.sent = rate_hz, channels, 0
         self.start_s = local_clock() - age_s
@@ -76,9 +95,14 @@ class Amplifier:
         return self.start_s + sample / self.rate_hz
 
     def send(
-        self, stop: int, speed: float = 1.0, codes: Sequence[int] = (), sizes: Sequence[int] = (10,)
+        self,
+        stop: int,
+        speed: float = 1.0,
+        codes: Sequence[int] = (),
+        sizes: Sequence[int] = (10,),
     ) -> Iterator[int]:
-        """Send samples up to `stop` in chunks, at the rate times `speed`; yields the count after each.
+        """Send samples up to `stop` in chunks, at the rate times `speed`; yields the
+        count after each.
 
         Args:
             stop: Number of the first sample that is not sent.
@@ -96,7 +120,9 @@ class Amplifier:
             if len(codes):
                 chunk[:, self.channels.index("TRIGGER")] = np.asarray(codes)[rows]
             self.sent, turn = int(rows[-1]) + 1, turn + 1
-            pause_s = begun_s + (self.sent - first) / self.rate_hz / speed - time.monotonic()
+            pause_s = (
+                begun_s + (self.sent - first) / self.rate_hz / speed - time.monotonic()
+            )
             time.sleep(max(0.0, pause_s))
             if len(rows) == 1:
                 self._outlet.push_sample(chunk[0], self.time_of(rows[-1]))
@@ -105,7 +131,9 @@ class Amplifier:
             yield self.sent
 
 
-def open_markers(name: str = "markers", dtype: str = "string", kind: str = "Markers", width: int = 1) -> Any:
+def open_markers(
+    name: str = "markers", dtype: str = "string", kind: str = "Markers", width: int = 1
+) -> Any:
     """Open an outlet of markers."""
     from mne_lsl.lsl import StreamInfo, StreamOutlet
 

@@ -1,4 +1,6 @@
-"""A hub that takes uploads, for tests: the shared server, with what it lacks; and this process led to it."""
+"""A hub that takes uploads, for tests: the shared server, with what it lacks; and this
+process led to it.
+"""
 
 import hashlib
 import importlib.util
@@ -17,11 +19,15 @@ from brainhive_cli.app import app
 
 @contextmanager
 def serving(shared: Path, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Serve an empty hub of the user `me`, and lead the hub's client of this process there.
+    """Serve an empty hub of the user `me`, and lead the hub's client of this process
+    there.
 
-    Added to the shared server: tags that are deleted, and owners to whom `me` may not write.
+    Added to the shared server: tags that are deleted, and owners to whom `me` may not
+    write.
     """
-    spec = importlib.util.spec_from_file_location("mini_hub_server", shared / "data/mini_hub_server.py")
+    spec = importlib.util.spec_from_file_location(
+        "mini_hub_server", shared / "data/mini_hub_server.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -29,8 +35,20 @@ def serving(shared: Path, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[An
     class Hub(module.MiniHub):  # type: ignore[misc,name-defined]
         def answer(self, method: str, target: str, body: bytes, headers: Any) -> Any:
             parts = target.split("?")[0].strip("/").split("/")
-            if parts[:3] == ["api", "repos", "create"] and b"organization" in body and b'"other"' in body:
-                return 403, {}, {"error": "You don't have the rights to create a model under other"}
+            if (
+                parts[:3] == ["api", "repos", "create"]
+                and b"organization" in body
+                and b'"other"' in body
+            ):
+                return (
+                    403,
+                    {},
+                    {
+                        "error": (
+                            "You don't have the rights to create a model under other"
+                        )
+                    },
+                )
             if method == "DELETE" and parts[4:5] == ["tag"]:
                 known = headers.get("Authorization") == f"Bearer {self.token}"
                 return (
@@ -41,7 +59,9 @@ def serving(shared: Path, cache: Path, patch: pytest.MonkeyPatch) -> Iterator[An
             return super().answer(method, target, body, headers)
 
     with Hub() as hub:
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.endpoint)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(
+            constants.ENDPOINT, hub.endpoint
+        )
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         patch.setattr(constants, "ENDPOINT", hub.endpoint)
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -81,7 +101,11 @@ def done(*words: str) -> Path:
 
 def two_lines(shown: Result, exit_code: int) -> tuple[str, str]:
     """Check that a command failed with an error and a way out, a line each."""
-    lines = [line for line in shown.stderr.splitlines() if line.startswith(("error: ", "  try: "))]
+    lines = [
+        line
+        for line in shown.stderr.splitlines()
+        if line.startswith(("error: ", "  try: "))
+    ]
     assert shown.exit_code == exit_code and len(lines) == 2, shown.stderr
     assert "Traceback" not in shown.stderr
     return lines[0].removeprefix("error: "), lines[1].removeprefix("  try: ")

@@ -1,4 +1,6 @@
-"""Small recordings as people make them: pictures in a folder, EEG in the formats that mne reads."""
+"""Small recordings as people make them: pictures in a folder, EEG in the formats that
+mne reads.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,11 @@ from PIL import Image
 CHANNELS = ("Fp1", "Cz", "P7", "Pz", "O1", "O2")
 RATE_HZ = 500
 PICTURES = {
-    "train": [f"train/{concept}/{concept}_{i}" for concept in ("cat", "dog", "ship") for i in range(2)],
+    "train": [
+        f"train/{concept}/{concept}_{i}"
+        for concept in ("cat", "dog", "ship")
+        for i in range(2)
+    ],
     "test": [f"test/{concept}/{concept}_9" for concept in ("owl", "car")],
 }
 EVERY_S = 1.3
@@ -40,7 +46,10 @@ class Shown:
         order = np.random.default_rng(seed).permutation(
             [name for names in PICTURES.values() for name in names] * repetitions
         )
-        return cls(tuple(order.tolist()), (np.arange(len(order)) * EVERY_S * RATE_HZ + RATE_HZ).astype(int))
+        return cls(
+            tuple(order.tolist()),
+            (np.arange(len(order)) * EVERY_S * RATE_HZ + RATE_HZ).astype(int),
+        )
 
 
 def response(picture: str) -> NDArray[np.float64]:
@@ -50,7 +59,9 @@ def response(picture: str) -> NDArray[np.float64]:
     return 5 * random.normal(size=(len(CHANNELS), 1)) * course
 
 
-def make_raw(shown: Shown, seed: int, noise: float = 10, unit: float = 1e-6, types: Any = "eeg") -> Any:
+def make_raw(
+    shown: Shown, seed: int, noise: float = 10, unit: float = 1e-6, types: Any = "eeg"
+) -> Any:
     """Record, in memory: noise, and what pictures evoke; both in `unit`."""
     import mne
 
@@ -78,5 +89,7 @@ def codes(shown: Shown) -> list[int]:
 def write_table(path: Path, event: str = "{}") -> None:
     """Write the table from codes to pictures."""
     known = [name for names in PICTURES.values() for name in names]
-    rows = [f"{event.format(number + 1)},{name}.png" for number, name in enumerate(known)]
+    rows = [
+        f"{event.format(number + 1)},{name}.png" for number, name in enumerate(known)
+    ]
     path.write_text("\n".join(["event,picture", *rows]) + "\n")

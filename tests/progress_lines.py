@@ -8,4 +8,8 @@ PROGRESS = re.compile(r"[^:]+: .*(so far|\d left|\d of [\d,]+ in [\d:]+)")
 
 def without_progress(stderr: str) -> list[str]:
     """List the lines that say anything else."""
-    return [line for line in stderr.splitlines() if line.strip() and not PROGRESS.fullmatch(line)]
+    return [
+        line
+        for line in stderr.splitlines()
+        if line.strip() and not PROGRESS.fullmatch(line)
+    ]

@@ -1,4 +1,6 @@
-"""THINGS-EEG and -MEG files as their publisher's scripts write them: pickle protocol 5, arrays of float16."""
+"""THINGS-EEG and -MEG files as their publisher's scripts write them: pickle protocol 5,
+arrays of float16.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +13,14 @@ from numpy.typing import NDArray
 from brainhive_cli.data.published.things_eeg import MONTAGE
 
 BEFORE = 50
-"""Times of THINGS-EEG before the picture: the list of times has them, though the samples were cut off."""
+"""Times of THINGS-EEG before the picture: the list of times has them, though the
+samples were cut off.
+"""
 
 
-def eeg_content(signal: NDArray[Any], pictures: Sequence[str], **changes: Any) -> dict[str, Any]:
+def eeg_content(
+    signal: NDArray[Any], pictures: Sequence[str], **changes: Any
+) -> dict[str, Any]:
     """Make what a file of THINGS-EEG holds.
 
     Args:
@@ -41,14 +47,24 @@ def eeg_content(signal: NDArray[Any], pictures: Sequence[str], **changes: Any) -
     return {key: value for key, value in content.items() if value is not None}
 
 
-def meg_content(signal: NDArray[Any], pictures: Sequence[str], **changes: Any) -> dict[str, Any]:
-    """Make what a file of THINGS-MEG holds: its signal is called `eeg` too, `img` is a list."""
-    return {"eeg": np.asarray(signal).astype(np.float16), "img": list(pictures), **changes}
+def meg_content(
+    signal: NDArray[Any], pictures: Sequence[str], **changes: Any
+) -> dict[str, Any]:
+    """Make what a file of THINGS-MEG holds: its signal is called `eeg` too, `img` is a
+    list.
+    """
+    return {
+        "eeg": np.asarray(signal).astype(np.float16),
+        "img": list(pictures),
+        **changes,
+    }
 
 
 def save_eeg(root: Path, subject: int, split: str, content: dict[str, Any]) -> Path:
     """Write a file of THINGS-EEG below the data set's folder."""
-    return save(content, root / f"Preprocessed_data_250Hz_whiten/sub-{subject:02d}/{split}.pt")
+    return save(
+        content, root / f"Preprocessed_data_250Hz_whiten/sub-{subject:02d}/{split}.pt"
+    )
 
 
 def save_meg(root: Path, subject: int, split: str, content: dict[str, Any]) -> Path:

@@ -1,4 +1,6 @@
-"""What tests of reconstructions share: pictures of a run, and pictures generated without the pipeline."""
+"""What tests of reconstructions share: pictures of a run, and pictures generated
+without the pipeline.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -21,7 +23,10 @@ COLOURS = "brainhive_cli-models-encoders-python-example"
 def pictures_of(folder: Path) -> dict[str, np.ndarray]:
     """Read what a run generated, by its path below the run."""
     files = sorted((folder / "samples").rglob("*.png"))
-    return {file.relative_to(folder).as_posix(): np.asarray(Image.open(file), np.int16) for file in files}
+    return {
+        file.relative_to(folder).as_posix(): np.asarray(Image.open(file), np.int16)
+        for file in files
+    }
 
 
 def embedding(world: Path, image_id: str) -> torch.Tensor:
@@ -32,16 +37,26 @@ def embedding(world: Path, image_id: str) -> torch.Tensor:
 
 
 def generate(
-    generator: Path, prior: Path, embedded: torch.Tensor | None, seeds: list[int], **more: Any
+    generator: Path,
+    prior: Path,
+    embedded: torch.Tensor | None,
+    seeds: list[int],
+    **more: Any,
 ) -> list[Image.Image]:
     """Generate pictures from an embedding, or from `token`, without the pipeline."""
-    made, fusion = sdxl.Config(source=str(generator)).build(), FusionPrior.load(str(prior))
+    made, fusion = (
+        sdxl.Config(source=str(generator)).build(),
+        FusionPrior.load(str(prior)),
+    )
     fusion.attach(made)
     with torch.inference_mode():
-        token = more.pop("token") if embedded is None else fusion.fuser({COLOURS: embedded})
+        token = (
+            more.pop("token") if embedded is None else fusion.fuser({COLOURS: embedded})
+        )
         token = token.expand(len(seeds), -1)
         given = dataclasses.replace(
-            fusion.condition(Decoded({"token": token}), seeds), start=more.pop("initial", None)
+            fusion.condition(Decoded({"token": token}), seeds),
+            start=more.pop("initial", None),
         )
         return to_pictures(made.generate(given, seeds, 32, Sampling(steps=2, **more)))
 

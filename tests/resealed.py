@@ -16,7 +16,9 @@ def resealed(path: Path) -> Iterator[h5py.File]:
     with h5py.File(path, "r+") as file:
         yield file
         names: list[str] = []
-        file[hdf5.CHECKSUMS].visititems(lambda name, found: names.extend([name] * hasattr(found, "shape")))
+        file[hdf5.CHECKSUMS].visititems(
+            lambda name, found: names.extend([name] * hasattr(found, "shape"))
+        )
         for name in names:
             sums = f"{hdf5.CHECKSUMS}/{name}"
             del file[sums]

@@ -11,14 +11,31 @@ from text_encoders import IDS, WORDS, write_tokenizer
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 TEXT = 12
 """Width of text tokens."""
-UNET = {"sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
 UNET |= {"cross_attention_dim": TEXT, "attention_head_dim": 2}
 UNET |= {"down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
 UNET |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
-VAE = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 16}
-VAE |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+VAE = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 16,
+}
+VAE |= {
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+}
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-SCHEDULER |= {"num_train_timesteps": 1000, "set_alpha_to_one": False, "skip_prk_steps": True}
+SCHEDULER |= {
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+}
 SCHEDULER |= {"steps_offset": 1}
 INDEX = {
     "_class_name": "StableDiffusionPipeline",
@@ -41,8 +58,15 @@ def write(root: Path) -> Path:
     UNet2DConditionModel(**UNET).save_pretrained(folder / "unet")
     AutoencoderKL(**VAE).save_pretrained(folder / "vae")
     PNDMScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
-    sizes = {"hidden_size": TEXT, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2}
-    text = tf.CLIPTextConfig(**sizes, **IDS, vocab_size=len(WORDS), hidden_act="quick_gelu")
+    sizes = {
+        "hidden_size": TEXT,
+        "intermediate_size": 8,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+    }
+    text = tf.CLIPTextConfig(
+        **sizes, **IDS, vocab_size=len(WORDS), hidden_act="quick_gelu"
+    )
     tf.CLIPTextModel(text).save_pretrained(folder / "text_encoder")
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
     (folder / "model_index.json").write_text(json.dumps(INDEX))

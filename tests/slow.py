@@ -20,15 +20,21 @@ def load(pause_s: float = 0.2) -> tuple[Any, Any]:
 
 
 def wide() -> tuple[Any, Any]:
-    """Return mean colours repeated to 128 KiB a picture: an encoder that fills a disk."""
+    """Return mean colours repeated to 128 KiB a picture: an encoder that fills a
+    disk.
+    """
     import torch
 
     module, preprocess = example()
-    return torch.nn.Sequential(module, torch.nn.ReplicationPad1d((0, 2**15 - 12))), preprocess
+    return torch.nn.Sequential(
+        module, torch.nn.ReplicationPad1d((0, 2**15 - 12))
+    ), preprocess
 
 
 def filling() -> tuple[Any, Any]:
-    """Return the wide encoder, on a disk that is full after as many pictures as FULL_AFTER says."""
+    """Return the wide encoder, on a disk that is full after as many pictures as
+    FULL_AFTER says.
+    """
     module, preprocess = wide()
     room = iter(range(int(os.environ.get("FULL_AFTER", 2**20))))
 
@@ -41,9 +47,11 @@ def filling() -> tuple[Any, Any]:
 
 
 def logged() -> tuple[Any, Any]:
-    """Return the example encoder, adding what it sees of each picture to a file that SEEN names.
+    """Return the example encoder, adding what it sees of each picture to a file that
+    SEEN names.
 
-    In every process it stops after three pictures, for as long as the file that HOLD names is there.
+    In every process it stops after three pictures, for as long as the file that HOLD
+    names is there.
     """
     module, preprocess = example()
     free = iter(range(3))
@@ -52,7 +60,8 @@ def logged() -> tuple[Any, Any]:
         while next(free, None) is None and os.path.exists(os.environ["HOLD"]):
             time.sleep(0.02)
         view = preprocess(picture)
-        with open(os.environ["SEEN"], "ab", buffering=0) as log:  # one write: processes do not mix
+        # one write: processes do not mix
+        with open(os.environ["SEEN"], "ab", buffering=0) as log:
             log.write(view.numpy().tobytes())
         return view
 

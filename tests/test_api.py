@@ -1,4 +1,6 @@
-"""The names for notebooks: the page about them runs, and its numbers are those of the commands."""
+"""The names for notebooks: the page about them runs, and its numbers are those of the
+commands.
+"""
 
 import html
 import importlib
@@ -26,9 +28,15 @@ COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
     """The variables of the page, once its blocks ran on a small data set."""
     other = go("eval-retrieval", f"run={trained}", "sheet_rows=1").folder
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.DOTALL
+    )
     names = {"EVALUATION": str(evaluated.folder), "TRAINING": trained.name}
-    names |= {"DATASET": "demo-noise-0.3-40-concepts", "ENCODER": COLOURS, "OTHER": str(other)}
+    names |= {
+        "DATASET": "demo-noise-0.3-40-concepts",
+        "ENCODER": COLOURS,
+        "OTHER": str(other),
+    }
     text = "".join(blocks)
     for name, value in names.items():
         assert f'"{name}"' in text
@@ -38,14 +46,18 @@ def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
     return variables
 
 
-def test_the_page_gives_the_numbers_of_the_commands(page: dict[str, Any], evaluated: Any) -> None:
+def test_the_page_gives_the_numbers_of_the_commands(
+    page: dict[str, Any], evaluated: Any
+) -> None:
     measured = evaluated.metrics.overall["top1"]
     assert (page["top1"]["value"], page["top1"]["low"], page["top1"]["n"]) == (
         *(measured.value, measured.low),
         measured.n,
     )
     assert len(page["rows"]) == sum(map(len, evaluated.metrics.scopes.values()))
-    assert all(row.keys() == page["top1"].keys() and row["protocol"] for row in page["rows"])
+    assert all(
+        row.keys() == page["top1"].keys() and row["protocol"] for row in page["rows"]
+    )
 
     items = next(
         evaluated.metrics.items[name]
@@ -53,23 +65,36 @@ def test_the_page_gives_the_numbers_of_the_commands(page: dict[str, Any], evalua
         if each.cell == page["cell"].name
     )
     ranks = dict(zip(items["image_ids"], items["ranks"], strict=True))
-    assert [ranks[image_id] for image_id in page["found"].image_ids] == page["found"].ranks.tolist()
+    assert [ranks[image_id] for image_id in page["found"].image_ids] == page[
+        "found"
+    ].ranks.tolist()
 
     # a notebook shows the page of a run and the table of a comparison
     frame = page["run"]._repr_html_()
-    document = html.unescape(re.fullmatch(r'<iframe srcdoc="([^"]*)"[^>]*></iframe>', frame)[1])
-    assert document.lower().startswith("<!doctype html>") and document.rstrip().endswith("</html>")
+    document = html.unescape(
+        re.fullmatch(r'<iframe srcdoc="([^"]*)"[^>]*></iframe>', frame)[1]
+    )
+    assert document.lower().startswith(
+        "<!doctype html>"
+    ) and document.rstrip().endswith("</html>")
     assert all(caveat in document for caveat in page["run"].measurements.caveats)
     table = page["comparison"]._repr_html_()
-    assert table.startswith("<table>") and "Caveats: " in table and "<b>" not in table  # equal runs: no best
+    # equal runs: no best
+    assert table.startswith("<table>") and "Caveats: " in table and "<b>" not in table
     (top1,) = page["comparison"].differences
     assert (top1["metric"], top1["difference"]) == ("top1", 0)
 
     # predictions and decoding are of the same model
-    predicted, found, member = page["predicted"], page["found"], page["trained"].member(page["cell"].name)
+    predicted, found, member = (
+        page["predicted"],
+        page["found"],
+        page["trained"].member(page["cell"].name),
+    )
     rows = [predicted.image_ids.index(image_id) for image_id in found.image_ids]
     gallery = member.images("test", member.pictures("test").rows(found.gallery))
-    tokens = torch.nn.functional.normalize(torch.from_numpy(predicted.heads["token"][rows]), dim=1)
+    tokens = torch.nn.functional.normalize(
+        torch.from_numpy(predicted.heads["token"][rows]), dim=1
+    )
     expected = tokens @ torch.nn.functional.normalize(gallery, dim=1).T
     np.testing.assert_allclose(found.similarity, expected.numpy(), atol=1e-5)
 
@@ -83,25 +108,44 @@ def test_channels_in_another_order_are_decoded_alike_and_a_missing_one_is_refuse
     def ranks(order: list[int]) -> list[int]:
         signal = np.asarray(recording.signal)[:, :, order]
         space = api.Sensors([names[channel] for channel in order])
-        fields = {"times_s": recording.times_s, "rate_hz": recording.rate_hz, "unit": recording.unit}
-        trials = api.Trials(signal, image_ids=recording.image_ids, space=space, **fields)
-        return api.decode(page["trained"], trials, cell.tested_on[0], cell=cell.name).ranks.tolist()
+        fields = {
+            "times_s": recording.times_s,
+            "rate_hz": recording.rate_hz,
+            "unit": recording.unit,
+        }
+        trials = api.Trials(
+            signal, image_ids=recording.image_ids, space=space, **fields
+        )
+        return api.decode(
+            page["trained"], trials, cell.tested_on[0], cell=cell.name
+        ).ranks.tolist()
 
     backwards = list(range(len(names)))[::-1]
     assert ranks(backwards) == page["found"].ranks.tolist()
     with pytest.raises(BrainhiveError, match=f"has no channel {names[0]}"):
         ranks(backwards[:-1])
 
-    # a model is opened by its run or by its folder; a run of several cells wants one named
+    # a model is opened by its run or by its folder; a run of several cells wants one
+    # named
     run = page["trained"]
     shutil.copytree(run.path / "cells" / cell.name / "model", tmp_path / "copy")
     states = [
         api.open_model(*reference).state_dict()
-        for reference in ((run.path, cell.name), (run.path.name, cell.name), (tmp_path / "copy",))
+        for reference in (
+            (run.path, cell.name),
+            (run.path.name, cell.name),
+            (tmp_path / "copy",),
+        )
     ]
-    assert all(torch.equal(state[name], value) for state in states for name, value in states[0].items())
+    assert all(
+        torch.equal(state[name], value)
+        for state in states
+        for name, value in states[0].items()
+    )
     for open_one in (run.aligner, lambda: api.open_model(run.path)):
-        with pytest.raises(BrainhiveError, match="2 cells, of which none is named") as caught:
+        with pytest.raises(
+            BrainhiveError, match="2 cells, of which none is named"
+        ) as caught:
             open_one()
         assert cell.name in caught.value.hint
     with pytest.raises(BrainhiveError, match="has no models"):
@@ -110,19 +154,26 @@ def test_channels_in_another_order_are_decoded_alike_and_a_missing_one_is_refuse
 
 def test_importing_it_imports_nothing_heavy_and_every_name_is_there() -> None:
     program = (
-        "import sys; from brainhive_cli import api; print(*{name.split('.')[0] for name in sys.modules})"
+        "import sys; from brainhive_cli import api; print(*{name.split('.')[0] for "
+        "name in sys.modules})"
     )
-    imported = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    imported = subprocess.check_output(
+        [sys.executable, "-c", program], text=True
+    ).split()
     assert not {*imported} & HEAVY
 
     assert [name for name in api.__all__ if getattr(api, name, None) is None] == []
     assert {*api.PLACES} <= {*api.__all__} <= {*dir(api)}
     for name, place in api.PLACES.items():
-        assert getattr(api, name) is getattr(importlib.import_module(f"brainhive_cli.{place}"), name)
+        assert getattr(api, name) is getattr(
+            importlib.import_module(f"brainhive_cli.{place}"), name
+        )
 
 
 @pytest.mark.parametrize("odd", [None, ["a"]], ids=repr)
-def test_bad_arguments_are_refused_by_name_with_a_way_out(trained: Path, evaluated: Any, odd: Any) -> None:
+def test_bad_arguments_are_refused_by_name_with_a_way_out(
+    trained: Path, evaluated: Any, odd: Any
+) -> None:
     run = api.open_run(trained)
     cell = run.cells[0]
     calls = {

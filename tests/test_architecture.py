@@ -1,4 +1,6 @@
-"""The architecture: what may import what, what a part is, and what the shipped files hold."""
+"""The architecture: what may import what, what a part is, and what the shipped files
+hold.
+"""
 
 import ast
 import importlib
@@ -19,15 +21,45 @@ from tools.house import MODULES, PACKAGE, idle_keys, imports_of
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHELVES = {parts.path_of(shelf) for shelf in parts.SHELVES}
 LAYERS = (
-    *({""}, {"core"}, {"measurement"}, {"demo", "models"}, {"data"}, {"reports"}, {"training"}),
+    *(
+        {""},
+        {"core"},
+        {"measurement"},
+        {"demo", "models"},
+        {"data"},
+        {"reports"},
+        {"training"},
+    ),
     *({"aligner"}, {"evaluation"}, {"commands"}, {"cli", "api"}, {"app"}, {"__main__"}),
 )
-"""The rooms from the ground up; a module imports from its own room and from those below."""
-OPENED = {"trained", "tested_pictures", "references", "learned", "model", "recipe", "few_shot", "validation"}
-"""Modules of alignment that evaluation may import: finished runs, their models, and what these saw; and what
-calibrate fits models with."""
+"""The rooms from the ground up; a module imports from its own room and from those
+below.
+"""
+OPENED = {
+    "trained",
+    "tested_pictures",
+    "references",
+    "learned",
+    "model",
+    "recipe",
+    "few_shot",
+    "validation",
+}
+"""Modules of alignment that evaluation may import: finished runs, their models, and
+what these saw; and what calibrate fits models with.
+"""
 RECIPES = sorted(shipped_recipes().rglob("*.yaml"))
-LIBRARIES = {"torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "yaml", "PIL"}
+LIBRARIES = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "timm",
+    "accelerate",
+    "h5py",
+    "numpy",
+    "yaml",
+    "PIL",
+}
 HEAVY = {*LIBRARIES, "pydantic"}
 IMPORTS = {module: {*imports_of(module)} for module in MODULES}
 TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
@@ -49,21 +81,39 @@ def layer(module: str) -> int:
 
 
 def test_imports_point_down() -> None:
-    """To the own room and those below; from no shelf, kind of training or evaluation to another."""
-    for module, imported in ((m, other) for m, others in IMPORTS.items() for other in others):
+    """To the own room and those below; from no shelf, kind of training or evaluation to
+    another.
+    """
+    for module, imported in (
+        (m, other) for m, others in IMPORTS.items() for other in others
+    ):
         message = f"{module} imports {imported}"
         assert layer(imported) < layer(module) or room(imported) == room(module), (
             f"{message}, which is no lower"
         )
         here, there = map(shelf_or_room, (module, imported))
-        assert here == there or not {here, there} <= SHELVES, f"{message}: another shelf"
-        are_siblings = room(module) == room(imported) and room(module) in ("training", "evaluation")
+        assert here == there or not {here, there} <= SHELVES, (
+            f"{message}: another shelf"
+        )
+        are_siblings = room(module) == room(imported) and room(module) in (
+            "training",
+            "evaluation",
+        )
         assert here == there or not are_siblings, f"{message}: another {room(module)}"
-        is_guest = there == f"{PACKAGE.name}.training.alignment" and room(module) == "evaluation"
+        is_guest = (
+            there == f"{PACKAGE.name}.training.alignment"
+            and room(module) == "evaluation"
+        )
         assert not is_guest or imported.split(".")[3] in OPENED, message
         names = imported.split(".")
-        packages = [".".join(names[:i]) for i, name in enumerate(names) if re.match("_(?!_)", name)]
-        assert all(f"{module}.".startswith(f"{package}.") for package in packages), f"{message}: private"
+        packages = [
+            ".".join(names[:i])
+            for i, name in enumerate(names)
+            if re.match("_(?!_)", name)
+        ]
+        assert all(f"{module}.".startswith(f"{package}.") for package in packages), (
+            f"{message}: private"
+        )
 
 
 KIND_OF_PRIOR_OR_GENERATOR = re.compile(
@@ -72,14 +122,22 @@ KIND_OF_PRIOR_OR_GENERATOR = re.compile(
 
 
 def test_no_command_or_domain_names_a_kind_of_prior_or_generator() -> None:
-    for module in (m for m in MODULES if room(m) in ("commands", "evaluation", "training", "reports")):
+    for module in (
+        m
+        for m in MODULES
+        if room(m) in ("commands", "evaluation", "training", "reports")
+    ):
         found = KIND_OF_PRIOR_OR_GENERATOR.findall(MODULES[module].read_text())
-        assert not found, f"{module} knows of {found}: put it into priors/ or generators/"
+        assert not found, (
+            f"{module} knows of {found}: put it into priors/ or generators/"
+        )
 
 
 def test_no_module_imports_itself_through_others() -> None:
     left = dict(IMPORTS)
-    while free := {module for module, others in left.items() if not others & left.keys()}:
+    while free := {
+        module for module, others in left.items() if not others & left.keys()
+    }:
         left = {module: others for module, others in left.items() if module not in free}
     assert not left, "modules in or above a circle"
 
@@ -103,36 +161,55 @@ def test_only_the_console_writes_to_the_terminal() -> None:
 
 def test_the_parts_of_every_shelf_export_their_config_and_a_tiny_instance() -> None:
     """What parts do is tested in `test_devices.py`."""
-    for shelf, kind in [(name, kind) for name in parts.SHELVES for kind in parts.kinds(name)]:
+    for shelf, kind in [
+        (name, kind) for name in parts.SHELVES for kind in parts.kinds(name)
+    ]:
         part = parts.load(shelf, kind)
-        assert issubclass(part.Config, parts.Config) and type(part.TINY) is part.Config, kind
+        assert (
+            issubclass(part.Config, parts.Config) and type(part.TINY) is part.Config
+        ), kind
         written = part.TINY.model_dump(mode="json")
         assert parts.resolve(shelf, written).model_dump(mode="json") == written, kind
-        assert [name for name, knob in part.Config.model_fields.items() if not knob.description] == [], kind
+        assert [
+            name
+            for name, knob in part.Config.model_fields.items()
+            if not knob.description
+        ] == [], kind
 
 
 def test_every_shipped_recipe_is_the_same_when_it_is_read_again() -> None:
     for path in RECIPES:
-        pipeline = importlib.import_module(f"brainhive_cli.commands.{path.stem.replace('-', '_')}")
+        pipeline = importlib.import_module(
+            f"brainhive_cli.commands.{path.stem.replace('-', '_')}"
+        )
         recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
         again = type(recipe).model_validate(recipe.model_dump(mode="json"))
         assert again.fingerprint() == recipe.fingerprint(), path
 
 
 def test_every_file_that_the_architecture_names_exists() -> None:
-    named = re.findall(r"`([a-z_/]+\.py)`", (CHECKOUT / "docs/architecture.md").read_text())
-    assert len(named) > 20 and [name for name in named if not (PACKAGE / name).is_file()] == []
+    named = re.findall(
+        r"`([a-z_/]+\.py)`", (CHECKOUT / "docs/architecture.md").read_text()
+    )
+    assert (
+        len(named) > 20
+        and [name for name in named if not (PACKAGE / name).is_file()] == []
+    )
 
 
 def test_every_command_has_its_recipe_and_file() -> None:
     commands = {command.name.replace("-", "_") for command in COMMANDS}
-    files = {path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem[0] != "_"}
+    files = {
+        path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem[0] != "_"
+    }
     recipes = {path.stem.replace("-", "_") for path in shipped_recipes().glob("*.yaml")}
     assert commands == files - {"trackers"} == recipes  # which several commands feed
 
 
 def start(words: list[str], **environment: str) -> tuple[str, set[str]]:
-    """Run a command line in a new process; return what it shows, and the packages that it has imported."""
+    """Run a command line in a new process; return what it shows, and the packages that
+    it has imported.
+    """
     program = """if True:
         import sys
         from brainhive_cli.app import app
@@ -143,7 +220,11 @@ def start(words: list[str], **environment: str) -> tuple[str, set[str]]:
     """
     variables = {**os.environ, **environment}
     done = subprocess.run(
-        [sys.executable, "-c", program, *words], env=variables, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, *words],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     shown, _, imported = done.stdout.partition("IMPORTED:")
     return shown + done.stderr, set(imported.split())
@@ -151,7 +232,11 @@ def start(words: list[str], **environment: str) -> tuple[str, set[str]]:
 
 def test_help_and_completion_import_nothing_heavy() -> None:
     line = "brainhive embed --encoders vae,clip-h"
-    typed = {"_BRAINHIVE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "3"}
+    typed = {
+        "_BRAINHIVE_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": "3",
+    }
     for words, environment, shown in (
         (["train-align", "--help"], {}, "--mode"),
         ([], typed, "vae,clip-h14"),
@@ -159,19 +244,29 @@ def test_help_and_completion_import_nothing_heavy() -> None:
         told, imported = start(words, **environment)
         assert shown in told
         # Typer imports pydantic for the help of a command
-        assert "typer" in imported and imported & (LIBRARIES if words else HEAVY) == set()
+        assert (
+            "typer" in imported and imported & (LIBRARIES if words else HEAVY) == set()
+        )
 
 
-def test_commands_load_no_library_that_they_do_not_use(world: Path, evaluated: Any, tmp_path: Path) -> None:
+def test_commands_load_no_library_that_they_do_not_use(
+    world: Path, evaluated: Any, tmp_path: Path
+) -> None:
     """Not even numpy to show runs."""
     page = f"to={tmp_path / 'page.html'}"
     for words, needed in (
         (["runs", "show", evaluated.folder.name], {"yaml"}),
-        (["report", str(evaluated.folder), page], {"yaml", "PIL", "numpy", "matplotlib"}),
+        (
+            ["report", str(evaluated.folder), page],
+            {"yaml", "PIL", "numpy", "matplotlib"},
+        ),
     ):
         shown, imported = start(words)
         assert "error:" not in shown and "in /" in shown, shown
-        assert imported & {*LIBRARIES, "torchvision", "scipy", "matplotlib", "pandas"} == needed, words
+        assert (
+            imported & {*LIBRARIES, "torchvision", "scipy", "matplotlib", "pandas"}
+            == needed
+        ), words
 
 
 def test_completions_are_current() -> None:
@@ -187,4 +282,6 @@ def test_the_page_of_recipe_keys_is_current() -> None:
 
 
 def test_every_key_has_somebody_who_sets_it() -> None:
-    assert idle_keys() == [], "make it a constant with its source, or say in a guide whom it is for"
+    assert idle_keys() == [], (
+        "make it a constant with its source, or say in a guide whom it is for"
+    )

@@ -1,4 +1,6 @@
-"""Every part, and the commands, on a pretended GPU: no tensor stays behind on the CPU, and no step waits."""
+"""Every part, and the commands, on a pretended GPU: no tensor stays behind on the CPU,
+and no step waits.
+"""
 
 import importlib
 from collections import Counter
@@ -73,14 +75,18 @@ MIXED: tuple[Callable[[Tensor], Any], ...] = (
 
 def test_a_pretended_gpu_refuses_what_a_real_one_does(gpu: PretendedGpu) -> None:
     there = torch.rand(3, device="cuda")
-    assert all_on_gpu(there * torch.tensor(2.0), there[torch.tensor([0, 2])], torch.ones(3).to(there))
+    assert all_on_gpu(
+        there * torch.tensor(2.0), there[torch.tensor([0, 2])], torch.ones(3).to(there)
+    )
     for mixed in MIXED:
         with pytest.raises((RuntimeError, TypeError), match="device"):
             mixed(there)
 
 
 def families(shelf: str) -> list[str]:
-    """Name the kinds of a shelf that have code of their own: a row of a table has that of its family."""
+    """Name the kinds of a shelf that have code of their own: a row of a table has that
+    of its family.
+    """
     return [kind for kind in parts.kinds(shelf) if kind not in parts.rows(shelf)]
 
 
@@ -100,16 +106,21 @@ def test_every_encoder_embeds_there(kind: str, gpu: PretendedGpu) -> None:
 
 
 def cell_of(config: Any) -> tuple[Layout, CellData]:
-    """Lay out a brain model of two subjects, who differ in their number of voxels where it takes any."""
+    """Lay out a brain model of two subjects, who differ in their number of voxels where
+    it takes any.
+    """
     is_of_voxels, random, responses = config.takes_spec, np.random.default_rng(0), []
-    voxels_of_second = 7 if config.continues else 5  # a map of all subjects is of equal voxels
+    # a map of all subjects is of equal voxels
+    voxels_of_second = 7 if config.continues else 5
     for subject, voxels in ((1, 7), (2, voxels_of_second)):
         shape = (PICTURES, 3, voxels, 1) if is_of_voxels else (PICTURES, 3, 5, 160)
         trials = random.normal(size=shape).astype(np.float32)
         regions = {"spatial": (0, 2), "semantic": (1, 3, 4)} if is_of_voxels else {}
         names, rate_hz = ((), None) if is_of_voxels else (tuple("ABCDE"), 100.0)
         counts, rows = np.full(PICTURES, 3), np.arange(PICTURES)
-        responses.append(make_trials(subject, trials, rows, names, rate_hz, counts, regions))
+        responses.append(
+            make_trials(subject, trials, rows, names, rate_hz, counts, regions)
+        )
     refusals = []
     for shapes in HEADS:
         heads = {name: Head(shape, name) for name, shape in shapes.items()}
@@ -123,46 +134,85 @@ def cell_of(config: Any) -> tuple[Layout, CellData]:
         except BrainhiveError as error:
             refusals.append(error.in_one_line)
     assert len(refusals) < len(HEADS), refusals
-    drawn = {name: torch.rand(PICTURES, *shape, device="cuda") for name, shape in shapes.items()}
+    drawn = {
+        name: torch.rand(PICTURES, *shape, device="cuda")
+        for name, shape in shapes.items()
+    }
     if isinstance(config, lda.Config):  # which decides between categories
         drawn = {
             name: torch.eye(len(values[0]), device="cuda")[np.arange(PICTURES) % 2]
             for name, values in drawn.items()
         }
-    drawn |= {"caption": torch.randint(1, 16, (PICTURES, 8), device="cuda")} if "caption" in shapes else {}
+    drawn |= (
+        {"caption": torch.randint(1, 16, (PICTURES, 8), device="cuda")}
+        if "caption" in shapes
+        else {}
+    )
     sources = {
-        name: StoreTargets(values, device=HERE.device, further=(values,)) for name, values in drawn.items()
+        name: StoreTargets(values, device=HERE.device, further=(values,))
+        for name, values in drawn.items()
     }
     is_held_out = np.arange(PICTURES) < PICTURES // 2
-    return layout, CellData(responses, Targets(sources), is_held_out, None, repetitions="random")
+    return layout, CellData(
+        responses, Targets(sources), is_held_out, None, repetitions="random"
+    )
 
 
-def train(layout: Layout, data: CellData, folder: Path, loss: Any, **settings: Any) -> None:
+def train(
+    layout: Layout, data: CellData, folder: Path, loss: Any, **settings: Any
+) -> None:
     folder.mkdir(exist_ok=True)
     terms = [Term(prediction=next(iter(layout.heads)), loss=loss)]
-    loop.train_cell("cell", 1, layout, data, terms, Train(**SETTINGS | settings), RunFolder(folder), HERE)
+    loop.train_cell(
+        "cell",
+        1,
+        layout,
+        data,
+        terms,
+        Train(**SETTINGS | settings),
+        RunFolder(folder),
+        HERE,
+    )
 
 
 @pytest.mark.parametrize("kind", families("backbones"))
-def test_every_brain_model_learns_and_decodes_there(kind: str, gpu: PretendedGpu, tmp_path: Path) -> None:
+def test_every_brain_model_learns_and_decodes_there(
+    kind: str, gpu: PretendedGpu, tmp_path: Path
+) -> None:
     layout, data = cell_of(parts.load("backbones", kind).TINY)
 
     train(layout, data, tmp_path, {"kind": "mse"})
     model = aligner.load(tmp_path / "cells/cell/model").to(HERE.device)
     signal = torch.from_numpy(data.trials[0].averages[:3]).to(HERE.device)
-    decoded = model.decode(signal, torch.zeros(3, dtype=torch.long, device="cuda"), range(3))
+    decoded = model.decode(
+        signal, torch.zeros(3, dtype=torch.long, device="cuda"), range(3)
+    )
 
-    assert all_on_gpu(*decoded.tensors.values()) and decoded.tensors.keys() == layout.heads.keys()
+    assert (
+        all_on_gpu(*decoded.tensors.values())
+        and decoded.tensors.keys() == layout.heads.keys()
+    )
 
 
-def test_a_step_of_training_does_not_wait_for_the_gpu(gpu: PretendedGpu, tmp_path: Path) -> None:
-    """Other waits do not grow with the steps; signals are varied and mixed, and one of two targets drawn."""
+def test_a_step_of_training_does_not_wait_for_the_gpu(
+    gpu: PretendedGpu, tmp_path: Path
+) -> None:
+    """Other waits do not grow with the steps; signals are varied and mixed, and one of
+    two targets drawn.
+    """
     layout, data = cell_of(parts.load("backbones", "nice").TINY)
     counts, augment = [], {**dict.fromkeys(VARIED, 0.2), "parts": ["smooth"]}
     for batch_size in (12, 4):
         gpu.waits.clear()
         mixed = {"kind": "clip", "mix_alpha": 0.2, "mix_share": 0.5}
-        train(layout, data, tmp_path / str(batch_size), mixed, batch_size=batch_size, augment=augment)
+        train(
+            layout,
+            data,
+            tmp_path / str(batch_size),
+            mixed,
+            batch_size=batch_size,
+            augment=augment,
+        )
         counts.append(Counter(gpu.waits))
 
     assert counts[0] == counts[1] != Counter()
@@ -174,7 +224,9 @@ def test_every_fuser_fuses_there(gpu: PretendedGpu) -> None:
         width = config.token_dim(dims, 8)
         fuser = fusers.build(config, dims, width, subjects=2).to(HERE.device)
 
-        fused = fuser({name: torch.randn(2, dim, device="cuda") for name, dim in dims.items()})
+        fused = fuser(
+            {name: torch.randn(2, dim, device="cuda") for name, dim in dims.items()}
+        )
 
         tokens = [*fused.values()] if isinstance(fused, dict) else [fused]
         assert all_on_gpu(*tokens) and not gpu.waits, kind
@@ -192,7 +244,9 @@ def test_every_loss_is_lowered_there(gpu: PretendedGpu) -> None:
         mixing = Mixing.draw(3, 0.2, torch.Generator("cuda"), 0.5) if is_mixed else None
         gpu.waits.clear()
 
-        value = config.build().to(HERE.device)(predicted.requires_grad_(), target, LossContext(mixing))
+        value = config.build().to(HERE.device)(
+            predicted.requires_grad_(), target, LossContext(mixing)
+        )
         value.backward()
 
         assert value.shape == () and all_on_gpu(value, predicted.grad), kind
@@ -219,9 +273,14 @@ def test_every_generator_and_prior_draw_and_learn_there(
     decoded = Decoded(heads.get(kind, tokens))
     random = [torch.Generator(), torch.Generator()]
 
-    conditioning, null = prior.condition(decoded.to(HERE.device), [0, 1]), prior.null(2, [0, 1])
+    conditioning, null = (
+        prior.condition(decoded.to(HERE.device), [0, 1]),
+        prior.null(2, [0, 1]),
+    )
     with torch.no_grad():
-        media = generator.generate(conditioning, [0, 1], 32, Sampling(steps=1, guidance=2.0), null)
+        media = generator.generate(
+            conditioning, [0, 1], 32, Sampling(steps=1, guidance=2.0), null
+        )
 
     assert all_on_gpu(media) and media.shape in ((2, 3, 32, 32), (2, 6, 3, 32, 32))
     if not hasattr(generator, "loss"):  # a chain's stages learn by themselves
@@ -238,14 +297,30 @@ def test_commands_run_there_from_pictures_to_metrics(
     gpu: PretendedGpu, home: Path, generator: Path, prior: Path, pictures: Path
 ) -> None:
     def go(command: str, *overrides: str) -> Result:
-        module: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+        module: Any = importlib.import_module(
+            f"brainhive_cli.commands.{command.replace('-', '_')}"
+        )
         with foreign_code.permitted(True):
-            return module.run(module.Recipe.resolve(command, None, {}, overrides), HERE, False)
+            return module.run(
+                module.Recipe.resolve(command, None, {}, overrides), HERE, False
+            )
 
-    colours, sdxl = f"encoders=[{COLOURS!r}]", f"generator={{kind: sdxl, source: {generator}}}"
+    colours, sdxl = (
+        f"encoders=[{COLOURS!r}]",
+        f"generator={{kind: sdxl, source: {generator}}}",
+    )
     folder = f"dataset={{kind: image-folder, root: {pictures}}}"
-    small = ("prior={kind: fusion_prior, hidden_size: 32, intermediate_size: 64}", "resolution_px=32")
-    few = ("run.workers=0", "sample_items=2", "train.steps=2", "train.batch_size=4", "lpips=false")
+    small = (
+        "prior={kind: fusion_prior, hidden_size: 32, intermediate_size: 64}",
+        "resolution_px=32",
+    )
+    few = (
+        "run.workers=0",
+        "sample_items=2",
+        "train.steps=2",
+        "train.batch_size=4",
+        "lpips=false",
+    )
     go("embed", DEMO, colours, "run.workers=0")
     go("embed", folder, colours, "run.workers=0")
     go("train-prior", folder, colours, sdxl, *small, *few, f"similarity=[{COLOURS!r}]")
@@ -254,7 +329,13 @@ def test_commands_run_there_from_pictures_to_metrics(
     varied = ("subsets=20", "ceiling_splits=2", "repetitions=2")
     go("eval-retrieval", f"run={run}", *varied)
     go(
-        *("reconstruct", f"prior={prior}", f"align_run={run}", sdxl, "sources=brain,images,nearest"),
+        *(
+            "reconstruct",
+            f"prior={prior}",
+            f"align_run={run}",
+            sdxl,
+            "sources=brain,images,nearest",
+        ),
         *(
             "items=2",
             "repeats=2",

@@ -1,4 +1,6 @@
-"""The pages: each can be found, its links lead somewhere, its lines parse against the real command line."""
+"""The pages: each can be found, its links lead somewhere, its lines parse against the
+real command line.
+"""
 
 import importlib
 import re
@@ -21,7 +23,10 @@ from tools import gallery
 
 DOCS = CHECKOUT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-OUTSIDE = [CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+OUTSIDE = [
+    CHECKOUT / name
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+]
 CODE = re.compile(r"^```.*?^```$|^(?: {4}[^\n]*\n)+", re.DOTALL | re.MULTILINE)
 """A fenced or an indented block."""
 
@@ -46,14 +51,23 @@ def anchors(page: Path) -> set[str]:
 def test_the_nav_the_readme_and_the_index_have_every_page() -> None:
     nav = list(named_in(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"]))
     assert sorted(nav) == [page.name for page in PAGES]
-    readme, index = (CHECKOUT / "README.md").read_text(), (DOCS / "index.md").read_text()
+    readme, index = (
+        (CHECKOUT / "README.md").read_text(),
+        (DOCS / "index.md").read_text(),
+    )
     names = [page.name for page in PAGES if page.name != "index.md"]
-    assert [name for name in names if f"](docs/{name})" not in readme or f"]({name})" not in index] == []
+    assert [
+        name
+        for name in names
+        if f"](docs/{name})" not in readme or f"]({name})" not in index
+    ] == []
 
 
 def test_every_relative_link_leads_somewhere() -> None:
     for page in (*PAGES, *OUTSIDE):
-        links = re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", CODE.sub("", page.read_text()))
+        links = re.findall(
+            r"\]\((?!https?:|mailto:)([^)\s]+)\)", CODE.sub("", page.read_text())
+        )
         for link in links:
             name, _, anchor = link.partition("#")
             target = page.parent / name if name else page
@@ -68,20 +82,29 @@ def test_the_gallery_has_each_picture_below_its_command_with_its_figures() -> No
     names = re.findall(entry, page, re.MULTILINE)
     assert names == [*gallery.PICTURES] and page.count("![") == len(names)
     sizes = {path.name: path.stat().st_size for path in (DOCS / "gallery").iterdir()}
-    assert sizes.keys() == {f"{name}.png" for name in names} and sum(sizes.values()) < 600_000
+    assert (
+        sizes.keys() == {f"{name}.png" for name in names}
+        and sum(sizes.values()) < 600_000
+    )
     in_readme = re.findall(r'<img src="([^"]+)"', (CHECKOUT / "README.md").read_text())
-    assert len(in_readme) == 5 and all((CHECKOUT / name).is_file() for name in in_readme)
+    assert len(in_readme) == 5 and all(
+        (CHECKOUT / name).is_file() for name in in_readme
+    )
 
 
 def lines_of(page: Path) -> Iterator[str]:
-    """Find the lines of a page that call Brainhive, in blocks and in the text, with variables filled in."""
+    """Find the lines of a page that call Brainhive, in blocks and in the text, with
+    variables filled in.
+    """
     text = page.read_text()
     for block in CODE.findall(text):
         variables = dict(re.findall(r'^\s*(\w+)="(.*)"$', block, re.MULTILINE))
         for line in block.replace("\\\n", " ").splitlines():
             for name, value in variables.items():
                 line = line.replace(f"${name}", value)
-            for part in re.split(r"&&|\|(?= )|;", line.partition(" # ")[0].split("   #")[0]):
+            for part in re.split(
+                r"&&|\|(?= )|;", line.partition(" # ")[0].split("   #")[0]
+            ):
                 if re.match(r"\s*(?:PYTHONPATH=\. )?brainhive ", part):
                     yield part.partition("brainhive ")[2].strip()
     yield from re.findall(r"`brainhive ([^`\n]+)`", CODE.sub("", text))
@@ -97,39 +120,68 @@ LINES = [
 
 ELSEWHERE = ("tutorial.md", "keys.md", "extending.md", "CHANGELOG.md")
 """Pages whose lines other tests run; `keys.md` is a list of recipes, not a guide."""
-LEFT_OUT = ("--install-completion", "demo", "doctor", "live", "workflow", "fetch", "COMMAND", "runs rm")
-LEFT_OUT = (*LEFT_OUT, "train-align --dataset image-folder --encoders demo-clip backbone.kind=voxel-ridge")
-"""Lines that other tests run (also those of `mirrored`, a part of the user's), or that change the machine."""
+LEFT_OUT = (
+    "--install-completion",
+    "demo",
+    "doctor",
+    "live",
+    "workflow",
+    "fetch",
+    "COMMAND",
+    "runs rm",
+)
+LEFT_OUT = (
+    *LEFT_OUT,
+    "train-align --dataset image-folder --encoders demo-clip backbone.kind=voxel-ridge",
+)
+"""Lines that other tests run (also those of `mirrored`, a part of the user's), or that
+change the machine.
+"""
 OTHERS = re.compile("mirrored|--submit|--cancel|hub:owner/")
 """Lines that other tests run, wherever these words stand in them."""
 GUIDES = [
     (page, line)
     for page, line in LINES
-    if page.name not in ELSEWHERE and not line.startswith(LEFT_OUT) and not OTHERS.search(line)
+    if page.name not in ELSEWHERE
+    and not line.startswith(LEFT_OUT)
+    and not OTHERS.search(line)
 ]
 """Lines that `test_guides.py` runs or plans."""
 
 
 def resolve(
-    command: str, common: Mapping[str, Any], flags: Mapping[str, Any], words: Sequence[str], *_: Any
+    command: str,
+    common: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    words: Sequence[str],
+    *_: Any,
 ) -> int:
     """Stand in for a command: resolve its recipe, and do nothing."""
-    pipeline = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+    pipeline = importlib.import_module(
+        f"brainhive_cli.commands.{command.replace('-', '_')}"
+    )
     pipeline.Recipe.resolve(command, common["recipe"], flags, words)
     return 0
 
 
-def test_every_line_parses_against_the_real_command_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_line_parses_against_the_real_command_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(execute, "_run", resolve)
     for name in ("my.yaml", "mine.yaml"):
         (home / name).write_text("")
-    (home / "embeddings/image-folder/train").mkdir(parents=True)  # of own vectors, which lines name
+    # of own vectors, which lines name
+    (home / "embeddings/image-folder/train").mkdir(parents=True)
     (home / "embeddings/image-folder/train/my-model.h5").touch()
     assert len(LINES) > 200
     planned = {line for _, line in GUIDES}
     for line in dict.fromkeys(line for _, line in LINES if line not in planned):
         words = shlex.split(line)
-        if words[0].isupper() or words[0] == "help" or set(words) & {"--version", "--install-completion"}:
+        if (
+            words[0].isupper()
+            or words[0] == "help"
+            or set(words) & {"--version", "--install-completion"}
+        ):
             continue
         shown = CliRunner().invoke(app, words)
         assert shown.exit_code in (0, 3), f"brainhive {line}\n{shown.stderr}"
@@ -142,15 +194,23 @@ def test_troubleshooting_has_every_error_with_its_exit_code() -> None:
         kinds.append(ahead.pop())
         ahead += kinds[-1].__subclasses__()
     public = {
-        kind for kind in kinds if kind.__module__.startswith("brainhive_cli") and kind.__name__[0] != "_"
+        kind
+        for kind in kinds
+        if kind.__module__.startswith("brainhive_cli") and kind.__name__[0] != "_"
     }
-    absent = [kind.__name__ for kind in public if f"| {kind.exit_code} | `{kind.__name__}` |" not in table]
+    absent = [
+        kind.__name__
+        for kind in public
+        if f"| {kind.exit_code} | `{kind.__name__}` |" not in table
+    ]
     assert len(public) > 5 and absent == []
     assert f"| {INTERRUPTED} |" in table
 
 
 def test_the_readme_has_its_two_commands_and_ci_runs_the_second() -> None:
-    commands = re.findall(r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.S)[0].splitlines()
+    commands = re.findall(
+        r"```bash\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.S
+    )[0].splitlines()
     assert commands == [
         "pip install -e . && brainhive demo",
         'pip install -e ".[test]" && pytest -n 2 --dist loadfile',
@@ -163,16 +223,23 @@ def test_the_readme_has_its_two_commands_and_ci_runs_the_second() -> None:
 def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:
     cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     assert cited["version"] == __version__
-    identifiers = {each["value"] for paper in cited["references"] for each in paper["identifiers"]}
-    assert identifiers == {f"arXiv:{id}" for id in ("2602.07495", "2502.03081", "2510.03122", "2503.11167")}
+    identifiers = {
+        each["value"] for paper in cited["references"] for each in paper["identifiers"]
+    }
+    assert identifiers == {
+        f"arXiv:{id}" for id in ("2602.07495", "2502.03081", "2510.03122", "2503.11167")
+    }
     readme = (CHECKOUT / "README.md").read_text()
     assert all(paper["title"] in readme for paper in cited["references"])
 
 
 def test_the_newest_changes_are_of_this_version_with_the_date_of_the_citation() -> None:
-    sections = re.findall(r"^## (\S+) \((.+)\)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.M)
+    sections = re.findall(
+        r"^## (\S+) \((.+)\)$", (CHECKOUT / "CHANGELOG.md").read_text(), re.M
+    )
     cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     assert sections[0] == (__version__, str(cited.get("date-released", "not released")))
-    pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())  # the version is written once
+    # the version is written once
+    pyproject = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     assert pyproject["tool"]["hatch"]["version"]["path"] == "brainhive_cli/__init__.py"
     assert pyproject["project"]["dynamic"] == ["version"]

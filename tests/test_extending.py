@@ -1,4 +1,6 @@
-"""The parts on the page about extending: taken out of it, written to files, and used by its own lines."""
+"""The parts on the page about extending: taken out of it, written to files, and used by
+its own lines.
+"""
 
 import importlib
 import re
@@ -27,11 +29,17 @@ from brainhive_cli.training.alignment.objective import Objective, Term
 
 PAGE = (DOCS / "extending.md").read_text()
 SMALL = {
-    "train-align": ("seeds=1", "train.epochs=60", "train.lr=5e-3", "train.batch_size=96"),
+    "train-align": (
+        "seeds=1",
+        "train.epochs=60",
+        "train.lr=5e-3",
+        "train.batch_size=96",
+    ),
     "reconstruct": ("items=4", "repeats=1"),
 }
 USED = (
-    *("dataset", "preparation", "backbone", "fuser", "loss", "generator", "prior"),  # keys of parts
+    # keys of parts
+    *("dataset", "preparation", "backbone", "fuser", "loss", "generator", "prior"),
     *("signal.normalise", "train.augment.parts", "corrections", "metrics"),
     "python:my_parts",  # an encoder
 )
@@ -51,7 +59,9 @@ def my_parts(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def write_arrays(home: Path) -> None:
-    """Write the files that the page's preparation reads: the recordings of the page's data set."""
+    """Write the files that the page's preparation reads: the recordings of the page's
+    data set.
+    """
     dataset = importlib.import_module("my_parts.shapes").TINY.build(api.Paths())
     folder = home / "data/shapes-arrays"
     folder.mkdir(parents=True)
@@ -59,7 +69,9 @@ def write_arrays(home: Path) -> None:
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             np.save(folder / f"sub-{subject:02d}_{split}.npy", recording.signal)
-            (folder / f"sub-{subject:02d}_{split}.txt").write_text("\n".join(recording.image_ids))
+            (folder / f"sub-{subject:02d}_{split}.txt").write_text(
+                "\n".join(recording.image_ids)
+            )
 
 
 def measured(home: Path, command: str) -> Measurements:
@@ -69,15 +81,21 @@ def measured(home: Path, command: str) -> Measurements:
 
 def brainhive(line: str, *more: str) -> tuple[int, str]:
     words = shlex.split(line)
-    ended = CliRunner().invoke(app, [*words, *SMALL.get(words[0], ()), *more, "run.workers=0"])
+    ended = CliRunner().invoke(
+        app, [*words, *SMALL.get(words[0], ()), *more, "run.workers=0"]
+    )
     return ended.exit_code, " ".join(ended.stderr.split())
 
 
-def test_a_part_of_ones_own_of_every_kind_works_with_the_others(home: Path, my_parts: Path) -> None:
+def test_a_part_of_ones_own_of_every_kind_works_with_the_others(
+    home: Path, my_parts: Path
+) -> None:
     write_arrays(home)
     lines = re.findall(r"^brainhive (.*)$", PAGE.replace("\\\n", ""), re.MULTILINE)
     assert [
-        key for key in USED if not re.search(rf"{key}(\.kind)?=\S*my_parts|{key}\.", " ".join(lines))
+        key
+        for key in USED
+        if not re.search(rf"{key}(\.kind)?=\S*my_parts|{key}\.", " ".join(lines))
     ] == []
     for line in lines:
         code, shown = brainhive(line)
@@ -90,7 +108,9 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(home: Path, my_p
     trained = [*(home / "runs/train-align").glob("*/cells/*/model")]
     assert trained and all(learned_in(model).is_simulated for model in trained)
     drawn = measured(home, "reconstruct").scopes
-    (brain, shuffled) = (drawn[source]["pixcorr"].value for source in ("brain", "shuffled"))
+    (brain, shuffled) = (
+        drawn[source]["pixcorr"].value for source in ("brain", "shuffled")
+    )
     assert brain > 0.5 > shuffled
     assert 0.5 < drawn["brain"]["my_parts.warmth"].value <= 1
 
@@ -103,14 +123,40 @@ def use_brain_model() -> None:
     aligner = Aligner(replace(layout, **chosen))
     objective = Objective([Term(prediction="token", loss="my_parts.huber")])
     predicted = aligner.predict(torch.randn(3, 8, 20), torch.zeros(3, dtype=torch.long))
-    objective(predicted, aligner.targets({"colours": torch.rand(3, 12)}), api.LossContext())
+    objective(
+        predicted, aligner.targets({"colours": torch.rand(3, 12)}), api.LossContext()
+    )
 
 
 MISTAKES = (
-    ("net", ", dim: int, subjects: int = 1) ->", ") ->", "class Config", "TypeError: Config.build() takes"),
-    ("net", "def forward(", "def encode(", "class Net", 'missing the required "forward"'),
-    ("net", "nn.Linear(hidden, dim)", "nn.Linear(hidden, dim + 1)", "class Net", "gives [3, 13]"),
-    ("net", "signal.flatten(1)", "signal.flatten()", "signal.flatten()", "RuntimeError"),
+    (
+        "net",
+        ", dim: int, subjects: int = 1) ->",
+        ") ->",
+        "class Config",
+        "TypeError: Config.build() takes",
+    ),
+    (
+        "net",
+        "def forward(",
+        "def encode(",
+        "class Net",
+        'missing the required "forward"',
+    ),
+    (
+        "net",
+        "nn.Linear(hidden, dim)",
+        "nn.Linear(hidden, dim + 1)",
+        "class Net",
+        "gives [3, 13]",
+    ),
+    (
+        "net",
+        "signal.flatten(1)",
+        "signal.flatten()",
+        "signal.flatten()",
+        "RuntimeError",
+    ),
     ("huber", "=self.delta)", "=self.delta).item()", "class Huber", "gives float"),
     ("mean", ".mean(0)", ".mean(0)[:, 1:]", "class Mean", "gives token [11]"),
 )
@@ -118,7 +164,13 @@ MISTAKES = (
 
 @pytest.mark.parametrize(("part", "right", "wrong", "place", "told"), MISTAKES)
 def test_a_mistake_in_a_part_of_ones_own_is_named_with_the_part_and_its_line(
-    my_parts: Path, code_allowed: None, part: str, right: str, wrong: str, place: str, told: str
+    my_parts: Path,
+    code_allowed: None,
+    part: str,
+    right: str,
+    wrong: str,
+    place: str,
+    told: str,
 ) -> None:
     text = (my_parts / f"{part}.py").read_text()
     mistaken = text.replace(right, wrong)
@@ -128,7 +180,17 @@ def test_a_mistake_in_a_part_of_ones_own_is_named_with_the_part_and_its_line(
         use_brain_model()
 
     described = describe_error(caught.value)
-    assert isinstance(described, BrainhiveError) and "a bug" not in described.hint and described.hint
-    assert f"my_parts.{part}" in described.message and told in described.message, described.in_one_line
-    lines = [number for number, line in enumerate(mistaken.splitlines(), 1) if place and place in line]
+    assert (
+        isinstance(described, BrainhiveError)
+        and "a bug" not in described.hint
+        and described.hint
+    )
+    assert f"my_parts.{part}" in described.message and told in described.message, (
+        described.in_one_line
+    )
+    lines = [
+        number
+        for number, line in enumerate(mistaken.splitlines(), 1)
+        if place and place in line
+    ]
     assert not place or f"line {lines[0]}" in described.message, described.in_one_line

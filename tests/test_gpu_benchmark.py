@@ -21,12 +21,17 @@ def test_a_case_reports_its_figures(name, tmp_path, home, monkeypatch, capsys):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     kept = tmp_path / "figures"
     monkeypatch.setenv("BRAINHIVE_FIGURES", str(kept))
-    monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "0")  # which cases set, and tests after this one must not see
+    # which cases set, and tests after this one must not see
+    monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "0")
     monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parents[1]))
     gpu, harness = (importlib.import_module(module) for module in ("gpu", "harness"))
 
-    gpu.run_case(name, harness.Bench(home, "tiny", 1, options={"cap": 300.0}))  # others may use the machine
+    # others may use the machine
+    gpu.run_case(name, harness.Bench(home, "tiny", 1, options={"cap": 300.0}))
 
     figures = [json.loads(each) for each in kept.read_text().splitlines()]
-    assert FIGURES[name] in [each["what"] for each in figures] and FIGURES[name] in capsys.readouterr().out
+    assert (
+        FIGURES[name] in [each["what"] for each in figures]
+        and FIGURES[name] in capsys.readouterr().out
+    )
     assert all(each["ours"] >= 0 for each in figures)

@@ -1,6 +1,8 @@
-"""The guides' command lines, on real files: what lacks nothing is run, and what needs a download is planned.
+"""The guides' command lines, on real files: what lacks nothing is run, and what needs a
+download is planned.
 
-Lines of the tutorial, of extending and of the demo's systems are run whole by tests of their own.
+Lines of the tutorial, of extending and of the demo's systems are run whole by tests of
+their own.
 """
 
 import re
@@ -11,7 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from own_recordings import PICTURES, Shown, annotate, codes, make_raw, write_pictures, write_table
+from own_recordings import (
+    PICTURES,
+    Shown,
+    annotate,
+    codes,
+    make_raw,
+    write_pictures,
+    write_table,
+)
 from test_docs import DOCS, GUIDES
 from typer.testing import CliRunner
 
@@ -19,7 +29,9 @@ from brainhive_cli.app import app
 
 pytest.importorskip("mne")
 FIRST = ("README.md", "evaluate.md", "explain.md", "report.md")
-"""Pages whose lines come first, on one's own recordings: commands take the newest run."""
+"""Pages whose lines come first, on one's own recordings: commands take the newest
+run.
+"""
 ROAD = ("train-prior", "reconstruct")
 """Commands whose lines the road to drawn pictures runs."""
 UNPLANNED = ("runs", "report", "recipes", "compare", "check")
@@ -33,19 +45,40 @@ SHIPPED = {
     "--dataset demo ": "'dataset={kind: demo, concepts: 8, subjects: 2}' ",
     "{kind: demo, space": "{kind: demo, concepts: 8, subjects: 2, space",
 }
-"""What comes with Brainhive in the place of what is downloaded, and less of the demo's pictures."""
+"""What comes with Brainhive in the place of what is downloaded, and less of the demo's
+pictures.
+"""
 DRAWING = ("generator.source=demo:generator", "resolution_px=64")
 RUN_OF_EACH = 1
 """Lines of a command that are run; whether the others lack something is checked."""
 QUICK = {
     "train-align": ("train.epochs=1", "--seeds", "1", "train.precision=fp32"),
     "train-prior": (
-        *(*DRAWING, "train.steps=1", "train.batch_size=4", "train.precision=fp32", "run.workers=0"),
-        *("validation_items=2", "sample_items=1", "sample_steps=1", "similarity=[demo-clip]", "lpips=false"),
+        *(
+            *DRAWING,
+            "train.steps=1",
+            "train.batch_size=4",
+            "train.precision=fp32",
+            "run.workers=0",
+        ),
+        *(
+            "validation_items=2",
+            "sample_items=1",
+            "sample_steps=1",
+            "similarity=[demo-clip]",
+            "lpips=false",
+        ),
         *("prior.start_from=null", "prior.hidden_size=32"),
     ),
     "reconstruct": (
-        *(*DRAWING, "items=2", "repeats=1", "steps=1", "metrics=pixcorr", "sheet_rows=0"),
+        *(
+            *DRAWING,
+            "items=2",
+            "repeats=1",
+            "steps=1",
+            "metrics=pixcorr",
+            "sheet_rows=0",
+        ),
         *("metric_encoders=[demo-clip]", "sources=brain"),
     ),
     "eval-retrieval": ("sheet_rows=0",),
@@ -55,7 +88,9 @@ QUICK = {
 
 
 def write_recordings(home: Path) -> None:
-    """Write pictures, the recordings of a subject and their table, where the guides say that they lie."""
+    """Write pictures, the recordings of a subject and their table, where the guides say
+    that they lie.
+    """
     write_pictures(home / "data/image-folder")
     (home / "data/recordings").mkdir(parents=True)
     shown = Shown.of(3, seed=0)
@@ -74,27 +109,46 @@ def invoke(words: list[str]) -> Any:
 
 
 def shipped_line(line: str, home: Path) -> list[str]:
-    """Write a line with what comes with Brainhive, and with names of folders and runs that are there."""
+    """Write a line with what comes with Brainhive, and with names of folders and runs
+    that are there.
+    """
     folder = "data/image-folder"
     places = {"root=FOLDER": f"root={folder}", "PICTURES": folder}
-    for command, name in (("train-prior", "runs/train-prior/NAME"), ("train-align", "explain RUN")):
-        runs = sorted((home / "runs" / command).glob("*/metrics.json"), key=lambda path: path.stat().st_mtime)
+    for command, name in (
+        ("train-prior", "runs/train-prior/NAME"),
+        ("train-align", "explain RUN"),
+    ):
+        runs = sorted(
+            (home / "runs" / command).glob("*/metrics.json"),
+            key=lambda path: path.stat().st_mtime,
+        )
         for run in runs[-1:]:
-            places[name] = name.replace("NAME", run.parent.name).replace("RUN", run.parent.name)
+            places[name] = name.replace("NAME", run.parent.name).replace(
+                "RUN", run.parent.name
+            )
     for name, here in {**SHIPPED, **places}.items():
         line = line.replace(name, here)
     return shlex.split(line)
 
 
-def test_the_road_from_own_pictures_to_drawn_ones_is_that_of_the_guide(home: Path) -> None:
+def test_the_road_from_own_pictures_to_drawn_ones_is_that_of_the_guide(
+    home: Path,
+) -> None:
     write_recordings(home)
-    page = (DOCS / "own-data.md").read_text().partition("## Pictures")[2].partition("## What to look at")[0]
+    page = (
+        (DOCS / "own-data.md")
+        .read_text()
+        .partition("## Pictures")[2]
+        .partition("## What to look at")[0]
+    )
     lines = re.findall(r"^    brainhive ([^#\n]+)", page, re.MULTILINE)
     lines.append("check image-folder --plots")
     shown: dict[str, Any] = {}
     for line in lines:
         words = shipped_line(line, home)
-        ended = invoke([*words, *(() if "--check" in words else QUICK.get(words[0], ()))])
+        ended = invoke(
+            [*words, *(() if "--check" in words else QUICK.get(words[0], ()))]
+        )
         assert ended.exit_code == 0, f"brainhive {line}\n{ended.stderr}"
         shown[line] = ended
     assert len(shown) > 12
@@ -105,12 +159,17 @@ def test_the_road_from_own_pictures_to_drawn_ones_is_that_of_the_guide(home: Pat
     assert list((home / "signals/image-folder/default").rglob("*.html"))  # of --plots
 
 
-def test_every_line_of_every_guide_does_its_work_or_says_what_is_missing(home: Path, things: Path) -> None:
+def test_every_line_of_every_guide_does_its_work_or_says_what_is_missing(
+    home: Path, things: Path
+) -> None:
     write_recordings(home)
     for name in ("my.yaml", "mine.yaml"):
         (home / name).write_text("")
     done, wrong = Counter[str](), []
-    of_first = sorted(GUIDES, key=lambda each: FIRST.index(each[0].name) if each[0].name in FIRST else 9)
+    of_first = sorted(
+        GUIDES,
+        key=lambda each: FIRST.index(each[0].name) if each[0].name in FIRST else 9,
+    )
     page_of: dict[str, Path] = {}
     for page, line in of_first:
         page_of.setdefault(line, page)
@@ -122,7 +181,9 @@ def test_every_line_of_every_guide_does_its_work_or_says_what_is_missing(home: P
         if is_run and ended.exit_code == 0 and done[words[0]] < RUN_OF_EACH:
             ended = invoke([*words, *QUICK.get(words[0], ())])
             done[words[0]] += ended.exit_code == 0
-        lacks = ended.exit_code == 3 and re.search(r"(warning|error|missing)\W+\w+", ended.output)
+        lacks = ended.exit_code == 3 and re.search(
+            r"(warning|error|missing)\W+\w+", ended.output
+        )
         if (ended.exit_code and not lacks) or "this is a bug" in ended.output:
             wrong.append(f"{page.name}: brainhive {line}\n{ended.output[-800:]}")
     assert not wrong, "\n".join(wrong)

@@ -1,4 +1,6 @@
-"""Hints lead on: what they say to run is a line that the command line takes, as it stands."""
+"""Hints lead on: what they say to run is a line that the command line takes, as it
+stands.
+"""
 
 import ast
 import importlib
@@ -26,14 +28,24 @@ LINE = re.compile(rf"brainhive (?:{NAMES})\b.*?(?= && |[,;)]| \(|`|$)")
 
 
 def texts_of(module: ast.Module) -> Iterator[str]:
-    """Write the texts of a module that are no docstrings, each with a word for a value."""
+    """Write the texts of a module that are no docstrings, each with a word for a
+    value.
+    """
     inner = {
-        id(text) for joined in ast.walk(module) if isinstance(joined, ast.JoinedStr) for text in joined.values
+        id(text)
+        for joined in ast.walk(module)
+        if isinstance(joined, ast.JoinedStr)
+        for text in joined.values
     }
-    statements = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    statements = {
+        id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)
+    }
     for node in ast.walk(module):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(text.value if isinstance(text, ast.Constant) else FIELD for text in node.values)
+            yield "".join(
+                text.value if isinstance(text, ast.Constant) else FIELD
+                for text in node.values
+            )
         elif (
             isinstance(node, ast.Constant)
             and isinstance(node.value, str)
@@ -43,12 +55,19 @@ def texts_of(module: ast.Module) -> Iterator[str]:
 
 
 def write_word(word: ast.expr) -> list[str]:
-    """Write a word of a line as it is typed, with a word for a value that is known when it is written."""
+    """Write a word of a line as it is typed, with a word for a value that is known when
+    it is written.
+    """
     match word:
         case ast.Constant(value):
             return [str(value)]
         case ast.JoinedStr(parts):
-            return ["".join(part.value if isinstance(part, ast.Constant) else FIELD for part in parts)]
+            return [
+                "".join(
+                    part.value if isinstance(part, ast.Constant) else FIELD
+                    for part in parts
+                )
+            ]
         case ast.Tuple([ast.Constant(key), _]):
             return [f"--{key}", FIELD]
         case ast.Starred():
@@ -61,29 +80,43 @@ def write_word(word: ast.expr) -> list[str]:
 def lines_of(module: ast.Module) -> Iterator[str]:
     """Write the command lines that a module makes, of commands that it names."""
     imports = (node for node in module.body if isinstance(node, ast.ImportFrom))
-    if all(node.module != lines.__name__ for node in imports):  # a `Line` is one of a figure there
+    # a `Line` is one of a figure there
+    if all(node.module != lines.__name__ for node in imports):
         return
     for node in ast.walk(module):
         match node:
             case ast.Call(ast.Name("Line"), [ast.Constant(command), *words]):
                 yield shlex.join(
-                    ["brainhive", command, *(part for word in words for part in write_word(word))]
+                    [
+                        "brainhive",
+                        command,
+                        *(part for word in words for part in write_word(word)),
+                    ]
                 )
 
 
 SOURCES = [(path.name, ast.parse(path.read_text())) for path in MODULES.values()]
 MADE = {(name, line) for name, module in SOURCES for line in lines_of(module)}
 WRITTEN = {
-    (name, line) for name, module in SOURCES for text in texts_of(module) for line in LINE.findall(text)
+    (name, line)
+    for name, module in SOURCES
+    for text in texts_of(module)
+    for line in LINE.findall(text)
 }
 
 
-def check_words(command: str, common: Any, flags: Mapping[str, Any], words: Sequence[str], *_: Any) -> int:
+def check_words(
+    command: str, common: Any, flags: Mapping[str, Any], words: Sequence[str], *_: Any
+) -> int:
     """Stand in for a command: refuse what is no key of its recipe."""
-    recipe: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}").Recipe
+    recipe: Any = importlib.import_module(
+        f"brainhive_cli.commands.{command.replace('-', '_')}"
+    ).Recipe
     for word in [word for word in words if word != FIELD]:
         assert OVERRIDE.match(word), f"{word} is no override"
-        assert re.split(r"[.=]", word)[0] in recipe.model_fields, f"{word} is no key of {command}"
+        assert re.split(r"[.=]", word)[0] in recipe.model_fields, (
+            f"{word} is no key of {command}"
+        )
     return 0
 
 

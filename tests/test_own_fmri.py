@@ -1,4 +1,6 @@
-"""From BOLD in BIDS to retrieval and explanation by region, on the demo's world as BIDS."""
+"""From BOLD in BIDS to retrieval and explanation by region, on the demo's world as
+BIDS.
+"""
 
 import json
 from pathlib import Path
@@ -20,7 +22,10 @@ REGIONS = {
     name: f"derivatives/fmriprep/sub-{{subject:02d}}/masks/{name}.nii.gz"
     for name in ("V1", "FFA", "early", "higher")
 }
-PREPARED = ["subjects=1", *(f"preparation.regions.{name}={path}" for name, path in REGIONS.items())]
+PREPARED = [
+    "subjects=1",
+    *(f"preparation.regions.{name}={path}" for name, path in REGIONS.items()),
+]
 
 
 def invoke(*words: str) -> Any:
@@ -31,7 +36,9 @@ def invoke(*words: str) -> Any:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with two subjects' BIDS and pictures where the workflow looks for them, prepared."""
+    """A home with two subjects' BIDS and pictures where the workflow looks for them,
+    prepared.
+    """
     home = tmp_path_factory.mktemp("lab")
     write_bids(home / "data/bids", train=120, test=20)
     (home / "data/image-folder").symlink_to(home / "data/bids/stimuli")
@@ -46,17 +53,30 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(home))
 
 
-def test_stores_hold_betas_regions_places_and_what_was_measured_of_voxels(home: Path) -> None:
+def test_stores_hold_betas_regions_places_and_what_was_measured_of_voxels(
+    home: Path,
+) -> None:
     store = SignalStore.open(home / "signals/image-folder/default/sub-01.h5")
     space = store["train"].space
-    assert isinstance(space, Voxels) and {*REGIONS} <= {*space.regions} and space.grid is not None
+    assert (
+        isinstance(space, Voxels)
+        and {*REGIONS} <= {*space.regions}
+        and space.grid is not None
+    )
     assert {"tsnr", "r2", "ncsnr", "hrf_index", "fraction"} <= {*space.maps}
-    assert store["train"].signal.shape[:2] == (120, 2) and store["test"].signal.shape[:2] == (20, 4)
-    assert [session["session"] for session in store["train"].provenance["sessions"]] == [1]
-    assert store["train"].caveats == store["test"].caveats == [SIMULATED]  # as its description says
+    assert store["train"].signal.shape[:2] == (120, 2) and store["test"].signal.shape[
+        :2
+    ] == (20, 4)
+    assert [
+        session["session"] for session in store["train"].provenance["sessions"]
+    ] == [1]
+    # as its description says
+    assert store["train"].caveats == store["test"].caveats == [SIMULATED]
 
 
-def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_them(home: Path) -> None:
+def test_the_workflow_finds_pictures_far_above_chance_and_regions_that_carry_them(
+    home: Path,
+) -> None:
     invoke(
         *("workflow", "--recipe", "own-fmri"),
         f"steps.prepare.overrides={json.dumps(PREPARED)}",

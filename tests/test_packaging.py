@@ -1,4 +1,6 @@
-"""What is installed and run elsewhere, by reading: images, the tests of each Python, and extras."""
+"""What is installed and run elsewhere, by reading: images, the tests of each Python,
+and extras.
+"""
 
 import re
 import tomllib
@@ -17,7 +19,9 @@ BOTH = {"Dockerfile": DOCKERFILE, "brainhive.def": DEFINITION}
 
 def section(name: str) -> str:
     """Read a section of Apptainer's definition."""
-    return re.split(r"^%\w+\n", DEFINITION.partition(f"%{name}\n")[2], maxsplit=1, flags=re.M)[0]
+    return re.split(
+        r"^%\w+\n", DEFINITION.partition(f"%{name}\n")[2], maxsplit=1, flags=re.M
+    )[0]
 
 
 def copied(content: str) -> set[str]:
@@ -31,15 +35,26 @@ def copied(content: str) -> set[str]:
 
 
 def test_all_that_the_package_is_built_of_is_copied_and_is_there() -> None:
-    """As pyproject.toml names it: package, files that the wheel includes, readme and licences."""
+    """As pyproject.toml names it: package, files that the wheel includes, readme and
+    licences.
+    """
     wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
     about = PROJECT["project"]
-    needed = {*wheel["packages"], *wheel["force-include"], about["readme"], *about["license-files"]}
+    needed = {
+        *wheel["packages"],
+        *wheel["force-include"],
+        about["readme"],
+        *about["license-files"],
+    }
     for content in BOTH.values():
         assert copied(content) == {"pyproject.toml", *needed}
-        assert [name for name in copied(content) if not (CHECKOUT / name).exists()] == []
+        assert [
+            name for name in copied(content) if not (CHECKOUT / name).exists()
+        ] == []
     lines = (CHECKOUT / "containers/Dockerfile.dockerignore").read_text().splitlines()
-    assert lines[1] == "*" and {line[1:] for line in lines if line.startswith("!")} == copied(DOCKERFILE)
+    assert lines[1] == "*" and {
+        line[1:] for line in lines if line.startswith("!")
+    } == copied(DOCKERFILE)
 
 
 def test_an_image_has_a_python_and_extras_of_the_project_and_folders_to_bind() -> None:
@@ -50,7 +65,9 @@ def test_an_image_has_a_python_and_extras_of_the_project_and_folders_to_bind() -
         (line,) = re.findall(r"pip install .+", content)
         extras = Requirement(line.split('"')[1].replace("/src", "brainhive")).extras
         assert extras and extras <= PROJECT["project"]["optional-dependencies"].keys()
-        folders = dict(re.findall(r"(BRAINHIVE_HOME|HF_HOME)=\"?(?:\$\{\w+:-)?(/\w+)", content))
+        folders = dict(
+            re.findall(r"(BRAINHIVE_HOME|HF_HOME)=\"?(?:\$\{\w+:-)?(/\w+)", content)
+        )
         assert folders == {"BRAINHIVE_HOME": "/work", "HF_HOME": "/cache"}
         (line,) = re.findall(r"^# {5}(.+ build .+)$", content, re.M)
         assert f"containers/{name}" in line and f"\n    {line}\n" in guide
@@ -60,7 +77,11 @@ def test_the_workflow_runs_on_every_python_that_the_project_names() -> None:
     """Quoted, too: YAML reads 3.10 as 3.1."""
     prefix = "Programming Language :: Python :: 3."
     workflow = yaml.safe_load((CHECKOUT / ".github/workflows/ci.yml").read_text())
-    named = [each.rpartition(" ")[2] for each in PROJECT["project"]["classifiers"] if each.startswith(prefix)]
+    named = [
+        each.rpartition(" ")[2]
+        for each in PROJECT["project"]["classifiers"]
+        if each.startswith(prefix)
+    ]
     allowed = SpecifierSet(PROJECT["project"]["requires-python"])
     assert workflow["jobs"]["tests"]["strategy"]["matrix"] == {"python": named}
     assert named == [f"3.{minor}" for minor in range(30) if f"3.{minor}" in allowed]
@@ -70,4 +91,9 @@ def test_every_extra_has_a_step_in_the_script_that_tries_them() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     script = (CHECKOUT / "tools" / "check_extras.sh").read_text()
 
-    assert set(re.findall(r"^        ([a-z0-9-]+)\)", script, re.M)) == {"none", "wheel", *extras, "all"}
+    assert set(re.findall(r"^        ([a-z0-9-]+)\)", script, re.M)) == {
+        "none",
+        "wheel",
+        *extras,
+        "all",
+    }

@@ -1,4 +1,6 @@
-"""The recipes of papers: each resolves, plans its cells and names the published number beside it."""
+"""The recipes of papers: each resolves, plans its cells and names the published number
+beside it.
+"""
 
 import re
 from functools import cache
@@ -12,8 +14,11 @@ from brainhive_cli.core.sweep import variants
 
 FRAMES = re.compile(r"-(view-\d+|all)$")
 """In the name of a store of clips; that of all frames has each of them."""
-PAPERS = sorted(path.parent.name for path in shipped_recipes().glob("papers/*/train-align.yaml"))
-PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
+PAPERS = sorted(
+    path.parent.name for path in shipped_recipes().glob("papers/*/train-align.yaml")
+)
+# 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
+PUBLISHED = {
     "brainhive-intra": (0.757, 0.946),
     "brainhive-inter": (0.200, 0.441),
     "brainhive-meg": (0.337, 0.605),
@@ -33,12 +38,26 @@ PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later co
     "lora-b32": (0.867, 0.984),
 }
 UNPUBLISHED = {
-    *("havir", "havir-ablations", "mindeye1-lowlevel", "brain-diffuser", "neurons", "neurons-brain"),
-    *("mindeye2", "mindeye2-1h", "mindeye2-inter", "mindeye2-sessions", "mindeye2-blurry"),
+    *(
+        "havir",
+        "havir-ablations",
+        "mindeye1-lowlevel",
+        "brain-diffuser",
+        "neurons",
+        "neurons-brain",
+    ),
+    *(
+        "mindeye2",
+        "mindeye2-1h",
+        "mindeye2-inter",
+        "mindeye2-sessions",
+        "mindeye2-blurry",
+    ),
     *("brainhive-intra-synclr", "brainhive-inter-synclr", "brainhive-meg-synclr"),
     *("alignvis-inter", "alignvis-meg", "alignvis-nsd"),
 }
-RECONSTRUCTED = {  # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR's are not known
+# PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR's are not known
+RECONSTRUCTED = {
     "mindeye1-lowlevel": (0.360, 0.592),
     "brain-diffuser": (0.254, 0.915),
     "mindeye2-enhanced": (0.322, 0.930),
@@ -46,11 +65,20 @@ RECONSTRUCTED = {  # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR
 }
 ON_VALIDATION = {
     *("alignvis-intra", "alignvis-inter", "alignvis-meg", "alignvis-nsd", "nice"),
-    *("havir", "havir-ablations", "mindeye1-lowlevel", "neurons", "neurons-brain", "svtl"),
+    *(
+        "havir",
+        "havir-ablations",
+        "mindeye1-lowlevel",
+        "neurons",
+        "neurons-brain",
+        "svtl",
+    ),
 }
 """They choose the epoch on held-out training data, as their authors did."""
 HELD_OUT = {"shallow-alignment", "shallow-alignment-meg", "visual-blur-perception"}
-"""They keep the last epoch, and hold pictures out: to choose a layer, or as their authors did."""
+"""They keep the last epoch, and hold pictures out: to choose a layer, or as their
+authors did.
+"""
 
 
 @cache
@@ -67,7 +95,10 @@ def test_a_paper_names_its_number_and_where_it_stands() -> None:
             assert published is None, paper
         else:
             assert published is not None and published.source, paper
-            assert (published.values["top1"], published.values.get("top5")) == PUBLISHED[paper], paper
+            assert (
+                published.values["top1"],
+                published.values.get("top5"),
+            ) == PUBLISHED[paper], paper
             assert what.dataset.kind.upper() in published.source, paper
 
 
@@ -78,7 +109,9 @@ def test_a_paper_takes_the_last_epoch_unless_it_says_otherwise() -> None:
         if paper == "brain-diffuser":  # which has no epochs
             assert what.backbone.is_closed_form and not train.validation
             continue
-        expected = ("best", True) if paper in ON_VALIDATION else ("last", paper in HELD_OUT)
+        expected = (
+            ("best", True) if paper in ON_VALIDATION else ("last", paper in HELD_OUT)
+        )
         assert (train.selection, train.validation > 0) == expected, paper
 
 
@@ -95,20 +128,35 @@ def lacks_nothing_but_data(paper: str) -> None:
     if what.mode == "finetune":
         assert missing[0].startswith("no finished train-align run")
         return
-    if what.dataset.kind in ("nsd", "cc2017"):  # whose subjects are those that were prepared
-        assert missing[0].split(" (")[0].startswith(f"{what.dataset.kind} has no subject")
+    # whose subjects are those that were prepared
+    if what.dataset.kind in ("nsd", "cc2017"):
+        assert (
+            missing[0].split(" (")[0].startswith(f"{what.dataset.kind} has no subject")
+        )
         assert re.match(r"no train embeddings of .* \(brainhive embed ", missing[1])
         return
     subjects, seeds = 4 if "meg" in paper else 10, len(what.seeds)
     cells = dict(train_align.preview(what)[0].rows)["cells"]
     assert cells.startswith(f"{subjects * seeds * len(variants(what))}: ")
     assert len(missing) == 2
-    assert re.match(r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)", missing[0])
+    assert re.match(
+        r"things-[em]eg: no recording .* \(brainhive fetch things-[em]eg\)", missing[0]
+    )
     assert re.match(r"no train embeddings of .* \(brainhive embed ", missing[1])
     signals = [one.state for one in inputs if one.name.startswith("signals ")]
-    stores = {one.name.removesuffix(".h5") for one in inputs if one.name.startswith("embeddings")}
-    read = {name for names in what.train.embedding_alternatives.values() for name in names}
-    read |= {encoder.name for recipe in variants(what).values() for encoder in recipe.stored_encoders}
+    stores = {
+        one.name.removesuffix(".h5")
+        for one in inputs
+        if one.name.startswith("embeddings")
+    }
+    read = {
+        name for names in what.train.embedding_alternatives.values() for name in names
+    }
+    read |= {
+        encoder.name
+        for recipe in variants(what).values()
+        for encoder in recipe.stored_encoders
+    }
     assert signals == ["missing"] * subjects
     assert {name[len("embeddings ") :] for name in stores} == {
         f"{what.dataset.kind}/train/{name}" for name in read
@@ -116,10 +164,26 @@ def lacks_nothing_but_data(paper: str) -> None:
 
 
 def test_mindeye_and_neurons_neither_clip_gradients_nor_decay_other_weights() -> None:
-    """Source: Train_MindEye.py, train_autoencoder.py, Train.py; train_neurons.py, where all weights decay."""
-    for paper in ("havir", "mindeye1-lowlevel", "mindeye2", "mindeye2-1h", "neurons", "neurons-brain"):
-        train, decay = resolve(paper).train, "all" if paper.startswith("neurons") else "not_biases"
-        assert (train.grad_norm, train.decay, train.weight_decay) == (None, decay, 0.01), paper
+    """Source: Train_MindEye.py, train_autoencoder.py, Train.py; train_neurons.py, where
+    all weights decay.
+    """
+    for paper in (
+        "havir",
+        "mindeye1-lowlevel",
+        "mindeye2",
+        "mindeye2-1h",
+        "neurons",
+        "neurons-brain",
+    ):
+        train, decay = (
+            resolve(paper).train,
+            "all" if paper.startswith("neurons") else "not_biases",
+        )
+        assert (train.grad_norm, train.decay, train.weight_decay) == (
+            None,
+            decay,
+            0.01,
+        ), paper
 
 
 @pytest.mark.parametrize("paper", RECONSTRUCTED)
@@ -132,7 +196,10 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
     known = RECONSTRUCTED[paper]
     assert (recipe.published is None) == (known is None)
     if known and recipe.published:
-        assert (recipe.published.values["pixcorr"], recipe.published.values["clip"]) == known
+        assert (
+            recipe.published.values["pixcorr"],
+            recipe.published.values["clip"],
+        ) == known
         assert "quoted" in recipe.published.source
     assert recipe.protocol == "mindeye2" and recipe.prior.source == "identity"
     assert missing[0].startswith("no finished train-align run")
@@ -144,13 +211,16 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
 def test_a_workflow_embeds_what_its_trainings_read() -> None:
     """Its steps name the encoders again where no recipe of embed does."""
     for file in sorted(shipped_recipes().glob("papers/*/workflow.yaml")):
-        steps = workflow.Recipe.resolve("workflow", f"papers/{file.parent.name}", {}, ())
+        steps = workflow.Recipe.resolve(
+            "workflow", f"papers/{file.parent.name}", {}, ()
+        )
         embedded: set[str] = set()
         for name in steps.steps:
             line, module, recipe = workflow.resolve_step(steps, name, {})
             if module is embed:
                 embedded |= {FRAMES.sub("", config.name) for config in recipe.encoders}
-            elif module is train_align and recipe.mode != "finetune":  # which keeps those of its run
+            elif module is train_align and recipe.mode != "finetune":
+                # which keeps those of its run
                 stored = train_align.Job.resolve(recipe).stored_encoders()
                 read = {FRAMES.sub("", config.name) for config in stored}
                 assert read <= embedded, (line, read - embedded)

@@ -1,4 +1,6 @@
-"""Every file and repository that a shipped recipe names is one that is published, or that we write."""
+"""Every file and repository that a shipped recipe names is one that is published, or
+that we write.
+"""
 
 import importlib
 import re
@@ -11,16 +13,31 @@ from brainhive_cli.core import hub
 from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.demo import joined_generators
 
-RECIPES = [path.relative_to(shipped_recipes()) for path in sorted(shipped_recipes().rglob("*.yaml"))]
+RECIPES = [
+    path.relative_to(shipped_recipes())
+    for path in sorted(shipped_recipes().rglob("*.yaml"))
+]
 SPLITS, SUBJECTS = ("train", "test"), (1, 2, 3)
 CC2017 = {
     # Hub data set gongzx/cc2017_dataset, as NeuroClips' README has it downloaded
-    *(f"GT_{split}_{what}.pt" for split in SPLITS for what in ("3fps", "caption", "caption_emb")),
+    *(
+        f"GT_{split}_{what}.pt"
+        for split in SPLITS
+        for what in ("3fps", "caption", "caption_emb")
+    ),
     *(f"subj{subject:02d}_{split}_fmri.pt" for subject in SUBJECTS for split in SPLITS),
     "coco_tokens_avg_proj.pth",
     # Hub model McGregorW/NEURONS, folder qwen_annotation; NEURONS' README
-    *(f"qwen_{split}_{what}.json" for split in SPLITS for what in ("caption_tag", "caption_tag_category_id")),
-    *(f"GT_{split}_caption_qwen{ending}.pt" for split in SPLITS for ending in ("", "_emb")),
+    *(
+        f"qwen_{split}_{what}.json"
+        for split in SPLITS
+        for what in ("caption_tag", "caption_tag_category_id")
+    ),
+    *(
+        f"GT_{split}_caption_qwen{ending}.pt"
+        for split in SPLITS
+        for ending in ("", "_emb")
+    ),
 }
 """Files that `brainhive fetch cc2017` gives."""
 MINDEYE2 = "hub:datasets/pscotti/mindeyev2"
@@ -29,22 +46,35 @@ TRAINED = "hub:datasets/pscotti/mindeyev2/train_logs"
 PUBLISHED = {
     **{f"data/cc2017/{name}": "brainhive fetch cc2017" for name in CC2017},
     # Recordings that users get by hand
-    **{f"data/digits69/{name}": "brainhive fetch digits69" for name in ("images", "betas", "further")},
+    **{
+        f"data/digits69/{name}": "brainhive fetch digits69"
+        for name in ("images", "betas", "further")
+    },
     "data/alljoined": "NEMAR nm000133, docs/prepare.md",
     "data/alljoined/stimuli/nsd": "NEMAR nm000133, docs/prepare.md",
-    "*_task-images_eeg.bdf": "NEMAR nm000133; reader Xu2024Alljoined of Meta's neuralset",
+    "*_task-images_eeg.bdf": (
+        "NEMAR nm000133; reader Xu2024Alljoined of Meta's neuralset"
+    ),
     "data/alljoined-1.6m": "NEMAR nm000134, docs/prepare.md",
     "data/alljoined-1.6m/pictures": "links that docs/prepare.md has made",
-    "*_ses-0[1-4]_task-images_run-*_eeg.edf": "NEMAR nm000134; reader Xu2025Alljoined of Meta's neuralset",
+    "*_ses-0[1-4]_task-images_run-*_eeg.edf": (
+        "NEMAR nm000134; reader Xu2025Alljoined of Meta's neuralset"
+    ),
     "data/things-eeg1": "OpenNeuro ds003825, docs/prepare.md",
     "data/things-eeg1/stimuli": "THINGS, docs/prepare.md",
-    "data/things-eeg1/test_images.csv": "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset",
-    "*_task-rsvp_eeg.vhdr": "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset",
+    "data/things-eeg1/test_images.csv": (
+        "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset"
+    ),
+    "*_task-rsvp_eeg.vhdr": (
+        "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset"
+    ),
     # Checkpoints
     f"{MINDEYE2}/unclip6_epoch0_step110000.ckpt": "MindEye2's README",
     f"{MINDEYE2}/bigG_to_L_epoch8.pth": "MindEye2's recon_inference",
     f"{TRAINED}/final_subj01_pretrained_40sess_24bs/last.pth": "NEURONS' README",
-    f"{TRAINED}/multisubject_subj01_1024hid_nolow_300ep/last.pth": "MindEye2's Train.ipynb and accel.slurm",
+    f"{TRAINED}/multisubject_subj01_1024hid_nolow_300ep/last.pth": (
+        "MindEye2's Train.ipynb and accel.slurm"
+    ),
     f"{IP_ADAPTER}/ip-adapter_sdxl_vit-h.safetensors": "IP-Adapter's README",
     "hub:guoyww/animatediff/v3_sd15_adapter.ckpt": "AnimateDiff's README",
     "hub:guoyww/animatediff-motion-adapter-v1-5-3": "diffusers' guide of AnimateDiff",
@@ -84,7 +114,9 @@ PUBLISHED = {
         "brainhive demo",
     ),
 }
-"""Names of files, folders and repositories that recipes may use, each with its source."""
+"""Names of files, folders and repositories that recipes may use, each with its
+source.
+"""
 IS_FILE = re.compile(
     r"(hub|demo):\S|(data|models)/|.*\.(bdf|bin|ckpt|csv|edf|h5|hdf5|json|mat|np[yz]|pth?|safetensors|tsv|vhdr)$"
 )
@@ -93,7 +125,9 @@ IS_FILE = re.compile(
 @cache
 def resolved(name: Path) -> Any:
     """Resolve a shipped recipe, so that the defaults of its parts are there too."""
-    pipeline = importlib.import_module(f"brainhive_cli.commands.{name.stem.replace('-', '_')}")
+    pipeline = importlib.import_module(
+        f"brainhive_cli.commands.{name.stem.replace('-', '_')}"
+    )
     return pipeline.Recipe.resolve(name.stem, str(shipped_recipes() / name), {}, [])
 
 
@@ -124,5 +158,7 @@ def test_every_file_that_a_recipe_names_is_published_or_written_by_us() -> None:
 
 
 def test_every_source_in_the_table_is_one_that_a_recipe_or_a_data_set_uses() -> None:
-    named = set().union(*(files_of(resolved(name).model_dump(mode="json")) for name in RECIPES))
+    named = set().union(
+        *(files_of(resolved(name).model_dump(mode="json")) for name in RECIPES)
+    )
     assert {each for each in PUBLISHED if not each.startswith("data/cc2017/")} <= named

@@ -10,32 +10,55 @@ import pytest
 
 from tools import slurm_here
 
-needs_slurm = pytest.mark.skipif(bool(slurm_here.explain_absence()), reason=slurm_here.explain_absence())
+needs_slurm = pytest.mark.skipif(
+    bool(slurm_here.explain_absence()), reason=slurm_here.explain_absence()
+)
 
 
 def ask(variables: dict[str, str], *words: str) -> str:
     environment = {**os.environ, **variables}
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
     return ended.stdout
 
 
 def processes_of(folder: Path) -> list[str]:
     """List the command lines of this machine that name a folder."""
-    lines = (" ".join(each.info["cmdline"] or ()) for each in psutil.process_iter(["cmdline"]))
+    lines = (
+        " ".join(each.info["cmdline"] or ())
+        for each in psutil.process_iter(["cmdline"])
+    )
     return [line for line in lines if f"{folder}/" in line]
 
 
 @needs_slurm
-def test_two_tasks_of_an_array_run_at_once_and_nothing_is_left_running(tmp_path: Path) -> None:
+def test_two_tasks_of_an_array_run_at_once_and_nothing_is_left_running(
+    tmp_path: Path,
+) -> None:
     folder, logs = tmp_path / "slurm", tmp_path / "logs"
     logs.mkdir()
     with slurm_here.running(folder, cpus=2) as variables:
-        # each task waits for the other, and then for ever: on one CPU only one would write its file
+        # each task waits for the other, and then for ever: on one CPU only one would
+        # write its file
         script = tmp_path / "task.sh"
         wait = f"while [ $(ls {logs}/up-* | wc -l) -lt 2 ]; do sleep 0.1; done"
-        task = f"touch {logs}/up-$SLURM_ARRAY_TASK_ID\n{wait}\ntouch {logs}/met-$SLURM_ARRAY_TASK_ID"
-        script.write_text(f"#!/bin/bash\ntrap '' TERM\n{task}\nwhile true; do sleep 0.2; done\n")
-        job = ask(variables, "sbatch", "--parsable", "--array=0-1", "--output=/dev/null", str(script))
+        task = (
+            f"touch {logs}/up-$SLURM_ARRAY_TASK_ID\n"
+            f"{wait}\n"
+            f"touch {logs}/met-$SLURM_ARRAY_TASK_ID"
+        )
+        script.write_text(
+            f"#!/bin/bash\ntrap '' TERM\n{task}\nwhile true; do sleep 0.2; done\n"
+        )
+        job = ask(
+            variables,
+            "sbatch",
+            "--parsable",
+            "--array=0-1",
+            "--output=/dev/null",
+            str(script),
+        )
         deadline_s = time.monotonic() + 30
         while len([*logs.glob("met-*")]) < 2 and time.monotonic() < deadline_s:
             time.sleep(0.1)

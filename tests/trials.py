@@ -19,9 +19,14 @@ def make_trials(
     regions: Mapping[str, Sequence[int]] | None = None,
     **known: Any,
 ) -> Trials:
-    """Trials of signals [N, C, T] or [N, R, C, T] that show rows [N]; without channels they are of voxels."""
+    """Trials of signals [N, C, T] or [N, R, C, T] that show rows [N]; without channels
+    they are of voxels.
+    """
     signal = signal[:, None] if signal.ndim == 3 else signal
-    masks = {name: np.isin(np.arange(signal.shape[2]), rows) for name, rows in (regions or {}).items()}
+    masks = {
+        name: np.isin(np.arange(signal.shape[2]), rows)
+        for name, rows in (regions or {}).items()
+    }
     times_s = np.arange(signal.shape[3]) / (rate_hz or 1.0)
     return Trials(
         signal,

@@ -13,7 +13,8 @@ from brainhive_cli.core.launch import Launch, exit_worker
 
 
 def in_two(work: Callable[..., None], *given: Any, processes: int = 2) -> None:
-    """Call `work(launch, *given)` in each of two or more processes; `work` is a function of a module.
+    """Call `work(launch, *given)` in each of two or more processes; `work` is a
+    function of a module.
 
     Raises:
         torch.multiprocessing.ProcessExitedException: if one is killed.
@@ -21,7 +22,12 @@ def in_two(work: Callable[..., None], *given: Any, processes: int = 2) -> None:
     """
     with TemporaryDirectory() as met:
         here = (met, dict(os.environ), str(Path.cwd()))
-        start_processes(_join, (work, processes, *here, given), nprocs=processes, start_method="forkserver")
+        start_processes(
+            _join,
+            (work, processes, *here, given),
+            nprocs=processes,
+            start_method="forkserver",
+        )
 
 
 def _join(
@@ -40,6 +46,8 @@ def _join(
     }
     os.chdir(home)
     store = torch.distributed.FileStore(f"{met}/store", processes)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+    torch.distributed.init_process_group(
+        "gloo", store=store, rank=rank, world_size=processes
+    )
     work(Launch(rank, processes, torch.device("cpu")), *given)
     exit_worker(0)

@@ -1,4 +1,6 @@
-"""MindEye2's unclip6_epoch0_step110000.ckpt at a tiny width: its repository, names and what else it holds."""
+"""MindEye2's unclip6_epoch0_step110000.ckpt at a tiny width: its repository, names and
+what else it holds.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,17 @@ VAE = TINY.architecture["vae"]  # type: ignore[index]
 TINY_WIDTHS = {"unet": UNET, "vae": VAE}
 
 
-def write(folder: Path, unet: dict[str, Tensor] | None = None, sizes: dict[str, Any] = UNET) -> Path:
-    """Write the checkpoint below a folder; `unet` replaces the random weights, in sgm's names."""
+def write(
+    folder: Path, unet: dict[str, Tensor] | None = None, sizes: dict[str, Any] = UNET
+) -> Path:
+    """Write the checkpoint below a folder; `unet` replaces the random weights, in sgm's
+    names.
+    """
     torch.manual_seed(0)
-    state = {f"model.diffusion_model.{name}": value for name, value in (unet or _unet(sizes)).items()}
+    state = {
+        f"model.diffusion_model.{name}": value
+        for name, value in (unet or _unet(sizes)).items()
+    }
     state |= {f"first_stage_model.{name}": value for name, value in _vae().items()}
     state["conditioner.embedders.0.model.positional_embedding"] = torch.zeros(7, 7)
     file = folder / NAME / FILE
@@ -40,7 +49,9 @@ def write(folder: Path, unet: dict[str, Tensor] | None = None, sizes: dict[str, 
 
 
 def _unet(sizes: dict[str, Any]) -> dict[str, Tensor]:
-    """Name the weights of a tiny U-Net as sgm does: blocks in one row, an attention beside each ResNet."""
+    """Name the weights of a tiny U-Net as sgm does: blocks in one row, an attention
+    beside each ResNet.
+    """
     state = UNet2DConditionModel(**sizes).state_dict()
     found, layers = {}, sizes["layers_per_block"]
     for name, value in state.items():
@@ -49,10 +60,16 @@ def _unet(sizes: dict[str, Any]) -> dict[str, Tensor]:
             block, kind, place, *rest = rest
             row = layers + 1
             if part == "down_blocks":
-                number = 1 + int(block) * row + (layers if kind == "downsamplers" else int(place))
+                number = (
+                    1
+                    + int(block) * row
+                    + (layers if kind == "downsamplers" else int(place))
+                )
                 column = {"resnets": 0, "attentions": 1, "downsamplers": 0}[kind]
             else:
-                number = int(block) * row + (layers if kind == "upsamplers" else int(place))
+                number = int(block) * row + (
+                    layers if kind == "upsamplers" else int(place)
+                )
                 column = {"resnets": 0, "attentions": 1, "upsamplers": 1}[kind]
                 if kind == "upsamplers" and int(block) < 2:
                     column = 2
@@ -97,10 +114,16 @@ def _inner(kind: str, rest: list[str]) -> str:
 
 
 def _vae() -> dict[str, Tensor]:
-    """Name the weights of a tiny autoencoder as sgm does, its attention as convolutions."""
+    """Name the weights of a tiny autoencoder as sgm does, its attention as
+    convolutions.
+    """
     found = {}
     for name, value in AutoencoderKL.from_config(VAE).state_dict().items():  # type: ignore[attr-defined]
-        if ".attentions." in name and name.endswith("weight") and "group_norm" not in name:
+        if (
+            ".attentions." in name
+            and name.endswith("weight")
+            and "group_norm" not in name
+        ):
             value = value[..., None, None]
         for new, old in (
             ("mid_block.resnets.0", "mid.block_1"),
@@ -120,6 +143,8 @@ def _vae() -> dict[str, Tensor]:
         if ".up_blocks." in name:
             front, back = name.split(".up_blocks.")
             block, back = back.split(".", 1)
-            name = f"{front}.up.{len(VAE['block_out_channels']) - 1 - int(block)}.{back}"
+            name = (
+                f"{front}.up.{len(VAE['block_out_channels']) - 1 - int(block)}.{back}"
+            )
         found[name] = value
     return found

@@ -1,4 +1,6 @@
-"""shi-labs/versatile-diffusion at tiny widths: its folders and files, its publisher's pickles of float32."""
+"""shi-labs/versatile-diffusion at tiny widths: its folders and files, its publisher's
+pickles of float32.
+"""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +10,9 @@ from typing import Any
 import torch
 import transformers as tf
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet import UNetFlatConditionModel
+from diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet import (
+    UNetFlatConditionModel,
+)
 from text_encoders import WORDS, write_tokenizer
 from torch import Tensor
 
@@ -18,23 +22,54 @@ WIDTH = 12
 SIDE_PX = 16
 """Of pictures: latents are 8 × 8, and the image tower sees four patches."""
 State = dict[str, Tensor]
-TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+TOWER = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 TOWER |= {"projection_dim": WIDTH, "hidden_act": "quick_gelu"}
 VISION = {**TOWER, "image_size": 16, "patch_size": 8}
 TEXT = {**TOWER, "vocab_size": 49, "max_position_embeddings": 77}
 TEXT |= {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
-UNET = {"sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+}
 UNET |= {"cross_attention_dim": WIDTH, "attention_head_dim": 2}
 IMAGE_UNET = {**UNET, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
-IMAGE_UNET |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "in_channels": 4, "out_channels": 4}
+IMAGE_UNET |= {
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "in_channels": 4,
+    "out_channels": 4,
+}
 TEXT_UNET = {**UNET, "down_block_types": ["CrossAttnDownBlockFlat", "DownBlockFlat"]}
 TEXT_UNET |= {"up_block_types": ["UpBlockFlat", "CrossAttnUpBlockFlat"]}
 TEXT_UNET |= {"in_channels": [12, 1, 1], "out_channels": [12, 1, 1]}
-VAE = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 16}
-VAE |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
-SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+VAE = {
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 16,
+}
+VAE |= {
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+}
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+}
 SCHEDULER |= {"num_train_timesteps": 1000, "set_alpha_to_one": False, "steps_offset": 1}
-SCHEDULER |= {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0.dev0", "trained_betas": None}
+SCHEDULER |= {
+    "_class_name": "DDIMScheduler",
+    "_diffusers_version": "0.8.0.dev0",
+    "trained_betas": None,
+}
 PROCESSOR = {
     "crop_size": {"height": 16, "width": 16},
     "do_center_crop": True,
@@ -68,12 +103,17 @@ OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_
 
 
 def write(
-    folder: Path, states: Mapping[str, State] = {}, sizes: Mapping[str, Mapping[str, Any]] = {}
+    folder: Path,
+    states: Mapping[str, State] = {},
+    sizes: Mapping[str, Mapping[str, Any]] = {},
 ) -> Path:
-    """Write the folder; `states` replaces the random weights of components by name, `sizes` their configs."""
+    """Write the folder; `states` replaces the random weights of components by name,
+    `sizes` their configs.
+    """
     torch.manual_seed(0)
     makes: dict[str, tuple[Any, dict[str, Any]]] = {
-        "text_unet": (UNetFlatConditionModel, TEXT_UNET),  # in an order that keeps their random weights
+        # in an order that keeps their random weights
+        "text_unet": (UNetFlatConditionModel, TEXT_UNET),
         "image_unet": (UNet2DConditionModel, IMAGE_UNET),
         "vae": (AutoencoderKL, VAE),
     }
@@ -83,21 +123,51 @@ def write(
         networks[name] = {"_class_name": make.__name__, **config}, make(**config)
     for name, (config, network) in networks.items():
         state = states.get(name) or network.state_dict()
-        _write(folder / name, config, _old(state) if name == "vae" else state, "diffusion_pytorch_model.bin")
+        _write(
+            folder / name,
+            config,
+            _old(state) if name == "vae" else state,
+            "diffusion_pytorch_model.bin",
+        )
     vision = tf.CLIPVisionConfig(**{**VISION, **sizes.get("image_encoder", {})})
     text = tf.CLIPTextConfig(**{**TEXT, **sizes.get("text_encoder", {})})
-    image = states.get("image_encoder") or tf.CLIPVisionModelWithProjection(vision).state_dict()
+    image = (
+        states.get("image_encoder")
+        or tf.CLIPVisionModelWithProjection(vision).state_dict()
+    )
     patches = (vision.image_size // vision.patch_size) ** 2
-    image = {**image, "vision_model.embeddings.position_ids": torch.arange(patches + 1)[None]}
-    _write(folder / "image_encoder", _config(vision, "clip_vision_model"), image, "pytorch_model.bin")
-    words = states.get("text_encoder") or tf.CLIPTextModelWithProjection(text).state_dict()
-    words = {**words, "text_model.embeddings.position_ids": torch.arange(text.max_position_embeddings)[None]}
-    _write(folder / "text_encoder", _config(text, "clip_text_model"), words, "pytorch_model.bin")
+    image = {
+        **image,
+        "vision_model.embeddings.position_ids": torch.arange(patches + 1)[None],
+    }
+    _write(
+        folder / "image_encoder",
+        _config(vision, "clip_vision_model"),
+        image,
+        "pytorch_model.bin",
+    )
+    words = (
+        states.get("text_encoder") or tf.CLIPTextModelWithProjection(text).state_dict()
+    )
+    words = {
+        **words,
+        "text_model.embeddings.position_ids": torch.arange(
+            text.max_position_embeddings
+        )[None],
+    }
+    _write(
+        folder / "text_encoder",
+        _config(text, "clip_text_model"),
+        words,
+        "pytorch_model.bin",
+    )
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
     (folder / "scheduler").mkdir()
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER))
     (folder / "image_feature_extractor").mkdir()
-    (folder / "image_feature_extractor/preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    (folder / "image_feature_extractor/preprocessor_config.json").write_text(
+        json.dumps(PROCESSOR)
+    )
     (folder / "model_index.json").write_text(json.dumps(INDEX))
     (folder / "pretrained_pth").mkdir()
     (folder / "pretrained_pth/vd-four-flow-v1-0.pth").write_bytes(b"many gigabytes")
@@ -119,10 +189,15 @@ def _old(state: Mapping[str, Tensor]) -> State:
     return found
 
 
-def _write(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], file: str) -> None:
+def _write(
+    folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], file: str
+) -> None:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     torch.save(
-        {name: value.float() if value.is_floating_point() else value for name, value in state.items()},
+        {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in state.items()
+        },
         folder / file,
     )

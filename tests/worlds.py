@@ -1,4 +1,6 @@
-"""Fixtures that run commands: folders of pictures, the demo's signals, a tiny generator and its prior."""
+"""Fixtures that run commands: folders of pictures, the demo's signals, a tiny generator
+and its prior.
+"""
 
 import contextlib
 import importlib
@@ -44,10 +46,14 @@ Go = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def go() -> Go:
-    """Run a command's pipeline in this process, its overrides as typed: recipe, overrides, result."""
+    """Run a command's pipeline in this process, its overrides as typed: recipe,
+    overrides, result.
+    """
 
     def run(command: str, *overrides: str, again: bool = False) -> Result:
-        pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+        pipeline: Any = importlib.import_module(
+            f"brainhive_cli.commands.{command.replace('-', '_')}"
+        )
         with foreign_code.permitted(True):
             what = pipeline.Recipe.resolve(command, None, {}, overrides)
             return pipeline.run(what, Launch(0, 1, torch.device("cpu")), again)
@@ -57,7 +63,9 @@ def go() -> Go:
 
 @contextlib.contextmanager
 def at_home(home: Path) -> Iterator[Path]:
-    """Let the commands of a whole test file use a home, which is the working directory, too."""
+    """Let the commands of a whole test file use a home, which is the working directory,
+    too.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(home))
         patch.chdir(home)
@@ -71,37 +79,50 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def paint(root: Path, concepts: int, each: int, seed: int = 0) -> Path:
-    """Fill a folder with pictures of a colour a concept, and noise; other seeds give other pictures."""
+    """Fill a folder with pictures of a colour a concept, and noise; other seeds give
+    other pictures.
+    """
     random = np.random.default_rng(seed)
     for concept in range(concepts):
         colour = random.integers(40, 215, 3)
         (root / f"concept_{concept}").mkdir(parents=True)
         for number in range(each):
             pixels = colour + random.integers(-40, 40, (16, 16, 3))
-            Image.fromarray(pixels.astype(np.uint8)).save(root / f"concept_{concept}" / f"{number}.png")
+            Image.fromarray(pixels.astype(np.uint8)).save(
+                root / f"concept_{concept}" / f"{number}.png"
+            )
     return root
 
 
 @pytest.fixture(scope="session")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A diffusers folder of an SDXL-type model at tiny size, with its empty prompt and no text encoder."""
+    """A diffusers folder of an SDXL-type model at tiny size, with its empty prompt and
+    no text encoder.
+    """
     folder = tmp_path_factory.mktemp("generator")
     model = sdxl.TINY.build()
     for name in ("unet", "vae", "scheduler"):
         getattr(model.pipeline, name).save_pretrained(folder / name)
     text, pooled = model.empty_prompt(1)
-    embeds = {"prompt_embeds": text.contiguous(), "pooled_prompt_embeds": pooled.contiguous()}
+    embeds = {
+        "prompt_embeds": text.contiguous(),
+        "pooled_prompt_embeds": pooled.contiguous(),
+    }
     save_file(embeds, folder / "empty_prompt.safetensors")
     return folder
 
 
 @pytest.fixture(scope="session")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Fusion Prior for that generator that fuses mean colours alone; strong enough to be seen."""
+    """A Fusion Prior for that generator that fuses mean colours alone; strong enough to
+    be seen.
+    """
     folder = tmp_path_factory.mktemp("prior")
     torch.manual_seed(0)
     sizes = fusion_prior.Config(hidden_size=64, intermediate_size=64)  # those of SMALL
-    made = sizes.build({"brainhive_cli-models-encoders-python-example": 12}, sdxl.TINY.build())
+    made = sizes.build(
+        {"brainhive_cli-models-encoders-python-example": 12}, sdxl.TINY.build()
+    )
     for weight in made.attn_adapter.parameters():
         weight.data.mul_(10)  # a new adapter is too faint to see in a tiny picture
     made.save(folder)
@@ -144,18 +165,24 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
 
 
 @pytest.fixture
-def world(shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """That home, for a command of this test; give `paths.runs` where runs of other tests must not be seen.
+def world(
+    shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Path]:
+    """That home, for a command of this test; give `paths.runs` where runs of other
+    tests must not be seen.
 
     Its stores are other tests' too: whoever changes one changes a copy.
     """
     monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
     monkeypatch.chdir(tmp_path)
     stores = {
-        path: path.stat().st_mtime_ns for path in shared_world.glob("[es]*/demo-noise-0.3-40-concepts/*/*.h5")
+        path: path.stat().st_mtime_ns
+        for path in shared_world.glob("[es]*/demo-noise-0.3-40-concepts/*/*.h5")
     }
     yield shared_world
-    changed = [path for path, time_ns in stores.items() if path.stat().st_mtime_ns != time_ns]
+    changed = [
+        path for path, time_ns in stores.items() if path.stat().st_mtime_ns != time_ns
+    ]
     assert not changed, f"{changed[0]} was written to: change a copy"
 
 
@@ -167,7 +194,9 @@ def runs(tmp_path: Path) -> str:
 
 @pytest.fixture
 def trained(world: Path, go: Go) -> Path:
-    """The finished align run of the world, with a cell for each of two subjects; not to be changed."""
+    """The finished align run of the world, with a cell for each of two subjects; not to
+    be changed.
+    """
     return go("train-align", *SMALL).folder
 
 
@@ -179,25 +208,35 @@ def evaluated(trained: Path, go: Go) -> Result:
 
 @pytest.fixture(scope="session")
 def trained_for_prior(
-    shared_world: Path, tmp_path_factory: pytest.TempPathFactory, go: Go, small: tuple[str, ...], prior: Path
+    shared_world: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    go: Go,
+    small: tuple[str, ...],
+    prior: Path,
 ) -> Path:
     """An align run against the prior, of the first subject."""
     own = f"paths.runs={tmp_path_factory.mktemp('runs')}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
-        return go("train-align", *small, "subjects=1", "train.epochs=3", own, f"prior={prior}").folder
+        return go(
+            "train-align", *small, "subjects=1", "train.epochs=3", own, f"prior={prior}"
+        ).folder
 
 
 @pytest.fixture
 def aligned(world: Path, runs: str, trained_for_prior: Path) -> Path:
     """That run among the runs of this test."""
-    own = Path(runs.removeprefix("paths.runs=")) / "train-align" / trained_for_prior.name
+    own = (
+        Path(runs.removeprefix("paths.runs=")) / "train-align" / trained_for_prior.name
+    )
     return Path(shutil.copytree(trained_for_prior, own))
 
 
 @pytest.fixture
 def drawing(world: Path, runs: str, generator: Path, prior: Path) -> tuple[str, ...]:
-    """Overrides of reconstruct that draw three pictures twice, at 32 px, from the brain."""
+    """Overrides of reconstruct that draw three pictures twice, at 32 px, from the
+    brain.
+    """
     return (
         runs,
         f"prior={prior}",
@@ -213,8 +252,12 @@ def drawing(world: Path, runs: str, generator: Path, prior: Path) -> tuple[str, 
 
 
 @pytest.fixture
-def reconstructed(world: Path, trained_for_prior: Path, generator: Path, prior: Path, go: Go) -> Result:
-    """Three pictures twice from every source, which the first test that needs it makes; not to be changed."""
+def reconstructed(
+    world: Path, trained_for_prior: Path, generator: Path, prior: Path, go: Go
+) -> Result:
+    """Three pictures twice from every source, which the first test that needs it makes;
+    not to be changed.
+    """
     return go(
         "reconstruct",
         f"prior={prior}",
@@ -233,13 +276,23 @@ def reconstructed(world: Path, trained_for_prior: Path, generator: Path, prior: 
 
 @pytest.fixture
 def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
-    """Run the command line in a process of its own; whatever still runs at the end is killed."""
+    """Run the command line in a process of its own; whatever still runs at the end is
+    killed.
+    """
     started: list[Any] = []
 
-    def run(*argv: str, wait: bool = True, launcher: tuple[str, ...] = (), cwd: Path | None = None) -> Any:
+    def run(
+        *argv: str,
+        wait: bool = True,
+        launcher: tuple[str, ...] = (),
+        cwd: Path | None = None,
+    ) -> Any:
         command = [*(launcher or (sys.executable, "-m", "brainhive_cli")), *argv]
-        known = os.environ.get("PYTHONPATH")  # an empty entry would be the working directory
-        path = os.pathsep.join([str(Path(__file__).parent), *([known] if known else [])])
+        # an empty entry would be the working directory
+        known = os.environ.get("PYTHONPATH")
+        path = os.pathsep.join(
+            [str(Path(__file__).parent), *([known] if known else [])]
+        )
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
         if is_fit(environment) and not launcher:
             folder = tmp_path_factory.mktemp("output")
@@ -247,7 +300,13 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
         else:
             pipe = subprocess.PIPE
             process = subprocess.Popen(
-                command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=cwd, start_new_session=True
+                command,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                env=environment,
+                cwd=cwd,
+                start_new_session=True,
             )
         started.append(process)
         if not wait:
@@ -258,7 +317,8 @@ def brainhive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     yield run
     for process in started:
         if process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):  # each in a group of its own
+            # each in a group of its own
+            for child in psutil.Process(process.pid).children(recursive=True):
                 child.kill()
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -271,7 +331,10 @@ def rows_done() -> Callable[..., int]:
     def wait(store: Path, at_least: int) -> int:
         part, end = part_of(store), time.monotonic() + 60
         while time.monotonic() < end:
-            with contextlib.suppress(OSError, KeyError), h5py.File(part, "r", locking=False) as file:
+            with (
+                contextlib.suppress(OSError, KeyError),
+                h5py.File(part, "r", locking=False) as file,
+            ):
                 if (done := int(file["done"][()].sum())) >= at_least:
                     return done
             time.sleep(0.02)
@@ -282,7 +345,8 @@ def rows_done() -> Callable[..., int]:
 
 @pytest.fixture
 def things(home: Path, request: pytest.FixtureRequest) -> Path:
-    """A home with a small data set in the layout of THINGS-EEG: one subject who sees mean colours.
+    """A home with a small data set in the layout of THINGS-EEG: one subject who sees
+    mean colours.
 
     Its parameter is how many test pictures there are.
     """
@@ -299,8 +363,12 @@ def things(home: Path, request: pytest.FixtureRequest) -> Path:
         files = sorted(paint(root / folder, concepts, each, seed).rglob("*.png"))
         seen = torch.stack([preprocess(Image.open(file)) for file in files])
         evoked = ((module(seen) - 0.5) @ mixing).reshape(len(files), 1, 63, 40)
-        eeg = evoked + 0.3 * torch.randn(len(files), repetitions, 63, 40, generator=torch.manual_seed(1))
-        content = published.eeg_content(eeg.numpy(), [file.relative_to(root).as_posix() for file in files])
+        eeg = evoked + 0.3 * torch.randn(
+            len(files), repetitions, 63, 40, generator=torch.manual_seed(1)
+        )
+        content = published.eeg_content(
+            eeg.numpy(), [file.relative_to(root).as_posix() for file in files]
+        )
         published.save_eeg(root, 1, split, content)
     return home
 
@@ -334,7 +402,9 @@ def settings(home: Path, pictures: Path, generator: Path, go) -> tuple[str, ...]
 def begun() -> Callable[..., Training]:
     """Begin the training of a prior: overrides, then perhaps a launch."""
 
-    def begin(*settings: str, launch: Launch = Launch(0, 1, torch.device("cpu"))) -> Training:  # noqa: B008
+    here = Launch(0, 1, torch.device("cpu"))
+
+    def begin(*settings: str, launch: Launch = here) -> Training:
         recipe = train_prior.Recipe.resolve("train-prior", None, {}, settings)
         return Training.begin(recipe, Pictures.open(recipe, launch), launch)
 

@@ -1,7 +1,9 @@
-"""Draws the pictures of docs/gallery.md, and writes their figures into it: `python -m tools.gallery HOME`.
+"""Draws the pictures of docs/gallery.md, and writes their figures into it: `python -m
+tools.gallery HOME`.
 
-HOME is where the lines of the gallery were run. What is drawn are the artifacts of their newest runs, by the
-package's own sheets and figures: items that were drawn at random.
+HOME is where the lines of the gallery were run. What is drawn are the artifacts of
+their newest runs, by the package's own sheets and figures: items that were drawn at
+random.
 """
 
 import re
@@ -22,7 +24,9 @@ from brainhive_cli.reports.drawings import GRID
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/gallery.md"
 COLOURS, ROWS, WINDOWS = 128, 3, 8
-"""Of a picture's palette, which makes its file half as large; of a sheet; and of a filmstrip of a session."""
+"""Of a picture's palette, which makes its file half as large; of a sheet; and of a
+filmstrip of a session.
+"""
 DRAWN = "drawn from the signal"
 FRAMES = {"right": "#009e73", "wrong": GRID, "": GRID}
 LABELS = {
@@ -42,7 +46,8 @@ class Picture(NamedTuple):
         shows: Columns of a sheet, or how the title of a figure begins.
         metrics: Those that are written below it.
         scope: Whose.
-        is_filmstrip: Whether rows of the sheet lie next to each other, as windows of a session.
+        is_filmstrip: Whether rows of the sheet lie next to each other, as windows of a
+            session.
     """
 
     runs: str
@@ -54,26 +59,51 @@ class Picture(NamedTuple):
 
 PICTURES = {
     "haxby": Picture("eval-retrieval/haxby2001-intra-*", "Confusion matrix", ("top1",)),
-    "haxby_slice": Picture("eval-retrieval/haxby2001-intra-*", "Where the categories differ", ("top1",)),
-    "eeg": Picture("reconstruct/demo-intra-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
-    "retrieval": Picture("eval-retrieval/demo-intra-*", ("seen", *"12345"), ("top1", "top5")),
+    "haxby_slice": Picture(
+        "eval-retrieval/haxby2001-intra-*", "Where the categories differ", ("top1",)
+    ),
+    "eeg": Picture(
+        "reconstruct/demo-intra-*", SOURCES, ("two_way_demo-clip", "pixcorr")
+    ),
+    "retrieval": Picture(
+        "eval-retrieval/demo-intra-*", ("seen", *"12345"), ("top1", "top5")
+    ),
     "when": Picture("explain/demo-intra-*", "Windows", ("top1",), "windows · 250 ms"),
-    "live": Picture("live/demo-intra-*", ("seen", "1", DRAWN), ("top1",), is_filmstrip=True),
-    "fmri": Picture("reconstruct/demo-joint-*", SOURCES, ("two_way_demo-clip", "pixcorr")),
-    "films": Picture("reconstruct/demo-films-*", SOURCES[:2], ("two_way_demo-clip", "motion_direction")),
+    "live": Picture(
+        "live/demo-intra-*", ("seen", "1", DRAWN), ("top1",), is_filmstrip=True
+    ),
+    "fmri": Picture(
+        "reconstruct/demo-joint-*", SOURCES, ("two_way_demo-clip", "pixcorr")
+    ),
+    "films": Picture(
+        "reconstruct/demo-films-*",
+        SOURCES[:2],
+        ("two_way_demo-clip", "motion_direction"),
+    ),
 }
 
 
-def draw_sheet(run: RunFolder, columns: tuple[str, ...], is_filmstrip: bool, path: Path) -> None:
-    """Draw the first rows of the sheet of a run that has these columns: tiles, or the frames of clips."""
+def draw_sheet(
+    run: RunFolder, columns: tuple[str, ...], is_filmstrip: bool, path: Path
+) -> None:
+    """Draw the first rows of the sheet of a run that has these columns: tiles, or the
+    frames of clips.
+    """
     chosen = (some for some in artifacts.read(run) if isinstance(some, Sheet))
     sheet = next(some for some in chosen if {*columns} <= {*some.columns})
     labels = LABELS | ({"1": "ranked first"} if is_filmstrip else {})
     rows = [
-        [(labels.get(name, name), row.tiles[sheet.columns.index(name)]) for name in columns if row.tiles]
+        [
+            (labels.get(name, name), row.tiles[sheet.columns.index(name)])
+            for name in columns
+            if row.tiles
+        ]
         for row in sheet.rows[: WINDOWS if is_filmstrip else ROWS]
     ]
-    opened = [[(name, tile, media_files.read(run.path / tile.file)) for name, tile in row] for row in rows]
+    opened = [
+        [(name, tile, media_files.read(run.path / tile.file)) for name, tile in row]
+        for row in rows
+    ]
     if not isinstance(opened[0][0][2], Image.Image):
         tiles = [
             sheets.lay_out_clip(clip.frames, [name, *tile.lines])
@@ -82,7 +112,10 @@ def draw_sheet(run: RunFolder, columns: tuple[str, ...], is_filmstrip: bool, pat
         ]
     else:
         tiles = [
-            [sheets.Tile(picture, [name], FRAMES[tile.verdict]) for name, tile, picture in row]
+            [
+                sheets.Tile(picture, [name], FRAMES[tile.verdict])
+                for name, tile, picture in row
+            ]
             for row in opened
         ]
     if is_filmstrip:
@@ -96,10 +129,18 @@ def draw(home: Path) -> None:
     for file, picture in PICTURES.items():
         if not [*home.glob(f"runs/{picture.runs}")]:
             continue  # its line was not run
-        run = RunFolder(max(home.glob(f"runs/{picture.runs}"), key=lambda path: path.stat().st_mtime))
+        run = RunFolder(
+            max(
+                home.glob(f"runs/{picture.runs}"), key=lambda path: path.stat().st_mtime
+            )
+        )
         path = PAGE.parent / f"gallery/{file}.png"
         if isinstance(picture.shows, str):
-            figures = [some for some in artifacts.read(run) if some.title.startswith(picture.shows)]
+            figures = [
+                some
+                for some in artifacts.read(run)
+                if some.title.startswith(picture.shows)
+            ]
             drawings.save_figure(figures[0], path)
         else:
             draw_sheet(run, picture.shows, picture.is_filmstrip, path)
@@ -107,12 +148,23 @@ def draw(home: Path) -> None:
         words = []
         for name in picture.metrics:
             metric = run.measurements().scopes[picture.scope][name]
-            chance = "no chance level" if metric.chance is None else f"chance {metric.chance:.3g}"
+            chance = (
+                "no chance level"
+                if metric.chance is None
+                else f"chance {metric.chance:.3g}"
+            )
             heading = beside_heading([metric])
             beside = f"; {heading} {metric.beside_text()}" if heading else ""
             interval = f"({metric.interval_text()}{beside})"
-            words.append(f"{shown(metric.name)} {metric.value:.3f} {interval}, {chance}, n {metric.n}")
-        text = re.sub(rf"(\(gallery/{file}\.png\)\n\n)\*.*?\*\n", rf"\1*{'; '.join(words)}*\n", text)
+            words.append(
+                f"{shown(metric.name)} {metric.value:.3f} {interval}, {chance}, n "
+                f"{metric.n}"
+            )
+        text = re.sub(
+            rf"(\(gallery/{file}\.png\)\n\n)\*.*?\*\n",
+            rf"\1*{'; '.join(words)}*\n",
+            text,
+        )
     PAGE.write_text(text, encoding="utf-8")
 
 

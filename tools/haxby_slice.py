@@ -1,9 +1,11 @@
-"""Write the shipped recording of `brainhive demo --real` from PyMVPA's copy of Haxby et al. 2001.
+"""Write the shipped recording of `brainhive demo --real` from PyMVPA's copy of Haxby et
+al. 2001.
 
     python -m tools.haxby_slice FOLDER/haxby2001/sub001
 
-It is a BIDS data set whose BOLD lies under `derivatives/motion-corrected`, with the authors' motion estimates
-and cosines of a high-pass of 128 s as confounds. Nothing is computed from labels.
+It is a BIDS data set whose BOLD lies under `derivatives/motion-corrected`, with the
+authors' motion estimates and cosines of a high-pass of 128 s as confounds. Nothing is
+computed from labels.
 """
 
 import json
@@ -20,17 +22,28 @@ MOTION = ("rot_x", "rot_y", "rot_z", "trans_z", "trans_x", "trans_y")
 
 
 def write(source: Path, target: Path) -> None:
-    """Write events, BOLD, masks and confounds of all runs; texts stand there already."""
-    raw, derived = target / "sub-1/func", target / "derivatives/motion-corrected/sub-1/func"
+    """Write events, BOLD, masks and confounds of all runs; texts stand there
+    already.
+    """
+    raw, derived = (
+        target / "sub-1/func",
+        target / "derivatives/motion-corrected/sub-1/func",
+    )
     for folder in (raw, derived):
         folder.mkdir(parents=True, exist_ok=True)
-    about = {"RepetitionTime": TR_S, "TaskName": "object", "SliceTimingCorrected": False}
+    about = {
+        "RepetitionTime": TR_S,
+        "TaskName": "object",
+        "SliceTimingCorrected": False,
+    }
     for run in sorted((source / "BOLD").glob("task001_run*")):
         name = f"sub-1_task-object_run-{int(run.name[-3:]):02d}"
         (raw / f"{name}_events.tsv").write_text((run / "bold_events.tsv").read_text())
         bold = (run / "bold_1slice.nii.gz").read_bytes()
         (derived / f"{name}_space-T1w_desc-preproc_bold.nii.gz").write_bytes(bold)
-        (derived / f"{name}_space-T1w_desc-preproc_bold.json").write_text(json.dumps(about) + "\n")
+        (derived / f"{name}_space-T1w_desc-preproc_bold.json").write_text(
+            json.dumps(about) + "\n"
+        )
 
         # voxels of tissue, by their mean
         image = nib.load(run / "bold_1slice.nii.gz")
@@ -42,7 +55,9 @@ def write(source: Path, target: Path) -> None:
         motion = np.loadtxt(run / "bold_moest.txt")[:, :6]
         count = len(motion)
         orders = np.arange(1, int(2 * count * TR_S / CUTOFF_S) + 1)
-        cosines = np.cos(np.pi * (2 * np.arange(count)[:, None] + 1) * orders / (2 * count))
+        cosines = np.cos(
+            np.pi * (2 * np.arange(count)[:, None] + 1) * orders / (2 * count)
+        )
         names = [*MOTION, *(f"cosine{order - 1:02d}" for order in orders)]
         file = derived / f"{name}_desc-confounds_timeseries.tsv"
         values = np.concatenate([motion, cosines], 1)

@@ -1,8 +1,10 @@
-"""The size of the house, and a record of its behaviour (`python -m tools.house --help`).
+"""The size of the house, and a record of its behaviour (`python -m tools.house
+--help`).
 
-What is recorded must survive a change of the code's shape: fingerprints of recipes, names and order of
-weights and parameters of every part, all tensors and metrics of the quick demos (one killed and resumed) and
-of a small run of the other commands. Arrays of stores are read through the api, models as safetensors.
+What is recorded must survive a change of the code's shape: fingerprints of recipes,
+names and order of weights and parameters of every part, all tensors and metrics of the
+quick demos (one killed and resumed) and of a small run of the other commands. Arrays of
+stores are read through the api, models as safetensors.
 """
 
 import argparse
@@ -34,7 +36,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("BRAINHIVE_SHARED") or ROOT.parent / "shared")
 PACKAGE = ROOT / "brainhive_cli"
 MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
+        ".__init__"
+    ): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 COMMANDS = ("train_align", "reconstruct", "report")
@@ -65,7 +69,14 @@ SMALL_RUNS = {
     "report": (),
 }
 """A small run of each command that no demo runs, in the home of the first demo."""
-KILLED_TRAINING = ("train-align", "--recipe", "demo", "train.epochs=4", "seeds=1", "paths.runs=killed")
+KILLED_TRAINING = (
+    "train-align",
+    "--recipe",
+    "demo",
+    "train.epochs=4",
+    "seeds=1",
+    "paths.runs=killed",
+)
 
 
 def count_code_lines(path: Path) -> int:
@@ -73,12 +84,24 @@ def count_code_lines(path: Path) -> int:
     source = path.read_text(encoding="utf-8")
     docstrings: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        for statement in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
+        for statement in (
+            getattr(node, "body", [])
+            if not isinstance(node, ast.Lambda | ast.IfExp)
+            else []
+        ):
             if isinstance(statement, ast.Expr) and isinstance(
                 statement.value, ast.Constant
             ):  # constants' too
-                docstrings.update(range(statement.lineno, (statement.end_lineno or 0) + 1))
-    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+                docstrings.update(
+                    range(statement.lineno, (statement.end_lineno or 0) + 1)
+                )
+    nothing = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+    }
     code: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in nothing and token.string:
@@ -115,31 +138,47 @@ def function_lengths() -> list[int]:
     for path in MODULES.values():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
-                body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+                body = (
+                    node.body[1:]
+                    if ast.get_docstring(node) and len(node.body) > 1
+                    else node.body
+                )
                 lengths.append((node.end_lineno or 0) - body[0].lineno + 1)
     return lengths
 
 
 def idle_keys() -> list[str]:
-    """List the keys that nobody is known to set: no shipped recipe, flag, row or TINY, and no guide does."""
+    """List the keys that nobody is known to set: no shipped recipe, flag, row or TINY,
+    and no guide does.
+    """
     from brainhive_cli.cli.table import COMMANDS as commands
     from brainhive_cli.cli.table import COMMON, LAUNCH
     from brainhive_cli.core import parts
     from tools.keys_page import keys_of
 
     pages = [*(path for path in (ROOT / "docs").glob("*.md") if path.name != "keys.md")]
-    spans = [span for path in pages for span in CODE_SPAN.findall(path.read_text(encoding="utf-8"))]
-    spans += [path.read_text() for path in (ROOT / "recipes").rglob("workflow.yaml")]  # overrides of steps
+    spans = [
+        span
+        for path in pages
+        for span in CODE_SPAN.findall(path.read_text(encoding="utf-8"))
+    ]
+    # overrides of steps
+    spans += [path.read_text() for path in (ROOT / "recipes").rglob("workflow.yaml")]
     named = {*re.findall(r"[a-z]\w*", "\n".join(spans)), *COMMON, *LAUNCH}
     recipes = [
-        (path.stem, yaml.safe_load(path.read_text()) or {}) for path in (ROOT / "recipes").rglob("*.yaml")
+        (path.stem, yaml.safe_load(path.read_text()) or {})
+        for path in (ROOT / "recipes").rglob("*.yaml")
     ]
     idle: dict[str, bool] = {}
     for command in commands:
-        model = importlib.import_module(f"brainhive_cli.commands.{command.name.replace('-', '_')}").Recipe
+        model = importlib.import_module(
+            f"brainhive_cli.commands.{command.name.replace('-', '_')}"
+        ).Recipe
         own = [recipe for name, recipe in recipes if name == command.name]
         for path in (key.path.split(".") for key in keys_of(model)):
-            is_set = path[-1] in {*named, *command.flags} or any(_is_set(recipe, path) for recipe in own)
+            is_set = path[-1] in {*named, *command.flags} or any(
+                _is_set(recipe, path) for recipe in own
+            )
             name = ".".join(path)  # a key that several commands share counts once
             idle[name] = idle.get(name, True) and not is_set
     blocks = [block for _, recipe in recipes for block in _blocks_of_parts(recipe)]
@@ -148,11 +187,15 @@ def idle_keys() -> list[str]:
         for kind in (kind for kind in parts.kinds(shelf) if kind not in rows):
             part = parts.load(shelf, kind)
             family = {kind, *(name for name, row in rows.items() if row.family == kind)}
-            setters = [block for block in blocks if block["kind"].replace("_", "-") in family]
+            setters = [
+                block for block in blocks if block["kind"].replace("_", "-") in family
+            ]
             setters += [row.model_extra or {} for row in rows.values()]
             setters.append(part.TINY.model_dump(exclude_unset=True))
             for path in (key.path.split(".") for key in keys_of(part.Config)):
-                is_set = path[-1] in named or any(_is_set(setter, path) for setter in setters)
+                is_set = path[-1] in named or any(
+                    _is_set(setter, path) for setter in setters
+                )
                 idle[f"{shelf}/{kind} {'.'.join(path)}"] = not is_set
     return [name for name, is_idle in idle.items() if is_idle]
 
@@ -176,9 +219,13 @@ def _blocks_of_parts(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def print_size() -> None:
-    """Print lines and files by room, closures, lengths of functions, small files and idle keys."""
+    """Print lines and files by room, closures, lengths of functions, small files and
+    idle keys.
+    """
     code = {module: count_code_lines(path) for module, path in MODULES.items()}
-    lines = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    lines = {
+        module: len(path.read_text().splitlines()) for module, path in MODULES.items()
+    }
     rooms = Counter[str]()
     files = Counter[str]()
     for module in MODULES:
@@ -188,47 +235,77 @@ def print_size() -> None:
     for room, count in rooms.most_common():
         print(f"{room:<20}{count:>7} code lines{files[room]:>5} files")
     print(
-        f"{'all':<20}{sum(code.values()):>7} code lines{len(MODULES):>5} files, {sum(lines.values())} lines"
+        f"{'all':<20}{sum(code.values()):>7} code lines{len(MODULES):>5} files, "
+        f"{sum(lines.values())} lines"
     )
     for command in COMMANDS:
         print(
-            f"import closure of {command}: {len(import_closure(f'brainhive_cli.commands.{command}'))} files"
+            f"import closure of {command}: "
+            f"{len(import_closure(f'brainhive_cli.commands.{command}'))} files"
         )
     lengths = function_lengths()
-    shares = ", ".join(f"≤ {most}: {sum(length <= most for length in lengths)}" for most in FUNCTION_LENGTHS)
+    shares = ", ".join(
+        f"≤ {most}: {sum(length <= most for length in lengths)}"
+        for most in FUNCTION_LENGTHS
+    )
     print(f"functions: {len(lengths)}; of lines {shares}")
-    importers = Counter(imported for module in MODULES for imported in set(imports_of(module)))
-    print(f"files with one importer: {sum(importers[module] == 1 for module in MODULES)}")
+    importers = Counter(
+        imported for module in MODULES for imported in set(imports_of(module))
+    )
+    print(
+        f"files with one importer: {sum(importers[module] == 1 for module in MODULES)}"
+    )
     small = [module for module, count in lines.items() if 0 < count < SMALL_FILE_LINES]
     print(f"files under {SMALL_FILE_LINES} lines: {len(small)}")
     idle = idle_keys()
-    print(f"{len(idle)} keys that no shipped recipe, row or TINY sets, and no guide names:")
+    print(
+        f"{len(idle)} keys that no shipped recipe, row or TINY sets, and no guide "
+        "names:"
+    )
     print(*(f"  {key}" for key in idle), sep="\n")
 
 
 def digest(array: Any) -> str:
     """Digest an array with its shape and dtype."""
     array = np.asarray(array)
-    content = str(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).tobytes()
-    return f"{array.dtype}{list(array.shape)} {hashlib.sha256(content).hexdigest()[:16]}"
+    content = (
+        str(array.tolist()).encode()
+        if array.dtype == object
+        else np.ascontiguousarray(array).tobytes()
+    )
+    return (
+        f"{array.dtype}{list(array.shape)} {hashlib.sha256(content).hexdigest()[:16]}"
+    )
 
 
 def _stable(value: Any) -> Any:
     """Leave out what differs between two runs of the same code."""
     if isinstance(value, dict):
-        return {key: _stable(each) for key, each in value.items() if not CHANGES_FROM_RUN_TO_RUN.search(key)}
+        return {
+            key: _stable(each)
+            for key, each in value.items()
+            if not CHANGES_FROM_RUN_TO_RUN.search(key)
+        }
     if isinstance(value, list):
         return [_stable(element) for element in value]
-    return ABSOLUTE.sub("", FINGERPRINT.sub("", value)) if isinstance(value, str) else value
+    return (
+        ABSOLUTE.sub("", FINGERPRINT.sub("", value))
+        if isinstance(value, str)
+        else value
+    )
 
 
 def record_home(home: Path) -> dict[str, list[Any]]:
-    """Digest every tensor, and take every metric, of all files that commands left in a home, by file name."""
+    """Digest every tensor, and take every metric, of all files that commands left in a
+    home, by file name.
+    """
     record: dict[str, list[Any]] = {}
     for path in sorted(home.rglob("*")):
         where = path.relative_to(home)
         if path.suffix == ".safetensors":
-            content: Any = _stable({key: digest(array) for key, array in sorted(load_file(path).items())})
+            content: Any = _stable(
+                {key: digest(array) for key, array in sorted(load_file(path).items())}
+            )
         elif path.suffix == ".h5" and where.parts[0] in ("embeddings", "signals"):
             content = _digest_store(home, where)
         elif path.name == "metrics.json":
@@ -265,7 +342,11 @@ def _digest_store(home: Path, where: Path) -> dict[str, str]:
 def _brainhive(
     home: Path, *words: str, environment: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.Popen[bytes]:
-    own = {"BRAINHIVE_HOME": str(home), "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    own = {
+        "BRAINHIVE_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words],
         cwd=home,
@@ -276,7 +357,9 @@ def _brainhive(
 
 
 def record_demos() -> dict[str, Any]:
-    """Run the quick demos, and a training that is killed after its first checkpoint and resumed."""
+    """Run the quick demos, and a training that is killed after its first checkpoint and
+    resumed.
+    """
     record: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for system in SYSTEMS:
@@ -293,28 +376,49 @@ def record_demos() -> dict[str, Any]:
         home = Path(folder, SYSTEMS[0])
         for command, words in SMALL_RUNS.items():
             code = _brainhive(home, command, *words).wait()
-            record[command] = {"exit code": code, **record_home(home / "runs" / command)}
+            record[command] = {
+                "exit code": code,
+                **record_home(home / "runs" / command),
+            }
         record["push"] = record_push(home)
         process = _brainhive(home, *KILLED_TRAINING)
         while process.poll() is None and not [*home.glob("killed/**/checkpoints/*.pt")]:
             time.sleep(0.05)
         process.kill()
         codes = [process.wait(), _brainhive(home, *KILLED_TRAINING).wait()]
-        record["killed and resumed"] = {"exit codes": codes, **record_home(home / "killed")}
+        record["killed and resumed"] = {
+            "exit codes": codes,
+            **record_home(home / "killed"),
+        }
     return record
 
 
 def record_push(home: Path) -> dict[str, Any]:
-    """Push the first run of train-align to a hub on this machine, and list the files that it then has."""
-    spec = importlib.util.spec_from_file_location("mini_hub", SHARED / "data/mini_hub_server.py")
+    """Push the first run of train-align to a hub on this machine, and list the files
+    that it then has.
+    """
+    spec = importlib.util.spec_from_file_location(
+        "mini_hub", SHARED / "data/mini_hub_server.py"
+    )
     if spec is None or spec.loader is None or not Path(str(spec.origin)).is_file():
         return {}
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     run = min((home / "runs/train-align").iterdir())
     with module.MiniHub() as hub:
-        address = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}
-        words = ("push", run.name, "hub:me/demo", "--data-terms-checked", "--licence", "mit")
+        address = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_TOKEN": hub.token,
+            "HF_HUB_DISABLE_XET": "1",
+        }
+        words = (
+            "push",
+            run.name,
+            "hub:me/demo",
+            "--data-terms-checked",
+            "--licence",
+            "mit",
+        )
         code = _brainhive(home, *words, environment=address).wait()
         files = hub.repos["me/demo"].at("main")[2] if code == 0 else {}
         return {"exit code": code, "files": sorted(files)}
@@ -324,14 +428,20 @@ def record_recipes() -> dict[str, str]:
     """Give the fingerprint of every shipped recipe."""
     fingerprints = {}
     for path in sorted((ROOT / "recipes").rglob("*.yaml")):
-        pipeline = importlib.import_module(f"brainhive_cli.commands.{path.stem.replace('-', '_')}")
+        pipeline = importlib.import_module(
+            f"brainhive_cli.commands.{path.stem.replace('-', '_')}"
+        )
         recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
-        fingerprints[path.relative_to(ROOT / "recipes").as_posix()] = recipe.fingerprint()
+        fingerprints[path.relative_to(ROOT / "recipes").as_posix()] = (
+            recipe.fingerprint()
+        )
     return fingerprints
 
 
 def record_parts() -> dict[str, Any]:
-    """Give of every TINY part its settings, and the weights and parameters in the order of what it builds."""
+    """Give of every TINY part its settings, and the weights and parameters in the order
+    of what it builds.
+    """
     from brainhive_cli.core import parts
     from brainhive_cli.core.errors import MissingExtra
 
@@ -348,7 +458,8 @@ def record_parts() -> dict[str, Any]:
                 entry["missing"], module = error.message, None
             if module is not None:
                 entry["weights"] = [
-                    f"{key} {list(value.shape)}" for key, value in module.state_dict().items()
+                    f"{key} {list(value.shape)}"
+                    for key, value in module.state_dict().items()
                 ]
                 entry["parameters"] = [name for name, _ in module.named_parameters()]
             record[f"{shelf}/{kind}"] = entry
@@ -356,7 +467,9 @@ def record_parts() -> dict[str, Any]:
 
 
 def _module_of(shelf: str, tiny: Any) -> Any:
-    """Build a TINY part where that takes no more than sizes; others are seen in the demos."""
+    """Build a TINY part where that takes no more than sizes; others are seen in the
+    demos.
+    """
     if shelf == "backbones" and not tiny.takes_spec:
         return tiny.build(5, 160, 16)
     if shelf == "fusers":
@@ -367,7 +480,9 @@ def _module_of(shelf: str, tiny: Any) -> Any:
     if shelf in ("losses", "encoders", "generators"):
         part = tiny.build()
         parts_of_it = [part, *(value for _, value in inspect.getmembers(part))]
-        return next((value for value in parts_of_it if hasattr(value, "state_dict")), None)
+        return next(
+            (value for value in parts_of_it if hasattr(value, "state_dict")), None
+        )
     return None
 
 
@@ -380,7 +495,10 @@ def record(is_quick: bool = False) -> dict[str, Any]:
 def name_facts(document: dict[str, Any]) -> dict[str, Any]:
     """Give metrics of an older record their `facts`, which were `notes`."""
     is_metrics = "scopes" in document
-    return {"facts" if is_metrics and key == "notes" else key: value for key, value in document.items()}
+    return {
+        "facts" if is_metrics and key == "notes" else key: value
+        for key, value in document.items()
+    }
 
 
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
@@ -394,7 +512,11 @@ def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
                 yield f"{name}: only {'after' if key in after else 'before'}"
             else:
                 yield from differences(before[key], after[key], name)
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+    elif (
+        isinstance(before, list)
+        and isinstance(after, list)
+        and len(before) == len(after)
+    ):
         for place, pair in enumerate(zip(before, after, strict=True)):
             yield from differences(*pair, f"{where}[{place}]")
     elif before != after:
@@ -402,14 +524,20 @@ def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the size; or write a record; or compare with one, and end with 1 where something differs."""
+    """Print the size; or write a record; or compare with one, and end with 1 where
+    something differs.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--record", type=Path, metavar="FILE")
     parser.add_argument("--compare", type=Path, metavar="FILE")
-    parser.add_argument("--quick", action="store_true", help="leave out the demos, which take minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out the demos, which take minutes"
+    )
     asked = parser.parse_args()
     if asked.record:
-        asked.record.write_text(json.dumps(record(asked.quick), indent=1, sort_keys=True))
+        asked.record.write_text(
+            json.dumps(record(asked.quick), indent=1, sort_keys=True)
+        )
     elif asked.compare:
         before = json.loads(asked.compare.read_text(), object_hook=name_facts)
         after = json.loads(json.dumps(record(asked.quick)))

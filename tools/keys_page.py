@@ -17,9 +17,10 @@ from brainhive_cli.core.recipe import Recipe
 PAGE = Path(__file__).parents[1] / "docs" / "keys.md"
 HEAD = """# Recipe keys
 
-Every key of every recipe, from the models themselves: `python -m tools.keys_page` writes this page, and a
-test compares it. `brainhive recipes NAME` shows the same of one recipe, with its values. A part is a `kind:`
-and its keys (`backbone: {kind: nice, dropout: 0.5}`, or `backbone.kind=nice backbone.dropout=0.5`);
+Every key of every recipe, from the models themselves: `python -m tools.keys_page`
+writes this page, and a test compares it. `brainhive recipes NAME` shows the same of one
+recipe, with its values. A part is a `kind:` and its keys
+(`backbone: {kind: nice, dropout: 0.5}`, or `backbone.kind=nice backbone.dropout=0.5`);
 [Recipes](recipes.md) says how files, flags and overrides meet.
 """
 
@@ -40,19 +41,29 @@ class Key:
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
-    """List the keys of a recipe or of a part, those of sections below the section's name."""
+    """List the keys of a recipe or of a part, those of sections below the section's
+    name.
+    """
     for attribute, field in model.model_fields.items():
         name = field.alias or attribute
-        default = written(field.get_default(call_default_factory=True, validated_data={}))
+        default = written(
+            field.get_default(call_default_factory=True, validated_data={})
+        )
         inner = section_of(field.annotation)
         if inner is None or field.default is None or issubclass(inner, parts.Config):
-            yield Key(prefix + name, field.description or "", "required" if field.is_required() else default)
+            yield Key(
+                prefix + name,
+                field.description or "",
+                "required" if field.is_required() else default,
+            )
         if inner is not None and not issubclass(inner, parts.Config):
             yield from keys_of(inner, f"{prefix}{name}.")
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """Find the model of a section: the annotation, or the first model in a union or list of it."""
+    """Find the model of a section: the annotation, or the first model in a union or
+    list of it.
+    """
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseModel) else None
     return next(filter(None, map(section_of, get_args(annotation))), None)
@@ -63,7 +74,9 @@ def page() -> str:
     blocks = [HEAD.strip(), "## Of every command", _table(keys_of(Recipe))]
     common = {key.path for key in keys_of(Recipe)}
     for command in COMMANDS:
-        model = importlib.import_module(f"brainhive_cli.commands.{command.name.replace('-', '_')}").Recipe
+        model = importlib.import_module(
+            f"brainhive_cli.commands.{command.name.replace('-', '_')}"
+        ).Recipe
         own = [key for key in keys_of(model) if key.path not in common]
         if own:
             blocks += [f"## {command.name}", command.text, _table(own)]
@@ -76,14 +89,20 @@ def page() -> str:
             if row and "." not in row.family:
                 known = set(keys_of(parts.load(shelf, row.family).Config))
                 keys = [key for key in keys if key not in known]
-                blocks.append(f"The keys of `{row.family}`{', with defaults of its own:' if keys else '.'}")
+                blocks.append(
+                    "The keys of "
+                    f"`{row.family}`{', with defaults of its own:' if keys else '.'}"
+                )
             if keys:
                 blocks.append(_table(keys))
     return "\n\n".join([*blocks, "## Shipped recipes", _recipes()]) + "\n"
 
 
 def _table(keys: Iterable[Key]) -> str:
-    rows = [f"| `{key.path}` | {_cell(key.meaning)} | {_code(key.default)} |" for key in keys]
+    rows = [
+        f"| `{key.path}` | {_cell(key.meaning)} | {_code(key.default)} |"
+        for key in keys
+    ]
     return "\n".join(["| key | meaning | default |", "|---|---|---|", *rows])
 
 
@@ -100,11 +119,23 @@ def _about(*docstrings: str | None) -> str:
     texts = [*dict.fromkeys(text for text in docstrings if text)]
     sources = re.findall(r"Source: (.*?)(?:\n\s*\n|$)", "\n\n".join(texts), re.DOTALL)
     first = " ".join(texts[0].partition("\n\n")[0].split())
-    return "\n\n".join([first, *(f"Source: {' '.join(source.split())}" for source in dict.fromkeys(sources))])
+    return "\n\n".join(
+        [
+            first,
+            *(
+                f"Source: {' '.join(source.split())}"
+                for source in dict.fromkeys(sources)
+            ),
+        ]
+    )
 
 
 def _recipes() -> str:
-    rows = [f"| `{each.line}` | {_cell(each.about)} |" for each in list_shipped() if each.name]
+    rows = [
+        f"| `{each.line}` | {_cell(each.about)} |"
+        for each in list_shipped()
+        if each.name
+    ]
     return "\n".join(["| line | what it takes its values from |", "|---|---|", *rows])
 
 

@@ -1,9 +1,11 @@
-"""Starts and stops a SLURM of one node on this machine, for tests and to look at: no service, no settings.
+"""Starts and stops a SLURM of one node on this machine, for tests and to look at: no
+service, no settings.
 
-    eval "$(python tools/slurm_here.py start /tmp/slurm)"    # then sbatch, squeue, scancel as on a cluster
-    python tools/slurm_here.py stop /tmp/slurm
+    eval "$(python tools/slurm_here.py start /tmp/slurm)"    # then sbatch, squeue,
+    scancel as on a cluster python tools/slurm_here.py stop /tmp/slurm
 
-All of it lies in the folder, so that several run side by side. It needs root, as the daemons do.
+All of it lies in the folder, so that several run side by side. It needs root, as the
+daemons do.
 """
 
 import argparse
@@ -24,7 +26,9 @@ NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
 PACKAGES = "apt-get install --no-install-recommends slurmctld slurmd slurm-client munge"
 """Of Debian 12, which has SLURM 22.05; of later ones, too."""
 DAEMONS = ("munged", "slurmctld", "slurmd")
-"""In the order in which they start; each writes its process id to a file of its name."""
+"""In the order in which they start; each writes its process id to a file of its
+name.
+"""
 MAX_START_S, MAX_STOP_S = 60.0, 30.0
 POLL_S = 0.1
 CPUS = 4
@@ -60,10 +64,13 @@ JobRequeue=1
 KillWait={kill_wait_s}
 MinJobAge={min_job_age_s}
 MailProg=/bin/true
-NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mib} State=UNKNOWN
+NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} \\
+  RealMemory={memory_mib} State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 """
-"""slurm.conf. Processes are found in /proc, as control groups need systemd: limits of memory do not hold."""
+"""slurm.conf. Processes are found in /proc, as control groups need systemd: limits of
+memory do not hold.
+"""
 
 
 class SlurmError(Exception):
@@ -74,8 +81,14 @@ def explain_absence() -> str:
     """Say in two lines why SLURM cannot run here; empty if it can."""
     missing = [name for name in NEEDED if not _which(name)]
     if missing:
-        return f"SLURM is not installed: {', '.join(missing)} missing\n  try: {PACKAGES}"
-    return "" if os.geteuid() == 0 else "SLURM's daemons need root\n  try: the same line as root"
+        return (
+            f"SLURM is not installed: {', '.join(missing)} missing\n  try: {PACKAGES}"
+        )
+    return (
+        ""
+        if os.geteuid() == 0
+        else "SLURM's daemons need root\n  try: the same line as root"
+    )
 
 
 def start(
@@ -88,7 +101,8 @@ def start(
     """Start a SLURM of one node, and wait until it takes jobs.
 
     Args:
-        folder: Where its configuration, keys, state and logs are written; a stopped one there is continued.
+        folder: Where its configuration, keys, state and logs are written; a stopped one
+            there is continued.
         cpus: CPUs that it hands out, and so tasks of one CPU at once.
         kill_wait_s: From SIGTERM to SIGKILL, at a time limit or `scancel`.
         min_job_age_s: For which `squeue` and `scontrol` know a job that has ended.
@@ -98,14 +112,16 @@ def start(
         Variables of the environment that commands need to use it.
 
     Raises:
-        SlurmError: if it is not installed, slurm.conf cannot hold the folder's name, or it does not start
-            within a minute.
+        SlurmError: if it is not installed, slurm.conf cannot hold the folder's name, or
+            it does not start within a minute.
     """
     if reason := explain_absence():
         raise SlurmError(reason)
     folder = folder.resolve()
     if re.search(r"[\s,#=\"']", str(folder)):
-        raise SlurmError(f"slurm.conf cannot name {folder}\n  try: a folder without spaces and signs")
+        raise SlurmError(
+            f"slurm.conf cannot name {folder}\n  try: a folder without spaces and signs"
+        )
     conf = folder / "slurm.conf"
     variables = {"SLURM_CONF": str(conf)}
     if _takes_jobs(variables):
@@ -126,22 +142,35 @@ def start(
         first.bind(("127.0.0.1", 0))
         second.bind(("127.0.0.1", 0))
         controller_port, node_port = first.getsockname()[1], second.getsockname()[1]
-    hardware = subprocess.run([_which("slurmd"), "-C"], capture_output=True, text=True, check=True).stdout
+    hardware = subprocess.run(
+        [_which("slurmd"), "-C"], capture_output=True, text=True, check=True
+    ).stdout
     memory = re.search(r"RealMemory=(\d+)", hardware)
     content = CONFIGURATION.format(
         folder=folder,
         host=socket.gethostname().partition(".")[0],
         memory_mib=memory[1] if memory else 1000,
         **{"controller_port": controller_port, "node_port": node_port, "cpus": cpus},
-        **{"kill_wait_s": kill_wait_s, "min_job_age_s": min_job_age_s, "requeue_s": requeue_s},
+        **{
+            "kill_wait_s": kill_wait_s,
+            "min_job_age_s": min_job_age_s,
+            "requeue_s": requeue_s,
+        },
     )
     conf.write_text(content)
 
     # the daemons, each of which leaves this process by itself
     files = {"socket": "munge.socket", "pid-file": "munged.pid", "key-file": key.name}
     files |= {"log-file": "log/munged.log", "seed-file": "munge.seed"}
-    munge = ["--force", *(f"--{option}={folder / name}" for option, name in files.items())]
-    lines = {"munged": munge, "slurmctld": ["-f", str(conf)], "slurmd": ["-f", str(conf)]}
+    munge = [
+        "--force",
+        *(f"--{option}={folder / name}" for option, name in files.items()),
+    ]
+    lines = {
+        "munged": munge,
+        "slurmctld": ["-f", str(conf)],
+        "slurmd": ["-f", str(conf)],
+    }
     environment = {**os.environ, **variables}
     for name in DAEMONS:
         begun = subprocess.run(
@@ -154,18 +183,25 @@ def start(
         )
         if begun.returncode:
             stop(folder)
-            raise SlurmError(f"{name} does not start: {begun.stderr.strip()[-500:]}\n  try: see {folder}/log")
+            raise SlurmError(
+                f"{name} does not start: {begun.stderr.strip()[-500:]}\n"
+                f"  try: see {folder}/log"
+            )
     deadline_s = time.monotonic() + MAX_START_S
     while not _takes_jobs(variables):
         if time.monotonic() > deadline_s:
             stop(folder)
-            raise SlurmError(f"SLURM takes no jobs after {MAX_START_S:.0f} s\n  try: see {folder}/log")
+            raise SlurmError(
+                f"SLURM takes no jobs after {MAX_START_S:.0f} s\n"
+                f"  try: see {folder}/log"
+            )
         time.sleep(POLL_S)
     return variables
 
 
 def stop(folder: Path) -> None:
-    """End all jobs and daemons of the SLURM in a folder; what has ended already is no error.
+    """End all jobs and daemons of the SLURM in a folder; what has ended already is no
+    error.
 
     Raises:
         SlurmError: if a daemon does not end within half a minute.
@@ -177,7 +213,10 @@ def stop(folder: Path) -> None:
     if _takes_jobs(variables, any_state=True):
         for options in (["--state=PENDING"], ["--full", "--signal=KILL"], []):
             _ask("scancel", "--user=root", *options, **variables)
-        while _ask("squeue", "--noheader", **variables).strip() and time.monotonic() < deadline_s:
+        while (
+            _ask("squeue", "--noheader", **variables).strip()
+            and time.monotonic() < deadline_s
+        ):
             time.sleep(POLL_S)
 
     # then the daemons, the last one first
@@ -188,13 +227,17 @@ def stop(folder: Path) -> None:
             os.kill(process, signal.SIGTERM)
         while _daemon(folder, name) is not None:
             if time.monotonic() > deadline_s:
-                raise SlurmError(f"{name} ({process}) does not end\n  try: kill -9 {process}")
+                raise SlurmError(
+                    f"{name} ({process}) does not end\n  try: kill -9 {process}"
+                )
             time.sleep(POLL_S)
 
 
 @contextmanager
 def running(folder: Path, **settings: int) -> Iterator[dict[str, str]]:
-    """Have a SLURM for the block, which gets the variables of its environment; see `start`."""
+    """Have a SLURM for the block, which gets the variables of its environment; see
+    `start`.
+    """
     variables = start(folder, **settings)
     try:
         yield variables
@@ -204,14 +247,22 @@ def running(folder: Path, **settings: int) -> Iterator[dict[str, str]]:
 
 def _which(name: str) -> str:
     """Find a program, also where only root's PATH leads; empty if there is none."""
-    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") or ""
+    return (
+        shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+        or ""
+    )
 
 
 def _ask(*words: str, **variables: str) -> str:
     """Return what one of SLURM's commands prints; empty if it fails."""
     try:
         ended = subprocess.run(
-            words, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=20
+            words,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
         )
     except subprocess.TimeoutExpired:
         return ""
@@ -228,13 +279,17 @@ def _takes_jobs(variables: Mapping[str, str], any_state: bool = False) -> bool:
 
 
 def _daemon(folder: Path, name: str) -> int | None:
-    """Return the process of a daemon that runs, and not one that has got the number of an ended one."""
+    """Return the process of a daemon that runs, and not one that has got the number of
+    an ended one.
+    """
     try:
         process = int((folder / f"{name}.pid").read_text())
         words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         return None
-    is_ours = Path(os.fsdecode(words[0])).name == name and str(folder) in os.fsdecode(b" ".join(words))
+    is_ours = Path(os.fsdecode(words[0])).name == name and str(folder) in os.fsdecode(
+        b" ".join(words)
+    )
     return process if is_ours else None
 
 
@@ -242,14 +297,33 @@ def main() -> None:
     """Start or stop a SLURM as the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     actions = parser.add_subparsers(dest="action", required=True)
-    begin = actions.add_parser("start", help="start it, and print the line that makes a shell use it")
+    begin = actions.add_parser(
+        "start", help="start it, and print the line that makes a shell use it"
+    )
     end = actions.add_parser("stop", help="end its jobs and daemons")
     for action in (begin, end):
         action.add_argument("folder", type=Path, help="where it lies")
-    begin.add_argument("--cpus", type=int, default=CPUS, help="CPUs that it hands out (%(default)s)")
-    begin.add_argument("--kill-wait-s", type=int, default=5, help="from SIGTERM to SIGKILL (%(default)s)")
-    begin.add_argument("--min-job-age-s", type=int, default=300, help="ended jobs are shown (%(default)s)")
-    begin.add_argument("--requeue-s", type=int, default=120, help="a requeued job is held (%(default)s)")
+    begin.add_argument(
+        "--cpus", type=int, default=CPUS, help="CPUs that it hands out (%(default)s)"
+    )
+    begin.add_argument(
+        "--kill-wait-s",
+        type=int,
+        default=5,
+        help="from SIGTERM to SIGKILL (%(default)s)",
+    )
+    begin.add_argument(
+        "--min-job-age-s",
+        type=int,
+        default=300,
+        help="ended jobs are shown (%(default)s)",
+    )
+    begin.add_argument(
+        "--requeue-s",
+        type=int,
+        default=120,
+        help="a requeued job is held (%(default)s)",
+    )
     settings = vars(parser.parse_args())
     action, folder = settings.pop("action"), settings.pop("folder")
     try:

@@ -1,1 +1,3 @@
-"""The commands: their flags, declared as a table, and the way from flags to recipe to command."""
+"""The commands: their flags, declared as a table, and the way from flags to recipe to
+command.
+"""

@@ -1,4 +1,6 @@
-"""From a command's flags to its work, its result on the terminal, hints as typed, and its exit code."""
+"""From a command's flags to its work, its result on the terminal, hints as typed, and
+its exit code.
+"""
 
 import errno
 import importlib
@@ -31,19 +33,31 @@ from brainhive_cli.core.errors import (
 )
 from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, tabulate
 from brainhive_cli.core.lines import Line, completed_by
-from brainhive_cli.core.recipe import find_recipe, read_extended, read_recipe, shipped_recipes, split
+from brainhive_cli.core.recipe import (
+    find_recipe,
+    read_extended,
+    read_recipe,
+    shipped_recipes,
+    split,
+)
 from brainhive_cli.core.tables import Table
 
 RECIPE = "# Recipe: what follows runs as it is"
-"""The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
+"""The line before the resolved recipe, below the plan; a comment, so that what follows
+is a recipe.
+"""
 PARTS = {
     "dataset": {"dataset", "preparation"},
     "encoders": {"encoders"},
     "prior": {"prior"},
     "from": {"from"},
 }
-"""Keys that a recipe of the same name gives each of its commands, by the keys that change them."""
-LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
+"""Keys that a recipe of the same name gives each of its commands, by the keys that
+change them.
+"""
+LOST_PROCESS = (
+    r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
+)
 """What torch says where another process of the launch has ended."""
 LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
 """What torch says where a process that decodes pictures has ended."""
@@ -61,14 +75,17 @@ ANY = "check that the file is complete and its disk works; --debug shows where"
 """What to do about others."""
 
 
-def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], paths: str = "") -> None:
+def execute(
+    command: str, flags: Mapping[str, Any], common: Mapping[str, Any], paths: str = ""
+) -> None:
     """Resolve the recipe of a command, then check it or run it.
 
     Args:
         command: Its name.
         flags: Recipe key to the value of the command's own flags; None means not given.
         common: Values of the other options, by name.
-        paths: The recipe key that takes the arguments that are no overrides, for commands on files.
+        paths: The recipe key that takes the arguments that are no overrides, for
+            commands on files.
 
     Raises:
         typer.Exit: with the exit code of the error, after showing it.
@@ -78,7 +95,8 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     if paths:
         positional = [word for word in overrides if not OVERRIDE.match(word)]
         overrides = [word for word in overrides if OVERRIDE.match(word)]
-        if flagged := flags.get(paths):  # both ways of naming a run: a command that takes one refuses two
+        # both ways of naming a run: a command that takes one refuses two
+        if flagged := flags.get(paths):
             positional = [flagged, *positional] if positional else flagged
         flags = {**flags, paths: positional or None}
 
@@ -87,7 +105,9 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     keys |= {word.partition("=")[0].partition(".")[0] for word in overrides}
     is_allowed, as_json = bool(common["allow_code"]), bool(common["json"])
     folders = cache(lambda: list_shipped(command, common["recipe"]))
-    with completed_by(partial(complete, folders=folders, keys=keys, is_allowed=is_allowed)):
+    with completed_by(
+        partial(complete, folders=folders, keys=keys, is_allowed=is_allowed)
+    ):
         try:
             with foreign_code.permitted(is_allowed), remember_interrupts():
                 code = _run(command, common, flags, overrides)
@@ -96,10 +116,16 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
             code, way = INTERRUPTED, "the same command continues where it stopped"
             console.say(f"interrupted: {way}")
             if as_json:
-                console.show_json({"error": "interrupted", "hint": way, "exit_code": INTERRUPTED})
+                console.show_json(
+                    {"error": "interrupted", "hint": way, "exit_code": INTERRUPTED}
+                )
         except Exception as error:
-            is_pipe_closed = isinstance(error, BrokenPipeError) and console.is_pipe_closed()
-            code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common)
+            is_pipe_closed = (
+                isinstance(error, BrokenPipeError) and console.is_pipe_closed()
+            )
+            code = (
+                BrainhiveError.exit_code if is_pipe_closed else _report(error, common)
+            )
     from brainhive_cli.core import launch
 
     # a process of several ends here, whatever threads still run
@@ -107,13 +133,24 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     raise typer.Exit(code)
 
 
-def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], overrides: Sequence[str]) -> int:
-    """Do what the line asks for: list, check, launch more processes, or run here; return the exit code."""
+def _run(
+    command: str,
+    common: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    overrides: Sequence[str],
+) -> int:
+    """Do what the line asks for: list, check, launch more processes, or run here;
+    return the exit code.
+    """
     # the recipe, or what lists and checks need of it
     launch_flags = {f"run.{key}": common[key] for key in LAUNCH if key in common}
     with console.progress("starting"):
-        module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
-        recipe = module.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
+        module = importlib.import_module(
+            f"brainhive_cli.commands.{command.replace('-', '_')}"
+        )
+        recipe = module.Recipe.resolve(
+            command, common["recipe"], {**flags, **launch_flags}, overrides
+        )
     if common.get("list_encoders"):
         _show(module.list_encoders(), common["json"])
         return 0
@@ -156,8 +193,14 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         from brainhive_cli.core import device_memory
 
         key = result.work.key(command, here.device_name, here.processes)
-        seconds = time.monotonic() - start if result.work.seconds is None else result.work.seconds
-        result.work.remember(runs_folder, key, seconds, device_memory.peak_bytes(here.device))
+        seconds = (
+            time.monotonic() - start
+            if result.work.seconds is None
+            else result.work.seconds
+        )
+        result.work.remember(
+            runs_folder, key, seconds, device_memory.peak_bytes(here.device)
+        )
     _show(result, common["json"])
 
     # the page in a browser
@@ -167,7 +210,8 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
 
 
 def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[Table]:
-    """Lay out what a command would do, with its time and memory where nothing is missing.
+    """Lay out what a command would do, with its time and memory where nothing is
+    missing.
 
     A device that is not here is added to the inputs.
     """
@@ -178,14 +222,18 @@ def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[T
 
     # time and memory by the last work of its kind on this device
     estimate: dict[str, str] = {}
-    with redirect_stderr(StringIO()):  # what there is to say was said when inputs were listed
+    # what there is to say was said when inputs were listed
+    with redirect_stderr(StringIO()):
         is_known = hasattr(module, "work") and not describe_missing(inputs)
         work = module.work(recipe) if is_known else None
     if work:
         from brainhive_cli.core import launch
 
         try:
-            device, processes = launch.start(recipe.run).device_name, launch.num_processes(recipe.run)
+            device, processes = (
+                launch.start(recipe.run).device_name,
+                launch.num_processes(recipe.run),
+            )
         except DeviceError as error:
             inputs.append(Input(f"device {recipe.run.device}", None, error))
         else:
@@ -195,10 +243,19 @@ def _plan(command: str, module: Any, recipe: Any, inputs: list[Input]) -> list[T
     if inputs:
         path = Path(__file__).parents[1] / "models" / "published_weights.yaml"
         tables.append(tabulate(inputs, documents.read(path, dict[str, dict[str, Any]])))
-    return [*tables, *([Table("Work", ("item", "value"), tuple(estimate.items()))] if estimate else [])]
+    return [
+        *tables,
+        *(
+            [Table("Work", ("item", "value"), tuple(estimate.items()))]
+            if estimate
+            else []
+        ),
+    ]
 
 
-def _show_plan(tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool) -> int:
+def _show_plan(
+    tables: Sequence[Table], inputs: Sequence[Input], recipe: Any, as_json: bool
+) -> int:
     """Show what a command would do and what is missing for it; return the exit code."""
     missing = describe_missing(inputs)
     if as_json:
@@ -228,11 +285,15 @@ def _show(result: Any, as_json: bool) -> None:
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
     if result.shown is not None and (left := len(result.tables) - len(result.shown)):
-        console.say(f"{left} more table{'s' if left > 1 else ''}: {Line('report', result.folder)}")
+        console.say(
+            f"{left} more table{'s' if left > 1 else ''}: "
+            f"{Line('report', result.folder)}"
+        )
 
     # the finding and its caveats; where all of it lies, and what comes next
     if finding:
-        show = console.say if result.shown == () else console.show_text  # stdout may be for programs
+        # stdout may be for programs
+        show = console.say if result.shown == () else console.show_text
         show(finding, *sentences.explain_caveats(result.metrics))
     console.say(f"in {result.folder}")
     if result.hint:
@@ -255,7 +316,9 @@ def _report(error: Exception, common: Mapping[str, Any]) -> int:
 
 
 def list_shipped(command: str, recipe: str | None) -> list[str]:
-    """List the shipped folders, as `papers/havir`, of what `--recipe` was and of what that extends."""
+    """List the shipped folders, as `papers/havir`, of what `--recipe` was and of what
+    that extends.
+    """
     if recipe is None:
         return []
 
@@ -264,10 +327,14 @@ def list_shipped(command: str, recipe: str | None) -> list[str]:
     with suppress(BrainhiveError):  # which the command itself reports
         root_folder = root / recipe.replace("_", "-")
         folders = [root_folder] if os.path.isdir(root_folder) else []
-        folders += [file.parent for file in read_extended(find_recipe(command, recipe), command)]
+        folders += [
+            file.parent for file in read_extended(find_recipe(command, recipe), command)
+        ]
 
     # folders of the user are not named: they hold recipes of theirs
-    inside = [folder for folder in folders if folder != root and folder.is_relative_to(root)]
+    inside = [
+        folder for folder in folders if folder != root and folder.is_relative_to(root)
+    ]
     return [folder.relative_to(root).as_posix() for folder in dict.fromkeys(inside)]
 
 
@@ -277,18 +344,26 @@ def complete(
     keys: Set[str],
     is_allowed: bool,
 ) -> Line:
-    """Complete a command line by what the user's own line had: the recipe, and `--allow-code`.
+    """Complete a command line by what the user's own line had: the recipe, and
+    `--allow-code`.
 
     Args:
         line: The line, of which keys that the recipe sets itself are left out.
-        folders: Lists the recipe's shipped folders: the first is named that has a recipe for the command.
+        folders: Lists the recipe's shipped folders: the first is named that has a
+            recipe for the command.
         keys: Keys that flags and overrides set, which the next command needs too.
-        is_allowed: Whether the user's line had `--allow-code`, which the next command may need too.
+        is_allowed: Whether the user's line had `--allow-code`, which the next command
+            may need too.
     """
     # the first shipped folder that has a recipe of the command
     command, words, root = line.command, line.words, shipped_recipes()
-    recipe = next((name for name in folders() if (root / name / f"{command}.yaml").is_file()), None)
-    if recipe and all(not isinstance(word, tuple) or word[0] != "recipe" for word in words):
+    recipe = next(
+        (name for name in folders() if (root / name / f"{command}.yaml").is_file()),
+        None,
+    )
+    if recipe and all(
+        not isinstance(word, tuple) or word[0] != "recipe" for word in words
+    ):
         needed = (word for word in words if _is_needed(word, recipe, command, keys))
         line = Line(command, ("recipe", recipe), *needed)
 
@@ -296,7 +371,9 @@ def complete(
 
 
 def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
-    """Whether a line needs a word besides its recipe: what the user set, or encoders that are not its own."""
+    """Whether a line needs a word besides its recipe: what the user set, or encoders
+    that are not its own.
+    """
     if not isinstance(word, tuple) or word[0] not in PARTS or PARTS[word[0]] & keys:
         return True
     if word[0] != "encoders":
@@ -308,15 +385,23 @@ def _is_needed(word: Any, recipe: str, command: str, keys: Set[str]) -> bool:
             return parts.resolve("encoders", encoder)
         return encoder
 
-    # embed makes its own encoders' embeddings, other commands need those of all of theirs
-    listed = split(read_recipe(find_recipe(command, recipe), command).get("encoders") or [])
-    requested, configured = ([resolve(encoder) for encoder in encoders] for encoders in (word[1], listed))
-    needed, there = (requested, configured) if command == "embed" else (configured, requested)
+    # embed makes its own encoders' embeddings, other commands need those of all of
+    # theirs
+    listed = split(
+        read_recipe(find_recipe(command, recipe), command).get("encoders") or []
+    )
+    requested, configured = (
+        [resolve(encoder) for encoder in encoders] for encoders in (word[1], listed)
+    )
+    needed, there = (
+        (requested, configured) if command == "embed" else (configured, requested)
+    )
     return bool(configured) and any(encoder not in there for encoder in needed)
 
 
 def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
-    """Turn any exception into an error with one line on what is wrong and one on what to do.
+    """Turn any exception into an error with one line on what is wrong and one on what
+    to do.
 
     Args:
         error: What was raised.
@@ -325,7 +410,9 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     from brainhive_cli.core import damage, launch
 
     # libraries that cannot be imported, and our own errors
-    may_be_an_import = isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError)
+    may_be_an_import = isinstance(error, MissingExtra) or not isinstance(
+        error, BrainhiveError
+    )
     if may_be_an_import and (broken := launch.failed_import(error)):
         return broken
     if isinstance(error, BrainhiveError):
@@ -343,12 +430,18 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
     if re.search(LOST_PROCESS, text):
         return LostProcess(
             "another process of this launch has ended",
-            "its own error says why, on another machine if there are several; the same command continues",
+            (
+                "its own error says why, on another machine if there are several; the "
+                "same command continues"
+            ),
         )
     if re.search(LOST_DECODER, text):
         return DeviceError(
             "a process that decodes pictures was killed",
-            "run.workers with a smaller number, as memory may have run out; the same command continues",
+            (
+                "run.workers with a smaller number, as memory may have run out; the "
+                "same command continues"
+            ),
         )
 
     # errors of the system, also those that a library wrote as text
@@ -358,11 +451,13 @@ def describe_error(error: Exception, less_memory: str = "") -> BrainhiveError:
         # the file, the reason, and what helps against this one
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or first_line(error)
-        # a name that is too long comes from the command line or a recipe, whatever it is a name of
+        # a name that is too long comes from the command line or a recipe, whatever it
+        # is a name of
         kind = RecipeError if error.errno == errno.ENAMETOOLONG else BrainhiveError
         return kind(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
 
     # code of the user, or of ours
     return foreign_code.mistake(error) or BrainhiveError(
-        f"unexpected {type(error).__name__}: {first_line(error)}", "this is a bug; --debug shows where"
+        f"unexpected {type(error).__name__}: {first_line(error)}",
+        "this is a bug; --debug shows where",
     )

@@ -49,7 +49,9 @@ JOB_ID = "[0-9]{1,10}"
 
 
 Steps = Mapping[str, tuple[str, int]]
-"""Array jobs, by the name of a script (that of a command, or a workflow's step): its text, and its tasks."""
+"""Array jobs, by the name of a script (that of a command, or a workflow's step): its
+text, and its tasks.
+"""
 
 
 def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) -> int:
@@ -65,7 +67,8 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
         The exit code.
 
     Raises:
-        MissingData: if the command lacks something, or something is still to be downloaded.
+        MissingData: if the command lacks something, or something is still to be
+            downloaded.
         MissingExtra: if there is no scheduler here.
         BrainhiveError: if the scheduler refuses.
     """
@@ -76,7 +79,10 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     if common.get("again"):
         raise RecipeError(
             "--again would make everything once more in each task",
-            f"remove what is finished ({Line('runs', 'rm', 'NAME')}), then --submit without it",
+            (
+                f"remove what is finished ({Line('runs', 'rm', 'NAME')}), then "
+                "--submit without it"
+            ),
         )
 
     # a script or an image runs what it likes on every node
@@ -96,13 +102,19 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
         return _show(steps, describe_missing(inputs), lines, common["json"])
     require(inputs)
     if lines:
-        raise MissingData("compute nodes have no internet, and not all is downloaded", " && ".join(lines))
+        raise MissingData(
+            "compute nodes have no internet, and not all is downloaded",
+            " && ".join(lines),
+        )
 
-    # nothing is queued twice, and nothing that is finished; jobs are known by their names
+    # nothing is queued twice, and nothing that is finished; jobs are known by their
+    # names
     jobs = list[dict[str, Any]]()
     job_name = f"brainhive-{name.rpartition('-')[2]}"
     job_names = ",".join(f"{job_name}-{step}" for step in steps)
-    queued = _ask("squeue", "--me", "--noheader", "--array", "--format=%i", f"--name={job_names}").split()
+    queued = _ask(
+        "squeue", "--me", "--noheader", "--array", "--format=%i", f"--name={job_names}"
+    ).split()
     if queued:
         console.say(
             f"{len(queued)} tasks of this line are queued or running; "
@@ -111,7 +123,8 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     elif (count := _count_finished(command, module, recipe)) < 0:
         console.say("all of this line is finished: nothing is submitted")
     else:
-        names = [*steps][count:] or [*steps][-1:]  # the last one finishes the workflow, too
+        # the last one finishes the workflow, too
+        names = [*steps][count:] or [*steps][-1:]
         open_steps = {step: steps[step] for step in names}
         jobs = _submit(folder, job_name, _name_run(recipe, inputs), open_steps)
         console.say(
@@ -124,16 +137,31 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
 
 
 def _name_run(recipe: Recipe, inputs: Sequence[Input]) -> Recipe:
-    """Name the run that is the newest now: tasks that start at other times read the same one."""
-    newest = next((one.reference for one in inputs if one.name.startswith("run ") and one.reference), "")
+    """Name the run that is the newest now: tasks that start at other times read the
+    same one.
+    """
+    newest = next(
+        (
+            one.reference
+            for one in inputs
+            if one.name.startswith("run ") and one.reference
+        ),
+        "",
+    )
     # commands without the key, named runs and sweeps stay as they are
-    is_named = getattr(recipe, "align_run", "") is not None or getattr(recipe, "is_swept", False)
+    is_named = getattr(recipe, "align_run", "") is not None or getattr(
+        recipe, "is_swept", False
+    )
     if is_named or not newest:
         return recipe
-    return type(recipe).model_validate({**recipe.model_dump(mode="json"), "align_run": newest})
+    return type(recipe).model_validate(
+        {**recipe.model_dump(mode="json"), "align_run": newest}
+    )
 
 
-def _plan_steps(command: str, module: Any, recipe: Any, folder: Path, runs_code: bool) -> Steps:
+def _plan_steps(
+    command: str, module: Any, recipe: Any, folder: Path, runs_code: bool
+) -> Steps:
     """Fill in the script of each step: one of a command, those of a workflow."""
     is_workflow = command == "workflow"
     words = ["--allow-code"] if runs_code else []
@@ -146,12 +174,17 @@ def _plan_steps(command: str, module: Any, recipe: Any, folder: Path, runs_code:
         tasks = min(recipe.run.cluster.tasks, _count_cells(step_module, step_recipe))
 
         # the line reads the recipe as it is now, up to this step of a workflow
-        text = yaml.safe_dump(name, default_style='"', width=math.inf, allow_unicode=True).strip()
+        text = yaml.safe_dump(
+            name, default_style='"', width=math.inf, allow_unicode=True
+        ).strip()
         until = [f"until={text}"] if is_workflow else []
         line = [command, "--recipe", str(folder / "line.yaml"), *words, *until]
-        plain = re.sub(r"[^\w.-]+", "-", name) or "-"  # a step may have any name, as *prepare of neurons*
+        # a step may have any name, as *prepare of neurons*
+        plain = re.sub(r"[^\w.-]+", "-", name) or "-"
         if plain in steps:
-            raise RecipeError(f"two steps have the name {plain!r} in files", f"rename {name!r}")
+            raise RecipeError(
+                f"two steps have the name {plain!r} in files", f"rename {name!r}"
+            )
         steps[plain] = _fill_in(recipe, plain, line, tasks, folder), tasks
     return steps
 
@@ -159,7 +192,8 @@ def _plan_steps(command: str, module: Any, recipe: Any, folder: Path, runs_code:
 def _count_cells(module: Any, recipe: Recipe) -> int:
     """Count the cells of a command: one where none are counted.
 
-    Of a command that reads what is still to be made, no work is known: there are as many as may be had.
+    Of a command that reads what is still to be made, no work is known: there are as
+    many as may be had.
     """
     try:
         work: Work | None = module.work(recipe) if hasattr(module, "work") else None
@@ -169,19 +203,27 @@ def _count_cells(module: Any, recipe: Recipe) -> int:
 
 
 def _count_finished(command: str, module: Any, recipe: Recipe) -> int:
-    """Count the steps, from the first, that the line itself would take for finished; -1 for all of it."""
+    """Count the steps, from the first, that the line itself would take for finished; -1
+    for all of it.
+    """
     count = 0
     with console.progress("looking for what is finished"):
         with suppress(Unfinished):
             module.run(recipe, READING)
             return -1
         with suppress(Unfinished):
-            for _ in module.run_steps(recipe, READING, False) if command == "workflow" else ():
+            for _ in (
+                module.run_steps(recipe, READING, False)
+                if command == "workflow"
+                else ()
+            ):
                 count += 1
     return count
 
 
-def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder: Path) -> str:
+def _fill_in(
+    recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder: Path
+) -> str:
     """Fill the template of a job's script.
 
     Raises:
@@ -190,19 +232,41 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder:
     """
     # the program that runs the line: this Python, or the container's
     cluster = recipe.run.cluster
-    gpus = (0 if recipe.run.device == "cpu" else 1) if cluster.gpus is None else cluster.gpus
+    gpus = (
+        (0 if recipe.run.device == "cpu" else 1)
+        if cluster.gpus is None
+        else cluster.gpus
+    )
     program = [sys.executable, "-m", "brainhive_cli"]
     if cluster.container:
         # home, the working folder and the hub's cache have the same names inside
         cache = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
-        folders = dict.fromkeys(os.path.abspath(path) for path in (home_folder(), Path.cwd(), Path(cache)))
-        words = [word for bound in folders for word in ("--bind", bound)] + ["--env", f"HF_HOME={cache}"]
-        program = ["apptainer", "exec", *(["--nv"] if gpus else []), *words, cluster.container, "brainhive"]
+        folders = dict.fromkeys(
+            os.path.abspath(path) for path in (home_folder(), Path.cwd(), Path(cache))
+        )
+        words = [word for bound in folders for word in ("--bind", bound)] + [
+            "--env",
+            f"HF_HOME={cache}",
+        ]
+        program = [
+            "apptainer",
+            "exec",
+            *(["--nv"] if gpus else []),
+            *words,
+            cluster.container,
+            "brainhive",
+        ]
 
     # the template sees values as the shell takes them
-    path = locate(cluster.template) if cluster.template else shipped_folder("recipes") / "cluster/slurm.sh.j2"
+    path = (
+        locate(cluster.template)
+        if cluster.template
+        else shipped_folder("recipes") / "cluster/slurm.sh.j2"
+    )
     if not path.is_file():
-        raise MissingData(f"no template {path}", "run.cluster.template names a file, or leave it out")
+        raise MissingData(
+            f"no template {path}", "run.cluster.template names a file, or leave it out"
+        )
     values = cluster.model_dump() | {
         "name": f"brainhive-{step}",
         "step": step,
@@ -214,30 +278,47 @@ def _fill_in(recipe: Recipe, step: str, line: Sequence[str], tasks: int, folder:
     }
     for name, value in values.items():
         if reason := describe_bad_text(str(value)):
-            raise RecipeError(f"{name} of the script {reason}: {show_value(value)}", "rename the folder")
+            raise RecipeError(
+                f"{name} of the script {reason}: {show_value(value)}",
+                "rename the folder",
+            )
         if isinstance(value, str) and value:
             values[name] = shlex.quote(value)
     values["line"] = shlex.join([*program, *line])
 
     # unknown names are errors
     environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     try:
-        return environment.from_string(path.read_text("utf-8", "replace")).render(values)
+        return environment.from_string(path.read_text("utf-8", "replace")).render(
+            values
+        )
     except Exception as error:  # of any kind, as the template calls methods and filters
         raise RecipeError(
-            f"{path}: {first_line(error)}", f"the names it may use are {', '.join(sorted(values))}"
+            f"{path}: {first_line(error)}",
+            f"the names it may use are {', '.join(sorted(values))}",
         ) from error
 
 
-def _show(steps: Steps, missing: Sequence[str], lines: Sequence[str], as_json: bool) -> int:
-    """Print the scripts, what is missing, and the line that downloads; the scheduler is not asked."""
+def _show(
+    steps: Steps, missing: Sequence[str], lines: Sequence[str], as_json: bool
+) -> int:
+    """Print the scripts, what is missing, and the line that downloads; the scheduler is
+    not asked.
+    """
     if as_json:
         scripts = {step: script for step, (script, _) in steps.items()}
-        console.show_json({"scripts": scripts, "missing": [*missing], "downloads": [*lines]})
+        console.show_json(
+            {"scripts": scripts, "missing": [*missing], "downloads": [*lines]}
+        )
     else:
-        first = f"First, where there is a network: {' && '.join(lines)}" if lines else ""
+        first = (
+            f"First, where there is a network: {' && '.join(lines)}" if lines else ""
+        )
         for script, _ in steps.values():
             console.show_text(*script.split("\n"))
         for line in missing:
@@ -246,10 +327,15 @@ def _show(steps: Steps, missing: Sequence[str], lines: Sequence[str], as_json: b
     return MissingData.exit_code if missing else 0
 
 
-def _submit(folder: Path, job_name: str, recipe: Recipe, steps: Steps) -> list[dict[str, Any]]:
-    """Write the scripts and queue the steps, each after the one before; return the jobs."""
+def _submit(
+    folder: Path, job_name: str, recipe: Recipe, steps: Steps
+) -> list[dict[str, Any]]:
+    """Write the scripts and queue the steps, each after the one before; return the
+    jobs.
+    """
     # the recipe as it is now: who edits the file later changes no task that waits
-    (folder / LOGS).mkdir(parents=True, exist_ok=True)  # without it the scheduler loses the output
+    # without it the scheduler loses the output
+    (folder / LOGS).mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "line.yaml") as part:
         part.write_text(recipe.to_yaml(), "utf-8")
 
@@ -259,17 +345,32 @@ def _submit(folder: Path, job_name: str, recipe: Recipe, steps: Steps) -> list[d
         with atomic_write(script) as part:
             part.write_text(text, "utf-8")
 
-        # one task that has seen the end of the step before is enough: it has waited for all cells
-        ends = [f"afterok:{jobs[-1]['id']}_{task}" for task in range(jobs[-1]["tasks"])] if jobs else []
-        after = ["--dependency", "?".join(ends), "--kill-on-invalid-dep=yes"] if jobs else []
-        answer = _ask("sbatch", "--parsable", f"--job-name={job_name}-{step}", *after, str(script))
+        # one task that has seen the end of the step before is enough: it has waited for
+        # all cells
+        ends = (
+            [f"afterok:{jobs[-1]['id']}_{task}" for task in range(jobs[-1]["tasks"])]
+            if jobs
+            else []
+        )
+        after = (
+            ["--dependency", "?".join(ends), "--kill-on-invalid-dep=yes"]
+            if jobs
+            else []
+        )
+        answer = _ask(
+            "sbatch", "--parsable", f"--job-name={job_name}-{step}", *after, str(script)
+        )
         number = answer.strip().partition(";")[0]
         if not re.fullmatch(JOB_ID, number):
             raise BrainhiveError(
-                f"sbatch answers {number[:80]!r}, no number of a job", "squeue --me lists what is queued"
+                f"sbatch answers {number[:80]!r}, no number of a job",
+                "squeue --me lists what is queued",
             )
         waits = f", after {jobs[-1]['step']}" if jobs else ""
-        console.say(f"submitted {step}: job {number}, {tasks} task{'s' if tasks > 1 else ''}{waits}")
+        console.say(
+            f"submitted {step}: job {number}, {tasks} "
+            f"task{'s' if tasks > 1 else ''}{waits}"
+        )
         jobs.append({"step": step, "id": number, "tasks": tasks})
     return jobs
 
@@ -283,7 +384,11 @@ def _ask(program: str, *words: str) -> str:
     """
     try:
         done = subprocess.run(
-            [program, *words], capture_output=True, encoding="utf-8", errors="replace", check=False
+            [program, *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
     except FileNotFoundError:
         raise MissingExtra(
@@ -293,8 +398,11 @@ def _ask(program: str, *words: str) -> str:
 
     # programs of SLURM end with their reason, on either stream
     if done.returncode:
-        reason = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[
-            -1
-        ]
-        raise BrainhiveError(f"{program}: {reason}", "check run.cluster; --submit --check prints the script")
+        reason = (
+            done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}"
+        ).splitlines()[-1]
+        raise BrainhiveError(
+            f"{program}: {reason}",
+            "check run.cluster; --submit --check prints the script",
+        )
     return done.stdout

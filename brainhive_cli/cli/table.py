@@ -1,4 +1,6 @@
-"""All commands in the order of the help, their options, the recipe key that each flag sets, completion."""
+"""All commands in the order of the help, their options, the recipe key that each flag
+sets, completion.
+"""
 
 import os
 import re
@@ -22,22 +24,43 @@ def kinds(shelf: str) -> list[str]:
 
     # a row of a family is a part without a file
     files = [file.stem for file in package.glob(f"*/{shelf}/[!_]*.py")]
-    for table in package.glob(f"*/{shelf}/rows.yaml"):  # read without the YAML reader, which takes time
+    # read without the YAML reader, which takes time
+    for table in package.glob(f"*/{shelf}/rows.yaml"):
         files += re.findall(r"^([\w-]+):", table.read_text("utf-8"), re.MULTILINE)
     # sorted by file, as `core.parts.kinds` does; hyphens sort otherwise
-    return [file.replace("_", "-") for file in sorted(file.replace("-", "_") for file in files)]
+    return [
+        file.replace("_", "-")
+        for file in sorted(file.replace("-", "_") for file in files)
+    ]
 
 
 def encoders() -> list[str]:
-    """List the encoders by name, as `completions/build.py` wrote them down, and own vectors in home."""
-    shipped = (shipped_folder("completions") / "encoders.txt").read_text("utf-8").split()
+    """List the encoders by name, as `completions/build.py` wrote them down, and own
+    vectors in home.
+    """
+    shipped = (
+        (shipped_folder("completions") / "encoders.txt").read_text("utf-8").split()
+    )
 
-    # own vectors by paths alone, without outputs of shipped encoders, and what references are called
-    stored = {path.stem for path in Path(os.environ.get("BRAINHIVE_HOME", ".")).glob("embeddings/*/*/*.h5")}
+    # own vectors by paths alone, without outputs of shipped encoders, and what
+    # references are called
+    stored = {
+        path.stem
+        for path in Path(os.environ.get("BRAINHIVE_HOME", ".")).glob(
+            "embeddings/*/*/*.h5"
+        )
+    }
     begins = tuple(f"{name}{sign}" for name in shipped for sign in "-+")
     return [
         *shipped,
-        *sorted({name for name in stored if not name.startswith(begins) and "--" not in name} - {*shipped}),
+        *sorted(
+            {
+                name
+                for name in stored
+                if not name.startswith(begins) and "--" not in name
+            }
+            - {*shipped}
+        ),
     ]
 
 
@@ -50,7 +73,9 @@ def recipes() -> list[str]:
     """List the shipped recipes that `--recipe` takes."""
     # recipes at the top are the defaults of their commands
     root = shipped_folder("recipes")
-    return sorted({path.parent.relative_to(root).as_posix() for path in root.glob("*/**/*.yaml")})
+    return sorted(
+        {path.parent.relative_to(root).as_posix() for path in root.glob("*/**/*.yaml")}
+    )
 
 
 def runs(command: str = "*") -> Callable[[], list[str]]:
@@ -59,18 +84,25 @@ def runs(command: str = "*") -> Callable[[], list[str]]:
     def list_names() -> list[str]:
         # by paths alone: a completion has no time to load the rest of the package
         below = Path(os.environ.get("BRAINHIVE_HOME", ".")) / "runs"
-        files = sorted(below.glob(f"{command}/*/metrics.json"), key=lambda file: -file.stat().st_mtime)
+        files = sorted(
+            below.glob(f"{command}/*/metrics.json"),
+            key=lambda file: -file.stat().st_mtime,
+        )
         return [file.parent.name for file in files]
 
     return list_names
 
 
-def one_of(*lists: Callable[[], list[str]], words: Iterable[str] = (), is_list: bool = False) -> Complete:
+def one_of(
+    *lists: Callable[[], list[str]], words: Iterable[str] = (), is_list: bool = False
+) -> Complete:
     """Complete one name, or the last of several that are separated by commas."""
 
     def complete(incomplete: str) -> list[str]:
         # the names before the last comma stay
-        before, comma, last = incomplete.rpartition(",") if is_list else ("", "", incomplete)
+        before, comma, last = (
+            incomplete.rpartition(",") if is_list else ("", "", incomplete)
+        )
         known = [*words, *(name for list_names in lists for name in list_names())]
         return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
 
@@ -97,7 +129,10 @@ def option(
     """
     # recipes have the defaults; the help only shows them
     info = typer.Option(
-        None, flag, help=text, **{"show_default": default or False, "autocompletion": complete, **limits}
+        None,
+        flag,
+        help=text,
+        **{"show_default": default or False, "autocompletion": complete, **limits},
     )
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
 
@@ -110,39 +145,61 @@ def switch(flag: str, text: str) -> Parameter:
 def words(metavar: str, text: str, complete: Complete | None = None) -> Parameter:
     """Declare the words of a command line that are no options."""
     # a list, since overrides and names stand in any order
-    info = typer.Argument(None, metavar=metavar, help=text, show_default=False, autocompletion=complete)
-    return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=list[str] | None)
+    info = typer.Argument(
+        None, metavar=metavar, help=text, show_default=False, autocompletion=complete
+    )
+    return Parameter(
+        "_", Parameter.KEYWORD_ONLY, default=info, annotation=list[str] | None
+    )
 
 
 # options that several commands have
 OVERRIDES = words("[KEY.PATH=VALUE]...", "Override any recipe key.")
 COMMON = {
     "recipe": option(
-        "--recipe", "A YAML file or a shipped recipe's name.", "the command's own", one_of(recipes)
+        "--recipe",
+        "A YAML file or a shipped recipe's name.",
+        "the command's own",
+        one_of(recipes),
     ),
-    "check": switch("--check", "Print the resolved recipe, its inputs and what is missing; stop."),
+    "check": switch(
+        "--check", "Print the resolved recipe, its inputs and what is missing; stop."
+    ),
     "json": switch("--json", "Print the result as one JSON document."),
     "again": switch("--again", "Start a new run even if the same one is finished."),
-    "allow_code": switch("--allow-code", "Run code that is not Brainhive's: encoders, parts, scripts."),
+    "allow_code": switch(
+        "--allow-code", "Run code that is not Brainhive's: encoders, parts, scripts."
+    ),
     "debug": switch("--debug", "Show the traceback of an error."),
 }
 """The options of every command, by name."""
 LAUNCH = {
-    "processes": option("--processes", "Processes in all.", "one a GPU", value=int, min=1),
+    "processes": option(
+        "--processes", "Processes in all.", "one a GPU", value=int, min=1
+    ),
     "mixed_precision": option("--mixed-precision", "no or bf16."),
 }
 """The options of commands that compute, by the keys of a recipe's `run`."""
 SUBMIT = {
-    "submit": switch("--submit", "Run on a cluster: queue an array of tasks that share the cells."),
+    "submit": switch(
+        "--submit", "Run on a cluster: queue an array of tasks that share the cells."
+    ),
 }
-DATASET = option("--dataset", "A data set: things-eeg, image-folder, demo …", complete=one_of(datasets))
+DATASET = option(
+    "--dataset",
+    "A data set: things-eeg, image-folder, demo …",
+    complete=one_of(datasets),
+)
 ENCODERS = option(
     "--encoders",
     "Encoders, by name or reference, separated by commas.",
     complete=one_of(encoders, is_list=True),
 )
 # completion of a run, and of several that are separated by commas
-ALIGN_RUN, ALIGN_RUNS = one_of(runs("train-align")), one_of(runs("train-align"), is_list=True)
+ALIGN_RUN, ALIGN_RUNS = (
+    one_of(runs("train-align")),
+    one_of(runs("train-align"), is_list=True),
+)
 RUN = option(
     "--run",
     "Align run: folder, name, SWEEP:VARIANT or hub:owner/name; or model folder.",
@@ -159,7 +216,8 @@ class Command:
 
     Attributes:
         section: The help's section that lists it.
-        name: Also that of its file in `commands` and its recipe, and what stands before its example.
+        name: Also that of its file in `commands` and its recipe, and what stands before
+            its example.
         text: What it does, in one sentence.
         example: Its arguments in an example.
         flags: Recipe key to option.
@@ -167,7 +225,8 @@ class Command:
         paths: The recipe key that takes the arguments that are no overrides.
         words: What these arguments are called in the help.
         complete: How the shell completes them; files where there is nothing else.
-        computes: Whether several processes can share its work; else it only reads and writes files.
+        computes: Whether several processes can share its work; else it only reads and
+            writes files.
     """
 
     section: str
@@ -184,10 +243,17 @@ class Command:
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 PAGE_OPTIONS = {
-    "labels": option("--labels", "What each run is called, as in aligned,base.", "their names"),
-    "format": option("--format", "html: a page; md, tex: tables for papers; csv.", "html"),
+    "labels": option(
+        "--labels", "What each run is called, as in aligned,base.", "their names"
+    ),
+    "format": option(
+        "--format", "html: a page; md, tex: tables for papers; csv.", "html"
+    ),
     "to": option("--to", "The file.", "one below reports/"),
-    "figures": option("--figures", "A folder for every figure, as SVG, PNG and PDF, for slides and papers."),
+    "figures": option(
+        "--figures",
+        "A folder for every figure, as SVG, PNG and PDF, for slides and papers.",
+    ),
 }
 """Flags of the commands that show runs."""
 OPEN = {"open": switch("--open", "Open the page in a browser.")}
@@ -196,15 +262,23 @@ COMMANDS = (
     Command(
         START,
         "demo",
-        "Decode recorded fMRI (--real), or go from a simulated recording to pictures, on shipped data.",
+        (
+            "Decode recorded fMRI (--real), or go from a simulated recording to "
+            "pictures, on shipped data."
+        ),
         "--real",
         {
             "system": option(
                 "--system",
-                "brainhive (EEG), havir (fMRI, in two streams) or neurons (fMRI of films).",
+                (
+                    "brainhive (EEG), havir (fMRI, in two streams) or neurons (fMRI of "
+                    "films)."
+                ),
                 "brainhive",
             ),
-            "real": switch("--real", "Recorded fMRI of a person: which category was looked at?"),
+            "real": switch(
+                "--real", "Recorded fMRI of a person: which category was looked at?"
+            ),
             "quick": switch("--quick", "Few epochs and pictures, to see that it runs."),
         },
         OPEN,
@@ -212,13 +286,19 @@ COMMANDS = (
     Command(
         START,
         "doctor",
-        "Report what this machine has for Brainhive: versions, devices, folders, weights.",
+        (
+            "Report what this machine has for Brainhive: versions, devices, folders, "
+            "weights."
+        ),
         computes=False,
     ),
     Command(
         START,
         "fetch",
-        "Download a data set from the hub and unpack it, or show the steps where terms must be agreed to.",
+        (
+            "Download a data set from the hub and unpack it, or show the steps where "
+            "terms must be agreed to."
+        ),
         "things-eeg --subjects 1,2",
         {
             "subjects": option("--subjects", "Whose recordings, as in 1,2.", "all"),
@@ -239,7 +319,10 @@ COMMANDS = (
     Command(
         START,
         "runs",
-        "List runs with state, result, age and size; `runs show NAME` shows one, `runs rm NAME` removes it.",
+        (
+            "List runs with state, result, age and size; `runs show NAME` shows one, "
+            "`runs rm NAME` removes it."
+        ),
         "train-align",
         {"yes": switch("--yes", "Remove without asking.")},
         paths="words",
@@ -250,7 +333,10 @@ COMMANDS = (
     Command(
         STEPS,
         "prepare",
-        "Make signal stores from raw recordings, or from files that others have prepared.",
+        (
+            "Make signal stores from raw recordings, or from files that others have "
+            "prepared."
+        ),
         "--from things-eeg --subjects 1,2",
         {
             "preparation.kind": option(
@@ -258,8 +344,12 @@ COMMANDS = (
                 f"Preparation: {', '.join(kinds('preparations'))}.",
                 complete=one_of(partial(kinds, "preparations")),
             ),
-            "subjects": option("--subjects", "Subjects, as in 1,2,5.", "all that are there"),
-            "name": option("--name", "Name of the stores, as in signal.name of train-align."),
+            "subjects": option(
+                "--subjects", "Subjects, as in 1,2,5.", "all that are there"
+            ),
+            "name": option(
+                "--name", "Name of the stores, as in signal.name of train-align."
+            ),
         },
     ),
     Command(
@@ -273,16 +363,25 @@ COMMANDS = (
             "splits": option("--splits", "Splits, as in train,test.", "all"),
             "skip_bad": switch("--skip-bad", "Accept pictures that cannot be decoded."),
         },
-        {"list_encoders": switch("--list", "Show all encoders, and which are on this machine; stop.")},
+        {
+            "list_encoders": switch(
+                "--list", "Show all encoders, and which are on this machine; stop."
+            )
+        },
     ),
     # brain encoders: training, test, live session, analysis, new persons
     Command(
         STEPS,
         "train-align",
-        "Train a brain encoder for each cell (subjects × seed) to hit the visual token.",
+        (
+            "Train a brain encoder for each cell (subjects × seed) to hit the visual "
+            "token."
+        ),
         "--mode inter",
         {
-            "mode": option("--mode", "intra, inter (leave one subject out), joint or finetune."),
+            "mode": option(
+                "--mode", "intra, inter (leave one subject out), joint or finetune."
+            ),
             "dataset": DATASET,
             "encoders": ENCODERS,
             "subjects": option("--subjects", "Subjects, as in 1,2,5.", "all"),
@@ -293,7 +392,10 @@ COMMANDS = (
                 f"Brain encoder: {', '.join(kinds('backbones'))}.",
                 complete=one_of(partial(kinds, "backbones")),
             ),
-            "prior": option("--prior", "Train for the frozen fusion encoder of this prior, on its encoders."),
+            "prior": option(
+                "--prior",
+                "Train for the frozen fusion encoder of this prior, on its encoders.",
+            ),
         },
     ),
     Command(
@@ -304,14 +406,29 @@ COMMANDS = (
         {
             "align_run": option(
                 "--run",
-                "Align run: name, SWEEP:VARIANT (A,B: averaged), hub:owner/name; or model folder.",
+                (
+                    "Align run: name, SWEEP:VARIANT (A,B: averaged), hub:owner/name; "
+                    "or model folder."
+                ),
                 "the newest on the data set",
                 ALIGN_RUNS,
             ),
-            "against": option("--against", "Align runs to compare with, item by item.", complete=ALIGN_RUNS),
-            "dataset": option("--dataset", "A data set to test on; zero-shot with --run.", "the run's"),
-            "subjects": option("--subjects", "Subjects tested on, as in 1,2.", "the run's"),
-            "gallery": option("--gallery", "Splits whose pictures are searched, as in train+test.", "test"),
+            "against": option(
+                "--against",
+                "Align runs to compare with, item by item.",
+                complete=ALIGN_RUNS,
+            ),
+            "dataset": option(
+                "--dataset", "A data set to test on; zero-shot with --run.", "the run's"
+            ),
+            "subjects": option(
+                "--subjects", "Subjects tested on, as in 1,2.", "the run's"
+            ),
+            "gallery": option(
+                "--gallery",
+                "Splits whose pictures are searched, as in train+test.",
+                "test",
+            ),
         },
         paths="align_run",
         complete=ALIGN_RUN,
@@ -319,7 +436,10 @@ COMMANDS = (
     Command(
         STEPS,
         "live",
-        "Show what a person sees, while they see it: from an LSL stream, a replayed recording or a mock.",
+        (
+            "Show what a person sees, while they see it: from an LSL stream, a "
+            "replayed recording or a mock."
+        ),
         "RUN --source recording source.file=sub-01_ses-02.fif",
         {
             "align_run": RUN,
@@ -329,7 +449,9 @@ COMMANDS = (
                 "lsl",
                 one_of(partial(kinds, "streams")),
             ),
-            "subject": option("--subject", "Whose brain.", "the only one of the run", value=int, min=0),
+            "subject": option(
+                "--subject", "Whose brain.", "the only one of the run", value=int, min=0
+            ),
             "events": option("--events", "Table (CSV) with columns event and picture."),
             "whiten_trials": option(
                 "--whiten-trials",
@@ -337,13 +459,21 @@ COMMANDS = (
                 value=int,
                 min=20,
             ),
-            "windows": option("--windows", "Windows after which the session ends.", value=int, min=1),
+            "windows": option(
+                "--windows", "Windows after which the session ends.", value=int, min=1
+            ),
             "draw": option(
-                "--draw", "Recipe of reconstruct that draws what is seen.", complete=one_of(recipes)
+                "--draw",
+                "Recipe of reconstruct that draws what is seen.",
+                complete=one_of(recipes),
             ),
             # outputs while the session runs
-            "outlet": option("--outlet", "Name of an LSL stream that sends each result."),
-            "lines": switch("--lines", "Write each result as a line of JSON to stdout."),
+            "outlet": option(
+                "--outlet", "Name of an LSL stream that sends each result."
+            ),
+            "lines": switch(
+                "--lines", "Write each result as a line of JSON to stdout."
+            ),
             "open": switch("--open", "Open the page in a browser."),
         },
         paths="align_run",
@@ -353,7 +483,10 @@ COMMANDS = (
     Command(
         STEPS,
         "explain",
-        "Show when, where, in which band and at which level signals carry what was seen.",
+        (
+            "Show when, where, in which band and at which level signals carry what was "
+            "seen."
+        ),
         "--analyses windows,sensors",
         {
             "align_run": RUN,
@@ -371,14 +504,24 @@ COMMANDS = (
         "--minutes 1,5,15,60",
         {
             "align_run": RUN,
-            "subjects": option("--subjects", "New persons, as in 1,2.", "all who are new to a model"),
+            "subjects": option(
+                "--subjects", "New persons, as in 1,2.", "all who are new to a model"
+            ),
             # amounts of recording, in one of three units
-            "pictures": option("--pictures", "Amounts in pictures, as in 10,50,100.", "5 to 400, and all"),
+            "pictures": option(
+                "--pictures",
+                "Amounts in pictures, as in 10,50,100.",
+                "5 to 400, and all",
+            ),
             "trials": option("--trials", "Amounts in single trials."),
             "minutes": option("--minutes", "Amounts in minutes of recording."),
-            "order": option("--order", "draws at random, or recording: the first ones.", "draws"),
+            "order": option(
+                "--order", "draws at random, or recording: the first ones.", "draws"
+            ),
             "draws": option("--draws", "Draws of each amount.", value=int, min=1),
-            "arms": option("--arms", "Ways to calibrate, as in zero-shot,transfer.", "all"),
+            "arms": option(
+                "--arms", "Ways to calibrate, as in zero-shot,transfer.", "all"
+            ),
         },
         paths="align_run",
         complete=ALIGN_RUN,
@@ -387,7 +530,10 @@ COMMANDS = (
     Command(
         STEPS,
         "train-prior",
-        "Train a Fusion Prior: fusion encoder, projection and attention adapter on a frozen SDXL.",
+        (
+            "Train a Fusion Prior: fusion encoder, projection and attention adapter on "
+            "a frozen SDXL."
+        ),
         "--dataset demo --recipe demo",
         {
             "dataset": DATASET,
@@ -395,7 +541,8 @@ COMMANDS = (
             "generator.source": GENERATOR,
             "train.steps": option("--steps", "Training steps.", value=int, min=1),
             "embed_missing": switch(
-                "--embed-missing", "Compute embeddings that no store holds, at every step."
+                "--embed-missing",
+                "Compute embeddings that no store holds, at every step.",
             ),
         },
     ),
@@ -405,7 +552,9 @@ COMMANDS = (
         "Reconstruct what was seen, from test signals, with a prior and a generator.",
         "--prior hub:Fusion-Prior-SynCLR_B32_VAE",
         {
-            "prior": option("--prior", "A prior: hub:NAME, hub:owner/name, a folder, or identity."),
+            "prior": option(
+                "--prior", "A prior: hub:NAME, hub:owner/name, a folder, or identity."
+            ),
             "align_run": RUN,
             "dataset": option("--dataset", "What a model folder decodes.", "the run's"),
             "generator.source": GENERATOR,
@@ -413,12 +562,20 @@ COMMANDS = (
             "repeats": option("--repeats", "Pictures of each item.", value=int, min=1),
             "sources": option(
                 "--from",
-                "brain; images (ceiling); shuffled (floor); zeroed; nearest, mean training picture.",
+                (
+                    "brain; images (ceiling); shuffled (floor); zeroed; nearest, mean "
+                    "training picture."
+                ),
                 "brain,nearest,mean",
             ),
             # pictures from elsewhere, scored instead of generated
-            "score": option("--score", "Score this folder of pictures or clips; none are generated."),
-            "truth": option("--truth", "What was seen, matched by name; left: the left half of each clip."),
+            "score": option(
+                "--score", "Score this folder of pictures or clips; none are generated."
+            ),
+            "truth": option(
+                "--truth",
+                "What was seen, matched by name; left: the left half of each clip.",
+            ),
             "against": option(
                 "--against",
                 "Reconstruct runs to compare with, item by item.",
@@ -432,7 +589,10 @@ COMMANDS = (
     Command(
         STEPS,
         "workflow",
-        "Run all steps of a system, from its data to its tables; each continues where it stopped.",
+        (
+            "Run all steps of a system, from its data to its tables; each continues "
+            "where it stopped."
+        ),
         "--recipe papers/neurons",
     ),
     # results for readers, and models for other users
@@ -450,7 +610,10 @@ COMMANDS = (
     Command(
         STEPS,
         "compare",
-        "Show runs next to each other, with paired statistics: the first against each other one.",
+        (
+            "Show runs next to each other, with paired statistics: the first against "
+            "each other one."
+        ),
         "RUN RUN --labels aligned,base",
         PAGE_OPTIONS,
         OPEN,
@@ -466,9 +629,12 @@ COMMANDS = (
         {
             "public": switch("--public", "Let everybody see the model."),
             # statements of the model card
-            "licence": option("--licence", "Licence of the weights.", "the data's, if known"),
+            "licence": option(
+                "--licence", "Licence of the weights.", "the data's, if known"
+            ),
             "data_terms_checked": switch(
-                "--data-terms-checked", "Confirm: the data's terms, and the people, allow it."
+                "--data-terms-checked",
+                "Confirm: the data's terms, and the people, allow it.",
             ),
             "citation": option("--citation", "How to cite the model."),
             "contact": option("--contact", "Whom its users may ask."),
@@ -484,8 +650,12 @@ COMMANDS = (
         "Check data sets, stores and runs: complete, damaged or missing.",
         "things-eeg",
         {
-            "subjects": option("--subjects", "Subjects of data sets, as in 1,2.", "all"),
-            "plots": switch("--plots", "Draw the reliability of signal stores, one page each."),
+            "subjects": option(
+                "--subjects", "Subjects of data sets, as in 1,2.", "all"
+            ),
+            "plots": switch(
+                "--plots", "Draw the reliability of signal stores, one page each."
+            ),
         },
         paths="stores",
         words="PATH",
@@ -501,8 +671,12 @@ COMMANDS = (
             "dataset": DATASET,
             "encoders": ENCODERS,
             "name": option("--as", "Name of your own model, which made the vectors."),
-            "splits": option("--splits", "Splits, as in train,test.", "those that have vectors"),
-            "skip_missing": switch("--skip-missing", "Accept pictures without a vector."),
+            "splits": option(
+                "--splits", "Splits, as in train,test.", "those that have vectors"
+            ),
+            "skip_missing": switch(
+                "--skip-missing", "Accept pictures without a vector."
+            ),
         },
         paths="sources",
         words="PATH",

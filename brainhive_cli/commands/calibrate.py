@@ -1,4 +1,6 @@
-"""calibrate: how well a new person is decoded after how much recording, from a model of other people."""
+"""calibrate: how well a new person is decoded after how much recording, from a model of
+other people.
+"""
 
 from collections.abc import Mapping
 from functools import cache, lru_cache
@@ -38,17 +40,25 @@ def work(recipe: Recipe) -> Work:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Measure every model and person, draw by draw; an interrupted run keeps its finished parts."""
-    # refuse missing recordings and amounts that a person lacks before anything is trained
+    """Measure every model and person, draw by draw; an interrupted run keeps its
+    finished parts.
+    """
+    # refuse missing recordings and amounts that a person lacks before anything is
+    # trained
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe)
         job.align.prepare_signals(launch)
         _ = job.amounts  # which are refused before anything is trained
         digests = digests_of(job.inputs())
     if (repetitions := job.training.signal.repetitions) != "average":
-        console.warn(f"{job.align.name} learned from trials ({repetitions}); calibrate learns from averages")
+        console.warn(
+            f"{job.align.name} learned from trials ({repetitions}); calibrate learns "
+            "from averages"
+        )
     # the digests name the run: other recordings make another one
-    folder = RunFolder.open("calibrate", job.align.label, job.recipe, launch, again, digests)
+    folder = RunFolder.open(
+        "calibrate", job.align.label, job.recipe, launch, again, digests
+    )
     planned = job.count_work()
     work = planned if folder.is_untouched and planned.count else None
     if not folder.is_finished:
@@ -56,21 +66,27 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         # one part for each model, person and draw, by all processes
         parts = product(job.cells, range(job.draws))
-        part_of_name = {f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts}
+        part_of_name = {
+            f"{_name(cell)}, draw {draw}": (cell, draw) for cell, draw in parts
+        }
         # draws of one model follow each other, so only the last model stays loaded
         open_base = lru_cache(1)(lambda cell: job.load_base(cell, launch))
 
         def measure(name: str) -> Part:
             cell, draw = part_of_name[name]
             person, pulls = job.people[cell.tested_on[0]], choices[_name(cell)].pulls
-            return measure_draw(job, open_base(cell), person, list_arms(job.recipe), pulls, draw)
+            return measure_draw(
+                job, open_base(cell), person, list_arms(job.recipe), pulls, draw
+            )
 
         files = {}
         for name, (cell, number) in part_of_name.items():
             part = f"sub-{cell.tested_on[0]:02d}_draw-{number:03d}.safetensors"
             files[name] = f"parts/{cell.name}/{part}"
         # where other workers shared the parts, the time says no pace
-        if not folder.fill("calibrating models, persons and draws", files, launch, measure):
+        if not folder.fill(
+            "calibrating models, persons and draws", files, launch, measure
+        ):
             work = None
 
         # all persons together
@@ -100,17 +116,24 @@ def _name(cell: Cell) -> str:
 
 
 def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strength]:
-    """Choose the strength of transfer of each model; models without one more person are trained for it.
+    """Choose the strength of transfer of each model; models without one more person are
+    trained for it.
 
     A choice is kept in the run, so that an interrupted command does not choose again.
     """
     # a file for each choice; models whose file is there are skipped
-    files = {cell: f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json" for cell in job.cells}
+    files = {
+        cell: f"choices/{cell.name}/sub-{cell.tested_on[0]:02d}.json"
+        for cell in job.cells
+    }
     todo = [cell for cell, file in files.items() if not (folder.path / file).is_file()]
     todo = launch.gather(todo)[0]  # as one process sees them
 
-    # models without one person, by all processes together; other commands do not find these runs
-    paths = job.recipe.paths.model_copy(update={"runs": f"{job.recipe.paths.runs}/calibrate/.left-out"})
+    # models without one person, by all processes together; other commands do not find
+    # these runs
+    paths = job.recipe.paths.model_copy(
+        update={"runs": f"{job.recipe.paths.runs}/calibrate/.left-out"}
+    )
 
     # cached, as two new persons who leave each other out share a model
     @cache
@@ -122,7 +145,9 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
     fixed = {cell: fix_pulls(job, cell) for cell in todo}
     left_out = {
         cell: {
-            subject: train(tuple(one for one in cell.trained_on if one != subject), cell.seed)
+            subject: train(
+                tuple(one for one in cell.trained_on if one != subject), cell.seed
+            )
             for subject in cell.trained_on
         }
         for cell in todo
@@ -131,9 +156,13 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
 
     # the choice of each model, by one process
     cell_of_name = {f"strength for {_name(cell)}": cell for cell in todo}
-    with folder.claim_cells({name: files[cell] for name, cell in cell_of_name.items()}, launch.alone) as free:
+    with folder.claim_cells(
+        {name: files[cell] for name, cell in cell_of_name.items()}, launch.alone
+    ) as free:
         for cell in map(cell_of_name.__getitem__, free):
             choice = fixed[cell] or choose_pulls(job, cell, left_out[cell], launch)
             folder.write_json(files[cell], choice.model_dump())
     launch.barrier()
-    return {_name(cell): folder.read_json(file, Strength) for cell, file in files.items()}
+    return {
+        _name(cell): folder.read_json(file, Strength) for cell, file in files.items()
+    }

@@ -1,4 +1,6 @@
-"""check: data sets, stores and runs: what is there, what is missing, what is damaged."""
+"""check: data sets, stores and runs: what is there, what is missing, what is
+damaged.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,9 +25,19 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.inventory import inspect_dataset
 from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store
 from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.stores.health import COLUMNS, FAILED, PASSED, health_row, health_table
+from brainhive_cli.data.stores.health import (
+    COLUMNS,
+    FAILED,
+    PASSED,
+    health_row,
+    health_table,
+)
 from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store
-from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, list_stores
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    expand_patterns,
+    list_stores,
+)
 from brainhive_cli.data.targets.target_stores import holds_annotations, problem_of
 from brainhive_cli.evaluation.explanation.signal_page import write_signal_page
 
@@ -38,22 +50,35 @@ class Recipe(FileRecipe):
 
     stores: Names | None = Field(
         None,
-        description="data sets (things-eeg), stores (files, folders or patterns) and runs (folders or "
-        "names); default: all stores below paths.embeddings",
+        description="data sets (things-eeg), stores (files, folders or patterns) and "
+        "runs (folders or names); default: all stores below "
+        "paths.embeddings",
     )
-    dataset: Any = Field(None, description="a data set with its keys, as {kind: image-folder, root: FOLDER}")
+    dataset: Any = Field(
+        None,
+        description="a data set with its keys, as {kind: image-folder, root: FOLDER}",
+    )
     subjects: Subjects = Field(None, description="subjects of data sets; default: all")
     plots: bool = Field(
-        False, description="draw the reliability of signal stores, also those of data sets: one page a store"
+        False,
+        description=(
+            "draw the reliability of signal stores, also those of data sets: one page "
+            "a store"
+        ),
     )
 
 
 Checked = tuple[Result, list[BrainhiveError]]
-"""One thing: its tables, pages and details (by section and name), and what is wrong with it."""
+"""One thing: its tables, pages and details (by section and name), and what is wrong
+with it.
+"""
 
 
-def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Callable[[], Checked]]]:
-    """Sort the names of a recipe into the checks of each, by what it is called; all stores if there are none.
+def list_checks(
+    recipe: Recipe, again: bool = False
+) -> list[tuple[str, Callable[[], Checked]]]:
+    """Sort the names of a recipe into the checks of each, by what it is called; all
+    stores if there are none.
 
     Raises:
         RecipeError: if plots are of nothing.
@@ -73,8 +98,16 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Callable
     # sort matches into runs and stores; without names, all stores are checked
     matches = expand_patterns(patterns)
     runs = [path for path in matches if is_run(path)]
-    words = None if recipe.stores is None else [str(path) for path in matches if path not in runs]
-    stores = [] if words == [] or (words is None and recipe.dataset) else list_stores(words, paths)
+    words = (
+        None
+        if recipe.stores is None
+        else [str(path) for path in matches if path not in runs]
+    )
+    stores = (
+        []
+        if words == [] or (words is None and recipe.dataset)
+        else list_stores(words, paths)
+    )
 
     # stores of signals; an unreadable file is checked as a target store
     signals = []
@@ -88,15 +121,21 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Callable
         signals = list(dict.fromkeys([*signals, *_find_signals(recipe, datasets)]))
         if not signals and datasets:
             kinds = ", ".join(config.kind for config in datasets)
-            raise MissingData(f"plots are of signal stores, and {kinds} has none", Line("prepare"))
+            raise MissingData(
+                f"plots are of signal stores, and {kinds} has none", Line("prepare")
+            )
         if not signals:
             raise RecipeError(
-                "plots are of signal stores, and none is named", "name a data set, or stores below signals/"
+                "plots are of signal stores, and none is named",
+                "name a data set, or stores below signals/",
             )
 
     # data sets first
     return [
-        *((f"data set {config.kind}", partial(_check_dataset, config, recipe, again)) for config in datasets),
+        *(
+            (f"data set {config.kind}", partial(_check_dataset, config, recipe, again))
+            for config in datasets
+        ),
         *((str(path), partial(_check_targets, path, again)) for path in targets),
         *((str(path), partial(_check_signals, path, recipe)) for path in signals),
         *((str(path), partial(_check_run, path)) for path in runs),
@@ -106,11 +145,19 @@ def list_checks(recipe: Recipe, again: bool = False) -> list[tuple[str, Callable
 def _find_signals(recipe: Recipe, datasets: Sequence[Any]) -> list[Path]:
     """Find the signal stores of data sets, of the subjects that are checked."""
     # without subjects in the recipe, stores of all subjects
-    names, stored = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"], []
+    names, stored = (
+        [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"],
+        [],
+    )
     for config in datasets:
         with suppress(MissingData):  # its inventory reports this
-            folder = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
-            stored += [path for name in names for path in sorted(folder.glob(f"*/{name}"))]
+            folder = (
+                recipe.paths.under_home("signals")
+                / config.build(recipe.paths).recorded_as
+            )
+            stored += [
+                path for name in names for path in sorted(folder.glob(f"*/{name}"))
+            ]
     return stored
 
 
@@ -122,8 +169,9 @@ def inputs(recipe: Recipe) -> list[Input]:
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Check everything that is named; each that fails is warned of.
 
-    All rows of stores are verified, and all files of runs; of data sets some pictures and trials, or with
-    `again` all. The health of targets is measured again with `again`.
+    All rows of stores are verified, and all files of runs; of data sets some pictures
+    and trials, or with `again` all. The health of targets is measured again with
+    `again`.
 
     Raises:
         MissingData: if there is none.
@@ -161,18 +209,26 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         tuple(tables.values()),
         details=details,
         files={name: path for result in results for name, path in result.files.items()},
-        exit_code=MissingData.exit_code if MissingData.exit_code in codes else max(codes, default=0),
+        exit_code=MissingData.exit_code
+        if MissingData.exit_code in codes
+        else max(codes, default=0),
     )
 
 
 def _check_dataset(config: Any, recipe: Recipe, again: bool) -> Checked:
     """List the parts of a data set, and what is wrong with them."""
-    name, note, problems, table = inspect_dataset(config, recipe.paths, recipe.subjects, again)
-    return Result(home_folder(), (table,), details={"datasets": {name: note}}), [*problems]
+    name, note, problems, table = inspect_dataset(
+        config, recipe.paths, recipe.subjects, again
+    )
+    return Result(home_folder(), (table,), details={"datasets": {name: note}}), [
+        *problems
+    ]
 
 
 def _check_signals(path: Path, recipe: Recipe) -> Checked:
-    """Verify all rows of a signal store; describe it, and draw its page where that is asked for."""
+    """Verify all rows of a signal store; describe it, and draw its page where that is
+    asked for.
+    """
     dataset, name = short_name(path.absolute()).split("/", 1)
     # a store that fails has a row of dashes in the same table
     title, columns = f"Signal stores of {dataset}", ("store", *COUNTED, "check")
@@ -189,11 +245,15 @@ def _check_signals(path: Path, recipe: Recipe) -> Checked:
         with console.progress(f"drawing the page of {short_name(path)}"):
             page, note["reliability"] = write_signal_page(store, path.with_suffix(""))
         files[f"page of {short_name(path)}"] = page
-    return Result(path, (table,), files=files, details={"stores": {str(path): note}}), []
+    return Result(
+        path, (table,), files=files, details={"stores": {str(path): note}}
+    ), []
 
 
 def _check_targets(path: Path, again: bool) -> Checked:
-    """Verify all rows of a target store, and its health; one that does not open has failed too."""
+    """Verify all rows of a target store, and its health; one that does not open has
+    failed too.
+    """
     # health is read from the store, or measured again from all rows
     try:
         store = TargetStore.open(path)
@@ -204,14 +264,22 @@ def _check_targets(path: Path, again: bool) -> Checked:
         unknown = ["–"] * (len(COLUMNS) - 2)
         table = health_table([(path.name, *unknown, FAILED)])
         return _report_store(path, error.in_one_line, table)
-    table = health_table([health_row(store.path, health, bool(problem), holds_annotations(store))])
+    table = health_table(
+        [health_row(store.path, health, bool(problem), holds_annotations(store))]
+    )
     return _report_store(path, problem, table, **asdict(health))
 
 
 def _report_store(path: Path, problem: str, table: Table, **note: Any) -> Checked:
     """Say why a store has failed, where it has."""
-    errors = [BrainhiveError(f"{path} failed its health check: {problem}")] if problem else []
-    return Result(path, (table,), details={"stores": {str(path): {**note, "problem": problem}}}), errors
+    errors = (
+        [BrainhiveError(f"{path} failed its health check: {problem}")]
+        if problem
+        else []
+    )
+    return Result(
+        path, (table,), details={"stores": {str(path): {**note, "problem": problem}}}
+    ), errors
 
 
 def _check_run(path: Path) -> Checked:
@@ -221,7 +289,11 @@ def _check_run(path: Path) -> Checked:
     has_digests = bool(read_digests(path))
     row: list[Any] = [counts.get(kind, 0) for kind in KINDS]
     row += ["yes" if has_digests else "none", FAILED if problems else PASSED]
-    table = Table("Files of runs", ("run", *KINDS, "digests", "check"), [(RunFolder(path).name, *row)])
+    table = Table(
+        "Files of runs",
+        ("run", *KINDS, "digests", "check"),
+        [(RunFolder(path).name, *row)],
+    )
     note = {"counts": counts, "problems": problems, "has_digests": has_digests}
     return Result(path, (table,), details={"runs_checked": {str(path): note}}), [
         *map(BrainhiveError, problems)

@@ -1,4 +1,6 @@
-"""compare: two or more runs next to each other, with statistics of their difference, item by item."""
+"""compare: two or more runs next to each other, with statistics of their difference,
+item by item.
+"""
 
 from brainhive_cli.commands import report
 from brainhive_cli.commands.report import Recipe
@@ -28,12 +30,21 @@ def compare_runs(recipe: Recipe) -> list[RunGroup]:
 def _with_two(recipe: Recipe) -> Recipe:
     # default: the newest run with values of items, and the newest comparable one
     if not recipe.runs:
-        recipe = recipe.model_copy(update={"runs": report.newest_two(recipe.paths.under_home("runs"))})
+        recipe = recipe.model_copy(
+            update={"runs": report.newest_two(recipe.paths.under_home("runs"))}
+        )
     if len(recipe.runs or ()) < 2:
-        raise RecipeError("compare needs two runs or more", Line("compare", "RUN", "RUN"))
+        raise RecipeError(
+            "compare needs two runs or more", Line("compare", "RUN", "RUN")
+        )
     # only runs of one command can have measured the same
     runs = report.opened(recipe)
     if len({shown_run.command for shown_run in runs}) == len(runs):
-        kinds = ", ".join(f"{shown_run.label} of {shown_run.command}" for shown_run in runs)
-        raise RecipeError(f"no two of these runs measured the same: {kinds}", "name two of one command")
+        kinds = ", ".join(
+            f"{shown_run.label} of {shown_run.command}" for shown_run in runs
+        )
+        raise RecipeError(
+            f"no two of these runs measured the same: {kinds}",
+            "name two of one command",
+        )
     return recipe

@@ -1,4 +1,6 @@
-"""demo: the steps of a system end to end on shipped data, and one page of the results."""
+"""demo: the steps of a system end to end on shipped data, and one page of the
+results.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,21 +29,33 @@ from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import difference_table
 
-NOTE = "All signals on this page are simulated, all stimuli drawn by a program ({provenance})."
+NOTE = (
+    "All signals on this page are simulated, all stimuli drawn by a program "
+    "({provenance})."
+)
 RECORDED_NOTE = "All signals on this page were recorded: {provenance}."
 RECORDING = Path(demo.__file__).parent / "haxby2001"
 """BIDS data set that is shipped, with its licence (CC BY-SA 3.0)."""
 HAXBY = (
-    "subject 1 of Haxby et al. 2001 (Science 293, 2425), the posterior half of one axial slice, 12 runs; "
-    "CC BY-SA 3.0, by way of PyMVPA"
+    "subject 1 of Haxby et al. 2001 (Science 293, 2425), the posterior half of one "
+    "axial slice, 12 runs; CC BY-SA 3.0, by way of PyMVPA"
 )
 EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled"
-PAGE = ("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed", "prepare")
+PAGE = (
+    "reconstruct",
+    "eval-retrieval",
+    "train-prior",
+    "train-align",
+    "embed",
+    "prepare",
+)
 """Commands in the order of their sections on the page."""
 HEADS = ("latent", "image", "text")
 """Heads of HAVIR's brain model."""
 SHUFFLED = "{head}, shuffled"
-"""Name of the step of a head with shuffled trials; the step for all sets of voxels is named `{head}`."""
+"""Name of the step of a head with shuffled trials; the step for all sets of voxels is
+named `{head}`.
+"""
 NO_CONTROL, SHUFFLED_TRIALS = "none", "shuffled trials"
 """Variant without a control, and what the control of shuffled trials is called."""
 
@@ -69,7 +83,12 @@ class System:
 
 SYSTEMS = {
     "brainhive": System("demo", "simulated EEG", simulation.PROVENANCE),
-    "havir": System("demo-havir", "simulated fMRI", voxels.PROVENANCE, (joined_generators.DUAL_GUIDED,)),
+    "havir": System(
+        "demo-havir",
+        "simulated fMRI",
+        voxels.PROVENANCE,
+        (joined_generators.DUAL_GUIDED,),
+    ),
     "neurons": System(
         "demo-neurons",
         "simulated fMRI of films",
@@ -87,14 +106,17 @@ SYSTEMS = {
 
 
 class Recipe(BaseRecipe):
-    """The demo runs the recipe called `demo` of each step, or that of another system."""
+    """The demo runs the recipe called `demo` of each step, or that of another
+    system.
+    """
 
     is_tracked = True
 
     system: Literal["brainhive", "havir", "neurons", "real"] = Field(
         "brainhive",
-        description="brainhive: EEG and the Fusion Prior; havir: fMRI, structure and meaning apart; neurons: "
-        "fMRI of films, keyframe and motion; real: recorded fMRI, the category that was looked at",
+        description="brainhive: EEG and the Fusion Prior; havir: fMRI, structure and "
+        "meaning apart; neurons: fMRI of films, keyframe and motion; real: "
+        "recorded fMRI, the category that was looked at",
     )
     quick: bool = Field(False, description="few epochs and pictures: does it run?")
     overrides: dict[workflow.Command, Names] = Field(
@@ -109,7 +131,9 @@ class Recipe(BaseRecipe):
             fields = {key: value for key, value in fields.items() if key != "real"}
             # a contradiction is refused: neither flag wins silently
             if fields.get("system", "real") != "real":
-                raise RecipeError(f"--real goes with no --system {fields['system']}", "one of them")
+                raise RecipeError(
+                    f"--real goes with no --system {fields['system']}", "one of them"
+                )
             fields["system"] = "real"
         return fields
 
@@ -117,19 +141,21 @@ class Recipe(BaseRecipe):
 def _steps(recipe: Recipe) -> workflow.Recipe:
     """Read the workflow of the recipe's system."""
     run = recipe.run
-    if recipe.quick and run.workers is None:  # so few pictures are decoded before a worker has started
+    # so few pictures are decoded before a worker has started
+    if recipe.quick and run.workers is None:
         run = run.model_copy(update={"workers": 0})
     # steps use the processes and folders of the demo
-    return workflow.Recipe.resolve("workflow", SYSTEMS[recipe.system].recipe, {}, []).model_copy(
-        update={"run": run, "paths": recipe.paths}
-    )
+    return workflow.Recipe.resolve(
+        "workflow", SYSTEMS[recipe.system].recipe, {}, []
+    ).model_copy(update={"run": run, "paths": recipe.paths})
 
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the commands that the demo runs; it makes all that they read."""
     steps, overrides = _steps(recipe), SYSTEMS[recipe.system].overrides
     return [
-        Input(f"{name}: {steps.line(name, overrides.get(name, []))}", note="a step") for name in steps.steps
+        Input(f"{name}: {steps.line(name, overrides.get(name, []))}", note="a step")
+        for name in steps.steps
     ]
 
 
@@ -175,25 +201,41 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # suggest the demos of the other systems
     files = {"page": folder.path / "index.html"}
     other_systems = [name for name in SYSTEMS if name != recipe.system]
-    lines = [Line("demo", "--real" if name == "real" else ("system", name)) for name in other_systems]
-    return Result(folder.path, tuple(tables), measurements, files, ", or ".join(map(str, lines)))
+    lines = [
+        Line("demo", "--real" if name == "real" else ("system", name))
+        for name in other_systems
+    ]
+    return Result(
+        folder.path, tuple(tables), measurements, files, ", or ".join(map(str, lines))
+    )
 
 
 def _page(
-    system: System, steps: workflow.Recipe, tables: list[Table], finished: Mapping[str, workflow.FinishedStep]
+    system: System,
+    steps: workflow.Recipe,
+    tables: list[Table],
+    finished: Mapping[str, workflow.FinishedStep],
 ) -> Page:
-    """Lay out the summary, then the run of each step, pictures first, without the runs of controls."""
+    """Lay out the summary, then the run of each step, pictures first, without the runs
+    of controls.
+    """
     # one group per finished run
     groups = []
     for name in sorted(finished, key=lambda step: PAGE.index(steps.command_of(step))):
         folder = RunFolder(finished[name].result.folder)
         if (folder.path / FINISHED).is_file():
             run = ShownRun(name, folder)
-            groups += [] if run.is_control else [RunGroup([run], title=steps.steps[name].heading)]
+            groups += (
+                []
+                if run.is_control
+                else [RunGroup([run], title=steps.steps[name].heading)]
+            )
 
     # the summary tells the origin of the signals
     note = NOTE if system.is_simulated else RECORDED_NOTE
-    summary = Section("Summary", [("", tables)], [note.format(provenance=system.provenance)])
+    summary = Section(
+        "Summary", [("", tables)], [note.format(provenance=system.provenance)]
+    )
     lines = [step.line for step in finished.values()]
     title = f"Brainhive demo, on {system.signals}"
     return page_of(groups, title, lines, [summary])
@@ -206,15 +248,20 @@ def control_effects(
 
     Args:
         swept: Measurements of eval-retrieval by head, of a sweep over controls.
-        shuffled: Measurements by head without a control, and in draws with shuffled trials.
+        shuffled: Measurements by head without a control, and in draws with shuffled
+            trials.
 
     Returns:
-        Differences of heads from their controls; of shuffled trials with the middle 95 % of the draws.
+        Differences of heads from their controls; of shuffled trials with the middle 95
+        % of the draws.
     """
     effects = []
     for head, measured in swept.items():
-        # other voxels: pairs of the sweep that compare with the variant without a control
-        pairs = [pair for pair in measured.facts.comparisons if pair.first == NO_CONTROL]
+        # other voxels: pairs of the sweep that compare with the variant without a
+        # control
+        pairs = [
+            pair for pair in measured.facts.comparisons if pair.first == NO_CONTROL
+        ]
         effects += [pair.model_copy(update={"first": head}) for pair in pairs]
 
         # shuffled trials: the mean and the interval of the draws
@@ -227,14 +274,18 @@ def control_effects(
                 second=SHUFFLED_TRIALS,
                 metric="top1",
                 difference=drawn["measured"] - drawn["mean"],
-                low=drawn["measured"] - drawn["high"],  # the best draw gives the smallest difference
+                # the best draw gives the smallest difference
+                low=drawn["measured"] - drawn["high"],
                 high=drawn["measured"] - drawn["low"],
                 interval=f"the middle 95 % of {control.draws} draws",
                 n=control.n,
-                subjects=len({cell.subject for cell in shuffled[head].facts.cells.values()}),
+                subjects=len(
+                    {cell.subject for cell in shuffled[head].facts.cells.values()}
+                ),
                 p_value=drawn["p"],
                 test=f"share of {control.draws} draws that are as good",
-                least_p=1 / (control.draws + 1),  # of a permutation test with so many draws
+                # of a permutation test with so many draws
+                least_p=1 / (control.draws + 1),
                 cohens_dz=None,
             )
         )

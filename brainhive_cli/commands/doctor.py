@@ -8,7 +8,12 @@ from typing import Any
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.inputs import Input
-from brainhive_cli.core.launch import Launch, broken_libraries, library_version, library_versions
+from brainhive_cli.core.launch import (
+    Launch,
+    broken_libraries,
+    library_version,
+    library_versions,
+)
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import BaseRecipe
 from brainhive_cli.core.results import Result
@@ -30,9 +35,11 @@ def inputs(recipe: Recipe) -> list[Input]:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Check versions, libraries, device, folders, the hub's cache and the shipped weights.
+    """Check versions, libraries, device, folders, the hub's cache and the shipped
+    weights.
 
-    Where a library does not import, the exit code is that of a missing extra and the hint is the repair.
+    Where a library does not import, the exit code is that of a missing extra and the
+    hint is the repair.
     """
     # libraries that are installed but do not import
     home = recipe.paths.under_home("data").parent
@@ -43,15 +50,20 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    # versions, device and home; home can be written where the nearest folder above it that exists can be
-    existing = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
+    # versions, device and home; home can be written where the nearest folder above it
+    # that exists can be
+    existing = next(
+        path for path in (home.resolve(), *home.resolve().parents) if path.exists()
+    )
     facts: dict[str, Any] = {
         **library_versions(),
         "broken": "; ".join(error.message for error in broken) or "nothing",
         "device": launch.device_name,
         "GPUs": torch.cuda.device_count(),
         "bf16 on the GPU": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        "Apple GPU (MPS)": "there, and not used" if torch.backends.mps.is_available() else "none",
+        "Apple GPU (MPS)": "there, and not used"
+        if torch.backends.mps.is_available()
+        else "none",
         "system": platform.platform(),
         "CPU cores": os.cpu_count(),
         "CPU threads": torch.get_num_threads(),
@@ -63,16 +75,28 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # the first entries of each folder
     for name in ("data", "embeddings", "signals", "runs"):
         path = recipe.paths.under_home(name)  # type: ignore[arg-type]
-        entries = sorted(child.name for child in path.iterdir()) if path.is_dir() else []
+        entries = (
+            sorted(child.name for child in path.iterdir()) if path.is_dir() else []
+        )
         facts[name] = ", ".join(entries[:6]) or "nothing yet"
 
     # weights, and libraries that are not required
-    size = sum(file.stat().st_size for file in hub.DEMO_WEIGHTS.rglob("*") if file.is_file())
+    size = sum(
+        file.stat().st_size for file in hub.DEMO_WEIGHTS.rglob("*") if file.is_file()
+    )
     facts |= {"hub cache": HF_HUB_CACHE, "demo weights": f"{size / MIB:.1f} MiB"}
     for library in OPTIONAL:
-        facts[library] = library_version(library).replace("absent", f"absent (pip install {library})")
+        facts[library] = library_version(library).replace(
+            "absent", f"absent (pip install {library})"
+        )
 
     # the first broken library decides hint and exit code
     table = Table("This machine", ("item", "found"), tuple(facts.items()))
     hint = broken[0].hint if broken else Line("demo")
-    return Result(home, (table,), details=facts, hint=hint, exit_code=MissingExtra.exit_code * bool(broken))
+    return Result(
+        home,
+        (table,),
+        details=facts,
+        hint=hint,
+        exit_code=MissingExtra.exit_code * bool(broken),
+    )

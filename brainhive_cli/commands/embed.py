@@ -1,4 +1,6 @@
-"""embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
+"""embed: every picture of a data set through frozen encoders, into one store a split
+and encoder.
+"""
 
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +24,13 @@ from brainhive_cli.core.tables import Table
 from brainhive_cli.data.command_lines import next_command, write_embedding
 from brainhive_cli.data.datasets import Dataset, describe_unread, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
-from brainhive_cli.data.stores.target_store import TargetStore, filling, find_own, finish_stores, path_of
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    filling,
+    find_own,
+    finish_stores,
+    path_of,
+)
 from brainhive_cli.data.targets.embedding import StoreJob, stream
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
@@ -39,15 +47,24 @@ class Recipe(BaseRecipe):
         "things-eeg", validate_default=True, description="whose pictures"
     )
     encoders: Encoders = Field(
-        ["clip-h14", "vae"], validate_default=True, min_length=1, description="frozen encoders"
+        ["clip-h14", "vae"],
+        validate_default=True,
+        min_length=1,
+        description="frozen encoders",
     )
     splits: Names | None = Field(None, description="splits to embed; default: all")
-    batch_size: int = Field(64, gt=0, le=2**16, description="pictures a forward pass, on each process")
+    batch_size: int = Field(
+        64, gt=0, le=2**16, description="pictures a forward pass, on each process"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="autocast dtype of the forward pass"
     )
-    dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
-    skip_bad: bool = Field(False, description="accept pictures that cannot be decoded as gaps")
+    dtype: Literal["float32", "float16"] = Field(
+        "float32", description="dtype of the store"
+    )
+    skip_bad: bool = Field(
+        False, description="accept pictures that cannot be decoded as gaps"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -58,7 +75,10 @@ class Recipe(BaseRecipe):
     def _has_encoders_that_encode(self) -> Self:
         if imported := [config for config in self.encoders if config.kind == IMPORTED]:
             raise RecipeError(
-                f"{imported[0].name} was imported as vectors, so nothing here can embed pictures by it",
+                (
+                    f"{imported[0].name} was imported as vectors, so nothing here can "
+                    "embed pictures by it"
+                ),
                 write_embedding(self.dataset, imported[:1]),
             )
         return self
@@ -104,7 +124,8 @@ class Job:
                     for config in recipe.encoders
                 ]
         except BrainhiveError as error:
-            return cls(recipe, dataset, [], error)  # `inputs` lists weights nevertheless
+            # `inputs` lists weights nevertheless
+            return cls(recipe, dataset, [], error)
         return cls(recipe, dataset, stores)
 
     def require(self) -> None:
@@ -114,24 +135,43 @@ class Job:
                 raise error
 
     def list_due_encoders(self) -> list[EncoderConfig]:
-        """List encoders of which a store is to be filled, or weights are here to be compared with stores."""
+        """List encoders of which a store is to be filled, or weights are here to be
+        compared with stores.
+        """
         due = {store.config.name for store in self.stores if store.reason(None)}
-        return [one for one in self.recipe.encoders if not self.stores or one.is_here or one.name in due]
+        return [
+            one
+            for one in self.recipe.encoders
+            if not self.stores or one.is_here or one.name in due
+        ]
 
     def work(self, due: Collection[Path]) -> Work | None:
-        """Count the pictures to embed over all splits, and name their networks; None if nothing is due."""
+        """Count the pictures to embed over all splits, and name their networks; None if
+        nothing is due.
+        """
         # the kind of work decides which earlier pace estimates this one
         todo = [store for store in self.stores if store.path in due]
         names = dict.fromkeys(store.config.name for store in todo)
-        kind = f"{' + '.join(names)} of {self.recipe.dataset.kind} in {self.recipe.precision}"
+        kind = (
+            f"{' + '.join(names)} of {self.recipe.dataset.kind} in "
+            f"{self.recipe.precision}"
+        )
         counts = {store.images.split: len(store.images) for store in todo}
         # a cell is a split and a network, as in `run`
-        cells = {(store.images.split, store.config.network_key) for store in self.stores}
-        return Work(kind, sum(counts.values()), "pictures", cells=len(cells)) if names else None
+        cells = {
+            (store.images.split, store.config.network_key) for store in self.stores
+        }
+        return (
+            Work(kind, sum(counts.values()), "pictures", cells=len(cells))
+            if names
+            else None
+        )
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the files of the stimuli, and the weights of encoders whose stores are not all done."""
+    """List the files of the stimuli, and the weights of encoders whose stores are not
+    all done.
+    """
     job = cache(lambda: Job.resolve(recipe))
     dataset = recipe.dataset.build(recipe.paths)
     # pixels, and what else of a stimulus the encoders read
@@ -139,7 +179,12 @@ def inputs(recipe: Recipe) -> list[Input]:
 
     def list_files() -> list[Input]:
         splits = recipe.splits or dataset.splits
-        files = [one for split in splits for what in reads for one in dataset.files(split, what)]
+        files = [
+            one
+            for split in splits
+            for what in reads
+            for one in dataset.files(split, what)
+        ]
         if not any(one.is_missing for one in files):
             job().require()  # of a data set that does not list its files
         return files
@@ -153,7 +198,9 @@ def inputs(recipe: Recipe) -> list[Input]:
 
     return collect(
         list_files,
-        lambda: [one for config in job().list_due_encoders() for one in config.inputs()],
+        lambda: [
+            one for config in job().list_due_encoders() for one in config.inputs()
+        ],
         checks=[check],
     )
 
@@ -162,7 +209,10 @@ def preview(recipe: Recipe) -> list[Table]:
     """Lay out the stores: done, or why not and how large they become."""
     stores = Job.resolve(recipe).stores
     root = recipe.paths.under_home("embeddings").parent
-    rows = [(str(store.path.relative_to(root)), len(store.images), store.describe()) for store in stores]
+    rows = [
+        (str(store.path.relative_to(root)), len(store.images), store.describe())
+        for store in stores
+    ]
     return [Table("Stores", ("store", "stimuli", "state"), rows)] if rows else []
 
 
@@ -176,7 +226,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Fill every store that is not finished.
 
     Raises:
-        BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
+        BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is
+            not set.
     """
     # list the stimuli, and say which files among them are not read
     with console.progress("listing pictures"):
@@ -184,15 +235,22 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         job.require()
     for images in {store.images.split: store.images for store in job.stores}.values():
         if unread := describe_unread(images.unread):
-            console.say(f"files among the {images.split} pictures of {job.dataset.name}: {unread}")
+            console.say(
+                f"files among the {images.split} pictures of {job.dataset.name}: "
+                f"{unread}"
+            )
 
-    # the stores to be filled, each with its network; encoders whose weights are on this machine are built in
-    # any case, and compared with their stores
+    # the stores to be filled, each with its network; encoders whose weights are on this
+    # machine are built in any case, and compared with their stores
     groups = {}
     with console.progress("comparing stores with their encoders"):
         for group in grouped(recipe.encoders, recipe.precision, launch):
             stores = [store for store in job.stores if store.config in group.configs]
-            if not (again or group.configs[0].is_here or any(store.reason(None) for store in stores)):
+            if not (
+                again
+                or group.configs[0].is_here
+                or any(store.reason(None) for store in stores)
+            ):
                 continue
             for store in stores:
                 reason = "" if again else store.reason(group)
@@ -204,8 +262,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         if store.path not in groups and store.imported:
             console.say(f"{store.path} {store.imported}")
 
-    # tasks share cells, a split and a network each; alone, a split is one cell, so that its pictures are
-    # decoded once for all networks
+    # tasks share cells, a split and a network each; alone, a split is one cell, so that
+    # its pictures are decoded once for all networks
     work = job.work(groups)
     cells: dict[str, list[StoreJob]] = {}
     for store in job.stores:
@@ -217,10 +275,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
     def is_filled(name: str) -> bool:
         # with `again`, a store is due until this launch has filled it
-        return {store.path for store in cells[name] if again or store.reason(groups[store.path])} <= done
+        return {
+            store.path
+            for store in cells[name]
+            if again or store.reason(groups[store.path])
+        } <= done
 
     with (
-        console.progress(f"embedding {job.dataset.name}", work.count if work else 0) as bar,
+        console.progress(
+            f"embedding {job.dataset.name}", work.count if work else 0
+        ) as bar,
         claiming(files, launch, is_finished=is_filled) as free,
     ):
         for name in free:
@@ -231,8 +295,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # raised at the end: all other pictures are stored by now
     if bad and not recipe.skip_bad:
         raise BrainhiveError(
-            f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",
-            "replace them and run again (the rest is done), or accept the gaps with --skip-bad",
+            (
+                f"{len(bad)} pictures cannot be decoded: "
+                f"{'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}"
+            ),
+            (
+                "replace them and run again (the rest is done), or accept the gaps "
+                "with --skip-bad"
+            ),
         )
     if not groups:
         console.say("all stores are done; --again embeds again")
@@ -248,7 +318,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             warn_of_problems(filled)
             bar.advance()
     table = Table(
-        f"Embeddings of {job.dataset.name}", ("encoder", "split", "pictures", "D", "pair cosine"), rows
+        f"Embeddings of {job.dataset.name}",
+        ("encoder", "split", "pictures", "D", "pair cosine"),
+        rows,
     )
     return Result(
         recipe.paths.under_home("embeddings") / job.dataset.name,
@@ -266,26 +338,50 @@ def _fill(
     again: bool,
     bar: console.Bar,
 ) -> list[str]:
-    """Embed the pictures of one split with all its encoders; return the names that cannot be decoded."""
+    """Embed the pictures of one split with all its encoders; return the names that
+    cannot be decoded.
+    """
     # note the rows that each store lacks
     images, workers = stores[0].images, decoders(recipe.run.workers, launch)
-    with filling([store.blank(groups[store.path]) for store in stores], launch, again) as store_writers:
-        writers = {store.config.name: writer for store, writer in zip(stores, store_writers, strict=True)}
+    with filling(
+        [store.blank(groups[store.path]) for store in stores], launch, again
+    ) as store_writers:
+        writers = {
+            store.config.name: writer
+            for store, writer in zip(stores, store_writers, strict=True)
+        }
         indices = np.arange(len(images))
-        pending = {name: np.isin(indices, writer.pending) for name, writer in writers.items()}  # [N]
+        # [N]
+        pending = {
+            name: np.isin(indices, writer.pending) for name, writer in writers.items()
+        }
 
         # each process decodes and encodes its share of the rows that any store lacks
         rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))
         bar.expect(len(rows) - len(images))  # less what an earlier command stored
         share = rows[np.asarray(launch.shard(range(len(rows))), int)]
-        used = list(dict.fromkeys(groups[store.path] for store in stores))  # a shared network runs once
-        undecodable = stream(share, images, used, writers, pending, recipe.batch_size, workers, launch, bar)
+        # a shared network runs once
+        used = list(dict.fromkeys(groups[store.path] for store in stores))
+        undecodable = stream(
+            share,
+            images,
+            used,
+            writers,
+            pending,
+            recipe.batch_size,
+            workers,
+            launch,
+            bar,
+        )
 
         # gather failures of all processes; gaps are accepted only with `skip_bad`
         bad = [name for names in launch.gather(undecodable) for name in names]
         if len(bad) == len(images):
             raise BrainhiveError(
-                f"none of the {len(bad)} pictures of {images.dataset} can be decoded; {bad[0]}",
+                (
+                    f"none of the {len(bad)} pictures of {images.dataset} can be "
+                    f"decoded; {bad[0]}"
+                ),
                 "check the files",
             )
         if recipe.skip_bad or not bad:
@@ -294,7 +390,9 @@ def _fill(
 
 
 def list_encoders() -> Result:
-    """List encoders by name, then the families that take any source; no network is used (`embed --list`)."""
+    """List encoders by name, then the families that take any source; no network is used
+    (`embed --list`).
+    """
     from huggingface_hub.constants import HF_HUB_CACHE
 
     # one row a kind; a family without a source of its own takes any
@@ -304,7 +402,9 @@ def list_encoders() -> Result:
         shape: tuple[int, ...] = config.known_shape or ()
         size = shape[0] if len(shape) == 1 else "×".join(map(str, shape))
         # a family without a source has no weights that could be here
-        state = "yes" if config.is_here else "no" if config.weights_from or size else "–"
+        state = (
+            "yes" if config.is_here else "no" if config.weights_from or size else "–"
+        )
         source = config.weights_from or f"{{kind: {config.name}, source: …}}"
         side_px, licence = config.image_px or "–", config.licence or "–"
         rows.append((config.name, size or "–", side_px, source, licence, state))
@@ -312,12 +412,28 @@ def list_encoders() -> Result:
     # own vectors of home, whose width a store says
     for name in own_names():
         if path := find_own(Paths().under_home("embeddings"), name):
-            rows.append((name, "×".join(map(str, TargetStore.open(path).shape)), "–", IMPORTED, "–", "yes"))
+            rows.append(
+                (
+                    name,
+                    "×".join(map(str, TargetStore.open(path).shape)),
+                    "–",
+                    IMPORTED,
+                    "–",
+                    "yes",
+                )
+            )
 
     # families of any source come last
     rows.sort(key=lambda row: row[1] == "–")
     return Result(
         Path(HF_HUB_CACHE),
-        (Table("Encoders", ("encoder", "D", "px", "weights", "licence", "here"), rows),),
-        hint=f"{Line('embed', '--encoders', 'NAME,NAME:OUTPUT')} (class, mean, patches, block-I.class …)",
+        (
+            Table(
+                "Encoders", ("encoder", "D", "px", "weights", "licence", "here"), rows
+            ),
+        ),
+        hint=(
+            f"{Line('embed', '--encoders', 'NAME,NAME:OUTPUT')} (class, mean, patches, "
+            "block-I.class …)"
+        ),
     )

@@ -1,4 +1,6 @@
-"""eval-retrieval: retrieval of the stimulus from a gallery, for every cell of an align run."""
+"""eval-retrieval: retrieval of the stimulus from a gallery, for every cell of an align
+run.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -16,7 +18,12 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
 from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.evaluation.retrieval.baseline import explain_verdict, rank_plainly
-from brainhive_cli.evaluation.retrieval.figures import REQUESTED, draw_artifacts, lay_out, sweep_tables
+from brainhive_cli.evaluation.retrieval.figures import (
+    REQUESTED,
+    draw_artifacts,
+    lay_out,
+    sweep_tables,
+)
 from brainhive_cli.evaluation.retrieval.folds import Measured
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
@@ -44,7 +51,9 @@ def work(recipe: Recipe) -> Work:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Evaluate the runs to compare with, then every cell on the subjects it is tested on."""
+    """Evaluate the runs to compare with, then every cell on the subjects it is tested
+    on.
+    """
     # refuse missing libraries before anything is computed
     trackers.require(recipe.run.trackers)
     with console.progress("opening models, signals and embeddings"):
@@ -55,17 +64,27 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not job.variants:
         return _evaluate(job, against, launch, again)
 
-    # a sweep: every variant by itself, then compared with one, or in pairs; nothing is pooled
+    # a sweep: every variant by itself, then compared with one, or in pairs; nothing is
+    # pooled
     results = {
-        variant.runs[0].variant: _evaluate(variant, against, launch, again) for variant in job.variants
+        variant.runs[0].variant: _evaluate(variant, against, launch, again)
+        for variant in job.variants
     }
     folder = RunFolder.open(
-        "eval-retrieval", job.runs[0].label, job.recipe, launch, again, digests_of(job.inputs())
+        "eval-retrieval",
+        job.runs[0].label,
+        job.recipe,
+        launch,
+        again,
+        digests_of(job.inputs()),
     )
     if launch.is_main and not folder.is_finished:
         measured = {label: result.metrics for label, result in results.items()}
         compared, errors = compare_ranks(
-            {(first, second): (measured[first], measured[second]) for first, second in job.list_pairs()}
+            {
+                (first, second): (measured[first], measured[second])
+                for first, second in job.list_pairs()
+            }
         )
         collected = collect_variants(results).stating(
             run=job.runs[0].name,
@@ -75,19 +94,29 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         folder.finish(collected)
     launch.barrier()
     measurements = read_sweep_run(folder)
-    tables = sweep_tables({label: result.tables for label, result in results.items()}, measurements)
-    shown = sweep_tables({label: result.shown or () for label, result in results.items()}, measurements)
+    tables = sweep_tables(
+        {label: result.tables for label, result in results.items()}, measurements
+    )
+    shown = sweep_tables(
+        {label: result.shown or () for label, result in results.items()}, measurements
+    )
     return Result(folder.path, tables, measurements, shown=shown)
 
 
-def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: bool = False) -> Result:
-    """Evaluate a job that is no sweep, and compare it with others; a finished run is only read."""
+def _evaluate(
+    job: Job, against: Sequence[Measurements], launch: Launch, again: bool = False
+) -> Result:
+    """Evaluate a job that is no sweep, and compare it with others; a finished run is
+    only read.
+    """
     # prepare the signals, and open the run
     with console.progress("opening signals"):
         for align_run in job.runs:
             align_run.prepare_signals(launch)
         recipe, digests = job.recipe, digests_of(job.inputs())
-    folder = RunFolder.open("eval-retrieval", job.runs[0].label, recipe, launch, again, digests)
+    folder = RunFolder.open(
+        "eval-retrieval", job.runs[0].label, recipe, launch, again, digests
+    )
     work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         # rankings, curves and ceilings of the cells, by whoever is free
@@ -114,7 +143,10 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
     measurements = measurements.stating(
         run=locate_stored(facts.run),
         runs=[locate_stored(name) for name in facts.runs],
-        against=[row.model_copy(update={"second": locate_stored(row.second)}) for row in facts.against],
+        against=[
+            row.model_copy(update={"second": locate_stored(row.second)})
+            for row in facts.against
+        ],
     )
 
     # suggest to draw through the prior, or else a report
@@ -124,26 +156,50 @@ def _evaluate(job: Job, against: Sequence[Measurements], launch: Launch, again: 
         hint = Line("reconstruct", *drawing, ("run", measurements.facts.run))
 
     # lay out all tables for programs, and the requested ones for the terminal
-    tables, requested = (tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED))
-    result = Result(folder.path, tables, measurements, hint=hint, shown=requested, work=work)
+    tables, requested = (
+        tuple(lay_out(measurements, parts)) for parts in (None, REQUESTED)
+    )
+    result = Result(
+        folder.path, tables, measurements, hint=hint, shown=requested, work=work
+    )
     if launch.is_main:
         # log the metrics of both directions
         directions = (ALL, scope(ALL, BACKWARD))
-        metrics = {name: measurements.scopes[name] for name in directions if name in measurements.scopes}
-        trackers.log_results(recipe, folder.path, "retrieval", metrics, measurements.caveats)
+        metrics = {
+            name: measurements.scopes[name]
+            for name in directions
+            if name in measurements.scopes
+        }
+        trackers.log_results(
+            recipe, folder.path, "retrieval", metrics, measurements.caveats
+        )
     return result
 
 
-def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch: Launch) -> None:
-    """Summarise what was measured of the cells, compare it with other runs, and finish the run."""
+def _finish(
+    job: Job, against: Sequence[Measurements], folder: RunFolder, launch: Launch
+) -> None:
+    """Summarise what was measured of the cells, compare it with other runs, and finish
+    the run.
+    """
     recipe = job.recipe
-    files = {cells[0].name: folder.path / f"parts/{cells[0].name}.safetensors" for cells in job.groups}
+    files = {
+        cells[0].name: folder.path / f"parts/{cells[0].name}.safetensors"
+        for cells in job.groups
+    }
     types = Gallery, Scores, Interleaving
-    scores: dict[str, Measured] = {name: cell_files.load(file, *types) for name, file in files.items()}
+    scores: dict[str, Measured] = {
+        name: cell_files.load(file, *types) for name, file in files.items()
+    }
 
     # metrics over cells and subjects, next to those of the other runs
-    # plain baselines learn from the folds of the run, and a control leaves them nothing to find
-    is_wanted = recipe.baseline != "none" and recipe.control == "none" and recipe.split == "test"
+    # plain baselines learn from the folds of the run, and a control leaves them nothing
+    # to find
+    is_wanted = (
+        recipe.baseline != "none"
+        and recipe.control == "none"
+        and recipe.split == "test"
+    )
     is_folded = job.runs[0].dataset.holdout.divides_train
     plain = rank_plainly(job, launch.device) if is_folded and is_wanted else {}
     measurements = summarise_job(job, scores, plain)
@@ -161,7 +217,8 @@ def _finish(job: Job, against: Sequence[Measurements], folder: RunFolder, launch
         measurements = explain_verdict(job, measurements, launch.device)
     if explanation := explain_chance(measurements):
         console.warn(explanation)
-    # artifacts for pages, of the metrics and of the first cell; metrics come last and finish the run
+    # artifacts for pages, of the metrics and of the first cell; metrics come last and
+    # finish the run
     models = job.open_models(job.groups[0], launch.device) if recipe.sheet_rows else ()
     artifacts.write(folder, draw_artifacts(folder, measurements, models, recipe))
     folder.finish(measurements)

@@ -1,4 +1,6 @@
-"""explain: sensors, times, bands and levels at which the signal carries information on stimuli."""
+"""explain: sensors, times, bands and levels at which the signal carries information on
+stimuli.
+"""
 
 from functools import cache
 
@@ -30,7 +32,9 @@ def work(recipe: Recipe) -> Work:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Explain every cell and subject, then all together; an interrupted run keeps its finished parts."""
+    """Explain every cell and subject, then all together; an interrupted run keeps its
+    finished parts.
+    """
     # refuse folds and levels that cannot be had before anything is computed
     with console.progress("opening models, signals and embeddings"):
         job = Job.resolve(recipe)
@@ -53,44 +57,77 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with console.progress("matching the pictures of all subjects"):
             units, caveats = job.find_units(launch.device)
 
-        # one part for each cell and subject, and one for the signals of each subject, by all processes
+        # one part for each cell and subject, and one for the signals of each subject,
+        # by all processes
         parts: list[tuple[Cell | None, int]] = []
         if OF_MODEL.keys() & recipe.analyses:
-            parts += [(cell, subject) for subject, cells in job.subjects.items() for cell in cells]
+            parts += [
+                (cell, subject)
+                for subject, cells in job.subjects.items()
+                for cell in cells
+            ]
         if "encoding" in recipe.analyses:
             parts += [(None, subject) for subject in job.subjects]
         part_of_file = {
-            f"parts/{cell.name if cell else 'signals'}/sub-{subject:02d}.safetensors": (cell, subject)
+            f"parts/{cell.name if cell else 'signals'}/sub-{subject:02d}.safetensors": (
+                cell,
+                subject,
+            )
             for cell, subject in parts
         }
 
         def explain(name: str) -> SubjectProfiles:
             cell, subject = part_of_file[name]
             # signals are the same in all cells of a subject: the first cell reads them
-            reader = job.reader(cell or job.subjects[subject][0], subject, units, launch.device)
-            return explain_model(reader, recipe) if cell else explain_signals(reader, levels, recipe)
+            reader = job.reader(
+                cell or job.subjects[subject][0], subject, units, launch.device
+            )
+            return (
+                explain_model(reader, recipe)
+                if cell
+                else explain_signals(reader, levels, recipe)
+            )
 
         # where other workers shared the parts, the time says no pace
         if not folder.fill(
-            "explaining cells and subjects", {name: name for name in part_of_file}, launch, explain
+            "explaining cells and subjects",
+            {name: name for name in part_of_file},
+            launch,
+            explain,
         ):
             work = None
         launch.barrier()
 
         # all subjects together
-        with folder.finishing(launch) as is_due, console.progress("explaining all subjects together"):
+        with (
+            folder.finishing(launch) as is_due,
+            console.progress("explaining all subjects together"),
+        ):
             if is_due and launch.is_main:
                 readers = [
                     job.reader(cells[0], subject, units, launch.device)
                     for subject, cells in job.subjects.items()
                 ]
                 loaded = {
-                    part: cell_files.load(folder.path / name, SubjectProfiles, Profile, Axis)
+                    part: cell_files.load(
+                        folder.path / name, SubjectProfiles, Profile, Axis
+                    )
                     for name, part in part_of_file.items()
                 }
-                folder.finish(conclude(job, folder, readers, loaded, levels.get(recipe.split, {}), caveats))
+                folder.finish(
+                    conclude(
+                        job,
+                        folder,
+                        readers,
+                        loaded,
+                        levels.get(recipe.split, {}),
+                        caveats,
+                    )
+                )
 
     # report the tables and figures
     measurements = folder.measurements()
     tables = artifacts.read_tables(folder)
-    return Result(folder.path, tables, measurements, hint=Line("report", folder.path), work=work)
+    return Result(
+        folder.path, tables, measurements, hint=Line("report", folder.path), work=work
+    )

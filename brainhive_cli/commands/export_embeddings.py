@@ -14,7 +14,12 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, Names
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.exchange.vectors import BATCH, NAMES, PARQUET_PART, write_parquet
+from brainhive_cli.data.exchange.vectors import (
+    BATCH,
+    NAMES,
+    PARQUET_PART,
+    write_parquet,
+)
 from brainhive_cli.data.stores.hdf5 import short_name
 from brainhive_cli.data.stores.target_store import TargetStore, list_stores
 from brainhive_cli.data.targets.target_stores import encoder_of, warn_of_problems
@@ -24,11 +29,15 @@ class Recipe(FileRecipe):
     """Recipe of export-embeddings: the stores, the format and the folder."""
 
     stores: Names | None = Field(
-        None, description="stores: files, folders or patterns; default: all below paths.embeddings"
+        None,
+        description=(
+            "stores: files, folders or patterns; default: all below paths.embeddings"
+        ),
     )
     to: str = Field("exports", description="folder for the files")
     format: Literal["parquet", "npy"] = Field(
-        "parquet", description="parquet as BrainHiVE's cache, or features.npy as thingsvision's"
+        "parquet",
+        description="parquet as BrainHiVE's cache, or features.npy as thingsvision's",
     )
 
 
@@ -58,10 +67,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _write_parquet(store: TargetStore, rows: Int64, to: Path) -> Path:
-    """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's name of the encoder."""
-    dataset, split, name = (store.attributes[key] for key in ("dataset", "split", "encoder"))
+    """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's
+    name of the encoder.
+    """
+    dataset, split, name = (
+        store.attributes[key] for key in ("dataset", "split", "encoder")
+    )
     encoder = encoder_of(store)
-    if name == encoder.model_construct().name:  # with knobs of its own it is not upstream's
+    # with knobs of its own it is not upstream's
+    if name == encoder.model_construct().name:
         name = encoder.upstream or name
     file_name = f"{dataset}_{split}_{name}{PARQUET_PART}00000-of-00000.parquet"
     # names come from the store, and must not lead out of the folder
@@ -71,16 +85,21 @@ def _write_parquet(store: TargetStore, rows: Int64, to: Path) -> Path:
 
 
 def _write_npy(store: TargetStore, rows: Int64, to: Path) -> Path:
-    """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of image ids."""
+    """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of
+    image ids.
+    """
     names = (store.attributes[key] for key in ("dataset", "split", "encoder"))
     # data set, split and encoder become folders below `to`
     folder = below(to, *names, source=f"{store.path}: its data set, split or encoder")
     file, listed = folder / "features.npy", folder / NAMES
     shape = (len(rows), *store.embedding.shape[1:])  # [N, *shape]
 
-    # names and vectors; vectors are copied in batches, since a store may not fit into memory
+    # names and vectors; vectors are copied in batches, since a store may not fit into
+    # memory
     with atomic_write(file) as part, atomic_write(listed) as names_part:
-        names_part.write_text("".join(f"{image_id}\n" for image_id in store.image_ids[rows]), "utf-8")
+        names_part.write_text(
+            "".join(f"{image_id}\n" for image_id in store.image_ids[rows]), "utf-8"
+        )
         array = np.lib.format.open_memmap(part, "w+", store.embedding.dtype, shape)
         for start in range(0, len(rows), BATCH):
             array[start : start + BATCH] = store.embedding[rows[start : start + BATCH]]

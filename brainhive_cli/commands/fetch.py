@@ -1,4 +1,6 @@
-"""fetch: data sets from the hub or a web server, or the exact steps where people must agree to something."""
+"""fetch: data sets from the hub or a web server, or the exact steps where people must
+agree to something.
+"""
 
 import shlex
 from functools import partial
@@ -30,7 +32,9 @@ from brainhive_cli.data.exchange.downloads import (
 )
 
 CONVERTERS = {"digits69": digits69.write_folders}
-"""What turns the files of a data set into folders that commands read, and says what it wrote."""
+"""What turns the files of a data set into folders that commands read, and says what it
+wrote.
+"""
 LISTED = 20
 """Files that a table lists; the largest first."""
 
@@ -39,22 +43,34 @@ class Recipe(FileRecipe):
     """Recipe of fetch: the data sets."""
 
     names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
-    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+    root: str = Field(
+        "", description="folder of the data set; default: its name below paths.data"
+    )
     subjects: Subjects = Field(None, description="whose recordings; default: all")
     unpack: bool = Field(True, description="unpack archives; they stay where they are")
 
 
 def _resolve(recipe: Recipe) -> dict[str, Path]:
-    """Give the folder of each data set; RecipeError if none is named, or one has no known source."""
+    """Give the folder of each data set; RecipeError if none is named, or one has no
+    known source.
+    """
     if not recipe.names:
-        raise RecipeError("no data set is named", f"{Line('fetch', 'NAME')}, of: {', '.join(SOURCES)}")
+        raise RecipeError(
+            "no data set is named", f"{Line('fetch', 'NAME')}, of: {', '.join(SOURCES)}"
+        )
     if len(recipe.names) > 1 and recipe.root:
-        raise RecipeError(f"root is of one data set, not of {len(recipe.names)}", "fetch one at a time")
+        raise RecipeError(
+            f"root is of one data set, not of {len(recipe.names)}",
+            "fetch one at a time",
+        )
     roots = {}
     for name in recipe.names:
         kind = name.replace("_", "-")
         if kind not in SOURCES:
-            raise RecipeError(f"no source of a data set {name!r} is known", f"known: {', '.join(SOURCES)}")
+            raise RecipeError(
+                f"no source of a data set {name!r} is known",
+                f"known: {', '.join(SOURCES)}",
+            )
         roots[kind] = recipe.paths.dataset(kind, recipe.root)
     return roots
 
@@ -66,7 +82,9 @@ def _list_repositories(kind: str) -> list[Repository]:
 
 
 def _list_files(kind: str, root: Path, recipe: Recipe) -> list[RemoteFile]:
-    """List the files that are wanted, as the hub does, and require room for those that are not here."""
+    """List the files that are wanted, as the hub does, and require room for those that
+    are not here.
+    """
     # subjects select among the hub's files; those of a web server are always needed
     files = [look_for(file, root) for file in SOURCES[kind].web]
     for repository in _list_repositories(kind):
@@ -75,10 +93,18 @@ def _list_files(kind: str, root: Path, recipe: Recipe) -> list[RemoteFile]:
 
     # archives take at least their own size again when they are unpacked
     due = [file for file in files if not file.is_there]
-    packed = sum(file.size for file in due if recipe.unpack and archive_ending(Path(file.name)))
+    packed = sum(
+        file.size for file in due if recipe.unpack and archive_ending(Path(file.name))
+    )
     download = sum(file.size for file in due)
-    what = f"{kind}, {console.size(download)} to download and at least {console.size(packed)} to unpack,"
-    way = "make room; take some: --subjects 1; another disk: root=FOLDER; or only download: unpack=false"
+    what = (
+        f"{kind}, {console.size(download)} to download and at least "
+        f"{console.size(packed)} to unpack,"
+    )
+    way = (
+        "make room; take some: --subjects 1; another disk: root=FOLDER; or only "
+        "download: unpack=false"
+    )
     require_room(root, download + packed, what, way)
     return files
 
@@ -87,10 +113,14 @@ def _describe(kind: str, root: Path, files: list[RemoteFile]) -> str:
     """Describe the source of a data set, its size and licence."""
     # the licence as the hub says, next to the terms of the publisher
     source, repositories = SOURCES[kind], _list_repositories(kind)
-    licences = [read_licence(repository) or "its page names none" for repository in repositories]
+    licences = [
+        read_licence(repository) or "its page names none" for repository in repositories
+    ]
     sources = [f"the hub's {repository.name}" for repository in repositories]
     sources += [file.url for file in source.web]
-    terms = f"{', '.join(licences)}; terms: {source.terms}" if licences else source.terms
+    terms = (
+        f"{', '.join(licences)}; terms: {source.terms}" if licences else source.terms
+    )
     due = sum(file.size for file in files if not file.is_there)
     return (
         f"{kind} from {' and '.join(sources)} to {root}: {len(files)} files, "
@@ -102,11 +132,16 @@ def _describe(kind: str, root: Path, files: list[RemoteFile]) -> str:
 def _list_steps(kind: str, root: Path, recipe: Recipe) -> list[str]:
     """List what people do themselves."""
     subjects = " ".join(map(str, recipe.subjects or SOURCES[kind].subjects))
-    return [step.format(root=shlex.quote(str(root)), subjects=subjects) for step in SOURCES[kind].steps]
+    return [
+        step.format(root=shlex.quote(str(root)), subjects=subjects)
+        for step in SOURCES[kind].steps
+    ]
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the downloads with sizes and licences, as the hub says, or else as far as they are known."""
+    """List the downloads with sizes and licences, as the hub says, or else as far as
+    they are known.
+    """
 
     def look(kind: str, root: Path) -> list[Input]:
         # only people can get it, so the steps are the way out
@@ -125,7 +160,9 @@ def inputs(recipe: Recipe) -> list[Input]:
         size = sum(file.size for file in files if not file.is_there)
         return [Input(f"{kind}: {_describe(kind, root, files)}", size)]
 
-    return collect(*(partial(look, kind, root) for kind, root in _resolve(recipe).items()))
+    return collect(
+        *(partial(look, kind, root) for kind, root in _resolve(recipe).items())
+    )
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -157,27 +194,41 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         root,
         tuple(tables),
         details={"fetched": details},
-        hint=Line("workflow", ("recipe", kind)) if kind in CONVERTERS else Line("check", *recipe.names),
+        hint=Line("workflow", ("recipe", kind))
+        if kind in CONVERTERS
+        else Line("check", *recipe.names),
         exit_code=MissingData.exit_code * lacks,
     )
 
 
 def _fetch(kind: str, root: Path, recipe: Recipe) -> tuple[Table, dict[str, Any]]:
-    """Download and unpack a data set; return the table of its files before the download, and details."""
+    """Download and unpack a data set; return the table of its files before the
+    download, and details.
+    """
     # list the largest files, and the others together
     files = _list_files(kind, root, recipe)
     console.say(_describe(kind, root, files))
     largest = sorted(files, key=lambda file: -file.size)
     rows = [
-        (file.name, console.size(file.size), "there" if file.is_there else "to download")
+        (
+            file.name,
+            console.size(file.size),
+            "there" if file.is_there else "to download",
+        )
         for file in largest[:LISTED]
     ]
     if rest := largest[LISTED:]:
-        rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
+        rows.append(
+            (f"{len(rest)} more", console.size(sum(file.size for file in rest)), "")
+        )
     table = Table(f"Files of {kind}", ("file", "size", "state"), rows)
-    details: dict[str, Any] = {"files": len(files), "bytes": sum(file.size for file in files)}
+    details: dict[str, Any] = {
+        "files": len(files),
+        "bytes": sum(file.size for file in files),
+    }
 
-    # download the files that are missing, unpack the archives, convert what no command reads
+    # download the files that are missing, unpack the archives, convert what no command
+    # reads
     if due := [file for file in files if not file.is_there]:
         download_files(due, root)
     for path in (root / file.name for file in files if recipe.unpack):

@@ -57,12 +57,24 @@ class Recipe(FileRecipe):
         description="which encoders made the vectors",
     )
     name: str | None = Field(
-        None, description="name of your own model, which made the vectors: an encoder's name from then on"
+        None,
+        description=(
+            "name of your own model, which made the vectors: an encoder's name from "
+            "then on"
+        ),
     )
-    splits: Names | None = Field(None, description="splits; default: those that have vectors")
-    suffix: str = Field("", description="what follows a picture's name in the name of its own .npy")
-    dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
-    skip_missing: bool = Field(False, description="accept pictures without a vector as gaps")
+    splits: Names | None = Field(
+        None, description="splits; default: those that have vectors"
+    )
+    suffix: str = Field(
+        "", description="what follows a picture's name in the name of its own .npy"
+    )
+    dtype: Literal["float32", "float16"] = Field(
+        "float32", description="dtype of the store"
+    )
+    skip_missing: bool = Field(
+        False, description="accept pictures without a vector as gaps"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -72,28 +84,42 @@ class Recipe(FileRecipe):
         if not isinstance(name, str):
             return fields
 
-        # a name that is free: of no shipped encoder, of nothing that a head can be called
+        # a name that is free: of no shipped encoder, of nothing that a head can be
+        # called
         imported = resolve({"kind": IMPORTED, "source": name})
         shipped = encoders_by_key([name]).get(name)
         if shipped is not None and shipped.kind != IMPORTED:
             raise RecipeError(
-                f"own vectors cannot be called {name!r}: BrainHiVE calls {shipped.name} so", OWN_NAME_HINT
+                (
+                    f"own vectors cannot be called {name!r}: BrainHiVE calls "
+                    f"{shipped.name} so"
+                ),
+                OWN_NAME_HINT,
             )
         check_names([name])
         if name == FUSED:
-            raise RecipeError(f"own vectors cannot be called {name!r}: a fuser's target is", OWN_NAME_HINT)
+            raise RecipeError(
+                f"own vectors cannot be called {name!r}: a fuser's target is",
+                OWN_NAME_HINT,
+            )
         # with both keys it would be open which encoder the stores belong to
         if "encoders" in fields and resolve_all(fields["encoders"]) != [imported]:
-            raise RecipeError(f"name is {name}, and encoders are named too", "leave one of them out")
+            raise RecipeError(
+                f"name is {name}, and encoders are named too", "leave one of them out"
+            )
         return {**fields, "encoders": [imported]}
 
 
 def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
-    """List the files that are named, and the pictures of each split of the data set; both must be here."""
+    """List the files that are named, and the pictures of each split of the data set;
+    both must be here.
+    """
     if not recipe.sources:
         raise MissingData(
             "nothing to import",
-            Line("import-embeddings", "FILE", "--dataset", "NAME", "--encoders", "NAME"),
+            Line(
+                "import-embeddings", "FILE", "--dataset", "NAME", "--encoders", "NAME"
+            ),
         )
     dataset: Dataset = recipe.dataset.build(recipe.paths)
     files = expand_patterns(recipe.sources)
@@ -101,17 +127,22 @@ def _resolve(recipe: Recipe) -> tuple[list[Path], list[StimulusSet]]:
 
 
 def match_vectors(
-    recipe: Recipe, files: Sequence[Path], splits: Sequence[StimulusSet], config: EncoderConfig
+    recipe: Recipe,
+    files: Sequence[Path],
+    splits: Sequence[StimulusSet],
+    config: EncoderConfig,
 ) -> tuple[Vectors, list[Share]]:
-    """Match one encoder's vectors in files with the pictures of the splits that their names belong to.
+    """Match one encoder's vectors in files with the pictures of the splits that their
+    names belong to.
 
     Returns:
         The vectors, and the rows of them that belong to each split.
 
     Raises:
-        MissingData: if no picture is named, or pictures have no vector and `skip_missing` is not set.
-        BrainhiveError: if the files do not say which of several encoders made them, or the one that is named
-            makes vectors of another shape.
+        MissingData: if no picture is named, or pictures have no vector and
+            `skip_missing` is not set.
+        BrainhiveError: if the files do not say which of several encoders made them, or
+            the one that is named makes vectors of another shape.
     """
     # open the encoder's vectors; several encoders need files that tell them apart
     # an array without names is matched by order, within a single split
@@ -120,10 +151,12 @@ def match_vectors(
     first_file = vectors.files[0]
     if len(recipe.encoders) > 1 and not vectors.says_encoder:
         raise BrainhiveError(
-            f"{first_file} does not say which of the encoders made it", "give one: --encoders NAME"
+            f"{first_file} does not say which of the encoders made it",
+            "give one: --encoders NAME",
         )
 
-    # the rows of each split; pictures without a vector are gaps, where these are accepted
+    # the rows of each split; pictures without a vector are gaps, where these are
+    # accepted
     image_ids = [image_id for images in splits for image_id in images.image_ids]
     matched, unknown = match_names(vectors.names, image_ids)
     root, start = recipe.paths.under_home("embeddings"), 0
@@ -135,27 +168,41 @@ def match_vectors(
             rows = np.where(is_here, matched - start, -1)
             gaps = np.setdiff1d(np.arange(len(images)), rows)
             if len(gaps) and not recipe.skip_missing:
-                absent = summarise_names([images.image_ids[row] for row in gaps], len(images))
+                absent = summarise_names(
+                    [images.image_ids[row] for row in gaps], len(images)
+                )
                 unmatched = ""
                 if unknown:
-                    unmatched = f"; vectors without a picture, {summarise_names(unknown)}"
+                    unmatched = (
+                        f"; vectors without a picture, {summarise_names(unknown)}"
+                    )
                 raise MissingData(
-                    f"{images.dataset}/{images.split}: pictures without a vector, {absent}{unmatched}",
+                    (
+                        f"{images.dataset}/{images.split}: pictures without a vector, "
+                        f"{absent}{unmatched}"
+                    ),
                     "give all files, or accept the gaps with --skip-missing",
                 )
-            shares.append((images, path_of(root, images.dataset, images.split, config.name), rows))
+            shares.append(
+                (images, path_of(root, images.dataset, images.split, config.name), rows)
+            )
         start += len(images)
 
     # names that match nothing are an error, or a warning if others match
     dataset = splits[0].dataset
     if not shares:
         raise MissingData(
-            f"no picture of {dataset} is named in {first_file}: {summarise_names(vectors.names)}",
+            (
+                f"no picture of {dataset} is named in {first_file}: "
+                f"{summarise_names(vectors.names)}"
+            ),
             "check --dataset; where names have an ending of their own: suffix=_ENDING",
         )
     if unknown:
         left_out = summarise_names(unknown, len(vectors.names))
-        console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {left_out}")
+        console.warn(
+            f"{config.name}: vectors of no picture of {dataset} left out, {left_out}"
+        )
 
     # their shape, and that of the encoder where it is known without its weights
     batch = next(checked_batches(vectors), None)
@@ -163,9 +210,14 @@ def match_vectors(
         raise BrainhiveError(f"{first_file} holds no vectors", "fetch it again")
     expected = None if config.views == "all" else config.known_shape
     if expected is not None and batch.shape[1:] != expected:
-        width, usual = ("×".join(map(str, sizes)) for sizes in (batch.shape[1:], expected))
+        width, usual = (
+            "×".join(map(str, sizes)) for sizes in (batch.shape[1:], expected)
+        )
         raise BrainhiveError(
-            f"{first_file} holds vectors of {width} values, but {config.name} makes {usual}",
+            (
+                f"{first_file} holds vectors of {width} values, but {config.name} "
+                f"makes {usual}"
+            ),
             "name the encoder that made them: --encoders NAME "
             f"(all, with their D: {Line('embed', '--list')})",
         )
@@ -189,9 +241,13 @@ def is_imported(share: Share, config: Any, digest: str) -> bool:
 
     # the same encoder, pictures and files
     store = TargetStore.open(path)
-    is_same = store.attributes["config"] == config and store.image_ids == images.image_ids
+    is_same = (
+        store.attributes["config"] == config and store.image_ids == images.image_ids
+    )
     if not is_same or store.attributes["weights"].get("digest") != digest:
-        raise BrainhiveError(f"{path} is there and holds other vectors", "--again replaces it")
+        raise BrainhiveError(
+            f"{path} is there and holds other vectors", "--again replaces it"
+        )
     return True
 
 
@@ -201,7 +257,11 @@ def inputs(recipe: Recipe) -> list[Input]:
 
     def look(config: EncoderConfig) -> list[Input]:
         vectors, shares = match_vectors(recipe, files, splits, config)
-        return [Input(f"{vectors.layout} to {', '.join(str(path) for _, path, _ in shares)}")]
+        return [
+            Input(
+                f"{vectors.layout} to {', '.join(str(path) for _, path, _ in shares)}"
+            )
+        ]
 
     return collect(*(partial(look, config) for config in recipe.encoders))
 
@@ -224,11 +284,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         # nothing verifies the order of rows without names: the user must
         if vectors.layout == IN_ORDER:
             images = splits[0]
-            ends = f"row 0 is {images.image_ids[0]}, row {len(images) - 1} is {images.image_ids[-1]}"
-            console.say(
-                f"{vectors.files[0]} has no names; in the order of {images.dataset}/{images.split}, {ends}"
+            ends = (
+                f"row 0 is {images.image_ids[0]}, row {len(images) - 1} is "
+                f"{images.image_ids[-1]}"
             )
-        todo = [share for share in shares if again or not is_imported(share, stored_config, digest)]
+            console.say(
+                f"{vectors.files[0]} has no names; in the order of "
+                f"{images.dataset}/{images.split}, {ends}"
+            )
+        todo = [
+            share
+            for share in shares
+            if again or not is_imported(share, stored_config, digest)
+        ]
 
         # copy the vectors, with their source instead of weights
         if launch.is_main and todo:
@@ -247,7 +315,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     # report the health of each store
     for store in stores:
         warn_of_problems(store)
-    rows = [health_row(store.path, store.health, bool(problem_of(store))) for store in stores]
+    rows = [
+        health_row(store.path, store.health, bool(problem_of(store)))
+        for store in stores
+    ]
     folder = recipe.paths.under_home("embeddings") / splits[0].dataset
     hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
     return Result(folder, (health_table(rows),), hint=hint)
@@ -258,5 +329,6 @@ def _digest(files: Sequence[Path]) -> str:
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())  # the order of files counts
+            # the order of files counts
+            total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()

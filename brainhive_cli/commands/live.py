@@ -53,7 +53,10 @@ SECTION = "What was seen, while it was seen"
 ReadPicture = Callable[[str], bytes | None]
 PROTOCOL = "live, single trials"
 AVERAGED = "live, average of all trials of a picture"
-INTERVAL = "95 % at every moment of the session (confidence sequence), for this person and these pictures"
+INTERVAL = (
+    "95 % at every moment of the session (confidence sequence), for this person and "
+    "these pictures"
+)
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -71,11 +74,16 @@ def _list_drawing(recipe: Recipe) -> list[Input]:
     source = drawing.prior.source
     # refuse networks that do not fit each other before the session starts
     drawing.generator.check()
-    return [Input.of(f"prior {source}", partial(priors.describe, source)), *drawing.generator.inputs()]
+    return [
+        Input.of(f"prior {source}", partial(priors.describe, source)),
+        *drawing.generator.inputs(),
+    ]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Decode until the stream or the session ends; every session is a run of its own."""
+    """Decode until the stream or the session ends; every session is a run of its
+    own.
+    """
     job = Job.resolve(recipe)
     with ExitStack() as outlets:  # what is closed in the end
         with console.progress("opening the model and the stream"):
@@ -91,8 +99,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             console.warn(line)
 
         # where results go: lines of JSON, an LSL outlet, the page
-        resolved, digests = recipe.model_copy(update={"align_run": job.align.name}), digests_of(job.inputs())
-        folder = RunFolder.open("live", job.align.label, resolved, launch, True, digests)
+        resolved, digests = (
+            recipe.model_copy(update={"align_run": job.align.name}),
+            digests_of(job.inputs()),
+        )
+        folder = RunFolder.open(
+            "live", job.align.label, resolved, launch, True, digests
+        )
         read_picture, sinks = _find_pictures(session), []
         if recipe.lines:
             # one event a line, for programs that read stdout
@@ -103,7 +116,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             outlet = ResultOutlet(recipe.outlet, f"brainhive-{folder.path.name}")
             outlets.callback(_try, UNCLOSED, outlet.close)
             # receivers of the outlet get results only, no messages
-            sinks.append(lambda event: outlet.push(event) if event["kind"] == "result" else None)
+            sinks.append(
+                lambda event: outlet.push(event) if event["kind"] == "result" else None
+            )
         page = _open_page(session, read_picture) if recipe.page else None
         if page:
             outlets.callback(_try, UNCLOSED, page.stop)
@@ -111,15 +126,21 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         # what draws, and what saves the session
         def show(event: Event, picture: bytes) -> None:
-            folder.replace(f"drawings/{event['window']:06d}.png", lambda part: part.write_bytes(picture))
+            folder.replace(
+                f"drawings/{event['window']:06d}.png",
+                lambda part: part.write_bytes(picture),
+            )
             if page:
                 page.publish(event, picture)
 
         drawer = Drawer(_load_generator(session, launch), show) if recipe.draw else None
         recorder, files = None, {}
-        if recipe.save and not isinstance(session.stream, WindowStream):  # whose trials are stored already
+        # whose trials are stored already
+        if recipe.save and not isinstance(session.stream, WindowStream):
             files["session"] = folder.path / "session"
-            recorder = SessionFolder(files["session"], session.stream.format, job.subject)
+            recorder = SessionFolder(
+                files["session"], session.stream.format, job.subject
+            )
             outlets.callback(_try, UNCLOSED, recorder.close)
 
         def publish(event: Event) -> None:
@@ -128,14 +149,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     send(event)
                 except Exception as error:  # decoding goes on without it
                     sinks.remove(send)
-                    console.warn(f"results are no longer sent: {type(error).__name__}: {error}")
+                    console.warn(
+                        f"results are no longer sent: {type(error).__name__}: {error}"
+                    )
 
         # decode until the stream or the session ends, and tell all sinks why
         console.say(f"decoding {session.source_name}; Ctrl-C ends the session")
         loop, failure = Loop(session, publish, recorder, drawer, recipe.windows), None
         try:
             reason = loop.run()
-        except Exception as error:  # such as a stream that is lost: what was decoded before is kept
+        except Exception as error:
+            # such as a stream that is lost: what was decoded before is kept
             if not loop.decoded:
                 raise
             failure, reason = error, first_line(error)
@@ -145,7 +169,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     measurements = _measure(session, loop, reason)
     tables = _make_tables(measurements)
     # figures may fail: measurements are written in any case
-    session_drawn = partial(draw_session, folder, loop.first_results, loop.score, read_picture)
+    session_drawn = partial(
+        draw_session, folder, loop.first_results, loop.score, read_picture
+    )
     figures = _try("the session is not drawn", session_drawn) or []
     artifacts.write(folder, [*figures, *tables])
     folder.finish(measurements)
@@ -189,15 +215,22 @@ def _open_page(session: OpenSession, read_picture: ReadPicture) -> LivePage:
 
 
 def _find_pictures(session: OpenSession) -> ReadPicture:
-    """Find the pictures of the gallery; what is returned reads a small PNG, of a clip its first frame."""
+    """Find the pictures of the gallery; what is returned reads a small PNG, of a clip
+    its first frame.
+    """
     dataset, rows = session.job.align.dataset, dict[str, int]()
     with suppress(MissingData):
         # a gallery without pictures is no error: the session is shown by names
-        images = dataset.images(dataset.holdout.stored_split(session.job.recipe.gallery))
+        images = dataset.images(
+            dataset.holdout.stored_split(session.job.recipe.gallery)
+        )
         if images.has_pictures:
             rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
     if not rows:
-        console.warn(f"no pictures of {dataset.name} are here: what is shown and decoded is named, not drawn")
+        console.warn(
+            f"no pictures of {dataset.name} are here: what is shown and decoded is "
+            "named, not drawn"
+        )
 
     def read(image_id: str) -> bytes | None:
         if (row := rows.get(image_id)) is None:
@@ -221,8 +254,11 @@ def _write_png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _load_generator(session: OpenSession, launch: Launch) -> Callable[[LiveResult], bytes]:
-    """Load the prior and the generator of the recipe that draws; what is returned draws a result.
+def _load_generator(
+    session: OpenSession, launch: Launch
+) -> Callable[[LiveResult], bytes]:
+    """Load the prior and the generator of the recipe that draws; what is returned draws
+    a result.
 
     Raises:
         MissingData: if the model's tokens are not the prior's.
@@ -230,20 +266,26 @@ def _load_generator(session: OpenSession, launch: Launch) -> Callable[[LiveResul
     recipe, member = session.job.recipe, session.decoder.member
     drawing = Reconstruction.resolve("reconstruct", recipe.draw, {}, [])
     # a prior with a fuser decodes only the tokens that it was trained on
-    prior = priors.load(drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter)
+    prior = priors.load(
+        drawing.prior.source, scale=drawing.prior.scale, adapter=drawing.adapter
+    )
     if prior.fuser is not None:
         check_tokens(member.run, prior, drawing.prior.source, member.run.dataset_config)
 
     # load all networks now: the first drawing must not wait for them
     build, device = drawing.generator.build, launch.device
-    sampler = Sampler(build, prior.to(device), drawing, drawing.sampling, device, member.layout.heads)
+    sampler = Sampler(
+        build, prior.to(device), drawing, drawing.sampling, device, member.layout.heads
+    )
     _ = sampler.generator  # loaded before the session starts
 
     def draw(result: LiveResult) -> bytes:
         # the seed follows from the event's name: a replayed session draws the same
         seeds = [seed_of(drawing.seed, result.window.name, 0)]
         signal = result.signal[None].to(device)  # [1, C, T]
-        decoded = member.module.decode(signal, member.index(session.job.subject, 1), seeds).float()
+        decoded = member.module.decode(
+            signal, member.index(session.job.subject, 1), seeds
+        ).float()
         pixels = to_bytes(sampler.sample(decoded, seeds))[0]
         # [H, W, 3], or [F, H, W, 3] of a clip, which is shown by its first frame
         return _write_png(Image.fromarray(pixels[0] if pixels.ndim == 4 else pixels))
@@ -252,25 +294,49 @@ def _load_generator(session: OpenSession, launch: Launch) -> Callable[[LiveResul
 
 
 def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
-    """Measure hit rates of single trials and of averages, next to what came of the stream."""
-    job, decoder, score, hits = session.job, session.decoder, loop.score, loop.score.hits
+    """Measure hit rates of single trials and of averages, next to what came of the
+    stream.
+    """
+    job, decoder, score, hits = (
+        session.job,
+        session.decoder,
+        loop.score,
+        loop.score.hits,
+    )
     align = job.align
     caveats, scopes, items = score.list_caveats(), {}, dict[str, Any]()
     if hits.trials:
-        # hit rates of single trials, whose interval holds at every moment, and of averages
+        # hit rates of single trials, whose interval holds at every moment, and of
+        # averages
         low, high = hits.interval
-        common: Any = {"pool": hits.pool, "seeds": (job.cell.seed,), "split": job.recipe.gallery}
-        values: Any = {"chance": hits.chance, "low": low, "high": high, "interval": INTERVAL, **common}
-        single, averaged = (extend_protocol(protocol, caveats) for protocol in (PROTOCOL, AVERAGED))
+        common: Any = {
+            "pool": hits.pool,
+            "seeds": (job.cell.seed,),
+            "split": job.recipe.gallery,
+        }
+        values: Any = {
+            "chance": hits.chance,
+            "low": low,
+            "high": high,
+            "interval": INTERVAL,
+            **common,
+        }
+        single, averaged = (
+            extend_protocol(protocol, caveats) for protocol in (PROTOCOL, AVERAGED)
+        )
         ranks = [[*score.average_ranks.values()]]
         listed = {
             ALL: [Metric("top1", hits.rate, hits.trials, protocol=single, **values)],
-            "averages": summarise(ranks, only=("top1", "top5"), protocol=averaged, **common),
+            "averages": summarise(
+                ranks, only=("top1", "top5"), protocol=averaged, **common
+            ),
         }
         # metrics say if the epoch was selected by the test split
         selected = decoder.member.learned.selection == "test"
         for name, metrics in listed.items():
-            scopes[name] = by_name([replace(metric, selected=selected) for metric in metrics])
+            scopes[name] = by_name(
+                [replace(metric, selected=selected) for metric in metrics]
+            )
         items = {ALL: {"image_ids": score.image_ids, "ranks": score.ranks}}
 
     # without a tested trial, events and candidates show how their names differ
@@ -290,7 +356,9 @@ def _measure(session: OpenSession, loop: Loop, reason: str) -> Measurements:
         hits=hits.hits,
         is_interleaved=hits.is_interleaved,
         # hit rates of trained trials are no result, so they get no p value
-        anytime_p=hits.p_value if hits.trials and TRAINED_TRIALS not in caveats else None,
+        anytime_p=hits.p_value
+        if hits.trials and TRAINED_TRIALS not in caveats
+        else None,
         trials_learned_from=score.learned,
         unknown_events=unknown,
         candidates=[*decoder.image_ids] if unknown else [],
@@ -304,9 +372,16 @@ def _make_tables(measurements: Measurements) -> tuple[Table, ...]:
     timed = [(stage, *values.values()) for stage, values in facts.latency_ms.items()]
     # dropped windows get a row for each reason
     counts = dict(facts.stream)
-    counts |= {f"dropped: {reason}": count for reason, count in counts.pop("dropped").items()}
+    counts |= {
+        f"dropped: {reason}": count for reason, count in counts.pop("dropped").items()
+    }
     tables = (
-        metric_table("Shown picture ranked first", measurements.scopes, "trials", ("top1", "top5")),
+        metric_table(
+            "Shown picture ranked first",
+            measurements.scopes,
+            "trials",
+            ("top1", "top5"),
+        ),
         Table("Latency, ms", ("stage", "median", "95 %", "most"), timed),
         Table("Stream", ("what", "count"), [*counts.items()]),
     )
@@ -325,7 +400,8 @@ def draw_session(
         folder: The run, in which pictures are saved; `drawings/` has what was drawn.
         results: First results as plain values, see `LiveResult`.
         score: Hits of the trials that count.
-        read_picture: Reads the file of a picture of the gallery; None where there is none.
+        read_picture: Reads the file of a picture of the gallery; None where there is
+            none.
     """
     files: dict[str, str] = {}
 
@@ -336,7 +412,9 @@ def draw_session(
         # a picture is saved once, in however many tiles it is shown
         if image_id not in files:
             opened = Image.open(BytesIO(picture))
-            files[image_id] = artifacts.save_picture(folder, f"gallery/{len(files)}", opened)
+            files[image_id] = artifacts.save_picture(
+                folder, f"gallery/{len(files)}", opened
+            )
         return Tile(files[image_id], lines, verdict=verdict)
 
     # shown, the best by this trial, and the drawing
@@ -345,29 +423,67 @@ def draw_session(
     for result in results:
         shown, window = result["shown"], result["window"]
         words = [f"window {window}"]
-        words += [] if result["rank"] is None else [f"rank {result['rank']} of {score.hits.pool}"]
+        words += (
+            []
+            if result["rank"] is None
+            else [f"rank {result['rank']} of {score.hits.pool}"]
+        )
         tiles = [tile(shown, words)]
         for best in result["best"]:
-            verdict = "" if shown is None else "right" if best["image"] == shown else "wrong"
+            verdict = (
+                "" if shown is None else "right" if best["image"] == shown else "wrong"
+            )
             tiles.append(tile(best["image"], [f"{best['similarity']:.2f}"], verdict))
         if has_drawings:
             name = f"drawings/{window:06d}.png"
-            tiles.append(Tile(name) if (folder.path / name).is_file() else Tile("", ["skipped"]))
+            tiles.append(
+                Tile(name) if (folder.path / name).is_file() else Tile("", ["skipped"])
+            )
         rows.append(Row(str(window), tiles))
     if results:
         columns = ["seen", *map(str, range(1, 1 + len(results[0]["best"])))]
         columns += ["drawn from the signal"] if has_drawings else []
-        note = "the first windows, each a single trial; the seen picture has a green frame"
-        drawn.append(Sheet("What was shown, and what was decoded", columns, rows, section=SECTION, note=note))
+        note = (
+            "the first windows, each a single trial; the seen picture has a green frame"
+        )
+        drawn.append(
+            Sheet(
+                "What was shown, and what was decoded",
+                columns,
+                rows,
+                section=SECTION,
+                note=note,
+            )
+        )
 
     # hit rate with its confidence sequence
     if ranks := score.ranks:
         # [P] numbers of trials, evenly spaced, CURVE_POINTS at most
-        trials = np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks))).round().astype(int)
+        trials = (
+            np.linspace(1, len(ranks), min(CURVE_POINTS, len(ranks)))
+            .round()
+            .astype(int)
+        )
         counts = np.cumsum(np.equal(ranks, 1))[trials - 1]  # [P] hits so far
         low, high = zip(*map(interval, counts.tolist(), trials.tolist()), strict=True)
         line = Line("top-1", (counts / trials).tolist(), low, high, score.hits.chance)
-        note = "single trials; the interval holds at every moment, however often it is looked at"
-        title, value = "Share of trials that ranked the shown picture first", "top-1 so far"
-        drawn.append(Curve(title, "trials", trials.tolist(), [line], value, section=SECTION, note=note))
+        note = (
+            "single trials; the interval holds at every moment, however often it is "
+            "looked at"
+        )
+        title, value = (
+            "Share of trials that ranked the shown picture first",
+            "top-1 so far",
+        )
+        drawn.append(
+            Curve(
+                title,
+                "trials",
+                trials.tolist(),
+                [line],
+                value,
+                section=SECTION,
+                note=note,
+            )
+        )
     return drawn

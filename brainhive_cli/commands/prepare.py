@@ -1,4 +1,6 @@
-"""prepare: raw recordings, or files that others have prepared, become one signal store a subject."""
+"""prepare: raw recordings, or files that others have prepared, become one signal store
+a subject.
+"""
 
 import hashlib
 import json
@@ -29,8 +31,19 @@ from brainhive_cli.data import session_stores
 from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.preparations import Merged, Preparation
 from brainhive_cli.data.published import PUBLISHED
-from brainhive_cli.data.session_stores import DType, cast_signal, join, list_sessions, write_session
-from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store, require_each
+from brainhive_cli.data.session_stores import (
+    DType,
+    cast_signal,
+    join,
+    list_sessions,
+    write_session,
+)
+from brainhive_cli.data.signal_stores import (
+    COUNTED,
+    count_rows,
+    describe_store,
+    require_each,
+)
 from brainhive_cli.data.stores.recordings import SignalStore, path_of
 
 LIBRARIES = ("mne", "nibabel", "scipy")
@@ -41,10 +54,16 @@ class Recipe(BaseRecipe):
     """Recipe of prepare: the recordings, their preparation, the name of the stores."""
 
     preparation: Annotated[Any, parts.part("preparations", "things-eeg")] = Field(
-        "things-eeg", validate_default=True, description="recordings, and each step from them to signals"
+        "things-eeg",
+        validate_default=True,
+        description="recordings, and each step from them to signals",
     )
-    subjects: Subjects = Field(None, description="subjects; default: all whose files are there")
-    name: str = Field("default", description="of the stores; train-align reads them by signal.name")
+    subjects: Subjects = Field(
+        None, description="subjects; default: all whose files are there"
+    )
+    name: str = Field(
+        "default", description="of the stores; train-align reads them by signal.name"
+    )
     dtype: DType = Field("float32", description="dtype of the stores")
     run: Run = Run(device="cpu")  # several processes share the sessions
 
@@ -61,7 +80,8 @@ class Job:
         dtype: Of the stores.
         settings: All that the content of a store depends on, apart from the files.
         versions: Those of the libraries that signals depend on.
-        missing: Why there are no files; the subjects are then those that the publisher names.
+        missing: Why there are no files; the subjects are then those that the publisher
+            names.
     """
 
     preparation: Preparation | Merged
@@ -75,7 +95,8 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Resolve the preparation, and the subjects: those of the recipe, else all whose files are there.
+        """Resolve the preparation, and the subjects: those of the recipe, else all
+        whose files are there.
 
         Where there are no files, subjects are those that the publisher names.
 
@@ -84,12 +105,18 @@ class Job:
         """
         # the subjects of the recipe, of the files or of the publisher
         preparation: Preparation | Merged = recipe.preparation.build(recipe.paths)
-        dataset, subjects, missing = preparation.dataset, [*(recipe.subjects or ())], None
+        dataset, subjects, missing = (
+            preparation.dataset,
+            [*(recipe.subjects or ())],
+            None,
+        )
         try:
             subjects = subjects or [*preparation.subjects]
             if not subjects:
                 preparation.files(1)  # which says what is missing
-                raise MissingData(f"no subject of {dataset} is there", "preparation.root=FOLDER")
+                raise MissingData(
+                    f"no subject of {dataset} is there", "preparation.root=FOLDER"
+                )
         except BrainhiveError as error:
             # without files, plan with the subjects that the publisher names
             missing, subjects = error, [*getattr(PUBLISHED.get(dataset), "voxels", ())]
@@ -98,11 +125,22 @@ class Job:
 
         # what the content of a store depends on, apart from its files
         signals = recipe.paths.under_home("signals")
-        config = recipe.preparation.model_dump(mode="json", exclude={"root", "subject_numbers"})
+        config = recipe.preparation.model_dump(
+            mode="json", exclude={"root", "subject_numbers"}
+        )
         settings = {"preparation": portable(config), "dtype": recipe.dtype}
         libraries = {name: library_version(name) for name in LIBRARIES}
         versions = {**library_versions(), **libraries}
-        return cls(preparation, subjects, signals, recipe.name, recipe.dtype, settings, versions, missing)
+        return cls(
+            preparation,
+            subjects,
+            signals,
+            recipe.name,
+            recipe.dtype,
+            settings,
+            versions,
+            missing,
+        )
 
     def path(self, subject: int) -> Path:
         """Return where a subject's store lies."""
@@ -110,7 +148,9 @@ class Job:
 
     def list_due(self) -> list[int]:
         """List the subjects who have no store yet."""
-        return [subject for subject in self.subjects if not self.path(subject).is_file()]
+        return [
+            subject for subject in self.subjects if not self.path(subject).is_file()
+        ]
 
     @property
     def sessions_folder(self) -> Path:
@@ -118,7 +158,9 @@ class Job:
         return self.path(1).parent / "sessions"
 
     def sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions of a subject; none where files hold all repetitions together."""
+        """List the sessions of a subject; none where files hold all repetitions
+        together.
+        """
         preparation = self.preparation
         return [] if isinstance(preparation, Merged) else preparation.sessions(subject)
 
@@ -126,12 +168,17 @@ class Job:
         """Return where the sessions of a subject are kept until all are done."""
         # size and time of change stand for the content, which takes long to read
         stats = [(str(path), path.stat()) for path in self.preparation.files(subject)]
-        files = [(portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+        files = [
+            (portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats
+        ]
         # sessions of other settings, files or versions are never joined with new ones
         known = json.dumps([self.settings, self.versions, files], sort_keys=True)
         digest = hashlib.sha256(known.encode()).hexdigest()[:10]
         name = f"sub-{subject:02d}_ses-{{:02d}}_{digest}.h5"
-        return {session: self.sessions_folder / name.format(session) for session in self.sessions(subject)}
+        return {
+            session: self.sessions_folder / name.format(session)
+            for session in self.sessions(subject)
+        }
 
     def files(self, subject: int) -> session_stores.Known:
         """List the files of a subject, and what each is known by."""
@@ -164,15 +211,28 @@ class Job:
             old = {**stored["preparation"], "dtype": stored["dtype"]}
             new = {**self.settings["preparation"], "dtype": self.dtype}
             # a key `needs_…` is a check, which changes nothing of what is stored
-            passed = {key for key in new if key.startswith("needs_") and new[key] <= bool(old.get(key))}
-            differing = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in passed]
+            passed = {
+                key
+                for key in new
+                if key.startswith("needs_") and new[key] <= bool(old.get(key))
+            }
+            differing = [
+                key
+                for key in {**old, **new}
+                if old.get(key) != new.get(key) and key not in passed
+            ]
             if differing:
                 key = differing[0]
-                difference = f"with {key} {json.dumps(old.get(key))}, not {json.dumps(new.get(key))}"
+                difference = (
+                    f"with {key} {json.dumps(old.get(key))}, not "
+                    f"{json.dumps(new.get(key))}"
+                )
             else:
                 difference = ""
                 with suppress(MissingData):  # of raw data that were deleted
-                    difference = session_stores.files_difference(stored["files"], self.files(subject))
+                    difference = session_stores.files_difference(
+                        stored["files"], self.files(subject)
+                    )
                 if not difference:
                     return True
         raise BrainhiveError(
@@ -182,7 +242,9 @@ class Job:
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the files of each subject who has no store yet, and what is read, made and written of each."""
+    """List the files of each subject who has no store yet, and what is read, made and
+    written of each.
+    """
     job = Job.resolve(recipe)
     list_files = getattr(job.preparation, "inputs", lambda subject: ())
     todo = job.list_due()
@@ -191,7 +253,9 @@ def inputs(recipe: Recipe) -> list[Input]:
         return [Input(f"subject {subject}", note=_describe_subject(job, subject))]
 
     described = [partial(describe, subject) for subject in job.subjects]
-    return collect(lambda: [one for subject in todo for one in list_files(subject)], *described)
+    return collect(
+        lambda: [one for subject in todo for one in list_files(subject)], *described
+    )
 
 
 def preview(recipe: Recipe) -> tuple[Table, ...]:
@@ -202,7 +266,8 @@ def preview(recipe: Recipe) -> tuple[Table, ...]:
     is_due = job.missing is None and todo
     return (
         _look_over(job)
-        if is_due and not any(Input.of("", partial(job.files, one)).error for one in todo)
+        if is_due
+        and not any(Input.of("", partial(job.files, one)).error for one in todo)
         else ()
     )
 
@@ -213,11 +278,17 @@ def work(recipe: Recipe) -> Work | None:
 
 
 def _count_work(job: Job, due: Sequence[int]) -> Work | None:
-    return Work(job.preparation.dataset, len(due), "subjects", cells=len(due)) if due else None
+    return (
+        Work(job.preparation.dataset, len(due), "subjects", cells=len(due))
+        if due
+        else None
+    )
 
 
 def _look_over(job: Job) -> tuple[Table, ...]:
-    """Describe recordings of which little is known, and warn of what is unusual in them."""
+    """Describe recordings of which little is known, and warn of what is unusual in
+    them.
+    """
     if isinstance(job.preparation, Merged):
         return ()
     with console.progress("looking over the recordings"):
@@ -233,8 +304,12 @@ def _describe_subject(job: Job, subject: int) -> str:
     """Say what is read, made and written of a subject; or that its store is there."""
     path = job.path(subject).relative_to(job.signals.parent)
     if job.is_done(subject):
-        size = sum(path.stat().st_size for path in list_sessions(job.sessions_folder, subject))
-        unfinished = f"; sessions/ holds {console.size(size)} of another that was not finished"
+        size = sum(
+            path.stat().st_size for path in list_sessions(job.sessions_folder, subject)
+        )
+        unfinished = (
+            f"; sessions/ holds {console.size(size)} of another that was not finished"
+        )
         return f"{path} exists{unfinished if size else ''}"
     files, preparation = job.files(subject), job.preparation
 
@@ -245,41 +320,58 @@ def _describe_subject(job: Job, subject: int) -> str:
             recording = preparation.recording(subject, split)
             count, repetitions, *shape = recording.signal.shape
             known = recording.repetitions
-            shapes.append((split, (count * repetitions if known is None else int(known.sum()), *shape)))
+            shapes.append(
+                (
+                    split,
+                    (
+                        count * repetitions if known is None else int(known.sum()),
+                        *shape,
+                    ),
+                )
+            )
     else:
         for session in preparation.sessions(subject):
             shapes += preparation.shapes(subject, session).items()
 
-    # the sentence: what is read, what it becomes, and what an interrupted command has done already
+    # the sentence: what is read, what it becomes, and what an interrupted command has
+    # done already
     counts = Counter[str]()
     for split, shape in shapes:
         counts[split] += shape[0]
     trials = ", ".join(f"{count} {split}" for split, count in counts.items())
     size = sum(prod(shape) for _, shape in shapes) * np.dtype(job.dtype).itemsize
-    read = f"{len(files)} files, {console.size(sum(known['bytes'] for known in files.values()))}"
+    read = (
+        f"{len(files)} files, "
+        f"{console.size(sum(known['bytes'] for known in files.values()))}"
+    )
     done = [path.is_file() for path in job.session_paths(subject).values()]
     resumed = f"; {sum(done)} of {len(done)} sessions are done" if any(done) else ""
     return f"{read}; {trials} trials, {console.size(size)} to {path}{resumed}"
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Make the stores that are not there, a subject at a time; processes share its sessions.
+    """Make the stores that are not there, a subject at a time; processes share its
+    sessions.
 
     Raises:
         MissingData: if a subject lacks a file; nothing is prepared then.
-        BrainhiveError: if a store is there that was made otherwise, or a file does not hold what it should.
+        BrainhiveError: if a store is there that was made otherwise, or a file does not
+            hold what it should.
     """
-    # a store that was made otherwise, or a missing file, ends the command before anything is written
+    # a store that was made otherwise, or a missing file, ends the command before
+    # anything is written
     with console.progress("checking files and stores"):
         job = Job.resolve(recipe)
         if job.missing is not None:
             raise job.missing
         due = [subject for subject in job.subjects if again or not job.is_done(subject)]
-        require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
+        require_each(
+            job.subjects, lambda subject: subject not in due or job.files(subject)
+        )
     overview = _look_over(job) if due and launch.is_main else ()
 
-    # subjects one by one; processes share the sessions of one, or each takes a subject where files hold all
-    # repetitions together
+    # subjects one by one; processes share the sessions of one, or each takes a subject
+    # where files hold all repetitions together
     counts = [max(1, len(job.sessions(subject))) for subject in due]
     workers = launch.alone if isinstance(job.preparation, Merged) else launch
     share = (
@@ -290,7 +382,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with (
         console.progress(f"preparing {job.preparation.dataset}", sum(counts)) as bar,
         claiming(
-            files, workers, is_finished=lambda name: name in done or (not again and files[name].is_file())
+            files,
+            workers,
+            is_finished=lambda name: (
+                name in done or (not again and files[name].is_file())
+            ),
         ) as free,
     ):
         for name in free:
@@ -300,9 +396,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 recordings = {}
                 for split in job.preparation.splits:
                     recording = job.preparation.recording(subject, split)
-                    signal = cast_signal(recording.signal, np.dtype(job.dtype))  # [N, R, C, T]
+                    # [N, R, C, T]
+                    signal = cast_signal(recording.signal, np.dtype(job.dtype))
                     provenance = {**recording.provenance, **job.provenance(subject)}
-                    recordings[split] = replace(recording, signal=signal, provenance=provenance)
+                    recordings[split] = replace(
+                        recording, signal=signal, provenance=provenance
+                    )
                 SignalStore.write(job.path(subject), recordings)
                 bar.advance()
             else:
@@ -319,16 +418,25 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         for subject in job.subjects:
             signals[subject] = describe_store(SignalStore.open(job.path(subject)))
             bar.advance()
-    rows = [(subject, *row) for subject, described in signals.items() for row in count_rows(described)]
+    rows = [
+        (subject, *row)
+        for subject, described in signals.items()
+        for row in count_rows(described)
+    ]
     caveats = merge_caveats(*(described["caveats"] for described in signals.values()))
     title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
     signal_name = [] if job.name == "default" else [f"signal.name={job.name}"]
-    stimuli = getattr(recipe.preparation, "stimuli", None)  # whose own name is not its kind
+    # whose own name is not its kind
+    stimuli = getattr(recipe.preparation, "stimuli", None)
     try:
         hint = next_command(
-            stimuli or parts.resolve("datasets", job.preparation.dataset), [], recipe.paths, *signal_name
+            stimuli or parts.resolve("datasets", job.preparation.dataset),
+            [],
+            recipe.paths,
+            *signal_name,
         )
-    except RecipeError:  # a data set outside the package: a module of the user's has its pictures
+    except RecipeError:
+        # a data set outside the package: a module of the user's has its pictures
         hint = str(Line("embed", "dataset.kind=MODULE"))
     table = Table(title, ("subject", *COUNTED), rows)
     # the pace is known only where this process made all stores
@@ -339,14 +447,24 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _write_sessions(
     job: Job, preparation: Preparation, subject: int, launch: Launch, bar: console.Bar
 ) -> None:
-    """Prepare the sessions of a subject that are not kept from before; one process then joins them."""
+    """Prepare the sessions of a subject that are not kept from before; one process then
+    joins them.
+    """
     paths = job.session_paths(subject)
 
-    # each process takes the next session that nobody has taken; the bar counts those of all
+    # each process takes the next session that nobody has taken; the bar counts those of
+    # all
     done = 0
-    with claiming({str(session): path for session, path in paths.items()}, launch.alone) as free:
+    with claiming(
+        {str(session): path for session, path in paths.items()}, launch.alone
+    ) as free:
         for session in map(int, free):
-            write_session(paths[session], session, preparation.session(subject, session), job.dtype)
+            write_session(
+                paths[session],
+                session,
+                preparation.session(subject, session),
+                job.dtype,
+            )
             before, done = done, sum(path.is_file() for path in paths.values())
             bar.advance(done - before, f"subject {subject}, session {session}")
     launch.barrier()

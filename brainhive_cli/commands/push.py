@@ -10,7 +10,12 @@ from pathlib import Path
 from pydantic import Field
 
 from brainhive_cli.core import console, documents, runs
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    first_line,
+)
 from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.hub import SCHEME, quiet, transport_error
@@ -36,7 +41,9 @@ TESTS = ("eval-retrieval", "reconstruct")
 """Commands whose runs test a brain model."""
 FILES_OF_THE_HUB = {".gitattributes"}
 """Files that the hub itself puts into a new repository."""
-TARGET = re.compile(r"hub:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<tag>\w[\w.-]*))?", re.ASCII)
+TARGET = re.compile(
+    r"hub:(?P<repository>\w[\w.-]*/\w[\w.-]*)(@(?P<tag>\w[\w.-]*))?", re.ASCII
+)
 RESERVED_TAG = re.compile(r"main|[0-9a-f]{40}|.*\.lock")
 """Names that cannot be those of a tag here."""
 LOGIN = "hf auth login, with a token that may write"
@@ -45,17 +52,28 @@ LOGIN = "hf auth login, with a token that may write"
 class Recipe(FileRecipe):
     """Recipe of push: the run, the repository, and what a person confirms."""
 
-    words: Names = Field([], description="the run of train-align or train-prior, and hub:owner/name[@tag]")
-    public: bool = Field(False, description="everybody may see the model; else only its owner")
+    words: Names = Field(
+        [],
+        description="the run of train-align or train-prior, and hub:owner/name[@tag]",
+    )
+    public: bool = Field(
+        False, description="everybody may see the model; else only its owner"
+    )
     licence: str = Field(
-        "", description="licence of the weights; default: that of the data, where it is known"
+        "",
+        description=(
+            "licence of the weights; default: that of the data, where it is known"
+        ),
     )
     data_terms_checked: bool = Field(
         False,
-        description="a person has read the terms of the data, and what people have agreed to: both allow "
-        "sharing this model, with what it holds of each person's recordings",
+        description="a person has read the terms of the data, and what people have "
+        "agreed to: both allow sharing this model, with what it holds of "
+        "each person's recordings",
     )
-    citation: str = Field("", description="how the authors of the model want to be cited")
+    citation: str = Field(
+        "", description="how the authors of the model want to be cited"
+    )
     contact: str = Field("", description="whom users of the model may ask")
 
 
@@ -90,7 +108,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Push a run by one commit.
 
     Raises:
-        BrainhiveError: if the terms of the data are not known, or the name has other contents.
+        BrainhiveError: if the terms of the data are not known, or the name has other
+            contents.
     """
     from huggingface_hub import constants
 
@@ -99,12 +118,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     repository, tag = _parse_target(target)
     require_terms(shared, recipe)
     files = shared.pack(write_card(shared, recipe, target))
-    message = f"{shared.run.command} run {shared.run.path.name}" + (f", {tag}" if tag else "")
+    message = f"{shared.run.command} run {shared.run.path.name}" + (
+        f", {tag}" if tag else ""
+    )
     with console.progress(f"pushing to {target}"):
         commit, is_private = _push(target, files, message, recipe.public)
     # a push does not publish a repository that was private before
     if recipe.public and is_private:
-        console.warn(f"{target} was private before and stays so: its page makes it public")
+        console.warn(
+            f"{target} was private before and stays so: its page makes it public"
+        )
 
     # where it is, and how to load it
     pinned = f"{SCHEME}{repository}@{commit}"  # later pushes change nothing
@@ -115,12 +138,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     }
     pushed = Table(f"On the hub as {target}", ("item", "value"), tuple(facts.items()))
     # a brain model is evaluated next, a prior is trained for
-    hint = Line("eval-retrieval", pinned) if shared.cells else Line("train-align", ("prior", pinned))
+    hint = (
+        Line("eval-retrieval", pinned)
+        if shared.cells
+        else Line("train-align", ("prior", pinned))
+    )
     return Result(shared.run.path, (pushed, tabulate(target, files)), hint=hint)
 
 
 def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
-    """Find the repository, and the run as it may be shared; nothing is asked of the hub.
+    """Find the repository, and the run as it may be shared; nothing is asked of the
+    hub.
 
     Raises:
         RecipeError: if the run or the repository is not named.
@@ -141,7 +169,8 @@ def _resolve(recipe: Recipe) -> tuple[str, SharedRun]:
 
 
 def _parse_target(reference: str) -> tuple[str, str]:
-    """Read `hub:owner/name[@tag]`: the repository, and the tag of a version, empty where none is named.
+    """Read `hub:owner/name[@tag]`: the repository, and the tag of a version, empty
+    where none is named.
 
     Raises:
         RecipeError: if it is no such name.
@@ -166,18 +195,20 @@ def _push(
     Large files are uploaded before it: an interrupted push leaves no commit.
 
     Args:
-        reference: A repository, which is created if it is not there, and a new tag, if any.
+        reference: A repository, which is created if it is not there, and a new tag, if
+            any.
         files: By name in the repository; manifest, card and list of digests as bytes.
         message: Of the commit.
         is_public: Whether everybody may see a new repository.
 
     Returns:
-        The commit that holds the files, and whether only the repository's owner can see it.
+        The commit that holds the files, and whether only the repository's owner can see
+        it.
 
     Raises:
         MissingData: if there is no token, or the hub cannot be reached.
-        BrainhiveError: if the tag exists, the repository has files of others, this user may not write, or
-            the repository is public and `is_public` is not set.
+        BrainhiveError: if the tag exists, the repository has files of others, this user
+            may not write, or the repository is public and `is_public` is not set.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -192,29 +223,45 @@ def _push(
             info = api.model_info(name)
         names = {file.rfilename for file in info.siblings or ()} - FILES_OF_THE_HUB
 
-        # nothing becomes public, and nothing of others is replaced, unless the user says so
+        # nothing becomes public, and nothing of others is replaced, unless the user
+        # says so
         if not info.private and not is_public:
             raise BrainhiveError(
-                f"{SCHEME}{name} is public on the hub", "--public, if everybody may see the model"
+                f"{SCHEME}{name} is public on the hub",
+                "--public, if everybody may see the model",
             )
         if names and MANIFEST not in names:
             raise BrainhiveError(
-                f"{SCHEME}{name} exists with files of others ({console.summarise_names(sorted(names))})",
+                (
+                    f"{SCHEME}{name} exists with files of others "
+                    f"({console.summarise_names(sorted(names))})"
+                ),
                 "another name, or remove them on its page",
             )
         if tag and tag in {known.name for known in api.list_repo_refs(name).tags}:
-            raise BrainhiveError(f"{reference} exists", f"another tag: {SCHEME}{name}@TAG")
+            raise BrainhiveError(
+                f"{reference} exists", f"another tag: {SCHEME}{name}@TAG"
+            )
 
         # weights of an earlier model would be mixed with these
         patterns = [pattern for patterns in FILES.values() for pattern in patterns]
-        earlier = [file for file in names - files.keys() if any(fnmatch(file, each) for each in patterns)]
+        earlier = [
+            file
+            for file in names - files.keys()
+            if any(fnmatch(file, each) for each in patterns)
+        ]
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            *(CommitOperationAdd(path, content) for path, content in sorted(files.items())),
+            *(
+                CommitOperationAdd(path, content)
+                for path, content in sorted(files.items())
+            ),
             *(CommitOperationDelete(path) for path in sorted(earlier)),
         ]
         with quiet():
             # with `parent_commit` the hub refuses if another commit came in between
-            commit = api.create_commit(name, operations, commit_message=message, parent_commit=info.sha).oid
+            commit = api.create_commit(
+                name, operations, commit_message=message, parent_commit=info.sha
+            ).oid
         if tag:
             api.create_tag(name, tag=tag, revision=commit)
         console.say(f"pushed {len(files)} files")
@@ -223,17 +270,21 @@ def _push(
 
 @contextmanager
 def _describing_refusals(name: str) -> Iterator[None]:
-    """Require a token, and describe in our words why the hub refuses a request that writes.
+    """Require a token, and describe in our words why the hub refuses a request that
+    writes.
 
     Raises:
-        MissingData: if there is no token, it is not accepted, or the hub does not answer.
+        MissingData: if there is no token, it is not accepted, or the hub does not
+            answer.
         BrainhiveError: if the hub refuses.
     """
     from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError
 
     if get_token() is None:
-        raise MissingData("no token of the hub is on this machine", f"{LOGIN}; or HF_TOKEN")
+        raise MissingData(
+            "no token of the hub is on this machine", f"{LOGIN}; or HF_TOKEN"
+        )
     try:
         yield
     except BrainhiveError:  # some of which are ValueErrors, too
@@ -242,13 +293,25 @@ def _describing_refusals(name: str) -> Iterator[None]:
         # by the status of the answer
         status = error.response.status_code
         refusals = {
-            401: MissingData("the hub does not accept the token of this machine", LOGIN),
-            403: BrainhiveError(f"no right to write to {name}", f"another owner, or {LOGIN}"),
-            404: MissingData(f"no repository {name} that this user sees", f"check the name, or {LOGIN}"),
-            412: BrainhiveError(f"{name} has changed meanwhile", "look at it, then the same command again"),
+            401: MissingData(
+                "the hub does not accept the token of this machine", LOGIN
+            ),
+            403: BrainhiveError(
+                f"no right to write to {name}", f"another owner, or {LOGIN}"
+            ),
+            404: MissingData(
+                f"no repository {name} that this user sees",
+                f"check the name, or {LOGIN}",
+            ),
+            412: BrainhiveError(
+                f"{name} has changed meanwhile",
+                "look at it, then the same command again",
+            ),
         }
         problem = f"the hub answers {status} for {name}: {first_line(error)}"
-        raise refusals.get(status, BrainhiveError(problem, "the same command continues")) from error
+        raise refusals.get(
+            status, BrainhiveError(problem, "the same command continues")
+        ) from error
     except ValueError as error:  # of a card or a name that the hub does not accept
         raise BrainhiveError(
             f"the hub refuses {name}: {' '.join(str(error).split())}",
@@ -262,7 +325,8 @@ def _describing_refusals(name: str) -> Iterator[None]:
 
 
 def require_terms(shared: SharedRun, recipe: Recipe) -> None:
-    """Require terms of the data that are known to allow it, or the word of a person who has read them.
+    """Require terms of the data that are known to allow it, or the word of a person who
+    has read them.
 
     Raises:
         BrainhiveError: if nobody has.
@@ -272,13 +336,18 @@ def require_terms(shared: SharedRun, recipe: Recipe) -> None:
     if shared.unknown_terms and not recipe.data_terms_checked:
         sources = "; ".join(f"{name}: {about}" for name, about in shared.terms.items())
         raise BrainhiveError(
-            f"no known terms allow sharing {shared.unknown_terms}{f' ({sources})' if sources else ''}",
-            "read them, and what people agreed to: files of a model hold statistics of each person's "
-            "recordings; then: --data-terms-checked --licence NAME",
+            (
+                "no known terms allow sharing "
+                f"{shared.unknown_terms}{f' ({sources})' if sources else ''}"
+            ),
+            "read them, and what people agreed to: files of a model hold statistics of "
+            "each person's recordings; then: --data-terms-checked --licence NAME",
         )
     # the card states a licence: that of the recipe, or of the data
     if not (recipe.licence or shared.licence):
-        raise RecipeError("nothing says under which licence the weights are", "--licence cc-by-nc-4.0")
+        raise RecipeError(
+            "nothing says under which licence the weights are", "--licence cc-by-nc-4.0"
+        )
 
 
 def tabulate(target: str, files: Files) -> Table:
@@ -297,7 +366,9 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
     """Write the card of a run, each line from what the run says of itself."""
     # what was measured, and the environment of the training
     scores = _find_scores(shared, recipe.paths)
-    measured = [metric for _, rows, _ in scores for row in rows.values() for metric in row]
+    measured = [
+        metric for _, rows, _ in scores for row in rows.values() for metric in row
+    ]
     environment = shared.run.read_json(ENVIRONMENT, Environment)
     commit = {"code": environment.commit} if environment.commit else {}
 
@@ -331,14 +402,18 @@ def write_card(shared: SharedRun, recipe: Recipe, target: str) -> str:
 
 
 def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
-    """Find the newest test of a run by each command on each data set, without controls; then its training."""
+    """Find the newest test of a run by each command on each data set, without controls;
+    then its training.
+    """
     tests: dict[tuple[str, str, str], Scores] = {}
     for command in TESTS:
         for folder in runs.finished_runs(paths.under_home("runs"), command):
             run = ShownRun(command, folder)
             facts = run.measured.facts
             # a test must be of this run; controls are no result of the model
-            is_of_run = Path(locate_stored(facts.run)).resolve() == shared.run.path.resolve()
+            is_of_run = (
+                Path(locate_stored(facts.run)).resolve() == shared.run.path.resolve()
+            )
             if not is_of_run or run.is_control or not run.metrics:
                 continue
 
@@ -347,15 +422,26 @@ def _find_scores(shared: SharedRun, paths: Paths) -> list[Scores]:
             gallery = facts.gallery if isinstance(facts, RetrievalFacts) else None
             key = command, dataset, str(gallery.splits if gallery else "")
             rows = {"all": choose_metrics(run.metrics)}
-            rows |= {cell.name: choose_metrics(cell.metrics)[:1] for cell in run.cells if len(run.cells) > 1}
+            rows |= {
+                cell.name: choose_metrics(cell.metrics)[:1]
+                for cell in run.cells
+                if len(run.cells) > 1
+            }
             # finished runs come newest first, so older tests of one key are dropped
             tests.setdefault(key, (f"{command} on {dataset}", rows, dataset))
 
     # what the training measured on pictures that it did not learn from
     training = ShownRun("training", shared.run)
     if shared.layout is None:
-        rows, title = {"all": list(training.metrics.values())}, "Pictures kept from training"
+        rows, title = (
+            {"all": list(training.metrics.values())},
+            "Pictures kept from training",
+        )
     else:
-        rows = {cell.name: choose_metrics(cell.metrics) for cell in training.cells if cell.metrics}
+        rows = {
+            cell.name: choose_metrics(cell.metrics)
+            for cell in training.cells
+            if cell.metrics
+        }
         title = "Held-out training pictures, by model"
     return [*tests.values(), *([(title, rows, "")] if any(rows.values()) else [])]

@@ -1,4 +1,6 @@
-"""recipes: the recipes that come with Brainhive, and each key of one with its meaning, default and source."""
+"""recipes: the recipes that come with Brainhive, and each key of one with its meaning,
+default and source.
+"""
 
 import importlib
 import json
@@ -15,7 +17,13 @@ from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
-from brainhive_cli.core.recipe import BaseRecipe, FileRecipe, Names, read_recipe, shipped_recipes
+from brainhive_cli.core.recipe import (
+    BaseRecipe,
+    FileRecipe,
+    Names,
+    read_recipe,
+    shipped_recipes,
+)
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.core.tables import Table
@@ -27,7 +35,9 @@ COMMON = ("paths", "run", "digests")
 class Recipe(FileRecipe):
     """Recipe of recipes: the recipes that are shown."""
 
-    names: Names = Field([], description="recipes, as demo, demo/embed or embed; none lists them all")
+    names: Names = Field(
+        [], description="recipes, as demo, demo/embed or embed; none lists them all"
+    )
 
 
 class Shipped(NamedTuple):
@@ -56,31 +66,57 @@ def list_shipped() -> list[Shipped]:
         name = "" if folder == "." else folder
 
         # the first sentence of the comment at the top, without the command's name
-        lines = takewhile(lambda line: line.startswith("#"), path.read_text("utf-8").splitlines())
-        sentence = re.split(r"(?<!\bal)\. ", " ".join(line[1:].strip() for line in lines))[0]
+        lines = takewhile(
+            lambda line: line.startswith("#"), path.read_text("utf-8").splitlines()
+        )
+        sentence = re.split(
+            r"(?<!\bal)\. ", " ".join(line[1:].strip() for line in lines)
+        )[0]
         about = sentence.removesuffix(".").removeprefix(f"brainhive {command}: ")
-        recipes.append(Shipped(path, command, name, Line(command, ("recipe", name)).plain, about))
+        recipes.append(
+            Shipped(path, command, name, Line(command, ("recipe", name)).plain, about)
+        )
     return recipes
 
 
 def tabulate_keys(shipped: Shipped) -> Table:
     """Lay out the keys of a recipe with value, source and meaning."""
     # resolve it as its command does, without flags or overrides
-    module = importlib.import_module(f"brainhive_cli.commands.{shipped.command.replace('-', '_')}")
-    recipe: BaseRecipe = module.Recipe.resolve(shipped.command, str(shipped.path), {}, [])
+    module = importlib.import_module(
+        f"brainhive_cli.commands.{shipped.command.replace('-', '_')}"
+    )
+    recipe: BaseRecipe = module.Recipe.resolve(
+        shipped.command, str(shipped.path), {}, []
+    )
     set_keys, rows = flatten(read_recipe(shipped.path)), []
-    for key, field, value in sorted(_keys(recipe), key=lambda row: row[0].startswith(COMMON)):
-        # the source of the value: the recipe, or the default; a default that differs is named
-        default = written(field.get_default(call_default_factory=True, validated_data={}))
+    for key, field, value in sorted(
+        _keys(recipe), key=lambda row: row[0].startswith(COMMON)
+    ):
+        # the source of the value: the recipe, or the default; a default that differs is
+        # named
+        default = written(
+            field.get_default(call_default_factory=True, validated_data={})
+        )
         is_set = any(name == key or name.startswith(f"{key}.") for name in set_keys)
         shown, source = written(value), "recipe" if is_set else "default"
-        source += f", default {default}" if shown != default and not field.is_required() else ""
+        source += (
+            f", default {default}"
+            if shown != default and not field.is_required()
+            else ""
+        )
         rows.append((key, shown, source, field.description or ""))
-    return Table(f"{shipped.line}: {shipped.about}", ("key", "value", "from", "meaning"), rows, is_list=True)
+    return Table(
+        f"{shipped.line}: {shipped.about}",
+        ("key", "value", "from", "meaning"),
+        rows,
+        is_list=True,
+    )
 
 
 def _keys(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """List the keys of a section with their fields and values, those of its parts below the part's key."""
+    """List the keys of a section with their fields and values, those of its parts below
+    the part's key.
+    """
     for name, field in type(section).model_fields.items():
         key, value = prefix + (field.alias or name), getattr(section, name)
         # a part is listed by its kind, then key by key
@@ -97,17 +133,23 @@ def find(names: list[str]) -> list[Shipped]:
         RecipeError: if there is none of that name.
     """
     # COMMAND for a recipe without a folder, FOLDER/COMMAND for all others
-    known = {f"{listed.name}/{listed.command}".lstrip("/"): listed for listed in list_shipped()}
+    known = {
+        f"{listed.name}/{listed.command}".lstrip("/"): listed
+        for listed in list_shipped()
+    }
     recipes = []
     for name in (name.replace("_", "-").removesuffix("/") for name in names):
-        matching = [listed for key, listed in known.items() if name in (key, listed.name)]
+        matching = [
+            listed for key, listed in known.items() if name in (key, listed.name)
+        ]
 
         # guess what an unknown name means
         if not matching:
             folders = dict.fromkeys(listed.name for listed in known.values())
             hint = guess(name, [*folders, *known]) or guess(f"papers/{name}", folders)
             raise RecipeError(
-                f"no shipped recipe is called {name!r}", f"{hint}they are listed by: {Line('recipes')}"
+                f"no shipped recipe is called {name!r}",
+                f"{hint}they are listed by: {Line('recipes')}",
             )
         recipes += matching
     return recipes
@@ -131,15 +173,27 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     named_recipes: dict[str, list[Shipped]] = {}
     for listed in list_shipped():
         named_recipes.setdefault(listed.name, []).append(listed)
-    defaults = tuple((listed.command, listed.about) for listed in named_recipes.pop("", []))
+    defaults = tuple(
+        (listed.command, listed.about) for listed in named_recipes.pop("", [])
+    )
     rows = tuple(
         # the first comment of the last file describes the recipe
         (name, ", ".join(listed.command for listed in recipes), recipes[-1].about)
         for name, recipes in named_recipes.items()
     )
     tables = (
-        Table("Recipes by name, for --recipe", ("recipe", "commands", "about"), rows, is_list=True),
-        Table("What each command does without --recipe", ("recipe", "about"), defaults, is_list=True),
+        Table(
+            "Recipes by name, for --recipe",
+            ("recipe", "commands", "about"),
+            rows,
+            is_list=True,
+        ),
+        Table(
+            "What each command does without --recipe",
+            ("recipe", "about"),
+            defaults,
+            is_list=True,
+        ),
     )
     return Result(root, tables, hint=Line("recipes", "demo/embed"))
 

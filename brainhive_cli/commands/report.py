@@ -1,4 +1,6 @@
-"""report: runs as one self-contained page, as tables for papers, or as one table for pandas."""
+"""report: runs as one self-contained page, as tables for papers, or as one table for
+pandas.
+"""
 
 import hashlib
 import re
@@ -36,31 +38,46 @@ class Recipe(FileRecipe):
 
     runs: Names | None = Field(
         None,
-        description="runs, by folder, name, RUN:VARIANT, or a command for its newest; default: the newest "
-        "with metrics",
+        description="runs, by folder, name, RUN:VARIANT, or a command for its newest; "
+        "default: the newest with metrics",
     )
-    labels: Names | None = Field(None, description="what each run is called, in the same order")
+    labels: Names | None = Field(
+        None, description="what each run is called, in the same order"
+    )
     format: Format = Field(
         "html",
-        description="html: a page; md, tex: tables for papers; csv: a row for each metric of each scope",
+        description=(
+            "html: a page; md, tex: tables for papers; csv: a row for each metric of "
+            "each scope"
+        ),
     )
-    to: str | None = Field(None, description="the file; default: one below reports/, named after the runs")
+    to: str | None = Field(
+        None, description="the file; default: one below reports/, named after the runs"
+    )
     figures: str | None = Field(
         None,
-        description="a folder for every figure, as SVG, PNG and PDF, as wide as a journal's column",
+        description=(
+            "a folder for every figure, as SVG, PNG and PDF, as wide as a journal's "
+            "column"
+        ),
     )
 
 
 def inputs(recipe: Recipe) -> list[Input]:
     """List the runs that are shown."""
     runs = opened(recipe)
-    written = [_target(recipe, runs), *([locate(recipe.figures)] if recipe.figures else [])]
+    written = [
+        _target(recipe, runs),
+        *([locate(recipe.figures)] if recipe.figures else []),
+    ]
     read = [Input(str(shown_run.folder.path)) for shown_run in runs]
     return read + [Input(str(path), note="to be written") for path in written]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Read the runs, compare those that measured the same, and write the page or the tables."""
+    """Read the runs, compare those that measured the same, and write the page or the
+    tables.
+    """
     runs = opened(recipe)
     # choose the files, and compare runs command by command
     path, groups = _target(recipe, runs), group_runs(runs)
@@ -72,14 +89,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if launch.is_main:
         with atomic_write(path) as part:
             if recipe.format == "html":
-                from brainhive_cli.reports.run_page import page_of  # draws by matplotlib
+                # draws by matplotlib
+                from brainhive_cli.reports.run_page import page_of
 
                 with console.progress("drawing the page"):
                     page_of(groups).write(part)
             elif recipe.format == "csv":
                 part.write_text(comma_separated(groups), "utf-8")
             else:
-                texts = (write_table(paper_table(group), recipe.format) for group in groups)
+                texts = (
+                    write_table(paper_table(group), recipe.format) for group in groups
+                )
                 part.write_text("\n".join(texts), encoding="utf-8")
 
     # the figures, each in a file of its own
@@ -105,7 +125,10 @@ def group_runs(runs: Sequence[ShownRun]) -> list[RunGroup]:
     command_runs: dict[str, list[ShownRun]] = {}
     for shown_run in runs:
         command_runs.setdefault(shown_run.command, []).append(shown_run)
-    return [_compare(group) if len(group) > 1 else RunGroup(group) for group in command_runs.values()]
+    return [
+        _compare(group) if len(group) > 1 else RunGroup(group)
+        for group in command_runs.values()
+    ]
 
 
 def opened(recipe: Recipe) -> list[ShownRun]:
@@ -113,7 +136,8 @@ def opened(recipe: Recipe) -> list[ShownRun]:
 
     Raises:
         MissingData: if there is none, or it is not finished.
-        RecipeError: if a run is named twice, or there are more or fewer labels than runs.
+        RecipeError: if a run is named twice, or there are more or fewer labels than
+            runs.
     """
     # find the runs, and refuse one that is named twice
     root = recipe.paths.under_home("runs")
@@ -121,18 +145,29 @@ def opened(recipe: Recipe) -> list[ShownRun]:
     paths = [(folder.path.resolve(), variant) for folder, variant in chosen]
     for path in paths:
         if paths.count(path) > 1:
-            raise RecipeError(f"{RunFolder(path[0]).reference} is named twice", "name each run once")
+            raise RecipeError(
+                f"{RunFolder(path[0]).reference} is named twice", "name each run once"
+            )
 
-    # names without fingerprints, unless only these distinguish runs of a command; variants by their own names
-    short = [(folder.command, variant or FINGERPRINTS.sub("", folder.label)) for folder, variant in chosen]
-    full = [f"{folder.label}:{variant}" if variant else folder.label for folder, variant in chosen]
+    # names without fingerprints, unless only these distinguish runs of a command;
+    # variants by their own names
+    short = [
+        (folder.command, variant or FINGERPRINTS.sub("", folder.label))
+        for folder, variant in chosen
+    ]
+    full = [
+        f"{folder.label}:{variant}" if variant else folder.label
+        for folder, variant in chosen
+    ]
     labels = recipe.labels or [
-        key[1] if short.count(key) == 1 else name for key, name in zip(short, full, strict=True)
+        key[1] if short.count(key) == 1 else name
+        for key, name in zip(short, full, strict=True)
     ]
     # every run needs a label, and labels of the user must differ
     if len(labels) != len(chosen) or (recipe.labels and len({*labels}) < len(labels)):
         raise RecipeError(
-            f"{len(chosen)} runs have the labels {', '.join(labels)}", "give each run one of its own"
+            f"{len(chosen)} runs have the labels {', '.join(labels)}",
+            "give each run one of its own",
         )
     runs = [ShownRun(label, *run) for label, run in zip(labels, chosen, strict=True)]
     if not recipe.labels and len(runs) > 1:
@@ -142,30 +177,43 @@ def opened(recipe: Recipe) -> list[ShownRun]:
 
 
 def name_by_differences(runs: Sequence[ShownRun]) -> list[str]:
-    """Name runs of one command by the values in which their set-ups differ; else by their labels."""
+    """Name runs of one command by the values in which their set-ups differ; else by
+    their labels.
+    """
     labels = [run.label for run in runs]
     set_ups = [run.measured.facts.set_up for run in runs]
     if len({run.command for run in runs}) > 1 or not all(set_ups):
         return labels
 
-    # the first keys that tell more of the runs apart, kinds of parts before their other keys
-    keys = dict.fromkeys(key for set_up in set_ups for key in set_up if not key.startswith(CITES))
+    # the first keys that tell more of the runs apart, kinds of parts before their other
+    # keys
+    keys = dict.fromkeys(
+        key for set_up in set_ups for key in set_up if not key.startswith(CITES)
+    )
     names = [""] * len(runs)
     for key in sorted(keys, key=lambda key: not key.endswith(".kind")):
         word = key.rpartition(".")[2]
-        called = "" if word == "kind" else f"{word} "  # the name of a part says what it is
+        # the name of a part says what it is
+        called = "" if word == "kind" else f"{word} "
         values = [say(key, set_up.get(key)) for set_up in set_ups]
         # a key stays only if it tells more runs apart
-        longer = [f"{name}, {called}{value}" for name, value in zip(names, values, strict=True)]
+        longer = [
+            f"{name}, {called}{value}"
+            for name, value in zip(names, values, strict=True)
+        ]
         if len({*longer}) > len({*names}):
             names = longer
-    if len({*names}) < len(runs) or max(name.count(", ") for name in names) > MAX_NAMED_KEYS:
+    if (
+        len({*names}) < len(runs)
+        or max(name.count(", ") for name in names) > MAX_NAMED_KEYS
+    ):
         return labels
     return [name.removeprefix(", ") for name in names]
 
 
 def newest_two(root: Path) -> list[str]:
-    """Name the newest run with values item by item, and the newest that can be compared with it.
+    """Name the newest run with values item by item, and the newest that can be compared
+    with it.
 
     Raises:
         MissingData: if there are no two.
@@ -185,7 +233,9 @@ def newest_two(root: Path) -> list[str]:
     def differs(run: RunFolder) -> str:
         return "; ".join(_compare([shown, ShownRun("", run)]).not_compared)
 
-    second = newest(root, first.command, differs, needed=f"another of {two}", apart_from=first)
+    second = newest(
+        root, first.command, differs, needed=f"another of {two}", apart_from=first
+    )
     return [str(run.path) for run in (first, second)]
 
 
@@ -194,7 +244,8 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     if recipe.to is not None:
         return locate(recipe.to)
 
-    # a file named after the first run; a digest of all tells pages of several runs apart
+    # a file named after the first run; a digest of all tells pages of several runs
+    # apart
     name = runs[0].folder.label
     if len(runs) > 1:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
@@ -204,7 +255,9 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
 
 
 def _kind_of_items(run: ShownRun) -> str:
-    """Say what values a run has item by item: ranks of a gallery, or metrics of pictures; empty for none."""
+    """Say what values a run has item by item: ranks of a gallery, or metrics of
+    pictures; empty for none.
+    """
     facts = run.measured.facts
     if isinstance(facts, RetrievalFacts) and facts.gallery:
         return "ranks"
@@ -212,23 +265,33 @@ def _kind_of_items(run: ShownRun) -> str:
 
 
 def _compare(runs: Sequence[ShownRun]) -> RunGroup:
-    """Compare the first run with all comparable ones at once, as the adjustment of p needs."""
+    """Compare the first run with all comparable ones at once, as the adjustment of p
+    needs.
+    """
     first, *following = runs
 
     # the first run needs values of items
     kinds = [_kind_of_items(run) for run in runs]
     if not kinds[0] or not first.measured.items:
-        return RunGroup(runs, not_compared=[f"{first.label} has no values item by item"])
+        return RunGroup(
+            runs, not_compared=[f"{first.label} has no values item by item"]
+        )
 
     # compare runs of the same kind of values: ranks of a gallery, or values of items
     comparable = [
-        run for run, kind in zip(following, kinds[1:], strict=True) if kind == kinds[0] and run.measured.items
+        run
+        for run, kind in zip(following, kinds[1:], strict=True)
+        if kind == kinds[0] and run.measured.items
     ]
     measurements = {run.label: run.measured for run in comparable}
     if kinds[0] == "ranks":
-        from brainhive_cli.measurement.comparison import compare_ranks  # one run alone needs no numpy
+        # one run alone needs no numpy
+        from brainhive_cli.measurement.comparison import compare_ranks
 
-        pairs = {(first.label, label): (first.measured, run) for label, run in measurements.items()}
+        pairs = {
+            (first.label, label): (first.measured, run)
+            for label, run in measurements.items()
+        }
         compared, errors = compare_ranks(pairs)
     else:
         from brainhive_cli.measurement.comparison import compare_runs

@@ -1,4 +1,6 @@
-"""runs: every run with its state, result, age and size; one of them whole; and the removal of runs."""
+"""runs: every run with its state, result, age and size; one of them whole; and the
+removal of runs.
+"""
 
 import os
 from collections.abc import Sequence
@@ -38,8 +40,8 @@ class Recipe(FileRecipe):
 
     words: Names = Field(
         [],
-        description="runs or commands, none for all; `show` before one shows it (default: the newest with "
-        "metrics), `rm` removes runs",
+        description="runs or commands, none for all; `show` before one shows it "
+        "(default: the newest with metrics), `rm` removes runs",
     )
     yes: bool = Field(False, description="remove without asking")
 
@@ -50,7 +52,9 @@ def _name(run: RunFolder) -> str:
 
 
 def _is_called(run: RunFolder, name: str, exactly: bool) -> bool:
-    """Tell whether a name means a run: its own name or path, or its command's unless `exactly` is set."""
+    """Tell whether a name means a run: its own name or path, or its command's unless
+    `exactly` is set.
+    """
     # a run is called by its name, COMMAND/NAME or path
     references = {run.path.name, _name(run), str(run.path), os.path.abspath(run.path)}
     name = name.rstrip("/")
@@ -59,14 +63,18 @@ def _is_called(run: RunFolder, name: str, exactly: bool) -> bool:
 
 
 def _describe_state(run: RunFolder) -> str:
-    """Say whether it is finished with metrics, running while a command writes it, or interrupted."""
+    """Say whether it is finished with metrics, running while a command writes it, or
+    interrupted.
+    """
     if run.is_in_use:
         return "running"
     return "finished" if run.is_finished else "interrupted"
 
 
 def _describe_result(run: RunFolder) -> str | Cell:
-    """Write its main metric, else its finding, for programs with all caveats; empty if not finished."""
+    """Write its main metric, else its finding, for programs with all caveats; empty if
+    not finished.
+    """
     if not run.is_finished:
         return ""
 
@@ -79,13 +87,23 @@ def _describe_result(run: RunFolder) -> str | Cell:
     # what several cells measured is averaged by the finding
     measured, name = shown.measured, shown.main_headline
     caveats = merge_caveats(measured.caveats, caveats_of(shown.metrics.values()))
-    result = describe_metric(shown.metrics[name]) if name in shown.metrics else state_finding(measured)
-    result += f", for {measured.facts.scope}" if name in shown.metrics and measured.facts.scope else ""
+    result = (
+        describe_metric(shown.metrics[name])
+        if name in shown.metrics
+        else state_finding(measured)
+    )
+    result += (
+        f", for {measured.facts.scope}"
+        if name in shown.metrics and measured.facts.scope
+        else ""
+    )
     return Cell(result, value=extend_title(result, caveats)) if result else ""
 
 
 def _count_bytes(run: RunFolder) -> int:
-    files = (Path(folder) / name for folder, _, names in os.walk(run.path) for name in names)
+    files = (
+        Path(folder) / name for folder, _, names in os.walk(run.path) for name in names
+    )
     return sum(file.lstat().st_size for file in files)
 
 
@@ -98,7 +116,9 @@ def _find_shown(recipe: Recipe) -> ShownRun:
     """
     names = recipe.words[1:]
     if len(names) > 1:
-        raise RecipeError(f"{len(names)} runs: {', '.join(names)}", Line("runs", SHOW, "NAME"))
+        raise RecipeError(
+            f"{len(names)} runs: {', '.join(names)}", Line("runs", SHOW, "NAME")
+        )
     folder, variant = find(recipe.paths.under_home("runs"), names[0] if names else None)
     return ShownRun(variant or folder.name, folder, variant)
 
@@ -117,7 +137,11 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunFolder]:
 
     # all runs, the newest first
     root = recipe.paths.under_home("runs")
-    folders = [path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith(".")]
+    folders = [
+        path
+        for path in root.glob("*/*")
+        if path.is_dir() and not path.name.startswith(".")
+    ]
     runs = sorted(map(RunFolder, folders), key=lambda run: -run.changed_s)
 
     # every name must mean a run
@@ -125,9 +149,16 @@ def _find_named(recipe: Recipe, removes: bool) -> list[RunFolder]:
         if not any(_is_called(run, name, removes) for run in runs):
             raise MissingData(
                 f"no run {name!r} under {root}",
-                f"{guess(name, [run.path.name for run in runs])}they are listed by: {Line('runs')}",
+                (
+                    f"{guess(name, [run.path.name for run in runs])}they are listed "
+                    f"by: {Line('runs')}"
+                ),
             )
-    return [run for run in runs if not names or any(_is_called(run, name, removes) for name in names)]
+    return [
+        run
+        for run in runs
+        if not names or any(_is_called(run, name, removes) for name in names)
+    ]
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -154,7 +185,15 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if verb == REMOVE:
         _remove(runs, root, recipe.yes)
         return Result(
-            root, (Table("Removed runs", ("run",), tuple((_name(run),) for run in runs), is_list=True),)
+            root,
+            (
+                Table(
+                    "Removed runs",
+                    ("run",),
+                    tuple((_name(run),) for run in runs),
+                    is_list=True,
+                ),
+            ),
         )
 
     # else list; the note has the caveats of the results
@@ -167,13 +206,17 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         cells = Cell(age(changed_s), value=time), Cell(console.size(size), value=size)
         rows.append((_name(run), _describe_state(run), _describe_result(run), *cells))
     results = [cell.value for row in rows for cell in row if isinstance(cell, Cell)]
-    note = list_footnotes(caveat for result in results for caveat in find_caveats(str(result)))
+    note = list_footnotes(
+        caveat for result in results for caveat in find_caveats(str(result))
+    )
     table = Table(f"Runs in {root}", columns, rows, is_list=True, note=note)
     return Result(root, (table,), hint=Line("runs", SHOW, "NAME") if runs else "")
 
 
 def _show(run: ShownRun) -> Result:
-    """Describe a run: its facts and files, and its metrics over everything, else of each cell."""
+    """Describe a run: its facts and files, and its metrics over everything, else of
+    each cell.
+    """
     # its facts and files, without empty ones
     facts, size = run.measured.facts, console.size(_count_bytes(run.folder))
     reference = run.folder.name + (f":{run.variant}" if run.variant else "")
@@ -188,32 +231,47 @@ def _show(run: ShownRun) -> Result:
         "cells": console.summarise_names(list(facts.cells)),
         "caveats": ", ".join(run.measured.caveats),
         "warnings": "; ".join(list_limits(run.measured)),
-        "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),
+        "files": ", ".join(
+            sorted(
+                path.name for path in run.folder.path.iterdir() if path.name[0] != "."
+            )
+        ),
     }
     rows = tuple((key, value) for key, value in about.items() if value)
     tables = [Table(f"Run {run.folder.name}", ("item", "value"), rows)]
 
     # its metrics, scope by scope
     metrics = {scope: run.measured.scopes[scope] for scope in summary_scopes(run)}
-    tables += [table for table in [metric_table("Metrics", metrics, "of")] if table.rows]
-    return Result(run.folder.path, tuple(tables), run.measured, hint=Line("report", reference))
+    tables += [
+        table for table in [metric_table("Metrics", metrics, "of")] if table.rows
+    ]
+    return Result(
+        run.folder.path, tuple(tables), run.measured, hint=Line("report", reference)
+    )
 
 
 def _remove(runs: Sequence[RunFolder], root: Path, agreed: bool) -> None:
     """Remove runs, after showing their state."""
     # a run that a command writes stays
     if busy := [_name(run) for run in runs if run.is_in_use]:
-        raise BrainhiveError(f"{busy[0]} is in use by a running command", "wait for it, or stop it first")
+        raise BrainhiveError(
+            f"{busy[0]} is in use by a running command", "wait for it, or stop it first"
+        )
 
     # show each run, and ask
     for run in runs:
-        console.say(f"{_name(run)}: {_describe_state(run)}, {console.size(_count_bytes(run))}")
-    if not agreed and not console.confirm(f"remove {len(runs)} run{'s' if len(runs) > 1 else ''}?"):
+        console.say(
+            f"{_name(run)}: {_describe_state(run)}, {console.size(_count_bytes(run))}"
+        )
+    if not agreed and not console.confirm(
+        f"remove {len(runs)} run{'s' if len(runs) > 1 else ''}?"
+    ):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
 
     # remove them, each under its lock
     for run in runs:
-        if run.path.is_symlink():  # the link goes; what it leads to is not touched, not even by a lock
+        # the link goes; what it leads to is not touched, not even by a lock
+        if run.path.is_symlink():
             remove(run.path)
         else:
             lock = Claim(run.path / LOCK, f"run {run.path}")

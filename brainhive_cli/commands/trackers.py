@@ -1,4 +1,6 @@
-"""Experiment trackers through accelerate: each cell (or prior, or evaluation) is a run in each of them."""
+"""Experiment trackers through accelerate: each cell (or prior, or evaluation) is a run
+in each of them.
+"""
 
 import hashlib
 import importlib.util
@@ -18,7 +20,9 @@ PROJECT = "brainhive"
 TIMES = {"epoch", "epochs", "step"}
 """Numbers that are the time of an event; all other numbers are curves."""
 FOLDER_ARGUMENTS = {"wandb": "dir", "swanlab": "log_dir"}
-"""Trackers that resume a run by its id, and their argument for the folder of its files."""
+"""Trackers that resume a run by its id, and their argument for the folder of its
+files.
+"""
 
 
 def require(names: Sequence[str]) -> None:
@@ -30,7 +34,8 @@ def require(names: Sequence[str]) -> None:
     absent = [name for name in names if importlib.util.find_spec(name) is None]
     if absent:
         raise MissingExtra(
-            f"run.trackers: {', '.join(absent)} is not installed", f"pip install {' '.join(absent)}"
+            f"run.trackers: {', '.join(absent)} is not installed",
+            f"pip install {' '.join(absent)}",
         )
 
 
@@ -53,7 +58,8 @@ def tracked(
     Args:
         names: Names of the trackers.
         run: The run folder, whose name groups the cells.
-        cell: The name of their run. Trackers that can resume a run do so when the cell is resumed.
+        cell: The name of their run. Trackers that can resume a run do so when the cell
+            is resumed.
         recipe: Shown with the curves.
         caveats: Caveats of the numbers; added to the name of their run.
         clock: Name of the number that is the time of an event.
@@ -63,7 +69,11 @@ def tracked(
 
     def log(event: Mapping[str, Any]) -> None:
         # numbers only; the clock is the horizontal axis of all curves
-        numbers = {name: value for name, value in event.items() if isinstance(value, int | float)}
+        numbers = {
+            name: value
+            for name, value in event.items()
+            if isinstance(value, int | float)
+        }
         curves = {name: value for name, value in numbers.items() if name not in TIMES}
         for tracker in opened:
             tracker.log(curves, step=event[clock])
@@ -89,7 +99,9 @@ def log_results(
         for scope, metrics in results.items()
         for name, metric in metrics.items()
     }
-    with tracked(recipe.run.trackers, run, label, recipe.model_dump(mode="json"), caveats) as log:
+    with tracked(
+        recipe.run.trackers, run, label, recipe.model_dump(mode="json"), caveats
+    ) as log:
         log({"epoch": 0, **values})
 
 
@@ -102,7 +114,9 @@ def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
 
     # TensorBoard knows no names of runs: the cell becomes a folder of the run
     if name == "tensorboard":
-        tracker = tracker_class(cell, str(within(run, f"{name}/events", "a tracker's folder").parent))
+        tracker = tracker_class(
+            cell, str(within(run, f"{name}/events", "a tracker's folder").parent)
+        )
     else:
         tracker = tracker_class(PROJECT, **run_options(name, run, cell, recipe))
     tracker.main_process_only = False  # the process that trains the cell logs it
@@ -110,12 +124,21 @@ def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
     return tracker
 
 
-def run_options(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def run_options(
+    name: str, run: Path, cell: str, recipe: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the arguments with which a tracker opens, or resumes, a cell's run."""
-    options = {"name": cell, "group": run.name, "config": dict(recipe), "resume": "allow"}
+    options = {
+        "name": cell,
+        "group": run.name,
+        "config": dict(recipe),
+        "resume": "allow",
+    }
     if name not in FOLDER_ARGUMENTS:
         return options
 
     # the id is the same on every machine, so that a resumed cell continues its curves
-    identity = hashlib.sha256(f"{run.parent.name}/{run.name}/{cell}".encode()).hexdigest()[:16]
+    identity = hashlib.sha256(
+        f"{run.parent.name}/{run.name}/{cell}".encode()
+    ).hexdigest()[:16]
     return {**options, FOLDER_ARGUMENTS[name]: str(run), "id": identity}

@@ -1,4 +1,6 @@
-"""train-align: a brain model for each cell (subjects × seed), trained to predict its targets."""
+"""train-align: a brain model for each cell (subjects × seed), trained to predict its
+targets.
+"""
 
 import statistics
 import time
@@ -14,7 +16,12 @@ from brainhive_cli.core.facts import TrainingFacts
 from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
-from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats, name_rows
+from brainhive_cli.core.measurements import (
+    Measurements,
+    Metric,
+    merge_caveats,
+    name_rows,
+)
 from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
@@ -31,8 +38,13 @@ from brainhive_cli.training.alignment.training_data import TrainingData
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """Selection of epochs, in a table's title; nothing where it was by validation."""
 MOST = 6
-"""Cells that have a line each; of more, their mean is drawn, with the lowest and the highest."""
-CURVE_TITLES = {"loss": "Loss", "validation_top1": "Top-1 on held-out training concepts"}
+"""Cells that have a line each; of more, their mean is drawn, with the lowest and the
+highest.
+"""
+CURVE_TITLES = {
+    "loss": "Loss",
+    "validation_top1": "Top-1 on held-out training concepts",
+}
 """Keys of an epoch in the log, and the titles of their curves."""
 
 
@@ -54,14 +66,17 @@ def work(recipe: Recipe) -> Work:
 
 def preview(recipe: Recipe) -> list[Table]:
     """Lay out the cells."""
-    names = console.summarise_names([cell.name for cell in Job.resolve(recipe).list_cells()])
+    names = console.summarise_names(
+        [cell.name for cell in Job.resolve(recipe).list_cells()]
+    )
     return [Table("Cells", ("item", "value"), [("cells", names)])]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
     trackers.require(recipe.run.trackers)
-    # resolve: cells, signals, and the identities of all that is read, which name the run
+    # resolve: cells, signals, and the identities of all that is read, which name the
+    # run
     with console.progress("opening signals and embeddings"):
         job = Job.resolve(recipe)
         job.require()
@@ -72,7 +87,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         digests = job.digests()
         job = job.pinned(digests)
     folder = RunFolder.open(
-        "train-align", job.recipe.run_label(job.recipe.paths), job.recipe, launch, again, digests
+        "train-align",
+        job.recipe.run_label(job.recipe.paths),
+        job.recipe,
+        launch,
+        again,
+        digests,
     )
 
     # train what an earlier command has not trained, and write what all cells measured
@@ -86,16 +106,25 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         with folder.finishing(launch) as is_due:
             if is_due and launch.is_main:
                 problems = {name: problem_of(store) for name, store in stores.items()}
-                failed = [f"{name} failed its health check: {why}" for name, why in problems.items() if why]
+                failed = [
+                    f"{name} failed its health check: {why}"
+                    for name, why in problems.items()
+                    if why
+                ]
                 facts = TrainingFacts(
                     mode=job.recipe.mode,
                     dataset=job.dataset.name,
                     stimulus=job.dataset.stimulus,
                     warnings=failed,
-                    is_closed_form=all(variant.backbone.is_closed_form for variant in job.variants.values()),
+                    is_closed_form=all(
+                        variant.backbone.is_closed_form
+                        for variant in job.variants.values()
+                    ),
                     **job.describe_set_ups(cells),
                 )
-                artifacts.write(folder, learning_curves(folder, [cell.name for cell in cells]))
+                artifacts.write(
+                    folder, learning_curves(folder, [cell.name for cell in cells])
+                )
                 folder.finish(_collect_measurements(folder, cells, facts))
 
     # show the tables, and the line of what comes next
@@ -111,14 +140,21 @@ def _train(
     folder: RunFolder,
     launch: Launch,
 ) -> Work | None:
-    """Train free cells, each by one process when there are enough for all; else share each cell's batches.
+    """Train free cells, each by one process when there are enough for all; else share
+    each cell's batches.
 
     Returns:
-        What these processes have trained from the first epoch to the last, and how long that took.
+        What these processes have trained from the first epoch to the last, and how long
+        that took.
     """
     # all processes need one list, though other workers finish cells meanwhile
-    todo = [cell for cell in cells if not (folder.path / f"cells/{cell.name}/{FINISHED}").is_file()]
-    todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
+    todo = [
+        cell
+        for cell in cells
+        if not (folder.path / f"cells/{cell.name}/{FINISHED}").is_file()
+    ]
+    # the longest first
+    todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))
     is_alone = len(todo) >= launch.processes  # each process trains cells by itself
     worker = launch.alone if is_alone else launch
 
@@ -137,17 +173,35 @@ def _train(
         folder.claim_cells(files, worker) as free,
     ):
         for cell in map(cell_of_name.__getitem__, free):
-            recipe, is_begun = job.variants[cell.variant], folder.checkpoint_path(cell.name).is_file()
+            recipe, is_begun = (
+                job.variants[cell.variant],
+                folder.checkpoint_path(cell.name).is_file(),
+            )
             with console.progress("reading signals and embeddings"):
                 if opened is None or not opened.is_compatible(recipe):
                     opened = TrainingData(job, recipe, stores, subjects, launch)
                 layout, data = opened.select_cell(cell)
             # one process logs, with the caveats of all that the cell learns from
             names = recipe.run.trackers if worker.is_main else ()
-            caveats, settings = learned_by(data, recipe.train).caveats, recipe.model_dump(mode="json")
-            with trackers.tracked(names, folder.path, cell.name, settings, caveats) as track:
+            caveats, settings = (
+                learned_by(data, recipe.train).caveats,
+                recipe.model_dump(mode="json"),
+            )
+            with trackers.tracked(
+                names, folder.path, cell.name, settings, caveats
+            ) as track:
                 terms, train = recipe.loss_terms, recipe.train
-                train_cell(cell.name, cell.seed, layout, data, terms, train, folder, worker, track)
+                train_cell(
+                    cell.name,
+                    cell.seed,
+                    layout,
+                    data,
+                    terms,
+                    train,
+                    folder,
+                    worker,
+                    track,
+                )
             # the time of a resumed cell is not that of all its epochs
             trained += [] if is_begun else [cell]
             busy_s = time.monotonic() - started_s
@@ -157,11 +211,21 @@ def _train(
     # the pace of this launch, without waiting for other workers
     launch.barrier()
     every = launch.gather((trained, busy_s if trained else 0.0))
-    cells = [cell for cells_of_job, _ in (every if is_alone else every[:1]) for cell in cells_of_job]
-    return replace(job.count_work(cells), seconds=max(spent for _, spent in every)) if cells else None
+    cells = [
+        cell
+        for cells_of_job, _ in (every if is_alone else every[:1])
+        for cell in cells_of_job
+    ]
+    return (
+        replace(job.count_work(cells), seconds=max(spent for _, spent in every))
+        if cells
+        else None
+    )
 
 
-def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], facts: TrainingFacts) -> Measurements:
+def _collect_measurements(
+    folder: RunFolder, cells: Sequence[Cell], facts: TrainingFacts
+) -> Measurements:
     """Collect what the cells measured."""
     scopes: dict[str, Any] = {}
     caveats, described = [], {}
@@ -180,30 +244,42 @@ def _collect_measurements(folder: RunFolder, cells: Sequence[Cell], facts: Train
                 "variant": cell.variant,
             }
         )
-    facts = facts.model_copy(update={"caveats": merge_caveats(*caveats), "cells": described})
+    facts = facts.model_copy(
+        update={"caveats": merge_caveats(*caveats), "cells": described}
+    )
     return Measurements(scopes, facts=facts)
 
 
 def _next_command(job: Job, folder: RunFolder) -> Hint:
-    """Write the line of the next step: retrieval, after embedding the test stimuli where that is missing."""
+    """Write the line of the next step: retrieval, after embedding the test stimuli
+    where that is missing.
+    """
     recipe = job.recipe
     # without test stimuli there is no gallery to retrieve from
     if job.dataset.holdout.stored_split("test") not in job.dataset.splits:
         return Line("report", folder.path.name)
     hint = Line("eval-retrieval", ("run", folder.path))
-    if are_embedded(job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]):
+    if are_embedded(
+        job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]
+    ):
         return hint
     return f"{write_embedding(recipe.dataset, recipe.encoders)} && {hint}"
 
 
 def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
-    """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
+    """Lay out the metrics of a finished run, cell by cell in the order of the
+    recipe.
+    """
     # the title says the data set, the mode and how epochs were selected
     facts, described = measured.facts, measured.facts.cells
     selected_on = {each.selected_on for each in described.values()}
-    how = "".join(f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys()))
+    how = "".join(
+        f", {PROTOCOLS[name]}" for name in sorted(selected_on & PROTOCOLS.keys())
+    )
     is_closed_form = measured.facts_of(TrainingFacts).is_closed_form
-    title = f"{facts.dataset} {facts.mode}{', in closed form' if is_closed_form else how}"
+    title = (
+        f"{facts.dataset} {facts.mode}{', in closed form' if is_closed_form else how}"
+    )
     published = published_tables(facts.published)
     top1 = {cell.name: measured.scopes.get(cell.name, {}).get("top1") for cell in cells}
 
@@ -222,7 +298,9 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     for cell in cells:
         metric = top1[cell.name]
         context = (metric.n, metric.chance) if metric else (ABSENT, ABSENT)
-        rows.append((cell.name, described[cell.name].epoch, with_interval(metric), *context))
+        rows.append(
+            (cell.name, described[cell.name].epoch, with_interval(metric), *context)
+        )
         variant_metrics.setdefault(cell.variant, []).append(metric)
 
     # mean and spread over all cells, or over those of each variant
@@ -237,15 +315,23 @@ def tables(measured: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
             rows.append((f"mean ± sd of {len(cells)}", "", spread, "", ""))
 
     # means of variants come first: they are what a sweep compares
-    cell_table = Table(title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows)
-    variant_table = Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means)
+    cell_table = Table(
+        title, ("cell", "epoch", "val top-1, 95 % CI", "n", "chance"), rows
+    )
+    variant_table = Table(
+        title, ("variant", "val top-1, mean ± sd", "cells", "chance"), means
+    )
     return *([variant_table] if means else []), cell_table, *published
 
 
 def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curve]:
     """Draw the log of a run: what each cell measured after each epoch."""
     curves = []
-    events = [event for event in run.events() if event.get("cell") in cells and "loss" in event]
+    events = [
+        event
+        for event in run.events()
+        if event.get("cell") in cells and "loss" in event
+    ]
     for key, title in CURVE_TITLES.items():
         # values of each cell by epoch, counted from 1
         cell_values: dict[str, dict[int, float]] = {}
@@ -255,15 +341,30 @@ def learning_curves(run: RunFolder, cells: Sequence[str]) -> list[artifacts.Curv
 
         # a line for each cell; cells may have stopped at different epochs
         epochs, note = sorted({*chain(*cell_values.values())}), ""
-        lines = [artifacts.Line(cell, [*map(values.get, epochs)]) for cell, values in cell_values.items()]
+        lines = [
+            artifacts.Line(cell, [*map(values.get, epochs)])
+            for cell, values in cell_values.items()
+        ]
 
-        # too many lines to tell apart: draw their mean, with a band from lowest to highest
+        # too many lines to tell apart: draw their mean, with a band from lowest to
+        # highest
         if len(lines) > MOST:
-            at = [[values[epoch] for values in cell_values.values() if epoch in values] for epoch in epochs]
-            mean, low, high = [*map(statistics.mean, at)], [*map(min, at)], [*map(max, at)]
+            at = [
+                [values[epoch] for values in cell_values.values() if epoch in values]
+                for epoch in epochs
+            ]
+            mean, low, high = (
+                [*map(statistics.mean, at)],
+                [*map(min, at)],
+                [*map(max, at)],
+            )
             lines = [artifacts.Line(f"mean of {len(lines)} cells", mean, low, high)]
             note = "The band goes from the lowest cell to the highest."
         # no cell has validation_top1 where nothing validates
         if lines:
-            curves.append(artifacts.Curve(title, "epoch", epochs, lines, section="Training", note=note))
+            curves.append(
+                artifacts.Curve(
+                    title, "epoch", epochs, lines, section="Training", note=note
+                )
+            )
     return curves

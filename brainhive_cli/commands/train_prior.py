@@ -30,13 +30,25 @@ from brainhive_cli.models import encoders, priors
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.training.alignment.set_ups import cite_data
 from brainhive_cli.training.prior.examples import Pictures
-from brainhive_cli.training.prior.loop import LAST, Learner, Training, require_fit, train
+from brainhive_cli.training.prior.loop import (
+    LAST,
+    Learner,
+    Training,
+    require_fit,
+    train,
+)
 from brainhive_cli.training.prior.recipe import INCEPTION, Recipe
-from brainhive_cli.training.prior.samples import loss_curve, measure_distribution, show, try_out
+from brainhive_cli.training.prior.samples import (
+    loss_curve,
+    measure_distribution,
+    show,
+    try_out,
+)
 
 
 def _resolve(recipe: Recipe, launch: Launch) -> tuple[Pictures, dict[str, str]]:
-    """Match pictures and embeddings, and digest own vectors and the prior to start from.
+    """Match pictures and embeddings, and digest own vectors and the prior to start
+    from.
 
     Raises:
         MissingData: naming the embeddings that are absent.
@@ -44,13 +56,19 @@ def _resolve(recipe: Recipe, launch: Launch) -> tuple[Pictures, dict[str, str]]:
     source = recipe.continue_from
     dataset = recipe.dataset.build(recipe.paths)
     # digests, since a name may mean other vectors or another prior later
-    stores = store_inputs(dataset, recipe.dataset, recipe.split, recipe.encoders, recipe.paths)
-    digests = digests_of(stores) | ({source: priors.describe(source).digest} if source else {})
+    stores = store_inputs(
+        dataset, recipe.dataset, recipe.split, recipe.encoders, recipe.paths
+    )
+    digests = digests_of(stores) | (
+        {source: priors.describe(source).digest} if source else {}
+    )
     return Pictures.open(recipe, launch), digests
 
 
 def inputs(recipe: Recipe) -> list[Input]:
-    """List the pictures with their embeddings, what is trained, and the networks of metrics."""
+    """List the pictures with their embeddings, what is trained, and the networks of
+    metrics.
+    """
     parts = [recipe.generator, *([] if recipe.sampler is None else [recipe.sampler])]
     # opened once for all inputs and checks, by one process on the CPU
     open_pictures = cache(lambda: _resolve(recipe, Launch(0, 1, "cpu"))[0])
@@ -73,19 +91,27 @@ def inputs(recipe: Recipe) -> list[Input]:
         lambda: recipe.prior.inputs() if recipe.continue_from is None else (),
         lambda: [one for part in parts for one in part.inputs()],
         lambda: _list_metrics(recipe),
-        checks=[*(part.check for part in parts), lambda: require_fit(recipe), count_pictures],
+        checks=[
+            *(part.check for part in parts),
+            lambda: require_fit(recipe),
+            count_pictures,
+        ],
     )
 
 
 def work(recipe: Recipe) -> Work:
-    """Count the steps, by the kind of a step; MissingData names the embeddings that are absent."""
+    """Count the steps, by the kind of a step; MissingData names the embeddings that are
+    absent.
+    """
     _resolve(recipe, Launch(0, 1, "cpu"))
     return _count_work(recipe)
 
 
 def _count_work(recipe: Recipe) -> Work:
     train, kind = recipe.train, f"{recipe.generator.kind} at {recipe.resolution_px} px"
-    return Work(f"{kind}, {train.batch_size} a step in {train.precision}", train.steps, "steps")
+    return Work(
+        f"{kind}, {train.batch_size} a step in {train.precision}", train.steps, "steps"
+    )
 
 
 def _list_metrics(recipe: Recipe) -> list[Input]:
@@ -99,9 +125,16 @@ def _list_metrics(recipe: Recipe) -> list[Input]:
         # raises for too few pictures, where a distance means nothing
         perceptual.require_distances(recipe.fid_items)
         is_usual, features = recipe.fid_features == INCEPTION, recipe.fid_features
-        inputs += perceptual.inputs_of("FID") if is_usual else encoders.resolve(features).inputs()
+        inputs += (
+            perceptual.inputs_of("FID")
+            if is_usual
+            else encoders.resolve(features).inputs()
+        )
     # metrics without their network are left out, but a wrong key is an error
-    return [replace(one, is_optional=not isinstance(one.error, RecipeError)) for one in inputs]
+    return [
+        replace(one, is_optional=not isinstance(one.error, RecipeError))
+        for one in inputs
+    ]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -119,7 +152,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             if is_due:
                 measurements = _train(recipe, pictures, folder, launch)
                 if launch.is_main:
-                    artifacts.write(folder, [*loss_curve(folder), *artifacts.read(folder)])
+                    artifacts.write(
+                        folder, [*loss_curve(folder), *artifacts.read(folder)]
+                    )
                     folder.finish(measurements)
                     Checkpoint(folder.checkpoint_path(LAST)).remove()
 
@@ -127,16 +162,32 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     measurements = folder.measurements()
     for name, reason in measurements.missing.items():
         console.warn(f"no {name}: {reason}")
-    rows = [(name, m.value, m.interval_text(4), m.n) for name, m in measurements.overall.items()]
+    rows = [
+        (name, m.value, m.interval_text(4), m.n)
+        for name, m in measurements.overall.items()
+    ]
     table = Table("prior", ("metric", "value", "95 % CI", "n"), rows)
     sheet = folder.path / "samples" / f"{LAST}.png"
     files = {"samples": sheet} if sheet.is_file() else {}
     dataset = only_if_recorded(recipe.dataset, recipe.paths)
-    parts = ("dataset", dataset), ("encoders", recipe.encoders), ("prior", folder.path / "model")
-    return Result(folder.path, (table,), measurements, files, Line("train-align", *parts), work=work)
+    parts = (
+        ("dataset", dataset),
+        ("encoders", recipe.encoders),
+        ("prior", folder.path / "model"),
+    )
+    return Result(
+        folder.path,
+        (table,),
+        measurements,
+        files,
+        Line("train-align", *parts),
+        work=work,
+    )
 
 
-def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) -> Measurements:
+def _train(
+    recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
+) -> Measurements:
     """Train, save the prior, and measure it on pictures kept from training."""
     # try the sampler before training, so that its errors come first
     with console.progress("loading what is trained"):
@@ -146,7 +197,10 @@ def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
     at_start = _learn(training, folder, learner)
 
     # save and measure what was learned
-    losses = {"validation_loss_at_start": at_start, "validation_loss": training.validate()}
+    losses = {
+        "validation_loss_at_start": at_start,
+        "validation_loss": training.validate(),
+    }
     samples = {}
     if launch.is_main:
         folder.replace("model", lambda part: _save(training, part))
@@ -159,7 +213,8 @@ def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
     except BrainhiveError as error:
         missing = dict.fromkeys(("fid", "kid"), error.in_one_line)
 
-    # metrics of all values [N]; an error instead of them is the reason for a missing metric
+    # metrics of all values [N]; an error instead of them is the reason for a missing
+    # metric
     protocols: dict[str, Mapping[str, Any]] = {
         "noise prediction, fixed noise": losses,
         f"{recipe.sample_steps} steps": samples,
@@ -171,24 +226,36 @@ def _train(recipe: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch
                 missing[name] = values.in_one_line
             elif len(values):
                 metrics[name] = measure(
-                    name, [np.asarray(values)], protocol=protocol, seeds=(recipe.seed,), split="validation"
+                    name,
+                    [np.asarray(values)],
+                    protocol=protocol,
+                    seeds=(recipe.seed,),
+                    split="validation",
                 )
 
     # the papers behind it
     papers = cite(
-        prior=cited(recipe.prior), generator=cited(recipe.generator), encoders=cited(recipe.encoders)
+        prior=cited(recipe.prior),
+        generator=cited(recipe.generator),
+        encoders=cited(recipe.encoders),
     )
     papers |= cite_data(recipe.dataset.build(recipe.paths), [])
-    return Measurements({ALL: metrics | distances}, missing, Facts(command="train-prior", set_up=papers))
+    return Measurements(
+        {ALL: metrics | distances}, missing, Facts(command="train-prior", set_up=papers)
+    )
 
 
 def _save(training: Training, folder: Path) -> None:
-    """Save the prior and the list of pictures it learned from; those held for validation count as seen."""
+    """Save the prior and the list of pictures it learned from; those held for
+    validation count as seen.
+    """
     # pictures of this training
     training.prior.save(folder)
     images, recipe = training.pictures.images, training.recipe
     name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
-    pictures = LearnedPictures.of(name, images.image_ids, training.pictures.targets.pixels, images.concepts)
+    pictures = LearnedPictures.of(
+        name, images.image_ids, training.pictures.targets.pixels, images.concepts
+    )
     learned = Learned(
         "last epoch",
         name,
@@ -205,20 +272,30 @@ def _save(training: Training, folder: Path) -> None:
 
 
 def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[float]:
-    """Train with regular samples, log and trackers; return the validation losses at the start."""
+    """Train with regular samples, log and trackers; return the validation losses at the
+    start.
+    """
     recipe, launch = training.recipe, training.launch
     names = recipe.run.trackers if launch.is_main else ()
-    with trackers.tracked(names, folder.path, "prior", recipe.model_dump(mode="json"), clock="step") as track:
+    with trackers.tracked(
+        names, folder.path, "prior", recipe.model_dump(mode="json"), clock="step"
+    ) as track:
 
         def after_step(step: int) -> None:
             # the last step is sampled after the training
-            is_due = recipe.sample_every and step % recipe.sample_every == 0 and step < recipe.train.steps
+            is_due = (
+                recipe.sample_every
+                and step % recipe.sample_every == 0
+                and step < recipe.train.steps
+            )
             if not (launch.is_main and is_due):
                 return
             samples = show(training, folder, f"step-{step:06d}")
             # metrics that failed have an error instead of values [N]
             means = {
-                name: float(v.mean()) for name, v in samples.items() if not isinstance(v, BrainhiveError)
+                name: float(v.mean())
+                for name, v in samples.items()
+                if not isinstance(v, BrainhiveError)
             }
             folder.log(step=step, samples=means)
             track({"step": step, **means})

@@ -1,4 +1,6 @@
-"""Archives that may be anyone's (zip, tar, parquet): listed, opened and unpacked, hostile as they may be."""
+"""Archives that may be anyone's (zip, tar, parquet): listed, opened and unpacked,
+hostile as they may be.
+"""
 
 import bz2
 import gzip
@@ -33,7 +35,8 @@ Member = tuple[str, int, Callable[[], IO[bytes]]]
 
 
 def verify_compressed(path: Path) -> None:
-    """Read a compressed file to its end, where its checksum is compared; readers of its parts stop before.
+    """Read a compressed file to its end, where its checksum is compared; readers of its
+    parts stop before.
 
     Raises:
         MissingData: if the checksum differs, or the file is cut short.
@@ -46,18 +49,21 @@ def verify_compressed(path: Path) -> None:
 
 
 def archive_ending(path: Path) -> str:
-    """Return the ending by which a file is an archive that `unpack` reads; empty if it is none."""
+    """Return the ending by which a file is an archive that `unpack` reads; empty if it
+    is none.
+    """
     return next((ending for ending in (ZIP, *TAR) if path.name.endswith(ending)), "")
 
 
 def destination(path: Path, root: Path, tops: Sequence[str]) -> Path:
-    """Return the folder of an archive's files: the archive's folder, or one of the archive's name.
+    """Return the folder of an archive's files: the archive's folder, or one of the
+    archive's name.
 
     Args:
         path: The archive.
         root: The folder of the data set.
-        tops: How files begin that belong into a folder of the archive's name, where they are at the top of an
-            archive that lies in `root` itself.
+        tops: How files begin that belong into a folder of the archive's name, where
+            they are at the top of an archive that lies in `root` itself.
     """
     if path.parent != root:
         return path.parent
@@ -76,9 +82,10 @@ def unpack(path: Path, into: Path) -> int:
         How many files were written.
 
     Raises:
-        MissingData: if the archive is damaged or cut short; what was written before stays, and of a
-            compressed tar nothing is written.
-        BrainhiveError: if a name in it leads out of the folder, or the disk has no room for it.
+        MissingData: if the archive is damaged or cut short; what was written before
+            stays, and of a compressed tar nothing is written.
+        BrainhiveError: if a name in it leads out of the folder, or the disk has no room
+            for it.
     """
     # a damaged tar is refused before anything is written
     written = 0
@@ -90,7 +97,10 @@ def unpack(path: Path, into: Path) -> int:
             if target.is_file() and target.stat().st_size == size:
                 continue
             require_room(into, size, f"{name} of {path}", "make room")
-            with atomic_write(target, is_lasting=False) as part, part.open("wb") as file:
+            with (
+                atomic_write(target, is_lasting=False) as part,
+                part.open("wb") as file,
+            ):
                 shutil.copyfileobj(open_member(), file, COPIED_BYTES)
             written += 1
     return written
@@ -98,7 +108,8 @@ def unpack(path: Path, into: Path) -> int:
 
 @contextmanager
 def open_members(path: Path) -> Iterator[Iterator[Member]]:
-    """Open an archive, to go through its files; folders, links and devices are left out.
+    """Open an archive, to go through its files; folders, links and devices are left
+    out.
 
     Raises:
         MissingData: if it is damaged or cut short.
@@ -107,16 +118,25 @@ def open_members(path: Path) -> Iterator[Iterator[Member]]:
         if path.suffix == ZIP:
             with ZipFile(path) as archive:
                 # a member's CRC32 is verified when it is read
-                # upper four bits of a Unix mode: 8 for a regular file, 0 where no mode was written
+                # upper four bits of a Unix mode: 8 for a regular file, 0 where no mode
+                # was written
                 yield (
-                    (info.filename.removeprefix("./"), info.file_size, partial(archive.open, info))
+                    (
+                        info.filename.removeprefix("./"),
+                        info.file_size,
+                        partial(archive.open, info),
+                    )
                     for info in zip_members(archive)
                     if not info.is_dir() and info.external_attr >> 28 in (0, 8)
                 )
         else:
             with tarfile.open(path) as tar:
                 yield (
-                    (member.name.removeprefix("./"), member.size, partial(_extract, tar, member))
+                    (
+                        member.name.removeprefix("./"),
+                        member.size,
+                        partial(_extract, tar, member),
+                    )
                     for member in _tar_files(tar)
                 )
 
@@ -128,7 +148,9 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 
 def zip_members(archive: ZipFile) -> list[ZipInfo]:
-    """List the members; one whose CRC32 is 0, as some tools and torch may write it, is read without."""
+    """List the members; one whose CRC32 is 0, as some tools and torch may write it, is
+    read without.
+    """
     members = archive.infolist()
     for member in members:
         member.CRC = member.CRC or None  # type: ignore[assignment]  # which zipfile then does not compare
@@ -148,15 +170,24 @@ def tar_members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _tar_files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a tar; tarfile alone would end at a damaged header, and never at a negative size."""
+    """Yield the files of a tar; tarfile alone would end at a damaged header, and never
+    at a negative size.
+    """
     for member in tar:
-        if member.size < 0 or member.issparse() or member.type not in tarfile.SUPPORTED_TYPES:
-            raise tarfile.ReadError(f"a member of type {member.type!r} and {member.size} bytes")
+        if (
+            member.size < 0
+            or member.issparse()
+            or member.type not in tarfile.SUPPORTED_TYPES
+        ):
+            raise tarfile.ReadError(
+                f"a member of type {member.type!r} and {member.size} bytes"
+            )
         if member.isfile():
             yield member
         tar.members.clear()  # type: ignore[attr-defined]  # or all headers stay in memory
 
-    # what follows the last member is the end, or nothing, as some tools leave the end out
+    # what follows the last member is the end, or nothing, as some tools leave the end
+    # out
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
     if tar.fileobj.read(tarfile.BLOCKSIZE).strip(tarfile.NUL):
@@ -178,15 +209,20 @@ def import_pyarrow() -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtra("parquet needs pyarrow", "pip install 'brainhive[parquet]'") from error
+        raise MissingExtra(
+            "parquet needs pyarrow", "pip install 'brainhive[parquet]'"
+        ) from error
     return pyarrow.parquet
 
 
 def open_parquet(path: Path) -> Any:
-    """Open a file as pyarrow's ParquetFile; pages that have a checksum are verified when they are read.
+    """Open a file as pyarrow's ParquetFile; pages that have a checksum are verified
+    when they are read.
 
     Raises:
         MissingExtra: if pyarrow is not installed.
         ValueError: if it is damaged, as pyarrow's errors are.
     """
-    return import_pyarrow().ParquetFile(path, memory_map=True, page_checksum_verification=True)
+    return import_pyarrow().ParquetFile(
+        path, memory_map=True, page_checksum_verification=True
+    )

@@ -1,4 +1,6 @@
-"""Types of arrays: by the kind of their numbers, whatever their shape, which comments and docstrings say."""
+"""Types of arrays: by the kind of their numbers, whatever their shape, which comments
+and docstrings say.
+"""
 
 from typing import Any
 

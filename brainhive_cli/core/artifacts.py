@@ -1,4 +1,6 @@
-"""Data that a run shows besides its metrics: curves, matrices, sheets, maps, media and tables."""
+"""Data that a run shows besides its metrics: curves, matrices, sheets, maps, media and
+tables.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
@@ -21,16 +23,22 @@ if TYPE_CHECKING:
 NAME = "artifacts.json"
 """The document of a run that lists its artifacts; it lies next to the metrics."""
 FOLDER = "artifacts"
-"""Folder of the pictures of artifacts in a run, unless they lie there under a name of their own."""
+"""Folder of the pictures of artifacts in a run, unless they lie there under a name of
+their own.
+"""
 SOURCE = "the file of an artifact,"
 """Beginning of the error of a name that leads out of the run."""
 SCHEMA = 3
 SIDE_PX = 128
 """Longer side of a picture that is saved for a page."""
 DIGITS = 4
-"""Significant digits of the numbers of an artifact, which are drawn and not computed with."""
+"""Significant digits of the numbers of an artifact, which are drawn and not computed
+with.
+"""
 Value = Annotated[float, Field(ge=-1e100, le=1e100)]
-"""A number that can be drawn: axes reach further than their values, and must be finite."""
+"""A number that can be drawn: axes reach further than their values, and must be
+finite.
+"""
 Number = Value | None
 """A value; None where there is none, which is drawn as a gap."""
 Mark = Value | tuple[Value, Value]
@@ -74,8 +82,13 @@ class Line:
     @classmethod
     def of(cls, name: str, metrics: Sequence[Metric]) -> Self:
         """Draw metrics with their intervals, and the chance of the first."""
-        low, high = [metric.low for metric in metrics], [metric.high for metric in metrics]
-        return cls(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
+        low, high = (
+            [metric.low for metric in metrics],
+            [metric.high for metric in metrics],
+        )
+        return cls(
+            name, [metric.value for metric in metrics], low, high, metrics[0].chance
+        )
 
 
 @dataclass(frozen=True)
@@ -108,13 +121,15 @@ class Curve(Titled):
             for values in (line.values, line.low, line.high):
                 if values is not None and len(values) != len(self.at):
                     raise ValueError(
-                        f"{self.title}: {line.name} has {len(values)} values at {len(self.at)} positions"
+                        f"{self.title}: {line.name} has {len(values)} values at "
+                        f"{len(self.at)} positions"
                     )
 
 
 @dataclass(frozen=True)
 class Heatmap(Titled):
-    """A matrix of values in colours; without names and axes it is a picture, as of slices of a volume.
+    """A matrix of values in colours; without names and axes it is a picture, as of
+    slices of a volume.
 
     Attributes:
         values: [R, C] values.
@@ -140,15 +155,22 @@ class Heatmap(Titled):
     kind: Literal["heatmap"] = "heatmap"
 
     def __post_init__(self) -> None:
-        """Refuse rows of different lengths, and names that are not of these rows and columns."""
+        """Refuse rows of different lengths, and names that are not of these rows and
+        columns.
+        """
         # a rectangular matrix [R, C], with a name for each row and column or none
         widths = {len(row) for row in self.values}
         if len(widths) > 1:
             raise ValueError(f"{self.title}: its rows have {sorted(widths)} values")
         if self.rows and len(self.rows) != len(self.values):
-            raise ValueError(f"{self.title}: {len(self.rows)} names of {len(self.values)} rows")
+            raise ValueError(
+                f"{self.title}: {len(self.rows)} names of {len(self.values)} rows"
+            )
         if self.columns and {len(self.columns)} != widths:
-            raise ValueError(f"{self.title}: {len(self.columns)} names of columns, not {sorted(widths)}")
+            raise ValueError(
+                f"{self.title}: {len(self.columns)} names of columns, not "
+                f"{sorted(widths)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -175,7 +197,8 @@ class Row:
     """One row of a sheet.
 
     Attributes:
-        query: The stimulus id that it is of; a comparison puts rows of several runs side by side by it.
+        query: The stimulus id that it is of; a comparison puts rows of several runs
+            side by side by it.
         tiles: [C] pictures.
     """
 
@@ -200,7 +223,9 @@ class Sheet(Titled):
         """Refuse a row with more tiles than there are columns."""
         for row in self.rows:
             if len(row.tiles) > len(self.columns):
-                raise ValueError(f"{self.title}: row {row.query} has {len(row.tiles)} tiles")
+                raise ValueError(
+                    f"{self.title}: row {row.query} has {len(row.tiles)} tiles"
+                )
 
 
 @dataclass(frozen=True)
@@ -208,7 +233,8 @@ class Point:
     """One sensor of a map.
 
     Attributes:
-        x: Position from left to right; the head is a circle of radius 1 around the origin.
+        x: Position from left to right; the head is a circle of radius 1 around the
+            origin.
         y: Position from bottom to top, nose up.
         name: Its name.
         value: What its colour says.
@@ -252,7 +278,8 @@ class Media(Titled):
 
 Artifact = Curve | Heatmap | Sheet | Map | Media | Table
 LISTED = TypeAdapter(
-    list[Annotated[Artifact, Field(discriminator="kind")]], config=ConfigDict(extra="forbid")
+    list[Annotated[Artifact, Field(discriminator="kind")]],
+    config=ConfigDict(extra="forbid"),
 )
 """Artifacts in a document; `kind` says which, and they hold no other fields."""
 
@@ -271,12 +298,18 @@ def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
     listed = list(artifacts)  # read twice
     for name in {name for artifact in listed for name in files(artifact)}:
         if not below(run.path, name, source=SOURCE).is_file():
-            raise BrainhiveError(f"artifact {name} is missing in {run.path}", "write the file first")
+            raise BrainhiveError(
+                f"artifact {name} is missing in {run.path}", "write the file first"
+            )
 
     # numbers that are drawn need few digits
     shown_only = ("is_list", "is_copied")  # how a terminal shows a table
     plain = [
-        {key: _plain(value) for key, value in asdict(artifact).items() if key not in shown_only}
+        {
+            key: _plain(value)
+            for key, value in asdict(artifact).items()
+            if key not in shown_only
+        }
         for artifact in listed
     ]
     # in one line: a matrix is written ten times as fast
@@ -287,7 +320,8 @@ def read(run: "RunFolder") -> list[Artifact]:
     """Read the artifacts of a run; none of a run that has no list of them.
 
     Raises:
-        BrainhiveError: if the list is damaged, of another schema, or names a file outside of the run.
+        BrainhiveError: if the list is damaged, of another schema, or names a file
+            outside of the run.
     """
     # the list, of this schema
     path = run.path / NAME
@@ -296,15 +330,24 @@ def read(run: "RunFolder") -> list[Artifact]:
     document: dict[str, Any] = run.read_json(NAME)
     if (schema := document.get("schema")) != SCHEMA:
         raise BrainhiveError(
-            f"{path} is of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
+            (
+                f"{path} is of schema {documents.show_value(schema)}, this version "
+                f"reads {SCHEMA}"
+            ),
             "run its command again with --again",
         )
 
     # names of files lead nowhere else, be it by a link: a page could show any file
     listed = documents.check(document.get("artifacts"), f"{path}: artifacts", LISTED)
     for name in (name for artifact in listed for name in files(artifact)):
-        if not below(run.path, name, source=SOURCE).resolve().is_relative_to(run.path.resolve()):
-            raise BrainhiveError(f"{run.path / name} is a link that leads out of the run", "remove it")
+        if (
+            not below(run.path, name, source=SOURCE)
+            .resolve()
+            .is_relative_to(run.path.resolve())
+        ):
+            raise BrainhiveError(
+                f"{run.path / name} is a link that leads out of the run", "remove it"
+            )
     return listed
 
 
@@ -318,7 +361,12 @@ def files(artifact: Artifact) -> Iterator[str]:
     match artifact:
         # a clip has a poster, which is a file too
         case Sheet(rows=rows):
-            names = [name for row in rows for tile in row.tiles for name in (tile.file, tile.poster)]
+            names = [
+                name
+                for row in rows
+                for tile in row.tiles
+                for name in (tile.file, tile.poster)
+            ]
         case Media(file=file, poster=poster):
             names = [file, poster]
         case _:
@@ -326,7 +374,9 @@ def files(artifact: Artifact) -> Iterator[str]:
     yield from filter(None, names)
 
 
-def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = SIDE_PX) -> str:
+def save_picture(
+    run: "RunFolder", name: str, picture: "Image", side_px: int = SIDE_PX
+) -> str:
     """Save a small copy of a picture for pages, as WebP.
 
     Args:
@@ -347,7 +397,9 @@ def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = S
 
 
 def _plain(value: Any) -> Any:
-    """Round numbers, and write those that are not finite as None: JSON has no word for them."""
+    """Round numbers, and write those that are not finite as None: JSON has no word for
+    them.
+    """
     if isinstance(value, dict):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

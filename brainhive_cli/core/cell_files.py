@@ -1,4 +1,6 @@
-"""Files of what was measured of one cell: plain data and arrays, of classes that are named."""
+"""Files of what was measured of one cell: plain data and arrays, of classes that are
+named.
+"""
 
 import json
 from collections.abc import Mapping
@@ -28,10 +30,14 @@ def save(path: Path, measured: Any) -> None:
             arrays[name := str(len(arrays))] = torch.from_numpy(np.array(value))
             return {"array": name}
         if is_dataclass(value):
-            about = {item.name: encode(getattr(value, item.name)) for item in fields(value)}
+            about = {
+                item.name: encode(getattr(value, item.name)) for item in fields(value)
+            }
             return {"type": type(value).__name__, "fields": about}
         if isinstance(value, Mapping):  # keys may be numbers
-            return {"items": [[encode(key), encode(item)] for key, item in value.items()]}
+            return {
+                "items": [[encode(key), encode(item)] for key, item in value.items()]
+            }
         # JSON has no tuples, so the type is written beside the items
         if isinstance(value, list | tuple):
             return {type(value).__name__: [encode(item) for item in value]}
@@ -56,7 +62,9 @@ def load(path: Path, *types: type) -> Any:
         if "array" in value:
             return arrays[value["array"]].numpy()
         if "type" in value:
-            return type_of[value["type"]](**{name: decode(item) for name, item in value["fields"].items()})
+            return type_of[value["type"]](
+                **{name: decode(item) for name, item in value["fields"].items()}
+            )
         if "items" in value:
             return {decode(key): decode(item) for key, item in value["items"]}
         if "tuple" in value:

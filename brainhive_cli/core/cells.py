@@ -1,4 +1,6 @@
-"""Cells of work that all workers share: each claims the next free one, or one of a dead worker."""
+"""Cells of work that all workers share: each claims the next free one, or one of a dead
+worker.
+"""
 
 import errno
 import time
@@ -13,20 +15,36 @@ from brainhive_cli.core.errors import Unfinished, raise_if_asked_to_stop
 from brainhive_cli.core.launch import Launch
 
 WORKERS = "BRAINHIVE_WORKERS"
-"""Environment variable in a cluster's job: the number of tasks that have the same line."""
+"""Environment variable in a cluster's job: the number of tasks that have the same
+line.
+"""
 CELLS = ".cells.json"
-"""The file of a run that lists its cells: name, and the file that makes each of them finished."""
+"""The file of a run that lists its cells: name, and the file that makes each of them
+finished.
+"""
 FIRST_POLL_S, LONGEST_POLL_S = 0.05, 2.0
 """Time between two looks at cells of other workers."""
 SAID_POLL_S = 0.5
-"""Time between two looks from which on it is said that they are waited for: after a second and a half."""
-PASSING = {errno.EIO, errno.ESTALE, errno.ENOENT, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.EINTR}
+"""Time between two looks from which on it is said that they are waited for: after a
+second and a half.
+"""
+PASSING = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOENT,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ETIMEDOUT,
+    errno.EINTR,
+}
 """Errors of a network disk that may pass."""
 MAX_FAILING_S = 120.0
 """Time for which a disk may fail before the command ends."""
 Finished = Callable[[str], bool]
 OnClaim = Callable[[str, str], None]
-"""Is called with a cell's name and the dead worker that it is taken over from, empty if there is none."""
+"""Is called with a cell's name and the dead worker that it is taken over from, empty if
+there is none.
+"""
 
 
 @contextmanager
@@ -36,25 +54,32 @@ def claiming(
     on_claim: OnClaim | None = None,
     is_finished: Finished | None = None,
 ) -> Iterator[Iterator[str]]:
-    """Share cells with whoever else does the same work, in this launch or anywhere that sees these files.
+    """Share cells with whoever else does the same work, in this launch or anywhere that
+    sees these files.
 
-    The block gets an iterator over cells that this worker has claimed; it ends when all cells are finished,
-    whoever has finished them. A cell whose worker died is taken over. A claim is advice: it saves work, and
-    a complete file under its final name is what counts, so a cell that two workers compute is only slower.
+    The block gets an iterator over cells that this worker has claimed; it ends when all
+    cells are finished, whoever has finished them. A cell whose worker died is taken
+    over. A claim is advice: it saves work, and a complete file under its final name is
+    what counts, so a cell that two workers compute is only slower.
 
     Args:
-        cells: Name of each cell, and the file that makes it finished; it is claimed by a hidden file in the
-            same folder, which a network disk shows as it is to whoever creates a file in it.
-        launch: The processes that share each cell, all of which iterate; one process has its cells alone.
+        cells: Name of each cell, and the file that makes it finished; it is claimed by
+            a hidden file in the same folder, which a network disk shows as it is to
+            whoever creates a file in it.
+        launch: The processes that share each cell, all of which iterate; one process
+            has its cells alone.
         on_claim: Called in the main process when a cell is claimed.
         is_finished: Whether a cell is finished; default: its file is there.
 
     Raises:
-        BrainhiveError: if the process was asked to stop; the cell at hand has ended then.
+        BrainhiveError: if the process was asked to stop; the cell at hand has ended
+            then.
         Unfinished: if the launch only reads, and a cell is not finished.
         OSError: if the disk fails for two minutes.
     """
-    free = _claim_each(cells, launch, on_claim or (lambda name, taken_from: None), is_finished)
+    free = _claim_each(
+        cells, launch, on_claim or (lambda name, taken_from: None), is_finished
+    )
     try:
         yield free
     finally:
@@ -62,7 +87,10 @@ def claiming(
 
 
 def _claim_each(
-    cells: Mapping[str, Path], launch: Launch, on_claim: OnClaim, is_finished: Finished | None
+    cells: Mapping[str, Path],
+    launch: Launch,
+    on_claim: OnClaim,
+    is_finished: Finished | None,
 ) -> Generator[str]:
     # cells that are not finished; the next search begins where the last one ended
     todo, failing_since_s = deque(cells), None
@@ -83,7 +111,10 @@ def _claim_each(
             except OSError as error:
                 now_s = time.monotonic()
                 failing_since_s = failing_since_s or now_s
-                if error.errno not in PASSING or now_s - failing_since_s > MAX_FAILING_S:
+                if (
+                    error.errno not in PASSING
+                    or now_s - failing_since_s > MAX_FAILING_S
+                ):
                     raise
         name = todo[0] if claim else None
         name, is_over = launch.gather((name, not todo))[0]  # as the main process says
@@ -93,8 +124,14 @@ def _claim_each(
         # cells of other workers are waited for: one that dies leaves them
         if name is None:
             if launch.is_main and not is_waiting and delay_s >= SAID_POLL_S:
-                holders = [f"{one} ({find_holder(claim_path(cells[one])) or 'free'})" for one in todo]
-                console.say(f"waiting for cells of other workers: {console.summarise_names(holders)}")
+                holders = [
+                    f"{one} ({find_holder(claim_path(cells[one])) or 'free'})"
+                    for one in todo
+                ]
+                console.say(
+                    "waiting for cells of other workers: "
+                    f"{console.summarise_names(holders)}"
+                )
                 is_waiting = True
             time.sleep(delay_s)
             delay_s = min(1.5 * delay_s, LONGEST_POLL_S)
@@ -113,8 +150,11 @@ def _claim_each(
         delay_s = FIRST_POLL_S
 
 
-def _claim_next(todo: deque[str], cells: Mapping[str, Path], is_finished: Finished) -> Claim | None:
-    """Claim the next cell that is free and not finished, which then comes first; drop finished ones.
+def _claim_next(
+    todo: deque[str], cells: Mapping[str, Path], is_finished: Finished
+) -> Claim | None:
+    """Claim the next cell that is free and not finished, which then comes first; drop
+    finished ones.
 
     Raises:
         OSError: if the disk fails; the cell is then the last.
@@ -138,5 +178,9 @@ def claim_path(file: Path) -> Path:
 
 
 def read_cells(run: Path) -> dict[str, str]:
-    """Read the list of a run's cells, empty where there is none: name, and file below the run."""
-    return documents.read(run / CELLS, dict[str, str]) if (run / CELLS).is_file() else {}
+    """Read the list of a run's cells, empty where there is none: name, and file below
+    the run.
+    """
+    return (
+        documents.read(run / CELLS, dict[str, str]) if (run / CELLS).is_file() else {}
+    )

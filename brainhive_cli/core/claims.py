@@ -1,4 +1,6 @@
-"""A claim that one process of all machines has on a path, until it releases it or dies."""
+"""A claim that one process of all machines has on a path, until it releases it or
+dies.
+"""
 
 import os
 import random
@@ -21,13 +23,17 @@ MISSED_HEARTBEATS = 10
 MAX_JOB_LETTERS = 100
 """Letters of a job's name that a claim keeps; schedulers' own ids are far shorter."""
 HOLDER = re.compile(r"(?P<machine>\S+ \S+) (?P<process>\d+) (?P<job>\S+)", re.ASCII)
-"""Content of a claim's file: machine as in `name_machine`, process and job; a new one is empty."""
+"""Content of a claim's file: machine as in `name_machine`, process and job; a new one
+is empty.
+"""
 LONGEST_POLL_S = 0.5
 """Longest time between two attempts of who waits for a claim."""
 
 
 def name_worker() -> str:
-    """Name this process among those of all machines: its host and number, and the job that it is of."""
+    """Name this process among those of all machines: its host and number, and the job
+    that it is of.
+    """
     job = _name_job()
     return f"{socket.gethostname()} {os.getpid()}" + (f", job {job}" if job else "")
 
@@ -37,7 +43,9 @@ def _name_job() -> str:
 
 
 def find_holder(path: Path) -> str:
-    """Name the process in a claim's file, as `name_worker` does; empty if there is none."""
+    """Name the process in a claim's file, as `name_worker` does; empty if there is
+    none.
+    """
     holder = _read_holder(path)
     if holder is None:
         return ""
@@ -48,7 +56,10 @@ def find_holder(path: Path) -> str:
 def is_own(path: Path) -> bool:
     """Whether the claim of this file is one of this very process."""
     holder = _read_holder(path)
-    return holder is not None and holder.group("machine", "process") == (name_machine(), str(os.getpid()))
+    return holder is not None and holder.group("machine", "process") == (
+        name_machine(),
+        str(os.getpid()),
+    )
 
 
 def _read_holder(path: Path) -> re.Match[str] | None:
@@ -60,10 +71,11 @@ def _read_holder(path: Path) -> re.Match[str] | None:
 class Claim:
     """An exclusive claim on a path, for whoever asks first.
 
-    A claim is a file that only one process can create, on network disks too (O_EXCL), and which that process
-    touches every ten seconds. A holder is dead if its process is gone from this machine, or if the file was
-    not touched for a while. A claim can be wrong, as for a disk that shows files minutes late: so it says who
-    should write a path, and a complete file under its final name is what counts.
+    A claim is a file that only one process can create, on network disks too (O_EXCL),
+    and which that process touches every ten seconds. A holder is dead if its process is
+    gone from this machine, or if the file was not touched for a while. A claim can be
+    wrong, as for a disk that shows files minutes late: so it says who should write a
+    path, and a complete file under its final name is what counts.
 
     Args:
         path: The file of the claim.
@@ -71,7 +83,8 @@ class Claim:
         wait: Wait for the holder, rather than fail.
 
     Attributes:
-        taken_from: The dead holder whose claim this one replaces; empty if there was none.
+        taken_from: The dead holder whose claim this one replaces; empty if there was
+            none.
 
     Raises:
         BrainhiveError: if a living process holds it and `wait` is false.
@@ -106,10 +119,13 @@ class Claim:
         return claim
 
     def _hold(self, path: Path, number: int, taken_from: str) -> None:
-        # the thread knows the file, not the claim: a claim that nobody refers to is released
+        # the thread knows the file, not the claim: a claim that nobody refers to is
+        # released
         self.taken_from = taken_from
         is_over, guard = threading.Event(), threading.Lock()
-        threading.Thread(target=_beat, args=(number, is_over, guard), daemon=True).start()
+        threading.Thread(
+            target=_beat, args=(number, is_over, guard), daemon=True
+        ).start()
         self._release = weakref.finalize(self, _give_up, path, number, is_over, guard)
 
     def release(self) -> None:
@@ -118,7 +134,9 @@ class Claim:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the claim of this file; not where there is none, or the disk fails."""
+    """Whether a living process holds the claim of this file; not where there is none,
+    or the disk fails.
+    """
     with suppress(OSError):
         return _is_alive(path)
     return False
@@ -128,11 +146,15 @@ def _is_alive(path: Path) -> bool:
     """Whether the holder of a claim's file lives."""
     # a process that is gone from this machine is dead at once
     holder = _read_holder(path)
-    if holder and holder["machine"] == name_machine() and not is_running(int(holder["process"])):
+    if (
+        holder
+        and holder["machine"] == name_machine()
+        and not is_running(int(holder["process"]))
+    ):
         return False
 
-    # else the last sign of life counts, by the clock of the disk; one in the future is set to now, since a
-    # living holder touches it again
+    # else the last sign of life counts, by the clock of the disk; one in the future is
+    # set to now, since a living holder touches it again
     since_s = tell_disk_time(path.parent) - os.stat(path).st_mtime
     if since_s < 0:
         os.utime(path)
@@ -140,20 +162,28 @@ def _is_alive(path: Path) -> bool:
 
 
 def _take(path: Path) -> tuple[int, str] | None:
-    """Create the file of a claim; return its descriptor and the dead holder before, or None if it is held."""
+    """Create the file of a claim; return its descriptor and the dead holder before, or
+    None if it is held.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     taken_from = ""
     while True:
         # the one process that creates the file has the claim
         try:
-            number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            number = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
+            )
         except FileExistsError:
             if (dead := _evict(path)) is None:
                 return None
             taken_from = dead or taken_from
             continue
         try:
-            os.pwrite(number, f"{name_machine()} {os.getpid()} {_name_job() or '-'}".encode(), 0)
+            os.pwrite(
+                number,
+                f"{name_machine()} {os.getpid()} {_name_job() or '-'}".encode(),
+                0,
+            )
         except BaseException:
             with suppress(OSError):  # else it is taken over as that of a dead holder
                 path.unlink()
@@ -163,7 +193,9 @@ def _take(path: Path) -> tuple[int, str] | None:
 
 
 def _evict(path: Path) -> str | None:
-    """Remove the claim of a dead holder, and name it; None if the holder lives, empty if there is none."""
+    """Remove the claim of a dead holder, and name it; None if the holder lives, empty
+    if there is none.
+    """
     try:
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -199,10 +231,13 @@ def _beat(number: int, is_over: threading.Event, guard: threading.Lock) -> None:
                 os.utime(number)
 
 
-def _give_up(path: Path, number: int, is_over: threading.Event, guard: threading.Lock) -> None:
+def _give_up(
+    path: Path, number: int, is_over: threading.Event, guard: threading.Lock
+) -> None:
     """Remove the file of a claim, unless another process has taken the claim over.
 
-    Where the disk fails, the file stays, and is taken over as that of a dead holder: the work is done.
+    Where the disk fails, the file stays, and is taken over as that of a dead holder:
+    the work is done.
     """
     is_over.set()
     with guard, suppress(OSError):

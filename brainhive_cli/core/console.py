@@ -1,4 +1,6 @@
-"""The only writer to the terminal: results on stdout; messages, progress and errors on stderr."""
+"""The only writer to the terminal: results on stdout; messages, progress and errors on
+stderr.
+"""
 
 import os
 import select
@@ -28,7 +30,9 @@ PIPED = 120
 DELAY_S = 2.0
 """Work that lasts shorter than this shows no progress, and says no line at its end."""
 LINE_S = 60.0
-"""Seconds between lines that say how far work is, where there is no terminal to draw on."""
+"""Seconds between lines that say how far work is, where there is no terminal to draw
+on.
+"""
 DISPLAYS = {"DISPLAY", "WAYLAND_DISPLAY"}
 """Variables of which one is set where a browser has a window."""
 size = filesize.decimal
@@ -53,14 +57,18 @@ def warn(text: str) -> None:
 
 
 def fail(error: "BrainhiveError", as_json: bool = False) -> None:
-    """Write an error: what is wrong in one line, what to do in another; on stdout too, where that is JSON."""
+    """Write an error: what is wrong in one line, what to do in another; on stdout too,
+    where that is JSON.
+    """
     _write(f"error: {error.message}", style="red")
     if error.hint:
         _write(f"  try: {error.hint}")
 
     # programs read the error where they wait for the result
     if as_json:
-        show_json({"error": error.message, "hint": error.hint, "exit_code": error.exit_code})
+        show_json(
+            {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        )
 
 
 def show_traceback() -> None:
@@ -73,7 +81,9 @@ def show_traceback() -> None:
 def _write(*lines: str, style: str | None = None, console: Any = None) -> None:
     # names may hold control characters, and brackets that rich reads as markup
     text = "\n".join(line.translate(ONE_LINE) for line in lines)
-    (console or _stderr()).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    (console or _stderr()).print(
+        text, style=style, highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def show_text(*lines: str) -> None:
@@ -91,17 +101,26 @@ def summarise_names(names: Sequence[str]) -> str:
 def clock(seconds: float) -> str:
     """Write a time as 0:07, 12:34 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    return (
+        f"{minutes}:{rest:02d}"
+        if minutes < 60
+        else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+    )
 
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Silence the progress bars and messages of transformers and diffusers, if they are imported."""
+    """Silence the progress bars and messages of transformers and diffusers, if they are
+    imported.
+    """
     names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
     libraries = [sys.modules[name] for name in names if name in sys.modules]
 
     # bars and messages off, and back as they were
-    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    before = [
+        (library.get_verbosity(), library.is_progress_bar_enabled())
+        for library in libraries
+    ]
     for library in libraries:
         library.set_verbosity_error()
         library.disable_progress_bar()
@@ -131,7 +150,9 @@ def confirm(question: str) -> bool:
 
 
 def is_pipe_closed() -> bool:
-    """Whether the reader of stdout has gone, as `head` does; what is not written yet is then dropped."""
+    """Whether the reader of stdout has gone, as `head` does; what is not written yet is
+    then dropped.
+    """
     # ask for an error of the pipe without waiting
     poll = select.poll()
     poll.register(sys.stdout, select.POLLOUT)
@@ -144,11 +165,17 @@ def is_pipe_closed() -> bool:
 
 
 def show_json(document: Any, indent: int | None = 2) -> None:
-    """Write one JSON document as the result, on stdout; in one line without an indent."""
+    """Write one JSON document as the result, on stdout; in one line without an
+    indent.
+    """
     import json
 
     # json leaves DEL as it is, and `_write` would escape it as JSON does not
-    show_text(*json.dumps(document, indent=indent, default=str).replace("\x7f", "\\u007f").split("\n"))
+    show_text(
+        *json.dumps(document, indent=indent, default=str)
+        .replace("\x7f", "\\u007f")
+        .split("\n")
+    )
 
 
 def show_table(table: Table) -> None:
@@ -168,7 +195,11 @@ def show_table(table: Table) -> None:
     console.width = WIDE if table.is_copied else width
     with console.capture() as written:
         console.print(draw(table), highlight=False, markup=False)
-    note = [*textwrap.wrap(table.note.translate(ONE_LINE), width), ""] if table.note else []
+    note = (
+        [*textwrap.wrap(table.note.translate(ONE_LINE), width), ""]
+        if table.note
+        else []
+    )
     lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
     lines = [line if line.strip("─") else line[:width] for line in lines]
     sys.stdout.write("".join(f"{line}\n" for line in [*lines, *note]))
@@ -178,7 +209,8 @@ def open_browser(address: str) -> None:
     """Open a page in a browser, and say where there is none."""
     import webbrowser
 
-    # macOS and Windows always have windows; elsewhere, a browser without one would take the terminal
+    # macOS and Windows always have windows; elsewhere, a browser without one would take
+    # the terminal
     has_display = sys.platform in ("darwin", "win32") or DISPLAYS & os.environ.keys()
     if not (has_display and webbrowser.open(address)):
         warn(f"no browser was found here: {address} is the page")
@@ -207,10 +239,16 @@ class Bar:
         self.total = (self.total or 0) + more
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count items done; `note` follows the description. KeyboardInterrupt if it was lost."""
+        """Count items done; `note` follows the description. KeyboardInterrupt if it was
+        lost.
+        """
         raise_if_interrupted()
         self.items += items
-        self.label = f"{self._description} ({note.translate(ONE_LINE)})" if note else self._description
+        self.label = (
+            f"{self._description} ({note.translate(ONE_LINE)})"
+            if note
+            else self._description
+        )
         # the pace counts up to the last item: a note alone is no progress
         if items:
             self._advanced_s = time.monotonic()
@@ -222,14 +260,21 @@ class Bar:
 
     @property
     def pace(self) -> str:
-        """Items of the total, pace and time left; before the first item, how long it has taken."""
+        """Items of the total, pace and time left; before the first item, how long it
+        has taken.
+        """
         elapsed_s = self.elapsed_s
         counts = f"{self.items:,} of {self.total:,}, " if self.total else ""
         if not self.total or not self.items:
             return f"{counts}{clock(elapsed_s)} so far"
 
-        # an item that takes longer than those before slows the pace of all that are left
-        item_s = max((self._advanced_s - self._started_s) / self.items, elapsed_s / (self.items + 1), 1e-9)
+        # an item that takes longer than those before slows the pace of all that are
+        # left
+        item_s = max(
+            (self._advanced_s - self._started_s) / self.items,
+            elapsed_s / (self.items + 1),
+            1e-9,
+        )
         left = clock(max(0.0, item_s * self.total - elapsed_s))
         pace = f"{clock(item_s) if item_s > 60 else f'{item_s:.1f} s'} each"
         return f"{counts}{pace if item_s > 1 else f'{1 / item_s:,.1f}/s'}, {left} left"
@@ -237,12 +282,15 @@ class Bar:
 
 @contextmanager
 def progress(description: str, total: int | None = None) -> Iterator[Bar]:
-    """Show how far work is on stderr: items, pace and time left; or, without a total, how long it has taken.
+    """Show how far work is on stderr: items, pace and time left; or, without a total,
+    how long it has taken.
 
-    A terminal shows the innermost work and each counted work around it, after DELAY_S. Elsewhere that is a
-    line once in LINE_S, said by a thread since work may be one call, and one at the end of counted work.
+    A terminal shows the innermost work and each counted work around it, after DELAY_S.
+    Elsewhere that is a line once in LINE_S, said by a thread since work may be one
+    call, and one at the end of counted work.
     """
-    # all work has one display; without a terminal, a thread of the outermost work speaks
+    # all work has one display; without a terminal, a thread of the outermost work
+    # speaks
     display, bar = _display_on(_stderr()), Bar(description, total)
     has_ended = threading.Event()
     thread = threading.Thread(target=display.say_lines, args=(has_ended,), daemon=True)
@@ -263,13 +311,24 @@ def progress(description: str, total: int | None = None) -> Iterator[Bar]:
 
         # work inside counted work ends unsaid
         is_outermost = all(other.total is None for other in display.bars)
-        if not display.draws and is_outermost and bar.total and bar.items and bar.elapsed_s > DELAY_S:
-            say(f"{description}: {bar.items:,} of {bar.total:,} in {clock(bar.elapsed_s)}")
+        if (
+            not display.draws
+            and is_outermost
+            and bar.total
+            and bar.items
+            and bar.elapsed_s > DELAY_S
+        ):
+            say(
+                f"{description}: {bar.items:,} of {bar.total:,} in "
+                f"{clock(bar.elapsed_s)}"
+            )
 
 
 @contextmanager
 def undrawn() -> Iterator[None]:
-    """Leave the terminal to what others write on it without the console: a question, a bar of a library."""
+    """Leave the terminal to what others write on it without the console: a question, a
+    bar of a library.
+    """
     display = _display_on(_stderr())
     display.live.stop()
     try:
@@ -280,7 +339,9 @@ def undrawn() -> Iterator[None]:
 
 
 class _Display:
-    """Lines of the work at hand, below the messages of a terminal; they vanish at its end."""
+    """Lines of the work at hand, below the messages of a terminal; they vanish at its
+    end.
+    """
 
     def __init__(self, console: Any) -> None:
         from rich.live import Live
@@ -326,7 +387,8 @@ def _stderr() -> Any:
     return _console_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
 
 
-@lru_cache(1)  # messages are placed above a bar or table only by the console that shows it
+# messages are placed above a bar or table only by the console that shows it
+@lru_cache(1)
 def _console_on(stream: Any) -> Any:
     from rich.console import Console
 
@@ -337,4 +399,5 @@ def _stdout() -> Any:
     from rich.console import Console
 
     is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file
-    return Console(emoji=False, width=PIPED if is_open else None)  # `python:brain:f` is no picture of a brain
+    # `python:brain:f` is no picture of a brain
+    return Console(emoji=False, width=PIPED if is_open else None)

@@ -1,4 +1,6 @@
-"""Memory of this machine and of its GPU: what is in use, what is free, and what is kept for the next step."""
+"""Memory of this machine and of its GPU: what is in use, what is free, and what is kept
+for the next step.
+"""
 
 import ctypes
 import resource
@@ -29,18 +31,23 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # the peak of the resident set, VmHWM
+            # the peak of the resident set, VmHWM
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the most bytes in use since the last reset: of a GPU by tensors, else by the process."""
+    """Return the most bytes in use since the last reset: of a GPU by tensors, else by
+    the process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
 
     # Linux: the peak since the last reset
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+        return 1024 * int(
+            next(line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        )
 
     # elsewhere: the peak since the process began
     unit = 1 if sys.platform == "darwin" else 1024
@@ -58,13 +65,17 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 def free_bytes(device: torch.device) -> int:
     """Count the free memory of this machine, or of the device where it has less."""
     free: int = psutil.virtual_memory().available
-    return min(free, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free
+    return (
+        min(free, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free
+    )
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory, rather than return it and fetch it again, page by page, in each step.
+    """Let glibc keep freed memory, rather than return it and fetch it again, page by
+    page, in each step.
 
-    Otherwise a step of the backbone `nice` takes 1.4 times the CPU time (batch 1024, fp32).
+    Otherwise a step of the backbone `nice` takes 1.4 times the CPU time (batch 1024,
+    fp32).
     """
     # other C libraries than glibc have no mallopt
     with suppress(OSError, AttributeError, TypeError):

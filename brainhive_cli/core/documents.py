@@ -1,4 +1,6 @@
-"""Documents in JSON and YAML, anyone's: each is read here, whatever it holds; and the digests of ours."""
+"""Documents in JSON and YAML, anyone's: each is read here, whatever it holds; and the
+digests of ours.
+"""
 
 import hashlib
 import re
@@ -20,17 +22,25 @@ AGAIN = "copy it again, or delete it and run the command that made it again"
 DOWNLOAD = "download it again"
 """Way out of a damaged document of another project."""
 MAX_DOCUMENT_BYTES = {".json": 64 << 20, ".yaml": 1 << 18}
-"""Bytes of the largest document that is read by default; so much YAML takes two seconds."""
+"""Bytes of the largest document that is read by default; so much YAML takes two
+seconds.
+"""
 MAX_SHOWN_CHARACTERS = 300
 """Characters of a value or reason that a message shows."""
 SHA256SUMS = "SHA256SUMS"
-"""The list that a finished run carries: the digests of its documents, as `sha256sum -c` reads them."""
+"""The list that a finished run carries: the digests of its documents, as `sha256sum -c`
+reads them.
+"""
 DOCUMENTS = {".json", ".yaml", ".csv", ".html"}
 """The files of a run that have a digest there; weights and stores carry their own."""
 RUN = ("recipe.yaml", "metrics.json")
-"""Files of a run, of which one must lie next to a list: a list elsewhere governs none of its documents."""
+"""Files of a run, of which one must lie next to a list: a list elsewhere governs none
+of its documents.
+"""
 MAX_FOLDERS_ABOVE = 6
-"""Folders above a document that may have the list: `run/cells/VARIANT/CELL/model/config.json` needs five."""
+"""Folders above a document that may have the list:
+`run/cells/VARIANT/CELL/model/config.json` needs five.
+"""
 CHANGED = f"was changed or damaged: {SHA256SUMS} has another digest of it"
 """Problem of a document that differs from its digest, to follow its path."""
 AGAIN_OR_DELETE = f"copy it again; if you changed it on purpose, delete {SHA256SUMS}"
@@ -60,7 +70,8 @@ def read(
 
     Raises:
         MissingData: if there is no such file.
-        BrainhiveError: `error`, with path and key, if it is too large, changed, or does not hold a `kind`.
+        BrainhiveError: `error`, with path and key, if it is too large, changed, or does
+            not hold a `kind`.
     """
     if not path.is_file():
         raise MissingData(f"there is no file {path}", hint)
@@ -72,7 +83,8 @@ def read(
         content = read_regular(path, most)
     except PermissionError:
         raise
-    except OSError as reason:  # of a damaged disk, a file that is too large, or a link to what is no file
+    except OSError as reason:
+        # of a damaged disk, a file that is too large, or a link to what is no file
         raise error(f"{path} cannot be read: {reason.strerror}", hint) from reason
 
     # the digest that a list in its folder, or in one above, has of it
@@ -102,13 +114,31 @@ def parse(
     *,
     is_yaml: bool = False,
 ) -> T:
-    """Read a document that is a string, as `read` does; `where` names it in the message."""
+    """Read a document that is a string, as `read` does; `where` names it in the
+    message.
+    """
     try:
         # Python writes Infinity, which configs hold, and NaN, which is no number
-        value = _parse_yaml(text) if is_yaml else from_json(text, allow_inf_nan="NaN" not in text)
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
-        why = " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS] or type(reason).__name__
-        raise error(f"{where} is not valid {'YAML' if is_yaml else 'JSON'}: {why}", hint) from reason
+        value = (
+            _parse_yaml(text)
+            if is_yaml
+            else from_json(text, allow_inf_nan="NaN" not in text)
+        )
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as reason:
+        why = (
+            " ".join(str(reason).split())[:MAX_SHOWN_CHARACTERS]
+            or type(reason).__name__
+        )
+        raise error(
+            f"{where} is not valid {'YAML' if is_yaml else 'JSON'}: {why}", hint
+        ) from reason
     return check(value, where, kind, hint, error)
 
 
@@ -122,15 +152,20 @@ def check(
     """Check plain values, wherever they come from, against a type."""
     try:
         # a type checks plain values; its adapter is built once
-        adapter = kind if isinstance(kind, TypeAdapter) else _adapter(cast(Hashable, kind))
+        adapter = (
+            kind if isinstance(kind, TypeAdapter) else _adapter(cast(Hashable, kind))
+        )
         return adapter.validate_python(value)
     except ValidationError as reason:
         # the first problem: key, reason, value
         first = reason.errors()[0]
         path = ".".join(map(str, first["loc"]))
         key = f"{path}: " if path else ""
-        message = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
-        got = "" if first["type"] == "missing" else f", got {show_value(first['input'])}"
+        # pydantic's mark of what our own checks say
+        message = first["msg"].removeprefix("Value error, ")
+        got = (
+            "" if first["type"] == "missing" else f", got {show_value(first['input'])}"
+        )
         raise error(f"{where}: {key}{message}{got}", hint) from reason
     except BrainhiveError as reason:  # of checks of our own, which do not know the file
         if type(reason) not in (BrainhiveError, RecipeError):
@@ -142,15 +177,22 @@ def show_value(value: Any) -> str:
     """Write a value for a message, cut where it is long."""
     # one line, whatever line breaks the value has
     text = " ".join(repr(value).split())
-    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+    return (
+        text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+    )
 
 
 _adapter = cache(TypeAdapter)
-PLAIN = [f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")]
+PLAIN = [
+    f"tag:yaml.org,2002:{kind}"
+    for kind in ("null", "bool", "int", "float", "str", "seq", "map")
+]
 """Tags of YAML's types that JSON has too."""
 CONSTRUCTORS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (None, *PLAIN)}
 RESOLVERS = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 """Types of what is not in quotes: dates stay texts."""
@@ -164,11 +206,14 @@ class _Loader(yaml.CSafeLoader):
 
 
 def _parse_yaml(text: str) -> Any:
-    """Read YAML; what YAML allows and no recipe needs is refused before a value is made."""
+    """Read YAML; what YAML allows and no recipe needs is refused before a value is
+    made.
+    """
     loader = _Loader(text)
     try:
         root = loader.get_single_node()
-        # level by level: aliases may repeat a node, and a document holds no more nodes than letters
+        # level by level: aliases may repeat a node, and a document holds no more nodes
+        # than letters
         level, count = [] if root is None else [root], 0
         while level:
             below: list[Any] = []
@@ -187,31 +232,46 @@ def _parse_yaml(text: str) -> Any:
 
 
 def _check_keys(mapping: yaml.MappingNode) -> None:
-    """Refuse a mapping with a key that is no text, or that stands twice: YAML would keep the last."""
+    """Refuse a mapping with a key that is no text, or that stands twice: YAML would
+    keep the last.
+    """
     first: dict[tuple[str, str], Any] = {}
     for key, _ in mapping.value:
         # `<<`, which merges another mapping, has a tag of its own
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-            raise ValueError(f"the key in line {key.start_mark.line + 1} is not a text: put it in quotes")
+            raise ValueError(
+                f"the key in line {key.start_mark.line + 1} is not a text: put it in "
+                "quotes"
+            )
         if (other := first.setdefault((key.tag, key.value), key)) is not key:
-            lines = " and ".join(str(mark.line + 1) for mark in (other.start_mark, key.start_mark))
-            raise ValueError(f"key {show_value(key.value)} appears twice, in lines {lines}")
+            lines = " and ".join(
+                str(mark.line + 1) for mark in (other.start_mark, key.start_mark)
+            )
+            raise ValueError(
+                f"key {show_value(key.value)} appears twice, in lines {lines}"
+            )
 
 
 def write_digests(folder: Path, listed: Mapping[str, str]) -> None:
-    """Write digests by name as a folder's list, under the final name only when complete."""
+    """Write digests by name as a folder's list, under the final name only when
+    complete.
+    """
     with atomic_write(folder / SHA256SUMS) as part:
-        part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), "utf-8")
+        part.write_text(
+            "".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), "utf-8"
+        )
     # size and time alone do not tell two writes within one tick of the clock
     _parsed.cache_clear()
 
 
 def find_changes(folder: Path, but: Container[str] = ()) -> Iterator[str]:
-    """Compare all files of a list with it: yield what is wrong with each that is missing or differs.
+    """Compare all files of a list with it: yield what is wrong with each that is
+    missing or differs.
 
     Args:
         folder: The folder that has the list.
-        but: Names that are written again, or endings of which the content is checked elsewhere.
+        but: Names that are written again, or endings of which the content is checked
+            elsewhere.
     """
     for name, listed_digest in read_digests(folder).items():
         path = folder / name
@@ -234,7 +294,8 @@ def list_files(folder: Path) -> Iterator[Path]:
     """List the files of a run, in order."""
     for path in sorted(folder.rglob("*.*")):
         parts = path.relative_to(folder).parts
-        is_hidden = any(part.startswith(".") for part in parts)  # locks and unfinished files
+        # locks and unfinished files
+        is_hidden = any(part.startswith(".") for part in parts)
         if not is_hidden and not parts[0].startswith(TRACKERS) and path.is_file():
             yield path
 
@@ -256,6 +317,8 @@ def digest_file(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _parsed(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
-    """Parse a list once for each time that it was changed; it is looked up for each document."""
+    """Parse a list once for each time that it was changed; it is looked up for each
+    document.
+    """
     lines = read_regular(path, MAX_LIST_BYTES).decode("utf-8", "replace").splitlines()
     return {line[2]: line[1] for line in map(DIGEST_LINE.fullmatch, lines) if line}

@@ -1,4 +1,6 @@
-"""Errors that end a command early, with one clear line and an exit code of their own, and Ctrl-C."""
+"""Errors that end a command early, with one clear line and an exit code of their own,
+and Ctrl-C.
+"""
 
 import os
 import re
@@ -13,14 +15,20 @@ from types import FrameType
 from brainhive_cli.core.lines import Hint
 
 OF_LIBRARIES = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
-"""Texts by which safetensors, which is written in Rust, and torch report an error of the system."""
+"""Texts by which safetensors, which is written in Rust, and torch report an error of
+the system.
+"""
 JOB = "BRAINHIVE_JOB"
-"""Environment variable that the script of a cluster's job sets: the scheduler's id of the task."""
+"""Environment variable that the script of a cluster's job sets: the scheduler's id of
+the task.
+"""
 CONTINUES = "the same command continues"
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it."""
 OUT_OF_TIME = 75
-"""Exit code of a command that was asked to stop before its end (EX_TEMPFAIL): the same one continues."""
+"""Exit code of a command that was asked to stop before its end (EX_TEMPFAIL): the same
+one continues.
+"""
 
 
 class BrainhiveError(Exception):
@@ -45,7 +53,9 @@ class BrainhiveError(Exception):
 
     @property
     def hint(self) -> str:
-        """Advice; a command line in it is written where it is read, also of another process's error."""
+        """Advice; a command line in it is written where it is read, also of another
+        process's error.
+        """
         return str(self._hint)
 
     @hint.setter
@@ -65,7 +75,9 @@ class RecipeError(BrainhiveError):
 
 
 class DamagedStore(BrainhiveError):
-    """Rows of a store that are not those which were written: nothing is computed without them."""
+    """Rows of a store that are not those which were written: nothing is computed
+    without them.
+    """
 
 
 class MissingData(BrainhiveError):
@@ -101,11 +113,15 @@ def require_kind(name: str, value: object, kind: type, way: str) -> None:
         RecipeError: naming the argument and both types.
     """
     if not isinstance(value, kind):
-        raise RecipeError(f"{name} is of type {type(value).__name__}, not {kind.__name__}", way)
+        raise RecipeError(
+            f"{name} is of type {type(value).__name__}, not {kind.__name__}", way
+        )
 
 
 def first_line(error: BaseException) -> str:
-    """Shorten what a library says to its first line; the error's type where it says nothing."""
+    """Shorten what a library says to its first line; the error's type where it says
+    nothing.
+    """
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -127,11 +143,19 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
     Args:
         name: What was written.
         known: What it may have meant.
-        before: What precedes the name where it is written out, as the section of a recipe's key.
+        before: What precedes the name where it is written out, as the section of a
+            recipe's key.
     """
     # case is a usual slip, so it does not count
-    written, names = name.casefold(), {candidate.casefold(): candidate for candidate in known}
-    begun = [candidate for candidate in names if len(written) > 2 and candidate.startswith(written)]
+    written, names = (
+        name.casefold(),
+        {candidate.casefold(): candidate for candidate in known},
+    )
+    begun = [
+        candidate
+        for candidate in names
+        if len(written) > 2 and candidate.startswith(written)
+    ]
     if not (near := begun or get_close_matches(written, names)):
         return ""
 
@@ -144,15 +168,20 @@ def guess(name: str, known: Iterable[str], before: str = "") -> str:
 
 
 def system_error_number(error: BaseException) -> int | None:
-    """Return the number of an error of the system, also where a library writes it as text; else None."""
+    """Return the number of an error of the system, also where a library writes it as
+    text; else None.
+    """
     # the number within a text of a library
     if number := re.search(OF_LIBRARIES, str(error)):
         return int(number[1] or number[2])
     return error.errno if isinstance(error, OSError) else None
 
 
-def find_rows(wanted: Sequence[str], names: Sequence[str], where: str) -> list[int | None]:
-    """Find the rows of channels or regions: of their names, else of one that differs in case alone.
+def find_rows(
+    wanted: Sequence[str], names: Sequence[str], where: str
+) -> list[int | None]:
+    """Find the rows of channels or regions: of their names, else of one that differs in
+    case alone.
 
     Args:
         wanted: [C] what is searched.
@@ -172,7 +201,11 @@ def find_rows(wanted: Sequence[str], names: Sequence[str], where: str) -> list[i
     for index, name in enumerate(wanted):
         if rows[index] is None:
             folded = name.casefold()
-            near = [row for row, other in enumerate(names) if other.casefold() == folded and row not in rows]
+            near = [
+                row
+                for row, other in enumerate(names)
+                if other.casefold() == folded and row not in rows
+            ]
             if len(near) > 1:
                 listed = ", ".join(names[row] for row in near)
                 raise RecipeError(
@@ -184,13 +217,17 @@ def find_rows(wanted: Sequence[str], names: Sequence[str], where: str) -> list[i
 
 
 _has_come = threading.Event()
-"""Whether there was a Ctrl-C since the command began. Python raises KeyboardInterrupt where the main thread
-is: in a destructor, or a callback of a library in C, it is printed and lost. It is remembered here, without a
-traceback, and raised again where it is safe to stop."""
+"""Whether there was a Ctrl-C since the command began. Python raises KeyboardInterrupt
+where the main thread
+is: in a destructor, or a callback of a library in C, it is printed and lost. It is
+remembered here, without a traceback, and raised again where it is safe to stop.
+"""
 
 
 _must_stop = threading.Event()
-"""Whether SIGUSR1, or SIGTERM in a cluster's job, has asked to stop where the work can continue."""
+"""Whether SIGUSR1, or SIGTERM in a cluster's job, has asked to stop where the work can
+continue.
+"""
 
 
 @contextmanager
@@ -199,7 +236,8 @@ def remember_interrupts() -> Iterator[None]:
 
     In threads, where Python delivers no signals, nothing is done.
 
-    Where it was ignored before, as under `nohup` and in the background of a script, it stays so.
+    Where it was ignored before, as under `nohup` and in the background of a script, it
+    stays so.
 
     Raises:
         KeyboardInterrupt: instead of whatever error a library has made of it.
@@ -216,15 +254,20 @@ def remember_interrupts() -> Iterator[None]:
 
     # a signal that asks to stop raises nothing: the work ends where it can continue
     asks = [signal.SIGUSR1]
-    if JOB in os.environ and "LOCAL_RANK" not in os.environ:  # else the launcher ends processes by SIGTERM
+    # else the launcher ends processes by SIGTERM
+    if JOB in os.environ and "LOCAL_RANK" not in os.environ:
         asks.append(signal.SIGTERM)
-    asked_before = {number: signal.signal(number, lambda *_: _must_stop.set()) for number in asks}
+    asked_before = {
+        number: signal.signal(number, lambda *_: _must_stop.set()) for number in asks
+    }
 
     # interrupts raise, also where a library would only print them
     before, show = signal.getsignal(signal.SIGINT), sys.unraisablehook
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, remember)
-    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else show(lost)
+    sys.unraisablehook = lambda lost: (
+        None if lost.exc_type is KeyboardInterrupt else show(lost)
+    )
     try:
         yield
     except Exception as error:
@@ -236,13 +279,16 @@ def remember_interrupts() -> Iterator[None]:
         _must_stop.clear()
         for number, handler in asked_before.items():
             signal.signal(number, handler)
-        if before is not None:  # None stands for a handler in C, which Python cannot set again
+        # None stands for a handler in C, which Python cannot set again
+        if before is not None:
             signal.signal(signal.SIGINT, before)
         sys.unraisablehook = show
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt if there was a Ctrl-C: between steps, and before a name becomes final."""
+    """Raise KeyboardInterrupt if there was a Ctrl-C: between steps, and before a name
+    becomes final.
+    """
     if _has_come.is_set():
         raise KeyboardInterrupt
 
@@ -253,7 +299,9 @@ def is_asked_to_stop() -> bool:
 
 
 def raise_if_asked_to_stop() -> None:
-    """Raise an error if a signal has asked to stop: between pieces of work that are kept."""
+    """Raise an error if a signal has asked to stop: between pieces of work that are
+    kept.
+    """
     if _must_stop.is_set():
         problem = "stopped by a signal, as a cluster sends before time is over"
         raise BrainhiveError(problem, CONTINUES, OUT_OF_TIME)

@@ -1,4 +1,6 @@
-"""Facts of a run: what a reader of its numbers needs to know besides them, one model a command."""
+"""Facts of a run: what a reader of its numbers needs to know besides them, one model a
+command.
+"""
 
 from typing import Any, Literal
 
@@ -46,17 +48,20 @@ class Cell(Model):
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer to one question: do the shown stimuli, or those of their concepts, rank better than others?
+    """Answer to one question: do the shown stimuli, or those of their concepts, rank
+    better than others?
 
     Attributes:
         question: What was asked: which stimulus was seen, or of which concept.
-        better: Probability that permuted labels have a mean rank as small; None where nothing was tested.
+        better: Probability that permuted labels have a mean rank as small; None where
+            nothing was tested.
         worse: Probability that they have one as large.
         least_p: The smallest two-sided p that the test can give.
         n: Items that were tested, over all subjects.
         pool: Candidates of each.
         test: How the probabilities were computed, or why nothing could be tested.
-        scope: What the answer is about, as "these 2 concepts"; empty for units in general.
+        scope: What the answer is about, as "these 2 concepts"; empty for units in
+            general.
         wider: The wider claim that the design does not allow; empty where it does.
     """
 
@@ -102,29 +107,35 @@ class Answer:
         """The answer with its test, and the wider claim that is not possible."""
         if self.p is None:
             return f"{self.question}: {self.test}"
-        tested = f"{self.words} (p {self.p:.2g}, {self.test}, {self.n} stimuli among {self.pool})"
+        tested = (
+            f"{self.words} (p {self.p:.2g}, {self.test}, {self.n} stimuli among "
+            f"{self.pool})"
+        )
         return "; ".join(filter(None, [f"{self.question}: {tested}", self.wider]))
 
 
 class Difference(Model):
-    """Difference of one metric between two runs, sources or variants, on the same items and subjects.
+    """Difference of one metric between two runs, sources or variants, on the same items
+    and subjects.
 
     Attributes:
         first: What is compared.
         second: What it is compared with.
         metric: Name of the metric.
         difference: First less second, mean over subjects.
-        low: Lower end of its 95 % interval: the differences that the test does not reject; None where the
-            items are too few.
+        low: Lower end of its 95 % interval: the differences that the test does not
+            reject; None where the items are too few.
         high: Upper end.
         interval: How the interval was made, and for whom it holds.
         n: Items that were compared, over all subjects.
         subjects: Number of subjects.
-        p_value: Two-sided; at most .05 exactly where 0 is not in the interval. None where items are too few.
+        p_value: Two-sided; at most .05 exactly where 0 is not in the interval. None
+            where items are too few.
         p_adjusted: The same, adjusted over all `tests` that stand together.
         test: What it is, and whom it is about.
         least_p: The smallest p that the test can give.
-        cohens_dz: Effect size over subjects: mean difference over the standard deviation of differences.
+        cohens_dz: Effect size over subjects: mean difference over the standard
+            deviation of differences.
         lower_is_better: Whether less is better in this metric.
         scope: Units of the claim; empty for units in general.
         limits: Sentences that limit the test.
@@ -183,7 +194,9 @@ class Difference(Model):
 
 
 class Seen(Model):
-    """Tested pictures that were left out, as a model had learned from them: count, total, first names."""
+    """Tested pictures that were left out, as a model had learned from them: count,
+    total, first names.
+    """
 
     count: int = 0
     of: int = 0
@@ -191,7 +204,9 @@ class Seen(Model):
 
 
 class Variant(Model):
-    """Run of one variant of a sweep, its result on validation, and the sources of its pictures."""
+    """Run of one variant of a sweep, its result on validation, and the sources of its
+    pictures.
+    """
 
     run: str = ""
     validation: dict[str, Any] = {}
@@ -221,7 +236,8 @@ class Facts(Model):
         published: Values that a paper prints, with `source` and `differs`.
         cells: Cells by the scope of their metrics.
         variants: Variants of a sweep by their label.
-        sources: Sources of pictures that are compared; the first is the one that the run is about.
+        sources: Sources of pictures that are compared; the first is the one that the
+            run is about.
         titles: Names of sources for people.
         comparisons: Differences between sources, or variants.
         against: Differences from other runs.
@@ -301,8 +317,8 @@ class Gallery(Model):
 class Control(Model):
     """Draws with shuffled signals or permuted labels.
 
-    `metrics` has, by name, a metric as `measured`, its `mean` and middle 95 % (`low`, `high`) over the draws,
-    and `p`.
+    `metrics` has, by name, a metric as `measured`, its `mean` and middle 95 % (`low`,
+    `high`) over the draws, and `p`.
     """
 
     kind: str
@@ -318,8 +334,10 @@ class Baseline(Model):
     Attributes:
         reason: Why none was fitted; empty where one was.
         answer: Whether its ranks are above chance.
-        orders: Other orders of the pictures that were tried, as the model does not find them as filed.
-        order: The order in which the ridge finds them, where it does not as filed; else empty.
+        orders: Other orders of the pictures that were tried, as the model does not find
+            them as filed.
+        order: The order in which the ridge finds them, where it does not as filed; else
+            empty.
         order_p: Its p, corrected for all orders.
     """
 
@@ -345,11 +363,13 @@ class RetrievalFacts(Facts):
         gallery: The candidates.
         control: Distribution under a control.
         prior: Prior that the tokens are of.
-        confusion_matrix: Which concept was taken for which, of trials, where concepts are few.
+        confusion_matrix: Which concept was taken for which, of trials, where concepts
+            are few.
         tests_trials: Whether trials of known pictures or categories were held out.
         plain: Differences from plain baselines on the same folds.
         baseline: The ridge next to the model.
-        repetitions: Most repetitions of a picture of which halves were compared; 0 without a ceiling.
+        repetitions: Most repetitions of a picture of which halves were compared; 0
+            without a ceiling.
         subset_ways: Pictures that subsets should have; 0 without subsets.
         subset_pools: Pictures that they have: fewer where a subject was shown fewer.
     """
@@ -396,7 +416,8 @@ class Claim(Model):
         axis: What was looked along.
         place: The strongest of the significant positions, else of all, in words.
         p: Its p, corrected over all positions of all analyses.
-        first: The first time above chance; empty where there is none, or a filter hides it.
+        first: The first time above chance; empty where there is none, or a filter hides
+            it.
     """
 
     axis: Literal["time", "sensor", "region"]
@@ -418,8 +439,8 @@ class ExplanationFacts(Facts):
         untested: Why there are none.
         draws: Permutations of the labels.
         profiles: Each analysis: axis, positions, p, first time above chance.
-        ceilings: By metric and name, at each position: of similarity, and of half of the repetitions of
-            encoding, over sensors.
+        ceilings: By metric and name, at each position: of similarity, and of half of
+            the repetitions of encoding, over sensors.
         generalisation: p of each pair of training and test times.
     """
 
@@ -433,7 +454,9 @@ class ExplanationFacts(Facts):
 
 
 class Amount(Model):
-    """Name of an amount of calibration, and its mean pictures, trials and minutes (None: not known)."""
+    """Name of an amount of calibration, and its mean pictures, trials and minutes
+    (None: not known).
+    """
 
     name: str
     pictures: float
@@ -446,8 +469,8 @@ class Strength(Model):
 
     Attributes:
         pulls: By amount; None is zero-shot.
-        chosen_by: What chose them: other people, the recipe, or the number of pictures of a model that
-            learned from one person, or that went on from another one.
+        chosen_by: What chose them: other people, the recipe, or the number of pictures
+            of a model that learned from one person, or that went on from another one.
         people: How many people chose.
         mrr: Mean reciprocal rank by amount and strength; empty where nobody chose.
     """
@@ -463,17 +486,21 @@ class CalibrationFacts(Facts):
 
     Attributes:
         arm: Arm of the finding; empty where only controls were measured.
-        arms: What each arm is given of a new person, MOABB's name of that, and what it is.
+        arms: What each arm is given of a new person, MOABB's name of that, and what it
+            is.
         unit: Unit of the amounts.
         amounts: The amounts, ascending; the last one is everything.
         people: Top-1 of each person after each amount, by the arm of the finding.
-        is_above_chance: Whether its top-1 with everything is above chance; else nothing suffices.
-        lead: Amount of the finding: the first that surely suffices, or the largest below everything; empty
-            for everything.
-        suffices: How many amounts surely give less than 90 % of everything, and the index of that from which
-            on all surely give as much; None where that was not measured.
-        better: How many amounts reach up to one after which transfer surely beats scratch, and the index of
-            that from which on it surely does not; None where they were not compared.
+        is_above_chance: Whether its top-1 with everything is above chance; else nothing
+            suffices.
+        lead: Amount of the finding: the first that surely suffices, or the largest
+            below everything; empty for everything.
+        suffices: How many amounts surely give less than 90 % of everything, and the
+            index of that from which on all surely give as much; None where that was not
+            measured.
+        better: How many amounts reach up to one after which transfer surely beats
+            scratch, and the index of that from which on it surely does not; None where
+            they were not compared.
         strength: How the pull of transfer was chosen, by model and person.
         trained_on: Fewest and most people whom models learned from.
         seen_share: Share of the new persons' pictures that these people saw.
@@ -483,13 +510,15 @@ class CalibrationFacts(Facts):
 
     command: str = "calibrate"
     arm: str = ""
-    arms: dict[str, tuple[str, str, str]] = {}  # data of the person, MOABB's name, description
+    # data of the person, MOABB's name, description
+    arms: dict[str, tuple[str, str, str]] = {}
     unit: Literal["pictures", "trials", "minutes"] = "pictures"
     amounts: list[Amount] = []
     people: dict[str, list[float]] = {}
     is_above_chance: bool = False
     lead: str = ""
-    suffices: tuple[int, int] | None = None  # amounts below 90 %, index of the first above
+    # amounts below 90 %, index of the first above
+    suffices: tuple[int, int] | None = None
     better: tuple[int, int] | None = None
     strength: dict[str, Strength] = {}
     trained_on: tuple[int, int] = (0, 0)  # fewest, most
@@ -508,10 +537,12 @@ class LiveFacts(Facts):
         stream: Counts of the stream.
         differs: What is not as it was offline.
         hits: Single trials that ranked the shown picture first.
-        is_interleaved: Whether pictures came in an order that a signal which drifts cannot follow.
+        is_interleaved: Whether pictures came in an order that a signal which drifts
+            cannot follow.
         anytime_p: p that holds at every moment; None where nothing was tested.
         trials_learned_from: Trials that the model had learned from.
-        unknown_events: Names of events of which no picture is known, where no event has one.
+        unknown_events: Names of events of which no picture is known, where no event has
+            one.
         candidates: Names of the pictures of the gallery, where no event is one of them.
     """
 
@@ -530,7 +561,9 @@ class LiveFacts(Facts):
 
 
 class WorkflowFacts(Facts):
-    """Facts of workflow and demo: lines and findings of the steps, and what controls cost each head."""
+    """Facts of workflow and demo: lines and findings of the steps, and what controls
+    cost each head.
+    """
 
     command: str = "workflow"
     commands: list[str] = []
@@ -540,7 +573,10 @@ class WorkflowFacts(Facts):
 
 FACTS: dict[str, type[Facts]] = {
     # each class states its command as a default; a demo has facts of a workflow
-    **{str(model.model_fields["command"].default): model for model in Facts.__subclasses__()},
+    **{
+        str(model.model_fields["command"].default): model
+        for model in Facts.__subclasses__()
+    },
     "demo": WorkflowFacts,
 }
 """The model of each command that has one of its own."""

@@ -1,7 +1,9 @@
-"""Files: where they lie below home; opened only if plain, named below their folder, replaced when complete.
+"""Files: where they lie below home; opened only if plain, named below their folder,
+replaced when complete.
 
-Home is the folder of a user's files; paths below it are stored relative to it, so that it can be moved. A
-file may be anyone's: a pipe would be waited on for ever, a device read without end, a link may lead anywhere.
+Home is the folder of a user's files; paths below it are stored relative to it, so that
+it can be moved. A file may be anyone's: a pipe would be waited on for ever, a device
+read without end, a link may lead anywhere.
 """
 
 import errno
@@ -29,15 +31,21 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, system_error_
 
 AnyPath = str | os.PathLike[str]
 MAX_TEXT_BYTES = 1 << 28
-"""Bytes of the largest table or list that is read whole; NSD's has 73,000 lines in 10 MB."""
+"""Bytes of the largest table or list that is read whole; NSD's has 73,000 lines in 10
+MB.
+"""
 TRACKERS = ("tensorboard", "wandb", "swan", "run-")
-"""First letters of what trackers keep in a run's own folder, links too, and which is no part of the run."""
+"""First letters of what trackers keep in a run's own folder, links too, and which is no
+part of the run.
+"""
 
 OF_THE_SYSTEM = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
 """Folders at the top of a disk which its user may not read, and which hold no data."""
 PART = ".part"
 """In the name of a file that is being written."""
-PART_OWNER = re.compile(r"\.(?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]+)-[0-9a-f]+\.part", re.ASCII)
+PART_OWNER = re.compile(
+    r"\.(?P<machine>[0-9a-f]{8})(?P<process>[0-9a-f]+)-[0-9a-f]+\.part", re.ASCII
+)
 """Writer of such a file, in its name."""
 MAX_PART_AGE_S = 86_400
 """Age at which a file that another machine was writing counts as left behind."""
@@ -53,7 +61,9 @@ REFUSED = {
     "has a control character": re.compile(r".*[\x00-\x1f\x7f-\x9f]", re.DOTALL),
     "is not UTF-8": re.compile(r".*[\ud800-\udfff]", re.DOTALL),
 }
-"""Why a word is no path below a folder; a backslash counts as a slash, as on Windows."""
+"""Why a word is no path below a folder; a backslash counts as a slash, as on
+Windows.
+"""
 
 
 def home_folder() -> Path:
@@ -62,20 +72,30 @@ def home_folder() -> Path:
 
 
 def shipped_folder(name: str) -> Path:
-    """Return a folder that comes with Brainhive: in the wheel, or next to the package in a checkout."""
+    """Return a folder that comes with Brainhive: in the wheel, or next to the package
+    in a checkout.
+    """
     package = Path(__file__).parents[1]
-    return next(path for path in (package / name, package.parent / name) if path.is_dir())
+    return next(
+        path for path in (package / name, package.parent / name) if path.is_dir()
+    )
 
 
 def locate(path: str | Path) -> Path:
     """Resolve a path of a user or a recipe: as it is given, or else below home."""
     path_as_given = Path(path)
-    below = home_folder() / path_as_given  # os.path: to a Path, a name that is too long is an error
-    return below if not os.path.exists(path_as_given) and os.path.exists(below) else path_as_given
+    # os.path: to a Path, a name that is too long is an error
+    below = home_folder() / path_as_given
+    return (
+        below
+        if not os.path.exists(path_as_given) and os.path.exists(below)
+        else path_as_given
+    )
 
 
 def way_to_folder(root: Path, key: str, chosen: str, content: str) -> str:
-    """Say how a user's folder is read: by a link where the default is meant, which all commands follow.
+    """Say how a user's folder is read: by a link where the default is meant, which all
+    commands follow.
 
     Args:
         root: Where it was looked for.
@@ -96,7 +116,9 @@ def locate_stored(path: str) -> str:
 
 
 def portable(value: Any) -> Any:
-    """Write paths below home relative to it, in a value as JSON has them; all else stays as it was given."""
+    """Write paths below home relative to it, in a value as JSON has them; all else
+    stays as it was given.
+    """
     if isinstance(value, Mapping):
         return {portable(key): portable(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -117,13 +139,16 @@ class UnfitFile(BrainhiveError, OSError):
         OSError.__init__(self, number, problem, os.fspath(path))
         self.message, self.hint = f"{self.filename} is {problem}", way
 
-    def __reduce__(self) -> tuple[type["UnfitFile"], tuple[int | None, str | None, str, str]]:
+    def __reduce__(
+        self,
+    ) -> tuple[type["UnfitFile"], tuple[int | None, str | None, str, str]]:
         """Pickle it, as processes that decode pictures do with their errors."""
         return type(self), (self.errno, self.strerror, self.filename, self.hint)
 
 
 def open_regular(path: AnyPath, max_bytes: int | None = None) -> BufferedReader:
-    """Open a plain file for reading; a link to one is as good, as those of data sets and the hub's cache are.
+    """Open a plain file for reading; a link to one is as good, as those of data sets
+    and the hub's cache are.
 
     Args:
         path: The file.
@@ -142,10 +167,16 @@ def read_regular(path: AnyPath, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
         return file.read(max_bytes)
 
 
-def open_plain(path: AnyPath, flags: int, follow: bool = True, max_bytes: int | None = None) -> int:
+def open_plain(
+    path: AnyPath, flags: int, follow: bool = True, max_bytes: int | None = None
+) -> int:
     """Open the descriptor of a plain file, or make one; see `open_regular`."""
     # a pipe is opened without waiting, and refused by what it is
-    number = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), 0o666)
+    number = os.open(
+        path,
+        flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW),
+        0o666,
+    )
     try:
         require_regular(path, max_bytes, os.fstat(number))
     except BaseException:
@@ -155,36 +186,59 @@ def open_plain(path: AnyPath, flags: int, follow: bool = True, max_bytes: int | 
 
 
 def open_no_link(path: str, flags: int) -> int:
-    """Open a file, as an `opener` of `open`, unless its name is a link, which may lead anywhere."""
+    """Open a file, as an `opener` of `open`, unless its name is a link, which may lead
+    anywhere.
+    """
     return open_plain(path, flags, follow=False)
 
 
-def require_regular(path: AnyPath, max_bytes: int | None = None, about: os.stat_result | None = None) -> None:
-    """Refuse, as `open_regular` does, a path that a library is to open; `about` is its state."""
+def require_regular(
+    path: AnyPath, max_bytes: int | None = None, about: os.stat_result | None = None
+) -> None:
+    """Refuse, as `open_regular` does, a path that a library is to open; `about` is its
+    state.
+    """
     about = about or os.stat(path)
     if stat.S_ISDIR(about.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise IsADirectoryError(
+            errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path)
+        )
     if not stat.S_ISREG(about.st_mode):
-        raise UnfitFile(errno.EINVAL, "a pipe, socket or device, and no plain file", path, "put a file there")
+        raise UnfitFile(
+            errno.EINVAL,
+            "a pipe, socket or device, and no plain file",
+            path,
+            "put a file there",
+        )
     if max_bytes is not None and about.st_size > max_bytes:
         problem = f"too large: {about.st_size:,} bytes, at most {max_bytes:,} are read"
-        raise UnfitFile(errno.EFBIG, problem, path, "check that it is the file that is meant")
+        raise UnfitFile(
+            errno.EFBIG, problem, path, "check that it is the file that is meant"
+        )
 
 
 def is_file(path: Path) -> bool:
     """Whether there is a file that may be absent.
 
     Raises:
-        MissingData: for a link to nowhere, as datalad leaves where a file was not fetched.
+        MissingData: for a link to nowhere, as datalad leaves where a file was not
+            fetched.
     """
     if path.is_symlink() and not path.exists():
-        raise MissingData(f"{path} is a link to a file that is not here", f"datalad get {path}, or remove it")
+        raise MissingData(
+            f"{path} is a link to a file that is not here",
+            f"datalad get {path}, or remove it",
+        )
     return path.is_file()
 
 
 def files_called(name: str, root: Path) -> list[Path]:
     """Find the files of a name at any depth, in order; see `is_file`."""
-    paths = (root / path for path, entry in walk(root) if entry.name == name and not entry.is_dir())
+    paths = (
+        root / path
+        for path, entry in walk(root)
+        if entry.name == name and not entry.is_dir()
+    )
     return sorted(filter(is_file, paths))
 
 
@@ -193,9 +247,10 @@ def walk(
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Walk through the files and folders below a folder, each folder's names in order.
 
-    Links are followed, as folders of concepts are often links into a larger data set, but not to a folder
-    that the link itself lies in. Left out are hidden names, among them the `._*` that macOS adds to files,
-    and folders of the system on a disk, as `lost+found`.
+    Links are followed, as folders of concepts are often links into a larger data set,
+    but not to a folder that the link itself lies in. Left out are hidden names, among
+    them the `._*` that macOS adds to files, and folders of the system on a disk, as
+    `lost+found`.
 
     Args:
         root: A folder; where it is absent, nothing is listed.
@@ -203,13 +258,16 @@ def walk(
         enters: Whether to go into a folder of this name; each is listed in any case.
 
     Yields:
-        A POSIX path below `root`, and its entry, which knows without a further look what it is.
+        A POSIX path below `root`, and its entry, which knows without a further look
+        what it is.
 
     Raises:
         OSError: if a folder cannot be read.
     """
 
-    def visit(path: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    def visit(
+        path: str, above: tuple[tuple[int, int], ...]
+    ) -> Iterator[tuple[str, os.DirEntry[str]]]:
         # a link to a folder that the walk is in leads round in circles
         about = os.stat(root / path)
         identity = about.st_dev, about.st_ino
@@ -237,9 +295,11 @@ ANY_FOLDERS = "(?:[^/]+/)*"
 
 
 def expand_pattern(path: str | Path) -> list[Path]:
-    """List what a path with the wildcards of a shell stands for: itself if it is there, [brackets] and all.
+    """List what a path with the wildcards of a shell stands for: itself if it is there,
+    [brackets] and all.
 
-    Wildcards begin behind the last folder that is there: the home of a study may be called `study [pilot]`.
+    Wildcards begin behind the last folder that is there: the home of a study may be
+    called `study [pilot]`.
     """
     path = Path(path)
     if path.exists():
@@ -250,7 +310,9 @@ def expand_pattern(path: str | Path) -> list[Path]:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether a POSIX path ends as a pattern says, as `Path.rglob` finds it: `sub-*/**/*_beta.nii.gz`."""
+    """Whether a POSIX path ends as a pattern says, as `Path.rglob` finds it:
+    `sub-*/**/*_beta.nii.gz`.
+    """
     return _compile(pattern).fullmatch(path) is not None
 
 
@@ -262,7 +324,11 @@ def _compile(pattern: str) -> re.Pattern[str]:
     ending = ""
     for piece in pieces:
         # `translate` ends a piece with \Z, the end of the text, which comes later
-        ending += ANY_FOLDERS if piece[:3] == "**/" else WILD.get(piece, translate(piece).removesuffix(r"\Z"))
+        ending += (
+            ANY_FOLDERS
+            if piece[:3] == "**/"
+            else WILD.get(piece, translate(piece).removesuffix(r"\Z"))
+        )
     return re.compile(f"(?:.*/)?{ending}", re.DOTALL)
 
 
@@ -272,33 +338,48 @@ def describe_bad_text(text: str) -> str:
     return next((reason for reason in reasons if REFUSED[reason].match(text)), "")
 
 
-def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = BrainhiveError) -> Path:
+def below(
+    folder: Path, *names: str, source: str, error: type[BrainhiveError] = BrainhiveError
+) -> Path:
     """Return the path of `names` below a folder.
 
     Args:
         folder: A folder that is trusted.
-        names: Each a file name, or several with slashes in between, as stimulus ids are.
+        names: Each a file name, or several with slashes in between, as stimulus ids
+            are.
         source: Where the names come from, in words for the error.
         error: What is raised.
 
     Raises:
-        BrainhiveError: for a name that is empty, absolute, leads out of the folder, or that no file can have.
+        BrainhiveError: for a name that is empty, absolute, leads out of the folder, or
+            that no file can have.
     """
     for name in names:
         # why no file has this name
         if not isinstance(name, str):  # as attributes of files may be
             reason = f"is a {type(name).__name__}, not a name"
         else:
-            reason = next((reason for reason, pattern in REFUSED.items() if pattern.match(name)), "")
+            reason = next(
+                (reason for reason, pattern in REFUSED.items() if pattern.match(name)),
+                "",
+            )
         if reason:
             shown = repr(name)
-            shown = shown if len(shown) <= MAX_SHOWN_CHARACTERS else f"{shown[:MAX_SHOWN_CHARACTERS]}…"
-            raise error(f"{source} {shown} {reason}", "use a name, or names with / in between, without ..")
+            shown = (
+                shown
+                if len(shown) <= MAX_SHOWN_CHARACTERS
+                else f"{shown[:MAX_SHOWN_CHARACTERS]}…"
+            )
+            raise error(
+                f"{source} {shown} {reason}",
+                "use a name, or names with / in between, without ..",
+            )
     return folder.joinpath(*names)
 
 
 def within(folder: Path, name: str, source: str) -> Path:
-    """Return the path of a file below a folder, as `below`, in which no link leads to another folder.
+    """Return the path of a file below a folder, as `below`, in which no link leads to
+    another folder.
 
     Raises:
         BrainhiveError: naming a folder on the way that is a link.
@@ -315,7 +396,9 @@ def within(folder: Path, name: str, source: str) -> Path:
 
 
 def name_part(final: Path) -> Path:
-    """Name the file that this thread writes before it gets its final name; no other process has the same."""
+    """Name the file that this thread writes before it gets its final name; no other
+    process has the same.
+    """
     machine = f"{zlib.crc32(name_machine().encode()):08x}"
     owner = f"{machine}{os.getpid():x}-{threading.get_native_id():x}"
     return final.with_name(f".{final.stem}.{owner}{PART}{final.suffix}")
@@ -323,13 +406,17 @@ def name_part(final: Path) -> Path:
 
 @cache
 def name_machine() -> str:
-    """Name this machine until it boots again, and the namespace in which its processes have their numbers.
+    """Name this machine until it boots again, and the namespace in which its processes
+    have their numbers.
 
-    Containers may share both the name and the boot of their machine; a process of one is unknown in another.
+    Containers may share both the name and the boot of their machine; a process of one
+    is unknown in another.
     """
     boot = namespace = "-"
     with suppress(OSError):  # macOS has neither
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = (
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        )
         namespace = str(os.stat("/proc/self/ns/pid").st_ino)
     return f"{socket.gethostname()} {boot}:{namespace}"
 
@@ -346,14 +433,19 @@ def is_running(process: int) -> bool:
 
 
 def tell_disk_time(folder: Path) -> float:
-    """Tell the time by the clock that stamps files in a folder, in seconds since 1970."""
-    with tempfile.NamedTemporaryFile(prefix=f"{name_part(folder / 'clock').name}.", dir=folder) as probe:
+    """Tell the time by the clock that stamps files in a folder, in seconds since
+    1970.
+    """
+    with tempfile.NamedTemporaryFile(
+        prefix=f"{name_part(folder / 'clock').name}.", dir=folder
+    ) as probe:
         return os.fstat(probe.fileno()).st_mtime
 
 
 @cache
 def remove_leftovers(folder: Path) -> None:
-    """Remove, once for each folder, what processes of this machine were writing there when they were killed.
+    """Remove, once for each folder, what processes of this machine were writing there
+    when they were killed.
 
     What another machine or container left goes a day after anything was written in it.
     """
@@ -364,7 +456,9 @@ def remove_leftovers(folder: Path) -> None:
         with suppress(OSError):  # gone meanwhile
             # processes of another machine cannot be asked, so the age decides
             if owner["machine"] != here:
-                written_s = max(part.stat().st_mtime for part in (path, *path.rglob("*")))
+                written_s = max(
+                    part.stat().st_mtime for part in (path, *path.rglob("*"))
+                )
                 is_left = tell_disk_time(folder) - written_s > MAX_PART_AGE_S
             else:
                 is_left = not is_running(int(owner["process"], 16))
@@ -374,14 +468,16 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
-    """Give a path at which a file or folder is written; it gets its final name when the block ends.
+    """Give a path at which a file or folder is written; it gets its final name when the
+    block ends.
 
-    An error or Ctrl-C removes what was written, and leaves what had the final name as it was.
+    An error or Ctrl-C removes what was written, and leaves what had the final name as
+    it was.
 
     Args:
         final: The file or folder; its own folder is created.
-        is_lasting: Whether the content must survive a power cut; that takes 6 ms a file, minutes for the
-            pictures of a data set.
+        is_lasting: Whether the content must survive a power cut; that takes 6 ms a
+            file, minutes for the pictures of a data set.
     """
     # a hidden name beside the final one: a rename within a folder is atomic
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -398,15 +494,19 @@ def atomic_write(final: Path, is_lasting: bool = True) -> Iterator[Path]:
         remove(part)
 
         # users know the final name, not the hidden one
-        number = None if isinstance(error, BrainhiveError) else system_error_number(error)
-        is_part = part.name in str(getattr(error, "filename", None) or part)  # libraries name no file
+        number = (
+            None if isinstance(error, BrainhiveError) else system_error_number(error)
+        )
+        # libraries name no file
+        is_part = part.name in str(getattr(error, "filename", None) or part)
         if number in FAILED_WRITES and is_part:
             raise OSError(number, os.strerror(number), str(final)) from error
         raise
 
 
 def publish(part: Path, final: Path) -> None:
-    """Give a complete file, or a folder of files, its final name; its bytes are on the disk before.
+    """Give a complete file, or a folder of files, its final name; its bytes are on the
+    disk before.
 
     Else a power cut could leave the name, and nothing in it.
 
@@ -421,7 +521,9 @@ def publish(part: Path, final: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove whatever lies where a file or folder is to be written: a link itself, not what it leads to."""
+    """Remove whatever lies where a file or folder is to be written: a link itself, not
+    what it leads to.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -429,7 +531,8 @@ def remove(path: Path) -> None:
 
 
 def require_room(folder: Path, size: int, what: str, way: str) -> int:
-    """Require free space for what is about to be written, before its first byte; return what is free.
+    """Require free space for what is about to be written, before its first byte; return
+    what is free.
 
     Args:
         folder: Where it is written; it need not exist.
@@ -441,9 +544,17 @@ def require_room(folder: Path, size: int, what: str, way: str) -> int:
         BrainhiveError: if the disk has less.
     """
     # the nearest existing folder tells which disk it is
-    disk = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    disk = next(
+        path
+        for path in (folder.absolute(), *folder.absolute().parents)
+        if path.is_dir()
+    )
     if size > (free := shutil.disk_usage(disk).free):
         raise BrainhiveError(
-            f"{what} needs {filesize.decimal(size)}; {filesize.decimal(free)} are free in {disk}", way
+            (
+                f"{what} needs {filesize.decimal(size)}; {filesize.decimal(free)} are "
+                f"free in {disk}"
+            ),
+            way,
         )
     return free

@@ -1,4 +1,6 @@
-"""Code that is not Brainhive's and that a recipe, file or command line names: `--allow-code` lets it run."""
+"""Code that is not Brainhive's and that a recipe, file or command line names:
+`--allow-code` lets it run.
+"""
 
 import importlib
 import inspect
@@ -9,19 +11,28 @@ from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError, first_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingExtra,
+    RecipeError,
+    first_line,
+)
 
 ALLOW = "BRAINHIVE_ALLOW_CODE"
 """Environment variable that allows all code when it is 1; `--allow-code` sets it."""
 OWN = frozenset({"python:brainhive_cli.models.encoders.python:example"})
 """Code that is Brainhive's, although it is named as a user's would be."""
 _imported: dict[str, str] = {}
-"""Imported code of that kind: a module, and its name in a recipe; errors in it are its author's."""
+"""Imported code of that kind: a module, and its name in a recipe; errors in it are its
+author's.
+"""
 
 
 @contextmanager
 def permitted(is_allowed: bool) -> Iterator[None]:
-    """Let all code run during a command whose line has `--allow-code`, and in processes that it starts."""
+    """Let all code run during a command whose line has `--allow-code`, and in processes
+    that it starts.
+    """
     before = os.environ.get(ALLOW)
     if is_allowed:
         os.environ[ALLOW] = "1"
@@ -61,14 +72,20 @@ def import_module(path: str, name: str, described: str) -> ModuleType:
 
     # an import path and nothing else, as a recipe of a stranger may hold anything
     if not all(part.isidentifier() for part in path.split(".")):
-        raise RecipeError(f"{described}: {path!r} is no import path", "write package.module")
+        raise RecipeError(
+            f"{described}: {path!r} is no import path", "write package.module"
+        )
     try:
         module = importlib.import_module(path)
     except ImportError as error:
-        raise MissingExtra(f"{described}: {error}", "install the package, or set PYTHONPATH") from error
+        raise MissingExtra(
+            f"{described}: {error}", "install the package, or set PYTHONPATH"
+        ) from error
     except Exception as error:
         problem = f"{type(error).__name__}: {first_line(error)}"
-        raise RecipeError(f"{described} does not import: {problem}", "fix it; --debug shows where") from error
+        raise RecipeError(
+            f"{described} does not import: {problem}", "fix it; --debug shows where"
+        ) from error
 
     # errors in it are then described as its author's
     if path.partition(".")[0] != __name__.partition(".")[0]:
@@ -77,10 +94,12 @@ def import_module(path: str, name: str, described: str) -> ModuleType:
 
 
 def mistake(error: BaseException) -> BrainhiveError | None:
-    """Describe an error that was made in a user's code by part and line; None if it was not made there.
+    """Describe an error that was made in a user's code by part and line; None if it was
+    not made there.
 
-    That is the innermost line of it that ran. Where none ran, it is an object of theirs: one that lacks an
-    attribute, or the nearest one, as its method was called wrongly, or failed in what it inherits.
+    That is the innermost line of it that ran. Where none ran, it is an object of
+    theirs: one that lacks an attribute, or the nearest one, as its method was called
+    wrongly, or failed in what it inherits.
     """
     # the innermost line of the code
     where, objects = "", [error.obj] if isinstance(error, AttributeError) else []
@@ -100,12 +119,16 @@ def mistake(error: BaseException) -> BrainhiveError | None:
 
 
 def name_of(value: Any, what: str) -> str:
-    """Name an object for an error: a user's by its part and line, another by `what` it is and its class."""
+    """Name an object for an error: a user's by its part and line, another by `what` it
+    is and its class.
+    """
     return _locate(value) or f"{what} {type(value).__name__}"
 
 
 def _locate(value: Any) -> str:
-    """Name a user's module, or the class of a user's object with its line; empty of anything else."""
+    """Name a user's module, or the class of a user's object with its line; empty of
+    anything else.
+    """
     if isinstance(value, ModuleType):
         return _part_of(value.__name__)
     kind = type(value)
@@ -117,10 +140,14 @@ def _locate(value: Any) -> str:
 
 
 def _part_of(module: Any) -> str:
-    """Say what a recipe calls the code of a module; a module that such code imports goes by its own name."""
+    """Say what a recipe calls the code of a module; a module that such code imports
+    goes by its own name.
+    """
     if module in _imported:
         return _imported[module]
 
     # modules of the same package are of the same author
-    is_users = str(module).partition(".")[0] in {path.partition(".")[0] for path in _imported}
+    is_users = str(module).partition(".")[0] in {
+        path.partition(".")[0] for path in _imported
+    }
     return str(module) if is_users else ""

@@ -12,14 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
-from brainhive_cli.core.files import atomic_write, below, home_folder, locate, portable, read_regular
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    first_line,
+)
+from brainhive_cli.core.files import (
+    atomic_write,
+    below,
+    home_folder,
+    locate,
+    portable,
+    read_regular,
+)
 from brainhive_cli.core.inputs import Input
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
 MIN_KEPT_DIGEST_BYTES = 64_000_000
-"""Size from which the digest of a file is kept: reading it takes longer than all else at the start."""
+"""Size from which the digest of a file is kept: reading it takes longer than all else
+at the start.
+"""
 DIGESTS = ".digests"
 """Folder of such digests, below home."""
 SCHEME = "hub:"
@@ -29,11 +43,15 @@ SNAPSHOT = re.compile(
 )
 """A path in the hub's cache."""
 DATASETS = "datasets"
-"""Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
+"""Before the owner, where weights lie in a data set's repository; the hub's own pages
+have it so too.
+"""
 ELSEWHERE = "on a machine with a network: "
 """Before the line that downloads, where the hub cannot be reached."""
 NO_ANSWER = (LookupError, TypeError, AssertionError, RecursionError)
-"""Errors of the hub's client where something else answers, as a proxy that asks for a login."""
+"""Errors of the hub's client where something else answers, as a proxy that asks for a
+login.
+"""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
@@ -46,13 +64,19 @@ class NoFiles(MissingData):
 
 
 def folder(
-    reference: str, *, allow: Sequence[str] | None = None, owner: str = "", local: bool = False
+    reference: str,
+    *,
+    allow: Sequence[str] | None = None,
+    owner: str = "",
+    local: bool = False,
 ) -> Path:
-    """Resolve a reference to a folder on this machine, fetching it into the hub's cache if need be.
+    """Resolve a reference to a folder on this machine, fetching it into the hub's cache
+    if need be.
 
     Args:
-        reference: `hub:owner/name[/subfolder][@revision]`, the same after `hub:datasets/` for a data set's
-            repository, `demo:name` (shipped weights) or a folder.
+        reference: `hub:owner/name[/subfolder][@revision]`, the same after
+            `hub:datasets/` for a data set's repository, `demo:name` (shipped weights)
+            or a folder.
         allow: File patterns to fetch, below the subfolder; all when None.
         owner: Owner meant by a bare `hub:name`.
         local: Use no network: only what is in the hub's cache.
@@ -70,24 +94,34 @@ def folder(
         # from the cache, or fetched into it
         root = Path(snapshot(repository, kind, allow_patterns=patterns, **options))
         if not root.is_dir():
-            raise NoFiles(f"{repository} has no {' or '.join(patterns)}", "check the name and the revision")
+            raise NoFiles(
+                f"{repository} has no {' or '.join(patterns)}",
+                "check the name and the revision",
+            )
         if not (root / subfolder).is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
-            raise MissingData(f"{repository} has no folder {subfolder!r}", f"it has: {names}")
+            raise MissingData(
+                f"{repository} has no folder {subfolder!r}", f"it has: {names}"
+            )
         return root / subfolder
 
     # a folder of the package, or of the user
     if scheme == "demo" and colon:
-        path = below(DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData)
+        path = below(
+            DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData
+        )
     else:
         path = locate(reference)
     if not reference or not path.is_dir():
-        raise MissingData(f"no folder {reference!r}", "give a folder that exists, or hub:owner/name")
+        raise MissingData(
+            f"no folder {reference!r}", "give a folder that exists, or hub:owner/name"
+        )
     return path
 
 
 def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
-    """Call the hub client's `snapshot_download`, with a progress bar that vanishes and errors of ours.
+    """Call the hub client's `snapshot_download`, with a progress bar that vanishes and
+    errors of ours.
 
     Args:
         repository: `owner/name`.
@@ -95,28 +129,35 @@ def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
         options: Of the hub's client.
 
     Raises:
-        MissingData: if the repository or the network is not there, or terms were not accepted.
+        MissingData: if the repository or the network is not there, or terms were not
+            accepted.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
     # a class, since the client makes its bars itself
     class TransientBar(tqdm):
-        """The hub's progress bar; it is removed when done, and not written into a pipe."""
+        """The hub's progress bar; it is removed when done, and not written into a
+        pipe.
+        """
 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
 
     try:
         with console.undrawn():
-            return snapshot_download(repository, repo_type=repo_type, tqdm_class=TransientBar, **options)
+            return snapshot_download(
+                repository, repo_type=repo_type, tqdm_class=TransientBar, **options
+            )
     except (*NO_ANSWER, ValueError, OSError, transport_error()) as error:
         raise _failure(repository, error, repo_type, options) from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the hub client's bars, and its warnings of patterns that match nothing."""
+    """Silence the hub client's bars, and its warnings of patterns that match
+    nothing.
+    """
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,
@@ -136,8 +177,11 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def find_weights(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> list[Path]:
-    """List the weights of a reference on this machine, without a network; none if a file is missing.
+def find_weights(
+    reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS
+) -> list[Path]:
+    """List the weights of a reference on this machine, without a network; none if a
+    file is missing.
 
     Args:
         reference: As `folder` takes it.
@@ -160,7 +204,8 @@ def find_input(
     weights: Sequence[str] = WEIGHTS,
     also: Sequence[str] = (),
 ) -> Input:
-    """Look for `files` and the first of `weights` that there is, here or at the hub; nothing is fetched.
+    """Look for `files` and the first of `weights` that there is, here or at the hub;
+    nothing is fetched.
 
     Args:
         reference: As `folder` takes it.
@@ -176,35 +221,58 @@ def find_input(
     if find_weights(reference, files, weights):
         return Input(name)
     if not is_hub:
-        absent = next((file for file in files if not (locate(reference) / file).is_file()), weights[0])
-        return Input(name, None, MissingData(f"{reference} has no {absent}", "download it again"))
+        absent = next(
+            (file for file in files if not (locate(reference) / file).is_file()),
+            weights[0],
+        )
+        return Input(
+            name, None, MissingData(f"{reference} has no {absent}", "download it again")
+        )
     try:
         # the hub lists what it would fetch
         kind, repository, subfolder, revision = _parse(rest, "")
         words = [f"--revision={revision}"] if revision else []
         patterns = _patterns(subfolder, [*files, *weights])
         with quiet():
-            listed = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
+            listed = snapshot(
+                repository,
+                kind,
+                revision=revision,
+                allow_patterns=patterns,
+                dry_run=True,
+            )
     except Unreachable as error:
-        line = download_line(repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words)
+        line = download_line(
+            repository, kind, _patterns(subfolder, [*files, *also, weights[0]]), *words
+        )
         return Input(name, None, Unreachable(error.message, f"{ELSEWHERE}{line}"))
     except BrainhiveError as error:
         return Input(name, None, error)
 
     # the first pattern of weights that the repository has
     names = [file.filename for file in listed]
-    matching = [fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)]
+    matching = [
+        fnmatch.filter(names, pattern) for pattern in _patterns(subfolder, weights)
+    ]
     if (chosen := next(filter(None, matching), None)) is None:
         absent = f"{repository} has no {patterns[len(files)]}"
         return Input(name, None, MissingData(absent, "check the name and variant"))
     needed = {*_patterns(subfolder, files), *chosen}
-    size = _count_bytes(file for file in listed if file.will_download and file.filename in needed)
-    line = download_line(repository, kind, [*_patterns(subfolder, [*files, *also]), *chosen], *words)
+    size = _count_bytes(
+        file for file in listed if file.will_download and file.filename in needed
+    )
+    line = download_line(
+        repository, kind, [*_patterns(subfolder, [*files, *also]), *chosen], *words
+    )
     return Input(name, size, line=line if size else "")
 
 
-def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:
-    """Write the line by which the hub's own command fetches some files, by names or patterns, and no more."""
+def download_line(
+    repository: str, repo_type: str, patterns: Sequence[str], *more: str
+) -> str:
+    """Write the line by which the hub's own command fetches some files, by names or
+    patterns, and no more.
+    """
     # patterns need a flag each, names need none
     distinct = [*dict.fromkeys(pattern for pattern in patterns if pattern != "**")]
     words = ["hf", "download", repository]
@@ -217,7 +285,9 @@ def download_line(repository: str, repo_type: str, patterns: Sequence[str], *mor
 
 
 def _parse(rest: str, owner: str) -> tuple[str, str, str, str | None]:
-    """Split `[datasets/]owner/name[/subfolder][@revision]`: its type, repository, subfolder and revision."""
+    """Split `[datasets/]owner/name[/subfolder][@revision]`: its type, repository,
+    subfolder and revision.
+    """
     # the revision stands last, `datasets/` first
     path, _, revision = rest.partition("@")
     parts = path.rstrip("/").split("/")
@@ -240,15 +310,24 @@ def _patterns(subfolder: str, allow: Sequence[str]) -> list[str]:
 def _failure(
     repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]
 ) -> MissingData | RecipeError:
-    """Turn a failed request of the hub's client into an error of ours, by the hub's answer if any."""
+    """Turn a failed request of the hub's client into an error of ours, by the hub's
+    answer if any.
+    """
     from huggingface_hub import errors
 
     # another server in place of the hub, or a damaged cache
-    is_absent_here = isinstance(error, errors.DryRunError | errors.LocalEntryNotFoundError)
+    is_absent_here = isinstance(
+        error, errors.DryRunError | errors.LocalEntryNotFoundError
+    )
     if isinstance(error, (JSONDecodeError, *NO_ANSWER)):
-        problem = f"cannot fetch {repository}: what answers for the hub is not the hub: {first_line(error)}"
+        problem = (
+            f"cannot fetch {repository}: what answers for the hub is not the hub: "
+            f"{first_line(error)}"
+        )
         return MissingData(problem, "check the network, its proxy and HF_ENDPOINT")
-    if isinstance(error, ValueError) and not isinstance(error, errors.HFValidationError):
+    if isinstance(error, ValueError) and not isinstance(
+        error, errors.HFValidationError
+    ):
         return MissingData(
             f"{repository} is damaged in the hub's cache: {first_line(error)}",
             f"hf cache rm {repo_type}/{repository}, and fetch it again",
@@ -258,35 +337,53 @@ def _failure(
     answer = error.__cause__ if is_absent_here else error
     if isinstance(answer, errors.GatedRepoError):
         kind = "datasets/" if repo_type == "dataset" else ""
-        way = f"accept them at https://huggingface.co/{kind}{repository}, then: hf auth login"
+        way = (
+            f"accept them at https://huggingface.co/{kind}{repository}, then: hf auth "
+            "login"
+        )
         return MissingData(f"{repository} is for those who accepted its terms", way)
     if isinstance(answer, errors.RepositoryNotFoundError):
         way = "check the name, or if it is private: hf auth login"
         return MissingData(f"no such repository on the hub: {repository}", way)
     if isinstance(answer, errors.RevisionNotFoundError):
-        return MissingData(f"{repository} has no such revision", "check what stands after the @")
+        return MissingData(
+            f"{repository} has no such revision", "check what stands after the @"
+        )
 
     # no answer
     if is_absent_here:
         words = [f"--revision={options['revision']}"] if options.get("revision") else []
-        line = download_line(repository, repo_type, options.get("allow_patterns") or [], *words)
+        line = download_line(
+            repository, repo_type, options.get("allow_patterns") or [], *words
+        )
         way = f"{ELSEWHERE}{line}"
-        problem = f"{repository} is not in the hub's cache and the hub cannot be reached"
+        problem = (
+            f"{repository} is not in the hub's cache and the hub cannot be reached"
+        )
         return Unreachable(problem, way)
     if isinstance(error, OSError) and error.errno:  # of this machine, as a full disk
         where = f"{error.filename}: " if error.filename else ""
         problem = f"cannot fetch {repository}: {where}{error.strerror}"
-        return MissingData(problem, "make room or correct it, or set HF_HOME to a folder of another disk")
+        return MissingData(
+            problem,
+            "make room or correct it, or set HF_HOME to a folder of another disk",
+        )
 
     # any other refusal, in the last line of the client's message
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     is_cut = "Consistency check" in str(error)
-    way = "fetch it again, or tell its owner" if is_cut else "check the name, or log in: hf auth login"
+    way = (
+        "fetch it again, or tell its owner"
+        if is_cut
+        else "check the name, or log in: hf auth login"
+    )
     return MissingData(f"cannot fetch {repository}: {reason}", way)
 
 
 def _count_bytes(files: Iterable[Any]) -> int:
-    """Sum the sizes that the hub declares, none of them below zero, to a number that a file can have."""
+    """Sum the sizes that the hub declares, none of them below zero, to a number that a
+    file can have.
+    """
     return min(sum(max(file.file_size or 0, 0) for file in files), sys.maxsize)
 
 
@@ -296,7 +393,9 @@ def revision(path: Path) -> str:
 
 
 def name_snapshot(path: Path | str) -> str:
-    """Name a path in the hub's cache at its commit, `hub:owner/name[/subfolder]@commit`; empty elsewhere."""
+    """Name a path in the hub's cache at its commit,
+    `hub:owner/name[/subfolder]@commit`; empty elsewhere.
+    """
     if (match := SNAPSHOT.search(Path(path).absolute().as_posix())) is None:
         return ""
     kind = "" if match["kind"] == "models" else f"{match['kind']}/"
@@ -305,7 +404,9 @@ def name_snapshot(path: Path | str) -> str:
 
 
 def transport_error() -> type[Exception]:
-    """Return the base of the errors of the hub's HTTP library, which is httpx or httpx2 by its version."""
+    """Return the base of the errors of the hub's HTTP library, which is httpx or httpx2
+    by its version.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     base: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -313,7 +414,8 @@ def transport_error() -> type[Exception]:
 
 
 def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
-    """Digest the weight files of a folder, those that match the patterns (sha256, hexadecimal).
+    """Digest the weight files of a folder, those that match the patterns (sha256,
+    hexadecimal).
 
     Raises:
         MissingData: if one is a link to nowhere, or no file.
@@ -327,16 +429,21 @@ def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
 
 
 def digest_cached_file(file: Path, by_name: bool = True) -> str:
-    """Digest a file (sha256, hexadecimal); a large one is read again only if its size or time has changed.
+    """Digest a file (sha256, hexadecimal); a large one is read again only if its size
+    or time has changed.
 
-    `by_name` takes the name that the hub's cache gives a large file for its digest, and reads none of it.
+    `by_name` takes the name that the hub's cache gives a large file for its digest, and
+    reads none of it.
 
     Raises:
         MissingData: if it is a link to nowhere, or no file.
     """
     if not file.is_file():  # a link to a device would be read without end
-        raise MissingData(f"{file} is a link to nowhere, or no file", "download it again")
-    blob = file.resolve().name  # the hub's cache names a large file by its sha256 already
+        raise MissingData(
+            f"{file} is a link to nowhere, or no file", "download it again"
+        )
+    # the hub's cache names a large file by its sha256 already
+    blob = file.resolve().name
     if by_name and file.is_symlink() and len(blob) == 64:
         return blob
 
@@ -345,7 +452,11 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
         return documents.digest_file(file)
 
     # of large ones the digest is kept, for as long as size and time are the same
-    cache = home_folder() / DIGESTS / hashlib.sha256(portable(str(file.absolute())).encode()).hexdigest()
+    cache = (
+        home_folder()
+        / DIGESTS
+        / hashlib.sha256(portable(str(file.absolute())).encode()).hexdigest()
+    )
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):
         recorded, content_digest = read_regular(cache).decode().rsplit(" ", 1)

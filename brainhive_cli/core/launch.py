@@ -1,4 +1,6 @@
-"""Machine that does the work: processes, devices and libraries, and the share of the work of each process."""
+"""Machine that does the work: processes, devices and libraries, and the share of the
+work of each process.
+"""
 
 import importlib
 import importlib.metadata
@@ -45,13 +47,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 REPORTS = "BRAINHIVE_REPORTS"
-"""Environment variable: the folder where a launched process writes its error for the launcher to show."""
+"""Environment variable: the folder where a launched process writes its error for the
+launcher to show.
+"""
 LAUNCHER = {"distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 """Config of accelerate's launcher; its arguments say the rest."""
 BY_LAUNCHERS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""Variables that torchrun and accelerate set for each of several processes, besides WORLD_SIZE."""
+"""Variables that torchrun and accelerate set for each of several processes, besides
+WORLD_SIZE.
+"""
 LONGEST_WAIT = timedelta(days=1)
-"""Time that a process waits for another's last cell; one that fails ends them all, so it may be long."""
+"""Time that a process waits for another's last cell; one that fails ends them all, so
+it may be long.
+"""
 LIBRARIES = (
     *("torch", "diffusers", "transformers", "timm", "open_clip_torch", "accelerate"),
     *("h5py", "numpy", "safetensors", "mne", "mne-bids", "nibabel", "scikit-learn"),
@@ -65,7 +73,9 @@ PROBES = {
     "timm": "",
     "accelerate": "",
 }
-"""Library to the name that is imported from it as a test: two import lazily. Others import the first two."""
+"""Library to the name that is imported from it as a test: two import lazily. Others
+import the first two.
+"""
 
 
 @dataclass(frozen=True)
@@ -73,9 +83,10 @@ class Launch:
     """This process among those that share the work.
 
     Attributes:
-        device_or_name: Its device, by name where torch may not be loaded yet: commands that only read files
-            need none.
-        only_reads: Whether it only looks for what is finished: anything that is not raises Unfinished.
+        device_or_name: Its device, by name where torch may not be loaded yet: commands
+            that only read files need none.
+        only_reads: Whether it only looks for what is finished: anything that is not
+            raises Unfinished.
     """
 
     rank: int
@@ -97,7 +108,9 @@ class Launch:
 
     @property
     def alone(self) -> "Launch":
-        """This process by itself, for work that no other one of the launch takes part in."""
+        """This process by itself, for work that no other one of the launch takes part
+        in.
+        """
         return replace(self, rank=0, processes=1)
 
     @property
@@ -111,9 +124,12 @@ class Launch:
 
     def describe_environment(self) -> dict[str, Any]:
         """Describe what this process computes with, for a run's `environment.json`."""
-        try:  # of the checkout that this package runs from; nothing for an installed wheel
+        # of the checkout that this package runs from; nothing for an installed wheel
+        try:
             command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-            commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
+            commit = subprocess.run(
+                command, capture_output=True, text=True, timeout=5, check=False
+            ).stdout
         except (OSError, subprocess.TimeoutExpired):
             commit = ""
         return {
@@ -126,8 +142,11 @@ class Launch:
         }
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """Return the contiguous share of `items` of this process; the shares of all are all of them, once."""
-        start, stop = (len(items) * rank // self.processes for rank in (self.rank, self.rank + 1))
+        """Return the contiguous share of `items` of this process; the shares of all are
+        all of them, once.
+        """
+        ranks = (self.rank, self.rank + 1)
+        start, stop = (len(items) * rank // self.processes for rank in ranks)
         return items[start:stop]
 
     def barrier(self) -> None:
@@ -135,11 +154,14 @@ class Launch:
         if self.processes > 1:
             import torch.distributed
 
-            device_ids = [self.device.index] if self.device.type == "cuda" else None  # or NCCL guesses
+            # or NCCL guesses
+            device_ids = [self.device.index] if self.device.type == "cuda" else None
             torch.distributed.barrier(device_ids=device_ids)
 
     def gather(self, item: Any) -> list[Any]:
-        """Collect one picklable object a process, in order of rank, in every process."""
+        """Collect one picklable object a process, in order of rank, in every
+        process.
+        """
         if self.processes == 1:
             return [item]
         import torch.distributed
@@ -150,41 +172,51 @@ class Launch:
         return everyone
 
     def gather_rows(self, share: "torch.Tensor", count: int) -> "torch.Tensor":
-        """Join the shares [B_share, ...] of `count` rows, as `shard` cuts them, with their gradient.
+        """Join the shares [B_share, ...] of `count` rows, as `shard` cuts them, with
+        their gradient.
 
-        Every process then computes the same loss over all rows; `average_gradients` makes its gradient whole.
+        Every process then computes the same loss over all rows; `average_gradients`
+        makes its gradient whole.
         """
         if self.processes == 1:
             return share
         import torch
         from torch.distributed.nn.functional import all_gather
 
-        # rows of each process; shares are padded to the same length, as all_gather needs
+        # rows of each process; shares are padded to the same length, as all_gather
+        # needs
         ends = [count * rank // self.processes for rank in range(self.processes + 1)]
         shares = [stop - start for start, stop in pairwise(ends)]
-        padded = torch.nn.functional.pad(share, (*(0, 0) * (share.ndim - 1), 0, max(shares) - len(share)))
-        with warnings.catch_warnings(action="ignore"):  # that torch has a private function of more arguments
+        padded = torch.nn.functional.pad(
+            share, (*(0, 0) * (share.ndim - 1), 0, max(shares) - len(share))
+        )
+        # that torch has a private function of more arguments
+        with warnings.catch_warnings(action="ignore"):
             gathered = all_gather(padded)
         return torch.cat([rows[:n] for rows, n in zip(gathered, shares, strict=True)])
 
     def average_gradients(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
         """Average gradients over processes, in one exchange.
 
-        A process whose share does not reach a parameter counts as zero; where no share does, as for the layer
-        of a subject who is not in the batch, there is no gradient, as in one process.
+        A process whose share does not reach a parameter counts as zero; where no share
+        does, as for the layer of a subject who is not in the batch, there is no
+        gradient, as in one process.
         """
         if self.processes == 1:
             return
         import torch
         import torch.distributed
 
-        # one flat vector: gradients, zeros where there is none, and which parameters were reached
+        # one flat vector: gradients, zeros where there is none, and which parameters
+        # were reached
         learned = [parameter for parameter in parameters if parameter.requires_grad]
         parts = [
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in learned
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            for parameter in learned
         ]
         reached = torch.tensor(
-            [float(parameter.grad is not None) for parameter in learned], device=self.device
+            [float(parameter.grad is not None) for parameter in learned],
+            device=self.device,
         )
         flat = torch.cat([*(part.flatten() for part in parts), reached])
 
@@ -204,7 +236,9 @@ class Launch:
 
         if precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        return torch.autocast(
+            self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        )
 
 
 READING = Launch(0, 1, "cpu", only_reads=True)
@@ -225,12 +259,19 @@ def start(run: Run) -> Launch:
         on_cpu = not torch.cuda.is_available()
         if run.device == "cuda" and on_cpu:
             raise DeviceError(
-                "run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi"
+                "run.device is cuda, but no CUDA device is visible",
+                "run.device=cpu, or check nvidia-smi",
             )
-        here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        here, there = (
+            int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+            torch.cuda.device_count(),
+        )
         if not on_cpu and here > there:  # NCCL's own error is long and unclear
             raise DeviceError(
-                f"{here} processes on a machine with {there} GPUs: each needs one of its own",
+                (
+                    f"{here} processes on a machine with {there} GPUs: each needs one "
+                    "of its own"
+                ),
                 f"at most {there} processes a machine, or run.device=cpu",
             )
 
@@ -240,7 +281,10 @@ def start(run: Run) -> Launch:
     # several processes: their launcher says which this one is
     if absent := [name for name in BY_LAUNCHERS if name not in os.environ]:
         raise RecipeError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has set {', '.join(absent)}",
+            (
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but no launcher has set "
+                f"{', '.join(absent)}"
+            ),
             "unset WORLD_SIZE; --processes starts several processes",
         )
     from accelerate import PartialState
@@ -263,16 +307,23 @@ def open_device(name: object) -> "torch.device":
     except (RuntimeError, ValueError):
         device = torch.device("meta")
     if device.type not in ["cpu", "cuda", *["mps"] * torch.backends.mps.is_available()]:
-        raise DeviceError(f"no device {str(name)[:80]!r}", "device is cpu, cuda or cuda:0")
-    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise DeviceError(
-            f"device {name}: {count} CUDA devices are visible", "device=cpu, or check nvidia-smi"
+            f"no device {str(name)[:80]!r}", "device is cpu, cuda or cuda:0"
+        )
+    if device.type == "cuda" and (device.index or 0) >= (
+        count := torch.cuda.device_count()
+    ):
+        raise DeviceError(
+            f"device {name}: {count} CUDA devices are visible",
+            "device=cpu, or check nvidia-smi",
         )
     return device
 
 
 def num_processes(run: Run) -> int:
-    """Return how many processes to launch; 1 when this process is itself a launched one."""
+    """Return how many processes to launch; 1 when this process is itself a launched
+    one.
+    """
     # launched already, or told how many
     if "LOCAL_RANK" in os.environ:
         return 1
@@ -306,17 +357,31 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
     # arguments of the launcher: processes and threads
     logging.disable()  # the child's own line says it all
     threads = max(1, (os.cpu_count() or 1) // processes)
-    arguments = ["--multi_gpu", f"--num_processes={processes}", "--num_machines=1", "--main_process_port=0"]
-    arguments += [f"--mixed_precision={run.mixed_precision or 'no'}", "--dynamo_backend=no"]
-    arguments += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *sys.argv[1:]]
+    arguments = [
+        "--multi_gpu",
+        f"--num_processes={processes}",
+        "--num_machines=1",
+        "--main_process_port=0",
+    ]
+    arguments += [
+        f"--mixed_precision={run.mixed_precision or 'no'}",
+        "--dynamo_backend=no",
+    ]
+    arguments += [
+        f"--num_cpu_threads_per_process={threads}",
+        "--module",
+        "brainhive_cli",
+        *sys.argv[1:],
+    ]
     before = dict(os.environ)
     with TemporaryDirectory() as reports:
-        # `python -m` would import from the working directory first, which may be a stranger's: the processes
-        # import from where this one does
+        # `python -m` would import from the working directory first, which may be a
+        # stranger's: the processes import from where this one does
         imported = os.pathsep.join(map(os.path.abspath, sys.path))
         os.environ |= {REPORTS: reports, "PYTHONSAFEPATH": "1", "PYTHONPATH": imported}
 
-        # the launcher would read a config in the user's home, which is for other work, or damaged
+        # the launcher would read a config in the user's home, which is for other work,
+        # or damaged
         config = Path(reports, "launch.yaml")
         config.write_text(json.dumps(LAUNCHER))
         arguments = [f"--config_file={config}", *arguments]
@@ -332,7 +397,9 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
             raise_if_asked_to_stop()  # before there was a process to pass it on to
             launch_command(launch_command_parser().parse_args(arguments))
         except ChildFailedError as failed:
-            codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+            codes = {
+                rank: failure.exitcode for rank, failure in failed.failures.items()
+            }
             if INTERRUPTED in codes.values():
                 return INTERRUPTED
             raise _find_cause(codes, Path(reports), less_memory) from None
@@ -346,25 +413,31 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> int:
 
 
 def leave_report(code: int, error: BrainhiveError) -> bool:
-    """Write this process's error for the launcher; False when it was not launched by this program."""
+    """Write this process's error for the launcher; False when it was not launched by
+    this program.
+    """
     folder = os.environ.get(REPORTS)
     if folder is None:
         return False
 
     # a report is renamed when it is complete
-    texts = (text.encode(errors="backslashreplace").decode() for text in (error.message, error.hint))
+    texts = (
+        text.encode(errors="backslashreplace").decode()
+        for text in (error.message, error.hint)
+    )
     report = [code, *texts, isinstance(error, LostProcess)]
     file = Path(folder, f"{os.environ.get('RANK', '0')}.json")
     file.with_suffix(".part").write_text(json.dumps(report))
-    os.replace(file.with_suffix(".part"), file)  # the launcher may end this process meanwhile
+    # the launcher may end this process meanwhile
+    os.replace(file.with_suffix(".part"), file)
     return True
 
 
 def exit_worker(code: int) -> None:
     """End this process at once if it is one of several.
 
-    A thread of gloo may still free tensors while the interpreter shuts down, and then aborts a process that
-    has finished its work (pytorch/pytorch pull request 179291).
+    A thread of gloo may still free tensors while the interpreter shuts down, and then
+    aborts a process that has finished its work (pytorch/pytorch pull request 179291).
     """
     if os.environ.get("WORLD_SIZE", "1") not in ("1", ""):
         with suppress(OSError):
@@ -372,12 +445,14 @@ def exit_worker(code: int) -> None:
         os._exit(code)
 
 
-def _find_cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> BrainhiveError:
+def _find_cause(
+    codes: Mapping[int, int], folder: Path, less_memory: str
+) -> BrainhiveError:
     """Find what ended a launch: the first error of a process, else what killed one.
 
     Args:
-        codes: Exit codes of the processes that failed, by rank; negative for a signal. By SIGTERM torch ends
-            the others after the first.
+        codes: Exit codes of the processes that failed, by rank; negative for a signal.
+            By SIGTERM torch ends the others after the first.
         folder: Where the processes left their reports.
         less_memory: Overrides with which the command needs less memory.
     """
@@ -385,8 +460,12 @@ def _find_cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> Bra
     files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     reports = [documents.read(file, tuple[int, str, str, bool]) for file in files]
     signals = {rank: Signals(-code) for rank, code in codes.items() if code < 0}
-    killed = {rank: number for rank, number in signals.items() if number != Signals.SIGTERM}
-    causes = [report for report in reports if not report[3]] or ([] if killed else reports)
+    killed = {
+        rank: number for rank, number in signals.items() if number != Signals.SIGTERM
+    }
+    causes = [report for report in reports if not report[3]] or (
+        [] if killed else reports
+    )
     if causes:
         code, problem, way, _ = causes[0]
         return BrainhiveError(problem, way, code)
@@ -394,17 +473,27 @@ def _find_cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> Bra
     # no report: an exit code, or a signal
     if not signals:
         code = max(codes.values(), default=1)
-        return BrainhiveError(f"a process of the launch ended with exit code {code}", CONTINUES, code)
+        return BrainhiveError(
+            f"a process of the launch ended with exit code {code}", CONTINUES, code
+        )
     rank, number = next(iter((killed or signals).items()))
     if number == Signals.SIGUSR1:  # asked to stop before it could listen
         problem = f"process {rank} of the launch was stopped by a signal"
         return BrainhiveError(problem, CONTINUES, OUT_OF_TIME)
     if number == Signals.SIGKILL:
         return DeviceError(
-            f"process {rank} of the launch was killed (SIGKILL), as systems do when memory runs out",
-            f"{less_memory or 'fewer processes, or a machine with more memory'}; {CONTINUES}",
+            (
+                f"process {rank} of the launch was killed (SIGKILL), as systems do "
+                "when memory runs out"
+            ),
+            (
+                f"{less_memory or 'fewer processes, or a machine with more memory'}; "
+                f"{CONTINUES}"
+            ),
         )
-    return BrainhiveError(f"process {rank} of the launch was ended by {number.name}", CONTINUES)
+    return BrainhiveError(
+        f"process {rank} of the launch was ended by {number.name}", CONTINUES
+    )
 
 
 def library_version(library: str) -> str:
@@ -422,7 +511,8 @@ def library_versions() -> dict[str, str]:
 
 
 def broken_libraries() -> list[MissingExtra]:
-    """Import every library that is installed; describe those that fail, each cause once.
+    """Import every library that is installed; describe those that fail, each cause
+    once.
 
     A library that is absent is not broken. Takes seconds where nothing is imported yet.
     """
@@ -436,29 +526,41 @@ def broken_libraries() -> list[MissingExtra]:
             module = importlib.import_module(name)
             if probe:
                 getattr(module, probe)
-        except Exception as error:  # whatever its top level raises: ImportError, RuntimeError, OSError …
+        except Exception as error:
+            # whatever its top level raises: ImportError, RuntimeError, OSError …
             described = failed_import(error) or _describe(name, error)
             errors.setdefault(described.message.partition(" ")[0], described)
     return list(errors.values())
 
 
 def failed_import(error: BaseException | None) -> MissingExtra | None:
-    """Describe the library whose import failed and thereby led to `error`; None if there is none."""
+    """Describe the library whose import failed and thereby led to `error`; None if
+    there is none.
+    """
     if error is None:
         return None
     if earlier := failed_import(error.__cause__ or error.__context__):
         return earlier
 
     # the library whose top level was running
-    frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_name == "<module>"]
-    packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
+    frames = [
+        frame
+        for frame, _ in walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "<module>"
+    ]
+    packages = [
+        str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames
+    ]
     importing = [name for name in packages if name in PROBES]
     return _describe(importing[-1], error) if importing else None
 
 
 def _describe(name: str, error: BaseException) -> MissingExtra:
     # what broke, and with which torch: versions that do not fit are the usual cause
-    versions = f"{name} {library_version(name)} does not import with torch {library_version('torch')}"
+    versions = (
+        f"{name} {library_version(name)} does not import with torch "
+        f"{library_version('torch')}"
+    )
     problem = f"{versions}: {first_line(error)}"
 
     # torchvision and torchaudio are built for one version of torch
@@ -467,8 +569,11 @@ def _describe(name: str, error: BaseException) -> MissingExtra:
     if name != "torchaudio":
         return MissingExtra(problem, f"pip install --upgrade {name}")
     if library_version("braindecode") == "absent":
-        return MissingExtra(problem, "pip uninstall torchaudio (brainhive does not use it)")
+        return MissingExtra(
+            problem, "pip uninstall torchaudio (brainhive does not use it)"
+        )
     with_braindecode = "pip install 'brainhive[braindecode]'"
     return MissingExtra(
-        problem, f"{with_braindecode} (or pip uninstall torchaudio, and do without braindecode)"
+        problem,
+        f"{with_braindecode} (or pip uninstall torchaudio, and do without braindecode)",
     )

@@ -1,4 +1,6 @@
-"""Command lines of Brainhive as values, which hints and messages show as the user would type them."""
+"""Command lines of Brainhive as values, which hints and messages show as the user would
+type them.
+"""
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +11,8 @@ from typing import Any
 class Line:
     """A command line that a hint or message names.
 
-    As a text it has what the user's own line had, as far as the next command needs that (`completed_by`).
+    As a text it has what the user's own line had, as far as the next command needs that
+    (`completed_by`).
 
     Attributes:
         command: The subcommand.
@@ -20,7 +23,9 @@ class Line:
         self.command, self.words = command, words
 
     def __str__(self) -> str:
-        """Write the line; plainly where it cannot be completed, so that its error is shown in any case."""
+        """Write the line; plainly where it cannot be completed, so that its error is
+        shown in any case.
+        """
         # nothing completes lines outside a command, and a completion may fail
         with suppress(Exception):
             return _completion[-1](self).plain
@@ -52,9 +57,9 @@ def join_words(words: Iterable[Any]) -> str:
     """Write words as they are typed.
 
     Args:
-        words: Paths, switches and overrides as they are; a key as (key, value), with a list of several
-            values. It becomes a flag, or an override where a value is a part with knobs; a key without a
-            value is left out.
+        words: Paths, switches and overrides as they are; a key as (key, value), with a
+            list of several values. It becomes a flag, or an override where a value is a
+            part with knobs; a key without a value is left out.
     """
     typed = list[str]()
     for word in words:

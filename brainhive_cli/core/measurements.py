@@ -1,4 +1,6 @@
-"""Measurements of a run: metrics with context and caveats, in the one document that every command writes."""
+"""Measurements of a run: metrics with context and caveats, in the one document that
+every command writes.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,38 +25,60 @@ SIMULATED = "simulated"
 TRAINED_ON_SIMULATED = "trained on simulated signals"
 """Only the signals that were trained on do."""
 CALIBRATED = "calibrated on the left-out subject's unlabelled training recordings"
-"""A subject who was not trained on gave recordings of training pictures for the normalisation."""
+"""A subject who was not trained on gave recordings of training pictures for the
+normalisation.
+"""
 WHITENED_BY_TESTED = "transductive whitening by test trials"
-"""The noise by which signals were whitened was also measured in (unlabelled) trials of the test."""
+"""The noise by which signals were whitened was also measured in (unlabelled) trials of
+the test.
+"""
 UNKNOWN_PICTURES = "pictures unknown"
-"""Pixels of the pictures that were trained on or tested are not known, so copies are not noticed."""
+"""Pixels of the pictures that were trained on or tested are not known, so copies are
+not noticed.
+"""
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
 UNKNOWN_HISTORY = "history unknown (selection, subjects, pictures)"
-"""Training began from weights that nothing says anything of; it stands for the two before, too."""
+"""Training began from weights that nothing says anything of; it stands for the two
+before, too.
+"""
 SEEN_COPIES = "copies of training pictures are tested"
 """As copies=allow asks."""
 SEEN_CONCEPTS = "concepts of the test seen in earlier training"
-"""A model learned from other pictures of a tested concept, in another data set or before this training."""
+"""A model learned from other pictures of a tested concept, in another data set or
+before this training.
+"""
 SEEN_PICTURES = "seen pictures"
-"""Other trials of the tested pictures or categories were trained on, as `dataset.holdout` asks."""
+"""Other trials of the tested pictures or categories were trained on, as
+`dataset.holdout` asks.
+"""
 NOT_INTERLEAVED = "signal or time"
 """Labels were not interleaved in time, so that drift alone says something of them."""
 TRAINED_TRIALS = "tested on trials of its training"
-"""Trials that a model learned from were shown to it again: what it says of them is no result."""
+"""Trials that a model learned from were shown to it again: what it says of them is no
+result.
+"""
 UNKNOWN_TRIALS = "trials unknown"
-"""The tested pictures were trained on, and nothing says whether these trials of them were, too."""
+"""The tested pictures were trained on, and nothing says whether these trials of them
+were, too.
+"""
 NORMALISED_BY_TESTED = "normalised by held-out trials"
 """Held-out runs or sessions were z-scored by their own (unlabelled) trials."""
 CHANNELS_MAPPED = "channels mapped"
-"""Channels that a model was trained on were not recorded; the protocol says how they were mapped."""
+"""Channels that a model was trained on were not recorded; the protocol says how they
+were mapped.
+"""
 TRIALS_TOGETHER = "transductive: tokens of test trials depend on each other"
 """The model gives a test trial another token alone than together with others."""
 SELECTED_ON_TEST = "selected on test"
-"""The epoch that was kept was chosen on the test set, here or in a model that training began from."""
+"""The epoch that was kept was chosen on the test set, here or in a model that training
+began from.
+"""
 PRIOR_OF_OTHERS = "prior trained on other pictures"
 """The prior that draws has learned from another data set than it draws."""
 MIXED_WITH_BLURRY = "mixed with the blurry picture: a low-level gain by construction"
-"""The scored picture is the mean of a generated one and one that a latent was regressed to."""
+"""The scored picture is the mean of a generated one and one that a latent was regressed
+to.
+"""
 CAVEATS = (
     SIMULATED,
     TRAINED_ON_SIMULATED,
@@ -80,7 +104,9 @@ CAVEATS = (
 FOOTNOTE = "†"
 """Sign at a number that has caveats, which are listed below it."""
 TRANSDUCTIVE = "uses all test signals together: a control, no result"
-"""In the protocol of scopes whose similarities were corrected; no caveat, since a run's result never is."""
+"""In the protocol of scopes whose similarities were corrected; no caveat, since a run's
+result never is.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,20 +119,25 @@ class Metric:
         n: Items that it was measured on, over all subjects.
         pool: Candidates that each item was compared with; None if there are none.
         chance: Value expected of guessing; None if the metric has none.
-        low: Lower end of the 95 % confidence interval; None where there is none, as of one item.
+        low: Lower end of the 95 % confidence interval; None where there is none, as of
+            one item.
         high: Upper end.
         seeds: Seeds of the trainings that were measured.
         protocol: Name of the way it was measured.
         split: Part of the data set that it was measured on.
         interval: How the interval was made, and for whom it holds.
-        these_subjects: Of several subjects, the interval over units alone, which holds for them only.
-        people: Of several subjects, the interval for people in general; None where it says nothing. To four
-            subjects the interval is that of these subjects, from five that for people.
-        seed_sd: Standard deviation of the value over seeds; None where there is one, or seeds cannot be
-            distinguished. No interval contains it: they are of models trained with these seeds.
-        selected: Whether anything, as the epoch of a model, was selected on the test split; None if unknown.
-        caveats: What a reader must know of the value wherever it is shown; those that its protocol names are
-            always among them.
+        these_subjects: Of several subjects, the interval over units alone, which holds
+            for them only.
+        people: Of several subjects, the interval for people in general; None where it
+            says nothing. To four subjects the interval is that of these subjects, from
+            five that for people.
+        seed_sd: Standard deviation of the value over seeds; None where there is one, or
+            seeds cannot be distinguished. No interval contains it: they are of models
+            trained with these seeds.
+        selected: Whether anything, as the epoch of a model, was selected on the test
+            split; None if unknown.
+        caveats: What a reader must know of the value wherever it is shown; those that
+            its protocol names are always among them.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -130,10 +161,14 @@ class Metric:
     caveats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Complete the caveats by those of the protocol, so that none is lost whoever makes the metric."""
+        """Complete the caveats by those of the protocol, so that none is lost whoever
+        makes the metric.
+        """
         # caveats of the metric, of its protocol, and of its selection
         complete = merge_caveats(
-            self.caveats, find_caveats(self.protocol), [SELECTED_ON_TEST] if self.selected else []
+            self.caveats,
+            find_caveats(self.protocol),
+            [SELECTED_ON_TEST] if self.selected else [],
         )
         object.__setattr__(self, "caveats", tuple(complete))  # the dataclass is frozen
 
@@ -141,16 +176,24 @@ class Metric:
         """Give the fields as plain values, for JSON."""
         # JSON has lists and no tuples
         plain = asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in plain.items()
+        }
 
     def interval_text(self, digits: int = 3) -> str:
         """Write the interval for a table: a dash where there is none."""
         return interval_text(self.low, self.high, digits)
 
     def beside_text(self, digits: int = 3) -> str:
-        """Write the second interval: for people in general where the first is of these subjects."""
+        """Write the second interval: for people in general where the first is of these
+        subjects.
+        """
         # `low` and `high` are of the other reach
-        low, high = (self.these_subjects if self.is_of_people else self.people) or (None, None)
+        low, high = (self.these_subjects if self.is_of_people else self.people) or (
+            None,
+            None,
+        )
         return interval_text(low, high, digits)
 
     @property
@@ -168,12 +211,18 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
 
 
 def beside_heading(metrics: Iterable[Metric]) -> str:
-    """Name the second interval of some metrics, for the head of a column; empty where none has one."""
+    """Name the second interval of some metrics, for the head of a column; empty where
+    none has one.
+    """
     # a heading is needed where a metric is of several subjects
     several = [metric for metric in metrics if metric.these_subjects or metric.people]
     if not several:
         return ""
-    return "these subjects" if any(metric.is_of_people for metric in several) else "people in general"
+    return (
+        "these subjects"
+        if any(metric.is_of_people for metric in several)
+        else "people in general"
+    )
 
 
 @dataclass(frozen=True)
@@ -181,12 +230,13 @@ class Measurements:
     """All that a run measured: `{schema, scopes, missing, facts, items}` in JSON.
 
     Attributes:
-        scopes: Metrics by scope and name. A scope says what they are of: `all`, `subject 1`, the name of a
-            cell, `brain · subject 1` (see `scope`).
+        scopes: Metrics by scope and name. A scope says what they are of: `all`,
+            `subject 1`, the name of a cell, `brain · subject 1` (see `scope`).
         missing: What could not be measured, and how to get it.
-        facts: All else that a reader of the numbers must know: caveats, set-up, comparisons with other runs.
-        items: Raw values, from which runs are compared item by item: by scope, `image_ids` [N] and lists [N]
-            by name.
+        facts: All else that a reader of the numbers must know: caveats, set-up,
+            comparisons with other runs.
+        items: Raw values, from which runs are compared item by item: by scope,
+            `image_ids` [N] and lists [N] by name.
     """
 
     scopes: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
@@ -215,20 +265,30 @@ class Measurements:
         return self.facts
 
     def rows(self) -> list[dict[str, Any]]:
-        """Give each metric of each scope as one flat row of its context, as tables of data frames want it."""
+        """Give each metric of each scope as one flat row of its context, as tables of
+        data frames want it.
+        """
         rows = []
         for scope_name, metrics in self.scopes.items():
             for metric in metrics.values():
                 # intervals become two columns each
                 row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
                 for reach in ("these_subjects", "people"):
-                    row[f"{reach}_low"], row[f"{reach}_high"] = row.pop(reach) or (None, None)
+                    row[f"{reach}_low"], row[f"{reach}_high"] = row.pop(reach) or (
+                        None,
+                        None,
+                    )
                 rows.append({key: row[key] for key in row if key != "name"})
         return rows
 
     def __or__(self, other: Self) -> Self:
-        """Put two together; where both have a key, it is the second one's. Facts are the first one's."""
-        scopes, missing = {**self.scopes, **other.scopes}, {**self.missing, **other.missing}
+        """Put two together; where both have a key, it is the second one's. Facts are
+        the first one's.
+        """
+        scopes, missing = (
+            {**self.scopes, **other.scopes},
+            {**self.missing, **other.missing},
+        )
         return type(self)(scopes, missing, self.facts, {**self.items, **other.items})
 
     def stating(self, **facts: Any) -> Self:
@@ -236,9 +296,12 @@ class Measurements:
         return replace(self, facts=self.facts.model_copy(update=facts))
 
     def of_variant(self, variant: str) -> Self:
-        """Give what a sweep measured of one variant; caveats and warnings are of all."""
+        """Give what a sweep measured of one variant; caveats and warnings are of
+        all.
+        """
         # scopes of the variant, without its label
-        prefixes = (f"{variant} · ", f"{variant}/")  # as retrieval and training name scopes
+        # as retrieval and training name scopes
+        prefixes = (f"{variant} · ", f"{variant}/")
 
         def choose(named: Mapping[str, Any]) -> dict[str, Any]:
             return {
@@ -249,8 +312,15 @@ class Measurements:
             }
 
         # facts of the sweep as a whole are left out
-        of_all: dict[str, Any] = {"variants": {}, "comparisons": [], "not_compared": [], "published": {}}
-        facts = self.facts.model_copy(update={**of_all, "cells": choose(self.facts.cells)})
+        of_all: dict[str, Any] = {
+            "variants": {},
+            "comparisons": [],
+            "not_compared": [],
+            "published": {},
+        }
+        facts = self.facts.model_copy(
+            update={**of_all, "cells": choose(self.facts.cells)}
+        )
         return type(self)(choose(self.scopes), self.missing, facts, choose(self.items))
 
     def as_dict(self) -> dict[str, Any]:
@@ -260,7 +330,11 @@ class Measurements:
             for scope, metrics in self.scopes.items()
         }
         facts = self.facts.model_dump()
-        rest = {"missing": dict(self.missing), "facts": facts, "items": dict(self.items)}
+        rest = {
+            "missing": dict(self.missing),
+            "facts": facts,
+            "items": dict(self.items),
+        }
         return {"schema": SCHEMA, "scopes": scopes, **rest}
 
     @classmethod
@@ -276,7 +350,10 @@ class Measurements:
         """
         if (schema := document.get("schema")) != SCHEMA:
             raise BrainhiveError(
-                f"{path} holds metrics of schema {documents.show_value(schema)}, this version reads {SCHEMA}",
+                (
+                    f"{path} holds metrics of schema {documents.show_value(schema)}, "
+                    f"this version reads {SCHEMA}"
+                ),
                 "run its command again with --again",
             )
 
@@ -290,16 +367,23 @@ class Measurements:
         measurements = documents.check({**plain, "facts": facts}, str(path), cls)
 
         # each source of pictures must have metrics
-        if absent := [name for name in facts.sources if name not in measurements.scopes]:
+        if absent := [
+            name for name in facts.sources if name not in measurements.scopes
+        ]:
             raise BrainhiveError(
-                f"{path}: facts.sources names {documents.show_value(absent[0])}, which is no scope of it",
+                (
+                    f"{path}: facts.sources names {documents.show_value(absent[0])}, "
+                    "which is no scope of it"
+                ),
                 documents.AGAIN,
             )
         return measurements
 
 
 def scope(*parts: str) -> str:
-    """Name what metrics are of, as `brain · subject 1`; parts that are empty are left out."""
+    """Name what metrics are of, as `brain · subject 1`; parts that are empty are left
+    out.
+    """
     return " · ".join(filter(None, parts))
 
 
@@ -324,7 +408,8 @@ def find_caveats(text: str) -> list[str]:
     contained = set()
 
     # each is cut out of the text, so that no part of it is taken for another
-    for caveat in sorted(CAVEATS, key=len, reverse=True):  # some contain the words of another
+    # some contain the words of another
+    for caveat in sorted(CAVEATS, key=len, reverse=True):
         if caveat in text:
             text, count = re.subn(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", "", text)
             contained |= {caveat} if count else set()
@@ -334,7 +419,12 @@ def find_caveats(text: str) -> list[str]:
 def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
     """Add to a protocol the caveats that it does not contain."""
     contained = find_caveats(protocol)
-    return ", ".join([protocol, *(caveat for caveat in merge_caveats(caveats) if caveat not in contained)])
+    return ", ".join(
+        [
+            protocol,
+            *(caveat for caveat in merge_caveats(caveats) if caveat not in contained),
+        ]
+    )
 
 
 def extend_title(title: str, caveats: Iterable[str]) -> str:
@@ -351,7 +441,11 @@ def mark(text: str, caveats: Iterable[str]) -> str:
 
 def list_footnotes(caveats: Iterable[str]) -> str:
     """List caveats behind their footnote sign, in short; empty without any."""
-    return mark("", listed := merge_caveats(caveats)) + " " * bool(listed) + "; ".join(listed)
+    return (
+        mark("", listed := merge_caveats(caveats))
+        + " " * bool(listed)
+        + "; ".join(listed)
+    )
 
 
 def add_footnotes(note: str, caveats: Iterable[str]) -> str:
@@ -366,8 +460,13 @@ def caveats_of(metrics: Iterable[Metric | None]) -> list[str]:
 
 
 def name_rows(metrics: Mapping[str, Iterable[Metric | None]]) -> dict[str, str]:
-    """Add to the labels of rows of metrics, in brackets, the caveats that not all rows have."""
+    """Add to the labels of rows of metrics, in brackets, the caveats that not all rows
+    have.
+    """
     caveats = {label: caveats_of(row_metrics) for label, row_metrics in metrics.items()}
     # a caveat of every row does not tell rows apart
     shared = set.intersection(*map(set, caveats.values())) if caveats else set()
-    return {label: extend_title(label, set(listed) - shared) for label, listed in caveats.items()}
+    return {
+        label: extend_title(label, set(listed) - shared)
+        for label, listed in caveats.items()
+    }

@@ -1,7 +1,8 @@
-"""Parts: a part is a frozen Config that builds, named by its kind on a shelf, or by its module's import path.
+"""Parts: a part is a frozen Config that builds, named by its kind on a shelf, or by its
+module's import path.
 
-A shelf is a folder: every file is a part, and so is every row of its `rows.yaml`. A small shelf is a file,
-whose table `TINY` lists the parts.
+A shelf is a folder: every file is a part, and so is every row of its `rows.yaml`. A
+small shelf is a file, whose table `TINY` lists the parts.
 """
 
 import importlib
@@ -16,7 +17,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    model_serializer,
+)
 
 from brainhive_cli.core import documents, foreign_code
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
@@ -43,8 +51,9 @@ SHELVES = {
     "corrections": "correction",
     "alignments": "alignment",
 }
-"""The shelves, and what one part of each is called. In a folder, files whose names begin with an underscore
-are shared pieces."""
+"""The shelves, and what one part of each is called. In a folder, files whose names
+begin with an underscore are shared pieces.
+"""
 PACKAGE = "brainhive_cli."
 ROOMS = {
     **dict.fromkeys(("datasets", "preparations", "streams"), "data"),
@@ -55,23 +64,30 @@ ROOMS = {
 
 
 class Config(Section):
-    """Every knob of one part, with its unit, default and source; `build` makes the part."""
+    """Every knob of one part, with its unit, default and source; `build` makes the
+    part.
+    """
 
     cites: ClassVar[Sequence[str]] = ()
     """Keys of the papers behind it in `reports/references.bib`."""
 
     @property
     def kind(self) -> str:
-        """Name of the part: its file's, or its key in a shelf's file; outside the package the import path."""
+        """Name of the part: its file's, or its key in a shelf's file; outside the
+        package the import path.
+        """
         module = type(self).__module__
         if not module.startswith(PACKAGE):
             return module
 
         # on a shelf that is one file, the key of this class in its table
         table = getattr(sys.modules.get(module), "TINY", None)
-        kinds = table.items() if isinstance(table, dict) else ()  # of a shelf that is one file
+        # of a shelf that is one file
+        kinds = table.items() if isinstance(table, dict) else ()
         by_file = name_of(module.rsplit(".", 1)[-1])
-        return next((str(kind) for kind, tiny in kinds if type(tiny) is type(self)), by_file)
+        return next(
+            (str(kind) for kind, tiny in kinds if type(tiny) is type(self)), by_file
+        )
 
     def inputs(self) -> "list[Input]":
         """List the files and weights that the part needs; by default none."""
@@ -95,11 +111,12 @@ class Config(Section):
 class Row(BaseModel):
     """A part without a file on its shelf: an entry of the shelf's `rows.yaml`.
 
-    All further fields are values: defaults of knobs, and attributes of the Config's class, by name.
+    All further fields are values: defaults of knobs, and attributes of the Config's
+    class, by name.
 
     Attributes:
-        family: The kind whose Config it takes, a file's or another row's; or a class below `data` that is its
-            Config, as `published.nsd.Pictures`.
+        family: The kind whose Config it takes, a file's or another row's; or a class
+            below `data` that is its Config, as `published.nsd.Pictures`.
         about: What it is, in one sentence; default: as the class says.
         tiny: The knobs of its TINY that differ from the family's.
     """
@@ -117,13 +134,19 @@ def path_of(shelf: str) -> str:
 
 
 def package(shelf: str) -> ModuleType:
-    """Import what the parts of a shelf have in common, for parts that are made of parts of another shelf."""
+    """Import what the parts of a shelf have in common, for parts that are made of parts
+    of another shelf.
+    """
     return importlib.import_module(path_of(shelf))
 
 
 def base_of(shelf: str) -> type[Config]:
-    """Return the base of a shelf's Configs, such as `BackboneConfig`: the contract, with its defaults."""
-    base: type[Config] = vars(package(shelf)).get(f"{SHELVES[shelf].capitalize()}Config", Config)
+    """Return the base of a shelf's Configs, such as `BackboneConfig`: the contract,
+    with its defaults.
+    """
+    base: type[Config] = vars(package(shelf)).get(
+        f"{SHELVES[shelf].capitalize()}Config", Config
+    )
     return base
 
 
@@ -141,25 +164,33 @@ def kinds(shelf: str) -> list[str]:
         return [*package(shelf).TINY]
 
     # a folder: its files without shared pieces, and its rows
-    names = (module.name for module in pkgutil.iter_modules(spec.submodule_search_locations))
+    names = (
+        module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)
+    )
     files = [name for name in names if not name.startswith("_")]
     return [name_of(file) for file in sorted([*files, *map(file_of, rows(shelf))])]
 
 
 def _find(shelf: str) -> ModuleSpec:
-    """Find a shelf without importing it: a folder has search locations, a file has none."""
+    """Find a shelf without importing it: a folder has search locations, a file has
+    none.
+    """
     spec = importlib.util.find_spec(path_of(shelf))
     assert spec is not None
     return spec
 
 
 def name_of(file: str) -> str:
-    """Name a part after its file: `my_net` is shown as `my-net`, and may be written either way."""
+    """Name a part after its file: `my_net` is shown as `my-net`, and may be written
+    either way.
+    """
     return file.replace("_", "-")
 
 
 def file_of(kind: str) -> str:
-    """Name the file of a part: `my-net` is `my_net`, and `base+alignment` is `base_alignment`."""
+    """Name the file of a part: `my-net` is `my_net`, and `base+alignment` is
+    `base_alignment`.
+    """
     return kind.replace("-", "_").replace("+", "_")
 
 
@@ -169,26 +200,37 @@ def is_kind(shelf: str, name: str) -> bool:
 
 
 def load(shelf: str, kind: str) -> ModuleType:
-    """Import the part called `kind`, as a module with its `Config` and, if it is the package's, its `TINY`.
+    """Import the part called `kind`, as a module with its `Config` and, if it is the
+    package's, its `TINY`.
 
     A kind with a dot is the import path of a module that is a part.
 
     Raises:
-        RecipeError: if the shelf has no such part, or the module is no part, or the user did not allow it.
+        RecipeError: if the shelf has no such part, or the module is no part, or the
+            user did not allow it.
         MissingExtra: if the module is not there.
     """
     if not isinstance(kind, str):  # as files have it
-        raise RecipeError(f"a {SHELVES[shelf]} of kind {kind!r}", f"kinds: {', '.join(kinds(shelf))}")
+        raise RecipeError(
+            f"a {SHELVES[shelf]} of kind {kind!r}", f"kinds: {', '.join(kinds(shelf))}"
+        )
 
     # a module of the user
     if "." in kind:
         module = foreign_code.import_module(kind, kind, f"the {SHELVES[shelf]} {kind}")
         config, base = getattr(module, "Config", None), base_of(shelf)
         # a Config imported from another module belongs to that part
-        if not (isinstance(config, type) and issubclass(config, base) and config.__module__ == kind):
+        if not (
+            isinstance(config, type)
+            and issubclass(config, base)
+            and config.__module__ == kind
+        ):
             raise RecipeError(
                 f"the module {kind!r} is no {SHELVES[shelf]}",
-                f"a part defines `Config`, a subclass of {base.__module__}.{base.__name__}",
+                (
+                    "a part defines `Config`, a subclass of "
+                    f"{base.__module__}.{base.__name__}"
+                ),
             )
         return module
 
@@ -223,7 +265,9 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
     row = rows(shelf)[kind]
     module_name, _, class_name = row.family.rpartition(".")
     if module_name:
-        family: Any = getattr(importlib.import_module(f"{PACKAGE}data.{module_name}"), class_name)
+        family: Any = getattr(
+            importlib.import_module(f"{PACKAGE}data.{module_name}"), class_name
+        )
         tiny = {}
     else:
         part_of_family = load(shelf, row.family)
@@ -232,12 +276,17 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
     # knobs that the row sets become defaults; other values are attributes
     known = family.model_fields
     values = dict(row.model_extra or {})
-    knobs = validate(family, {name: values.pop(name) for name in known.keys() & values.keys()}, kind)
+    knobs = validate(
+        family, {name: values.pop(name) for name in known.keys() & values.keys()}, kind
+    )
     fields: dict[str, Any] = {}
     for name in knobs.model_fields_set:
         # a copy of the field, so that the family has its default still
         field = known[name].asdict()
-        changed = field["attributes"] | {"default": getattr(knobs, name), "default_factory": None}
+        changed = field["attributes"] | {
+            "default": getattr(knobs, name),
+            "default_factory": None,
+        }
         annotation = (field["annotation"], *field["metadata"], Field(**changed))
         fields[name] = Annotated[annotation]
 
@@ -258,7 +307,9 @@ def _module_of_row(shelf: str, kind: str) -> ModuleType:
 
 
 def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
-    """Turn `kind`, or `{kind: …, knob: …}` (kind `default` if it names none), into the part's Config."""
+    """Turn `kind`, or `{kind: …, knob: …}` (kind `default` if it names none), into the
+    part's Config.
+    """
     if isinstance(value, Config):
         return value
 
@@ -266,12 +317,16 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
     fields = dict(value) if isinstance(value, dict) else {"kind": value}
     kind = fields.pop("kind", default)
     if not isinstance(kind, str):
-        raise RecipeError(f"{value!r} names no {SHELVES[shelf]}", f"kinds: {', '.join(kinds(shelf))}")
+        raise RecipeError(
+            f"{value!r} names no {SHELVES[shelf]}", f"kinds: {', '.join(kinds(shelf))}"
+        )
     return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
 
 
 def cited(value: object) -> list[str]:
-    """List the papers behind a part and the parts in it, or behind all parts of a section of a recipe."""
+    """List the papers behind a part and the parts in it, or behind all parts of a
+    section of a recipe.
+    """
     # parts may lie in models, mappings and lists
     inner: Iterable[object] = ()
     if isinstance(value, BaseModel):
@@ -297,15 +352,20 @@ def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
     if not isinstance(module, torch.nn.Module):
         name = foreign_code.name_of(config, config.kind)
         raise BrainhiveError(
-            f"{name}: build returns {type(module).__name__}, not a torch.nn.Module", "return the module"
+            f"{name}: build returns {type(module).__name__}, not a torch.nn.Module",
+            "return the module",
         )
     return module
 
 
 def part(shelf: str, default: str, is_optional: bool = False) -> BeforeValidator:
-    """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind `default` if unnamed."""
+    """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind
+    `default` if unnamed.
+    """
     return BeforeValidator(
-        lambda value: None if is_optional and value is None else resolve(shelf, value, default)
+        lambda value: (
+            None if is_optional and value is None else resolve(shelf, value, default)
+        )
     )
 
 

@@ -29,13 +29,17 @@ from brainhive_cli.core.files import home_folder, locate, portable, shipped_fold
 
 M = TypeVar("M", bound=BaseModel)
 SIGNALS = "signals"
-"""Before the name of a signal store among the digests of a recipe, which no key of the recipe names."""
+"""Before the name of a signal store among the digests of a recipe, which no key of the
+recipe names.
+"""
 EMBEDDINGS = "embeddings"
 """The same before the name of a store of a user's own vectors."""
 STORES = (f"{SIGNALS} ", f"{EMBEDDINGS} ")
 """Beginnings of the names by which digests name stores."""
 DEFAULTS_VERSION = 1
-"""Version of the defaults: raised where one changes, as fingerprints hold what differs from them."""
+"""Version of the defaults: raised where one changes, as fingerprints hold what differs
+from them.
+"""
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
 """The first and the last of several numbers."""
 MAX_NUMBERS = 10_000
@@ -88,7 +92,9 @@ Names = Annotated[list[str], BeforeValidator(split)]
 
 def _one(value: Any) -> Any:
     if isinstance(value, list) and len(value) > 1:
-        raise RecipeError(f"{len(value)} runs: {', '.join(map(str, value))}", "name one run")
+        raise RecipeError(
+            f"{len(value)} runs: {', '.join(map(str, value))}", "name one run"
+        )
     return value[0] if isinstance(value, list) and value else value
 
 
@@ -112,8 +118,9 @@ Subjects = Annotated[
 Copies = Annotated[
     Literal["refuse", "allow"],
     Field(
-        description="tested pictures that are (near-)copies of training pictures under other names are left "
-        "out, and refused where they are over a fifth; or they are tested, and every number says so",
+        description="tested pictures that are (near-)copies of training pictures under "
+        "other names are left out, and refused where they are over a "
+        "fifth; or they are tested, and every number says so",
     ),
 ]
 """Treatment of copies of training pictures."""
@@ -121,13 +128,15 @@ Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
 def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
-    """Lay a part or section, some of whose keys are set, over its default; another kind stands alone.
+    """Lay a part or section, some of whose keys are set, over its default; another kind
+    stands alone.
 
     Args:
-        default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any other is replaced.
+        default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any
+            other is replaced.
         value: What is set: a mapping, a kind alone, or what no part and no section is.
-        merges_all: Whether any two mappings are merged, and a part in the default may be its kind alone, as
-            in files of recipes.
+        merges_all: Whether any two mappings are merged, and a part in the default may
+            be its kind alone, as in files of recipes.
     """
     # only parts and sections are laid over each other
     if isinstance(default, BaseModel):
@@ -146,7 +155,10 @@ def lay_over(default: Any, value: Any, merges_all: bool = False) -> Any:
         return value
     return {
         **default,
-        **{key: lay_over(default.get(key), below, merges_all) for key, below in value.items()},
+        **{
+            key: lay_over(default.get(key), below, merges_all)
+            for key, below in value.items()
+        },
     }
 
 
@@ -156,30 +168,49 @@ def is_same_kind(one: Any, other: Any) -> bool:
 
 
 class Section(BaseModel):
-    """Keys of a recipe, a block of it or a part: frozen, closed to unknown ones, laid over their defaults."""
+    """Keys of a recipe, a block of it or a part: frozen, closed to unknown ones, laid
+    over their defaults.
+    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _lays_parts_over_their_defaults(cls, fields: Any) -> Any:
-        """Keep the default's knobs that a part or section in it does not set, as `prior: {depth: 2}`."""
+        """Keep the default's knobs that a part or section in it does not set, as
+        `prior: {depth: 2}`.
+        """
         if not isinstance(fields, Mapping):
             return fields
         # keys that are not set need no merge: pydantic fills in their defaults
-        defaults = {name: field.default for name, field in cls.model_fields.items() if name in fields}
-        return {**fields, **{name: lay_over(value, fields[name]) for name, value in defaults.items()}}
+        defaults = {
+            name: field.default
+            for name, field in cls.model_fields.items()
+            if name in fields
+        }
+        return {
+            **fields,
+            **{name: lay_over(value, fields[name]) for name, value in defaults.items()},
+        }
 
 
 class Published(Section):
-    """Values that a paper prints, shown with what is measured; nobody compares the set-ups."""
+    """Values that a paper prints, shown with what is measured; nobody compares the
+    set-ups.
+    """
 
-    source: str = Field(description="where they are printed, and how well that is known")
+    source: str = Field(
+        description="where they are printed, and how well that is known"
+    )
     values: dict[str, float] = Field(min_length=1, description="metric to value")
     differs: Annotated[list[str], BeforeValidator(split)] = Field(
         [], description="how its set-up differs from that of the recipe, in words"
     )
-    cites: Names = Field([], description="papers of the method, by the keys of reports/references.bib")
+    cites: Names = Field(
+        [], description="papers of the method, by the keys of reports/references.bib"
+    )
 
     def as_dict(self) -> dict[str, Any]:
         """Give them as facts: the values by metric, `source` and `differs`."""
@@ -199,7 +230,8 @@ def among(noun: str, known: Sequence[str]) -> AfterValidator:
 
 
 def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -> None:
-    """Refuse keys that would have no effect, if they are set to another value than their default.
+    """Refuse keys that would have no effect, if they are set to another value than
+    their default.
 
     Args:
         section: The block of the recipe.
@@ -213,9 +245,15 @@ def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -
     # keys at their default do no harm
     fields = type(section).model_fields
     for key in keys:
-        if (value := getattr(section, key)) != fields[key].get_default(call_default_factory=True):
-            plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            raise RecipeError(f"{key} has no effect {when}, and is {show_value(plain)}", hint)
+        if (value := getattr(section, key)) != fields[key].get_default(
+            call_default_factory=True
+        ):
+            plain = (
+                value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            )
+            raise RecipeError(
+                f"{key} has no effect {when}, and is {show_value(plain)}", hint
+            )
 
 
 class Paths(Section):
@@ -225,15 +263,20 @@ class Paths(Section):
     embeddings: str = Field("embeddings", description="embedding stores")
     signals: str = Field("signals", description="signal stores")
     runs: str = Field("runs", description="run folders")
-    latents: str = Field("latents", description="what a VAE makes of pictures, for train-prior")
+    latents: str = Field(
+        "latents", description="what a VAE makes of pictures, for train-prior"
+    )
 
     @model_validator(mode="wrap")
     @classmethod
     def _refuses_in_one_line(cls, fields: Any, handler: Any) -> Self:
-        """Take folders of pathlib too, and refuse what Python code gives as a recipe's keys are refused."""
+        """Take folders of pathlib too, and refuse what Python code gives as a recipe's
+        keys are refused.
+        """
         if isinstance(fields, Mapping):
             fields = {
-                name: str(folder) if isinstance(folder, Path) else folder for name, folder in fields.items()
+                name: str(folder) if isinstance(folder, Path) else folder
+                for name, folder in fields.items()
             }
         try:
             paths: Self = handler(fields)
@@ -241,17 +284,25 @@ class Paths(Section):
             raise _in_one_line(cls, error, "paths") from error
         return paths
 
-    def under_home(self, name: Literal["data", "embeddings", "signals", "runs", "latents"]) -> Path:
+    def under_home(
+        self, name: Literal["data", "embeddings", "signals", "runs", "latents"]
+    ) -> Path:
         """Resolve one of the folders against home."""
         return home_folder().joinpath(getattr(self, name))
 
     def dataset(self, name: str, root: str = "") -> Path:
-        """Locate a data set: at `root`, else at its name below data; absolute, as hints name it."""
-        return Path(os.path.abspath(locate(root) if root else self.under_home("data") / name))
+        """Locate a data set: at `root`, else at its name below data; absolute, as hints
+        name it.
+        """
+        return Path(
+            os.path.abspath(locate(root) if root else self.under_home("data") / name)
+        )
 
 
 LAUNCHED = ("processes", "mixed_precision")
-"""Keys of `run` that say how several processes share the work, and in which precision."""
+"""Keys of `run` that say how several processes share the work, and in which
+precision.
+"""
 
 
 def _clock(value: Any) -> Any:
@@ -264,62 +315,90 @@ def _clock(value: Any) -> Any:
 Module = Annotated[str, Field(pattern=r"^\w+(([./@:,=~]|[+-]+)\w+)*\+*$")]
 """A module of the cluster by its name: one by its path is code."""
 MAX_TASKS = 5_000
-"""Of a job: `--dependency` of the next one names each in 24 bytes, and an argument has at most 128 KiB."""
+"""Of a job: `--dependency` of the next one names each in 24 bytes, and an argument has
+at most 128 KiB.
+"""
 MAX_STEPS = 100
 """Of a workflow: each may be a job of a cluster."""
 
 
 class Cluster(Section):
-    """Request of `--submit` to a cluster's scheduler, for each of the tasks that share a command's cells."""
+    """Request of `--submit` to a cluster's scheduler, for each of the tasks that share
+    a command's cells.
+    """
 
     template: str | None = Field(
-        None, description="script of the job, a jinja2 template of the lab's; default: SLURM's"
+        None,
+        description=(
+            "script of the job, a jinja2 template of the lab's; default: SLURM's"
+        ),
     )
-    tasks: int = Field(4, ge=1, le=MAX_TASKS, description="tasks that share the cells, at most")
+    tasks: int = Field(
+        4, ge=1, le=MAX_TASKS, description="tasks that share the cells, at most"
+    )
     time: Annotated[str | None, BeforeValidator(_clock)] = Field(
         None,
         pattern=r"^(\d+-)?\d{1,3}:[0-5]\d:[0-5]\d$",
-        description="longest time of a task, HH:MM:SS; one that needs more goes on in another; default: the "
-        "cluster's",
+        description="longest time of a task, HH:MM:SS; one that needs more goes on in "
+        "another; default: the cluster's",
         examples=["08:00:00"],
     )
 
     # resources of a task
-    gpus: int | None = Field(None, ge=0, description="GPUs of a task (default: 1; none where run.device=cpu)")
+    gpus: int | None = Field(
+        None, ge=0, description="GPUs of a task (default: 1; none where run.device=cpu)"
+    )
     cpus: int = Field(8, ge=1, description="cores of a task")
     memory: str | None = Field(
         None, pattern=r"^\d+[KMGT]?$", description="memory of a task", examples=["64G"]
     )
 
     # queue and account
-    partition: str | None = Field(None, pattern=r"^[\w,.-]+$", description="partition, or queue")
-    account: str | None = Field(None, pattern=r"^[\w.-]+$", description="account that pays")
+    partition: str | None = Field(
+        None, pattern=r"^[\w,.-]+$", description="partition, or queue"
+    )
+    account: str | None = Field(
+        None, pattern=r"^[\w.-]+$", description="account that pays"
+    )
 
     # software that a task loads
     modules: Annotated[list[Module], BeforeValidator(split)] = Field(
         [], description="modules that are loaded before"
     )
-    container: str | None = Field(None, description="Apptainer image that the command runs in")
+    container: str | None = Field(
+        None, description="Apptainer image that the command runs in"
+    )
 
 
 class Run(Section):
-    """Options of running the work: they change no result, and are no part of the fingerprint."""
+    """Options of running the work: they change no result, and are no part of the
+    fingerprint.
+    """
 
     # processes that share the work
-    processes: int | None = Field(None, ge=1, le=4_096, description="processes in all (default: one per GPU)")
+    processes: int | None = Field(
+        None, ge=1, le=4_096, description="processes in all (default: one per GPU)"
+    )
     mixed_precision: Annotated[Literal["no", "bf16"] | None, no] = Field(
         None, description="autocast dtype, instead of the recipe's own precision"
     )
 
     # device, decoding and logging of each process
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: cuda where there is one"
+    )
     workers: int | None = Field(
-        None, ge=0, le=1_024, description="processes that decode pictures (default: spare cores; macOS: none)"
+        None,
+        ge=0,
+        le=1_024,
+        description=(
+            "processes that decode pictures (default: spare cores; macOS: none)"
+        ),
     )
     trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
         [],
-        description="where train-align and train-prior log their progress, eval-retrieval and reconstruct "
-        "their results",
+        description="where train-align and train-prior log their progress, "
+        "eval-retrieval and reconstruct their results",
     )
 
     cluster: Cluster = Cluster()
@@ -331,21 +410,35 @@ class Recipe(Section):
     is_tracked: ClassVar[bool] = False
     """Whether the command logs to trackers."""
     computes: ClassVar[bool] = True
-    """Whether several processes can share the work of the command; else it only reads and writes files."""
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"run", "paths", "recipe_name"})
-    """Keys, also of a section (`section.key`), that do not change what is computed, and so are no part of the
-    fingerprint."""
+    """Whether several processes can share the work of the command; else it only reads
+    and writes files.
+    """
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset(
+        {"run", "paths", "recipe_name"}
+    )
+    """Keys, also of a section (`section.key`), that do not change what is computed, and
+    so are no part of the fingerprint.
+    """
 
     LESS_MEMORY: ClassVar[str] = ""
-    """Changes of the recipe with which the command needs less memory, the best first, in words."""
+    """Changes of the recipe with which the command needs less memory, the best first,
+    in words.
+    """
 
     paths: Paths = Paths()
     run: Run = Run()
     digests: dict[str, str] = Field(
-        {}, description="digests of what paths and references of the recipe hold, and of signals, filled in"
+        {},
+        description=(
+            "digests of what paths and references of the recipe hold, and of signals, "
+            "filled in"
+        ),
     )
     recipe_name: str = Field(
-        "", description="what `--recipe` named, by which its newest run is found, filled in"
+        "",
+        description=(
+            "what `--recipe` named, by which its newest run is found, filled in"
+        ),
     )
 
     @model_validator(mode="after")
@@ -354,14 +447,19 @@ class Recipe(Section):
             refuse_idle(self.run, ("trackers",), "in this command", "run.trackers=[]")
         if not self.computes:
             refuse_idle(
-                self.run, LAUNCHED, "in this command, which only reads and writes files", "leave it out"
+                self.run,
+                LAUNCHED,
+                "in this command, which only reads and writes files",
+                "leave it out",
             )
         return self
 
     @model_validator(mode="before")
     @classmethod
     def _takes_over_mixed_precision(cls, fields: Any) -> Any:
-        """Let `run.mixed_precision`, which changes numbers, be the recipe's precision."""
+        """Let `run.mixed_precision`, which changes numbers, be the recipe's
+        precision.
+        """
         run = fields.get("run") if isinstance(fields, Mapping) else None
         mixed = run.get("mixed_precision") if isinstance(run, Mapping) else None
         if mixed is not False and mixed not in ("no", "bf16"):
@@ -376,10 +474,12 @@ class Recipe(Section):
         return {**fields, "train": {**train, **precision}} if has_precision else fields
 
     def fingerprint(self) -> str:
-        """Digest what differs from the defaults, without FINGERPRINT_EXCLUDE, and contents (10 hex digits).
+        """Digest what differs from the defaults, without FINGERPRINT_EXCLUDE, and
+        contents (10 hex digits).
 
-        So a key that is added later changes the fingerprint of those recipes alone that set it. A path or
-        reference that has a digest counts as that; other paths below home count from there.
+        So a key that is added later changes the fingerprint of those recipes alone that
+        set it. A path or reference that has a digest counts as that; other paths below
+        home count from there.
         """
         # all of a section, or single keys of it
         excluded: dict[str, Any] = {"digests": True}
@@ -388,14 +488,22 @@ class Recipe(Section):
             excluded[section] = {below} if below else True
         fields = self.model_dump(mode="json", exclude_defaults=True, exclude=excluded)
         # a section that is empty without its excluded keys says nothing
-        fields = {name: value for name, value in fields.items() if value or name not in excluded}
+        fields = {
+            name: value
+            for name, value in fields.items()
+            if value or name not in excluded
+        }
 
-        # contents count beside the recipe, as a path or reference may be its default; stores have a name, too
+        # contents count beside the recipe, as a path or reference may be its default;
+        # stores have a name, too
         contents = sorted(
-            (name if name.startswith(STORES) else "", digest) for name, digest in self.digests.items()
+            (name if name.startswith(STORES) else "", digest)
+            for name, digest in self.digests.items()
         )
         known = [DEFAULTS_VERSION, portable(_replaced(fields, self.digests)), contents]
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[
+            :10
+        ]
 
     def to_yaml(self) -> str:
         """Write the resolved recipe as YAML that runs as it is."""
@@ -405,7 +513,8 @@ class Recipe(Section):
     def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
         """Set a dotted key of a recipe's fields, as flags, overrides and sweeps do.
 
-        A number in it is an index in a list; another `kind` drops the knobs of the part before.
+        A number in it is an index in a list; another `kind` drops the knobs of the part
+        before.
 
         Raises:
             RecipeError: if the list has no such index.
@@ -427,13 +536,21 @@ class Recipe(Section):
             section[index] = section = below if isinstance(below, dict | list) else {}
 
         # knobs of another kind would be unknown to this one
-        if last == "kind" and isinstance(section, dict) and not is_same_kind(section.get("kind"), value):
+        if (
+            last == "kind"
+            and isinstance(section, dict)
+            and not is_same_kind(section.get("kind"), value)
+        ):
             section.clear()
         section[_index(section, last, key)] = value
 
     @classmethod
     def resolve(
-        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+        cls,
+        command: str,
+        name: str | None,
+        flags: Mapping[str, Any],
+        overrides: Iterable[str],
     ) -> Self:
         """Load the recipe, apply flags and then `key.path=value` overrides, validate.
 
@@ -449,7 +566,8 @@ class Recipe(Section):
         # the file, then flags, then overrides: the later wins
         path = find_recipe(command, name)
         fields = read_recipe(path, command)
-        if "recipe_name" not in fields and name is not None:  # that of a run names the one that made it
+        # that of a run names the one that made it
+        if "recipe_name" not in fields and name is not None:
             fields["recipe_name"] = name_of(path)
         for key, value in flags.items():
             if value is not None:
@@ -457,7 +575,9 @@ class Recipe(Section):
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals:
-                raise RecipeError(f"override {override!r} has no value", "write key.path=value")
+                raise RecipeError(
+                    f"override {override!r} has no value", "write key.path=value"
+                )
             cls.put(fields, key, parse_value(text, override))
 
         return validate(cls, fields)
@@ -468,23 +588,37 @@ BaseRecipe = Recipe
 
 
 class FileRecipe(Recipe):
-    """Base of recipes of commands that only read and write files: one process does it, and loads no torch."""
+    """Base of recipes of commands that only read and write files: one process does it,
+    and loads no torch.
+    """
 
     computes = False
     run: Run = Run(device="cpu")
 
 
 class TrainedRunRecipe(Recipe):
-    """Base of recipes that measure an align run: `run=FOLDER` is short for `align_run=FOLDER`."""
+    """Base of recipes that measure an align run: `run=FOLDER` is short for
+    `align_run=FOLDER`.
+    """
 
     @classmethod
     def resolve(
-        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+        cls,
+        command: str,
+        name: str | None,
+        flags: Mapping[str, Any],
+        overrides: Iterable[str],
     ) -> Self:
         """Resolve as every recipe, with the short form."""
         # `run=FOLDER` would replace the section that says how the work runs
         return super().resolve(
-            command, name, flags, [f"align_{word}" if word.startswith("run=") else word for word in overrides]
+            command,
+            name,
+            flags,
+            [
+                f"align_{word}" if word.startswith("run=") else word
+                for word in overrides
+            ],
         )
 
 
@@ -505,34 +639,49 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
         raise _in_one_line(model, error, where) from error
 
 
-def _in_one_line(model: type[BaseModel], error: ValidationError, where: str) -> RecipeError:
+def _in_one_line(
+    model: type[BaseModel], error: ValidationError, where: str
+) -> RecipeError:
     # the first of the problems that pydantic lists
     first = error.errors()[0]
-    steps = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
+    # the others are pydantic's own
+    steps = [step for step in map(str, first["loc"]) if "[" not in step]
     key = ".".join([where, *steps] if where else steps)
     key = key if key.isprintable() else repr(key)  # a name in a mapping may be any text
     if first["type"] == "extra_forbidden":
         section, path = _below(model, first["loc"][:-1])
-        known, before = list(section.model_fields), ".".join([*filter(None, [where]), *path, ""])
+        known, before = (
+            list(section.model_fields),
+            ".".join([*filter(None, [where]), *path, ""]),
+        )
         return RecipeError(
             f"unknown recipe key {key!r}",
-            f"{guess(str(first['loc'][-1]), known, before)}known here: {', '.join(known)}",
+            (
+                f"{guess(str(first['loc'][-1]), known, before)}known here: "
+                f"{', '.join(known)}"
+            ),
         )
 
     # a value that does not fit: what is wrong, and what would fit
-    reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
+    # pydantic's mark of what our own checks say
+    reason = first["msg"].removeprefix("Value error, ")
     hint = _example(model, first, where) or "fix the recipe, flag or override"
     return RecipeError(f"{key}: {reason}, got {show_value(first['input'])}", hint)
 
 
-def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
-    """Find the innermost section of an error's location, and the keys that lead there."""
+def _below(
+    model: type[BaseModel], loc: Iterable[int | str]
+) -> tuple[type[BaseModel], list[str]]:
+    """Find the innermost section of an error's location, and the keys that lead
+    there.
+    """
     keys = []
     for step in loc:
         # sections lie in one another, and may be optional
         field = model.model_fields.get(str(step))
         inner = field.annotation if field else None
-        for annotation in (inner, *get_args(inner)):  # a section may be absent: Section | None
+        # a section may be absent: Section | None
+        for annotation in (inner, *get_args(inner)):
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                 model = annotation
                 keys.append(str(step))
@@ -540,20 +689,35 @@ def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseM
 
 
 def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
-    """Write values that a key takes: the field's examples, its default, or one that is allowed."""
+    """Write values that a key takes: the field's examples, its default, or one that is
+    allowed.
+    """
     # the key that is meant
     section, path = _below(model, error["loc"])
-    name = next((str(step) for step in error["loc"][len(path) :] if step in section.model_fields), "")
+    name = next(
+        (
+            str(step)
+            for step in error["loc"][len(path) :]
+            if step in section.model_fields
+        ),
+        "",
+    )
     key = ".".join(filter(None, [where, *path, name]))
     if not name:
         known = ", ".join(section.model_fields)
-        return f"as in {key}.KEY=VALUE, with the keys {known}" if error["type"].startswith("model") else ""
+        return (
+            f"as in {key}.KEY=VALUE, with the keys {known}"
+            if error["type"].startswith("model")
+            else ""
+        )
 
     # values: the field's own examples, its default, or one that is allowed
     field = section.model_fields[name]
     plain = field.get_default(call_default_factory=True, validated_data={})
     default = [plain] if plain != "" and type(plain) in (int, float, str) else None
-    allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[:1]
+    allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[
+        :1
+    ]
     values = field.examples or default or allowed
     return f"as in {', '.join(f'{key}={value}' for value in values)}" if values else ""
 
@@ -564,7 +728,9 @@ def shipped_recipes() -> Path:
 
 
 def find_recipe(command: str, name: str | None) -> Path:
-    """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
+    """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped
+    folder.
+    """
     # a file of the user's goes before a shipped recipe of the same name
     root, file = shipped_recipes(), f"{command}.yaml"
     if name is None:
@@ -584,7 +750,9 @@ def find_recipe(command: str, name: str | None) -> Path:
 
 
 def name_of(path: Path) -> str:
-    """Give the name by which a recipe's file is known: that of its shipped folder, or its path from home."""
+    """Give the name by which a recipe's file is known: that of its shipped folder, or
+    its path from home.
+    """
     root = shipped_recipes().resolve()
 
     # a shipped recipe is known by its folder
@@ -594,13 +762,16 @@ def name_of(path: Path) -> str:
 
 
 def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
-    """Read a YAML recipe into a plain dict, with the keys of the recipe that it extends.
+    """Read a YAML recipe into a plain dict, with the keys of the recipe that it
+    extends.
 
-    A key that both have is the file's own; parts and sections are merged, unless they are of two kinds.
+    A key that both have is the file's own; parts and sections are merged, unless they
+    are of two kinds.
 
     Args:
         path: The file.
-        command: Whose recipe a name after `extends` means; default: the command that the file is called by.
+        command: Whose recipe a name after `extends` means; default: the command that
+            the file is called by.
 
     Raises:
         RecipeError: if it is no YAML, no mapping, has a key twice, or extends itself.
@@ -613,7 +784,8 @@ def read_recipe(path: Path, command: str = "") -> dict[str, Any]:
 
 
 def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
-    """Read a YAML recipe and those that it extends, nearest first: the keys that each file has, by its path.
+    """Read a YAML recipe and those that it extends, nearest first: the keys that each
+    file has, by its path.
 
     Arguments and errors are those of `read_recipe`.
     """
@@ -622,26 +794,43 @@ def read_extended(path: Path, command: str = "") -> dict[Path, dict[str, Any]]:
     file = path
     while True:
         if file.resolve() in map(Path.resolve, read):
-            raise RecipeError(f"{path} extends itself", "another recipe after `extends`")
+            raise RecipeError(
+                f"{path} extends itself", "another recipe after `extends`"
+            )
 
         # the keys of this file
-        fields = documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}
+        fields = (
+            documents.read(file, kind, "fix the file", RecipeError, is_yaml=True) or {}
+        )
         base = fields.pop("extends", None)
-        if read:  # of what is extended, a run's recipe as it may be, these say what that run was
-            fields = {key: value for key, value in fields.items() if key not in ("recipe_name", "digests")}
+        # of what is extended, a run's recipe as it may be, these say what that run was
+        if read:
+            fields = {
+                key: value
+                for key, value in fields.items()
+                if key not in ("recipe_name", "digests")
+            }
         read[file] = fields
 
         # the file that it extends: beside it, or by name
         if base is None:
             return read
         if not isinstance(base, str):
-            raise RecipeError(f"extends: Input should be a string, got {show_value(base)}", "a recipe's name")
+            raise RecipeError(
+                f"extends: Input should be a string, got {show_value(base)}",
+                "a recipe's name",
+            )
         sibling = file.parent / base
-        file = sibling if os.path.isfile(sibling) else find_recipe(command or path.stem, base)
+        file = (
+            sibling
+            if os.path.isfile(sibling)
+            else find_recipe(command or path.stem, base)
+        )
 
 
 def parse_value(text: str, override: str) -> Any:
-    """Read the value of an override as YAML; one that begins as no value of YAML does is a text.
+    """Read the value of an override as YAML; one that begins as no value of YAML does
+    is a text.
 
     Raises:
         RecipeError: if it is not.
@@ -651,8 +840,9 @@ def parse_value(text: str, override: str) -> Any:
         return text
     where = f"the value of {show_value(override)}"
     way_out = (
-        "quote it for the shell, and in it each text with [ ] { } or :, as KEY='[\"a[12]*.nii\"]'; of "
-        "{NAME: VALUE} with more { in it, write KEY.NAME=VALUE instead"
+        "quote it for the shell, and in it each text with [ ] { } or :, as "
+        "KEY='[\"a[12]*.nii\"]'; of {NAME: VALUE} with more { in it, write "
+        "KEY.NAME=VALUE instead"
     )
     return documents.parse(text, where, Any, way_out, RecipeError, is_yaml=True)
 

@@ -15,18 +15,24 @@ from brainhive_cli.core.runs import FINISHED, FOUND, LARGEST
 
 
 def check(folder: Path) -> tuple[dict[str, int], list[str]]:
-    """Read every file of a run whose kind is known, and compare all that have a digest with it.
+    """Read every file of a run whose kind is known, and compare all that have a digest
+    with it.
 
     Returns:
-        The number of files of each kind, and what is wrong with each that is damaged, changed or missing.
+        The number of files of each kind, and what is wrong with each that is damaged,
+        changed or missing.
     """
     # digests: what differs, is missing, or is in no list; a list may have been deleted
     listed = documents.read_digests(folder)
     counts = Counter[str]()
-    problems = list(documents.find_changes(folder, but=READERS))  # which compare the digest too
+    # which compare the digest too
+    problems = list(documents.find_changes(folder, but=READERS))
     if listed:
         # which recipes have found a run is written after it was finished
-        unlisted = [folder / name for name in sorted({*documents.list_documents(folder)} - {FOUND, *listed})]
+        unlisted = [
+            folder / name
+            for name in sorted({*documents.list_documents(folder)} - {FOUND, *listed})
+        ]
         problems += [f"{path} is not in {documents.SHA256SUMS}" for path in unlisted]
 
     # files of known kinds are read to their end
@@ -53,7 +59,9 @@ def _read_picture(path: Path) -> None:
         with open_regular(path) as file, Image.open(file) as picture:
             picture.verify()  # the CRC32 of each chunk
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BrainhiveError(f"{path} is no whole picture: {first_line(error)}") from error
+        raise BrainhiveError(
+            f"{path} is no whole picture: {first_line(error)}"
+        ) from error
 
 
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {

@@ -26,7 +26,8 @@ def shuffled(count: int, seed: int) -> Int64:
 def seed_torch(seed: int, device: "torch.device") -> None:
     """Seed what torch draws from on the CPU and on one device.
 
-    `torch.manual_seed` notes the call stack for each kind of device that is not there, at every call: 0.2 ms.
+    `torch.manual_seed` notes the call stack for each kind of device that is not there,
+    at every call: 0.2 ms.
     """
     import torch
 
@@ -35,13 +36,15 @@ def seed_torch(seed: int, device: "torch.device") -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
-def convex_weights(is_there: "torch.Tensor", alpha: float, generator: "torch.Generator") -> "torch.Tensor":
+def convex_weights(
+    is_there: "torch.Tensor", alpha: float, generator: "torch.Generator"
+) -> "torch.Tensor":
     """Draw weights from a symmetric Dirichlet distribution over what is there.
 
     Args:
         is_there: [..., K]; at least one of each K.
-        alpha: Above 0. At 1 all weights are equally likely; near 0 one has them all, at large values all are
-            equal.
+        alpha: Above 0. At 1 all weights are equally likely; near 0 one has them all, at
+            large values all are equal.
         generator: Of the device of `is_there`.
 
     Returns:
@@ -49,8 +52,12 @@ def convex_weights(is_there: "torch.Tensor", alpha: float, generator: "torch.Gen
     """
     import torch
 
-    # Gamma(alpha) is Gamma(alpha + 1) · U^(1 / alpha): as logarithms, small alpha does not underflow
+    # Gamma(alpha) is Gamma(alpha + 1) · U^(1 / alpha): as logarithms, small alpha does
+    # not underflow
     like = torch.full(is_there.shape, alpha + 1, device=is_there.device)
-    gamma = torch._standard_gamma(like, generator=generator)  # torch.distributions takes no generator
-    logarithm = gamma.log() - torch.empty_like(gamma).exponential_(generator=generator) / alpha
+    # torch.distributions takes no generator
+    gamma = torch._standard_gamma(like, generator=generator)
+    logarithm = (
+        gamma.log() - torch.empty_like(gamma).exponential_(generator=generator) / alpha
+    )
     return logarithm.masked_fill(~is_there, -torch.inf).softmax(-1)

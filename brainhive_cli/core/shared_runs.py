@@ -16,7 +16,12 @@ MANIFEST = "brainhive.json"
 CARD = "README.md"
 """Model card; it has no digest in the list, as its owner may edit it."""
 DOCUMENTS = (MANIFEST, documents.SHA256SUMS, "recipe.yaml", "metrics.json")
-MODEL = ("config.json", "model.safetensors", "diffusion_pytorch_model.safetensors", "learned.safetensors")
+MODEL = (
+    "config.json",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "learned.safetensors",
+)
 """Files of a brain model's folder, of this project and of BrainHiVE's repository."""
 PRIOR = (
     *("learned.json", "learned.safetensors", "config.json", "model.safetensors"),
@@ -28,13 +33,22 @@ PRIOR = (
 )
 """Files of a prior's folder, of each kind that is trained."""
 FILES = {
-    "train-align": (*DOCUMENTS, "embeddings.json", *(f"cells/**/model/{name}" for name in MODEL)),
+    "train-align": (
+        *DOCUMENTS,
+        "embeddings.json",
+        *(f"cells/**/model/{name}" for name in MODEL),
+    ),
     "train-prior": (*DOCUMENTS, *PRIOR),
 }
-"""Patterns of the files that a run may share, by its command; all else stays where it was trained."""
+"""Patterns of the files that a run may share, by its command; all else stays where it
+was trained.
+"""
 
 
-CHANGED_HINT = "another revision, or tell its owner; to fetch it again: hf cache rm model/OWNER/NAME"
+CHANGED_HINT = (
+    "another revision, or tell its owner; to fetch it again: hf cache rm "
+    "model/OWNER/NAME"
+)
 """Way out of a repository whose files are not those that were pushed."""
 
 
@@ -70,7 +84,11 @@ def read_manifest(folder: Path) -> Manifest | None:
     number = fields.get("format")
     if type(number) is int and number != FORMAT:
         raise BrainhiveError(
-            f"{path} is of format {documents.show_value(number)}, this version reads {FORMAT}", way
+            (
+                f"{path} is of format {documents.show_value(number)}, this version "
+                f"reads {FORMAT}"
+            ),
+            way,
         )
     return documents.check(fields, str(path), Manifest, way)
 
@@ -79,9 +97,9 @@ def inspect(reference: str) -> tuple[Literal["run", "model", ""], str]:
     """Find out what a repository of the hub holds, by its smallest files.
 
     Returns:
-        `run` of one that was pushed, `model` of a brain model's folder, and nothing of anything else, as of a
-        network in the layout of transformers, whose config names a `model_type`; and the reference with the
-        commit, where one is known.
+        `run` of one that was pushed, `model` of a brain model's folder, and nothing of
+        anything else, as of a network in the layout of transformers, whose config names
+        a `model_type`; and the reference with the commit, where one is known.
 
     Raises:
         MissingData: if the repository is not there.
@@ -98,22 +116,28 @@ def inspect(reference: str) -> tuple[Literal["run", "model", ""], str]:
     if read_manifest(folder):
         return "run", pinned
     config = folder / MODEL[0]
-    is_model = config.is_file() and "model_type" not in documents.read(config, dict[str, Any])
+    is_model = config.is_file() and "model_type" not in documents.read(
+        config, dict[str, Any]
+    )
     return "model" if is_model else "", pinned
 
 
 def fetch(reference: str) -> Path:
-    """Fetch the repository of a run, or the folder of a brain model, into the hub's cache.
+    """Fetch the repository of a run, or the folder of a brain model, into the hub's
+    cache.
 
     Args:
         reference: `hub:owner/name[/subfolder][@revision]`.
 
     Returns:
-        A folder of the cache. That of a run holds the files that its digests list, unchanged.
+        A folder of the cache. That of a run holds the files that its digests list,
+        unchanged.
 
     Raises:
-        MissingData: if the repository is not there, holds neither, or is only partly in the cache.
-        BrainhiveError: if a file differs from its digest or has none, or the format is another.
+        MissingData: if the repository is not there, holds neither, or is only partly in
+            the cache.
+        BrainhiveError: if a file differs from its digest or has none, or the format is
+            another.
     """
     # what it is, before large files are fetched
     kind, pinned = inspect(reference)
@@ -135,11 +159,20 @@ def fetch(reference: str) -> Path:
     repository, _, commit = pinned.removeprefix(hub.SCHEME).partition("@")
     download = f"{hub.ELSEWHERE}hf download {repository} --revision={commit}"
     if not (folder / documents.SHA256SUMS).is_file():
-        raise MissingData(f"{pinned} has no {documents.SHA256SUMS} in the hub's cache", download)
+        raise MissingData(
+            f"{pinned} has no {documents.SHA256SUMS} in the hub's cache", download
+        )
     listed = documents.read_digests(folder)
-    fetched = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    fetched = {
+        path.relative_to(folder).as_posix()
+        for pattern in patterns
+        for path in folder.glob(pattern)
+    }
     if unlisted := sorted(fetched - {*listed, documents.SHA256SUMS}):
-        raise BrainhiveError(f"{pinned}: {documents.SHA256SUMS} does not list {unlisted[0]}", CHANGED_HINT)
+        raise BrainhiveError(
+            f"{pinned}: {documents.SHA256SUMS} does not list {unlisted[0]}",
+            CHANGED_HINT,
+        )
 
     # and each file that it lists is here, as it was pushed
     for name, digest in listed.items():
@@ -147,5 +180,7 @@ def fetch(reference: str) -> Path:
         if not path.is_file():
             raise MissingData(f"{pinned} has no {name} in the hub's cache", download)
         if hub.digest_cached_file(path, by_name=False) != digest:
-            raise BrainhiveError(f"{pinned}: {name} differs from its digest", CHANGED_HINT)
+            raise BrainhiveError(
+                f"{pinned}: {name} differs from its digest", CHANGED_HINT
+            )
     return folder

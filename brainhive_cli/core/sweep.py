@@ -1,4 +1,6 @@
-"""The variants of a sweep, laid over the recipe: combinations of values, or ablations; what they measured."""
+"""The variants of a sweep, laid over the recipe: combinations of values, or ablations;
+what they measured.
+"""
 
 import copy
 import itertools
@@ -30,15 +32,21 @@ FULL = "full"
 
 
 def read_sweep(value: Any) -> Any:
-    """Read `{train: {lr: 1e-3,1e-4}}`, as overrides nest it, as `{train.lr: [1e-3, 1e-4]}`."""
+    """Read `{train: {lr: 1e-3,1e-4}}`, as overrides nest it, as `{train.lr: [1e-3,
+    1e-4]}`.
+    """
     if not isinstance(value, Mapping):
         return value
     # an empty section sets no key
-    return {key: split(values) for key, values in flatten(value).items() if values != {}}
+    return {
+        key: split(values) for key, values in flatten(value).items() if values != {}
+    }
 
 
 def flattened(fields: Any) -> Any:
-    """Read `{generator: {text_share: 0}}`, as overrides nest it, as `{generator.text_share: 0}`."""
+    """Read `{generator: {text_share: 0}}`, as overrides nest it, as
+    `{generator.text_share: 0}`.
+    """
     return flatten(fields) if isinstance(fields, Mapping) else fields
 
 
@@ -50,21 +58,31 @@ class SweptRecipe(Recipe):
     """A recipe some of whose keys have several values."""
 
     sweep: Annotated[dict[str, Listed], BeforeValidator(read_sweep)] = Field(
-        {}, description="dotted recipe key to the values to compare; cells for each combination"
+        {},
+        description=(
+            "dotted recipe key to the values to compare; cells for each combination"
+        ),
     )
     ablations: dict[str, Changes] = Field(
         {},
         max_length=MAX_VARIANTS,
-        description=f"name: the dotted keys in which it differs from the recipe as it is (`{FULL}`)",
+        description=(
+            "name: the dotted keys in which it differs from the recipe as it is "
+            f"(`{FULL}`)"
+        ),
     )
 
     @model_validator(mode="after")
     def _varies_in_one_way(self) -> Self:
         if self.sweep and self.ablations:
-            raise RecipeError("sweep and ablations go not together", "make a run of each")
+            raise RecipeError(
+                "sweep and ablations go not together", "make a run of each"
+            )
         # counted before any combination is listed
         if (count := prod(map(len, self.sweep.values()))) > MAX_VARIANTS:
-            raise RecipeError(f"sweep: {count:,} combinations", f"at most {MAX_VARIANTS:,} in one run")
+            raise RecipeError(
+                f"sweep: {count:,} combinations", f"at most {MAX_VARIANTS:,} in one run"
+            )
         return self
 
     @property
@@ -77,10 +95,12 @@ R = TypeVar("R", bound=SweptRecipe)
 
 
 def variants(recipe: R) -> dict[str, R]:
-    """Lay each combination, or ablation, over the recipe; without a sweep there is one variant, labelled "".
+    """Lay each combination, or ablation, over the recipe; without a sweep there is one
+    variant, labelled "".
 
     Raises:
-        RecipeError: if a key is unknown or the whole run's, or a value does not fit or is there twice.
+        RecipeError: if a key is unknown or the whole run's, or a value does not fit or
+            is there twice.
     """
     if not recipe.is_swept:
         return {"": recipe}
@@ -89,8 +109,13 @@ def variants(recipe: R) -> dict[str, R]:
     listed = [(FULL, {}), *recipe.ablations.items()]
     if not recipe.ablations:
         combinations = itertools.product(*recipe.sweep.values())
-        chosen = [dict(zip(recipe.sweep, values, strict=True)) for values in combinations]
-        listed = [(",".join(_label(key, value) for key, value in keys.items()), keys) for keys in chosen]
+        chosen = [
+            dict(zip(recipe.sweep, values, strict=True)) for values in combinations
+        ]
+        listed = [
+            (",".join(_label(key, value) for key, value in keys.items()), keys)
+            for keys in chosen
+        ]
 
     # the changes of each variant are laid over the recipe without its sweep
     base = {**recipe.model_dump(mode="json"), "sweep": {}, "ablations": {}}
@@ -99,7 +124,9 @@ def variants(recipe: R) -> dict[str, R]:
         fields = copy.deepcopy(base)
         for key, value in changes.items():
             if key.split(".")[0] in OF_THE_RUN:
-                raise RecipeError(f"sweep: {key} is one for all cells of a run", "make a run of each")
+                raise RecipeError(
+                    f"sweep: {key} is one for all cells of a run", "make a run of each"
+                )
             recipe.put(fields, key, copy.deepcopy(value))
 
         # the label names a folder, and one variant
@@ -111,7 +138,9 @@ def variants(recipe: R) -> dict[str, R]:
 
 
 def of_variant(reference: str | None) -> tuple[str | None, str]:
-    """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is taken as it is."""
+    """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is
+    taken as it is.
+    """
     # the colon of hub: separates no variant
     scheme = SCHEME if reference is not None and reference.startswith(SCHEME) else ""
     name = (reference or "").removeprefix(scheme)
@@ -127,18 +156,24 @@ def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
     """Take one variant of a run; all of it where it is no sweep.
 
     Raises:
-        RecipeError: if a sweep has no such variant, or none is named; the hint lists them.
+        RecipeError: if a sweep has no such variant, or none is named; the hint lists
+            them.
     """
     if variant not in known:
         raise RecipeError(
-            f"{run} has no {variant!r}" if variant else f"{run} is a sweep: name one of its variants",
-            " or ".join(f"{run}:{label}" for label in known if label) or f"{run}, which is no sweep",
+            f"{run} has no {variant!r}"
+            if variant
+            else f"{run} is a sweep: name one of its variants",
+            " or ".join(f"{run}:{label}" for label in known if label)
+            or f"{run}, which is no sweep",
         )
     return known[variant]
 
 
 def collect_variants(results: Mapping[str, Result]) -> Measurements:
-    """Collect what the runs of variants measured, each scope after its variant's label; nothing is pooled."""
+    """Collect what the runs of variants measured, each scope after its variant's label;
+    nothing is pooled.
+    """
     # scopes get the label of their variant; caveats and set-up are of all
     measured = {label: result.metrics for label, result in results.items()}
     facts = [measurements.facts for measurements in measured.values()]
@@ -147,7 +182,11 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
         for label, measurements in measured.items()
         for name, metrics in measurements.scopes.items()
     }
-    missing = {name: way for measurements in measured.values() for name, way in measurements.missing.items()}
+    missing = {
+        name: way
+        for measurements in measured.values()
+        for name, way in measurements.missing.items()
+    }
 
     # facts of all variants, and the run of each
     shared = type(facts[0])(
@@ -155,7 +194,9 @@ def collect_variants(results: Mapping[str, Result]) -> Measurements:
         scope=", ".join(dict.fromkeys(one.scope for one in facts if one.scope)),
         set_up=merge([one.set_up for one in facts]),
         variants={
-            label: Variant(run=result.folder.name, validation=one.validation, sources=one.sources)
+            label: Variant(
+                run=result.folder.name, validation=one.validation, sources=one.sources
+            )
             for (label, result), one in zip(results.items(), facts, strict=True)
         },
     )

@@ -1,4 +1,6 @@
-"""Tables as data, how their numbers are written for people, and how a terminal shows them."""
+"""Tables as data, how their numbers are written for people, and how a terminal shows
+them.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -9,13 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 INDENT = " " * 4
 """Before the lines of a row that is written as a list."""
 BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-"""Characters that turn the direction of what follows, so that a name reads as another."""
+"""Characters that turn the direction of what follows, so that a name reads as
+another.
+"""
 ONE_LINE = {
     code: ascii(chr(code))[1:-1]
-    for code in (*range(9), *range(10, 32), *range(127, 160), 0x2028, 0x2029, *BIDI, *range(0xD800, 0xE000))
+    for code in (
+        *range(9),
+        *range(10, 32),
+        *range(127, 160),
+        0x2028,
+        0x2029,
+        *BIDI,
+        *range(0xD800, 0xE000),
+    )
 }
-"""What is written for characters that would end a line, steer a terminal or turn its text, and for those that
-no encoding can write: a name, whatever it holds, makes no line of its own."""
+"""What is written for characters that would end a line, steer a terminal or turn its
+text, and for those that no encoding can write: a name, whatever it holds, makes no line
+of its own.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,8 @@ class Cell:
 
     Attributes:
         text: What is read.
-        small: What stands below it on a page, and behind it in a terminal, as an interval.
+        small: What stands below it on a page, and behind it in a terminal, as an
+            interval.
         value: What programs read, and what a column is sorted by; None for the text.
         is_best: Whether it is the best of its column.
         mark: What follows it, as a sign of significance.
@@ -60,7 +75,8 @@ else:
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table, for terminals, pages, papers and programs; it is an artifact of a run, too.
+    """A titled table, for terminals, pages, papers and programs; it is an artifact of a
+    run, too.
 
     Attributes:
         title: What is shown.
@@ -68,9 +84,10 @@ class Table:
         rows: [R][C] cells: plain values, or `Cell`s.
         section: The heading under which a page shows it.
         note: What its reader must know.
-        is_list: Whether headings are left out where a terminal writes rows below one another, since the table
-            does not fit.
-        is_copied: Whether cells are lines to copy, which a terminal never folds. Artifacts keep neither.
+        is_list: Whether headings are left out where a terminal writes rows below one
+            another, since the table does not fit.
+        is_copied: Whether cells are lines to copy, which a terminal never folds.
+            Artifacts keep neither.
     """
 
     title: str
@@ -87,7 +104,9 @@ class Table:
         """Refuse rows of another length than the heading."""
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"{self.title}: a row of {len(row)} cells, not {len(self.columns)}")
+                raise ValueError(
+                    f"{self.title}: a row of {len(row)} cells, not {len(self.columns)}"
+                )
         object.__setattr__(self, "rows", tuple(map(tuple, self.rows)))
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,13 +114,20 @@ class Table:
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         for row in rows:
             # programs read the value of a cell, people its text
-            cells = {heading: cell for heading, cell in row.items() if isinstance(cell, Cell)}
-            row |= {name: str(cell) if cell.value is None else cell.value for name, cell in cells.items()}
+            cells = {
+                heading: cell for heading, cell in row.items() if isinstance(cell, Cell)
+            }
+            row |= {
+                name: str(cell) if cell.value is None else cell.value
+                for name, cell in cells.items()
+            }
         return {"title": self.title, "rows": rows, "note": self.note}
 
 
 def number(value: Any) -> str:
-    """Write a number: three decimals of small ones, one of large ones, four digits of tiny ones."""
+    """Write a number: three decimals of small ones, one of large ones, four digits of
+    tiny ones.
+    """
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -140,26 +166,43 @@ def mean_sd(values: Iterable[float]) -> str:
 
 
 def by_subject_and_seed(
-    title: str, values: Mapping[str, Mapping[str, Sequence[float]]], seeds: Sequence[str], note: str = ""
+    title: str,
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    seeds: Sequence[str],
+    note: str = "",
 ) -> Table:
     """Lay out values by subject and seed, with mean ± sd over both.
 
     Args:
         title: Of the table.
-        values: By subject and seed; by zero-shot transfer, several models of a seed meet a subject.
+        values: By subject and seed; by zero-shot transfer, several models of a seed
+            meet a subject.
         seeds: Names of the columns.
         note: Below the table.
     """
     # several models of a seed count as their mean
-    means = {subject: {seed: mean(scores) for seed, scores in row.items()} for subject, row in values.items()}
+    means = {
+        subject: {seed: mean(scores) for seed, scores in row.items()}
+        for subject, row in values.items()
+    }
     rows = [
-        (subject, *(row.get(seed) for seed in seeds), mean_sd(row.values())) for subject, row in means.items()
+        (subject, *(row.get(seed) for seed in seeds), mean_sd(row.values()))
+        for subject, row in means.items()
     ]
 
     # the last row: over subjects, seed by seed
-    over = [mean_sd(row[seed] for row in means.values() if seed in row) for seed in seeds]
-    rows.append(("mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values())))
-    return Table(title, ("subject", *[f"seed {seed}" for seed in seeds], "mean ± sd"), rows, note=note)
+    over = [
+        mean_sd(row[seed] for row in means.values() if seed in row) for seed in seeds
+    ]
+    rows.append(
+        ("mean ± sd", *over, mean_sd(mean(row.values()) for row in means.values()))
+    )
+    return Table(
+        title,
+        ("subject", *[f"seed {seed}" for seed in seeds], "mean ± sd"),
+        rows,
+        note=note,
+    )
 
 
 def draw(table: Table) -> Any:
@@ -179,7 +222,9 @@ def draw(table: Table) -> Any:
 
 
 def write_as_list(table: Table, width: int) -> str:
-    """Write each row as its first cell, and the others below it, with their headings unless `is_list`."""
+    """Write each row as its first cell, and the others below it, with their headings
+    unless `is_list`.
+    """
     from textwrap import fill
 
     # cells that say nothing are left out
@@ -201,12 +246,22 @@ def write_as_list(table: Table, width: int) -> str:
                 break_on_hyphens=False,
             ),
         ]
-    return "\n".join([*lines, *([fill(table.note.translate(ONE_LINE), width)] if table.note else []), "", ""])
+    return "\n".join(
+        [
+            *lines,
+            *([fill(table.note.translate(ONE_LINE), width)] if table.note else []),
+            "",
+            "",
+        ]
+    )
 
 
 def table_width(table: Table) -> int:
     """Count the letters of a line of the table in a terminal."""
-    widths = [max(map(len, map(_shown, column))) for column in zip(table.columns, *table.rows, strict=True)]
+    widths = [
+        max(map(len, map(_shown, column)))
+        for column in zip(table.columns, *table.rows, strict=True)
+    ]
     return sum(widths) + 3 * (len(widths) - 1)  # gaps of three
 
 

@@ -1,4 +1,6 @@
-"""Files of weights and checkpoints, ours and other projects': every one is read here, whatever it holds."""
+"""Files of weights and checkpoints, ours and other projects': every one is read here,
+whatever it holds.
+"""
 
 import argparse
 import io
@@ -29,23 +31,32 @@ from brainhive_cli.core.launch import Launch, failed_import
 
 OTHER_MODEL = "these weights are for another model, or of another size"
 DIGEST = "digest"
-"""The key, in the metadata of our safetensors, of a digest over names, dtypes, shapes and bytes."""
+"""The key, in the metadata of our safetensors, of a digest over names, dtypes, shapes
+and bytes.
+"""
 OUR_DIGEST = re.compile("[0-9a-f]{32}")
 """Form of that digest; other values under this key are not ours."""
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 """First bytes of what torch.save writes, now and before version 1.6."""
 WRAPPINGS = ("teacher", "model", "state_dict", "model_state_dict")
-"""Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's CLIPs, MindEye1."""
+"""Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's
+CLIPs, MindEye1.
+"""
 COMPILED, PARALLEL = re.compile(r"(?:^|(?<=\.))_orig_mod\."), "module."
-"""What torch.compile puts before names of weights, anywhere in them, and DataParallel before all of them."""
+"""What torch.compile puts before names of weights, anywhere in them, and DataParallel
+before all of them.
+"""
 MAX_REASON_CHARACTERS = 200
 """Characters of a library's reason that a message shows: torch's may fill a page."""
 ANEW = "delete it: the same command then trains anew"
 """Way out of an intact checkpoint of another training."""
 
 
-def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = MissingData) -> dict[str, Tensor]:
-    """Read the tensors of a file: safetensors, or what torch.save wrote, without running code from it.
+def read(
+    path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = MissingData
+) -> dict[str, Tensor]:
+    """Read the tensors of a file: safetensors, or what torch.save wrote, without
+    running code from it.
 
     Args:
         path: The file; its first bytes decide what it is.
@@ -53,11 +64,13 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
         error: What is raised if it is damaged.
 
     Returns:
-        Its tensors by name, on the CPU; a checkpoint's parts that are no weights are left out.
+        Its tensors by name, on the CPU; a checkpoint's parts that are no weights are
+        left out.
 
     Raises:
         MissingData: if there is no such file.
-        BrainhiveError: `error`, if it is cut short, changed since its digest was written, or no such file.
+        BrainhiveError: `error`, if it is cut short, changed since its digest was
+            written, or no such file.
     """
     with reading(path, hint, error, files=(path,)):
         if not _is_torch(path):
@@ -65,13 +78,21 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
 
         # weights lie below one key or two in what training codes save
         content = _unwrapped(_load(path, "cpu"))
-        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        tensors = {
+            str(name): value
+            for name, value in content.items()
+            if isinstance(value, Tensor)
+        }
 
-        return _with_plain_names({name: value.detach() for name, value in tensors.items()})
+        return _with_plain_names(
+            {name: value.detach() for name, value in tensors.items()}
+        )
 
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
-    """Give names of weights without what torch.compile and DataParallel put before them, by the names."""
+    """Give names of weights without what torch.compile and DataParallel put before
+    them, by the names.
+    """
     plain = {name: COMPILED.sub("", name) for name in names}
     while plain and all(name.startswith(PARALLEL) for name in plain.values()):
         plain = {name: short.removeprefix(PARALLEL) for name, short in plain.items()}
@@ -81,7 +102,9 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _with_plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensors[full_name] for full_name, name in plain_names(tensors).items()}
+    return {
+        name: tensors[full_name] for full_name, name in plain_names(tensors).items()
+    }
 
 
 def list_names(path: Path) -> list[str]:
@@ -93,13 +116,19 @@ def list_names(path: Path) -> list[str]:
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read the tensors and plain values of a training, as torch.save wrote them, onto a device.
+    """Read the tensors and plain values of a training, as torch.save wrote them, onto a
+    device.
 
     Raises:
         MissingData: if there is no such file.
         BrainhiveError: if it is damaged.
     """
-    with reading(path, "training goes on from the one before, or anew", BrainhiveError, files=(path,)):
+    with reading(
+        path,
+        "training goes on from the one before, or anew",
+        BrainhiveError,
+        files=(path,),
+    ):
         content = _load(path, device)
         if not isinstance(content, dict):
             raise TypeError(f"it holds a {type(content).__name__}")
@@ -108,7 +137,9 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that the newest checkpoint of a training has; the one before lies next to it."""
+    """The file that the newest checkpoint of a training has; the one before lies next
+    to it.
+    """
 
     path: Path
 
@@ -118,7 +149,8 @@ class Checkpoint:
         return self.path.with_name(f"{self.path.name}.previous")
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Save tensors and plain values, and keep the last checkpoint as the previous one.
+        """Save tensors and plain values, and keep the last checkpoint as the previous
+        one.
 
         Raises:
             OSError: if the disk is full; the checkpoints are then as they were.
@@ -131,8 +163,11 @@ class Checkpoint:
             with suppress(FileNotFoundError):  # there is none yet
                 os.replace(self.path, self.previous)
 
-    def load(self, launch: Launch, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-        """Read the newest checkpoint that is whole, in each of these processes; None without one.
+    def load(
+        self, launch: Launch, device: torch.device | str = "cpu"
+    ) -> dict[str, Any] | None:
+        """Read the newest checkpoint that is whole, in each of these processes; None
+        without one.
 
         The main process sets each that is damaged aside, with a warning.
         """
@@ -146,7 +181,8 @@ class Checkpoint:
             try:
                 return read_checkpoint(path, device)
             except BrainhiveError as error:
-                raise_if_interrupted()  # a library may have made another error of it: nothing is damaged
+                # a library may have made another error of it: nothing is damaged
+                raise_if_interrupted()
                 aside = path.with_name(f"{path.name}.damaged")
                 os.replace(path, aside)
                 console.warn(f"{error.in_one_line}; it is kept as {aside.name}")
@@ -159,7 +195,8 @@ class Checkpoint:
 
 
 def verify(path: Path) -> None:
-    """Compare a file with its digests, as `read` does, and keep no more than a block of it in memory.
+    """Compare a file with its digests, as `read` does, and keep no more than a block of
+    it in memory.
 
     Raises:
         MissingData: if there is no such file, or it is damaged.
@@ -168,24 +205,39 @@ def verify(path: Path) -> None:
         pass
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file with a digest of what it holds, which `read` verifies.
 
     Any reader of safetensors reads it. The same tensors give the same bytes.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = {"format": "pt", **(metadata or {}), DIGEST: _digest(state, state.__getitem__)}
+    about = {
+        "format": "pt",
+        **(metadata or {}),
+        DIGEST: _digest(state, state.__getitem__),
+    }
     path.touch()
-    mode = path.stat().st_mode  # by the umask; the library's own file, which takes its place, is private
+    # by the umask; the library's own file, which takes its place, is private
+    mode = path.stat().st_mode
     save_file(state, path, about)
     path.chmod(mode)
 
-    # the header is written again, in the same length: the library writes metadata in any order
+    # the header is written again, in the same length: the library writes metadata in
+    # any order
     with path.open("r+b") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))
-        header = {**json.loads(stream.read(size)), "__metadata__": dict(sorted(about.items()))}
+        header = {
+            **json.loads(stream.read(size)),
+            "__metadata__": dict(sorted(about.items())),
+        }
         stream.seek(8)
-        stream.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
+        stream.write(
+            json.dumps(header, separators=(",", ":"), ensure_ascii=False)
+            .encode()
+            .ljust(size)
+        )
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -201,13 +253,21 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 
 def digest_of(path: Path) -> str:
-    """Read the digest that `save` wrote with the tensors; empty where another program wrote the file."""
+    """Read the digest that `save` wrote with the tensors; empty where another program
+    wrote the file.
+    """
     return metadata_of(path).get(DIGEST, "")
 
 
-def find_unmatched(needed: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+def find_unmatched(
+    needed: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> list[str]:
     """Name the weights of a network that a file does not have by name and size."""
-    return [name for name in needed if name not in state or state[name].shape != needed[name].shape]
+    return [
+        name
+        for name in needed
+        if name not in state or state[name].shape != needed[name].shape
+    ]
 
 
 def describe_match(unmatched: Iterable[str], count: int) -> str:
@@ -229,23 +289,32 @@ def fill(
     hint: str = OTHER_MODEL,
     error: type[BrainhiveError] = BrainhiveError,
 ) -> None:
-    """Put weights into a module; one on the meta device takes them as they are, dtype and all.
+    """Put weights into a module; one on the meta device takes them as they are, dtype
+    and all.
 
     Raises:
-        BrainhiveError: `error`, if a weight is missing, surplus, of another shape, or not of real numbers
-            where these are needed; it names the first, and says how many match.
+        BrainhiveError: `error`, if a weight is missing, surplus, of another shape, or
+            not of real numbers where these are needed; it names the first, and says how
+            many match.
     """
     # names, shapes and kinds of numbers agree before anything is loaded
     needed = module.state_dict()
     for key in sorted(needed.keys() | state.keys()):
-        shape, expected = (tuple(held[key].shape) if key in held else "none" for held in (state, needed))
+        shape, expected = (
+            tuple(held[key].shape) if key in held else "none"
+            for held in (state, needed)
+        )
         if shape != expected:
             match = describe_match(find_unmatched(needed, state), len(needed))
-            raise error(f"{where}: {key} has shape {shape}, {expected} is needed; {match}", hint)
+            raise error(
+                f"{where}: {key} has shape {shape}, {expected} is needed; {match}", hint
+            )
         if state[key].is_floating_point() != needed[key].is_floating_point():
             kinds = f"is of {state[key].dtype}, {needed[key].dtype} is needed"
             raise error(f"{where}: {key} {kinds}", hint)
-    module.load_state_dict(state, assign=any(parameter.is_meta for parameter in module.parameters()))
+    module.load_state_dict(
+        state, assign=any(parameter.is_meta for parameter in module.parameters())
+    )
 
 
 @contextmanager
@@ -262,7 +331,8 @@ def reading(
         where: What is read, for the message.
         hint: What to do if it is damaged.
         error: What is raised if it is damaged.
-        files: Files of weights to verify before: digests, and what torch's archives keep of their records.
+        files: Files of weights to verify before: digests, and what torch's archives
+            keep of their records.
         problem: What is wrong with it, in words.
     """
     try:
@@ -271,18 +341,27 @@ def reading(
         yield
     except BrainhiveError:
         raise
-    except Exception as reason:  # which may be the machine's, a broken library's, or code's of the user
+    except Exception as reason:
+        # which may be the machine's, a broken library's, or code's of the user
         # errors of the disk, of a library or of code of the user are theirs
-        if is_of_the_machine(reason) or failed_import(reason) or foreign_code.mistake(reason):
+        if (
+            is_of_the_machine(reason)
+            or failed_import(reason)
+            or foreign_code.mistake(reason)
+        ):
             raise
 
         # the reason in one line; torch's may fill a page
         text = " ".join(str(reason).split()).rpartition("WeightsUnpickler error: ")[2]
         if match := re.search(r"GLOBAL (\S+) was not", text):
-            text = f"it holds more than tensors, {match[1]}, and no code of a file is run"
+            text = (
+                f"it holds more than tensors, {match[1]}, and no code of a file is run"
+            )
         elif len(text) > MAX_REASON_CHARACTERS:
             text = f"{text[:MAX_REASON_CHARACTERS]}…"
-        raise error(f"{where} {problem}: {text or type(reason).__name__}", hint) from reason
+        raise error(
+            f"{where} {problem}: {text or type(reason).__name__}", hint
+        ) from reason
 
 
 def _unwrapped(content: Any) -> Any:
@@ -311,12 +390,16 @@ def _verify(path: Path, hint: str) -> None:
     # safetensors of ours carry a digest
     with safe_open(path, "pt") as opened:
         written = (opened.metadata() or {}).get(DIGEST, "")
-        if OUR_DIGEST.fullmatch(written) and written != _digest(opened.keys(), opened.get_tensor):
+        if OUR_DIGEST.fullmatch(written) and written != _digest(
+            opened.keys(), opened.get_tensor
+        ):
             raise ValueError("its digest is not the one written with it")
 
 
 def _digest(names: Iterable[str], get_tensor: Callable[[str], Tensor]) -> str:
-    """Digest names, dtypes, shapes and bytes of tensors, one after another (xxh3, 32 hexadecimal digits)."""
+    """Digest names, dtypes, shapes and bytes of tensors, one after another (xxh3, 32
+    hexadecimal digits).
+    """
     digest = xxhash.xxh3_128()
     for name in sorted(names):
         value = get_tensor(name)
@@ -327,22 +410,35 @@ def _digest(names: Iterable[str], get_tensor: Callable[[str], Tensor]) -> str:
 
 
 def _is_torch(path: Path) -> bool:
-    """Tell what torch wrote from safetensors, whose first 8 bytes are a length and may be a pickle's too."""
+    """Tell what torch wrote from safetensors, whose first 8 bytes are a length and may
+    be a pickle's too.
+    """
     with path.open("rb") as stream:
         start = stream.read(9)
     return start.startswith((ZIP, PICKLE)) and start[8:] != b"{"
 
 
 def _load(path: Path, device: torch.device | str) -> Any:
-    """Load an archive mapped, so that no tensor reaches beyond the file; older files cannot be."""
-    allowed = [argparse.Namespace, *_SCHEDULE]  # DINO's checkpoints hold its command line
+    """Load an archive mapped, so that no tensor reaches beyond the file; older files
+    cannot be.
+    """
+    # DINO's checkpoints hold its command line
+    allowed = [argparse.Namespace, *_SCHEDULE]
     is_allowed = torch.serialization.safe_globals(allowed)
     with is_allowed, warnings.catch_warnings(action="ignore"):
-        return torch.load(path, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path))
+        return torch.load(
+            path, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path)
+        )
 
 
 _SCHEDULE: Any = [
     (lambda *_: None, name)
-    for name in ("builtins.getattr", "__builtin__.getattr", "torch.optim.lr_scheduler.OneCycleLR")
+    for name in (
+        "builtins.getattr",
+        "__builtin__.getattr",
+        "torch.optim.lr_scheduler.OneCycleLR",
+    )
 ]
-"""Name in the state of a OneCycleLR in checkpoints before torch 2.1, as MindEye1's; nothing is called."""
+"""Name in the state of a OneCycleLR in checkpoints before torch 2.1, as MindEye1's;
+nothing is called.
+"""

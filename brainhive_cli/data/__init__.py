@@ -1,1 +1,3 @@
-"""Stimuli, recordings and targets: from files of publishers and stores to the tensors that models take."""
+"""Stimuli, recordings and targets: from files of publishers and stores to the tensors
+that models take.
+"""

@@ -18,9 +18,18 @@ from brainhive_cli.data.spaces import Grid
 
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".mgz", ".mgh", ".gii")
-CIFTI = (".dscalar.nii", ".dlabel.nii", ".dtseries.nii", ".pscalar.nii", ".ptseries.nii")
+CIFTI = (
+    ".dscalar.nii",
+    ".dlabel.nii",
+    ".dtseries.nii",
+    ".pscalar.nii",
+    ".ptseries.nii",
+)
 """Endings of CIFTI, of grayordinates or parcels."""
-CORTEX = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
+CORTEX = {
+    "left": "CIFTI_STRUCTURE_CORTEX_LEFT",
+    "right": "CIFTI_STRUCTURE_CORTEX_RIGHT",
+}
 """Its names of the vertices of the hemispheres."""
 BLOCK_BYTES = 2**20
 AFFINE_MM = 1e-3
@@ -28,7 +37,9 @@ AFFINE_MM = 1e-3
 PROBABLE, PERCENT = 0.5, 50
 """Least probability at which a voxel is inside, as a share or in percent."""
 PARCELS, GRADIENT = 0.6, 0.35
-"""Shares of neighbours with one value: more in a map of labels, less in one of probabilities in percent."""
+"""Shares of neighbours with one value: more in a map of labels, less in one of
+probabilities in percent.
+"""
 
 
 def open_image(path: Path, way_out: str) -> Any:
@@ -39,16 +50,18 @@ def open_image(path: Path, way_out: str) -> Any:
         way_out: One line on how to get a sound one.
 
     Raises:
-        MissingData: if the file is damaged, names other files, has values that are no real numbers, or claims
-            more than its size allows.
+        MissingData: if the file is damaged, names other files, has values that are no
+            real numbers, or claims more than its size allows.
     """
     import nibabel
 
-    nibabel.imageglobals.logger.disabled = True  # it writes what it corrects in headers to the terminal
+    # it writes what it corrects in headers to the terminal
+    nibabel.imageglobals.logger.disabled = True
     with reading(path, way_out, raised=(Exception,)):
         if not path.name.endswith(ENDINGS):
             raise ValueError(f"it is none of {', '.join(ENDINGS)}")
-        # the only encoding by which a GIFTI file names another file, which nibabel would read
+        # the only encoding by which a GIFTI file names another file, which nibabel
+        # would read
         if path.suffix == ".gii":
             with open_regular(path) as file:
                 if b"ExternalFileBinary" in file.read():
@@ -60,15 +73,21 @@ def open_image(path: Path, way_out: str) -> Any:
             dtype = image.get_data_dtype()
             if dtype.kind not in "iuf":
                 raise ValueError(f"its values are {dtype}, not real numbers")
-            refuse_inflation(math.prod(image.shape) * dtype.itemsize, path.stat().st_size, "its values")
+            refuse_inflation(
+                math.prod(image.shape) * dtype.itemsize,
+                path.stat().st_size,
+                "its values",
+            )
         return image
 
 
 @contextmanager
 def open_volumes(path: Path, way_out: str) -> Iterator[Any]:
-    """Open a NIfTI or MGH image, of which the block reads values; raises as `open_image`.
+    """Open a NIfTI or MGH image, of which the block reads values; raises as
+    `open_image`.
 
-    A compressed file is unpacked once, from one end to the other, and its checksum compared where the block
+    A compressed file is unpacked once, from one end to the other, and its checksum
+    compared where the block
     ends: nibabel stops before the checksum.
     """
     form = type(open_image(path, way_out))
@@ -85,11 +104,16 @@ def read_volume(path: Path, way_out: str) -> Array:
     with open_volumes(path, way_out) as image:
         values = np.asarray(image.dataobj)
     # FSL, AFNI and SPM write masks as [X, Y, Z, 1]
-    return values.reshape(*values.shape[:3], *(size for size in values.shape[3:] if size > 1))
+    return values.reshape(
+        *values.shape[:3], *(size for size in values.shape[3:] if size > 1)
+    )
 
 
-def find_threshold(values: Array, path: Path, key: str, least: float | None = None) -> tuple[float, str]:
-    """Find what the values of a file are, and from which value on voxels or vertices are inside.
+def find_threshold(
+    values: Array, path: Path, key: str, least: float | None = None
+) -> tuple[float, str]:
+    """Find what the values of a file are, and from which value on voxels or vertices
+    are inside.
 
     Args:
         values: A volume or surface, or with a last axis of maps; 0 and NaN are outside.
@@ -109,7 +133,8 @@ def find_threshold(values: Array, path: Path, key: str, least: float | None = No
     shown = np.unique(values[np.isfinite(values) & (values != 0)])
     is_whole, positive = bool((shown == np.rint(shown)).all()), shown[shown > 0]
     high = shown.max(initial=0)
-    is_negative = bool((shown < 0).any() and not (is_whole and shown.min() == -1))  # -1: outside, of NSD
+    # -1: outside, of NSD
+    is_negative = bool((shown < 0).any() and not (is_whole and shown.min() == -1))
     if len(positive) <= 1 and not is_negative:
         return 0, "mask"
     if not is_whole and not is_negative and high <= 1 + 1e-6:
@@ -120,8 +145,13 @@ def find_threshold(values: Array, path: Path, key: str, least: float | None = No
         if not PERCENT <= high <= 100:
             return 0, "labels"
         # neighbours: labels are mostly equal, probabilities differ from voxel to voxel
-        pairs = [(np.delete(values, -1, axis), np.delete(values, 0, axis)) for axis in range(values.ndim)]
-        alike = np.concatenate([(one == other)[(one > 0) & (other > 0)] for one, other in pairs])
+        pairs = [
+            (np.delete(values, -1, axis), np.delete(values, 0, axis))
+            for axis in range(values.ndim)
+        ]
+        alike = np.concatenate(
+            [(one == other)[(one > 0) & (other > 0)] for one, other in pairs]
+        )
         share = alike.sum() / max(1, len(alike))
         if share >= PARCELS and np.gcd.reduce(positive.astype(np.int64)) == 1:
             return 0, "labels"
@@ -130,9 +160,16 @@ def find_threshold(values: Array, path: Path, key: str, least: float | None = No
 
     # neither is clear: the recipe has to say it
     kind = "are neither a mask, labels nor probabilities"
-    kind = "may be labels, or probabilities in percent" if is_whole and not is_negative else kind
+    kind = (
+        "may be labels, or probabilities in percent"
+        if is_whole and not is_negative
+        else kind
+    )
     problem = f"{path}: its {len(shown)} values from {shown.min():g} to {high:g} {kind}"
-    way = f"preparation.thresholds.{key}=LEAST takes voxels from a value on; labels need a table of names"
+    way = (
+        f"preparation.thresholds.{key}=LEAST takes voxels from a value on; labels need "
+        "a table of names"
+    )
     raise BrainhiveError(problem, f"{way}, {path.name.partition('.')[0]}.tsv")
 
 
@@ -150,8 +187,9 @@ class Mask:
         inside: [X, Y, Z] whether a voxel is kept.
         affine: [4, 4] from indices to mm.
         way_out: Hint on how to get a sound mask.
-        compares_affines: Whether other images must lie in the same space, besides having the same shape; not
-            where a publisher is known to have resampled all, and headers may say less.
+        compares_affines: Whether other images must lie in the same space, besides
+            having the same shape; not where a publisher is known to have resampled all,
+            and headers may say less.
         kind: What its values were taken for.
         width: Number of voxels, V.
         grid: Positions of the voxels.
@@ -170,20 +208,30 @@ class Mask:
         """Count and locate the voxels."""
         positions = np.argwhere(self.inside).astype(np.int16)
         object.__setattr__(self, "width", len(positions))
-        object.__setattr__(self, "grid", Grid(positions, self.inside.shape, self.affine))
+        object.__setattr__(
+            self, "grid", Grid(positions, self.inside.shape, self.affine)
+        )
 
     @classmethod
-    def open(cls, path: Path, way_out: str, above: float | None = None, least: float | None = None) -> "Mask":
+    def open(
+        cls,
+        path: Path,
+        way_out: str,
+        above: float | None = None,
+        least: float | None = None,
+    ) -> "Mask":
         """Read a mask, labels, or probabilities of which half and more is inside.
 
         Args:
             path: The file.
             way_out: Hint on how to get a sound one.
-            above: Limit of a map above which voxels are inside, whatever its values are.
+            above: Limit of a map above which voxels are inside, whatever its values
+                are.
             least: Threshold from which on they are.
 
         Raises:
-            BrainhiveError: if it is no volume, or empty, or it is not clear what its values are.
+            BrainhiveError: if it is no volume, or empty, or it is not clear what its
+                values are.
         """
         values, kind = read_volume(path, way_out), f"above {above}"
         if above is None:
@@ -191,10 +239,17 @@ class Mask:
         inside = values > above if above is not None else is_inside(values, threshold)
         if inside.ndim != 3 or not inside.any():
             raise BrainhiveError(f"{path} is no mask [X, Y, Z] of voxels", way_out)
-        return cls(path, inside, np.asarray(open_image(path, way_out).affine, np.float64), way_out, kind=kind)
+        return cls(
+            path,
+            inside,
+            np.asarray(open_image(path, way_out).affine, np.float64),
+            way_out,
+            kind=kind,
+        )
 
     def require_grid_of(self, path: Path) -> Any:
-        """Open an image [X, Y, Z] or [X, Y, Z, n]; refuse one of another shape, or in another space.
+        """Open an image [X, Y, Z] or [X, Y, Z, n]; refuse one of another shape, or in
+        another space.
 
         Args:
             path: The image.
@@ -204,19 +259,29 @@ class Mask:
         """
         image = open_image(path, self.way_out)
         if tuple(image.shape[:3]) != self.inside.shape:
-            problem = f"{path} is {list(image.shape[:3])}, {self.path} {[*self.inside.shape]}"
+            problem = (
+                f"{path} is {list(image.shape[:3])}, {self.path} {[*self.inside.shape]}"
+            )
             raise BrainhiveError(problem, self.way_out)
         # equal shapes may lie in different spaces
-        if self.compares_affines and not np.allclose(image.affine, self.affine, atol=AFFINE_MM):
-            problem = f"{path} lies in another space than {self.path}: their affines differ"
+        if self.compares_affines and not np.allclose(
+            image.affine, self.affine, atol=AFFINE_MM
+        ):
+            problem = (
+                f"{path} lies in another space than {self.path}: their affines differ"
+            )
             raise BrainhiveError(problem, self.way_out)
         return image
 
     def open_series(self, path: Path) -> Any:
-        """Open a series of volumes [X, Y, Z, n] on the same grid; values stay on disk."""
+        """Open a series of volumes [X, Y, Z, n] on the same grid; values stay on
+        disk.
+        """
         image = self.require_grid_of(path)
         if image.ndim != 4:
-            raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out)
+            raise BrainhiveError(
+                f"{path} is {list(image.shape)}, not [X, Y, Z, n]", self.way_out
+            )
         return image
 
     def read(self, path: Path) -> Array:
@@ -225,7 +290,8 @@ class Mask:
         return read_volume(path, self.way_out)[self.inside]
 
     def read_series(self, path: Path, volumes: Sequence[int] | None = None) -> Array:
-        """Read a series of volumes [n, V], or a part of it; one volume is in memory at a time.
+        """Read a series of volumes [n, V], or a part of it; one volume is in memory at
+        a time.
 
         Values are of the file's dtype, float32 where it scales them.
 
@@ -240,7 +306,11 @@ class Mask:
             is_plain = (image.dataobj.slope, image.dataobj.inter) == (1, 0)
             dtype = image.get_data_dtype().newbyteorder("=") if is_plain else np.float32
 
-            indices, series = np.nonzero(self.inside), np.empty((len(rows), self.width), dtype)  # [n, V]
+            # [n, V]
+            indices, series = (
+                np.nonzero(self.inside),
+                np.empty((len(rows), self.width), dtype),
+            )
             for row, values in zip(rows, series, strict=True):
                 values[:] = image.dataobj[..., row][indices]
             return series

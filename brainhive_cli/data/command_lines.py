@@ -1,4 +1,6 @@
-"""Options that lead from one command to the next: data set, encoders, prior, as a command line has them."""
+"""Options that lead from one command to the next: data set, encoders, prior, as a
+command line has them.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +16,20 @@ from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, resolve
 
 
 def write_embedding(dataset: parts.Config, encoders: Sequence[EncoderConfig]) -> str:
-    """Write the lines that embed a data set by encoders, or by the default; own vectors are imported."""
-    # there is no encoder for own vectors: a line for each of them, and one for the others
-    encoding, flag = [config for config in encoders if config.kind != IMPORTED], ("dataset", dataset)
-    lines = [Line("embed", flag, ("encoders", encoding))] if encoding or not encoders else []
+    """Write the lines that embed a data set by encoders, or by the default; own vectors
+    are imported.
+    """
+    # there is no encoder for own vectors: a line for each of them, and one for the
+    # others
+    encoding, flag = (
+        [config for config in encoders if config.kind != IMPORTED],
+        ("dataset", dataset),
+    )
+    lines = (
+        [Line("embed", flag, ("encoders", encoding))]
+        if encoding or not encoders
+        else []
+    )
     vectors = [("as", config.name) for config in encoders if config.kind == IMPORTED]
     lines += [Line("import-embeddings", "FILE", flag, name) for name in vectors]
     return " && ".join(map(str, lines))
@@ -28,15 +40,18 @@ def only_if_recorded(dataset: Any, paths: Paths) -> Any:
     return dataset if recorded_subjects(dataset.build(paths), paths) else None
 
 
-def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, *more: str) -> str:
+def next_command(
+    dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, *more: str
+) -> str:
     """Write the line of the next step that has what it needs.
 
-    That is `embed` where encoders have no embeddings of the training stimuli, else `train-align`; without
-    recordings `train-prior`, which can embed by itself.
+    That is `embed` where encoders have no embeddings of the training stimuli, else
+    `train-align`; without recordings `train-prior`, which can embed by itself.
 
     Args:
         dataset: Its Config.
-        encoders: Whose embeddings are next; none for those that are there, or else the default.
+        encoders: Whose embeddings are next; none for those that are there, or else the
+            default.
         paths: Where embeddings and signals lie.
         more: Further arguments of train-align.
     """
@@ -45,33 +60,50 @@ def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, 
     if not recorded_subjects(built, paths):
         return str(Line("train-prior", ("dataset", dataset), ("encoders", encoders)))
     # the encoders of the shelf whose embeddings of the training stimuli are there
-    stores = sorted((paths.under_home("embeddings") / built.name / "train").glob("*.h5"))
-    known = [path.stem for path in stores if parts.is_kind("encoders", path.stem) or holds_own_vectors(path)]
+    stores = sorted(
+        (paths.under_home("embeddings") / built.name / "train").glob("*.h5")
+    )
+    known = [
+        path.stem
+        for path in stores
+        if parts.is_kind("encoders", path.stem) or holds_own_vectors(path)
+    ]
     chosen = encoders or [resolve(name) for name in known]
     # embeddings of the training stimuli come first, as train-align reads them
-    if not chosen or not are_embedded(built, chosen, paths.under_home("embeddings"), ["train"]):
+    if not chosen or not are_embedded(
+        built, chosen, paths.under_home("embeddings"), ["train"]
+    ):
         return write_embedding(dataset, encoders)
     return str(Line("train-align", ("dataset", dataset), ("encoders", chosen), *more))
 
 
 def are_embedded(
-    dataset: Dataset, encoders: Sequence[EncoderConfig], root: Path, splits: Sequence[str] | None = None
+    dataset: Dataset,
+    encoders: Sequence[EncoderConfig],
+    root: Path,
+    splits: Sequence[str] | None = None,
 ) -> bool:
-    """Whether there are stores of some encoders below `root` for some splits, or all where none are named."""
+    """Whether there are stores of some encoders below `root` for some splits, or all
+    where none are named.
+    """
     return all(
-        find(root, dataset.name, dataset.holdout.stored_split(split), config.name)[0].is_file()
+        find(root, dataset.name, dataset.holdout.stored_split(split), config.name)[
+            0
+        ].is_file()
         for split in splits or dataset.splits
         for config in encoders
     )
 
 
 def write_prior(name: str, prior: str, dataset: Any = None) -> list[Any]:
-    """Write the words that give a command a prior: a shipped recipe for it, or the prior itself.
+    """Write the words that give a command a prior: a shipped recipe for it, or the
+    prior itself.
 
     Args:
         name: The subcommand.
         prior: What the user calls the prior.
-        dataset: Config of the data set in use. A recipe for another one lends its generator alone.
+        dataset: Config of the data set in use. A recipe for another one lends its
+            generator alone.
     """
     # a shipped recipe of this subcommand with this prior
     for file in sorted(shipped_recipes().rglob(f"{name}.yaml")):
@@ -82,13 +114,22 @@ def write_prior(name: str, prior: str, dataset: Any = None) -> list[Any]:
         below = file.parent.relative_to(shipped_recipes()).as_posix()
         if dataset is None or below == "." or _dataset_of(content) == dataset.kind:
             return [] if below == "." else [("recipe", below)]
-        drawing = {key: content[key] for key in ("generator", "resolution_px") if key in content}
-        return [("prior", prior), *(f"{key}={write_value(value)}" for key, value in drawing.items())]
+        drawing = {
+            key: content[key]
+            for key in ("generator", "resolution_px")
+            if key in content
+        }
+        return [
+            ("prior", prior),
+            *(f"{key}={write_value(value)}" for key, value in drawing.items()),
+        ]
     return [("prior", prior)]
 
 
 def _dataset_of(recipe: Mapping[str, Any]) -> str:
-    """Name the kind of data set of a shipped recipe, or of the training whose run it takes."""
+    """Name the kind of data set of a shipped recipe, or of the training whose run it
+    takes.
+    """
     # without a data set, it is that of the training whose run the recipe takes
     if "dataset" not in recipe and recipe.get("align_run"):
         training = str(recipe["align_run"]).partition(":")[0]

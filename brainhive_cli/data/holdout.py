@@ -1,4 +1,6 @@
-"""Trials of a data set that are held out: pictures, trials, runs or sessions, by share, list or folds."""
+"""Trials of a data set that are held out: pictures, trials, runs or sessions, by share,
+list or folds.
+"""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,45 +15,82 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.measurement.interleaving import Interleaving, TrialOrder, of_pictures, of_trials
+from brainhive_cli.measurement.interleaving import (
+    Interleaving,
+    TrialOrder,
+    of_pictures,
+    of_trials,
+)
 from brainhive_cli.measurement.units import MANY_UNITS, Alike
 
-STEPS_WITHIN = {"run": ("runs",), "session": ("sessions",), "no": ("pictures", "trials", "runs", "sessions")}
-"""Z-scoring that has no part in the training trials of a fold, by what may be held out."""
+STEPS_WITHIN = {
+    "run": ("runs",),
+    "session": ("sessions",),
+    "no": ("pictures", "trials", "runs", "sessions"),
+}
+"""Z-scoring that has no part in the training trials of a fold, by what may be held
+out.
+"""
 
 
 class Holdout(Section):
     """Choice of the trials that are tested, and the number of models.
 
-    With `pictures` the tested pictures are new to a model (zero-shot). With `trials`, `runs` or `sessions` it
-    has seen all pictures or categories in other trials: the classical design of M/EEG and fMRI.
+    With `pictures` the tested pictures are new to a model (zero-shot). With `trials`,
+    `runs` or `sessions` it has seen all pictures or categories in other trials: the
+    classical design of M/EEG and fMRI.
     """
 
-    by: Literal["pictures", "trials", "runs", "sessions"] = Field(description="what is held out")
-    folds: int | None = Field(
-        None, ge=2, le=1000, description="every trial is tested once, by the model of one of so many folds"
+    by: Literal["pictures", "trials", "runs", "sessions"] = Field(
+        description="what is held out"
     )
-    share: float | None = Field(None, gt=0, lt=1, description="share that is tested, drawn by `seed`")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=1000,
+        description="every trial is tested once, by the model of one of so many folds",
+    )
+    share: float | None = Field(
+        None, gt=0, lt=1, description="share that is tested, drawn by `seed`"
+    )
     test: list[int | str] | None = Field(
         None,
         min_length=1,
-        description="what is tested: numbers of runs or sessions, from 1 in the order of time; or image ids",
+        description=(
+            "what is tested: numbers of runs or sessions, from 1 in the order of time; "
+            "or image ids"
+        ),
     )
-    seed: int = Field(0, ge=0, description="seed of the order in which pictures or trials are dealt to folds")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="seed of the order in which pictures or trials are dealt to folds",
+    )
 
     @model_validator(mode="after")
     def _says_once_how_much(self) -> Self:
-        set_keys = [key for key in ("folds", "share", "test") if getattr(self, key) is not None]
+        set_keys = [
+            key for key in ("folds", "share", "test") if getattr(self, key) is not None
+        ]
         if len(set_keys) != 1:
-            problem = f"holdout has {' and '.join(set_keys) or 'no folds, share or test'}"
-            raise RecipeError(problem, f"one of them, as holdout={{by: {self.by}, folds: 5}}")
+            problem = (
+                f"holdout has {' and '.join(set_keys) or 'no folds, share or test'}"
+            )
+            raise RecipeError(
+                problem, f"one of them, as holdout={{by: {self.by}, folds: 5}}"
+            )
         if self.test is not None:
             # runs and sessions have numbers, pictures have ids, trials neither
             is_numbered = self.by in ("runs", "sessions")
-            if self.by == "trials" or any(isinstance(name, int) != is_numbered for name in self.test):
+            if self.by == "trials" or any(
+                isinstance(name, int) != is_numbered for name in self.test
+            ):
                 raise RecipeError(
                     f"holdout.test lists {self.test} of {self.by}",
-                    "numbers of runs or sessions, or image ids of pictures; trials by folds or share",
+                    (
+                        "numbers of runs or sessions, or image ids of pictures; trials "
+                        "by folds or share"
+                    ),
                 )
         return self
 
@@ -72,42 +111,61 @@ class Holdout(Section):
 
     @property
     def words(self) -> str:
-        """Name for protocols, as "runs held out, 12 folds"; empty where the split `test` is tested."""
+        """Name for protocols, as "runs held out, 12 folds"; empty where the split
+        `test` is tested.
+        """
         if not self.divides_train:
             return ""
-        how = f"{self.folds} folds" if self.folds else f"a share of {self.share:g}" if self.share else ""
+        how = (
+            f"{self.folds} folds"
+            if self.folds
+            else f"a share of {self.share:g}"
+            if self.share
+            else ""
+        )
         how = how or f"{self.by} {', '.join(map(str, self.test or ()))}"
         return f"{self.by} held out, {how}"
 
     def stored_split(self, split: str) -> str:
-        """Name the split in whose stores a split lies: held-out trials lie in those of `train`."""
+        """Name the split in whose stores a split lies: held-out trials lie in those of
+        `train`.
+        """
         return "train" if self.divides_train and split == "test" else split
 
     def choose_stimuli(self, stimuli: Any, split: str, fold: int) -> Bool:
-        """Choose the stimuli [M] of a target store, or of a data set, that belong to a split in a fold.
+        """Choose the stimuli [M] of a target store, or of a data set, that belong to a
+        split in a fold.
 
         Where trials of known stimuli are held out, all do.
 
         Raises:
-            RecipeError: if there are fewer pictures than folds, or a listed picture is unknown.
+            RecipeError: if there are fewer pictures than folds, or a listed picture is
+                unknown.
         """
         if not self.divides_train or self.shows_seen:
             return np.ones(len(stimuli.image_ids), bool)
         is_tested = self.hold_out_pictures(stimuli.image_ids, stimuli.concepts, fold)
         return is_tested if split == "test" else ~is_tested
 
-    def choose_trials(self, recording: Trials, split: str, fold: int, where: str) -> Trials:
-        """Choose the trials of a recording that a model of a fold learns from (`train`) or that test it.
+    def choose_trials(
+        self, recording: Trials, split: str, fold: int, where: str
+    ) -> Trials:
+        """Choose the trials of a recording that a model of a fold learns from (`train`)
+        or that test it.
 
-        Of pictures that are held out, all trials: which pictures these are, `choose_stimuli` says.
+        Of pictures that are held out, all trials: which pictures these are,
+        `choose_stimuli` says.
 
         Raises:
-            BrainhiveError: if it does not say what is held out, or was fitted to held-out trials.
+            BrainhiveError: if it does not say what is held out, or was fitted to
+                held-out trials.
         """
         if not self.divides_train:
             return recording
         if self.shows_seen:
-            return recording.hold_out(self.hold_out_trials(recording, fold, where), split)
+            return recording.hold_out(
+                self.hold_out_trials(recording, fold, where), split
+            )
         # held-out pictures: sides are split later, and no step may be fitted to both
         self.refuse_fitted(recording, where)
         return recording
@@ -115,7 +173,8 @@ class Holdout(Section):
     def list_other_side(
         self, recordings: Mapping[str, Trials], split: str, fold: int, where: str
     ) -> list[Trials]:
-        """List the trials that test a model which learns from a split, or that it learns from.
+        """List the trials that test a model which learns from a split, or that it
+        learns from.
 
         Args:
             recordings: Those of a subject, by split.
@@ -124,7 +183,8 @@ class Holdout(Section):
             where: Name of the recordings, for errors.
 
         Returns:
-            The trials; none of pictures that are held out, which `choose_stimuli` tells apart.
+            The trials; none of pictures that are held out, which `choose_stimuli` tells
+            apart.
         """
         if self.shows_seen:
             # both sides are trials of the split `train`
@@ -133,26 +193,40 @@ class Holdout(Section):
         if self.divides_train:
             return []
         # the split `train` against all other splits
-        return [recordings[name] for name in recordings if (name == "train") == (split != "train")]
+        return [
+            recordings[name]
+            for name in recordings
+            if (name == "train") == (split != "train")
+        ]
 
     def find_interleaving(
-        self, recording: Trials, stimuli: Any, split: str, where: str, *, has_order: bool
+        self,
+        recording: Trials,
+        stimuli: Any,
+        split: str,
+        where: str,
+        *,
+        has_order: bool,
     ) -> Interleaving:
-        """Find which of a subject's signals may exchange labels, as far as time is known; of all folds.
+        """Find which of a subject's signals may exchange labels, as far as time is
+        known; of all folds.
 
         Args:
             recording: All trials of the split that is stored.
             stimuli: Target store of the split, which names the concepts of the stimuli.
             split: Of the data set.
             where: Name of the recording, for errors.
-            has_order: Whether stimuli follow one another, as clips of a film: time then says nothing more.
+            has_order: Whether stimuli follow one another, as clips of a film: time then
+                says nothing more.
 
         Returns:
-            Of each trial [n] where trials of seen stimuli are held out, else of each row [N].
+            Of each trial [n] where trials of seen stimuli are held out, else of each
+            row [N].
         """
         is_there, shown = recording.is_there, [*map(str, recording.image_ids)]
 
-        # items and their labels: trials and what they show, or pictures and their concepts
+        # items and their labels: trials and what they show, or pictures and their
+        # concepts
         row = np.nonzero(is_there)[0]  # [n] of each trial
         if self.shows_seen:
             item, label = np.arange(len(row)), [shown[index] for index in row]
@@ -160,25 +234,45 @@ class Holdout(Section):
         else:
             item, rows, group = row, stimuli.rows(shown), np.zeros(len(shown), np.int64)
             stored = zip(rows.tolist(), shown, strict=True)
-            label = [stimuli.concepts[index] if index >= 0 else name for index, name in stored]
-            for fold in self.fold_numbers if self.divides_train and split == "test" else ():
-                group[self.choose_stimuli(stimuli, split, fold)[rows] & (rows >= 0)] = fold
+            label = [
+                stimuli.concepts[index] if index >= 0 else name
+                for index, name in stored
+            ]
+            for fold in (
+                self.fold_numbers if self.divides_train and split == "test" else ()
+            ):
+                group[self.choose_stimuli(stimuli, split, fold)[rows] & (rows >= 0)] = (
+                    fold
+                )
 
         # their order in time
         known = [recording.sessions, recording.runs, recording.onset_s]
         if has_order or all(times is None for times in known):
             return Interleaving(group.tolist(), [*range(len(label))])
-        order = TrialOrder.of(item, label, *(None if times is None else times[is_there] for times in known))
-        return of_trials(order, group, self.by) if self.shows_seen else of_pictures(order, group)
+        order = TrialOrder.of(
+            item,
+            label,
+            *(None if times is None else times[is_there] for times in known),
+        )
+        return (
+            of_trials(order, group, self.by)
+            if self.shows_seen
+            else of_pictures(order, group)
+        )
 
     def group_alike(
-        self, alike: Alike, tested: Iterable[tuple[str, str, Hashable]], folds: Sequence[int]
+        self,
+        alike: Alike,
+        tested: Iterable[tuple[str, str, Hashable]],
+        folds: Sequence[int],
     ) -> Alike:
-        """Add to what makes items alike that trials of one run, session or fold were tested together.
+        """Add to what makes items alike that trials of one run, session or fold were
+        tested together.
 
         Args:
             alike: What makes their stimuli alike.
-            tested: Name, group and block of each tested trial of seen pictures, of all subjects.
+            tested: Name, group and block of each tested trial of seen pictures, of all
+                subjects.
             folds: Those that were tested.
         """
         if self.shows_seen:
@@ -189,33 +283,51 @@ class Holdout(Section):
         return replace(alike, has_folds=len(folds) > 1)
 
     def describe_claims(self, stimuli: int, subjects: int) -> str:
-        """Describe the statements that trials of so many known stimuli allow, tested on so many subjects."""
+        """Describe the statements that trials of so many known stimuli allow, tested on
+        so many subjects.
+        """
         # with few runs or sessions, statements are about these alone
         few = self.by if (self.folds or 0) < MANY_UNITS and self.by != "trials" else ""
         who = "this subject" if subjects == 1 else f"these {subjects} subjects"
-        about = f"other trials of these {stimuli} stimuli" + (f" in these {few}" if few else "")
-        return f"{self.words}: statements about {about}, and {who if subjects else 'who is recorded'}"
+        about = f"other trials of these {stimuli} stimuli" + (
+            f" in these {few}" if few else ""
+        )
+        return (
+            f"{self.words}: statements about {about}, and "
+            f"{who if subjects else 'who is recorded'}"
+        )
 
     def caveats(self, recording: Trials) -> list[str]:
-        """Caveats of every number that was measured on held-out trials of a recording."""
+        """Caveats of every number that was measured on held-out trials of a
+        recording.
+        """
         # z-scored within the run or session that is tested
         is_own = recording.preparation.get("zscore") in (self.by.removesuffix("s"),)
-        return ([SEEN_PICTURES] if self.shows_seen else []) + ([NORMALISED_BY_TESTED] if is_own else [])
+        return ([SEEN_PICTURES] if self.shows_seen else []) + (
+            [NORMALISED_BY_TESTED] if is_own else []
+        )
 
-    def hold_out_pictures(self, image_ids: Sequence[str], concepts: Sequence[str], fold: int) -> Bool:
+    def hold_out_pictures(
+        self, image_ids: Sequence[str], concepts: Sequence[str], fold: int
+    ) -> Bool:
         """Choose the pictures [M] that a fold tests: of each concept about as many.
 
-        Folds have equally many, so that chance is the same in all; pictures that are left over are training
-        pictures in every fold.
+        Folds have equally many, so that chance is the same in all; pictures that are
+        left over are training pictures in every fold.
 
         Raises:
-            RecipeError: if there are fewer pictures than folds, or a listed picture is unknown.
+            RecipeError: if there are fewer pictures than folds, or a listed picture is
+                unknown.
         """
         # listed pictures are tested in every fold
         count = len(image_ids)
         if self.test is not None:
-            if unknown := [name for name in map(str, self.test) if name not in {*image_ids}]:
-                raise RecipeError(f"holdout.test names {unknown[0]}", f"image ids as {image_ids[0]}")
+            if unknown := [
+                name for name in map(str, self.test) if name not in {*image_ids}
+            ]:
+                raise RecipeError(
+                    f"holdout.test names {unknown[0]}", f"image ids as {image_ids[0]}"
+                )
             return np.isin(np.asarray(image_ids), list(map(str, self.test)))
         # pictures in a random order, concept by concept, are dealt to the folds in turn
         random = np.random.default_rng(self.seed)
@@ -224,12 +336,19 @@ class Holdout(Section):
         if self.folds is None:
             tested, step = round((self.share or 0) * count), count
             # evenly over the order by concept, so that concepts have similar shares
-            chosen = order[np.linspace(0, count - 1, tested).astype(int)] if tested else order[:0]
+            chosen = (
+                order[np.linspace(0, count - 1, tested).astype(int)]
+                if tested
+                else order[:0]
+            )
         else:
             tested, step = count // self.folds, self.folds
             chosen = order[fold - 1 :: step][:tested]
         if not 0 < tested < count:
-            raise RecipeError(f"holdout: {self.words} of {count} pictures", "fewer folds, or another share")
+            raise RecipeError(
+                f"holdout: {self.words} of {count} pictures",
+                "fewer folds, or another share",
+            )
         is_tested = np.zeros(count, bool)
         is_tested[chosen] = True
         return is_tested
@@ -238,15 +357,20 @@ class Holdout(Section):
         """Choose the trials [N, R] of a recording that a fold tests.
 
         Raises:
-            BrainhiveError: if runs or sessions are not known, or signals were fitted with held-out trials.
-            RecipeError: if there are fewer runs or sessions than folds, or a listed one is unknown.
+            BrainhiveError: if runs or sessions are not known, or signals were fitted
+                with held-out trials.
+            RecipeError: if there are fewer runs or sessions than folds, or a listed one
+                is unknown.
         """
         # single trials are dealt out, else whole runs or sessions
         self.refuse_fitted(recording, where)
         is_there = recording.is_there
         if self.by == "trials":
             # those of each stimulus in a random order; one trial alone is never tested
-            random, is_tested = np.random.default_rng(self.seed), np.zeros_like(is_there)
+            random, is_tested = (
+                np.random.default_rng(self.seed),
+                np.zeros_like(is_there),
+            )
             for row, there in enumerate(is_there):
                 order = random.permutation(np.flatnonzero(there))
                 if self.folds is None:
@@ -262,9 +386,14 @@ class Holdout(Section):
         groups = self.number_groups(recording, where)  # [N, R]
         total = int(groups.max()) + 1
         if self.test is not None:
-            if unknown := [number for number in self.test if not 1 <= int(number) <= total]:
+            if unknown := [
+                number for number in self.test if not 1 <= int(number) <= total
+            ]:
                 raise RecipeError(
-                    f"holdout.test names {self.by[:-1]} {unknown[0]}: {where} has {total}",
+                    (
+                        f"holdout.test names {self.by[:-1]} {unknown[0]}: {where} has "
+                        f"{total}"
+                    ),
                     f"numbers from 1 to {total}, in the order of time",
                 )
             tested = [int(number) - 1 for number in self.test]
@@ -291,10 +420,18 @@ class Holdout(Section):
         if runs is None:
             raise BrainhiveError(
                 f"{where}: nothing says which trial is of which {self.by[:-1]}",
-                f"prepare the signals again ({Line('prepare', '--again')}), or hold out trials",
+                (
+                    f"prepare the signals again ({Line('prepare', '--again')}), or "
+                    "hold out trials"
+                ),
             )
-        pairs = np.zeros_like(runs, np.int64) if sessions is None else sessions.astype(np.int64)
-        pairs = pairs * (int(runs.max()) + 1) + runs  # runs are numbered within their session
+        pairs = (
+            np.zeros_like(runs, np.int64)
+            if sessions is None
+            else sessions.astype(np.int64)
+        )
+        # runs are numbered within their session
+        pairs = pairs * (int(runs.max()) + 1) + runs
         is_there = runs >= 0
         numbers = np.full(runs.shape, -1, np.int64)
         # consecutive numbers, in the order of sessions and runs
@@ -302,24 +439,35 @@ class Holdout(Section):
         return numbers
 
     def number_tested(self, recording: Trials, where: str) -> Int64:
-        """Number the fold (from 1, 0 if none), run or session that tests each trial, [N, R]."""
+        """Number the fold (from 1, 0 if none), run or session that tests each trial,
+        [N, R].
+        """
         if self.by != "trials":
             return self.number_groups(recording, where)
         # folds test different trials, so that the sum is the number of one
-        masks = [fold * self.hold_out_trials(recording, fold, where) for fold in self.fold_numbers]
+        masks = [
+            fold * self.hold_out_trials(recording, fold, where)
+            for fold in self.fold_numbers
+        ]
         return np.asarray(sum(masks), np.int64)
 
     def name_groups(self, trials: Trials, whose: str, fold: int) -> list[str]:
-        """Name the run, session or fold of each tested trial of seen pictures, [N]; none of new pictures."""
+        """Name the run, session or fold of each tested trial of seen pictures, [N];
+        none of new pictures.
+        """
         if not self.shows_seen:
             return []
         # sessions and runs of the trials; 0 where they are not known
         absent = np.zeros((len(trials.stimulus), 1), np.int64)
         sessions, runs = (
-            (absent if known is None else known)[:, 0] for known in (trials.sessions, trials.runs)
+            (absent if known is None else known)[:, 0]
+            for known in (trials.sessions, trials.runs)
         )
         return {
-            "runs": [f"{whose} session {s + 1} run {r}" for s, r in zip(sessions, runs, strict=True)],
+            "runs": [
+                f"{whose} session {s + 1} run {r}"
+                for s, r in zip(sessions, runs, strict=True)
+            ],
             "sessions": [f"{whose} session {session + 1}" for session in sessions],
             "trials": [f"{whose} fold {fold}"] * len(absent),
         }[self.by]
@@ -328,7 +476,8 @@ class Holdout(Section):
         """Refuse signals whose preparation was fitted to trials that are held out here.
 
         Raises:
-            BrainhiveError: naming the steps, and the line that prepares signals without them.
+            BrainhiveError: naming the steps, and the line that prepares signals without
+                them.
         """
         # steps that were fitted to all trials
         steps = recording.preparation
@@ -343,10 +492,11 @@ class Holdout(Section):
         if refused := [key for key, is_fitted in fitted.items() if is_fitted]:
             keys = [f"preparation.{key}={instead.get(key, 'no')}" for key in refused]
             raise BrainhiveError(
-                f"{where}: {' and '.join(f'{key}={steps[key]}' for key in refused)} was fitted to all "
-                f"trials, and {self.by} are held out",
-                f"{Line('prepare', ('name', 'unfitted'), *keys)}, then signal.name=unfitted; "
-                "signal.normalise=channel or whiten is fitted to the training trials of each fold",
+                f"{where}: {' and '.join(f'{key}={steps[key]}' for key in refused)} "
+                f"was fitted to all trials, and {self.by} are held out",
+                f"{Line('prepare', ('name', 'unfitted'), *keys)}, then "
+                "signal.name=unfitted; signal.normalise=channel or whiten is fitted to "
+                "the training trials of each fold",
             )
 
 

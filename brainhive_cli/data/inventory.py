@@ -1,4 +1,6 @@
-"""Inventory of a data set: pictures, raw and prepared recordings, stores, and what is bad in it."""
+"""Inventory of a data set: pictures, raw and prepared recordings, stores, and what is
+bad in it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,11 +16,20 @@ from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import published
-from brainhive_cli.data.datasets import Dataset, StimulusSet, describe_test_claims, describe_unread
+from brainhive_cli.data.datasets import (
+    Dataset,
+    StimulusSet,
+    describe_test_claims,
+    describe_unread,
+)
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.data.stores.ids import match_names, summarise_names
 from brainhive_cli.data.stores.recordings import SignalStore, size_of
-from brainhive_cli.data.stores.target_store import TargetStore, holds_own_vectors, making
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    holds_own_vectors,
+    making,
+)
 from brainhive_cli.data.trials import Trials
 
 PUBLISHED = {name: published.stimuli for name, published in published.PUBLISHED.items()}
@@ -28,7 +39,9 @@ SHOWN_TO_ALL = ("things-eeg", "things-meg")
 ANNOTATIONS: Sequence[Literal["masks", "labels"]] = ("masks", "labels")
 """Annotations that are checked with the pictures that have them."""
 SAMPLED_ITEMS = 64
-"""Pictures of a split that are decoded, and trials that are looked at, evenly over all."""
+"""Pictures of a split that are decoded, and trials that are looked at, evenly over
+all.
+"""
 
 
 @dataclass
@@ -39,7 +52,8 @@ class Part:
         name: Pictures, a subject's recordings, or a store.
         counts: Of each split, in words.
         size: Bytes; None where they are not counted.
-        problem: The first bad thing, with a way out; MissingData if it is something that is not there.
+        problem: The first bad thing, with a way out; MissingData if it is something
+            that is not there.
         is_whole: Whether all is there that the publisher has of it; less may be wanted.
         is_raw: Whether it has to be prepared first.
     """
@@ -82,13 +96,17 @@ def inspect_dataset(
         config: Of the data set.
         paths: Where everything lies.
         subjects: Whose recordings; all when None.
-        everything: Decode every picture and verify every row of signal stores, not some.
+        everything: Decode every picture and verify every row of signal stores, not
+            some.
 
     Returns:
-        Name of the data set, its parts in plain values, problems, and a table with a line a part.
+        Name of the data set, its parts in plain values, problems, and a table with a
+        line a part.
     """
     # a data set that cannot be built has missing pictures
-    folder = paths.dataset(config.kind, config.root) if hasattr(config, "root") else None
+    folder = (
+        paths.dataset(config.kind, config.root) if hasattr(config, "root") else None
+    )
     splits: tuple[str, ...] = ()
     try:
         dataset: Dataset = config.build(paths)
@@ -113,13 +131,36 @@ def inspect_dataset(
     described = {}
     for part in listed:
         size = "–" if part.size is None else console.size(part.size)
-        rows.append((part.name, *(part.counts.get(split, "–") for split in splits), size, part.state))
+        rows.append(
+            (
+                part.name,
+                *(part.counts.get(split, "–") for split in splits),
+                size,
+                part.state,
+            )
+        )
         text = part.problem.in_one_line if part.problem else ""
-        about = {"counts": part.counts, "bytes": part.size, "state": part.state, "problem": text}
+        about = {
+            "counts": part.counts,
+            "bytes": part.size,
+            "state": part.state,
+            "problem": text,
+        }
         described[part.name] = about
-    title = name + (f" in {folder}" if folder else "") + (f"; {claims}" if claims else "")
-    details = {"folder": str(folder) if folder else None, "claims": claims, "parts": described}
-    return name, details, errors, Table(title, ("part", *splits, "size", "state"), tuple(rows))
+    title = (
+        name + (f" in {folder}" if folder else "") + (f"; {claims}" if claims else "")
+    )
+    details = {
+        "folder": str(folder) if folder else None,
+        "claims": claims,
+        "parts": described,
+    }
+    return (
+        name,
+        details,
+        errors,
+        Table(title, ("part", *splits, "size", "state"), tuple(rows)),
+    )
 
 
 def _list_parts(
@@ -129,16 +170,25 @@ def _list_parts(
     subjects: Sequence[int] | None,
     everything: bool,
 ) -> tuple[list[Part], str]:
-    """List pictures, recordings and stores, and say which statements the test split will allow."""
+    """List pictures, recordings and stores, and say which statements the test split
+    will allow.
+    """
     # pictures, and the subjects with recordings, raw or prepared
     pictures, images = _pictures(dataset, everything)
     signals = paths.under_home("signals") / dataset.recorded_as
-    raw_subjects = ()  # of recordings that `prepare` reads, if it reads any of this data set
+    # of recordings that `prepare` reads, if it reads any of this data set
+    raw_subjects = ()
     if config.kind in parts.kinds("preparations"):
         raw = parts.resolve("preparations", {"kind": config.kind, "root": config.root})
         raw_subjects = raw.build(paths).subjects
-    chosen = sorted({*recorded_subjects(dataset, paths), *raw_subjects}) if subjects is None else subjects
-    stores = {subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen}
+    chosen = (
+        sorted({*recorded_subjects(dataset, paths), *raw_subjects})
+        if subjects is None
+        else subjects
+    )
+    stores = {
+        subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen
+    }
 
     # recordings of each subject: prepared files, else raw ones
     listed = [pictures]
@@ -148,7 +198,9 @@ def _list_parts(
             continue
         if part.state == "missing" and subject in raw_subjects:
             root = [f"preparation.root={config.root}"] if config.root else []
-            problem = f"{config.kind} subject {subject}: raw recordings that are not prepared"
+            problem = (
+                f"{config.kind} subject {subject}: raw recordings that are not prepared"
+            )
             error = MissingData(problem, Line("prepare", ("from", config.kind), *root))
             part = Part(f"subject {subject}, raw", problem=error, is_raw=True)
         listed.append(part)
@@ -164,20 +216,32 @@ def _list_parts(
                 _look(part, dataset, recording, split, images, str(path))
         listed.append(part)
     embeddings = paths.under_home("embeddings") / dataset.name
-    encoders = sorted({path.stem for split in dataset.splits for path in (embeddings / split).glob("*.h5")})
+    encoders = sorted(
+        {
+            path.stem
+            for split in dataset.splits
+            for path in (embeddings / split).glob("*.h5")
+        }
+    )
     listed += [_targets(embeddings, encoder, images) for encoder in encoders]
     return listed, describe_test_claims(dataset, len(chosen))
 
 
-def _pictures(dataset: Dataset, everything: bool) -> tuple[Part, dict[str, StimulusSet]]:
+def _pictures(
+    dataset: Dataset, everything: bool
+) -> tuple[Part, dict[str, StimulusSet]]:
     part, images = Part("pictures"), {}
     # count the pictures, compare with the publisher's count, and decode them
     for split in dataset.splits:
         with part.noting():
             images[split] = stimuli = dataset.images(split)
             count, least = len(stimuli), PUBLISHED.get(dataset.name, {}).get(split, 0)
-            part.counts[split] = f"{count:,}" + (f" of {least:,}" if count < least else "")
-            part.counts[split] += f", {unread}" if (unread := describe_unread(stimuli.unread)) else ""
+            part.counts[split] = f"{count:,}" + (
+                f" of {least:,}" if count < least else ""
+            )
+            part.counts[split] += (
+                f", {unread}" if (unread := describe_unread(stimuli.unread)) else ""
+            )
             if count < least:
                 problem = f"{dataset.name} has {count:,} of {least:,} {split} pictures"
                 raise MissingData(problem, published.fetch_line(dataset.name))
@@ -185,7 +249,11 @@ def _pictures(dataset: Dataset, everything: bool) -> tuple[Part, dict[str, Stimu
             for index in range(count) if everything else _some(count):
                 if stimuli.has_pictures:
                     stimuli.open(index)
-                for what in (annotation for annotation in ANNOTATIONS if getattr(stimuli, annotation)):
+                for what in (
+                    annotation
+                    for annotation in ANNOTATIONS
+                    if getattr(stimuli, annotation)
+                ):
                     stimuli.reader(what)(index)
 
     return part, images
@@ -193,10 +261,14 @@ def _pictures(dataset: Dataset, everything: bool) -> tuple[Part, dict[str, Stimu
 
 def _some(count: int) -> list[int]:
     """Choose rows evenly, the first and the last among them."""
-    return np.unique(np.linspace(0, max(count - 1, 0), min(count, SAMPLED_ITEMS)).astype(int)).tolist()
+    return np.unique(
+        np.linspace(0, max(count - 1, 0), min(count, SAMPLED_ITEMS)).astype(int)
+    ).tolist()
 
 
-def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]) -> Part:
+def _recordings(
+    dataset: Dataset, subject: int, images: Mapping[str, StimulusSet]
+) -> Part:
     """Open a subject's files: their axes, some trials, and whether pictures match."""
     part, size = Part(f"subject {subject}"), 0
     with part.noting():
@@ -204,7 +276,14 @@ def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             size += size_of(recording)
-            _look(part, dataset, recording, split, images, f"{dataset.name} subject {subject}")
+            _look(
+                part,
+                dataset,
+                recording,
+                split,
+                images,
+                f"{dataset.name} subject {subject}",
+            )
     part.size = size or None
     return part
 
@@ -217,20 +296,34 @@ def _look(
     images: Mapping[str, StimulusSet],
     where: str,
 ) -> None:
-    """Count the trials of a split, and note unknown pictures, values that are not finite, flat channels."""
+    """Count the trials of a split, and note unknown pictures, values that are not
+    finite, flat channels.
+    """
     stimuli, most = recording.signal.shape[:2]
-    least = most if recording.repetitions is None else int(np.min(recording.repetitions, initial=most))
+    least = (
+        most
+        if recording.repetitions is None
+        else int(np.min(recording.repetitions, initial=most))
+    )
     # fewer pictures than every subject saw: a partial recording
     shown = PUBLISHED[dataset.name].get(split, 0) if dataset.name in SHOWN_TO_ALL else 0
     part.is_whole &= stimuli >= shown
     of = f" of {shown:,}" if stimuli < shown else ""
-    part.counts[split] = f"{stimuli:,}{of} × {most if least == most else f'{least}–{most}'}"
+    part.counts[split] = (
+        f"{stimuli:,}{of} × {most if least == most else f'{least}–{most}'}"
+    )
     # unknown pictures come before bad values
     if text := _unknown_pictures(recording, split, images) or _bad_values(recording):
-        part.note(BrainhiveError(f"{where}, {split}: {text}", "download it, or prepare it, again"))
+        part.note(
+            BrainhiveError(
+                f"{where}, {split}: {text}", "download it, or prepare it, again"
+            )
+        )
 
 
-def _unknown_pictures(recording: Trials, split: str, images: Mapping[str, StimulusSet]) -> str:
+def _unknown_pictures(
+    recording: Trials, split: str, images: Mapping[str, StimulusSet]
+) -> str:
     if split not in images:  # whose own line says so
         return ""
     names = list(recording.image_ids)
@@ -238,13 +331,19 @@ def _unknown_pictures(recording: Trials, split: str, images: Mapping[str, Stimul
         _, unknown = match_names(names, list(images[split].image_ids), each_once=False)
     except BrainhiveError as error:
         return error.message
-    problem = f"signals of pictures that the data set does not have: {summarise_names(unknown, len(names))}"
+    problem = (
+        "signals of pictures that the data set does not have: "
+        f"{summarise_names(unknown, len(names))}"
+    )
     return problem if unknown else ""
 
 
 def _bad_values(recording: Trials) -> str:
     # trials evenly over the recording
-    rows = [np.asarray(recording.signal[row][0], np.float32) for row in _some(len(recording.image_ids))]
+    rows = [
+        np.asarray(recording.signal[row][0], np.float32)
+        for row in _some(len(recording.image_ids))
+    ]
     sample = np.stack(rows)  # [n, C, T]
     if not np.isfinite(sample).all():
         return "values that are not finite"
@@ -258,7 +357,9 @@ def _bad_values(recording: Trials) -> str:
 def _targets(embeddings: Path, encoder: str, images: Mapping[str, StimulusSet]) -> Part:
     part, size = Part(f"targets {encoder}"), 0
     # vectors of a lab's own are made by another line than embeddings
-    is_own = any(holds_own_vectors(embeddings / split / f"{encoder}.h5") for split in images)
+    is_own = any(
+        holds_own_vectors(embeddings / split / f"{encoder}.h5") for split in images
+    )
     for split, stimuli in images.items():
         path = embeddings / split / f"{encoder}.h5"
         if not path.is_file():

@@ -1,4 +1,6 @@
-"""The LSL library: imported without messages, with errors that say what to do, and an outlet of results."""
+"""The LSL library: imported without messages, with errors that say what to do, and an
+outlet of results.
+"""
 
 import json
 import time
@@ -10,11 +12,15 @@ from typing import Any
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
 
 RESULTS = "BrainhiveResults"
-"""Type of streams of results: not Markers, which programs search for markers of stimuli."""
+"""Type of streams of results: not Markers, which programs search for markers of
+stimuli.
+"""
 MAX_STREAMS = 1024
 """Streams of one search, as in mne-lsl."""
 LINGER_S = 0.5
-"""Seconds after which a stream may close: what is not transmitted by then is lost with it."""
+"""Seconds after which a stream may close: what is not transmitted by then is lost with
+it.
+"""
 
 
 def import_lsl() -> Any:
@@ -28,12 +34,17 @@ def import_lsl() -> Any:
         from mne_lsl import lsl
     except ModuleNotFoundError as error:
         raise MissingExtra(
-            f"streams of LSL need mne-lsl: {first_line(error)}", "pip install 'brainhive[live]'"
+            f"streams of LSL need mne-lsl: {first_line(error)}",
+            "pip install 'brainhive[live]'",
         ) from error
-    except (ImportError, OSError, RuntimeError) as error:  # a liblsl that is absent, or of another system
+    except (ImportError, OSError, RuntimeError) as error:
+        # a liblsl that is absent, or of another system
         raise MissingExtra(
             f"mne-lsl does not load its liblsl: {first_line(error)}",
-            "pip install --force-reinstall 'brainhive[live]'; unset MNE_LSL_LIB and PYLSL_LIB",
+            (
+                "pip install --force-reinstall 'brainhive[live]'; unset MNE_LSL_LIB "
+                "and PYLSL_LIB"
+            ),
         ) from error
     mne_lsl.set_log_level("CRITICAL")
     return lsl
@@ -42,8 +53,8 @@ def import_lsl() -> Any:
 def resolve_streams(wait_s: float) -> list[Any]:
     """Search the streams of the network, by name.
 
-    mne-lsl's own search fails where one of them declares a rate that is no number or a name that is not
-    UTF-8, and gives one of two that are called the same.
+    mne-lsl's own search fails where one of them declares a rate that is no number or a
+    name that is not UTF-8, and gives one of two that are called the same.
     """
     from mne_lsl.lsl.load_liblsl import lib
     from mne_lsl.lsl.stream_info import _BaseStreamInfo
@@ -98,21 +109,29 @@ class ResultOutlet:
         self._name = name
         with explain_lsl_errors(f"results cannot be sent as stream {name!r}"):
             # rate 0, as results come irregularly; one channel of text
-            self._outlet = lsl.StreamOutlet(lsl.StreamInfo(name, RESULTS, 1, 0.0, "string", source_id))
+            self._outlet = lsl.StreamOutlet(
+                lsl.StreamInfo(name, RESULTS, 1, 0.0, "string", source_id)
+            )
 
     def push(self, result: Mapping[str, Any]) -> None:
-        """Send a result: values of JSON, numbers and arrays of numpy; others are written as text."""
+        """Send a result: values of JSON, numbers and arrays of numpy; others are
+        written as text.
+        """
         # arrays as lists, all else that JSON does not have as text
         document = json.dumps(
             result,
             ensure_ascii=False,
-            default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value),
+            default=lambda value: (
+                value.tolist() if hasattr(value, "tolist") else str(value)
+            ),
         )
         with explain_lsl_errors(f"results cannot be sent as stream {self._name!r}"):
             self._outlet.push_sample([document])
 
     def close(self) -> None:
-        """Close the stream, once receivers had time to take the last result; may be called twice."""
+        """Close the stream, once receivers had time to take the last result; may be
+        called twice.
+        """
         if self._outlet is not None and self._outlet.has_consumers:
             time.sleep(LINGER_S)
         self._outlet = None

@@ -1,4 +1,6 @@
-"""Input of a brain model from trials: its channels and window, normalised, with the rows of their targets."""
+"""Input of a brain model from trials: its channels and window, normalised, with the
+rows of their targets.
+"""
 
 import os
 import shlex
@@ -10,7 +12,12 @@ import numpy as np
 
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Float32
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, find_rows, require_kind
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    RecipeError,
+    find_rows,
+    require_kind,
+)
 from brainhive_cli.core.lines import Line
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
@@ -22,7 +29,9 @@ from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 from brainhive_cli.models.signal_spec import SignalSpec
 
 
-def spec_of(subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None) -> SignalSpec:
+def spec_of(
+    subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None
+) -> SignalSpec:
     """Say what a model that learns from these subjects' signals is built for.
 
     Args:
@@ -45,12 +54,21 @@ def spec_of(subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None)
         for other, value in zip(subjects, values, strict=True):
             if value != values[0]:
                 raise BrainhiveError(
-                    f"subjects {first.subject} and {other.subject} differ in their {name}",
-                    "choose what all have: signal.channels, signal.window_ms; or train on each by itself",
+                    (
+                        f"subjects {first.subject} and {other.subject} differ in their "
+                        f"{name}"
+                    ),
+                    (
+                        "choose what all have: signal.channels, signal.window_ms; or "
+                        "train on each by itself"
+                    ),
                 )
 
     # steps of the preparation that all subjects share
-    steps, regions = ([one.preparation for one in subjects], [one.regions for one in subjects])
+    steps, regions = (
+        [one.preparation for one in subjects],
+        [one.regions for one in subjects],
+    )
     return SignalSpec(
         names=first.channels,
         samples=len(first.times_s),
@@ -61,13 +79,18 @@ def spec_of(subjects: Sequence[Trials], signal: Mapping[str, Any] | None = None)
         regions={name: tuple(one[name] for one in regions) for name in regions[0]},
         positions=first.positions,
         unit=first.unit,
-        preparation={k: v for k, v in steps[0].items() if all(s.get(k) == v for s in steps)},
+        preparation={
+            k: v for k, v in steps[0].items() if all(s.get(k) == v for s in steps)
+        },
         signal=signal or {},
     )
 
 
-def read_training(source: Recordings, subject: int, stimuli: TargetStore) -> tuple[Trials, Statistics | None]:
-    """Choose the trials that a subject's model learns from, normalised by their own statistics.
+def read_training(
+    source: Recordings, subject: int, stimuli: TargetStore
+) -> tuple[Trials, Statistics | None]:
+    """Choose the trials that a subject's model learns from, normalised by their own
+    statistics.
 
     Args:
         source: Whose signals, and which part of them.
@@ -80,7 +103,8 @@ def read_training(source: Recordings, subject: int, stimuli: TargetStore) -> tup
     Raises:
         MissingData: if the subject has no signal store, or it has no training split.
         RecipeError: if it does not have the channels, regions or window.
-        BrainhiveError: if the signals were simulated of other pictures than there are now.
+        BrainhiveError: if the signals were simulated of other pictures than there are
+            now.
     """
     where = f"{source.dataset.name} subject {subject} train"
     trials = source.select(match_split(source, subject, "train", stimuli), where)
@@ -92,12 +116,18 @@ def read_training(source: Recordings, subject: int, stimuli: TargetStore) -> tup
     return trials.normalise(normalisation.build(statistics)), statistics
 
 
-def measure_training(source: Recordings, trials: Trials, stimuli: TargetStore) -> Statistics:
-    """Measure a subject's training signals for the normalisation: in the fold, where stimuli are held out."""
+def measure_training(
+    source: Recordings, trials: Trials, stimuli: TargetStore
+) -> Statistics:
+    """Measure a subject's training signals for the normalisation: in the fold, where
+    stimuli are held out.
+    """
     holdout = source.dataset.holdout
     if holdout.divides_train:  # whose stimuli all lie in one store
         rows = stimuli.rows(trials.image_ids)
-        trials = trials.take((rows >= 0) & holdout.choose_stimuli(stimuli, "train", source.fold)[rows])
+        trials = trials.take(
+            (rows >= 0) & holdout.choose_stimuli(stimuli, "train", source.fold)[rows]
+        )
     with console.progress(f"measuring {trials.where}", len(trials.signal)) as bar:
         # in blocks, as signals need not fit into memory
         def read() -> Iterator[Float32]:
@@ -116,13 +146,15 @@ def measure_new_subject(
     is_same_store: bool = False,
     channel_mapping: ChannelChoice = "none",
 ) -> Normaliser | None:
-    """Build the normaliser of a subject whom a model has none of, from the subject's training signals.
+    """Build the normaliser of a subject whom a model has none of, from the subject's
+    training signals.
 
     Args:
         spec: What the model is built for.
         source: The signals.
         subject: Whose.
-        stimuli: Target store; where stimuli are held out, those of the fold are left out.
+        stimuli: Target store; where stimuli are held out, those of the fold are left
+            out.
         is_same_store: As for `choose_input`.
         channel_mapping: As for `choose_input`.
 
@@ -138,25 +170,39 @@ def measure_new_subject(
     return normalisation.build(measure_training(source, trials, stimuli))
 
 
-def match_split(source: Recordings, subject: int, split: str, stimuli: TargetStore) -> Trials:
-    """Open a subject's trials of a split, and match them with the stimuli that their fold has of the split.
+def match_split(
+    source: Recordings, subject: int, split: str, stimuli: TargetStore
+) -> Trials:
+    """Open a subject's trials of a split, and match them with the stimuli that their
+    fold has of the split.
 
     Returns:
         The trials whose stimuli have a row in the store, which they name.
 
     Raises:
         MissingData: if the subject has no signal store, or it does not have the split.
-        BrainhiveError: if the signals were simulated of other pictures than the split has now, or trials that
-            are learned are copies of tested ones.
+        BrainhiveError: if the signals were simulated of other pictures than the split
+            has now, or trials that are learned are copies of tested ones.
     """
-    dataset, store, holdout = source.dataset, source.open(subject), source.dataset.holdout
+    dataset, store, holdout = (
+        source.dataset,
+        source.open(subject),
+        source.dataset.holdout,
+    )
     stored = store.splits.get(holdout.stored_split(split))
     recorded_ids = () if stored is None else stored.image_ids
-    # simulated signals are of all stimuli of their split; a real recording may lack some
+    # simulated signals are of all stimuli of their split; a real recording may lack
+    # some
     if dataset.is_simulated and {*recorded_ids} != {*stimuli.image_ids}:
         raise BrainhiveError(
-            f"{store.path} was made when {dataset.name}/{split} had other pictures than {stimuli.path}",
-            f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
+            (
+                f"{store.path} was made when {dataset.name}/{split} had other pictures "
+                f"than {stimuli.path}"
+            ),
+            (
+                f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command "
+                "then makes it again"
+            ),
         )
     # trials with a row in the store, and which of them the fold has in this split
     where = f"{dataset.name} subject {subject} {split}"
@@ -165,12 +211,18 @@ def match_split(source: Recordings, subject: int, split: str, stimuli: TargetSto
 
     # no trial is both learned and tested
     matched = trials.take(is_in_fold)
-    other_side = [trials.take(~is_in_fold), *holdout.list_other_side(store.splits, split, source.fold, where)]
+    other_side = [
+        trials.take(~is_in_fold),
+        *holdout.list_other_side(store.splits, split, source.fold, where),
+    ]
     matched.refuse_copies(
         np.concatenate([other.digests.ravel() for other in other_side]),
         where,
         "trials that are tested" if split == "train" else "trials that are trained on",
-        f"take the copies out of the files, and prepare again: {Line('prepare', '--again')}",
+        (
+            "take the copies out of the files, and prepare again: "
+            f"{Line('prepare', '--again')}"
+        ),
     )
     return replace(matched, subject=subject)
 
@@ -200,7 +252,10 @@ def match_stimuli(trials: Trials, stimuli: TargetStore, where: str) -> Trials:
     rows = stimuli.rows(trials.image_ids)
     is_known = rows >= 0
     if not is_known.all():
-        console.warn(f"{where}: {(~is_known).sum()} trials left out, their pictures have no embedding")
+        console.warn(
+            f"{where}: {(~is_known).sum()} trials left out, their pictures have no "
+            "embedding"
+        )
     return replace(trials.take(is_known), stimulus=rows[is_known])
 
 
@@ -213,26 +268,30 @@ def model_input(
 ) -> Float32:
     """Read a recording as a model takes it; it may be of any stimuli, and of anyone.
 
-    Channels are chosen by name, or voxels by region, the window by time; repetitions are averaged, signals
-    scaled and normalised as in training.
+    Channels are chosen by name, or voxels by region, the window by time; repetitions
+    are averaged, signals scaled and normalised as in training.
 
     Args:
         spec: What the model is built for.
         recording: Prepared as the signals that it learned from, [N, R, C, T].
-        normaliser: Of whose signals these are, as `Learned.normaliser_of(subject)` of the model; None where
-            the model's are not normalised.
+        normaliser: Of whose signals these are, as `Learned.normaliser_of(subject)` of
+            the model; None where the model's are not normalised.
         where: What the recording is, for errors.
-        channel_mapping: What to do about channels that the recording lacks, see `map_channels`.
+        channel_mapping: What to do about channels that the recording lacks, see
+            `map_channels`.
 
     Returns:
         [N, C, T], channels and samples as in `spec`.
 
     Raises:
-        BrainhiveError: if the recording has another unit, rate or preparation, lacks channels or samples, or
-            has to be normalised and nothing says how.
+        BrainhiveError: if the recording has another unit, rate or preparation, lacks
+            channels or samples, or has to be normalised and nothing says how.
     """
     # types first, as anyone may call this function
-    usage = "model_input(model.layout.spec, recording, model.learned.normaliser_of(SUBJECT))"
+    usage = (
+        "model_input(model.layout.spec, recording, "
+        "model.learned.normaliser_of(SUBJECT))"
+    )
     require_kind("spec", spec, SignalSpec, usage)
     require_kind("recording", recording, Trials, usage)
     if normaliser is not None:
@@ -242,13 +301,25 @@ def model_input(
     # a normaliser if the model's signals were normalised, and only then
     if (normaliser is None) != (spec.signal.get("normalise", "none") == "none"):
         kind = spec.signal.get("normalise", "none")
-        problem = f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
-        hint = "model.learned.normaliser_of(SUBJECT), or that of the subject's own training signals"
-        raise BrainhiveError(f"{problem}, and the model's signals were normalised by {kind}", hint)
+        problem = (
+            f"{where} comes with{'out' if normaliser is None else ''} a normaliser"
+        )
+        hint = (
+            "model.learned.normaliser_of(SUBJECT), or that of the subject's own "
+            "training signals"
+        )
+        raise BrainhiveError(
+            f"{problem}, and the model's signals were normalised by {kind}", hint
+        )
     # another subject's normaliser may have another width
     if normaliser is not None and len(normaliser.mean) != trials.width:
-        widths = f"{trials.width} channels or voxels, the normaliser is of {len(normaliser.mean)}"
-        raise BrainhiveError(f"{where} has {widths}", "take that of the subject whose signals these are")
+        widths = (
+            f"{trials.width} channels or voxels, the normaliser is of "
+            f"{len(normaliser.mean)}"
+        )
+        raise BrainhiveError(
+            f"{where} has {widths}", "take that of the subject whose signals these are"
+        )
     return trials.normalise(normaliser).averages
 
 
@@ -262,8 +333,8 @@ def choose_input(
 ) -> Trials:
     """Choose what a model reads of a recording, not normalised; see `model_input`.
 
-    `default` are channels for a model that only counts its own. Of the store that the model learned from, all
-    steps of the preparation are compared.
+    `default` are channels for a model that only counts its own. Of the store that the
+    model learned from, all steps of the preparation are compared.
     """
     steps = recording.unit, recording.rate_hz, recording.preparation
     spec.refuse_other_signals(*steps, where, is_same_store)
@@ -280,7 +351,8 @@ def match_recording(
     where: str,
     channel_mapping: ChannelChoice = "none",
 ) -> Trials:
-    """Choose the window and the channels of another data set's recording that a model takes.
+    """Choose the window and the channels of another data set's recording that a model
+    takes.
 
     Args:
         spec: What the model is built for.
@@ -288,26 +360,32 @@ def match_recording(
         signal: The part of its own recordings that the model was trained on.
         default: Channels that the data set uses for decoding.
         where: Name of the recording, for errors.
-        channel_mapping: What to do about channels that the recording lacks, see `map_channels`.
+        channel_mapping: What to do about channels that the recording lacks, see
+            `map_channels`.
 
     Returns:
         The model's window and channels, in the model's order, not normalised.
 
     Raises:
-        BrainhiveError: if the recording lacks channels that are not mapped, or is too short.
+        BrainhiveError: if the recording lacks channels that are not mapped, or is too
+            short.
         RecipeError: if voxels are to be mapped.
     """
     # a model of sensors reads no voxels, nor the reverse
     if isinstance(recording.space, Voxels) != (not spec.names):
         kind, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
         raise BrainhiveError(
-            f"{where} has {kind} where the model takes {needed}", f"use a data set of {needed}"
+            f"{where} has {kind} where the model takes {needed}",
+            f"use a data set of {needed}",
         )
 
-    # channels are matched by name, and mapped on request; a model that only counts them takes the chosen ones
+    # channels are matched by name, and mapped on request; a model that only counts them
+    # takes the chosen ones
     mapping = None
     if channel_mapping != "none" and isinstance(recording.space, Voxels):
-        raise RecipeError(f"channel_mapping is of sensors, {where} has voxels", "channel_mapping=none")
+        raise RecipeError(
+            f"channel_mapping is of sensors, {where} has voxels", "channel_mapping=none"
+        )
     if isinstance(recording.space, Sensors):
         names, chosen = recording.space.names, spec.names
         # names 0, 1, 2 … are those of a model that only counts channels
@@ -315,19 +393,29 @@ def match_recording(
             chosen = tuple(signal.channels or default or names)
             if len(chosen) != len(spec.names):
                 raise BrainhiveError(
-                    f"{where} gives {len(chosen)} channels where the model takes {len(spec.names)}",
+                    (
+                        f"{where} gives {len(chosen)} channels where the model takes "
+                        f"{len(spec.names)}"
+                    ),
                     "the model does not name them; decode with a data set of as many",
                 )
         elif missing := [
-            name for name, row in zip(chosen, find_rows(chosen, names, where), strict=True) if row is None
+            name
+            for name, row in zip(chosen, find_rows(chosen, names, where), strict=True)
+            if row is None
         ]:
             if channel_mapping == "none":
                 raise BrainhiveError(
-                    f"{where} has no channel {', '.join(missing)}, which the model was trained on",
-                    "train on channels that both have: signal.channels=…; or map them when it is tested: "
-                    "channel_mapping=spline, or common",
+                    (
+                        f"{where} has no channel {', '.join(missing)}, which the model "
+                        "was trained on"
+                    ),
+                    "train on channels that both have: signal.channels=…; or map them "
+                    "when it is tested: channel_mapping=spline, or common",
                 )
-            mapping = map_channels(channel_mapping, spec.names, spec.positions, recording.space, where)
+            mapping = map_channels(
+                channel_mapping, spec.names, spec.positions, recording.space, where
+            )
             chosen = mapping.sources
         signal = signal.model_copy(update={"channels": list(chosen)})
 

@@ -1,4 +1,6 @@
-"""Files of recordings: subject and session of each, the tables next to it, and the signals that mne reads."""
+"""Files of recordings: subject and session of each, the tables next to it, and the
+signals that mne reads.
+"""
 
 import csv
 import os
@@ -16,9 +18,20 @@ import numpy as np
 from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.damage import is_of_the_machine
-from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line, naming
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    MissingExtra,
+    first_line,
+    naming,
+)
 from brainhive_cli.core.files import matches, read_regular, walk
-from brainhive_cli.data.bids_labels import natural_key, number_session, number_sessions, number_subjects
+from brainhive_cli.data.bids_labels import (
+    natural_key,
+    number_session,
+    number_sessions,
+    number_subjects,
+)
 from brainhive_cli.data.electrodes import name_electrodes
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
 from brainhive_cli.data.stores.ids import composed
@@ -38,15 +51,22 @@ OTHER_FIF = re.compile(
     r".*(emptyroom|acq-(crosstalk|calibration)|ct_sparse).*"
     r"|.*[-_](epo|ave|trans|ica|cov|proj|eve|annot|dig|dip|info|src|bem|sol|fwd|inv)(-\d+)?\.fif(\.gz)?"
 )
-"""Names that mne, mne-bids and MaxFilter give to files of other things than recordings."""
-SUBJECT = re.compile(r"(?<![^/_. ])sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?)(\d+)", re.IGNORECASE)
-"""Subject in a path, at the start of a part of a name: `subset1` and `subliminal_01` are none."""
+"""Names that mne, mne-bids and MaxFilter give to files of other things than
+recordings.
+"""
+SUBJECT = re.compile(
+    r"(?<![^/_. ])sub(?:ject|j)?(?:[-_]?|-([a-z]+?)[-_]?)(\d+)", re.IGNORECASE
+)
+"""Subject in a path, at the start of a part of a name: `subset1` and `subliminal_01`
+are none.
+"""
 LABEL_END = re.compile(r"(?!ses|run|task|acq)[A-Za-z0-9]*")
 """Rest of a subject's label behind its first number."""
 UNNUMBERED = re.compile(r"\bsub-[A-Za-z]+(?=[_/.]|$)")
 """Label of a subject without a number."""
 SESSION = re.compile(
-    r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)|-([a-z]+))", re.IGNORECASE
+    r"(?<![^/_. ])ses(?:sion|s)?(?:(?:[-_]?|-([a-z]+?)[-_]?)(\d+)([a-z]*)|-([a-z]+))",
+    re.IGNORECASE,
 )
 SPLIT = re.compile(r"_split-\d+(?=_|$)")
 MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
@@ -59,29 +79,49 @@ NO_VALUE = re.compile(r"^(n/?a|nan)$", re.IGNORECASE)
 """The same as R, pandas and EEGLAB write it."""
 CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
 """The further files of a recording in several, which mne reads with the first."""
-VHDR_FILE = re.compile(r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M)
-DAMAGE = re.compile(r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt")
+VHDR_FILE = re.compile(
+    r"^\s*(?:DataFile|MarkerFile)\s*[=:]\s*(?:\./)?(.*?)\s*$", re.I | re.M
+)
+DAMAGE = re.compile(
+    r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt"
+)
 """Warnings of mne about a file that ends early."""
 UNITS = {
-    **dict.fromkeys(("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc"), (1e6, "µV")),
+    **dict.fromkeys(
+        ("eeg", "ecog", "seeg", "dbs", "eog", "emg", "ecg", "misc"), (1e6, "µV")
+    ),
     **{"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")},
 }
-"""Factor from mne's unit of each type of channel, and the unit in which values are near 1 to 1000."""
+"""Factor from mne's unit of each type of channel, and the unit in which values are near
+1 to 1000.
+"""
 # hint of every error about a damaged recording
 AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
 WAYS = {
-    r"number of trials is \d+": "it holds epochs: export the continuous recording that they were cut from",
-    r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save it in EEGLAB with "
-    "'Save as v6' (pop_saveset(EEG, 'version', '6'))",
-    r"EDF\+D": "export it without pauses; where there are none, mne opens it and saves it as .fif",
-    r"Active Shielding": "MaxFilter, or mne.preprocessing.maxwell_filter; then save it as .fif",
-    r"Duplicate channel names|Channel mismatch|Missing channels|not in.*channel": "correct its channels.tsv",
+    r"number of trials is \d+": (
+        "it holds epochs: export the continuous recording that they were cut from"
+    ),
+    r"HDF reader|pymatreader": "it is of MATLAB 7.3: pip install pymatreader, or save "
+    "it in EEGLAB with 'Save as v6' (pop_saveset(EEG, "
+    "'version', '6'))",
+    r"EDF\+D": (
+        "export it without pauses; where there are none, mne opens it and saves it as "
+        ".fif"
+    ),
+    r"Active Shielding": (
+        "MaxFilter, or mne.preprocessing.maxwell_filter; then save it as .fif"
+    ),
+    r"Duplicate channel names|Channel mismatch|Missing channels|not in.*channel": (
+        "correct its channels.tsv"
+    ),
 }
 """Ways out of what readers say, by a part of it, where the file is not damaged."""
 PIECE_S = 0.1
 """Seconds without any change that no signal has, however coarse its numbers are."""
 READ_BYTES = 2**29
-"""Limit of signals in memory, unless one channel is more; each block of channels reads all of the file."""
+"""Limit of signals in memory, unless one channel is more; each block of channels reads
+all of the file.
+"""
 
 
 def list_recordings(
@@ -90,7 +130,8 @@ def list_recordings(
     subject_numbers: Mapping[str, int] | None = None,
     sessions: Sequence[int | str] | None = None,
 ) -> dict[int, dict[int, list[Path]]]:
-    """List recordings below a folder by subject and session, those of a session in the order of their names.
+    """List recordings below a folder by subject and session, those of a session in the
+    order of their names.
 
     Args:
         root: The folder.
@@ -107,12 +148,16 @@ def list_recordings(
     # labels of sessions are numbered over all files
     if sessions is not None:
         paths = [*paths]
-        session_numbers = number_sessions([read_session(path, root) for path in paths], sessions)
+        session_numbers = number_sessions(
+            [read_session(path, root) for path in paths], sessions
+        )
     recordings = group_by_session(root, paths, subject_numbers, session_numbers)
     if not recordings:
         problem = f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}"
         way = "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set"
-        raise MissingData(problem, f"{way}; other formats that mne reads, it saves as .fif")
+        raise MissingData(
+            problem, f"{way}; other formats that mne reads, it saves as .fif"
+        )
 
     # two versions of a recording would count twice
     for listed in recordings.values():
@@ -122,29 +167,37 @@ def list_recordings(
 
 
 def _refuse_versions(root: Path, paths: Sequence[Path]) -> None:
-    """Refuse two files of one acquisition: they differ in their endings, or in entities of processing."""
+    """Refuse two files of one acquisition: they differ in their endings, or in entities
+    of processing.
+    """
     known: dict[tuple[str, ...], Path] = {}
     for path in paths:
         # the parts of folders and names, each once; run-1 and run-01 are one run
         folders, name = path.relative_to(root).parts[:-1], path.name.partition(".")[0]
-        if SUBJECT.search(name):  # sub-01_old beside sub-01 holds copies of the same names
+        # sub-01_old beside sub-01 holds copies of the same names
+        if SUBJECT.search(name):
             folders = tuple(folder for folder in folders if not SUBJECT.match(folder))
-        parts = re.sub(r"(?<=run-)0+(?=\d)", "", "_".join([*folders, name]).lower()).split("_")
+        parts = re.sub(
+            r"(?<=run-)0+(?=\d)", "", "_".join([*folders, name]).lower()
+        ).split("_")
         entities = dict.fromkeys(
-            part for part in parts if part not in SUFFIXES and not part.startswith(PROCESSED)
+            part
+            for part in parts
+            if part not in SUFFIXES and not part.startswith(PROCESSED)
         )
         other = known.setdefault(tuple(entities), path)
         if other != path:
             raise BrainhiveError(
                 f"{other} and {path} are one recording, which would count as two",
-                f"preparation.files=PATTERN takes one of them, or move one out of {root}; "
-                "two runs are called run-1 and run-2",
+                "preparation.files=PATTERN takes one of them, or move one out of "
+                f"{root}; two runs are called run-1 and run-2",
             )
 
 
 def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
     """Yield the first file of each recording below a folder, run-10 behind run-9."""
-    # files of recordings and their companions, without empty rooms, epochs, covariances and the like
+    # files of recordings and their companions, without empty rooms, epochs, covariances
+    # and the like
     paths = []
     for name, entry in walk(root, enters=lambda name: name not in NO_RECORDINGS):
         file_name = name.rpartition("/")[2].lower()
@@ -155,7 +208,8 @@ def _list_recording_files(root: Path, pattern: str) -> Iterator[Path]:
     paths.sort(key=lambda path: natural_key(str(path)))
 
     for path in paths:
-        # the file that mne opens: the header for a companion, the path itself for all else
+        # the file that mne opens: the header for a companion, the path itself for all
+        # else
         header_path = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))
         if not matches(header_path.as_posix(), pattern):
             continue
@@ -185,43 +239,59 @@ def group_by_session(
         root: The folder.
         paths: Files or folders below it.
         subject_numbers: The recipe's numbers of subjects by label.
-        session_numbers: Numbers of sessions by label, without those that are left out; None for the first
-            number of each label.
+        session_numbers: Numbers of sessions by label, without those that are left out;
+            None for the first number of each label.
 
     Raises:
-        BrainhiveError: naming one whose path does not say which subject's it is, or two that clash.
+        BrainhiveError: naming one whose path does not say which subject's it is, or two
+            that clash.
     """
     # numbers of subjects depend on the labels of all paths together
-    labels = {path: (read_label(path, root), read_session(path, root)) for path in paths}
+    labels = {
+        path: (read_label(path, root), read_session(path, root)) for path in paths
+    }
     label_paths = dict[str, Path]()  # the first of each
     for path, (label, _) in labels.items():
         label_paths.setdefault(label, path)
     numbers = number_subjects(label_paths, subject_numbers or {})
 
     recordings: dict[int, dict[int, list[Path]]] = {}
-    first_paths: dict[tuple[int, int], tuple[str, Path]] = {}  # label and first path by subject and session
+    # label and first path by subject and session
+    first_paths: dict[tuple[int, int], tuple[str, Path]] = {}
     for path, (label, name) in labels.items():
         # the session's number, 1 where the path has none
-        session = number_session(name) if session_numbers is None else session_numbers.get(name)
+        session = (
+            number_session(name)
+            if session_numbers is None
+            else session_numbers.get(name)
+        )
         if session is None:
             continue
-        first_name, first = first_paths.setdefault((numbers[label], session), (name, path))
+        first_name, first = first_paths.setdefault(
+            (numbers[label], session), (name, path)
+        )
         if first_name != name:
             problem = f"{path} and {first} are of two sessions {session}"
-            way = "rename one; or preparation.sessions=LABEL,LABEL numbers sessions in this order"
+            way = (
+                "rename one; or preparation.sessions=LABEL,LABEL numbers sessions in "
+                "this order"
+            )
             raise BrainhiveError(problem, way)
         recordings.setdefault(numbers[label], {}).setdefault(session, []).append(path)
     return recordings
 
 
 def read_session(path: Path, root: Path) -> str:
-    """Read the label of the last session in a path below a folder: 01 of ses-01; empty where it has none."""
+    """Read the label of the last session in a path below a folder: 01 of ses-01; empty
+    where it has none.
+    """
     sessions = SESSION.findall(path.as_posix().removeprefix(f"{root.as_posix()}/"))
     return "".join(sessions[-1]) if sessions else ""
 
 
 def read_label(path: Path, root: Path) -> str:
-    """Read the label of the subject in a path below a folder, as BIDS has it: sub-01 of Subject_01.
+    """Read the label of the subject in a path below a folder, as BIDS has it: sub-01 of
+    Subject_01.
 
     Raises:
         BrainhiveError: if the path does not say whose it is.
@@ -233,7 +303,9 @@ def read_label(path: Path, root: Path) -> str:
         return f"sub-{match[1] or ''}{match[2]}{end[0] if end else ''}"
     if unnumbered := UNNUMBERED.search(relative_path):
         return unnumbered[0]
-    raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
+    raise BrainhiveError(
+        f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…"
+    )
 
 
 def describe_labels(
@@ -242,7 +314,8 @@ def describe_labels(
     subjects: Sequence[int],
     subject_numbers: Mapping[str, int],
 ) -> list[str]:
-    """Describe subjects and sessions whose labels are not their numbers, and labels without files.
+    """Describe subjects and sessions whose labels are not their numbers, and labels
+    without files.
 
     Args:
         files: Paths by subject and session.
@@ -257,35 +330,62 @@ def describe_labels(
             read_label(path, root) for paths in session_paths.values() for path in paths
         )
         # sub-07 is subject 7, and needs no line
-        if subject in subjects and [label[4:].lstrip("0") for label in labels_of_files] != [str(subject)]:
+        if subject in subjects and [
+            label[4:].lstrip("0") for label in labels_of_files
+        ] != [str(subject)]:
             lines.append(f"subject {subject} is {' and '.join(labels_of_files)}")
         labels |= labels_of_files.keys()
-        sessions |= {number: read_session(paths[0], root) for number, paths in session_paths.items()}
+        sessions |= {
+            number: read_session(paths[0], root)
+            for number, paths in session_paths.items()
+        }
 
     # labels of sessions that are not their numbers
-    renamed = [(n, name) for n, name in sorted(sessions.items()) if name.lstrip("0") not in ("", str(n))]
-    lines += [f"session {', '.join(f'{n} is ses-{name}' for n, name in renamed)}"] if renamed else []
+    renamed = [
+        (n, name)
+        for n, name in sorted(sessions.items())
+        if name.lstrip("0") not in ("", str(n))
+    ]
+    lines += (
+        [f"session {', '.join(f'{n} is ses-{name}' for n, name in renamed)}"]
+        if renamed
+        else []
+    )
     # labels that the recipe numbers, and no file has
     absent = sorted(subject_numbers.keys() - labels)
-    return lines + [f"no file is of {label}, which subject_numbers names" for label in absent]
+    return lines + [
+        f"no file is of {label}, which subject_numbers names" for label in absent
+    ]
 
 
 def files_of(path: Path) -> list[Path]:
-    """List the files that are read of a recording: with its continuations, and the tables of BIDS next to it.
+    """List the files that are read of a recording: with its continuations, and the
+    tables of BIDS next to it.
 
     Raises:
         MissingData: naming one without which it cannot be read.
     """
     # a link of DataLad may lead to a file that was not fetched
     if not path.is_file():
-        raise MissingData(f"{path} is a link to a file that is not there", f"datalad get {path}, or copy it")
+        raise MissingData(
+            f"{path} is a link to a file that is not there",
+            f"datalad get {path}, or copy it",
+        )
     if not path.stat().st_size:
         raise MissingData(f"{path} is empty", "copy or export it again")
 
-    # signals and markers beside a header, and tables that say which events and channels it has
-    companions = [path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())]
+    # signals and markers beside a header, and tables that say which events and channels
+    # it has
+    companions = [
+        path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())
+    ]
     tables = (table_of(path, what) for what in ("events", "channels"))
-    return [path, *filter(Path.is_file, companions), *_list_further(path), *filter(None, tables)]
+    return [
+        path,
+        *filter(Path.is_file, companions),
+        *_list_further(path),
+        *filter(None, tables),
+    ]
 
 
 def _list_further(path: Path) -> list[Path]:
@@ -302,17 +402,23 @@ def _list_further(path: Path) -> list[Path]:
 
 
 def tables_of(path: Path, what: str) -> list[Path]:
-    """Name the events.tsv or channels.tsv next to a recording: as it is called, and last as in BIDS."""
+    """Name the events.tsv or channels.tsv next to a recording: as it is called, and
+    last as in BIDS.
+    """
     stem = path.name.partition(".")[0]
     unsplit = SPLIT.sub("", stem)
-    return [path.with_name(f"{name}_{what}.tsv") for name in (stem, unsplit, MODALITY.sub("", unsplit))]
+    return [
+        path.with_name(f"{name}_{what}.tsv")
+        for name in (stem, unsplit, MODALITY.sub("", unsplit))
+    ]
 
 
 def table_of(path: Path, what: str) -> Path | None:
     """Find the events.tsv or channels.tsv of a recording; None if there is none.
 
-    It lies next to the recording; or, as BIDS has it, in a folder above up to the root of the data set, and
-    has entities of the recording alone: the nearest one counts, of one folder that with most entities.
+    It lies next to the recording; or, as BIDS has it, in a folder above up to the root
+    of the data set, and has entities of the recording alone: the nearest one counts, of
+    one folder that with most entities.
     """
     if (table := next(filter(Path.is_file, tables_of(path, what)), None)) is not None:
         return table
@@ -321,22 +427,35 @@ def table_of(path: Path, what: str) -> Path | None:
     entities = {*path.name.partition(".")[0].split("_")}
     for folder in [*path.parents][: len(path.relative_to(root).parts)]:
         tables = [table for table in folder.glob(f"*{what}.tsv") if table.is_file()]
-        parts = {table: {*table.name.removesuffix(f"{what}.tsv").split("_")} - {""} for table in tables}
+        parts = {
+            table: {*table.name.removesuffix(f"{what}.tsv").split("_")} - {""}
+            for table in tables
+        }
         if fitting := [table for table in tables if parts[table] <= entities]:
             return max(fitting, key=lambda table: len(parts[table]))
     return None
 
 
 def bids_root(path: Path) -> Path | None:
-    """Find the root of the BIDS data set that a recording lies in; None where it lies in none."""
+    """Find the root of the BIDS data set that a recording lies in; None where it lies
+    in none.
+    """
     # not the nearest folder; the outermost data set counts
-    roots = [folder for folder in list(path.parents)[1:5] if (folder / "dataset_description.json").is_file()]
+    roots = [
+        folder
+        for folder in list(path.parents)[1:5]
+        if (folder / "dataset_description.json").is_file()
+    ]
     return roots[-1] if roots else None
 
 
 def is_read_as_bids(path: Path, has_bids_onsets: bool) -> bool:
-    """Whether mne-bids opens a recording, unless onsets in its tables are not BIDS's."""
-    return has_bids_onsets and path.name.startswith("sub-") and bids_root(path) is not None
+    """Whether mne-bids opens a recording, unless onsets in its tables are not
+    BIDS's.
+    """
+    return (
+        has_bids_onsets and path.name.startswith("sub-") and bids_root(path) is not None
+    )
 
 
 def read_number(text: object) -> float:
@@ -348,9 +467,11 @@ def read_number(text: object) -> float:
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Read a table with a header line: .tsv, or .csv with commas or semicolons; NA and NaN are read as n/a.
+    """Read a table with a header line: .tsv, or .csv with commas or semicolons; NA and
+    NaN are read as n/a.
 
-    Spreadsheets write UTF-8, UTF-16, or Windows-1252, and may name the separator in a first line `sep=;`.
+    Spreadsheets write UTF-8, UTF-16, or Windows-1252, and may name the separator in a
+    first line `sep=;`.
 
     Raises:
         BrainhiveError: if it is no such table.
@@ -369,7 +490,11 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
         reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
         rows = [
-            {key: NO_VALUE.sub("n/a", (value or "").strip()) for key, value in row.items() if key}
+            {
+                key: NO_VALUE.sub("n/a", (value or "").strip())
+                for key, value in row.items()
+                if key
+            }
             for row in reader
         ]
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
@@ -380,46 +505,72 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn any error of a reader of a foreign format into MissingData or MissingExtra, with its way out."""
+    """Turn any error of a reader of a foreign format into MissingData or MissingExtra,
+    with its way out.
+    """
     try:
         yield
     except Exception as error:
         # our own errors have hints; errors of the machine are not the file's fault
         if isinstance(error, BrainhiveError) or is_of_the_machine(error):
             raise
-        way = next((way for part, way in WAYS.items() if re.search(part, str(error))), AGAIN)
+        way = next(
+            (way for part, way in WAYS.items() if re.search(part, str(error))), AGAIN
+        )
         kind = MissingExtra if isinstance(error, ImportError) else MissingData
         raise kind(f"{path} cannot be read: {first_line(error)}", way) from error
 
 
 def _require_own(path: Path, name: str) -> None:
-    """Refuse a file that a recording names in another folder, or that by its name is of another recording."""
+    """Refuse a file that a recording names in another folder, or that by its name is of
+    another recording.
+    """
     if name in ("", ".", "..") or re.search(r"[/\\\0]", name):
         raise ValueError(f"it names a file outside its folder, {name!r}")
     # the same name, apart from numbers of splits; or the target of a link
-    stem, named_stem = (composed(SPLIT.sub("", each.stem)) for each in (path, Path(name)))
-    if stem in (named_stem, re.sub(r"-\d+(\.fif)?$", r"\1", named_stem)) or name == path.resolve().name:
+    stem, named_stem = (
+        composed(SPLIT.sub("", each.stem)) for each in (path, Path(name))
+    )
+    if (
+        stem in (named_stem, re.sub(r"-\d+(\.fif)?$", r"\1", named_stem))
+        or name == path.resolve().name
+    ):
         return
     ways = {
-        ".vhdr": f"if it was renamed, write DataFile={path.stem}.eeg and MarkerFile={path.stem}.vmrk into it",
-        ".set": f"if it was renamed, write EEG.data = EEG.datfile = '{path.stem}.fdt' into it in EEGLAB",
+        ".vhdr": (
+            f"if it was renamed, write DataFile={path.stem}.eeg and "
+            f"MarkerFile={path.stem}.vmrk into it"
+        ),
+        ".set": (
+            f"if it was renamed, write EEG.data = EEG.datfile = '{path.stem}.fdt' into "
+            "it in EEGLAB"
+        ),
     }
-    way = "give all parts their old names, open the first with mne, and save that by the new name"
+    way = (
+        "give all parts their old names, open the first with mne, and save that by the "
+        "new name"
+    )
     raise BrainhiveError(
-        f"{path} names {name}, a file of another recording", ways.get(path.suffix.lower(), way)
+        f"{path} names {name}, a file of another recording",
+        ways.get(path.suffix.lower(), way),
     )
 
 
 def open_raw(
-    path: Path, has_bids_onsets: bool = True, rename: Mapping[str, str] | None = None, cap: str = ""
+    path: Path,
+    has_bids_onsets: bool = True,
+    rename: Mapping[str, str] | None = None,
+    cap: str = "",
 ) -> Any:
-    """Open a recording with mne, and mne-bids in a BIDS data set unless its onsets are not BIDS's.
+    """Open a recording with mne, and mne-bids in a BIDS data set unless its onsets are
+    not BIDS's.
 
-    Signals stay on disk. The checksum of a .fif.gz is compared first, since mne reads parts of the file.
-    Channels get names and positions by `name_electrodes`.
+    Signals stay on disk. The checksum of a .fif.gz is compared first, since mne reads
+    parts of the file. Channels get names and positions by `name_electrodes`.
 
     Raises:
-        MissingData: if it cannot be read, ends early, or names files outside its folder.
+        MissingData: if it cannot be read, ends early, or names files outside its
+            folder.
         MissingExtra: if mne needs another package for its format.
     """
     import mne
@@ -438,20 +589,26 @@ def open_raw(
                     _require_own(path, name)
         if path.suffix.lower() in (".edf", ".bdf"):
             with path.open("rb") as file:
-                # mne would read the samples as if there were no pauses, and events by the clock
+                # mne would read the samples as if there were no pauses, and events by
+                # the clock
                 if file.read(256)[192:197] in (b"EDF+D", b"BDF+D"):
-                    raise ValueError("it is of type EDF+D, with pauses between its records")
+                    raise ValueError(
+                        "it is of type EDF+D, with pauses between its records"
+                    )
         if is_read_as_bids(path, has_bids_onsets):
             import mne_bids
 
             bids_path = mne_bids.get_bids_path_from_fname(path)
-            raw = mne_bids.read_raw_bids(bids_path, on_ch_mismatch="reorder", verbose="WARNING")
+            raw = mne_bids.read_raw_bids(
+                bids_path, on_ch_mismatch="reorder", verbose="WARNING"
+            )
         else:
             raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
 
         # the signals must lie next to the header, and belong to no other recording
         folders = {Path(file).parent.resolve() for file in raw.filenames if file}
-        here = {path.parent.resolve(), path.resolve().parent}  # DataLad's files are links into its own folder
+        # DataLad's files are links into its own folder
+        here = {path.parent.resolve(), path.resolve().parent}
         if outside := folders - here:
             raise ValueError(f"its signals are in another folder, {outside.pop()}")
         for file in raw.filenames:
@@ -461,14 +618,16 @@ def open_raw(
     for warning in warned:
         message = str(warning.message)
         if DAMAGE.search(message):
-            raise MissingData(f"{path} is damaged: {first_line(warning.message)}", AGAIN)  # type: ignore[arg-type]
+            reason = first_line(warning.message)  # type: ignore[arg-type]
+            raise MissingData(f"{path} is damaged: {reason}", AGAIN)
     with readable(path):
         name_electrodes(raw, path, rename or {}, cap)
     return raw
 
 
 class StillPieces:
-    """Pieces of a recording in which channels do not change at all, as those of an amplifier at its limit.
+    """Pieces of a recording in which channels do not change at all, as those of an
+    amplifier at its limit.
 
     Args:
         samples: Samples of the recording.
@@ -477,16 +636,19 @@ class StillPieces:
 
     def __init__(self, samples: int, rate_hz: float) -> None:
         self._size = max(2, round(PIECE_S * rate_hz))
-        self._counts = np.zeros(samples // self._size, np.int64)  # channels that stand still
+        # channels that stand still
+        self._counts = np.zeros(samples // self._size, np.int64)
 
     def add(self, row: Float64) -> None:
         """Add a channel [samples]."""
-        pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)  # [pieces, samples]
+        # [pieces, samples]
+        pieces = row[: len(self._counts) * self._size].reshape(-1, self._size)
         self._counts += (pieces == pieces[:, :1]).all(1)
 
     def are_still(self, onsets: Int64, span: tuple[int, int], channels: int) -> Bool:
         """Mark the trials [n] in most of which most channels stand still."""
-        # sums over pieces in which most channels stand still, by which spans are counted
+        # sums over pieces in which most channels stand still, by which spans are
+        # counted
         sums = np.concatenate([[0], np.cumsum(self._counts > channels / 2)])
         first, last = ((onsets + at) // self._size for at in span)
         last = np.maximum(last, first + 1).clip(max=len(self._counts))
@@ -517,20 +679,25 @@ def read_channels(
     rate_hz = float(raw.info["sfreq"])
     with naming(path):
         refuse_high_edges(band_hz, rate_hz)
-    scales = [UNITS.get(kind, (1.0, ""))[0] for kind in raw.get_channel_types(list(names))]
+    scales = [
+        UNITS.get(kind, (1.0, ""))[0] for kind in raw.get_channel_types(list(names))
+    ]
 
     # as many channels at a time as fit into READ_BYTES in float64
     step = max(1, READ_BYTES // (8 * int(raw.n_times)))
     for start in range(0, len(names), step):
         with readable(path):
-            block = raw.get_data(picks=list(names[start : start + step]))  # [channels, samples]
+            # [channels, samples]
+            block = raw.get_data(picks=list(names[start : start + step]))
         for row, scale in zip(block, scales[start:], strict=False):
             pieces.add(row)
             yield filter_samples(row * scale, rate_hz, band_hz, phase)
         del block, row  # gone before the next is read
 
 
-def filter_samples(samples: Float64, rate_hz: float, band_hz: Band, phase: str) -> Float64:
+def filter_samples(
+    samples: Float64, rate_hz: float, band_hz: Band, phase: str
+) -> Float64:
     """Filter the samples [n] of one channel as `read_channels` does."""
     from mne.filter import filter_data
 

@@ -1,4 +1,6 @@
-"""Header of a recording: channels, spans without trials, and events, whose witnesses are compared."""
+"""Header of a recording: channels, spans without trials, and events, whose witnesses
+are compared.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -27,9 +29,13 @@ from brainhive_cli.data.recording_files import (
 BAD = re.compile(r"(comment/)?(bad|edge).*", re.IGNORECASE | re.DOTALL)
 """Annotations of spans of which no trial is taken."""
 CUT = re.compile(r"(comment/)?(boundary|new segment/.*)", re.IGNORECASE)
-"""Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples were cut out."""
+"""Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples
+were cut out.
+"""
 CUT_NUMBER = re.compile(r"-99(\.0*)?")
-"""What EEGLAB writes for `boundary` where events are numbers (its option_boundary99)."""
+"""What EEGLAB writes for `boundary` where events are numbers (its
+option_boundary99).
+"""
 REFERENCE = re.compile(r"&#\d{3,7};")
 """A letter outside Latin-1 in the name of an event, as mne writes it into .fif."""
 ANNOTATIONS = "annotations"
@@ -37,55 +43,77 @@ ANNOTATIONS = "annotations"
 STRETCHES = 12
 """Seconds of a recording of which channels' variances are measured."""
 COMBINED = re.compile(r"STI ?101|STI ?014|Status|UPPT001", re.IGNORECASE)
-"""Channels that combine single trigger lines, as MEGIN, mne, BioSemi and CTF call them."""
+"""Channels that combine single trigger lines, as MEGIN, mne, BioSemi and CTF call
+them.
+"""
 TRIGGER = re.compile(r".*(TRIG|STIM|STATUS|MARKER|EVENT|STI ?\d|DIN).*", re.IGNORECASE)
 """Names of channels that may hold codes, whatever their type."""
 GLITCH_S = 1e-3
-"""Seconds for which lines of a port may differ while a code is set; one sample at least."""
+"""Seconds for which lines of a port may differ while a code is set; one sample at
+least.
+"""
 DOUBLE_S = 0.01
 """Seconds after which the same event cannot be meant a second time."""
 LEAST_REST = 256
-"""Level from which on a channel may rest at another than 0: lines that are always high."""
+"""Level from which on a channel may rest at another than 0: lines that are always
+high.
+"""
 TOLERANCE_S = 0.005
 """Seconds by which witnesses of an event may differ; two samples at least."""
 MOST = 0.9
 """Share of rows near a marker from which on no other shift is looked for."""
 NEAR_S = 0.05
-"""Seconds within which, after a constant shift, a row and a marker are of one event: clocks drift."""
+"""Seconds within which, after a constant shift, a row and a marker are of one event:
+clocks drift.
+"""
 
 
 class RecordingKeys(parts.Config):
-    """Keys of whatever opens recordings: where events are described, and what electrodes are called."""
+    """Keys of whatever opens recordings: where events are described, and what
+    electrodes are called.
+    """
 
     column: str = Field(
         "",
-        description="column of the events.tsv next to a recording that describes its events; default: "
-        "stim_file, or where there is none the recording's annotations",
+        description="column of the events.tsv next to a recording that describes its "
+        "events; default: stim_file, or where there is none the "
+        "recording's annotations",
     )
     onset_unit: Literal["s", "ms"] = Field(
         "s",
-        description="unit of the onsets in that events.tsv: BIDS has s; with ms nothing else is read as BIDS",
+        description=(
+            "unit of the onsets in that events.tsv: BIDS has s; with ms nothing else "
+            "is read as BIDS"
+        ),
     )
     stim_channel: str = Field(
-        "", description="channel whose codes are the events; default: any, if there are no annotations"
+        "",
+        description=(
+            "channel whose codes are the events; default: any, if there are no "
+            "annotations"
+        ),
     )
     rename: dict[str, str] = Field(
         {},
         exclude_if=lambda rename: not rename,  # stores name it only where it is chosen
-        description="name of a channel in the files: its name here; names of EEG are written as the "
-        "10-05 system does (FP1 and `EEG Fp1-REF` are Fp1) by themselves",
+        description="name of a channel in the files: its name here; names of EEG are "
+        "written as the 10-05 system does (FP1 and `EEG Fp1-REF` are Fp1) "
+        "by themselves",
     )
     montage: str = Field(
         "",
         exclude_if=lambda montage: not montage,  # as `rename`
-        description="cap, as mne calls it: biosemi64, GSN-HydroCel-128, easycap-M1 …: positions, and of "
-        "BioSemi's inputs (A1 …) also names; default: the files' positions, or those of the names",
+        description="cap, as mne calls it: biosemi64, GSN-HydroCel-128, easycap-M1 …: "
+        "positions, and of BioSemi's inputs (A1 …) also names; default: "
+        "the files' positions, or those of the names",
     )
 
     @model_validator(mode="after")
     def _has_a_table_of_that_unit(self) -> Self:
         if self.onset_unit != "s" and (self.stim_channel or not self.column):
-            raise ValueError(f"onset_unit {self.onset_unit} needs a column of the events.tsv")
+            raise ValueError(
+                f"onset_unit {self.onset_unit} needs a column of the events.tsv"
+            )
         return self
 
 
@@ -99,12 +127,15 @@ class Header:
         bad: Names of the channels that were marked as bad.
         positions: [C, 3] in metres; NaN where they are not known.
         rate_hz: Samples a second.
-        filtered_hz: Lower and upper edge of filters of earlier programs and of the amplifier.
+        filtered_hz: Lower and upper edge of filters of earlier programs and of the
+            amplifier.
         samples: Number of samples.
         events: Sample and description of each event; neither BAD nor an interruption.
-        bad_spans: First and last sample, and description, of each BAD annotation and interruption.
+        bad_spans: First and last sample, and description, of each BAD annotation and
+            interruption.
         events_from: Source of the events, in words.
-        variances: [C] in mne's units, within a few stretches of a second over all of the recording.
+        variances: [C] in mne's units, within a few stretches of a second over all of
+            the recording.
         without_onset: Descriptions of events whose row of the events.tsv has no onset.
         compensation: Grade of CTF's compensation; None for other systems.
         doubts: What is unusual about its events and tables, a line each.
@@ -126,18 +157,28 @@ class Header:
     doubts: tuple[str, ...]
 
     def find_bad_span(self, onset: int, span: tuple[int, int]) -> str:
-        """Describe the first of the bad spans that a trial overlaps; empty if none does.
+        """Describe the first of the bad spans that a trial overlaps; empty if none
+        does.
 
         Args:
             onset: Sample of the trial's onset.
             span: First and last sample of the trial, from its onset.
         """
         first, last = onset + span[0], onset + span[1]
-        return next((text for low, high, text in self.bad_spans if low <= last and first <= high), "")
+        return next(
+            (
+                text
+                for low, high, text in self.bad_spans
+                if low <= last and first <= high
+            ),
+            "",
+        )
 
 
 Events = tuple[Sequence[tuple[int | None, str]], str, list[str]]
-"""Sample (None without an onset) and description of each event, their source in words, and doubts."""
+"""Sample (None without an onset) and description of each event, their source in words,
+and doubts.
+"""
 
 
 def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header:
@@ -154,36 +195,53 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
     """
     has_bids_onsets = keys.onset_unit == "s"
     raw = unchanged = open_raw(path, has_bids_onsets, keys.rename, keys.montage)
-    if is_read_as_bids(path, has_bids_onsets):  # mne-bids puts the events.tsv in place of its annotations
+    # mne-bids puts the events.tsv in place of its annotations
+    if is_read_as_bids(path, has_bids_onsets):
         unchanged = open_raw(path, has_bids_onsets=False)
     with readable(path):
         # annotations: events, spans without trials, and interruptions
         rate_hz = float(raw.info["sfreq"])
         markers, own_spans = _read_annotations(unchanged, path)
-        annotated, spans = (markers, []) if unchanged is raw else _read_annotations(raw, path)
+        annotated, spans = (
+            (markers, []) if unchanged is raw else _read_annotations(raw, path)
+        )
         spans += own_spans
         events, source, doubts = _find_events(raw, path, annotated, keys)
 
-        # onsets of a table, which mne-bids may have read, against markers or codes of the recording itself
-        table = "events.tsv" if unchanged is not raw and source == ANNOTATIONS else source
+        # onsets of a table, which mne-bids may have read, against markers or codes of
+        # the recording itself
+        table = (
+            "events.tsv" if unchanged is not raw and source == ANNOTATIONS else source
+        )
         if table.endswith(".tsv"):
             witness = "markers of the recording"
             if not markers and (stimulus := _list_stimulus(raw)):
                 chosen, codes = _read_codes(raw, stimulus)
-                markers, witness = _find_changes(codes, rate_hz)[1], f"codes of channel {chosen}"
+                markers, witness = (
+                    _find_changes(codes, rate_hz)[1],
+                    f"codes of channel {chosen}",
+                )
             times_s = np.array([at / rate_hz for at, _ in events if at is not None])
             if doubt := compare_onsets(times_s, markers, rate_hz, delay_s):
                 doubts.append(f"{table} and {witness} disagree: {doubt}")
 
         # variances within stretches of a second, evenly over the recording
         length = min(int(raw.n_times), max(2, round(rate_hz)))
-        starts = np.unique(np.linspace(0, raw.n_times - length, STRETCHES).astype(int)).tolist()
-        with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused in trials
-            stretches = np.array([raw.get_data(start=at, stop=at + length).var(1) for at in starts])
+        starts = np.unique(
+            np.linspace(0, raw.n_times - length, STRETCHES).astype(int)
+        ).tolist()
+        # values that are not finite are refused in trials
+        with np.errstate(over="ignore", invalid="ignore"):
+            stretches = np.array(
+                [raw.get_data(start=at, stop=at + length).var(1) for at in starts]
+            )
             variances = np.asarray(np.mean(stretches, 0), np.float64)  # [C]
 
         # mne writes zeros where a position is not known
-        positions = np.array([channel["loc"][:3] for channel in raw.info["chs"]], np.float64)  # [C, 3]
+        # [C, 3]
+        positions = np.array(
+            [channel["loc"][:3] for channel in raw.info["chs"]], np.float64
+        )
         delay = round(delay_s * rate_hz)
         return Header(
             tuple(raw.ch_names),
@@ -191,7 +249,10 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
             tuple(raw.info["bads"]),
             np.where(np.any(positions, 1, keepdims=True), positions, np.nan),
             rate_hz,
-            (float(raw.info["highpass"] or 0), float(raw.info["lowpass"] or rate_hz / 2)),
+            (
+                float(raw.info["highpass"] or 0),
+                float(raw.info["lowpass"] or rate_hz / 2),
+            ),
             int(raw.n_times),
             tuple(sorted((at + delay, text) for at, text in events if at is not None)),
             tuple(spans),
@@ -203,12 +264,23 @@ def read_header(path: Path, keys: RecordingKeys, delay_s: float = 0.0) -> Header
         )
 
 
-def _read_annotations(raw: Any, path: Path) -> tuple[list[tuple[int, str]], list[tuple[int, int, str]]]:
-    """Read sample and description of markers; and first and last sample and description of spans and cuts."""
+def _read_annotations(
+    raw: Any, path: Path
+) -> tuple[list[tuple[int, str]], list[tuple[int, int, str]]]:
+    """Read sample and description of markers; and first and last sample and description
+    of spans and cuts.
+    """
     rate_hz = float(raw.info["sfreq"])
     # times of .fif count from the start of the acquisition, before the first sample
-    onsets = np.rint((raw.annotations.onset - raw.first_time) * rate_hz).astype(np.int64).tolist()
-    texts = [REFERENCE.sub(lambda match: unescape(match[0]), text) for text in raw.annotations.description]
+    onsets = (
+        np.rint((raw.annotations.onset - raw.first_time) * rate_hz)
+        .astype(np.int64)
+        .tolist()
+    )
+    texts = [
+        REFERENCE.sub(lambda match: unescape(match[0]), text)
+        for text in raw.annotations.description
+    ]
     markers = []
     spans = []
     cuts = []
@@ -219,26 +291,38 @@ def _read_annotations(raw: Any, path: Path) -> tuple[list[tuple[int, str]], list
         elif not (CUT.fullmatch(text) or (is_eeglab and CUT_NUMBER.fullmatch(text))):
             markers.append((at, text))
         elif at > 0:  # the first segment begins with the recording
-            cuts.append((at, at, text))  # EEGLAB gives a boundary the length of what was cut out
+            # EEGLAB gives a boundary the length of what was cut out
+            cuts.append((at, at, text))
     return markers, spans + cuts
 
 
-def _find_events(raw: Any, path: Path, annotated: list[tuple[int, str]], keys: RecordingKeys) -> Events:
+def _find_events(
+    raw: Any, path: Path, annotated: list[tuple[int, str]], keys: RecordingKeys
+) -> Events:
     """Find events in a table, `annotated` or a channel."""
     column, stim_channel, onset_unit = keys.column, keys.stim_channel, keys.onset_unit
     # the events.tsv, if it has the column, and that any entries
     table = table_of(path, "events")
     if column and table is None:
-        hint = f"write {_table_for(path, column, onset_unit)}, or read annotations: \"preparation.column=''\""
+        hint = (
+            f"write {_table_for(path, column, onset_unit)}, or read annotations: "
+            "\"preparation.column=''\""
+        )
         raise MissingData(f"{path} has no events.tsv with a column {column}", hint)
     if table is not None and not stim_channel:
         columns, rows = read_table(table)
         name = column or "stim_file"
         if name in columns and any(row[name] not in ABSENT for row in rows):
-            return _list_rows(table, rows, name, onset_unit, float(raw.info["sfreq"])), table.name, []
+            return (
+                _list_rows(table, rows, name, onset_unit, float(raw.info["sfreq"])),
+                table.name,
+                [],
+            )
         if column:
             lack = "has entries in no row of" if column in columns else "has no"
-            raise BrainhiveError(f"{table} {lack} column {column}", f"it has: {', '.join(columns)}")
+            raise BrainhiveError(
+                f"{table} {lack} column {column}", f"it has: {', '.join(columns)}"
+            )
 
     # annotations, unless the recipe names a stimulus channel
     stimulus = _list_stimulus(raw)
@@ -253,7 +337,9 @@ def _find_events(raw: Any, path: Path, annotated: list[tuple[int, str]], keys: R
     if stim_channel or stimulus:
         chosen, codes = _read_codes(raw, [stim_channel] if stim_channel else stimulus)
         rest, coded, doubts = _find_changes(codes, float(raw.info["sfreq"]))
-        source = f"channel {chosen}" + (f", which adds {rest} to each code" if rest else "")
+        source = f"channel {chosen}" + (
+            f", which adds {rest} to each code" if rest else ""
+        )
         if coded:
             return coded, source, [f"channel {chosen}: {doubt}" for doubt in doubts]
         further = ", ".join(name for name in stimulus if name != chosen)
@@ -262,9 +348,16 @@ def _find_events(raw: Any, path: Path, annotated: list[tuple[int, str]], keys: R
             f"preparation.stim_channel={f'NAME, of {further}' if further else 'NAME'}; "
             f"or write {_table_for(path)}",
         )
-    problem = f"{path} has no events: no annotations, no stimulus channel, and no events.tsv next to it"
+    problem = (
+        f"{path} has no events: no annotations, no stimulus channel, and no events.tsv "
+        "next to it"
+    )
     triggers = [name for name in raw.ch_names if TRIGGER.fullmatch(name)]
-    way = f"preparation.stim_channel={triggers[0]}, if that holds codes; or " if triggers else ""
+    way = (
+        f"preparation.stim_channel={triggers[0]}, if that holds codes; or "
+        if triggers
+        else ""
+    )
     raise BrainhiveError(problem, f"{way}write {_table_for(path)}")
 
 
@@ -275,17 +368,23 @@ def _list_stimulus(raw: Any) -> list[str]:
 
 
 def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
-    return f"{tables_of(path, 'events')[-1].name} with columns onset ({unit}) and {column}"
+    return (
+        f"{tables_of(path, 'events')[-1].name} with columns onset ({unit}) and {column}"
+    )
 
 
 def _list_rows(
     path: Path, rows: list[dict[str, str]], column: str, unit: str, rate_hz: float
 ) -> list[tuple[int | None, str]]:
-    """List sample and description of the rows of a table that describe events, all with an onset or n/a."""
+    """List sample and description of the rows of a table that describe events, all with
+    an onset or n/a.
+    """
     described = [row for row in rows if row[column] not in ABSENT]
     try:
         texts = [row["onset"] for row in described]
-        onsets_s = np.array([np.nan if text in ABSENT else float(text) for text in texts])
+        onsets_s = np.array(
+            [np.nan if text in ABSENT else float(text) for text in texts]
+        )
         if np.isinf(onsets_s).any():
             raise ValueError("one is infinite")
     except (KeyError, ValueError) as error:
@@ -297,12 +396,15 @@ def _list_rows(
 
 
 def compare_onsets(
-    onsets_s: Float64, markers: Sequence[tuple[int, str]], rate_hz: float, delay_s: float = 0.0
+    onsets_s: Float64,
+    markers: Sequence[tuple[int, str]],
+    rate_hz: float,
+    delay_s: float = 0.0,
 ) -> str:
     """Describe how onsets of a table differ from markers of the recording.
 
-    Empty where they agree, where fewer than half belong together by any constant shift, or where the shift is
-    the one that `delay_s` makes up for.
+    Empty where they agree, where fewer than half belong together by any constant shift,
+    or where the shift is the one that `delay_s` makes up for.
 
     Args:
         onsets_s: [n] seconds.
@@ -321,12 +423,18 @@ def compare_onsets(
     is_whole = not (onsets_s % 1).any() and (times_s % 1).any()
     near_s = 0.5 + TOLERANCE_S if is_whole else NEAR_S
 
-    # the shift by which most belong together: none, or the peak of the correlation of both, counted in bins
+    # the shift by which most belong together: none, or the peak of the correlation of
+    # both, counted in bins
     lag_s = 0.0
     if np.mean(np.abs(_pair(onsets_s, times_s)) <= near_s) < MOST:
         first_s = min(onsets_s[0], times_s[0])
-        rows, marks = (np.bincount(((at - first_s) / near_s).astype(int)) for at in (onsets_s, times_s))
-        together = np.convolve(np.rint(fftconvolve(rows, marks[::-1])), [1, 1, 1], "same")
+        rows, marks = (
+            np.bincount(((at - first_s) / near_s).astype(int))
+            for at in (onsets_s, times_s)
+        )
+        together = np.convolve(
+            np.rint(fftconvolve(rows, marks[::-1])), [1, 1, 1], "same"
+        )
         lags = np.arange(len(together)) - (len(marks) - 1)
         lag_s = float(lags[np.lexsort((np.abs(lags), -together))[0]] * near_s)
 
@@ -342,13 +450,21 @@ def compare_onsets(
     tolerance_s = max(TOLERANCE_S, 2 / rate_hz)
     differences = []
     if (most_s := np.abs(late_s[is_near]).max()) > 4 * tolerance_s:
-        what = "its onsets are whole seconds" if is_whole else "after that its onsets lie"
+        what = (
+            "its onsets are whole seconds" if is_whole else "after that its onsets lie"
+        )
         differences.append(f"{what}, up to {most_s:.2g} s from the markers")
-    least_s, rest_s = (near_s if is_whole else tolerance_s), max(tolerance_s, 0.1 * abs(lag_s))
+    least_s, rest_s = (
+        (near_s if is_whole else tolerance_s),
+        max(tolerance_s, 0.1 * abs(lag_s)),
+    )
     if abs(lag_s) > least_s and abs(lag_s + delay_s) > rest_s:
-        differences.append(f"it is {abs(lag_s):.4g} s {'later' if lag_s > 0 else 'earlier'} throughout")
         differences.append(
-            f"preparation.delay_ms={-1000 * lag_s:.0f} would move it onto them, if they are right"
+            f"it is {abs(lag_s):.4g} s {'later' if lag_s > 0 else 'earlier'} throughout"
+        )
+        differences.append(
+            f"preparation.delay_ms={-1000 * lag_s:.0f} would move it onto them, if "
+            "they are right"
         )
     if lost := int((~is_near).sum()):
         differences.insert(0, f"rows without a marker: {lost} of {len(onsets_s)}")
@@ -365,14 +481,19 @@ def _pair(onsets_s: Float64, times_s: Float64) -> Float64:
 
 
 def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
-    """Read the codes of a channel, that of several which combines the others: by its name, or its values."""
+    """Read the codes of a channel, that of several which combines the others: by its
+    name, or its values.
+    """
     # a channel that combines the lines, STI101 before others; else all channels
     combined = [name for name in names if COMBINED.fullmatch(name)]
     chosen = sorted(combined, key=lambda name: "101" not in name)[:1] or names
     codes = {}
     for name in chosen:
         picks = [raw.ch_names.index(name)]
-        (values,), (kind,) = raw.get_data(picks=picks), raw.get_channel_types(picks=picks)
+        (values,), (kind,) = (
+            raw.get_data(picks=picks),
+            raw.get_channel_types(picks=picks),
+        )
         # a channel that the file takes for a signal in volts has codes in its own unit
         if kind != "stim" and np.abs(values).max(initial=0) < 0.5:
             values = values * UNITS.get(kind, (1.0, ""))[0]
@@ -382,10 +503,15 @@ def _read_codes(raw: Any, names: Sequence[str]) -> tuple[str, Int64]:
     return best, codes[best]
 
 
-def _find_changes(codes: Int64, rate_hz: float) -> tuple[int, list[tuple[int, str]], list[str]]:
-    """Find the changes of a channel to a code: its level at rest, sample and code of each, and doubts."""
-    # spans of one value; where most last, those of a sample are lines that change one after another
-    starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))  # mne's own would lose one at sample 0
+def _find_changes(
+    codes: Int64, rate_hz: float
+) -> tuple[int, list[tuple[int, str]], list[str]]:
+    """Find the changes of a channel to a code: its level at rest, sample and code of
+    each, and doubts.
+    """
+    # spans of one value; where most last, those of a sample are lines that change one
+    # after another mne's own would lose one at sample 0
+    starts = np.flatnonzero(np.diff(codes, prepend=codes[:1] - 1))
     values, lengths = codes[starts], np.diff(starts, append=len(codes))
     glitch = max(1, int(GLITCH_S * rate_hz))
     doubts = []
@@ -398,7 +524,10 @@ def _find_changes(codes: Int64, rate_hz: float) -> tuple[int, list[tuple[int, st
         starts, values = starts[is_start], values[is_start]
         if is_glitch.any():
             length_ms = 1000 * glitch / rate_hz
-            doubts.append(f"codes or gaps of up to {length_ms:.2g} ms are left out, {is_glitch.sum()} times")
+            doubts.append(
+                f"codes or gaps of up to {length_ms:.2g} ms are left out, "
+                f"{is_glitch.sum()} times"
+            )
 
     # lines that are always high add to all codes
     levels, counts = np.unique(values, return_counts=True)
@@ -407,7 +536,11 @@ def _find_changes(codes: Int64, rate_hz: float) -> tuple[int, list[tuple[int, st
     rest = rest if is_rest else 0
 
     # events are codes other than 0 and the level at rest
-    events = [(int(at), str(code)) for at, code in zip(starts, values, strict=True) if code not in (0, rest)]
+    events = [
+        (int(at), str(code))
+        for at, code in zip(starts, values, strict=True)
+        if code not in (0, rest)
+    ]
     events, doubled = _drop_doubled(events, rate_hz)
     return rest, events, [*doubts, *doubled]
 
@@ -425,5 +558,8 @@ def _drop_doubled(
         else:
             distinct.append((at, name))
         last[name] = at
-    doubt = f"events that repeat one within {DOUBLE_S * 1000:.0f} ms count once, {dropped} times"
+    doubt = (
+        f"events that repeat one within {DOUBLE_S * 1000:.0f} ms count once, {dropped} "
+        "times"
+    )
     return distinct, [doubt] if dropped else []

@@ -1,4 +1,6 @@
-"""The sessions of a subject, each a signal store of single trials, joined into one by stimulus."""
+"""The sessions of a subject, each a signal store of single trials, joined into one by
+stimulus.
+"""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,14 +27,17 @@ Known = Mapping[str, Mapping[str, Any]]
 """Name of a file to its bytes, and of tables and small files the SHA-256, too."""
 TABLES = (".csv", ".tsv", ".txt")
 SMALL_BYTES = 2**20
-"""Bytes of a file below which it is known by its content, as tables are; others are known by their size."""
+"""Bytes of a file below which it is known by its content, as tables are; others are
+known by their size.
+"""
 
 
 def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
-    """Give a signal [N, R, C, T] in another dtype, float16 or float32; it is cast where it is sliced.
+    """Give a signal [N, R, C, T] in another dtype, float16 or float32; it is cast where
+    it is sliced.
 
-    Slicing raises BrainhiveError if values are too large for the dtype; or all too small, as volts are for
-    float16.
+    Slicing raises BrainhiveError if values are too large for the dtype; or all too
+    small, as volts are for float16.
     """
     limits = np.finfo(dtype)
 
@@ -42,7 +47,9 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
         # too large, or all so small that precision is lost; infinite values stay
         fits = not (float(limits.max) < most < np.inf or 0 < most < float(limits.tiny))
         if values.dtype != dtype and not fits:
-            raise BrainhiveError(f"signals of up to {most:g} do not fit {dtype}", "dtype=float32")
+            raise BrainhiveError(
+                f"signals of up to {most:g} do not fit {dtype}", "dtype=float32"
+            )
         cast = values.astype(dtype, copy=False)
         hdf5.release_pages(signal)
         return cast
@@ -51,17 +58,28 @@ def cast_signal(signal: Any, dtype: np.dtype[Any]) -> LazyRows:
 
 
 def list_sessions(folder: Path, subject: int) -> list[Path]:
-    """List the sessions of a subject that are not yet joined, and those that were not finished."""
+    """List the sessions of a subject that are not yet joined, and those that were not
+    finished.
+    """
     pattern = f"sub-{subject:02d}_ses-*.h5*"
     return [*folder.glob(pattern), *folder.glob(f".{pattern}")]
 
 
-def write_session(path: Path, session: int, recordings: Mapping[str, Trials], dtype: DType) -> None:
-    """Write the trials of one session, by split; the final name appears when all is there."""
+def write_session(
+    path: Path, session: int, recordings: Mapping[str, Trials], dtype: DType
+) -> None:
+    """Write the trials of one session, by split; the final name appears when all is
+    there.
+    """
     stored = {}
     for split, trials in recordings.items():
         # facts of the session, which the preparation may override
-        about = {"session": session, "trials": len(trials.image_ids), "dropped": {}, **trials.provenance}
+        about = {
+            "session": session,
+            "trials": len(trials.image_ids),
+            "dropped": {},
+            **trials.provenance,
+        }
         signal = cast_signal(trials.signal, np.dtype(dtype))
         stored[split] = replace(trials, signal=signal, provenance=about)
     SignalStore.write(path, stored)
@@ -70,11 +88,13 @@ def write_session(path: Path, session: int, recordings: Mapping[str, Trials], dt
 def join(
     stores: Sequence[SignalStore], order_seed: int | None, provenance: Mapping[str, Any]
 ) -> dict[str, Trials]:
-    """Join the sessions of a subject by split: stimuli by id, their repetitions by session and time.
+    """Join the sessions of a subject by split: stimuli by id, their repetitions by
+    session and time.
 
     Args:
         stores: The sessions, in their order.
-        order_seed: Shuffles the repetitions of each stimulus in the end; None leaves them.
+        order_seed: Shuffles the repetitions of each stimulus in the end; None leaves
+            them.
         provenance: Of all sessions; that of each is added.
 
     Raises:
@@ -89,7 +109,9 @@ def join(
     space = spaces[0]
     if isinstance(space, Voxels):  # whose maps are those of the mean session
         maps = {
-            name: np.mean([other.maps[name] for other in spaces if isinstance(other, Voxels)], 0)
+            name: np.mean(
+                [other.maps[name] for other in spaces if isinstance(other, Voxels)], 0
+            )
             for name in space.maps
         }
         space = replace(space, maps=maps)
@@ -99,16 +121,23 @@ def join(
     }
 
 
-def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapping[str, Any]) -> Trials:
+def _join(
+    recordings: Sequence[Trials], order_seed: int | None, provenance: Mapping[str, Any]
+) -> Trials:
     # sessions have the same axes
     first = recordings[0]
     for other in recordings[1:]:
         if difference := difference_of(first, other):
-            names = [f"session {recording.provenance.get('session')}" for recording in (first, other)]
+            names = [
+                f"session {recording.provenance.get('session')}"
+                for recording in (first, other)
+            ]
             raise BrainhiveError(f"{' and '.join(names)} differ in their {difference}")
 
     # trials of each stimulus over all sessions: [N, R] rows, -1 where there is none
-    ids = np.concatenate([Names.of(recording.image_ids).packed for recording in recordings])
+    ids = np.concatenate(
+        [Names.of(recording.image_ids).packed for recording in recordings]
+    )
     stimuli, trials, counts = group_trials(ids)
     if order_seed is not None:
         for row, count in zip(trials, counts.tolist(), strict=True):
@@ -116,20 +145,27 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
 
     # session, run and onset of each trial
     starts = np.cumsum([0, *(len(recording.image_ids) for recording in recordings)])
-    sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
+    # -1 where there is no trial
+    sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)
     known: dict[str, Any] = {}
     for name in ("runs", "onset_s"):
         values = _concatenate(getattr(recording, name) for recording in recordings)
         if values is not None:
-            known[name] = np.where(trials < 0, BY_TRIAL[name], values[:, 0][trials]).astype(values.dtype)
+            known[name] = np.where(
+                trials < 0, BY_TRIAL[name], values[:, 0][trials]
+            ).astype(values.dtype)
 
     # signals stay in the files of their sessions until they are read
-    signals: list[LazyRows] = [recording.signal for recording in recordings]  # [n, 1, C, T]
+    # [n, 1, C, T]
+    signals: list[LazyRows] = [recording.signal for recording in recordings]
     rows, trial_shape = trials - starts[sessions], signals[0].shape[2:]
 
     def read(part: slice) -> Array:
-        """Gather the repetitions of some of the N stimuli; zeros where there is none."""
-        gathered = np.zeros((*sessions[part].shape, *trial_shape), signals[0].dtype)  # [n, R, C, T]
+        """Gather the repetitions of some of the N stimuli; zeros where there is
+        none.
+        """
+        # [n, R, C, T]
+        gathered = np.zeros((*sessions[part].shape, *trial_shape), signals[0].dtype)
         for session, signal in enumerate(signals):
             is_of_session = sessions[part] == session
             gathered[is_of_session] = signal[rows[part][is_of_session], 0]
@@ -144,7 +180,10 @@ def _join(recordings: Sequence[Trials], order_seed: int | None, provenance: Mapp
         times_s=first.times_s,
         rate_hz=first.rate_hz,
         unit=first.unit,
-        provenance={**provenance, "sessions": [recording.provenance for recording in recordings]},
+        provenance={
+            **provenance,
+            "sessions": [recording.provenance for recording in recordings],
+        },
         repetitions=counts,
         sessions=sessions,
         whiteners=_concatenate(recording.whiteners for recording in recordings),
@@ -160,19 +199,25 @@ def _concatenate(values: Iterable[Array | None]) -> Array | None:
 
 
 def describe_files(paths: Iterable[Path]) -> Known:
-    """Say by what the files that a store is made from are known: size, and digest where that is cheap."""
+    """Say by what the files that a store is made from are known: size, and digest where
+    that is cheap.
+    """
     known: dict[str, dict[str, Any]] = {}
     for path in paths:
         size = path.stat().st_size
         known[portable(str(path))] = {"bytes": size}
         # large files are known by their size, as a digest would read all of them
         if path.suffix.lower() in TABLES or size < SMALL_BYTES:
-            known[portable(str(path))]["sha256"] = hashlib.sha256(read_regular(path)).hexdigest()
+            known[portable(str(path))]["sha256"] = hashlib.sha256(
+                read_regular(path)
+            ).hexdigest()
     return known
 
 
 def files_difference(old: Known, new: Known) -> str:
-    """Name the first file by which a store's files differ from others; empty if they do not."""
+    """Name the first file by which a store's files differ from others; empty if they do
+    not.
+    """
     old, new = _below_their_folder(old), _below_their_folder(new)
     names = (name for name in {**old, **new} if old.get(name) != new.get(name))
     return next((f"from other files than now, such as {name}" for name in names), "")

@@ -1,4 +1,6 @@
-"""Single-trial betas of any origin: recordings by split, z-scored, of voxels that repetitions choose."""
+"""Single-trial betas of any origin: recordings by split, z-scored, of voxels that
+repetitions choose.
+"""
 
 from abc import abstractmethod
 from collections import Counter, defaultdict
@@ -28,15 +30,25 @@ from brainhive_cli.data.preparations import (
 from brainhive_cli.data.published import FOLDERS
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.hdf5 import LazyRows
-from brainhive_cli.data.stores.ids import match_names, plain_id, read_category, spans, summarise_names
+from brainhive_cli.data.stores.ids import (
+    match_names,
+    plain_id,
+    read_category,
+    spans,
+    summarise_names,
+)
 from brainhive_cli.data.trials import Trials
 
 BLOCK_BYTES = 2**27
 """Limit of the signals in memory while voxels are measured."""
 REPEATED = 20
-"""Training stimuli shown twice or more, below which a choice of voxels would be one of noise."""
+"""Training stimuli shown twice or more, below which a choice of voxels would be one of
+noise.
+"""
 SPLITS = ("train", "test", "imagery")
-"""Splits of published trials; in place of another stands the reason why a trial is left out."""
+"""Splits of published trials; in place of another stands the reason why a trial is left
+out.
+"""
 
 
 class BetaSteps(parts.Config):
@@ -44,7 +56,8 @@ class BetaSteps(parts.Config):
 
     Attributes:
         unit: Unit of the betas before they are z-scored.
-        keeps_constant: Whether voxels that do not vary are kept, for models that know voxels by their order.
+        keeps_constant: Whether voxels that do not vary are kept, for models that know
+            voxels by their order.
     """
 
     unit: ClassVar[str] = "% signal change"
@@ -52,13 +65,19 @@ class BetaSteps(parts.Config):
 
     zscore: Annotated[Literal["session", "run", "no"], no] = Field(
         "session",
-        description="z-score each voxel within a session or run, by its training trials; of one without "
-        "training trials by all of its own",
+        description="z-score each voxel within a session or run, by its training "
+        "trials; of one without training trials by all of its own",
     )
     min_ncsnr: float | None = Field(
-        None, gt=0, description="keep voxels of at least this ncsnr, by the repetitions of training stimuli"
+        None,
+        gt=0,
+        description=(
+            "keep voxels of at least this ncsnr, by the repetitions of training stimuli"
+        ),
     )
-    max_voxels: int | None = Field(None, gt=0, description="keep so many voxels, those of the highest ncsnr")
+    max_voxels: int | None = Field(
+        None, gt=0, description="keep so many voxels, those of the highest ncsnr"
+    )
 
     @property
     def scale(self) -> str:
@@ -66,7 +85,9 @@ class BetaSteps(parts.Config):
         return self.zscore
 
     def list_sessions(self, subject: int) -> Sequence[int]:
-        """List the sessions of a subject where they are known without files; else none."""
+        """List the sessions of a subject where they are known without files; else
+        none.
+        """
         return ()
 
 
@@ -78,10 +99,12 @@ class SessionTrials:
         image_ids: [n] of the stimuli that were shown; "" where none was.
         splits: [n] of the split of each; "" where a trial is left out.
         runs: [n] number of the run; None where that is not known.
-        onset_s: [n] seconds from its start to each stimulus; None where that is not known.
+        onset_s: [n] seconds from its start to each stimulus; None where that is not
+            known.
         dropped: Number of trials that are left out, or have no beta at all, by reason.
         noted: Other unusual facts, with counts, in words: each is a line of the plan.
-        unmatched: Names in the trials of pictures that the data set does not have, each once.
+        unmatched: Names in the trials of pictures that the data set does not have, each
+            once.
         provenance: Further facts on the session for the store.
     """
 
@@ -96,17 +119,21 @@ class SessionTrials:
 
 
 SessionBetas = tuple[Float32, Mapping[str, Array], Mapping[str, Any]]
-"""Betas of a session [n, V], in the order of `SessionTrials`, NaN where a voxel was not recorded; measures of
-voxels by their estimation, [V] by name; and facts on it."""
+"""Betas of a session [n, V], in the order of `SessionTrials`, NaN where a voxel was not
+recorded; measures of voxels by their estimation, [V] by name; and facts on it.
+"""
 
 
 @dataclass(frozen=True)
 class Betas(Preparation):
-    """A preparation of betas: subclasses say where they are, all else is the same for all.
+    """A preparation of betas: subclasses say where they are, all else is the same for
+    all.
 
     Attributes:
-        readings: What the files of a subject's regions were taken for, by name, once they are read.
-        stimuli: The data set of the pictures, where trials name them by path, file or id.
+        readings: What the files of a subject's regions were taken for, by name, once
+            they are read.
+        stimuli: The data set of the pictures, where trials name them by path, file or
+            id.
     """
 
     config: Any  # BetaSteps, and the keys of the subclass
@@ -126,7 +153,9 @@ class Betas(Preparation):
 
     @abstractmethod
     def voxels(self, subject: int) -> Voxels:
-        """Give the V voxels of a subject: regions, maps of all sessions, and their positions."""
+        """Give the V voxels of a subject: regions, maps of all sessions, and their
+        positions.
+        """
 
     @abstractmethod
     def width(self, subject: int) -> int:
@@ -148,19 +177,31 @@ class Betas(Preparation):
         """Count the trials of a session by split."""
         trials, rows, _ = self._choose_trials(subject, session)
         splits, width = trials.splits[rows], self.width(subject)
-        return {split: (int((splits == split).sum()), width, 1) for split in _list_splits(splits)}
+        return {
+            split: (int((splits == split).sum()), width, 1)
+            for split in _list_splits(splits)
+        }
 
-    def _choose_trials(self, subject: int, session: int) -> tuple[SessionTrials, Array, Array]:
-        """List the trials of a session, the rows that are used, and the z-scored group of each; none is read.
+    def _choose_trials(
+        self, subject: int, session: int
+    ) -> tuple[SessionTrials, Array, Array]:
+        """List the trials of a session, the rows that are used, and the z-scored group
+        of each; none is read.
 
         Raises:
-            BrainhiveError: if there are too few to use, to z-score by, or to choose voxels by.
+            BrainhiveError: if there are too few to use, to z-score by, or to choose
+                voxels by.
         """
         # trials of a picture
-        trials, where = self.trials(subject, session), f"session {session} of subject {subject}"
+        trials, where = (
+            self.trials(subject, session),
+            f"session {session} of subject {subject}",
+        )
         rows = np.flatnonzero(trials.splits != "")
         if not len(rows):
-            reasons = ", ".join(f"{count} {reason}" for reason, count in trials.dropped.items())
+            reasons = ", ".join(
+                f"{count} {reason}" for reason, count in trials.dropped.items()
+            )
             way = "correct its events, or leave it out: preparation.sessions=[…]"
             raise BrainhiveError(f"{where} has no trial of a picture: {reasons}", way)
 
@@ -171,23 +212,41 @@ class Betas(Preparation):
         for group in np.unique(groups).tolist() if self.config.scale != "no" else ():
             splits = trials.splits[rows][groups == group]
             if ((splits == "train").sum() or len(splits)) < 2:
-                problem = f"{where}: {self.config.scale} {group} has one trial to z-score by"
+                problem = (
+                    f"{where}: {self.config.scale} {group} has one trial to z-score by"
+                )
                 way = "session" if self.config.scale == "run" else "no"
                 raise BrainhiveError(problem, f"preparation.zscore={way}")
 
         # enough repetitions for a choice of voxels
-        chooses_voxels = self.config.min_ncsnr is not None or self.config.max_voxels is not None
+        chooses_voxels = (
+            self.config.min_ncsnr is not None or self.config.max_voxels is not None
+        )
         if chooses_voxels and (repeated := self._count_repeated(subject)) < REPEATED:
-            problem = f"subject {subject}: {repeated} training stimuli were shown twice or more, too few"
-            way = "leave out preparation.min_ncsnr and preparation.max_voxels; choose by region instead"
-            raise BrainhiveError(f"{problem} to choose voxels by, which takes {REPEATED}", way)
+            problem = (
+                f"subject {subject}: {repeated} training stimuli were shown twice or "
+                "more, too few"
+            )
+            way = (
+                "leave out preparation.min_ncsnr and preparation.max_voxels; choose by "
+                "region instead"
+            )
+            raise BrainhiveError(
+                f"{problem} to choose voxels by, which takes {REPEATED}", way
+            )
         return trials, rows, groups
 
     @cached_method
     def _count_repeated(self, subject: int) -> int:
-        """Count, once, the training stimuli of a subject that were shown twice or more."""
+        """Count, once, the training stimuli of a subject that were shown twice or
+        more.
+        """
         sessions = [self.trials(subject, session) for session in self.sessions(subject)]
-        pairs = (pair for trials in sessions for pair in zip(trials.image_ids, trials.splits, strict=True))
+        pairs = (
+            pair
+            for trials in sessions
+            for pair in zip(trials.image_ids, trials.splits, strict=True)
+        )
         shown = Counter(image_id for image_id, split in pairs if split == "train")
         return sum(number > 1 for number in shown.values())
 
@@ -195,9 +254,11 @@ class Betas(Preparation):
         """Read the betas of a session, by split, z-scored."""
         trials, rows, groups = self._choose_trials(subject, session)
         betas, estimated_maps, estimation = self.read(subject, session)
-        splits, values, space = trials.splits[rows], betas[rows], self.voxels(subject)  # [n], [n, V]
+        # [n], [n, V]
+        splits, values, space = trials.splits[rows], betas[rows], self.voxels(subject)
 
-        # a voxel that was not recorded, or never changes, in some session is left out of all in the end
+        # a voxel that was not recorded, or never changes, in some session is left out
+        # of all in the end
         is_sound = np.isfinite(values).all(0)
         values[:, ~is_sound] = 0
         is_sound &= np.ptp(values, 0) > 0
@@ -213,14 +274,18 @@ class Betas(Preparation):
             mean, spread = known.mean(0, np.float64), known.std(0, dtype=np.float64)
             varies = np.ptp(known, 0) > 0
             is_sound &= varies
-            values[members] -= mean  # in place: of all voxels of a brain, copies in float64 are large
+            # in place: of all voxels of a brain, copies in float64 are large
+            values[members] -= mean
             values[members] /= np.where(is_sound, spread, 1)
             if self.config.keeps_constant:
                 values[np.ix_(members, np.flatnonzero(~varies))] = 0
 
         # maps of the subject, of the estimation, and of this session
         maps = {**space.maps, **estimated_maps, "is_sound": is_sound}
-        space = replace(space, maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()})
+        space = replace(
+            space,
+            maps={name: np.asarray(map_, np.float64) for name, map_ in maps.items()},
+        )
 
         # facts on the session that the store keeps
         unit = self.config.unit if self.config.scale == "no" else "z-score"
@@ -234,26 +299,39 @@ class Betas(Preparation):
         # one recording for each split, training first
         recordings: dict[str, Trials] = {}
         for split in _list_splits(splits):
-            dropped = {} if recordings else dict(trials.dropped)  # of no split: the first has them
+            # of no split: the first has them
+            dropped = {} if recordings else dict(trials.dropped)
             signal = values[splits == split][:, None, :, None]  # [n, 1, V, 1]
             ids = [trials.image_ids[row] for row in rows[splits == split].tolist()]
             about = {"dropped": dropped, **provenance}
             split_rows = rows[splits == split][:, None]  # [n, 1]
             recordings[split] = Trials(
                 *(signal, ids, space, np.zeros(1), None, unit, about),
-                runs=None if trials.runs is None else trials.runs[split_rows].astype(np.int16),
+                runs=None
+                if trials.runs is None
+                else trials.runs[split_rows].astype(np.int16),
                 onset_s=None if trials.onset_s is None else trials.onset_s[split_rows],
             )
         return recordings
 
-    def finish(self, subject: int, recordings: Mapping[str, Trials]) -> dict[str, Trials]:
-        """Measure voxels by the repetitions of training stimuli, and keep those that are wanted."""
+    def finish(
+        self, subject: int, recordings: Mapping[str, Trials]
+    ) -> dict[str, Trials]:
+        """Measure voxels by the repetitions of training stimuli, and keep those that
+        are wanted.
+        """
         space = next(iter(recordings.values())).space
         assert isinstance(space, Voxels)
-        maps, least, most = {**space.maps}, self.config.min_ncsnr, self.config.max_voxels
-        is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant  # the mean over sessions
+        maps, least, most = (
+            {**space.maps},
+            self.config.min_ncsnr,
+            self.config.max_voxels,
+        )
+        # the mean over sessions
+        is_sound = (maps.pop("is_sound") == 1) | self.config.keeps_constant
 
-        # noise ceilings by the repetitions of training stimuli; voxels that all stay have published ones
+        # noise ceilings by the repetitions of training stimuli; voxels that all stay
+        # have published ones
         repeated, highest, rows = 0, "", np.flatnonzero(is_sound)
         if "train" in recordings and not self.config.keeps_constant:
             ncsnr, repeated = measure_ncsnr(recordings["train"])
@@ -266,73 +344,137 @@ class Betas(Preparation):
             rows = rows[np.argsort(-ratios[rows], kind="stable")[:most]]
             rows = np.sort(rows[ratios[rows] >= (least or 0)])
         if not len(rows):
-            problem = f"subject {subject}: no voxel is left, {is_sound.sum()} vary in each session{highest}"
-            raise BrainhiveError(problem, "a lower preparation.min_ncsnr; or other sessions or mask")
+            problem = (
+                f"subject {subject}: no voxel is left, {is_sound.sum()} vary in each "
+                f"session{highest}"
+            )
+            raise BrainhiveError(
+                problem, "a lower preparation.min_ncsnr; or other sessions or mask"
+            )
 
         # counts for the store, and the signals of the chosen voxels alone
         counts = {
             "read": len(is_sound),
             "constant_or_missing_in_a_session": int((~is_sound).sum()),
             "kept": len(rows),
-            **({"chosen_by_training_stimuli": repeated} if len(rows) < is_sound.sum() else {}),
+            **(
+                {"chosen_by_training_stimuli": repeated}
+                if len(rows) < is_sound.sum()
+                else {}
+            ),
         }
         space = replace(space, maps=maps).select(rows)
         finished = {}
         for split, recording in recordings.items():
             signal = _select_voxels(recording.signal, rows)  # [N, R, kept V, 1]
             provenance = {**recording.provenance, "voxels": counts}
-            finished[split] = replace(recording, signal=signal, space=space, provenance=provenance)
+            finished[split] = replace(
+                recording, signal=signal, space=space, provenance=provenance
+            )
         return finished
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Count voxels and the trials of each session, and list unusual facts about them."""
+        """Count voxels and the trials of each session, and list unusual facts about
+        them.
+        """
         rows = []
         widths = []
         lines = self.notes(subjects)
         for subject in subjects:
             try:
                 session_trials = {
-                    session: self.trials(subject, session) for session in self.sessions(subject)
+                    session: self.trials(subject, session)
+                    for session in self.sessions(subject)
                 }
                 regions = self.voxels(subject).regions
-                sizes = [f"{name} ({mask.sum()})" for name, mask in regions.items() if mask.any()]
-                widths.append((subject, self.width(subject), summarise_names(sizes) if sizes else "none"))
+                sizes = [
+                    f"{name} ({mask.sum()})"
+                    for name, mask in regions.items()
+                    if mask.any()
+                ]
+                widths.append(
+                    (
+                        subject,
+                        self.width(subject),
+                        summarise_names(sizes) if sizes else "none",
+                    )
+                )
             except BrainhiveError:
                 continue  # the preparation of this subject raises it
 
             # one row for each session; unusual facts are joined over sessions
-            unusual: dict[str, dict[int, int]] = defaultdict(dict)  # count by session, by fact
+            # count by session, by fact
+            unusual: dict[str, dict[int, int]] = defaultdict(dict)
             unmatched: dict[str, None] = {}
             for session, trials in session_trials.items():
-                shown, counts = [*filter(None, trials.image_ids)], Counter(trials.splits.tolist())
-                pictures, runs = len({*shown}), "–" if trials.runs is None else len(np.unique(trials.runs))
+                shown, counts = (
+                    [*filter(None, trials.image_ids)],
+                    Counter(trials.splits.tolist()),
+                )
+                pictures, runs = (
+                    len({*shown}),
+                    "–" if trials.runs is None else len(np.unique(trials.runs)),
+                )
                 shown_again = len(shown) - pictures
-                rows.append((subject, session, runs, counts["train"], counts["test"], pictures, shown_again))
+                rows.append(
+                    (
+                        subject,
+                        session,
+                        runs,
+                        counts["train"],
+                        counts["test"],
+                        pictures,
+                        shown_again,
+                    )
+                )
                 unmatched |= dict.fromkeys(trials.unmatched)
-                for reason, count in (+Counter({**trials.dropped, **trials.noted})).items():
+                for reason, count in (
+                    +Counter({**trials.dropped, **trials.noted})
+                ).items():
                     unusual[reason][session] = count
             lines += [
-                f"subject {subject}, session {spans([*sessions])}: {sum(sessions.values())} {reason}"
+                (
+                    f"subject {subject}, session {spans([*sessions])}: "
+                    f"{sum(sessions.values())} {reason}"
+                )
                 for reason, sessions in unusual.items()
             ]
             if unmatched:
                 names = summarise_names([*unmatched])
-                lines.append(f"subject {subject}: pictures that {self.dataset} does not have, {names}")
+                lines.append(
+                    f"subject {subject}: pictures that {self.dataset} does not have, "
+                    f"{names}"
+                )
 
-        # trials by session, voxels, and how files of regions were read; a plain mask needs no row
-        readings = ((n, *pair) for n in subjects for pair in self.readings.get(n, {}).items())
+        # trials by session, voxels, and how files of regions were read; a plain mask
+        # needs no row
+        readings = (
+            (n, *pair) for n in subjects for pair in self.readings.get(n, {}).items()
+        )
         files = [row for row in readings if row[1:] != ("mask", "mask")]
-        columns = ("subject", "session", "runs", "train trials", "test trials", "pictures", "shown again")
+        columns = (
+            "subject",
+            "session",
+            "runs",
+            "train trials",
+            "test trials",
+            "pictures",
+            "shown again",
+        )
         tables = [
             Table("Trials", columns, tuple(rows)),
-            Table("Voxels", ("subject", "voxels", "regions that have any"), tuple(widths)),
+            Table(
+                "Voxels", ("subject", "voxels", "regions that have any"), tuple(widths)
+            ),
             Table("Files of regions", ("subject", "name", "taken for"), tuple(files)),
         ]
         return Overview(tuple(table for table in tables if table.rows), tuple(lines))
 
 
 Trial = tuple[str, str, int, int | None]
-"""Picture, split, session and run, which may not be known; or in place of a split why it is left out."""
+"""Picture, split, session and run, which may not be known; or in place of a split why
+it is left out.
+"""
 
 
 class Subject(NamedTuple):
@@ -344,7 +486,8 @@ class Subject(NamedTuple):
         width: Number of voxels.
         trials: The trials, as many as there are betas.
         read: Reader of the betas [n, V] of a session.
-        facts: Facts for the store, as the trials over which betas were estimated together (`fitted`).
+        facts: Facts for the store, as the trials over which betas were estimated
+            together (`fitted`).
     """
 
     files: Sequence[Path]
@@ -356,13 +499,17 @@ class Subject(NamedTuple):
 
 
 class PublishedSteps(BetaSteps):
-    """Published betas of a data set: names of its files, what they hold, and the steps from there.
+    """Published betas of a data set: names of its files, what they hold, and the steps
+    from there.
 
     Attributes:
         name: Name of the data set.
-        patterns: Files or folders, at most three folders below the root, one of which each subject has.
-        folder: Name of the folder below paths.data, where it is not that of the data set.
-        numbers: Numbers of its subjects, where other files of such names are none of its own.
+        patterns: Files or folders, at most three folders below the root, one of which
+            each subject has.
+        folder: Name of the folder below paths.data, where it is not that of the data
+            set.
+        numbers: Numbers of its subjects, where other files of such names are none of
+            its own.
     """
 
     name: ClassVar[str]
@@ -370,10 +517,17 @@ class PublishedSteps(BetaSteps):
     folder: ClassVar[str] = ""
     numbers: ClassVar[Collection[int]] = ()
 
-    root: str = Field("", description="folder of the files; default: the data set's name below paths.data")
+    root: str = Field(
+        "",
+        description=(
+            "folder of the files; default: the data set's name below paths.data"
+        ),
+    )
 
     def find(self, root: Path, subject: int) -> Subject:
-        """Find all of a subject but the values of betas; MissingData where a file is not there."""
+        """Find all of a subject but the values of betas; MissingData where a file is
+        not there.
+        """
         raise NotImplementedError
 
     def build(self, paths: Paths) -> "PublishedBetas":
@@ -387,7 +541,8 @@ class PublishedBetas(Betas):
     """The betas below one root.
 
     Attributes:
-        patterns: Files or folders, at most three folders below the root, one of which each subject has.
+        patterns: Files or folders, at most three folders below the root, one of which
+            each subject has.
     """
 
     patterns: Sequence[str] = ()
@@ -396,7 +551,9 @@ class PublishedBetas(Betas):
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose files are there."""
         patterns, numbers = self.patterns, self.config.numbers
-        labels = list_subjects(self.root, [folder + pattern for pattern in patterns for folder in FOLDERS])
+        labels = list_subjects(
+            self.root, [folder + pattern for pattern in patterns for folder in FOLDERS]
+        )
         return tuple(subject for subject in labels if subject in (numbers or labels))
 
     def files(self, subject: int) -> Sequence[Path]:
@@ -406,7 +563,9 @@ class PublishedBetas(Betas):
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials."""
         known = self.config.list_sessions(subject)
-        return known or sorted({session for _, _, session, _ in self.subject(subject).trials})
+        return known or sorted(
+            {session for _, _, session, _ in self.subject(subject).trials}
+        )
 
     def voxels(self, subject: int) -> Voxels:
         """Give regions, maps and positions of the voxels."""
@@ -419,12 +578,16 @@ class PublishedBetas(Betas):
     def trials(self, subject: int, session: int) -> SessionTrials:
         """List the trials of a session."""
         # a split that is none of SPLITS is the reason why a trial is left out
-        trials = [trial for trial in self.subject(subject).trials if trial[2] == session]
+        trials = [
+            trial for trial in self.subject(subject).trials if trial[2] == session
+        ]
         names, splits, _, runs = zip(*trials, strict=True)
         dropped = Counter(split for split in splits if split not in SPLITS)
         used = np.where(np.isin(splits, SPLITS), splits, "")
         run_numbers = None if None in runs else np.array(runs)
-        return SessionTrials(names, used, run_numbers, dropped, provenance=self.subject(subject).facts)
+        return SessionTrials(
+            names, used, run_numbers, dropped, provenance=self.subject(subject).facts
+        )
 
     def read(self, subject: int, session: int) -> SessionBetas:
         """Read the betas of a session."""
@@ -448,7 +611,8 @@ def match_pictures(
         pictures: Image ids and splits [pictures] of its pictures.
 
     Returns:
-        Image ids [n] and splits [n], "" where there is none, and the number of trials without, by reason.
+        Image ids [n] and splits [n], "" where there is none, and the number of trials
+        without, by reason.
 
     Raises:
         MissingData: if no picture of the data set was shown.
@@ -459,40 +623,70 @@ def match_pictures(
     stems = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
     rows = {}
     ends = {name: name.replace("\\", "/") for name in distinct}
-    exact_names: set[str] | None = None  # names that are ids themselves, or contain all of one
+    # names that are ids themselves, or contain all of one
+    exact_names: set[str] | None = None
     if stimuli.are_categories:  # `cue/face` is no `face`
         known = {read_category(name): row for row, name in enumerate(image_ids)}
-        rows = {name: known[key] for name in distinct if (key := read_category(name)) in known}
+        rows = {
+            name: known[key]
+            for name in distinct
+            if (key := read_category(name)) in known
+        }
         ends, exact_names = {}, {*rows}
-    while ends:  # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
+    # a path may begin with a folder that the data set has not, as images/cat/cat_01.jpg
+    while ends:
         matched, _ = match_names([*ends.values()], image_ids, each_once=False)
-        rows |= {name: row for name, row in zip(ends, matched.tolist(), strict=True) if row >= 0}
+        rows |= {
+            name: row
+            for name, row in zip(ends, matched.tolist(), strict=True)
+            if row >= 0
+        }
         exact_names = {*rows} if exact_names is None else exact_names
-        ends = {name: end.partition("/")[2] for name, end in ends.items() if name not in rows}
-        ends = {name: end for name, end in ends.items() if "/" in end or stems[plain_id(end)] == 1}
+        ends = {
+            name: end.partition("/")[2]
+            for name, end in ends.items()
+            if name not in rows
+        }
+        ends = {
+            name: end
+            for name, end in ends.items()
+            if "/" in end or stems[plain_id(end)] == 1
+        }
     if not rows:
-        problem = f"no picture that was shown is in {stimuli.name}, of {summarise_names(distinct)}"
+        problem = (
+            f"no picture that was shown is in {stimuli.name}, of "
+            f"{summarise_names(distinct)}"
+        )
         way = f"it has: {', '.join(image_ids[:3])} …: preparation.stimuli.root=FOLDER"
         raise MissingData(problem, way)
 
-    # dog/01.jpg is not the data set's cat/01, though that has no other 01, where cat/01.jpg was shown, too
+    # dog/01.jpg is not the data set's cat/01, though that has no other 01, where
+    # cat/01.jpg was shown, too
     shared = Counter(rows.values())
-    rows = {name: row for name, row in rows.items() if name in (exact_names or ()) or shared[row] == 1}
+    rows = {
+        name: row
+        for name, row in rows.items()
+        if name in (exact_names or ()) or shared[row] == 1
+    }
 
     # blank trials and pictures of no data set have no id
     matched_ids = [image_ids[rows[name]] if name in rows else "" for name in names]
-    splits = np.array([image_splits[rows[name]] if name in rows else "" for name in names], str)
+    splits = np.array(
+        [image_splits[rows[name]] if name in rows else "" for name in names], str
+    )
     absent = f"trials of pictures that {stimuli.name} does not have"
-    dropped = Counter(absent if name else "blank trials" for name in names if name not in rows)
+    dropped = Counter(
+        absent if name else "blank trials" for name in names if name not in rows
+    )
     return matched_ids, splits, dropped
 
 
 def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
     """Measure the noise-ceiling signal-to-noise ratio of voxels.
 
-    The variance of the noise is the mean, over stimuli that were shown twice or more, of that over
-    repetitions; what it leaves of the variance of all trials is the signal's. Of betas that are z-scored by
-    session, as NSD's, that is 1.
+    The variance of the noise is the mean, over stimuli that were shown twice or more,
+    of that over repetitions; what it leaves of the variance of all trials is the
+    signal's. Of betas that are z-scored by session, as NSD's, that is 1.
 
     Returns:
         [V], 0 where no stimulus was shown twice; and the number of stimuli that were.
@@ -503,7 +697,8 @@ def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
     assert counts is not None  # as in every joined recording
     repeated = int((counts > 1).sum())
 
-    # sums over blocks of stimuli: of values, of squares, and of variances over repetitions
+    # sums over blocks of stimuli: of values, of squares, and of variances over
+    # repetitions
     noise, sums, squares = np.zeros((3, signal.shape[2]))  # [V] each
     step = max(1, BLOCK_BYTES // (8 * int(np.prod(signal.shape[1:]))))
     for start in range(0, len(signal), step):
@@ -517,16 +712,26 @@ def measure_ncsnr(recording: Trials) -> tuple[Float64, int]:
 
     # signal variance is total variance less noise variance
     noise /= max(1, repeated)
-    explained = np.maximum(squares / counts.sum() - (sums / counts.sum()) ** 2 - noise, 0)
-    return np.sqrt(np.divide(explained, noise, out=np.zeros_like(noise), where=noise > 0)), repeated
+    explained = np.maximum(
+        squares / counts.sum() - (sums / counts.sum()) ** 2 - noise, 0
+    )
+    return np.sqrt(
+        np.divide(explained, noise, out=np.zeros_like(noise), where=noise > 0)
+    ), repeated
 
 
 def _list_splits(splits: NDArray[np.str_]) -> list[str]:
     """List the splits of trials, training first whatever was shown first."""
-    return sorted({*splits.tolist()} - {""}, key=lambda split: (split != "train", split))
+    return sorted(
+        {*splits.tolist()} - {""}, key=lambda split: (split != "train", split)
+    )
 
 
 def _select_voxels(signal: Any, rows: Int64) -> LazyRows:
-    """Select voxels of a signal [N, R, V, 1]; values are read where the result is sliced."""
+    """Select voxels of a signal [N, R, V, 1]; values are read where the result is
+    sliced.
+    """
     shape = (*signal.shape[:2], len(rows), 1)
-    return LazyRows(None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows])
+    return LazyRows(
+        None, shape, signal.dtype, lambda part: np.asarray(signal[part])[:, :, rows]
+    )

@@ -1,4 +1,6 @@
-"""Trials of a subject: signals with what was shown, where and when; chosen, averaged and normalised late."""
+"""Trials of a subject: signals with what was shown, where and when; chosen, averaged
+and normalised late.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +20,14 @@ from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge
 from brainhive_cli.core.set_up import flatten
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.spaces import Sensors, Voxels, axis_lists, channel_rows, find_region, sample_range
+from brainhive_cli.data.spaces import (
+    Sensors,
+    Voxels,
+    axis_lists,
+    channel_rows,
+    find_region,
+    sample_range,
+)
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import NUMBERS, LazyRows
 from brainhive_cli.data.stores.ids import Names
@@ -29,55 +38,70 @@ if TYPE_CHECKING:
 COPIED_STIMULI = 256
 """Stimuli whose signals are read at a time, at most."""
 REGION_NAME = r"(?!-$)[^\s&|()]+"
-"""What a region may be called where sets of them are written; it may hold hyphens, as `prf-visualrois`."""
+"""What a region may be called where sets of them are written; it may hold hyphens, as
+`prf-visualrois`.
+"""
 SELECTING = {
-    *"root files sessions task derivatives where trials key info stimuli events column onset_unit "
-    "stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types exclude mask masks regions voxels "
-    "repetitions seed shuffle test_pictures drop_test_categories".split()
+    *"root files sessions task derivatives where trials key info stimuli events column "
+    "onset_unit stim_channel delay_ms stimulus stimulus_ms stimulus_s channels types "
+    "exclude mask masks regions voxels repetitions seed shuffle test_pictures "
+    "drop_test_categories".split()
 }
-"""Keys of preparations that say where signals are and which trials, sensors or voxels are taken. All others
-change the numbers themselves."""
+"""Keys of preparations that say where signals are and which trials, sensors or voxels
+are taken. All others change the numbers themselves.
+"""
 STEP_TOLERANCE = 0.02
-"""Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
+"""Share of the time between samples by which it may differ from 1 / rate, as after
+resampling.
+"""
 BY_TRIAL = {"sessions": -1, "runs": -1, "onset_s": np.nan, "known_digests": 0}
 """Lists [N, R] of trials, and what they have where there is none."""
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Trials of one subject while the stimuli of one split were shown: in a store, in memory or of a stream.
+    """Trials of one subject while the stimuli of one split were shown: in a store, in
+    memory or of a stream.
 
     What is chosen of them is read late: `averages`, `singles` and `read` read it.
 
     Attributes:
-        signal: [N, R, C, T], or [N, R, V, 1] of voxels; indexed along N, of the source's dtype; need not be
-            in memory.
-        image_ids: [N] stimulus ids, or file stems where the source knows no more; () where nobody knows what
-            was seen: such trials can be decoded, but neither stored nor learned from.
+        signal: [N, R, C, T], or [N, R, V, 1] of voxels; indexed along N, of the
+            source's dtype; need not be in memory.
+        image_ids: [N] stimulus ids, or file stems where the source knows no more; ()
+            where nobody knows what was seen: such trials can be decoded, but neither
+                stored nor learned from.
         space: What the third axis is: sensors, or voxels.
         times_s: [T] seconds after stimulus onset.
         rate_hz: Samples a second; None where there is one sample and no rate.
         repetitions: [N] how many of R there are; None when all are.
-        sessions: [N, R] index of the session of each repetition, -1 where there is none; None if not known.
-        provenance: Facts of the origin. `preparation` holds the keys of its recipe, `sessions` what each
-            session says, `simulated` how a program made the signals, `source` the file that others had
-            prepared; `recorded_unit` is that before whitening. Preparations add facts of their own.
-        whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were multiplied; None if by none.
-        runs: [N, R] number of the run of each repetition within its session, -1 where there is none; None if
-            not known.
-        onset_s: [N, R] seconds from the start of its run to the stimulus of each repetition, NaN where there
-            is none; None if not known.
-        known_digests: [N, R] `digest_trials` of the signal as it was recorded, where a store has them.
+        sessions: [N, R] index of the session of each repetition, -1 where there is
+            none; None if not known.
+        provenance: Facts of the origin. `preparation` holds the keys of its recipe,
+            `sessions` what each session says, `simulated` how a program made the
+            signals, `source` the file that others had prepared; `recorded_unit` is that
+            before whitening. Preparations add facts of their own.
+        whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were
+            multiplied; None if by none.
+        runs: [N, R] number of the run of each repetition within its session, -1 where
+            there is none; None if not known.
+        onset_s: [N, R] seconds from the start of its run to the stimulus of each
+            repetition, NaN where there is none; None if not known.
+        known_digests: [N, R] `digest_trials` of the signal as it was recorded, where a
+            store has them.
         subject: Number of the subject, where it is known.
-        stimulus: [N] row of each stimulus in the target stores; empty before they are matched.
-        index: [N] which stimuli these are of all that were recorded in the split, or which trials where each
-            is a row; None where they are all.
+        stimulus: [N] row of each stimulus in the target stores; empty before they are
+            matched.
+        index: [N] which stimuli these are of all that were recorded in the split, or
+            which trials where each is a row; None where they are all.
         where: Name of the trials in errors.
-        recorded: The same trials with all channels and samples, where some were selected.
+        recorded: The same trials with all channels and samples, where some were
+            selected.
         rows: [C] which channels or voxels of `recorded` these are.
         samples: Which of its samples.
         scale: Factor on its signals.
-        mapping: From these channels to a model's, before the normaliser; None where they are these.
+        mapping: From these channels to a model's, before the normaliser; None where
+            they are these.
         normaliser: Normalises what is read.
         counts: [N] how many repetitions of each stimulus there are.
         is_there: [N, R] which repetitions there are.
@@ -85,8 +109,8 @@ class Trials:
         channels: Names of the channels that are read; () for voxels.
 
     Raises:
-        BrainhiveError: if an axis of the signal has another length than one of its lists, or the times do not
-            match the rate.
+        BrainhiveError: if an axis of the signal has another length than one of its
+            lists, or the times do not match the rate.
     """
 
     signal: Any
@@ -118,13 +142,17 @@ class Trials:
     channels: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Check every axis against every list, and derive what follows from the fields."""
+        """Check every axis against every list, and derive what follows from the
+        fields.
+        """
         try:
             # a part of trials that were checked is not checked again
             if self.recorded is None and self.index is None:
                 self._check_axes()
             count, most, width, _ = self.signal.shape
-            counts = np.full(count, most) if self.repetitions is None else self.repetitions
+            counts = (
+                np.full(count, most) if self.repetitions is None else self.repetitions
+            )
             object.__setattr__(self, "counts", counts)
             object.__setattr__(self, "is_there", np.arange(most) < counts[:, None])
             channels = self.space.names if isinstance(self.space, Sensors) else ()
@@ -140,15 +168,21 @@ class Trials:
 
     def _check_axes(self) -> None:
         # fields by type, as callers of the API make trials, too
-        documents.check(self.provenance, "provenance of a recording", dict, "provenance={}")
+        documents.check(
+            self.provenance, "provenance of a recording", dict, "provenance={}"
+        )
         documents.check(self.unit, "unit of a recording", str, "a unit, as uV")
         shape = list(self.signal.shape)
         if len(shape) != 4:
             raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")
         if self.signal.dtype.kind not in NUMBERS:
             raise BrainhiveError(f"signals are {self.signal.dtype}, not real numbers")
-        if not isinstance(self.image_ids, Names) and not all(isinstance(one, str) for one in self.image_ids):
-            raise BrainhiveError("image ids of a recording are not all text", "str(number)")
+        if not isinstance(self.image_ids, Names) and not all(
+            isinstance(one, str) for one in self.image_ids
+        ):
+            raise BrainhiveError(
+                "image ids of a recording are not all text", "str(number)"
+            )
 
         # each list belongs to an axis of the signal
         lists: list[tuple[str, Any, int]] = [
@@ -158,43 +192,67 @@ class Trials:
             ("times", self.times_s, 3),
         ]
         if isinstance(self.space, Voxels):
-            lists += [(f"values of the map {name}", values, 2) for name, values in self.space.maps.items()]
+            lists += [
+                (f"values of the map {name}", values, 2)
+                for name, values in self.space.maps.items()
+            ]
         for name, values, axis in lists:
             if values is not None and len(values) != shape[axis]:
-                raise BrainhiveError(f"signals {shape} come with {len(values)} {name}, not {shape[axis]}")
+                raise BrainhiveError(
+                    f"signals {shape} come with {len(values)} {name}, not {shape[axis]}"
+                )
 
         # counts of repetitions, and times
         counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
         if ((counts < 1) | (counts > shape[1])).any():
-            raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
+            raise BrainhiveError(
+                f"signals {shape} come with counts of repetitions beyond 1 to "
+                f"{shape[1]}"
+            )
         if self.rate_hz is None and shape[3] != 1:
             raise BrainhiveError(f"signals of {shape[3]} samples have no sampling rate")
-        steps = np.diff(self.times_s) * (self.rate_hz or 1)  # [T - 1], 1 each; none of one sample
-        if self.rate_hz and not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
+        # [T - 1], 1 each; none of one sample
+        steps = np.diff(self.times_s) * (self.rate_hz or 1)
+        # of NaN, too
+        if self.rate_hz and not (np.abs(steps - 1) <= STEP_TOLERANCE).all():
             raise BrainhiveError(
-                f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
-                f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
+                "times lie "
+                f"{steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms "
+                f"apart, not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
             )
 
         # single trials: a value wherever there is a repetition, and nowhere else
-        is_there = np.arange(shape[1]) < np.broadcast_to(counts, shape[:1])[:, None]  # [N, R]
-        for name, trials in {"runs": self.runs, "onsets": self.onset_s, "sessions": self.sessions}.items():
+        # [N, R]
+        is_there = np.arange(shape[1]) < np.broadcast_to(counts, shape[:1])[:, None]
+        for name, trials in {
+            "runs": self.runs,
+            "onsets": self.onset_s,
+            "sessions": self.sessions,
+        }.items():
             if trials is None:
                 continue
             is_known = np.isfinite(trials) if name == "onsets" else trials >= 0
             if trials.shape != is_there.shape or (is_known != is_there).any():
-                raise BrainhiveError(f"signals {shape} come with {name} that are not one a repetition")
+                raise BrainhiveError(
+                    f"signals {shape} come with {name} that are not one a repetition"
+                )
 
         # a whitener for each session
         if self.whiteners is not None:
             if [*self.whiteners.shape[1:]] != [shape[2]] * 2:
-                raise BrainhiveError(f"signals {shape} come with whiteners {list(self.whiteners.shape)}")
+                raise BrainhiveError(
+                    f"signals {shape} come with whiteners {list(self.whiteners.shape)}"
+                )
             most = len(self.whiteners)
             if self.sessions is not None and self.sessions.max(initial=-1) >= most:
-                raise BrainhiveError(f"signals {shape} come with {most} whiteners for more sessions")
+                raise BrainhiveError(
+                    f"signals {shape} come with {most} whiteners for more sessions"
+                )
 
     def take(self, rows: Int64 | Bool) -> Self:
-        """Take stimuli by their indices, in this order, or by a mask; what was read is not read again."""
+        """Take stimuli by their indices, in this order, or by a mask; what was read is
+        not read again.
+        """
         index, signal = np.arange(len(self.signal))[rows], self.signal
         # in memory: copied now; in a store: rows are composed, and read when needed
         if type(signal) is np.ndarray:
@@ -202,7 +260,12 @@ class Trials:
         elif not np.array_equal(index, np.arange(len(signal))):
             all_rows = signal
             shape = (len(index), *all_rows.shape[1:])
-            signal = LazyRows(None, shape, all_rows.dtype, lambda part: all_rows[_as_slice(index[part])])
+            signal = LazyRows(
+                None,
+                shape,
+                all_rows.dtype,
+                lambda part: all_rows[_as_slice(index[part])],
+            )
         return self.change(
             signal=signal,
             image_ids=Names.of(self.image_ids)[index] if len(self.image_ids) else (),
@@ -210,7 +273,10 @@ class Trials:
             stimulus=self.stimulus[index] if len(self.stimulus) else self.stimulus,
             # rows of the split as recorded, also after an earlier selection
             index=index if self.index is None else self.index[index],
-            **{name: take(getattr(self, name), index) for name in (*BY_TRIAL, "repetitions")},
+            **{
+                name: take(getattr(self, name), index)
+                for name in (*BY_TRIAL, "repetitions")
+            },
             **{name: values[index] for name, values in self._list_read().items()},
         )
 
@@ -224,7 +290,8 @@ class Trials:
 
         # the chosen repetitions first, and as many columns as the most of them
         counts, signal = is_chosen.sum(1), chosen.signal
-        order = np.argsort(~is_chosen, 1, kind="stable")[:, : counts.max(initial=0)]  # [n, r]
+        # [n, r]
+        order = np.argsort(~is_chosen, 1, kind="stable")[:, : counts.max(initial=0)]
 
         def choose(values: Array, part: Any = slice(None)) -> Array:
             """Bring signals [n, R, C, T] into this order; zeros where there is none."""
@@ -233,7 +300,9 @@ class Trials:
 
         # lists [N, R] of trials in this order
         known: dict[str, Any] = {
-            name: np.take_along_axis(np.where(is_chosen, values, absent), order, 1).astype(values.dtype)
+            name: np.take_along_axis(
+                np.where(is_chosen, values, absent), order, 1
+            ).astype(values.dtype)
             for name, absent in BY_TRIAL.items()
             if (values := getattr(chosen, name)) is not None
         }
@@ -245,14 +314,20 @@ class Trials:
         averages = {"averages": None} if "averages" in before else {}
         return chosen.change(
             **averages,
-            signal=LazyRows(None, shape, signal.dtype, lambda part: choose(np.asarray(signal[part]), part)),
+            signal=LazyRows(
+                None,
+                shape,
+                signal.dtype,
+                lambda part: choose(np.asarray(signal[part]), part),
+            ),
             repetitions=counts,
             recorded=chosen.recorded and chosen.recorded.choose(is_chosen),
             **known,
         )
 
     def hold_out(self, is_tested: Bool, split: str) -> Self:
-        """Take the trials that test a model (`test`) or that it learns from (`train`), a row [1, C, T] each.
+        """Take the trials that test a model (`test`) or that it learns from (`train`),
+        a row [1, C, T] each.
 
         Several may have one stimulus; `index` is then their position among all trials.
 
@@ -266,15 +341,24 @@ class Trials:
         names, trials = self.image_ids, (rows[:, None], columns[:, None])
 
         def read(part: Any) -> Array:
-            distinct, inverse = np.unique(rows[part], return_inverse=True)  # a store is indexed along N alone
-            return np.asarray(signal[_as_slice(distinct)])[inverse, columns[part]][:, None]
+            # a store is indexed along N alone
+            distinct, inverse = np.unique(rows[part], return_inverse=True)
+            return np.asarray(signal[_as_slice(distinct)])[inverse, columns[part]][
+                :, None
+            ]
 
         # lists [N, R] become [n, 1]
-        known: dict[str, Any] = {name: take(getattr(self, name), trials) for name in BY_TRIAL}
+        known: dict[str, Any] = {
+            name: take(getattr(self, name), trials) for name in BY_TRIAL
+        }
         return replace(
             self,
-            signal=LazyRows(None, (len(rows), 1, *signal.shape[2:]), signal.dtype, read),
-            image_ids=Names.of(names[row] for row in rows.tolist()) if len(names) else (),
+            signal=LazyRows(
+                None, (len(rows), 1, *signal.shape[2:]), signal.dtype, read
+            ),
+            image_ids=Names.of(names[row] for row in rows.tolist())
+            if len(names)
+            else (),
             repetitions=None,
             # position among all trials, for which several have one stimulus
             index=np.flatnonzero(is_chosen[self.is_there]),
@@ -290,16 +374,19 @@ class Trials:
         where: str = "the recording",
         sets: Mapping[str, Bool] = MappingProxyType({}),
     ) -> Self:
-        """Select channels by name or region, or voxels by region, and a window, and scale the signals.
+        """Select channels by name or region, or voxels by region, and a window, and
+        scale the signals.
 
         Channels come in the order of their names, voxels in that of the data.
 
         Args:
-            channels: Names; None: all. Where there are sets of voxels, all that lie in one of them.
+            channels: Names; None: all. Where there are sets of voxels, all that lie in
+                one of them.
             window_ms: Start and stop after onset; None: all.
             scale: Factor.
             where: Name of the trials, for errors.
-            sets: Masks [V] of all voxels by name, which become regions: those that streams of a model read.
+            sets: Masks [V] of all voxels by name, which become regions: those that
+                streams of a model read.
 
         Raises:
             RecipeError: naming what the data do not have, and the nearest name.
@@ -309,7 +396,9 @@ class Trials:
         if channels is not None and isinstance(space, Sensors):
             rows = channel_rows(space.names, channels)
         elif channels is not None and isinstance(space, Voxels):
-            masks = [space.regions[find_region(name, space.regions)] for name in channels]
+            masks = [
+                space.regions[find_region(name, space.regions)] for name in channels
+            ]
             rows = np.flatnonzero(np.any(masks, 0))
             if not len(rows):
                 problem = f"no voxel lies in {', '.join(channels)}"
@@ -323,7 +412,9 @@ class Trials:
 
         # float32, as brain models compute; read late, some stimuli at a time
         def read(part: Any) -> Float32:
-            chosen = np.asarray(signal[part, :, :, samples])[:, :, rows].astype(np.float32, copy=False)
+            chosen = np.asarray(signal[part, :, :, samples])[:, :, rows].astype(
+                np.float32, copy=False
+            )
             return chosen if scale == 1 else chosen * np.float32(scale)
 
         times_s = self.times_s[samples]
@@ -345,16 +436,28 @@ class Trials:
     def normalise(self, normaliser: Normaliser | None) -> Self:
         """Normalise what is read."""
         # signals in memory are normalised otherwise, or mapped: they are read again
-        if normaliser is None or self.normaliser is not None or self.mapping is not None:
+        if (
+            normaliser is None
+            or self.normaliser is not None
+            or self.mapping is not None
+        ):
             return replace(self, normaliser=normaliser)
-        before = {name: normaliser(values) for name, values in self._list_read().items()}
+        before = {
+            name: normaliser(values) for name, values in self._list_read().items()
+        }
         return self.change(normaliser=normaliser, **before)
 
     def average(self, count: int, generator: "torch.Generator") -> Self:
-        """Average up to `count` repetitions of each stimulus, drawn at random, each at most once."""
+        """Average up to `count` repetitions of each stimulus, drawn at random, each at
+        most once.
+        """
         import torch
 
-        from brainhive_cli.data.signals.augmentations import Augment, mix_repetitions, shuffle_repetitions
+        from brainhive_cli.data.signals.augmentations import (
+            Augment,
+            mix_repetitions,
+            shuffle_repetitions,
+        )
 
         singles, counts = torch.from_numpy(self.singles), torch.from_numpy(self.counts)
         chosen = shuffle_repetitions(singles, counts, count, generator)
@@ -363,46 +466,72 @@ class Trials:
         return self.change(averages=averages, singles=None)
 
     def change(self, **values: Any) -> Self:
-        """Change fields; `averages` and `singles` in memory are kept, unless they are among the values."""
+        """Change fields; `averages` and `singles` in memory are kept, unless they are
+        among the values.
+        """
         # `replace` makes an object without what cached properties hold
         before = self._list_read()
-        held = {name: values.pop(name, before.get(name)) for name in ("averages", "singles")}
+        held = {
+            name: values.pop(name, before.get(name)) for name in ("averages", "singles")
+        }
         changed = replace(self, **values)
-        vars(changed).update({name: signal for name, signal in held.items() if signal is not None})
+        vars(changed).update(
+            {name: signal for name, signal in held.items() if signal is not None}
+        )
         return changed
 
     def _list_read(self) -> dict[str, Float32]:
         """List the signals in memory by the property that read them."""
-        return {name: vars(self)[name] for name in ("averages", "singles") if name in vars(self)}
+        return {
+            name: vars(self)[name]
+            for name in ("averages", "singles")
+            if name in vars(self)
+        }
 
     @property
     def positions(self) -> tuple[tuple[float, float, float], ...] | None:
-        """Positions of the channels in metres; None for voxels or mapped channels, or if one is unknown."""
-        if not isinstance(self.space, Sensors) or self.space.positions is None or self.mapping is not None:
+        """Positions of the channels in metres; None for voxels or mapped channels, or
+        if one is unknown.
+        """
+        if (
+            not isinstance(self.space, Sensors)
+            or self.space.positions is None
+            or self.mapping is not None
+        ):
             return None
         positions = np.asarray(self.space.positions, np.float64)
-        return tuple((x, y, z) for x, y, z in positions.tolist()) if np.isfinite(positions).all() else None
+        return (
+            tuple((x, y, z) for x, y, z in positions.tolist())
+            if np.isfinite(positions).all()
+            else None
+        )
 
     @property
     def regions(self) -> dict[str, tuple[int, ...]]:
         """Indices of each region's voxels; empty for sensors."""
         masks = self.space.regions if isinstance(self.space, Voxels) else {}
-        return {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()}
+        return {
+            name: tuple(np.flatnonzero(mask).tolist()) for name, mask in masks.items()
+        }
 
     def read(self, part: Any, as_singles: bool = False) -> Float32:
         """Read the averages over repetitions of some stimuli, mapped and normalised.
 
         Args:
             part: Slice or rows of the N stimuli.
-            as_singles: Whether to read each repetition by itself; absent ones are zeros before normalisation.
+            as_singles: Whether to read each repetition by itself; absent ones are zeros
+                before normalisation.
 
         Returns:
             [n, C, T], or [n, R, C, T].
 
         Raises:
-            BrainhiveError: if a value is not finite; it names the picture and the channel.
+            BrainhiveError: if a value is not finite; it names the picture and the
+                channel.
         """
-        if (held := self._list_read().get("singles" if as_singles else "averages")) is not None:
+        if (
+            held := self._list_read().get("singles" if as_singles else "averages")
+        ) is not None:
             return held[part]
 
         # float32 before sums, for which float16 is too coarse
@@ -418,7 +547,10 @@ class Trials:
         # a value that is not finite, by picture and channel
         if not np.isfinite(signal).all():
             index, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
-            number, known = int(np.arange(len(self.signal))[part][index]), self.image_ids
+            number, known = (
+                int(np.arange(len(self.signal))[part][index]),
+                self.image_ids,
+            )
             picture = f"picture {known[number]}" if len(known) else f"row {number}"
             which = f"voxel {row if self.rows is None else self.rows[row]}"
             if isinstance(self.space, Sensors):
@@ -430,7 +562,9 @@ class Trials:
 
         # the normaliser is of the model's channels, so that these are mapped first
         if self.mapping is not None:
-            signal = self.mapping(signal, self.normaliser.mean if self.normaliser else None)
+            signal = self.mapping(
+                signal, self.normaliser.mean if self.normaliser else None
+            )
         return self.normaliser(signal) if self.normaliser else signal
 
     @cached_property
@@ -439,7 +573,9 @@ class Trials:
         if "singles" in vars(self):
             # normalised, absent repetitions need not be zeros
             there = np.where(self.is_there[..., None, None], self.singles, 0)
-            return there.sum(1, dtype=np.float32) / self.counts[:, None, None].astype(np.float32)
+            return there.sum(1, dtype=np.float32) / self.counts[:, None, None].astype(
+                np.float32
+            )
         return self._read_all(False)
 
     @cached_property
@@ -449,7 +585,11 @@ class Trials:
 
     def _read_all(self, as_singles: bool) -> Float32:
         count, most, _, samples = self.signal.shape
-        shape = (count, most, self.width, samples) if as_singles else (count, self.width, samples)
+        shape = (
+            (count, most, self.width, samples)
+            if as_singles
+            else (count, self.width, samples)
+        )
         if count <= COPIED_STIMULI:
             return self.read(slice(None), as_singles)
         # blocks bound the memory for conversion and sums
@@ -463,7 +603,9 @@ class Trials:
 
     @cached_property
     def digests(self) -> UInt64:
-        """[N, R] digest of each trial, 0 where there is none; of a store without them, all rows are read."""
+        """[N, R] digest of each trial, 0 where there is none; of a store without them,
+        all rows are read.
+        """
         digests = self.known_digests
         # a selection is known by its trials as they were recorded
         if digests is None and self.recorded is not None:
@@ -471,12 +613,18 @@ class Trials:
         # in blocks, as the signal need not fit into memory
         if digests is None:
             starts = range(0, max(1, len(self.signal)), COPIED_STIMULI)
-            blocks = (np.asarray(self.signal[start : start + COPIED_STIMULI]) for start in starts)
+            blocks = (
+                np.asarray(self.signal[start : start + COPIED_STIMULI])
+                for start in starts
+            )
             digests = np.concatenate([*map(digest_trials, blocks)])
         return np.where(self.is_there, digests, np.uint64(0))
 
-    def refuse_copies(self, digests: UInt64, where: str, source: str, hint: str) -> None:
-        """Refuse trials that are equal, number by number, to trials that must be others.
+    def refuse_copies(
+        self, digests: UInt64, where: str, source: str, hint: str
+    ) -> None:
+        """Refuse trials that are equal, number by number, to trials that must be
+        others.
 
         Args:
             digests: Digests of those.
@@ -485,7 +633,8 @@ class Trials:
             hint: What to do.
 
         Raises:
-            BrainhiveError: with the number of copies, and the stimulus, session and run of the first.
+            BrainhiveError: with the number of copies, and the stimulus, session and run
+                of the first.
         """
         # digest 0: no trial, or one of equal numbers, which two may well have
         is_known = self.digests > 0
@@ -494,20 +643,31 @@ class Trials:
             # the first copy by stimulus, session and run
             row, column = np.argwhere(is_copy)[0]
             words = [f"of {self.image_ids[row]}"]
-            words += [] if self.sessions is None else [f"session {self.sessions[row, column] + 1}"]
+            words += (
+                []
+                if self.sessions is None
+                else [f"session {self.sessions[row, column] + 1}"]
+            )
             words += [] if self.runs is None else [f"run {self.runs[row, column]}"]
-            copies = f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
-            raise BrainhiveError(f"{where}: {copies}; the first is {', '.join(words)}", hint)
+            copies = (
+                f"{is_copy.sum()} of {is_known.sum()} trials are copies of {source}"
+            )
+            raise BrainhiveError(
+                f"{where}: {copies}; the first is {', '.join(words)}", hint
+            )
 
     @property
     def caveats(self) -> list[str]:
-        """Caveats of every number that depends on the signals, as their provenance says them.
+        """Caveats of every number that depends on the signals, as their provenance says
+        them.
 
         The provenance travels with a store, whatever data set or name it is kept under.
         """
         # facts are those of all sessions, or of each
         sources = [self.provenance, *self.provenance.get("sessions", ())]
-        simulated = [SIMULATED] if any("simulated" in source for source in sources) else []
+        simulated = (
+            [SIMULATED] if any("simulated" in source for source in sources) else []
+        )
         steps = [source["preparation"] for source in sources if "preparation" in source]
         whitened = [step for step in steps if step.get("whiten") not in ("no", False)]
         # whitening by both splits has seen the tested trials
@@ -516,7 +676,8 @@ class Trials:
 
     @property
     def preparation(self) -> dict[str, Any]:
-        """Steps that made these numbers, by dotted key, as far as the provenance says them.
+        """Steps that made these numbers, by dotted key, as far as the provenance says
+        them.
 
         `simulated` is among them. Which trials, sensors or voxels were taken is not.
         """
@@ -526,11 +687,15 @@ class Trials:
         for source in sources:
             steps |= source.get("preparation", {})
         steps = {key: value for key, value in steps.items() if key not in SELECTING}
-        return flatten(steps) | ({"simulated": True} if SIMULATED in self.caveats else {})
+        return flatten(steps) | (
+            {"simulated": True} if SIMULATED in self.caveats else {}
+        )
 
     @property
     def made_by(self) -> tuple[str, ...]:
-        """Kinds of the preparations that wrote it; or `simulated`, or `unknown` where nothing says it."""
+        """Kinds of the preparations that wrote it; or `simulated`, or `unknown` where
+        nothing says it.
+        """
         # of each session, by itself or by what is said of all
         kinds = set()
         for session in self.provenance.get("sessions", ()) or [{}]:
@@ -543,13 +708,19 @@ class Trials:
 
     @property
     def stimulus_marks(self) -> dict[str, Mark]:
-        """Mark the stimulus in ms after onset: as long as it was shown, where the provenance says it."""
+        """Mark the stimulus in ms after onset: as long as it was shown, where the
+        provenance says it.
+        """
         sources = [self.provenance, *self.provenance.get("sessions", ())]
         shown_ms = {source.get("stimulus_ms") for source in sources} - {None}
         if self.times_s[-1] <= 0:  # as of voxels
             return {}
         # sessions that differ in it mark the onset alone
-        return {"stimulus": (0.0, float(shown_ms.pop()))} if len(shown_ms) == 1 else {"onset": 0.0}
+        return (
+            {"stimulus": (0.0, float(shown_ms.pop()))}
+            if len(shown_ms) == 1
+            else {"onset": 0.0}
+        )
 
 
 def take(values: Array | None, index: Any) -> Array | None:
@@ -559,7 +730,9 @@ def take(values: Array | None, index: Any) -> Array | None:
 
 def _as_slice(rows: Any) -> Any:
     """Write ascending rows without a gap as a slice, which reads no copy."""
-    is_whole = len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
+    is_whole = len(rows) and np.array_equal(
+        rows, np.arange(rows[0], rows[0] + len(rows))
+    )
     return slice(int(rows[0]), int(rows[-1]) + 1) if is_whole else rows
 
 
@@ -569,7 +742,9 @@ def digest_trials(signal: Array) -> UInt64:
     It is 0 where all numbers of a trial are equal, which two trials may well have.
     """
     # a trial a row: [N R, C T]
-    trials = np.ascontiguousarray(signal, np.float32).reshape(prod(signal.shape[:2]), prod(signal.shape[2:]))
+    trials = np.ascontiguousarray(signal, np.float32).reshape(
+        prod(signal.shape[:2]), prod(signal.shape[2:])
+    )
     is_constant = (trials == trials[:, :1]).all(1)
     digests = np.where(is_constant, np.uint64(0), hdf5.row_checksums(trials))
     return digests.reshape(signal.shape[:2])
@@ -606,10 +781,14 @@ def group_trials(stimuli: Array) -> tuple[Array, Int64, Int64]:
         stimuli: [trials] numbers or names, in the order of time.
 
     Returns:
-        The stimuli [N], ascending; the trials of each [N, R], -1 where there is none; how many there are [N].
+        The stimuli [N], ascending; the trials of each [N, R], -1 where there is none;
+        how many there are [N].
     """
     names, inverse, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
     table = np.full((len(names), counts.max(initial=0)), -1, np.int64)
-    # rows are filled one after another; a stable sort leaves trials in the order of time
-    table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(inverse, kind="stable")
+    # rows are filled one after another; a stable sort leaves trials in the order of
+    # time
+    table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(
+        inverse, kind="stable"
+    )
     return names, table, counts

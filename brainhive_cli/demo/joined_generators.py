@@ -1,8 +1,9 @@
-"""The demo's generators, in their publishers' layouts: folders that are joined from what the wheel holds.
+"""The demo's generators, in their publishers' layouts: folders that are joined from
+what the wheel holds.
 
-The SDXL-type generator lies in the wheel. The dual-guided one (Versatile Diffusion's layout), the one from
-image tokens (SDXL-unCLIP's) and the one from text (Stable Diffusion 1's, of which motion modules make clips)
-share most of its weights.
+The SDXL-type generator lies in the wheel. The dual-guided one (Versatile Diffusion's
+layout), the one from image tokens (SDXL-unCLIP's) and the one from text (Stable
+Diffusion 1's, of which motion modules make clips) share most of its weights.
 """
 
 import json
@@ -19,7 +20,11 @@ from brainhive_cli.core.hub import DEMO_WEIGHTS
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARED, DUAL, PRIOR = DEMO_WEIGHTS / "generator", DEMO_WEIGHTS / "dual", DEMO_WEIGHTS / "prior"
+SHARED, DUAL, PRIOR = (
+    DEMO_WEIGHTS / "generator",
+    DEMO_WEIGHTS / "dual",
+    DEMO_WEIGHTS / "prior",
+)
 MOTION = DEMO_WEIGHTS / "films"
 """Motion modules and SparseCtrl, which were trained on drawn films."""
 DUAL_UNET = DUAL / "unet.safetensors"
@@ -29,9 +34,13 @@ STAMP = "made_of.txt"
 STREAMS = ("image", "text")
 """Streams of the dual U-Net, which has each attention block once for either."""
 TEXT_TOKENS, IMAGE_TOKENS, TOKEN_DIM = 12, 4, 128
-"""Number and width of the tokens that the dual U-Net was trained with; without a condition they are zeros."""
+"""Number and width of the tokens that the dual U-Net was trained with; without a
+condition they are zeros.
+"""
 CAPTION_LENGTH = 2.563
-"""Mean length of a caption's projected end token (spread 0.2), by which the dual-guided generator divides."""
+"""Mean length of a caption's projected end token (spread 0.2), by which the dual-guided
+generator divides.
+"""
 SIZE_IDS = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)
 """Size of every picture of the SDXL-type generator."""
 TIME_ID_DIM = 8
@@ -40,9 +49,13 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def assemble(name: str, folder: Path) -> None:
-    """Write a folder of `GENERATORS`, unless it is there of these weights; interrupted, that leaves none."""
+    """Write a folder of `GENERATORS`, unless it is there of these weights; interrupted,
+    that leaves none.
+    """
     sources, write = GENERATORS[name]
-    stamp = " ".join(hub.digest(source, ("*/*.safetensors", "*.safetensors")) for source in sources)
+    stamp = " ".join(
+        hub.digest(source, ("*/*.safetensors", "*.safetensors")) for source in sources
+    )
     # processes that start together join it once; the others wait
     lock = Claim.for_path(folder, wait=True)
     try:
@@ -59,12 +72,18 @@ def assemble(name: str, folder: Path) -> None:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the config of a component."""
-    file = next(path for path in (folder / "config.json", folder / "scheduler_config.json") if path.is_file())
+    file = next(
+        path
+        for path in (folder / "config.json", folder / "scheduler_config.json")
+        if path.is_file()
+    )
     return json.loads(file.read_text())
 
 
 def write_configs(folder: Path, configs: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a config.json into each component's folder; a scheduler's has a name of its own."""
+    """Write a config.json into each component's folder; a scheduler's has a name of its
+    own.
+    """
     for name, config in configs.items():
         (folder / name).mkdir(exist_ok=True)
         file = "scheduler_config" if name == "scheduler" else "config"
@@ -78,16 +97,24 @@ def unet_config() -> dict[str, Any]:
 
 
 def dual_state() -> dict[str, "Tensor"]:
-    """Join the weights of the dual U-Net: those of the SDXL-type one, and those in which it differs."""
+    """Join the weights of the dual U-Net: those of the SDXL-type one, and those in
+    which it differs.
+    """
     from safetensors.torch import load_file
 
     # a stream's attention block that has no weight of its own has the shared one
     shared, different = load_file(SHARED / "unet" / _WEIGHTS), load_file(DUAL_UNET)
-    return {dual: different.get(dual, value) for name, value in shared.items() for dual in dual_names(name)}
+    return {
+        dual: different.get(dual, value)
+        for name, value in shared.items()
+        for dual in dual_names(name)
+    }
 
 
 def dual_names(name: str) -> Iterator[str]:
-    """Name a weight of the SDXL-type U-Net as the dual one does: in both streams, or not at all."""
+    """Name a weight of the SDXL-type U-Net as the dual one does: in both streams, or
+    not at all.
+    """
     block, is_attention, below = name.partition(".attentions.")
     if is_attention:
         index, _, rest = below.partition(".")
@@ -104,9 +131,12 @@ def _write_dual_guided(folder: Path) -> None:
 
     # configs of the components
     scheduler = read_config(SHARED / "scheduler")
-    scheduler["steps_offset"] = 1  # diffusers' pipelines demand it; trailing timesteps do not use it
+    # diffusers' pipelines demand it; trailing timesteps do not use it
+    scheduler["steps_offset"] = 1
     vae = read_config(SHARED / "vae")
-    write_configs(folder, {"image_unet": unet_config(), "vae": vae, "scheduler": scheduler})
+    write_configs(
+        folder, {"image_unet": unet_config(), "vae": vae, "scheduler": scheduler}
+    )
 
     # the weights, and tokens of zeros where there is no condition
     tokens = {
@@ -118,8 +148,11 @@ def _write_dual_guided(folder: Path) -> None:
     weights.save(folder / "unconditional.safetensors", tokens)
 
 
-def text_state(dual: Mapping[str, "Tensor"], projection: "Tensor") -> dict[str, "Tensor"]:
-    """Take the text stream of a dual U-Net; its keys and values take text tokens before their projection.
+def text_state(
+    dual: Mapping[str, "Tensor"], projection: "Tensor"
+) -> dict[str, "Tensor"]:
+    """Take the text stream of a dual U-Net; its keys and values take text tokens before
+    their projection.
 
     Args:
         dual: Its weights.
@@ -160,27 +193,37 @@ def _write_text_guided(folder: Path) -> None:
 
 
 def plain_state() -> dict[str, "Tensor"]:
-    """Give the weights of a U-Net that takes latents, timesteps and image tokens, and nothing else.
+    """Give the weights of a U-Net that takes latents, timesteps and image tokens, and
+    nothing else.
 
-    SDXL's size ids and its empty pooled prompt never change here: they become a bias of the time embedding.
-    The Fusion Prior's image attention replaces the text attention, which sees nothing but zeros.
+    SDXL's size ids and its empty pooled prompt never change here: they become a bias of
+    the time embedding. The Fusion Prior's image attention replaces the text attention,
+    which sees nothing but zeros.
     """
     import torch
     from diffusers import UNet2DConditionModel
     from safetensors.torch import load_file
 
-    unet: Any = UNet2DConditionModel.from_pretrained(SHARED / "unet", torch_dtype=torch.float32)
+    unet: Any = UNet2DConditionModel.from_pretrained(
+        SHARED / "unet", torch_dtype=torch.float32
+    )
     adapter = PRIOR / "attn_adapter"
     processors = read_config(adapter)["attn_processor_keys"]
     with torch.no_grad():
         # sizes and an empty prompt, embedded once and for all
         ids = unet.add_time_proj(torch.tensor(SIZE_IDS)).reshape(1, -1)
         pooled = torch.zeros(1, unet.add_embedding.linear_1.in_features - ids.shape[1])
-        unet.time_embedding.linear_2.bias += unet.add_embedding(torch.cat([pooled, ids], 1))[0]
+        unet.time_embedding.linear_2.bias += unet.add_embedding(
+            torch.cat([pooled, ids], 1)
+        )[0]
 
         # keys and values of the prior's image attention
         for key, weight in load_file(adapter / _WEIGHTS).items():
-            index, kind = key.removeprefix("attn_processors.").removesuffix("_ip.weight").split(".")
+            index, kind = (
+                key.removeprefix("attn_processors.")
+                .removesuffix("_ip.weight")
+                .split(".")
+            )
             attention = processors[int(index)].removesuffix(".processor")
             unet.get_parameter(f"{attention}.{kind}.weight").copy_(weight)
     state: dict[str, Tensor] = unet.state_dict()
@@ -197,7 +240,10 @@ def _write_token_guided(folder: Path) -> None:
     for component in ("vae", "scheduler"):
         shutil.copytree(SHARED / component, folder / component)
     ids, width = 4 * TIME_ID_DIM, 4 * unet_config()["block_out_channels"][0]
-    sizes = {"addition_embed_type": "text_time", "projection_class_embeddings_input_dim": ids}
+    sizes = {
+        "addition_embed_type": "text_time",
+        "projection_class_embeddings_input_dim": ids,
+    }
     write_configs(folder, {"unet": unet_config() | sizes})
 
     # the weights; those of the embedding of sizes add nothing
@@ -205,7 +251,10 @@ def _write_token_guided(folder: Path) -> None:
     for layer, shape in (("linear_1", (width, ids)), ("linear_2", (width, width))):
         state[f"add_embedding.{layer}.weight"] = torch.zeros(shape)
         state[f"add_embedding.{layer}.bias"] = torch.zeros(shape[0])
-    weights.save(folder / "unet" / _WEIGHTS, {name: weight.half() for name, weight in state.items()})
+    weights.save(
+        folder / "unet" / _WEIGHTS,
+        {name: weight.half() for name, weight in state.items()},
+    )
 
 
 DUAL_GUIDED, TOKEN_GUIDED = "models/demo-dual-guided", "models/demo-token-guided"
@@ -216,4 +265,6 @@ GENERATORS: dict[str, tuple[tuple[Path, ...], Callable[[Path], None]]] = {
     TOKEN_GUIDED: ((SHARED, PRIOR), _write_token_guided),
     TEXT_GUIDED: ((SHARED, DUAL), _write_text_guided),
 }
-"""Folder > folders of the wheel that it is joined from, and what writes it into an empty folder."""
+"""Folder > folders of the wheel that it is joined from, and what writes it into an
+empty folder.
+"""

@@ -1,8 +1,9 @@
-"""Pictures of coloured, textured things in places, drawn with integer arithmetic so that all machines agree.
+"""Pictures of coloured, textured things in places, drawn with integer arithmetic so
+that all machines agree.
 
-A *concept* is a shape in a colour and a texture (`red_striped_fish`); background, position and size vary from
-picture to picture. Test concepts are combinations that no training picture shows, of factors that all appear
-in training.
+A *concept* is a shape in a colour and a texture (`red_striped_fish`); background,
+position and size vary from picture to picture. Test concepts are combinations that no
+training picture shows, of factors that all appear in training.
 """
 
 import hashlib
@@ -26,28 +27,51 @@ Tone = tuple[int, int, int]
 
 Ink = Literal["hole", "body", "shade", "dark", "light", "wood", "leaf", "amber"]
 Piece = tuple[Ink, tuple[tuple[int, int], ...]]
-"""A piece of a silhouette: an ellipse by its centre and radii, or a polygon by three corners or more."""
+"""A piece of a silhouette: an ellipse by its centre and radii, or a polygon by three
+corners or more.
+"""
 
 SCENERY = documents.read(Path(__file__).with_name("scenery.json"), dict[str, Any])
 """Tones, backgrounds and words of scenes; positions of stars are x and y in percent."""
 CATEGORIES = documents.read(
-    Path(__file__).with_name("silhouettes.json"), dict[str, dict[str, tuple[Piece, ...]]]
+    Path(__file__).with_name("silhouettes.json"),
+    dict[str, dict[str, tuple[Piece, ...]]],
 )
-"""Category > shape > pieces, laid over each other in order, on a grid of 0..100 (x to the right, y down).
+"""Category > shape > pieces, laid over each other in order, on a grid of 0..100 (x to
+the right, y down).
 
-Ink `body` has the scene's colour and texture, `shade` a darker tone; `hole` erases; others are fixed."""
-SILHOUETTES = {shape: pieces for shapes in CATEGORIES.values() for shape, pieces in shapes.items()}
+Ink `body` has the scene's colour and texture, `shade` a darker tone; `hole` erases;
+others are fixed.
+"""
+SILHOUETTES = {
+    shape: pieces for shapes in CATEGORIES.values() for shape, pieces in shapes.items()
+}
 """Shape > pieces, in a fixed order."""
-CATEGORY_OF = {shape: category for category, shapes in CATEGORIES.items() for shape in shapes}
+CATEGORY_OF = {
+    shape: category for category, shapes in CATEGORIES.items() for shape in shapes
+}
 """Shape > category."""
 SHAPES = tuple(SILHOUETTES)
 TEXTURES = ("plain", "striped", "dotted", "checked")
 COLOURS: dict[str, tuple[Tone, Tone]] = SCENERY["colours"]
 """Colour > (main tone, second tone of the texture), RGB."""
 BACKGROUNDS: dict[str, list[tuple[int, Tone, Tone]]] = SCENERY["backgrounds"]
-"""Background > bands from the top: (start in percent of the height, RGB at its top, RGB at its bottom)."""
+"""Background > bands from the top: (start in percent of the height, RGB at its top, RGB
+at its bottom).
+"""
 
-_INKS = ("hole", "body", "second", "edge", "shade", "dark", "light", "wood", "leaf", "amber")
+_INKS = (
+    "hole",
+    "body",
+    "second",
+    "edge",
+    "shade",
+    "dark",
+    "light",
+    "wood",
+    "leaf",
+    "amber",
+)
 _MARGIN = 5  # room for the outline around a silhouette, in units of its grid of 100
 _SUPERSAMPLING = 4
 
@@ -68,7 +92,8 @@ class Scene:
         x: Centre of the thing, as a fraction of the picture's width.
         y: Centre of the thing, as a fraction of the picture's height.
         size: Side of the thing's square, as a fraction of the picture's height.
-        image_id: The picture's path below the image root without extension; empty for a random scene.
+        image_id: The picture's path below the image root without extension; empty for a
+            random scene.
     """
 
     shape: str
@@ -92,22 +117,31 @@ class Scene:
 
 
 def scenes(split: Literal["train", "test"]) -> list[Scene]:
-    """List the scenes of a split: 160 concepts x 6 pictures to train on, 100 new concepts x 1 to test on.
+    """List the scenes of a split: 160 concepts x 6 pictures to train on, 100 new
+    concepts x 1 to test on.
 
-    All test pictures of a shape have one background and place: a gallery of lookalikes, which only colour and
-    texture tell apart.
+    All test pictures of a shape have one background and place: a gallery of lookalikes,
+    which only colour and texture tell apart.
     """
     if split == "train":
         rng = np.random.default_rng(2025)
         concepts = split_concepts()["train"]
-        return named_scenes("training_images", concepts, TRAIN_PICTURES_PER_CONCEPT, rng)
+        return named_scenes(
+            "training_images", concepts, TRAIN_PICTURES_PER_CONCEPT, rng
+        )
 
     # every thing of the test split is where the first of its shape is
     first: dict[str, Scene] = {}
     alike = []
-    for scene in named_scenes("test_images", split_concepts()["test"], 1, np.random.default_rng(2026)):
+    for scene in named_scenes(
+        "test_images", split_concepts()["test"], 1, np.random.default_rng(2026)
+    ):
         setting = first.setdefault(scene.shape, scene)
-        look: Any = {"colour": scene.colour, "texture": scene.texture, "image_id": scene.image_id}
+        look: Any = {
+            "colour": scene.colour,
+            "texture": scene.texture,
+            "image_id": scene.image_id,
+        }
         alike.append(replace(setting, **look))
     return alike
 
@@ -117,7 +151,8 @@ def split_concepts() -> dict[str, list[Concept]]:
     """List the concepts of each split, in an order that only their names decide.
 
     Returns:
-        `test`, which nothing is ever trained on; `train`; and `untested`, all but those of `test`.
+        `test`, which nothing is ever trained on; `train`; and `untested`, all but those
+        of `test`.
     """
     # digests shuffle the concepts alike on all machines
     concepts = sorted(
@@ -125,16 +160,24 @@ def split_concepts() -> dict[str, list[Concept]]:
         key=lambda concept: hashlib.sha256("_".join(concept).encode()).digest(),
     )
     untested = concepts[TEST_CONCEPTS:]
-    return {"test": concepts[:TEST_CONCEPTS], "train": untested[:TRAIN_CONCEPTS], "untested": untested}
+    return {
+        "test": concepts[:TEST_CONCEPTS],
+        "train": untested[:TRAIN_CONCEPTS],
+        "untested": untested,
+    }
 
 
-def named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.random.Generator) -> list[Scene]:
+def named_scenes(
+    folder: str, concepts: list[Concept], copies: int, rng: np.random.Generator
+) -> list[Scene]:
     """Place concepts at random, `copies` times each, with image ids below a folder."""
     scenes = []
     for number, concept in enumerate(concepts, start=1):
         name = "_".join(concept)
         for copy in range(1, copies + 1):
-            scenes.append(arrange(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
+            scenes.append(
+                arrange(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}")
+            )
     return scenes
 
 
@@ -143,30 +186,40 @@ def draw(scene: Scene, resolution_px: int = 64) -> Image.Image:
 
     Args:
         scene: What to show.
-        resolution_px: Side of the picture; whatever it is, the picture is drawn at four times the size.
+        resolution_px: Side of the picture; whatever it is, the picture is drawn at four
+            times the size.
     """
     # the background fills the canvas, at four times the size
-    canvas = _background(scene.background, resolution_px * _SUPERSAMPLING).copy()  # [H, W]
+    # [H, W]
+    canvas = _background(scene.background, resolution_px * _SUPERSAMPLING).copy()
     labels, window = _placed(scene, resolution_px)
 
     # colour the parts of the thing, and average down
     np.copyto(canvas[window], _palette(scene.colour)[labels], where=labels > 0)
-    return Image.frombytes("RGB", canvas.shape, canvas, "raw", "RGBX").reduce(_SUPERSAMPLING)
+    return Image.frombytes("RGB", canvas.shape, canvas, "raw", "RGBX").reduce(
+        _SUPERSAMPLING
+    )
 
 
 def mask(scene: Scene, resolution_px: int = 64) -> UInt8:
-    """Say where the thing of a scene is: 1 where it covers half of a pixel or more, else 0; [H, W]."""
+    """Say where the thing of a scene is: 1 where it covers half of a pixel or more,
+    else 0; [H, W].
+    """
     covered = np.zeros((resolution_px * _SUPERSAMPLING,) * 2, np.uint8)
     labels, window = _placed(scene, resolution_px)
     covered[window] = labels > 0
 
     # a pixel belongs to the thing if half of its cells do
-    cells = covered.reshape(resolution_px, _SUPERSAMPLING, resolution_px, _SUPERSAMPLING)
+    cells = covered.reshape(
+        resolution_px, _SUPERSAMPLING, resolution_px, _SUPERSAMPLING
+    )
     return (2 * cells.sum((1, 3), dtype=int) >= _SUPERSAMPLING**2).astype(np.uint8)
 
 
 def _placed(scene: Scene, resolution_px: int) -> tuple[UInt8, tuple[slice, slice]]:
-    """Rasterise a scene's thing at its size, and say which window of the canvas it takes."""
+    """Rasterise a scene's thing at its size, and say which window of the canvas it
+    takes.
+    """
     side = resolution_px * _SUPERSAMPLING
     # rasterised once (cached), then resampled to the size of each scene
     thing = _thing(scene.shape, scene.texture, 3 * resolution_px)
@@ -178,20 +231,35 @@ def _placed(scene: Scene, resolution_px: int) -> tuple[UInt8, tuple[slice, slice
     # only the part inside the canvas, nearest neighbour
     rows = np.arange(max(top, 0), min(top + extent, side))
     columns = np.arange(max(left, 0), min(left + extent, side))
-    labels = thing[(rows - top)[:, None] * len(thing) // extent, (columns - left) * len(thing) // extent]
+    labels = thing[
+        (rows - top)[:, None] * len(thing) // extent,
+        (columns - left) * len(thing) // extent,
+    ]
     return labels, (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
 
 
 def arrange(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:
-    """Show a concept before a background, at a position and in a size that are drawn at random."""
+    """Show a concept before a background, at a position and in a size that are drawn at
+    random.
+    """
     colour, texture, shape = concept
     background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
 
     # things of all sizes stay inside the picture
     size = 0.44 + 0.18 * rng.random()
-    reach = (1 - 1.04 * size) / 2  # how far the centre may move while the thing stays inside
+    # how far the centre may move while the thing stays inside
+    reach = (1 - 1.04 * size) / 2
     x, y = 0.5 + reach * (2 * rng.random() - 1), 0.5 + reach * (2 * rng.random() - 1)
-    return Scene(shape, colour, texture, background, round(x, 4), round(y, 4), round(size, 4), image_id)
+    return Scene(
+        shape,
+        colour,
+        texture,
+        background,
+        round(x, 4),
+        round(y, 4),
+        round(size, 4),
+        image_id,
+    )
 
 
 @lru_cache
@@ -217,23 +285,33 @@ def _background(name: str, side: int) -> Pixels:
     for (start, upper, lower), end in zip(bands, ends, strict=True):
         first, last = start * side // 100, end * side // 100
         way = np.arange(last - first)[:, None, None]
-        canvas[first:last] = np.array(upper) + (np.array(lower) - np.array(upper)) * way // (last - first)
+        canvas[first:last] = np.array(upper) + (
+            np.array(lower) - np.array(upper)
+        ) * way // (last - first)
 
     # stars of a fiftieth of the side
     for x, y in SCENERY["stars"] if name == "night" else ():
-        canvas[y * side // 100 :, x * side // 100 :][: side // 50, : side // 50] = (255, 250, 220)
+        canvas[y * side // 100 :, x * side // 100 :][: side // 50, : side // 50] = (
+            255,
+            250,
+            220,
+        )
     return _pack(canvas)
 
 
 def _pack(tones: Int64) -> Pixels:
-    """Put three bytes [..., 3] and one of padding into one number, which is fast to copy."""
+    """Put three bytes [..., 3] and one of padding into one number, which is fast to
+    copy.
+    """
     padded = np.pad(tones.astype(np.uint8), [*[(0, 0)] * (tones.ndim - 1), (0, 1)])
     return padded.view(np.uint32)[..., 0]
 
 
 @lru_cache
 def _thing(shape: str, texture: str, cells: int) -> UInt8:
-    """Rasterise a silhouette with its texture and outline: indices of `_INKS`, [cells, cells], 0 outside."""
+    """Rasterise a silhouette with its texture and outline: indices of `_INKS`, [cells,
+    cells], 0 outside.
+    """
     from scipy.ndimage import binary_dilation
 
     # positions of the cells' centres, in 1 / (2 * cells) of the silhouette's grid
@@ -262,22 +340,29 @@ def _thing(shape: str, texture: str, cells: int) -> UInt8:
     # an outline around the silhouette
     radius, silhouette = unit // step, labels > 0
     distance = np.arange(-radius, radius + 1)
-    outline = binary_dilation(silhouette, distance[:, None] ** 2 + distance**2 <= radius**2)
+    outline = binary_dilation(
+        silhouette, distance[:, None] ** 2 + distance**2 <= radius**2
+    )
     labels[outline & ~silhouette] = _INKS.index("edge")
     return labels
 
 
 def _covers(points: Sequence[tuple[int, int]], x: Int64, y: Int64, unit: int) -> Bool:
-    """Say where a piece is, by exact products: a float here could differ between machines."""
+    """Say where a piece is, by exact products: a float here could differ between
+    machines.
+    """
     if len(points) == 2:
         # an ellipse, multiplied out so that nothing is divided
         (cx, cy), (rx, ry) = points
-        return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (rx * ry * unit) ** 2
+        return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (
+            rx * ry * unit
+        ) ** 2
     inside = np.zeros((y.size, x.size), dtype=bool)
 
     # a polygon: a cell is inside if it lies left of an odd number of edges
     corners = [(px * unit, py * unit) for px, py in points]
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):  # the even-odd rule
+    # the even-odd rule
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
         spans = (y0 <= y) != (y1 <= y)
         left_of_edge = ((x - x0) * (y1 - y0) < (y - y0) * (x1 - x0)) == (y1 > y0)
         inside ^= spans & left_of_edge
@@ -289,8 +374,14 @@ CAPTIONS_EACH = 5
 
 
 def captions(scene: Scene) -> list[str]:
-    """Describe what a scene shows, but not where or how large, as `CAPTIONS_EACH` people might write."""
-    colour, texture, setting = scene.colour, scene.texture, SCENERY["settings"][scene.background]
+    """Describe what a scene shows, but not where or how large, as `CAPTIONS_EACH`
+    people might write.
+    """
+    colour, texture, setting = (
+        scene.colour,
+        scene.texture,
+        SCENERY["settings"][scene.background],
+    )
     a_colour = ("an " if colour[0] in "aeiou" else "a ") + colour
     return [
         f"a {texture} {colour} {scene.shape} {setting}",

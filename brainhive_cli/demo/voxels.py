@@ -1,11 +1,14 @@
-"""Simulated fMRI of somebody looking at pictures or films: one response a voxel and trial, and much noise.
+"""Simulated fMRI of somebody looking at pictures or films: one response a voxel and
+trial, and much noise.
 
-What a picture looks like (its coarse pixels) drives early visual regions, what it means (semantic features)
-higher ones; of a film, where its thing goes drives MT, what it is LOC, and the place PPA. The two groups of
-picture regions carry different things, so that neither replaces the other: early ones where each colour is,
-higher ones what the thing is, and hardly where. A group has few voxels for what it carries, so that a part of
-it carries less. Subjects share the latent responses of a region; which voxels answer to them, and how many
-there are, is each subject's own. The model is fixed: nothing is fitted to any data.
+What a picture looks like (its coarse pixels) drives early visual regions, what it means
+(semantic features) higher ones; of a film, where its thing goes drives MT, what it is
+LOC, and the place PPA. The two groups of picture regions carry different things, so
+that neither replaces the other: early ones where each colour is, higher ones what the
+thing is, and hardly where. A group has few voxels for what it carries, so that a part
+of it carries less. Subjects share the latent responses of a region; which voxels answer
+to them, and how many there are, is each subject's own. The model is fixed: nothing is
+fitted to any data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +54,8 @@ class Cortex(NamedTuple):
     Attributes:
         regions: By name.
         groups: Regions that lie within others: a voxel may belong to several.
-        spread: A subject's region has fewer than so many voxels more than `Region.voxels`.
+        spread: A subject's region has fewer than so many voxels more than
+            `Region.voxels`.
     """
 
     regions: Mapping[str, Region]
@@ -63,16 +67,23 @@ FEATURES = ("looks", "meaning", "motion", "object", "place")
 """Features that may drive a region; the order seeds the model."""
 OVERLAP = 0.05
 """Share of V2's variance that meaning drives, and of LOC's that looks drive."""
-# Chosen by ridge regression of the targets of demo-havir: top-1 of latent, image and text of two subjects
-# among 100 pictures.                             right voxels      swapped           random
-#   as below                                      .22 .84 .96       .09 .28 .30       .11 .62 .73
+# Chosen by ridge regression of the targets of demo-havir: top-1 of latent, image and
+# text of two subjects among 100 pictures.                             right voxels
+# swapped random
+#   as below                                      .22 .84 .96       .09 .28 .30
+# .11 .62 .73
 #   gain .7, 32 latents, twice the voxels,
-#   a fifth of the other kind, looks of the EEG   .16 .72 .80       .11 .43 .53       .14 .64 .76
+#   a fifth of the other kind, looks of the EEG   .16 .72 .80       .11 .43 .53
+# .14 .64 .76
 PICTURES = Cortex(
     {
         "V1": Region(20, {"looks": 1.0}, gain=1.2, latents=96),
-        "V2": Region(16, {"looks": 1 - OVERLAP, "meaning": OVERLAP}, gain=1.2, latents=96),
-        "LOC": Region(20, {"looks": OVERLAP, "meaning": 1 - OVERLAP}, gain=0.8, latents=64),
+        "V2": Region(
+            16, {"looks": 1 - OVERLAP, "meaning": OVERLAP}, gain=1.2, latents=96
+        ),
+        "LOC": Region(
+            20, {"looks": OVERLAP, "meaning": 1 - OVERLAP}, gain=0.8, latents=64
+        ),
         "FFA": Region(16, {"meaning": 1.0}, gain=0.8, latents=64),
     },
     {"early": ("V1", "V2"), "higher": ("LOC", "FFA")},
@@ -93,11 +104,18 @@ FILMS = Cortex(
 FIELDS = 12
 """Rows and columns of the coarse pixels that early regions answer to."""
 MEAN_COLOUR, LOOKS_SCALE = 0.57, 0.166
-"""Mean of the demo's pixels, and what brings the looks of its pictures to about unit variance."""
+"""Mean of the demo's pixels, and what brings the looks of its pictures to about unit
+variance.
+"""
 TEXTURE_WEIGHT = 1.2
-"""Weight of the texture in what higher regions answer to, where shape and colour have about 2."""
-MISSED = 0.25  # chance that a picture was shown once less than planned, and as much for every further time
-COMMON = 0.3  # share of the noise's variance that all voxels of a subject have in common
+"""Weight of the texture in what higher regions answer to, where shape and colour have
+about 2.
+"""
+# chance that a picture was shown once less than planned, and as much for every further
+# time
+MISSED = 0.25
+# share of the noise's variance that all voxels of a subject have in common
+COMMON = 0.3
 _MODEL_SEED = 20260207
 
 
@@ -114,11 +132,15 @@ def regions(subject: int, cortex: Cortex = PICTURES) -> dict[str, Bool]:
     counts = sizes(subject, cortex)
     owner = np.repeat(list(counts), list(counts.values()))  # [V]
     masks = {name: owner == name for name in counts}
-    return masks | {name: np.isin(owner, members) for name, members in cortex.groups.items()}
+    return masks | {
+        name: np.isin(owner, members) for name, members in cortex.groups.items()
+    }
 
 
 def measure_looks(image: Image.Image) -> Floats:
-    """Measure what early regions answer to: the picture in coarse pixels, [F], whatever its size."""
+    """Measure what early regions answer to: the picture in coarse pixels, [F], whatever
+    its size.
+    """
     coarse = image.convert("RGB").resize((FIELDS, FIELDS), Image.Resampling.BOX)
     pixels = np.asarray(coarse, dtype=np.float32) / 255
     centred: Floats = (LOOKS_SCALE * (pixels - MEAN_COLOUR)).astype(np.float32)
@@ -126,7 +148,9 @@ def measure_looks(image: Image.Image) -> Floats:
 
 
 def measure_meaning(scene: Scene) -> Floats:
-    """Measure what higher regions answer to: what a scene shows, with its texture, [G]."""
+    """Measure what higher regions answer to: what a scene shows, with its texture,
+    [G].
+    """
     return semantic(scene, weights={"texture": TEXTURE_WEIGHT})
 
 
@@ -142,12 +166,14 @@ def simulate(
     """Simulate a subject's responses to pictures or films.
 
     Args:
-        features: What drives the regions, by one of `FEATURES`: [N, F], rows of about unit length.
+        features: What drives the regions, by one of `FEATURES`: [N, F], rows of about
+            unit length.
         subject: Whose brain.
         repetitions: R, how often each stimulus is shown.
         seed: Of the trials; use one for training and another for test.
         noise: Size of the noise, 1 as calibrated.
-        items: Number of each stimulus in its split; a trial depends on it, not on what else is simulated.
+        items: Number of each stimulus in its split; a trial depends on it, not on what
+            else is simulated.
         cortex: What answers to what.
 
     Returns:
@@ -163,19 +189,29 @@ def simulate(
     evoked = np.concatenate(responses, axis=1)  # [N, V]
 
     # noise of each trial, in part common to all voxels
-    common = np.random.default_rng((_MODEL_SEED, subject)).standard_normal(evoked.shape[1])  # [V]
+    # [V]
+    common = np.random.default_rng((_MODEL_SEED, subject)).standard_normal(
+        evoked.shape[1]
+    )
     signal = np.empty((count, repetitions, evoked.shape[1], 1), np.float32)
     for row, item in enumerate(range(count) if items is None else items):
         for repetition in range(repetitions):
-            random = np.random.default_rng((_MODEL_SEED, seed, subject, item, repetition))
-            single, shared = random.standard_normal(evoked.shape[1]), random.standard_normal()
+            random = np.random.default_rng(
+                (_MODEL_SEED, seed, subject, item, repetition)
+            )
+            single, shared = (
+                random.standard_normal(evoked.shape[1]),
+                random.standard_normal(),
+            )
             drawn = (1 - COMMON) ** 0.5 * single + COMMON**0.5 * shared * common
             signal[row, repetition, :, 0] = evoked[row] + noise * drawn
     return signal
 
 
 def repetitions(subject: int, pictures: int, planned: int, seed: int) -> Int64:
-    """Draw how often each picture was shown, [N]: `planned` times or less, once at least."""
+    """Draw how often each picture was shown, [N]: `planned` times or less, once at
+    least.
+    """
     random = np.random.default_rng((_MODEL_SEED, seed, subject))
     return np.maximum(planned + 1 - random.geometric(1 - MISSED, pictures), 1)
 
@@ -196,5 +232,7 @@ def _respond(
         latents = latents + share**0.5 * (features[name] @ weights)
 
     # the voxels of the subject answer to mixtures of latents
-    tuning = np.random.default_rng((_MODEL_SEED, subject, number)).standard_normal((region.latents, voxels))
+    tuning = np.random.default_rng((_MODEL_SEED, subject, number)).standard_normal(
+        (region.latents, voxels)
+    )
     return region.gain * latents @ tuning / region.latents**0.5

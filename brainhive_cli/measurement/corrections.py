@@ -1,4 +1,6 @@
-"""Similarity corrections: a correction uses all test signals together, so it is a control and no result."""
+"""Similarity corrections: a correction uses all test signals together, so it is a
+control and no result.
+"""
 
 from collections.abc import Callable
 
@@ -12,19 +14,26 @@ from brainhive_cli.core import parts
 from brainhive_cli.measurement.ranks import SHORTEST, unit
 
 Correct = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From similarities [N, M], and tokens of signals [N, D] and gallery [M, D], to corrected similarities."""
+"""From similarities [N, M], and tokens of signals [N, D] and gallery [M, D], to
+corrected similarities.
+"""
 DECIMALS = 12
-"""Tolerance of cosines: above the rounding of float64, below that of float32 tokens, as ties of ranks are."""
+"""Tolerance of cosines: above the rounding of float64, below that of float32 tokens, as
+ties of ranks are.
+"""
 
 
 def compare_tokens(signals: Tensor, gallery: Tensor) -> Tensor:
-    """Compute the cosines [N, M] of tokens in float64; those that differ by rounding alone are equal."""
+    """Compute the cosines [N, M] of tokens in float64; those that differ by rounding
+    alone are equal.
+    """
     cosines = unit(signals) @ unit(gallery.to(signals.device)).T
     return cosines.round(decimals=DECIMALS)
 
 
 def as_tokens(similarities: Tensor) -> tuple[Tensor, Tensor]:
-    """Give unit tokens [N, M + 1] and [M, M + 1] whose cosines have the similarities' order, both ways.
+    """Give unit tokens [N, M + 1] and [M, M + 1] whose cosines have the similarities'
+    order, both ways.
 
     Whatever ranks tokens thereby ranks corrected similarities [N, M].
     """
@@ -44,24 +53,31 @@ class Correction(parts.Config):
         return self.correct
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Correct the similarities [N, M] of signal tokens [N, D] with gallery tokens [M, D]."""
+        """Correct the similarities [N, M] of signal tokens [N, D] with gallery tokens
+        [M, D].
+        """
         raise NotImplementedError
 
 
 class Assignment(Correction):
-    """One-to-one assignment: no picture is the answer to two signals (the Hungarian method).
+    """One-to-one assignment: no picture is the answer to two signals (the Hungarian
+    method).
 
-    Assignment of the largest sum of similarities; what is assigned is first, the rest in its order.
+    Assignment of the largest sum of similarities; what is assigned is first, the rest
+    in its order.
     """
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
         """Raise the similarity of each assigned pair above all others."""
         from scipy.optimize import linear_sum_assignment
 
-        # in a random order: of equal sums the diagonal is taken, where pictures stand as their signals do
+        # in a random order: of equal sums the diagonal is taken, where pictures stand
+        # as their signals do
         values, random = similarities.cpu().numpy(), np.random.default_rng(0)
         rows, columns = (random.permutation(size) for size in values.shape)
-        chosen_rows, chosen_columns = linear_sum_assignment(values[rows][:, columns], maximize=True)
+        chosen_rows, chosen_columns = linear_sum_assignment(
+            values[rows][:, columns], maximize=True
+        )
         # an assigned pair exceeds every other similarity; all else stays in its order
         raised = np.zeros_like(values)
         raised[rows[chosen_rows], columns[chosen_columns]] = 1 + np.ptp(values)
@@ -71,15 +87,20 @@ class Assignment(Correction):
 class Csls(Correction):
     """Cross-domain similarity local scaling: what is near to everything counts less.
 
-    Twice the similarity, less the mean similarities of signal and picture with their neighbours.
+    Twice the similarity, less the mean similarities of signal and picture with their
+    neighbours.
 
     Source: Conneau et al. 2018 (arXiv 1710.04087), section 2.3.
     """
 
-    neighbours: PositiveInt = Field(5, description="nearest of the other side that are averaged")
+    neighbours: PositiveInt = Field(
+        5, description="nearest of the other side that are averaged"
+    )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Subtract from twice the similarities what signals and pictures have with their neighbours."""
+        """Subtract from twice the similarities what signals and pictures have with
+        their neighbours.
+        """
         # topk along either axis: neighbours of signals, and of pictures
         corrected = 2 * similarities
         for axis, size in enumerate(corrected.shape):
@@ -89,18 +110,25 @@ class Csls(Correction):
 
 
 class Sinkhorn(Correction):
-    """Sinkhorn's balance: every signal, and every picture, has as much similarity to give as the others.
+    """Sinkhorn's balance: every signal, and every picture, has as much similarity to
+    give as the others.
 
     Published after CSLS, whose values it takes.
 
     Source: Cuturi 2013 (arXiv 1306.0895).
     """
 
-    temperature: PositiveFloat = Field(0.05, description="similarities are divided by this")
-    rounds: PositiveInt = Field(20, description="times that rows, then columns are brought to the sum 1")
+    temperature: PositiveFloat = Field(
+        0.05, description="similarities are divided by this"
+    )
+    rounds: PositiveInt = Field(
+        20, description="times that rows, then columns are brought to the sum 1"
+    )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
-        """Give the logarithm of the transport plan, in which no small value becomes 0."""
+        """Give the logarithm of the transport plan, in which no small value becomes
+        0.
+        """
         # rows, then columns, sum to 1; logarithms keep small shares apart
         plan = similarities / self.temperature
         for _ in range(self.rounds):
@@ -110,13 +138,17 @@ class Sinkhorn(Correction):
 
 
 class Whitening(Correction):
-    """Whitening of the signal tokens by their own covariance; the gallery stays as it is.
+    """Whitening of the signal tokens by their own covariance; the gallery stays as it
+    is.
 
     Comes first, as similarities are computed anew.
     """
 
     shrinkage: float = Field(
-        0.2, gt=0, le=1, description="share of the covariance that is replaced by its mean variance"
+        0.2,
+        gt=0,
+        le=1,
+        description="share of the covariance that is replaced by its mean variance",
     )
 
     def correct(self, similarities: Tensor, signals: Tensor, gallery: Tensor) -> Tensor:
@@ -125,12 +157,17 @@ class Whitening(Correction):
 
     def whiten(self, signals: Tensor) -> Tensor:
         """Whiten signal tokens [N, D], and bring them to unit length."""
-        # by singular values rather than the covariance, which tokens of a wide head have no room for
+        # by singular values rather than the covariance, which tokens of a wide head
+        # have no room for
         exact = signals.double()
-        left, spread, axes = torch.linalg.svd(exact - exact.mean(0), full_matrices=False)
+        left, spread, axes = torch.linalg.svd(
+            exact - exact.mean(0), full_matrices=False
+        )
         variances = spread.square() / len(signals)
         # variances shrunk towards their mean over D, so that no small one is blown up
-        shrunk = (1 - self.shrinkage) * variances + self.shrinkage * variances.sum() / signals.shape[1]
+        shrunk = (
+            1 - self.shrinkage
+        ) * variances + self.shrinkage * variances.sum() / signals.shape[1]
         whitened = (left * (spread / shrunk.clamp(min=SHORTEST).sqrt())) @ axes
         return unit(whitened)
 

@@ -1,4 +1,6 @@
-"""Ridge regression to many outputs at once: one factorisation, whichever of its features are used."""
+"""Ridge regression to many outputs at once: one factorisation, whichever of its
+features are used.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,14 +13,17 @@ from torch import Tensor
 from brainhive_cli.core.arrays import Int64
 
 GRID = tuple(10.0**power for power in range(-2, 9))
-"""Penalties that cross-validation chooses from, times the mean variance of a feature."""
+"""Penalties that cross-validation chooses from, times the mean variance of a
+feature.
+"""
 MAX_EXACT = 2000
 """Features, or samples where these are fewer, whose products are factorised exactly."""
 
 
 @dataclass(frozen=True)
 class Products:
-    """Statistics of N training samples that a ridge needs: sums of products of F features and Q outputs.
+    """Statistics of N training samples that a ridge needs: sums of products of F
+    features and Q outputs.
 
     Attributes:
         gram: [F, F] of features with features, both centred.
@@ -36,7 +41,8 @@ class Products:
 
     @classmethod
     def of(cls, features: Tensor, outputs: Iterator[Tensor] | Sequence[Tensor]) -> Self:
-        """Sum over the training samples in one pass, so that outputs need not be in memory.
+        """Sum over the training samples in one pass, so that outputs need not be in
+        memory.
 
         Args:
             features: [N, F], each of mean 0.
@@ -47,7 +53,11 @@ class Products:
         start = 0
         for chunk in outputs:
             part = features[start : start + len(chunk)].to(chunk.dtype)
-            products = part.T @ chunk, chunk.sum(0).double(), chunk.double().square().sum(0)
+            products = (
+                part.T @ chunk,
+                chunk.sum(0).double(),
+                chunk.double().square().sum(0),
+            )
             sums = tuple(map(torch.add, sums, products)) if sums else products
             start += len(chunk)
         assert start == len(features)
@@ -55,7 +65,13 @@ class Products:
         # centred by the mean of the outputs; features are centred already
         cross, total, squares = sums
         mean = total / start
-        return cls((features.T @ features).double(), cross, squares - start * mean.square(), mean, start)
+        return cls(
+            (features.T @ features).double(),
+            cross,
+            squares - start * mean.square(),
+            mean,
+            start,
+        )
 
     def select(self, features: Int64) -> Self:
         """Select features among F: the products of a smaller model."""
@@ -71,13 +87,17 @@ class Products:
         return values.clamp(min=0), vectors
 
     def best_alpha(self) -> float:
-        """Choose one penalty for all outputs by generalised cross-validation, without another fit."""
+        """Choose one penalty for all outputs by generalised cross-validation, without
+        another fit.
+        """
         values, vectors = self._factors
         rotated = (vectors.T.to(self.cross) @ self.cross).double().square()  # [F, Q]
         return choose_penalty(values, rotated, self.squares, self.count)
 
     def predict(self, features: Tensor, alpha: float | None = None) -> Tensor:
-        """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by `best_alpha` if None."""
+        """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by
+        `best_alpha` if None.
+        """
         # weights [F, Q] with a penalty as scikit-learn's
         alpha = self.best_alpha() if alpha is None else alpha
         values, vectors = self._factors
@@ -86,30 +106,40 @@ class Products:
         return features.to(weights) @ weights + self.mean.to(weights)
 
 
-def choose_penalty(values: Tensor, rotated: Tensor, squares: Tensor, count: int) -> float:
+def choose_penalty(
+    values: Tensor, rotated: Tensor, squares: Tensor, count: int
+) -> float:
     """Choose one penalty of a ridge for all outputs by generalised cross-validation.
 
     Args:
         values: [K] eigenvalues of the products of features with features.
-        rotated: [K, Q] squared products of the features, turned to their eigenvectors, with outputs.
+        rotated: [K, Q] squared products of the features, turned to their eigenvectors,
+            with outputs.
         squares: [Q] of outputs, centred.
         count: N, training samples.
 
     Source: Golub, Heath and Wahba 1979.
     """
     # score of each penalty: what is left unexplained, by the freedom that is left
-    power = (rotated / squares.clamp(min=1e-30)).mean(1)  # [K], outputs count by their spread alike
+    # [K], outputs count by their spread alike
+    power = (rotated / squares.clamp(min=1e-30)).mean(1)
     scale, scores = float(values.mean()) or 1.0, []
     for alpha in (scale * penalty / count for penalty in GRID):
-        explained = float((power * (values + 2 * alpha) / (values + alpha).square()).sum())
+        explained = float(
+            (power * (values + 2 * alpha) / (values + alpha).square()).sum()
+        )
         freedom = float((values / (values + alpha)).sum())
-        scores.append((max(0.0, 1 - explained) / max(1e-9, 1 - freedom / count) ** 2, alpha))
+        scores.append(
+            (max(0.0, 1 - explained) / max(1e-9, 1 - freedom / count) ** 2, alpha)
+        )
     return min(scores)[1]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Mean and spread of training features [F], which bring them and others to one scale."""
+    """Mean and spread of training features [F], which bring them and others to one
+    scale.
+    """
 
     mean: Tensor
     spread: Tensor
@@ -125,10 +155,14 @@ class Scale:
         return (features - self.mean) / self.spread
 
 
-def project(train: Tensor, test: Tensor, components: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Project features to principal components of the training ones, whose variances sum to 1.
+def project(
+    train: Tensor, test: Tensor, components: int, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Project features to principal components of the training ones, whose variances
+    sum to 1.
 
-    So no level of several has more weight than another because it has more, or larger, numbers.
+    So no level of several has more weight than another because it has more, or larger,
+    numbers.
 
     Args:
         train: [N, F].
@@ -147,7 +181,9 @@ def project(train: Tensor, test: Tensor, components: int, seed: int = 0) -> tupl
             torch.manual_seed(seed)
             exact = min(train.shape) <= 4 * components
             basis = (
-                torch.linalg.eigh(centred.T.double() @ centred.double())[1][:, -count:].to(train)
+                torch.linalg.eigh(centred.T.double() @ centred.double())[1][
+                    :, -count:
+                ].to(train)
                 if exact and train.shape[1] <= len(train)
                 else torch.svd_lowrank(centred, count, niter=4)[2]
             )
@@ -159,7 +195,8 @@ def project(train: Tensor, test: Tensor, components: int, seed: int = 0) -> tupl
 
 
 def principal_axes(features: Tensor, components: int) -> Tensor:
-    """Find the directions of largest variance, the largest first: [F, K] of unit length, K at most N - 1.
+    """Find the directions of largest variance, the largest first: [F, K] of unit
+    length, K at most N - 1.
 
     Args:
         features: [N, F], each of mean 0.
@@ -174,7 +211,11 @@ def principal_axes(features: Tensor, components: int) -> Tensor:
 
     # eigenvectors of the smaller one of the two products
     if features.shape[1] <= len(features):
-        return torch.linalg.eigh((features.T @ features).double())[1][:, -count:].flip(1).to(features)
+        return (
+            torch.linalg.eigh((features.T @ features).double())[1][:, -count:]
+            .flip(1)
+            .to(features)
+        )
     values, vectors = torch.linalg.eigh((features @ features.T).double())
     lengths = values[-count:].clamp(min=1e-9 * float(values[-1])).sqrt()
     return features.T @ (vectors[:, -count:] / lengths).flip(1).to(features)

@@ -13,7 +13,16 @@ LOWER_IS_BETTER = {
     *("loss", "validation_loss", "validation_loss_at_start", "mse", "epe"),
 }
 SHARES = {
-    *("top1", "top3", "top5", "top1_expected", "two_way", "balanced_accuracy", "accuracy", "caption_object"),
+    *(
+        "top1",
+        "top3",
+        "top5",
+        "top1_expected",
+        "two_way",
+        "balanced_accuracy",
+        "accuracy",
+        "caption_object",
+    ),
     *("alexnet2", "alexnet5", "inception", "clip", "concept_recall"),
     *(
         f"{of}_{ways}way{strict}"
@@ -24,7 +33,9 @@ SHARES = {
 }
 """Metrics that are shares of cases or of pairs."""
 HEADLINES = ("top1", "top5", "validation_loss")
-"""Metrics by which a run is summarised, if it has them; else by two-way identification, or its first."""
+"""Metrics by which a run is summarised, if it has them; else by two-way identification,
+or its first.
+"""
 
 
 def shown(name: str) -> str:
@@ -51,9 +62,15 @@ def is_share(name: str) -> bool:
 
 
 def headlines(names: list[str]) -> list[str]:
-    """Choose one or two metrics by which a run is summarised; SSIM, which smooth pictures win, is last."""
+    """Choose one or two metrics by which a run is summarised; SSIM, which smooth
+    pictures win, is last.
+    """
     # at most two: headlines, else two-way identification, else the first
     chosen = [name for name in HEADLINES if name in names]
-    two_way = [name for name in names if name.startswith((TWO_WAY, "video_50way")) or name == "clip"]
+    two_way = [
+        name
+        for name in names
+        if name.startswith((TWO_WAY, "video_50way")) or name == "clip"
+    ]
     two_way += ["ssim"] if "ssim" in names else []
     return (chosen or two_way or names)[:2]

@@ -1,4 +1,6 @@
-"""Ranks of the seen image among a gallery, by cosine similarity, and whether they are better than guesses."""
+"""Ranks of the seen image among a gallery, by cosine similarity, and whether they are
+better than guesses.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +20,17 @@ from brainhive_cli.measurement.statistics import Limits, Metric, measure
 from brainhive_cli.measurement.units import Items
 
 TIE = 1e-12
-"""Similarities closer than this are equal: above the rounding of float64, below that of float32 tokens."""
+"""Similarities closer than this are equal: above the rounding of float64, below that of
+float32 tokens.
+"""
 CANDIDATES = 1024
-"""Candidates that are compared at once: with a few hundred queries, what a core's caches hold."""
+"""Candidates that are compared at once: with a few hundred queries, what a core's
+caches hold.
+"""
 SIMILARITIES_AT_ONCE = 2**22
-"""Similarities that are held at once, 32 MB in float64, so that many queries fit too."""
+"""Similarities that are held at once, 32 MB in float64, so that many queries fit
+too.
+"""
 NUMBERS_AT_ONCE = 2**18
 """Numbers of targets that are held at once in float64 (2 MB)."""
 SHORTEST = 1e-12
@@ -35,8 +43,9 @@ def ranks(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
     Args:
         signal_tokens: [N, D].
         gallery: Image tokens [M, D].
-        target: Index of the seen image in the gallery, [N]; or [N, K] when K gallery items show it (-1 where
-            there are fewer), of which the best counts, among those that do not.
+        target: Index of the seen image in the gallery, [N]; or [N, K] when K gallery
+            items show it (-1 where there are fewer), of which the best counts, among
+            those that do not.
 
     Returns:
         Ranks [N] on the CPU, 1 is best.
@@ -50,7 +59,8 @@ def ranks(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
 
 
 def ranks_of_all(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64:
-    """Rank not only the seen picture but each of the first ones of the gallery, for every signal.
+    """Rank not only the seen picture but each of the first ones of the gallery, for
+    every signal.
 
     Args:
         signal_tokens: [N, D].
@@ -65,9 +75,11 @@ def ranks_of_all(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64
     limits = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
 
     # candidates at these limits or above, block by block
-    counts = torch.zeros(limits.shape, dtype=torch.int64, device=limits.device)  # [N, P]
+    # [N, P]
+    counts = torch.zeros(limits.shape, dtype=torch.int64, device=limits.device)
     for block in gallery.split(CANDIDATES):
-        ascending = (signals @ unit(block.to(signals.device)).T).sort(1).values  # [N, m]
+        # [N, m]
+        ascending = (signals @ unit(block.to(signals.device)).T).sort(1).values
         counts += ascending.shape[1] - torch.searchsorted(ascending, limits)
     return counts.cpu().numpy()
 
@@ -75,18 +87,20 @@ def ranks_of_all(signal_tokens: Tensor, gallery: Tensor, pictures: int) -> Int64
 def ranks_and_precisions(
     signal_tokens: Tensor, gallery: Tensor, seen: Tensor, relevant: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rank each signal's seen image, and average the precision at each relevant one, in one reading of all.
+    """Rank each signal's seen image, and average the precision at each relevant one, in
+    one reading of all.
 
     Args:
         signal_tokens: [N, D].
         gallery: Image tokens [M, D].
         seen: Index of the seen image in the gallery, [N].
-        relevant: Indices of the relevant images, among them the seen one, [N, K]; -1 where there are fewer
-            than K.
+        relevant: Indices of the relevant images, among them the seen one, [N, K]; -1
+            where there are fewer than K.
 
     Returns:
-        Ranks [N] as those of `ranks`, and average precision [N] in float64, both on the CPU; wrong images
-        that tie with a relevant one rank before it. With one relevant image it is one over the rank.
+        Ranks [N] as those of `ranks`, and average precision [N] in float64, both on the
+        CPU; wrong images that tie with a relevant one rank before it. With one relevant
+        image it is one over the rank.
 
     Raises:
         BrainhiveError: if a token is not a number.
@@ -95,24 +109,35 @@ def ranks_and_precisions(
     similarities = similarity_to(signal_tokens, gallery, targets)  # [N, K]
     wrong = count_at_least(signal_tokens, gallery, targets, similarities)  # [N, K]
 
-    # rank of the seen image: wrong images before it, and relevant ones, itself among the latter
+    # rank of the seen image: wrong images before it, and relevant ones, itself among
+    # the latter
     is_seen = targets == seen.to(targets.device)[:, None]
     limits = similarities.masked_fill(~is_seen, -math.inf).amax(1, keepdim=True) - TIE
-    seen_ranks = wrong.masked_fill(~is_seen, 0).amax(1) + (similarities >= limits).sum(1)
+    seen_ranks = wrong.masked_fill(~is_seen, 0).amax(1) + (similarities >= limits).sum(
+        1
+    )
 
     # precision at each relevant image, from the best one
-    wrong = wrong.masked_fill(targets < 0, torch.iinfo(wrong.dtype).max // 2).sort(1).values.cpu()
+    wrong = (
+        wrong.masked_fill(targets < 0, torch.iinfo(wrong.dtype).max // 2)
+        .sort(1)
+        .values.cpu()
+    )
     rank = torch.arange(1, wrong.shape[1] + 1)  # among the relevant
-    precision = (rank / (rank + wrong.double())).where((targets >= 0).sort(1, descending=True)[0].cpu(), 0)
+    precision = (rank / (rank + wrong.double())).where(
+        (targets >= 0).sort(1, descending=True)[0].cpu(), 0
+    )
     return seen_ranks.cpu(), precision.sum(1) / (targets >= 0).sum(1).cpu()
 
 
 def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor:
-    """Find the most similar gallery item of each signal: [N] on the CPU, the first of equals.
+    """Find the most similar gallery item of each signal: [N] on the CPU, the first of
+    equals.
 
     Args:
         signal_tokens: [N, D].
-        gallery: Image tokens [M, D], or blocks [m, D] of them, of which one is held at a time.
+        gallery: Image tokens [M, D], or blocks [m, D] of them, of which one is held at
+            a time.
     """
     best = torch.full((len(signal_tokens),), -torch.inf)
     best_index, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
@@ -120,8 +145,13 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
         # the best of the block, for as many signals at once as memory is meant to hold
         directions = F.normalize(block.float())
         rows = max(1, SIMILARITIES_AT_ONCE // len(block))
-        best_of_rows = [(tokens.float() @ directions.T).max(1) for tokens in signal_tokens.split(rows)]
-        value, index = (torch.cat([pair[n].cpu() for pair in best_of_rows]) for n in (0, 1))
+        best_of_rows = [
+            (tokens.float() @ directions.T).max(1)
+            for tokens in signal_tokens.split(rows)
+        ]
+        value, index = (
+            torch.cat([pair[n].cpu() for pair in best_of_rows]) for n in (0, 1)
+        )
 
         # it is kept where it is better than those of the blocks before
         is_better = value > best
@@ -131,11 +161,15 @@ def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor
     return best_index
 
 
-def subset_expectations(signal_tokens: Tensor, image_tokens: Tensor, ways: int) -> tuple[Float64, Float64]:
-    """Compute how often each item ranks first among random subsets of the test items, in both directions.
+def subset_expectations(
+    signal_tokens: Tensor, image_tokens: Tensor, ways: int
+) -> tuple[Float64, Float64]:
+    """Compute how often each item ranks first among random subsets of the test items,
+    in both directions.
 
-    An item of rank r among N ranks first unless one of the r - 1 before it is among the `ways` - 1 others,
-    which are drawn without replacement: its share is C(N - r, ways - 1) / C(N - 1, ways - 1).
+    An item of rank r among N ranks first unless one of the r - 1 before it is among the
+    `ways` - 1 others, which are drawn without replacement: its share is C(N - r, ways -
+    1) / C(N - 1, ways - 1).
 
     Args:
         signal_tokens: [N, D], one an image.
@@ -145,7 +179,8 @@ def subset_expectations(signal_tokens: Tensor, image_tokens: Tensor, ways: int) 
     Returns:
         Shares [N] signal to image and [N] image to signal.
 
-    Source: 300-way on NSD: MindEye (arXiv 2305.18274), section 4.1, which draws 30 subsets.
+    Source: 300-way on NSD: MindEye (arXiv 2305.18274), section 4.1, which draws 30
+    subsets.
     """
     # share of an item by its rank
     count, same = len(signal_tokens), torch.arange(len(signal_tokens))
@@ -155,41 +190,61 @@ def subset_expectations(signal_tokens: Tensor, image_tokens: Tensor, ways: int) 
 
     # ranks in both directions
     forward = ranks(signal_tokens, image_tokens, same).numpy()
-    return share[forward - 1], share[ranks(image_tokens, signal_tokens, same).numpy() - 1]
+    return share[forward - 1], share[
+        ranks(image_tokens, signal_tokens, same).numpy() - 1
+    ]
 
 
-def _prepare(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _prepare(
+    signal_tokens: Tensor, gallery: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Refuse tokens that are not finite, and bring tokens and targets to one device."""
     targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
-    for tokens, name in ((signal_tokens, "signal tokens"), (gallery, "gallery embeddings")):
-        if bad := int((~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum()):
+    for tokens, name in (
+        (signal_tokens, "signal tokens"),
+        (gallery, "gallery embeddings"),
+    ):
+        if bad := int(
+            (~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum()
+        ):
             problem = f"{bad} of {len(tokens)} {name} are not finite"
             raise BrainhiveError(problem, "the training has diverged")
     return signal_tokens.detach(), gallery.detach().to(device), targets.to(device)
 
 
-def count_at_least(queries: Tensor, gallery: Tensor, targets: Tensor, thresholds: Tensor) -> Tensor:
-    """Count the wrong candidates whose cosine similarity is at least a query's own; ties count.
+def count_at_least(
+    queries: Tensor, gallery: Tensor, targets: Tensor, thresholds: Tensor
+) -> Tensor:
+    """Count the wrong candidates whose cosine similarity is at least a query's own;
+    ties count.
 
     Args:
         queries: [N, D].
         gallery: [M, D].
-        targets: Right candidates, [N, K] indices in the gallery; -1 where there are fewer than K.
-        thresholds: Similarities to count against, [N, J] in float64 (see `similarity_to`).
+        targets: Right candidates, [N, K] indices in the gallery; -1 where there are
+            fewer than K.
+        thresholds: Similarities to count against, [N, J] in float64 (see
+            `similarity_to`).
 
     Returns:
         Counts [N, J].
     """
-    signals, counts = unit(queries), torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device)
+    signals, counts = (
+        unit(queries),
+        torch.zeros(thresholds.shape, dtype=torch.int64, device=queries.device),
+    )
     size = max(1, SIMILARITIES_AT_ONCE // max(queries.shape))  # of [N, m] and of [m, D]
     for start in range(0, len(gallery), size):
-        # similarities of a block of candidates, in float64: float32 cannot tell near ties apart
+        # similarities of a block of candidates, in float64: float32 cannot tell near
+        # ties apart
         block = unit(gallery[start : start + size].to(signals.device))
         similarity = signals @ block.T  # [N, m]
 
         # without the right candidates
         columns = targets - start
-        limits = torch.where((columns >= 0) & (columns < len(block)), -math.inf, math.inf).to(similarity)
+        limits = torch.where(
+            (columns >= 0) & (columns < len(block)), -math.inf, math.inf
+        ).to(similarity)
         similarity.scatter_reduce_(1, columns.clamp(0, len(block) - 1), limits, "amin")
 
         # those at each threshold or above
@@ -199,7 +254,9 @@ def count_at_least(queries: Tensor, gallery: Tensor, targets: Tensor, thresholds
 
 
 def similarity_to(queries: Tensor, gallery: Tensor, targets: Tensor) -> Tensor:
-    """Compute the cosine similarity of each query with its targets: [N, K] in float64, -inf where -1."""
+    """Compute the cosine similarity of each query with its targets: [N, K] in float64,
+    -inf where -1.
+    """
     size = max(1, NUMBERS_AT_ONCE // (targets.shape[1] * queries.shape[1]))
     similarities = [
         torch.einsum("nd,nkd->nk", unit(batch), unit(gallery[rows.clamp(min=0)]))
@@ -211,7 +268,9 @@ def similarity_to(queries: Tensor, gallery: Tensor, targets: Tensor) -> Tensor:
 def unit(tokens: Tensor) -> Tensor:
     """Bring tokens to unit length in float64."""
     exact = tokens.detach().to(torch.float64, copy=True)
-    return exact.div_(torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_(min=SHORTEST))
+    return exact.div_(
+        torch.linalg.vector_norm(exact, dim=-1, keepdim=True).clamp_(min=SHORTEST)
+    )
 
 
 NO_ENDS: Any = dict.fromkeys(("low", "high", "these_subjects", "people", "seed_sd"))
@@ -231,22 +290,34 @@ def summarise(
     targets: int = 1,
     only: Sequence[str] = (),
 ) -> list[Metric]:
-    """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each with its chance.
+    """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each
+    with its chance.
 
     Args:
-        ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds, averaged for each item, so
-            that an item counts once however many models were tried on it.
+        ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds,
+            averaged for each item, so that an item counts once however many models were
+            tried on it.
         pool: M, size of the gallery.
         split: Part of the data set that the signals are of.
-        items: Which are the same for several subjects, and which are alike (see `statistics.describe`).
+        items: Which are the same for several subjects, and which are alike (see
+            `statistics.describe`).
         protocol: Name of the way the ranks were made.
         seeds: Seeds of the trainings that were measured.
         targets: K, gallery items that show the seen image.
         only: Names of the metrics to compute; all when empty.
     """
     # ranks that guesses would have
-    groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
-    common: Any = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds, "items": items}
+    # [S, N]
+    groups = [
+        np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects
+    ]
+    common: Any = {
+        "protocol": protocol,
+        "split": split,
+        "pool": pool,
+        "seeds": seeds,
+        "items": items,
+    }
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)
 
@@ -263,29 +334,43 @@ def summarise(
     metrics = []
     for name in only or transforms:
         transform, limits = transforms[name]
-        chance = float(f"{guess @ transform(possible.astype(np.float64)):.12g}")  # no rounding error is shown
+        # no rounding error is shown
+        chance = float(f"{guess @ transform(possible.astype(np.float64)):.12g}")
         values = [transform(group) for group in groups]
-        metric = measure(name, values, is_share=True, chance=chance, limits=limits, **common)
+        metric = measure(
+            name, values, is_share=True, chance=chance, limits=limits, **common
+        )
         if name == "median_rank":  # intervals are of means
             median = float(np.mean([np.median(group.mean(0)) for group in groups]))
             chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
-            metric = replace(metric, value=median, chance=chance, interval="none: of a median", **NO_ENDS)
+            metric = replace(
+                metric,
+                value=median,
+                chance=chance,
+                interval="none: of a median",
+                **NO_ENDS,
+            )
         metrics.append(metric)
     return metrics
 
 
 def chance_of_ranks(pool: int, targets: int = 1) -> Float64:
-    """Compute the probability of each rank, from 1, of guesses among `pool` candidates, `targets` right."""
+    """Compute the probability of each rank, from 1, of guesses among `pool` candidates,
+    `targets` right.
+    """
     wrong = pool - targets
-    missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))  # given that all before missed
+    # given that all before missed
+    missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))
     later = np.cumprod(missed)  # the rank is beyond 1, 2, ...
     return np.concatenate([[1.0], later[:-1]]) - later
 
 
 def chance_of_precision(pool: int, relevant: Int64) -> Float64:
-    """Compute the average precision of a random order of `pool` candidates, `relevant` [N] of them right.
+    """Compute the average precision of a random order of `pool` candidates, `relevant`
+    [N] of them right.
 
-    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for System Evaluation.
+    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for
+    System Evaluation.
     """
     # closed form by the harmonic number of the pool
     harmonic = float((1 / np.arange(1, pool + 1)).sum())

@@ -1,4 +1,6 @@
-"""Retrieval of pictures from a gallery by the tokens of signals: one table by item, however pictures rank."""
+"""Retrieval of pictures from a gallery by the tokens of signals: one table by item,
+however pictures rank.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +29,9 @@ from brainhive_cli.measurement.units import Alike, AlikeBy, Items
 MOST_CORRECTED = 10_000
 """Candidates whose similarities are corrected, at most: as tokens they take 400 MB."""
 MOST_TESTED = 2048
-"""Pictures of the split among which the verdict is asked, at most: ranks of all by all take 8 MB a cell."""
+"""Pictures of the split among which the verdict is asked, at most: ranks of all by all
+take 8 MB a cell.
+"""
 DRAWS = 1000
 """Permutations of a control; the smallest p is 1 / (DRAWS + 1)."""
 CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
@@ -37,10 +41,14 @@ CONTROL_METRICS: Mapping[str, Callable[[Array], Array]] = {
     "mrr": lambda ranks: (1 / ranks).mean(-1),
 }
 TRIALS_COMPARED = 32
-"""Trials, at most, that are encoded alone, evenly spaced: a dependence through the batch concerns all."""
+"""Trials, at most, that are encoded alone, evenly spaced: a dependence through the
+batch concerns all.
+"""
 SAME_TOKEN = 1e-5
-"""Cosine distance up to which two tokens are one. It is half the squared relative difference: of the same
-sums in another order about 1e-12 in float32 and 1e-6 in TF32, which convolutions on a GPU use."""
+"""Cosine distance up to which two tokens are one. It is half the squared relative
+difference: of the same sums in another order about 1e-12 in float32 and 1e-6 in TF32,
+which convolutions on a GPU use.
+"""
 BACKWARD = "backward"
 """End of the scopes of the other direction: a picture searches among the signals."""
 NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
@@ -49,11 +57,13 @@ NO_COLUMN: Callable[[], Array] = partial(np.empty, 0, np.int64)
 
 @dataclass(frozen=True)
 class Gallery:
-    """Candidates that are searched for the seen pictures; their tokens [M, D] are each model's own.
+    """Candidates that are searched for the seen pictures; their tokens [M, D] are each
+    model's own.
 
     Attributes:
-        rows: [M_split] rows of the pictures in the target stores, ascending, by split; the first is the split
-            whose signals are used. A picture skipped as bad is no candidate. Empty where folds are pooled.
+        rows: [M_split] rows of the pictures in the target stores, ascending, by split;
+            the first is the split whose signals are used. A picture skipped as bad is
+            no candidate. Empty where folds are pooled.
         image_ids: [M], split by split.
         concepts: [M].
         alike_by: What pictures are alike by.
@@ -70,61 +80,81 @@ class Gallery:
         return next(iter(self.rows.values()))
 
     def find(self, image_ids: Iterable[str]) -> Int64:
-        """Find the index of pictures; of those that several splits have, the one whose signals are used."""
-        index_of = {name: index for index, name in reversed([*enumerate(self.image_ids)])}
+        """Find the index of pictures; of those that several splits have, the one whose
+        signals are used.
+        """
+        index_of = {
+            name: index for index, name in reversed([*enumerate(self.image_ids)])
+        }
         return np.array([index_of[name] for name in image_ids], np.int64)
 
     def relevant(self, target: Int64) -> Int64:
-        """Find the pictures of the same concept as each target: [N, K], -1 where there are fewer than K."""
+        """Find the pictures of the same concept as each target: [N, K], -1 where there
+        are fewer than K.
+        """
         # candidates of each concept, filled up with -1 to the longest: [N, K]
         indices_of: dict[str, list[int]] = {}
         for index, concept in enumerate(self.concepts):
             indices_of.setdefault(concept, []).append(index)
         relevant = [indices_of[self.concepts[index]] for index in target]
         most = max(map(len, relevant))
-        return np.array([[*indices, *[-1] * (most - len(indices))] for indices in relevant])
+        return np.array(
+            [[*indices, *[-1] * (most - len(indices))] for indices in relevant]
+        )
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one subject in one cell, a table by item; what was not measured is empty.
+    """Scores of one subject in one cell, a table by item; what was not measured is
+    empty.
 
     Attributes:
-        image_ids: [N] of what each signal showed; where trials of seen pictures are held out, their names.
-            Empty in a further table of the same items.
-        labels: [N] image id of what each signal showed; by a control, of another picture.
+        image_ids: [N] of what each signal showed; where trials of seen pictures are
+            held out, their names. Empty in a further table of the same items.
+        labels: [N] image id of what each signal showed; by a control, of another
+            picture.
         concepts: [N] of what each signal showed.
-        groups: [N] run, session or fold of each signal, within which labels may be exchanged; () if all may.
+        groups: [N] run, session or fold of each signal, within which labels may be
+            exchanged; () if all may.
         interleaving: Which labels may be exchanged.
         is_trialwise: Whether tokens are those of one signal at a time.
-        ranks: [N] of the seen picture; [draws, N] at a point of a curve, [splits, N] of halves.
+        ranks: [N] of the seen picture; [draws, N] at a point of a curve, [splits, N] of
+            halves.
         pool: Number of candidates; 0 where there are none.
         targets: How many of them are right.
-        values: [N] by metric. `map`: average precision; relevant are the gallery's pictures of the seen
-            concept. `top1_expected`: share of all possible subsets in which an item ranks first.
-            `reliability`: share of each picture in the correlation over pictures of the halves, a mean over
-            channels, times and splits: its mean over pictures is that correlation. Of a region: what it
+        values: [N] by metric. `map`: average precision; relevant are the gallery's
+            pictures of the seen concept. `top1_expected`: share of all possible subsets
+            in which an item ranks first.
+            `reliability`: share of each picture in the correlation over pictures of the
+                halves, a mean over
+            channels, times and splits: its mean over pictures is that correlation. Of a
+                region: what it
             carries, by head.
         relevant: [N] how many pictures are relevant.
         named: [N] concept of the picture that is most similar to the signal.
-        wins: [N] of two pictures, twice the share of the same fold's signals of the other one that are less
-            like the seen one, ties half, less the area under the ROC curve of the fold: their mean over
+        wins: [N] of two pictures, twice the share of the same fold's signals of the
+            other one that are less like the seen one, ties half, less the area under
+                the ROC curve of the fold: their mean over
             pictures is that area, and varies as they do. Empty where there are not two.
-        candidates: Image ids of the P pictures of the signals' split among which the verdict is asked: of
-            many, drawn ones. Training pictures have no part in it: they may be nearer to, or further from,
+        candidates: Image ids of the P pictures of the signals' split among which the
+            verdict is asked: of many, drawn ones. Training pictures have no part in it:
+                they may be nearer to, or further from,
             any signal.
-        table: [n, P] their ranks by the signals that show one of them, uint16; 0 of what was not compared.
-        control: Each metric [1 + K]: as it is measured, then in every draw of the control.
-        scopes: Further tables by the end of their scope: `backward`, `subsets`, `corrections · csls`,
-            `repetitions · 4`, `regions · V1`. Backward, each picture that was shown seeks
-            its signals among all, unless some were shown more often than others, or trials of seen pictures
-            are held out.
+        table: [n, P] their ranks by the signals that show one of them, uint16; 0 of
+            what was not compared.
+        control: Each metric [1 + K]: as it is measured, then in every draw of the
+            control.
+        scopes: Further tables by the end of their scope: `backward`, `subsets`,
+            `corrections · csls`, `repetitions · 4`, `regions · V1`. Backward, each
+            picture that was shown seeks its signals among all, unless some were shown
+            more often than others, or trials of seen pictures are held out.
         words: How a further table was measured.
-        ceiling: Scores of halves of the repetitions, whatever the model, of the pictures with two repetitions
-            at least, by their own signal in the other half.
+        ceiling: Scores of halves of the repetitions, whatever the model, of the
+            pictures with two repetitions at least, by their own signal in the other
+            half.
         repetitions: Of a ceiling, the most that a picture has.
-        times: Of a ceiling, repetitions of a picture over those of its half, on average: 2 or, of odd
-            numbers, more.
+        times: Of a ceiling, repetitions of a picture over those of its half, on
+            average: 2 or, of odd numbers, more.
         reason: Why there is no ceiling.
     """
 
@@ -152,7 +182,9 @@ class Scores:
     reason: str = ""
 
     def below(self, name: str) -> Self | None:
-        """Choose a further table by its scope, with the items that it is of; None where there is none."""
+        """Choose a further table by its scope, with the items that it is of; None where
+        there is none.
+        """
         table = self.scopes.get(name)
         return table and replace(table, image_ids=table.image_ids or self.image_ids)
 
@@ -160,17 +192,20 @@ class Scores:
 def permute_targets(
     target: Int64, gallery: Gallery, control: str, seed: int, parts: Sequence[Hashable]
 ) -> Iterator[Int64]:
-    """Pair signals with wrong pictures, for a control and its further draws; what is left is chance.
+    """Pair signals with wrong pictures, for a control and its further draws; what is
+    left is chance.
 
-    Labels of exchangeable pictures move, alike for all subjects and models, whose ranks vary together.
+    Labels of exchangeable pictures move, alike for all subjects and models, whose ranks
+    vary together.
 
     Args:
         target: [N] index of what each signal showed.
         gallery: Among which.
-        control: `none`; `shuffled`: signals are permuted; `permuted`: pictures are, shown or not.
+        control: `none`; `shuffled`: signals are permuted; `permuted`: pictures are,
+            shown or not.
         seed: Of the permutations.
-        parts: [N] part of the recording of each held-out trial of seen pictures, whose labels either control
-            permutes within these; () where pictures are held out.
+        parts: [N] part of the recording of each held-out trial of seen pictures, whose
+            labels either control permutes within these; () where pictures are held out.
     """
     if control == "none":
         yield target
@@ -185,13 +220,18 @@ def permute_targets(
     # one permutation for each draw, the first by the seed itself
     for drawn_seed in [seed, *(derive_seed(seed, draw) for draw in range(DRAWS))]:
         *pictures, signals = items.permute(np.random.default_rng(drawn_seed))
-        yield pictures[0][target] if pictures and control == "permuted" else target[signals]
+        yield (
+            pictures[0][target]
+            if pictures and control == "permuted"
+            else target[signals]
+        )
 
 
 def measure_control(
     gallery: Gallery, images: Tensor, tokens: Tensor, targets: Sequence[Int64]
 ) -> dict[str, Float64]:
-    """Measure each metric [1 + K] of what signals showed, and of each draw of a control.
+    """Measure each metric [1 + K] of what signals showed, and of each draw of a
+    control.
 
     Args:
         gallery: The candidates.
@@ -199,14 +239,19 @@ def measure_control(
         tokens: [N, D] of the signals.
         targets: 1 + K times [N]: index of what each signal showed, then of each draw.
     """
-    # all pictures of the split are ranked once, and the permuted ones of each draw looked up
+    # all pictures of the split are ranked once, and the permuted ones of each draw
+    # looked up
     all_ranks = ranks_of_all(tokens, images, len(gallery.tested))  # [N, M]
-    drawn = np.stack([all_ranks[np.arange(len(tokens)), shown] for shown in targets])  # [1 + K, N]
+    # [1 + K, N]
+    drawn = np.stack([all_ranks[np.arange(len(tokens)), shown] for shown in targets])
     return {name: metric(drawn) for name, metric in CONTROL_METRICS.items()}
 
 
 def rank(
-    gallery: Gallery, images: Tensor, tokens: Mapping[int, Tensor], items: Mapping[int, Scores]
+    gallery: Gallery,
+    images: Tensor,
+    tokens: Mapping[int, Tensor],
+    items: Mapping[int, Scores],
 ) -> dict[int, Scores]:
     """Rank for all subjects at once, so that a large gallery is read once.
 
@@ -220,21 +265,29 @@ def rank(
     signals = torch.cat([*tokens.values()])  # [N, D]
     target = gallery.find(label for scores in items.values() for label in scores.labels)
     relevant = gallery.relevant(target)  # [N, K]
-    ranked = ranks_and_precisions(signals, images, torch.from_numpy(target), torch.from_numpy(relevant))
+    ranked = ranks_and_precisions(
+        signals, images, torch.from_numpy(target), torch.from_numpy(relevant)
+    )
     seen_ranks, precision = (values.numpy() for values in ranked)
     nearest_rows = nearest(signals, images)
     scores, start = {}, 0
     for subject, listed in items.items():
         part = slice(start, start := start + len(listed.labels))
 
-        # the other direction: for each picture that was shown, its signals among all signals
+        # the other direction: for each picture that was shown, its signals among all
+        # signals
         pictures, counts = np.unique(target[part], return_counts=True)
         scopes = {}
-        if (counts == counts[0]).all() and not listed.groups:  # trials of seen pictures have one direction
+        # trials of seen pictures have one direction
+        if (counts == counts[0]).all() and not listed.groups:
             order = np.argsort(target[part], kind="stable").reshape(len(pictures), -1)
-            item_ranks = ranks(images[pictures], tokens[subject], torch.from_numpy(order)).numpy()
+            item_ranks = ranks(
+                images[pictures], tokens[subject], torch.from_numpy(order)
+            ).numpy()
             ids = [gallery.image_ids[index] for index in pictures]
-            scopes[BACKWARD] = Scores(ids, ranks=item_ranks, pool=order.size, targets=order.shape[1])
+            scopes[BACKWARD] = Scores(
+                ids, ranks=item_ranks, pool=order.size, targets=order.shape[1]
+            )
         scores[subject] = replace(
             listed,
             ranks=seen_ranks[part],
@@ -242,14 +295,18 @@ def rank(
             values={"map": precision[part]},
             relevant=(relevant[part] >= 0).sum(1),
             named=[gallery.concepts[index] for index in nearest_rows[part]],
-            wins=share_wins(tokens[subject], target[part], images) if len(images) == 2 else (),
+            wins=share_wins(tokens[subject], target[part], images)
+            if len(images) == 2
+            else (),
             scopes=scopes,
         )
     return scores
 
 
 def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
-    """Compare each signal with those of the other of two pictures: [N] parts in the area, see `Scores`."""
+    """Compare each signal with those of the other of two pictures: [N] parts in the
+    area, see `Scores`.
+    """
     # how much more each signal is like the second picture
     likeness = cosine_similarity(tokens[:, None], gallery[None], dim=2)  # [N, 2]
     score = (likeness[:, 1] - likeness[:, 0]).cpu().numpy()
@@ -261,7 +318,9 @@ def share_wins(tokens: Tensor, target: Int64, gallery: Tensor) -> list[float]:
     # pairs [N, N] of signals of different pictures
     difference = signed[:, None] * (score[:, None] - score)
     wins = ((difference > 0) + 0.5 * (difference == 0)) * is_other
-    return [*map(float, 2 * wins.sum(1) / is_other.sum(1) - wins.sum() / is_other.sum())]
+    return [
+        *map(float, 2 * wins.sum(1) / is_other.sum(1) - wins.sum() / is_other.sum())
+    ]
 
 
 def rank_corrected(
@@ -271,9 +330,11 @@ def rank_corrected(
     items: Mapping[int, Scores],
     corrections: Sequence[Any],
 ) -> dict[str, dict[int, Scores]]:
-    """Rank after each correction, on top of those before it; by the names of all so far.
+    """Rank after each correction, on top of those before it; by the names of all so
+    far.
 
-    This is the only function where similarities are corrected, each subject's by themselves.
+    This is the only function where similarities are corrected, each subject's by
+    themselves.
 
     Raises:
         RecipeError: if there are too many candidates.
@@ -282,62 +343,92 @@ def rank_corrected(
     pool = len(gallery.image_ids)
     if corrections and pool > MOST_CORRECTED:
         raise RecipeError(
-            f"corrections compare all candidates at once, at most {MOST_CORRECTED}; there are {pool}",
+            (
+                "corrections compare all candidates at once, at most "
+                f"{MOST_CORRECTED}; there are {pool}"
+            ),
             "gallery=test, or leave corrections out",
         )
-    similarities = {subject: compare_tokens(signals, images) for subject, signals in tokens.items()}
+    similarities = {
+        subject: compare_tokens(signals, images) for subject, signals in tokens.items()
+    }
     scores, names = {}, []
     for config in corrections:
         # one correction more, of each subject's similarities
         names.append(config.kind)
         correct = config.build()
         for subject, signals in tokens.items():
-            similarities[subject] = correct(similarities[subject], signals, images.to(signals.device))
+            similarities[subject] = correct(
+                similarities[subject], signals, images.to(signals.device)
+            )
 
         # tokens whose cosines are the corrected similarities
-        corrected = {subject: as_tokens(values) for subject, values in similarities.items()}
+        corrected = {
+            subject: as_tokens(values) for subject, values in similarities.items()
+        }
         one_hot = next(iter(corrected.values()))[1]
         words = f"similarities corrected by {' + '.join(names)}, {TRANSDUCTIVE}"
-        ranked = rank(gallery, one_hot, {subject: pair[0] for subject, pair in corrected.items()}, items)
+        ranked = rank(
+            gallery,
+            one_hot,
+            {subject: pair[0] for subject, pair in corrected.items()},
+            items,
+        )
         scores[" + ".join(names)] = {
             subject: replace(table, words=words) for subject, table in ranked.items()
         }
     return scores
 
 
-def rank_split(gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores) -> Scores:
-    """Rank the pictures of the signals' split alone, for the verdict; the gallery decides which are drawn."""
+def rank_split(
+    gallery: Gallery, images: Tensor, tokens: Tensor, items: Scores
+) -> Scores:
+    """Rank the pictures of the signals' split alone, for the verdict; the gallery
+    decides which are drawn.
+    """
     # of a large split the same drawn pictures for every model
     chosen = draw_tested(np.arange(len(gallery.tested)))
     candidates = [gallery.image_ids[index] for index in chosen]
     signals = tokens[torch.from_numpy(np.isin(items.labels, candidates))]
-    table = ranks_of_all(signals, images[torch.from_numpy(chosen)], len(chosen))  # [n, P]
+    # [n, P]
+    table = ranks_of_all(signals, images[torch.from_numpy(chosen)], len(chosen))
     return replace(items, candidates=candidates, table=table.astype(np.uint16))
 
 
 def draw_tested(rows: Int64) -> Int64:
-    """Draw the rows among which a verdict is asked, the same ones every time: all of few pictures."""
+    """Draw the rows among which a verdict is asked, the same ones every time: all of
+    few pictures.
+    """
     if len(rows) <= MOST_TESTED:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, MOST_TESTED, replace=False))
 
 
-def depends_on_other_trials(encode: Callable[[Tensor], Tensor], signals: Tensor) -> bool:
-    """Whether trials get other tokens together than one at a time, so that a test would be transductive.
+def depends_on_other_trials(
+    encode: Callable[[Tensor], Tensor], signals: Tensor
+) -> bool:
+    """Whether trials get other tokens together than one at a time, so that a test would
+    be transductive.
 
     Args:
         encode: Model, from signals [n, ...] to tokens [n, D].
-        signals: [N, ...]; of more than `TRIALS_COMPARED`, as many evenly spaced ones are compared.
+        signals: [N, ...]; of more than `TRIALS_COMPARED`, as many evenly spaced ones
+            are compared.
 
     Returns:
-        Whether one of them differs by more than rounding, or has no token without the others.
+        Whether one of them differs by more than rounding, or has no token without the
+        others.
 
-    Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial at a time.
+    Source: MOABB 1.7.2, `CrossSubjectMode.TRAIN_TRIALWISE`, which scores one trial at a
+    time.
     """
-    rows = np.unique(np.linspace(0, len(signals) - 1, TRIALS_COMPARED).round().astype(np.int64))
+    rows = np.unique(
+        np.linspace(0, len(signals) - 1, TRIALS_COMPARED).round().astype(np.int64)
+    )
     chosen = signals[torch.from_numpy(rows)]
     together = normalize(encode(chosen).double())
     # a trial stands beside itself, since statistics of a batch need two
     alone = torch.cat([encode(torch.stack([signal, signal]))[:1] for signal in chosen])
-    distance = (together - normalize(alone.double())).square().sum(1) / 2  # NaN of no token
+    # NaN of no token
+    distance = (together - normalize(alone.double())).square().sum(1) / 2
     return not bool((distance <= SAME_TOKEN).all())

@@ -1,4 +1,6 @@
-"""Items that are alike: over which units intervals are made, and which labels may be exchanged."""
+"""Items that are alike: over which units intervals are made, and which labels may be
+exchanged.
+"""
 
 import math
 from collections import Counter
@@ -13,39 +15,52 @@ import numpy as np
 from brainhive_cli.core.arrays import Array, Bool, Float64, Int64
 
 AlikeBy = Literal["concept", "neighbours"]
-"""Likeness of the stimuli of a data set: by what they show, or that they follow each other in a film."""
+"""Likeness of the stimuli of a data set: by what they show, or that they follow each
+other in a film.
+"""
 MANY_UNITS = 10
-"""Units from which an inference speaks of units in general; of fewer it speaks of these alone."""
+"""Units from which an inference speaks of units in general; of fewer it speaks of these
+alone.
+"""
 FEWEST_UNITS = 6
-"""Units from which there are intervals: of five, no test by signs or ranks reaches .05, two-sided."""
+"""Units from which there are intervals: of five, no test by signs or ranks reaches .05,
+two-sided.
+"""
 MOST_BLOCKS, LONG_BLOCK = 15, 60
-"""Most blocks into which the clips of a split are cut, and clips of one, 120 s of cc2017, beyond which
-neighbouring blocks hardly correlate. Means over 10 to 30 batches give intervals that hold (Schmeiser 1982,
-Batch size effects in the analysis of simulation output); where clips correlate by .9, six blocks are some
-twenty independent clips, and of fewer no interval holds (`benchmarks/simulated_statistics.py`)."""
+"""Most blocks into which the clips of a split are cut, and clips of one, 120 s of
+cc2017, beyond which neighbouring blocks hardly correlate. Means over 10 to 30 batches
+give intervals that hold (Schmeiser 1982, Batch size effects in the analysis of
+simulation output); where clips correlate by .9, six blocks are some twenty independent
+clips, and of fewer no interval holds (`benchmarks/simulated_statistics.py`).
+"""
 MANY_SUBJECTS = 5
-"""Subjects from which an inference speaks of people in general; of fewer it speaks of these alone."""
+"""Subjects from which an inference speaks of people in general; of fewer it speaks of
+these alone.
+"""
 FOLD_INFLATION = 1.4
-"""Variance of a mean over folds, whose models share training data, over that which its units show: about the
-largest of simulated designs (`benchmarks/simulated_statistics.py --only pooled_folds`). There is no unbiased
-estimate of it (Bengio and Grandvalet 2004)."""
+"""Variance of a mean over folds, whose models share training data, over that which its
+units show: about the largest of simulated designs (`benchmarks/simulated_statistics.py
+--only pooled_folds`). There is no unbiased estimate of it (Bengio and Grandvalet 2004).
+"""
 
 
 def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> float:
-    """Give the variance of a mean over folds, without an effect, over that of labels permuted after training.
+    """Give the variance of a mean over folds, without an effect, over that of labels
+    permuted after training.
 
-    Where trial i helps to classify trial j of another fold, j helps i by as much: of a linear margin, labels
-    permuted before training give twice the variance of labels permuted after it. Of that increase a rank
-    among K candidates has the share by which it correlates with the margin, r² = 3 / π · K / (K + 1), and a
-    hit that of two candidates at most; averages over seeds, and other values, may have all of it
+    Where trial i helps to classify trial j of another fold, j helps i by as much: of a
+    linear margin, labels permuted before training give twice the variance of labels
+    permuted after it. Of that increase a rank among K candidates has the share by which
+    it correlates with the margin, r² = 3 / π · K / (K + 1), and a hit that of two
+    candidates at most; averages over seeds, and other values, may have all of it
     (`benchmarks/simulated_statistics.py --only pooled_folds equal_learners`).
 
     Args:
         values: Ranks, hits or their differences, or other values, one array a subject.
         pool: Candidates of each item, K, of ranks; 2 of hits.
 
-    Source: Noirhomme et al. 2014, Biased binomial assessment of cross-validated estimation of classification
-    accuracies (labels permuted before training).
+    Source: Noirhomme et al. 2014, Biased binomial assessment of cross-validated
+    estimation of classification accuracies (labels permuted before training).
     """
     # ranks and hits are whole numbers; averages over seeds are not
     are_whole = all((np.asarray(each) % 1 == 0).all() for each in values)
@@ -53,9 +68,11 @@ def fold_null_inflation(values: Sequence[Array], pool: float = math.inf) -> floa
 
 
 def widen(sums: Float64, middle: Any, inflation: float) -> Float64:
-    """Widen a null distribution [K] around its middle, by the inflation of its variance.
+    """Widen a null distribution [K] around its middle, by the inflation of its
+    variance.
 
-    Sums of few hits lie a step apart, and would skip the measured one: each is spread over its step.
+    Sums of few hits lie a step apart, and would skip the measured one: each is spread
+    over its step.
     """
     # the step is the smallest distance of two sums
     step = np.diff(np.unique(sums.round(9))).min(initial=np.ptp(sums))
@@ -68,18 +85,21 @@ class Items:
     """The items of several subjects, and which of them are alike.
 
     Attributes:
-        ids: Name of each item, one list a subject; an item that several subjects saw has one name.
+        ids: Name of each item, one list a subject; an item that several subjects saw
+            has one name.
         units: Name of the unit that each item belongs to, in the same order.
         kind: What the units are, in the plural.
         is_film: Whether items follow each other, in the order of `order`.
-        strata: Name of the stratum of each item: the few concepts that an inference is about, within which
-            units are compared. None: all are of one.
-        order: Names in the order of their film; those that are absent follow as they first appear.
-        scope: What an inference is about where the units are too few for units in general, as "these 2
-            concepts".
-        inflation: By what the variance of a mean is larger than units say, as of folds that share training
-            data.
-        parts: Name to the part of the recording in which labels were interleaved; none: all are of one.
+        strata: Name of the stratum of each item: the few concepts that an inference is
+            about, within which units are compared. None: all are of one.
+        order: Names in the order of their film; those that are absent follow as they
+            first appear.
+        scope: What an inference is about where the units are too few for units in
+            general, as "these 2 concepts".
+        inflation: By what the variance of a mean is larger than units say, as of folds
+            that share training data.
+        parts: Name to the part of the recording in which labels were interleaved; none:
+            all are of one.
     """
 
     ids: Sequence[Sequence[Hashable]]
@@ -93,7 +113,9 @@ class Items:
     parts: Mapping[Hashable, Hashable] = field(default_factory=dict)
 
     @classmethod
-    def independent(cls, ids: Sequence[Sequence[Hashable]], kind: str = "items") -> Self:
+    def independent(
+        cls, ids: Sequence[Sequence[Hashable]], kind: str = "items"
+    ) -> Self:
         """Take each item for a unit of its own."""
         # an inference over few units is about these alone
         count = len(set(chain.from_iterable(ids)))
@@ -102,7 +124,9 @@ class Items:
 
     @classmethod
     def unnamed(cls, sizes: Sequence[int]) -> Self:
-        """Number independent items: subjects with as many have the same ones, others have none in common."""
+        """Number independent items: subjects with as many have the same ones, others
+        have none in common.
+        """
         return cls.independent([[(size, n) for n in range(size)] for size in sizes])
 
     @property
@@ -112,17 +136,27 @@ class Items:
 
     @property
     def shortage(self) -> str:
-        """Reason why there is no interval and no test of a difference; empty where there are enough units."""
+        """Reason why there is no interval and no test of a difference; empty where
+        there are enough units.
+        """
         if self.count == 1:
-            return "one item" if len(self.names) == 1 else f"all items are of one unit ({self.kind})"
-        return f"{self.count} {self.kind} are too few" if self.count < FEWEST_UNITS else ""
+            return (
+                "one item"
+                if len(self.names) == 1
+                else f"all items are of one unit ({self.kind})"
+            )
+        return (
+            f"{self.count} {self.kind} are too few" if self.count < FEWEST_UNITS else ""
+        )
 
     @cached_property
     def names(self) -> list[Hashable]:
         """Names of all items, each once; those of a film in its order."""
         # names in the film's order first, then as they appear
         present = dict.fromkeys(chain.from_iterable(self.ids))
-        return list(dict.fromkeys([*(name for name in self.order if name in present), *present]))
+        return list(
+            dict.fromkeys([*(name for name in self.order if name in present), *present])
+        )
 
     @cached_property
     def numbers(self) -> list[Int64]:
@@ -134,7 +168,9 @@ class Items:
         """Number of the stratum of each unit, [U]."""
         # strata of units follow from those of their items
         stratum = np.zeros(self.count, np.int64)
-        for unit, number in zip(self.numbers, number_names(self.strata or ()), strict=False):
+        for unit, number in zip(
+            self.numbers, number_names(self.strata or ()), strict=False
+        ):
             stratum[unit] = number
         return stratum
 
@@ -144,21 +180,36 @@ class Items:
         return 1 + max(int(number.max()) for number in self.numbers)
 
     def where(self, is_chosen: Sequence[Bool]) -> Self:
-        """Choose items [N] by subject, and leave out subjects who have none; units stay as they are."""
+        """Choose items [N] by subject, and leave out subjects who have none; units stay
+        as they are.
+        """
         # a subject without chosen items is left out, columns stay aligned
         subjects = [row for row, mask in enumerate(is_chosen) if mask.any()]
-        columns = [self.ids, self.units, *([] if self.strata is None else [self.strata])]
-        chosen = [[list(compress(column[row], is_chosen[row])) for row in subjects] for column in columns]
+        columns = [
+            self.ids,
+            self.units,
+            *([] if self.strata is None else [self.strata]),
+        ]
+        chosen = [
+            [list(compress(column[row], is_chosen[row])) for row in subjects]
+            for column in columns
+        ]
         strata = None if self.strata is None else chosen[2]
         return replace(self, ids=chosen[0], units=chosen[1], strata=strata)
 
-    def within(self, parts: Mapping[Hashable, Hashable], concept_parts: Mapping[Hashable, Hashable]) -> Self:
-        """Exchange labels only within the parts of a recording in which they were interleaved.
+    def within(
+        self,
+        parts: Mapping[Hashable, Hashable],
+        concept_parts: Mapping[Hashable, Hashable],
+    ) -> Self:
+        """Exchange labels only within the parts of a recording in which they were
+        interleaved.
 
         Args:
-            parts: Of pictures, by name, within which those of one concept were interleaved.
-            concept_parts: The same, within which concepts were; none where these came in blocks: then only
-                pictures of one concept are exchanged.
+            parts: Of pictures, by name, within which those of one concept were
+                interleaved.
+            concept_parts: The same, within which concepts were; none where these came
+                in blocks: then only pictures of one concept are exchanged.
         """
         # independent pictures and clips have no concepts to be exchanged within
         if self.are_independent or self.is_film:
@@ -166,24 +217,32 @@ class Items:
         if concept_parts:
             return replace(self, parts=concept_parts)
         scope = f"pictures within {self.count} {self.kind}"
-        return replace(self, units=self.ids, kind=scope, strata=self.units, scope=scope, parts=parts)
+        return replace(
+            self,
+            units=self.ids,
+            kind=scope,
+            strata=self.units,
+            scope=scope,
+            parts=parts,
+        )
 
     def permutations(self, draws: int, random: np.random.Generator) -> Int64:
         """Permute the labels of items that are exchangeable, the same for all subjects.
 
-        Pictures are exchanged with pictures that the same subjects were shown: freely where each is a unit of
-        its own, else within their unit, and units of equal composition with each other; always within their
-        stratum and part. Clips of a film are shifted along it, around its end: in another order they would
-        have other neighbours, and pairs of close clips are alike whatever signals and embeddings have in
-        common.
+        Pictures are exchanged with pictures that the same subjects were shown: freely
+        where each is a unit of its own, else within their unit, and units of equal
+        composition with each other; always within their stratum and part. Clips of a
+        film are shifted along it, around its end: in another order they would have
+        other neighbours, and pairs of close clips are alike whatever signals and
+        embeddings have in common.
 
         Args:
             draws: Most permutations, K.
             random: Draws them where there are more.
 
         Returns:
-            [K, I] number of the name in `names` whose label each name gets, without the identity: all where
-            they are no more than `draws`.
+            [K, I] number of the name in `names` whose label each name gets, without the
+            identity: all where they are no more than `draws`.
         """
         # a film is shifted
         identity = np.arange(len(self.names))
@@ -191,7 +250,9 @@ class Items:
             shifts = identity[1:]
             if len(shifts) > draws:
                 shifts = random.choice(shifts, draws, replace=False)
-            return np.asarray((identity + shifts[:, None]) % max(1, len(identity)), np.int64)
+            return np.asarray(
+                (identity + shifts[:, None]) % max(1, len(identity)), np.int64
+            )
 
         # random permutations where there are more than are drawn
         classes = self._exchangeable()
@@ -230,35 +291,54 @@ class Items:
 
         # what it makes of the items of each subject
         for ids in self.ids:
-            if self.is_film:  # a subject who lacks clips is shifted by the same share of the film
+            # a subject who lacks clips is shifted by the same share of the film
+            if self.is_film:
                 line = np.argsort([number[name] for name in ids])
                 shifted = np.empty_like(line)
-                shifted[line] = np.roll(line, -round(int(order[0]) / len(order) * len(line)))
+                shifted[line] = np.roll(
+                    line, -round(int(order[0]) / len(order) * len(line))
+                )
                 orders.append(shifted)
             else:
                 item = {name: row for row, name in enumerate(ids)}
-                orders.append(np.array([item[self.names[order[number[name]]]] for name in ids], np.int64))
+                orders.append(
+                    np.array(
+                        [item[self.names[order[number[name]]]] for name in ids],
+                        np.int64,
+                    )
+                )
         return orders
 
     def _exchangeable(self) -> list[tuple[Int64, list[int]]]:
-        """List the classes of units of equal composition, which may be exchanged; one may hold one unit.
+        """List the classes of units of equal composition, which may be exchanged; one
+        may hold one unit.
 
         Returns:
-            Of each class the numbers [g, m] of the m items of its units, and how many of the m items each
-            group of subjects was shown: only these are exchanged in a unit.
+            Of each class the numbers [g, m] of the m items of its units, and how many
+            of the m items each group of subjects was shown: only these are exchanged in
+                a unit.
         """
         # unit of each item, and to whom it was shown
         number = {name: row for row, name in enumerate(self.names)}
-        unit_of, shown_to = [0] * len(number), [0] * len(number)  # of a set of subjects, a bit each
-        part_number = {part: row for row, part in enumerate(dict.fromkeys(self.parts.values()))}
-        for subject, (ids, units) in enumerate(zip(self.ids, self.numbers, strict=True)):
+        # of a set of subjects, a bit each
+        unit_of, shown_to = [0] * len(number), [0] * len(number)
+        part_number = {
+            part: row for row, part in enumerate(dict.fromkeys(self.parts.values()))
+        }
+        for subject, (ids, units) in enumerate(
+            zip(self.ids, self.numbers, strict=True)
+        ):
             for name, unit in zip(ids, units.tolist(), strict=True):
                 unit_of[number[name]] = unit
                 shown_to[number[name]] |= 1 << subject
         # subjects that each item was shown to, and its part
-        alike = [(shown_to[row], part_number.get(self.parts.get(name), 0)) for name, row in number.items()]
+        alike = [
+            (shown_to[row], part_number.get(self.parts.get(name), 0))
+            for name, row in number.items()
+        ]
 
-        # items by unit, sorted by what makes them alike; then units that are equal in this
+        # items by unit, sorted by what makes them alike; then units that are equal in
+        # this
         members: dict[int, list[int]] = {}
         for row in sorted(range(len(alike)), key=alike.__getitem__):
             members.setdefault(unit_of[row], []).append(row)
@@ -266,11 +346,16 @@ class Items:
         for unit, rows in members.items():
             key = int(self.stratum_of_unit[unit]), tuple(alike[row] for row in rows)
             classes.setdefault(key, []).append(rows)
-        return [(np.array(rows), [*Counter(shown).values()]) for (_, shown), rows in classes.items()]
+        return [
+            (np.array(rows), [*Counter(shown).values()])
+            for (_, shown), rows in classes.items()
+        ]
 
 
 def _list_orders(members: Int64, sizes: Sequence[int]) -> list[Int64]:
-    """List all permutations of a class of units, [g, m] each; see `Items._exchangeable`."""
+    """List all permutations of a class of units, [g, m] each; see
+    `Items._exchangeable`.
+    """
     # units are exchanged, and items within each unit: the product of both
     listed, ends = [], np.cumsum(sizes)[:-1]
     for units in permutations(members):
@@ -280,7 +365,9 @@ def _list_orders(members: Int64, sizes: Sequence[int]) -> list[Int64]:
     return listed
 
 
-def _draw_orders(members: Int64, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Int64:
+def _draw_orders(
+    members: Int64, sizes: Sequence[int], draws: int, random: np.random.Generator
+) -> Int64:
     """Draw permutations of a class of units, [K, g, m]; see `Items._exchangeable`."""
     # units, as they are
     units = np.tile(np.arange(len(members)), (draws, 1))
@@ -298,7 +385,9 @@ def _draw_orders(members: Int64, sizes: Sequence[int], draws: int, random: np.ra
 
 def number_names(names: Sequence[Sequence[Hashable]]) -> list[Int64]:
     """Number names in the order in which they first appear, over all subjects."""
-    number = {name: row for row, name in enumerate(dict.fromkeys(chain.from_iterable(names)))}
+    number = {
+        name: row for row, name in enumerate(dict.fromkeys(chain.from_iterable(names)))
+    }
     return [np.array([number[name] for name in listed], np.int64) for listed in names]
 
 
@@ -308,13 +397,16 @@ class Alike:
 
     Attributes:
         by: Why stimuli are of one unit.
-        concept_of: Name to what a stimulus shows, in the order of the data set, which is that of a film; a
-            name that is absent is a concept of its own.
+        concept_of: Name to what a stimulus shows, in the order of the data set, which
+            is that of a film; a name that is absent is a concept of its own.
         medium: What they are, in the singular.
-        group_of: Name of a held-out trial to its run or session; empty where pictures are held out.
+        group_of: Name of a held-out trial to its run or session; empty where pictures
+            are held out.
         groups: What these are, in the plural.
-        block_of: Name of a held-out trial to the block of successive trials of one label that it is in.
-        has_folds: Whether items were tested by models of several folds, which share training data.
+        block_of: Name of a held-out trial to the block of successive trials of one
+            label that it is in.
+        has_folds: Whether items were tested by models of several folds, which share
+            training data.
     """
 
     by: AlikeBy = "concept"
@@ -328,9 +420,10 @@ class Alike:
     def items(self, ids: Sequence[Sequence[Hashable]]) -> Items:
         """Group stimuli, one list of names a subject, into the units of an inference.
 
-        From ten concepts of which any has several stimuli, the concepts are the units. Fewer are what the
-        inference is about: each stimulus is a unit, compared within its concept, and concepts with one
-        stimulus together. Clips are units by film from ten films on, else they are cut into blocks.
+        From ten concepts of which any has several stimuli, the concepts are the units.
+        Fewer are what the inference is about: each stimulus is a unit, compared within
+        its concept, and concepts with one stimulus together. Clips are units by film
+        from ten films on, else they are cut into blocks.
         """
         items = self._group_trials(ids) if self.group_of else self._group_stimuli(ids)
         return replace(items, inflation=FOLD_INFLATION) if self.has_folds else items
@@ -348,14 +441,23 @@ class Alike:
 
         # many concepts are units, few are strata
         if len(shown) >= MANY_UNITS:
-            return Items(ids, [[concept[name] for name in listed] for listed in ids], "concepts")
-        strata = [[concept[name] if shown[concept[name]] > 1 else None for name in listed] for listed in ids]
+            return Items(
+                ids, [[concept[name] for name in listed] for listed in ids], "concepts"
+            )
+        strata = [
+            [concept[name] if shown[concept[name]] > 1 else None for name in listed]
+            for listed in ids
+        ]
         which = f"{len(shown)} concept{'s' if len(shown) > 1 else ''}"
         scope = f"these {which}" if len(shown) > 1 else "this concept"
-        return Items(ids, ids, f"{self.medium}s within {which}", strata=strata, scope=scope)
+        return Items(
+            ids, ids, f"{self.medium}s within {which}", strata=strata, scope=scope
+        )
 
     def _group_trials(self, ids: Sequence[Sequence[Hashable]]) -> Items:
-        """Group trials by run or session; of fewer than ten, statements are about these."""
+        """Group trials by run or session; of fewer than ten, statements are about
+        these.
+        """
         # trials of few runs: strata are these runs, units their blocks
         groups = [[self.group_of[name] for name in listed] for listed in ids]
         count = len({*chain.from_iterable(groups)})
@@ -366,27 +468,43 @@ class Alike:
         name = self.groups if count > 1 else self.groups[:-1]
         scope = f"these {count} {name}" if count > 1 else f"this {name}"
         units = [[self.block_of.get(name, name) for name in listed] for listed in ids]
-        kind = "trials" if len({*chain.from_iterable(units)}) == sum(map(len, ids)) else "blocks of trials"
-        return Items(ids, units, f"{kind} within {count} {name}", strata=groups, scope=scope)
+        kind = (
+            "trials"
+            if len({*chain.from_iterable(units)}) == sum(map(len, ids))
+            else "blocks of trials"
+        )
+        return Items(
+            ids, units, f"{kind} within {count} {name}", strata=groups, scope=scope
+        )
 
     def _cut_films(self, ids: Sequence[Sequence[Hashable]], films: int) -> Items:
-        """Cut clips into blocks, in the order of their film; `films` is 0 where nothing says how many."""
+        """Cut clips into blocks, in the order of their film; `films` is 0 where nothing
+        says how many.
+        """
         # films in general; clips of few films follow each other
         if films >= MANY_UNITS:
-            units = [[self.concept_of.get(name, name) for name in listed] for listed in ids]
+            units = [
+                [self.concept_of.get(name, name) for name in listed] for listed in ids
+            ]
             return Items(ids, units, "films", is_film=True, order=[*self.concept_of])
         scope = {0: "these films", 1: "this film"}.get(films, f"these {films} films")
         film = Items(ids, ids, is_film=True, order=[*self.concept_of], scope=scope)
 
-        # blocks of neighbours; too few clips for them are one unit, of which nothing shows how it varies
+        # blocks of neighbours; too few clips for them are one unit, of which nothing
+        # shows how it varies
         size = len(film.names)
         count = min(MOST_BLOCKS, size // LONG_BLOCK)
         kind = f"blocks of {size // max(1, count)} neighbouring {self.medium}s"
         if count < FEWEST_UNITS:
             count = 1
-            kind = f"a block of fewer than {FEWEST_UNITS * LONG_BLOCK} neighbouring {self.medium}s"
+            kind = (
+                f"a block of fewer than {FEWEST_UNITS * LONG_BLOCK} neighbouring "
+                f"{self.medium}s"
+            )
         block = {name: row * count // size for row, name in enumerate(film.names)}
-        return replace(film, units=[[block[name] for name in listed] for listed in ids], kind=kind)
+        return replace(
+            film, units=[[block[name] for name in listed] for listed in ids], kind=kind
+        )
 
 
 def describe_claims(items: Items, subjects: int) -> str:
@@ -400,12 +518,16 @@ def describe_claims(items: Items, subjects: int) -> str:
         As "2 concepts, 1 subject: statements about these 2 concepts and this subject".
     """
     # the scope in numbers, else the units
-    counted = items.scope.removeprefix("these ").replace("this ", "1 ") or f"{items.count} {items.kind}"
+    counted = (
+        items.scope.removeprefix("these ").replace("this ", "1 ")
+        or f"{items.count} {items.kind}"
+    )
     about = items.scope or f"{items.kind.rpartition(' of ')[2]} in general"
     people = "this subject" if subjects == 1 else f"these {subjects} subjects"
     people = people if subjects < MANY_SUBJECTS else "people in general"
     if not subjects:
         return f"{counted}: statements about {about}"
     return (
-        f"{counted}, {subjects} subject{'' if subjects == 1 else 's'}: statements about {about} and {people}"
+        f"{counted}, {subjects} subject{'' if subjects == 1 else 's'}: statements "
+        f"about {about} and {people}"
     )

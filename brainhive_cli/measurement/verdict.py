@@ -1,4 +1,6 @@
-"""Whether the seen stimuli rank better than others, by one test that has the power which the data have."""
+"""Whether the seen stimuli rank better than others, by one test that has the power
+which the data have.
+"""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -11,10 +13,18 @@ import numpy as np
 from brainhive_cli.core.arrays import Array, Float64, Int64
 from brainhive_cli.core.facts import Answer
 from brainhive_cli.measurement.statistics import flip_signs
-from brainhive_cli.measurement.units import MANY_UNITS, Items, fold_null_inflation, number_names, widen
+from brainhive_cli.measurement.units import (
+    MANY_UNITS,
+    Items,
+    fold_null_inflation,
+    number_names,
+    widen,
+)
 
 DRAWS = 4_999
-"""Permutations, with the identity, where there are more; a p of .05 then has a standard error of .003."""
+"""Permutations, with the identity, where there are more; a p of .05 then has a standard
+error of .003.
+"""
 MAX_LOOKED_UP = 2**22
 """Ranks that are looked up at once, to bound memory."""
 ROUNDING = 1e-9
@@ -37,41 +47,54 @@ def judge(
     problem: str = "",
     pool: int | None = None,
 ) -> list[Answer]:
-    """Test whether labels belong to signals, for these subjects: the mean rank with labels permuted.
+    """Test whether labels belong to signals, for these subjects: the mean rank with
+    labels permuted.
 
-    One permutation serves all subjects: wrong labels that all share are then as probable as any others. The
-    first answer is the verdict: which stimulus was seen, or, from ten concepts of which any has several
-    stimuli, the sign-flip test over concepts, each with its own weight. Below ten concepts, and next to that
-    verdict, stand both questions: which stimulus (exchanged within concepts) and which concept. Whatever is
-    asked, labels are compared within the parts of the recording in which they were interleaved.
+    One permutation serves all subjects: wrong labels that all share are then as
+    probable as any others. The first answer is the verdict: which stimulus was seen,
+    or, from ten concepts of which any has several stimuli, the sign-flip test over
+    concepts, each with its own weight. Below ten concepts, and next to that
+    verdict, stand both questions: which stimulus (exchanged within concepts) and which
+    concept. Whatever is asked, labels are compared within the parts of the recording in
+    which they were interleaved.
 
     Args:
-        ranks: Rank of each candidate by each signal, [N, P] by subject, averaged over seeds; 0 of candidates
-            that were not compared.
+        ranks: Rank of each candidate by each signal, [N, P] by subject, averaged over
+            seeds; 0 of candidates that were not compared.
         items: What the signals showed, and what is exchangeable.
         candidates: Names of the P candidates.
-        concept_parts: Part of the recording of each item by name, within which concepts of several stimuli
-            were interleaved; None where that is not known, or they were not.
+        concept_parts: Part of the recording of each item by name, within which concepts
+            of several stimuli were interleaved; None where that is not known, or they
+            were not.
         concept_of: Concept of each candidate by name; None: each is one of its own.
         medium: What an item is, in the singular.
-        label_of: Candidate that an item shows, by name, where items are trials; None: items are candidates.
-        parts: Part of the recording (run, session, fold) of each item, within which labels are exchanged;
+        label_of: Candidate that an item shows, by name, where items are trials; None:
+            items are candidates.
+        parts: Part of the recording (run, session, fold) of each item, within which
+            labels are exchanged;
             None: all are one.
-        blocks: Block of each trial by name, whose labels are exchanged together; None: each is its own.
-        problem: Why labels of trials, or concepts, cannot be distinguished from time; empty if they can.
+        blocks: Block of each trial by name, whose labels are exchanged together; None:
+            each is its own.
+        problem: Why labels of trials, or concepts, cannot be distinguished from time;
+            empty if they can.
         pool: Candidates of each signal; default: all.
 
-    Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010 (p with identity).
+    Source: Hoeffding 1951 (combinatorial permutation statistic); Phipson and Smyth 2010
+    (p with identity).
     """
-    # the null distribution of folds is wider than permuted labels show (`fold_null_inflation`)
+    # the null distribution of folds is wider than permuted labels show
+    # (`fold_null_inflation`)
     pool = len(candidates) if pool is None else pool
     if items.inflation > 1:  # of folds
         items = replace(items, inflation=fold_null_inflation(ranks, pool))
     column = {name: number for number, name in enumerate(candidates)}
     block_of = {name: (blocks or {}).get(name, name) for name in items.names}
-    columns = {block_of[name]: column[(label_of or {}).get(name, name)] for name in items.names}
+    columns = {
+        block_of[name]: column[(label_of or {}).get(name, name)] for name in items.names
+    }
 
-    # rank of what block j shows by the signals of block i, as it counts in the mean rank: [I, I]
+    # rank of what block j shows by the signals of block i, as it counts in the mean
+    # rank: [I, I]
     row_of = {block: row for row, block in enumerate(columns)}
     table = np.zeros((len(columns), len(columns)))
     for matrix, ids in zip(ranks, items.ids, strict=True):
@@ -83,27 +106,46 @@ def judge(
         question, count = STIMULUS.format(medium), len(items.names)
         if problem:
             return [Answer(question, None, None, 1.0, count, pool, problem)]
-        shown = [[*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids]
+        shown = [
+            [*dict.fromkeys(block_of[name] for name in listed)] for listed in items.ids
+        ]
         part_of = {block_of[name]: part for name, part in (parts or {}).items()}
-        exchanged = _within(replace(items, ids=shown, units=shown, strata=None), part_of)
+        exchanged = _within(
+            replace(items, ids=shown, units=shown, strata=None), part_of
+        )
         return [_of_stimuli(table, exchanged, pool, medium, bool(parts), count)]
 
-    # over units; then items are exchanged within their unit, those of units of one item with each other
+    # over units; then items are exchanged within their unit, those of units of one item
+    # with each other
     questions = []
     if not items.is_film and not items.are_independent:
         if not problem:
             questions.append(_over_units(ranks, items, columns, pool, concept_parts))
-        counts = Counter(dict(zip(chain(*items.ids), chain(*items.units), strict=True)).values())
-        within_units = [[unit if counts[unit] > 1 else None for unit in units] for units in items.units]
+        counts = Counter(
+            dict(zip(chain(*items.ids), chain(*items.units), strict=True)).values()
+        )
+        within_units = [
+            [unit if counts[unit] > 1 else None for unit in units]
+            for units in items.units
+        ]
         items = replace(items, units=items.ids, strata=within_units)
     questions.append(
-        _of_stimuli(table, _within(items, parts or {}), pool, medium, bool(parts), len(items.names))
+        _of_stimuli(
+            table,
+            _within(items, parts or {}),
+            pool,
+            medium,
+            bool(parts),
+            len(items.names),
+        )
     )
 
     # concepts of several stimuli are asked for by themselves
     concepts = [(concept_of or {}).get(name, name) for name in items.names]
     if len(set(concepts)) < len(concepts) and not items.is_film:
-        questions.append(_of_concepts(table, items, pool, concepts, concept_parts, problem))
+        questions.append(
+            _of_concepts(table, items, pool, concepts, concept_parts, problem)
+        )
     return questions
 
 
@@ -114,24 +156,43 @@ def _within(items: Items, part_of: Mapping[Any, Hashable]) -> Items:
         return items
     strata = items.strata or [[None] * len(ids) for ids in items.ids]
     within = [
-        [(stratum, part_of[name]) for name, stratum in zip(ids, strata_of_ids, strict=True)]
+        [
+            (stratum, part_of[name])
+            for name, stratum in zip(ids, strata_of_ids, strict=True)
+        ]
         for ids, strata_of_ids in zip(items.ids, strata, strict=True)
     ]
     return replace(items, strata=within)
 
 
-def _of_stimuli(table: Float64, items: Items, pool: int, medium: str, has_parts: bool, count: int) -> Answer:
-    """Ask which stimulus was seen: labels are permuted as `Items.permutations` has it."""
+def _of_stimuli(
+    table: Float64, items: Items, pool: int, medium: str, has_parts: bool, count: int
+) -> Answer:
+    """Ask which stimulus was seen: labels are permuted as `Items.permutations` has
+    it.
+    """
     # permutations, in words
     orders = items.permutations(DRAWS, np.random.default_rng(0))
     total = len(orders) + 1
     if items.is_film:
-        how = f"all {total} circular shifts" if total == len(items.names) else f"{total:,} circular shifts"
+        how = (
+            f"all {total} circular shifts"
+            if total == len(items.names)
+            else f"{total:,} circular shifts"
+        )
     else:
-        drawn = f"{total:,} permutations" if total > DRAWS else f"all {total:,} permutations"
+        drawn = (
+            f"{total:,} permutations"
+            if total > DRAWS
+            else f"all {total:,} permutations"
+        )
         blocks = "" if len(items.names) == count else " of blocks"
-        within = {True: " within runs, sessions or folds", False: " within concepts"}[has_parts]
-        how = f"{drawn} of the labels{blocks}" + (within if items.strata is not None else "")
+        within = {True: " within runs, sessions or folds", False: " within concepts"}[
+            has_parts
+        ]
+        how = f"{drawn} of the labels{blocks}" + (
+            within if items.strata is not None else ""
+        )
 
     # few concepts say nothing of concepts in general
     wider = ""
@@ -140,8 +201,12 @@ def _of_stimuli(table: Float64, items: Items, pool: int, medium: str, has_parts:
         wider = f"concepts in general: not possible with {kinds}"
     question = STIMULUS.format(medium)
     if total == 1:
-        return Answer(question, None, None, 1.0, count, pool, "no two labels can be exchanged")
-    return _compare(question, table, orders, how, items, pool, items.scope, wider, count)
+        return Answer(
+            question, None, None, 1.0, count, pool, "no two labels can be exchanged"
+        )
+    return _compare(
+        question, table, orders, how, items, pool, items.scope, wider, count
+    )
 
 
 def _of_concepts(
@@ -152,7 +217,8 @@ def _of_concepts(
     parts: Mapping[Any, Hashable] | None,
     problem: str,
 ) -> Answer:
-    """Ask which concept was seen: the mean rank of the other items of a label's concept.
+    """Ask which concept was seen: the mean rank of the other items of a label's
+    concept.
 
     Labels are permuted freely among items of the same part, where signals drift alike.
     """
@@ -161,13 +227,18 @@ def _of_concepts(
     is_same = (concept[:, None] == concept) * 1.0 - np.eye(len(concept))
     is_compared = table > 0
     sizes = is_compared @ is_same
-    mean = table.sum(1, keepdims=True) / np.maximum(is_compared.sum(1, keepdims=True), 1)
+    mean = table.sum(1, keepdims=True) / np.maximum(
+        is_compared.sum(1, keepdims=True), 1
+    )
     means = np.where(sizes > 0, table @ is_same / np.maximum(sizes, 1), mean)
 
-    # exchange labels within parts; where these have one concept each, nothing is exchanged for another
+    # exchange labels within parts; where these have one concept each, nothing is
+    # exchanged for another
     scope = items.scope if len(set(concepts)) < MANY_UNITS else ""
     shown_in = None if parts is None else [parts[name] for name in items.names]
-    if shown_in is not None and len({*zip(shown_in, concepts, strict=True)}) == len(set(shown_in)):
+    if shown_in is not None and len({*zip(shown_in, concepts, strict=True)}) == len(
+        set(shown_in)
+    ):
         problem = "concepts and sessions coincide"
     if shown_in is None or problem:
         reason = f"cannot be tested: {problem or 'their sessions are not known'}"
@@ -176,7 +247,9 @@ def _of_concepts(
         DRAWS, np.random.default_rng(1)
     )
     drawn = f"{len(orders) + 1:,} permutations of the labels within sessions"
-    return _compare(CONCEPT, means, orders, drawn, items, pool, scope, "", len(items.names))
+    return _compare(
+        CONCEPT, means, orders, drawn, items, pool, scope, "", len(items.names)
+    )
 
 
 def _compare(
@@ -190,14 +263,20 @@ def _compare(
     wider: str,
     n: int,
 ) -> Answer:
-    """Compare the sum of a table's diagonal with those of permuted columns, the identity among them."""
+    """Compare the sum of a table's diagonal with those of permuted columns, the
+    identity among them.
+    """
     # sums of permuted columns
     rows, measured = np.arange(len(table)), float(np.trace(table))
     step = max(1, MAX_LOOKED_UP // len(rows))
     permuted = np.concatenate(
-        [table[rows, orders[start : start + step]].sum(1) for start in range(0, len(orders), step)]
+        [
+            table[rows, orders[start : start + step]].sum(1)
+            for start in range(0, len(orders), step)
+        ]
     )
-    if items.inflation > 1:  # models of folds share training data, so that labels are no independent draws
+    # models of folds share training data, so that labels are no independent draws
+    if items.inflation > 1:
         permuted = widen(permuted, permuted.mean(), items.inflation)
         how = f"{how}, their spread widened for folds that share training data"
 
@@ -218,9 +297,11 @@ def _over_units(
     pool: int,
     parts: Mapping[Any, Hashable] | None,
 ) -> Answer:
-    """Ask whether units in general rank better: signs of how far their mean rank is from that of guesses.
+    """Ask whether units in general rank better: signs of how far their mean rank is
+    from that of guesses.
 
-    A guess knows the part of the recording, so its rank is the mean rank of what was shown in the same part.
+    A guess knows the part of the recording, so its rank is the mean rank of what was
+    shown in the same part.
     """
     # distance from a guess that knows the part, by item
     distances = []  # [N] by subject
@@ -234,8 +315,18 @@ def _over_units(
         distances.append(guessed - matrix[rows, shown])
     # signs of these distances, by unit
     flips = flip_signs(distances, items)
-    within = " within runs, sessions or folds" if parts is not None and len({*parts.values()}) > 1 else ""
+    within = (
+        " within runs, sessions or folds"
+        if parts is not None and len({*parts.values()}) > 1
+        else ""
+    )
     test = f"sign flips of the mean rank{within} over {items.count} {items.kind}"
     test += ", in folds that share training data" if items.inflation > 1 else ""
     arguments = (len(items.names), pool, test, items.scope)
-    return Answer(UNITS.format(items.kind), flips.p_above, flips.p_below, flips.least_p, *arguments)
+    return Answer(
+        UNITS.format(items.kind),
+        flips.p_above,
+        flips.p_below,
+        flips.least_p,
+        *arguments,
+    )

@@ -1,1 +1,3 @@
-"""Vision encoders, brain models, fusers, losses, priors and generators: shelves, and what parts share."""
+"""Vision encoders, brain models, fusers, losses, priors and generators: shelves, and
+what parts share.
+"""

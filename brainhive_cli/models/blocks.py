@@ -1,4 +1,6 @@
-"""Layers that brain encoders, fusers and priors share, under upstream's parameter names."""
+"""Layers that brain encoders, fusers and priors share, under upstream's parameter
+names.
+"""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,7 +15,9 @@ from brainhive_cli.core.errors import BrainhiveError
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 """A probability of dropping a unit."""
-HiddenDropout = Annotated[Share, Field(description="Probability of dropping a hidden unit; BrainHiVE's.")]
+HiddenDropout = Annotated[
+    Share, Field(description="Probability of dropping a hidden unit; BrainHiVE's.")
+]
 Width = Annotated[int, Field(gt=0, le=2**16)]
 InnerWidth = Annotated[int, Field(gt=0, le=2**17)]
 """Widths of layers, and inside of blocks."""
@@ -22,7 +26,8 @@ InnerWidth = Annotated[int, Field(gt=0, le=2**17)]
 class Dropout(nn.Module):
     """`nn.Dropout`, with a mask that a CPU draws 16 bits at a time.
 
-    Torch draws it there number by number on one core, which takes longer than a block's matrix product.
+    Torch draws it there number by number on one core, which takes longer than a block's
+    matrix product.
 
     Args:
         p: Probability of dropping a unit.
@@ -39,14 +44,21 @@ class Dropout(nn.Module):
             return F.dropout(x, self.p, self.training)
 
         # one random 16-bit number for each unit, four from each that torch draws
-        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        bits = (
+            torch.empty(-(-x.numel() // 4), dtype=torch.int64)
+            .random_(-(2**63), None)
+            .view(torch.int16)
+        )
         # signed numbers begin at -2**15, so a share p of them lies below this threshold
         mask = bits[: x.numel()].view_as(x) >= round(self.p * 2**16) - 2**15
-        return x * mask.to(x.dtype).div_(1 - self.p)  # the expectation of a unit stays the same
+        # the expectation of a unit stays the same
+        return x * mask.to(x.dtype).div_(1 - self.p)
 
 
 def mlp(dim: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
-    """Make two linear maps without bias, with GELU and dropout between them, [..., D] to [..., D]."""
+    """Make two linear maps without bias, with GELU and dropout between them, [..., D]
+    to [..., D].
+    """
     return nn.Sequential(
         OrderedDict(
             w1=nn.Linear(dim, hidden, bias=False),
@@ -65,7 +77,8 @@ class ResidualMLP(nn.Module):
         hidden: Width inside the MLP.
         dropout: Probability of dropping a hidden unit.
 
-    Source: BrainHiVE (arXiv 2602.07495), published repository, the layer of its fusion encoder.
+    Source: BrainHiVE (arXiv 2602.07495), published repository, the layer of its fusion
+    encoder.
     """
 
     def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
@@ -78,14 +91,19 @@ class ResidualMLP(nn.Module):
         return self.norm(x + self.ff(x))
 
 
-def residual_stack(dim: int, hidden: int, dropout: float, depth: int = 1) -> nn.Sequential:
-    """Make residual MLPs in a row, [..., D] to [..., D], by upstream's names `layers.<i>`."""
+def residual_stack(
+    dim: int, hidden: int, dropout: float, depth: int = 1
+) -> nn.Sequential:
+    """Make residual MLPs in a row, [..., D] to [..., D], by upstream's names
+    `layers.<i>`.
+    """
     layers = nn.Sequential(*(ResidualMLP(dim, hidden, dropout) for _ in range(depth)))
     return nn.Sequential(OrderedDict(layers=layers))
 
 
 class FusionEncoder(nn.Module):
-    """Several encoders' embeddings to one token: each is projected, the projections are summed, one block.
+    """Several encoders' embeddings to one token: each is projected, the projections are
+    summed, one block.
 
     Args:
         dims: Width of each encoder's embedding, by the encoder's key.
@@ -98,27 +116,42 @@ class FusionEncoder(nn.Module):
     """
 
     def __init__(
-        self, dims: dict[str, int], dim: int, hidden: int, dropout: float = 0.0, depth: int = 1
+        self,
+        dims: dict[str, int],
+        dim: int,
+        hidden: int,
+        dropout: float = 0.0,
+        depth: int = 1,
     ) -> None:
         super().__init__()
         self.dims = dict(dims)
-        self.proj_maps = nn.ModuleDict({key: nn.Linear(width, dim) for key, width in dims.items()})
+        self.proj_maps = nn.ModuleDict(
+            {key: nn.Linear(width, dim) for key, width in dims.items()}
+        )
         self.block = residual_stack(dim, hidden, dropout, depth)
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Fuse embeddings, each [B, D_encoder], to a token [B, D].
 
         Raises:
-            BrainhiveError: if the encoders or their widths are not those it was made for.
+            BrainhiveError: if the encoders or their widths are not those it was made
+                for.
         """
         # each encoder's embedding as [B, D], so that they can be summed
-        pairs = zip(self.proj_maps.values(), order_embeddings(embeddings, self.dims), strict=True)
+        pairs = zip(
+            self.proj_maps.values(),
+            order_embeddings(embeddings, self.dims),
+            strict=True,
+        )
         projected = [project(embedding) for project, embedding in pairs]
         return self.block(torch.stack(projected).sum(0))  # [B, D]
 
 
-def order_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str, int]) -> list[Tensor]:
-    """List embeddings [B, D_encoder] in the order of the encoders that a fuser was made for.
+def order_embeddings(
+    embeddings: Mapping[str, Tensor], dims: Mapping[str, int]
+) -> list[Tensor]:
+    """List embeddings [B, D_encoder] in the order of the encoders that a fuser was made
+    for.
 
     Raises:
         BrainhiveError: if they are of other encoders or widths, naming both.
@@ -126,12 +159,16 @@ def order_embeddings(embeddings: Mapping[str, Tensor], dims: Mapping[str, int]) 
     widths = {key: embedding.shape[-1] for key, embedding in embeddings.items()}
     if widths != dims:
         expected, actual = (
-            ", ".join(f"{key} ({width})" for key, width in sorted(sizes.items())) or "nothing"
+            ", ".join(f"{key} ({width})" for key, width in sorted(sizes.items()))
+            or "nothing"
             for sizes in (dims, widths)
         )
         raise BrainhiveError(
             f"the fuser was made for {expected}, not for {actual}",
-            "give the embeddings of exactly those encoders, or a fuser that was trained on yours",
+            (
+                "give the embeddings of exactly those encoders, or a fuser that was "
+                "trained on yours"
+            ),
         )
     return [embeddings[key] for key in dims]
 
@@ -140,7 +177,8 @@ def rows_of(bank: Tensor, subject_index: Tensor | None) -> Tensor:
     """Take each signal's row of a bank [S, ...].
 
     Returns:
-        [B, ...]; for a subject not seen in training (None) the mean of all rows, [1, ...].
+        [B, ...]; for a subject not seen in training (None) the mean of all rows, [1,
+        ...].
     """
     return bank.mean(0, keepdim=True) if subject_index is None else bank[subject_index]
 
@@ -157,7 +195,8 @@ class ChannelMixing(nn.Module):
 
     def __init__(self, subjects: int, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.eye(channels).repeat(subjects, 1, 1))  # [subjects, C, C]
+        # [subjects, C, C]
+        self.weight = nn.Parameter(torch.eye(channels).repeat(subjects, 1, 1))
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map [B, C, T] to [B, C, T]."""

@@ -1,4 +1,6 @@
-"""CLIP in diffusion models: ids of captions, and the tokens that its towers make of pictures and texts."""
+"""CLIP in diffusion models: ids of captions, and the tokens that its towers make of
+pictures and texts.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,19 +19,28 @@ IMAGE, TEXT = "image_encoder", "text_encoder"
 VISION, PROJECTED_TEXT, PLAIN_TEXT = (
     *("CLIPVisionModelWithProjection", "CLIPTextModelWithProjection", "CLIPTextModel"),
 )
-"""Classes of transformers: Versatile Diffusion's towers, and the text tower of Stable Diffusion 1."""
+"""Classes of transformers: Versatile Diffusion's towers, and the text tower of Stable
+Diffusion 1.
+"""
 PROCESSOR, TOKENIZER = "image_feature_extractor", "tokenizer"
-"""Folders of what prepares pictures and texts: transformers' CLIPImageProcessor and CLIPTokenizer."""
+"""Folders of what prepares pictures and texts: transformers' CLIPImageProcessor and
+CLIPTokenizer.
+"""
 OPEN_CLIP = "open-clip"
-"""The vocabulary that lies in open_clip: 49408 tokens; 49406 starts a caption, 49407 ends it."""
+"""The vocabulary that lies in open_clip: 49408 tokens; 49406 starts a caption, 49407
+ends it.
+"""
 
 
 def of_pictures(tower: Any, pixels: Tensor) -> Tensor:
-    """Make image tokens [B, S, D] of preprocessed pictures [B, 3, H, W], the class token first.
+    """Make image tokens [B, S, D] of preprocessed pictures [B, 3, H, W], the class
+    token first.
 
-    The last norm and the projection act on all tokens; all are divided by the class token's length.
+    The last norm and the projection act on all tokens; all are divided by the class
+    token's length.
 
-    Source: diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0); arXiv 2211.08332.
+    Source: diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0); arXiv
+    2211.08332.
     """
     hidden = tower.vision_model(pixel_values=pixels).last_hidden_state
     # transformers would norm and project the class token alone
@@ -38,7 +49,8 @@ def of_pictures(tower: Any, pixels: Tensor) -> Tensor:
 
 
 def of_texts(tower: Any, ids: Tensor) -> Tensor:
-    """Make text tokens [B, S, D] of token ids [B, S], all divided by the length of the projected end token.
+    """Make text tokens [B, S, D] of token ids [B, S], all divided by the length of the
+    projected end token.
 
     Source: as `of_pictures`.
     """
@@ -73,7 +85,9 @@ def pixels_of(processor: Any, picture: Any) -> Tensor:
 
 
 def token_ids(folder: Path, component: str = TOKENIZER) -> Callable[[str], Tensor]:
-    """Make what turns a text into token ids [S], padded or cut to the length that the folder says."""
+    """Make what turns a text into token ids [S], padded or cut to the length that the
+    folder says.
+    """
     # read once, for all texts
     tokenizer = read_preprocessor(folder / component, "CLIPTokenizer")
 
@@ -88,8 +102,10 @@ class CaptionTokens:
     """A vocabulary.
 
     Args:
-        source: `open-clip`, or a folder or hub reference with a CLIP tokenizer in `tokenizer`.
-        length: Ids of a caption, the first and the last token included; longer captions are cut.
+        source: `open-clip`, or a folder or hub reference with a CLIP tokenizer in
+            `tokenizer`.
+        length: Ids of a caption, the first and the last token included; longer captions
+            are cut.
 
     Raises:
         MissingData: if the folder has no tokenizer.
@@ -109,7 +125,9 @@ class CaptionTokens:
             tokenizer = read_preprocessor(folder / TOKENIZER, "CLIPTokenizer")
             self.start, self.end = tokenizer.bos_token_id, tokenizer.eos_token_id
             # start and end are added by `ids`
-            self._encode = lambda text: tokenizer(text, add_special_tokens=False).input_ids
+            self._encode = lambda text: (
+                tokenizer(text, add_special_tokens=False).input_ids
+            )
         self._decode: Callable[[list[int]], str] = tokenizer.decode
 
     def ids(self, text: str) -> Tensor:
@@ -122,7 +140,9 @@ class CaptionTokens:
         return torch.tensor(ids + [0] * (self.length - len(ids)))
 
     def text(self, ids: Iterable[int]) -> str:
-        """Write the caption of ids, up to the first token that ends it; zeros are passed over."""
+        """Write the caption of ids, up to the first token that ends it; zeros are
+        passed over.
+        """
         words = []
         for token in ids:
             if token == self.end:
@@ -139,7 +159,8 @@ def read_preprocessor(folder: Path, kind: str) -> Any:
 
     if not folder.is_dir():  # transformers would take it for a name on the hub
         raise MissingData(
-            f"{folder.parent} has no {folder.name}", "give a whole folder, or download it again"
+            f"{folder.parent} has no {folder.name}",
+            "give a whole folder, or download it again",
         )
     with weights.reading(folder):
         return getattr(transformers, kind).from_pretrained(folder)

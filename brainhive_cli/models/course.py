@@ -1,4 +1,6 @@
-"""Values of a recipe that change over the epochs of a training, counted in epochs or in shares of a stage."""
+"""Values of a recipe that change over the epochs of a training, counted in epochs or in
+shares of a stage.
+"""
 
 import math
 import re
@@ -36,7 +38,11 @@ def read_share(value: Any) -> Any:
 
 def write_share(value: Any) -> Any:
     """Write a share so that it is read as one, also where it is whole: 1/1."""
-    return f"{value.numerator}/{value.denominator}" if isinstance(value, Fraction) else value
+    return (
+        f"{value.numerator}/{value.denominator}"
+        if isinstance(value, Fraction)
+        else value
+    )
 
 
 def _read_epoch(value: Any) -> Any:
@@ -46,7 +52,9 @@ def _read_epoch(value: Any) -> Any:
         value = int(value)
     # type, not isinstance: True is an int
     if not isinstance(value, Fraction) and (type(value) is not int or value < 0):
-        raise ValueError("an epoch is a whole number from 0, or a share of the stage such as 1/3")
+        raise ValueError(
+            "an epoch is a whole number from 0, or a share of the stage such as 1/3"
+        )
     return value
 
 
@@ -56,11 +64,15 @@ Epoch = Annotated[
     PlainSerializer(write_share),
     Field(examples=["[0, 1/3]"]),
 ]
-"""An epoch, counted from 0, or a share of a stage; a float only once it counts in a training."""
+"""An epoch, counted from 0, or a share of a stage; a float only once it counts in a
+training.
+"""
 
 
 def _refuse_backwards(epochs: tuple[Epoch, Epoch]) -> tuple[Epoch, Epoch]:
-    """Refuse two epochs, or two shares, that are not in order; of one of each the stage's length decides."""
+    """Refuse two epochs, or two shares, that are not in order; of one of each the
+    stage's length decides.
+    """
     # 0 is the same as an epoch and as a share, so it has no kind
     kinds = {isinstance(epoch, Fraction) for epoch in epochs if epoch}
     if epochs[0] >= epochs[1] and len(kinds) < 2:
@@ -73,7 +85,9 @@ Epochs = Annotated[tuple[Epoch, Epoch], AfterValidator(_refuse_backwards)]
 
 
 class Course(Section):
-    """A value that changes from one to another between two epochs; outside of them it is constant."""
+    """A value that changes from one to another between two epochs; outside of them it
+    is constant.
+    """
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
@@ -81,13 +95,18 @@ class Course(Section):
     stop: float = Field(alias="to", ge=0, description="value from the second epoch on")
     epochs: Epochs | None = Field(
         None,
-        description="first epoch with the first value, first with the second, or shares of the stage (1/3); "
-        "default: the first and the last in which the term is active",
+        description="first epoch with the first value, first with the second, or "
+        "shares of the stage (1/3); default: the first and the last in "
+        "which the term is active",
     )
-    course: Literal["linear", "cosine"] = Field("linear", description="how it goes from one to the other")
+    course: Literal["linear", "cosine"] = Field(
+        "linear", description="how it goes from one to the other"
+    )
 
     def at(self, epoch: float) -> float:
-        """Return the value in an epoch, counted from 0; it is one value from the first step to the last."""
+        """Return the value in an epoch, counted from 0; it is one value from the first
+        step to the last.
+        """
         first, last = epochs_of(self)
         if first >= last:  # a term of a single epoch
             return self.start if epoch < first else self.stop
@@ -101,7 +120,8 @@ class Course(Section):
 
 
 class Wave(Section):
-    """A value that rises to a peak and falls again between two epochs, step by step; outside it is constant.
+    """A value that rises to a peak and falls again between two epochs, step by step;
+    outside it is constant.
 
     Source: the progressive weights of NEURONS' tasks (arXiv 2503.11167).
     """
@@ -109,24 +129,35 @@ class Wave(Section):
     base: float = Field(ge=0, description="value outside of the wave")
     peak: PositiveFloat = Field(description="largest value")
     epochs: Epochs = Field(
-        description="first epoch of the wave, first after it; or shares of the stage (1/3)"
+        description=(
+            "first epoch of the wave, first after it; or shares of the stage (1/3)"
+        )
     )
     course: Literal["sine"] = Field("sine", description="half a period of a sine")
 
     def at(self, epoch: float) -> float:
-        """Return the value at a moment: epochs that are done, with the part of this one."""
+        """Return the value at a moment: epochs that are done, with the part of this
+        one.
+        """
         first, last = epochs_of(self)
         if not first <= epoch < last:
             return self.base
         # half a period of a sine, which is 0 at both ends of the wave
-        return self.base + (self.peak - self.base) * math.sin(math.pi * (epoch - first) / (last - first))
+        return self.base + (self.peak - self.base) * math.sin(
+            math.pi * (epoch - first) / (last - first)
+        )
 
 
 def epochs_of(course: Course | Wave) -> tuple[float, float]:
-    """Return both epochs of a course or wave; BrainhiveError for shares, where no stage is known."""
+    """Return both epochs of a course or wave; BrainhiveError for shares, where no stage
+    is known.
+    """
     epochs = course.epochs
     if epochs is None or any(isinstance(epoch, Fraction) for epoch in epochs):
-        raise BrainhiveError("a course has shares of a stage, and no stage is known", "epochs: [first, last]")
+        raise BrainhiveError(
+            "a course has shares of a stage, and no stage is known",
+            "epochs: [first, last]",
+        )
     return float(epochs[0]), float(epochs[1])
 
 
@@ -136,19 +167,24 @@ def at(value: float | Course | Wave, epoch: float) -> float:
 
 
 def count_epochs(epochs: Epochs, start: int, length: int) -> tuple[float, float]:
-    """Count epochs and shares of a stage in epochs of the training; a share may end within an epoch.
+    """Count epochs and shares of a stage in epochs of the training; a share may end
+    within an epoch.
 
     Args:
         epochs: As a recipe has them.
         start: First epoch of the stage.
         length: Epochs of the stage.
     """
-    first, last = (float(start + epoch * (length if isinstance(epoch, Fraction) else 1)) for epoch in epochs)
+    first, last = (
+        float(start + epoch * (length if isinstance(epoch, Fraction) else 1))
+        for epoch in epochs
+    )
     return first, last
 
 
 def count_courses(model: M, active: tuple[float, float], start: int, length: int) -> M:
-    """Count the epochs of every course and wave in a term; a course without is where the term is active.
+    """Count the epochs of every course and wave in a term; a course without is where
+    the term is active.
 
     Args:
         model: What may hold them, at any depth.
@@ -163,9 +199,14 @@ def count_courses(model: M, active: tuple[float, float], start: int, length: int
 
     # a course without epochs ends in the last epoch of its term
     if isinstance(model, Course):
-        return model.model_copy(update={"epochs": (math.floor(active[0]), math.ceil(active[1]) - 1)})
+        return model.model_copy(
+            update={"epochs": (math.floor(active[0]), math.ceil(active[1]) - 1)}
+        )
 
     # sections may hold courses at any depth
     inner = {name: value for name, value in model if isinstance(value, BaseModel)}
-    counted = {name: count_courses(value, active, start, length) for name, value in inner.items()}
+    counted = {
+        name: count_courses(value, active, start, length)
+        for name, value in inner.items()
+    }
     return model.model_copy(update=counted) if counted else model

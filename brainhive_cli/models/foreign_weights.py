@@ -1,4 +1,6 @@
-"""Publishers' weights: where single files lie, networks from their folders, and names brought to ours."""
+"""Publishers' weights: where single files lie, networks from their folders, and names
+brought to ours.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,16 +16,24 @@ from brainhive_cli.core.inputs import Input
 
 State = dict[str, Tensor]
 Table = Mapping[str, str | None]
-"""What stands for the beginning of a weight's name, by a pattern of it; None: the weight is left out."""
+"""What stands for the beginning of a weight's name, by a pattern of it; None: the
+weight is left out.
+"""
 
 
 def is_file(reference: str) -> bool:
     """Whether a reference is to one file of weights, not to a folder."""
-    return Path(reference.partition("@")[0]).suffix in (".ckpt", ".pt", ".pth", ".safetensors")
+    return Path(reference.partition("@")[0]).suffix in (
+        ".ckpt",
+        ".pt",
+        ".pth",
+        ".safetensors",
+    )
 
 
 def find_file(reference: str) -> Path:
-    """Find one file by path or hub reference (`hub:[datasets/]OWNER/NAME/FILE[@REVISION]`).
+    """Find one file by path or hub reference
+    (`hub:[datasets/]OWNER/NAME/FILE[@REVISION]`).
 
     Raises:
         MissingData: if it is not there.
@@ -34,7 +44,9 @@ def find_file(reference: str) -> Path:
         folder, name = _split(reference)
         path = hub.folder(folder, allow=[name]) / name
     if not path.is_file():
-        raise MissingData(f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE")
+        raise MissingData(
+            f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE"
+        )
     return path
 
 
@@ -47,7 +59,11 @@ def file_input(reference: str) -> Input:
 
 
 def load_network(
-    network: Any, folder: Path, where: str = "", files: Sequence[Path] = (), **options: Any
+    network: Any,
+    folder: Path,
+    where: str = "",
+    files: Sequence[Path] = (),
+    **options: Any,
 ) -> Any:
     """Load a network of diffusers or transformers from its folder, frozen.
 
@@ -59,35 +75,44 @@ def load_network(
         options: Further arguments of `from_pretrained`.
 
     Raises:
-        MissingData: if weights are absent, damaged, or not all there: the library would draw those.
+        MissingData: if weights are absent, damaged, or not all there: the library would
+            draw those.
     """
     # the files of weights, safetensors before pickles
     where = where or str(folder)
     files = files or list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
     if not files:
         raise MissingData(
-            f"{where} is damaged or half-downloaded: no weights", "give a whole folder, or download it again"
+            f"{where} is damaged or half-downloaded: no weights",
+            "give a whole folder, or download it again",
         )
     if not any(file.suffix == ".safetensors" for file in files):
-        options["use_safetensors"] = False  # else diffusers reports their absence as an error
+        # else diffusers reports their absence as an error
+        options["use_safetensors"] = False
     # load, and refuse a network that lacks some of its weights
     with weights.reading(where, files=files), console.hushed():
-        model, info = network.from_pretrained(folder, output_loading_info=True, **options)
+        model, info = network.from_pretrained(
+            folder, output_loading_info=True, **options
+        )
         refuse_absent(info["missing_keys"], len(model.state_dict()), where)
         return model.eval().requires_grad_(False)
 
 
 def refuse_absent(absent: Iterable[str], count: int, where: object) -> None:
-    """Raise MissingData if any of a network's `count` weights is absent: libraries fill it with noise."""
+    """Raise MissingData if any of a network's `count` weights is absent: libraries fill
+    it with noise.
+    """
     if unmatched := sorted(absent):
         way = "fetch it again, or give a complete checkpoint"
         raise MissingData(f"{where}: {weights.describe_match(unmatched, count)}", way)
 
 
 def rename(state: Mapping[str, Tensor], table: Table) -> State:
-    """Rename weights by the first pattern of a table that a name begins with; other names stay.
+    """Rename weights by the first pattern of a table that a name begins with; other
+    names stay.
 
-    Which of our weights are then missing, and which names are left over, is said by `weights.fill`.
+    Which of our weights are then missing, and which names are left over, is said by
+    `weights.fill`.
     """
     renamed = {}
     for name, value in state.items():
@@ -102,7 +127,11 @@ def rename(state: Mapping[str, Tensor], table: Table) -> State:
 
 def below(state: Mapping[str, Tensor], prefix: str) -> State:
     """Select the weights whose names begin with a prefix, and leave the prefix out."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
 
 
 def count_numbers(state: Mapping[str, Tensor], pattern: str) -> int:

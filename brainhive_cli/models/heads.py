@@ -1,4 +1,6 @@
-"""Heads, the named outputs of a brain model: what each predicts, what was decoded, conditions of it."""
+"""Heads, the named outputs of a brain model: what each predicts, what was decoded,
+conditions of it.
+"""
 
 import hashlib
 import math
@@ -17,12 +19,18 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 TOKEN = "token"
 """The head of a model with one token, which is what BrainHiVE's models have."""
 FUSED = "fused"
-"""The target of a head that is compared with what the fuser makes of several embeddings."""
+"""The target of a head that is compared with what the fuser makes of several
+embeddings.
+"""
 
 PREFIX = "latents:"
-"""Before the name of a latent space, so that it is not compared with a digest of files."""
+"""Before the name of a latent space, so that it is not compared with a digest of
+files.
+"""
 SIGNS = 2048
-"""Signs that are read of a tensor: rounding to half precision moves few weights to zero, among all some."""
+"""Signs that are read of a tensor: rounding to half precision moves few weights to
+zero, among all some.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,8 @@ class Head:
     Attributes:
         shape: Of one item, without the batch: (D,), (S, D), (C, H, W), …
         target: Key of the embeddings that it predicts, or `FUSED`.
-        digest: Identity of what made them, a latent space or weights; empty if nothing says.
+        digest: Identity of what made them, a latent space or weights; empty if nothing
+            says.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -68,44 +77,66 @@ class Decoded:
         numbers = [*range(len(self))[rows]] if isinstance(rows, slice) else [*rows]
         index = torch.as_tensor(numbers, dtype=torch.long)
         return Decoded(
-            {name: tensor[index.to(tensor.device)] for name, tensor in self.tensors.items()},
-            {name: [texts[row] for row in numbers] for name, texts in self.texts.items()},
+            {
+                name: tensor[index.to(tensor.device)]
+                for name, tensor in self.tensors.items()
+            },
+            {
+                name: [texts[row] for row in numbers]
+                for name, texts in self.texts.items()
+            },
         )
 
     def __len__(self) -> int:
         """Count of decoded signals."""
-        columns: list[Tensor | list[str]] = [*self.tensors.values(), *self.texts.values()]
+        columns: list[Tensor | list[str]] = [
+            *self.tensors.values(),
+            *self.texts.values(),
+        ]
         return len(columns[0]) if columns else 0
 
     def to(self, device: torch.device | str) -> "Decoded":
         """Move the tensors to a device."""
-        return Decoded({name: tensor.to(device) for name, tensor in self.tensors.items()}, self.texts)
+        return Decoded(
+            {name: tensor.to(device) for name, tensor in self.tensors.items()},
+            self.texts,
+        )
 
     def float(self) -> "Decoded":
         """Give the tensors in float32."""
-        return Decoded({name: tensor.float() for name, tensor in self.tensors.items()}, self.texts)
+        return Decoded(
+            {name: tensor.float() for name, tensor in self.tensors.items()}, self.texts
+        )
 
     @classmethod
     def join(cls, parts: Sequence["Decoded"]) -> "Decoded":
         """Put parts with the same heads one after another."""
         return cls(
-            {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors},
-            {name: [text for part in parts for text in part.texts[name]] for name in parts[0].texts},
+            {
+                name: torch.cat([part.tensors[name] for part in parts])
+                for name in parts[0].tensors
+            },
+            {
+                name: [text for part in parts for text in part.texts[name]]
+                for name in parts[0].texts
+            },
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """The conditions of B pictures or clips; a field is None where a prior gives no such condition.
+    """The conditions of B pictures or clips; a field is None where a prior gives no
+    such condition.
 
     Attributes:
         embeddings: Condition tokens [B, S, D].
         texts: B prompts, or their embeddings [B, S, D].
         images: Condition images [B, 3, H, W] in 0..1.
-        start: What sampling starts from instead of noise alone: latents [B, C, h, w] as the generator's
-            `encode` gives them, or pictures [B, 3, H, W] in 0..1.
+        start: What sampling starts from instead of noise alone: latents [B, C, h, w] as
+            the generator's `encode` gives them, or pictures [B, 3, H, W] in 0..1.
         masks: Where conditions hold, [B, 1, H, W] in 0..1.
-        decoded: The heads that this was made from, for generators whose stages have priors of their own.
+        decoded: The heads that this was made from, for generators whose stages have
+            priors of their own.
     """
 
     embeddings: Tensor | None = None
@@ -129,11 +160,14 @@ class Conditioning:
 
     def __len__(self) -> int:
         """Number of rows; 0 where there is no condition at all."""
-        return next((len(value) for value in vars(self).values() if value is not None), 0)
+        return next(
+            (len(value) for value in vars(self).values() if value is not None), 0
+        )
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names by which torch could not keep the modules of heads: `a.b`, or `keys`, as a dict's method.
+    """Refuse names by which torch could not keep the modules of heads: `a.b`, or
+    `keys`, as a dict's method.
 
     Raises:
         RecipeError: naming the first of them.
@@ -141,12 +175,17 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         # ModuleDict refuses its attributes' names, and torch joins names by dots
         if not name or "." in name or hasattr(nn.ModuleDict(), name):
-            way = "letters, digits, - and _, as in image_tokens; not half, type or values, as in torch"
+            way = (
+                "letters, digits, - and _, as in image_tokens; not half, type or "
+                "values, as in torch"
+            )
             raise RecipeError(f"no head can be called {name!r}", way)
 
 
 def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
-    """Cut vectors [B, sum of the widths] into the heads, in their order: [B, *shape] by name."""
+    """Cut vectors [B, sum of the widths] into the heads, in their order: [B, *shape] by
+    name.
+    """
     parts = values.split([head.width for head in heads.values()], -1)
     # vectors stay as they are, other heads get their axes back
     return {
@@ -155,8 +194,11 @@ def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
     }
 
 
-def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | None = None) -> None:
-    """Refuse what is not the heads' outputs: [B, *shape] by name, or one vector [B, sum of the widths].
+def check(
+    outputs: Any, heads: Heads, what: str, part: Any = None, count: int | None = None
+) -> None:
+    """Refuse what is not the heads' outputs: [B, *shape] by name, or one vector [B, sum
+    of the widths].
 
     Args:
         outputs: What a part returned.
@@ -168,15 +210,29 @@ def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | 
     Raises:
         BrainhiveError: naming both shapes.
     """
-    # a vector is cut into heads by their widths; of tensors by name, names, shapes and rows must all agree
-    expected, width = {name: head.shape for name, head in heads.items()}, sum(h.width for h in heads.values())
+    # a vector is cut into heads by their widths; of tensors by name, names, shapes and
+    # rows must all agree
+    expected, width = (
+        {name: head.shape for name, head in heads.items()},
+        sum(h.width for h in heads.values()),
+    )
     if isinstance(outputs, Tensor):
         actual = str([*outputs.shape])
-        is_right = outputs.ndim == 2 and outputs.shape[1] == width and count in (None, len(outputs))
-    elif isinstance(outputs, Mapping) and all(isinstance(value, Tensor) for value in outputs.values()):
+        is_right = (
+            outputs.ndim == 2
+            and outputs.shape[1] == width
+            and count in (None, len(outputs))
+        )
+    elif isinstance(outputs, Mapping) and all(
+        isinstance(value, Tensor) for value in outputs.values()
+    ):
         shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
-        has_all_rows = count is None or all(tensor.shape[:1] == (count,) for tensor in outputs.values())
-        actual = _list_shapes(shapes) + ("" if has_all_rows else f" of other than {count} signals")
+        has_all_rows = count is None or all(
+            tensor.shape[:1] == (count,) for tensor in outputs.values()
+        )
+        actual = _list_shapes(shapes) + (
+            "" if has_all_rows else f" of other than {count} signals"
+        )
         is_right = has_all_rows and shapes == expected
     else:
         actual, is_right = type(outputs).__name__, False
@@ -186,20 +242,27 @@ def check(outputs: Any, heads: Heads, what: str, part: Any = None, count: int | 
         who = what if part is None else foreign_code.name_of(part, what)
         raise BrainhiveError(
             f"{who} gives {actual}, the heads are {_list_shapes(expected)}",
-            f"return a dict with the tensor of each head, or a vector [{count or 'B'}, {width}]",
+            (
+                "return a dict with the tensor of each head, or a vector "
+                f"[{count or 'B'}, {width}]"
+            ),
         )
 
 
 def _list_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
-    return ", ".join(f"{name} {[*shape]}" for name, shape in shapes.items()) or "nothing"
+    return (
+        ", ".join(f"{name} {[*shape]}" for name, shape in shapes.items()) or "nothing"
+    )
 
 
 def comparable(values: Tensor, is_centred: bool = False) -> Tensor:
-    """Flatten a head's outputs [B, *shape] to the vectors [B, D] whose cosines retrieval ranks.
+    """Flatten a head's outputs [B, *shape] to the vectors [B, D] whose cosines
+    retrieval ranks.
 
     Args:
         values: Outputs or targets of one head.
-        is_centred: Whether each vector's mean is taken away, so that cosines are correlations.
+        is_centred: Whether each vector's mean is taken away, so that cosines are
+            correlations.
     """
     if not is_centred:
         return values.flatten(1)
@@ -209,36 +272,54 @@ def comparable(values: Tensor, is_centred: bool = False) -> Tensor:
 
 
 def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
-    """Refuse a target, or what decodes it, that is not what the head was trained to predict.
+    """Refuse a target, or what decodes it, that is not what the head was trained to
+    predict.
 
     Args:
         name: Name of the head.
         head: The head.
-        digest: Identity of what made the target, or of the autoencoder that is to decode it.
+        digest: Identity of what made the target, or of the autoencoder that is to
+            decode it.
         where: What has that identity, as a user calls it.
 
     Raises:
-        BrainhiveError: naming both; nothing is refused where one is not known, or only one is a latent space.
+        BrainhiveError: naming both; nothing is refused where one is not known, or only
+            one is a latent space.
     """
     # a latent space's name and a digest of files cannot be compared
-    is_known = head.digest and digest and head.digest.startswith(PREFIX) == digest.startswith(PREFIX)
+    is_known = (
+        head.digest
+        and digest
+        and head.digest.startswith(PREFIX) == digest.startswith(PREFIX)
+    )
     if is_known and head.digest != digest:
         raise BrainhiveError(
-            f"the head {name} predicts {head.target} of {head.digest}, {where} is of {digest}",
+            (
+                f"the head {name} predicts {head.target} of {head.digest}, {where} is "
+                f"of {digest}"
+            ),
             "use the encoder or autoencoder that the head was trained with",
         )
 
 
 def latent_space(autoencoder: Any) -> str:
-    """Name the space of a diffusers autoencoder's latents, by its scale and signs of its encoder's weights.
+    """Name the space of a diffusers autoencoder's latents, by its scale and signs of
+    its encoder's weights.
 
-    Rounding keeps signs, so weights in half precision have the same name; so has a fine-tuned decoder.
+    Rounding keeps signs, so weights in half precision have the same name; so has a
+    fine-tuned decoder.
     """
     config, state = autoencoder.config, autoencoder.state_dict()
     # scale and shift decide what latents mean, as the weights do
-    digest = hashlib.sha256(f"{config.scaling_factor} {config.get('shift_factor') or 0.0}".encode())
+    digest = hashlib.sha256(
+        f"{config.scaling_factor} {config.get('shift_factor') or 0.0}".encode()
+    )
     # convolutions of the encoder, of which the first and the last are read
-    kernels = [name for name, weight in state.items() if name.startswith("encoder.") and weight.ndim == 4]
+    kernels = [
+        name
+        for name, weight in state.items()
+        if name.startswith("encoder.") and weight.ndim == 4
+    ]
     for name in (kernels[0], kernels[-1]):
         # signs survive rounding to half precision
         is_positive = (state[name].flatten()[:SIGNS] > 0).cpu().numpy()

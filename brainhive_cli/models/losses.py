@@ -1,4 +1,6 @@
-"""Losses: how far predictions are from their targets, as scalars that training lowers."""
+"""Losses: how far predictions are from their targets, as scalars that training
+lowers.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +18,9 @@ from brainhive_cli.core.seeds import convex_weights
 from brainhive_cli.models.course import Course, at
 
 EPSILON = 1e-6
-"""In Dice's denominator, for a batch without any mask; under the root of an edge's magnitude, so that its
-gradient is finite (kornia's)."""
+"""In Dice's denominator, for a batch without any mask; under the root of an edge's
+magnitude, so that its gradient is finite (kornia's).
+"""
 LABEL_SMOOTHING = 0.1
 """Share of a cross-entropy's target that all ids have in common; NEURONS'."""
 PADDING = 0
@@ -25,15 +28,17 @@ PADDING = 0
 Temperature = Annotated[
     PositiveFloat | Course | None,
     Field(
-        description="What cosines are divided by, instead of a scale: a number, or {from, to, "
-        "epochs: [a, b], course: linear|cosine}, by default over the epochs in which the term is active."
+        description="What cosines are divided by, instead of a scale: a number, or "
+        "{from, to, epochs: [a, b], course: linear|cosine}, by default "
+        "over the epochs in which the term is active."
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """Each trial of a batch mixed with a partner from the same batch (mixup, arXiv 1710.09412).
+    """Each trial of a batch mixed with a partner from the same batch (mixup, arXiv
+    1710.09412).
 
     Attributes:
         partner: [B] int64, the row each trial is mixed with.
@@ -44,15 +49,19 @@ class Mixing:
     share: Tensor
 
     @classmethod
-    def draw(cls, count: int, alpha: float, generator: torch.Generator, mixed: float = 1.0) -> "Mixing":
-        """Draw partners as a permutation of `count` trials, and shares from Beta(alpha, alpha).
+    def draw(
+        cls, count: int, alpha: float, generator: torch.Generator, mixed: float = 1.0
+    ) -> "Mixing":
+        """Draw partners as a permutation of `count` trials, and shares from Beta(alpha,
+        alpha).
 
-        A share `mixed` of the trials is mixed, each by chance; the others stay as they are. Everything lies
-        on the generator's device.
+        A share `mixed` of the trials is mixed, each by chance; the others stay as they
+        are. Everything lies on the generator's device.
         """
         # a partner for each trial, and weights of the trial and its partner
         partner = torch.randperm(count, generator=generator, device=generator.device)
-        members = torch.ones(count, 2, dtype=torch.bool, device=generator.device)  # [B, 2]
+        # [B, 2]
+        members = torch.ones(count, 2, dtype=torch.bool, device=generator.device)
         share = convex_weights(members, alpha, generator)[:, 0]  # [B]
 
         # leave some trials as they are
@@ -62,7 +71,9 @@ class Mixing:
         return cls(partner, share)
 
     def repeat(self, items: int) -> "Mixing":
-        """Give the mixing of [B · items], where each trial has several items that are mixed as it is."""
+        """Give the mixing of [B · items], where each trial has several items that are
+        mixed as it is.
+        """
         # items of trial b are the rows from b · items on
         index = torch.arange(items, device=self.partner.device)
         partner = (self.partner[:, None] * items + index).flatten()  # [B · items]
@@ -70,7 +81,8 @@ class Mixing:
 
     def mix(self, values: Tensor) -> Tensor:
         """Mix [B, ...]: share · values + (1 - share) · values[partner]."""
-        share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))  # [B, 1, ...]
+        # [B, 1, ...]
+        share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))
         return torch.lerp(values[self.partner], values, share)
 
 
@@ -79,13 +91,16 @@ class LossContext:
     """Facts of the training step that a loss knows, apart from predictions and targets.
 
     Attributes:
-        mixing: How the signals of the whole batch, over all processes, were mixed; None if they were not.
+        mixing: How the signals of the whole batch, over all processes, were mixed; None
+            if they were not.
         step: Steps of the training that are done.
         epoch: Epochs of the training that are done.
         epochs: Epochs of the whole training.
-        targets: All targets of the batch, [B, *shape] by name, for losses that compare with several.
+        targets: All targets of the batch, [B, *shape] by name, for losses that compare
+            with several.
         steps: Steps of an epoch.
-        stimuli: [B] number of the stimulus of each row, over all processes; equal ones are one stimulus.
+        stimuli: [B] number of the stimulus of each row, over all processes; equal ones
+            are one stimulus.
     """
 
     mixing: Mixing | None = None
@@ -98,20 +113,27 @@ class LossContext:
 
 
 class LossConfig(parts.Config):
-    """Base of losses' Configs; by default the loss is what `compare` returns: the distance by `measure`."""
+    """Base of losses' Configs; by default the loss is what `compare` returns: the
+    distance by `measure`.
+    """
 
     def build(self) -> nn.Module:
         """Make the loss."""
         return Comparison(self)
 
-    def compare(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions with targets, both [B, ...], as a scalar; those of mixed signals are mixed.
+    def compare(
+        self, predicted: Tensor, target: Tensor, context: LossContext
+    ) -> Tensor:
+        """Compare predictions with targets, both [B, ...], as a scalar; those of mixed
+        signals are mixed.
 
         Raises:
             BrainhiveError: if they cannot be compared.
         """
         refuse_other_shape(predicted, target)
-        return self.measure(predicted, target if context.mixing is None else context.mixing.mix(target))
+        return self.measure(
+            predicted, target if context.mixing is None else context.mixing.mix(target)
+        )
 
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Measure the mean distance of predictions from targets, both [B, ...]."""
@@ -129,7 +151,9 @@ class Comparison(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+    def forward(
+        self, predicted: Tensor, target: Tensor, context: LossContext
+    ) -> Tensor:
         """Compare predictions with targets, both [B, ...], as a scalar."""
         return self.config.compare(predicted, target, context)
 
@@ -140,10 +164,14 @@ class SobelConfig(LossConfig):
     Distance of edge maps (Sobel), over all values of a batch.
     """
 
-    distance: Literal["l1", "mse"] = Field("l1", description="between the edge maps; MindEye1's is l1")
+    distance: Literal["l1", "mse"] = Field(
+        "l1", description="between the edge maps; MindEye1's is l1"
+    )
 
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Measure the distance of the edges of pictures or latents, both [B, C, H, W]."""
+        """Measure the distance of the edges of pictures or latents, both [B, C, H,
+        W].
+        """
         distance = F.l1_loss if self.distance == "l1" else F.mse_loss
         return distance(edges(predicted), edges(target))
 
@@ -151,15 +179,17 @@ class SobelConfig(LossConfig):
 class DiceConfig(LossConfig):
     """Dice loss: a predicted mask should cover its target, and nothing else.
 
-    1 - 2 |P T| / (|P| + |T|) of the probabilities of logits P and targets T (V-Net, arXiv 1606.04797).
+    1 - 2 |P T| / (|P| + |T|) of the probabilities of logits P and targets T (V-Net,
+    arXiv 1606.04797).
     """
 
     cites = ("milletari2016",)
 
     over: Literal["batch", "mask"] = Field(
         "batch",
-        description="batch: areas are summed over the whole batch (NEURONS); mask: the mean of each mask's "
-        "own loss, which gives small masks as much weight, and nothing to learn from empty ones",
+        description="batch: areas are summed over the whole batch (NEURONS); mask: the "
+        "mean of each mask's own loss, which gives small masks as much "
+        "weight, and nothing to learn from empty ones",
     )
 
     def measure(self, predicted: Tensor, target: Tensor) -> Tensor:
@@ -168,47 +198,65 @@ class DiceConfig(LossConfig):
         axes = tuple(range(target.ndim)) if self.over == "batch" else (-2, -1)
         share = predicted.sigmoid()
         overlap = (share * target).sum(axes)
-        covered = 2 * overlap / (share.sum(axes) + target.sum(axes) + EPSILON)  # [] or [B, ...]
+        # [] or [B, ...]
+        covered = 2 * overlap / (share.sum(axes) + target.sum(axes) + EPSILON)
         return (1 - covered).mean()
 
 
 def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
-    """Refuse predictions that are not of their targets' shape, or have no other axis than the batch.
+    """Refuse predictions that are not of their targets' shape, or have no other axis
+    than the batch.
 
     Raises:
         BrainhiveError: naming both shapes.
     """
     if predicted.shape != target.shape or predicted.ndim < 2:
         raise BrainhiveError(
-            f"predictions {list(predicted.shape)} and targets {list(target.shape)} are not pairs [B, ...]",
+            (
+                f"predictions {list(predicted.shape)} and targets {list(target.shape)} "
+                "are not pairs [B, ...]"
+            ),
             "a head needs the shape of its target",
         )
 
 
 def edges(image: Tensor) -> Tensor:
-    """Compute the magnitude of the Sobel gradient of [B, C, H, W], each channel by itself.
+    """Compute the magnitude of the Sobel gradient of [B, C, H, W], each channel by
+    itself.
 
-    Kernels are divided by 8, borders are replicated: equal to `kornia.filters.sobel` 0.7.3.
+    Kernels are divided by 8, borders are replicated: equal to `kornia.filters.sobel`
+    0.7.3.
 
     Raises:
         BrainhiveError: if it has another number of axes.
     """
     if image.ndim != 4:
         raise BrainhiveError(
-            f"a Sobel loss takes [B, C, H, W], got {list(image.shape)}", "use the loss mse, or l1"
+            f"a Sobel loss takes [B, C, H, W], got {list(image.shape)}",
+            "use the loss mse, or l1",
         )
-    across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=image.device, dtype=image.dtype) / 8
+    across = (
+        torch.tensor(
+            [[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]],
+            device=image.device,
+            dtype=image.dtype,
+        )
+        / 8
+    )
     kernels = torch.stack([across, across.T])[:, None]  # [2, 1, 3, 3]
     # channels become rows of the batch, so that each is filtered by itself
-    padded = F.pad(image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")  # [B·C, 1, H + 2, W + 2]
+    # [B·C, 1, H + 2, W + 2]
+    padded = F.pad(image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
     magnitude = (F.conv2d(padded, kernels).square().sum(1) + EPSILON).sqrt()
     return magnitude.view(image.shape)
 
 
 class MmdConfig(LossConfig):
-    """Maximum mean discrepancy: predictions should be distributed as targets are, whichever belongs to which.
+    """Maximum mean discrepancy: predictions should be distributed as targets are,
+    whichever belongs to which.
 
-    The squared discrepancy under Gaussian kernels (Gretton et al. 2012), as SAMGA's (arXiv 2604.17782).
+    The squared discrepancy under Gaussian kernels (Gretton et al. 2012), as SAMGA's
+    (arXiv 2604.17782).
     """
 
     cites = ("gretton2012", "jiang2026")
@@ -216,19 +264,25 @@ class MmdConfig(LossConfig):
     widths: tuple[float, ...] = Field(
         (0.1, 0.2, 0.5, 1.0, 2.0),
         min_length=1,
-        description="Standard deviations of the kernels that are averaged, in units of vectors, which keep "
-        "their length; SAMGA's.",
+        description="Standard deviations of the kernels that are averaged, in units of "
+        "vectors, which keep their length; SAMGA's.",
     )
 
-    def compare(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Estimate MMD² of predictions and targets, both [B, ...], without bias; 0 where that is negative.
+    def compare(
+        self, predicted: Tensor, target: Tensor, context: LossContext
+    ) -> Tensor:
+        """Estimate MMD² of predictions and targets, both [B, ...], without bias; 0
+        where that is negative.
 
         Raises:
             BrainhiveError: if their shapes differ, or there is one row.
         """
         refuse_other_shape(predicted, target)
         if (count := len(predicted)) < 2:
-            raise BrainhiveError("mmd compares distributions, and the batch has one row", "a larger batch")
+            raise BrainhiveError(
+                "mmd compares distributions, and the batch has one row",
+                "a larger batch",
+            )
         predicted, target = predicted.flatten(1), target.flatten(1)
 
         def kernel(one: Tensor, other: Tensor) -> Tensor:
@@ -236,27 +290,42 @@ class MmdConfig(LossConfig):
             # |a - b|² = |a|² + |b|² - 2ab, which rounding can make negative
             lengths = one.square().sum(1)[:, None] + other.square().sum(1)
             squared = (lengths - 2 * one @ other.T).clamp(min=0)
-            return torch.stack([(-squared / (2 * width**2)).exp() for width in self.widths]).mean(0)
+            return torch.stack(
+                [(-squared / (2 * width**2)).exp() for width in self.widths]
+            ).mean(0)
 
-        # means over pairs of different rows within each side, less the mean between the sides
+        # means over pairs of different rows within each side, less the mean between the
+        # sides
         within = (kernel(rows, rows) for rows in (predicted, target))
-        apart = sum((pairs.sum() - pairs.trace()) / (count * (count - 1)) for pairs in within)
+        apart = sum(
+            (pairs.sum() - pairs.trace()) / (count * (count - 1)) for pairs in within
+        )
         return (apart - 2 * kernel(predicted, target).mean()).clamp(min=0)
 
 
 def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-    """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are padding.
+    """Compare logits [B, L, K] with ids [B, L], as a scalar; 0 where all ids are
+    padding.
 
     Raises:
         BrainhiveError: if they are not pairs, or signals are mixed.
     """
     if predicted.shape[:-1] != target.shape:
         raise BrainhiveError(
-            f"logits {list(predicted.shape)} are not one for each of the ids {list(target.shape)}",
-            "cross_entropy is for a head that writes token ids, as `caption` of the backbone neurons",
+            (
+                f"logits {list(predicted.shape)} are not one for each of the ids "
+                f"{list(target.shape)}"
+            ),
+            (
+                "cross_entropy is for a head that writes token ids, as `caption` of "
+                "the backbone neurons"
+            ),
         )
     if context.mixing is not None:
-        raise BrainhiveError("ids cannot be mixed as signals are", "no term with mix_alpha in these epochs")
+        raise BrainhiveError(
+            "ids cannot be mixed as signals are",
+            "no term with mix_alpha in these epochs",
+        )
 
     # mean over ids that are no padding
     ids = target.long()
@@ -270,26 +339,40 @@ def compare_ids(predicted: Tensor, target: Tensor, context: LossContext) -> Tens
 
 
 class ScaledConfig(LossConfig):
-    """The keys of a contrastive loss whose cosines are multiplied by a scale; its `contrast` is the loss."""
+    """The keys of a contrastive loss whose cosines are multiplied by a scale; its
+    `contrast` is the loss.
+    """
 
-    no_effect_with_temperature: ClassVar[tuple[str, ...]] = ("initial_logit_scale", "learn_scale")
+    no_effect_with_temperature: ClassVar[tuple[str, ...]] = (
+        "initial_logit_scale",
+        "learn_scale",
+    )
 
     initial_logit_scale: float = Field(
-        2.6592, description="Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
+        2.6592,
+        description=(
+            "Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
+        ),
     )
     learn_scale: bool = Field(
         True,
-        description="Whether training changes the scale. False keeps it: a fixed temperature "
-        "(AlignVis has 0.04, the initial logit scale 3.2189).",
+        description="Whether training changes the scale. False keeps it: a fixed "
+        "temperature (AlignVis has 0.04, the initial logit scale 3.2189).",
     )
     temperature: Temperature = None
     mix_alpha: float = Field(
         0.0,
         ge=0,
-        description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); 0: not mixed.",
+        description=(
+            "Signals are mixed in pairs, with shares from Beta(alpha, alpha); 0: not "
+            "mixed."
+        ),
     )
     mix_share: float = Field(
-        1.0, gt=0, le=1, description="Share of the signals that are mixed; MindEye's is 0.5."
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the signals that are mixed; MindEye's is 0.5.",
     )
 
     def build(self) -> "ScaledLoss":
@@ -303,17 +386,25 @@ class ScaledConfig(LossConfig):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         # cosines are divided by it, so that neither end may be 0
-        if isinstance(self.temperature, Course) and not (self.temperature.start and self.temperature.stop):
+        if isinstance(self.temperature, Course) and not (
+            self.temperature.start and self.temperature.stop
+        ):
             raise ValueError("a temperature is above 0")
         if self.temperature is not None:
-            refuse_idle(self, self.no_effect_with_temperature, "with a temperature", "leave it out")
+            refuse_idle(
+                self,
+                self.no_effect_with_temperature,
+                "with a temperature",
+                "leave it out",
+            )
         if not self.mix_alpha:
             refuse_idle(self, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
         return self
 
 
 class ClipConfig(ScaledConfig):
-    """The contrastive loss of CLIP: each prediction should find its target, each target its prediction.
+    """The contrastive loss of CLIP: each prediction should find its target, each target
+    its prediction.
 
     Symmetric cross-entropy of scaled cosine similarities (CLIP, arXiv 2103.00020).
     """
@@ -324,30 +415,35 @@ class ClipConfig(ScaledConfig):
     cosine_weight: float = Field(
         0.0,
         ge=0,
-        description="Weight of 1 - cosine of each pair, which is added: retrieval needs only the right "
-        "order, but a prior samples from where a token lies. BrainHiVE has none.",
+        description="Weight of 1 - cosine of each pair, which is added: retrieval "
+        "needs only the right order, but a prior samples from where a "
+        "token lies. BrainHiVE has none.",
     )
     hard_negative_beta: float = Field(
         0.0,
         ge=0,
-        description="Wrong candidates weigh more the more similar they are: by exp(beta · logit), with "
-        "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all "
-        "the same. A picture that is twice in a batch counts as wrong too.",
+        description="Wrong candidates weigh more the more similar they are: by "
+        "exp(beta · logit), with mean 1 (beta of Robinson et al., arXiv "
+        "2010.04592; both ways as in arXiv 2301.02280). 0: all the same. A "
+        "picture that is twice in a batch counts as wrong too.",
     )
     normalise_signal: bool = Field(
         True,
-        description="Whether predictions are brought to unit length, as targets are; UBP, NeuroBridge and "
-        "SAMGA leave theirs as they are. Retrieval compares by cosines either way.",
+        description="Whether predictions are brought to unit length, as targets are; "
+        "UBP, NeuroBridge and SAMGA leave theirs as they are. Retrieval "
+        "compares by cosines either way.",
     )
     scale_by: Literal["exp", "softplus", "itself"] = Field(
         "exp",
-        description="What makes the scale of its logarithm, or of the parameter itself: softplus (UBP), "
-        "or itself, so that ln(1 / 0.07) is the scale (ATM-S).",
+        description="What makes the scale of its logarithm, or of the parameter "
+        "itself: softplus (UBP), or itself, so that ln(1 / 0.07) is the "
+        "scale (ATM-S).",
     )
     positives: Literal["row", "stimulus"] = Field(
         "row",
-        description="stimulus: all signals of a batch that were shown one stimulus are pairs, as those of "
-        "several subjects; row: each has its own target alone, and the others' count as wrong.",
+        description="stimulus: all signals of a batch that were shown one stimulus are "
+        "pairs, as those of several subjects; row: each has its own target "
+        "alone, and the others' count as wrong.",
     )
 
     def build(self) -> "ScaledLoss":
@@ -361,11 +457,17 @@ class ClipConfig(ScaledConfig):
         return F.softplus(parameter) if self.scale_by == "softplus" else parameter
 
     def contrast(
-        self, predicted: Tensor, target: Tensor, context: LossContext, scale: Tensor | float
+        self,
+        predicted: Tensor,
+        target: Tensor,
+        context: LossContext,
+        scale: Tensor | float,
     ) -> Tensor:
-        """Average the cross-entropies of predictions and targets, pairs [B, ...], in both directions.
+        """Average the cross-entropies of predictions and targets, pairs [B, ...], in
+        both directions.
 
-        A mixed signal is the pair of two targets, by their shares (MixCo; both ways as in MindEye).
+        A mixed signal is the pair of two targets, by their shares (MixCo; both ways as
+        in MindEye).
 
         Raises:
             BrainhiveError: if they are not pairs.
@@ -379,52 +481,66 @@ class ClipConfig(ScaledConfig):
         logits = cosine * scale
         beta = self.hard_negative_beta
         to_target, to_prediction = (
-            cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim) for dim in (1, 0)
+            cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim)
+            for dim in (1, 0)
         )
         distance = 1 - (pairs * cosine).sum() / len(pairs)
         return (to_target + to_prediction) / 2 + self.cosine_weight * distance
 
 
 class MixcoConfig(ClipConfig):
-    """MixCo: the contrastive loss on signals mixed in pairs, each of which should find both its targets.
+    """MixCo: the contrastive loss on signals mixed in pairs, each of which should find
+    both its targets.
 
-    CLIP's loss with mixed signals (arXiv 2010.06300, for brain signals in MindEye, arXiv 2305.18274).
+    CLIP's loss with mixed signals (arXiv 2010.06300, for brain signals in MindEye,
+    arXiv 2305.18274).
     """
 
     cites = ("kim2020", "scotti2023")
 
     mix_alpha: PositiveFloat = Field(
         0.15,
-        description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); MindEye's, "
-        "which leaves half of them unmixed.",
+        description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); "
+        "MindEye's, which leaves half of them unmixed.",
     )
 
 
 class SoftClipConfig(ScaledConfig):
-    """Soft CLIP: each prediction should find its target, and other targets by how similar they are to it.
+    """Soft CLIP: each prediction should find its target, and other targets by how
+    similar they are to it.
 
-    CLIP's loss with the similarities among the targets as labels (MindEye, arXiv 2305.18274).
+    CLIP's loss with the similarities among the targets as labels (MindEye, arXiv
+    2305.18274).
     """
 
     cites = ("scotti2023",)
-    no_effect_with_temperature = (*ScaledConfig.no_effect_with_temperature, "target_temperature")
+    no_effect_with_temperature = (
+        *ScaledConfig.no_effect_with_temperature,
+        "target_temperature",
+    )
 
     target_temperature: PositiveFloat = Field(
         0.0075,
-        description="What cosines among the targets are divided by before their softmax is the label; "
-        "MindEye's last. Near 0 it is CLIP's loss. A `temperature` is of both: MindEye's is "
-        "{from: 0.004, to: 0.0075, course: cosine}, over the epochs in which the term is active.",
+        description="What cosines among the targets are divided by before their "
+        "softmax is the label; MindEye's last. Near 0 it is CLIP's loss. A "
+        "`temperature` is of both: MindEye's is {from: 0.004, to: 0.0075, "
+        "course: cosine}, over the epochs in which the term is active.",
     )
     items: Literal["signals", "frames"] = Field(
         "signals",
-        description="frames: each frame of predictions [B, F, ...] is an item of its own, compared with "
-        "those of the whole batch (NEURONS)",
+        description="frames: each frame of predictions [B, F, ...] is an item of its "
+        "own, compared with those of the whole batch (NEURONS)",
     )
 
     def contrast(
-        self, predicted: Tensor, target: Tensor, context: LossContext, scale: Tensor | float
+        self,
+        predicted: Tensor,
+        target: Tensor,
+        context: LossContext,
+        scale: Tensor | float,
     ) -> Tensor:
-        """Average the cross-entropies with soft labels of predictions and targets [B, ...], both ways.
+        """Average the cross-entropies with soft labels of predictions and targets [B,
+        ...], both ways.
 
         The label of a mixed signal is mixed from those of two targets.
 
@@ -437,10 +553,12 @@ class SoftClipConfig(ScaledConfig):
             mixing = None if mixing is None else mixing.repeat(predicted.shape[1])
             predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
 
-        # compare the similarities of predictions and targets with those among the targets
+        # compare the similarities of predictions and targets with those among the
+        # targets
         logits = cosines(predicted, target) * scale  # [B, B]
         softness = at(self.temperature or self.target_temperature, context.epoch)
-        fixed = target.detach()  # or targets would become similar so that the labels are easy
+        # or targets would become similar so that the labels are easy
+        fixed = target.detach()
         labels = (cosines(fixed, fixed) / softness).softmax(1)
         to_target = cross_entropy(logits, mixed(labels, mixing), 1)
         to_prediction = cross_entropy(logits, mixed(labels.T, mixing), 0)
@@ -448,23 +566,34 @@ class SoftClipConfig(ScaledConfig):
 
 
 class SoftContConfig(LossConfig):
-    """Soft contrast of maps: each position of a predicted map should match those of an augmented picture's.
+    """Soft contrast of maps: each position of a predicted map should match those of an
+    augmented picture's.
 
-    The contrastive loss of MindEye1's low level (arXiv 2305.18274), on the maps of a picture encoder. Its
-    labels are the similarities of the picture's positions and those of the augmented picture.
+    The contrastive loss of MindEye1's low level (arXiv 2305.18274), on the maps of a
+    picture encoder. Its labels are the similarities of the picture's positions and
+    those of the augmented picture.
     """
 
     cites = ("scotti2023",)
 
     temperature: PositiveFloat = Field(
-        0.075, description="What cosines are divided by, of predictions and of labels; MindEye1's."
+        0.075,
+        description=(
+            "What cosines are divided by, of predictions and of labels; MindEye1's."
+        ),
     )
     augmented: str = Field(
-        "", description="Target of the augmented picture, by its name; default: the picture's own."
+        "",
+        description=(
+            "Target of the augmented picture, by its name; default: the picture's own."
+        ),
     )
 
-    def compare(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions [B, D], or maps [B, S, D] position by position, with targets, as a scalar.
+    def compare(
+        self, predicted: Tensor, target: Tensor, context: LossContext
+    ) -> Tensor:
+        """Compare predictions [B, D], or maps [B, S, D] position by position, with
+        targets, as a scalar.
 
         It is the mean of the cross-entropies with soft labels in both directions.
 
@@ -475,38 +604,54 @@ class SoftContConfig(LossConfig):
         name = self.augmented
         if name and name not in context.targets:
             there = ", ".join(context.targets) or "none"
-            raise BrainhiveError(f"soft_cont.augmented names the target {name!r}", f"there are: {there}")
+            raise BrainhiveError(
+                f"soft_cont.augmented names the target {name!r}", f"there are: {there}"
+            )
         augmented = context.targets[name] if name else target
 
         # every position of a map is an item, [B·S, D]
-        items, pictures, views = (maps.flatten(0, -2) for maps in (predicted, target, augmented.float()))
+        items, pictures, views = (
+            maps.flatten(0, -2) for maps in (predicted, target, augmented.float())
+        )
         mixing = context.mixing and context.mixing.repeat(len(items) // len(predicted))
 
-        # labels are the similarities of the picture's positions and the augmented picture's
-        logits = cosines(items, views) / self.temperature  # [B·S, B·S], a prediction a row
-        labels = cosines(pictures.detach(), views.detach()) / self.temperature  # a picture a row
+        # labels are the similarities of the picture's positions and the augmented
+        # picture's [B·S, B·S], a prediction a row
+        logits = cosines(items, views) / self.temperature
+        # a picture a row
+        labels = cosines(pictures.detach(), views.detach()) / self.temperature
         to_target = cross_entropy(logits, mixed(labels.softmax(1), mixing), 1)
         to_prediction = cross_entropy(logits, mixed(labels.softmax(0), mixing), 0)
         return (to_target + to_prediction) / 2
 
 
 class ScaledLoss(Comparison):
-    """A contrastive loss whose cosines are multiplied by a scale, learned or of a temperature.
+    """A contrastive loss whose cosines are multiplied by a scale, learned or of a
+    temperature.
 
     Attributes:
-        logit_scale: What makes the scale, by default its logarithm; None where there is a temperature.
+        logit_scale: What makes the scale, by default its logarithm; None where there is
+            a temperature.
     """
 
     logit_scale: nn.Parameter | None
 
     def __init__(self, config: ScaledConfig) -> None:
         super().__init__(config)
-        scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
-        self.register_parameter("logit_scale", scale if config.temperature is None else None)
+        scale = nn.Parameter(
+            torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale
+        )
+        self.register_parameter(
+            "logit_scale", scale if config.temperature is None else None
+        )
 
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+    def forward(
+        self, predicted: Tensor, target: Tensor, context: LossContext
+    ) -> Tensor:
         """Compare predictions with targets, both [B, ...], as a scalar."""
-        return self.config.contrast(predicted, target, context, self.scale(context.epoch))
+        return self.config.contrast(
+            predicted, target, context, self.scale(context.epoch)
+        )
 
     def scale(self, epoch: int) -> Tensor | float:
         """Return what cosines are multiplied by in an epoch."""
@@ -518,14 +663,19 @@ class ScaledLoss(Comparison):
 class ClipLoss(ScaledLoss):
     """A contrastive loss that also tells the similarity of a single pair."""
 
-    def of_pairs(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Return the scaled similarity of each prediction [B, ...] and its own target: [B]."""
+    def of_pairs(
+        self, predicted: Tensor, target: Tensor, context: LossContext
+    ) -> Tensor:
+        """Return the scaled similarity of each prediction [B, ...] and its own target:
+        [B].
+        """
         cosine = cosines(predicted, target, not self.config.normalise_signal)  # [B, B]
         return cosine.diagonal() * self.scale(context.epoch)
 
 
 def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Tensor:
-    """Compare every prediction with every target, both [B, ...]: [B, B], a prediction a row.
+    """Compare every prediction with every target, both [B, ...]: [B, B], a prediction a
+    row.
 
     With `with_length` predictions keep their length, and cosines are multiplied by it.
 
@@ -536,46 +686,70 @@ def cosines(predicted: Tensor, target: Tensor, with_length: bool = False) -> Ten
     predicted, target = predicted.flatten(1), target.flatten(1)
     direction = predicted if with_length else F.normalize(predicted, dim=-1)
     cosine = direction @ F.normalize(target, dim=-1).T
-    return cosine.to(predicted.dtype)  # under autocast only the product is of less precision
+    # under autocast only the product is of less precision
+    return cosine.to(predicted.dtype)
 
 
-def pair_weights(mixing: Mixing | None, cosine: Tensor, stimuli: Tensor | None = None) -> Tensor:
-    """Return how much of each target each signal of the batch holds: [B, B], rows sum to 1.
+def pair_weights(
+    mixing: Mixing | None, cosine: Tensor, stimuli: Tensor | None = None
+) -> Tensor:
+    """Return how much of each target each signal of the batch holds: [B, B], rows sum
+    to 1.
 
     With `stimuli` [B] all rows of a signal's stimulus are its targets, in equal shares.
     """
     if stimuli is None:
-        return mixed(torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing)
+        return mixed(
+            torch.eye(len(cosine), dtype=cosine.dtype, device=cosine.device), mixing
+        )
     is_same = (stimuli[:, None] == stimuli).to(cosine.dtype)  # [B, B]
     return mixed(is_same / is_same.sum(1, keepdim=True), mixing)
 
 
 def mixed(weights: Tensor, mixing: Mixing | None) -> Tensor:
-    """Mix the target weights of each signal, the rows [B, B], as the signals were mixed."""
+    """Mix the target weights of each signal, the rows [B, B], as the signals were
+    mixed.
+    """
     return weights if mixing is None else mixing.mix(weights)
 
 
 def cross_entropy(logits: Tensor, weights: Tensor, dim: int) -> Tensor:
-    """Compare the softmax over `dim` with target weights, both [B, B]: the sum over all, divided by B."""
+    """Compare the softmax over `dim` with target weights, both [B, B]: the sum over
+    all, divided by B.
+    """
     return -(weights * logits.log_softmax(dim)).sum() / len(logits)
 
 
-def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:
-    """Weigh the wrong candidates along `dim` by exp(beta · logit), with mean 1; all [B, B].
+def harder(
+    logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int
+) -> Tensor:
+    """Weigh the wrong candidates along `dim` by exp(beta · logit), with mean 1; all [B,
+    B].
 
-    A softmax over the result is the one in which each wrong candidate counts as often as it weighs.
+    A softmax over the result is the one in which each wrong candidate counts as often
+    as it weighs.
     """
     if not hard_negative_beta:
         return logits
     # pairs are masked, so that weights are normalised over wrong candidates
-    similar = (hard_negative_beta * logits).masked_fill(~is_wrong, torch.finfo(logits.dtype).min)
-    log_weights = similar - similar.logsumexp(dim, keepdim=True) + is_wrong.sum(dim, keepdim=True).log()
+    similar = (hard_negative_beta * logits).masked_fill(
+        ~is_wrong, torch.finfo(logits.dtype).min
+    )
+    log_weights = (
+        similar
+        - similar.logsumexp(dim, keepdim=True)
+        + is_wrong.sum(dim, keepdim=True).log()
+    )
     return torch.where(is_wrong, logits + log_weights, logits)
 
 
 def _without_keys(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
-    """Make the TINY of a loss that has no keys: its Config's description, and `measure` or `compare`."""
-    config = create_model("Config", __base__=LossConfig, __module__=__name__, __doc__=about)
+    """Make the TINY of a loss that has no keys: its Config's description, and `measure`
+    or `compare`.
+    """
+    config = create_model(
+        "Config", __base__=LossConfig, __module__=__name__, __doc__=about
+    )
     for name, method in methods.items():
         setattr(config, name, staticmethod(method))
     return config()
@@ -583,18 +757,26 @@ def _without_keys(about: str, **methods: Callable[..., Tensor]) -> LossConfig:
 
 TINY = {
     "bce": _without_keys(
-        "Binary cross-entropy: mean over all values of a batch, each a logit, with targets between 0 and 1.",
+        (
+            "Binary cross-entropy: mean over all values of a batch, each a logit, with "
+            "targets between 0 and 1."
+        ),
         measure=F.binary_cross_entropy_with_logits,
     ),
     "clip": ClipConfig(),
     "cross-entropy": _without_keys(
-        "Cross-entropy of token ids: each predicted distribution should have its target's id.\n\n"
+        "Cross-entropy of token ids: each predicted distribution should have its "
+        "target's id.\n"
+        "\n"
         "Mean over all ids of a batch that are no padding; as of captions, in NEURONS.",
         compare=compare_ids,
     ),
     "dice": DiceConfig(),
     "l1": _without_keys(
-        "Mean absolute difference over all values of a batch: outliers count less than in mse.",
+        (
+            "Mean absolute difference over all values of a batch: outliers count less "
+            "than in mse."
+        ),
         measure=F.l1_loss,
     ),
     "mixco": MixcoConfig(),

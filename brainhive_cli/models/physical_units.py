@@ -10,7 +10,14 @@ SIZES = {
 WORDS = {
     f"{prefix}{word}{plural}": f"{letter}{unit}"
     for word, unit in (("volt", "V"), ("tesla", "T"))
-    for prefix, letter in {"": "", "milli": "m", "micro": "µ", "nano": "n", "pico": "p", "femto": "f"}.items()
+    for prefix, letter in {
+        "": "",
+        "milli": "m",
+        "micro": "µ",
+        "nano": "n",
+        "pico": "p",
+        "femto": "f",
+    }.items()
     for plural in ("", "s")
 }
 # casefold also turns the micro sign into the Greek letter mu
@@ -18,6 +25,8 @@ SPELLINGS = WORDS | {unit.casefold(): unit for unit in SIZES} | {"uv": "µV"}
 
 
 def name_unit(spelling: str) -> str:
-    """Give a unit's usual name, µV for uV or microvolts; what is not known stays as it is."""
+    """Give a unit's usual name, µV for uV or microvolts; what is not known stays as it
+    is.
+    """
     text = spelling.strip()
     return SPELLINGS.get(text.casefold(), text)

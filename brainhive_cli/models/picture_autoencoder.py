@@ -1,4 +1,6 @@
-"""Small variational autoencoder of small grey pictures, and the pixels themselves instead of it."""
+"""Small variational autoencoder of small grey pictures, and the pixels themselves
+instead of it.
+"""
 
 import hashlib
 from math import isqrt
@@ -21,19 +23,25 @@ PIXELS, RANDOM = "pixels", "random"
 WEIGHTS = "autoencoder.safetensors"
 """File of the weights, in the folder of the pictures that they learned from."""
 SUFFIXES = (".png", ".jpg", ".jpeg")
-WAY = "source: a folder of small pictures that are not decoded later, as data/digits69/further"
+WAY = (
+    "source: a folder of small pictures that are not decoded later, as "
+    "data/digits69/further"
+)
 SIDE_PX = 28
 """Side of the pictures, that of handwritten digits."""
 LATENTS, WIDTH = 12, 400
 """Numbers in a latent, each of mean 0 and variance 1, and units of the hidden layer."""
 EPOCHS, BATCH_SIZE, PEAK_LR = 80, 64, 2e-3
-"""Training by one cycle of the learning rate; the epochs were chosen by the loss of held-out digits."""
+"""Training by one cycle of the learning rate; the epochs were chosen by the loss of
+held-out digits.
+"""
 VALIDATION = 0.1
 """Share of the pictures that is held out, to measure the loss."""
 
 
 class PictureAutoencoder(nn.Module):
-    """A variational autoencoder with one hidden layer in its encoder and one in its decoder.
+    """A variational autoencoder with one hidden layer in its encoder and one in its
+    decoder.
 
     Source: Kingma and Welling 2014 (arXiv 1312.6114), the network of its appendix C.1.
     """
@@ -42,8 +50,12 @@ class PictureAutoencoder(nn.Module):
         super().__init__()
         self.latents: int | None = latents
         # the encoder gives mean and log-variance, twice as many numbers as latents
-        self.encoder = nn.Sequential(nn.Linear(SIDE_PX**2, width), nn.ReLU(), nn.Linear(width, 2 * latents))
-        self.decoder = nn.Sequential(nn.Linear(latents, width), nn.ReLU(), nn.Linear(width, SIDE_PX**2))
+        self.encoder = nn.Sequential(
+            nn.Linear(SIDE_PX**2, width), nn.ReLU(), nn.Linear(width, 2 * latents)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latents, width), nn.ReLU(), nn.Linear(width, SIDE_PX**2)
+        )
 
     @property
     def latent_space(self) -> str:
@@ -54,26 +66,34 @@ class PictureAutoencoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as the means of their latents [B, D]."""
-        return self.encoder(flatten_pictures(pictures, SIDE_PX)).chunk(2, 1)[0]  # [B, D]
+        # [B, D]
+        return self.encoder(flatten_pictures(pictures, SIDE_PX)).chunk(2, 1)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Decode latents [B, D] to grey pictures [B, 3, H, W] in 0..1."""
         return unfold_pictures(self.decoder(latents).sigmoid())
 
     def loss(self, pixels: Tensor, random: torch.Generator) -> Tensor:
-        """Negative evidence lower bound, [B] in nats, of pixels [B, pixels], with one draw of noise."""
+        """Negative evidence lower bound, [B] in nats, of pixels [B, pixels], with one
+        draw of noise.
+        """
         mean, log_variance = self.encoder(pixels).chunk(2, 1)
         # reparametrised draw, through which gradients reach mean and variance
         noise = torch.randn(mean.shape, generator=random)
         decoded = self.decoder(mean + noise * (log_variance / 2).exp())
 
         # reconstruction error, and divergence from the standard normal, both [B]
-        error = F.binary_cross_entropy_with_logits(decoded, pixels, reduction="none").sum(1)
-        return error + (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
+        error = F.binary_cross_entropy_with_logits(
+            decoded, pixels, reduction="none"
+        ).sum(1)
+        return (
+            error + (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
+        )
 
 
 class Pixels(nn.Module):
-    """Pixels as latents: what is predicted is the picture itself, and decoding clips it.
+    """Pixels as latents: what is predicted is the picture itself, and decoding clips
+    it.
 
     Args:
         resolution_px: Side of the pictures.
@@ -104,7 +124,8 @@ def flatten_pictures(pictures: Tensor, side_px: int) -> Tensor:
 def unfold_pictures(pixels: Tensor) -> Tensor:
     """Unfold grey pixels [B, pixels] to pictures [B, 3, H, W]."""
     side_px = isqrt(pixels.shape[1])
-    return pixels.view(-1, 1, side_px, side_px).expand(-1, 3, -1, -1)  # three equal colours, without a copy
+    # three equal colours, without a copy
+    return pixels.view(-1, 1, side_px, side_px).expand(-1, 3, -1, -1)
 
 
 def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
@@ -129,14 +150,18 @@ def open_autoencoder(source: str) -> PictureAutoencoder | Pixels:
 
 
 def find_weights(source: str) -> Path:
-    """Find the weights of an autoencoder in the folder of its pictures, from which they are learned once.
+    """Find the weights of an autoencoder in the folder of its pictures, from which they
+    are learned once.
 
     Raises:
         MissingData: if the folder holds no pictures.
     """
     folder = locate(source)
     if not source or not folder.is_dir():
-        raise MissingData(f"no folder of pictures {source!r}, from which an autoencoder could learn", WAY)
+        raise MissingData(
+            f"no folder of pictures {source!r}, from which an autoencoder could learn",
+            WAY,
+        )
     file = folder / WEIGHTS
     if file.is_file():
         return file
@@ -159,23 +184,34 @@ def read_pictures(folder: Path) -> Tensor:
     from torchvision.transforms.v2.functional import pil_to_tensor
 
     # sorted, so that the training does not depend on the file system
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES
+    )
     rows = []
     with console.progress("reading pictures", len(paths)) as bar:
         for path in paths:
-            with weights.reading(path, "replace the picture"), Image.open(path) as picture:
+            with (
+                weights.reading(path, "replace the picture"),
+                Image.open(path) as picture,
+            ):
                 pixels = pil_to_tensor(picture.convert("RGB"))[None].float() / 255
             rows.append(flatten_pictures(pixels, SIDE_PX))
             bar.advance(1)
     # one is held out, so that at least one is left to learn from
     if len(rows) < 2:
-        raise MissingData(f"{folder} holds {len(rows)} pictures, and an autoencoder learns from two", WAY)
+        raise MissingData(
+            f"{folder} holds {len(rows)} pictures, and an autoencoder learns from two",
+            WAY,
+        )
     return torch.cat(rows)
 
 
 def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
-    """Train an autoencoder on pictures [N, pixels] in 0..1 by Adam, but for some that measure its loss."""
-    # the generator draws order, noise and the held-out pictures; weights are drawn apart, by the same seed
+    """Train an autoencoder on pictures [N, pixels] in 0..1 by Adam, but for some that
+    measure its loss.
+    """
+    # the generator draws order, noise and the held-out pictures; weights are drawn
+    # apart, by the same seed
     random = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -187,10 +223,14 @@ def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
     # one cycle of the learning rate over all steps
     optimizer = torch.optim.Adam(network.parameters(), PEAK_LR)
     steps = epochs * -(-len(learned) // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, PEAK_LR, total_steps=steps
+    )
     with console.progress("training the autoencoder", epochs) as bar:
         for _ in range(epochs):
-            for rows in torch.randperm(len(learned), generator=random).split(BATCH_SIZE):
+            for rows in torch.randperm(len(learned), generator=random).split(
+                BATCH_SIZE
+            ):
                 optimizer.zero_grad()
                 network.loss(learned[rows], random).mean().backward()
                 optimizer.step()
@@ -200,5 +240,8 @@ def learn_pictures(pixels: Tensor, epochs: int = EPOCHS) -> PictureAutoencoder:
     # the loss of held-out pictures tells whether it learned too long
     with torch.no_grad():
         loss = float(network.loss(held_out, random).mean())
-    console.say(f"an autoencoder learned from {len(learned)} pictures; loss of held-out ones {loss:.1f}")
+    console.say(
+        f"an autoencoder learned from {len(learned)} pictures; loss of held-out ones "
+        f"{loss:.1f}"
+    )
     return network

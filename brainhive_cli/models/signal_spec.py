@@ -1,4 +1,6 @@
-"""Signals as a brain model knows them: sensors or voxels, samples, subjects; and signals of another size."""
+"""Signals as a brain model knows them: sensors or voxels, samples, subjects; and
+signals of another size.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,16 +22,19 @@ class SignalSpec:
     Attributes:
         names: Sensors in the order of the signal's C channels; () for voxels.
         samples: T; 1 for fMRI.
-        subjects: Subjects trained on; a signal's subject index is the position in this list.
+        subjects: Subjects trained on; a signal's subject index is the position in this
+            list.
         widths: C or V of each subject; equal for sensors.
         rate_hz: Sampling rate, where it is known.
         times_s: [T] seconds after stimulus onset, where they are known.
         regions: Indices of each region's voxels, by region and then by subject.
-        positions: [C, 3] positions of the sensors on the head in metres, where all are known.
+        positions: [C, 3] positions of the sensors on the head in metres, where all are
+            known.
         unit: Of the signals; empty where it is not known.
-        preparation: Steps that made the signals, by dotted key, as far as all subjects' stores say the same.
-        signal: The section `signal` of the recipe: which part of a recording is read, and how it is scaled
-            and normalised; empty where it is not known.
+        preparation: Steps that made the signals, by dotted key, as far as all subjects'
+            stores say the same.
+        signal: The section `signal` of the recipe: which part of a recording is read,
+            and how it is scaled and normalised; empty where it is not known.
 
     Raises:
         BrainhiveError: if two of these lists contradict each other.
@@ -53,37 +58,51 @@ class SignalSpec:
         """Check every list against the others."""
         # lists of subjects, sensors and samples have matching lengths
         lengths = [("widths", len(self.widths), len(self.subjects))]
-        lengths += [("sensors", len(self.names), width) for width in self.widths if self.names]
+        lengths += [
+            ("sensors", len(self.names), width) for width in self.widths if self.names
+        ]
         if self.times_s is not None:
             lengths.append(("times", len(self.times_s), self.samples))
         if self.positions is not None:
             lengths.append(("positions", len(self.positions), len(self.names)))
         for region, subject_masks in self.regions.items():
-            lengths.append((f"masks of {region}", len(subject_masks), len(self.subjects)))
+            lengths.append(
+                (f"masks of {region}", len(subject_masks), len(self.subjects))
+            )
         for words, count, expected in lengths:
             if count != expected:
-                raise BrainhiveError(f"signals have {count} {words}, and need {expected}")
+                raise BrainhiveError(
+                    f"signals have {count} {words}, and need {expected}"
+                )
 
     @property
     def channels(self) -> int:
         """The width that all subjects have.
 
         Raises:
-            BrainhiveError: if subjects differ in width, or there are neither names nor subjects.
+            BrainhiveError: if subjects differ in width, or there are neither names nor
+                subjects.
         """
         # without subjects, the names of sensors tell the width
         widths = set(self.widths) or ({len(self.names)} if self.names else set())
         if len(widths) != 1:
             raise BrainhiveError(
-                f"subjects have different widths: {', '.join(map(str, self.widths)) or 'none'}",
-                "a backbone that takes a width for each subject, or a selection of equal width",
+                (
+                    "subjects have different widths: "
+                    f"{', '.join(map(str, self.widths)) or 'none'}"
+                ),
+                (
+                    "a backbone that takes a width for each subject, or a selection of "
+                    "equal width"
+                ),
             )
         return widths.pop()
 
     def refuse_other_voxels(
         self, subject: int, width: int, regions: Mapping[str, Sequence[int]], where: str
     ) -> None:
-        """Refuse voxels of a subject trained on that are not those that the model was built for.
+        """Refuse voxels of a subject trained on that are not those that the model was
+        built for.
 
         Args:
             subject: A subject; one who was not trained on may have any voxels.
@@ -98,17 +117,24 @@ class SignalSpec:
             return
         # the number of voxels, then the mask of each region
         row = self.subjects.index(subject)
-        way = "use the masks and the signal.region_split that the model was trained with"
+        way = (
+            "use the masks and the signal.region_split that the model was trained with"
+        )
         if width != self.widths[row]:
             raise BrainhiveError(
-                f"{where} has {width} voxels, the model was trained on {self.widths[row]} of this subject",
+                (
+                    f"{where} has {width} voxels, the model was trained on "
+                    f"{self.widths[row]} of this subject"
+                ),
                 way,
             )
         for region, subject_masks in self.regions.items():
             voxels = tuple(regions.get(region, ()))
             if voxels != subject_masks[row]:
                 counts = f"{len(voxels)} voxels, {len(subject_masks[row])} in training"
-                raise BrainhiveError(f"{where} has another mask of {region}: {counts}", way)
+                raise BrainhiveError(
+                    f"{where} has another mask of {region}: {counts}", way
+                )
 
     def refuse_other_signals(
         self,
@@ -118,15 +144,18 @@ class SignalSpec:
         where: str,
         is_same_store: bool,
     ) -> None:
-        """Refuse signals that were made in another way than those that the model was trained on.
+        """Refuse signals that were made in another way than those that the model was
+        trained on.
 
         Args:
             unit: Of the signals.
             rate_hz: Their sampling rate; None where there is none.
-            preparation: Steps that made them, by dotted key; nothing is compared where either side has none.
+            preparation: Steps that made them, by dotted key; nothing is compared where
+                either side has none.
             where: What they are of, for errors.
-            is_same_store: Whether they lie where those of the training lay: all steps are then compared. Of
-                other data sets, which have preparations of their own, those that both name.
+            is_same_store: Whether they lie where those of the training lay: all steps
+                are then compared. Of other data sets, which have preparations of their
+                own, those that both name.
 
         Raises:
             BrainhiveError: naming what differs.
@@ -138,25 +167,35 @@ class SignalSpec:
             del pairs["unit"]
         pairs = {key: pair for key, pair in pairs.items() if all(pair)}
 
-        # simulated instead of recorded, and the steps; models of other projects know no unit and no step
+        # simulated instead of recorded, and the steps; models of other projects know no
+        # unit and no step
         here, trained = dict(preparation), dict(self.preparation)
         origins = tuple(
-            "simulated" if steps.pop("simulated", False) else "recorded" for steps in (here, trained)
+            "simulated" if steps.pop("simulated", False) else "recorded"
+            for steps in (here, trained)
         )
         if is_same_store and self.unit:
             pairs["signals"] = origins
-        keys = {*here, *trained} if is_same_store and here and trained else {*here} & {*trained} - {"kind"}
+        keys = (
+            {*here, *trained}
+            if is_same_store and here and trained
+            else {*here} & {*trained} - {"kind"}
+        )
         pairs |= {key: (here.get(key), trained.get(key)) for key in sorted(keys)}
 
         # name every pair that differs
         differing = [
             f"{key} {say(key, value)}, not {say(key, other)}"
             for key, (value, other) in pairs.items()
-            if json.dumps(value) != json.dumps(other)  # which a model folder keeps them as
+            # which a model folder keeps them as
+            if json.dumps(value) != json.dumps(other)
         ]
         if differing:
             raise BrainhiveError(
-                f"{where} was made in another way than what the model learned from: {'; '.join(differing)}",
+                (
+                    f"{where} was made in another way than what the model learned "
+                    f"from: {'; '.join(differing)}"
+                ),
                 "prepare both in one way, or train again on these signals",
             )
 
@@ -169,14 +208,15 @@ def check_signal(signal: Tensor, channels: int, samples: int) -> None:
     """
     if signal.ndim != 3 or signal.shape[1:] != (channels, samples):
         raise BrainhiveError(
-            f"the brain encoder takes signals [B, {channels}, {samples}] (batch, channels, samples), "
-            f"got {list(signal.shape)}",
+            f"the brain encoder takes signals [B, {channels}, {samples}] (batch, "
+            f"channels, samples), got {list(signal.shape)}",
             "choose the channels and the window that it was trained on",
         )
 
 
 def samples_left(samples: int, *filters: tuple[int, int]) -> int:
-    """Count the samples that unpadded convolutions and poolings, each (kernel, stride), leave of T.
+    """Count the samples that unpadded convolutions and poolings, each (kernel, stride),
+    leave of T.
 
     Raises:
         BrainhiveError: if nothing is left.
@@ -187,7 +227,10 @@ def samples_left(samples: int, *filters: tuple[int, int]) -> int:
         least = (least - 1) * stride + kernel
     if samples < least:
         raise BrainhiveError(
-            f"the window has {samples} samples, the brain encoder's filters need {least}",
+            (
+                f"the window has {samples} samples, the brain encoder's filters need "
+                f"{least}"
+            ),
             "take a longer window",
         )
     # samples behind each filter in turn

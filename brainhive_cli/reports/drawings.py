@@ -1,4 +1,6 @@
-"""Figures of artifacts, by matplotlib: as SVG in the colours of a page, or as files for papers."""
+"""Figures of artifacts, by matplotlib: as SVG in the colours of a page, or as files for
+papers.
+"""
 
 import re
 import textwrap
@@ -22,38 +24,63 @@ if TYPE_CHECKING:  # which loads h5py
 Drawable = Curve | Heatmap | Map
 
 WIDTH_INCH, HEIGHT_INCH = 3.5, 1.4
-"""Width of every figure, on a page and as a file: 89 mm, the column of most journals, whose letters are still
-large on half a slide; height of a plot of lines, and the least of a matrix with names."""
+"""Width of every figure, on a page and as a file: 89 mm, the column of most journals,
+whose letters are still large on half a slide; height of a plot of lines, and the least
+of a matrix with names.
+"""
 TALL_INCH = 8
-"""Height of a figure until its plot has its own, with room for any title, legend and names."""
+"""Height of a figure until its plot has its own, with room for any title, legend and
+names.
+"""
 PNG_DPI = 600
-"""Pixels an inch: 2100 across, which journals ask for and a slide of 1920 pixels shows sharply."""
+"""Pixels an inch: 2100 across, which journals ask for and a slide of 1920 pixels shows
+sharply.
+"""
 BAR_INCH, GROUP_INCH = 0.13, 0.08
 """Height of a bar, and of the gap between groups of bars."""
 MAX_SLICES, SLICES_IN_ROW = 12, 4
 """Slices of a volume that are drawn, and slices in a row of the mosaic."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#6a51a3", "#7f7f7f")
-"""Colours of series: Okabe and Ito (2008), which colour-blind readers distinguish, and two more."""
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#8a6d00",
+    "#56b4e9",
+    "#6a51a3",
+    "#7f7f7f",
+)
+"""Colours of series: Okabe and Ito (2008), which colour-blind readers distinguish, and
+two more.
+"""
 CONTROL_COLOUR = COLOURS[-1]
 INK, SOFT, GRID = "#1c1f23", "#5d6570", "#d9dde2"
 PAGE_COLOURS = {
     **{colour: f"var(--c{index})" for index, colour in enumerate(COLOURS)},
     **{INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--line)"},
 }
-"""The page's variable for each colour of a figure; its style sheet has them for light, dark and print."""
+"""The page's variable for each colour of a figure; its style sheet has them for light,
+dark and print.
+"""
 STYLE = Path(__file__).with_name("figures.mplstyle")
 NAME_INCH, SMALL_NAME_INCH = 0.15, 0.09
-"""Height of a named row of a matrix, and of a mark's name, in letters of usual and of small size."""
+"""Height of a named row of a matrix, and of a mark's name, in letters of usual and of
+small size.
+"""
 MAX_NAMES, MAX_SMALL_NAMES = 24, 72
 """Rows of a matrix that are named in letters of usual and of small size."""
 LINE_LETTERS, BAR_LETTERS, CELL_LETTERS = 42, 24, 18
-"""Letters in a line of a title, a legend, and the label of an axis; of the name of a bar, and of a row."""
+"""Letters in a line of a title, a legend, and the label of an axis; of the name of a
+bar, and of a row.
+"""
 MAX_DOTS = 24
 """Points up to which each point of a line has a dot."""
 SMALL = {"color": SOFT, "fontsize": "small"}
 BROKEN = {"color": SOFT, "linestyle": (0, (4, 3)), "linewidth": 1}
 CONTROLS = ("shuffled", "guessing")
-"""Beginnings of the names of lines that show no effect; `on shuffled` inside a name marks one too."""
+"""Beginnings of the names of lines that show no effect; `on shuffled` inside a name
+marks one too.
+"""
 CELL = re.compile(r"sub-0*(\d+)_seed-(\d+)")
 """The name of a subject's cell."""
 HEAD_M, MIN_SENSORS = 0.095, 4
@@ -63,20 +90,25 @@ ZERO_SHARE = 0.6
 
 
 def save_figure(artifact: Drawable, path: Path) -> None:
-    """Save an artifact as a file, by the path's suffix: pdf, svg, png; with its title, on white paper."""
+    """Save an artifact as a file, by the path's suffix: pdf, svg, png; with its title,
+    on white paper.
+    """
     with drawn(artifact, artifact.title) as figure:
         write_figure(figure, path, PNG_DPI)
 
 
 def write_figure(figure: Any, path: Path, dpi: int) -> None:
-    """Write a figure of matplotlib by the path's suffix; equal figures are equal files."""
+    """Write a figure of matplotlib by the path's suffix; equal figures are equal
+    files.
+    """
     # no dates in files
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
     figure.savefig(path, facecolor="white", dpi=dpi, metadata=dates)
 
 
 def shows_something(artifact: Artifact) -> bool:
-    """Whether an artifact shows a difference: values that are not all one, at several positions of an axis.
+    """Whether an artifact shows a difference: values that are not all one, at several
+    positions of an axis.
 
     A sheet without rows shows nothing.
     """
@@ -95,7 +127,9 @@ def shows_something(artifact: Artifact) -> bool:
             return True
     values = _numbers([*chain(*rows)])
     values = values[np.isfinite(values)]
-    return len(values) > 1 and float(np.ptp(values)) > 1e-9 * float(np.abs(values).max())
+    return len(values) > 1 and float(np.ptp(values)) > 1e-9 * float(
+        np.abs(values).max()
+    )
 
 
 def svg_of(artifact: Drawable) -> Markup:
@@ -118,14 +152,24 @@ def svg_of(artifact: Drawable) -> Markup:
     shapes = re.sub(r"<metadata>.*?</metadata>", "", shapes, flags=re.DOTALL)
     shapes = re.sub(r'<g id="[^"]*">', "<g>", shapes)  # the same ids in each figure
     shapes = re.sub(r"'DejaVu Sans'(?:, [^;\"]*)?", "system-ui, sans-serif", shapes)
-    shapes = re.sub("#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), shapes)
-    shapes = re.sub(' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), shapes)
-    return Markup(template.render(view=view[0] if view else "", title=artifact.title, shapes=shapes))
+    shapes = re.sub(
+        "#[0-9a-f]{6}", lambda colour: PAGE_COLOURS.get(colour[0], colour[0]), shapes
+    )
+    shapes = re.sub(
+        ' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), shapes
+    )
+    return Markup(
+        template.render(
+            view=view[0] if view else "", title=artifact.title, shapes=shapes
+        )
+    )
 
 
 @contextmanager
 def new_figure(title: str = "") -> Iterator[Any]:
-    """Open a figure of matplotlib in the style of all figures, and keep that style until the block ends."""
+    """Open a figure of matplotlib in the style of all figures, and keep that style
+    until the block ends.
+    """
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: it keeps figures
 
@@ -139,7 +183,9 @@ def new_figure(title: str = "") -> Iterator[Any]:
 
 @contextmanager
 def drawn(artifact: Drawable, title: str = "") -> Iterator[Any]:
-    """Draw an artifact as a figure, in the style of all figures until the block ends; no names touch."""
+    """Draw an artifact as a figure, in the style of all figures until the block ends;
+    no names touch.
+    """
     with new_figure(title) as figure:
         axes = figure.subplots()
         match artifact:
@@ -170,7 +216,9 @@ def drawn(artifact: Drawable, title: str = "") -> Iterator[Any]:
 
 
 def _add_legend(figure: Any, axes: Any) -> None:
-    """Name lines and groups below the figure where there are several, in as many columns as fit."""
+    """Name lines and groups below the figure where there are several, in as many
+    columns as fit.
+    """
     # a legend of one name says nothing
     if len(axes.get_legend_handles_labels()[1]) < 2:
         return
@@ -197,17 +245,27 @@ def _find_touching(texts: Sequence[Any]) -> list[Any]:
 def _draw_lines(axes: Any, curve: Curve) -> float:
     # draw each line with its confidence band
     at = [float(position) for position in curve.at]
-    for line, (name, colour) in zip(curve.lines, _label_lines(curve.lines), strict=True):
+    for line, (name, colour) in zip(
+        curve.lines, _label_lines(curve.lines), strict=True
+    ):
         marker = "o" if len(at) <= MAX_DOTS else ""
         axes.plot(
-            at, _numbers(line.values), linewidth=1.6, color=colour, label=name, marker=marker, markersize=3
+            at,
+            _numbers(line.values),
+            linewidth=1.6,
+            color=colour,
+            label=name,
+            marker=marker,
+            markersize=3,
         )
         if line.low is not None and line.high is not None:
             ends = _numbers(line.low), _numbers(line.high)
             axes.fill_between(at, *ends, color=colour, alpha=0.2, linewidth=0)
 
     # draw each chance level once
-    for level in dict.fromkeys(line.chance for line in curve.lines if line.chance is not None):
+    for level in dict.fromkeys(
+        line.chance for line in curve.lines if line.chance is not None
+    ):
         axes.axhline(level, label="chance", **BROKEN)
 
     # scale the axes; values start at 0 unless all of them are far above it
@@ -224,7 +282,8 @@ def _draw_lines(axes: Any, curve: Curve) -> float:
         if isinstance(mark, tuple):
             axes.axvspan(*mark, color=SOFT, alpha=0.15, linewidth=0)
         axes.axvline(start, color=SOFT, linestyle=":", linewidth=1)
-        side = "left" if start < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
+        # into the drawing, not out of it
+        side = "left" if start < (at[0] + at[-1]) / 2 else "right"
         axes.annotate(
             f" {name} ",
             (start, 1),
@@ -255,7 +314,9 @@ def _draw_bars(axes: Any, curve: Curve) -> float:
         at = np.arange(len(names)) + (index - (count - 1) / 2) * BAR_INCH / step
         values, errors = _numbers(line.values), None
         if line.low is not None and line.high is not None:
-            errors = np.maximum([values - _numbers(line.low), _numbers(line.high) - values], 0)
+            errors = np.maximum(
+                [values - _numbers(line.low), _numbers(line.high) - values], 0
+            )
         axes.barh(
             at,
             values,
@@ -289,10 +350,14 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     # colour the cells
     values = np.array([_numbers(row) for row in matrix.values])  # [rows, columns]
     axes.grid(visible=False)
-    is_picture = not (matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis)
+    is_picture = not (
+        matrix.rows or matrix.columns or matrix.row_axis or matrix.column_axis
+    )
     axes.set_facecolor("none" if is_picture else "#a0a0a0")  # where there is no value
     colours, span = _colours_of(values, matrix.is_diverging, matrix.low, matrix.high)
-    shown = axes.imshow(values, colours, aspect="equal" if is_picture else "auto", interpolation="none")
+    shown = axes.imshow(
+        values, colours, aspect="equal" if is_picture else "auto", interpolation="none"
+    )
     shown.set_clim(span)
 
     # label the axes and the colours
@@ -305,7 +370,9 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     for names, axis in ((matrix.rows, axes.yaxis), (matrix.columns, axes.xaxis)):
         are_numbers = all(re.fullmatch(r"-?[\d.]+", name) for name in names)
         step = -(-len(names) // (7 if are_numbers else MAX_SMALL_NAMES)) or 1
-        axis.set_ticks(range(0, len(names), step), labels=_shorten(names[::step], CELL_LETTERS))
+        axis.set_ticks(
+            range(0, len(names), step), labels=_shorten(names[::step], CELL_LETTERS)
+        )
         if axis is axes.yaxis and len(names) > MAX_NAMES and not are_numbers:
             axes.tick_params(axis="y", labelsize="xx-small")
 
@@ -313,7 +380,9 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     figure.get_layout_engine().execute(figure)
     if not are_numbers and _find_touching(axes.get_xticklabels()):
         is_narrow = axes.bbox.width / figure.dpi < NAME_INCH * len(axes.get_xticks())
-        axes.tick_params(axis="x", rotation=90, labelsize="xx-small" if is_narrow else "medium")
+        axes.tick_params(
+            axis="x", rotation=90, labelsize="xx-small" if is_narrow else "medium"
+        )
 
     # a picture keeps its proportions, and named rows have the height of their letters
     rows, columns = values.shape
@@ -322,30 +391,41 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Heatmap) -> float:
     if rows == columns > MAX_NAMES:
         return WIDTH_INCH * 0.7
     return max(
-        HEIGHT_INCH, min(rows, MAX_SMALL_NAMES) * (NAME_INCH if rows <= MAX_NAMES else SMALL_NAME_INCH)
+        HEIGHT_INCH,
+        min(rows, MAX_SMALL_NAMES)
+        * (NAME_INCH if rows <= MAX_NAMES else SMALL_NAME_INCH),
     )
 
 
 def _draw_head(figure: Any, axes: Any, head: Map) -> float:
-    """Draw values on a head, nose up: interpolated by mne, or as dots where values are few or not finite."""
+    """Draw values on a head, nose up: interpolated by mne, or as dots where values are
+    few or not finite.
+    """
     import mne
     from matplotlib.patches import Circle
 
-    # sensors below the ears would lie outside of the circle: the outermost one lies on it
+    # sensors below the ears would lie outside of the circle: the outermost one lies on
+    # it
     positions = np.array([[point.x, point.y] for point in head.points])  # [C, 2]
     positions *= HEAD_M / max(1, np.linalg.norm(positions, axis=1).max())
 
-    # interpolate between sensors where there are enough of them, which do not lie on one line or circle, as
-    # those of a headband do; else draw the outline of the head alone, and the sensors as dots
+    # interpolate between sensors where there are enough of them, which do not lie on
+    # one line or circle, as those of a headband do; else draw the outline of the head
+    # alone, and the sensors as dots
     values = _numbers([point.value for point in head.points])  # [C]
     colours, span = _colours_of(values, head.is_diverging)
-    lifted = np.column_stack([positions, np.square(positions).sum(1)])  # onto a paraboloid
+    # onto a paraboloid
+    lifted = np.column_stack([positions, np.square(positions).sum(1)])
     is_area = np.linalg.matrix_rank(lifted - lifted.mean(0), tol=1e-6) == 3
-    is_map = len(positions) >= MIN_SENSORS and is_area and bool(np.isfinite(values).all())
+    is_map = (
+        len(positions) >= MIN_SENSORS and is_area and bool(np.isfinite(values).all())
+    )
     with mne.use_log_level("ERROR"):
         shown, contours = mne.viz.plot_topomap(
             values if is_map else np.zeros(4),
-            positions if is_map else HEAD_M * np.array(((0, 1), (1, 0), (0, -1), (-0.5, 0))),
+            positions
+            if is_map
+            else HEAD_M * np.array(((0, 1), (1, 0), (0, -1), (-0.5, 0))),
             axes=axes,
             show=False,
             sensors=False,
@@ -384,7 +464,9 @@ def _draw_head(figure: Any, axes: Any, head: Map) -> float:
 def _colours_of(
     values: Any, is_diverging: bool, low: float | None = None, high: float | None = None
 ) -> tuple[str, tuple[float, float]]:
-    """Choose a colour map, and the values of its first and last colour: around 0 for differences."""
+    """Choose a colour map, and the values of its first and last colour: around 0 for
+    differences.
+    """
     # differences are centred at 0, so that white is no difference
     low = float(np.nanmin(values)) if low is None else low
     high = float(np.nanmax(values)) if high is None else high
@@ -396,7 +478,9 @@ def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     # a bar below the plot, which keeps the width of a column
-    bar = figure.colorbar(shown, ax=axes, location="bottom", aspect=40, pad=0.015, format="{x:g}")
+    bar = figure.colorbar(
+        shown, ax=axes, location="bottom", aspect=40, pad=0.015, format="{x:g}"
+    )
     bar.set_label(_wrap(words))
     bar.locator = MaxNLocator(4)
     bar.update_ticks()
@@ -404,11 +488,15 @@ def _add_colour_bar(figure: Any, axes: Any, shown: Any, words: str) -> None:
 
 
 def _label_lines(lines: Sequence[Line]) -> list[tuple[str, str]]:
-    """Choose the name of each line in the legend, and its colour: that of controls is grey."""
+    """Choose the name of each line in the legend, and its colour: that of controls is
+    grey.
+    """
     labels, index = [], 0
     for line in lines:
         # `sub-01_seed-2025` is subject 1, seed 2025
-        name = CELL.sub(r"subject \1, seed \2", line.name).replace("all_seed-", "all subjects, seed ")
+        name = CELL.sub(r"subject \1, seed \2", line.name).replace(
+            "all_seed-", "all subjects, seed "
+        )
         is_control = line.name.startswith(CONTROLS) or "on shuffled" in line.name
         colour = CONTROL_COLOUR if is_control else COLOURS[index % (len(COLOURS) - 1)]
         labels.append((_wrap(name), colour))
@@ -424,14 +512,19 @@ def _wrap(text: str) -> str:
 def _shorten(names: Sequence[str], letters: int) -> list[str]:
     """Leave out the middle of long names, whose beginnings are often alike."""
     half = letters // 2
-    return [name if len(name) <= letters else f"{name[: half - 1]}…{name[-half:]}" for name in names]
+    return [
+        name if len(name) <= letters else f"{name[: half - 1]}…{name[-half:]}"
+        for name in names
+    ]
 
 
 def _numbers(values: Sequence[Any]) -> Any:
     return np.array([np.nan if value is None else value for value in values], float)
 
 
-def draw_slices(title: str, values: Float64, grid: "Grid", unit: str, low: float | None = None) -> Heatmap:
+def draw_slices(
+    title: str, values: Float64, grid: "Grid", unit: str, low: float | None = None
+) -> Heatmap:
     """Draw values of voxels on axial slices from bottom to top, nose up, left is left.
 
     Args:
@@ -443,7 +536,8 @@ def draw_slices(title: str, values: Float64, grid: "Grid", unit: str, low: float
     """
     import nibabel
 
-    # row of the voxel at each position, -1 where there is none; x to the right, y to the front, z to the top
+    # row of the voxel at each position, -1 where there is none; x to the right, y to
+    # the front, z to the top
     rows = np.full(grid.shape, -1)
     rows[tuple(grid.indices.T)] = np.arange(len(values))
     rows = nibabel.apply_orientation(rows, nibabel.io_orientation(grid.affine))
@@ -451,7 +545,8 @@ def draw_slices(title: str, values: Float64, grid: "Grid", unit: str, low: float
         held = np.flatnonzero((rows >= 0).any(tuple({0, 1, 2} - {axis})))
         rows = rows.take(range(held[0], held[-1] + 1), axis)
 
-    # of the slices that hold voxels, the middle ones of up to a dozen equal parts, in rows of four
+    # of the slices that hold voxels, the middle ones of up to a dozen equal parts, in
+    # rows of four
     depth, heights = rows.shape[2], np.flatnonzero((rows >= 0).any((0, 1)))
     parts = min(MAX_SLICES, len(heights))
     heights = heights[((np.arange(parts) + 0.5) * len(heights) / parts).astype(int)]
@@ -459,12 +554,20 @@ def draw_slices(title: str, values: Float64, grid: "Grid", unit: str, low: float
 
     # put the values into a mosaic of the slices, one empty pixel between them
     with_none = np.append(values, np.nan)  # the last value is that of row -1
-    slices = [np.pad(with_none[rows[:, ::-1, z].T], (0, 1), constant_values=np.nan) for z in heights]
+    slices = [
+        np.pad(with_none[rows[:, ::-1, z].T], (0, 1), constant_values=np.nan)
+        for z in heights
+    ]
     slices += [np.full_like(slices[0], np.nan)] * (-len(slices) % columns)
-    mosaic = np.block([slices[row : row + columns] for row in range(0, len(slices), columns)])
+    mosaic = np.block(
+        [slices[row : row + columns] for row in range(0, len(slices), columns)]
+    )
 
     # describe the figure
-    pixels = [[None if np.isnan(value) else value for value in line] for line in mosaic.tolist()]
+    pixels = [
+        [None if np.isnan(value) else value for value in line]
+        for line in mosaic.tolist()
+    ]
     shown = "" if len(heights) == depth else f"{len(heights)} of {depth} slices, "
     note = f"Axial: {shown}from bottom to top; nose up, left is left."
     return Heatmap(title, pixels, value=unit, low=low, note=note)

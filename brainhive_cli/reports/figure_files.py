@@ -1,4 +1,6 @@
-"""Figures of runs as files for talks and papers: SVG, PNG and PDF, as wide as a column."""
+"""Figures of runs as files for talks and papers: SVG, PNG and PDF, as wide as a
+column.
+"""
 
 import re
 import unicodedata
@@ -14,7 +16,12 @@ from brainhive_cli.core.artifacts import Curve, Heatmap, Map, Sheet, Tile
 from brainhive_cli.core.files import atomic_write
 from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.reports import sheets
-from brainhive_cli.reports.drawings import PNG_DPI, WIDTH_INCH, save_figure, shows_something
+from brainhive_cli.reports.drawings import (
+    PNG_DPI,
+    WIDTH_INCH,
+    save_figure,
+    shows_something,
+)
 from brainhive_cli.reports.page import CLIPS, ROWS_SHOWN, open_picture
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
@@ -23,15 +30,18 @@ SUFFIXES = ("svg", "png", "pdf")
 MAX_NAME = 60
 """Letters of a run's label, and of a title, in the name of a file."""
 FRAME_COLOURS = {"": "#d9dde2", "right": "#009e73", "wrong": "#d55e00"}
-"""Frames of the tiles of a sheet by their verdict; green and orange as those of other figures."""
+"""Frames of the tiles of a sheet by their verdict; green and orange as those of other
+figures.
+"""
 Save = Callable[[Path], None]
 
 
 def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
-    """Save every figure of a page, with its caveats in its title; a file has its name when it is complete.
+    """Save every figure of a page, with its caveats in its title; a file has its name
+    when it is complete.
 
-    These are the headline figures, then curves, matrices and maps of each run, and the first rows of its
-    sheets; of clips their still pictures.
+    These are the headline figures, then curves, matrices and maps of each run, and the
+    first rows of its sheets; of clips their still pictures.
 
     Args:
         groups: The runs, as they are shown on a page.
@@ -55,7 +65,9 @@ def save_figures(groups: Sequence[RunGroup], folder: Path) -> list[Path]:
 
 
 def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]:
-    """List the figures: the label of the run, the title that names the file, and what saves it."""
+    """List the figures: the label of the run, the title that names the file, and what
+    saves it.
+    """
     runs = [run for group in groups for run in group.runs]
     is_one = len(runs) == 1
 
@@ -66,24 +78,36 @@ def _list_figures(groups: Sequence[RunGroup]) -> Iterator[tuple[str, str, Save]]
         if figure not in listed:
             label = _label_of(runs[0]) if is_one else "compared"
             headline = replace(figure, title=extend_title(figure.title, caveats))
-            yield label, f"headline-{figure.title.partition(';')[0]}", partial(save_figure, headline)
+            yield (
+                label,
+                f"headline-{figure.title.partition(';')[0]}",
+                partial(save_figure, headline),
+            )
 
     # the figures and sheets of each run
     for run in runs:
         label = _label_of(run)
         for artifact in run.artifacts:
-            if not isinstance(artifact, Curve | Heatmap | Map | Sheet) or not shows_something(artifact):
+            if not isinstance(
+                artifact, Curve | Heatmap | Map | Sheet
+            ) or not shows_something(artifact):
                 continue
             title = artifact.title if is_one else f"{artifact.title}: {run.label}"
             titled = replace(artifact, title=extend_title(title, run.measured.caveats))
             if isinstance(titled, Sheet):
-                yield label, artifact.title, partial(_save_sheet, titled, run.folder.path)
+                yield (
+                    label,
+                    artifact.title,
+                    partial(_save_sheet, titled, run.folder.path),
+                )
             else:
                 yield label, artifact.title, partial(save_figure, titled)
 
 
 def _label_of(run: ShownRun) -> str:
-    """Label a run's files: by its folder, where the label is a beginning that other runs share."""
+    """Label a run's files: by its folder, where the label is a beginning that other
+    runs share.
+    """
     folder = run.folder.label
     return folder if not run.variant and folder.startswith(run.label) else run.label
 
@@ -96,7 +120,9 @@ def _slug(text: str) -> str:
 
 
 def _save_sheet(sheet: Sheet, folder: Path, path: Path) -> None:
-    """Save the first rows of a sheet, with the headings of columns above; clips as their still pictures."""
+    """Save the first rows of a sheet, with the headings of columns above; clips as
+    their still pictures.
+    """
     # a row of headings, then rows of tiles
     rows = [[sheets.Tile(None, [heading]) for heading in sheet.columns]]
     for row in sheet.rows[:ROWS_SHOWN]:
@@ -108,5 +134,10 @@ def _draw_tile(tile: Tile, folder: Path) -> sheets.Tile:
     # clips without a still picture, and absent pictures, are white
     name = tile.poster or tile.file
     is_shown = name and Path(name).suffix not in CLIPS
-    picture = open_picture(folder / name)[1] if is_shown else Image.new("RGB", (1, 1), "white")  # a gap
+    # a gap
+    picture = (
+        open_picture(folder / name)[1]
+        if is_shown
+        else Image.new("RGB", (1, 1), "white")
+    )
     return sheets.Tile(picture, tile.lines, FRAME_COLOURS[tile.verdict])

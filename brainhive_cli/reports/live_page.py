@@ -1,4 +1,6 @@
-"""Page of a live session: a local server that shows events in a browser while they come."""
+"""Page of a live session: a local server that shows events in a browser while they
+come.
+"""
 
 import asyncio
 import ipaddress
@@ -20,12 +22,15 @@ from brainhive_cli.reports.templates import templates
 RESULTS_KEPT = 12
 """Results and drawings that a browser gets when it connects: those of the filmstrip."""
 EVENTS_KEPT = 64
-"""Events of any kind that wait for slow browsers; one that is further behind misses the oldest."""
+"""Events of any kind that wait for slow browsers; one that is further behind misses the
+oldest.
+"""
 PICTURES_KEPT, DRAWINGS_KEPT = 256, 24
 """Pictures of the gallery, and drawings, that stay in memory."""
 POLL_S, KEEPALIVE_S, RETRY_MS = 0.05, 15, 1000
-"""Pause between two looks of a stream at the events, pause after which an idle one sends a comment, and a
-browser's pause before it reconnects."""
+"""Pause between two looks of a stream at the events, pause after which an idle one
+sends a comment, and a browser's pause before it reconnects.
+"""
 GRACE_S, STOP_S = 1, 2
 """What open requests have when the server stops, and what `stop` waits for at most."""
 HEADERS = {
@@ -35,18 +40,29 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Headers of every response: no other page embeds it, learns its address or keeps it."""
+"""Headers of every response: no other page embeds it, learns its address or keeps
+it.
+"""
 PAGE_POLICY = (
-    "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src 'self' data:; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
+    "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri "
+    "'none'; form-action 'none'"
 )
-"""The policy of the page: its own style and script, pictures and events of its own server."""
+"""The policy of the page: its own style and script, pictures and events of its own
+server.
+"""
 MAX_CONNECTIONS = 200
-"""Connections of a page, of which a browser has six at most; a process may open at least 256 files, and the
-session writes some, too."""
+"""Connections of a page, of which a browser has six at most; a process may open at
+least 256 files, and the session writes some, too.
+"""
 PAUSE_S = 0.008
-"""Pause before each picture, of which one takes a millisecond: viewers cost a ninth of a core at most."""
-REFUSAL = "Refused: open the address that brainhive live has printed, on the machine where it runs.\n"
+"""Pause before each picture, of which one takes a millisecond: viewers cost a ninth of
+a core at most.
+"""
+REFUSAL = (
+    "Refused: open the address that brainhive live has printed, on the machine where "
+    "it runs.\n"
+)
 NAME_ADDRESS = "name the address that browsers open, as 192.168.1.20"
 
 
@@ -60,7 +76,9 @@ def resolve_host(host: str) -> str:
     try:
         address = ipaddress.IPv4Address(socket.gethostbyname(host))
     except (OSError, ValueError) as error:
-        raise BrainhiveError(f"host {host!r} is not found: {first_line(error)}", NAME_ADDRESS) from error
+        raise BrainhiveError(
+            f"host {host!r} is not found: {first_line(error)}", NAME_ADDRESS
+        ) from error
     if address.is_unspecified:
         problem = f"host {host!r} is {address}, which stands for more than one address"
         raise BrainhiveError(problem, NAME_ADDRESS)
@@ -70,13 +88,13 @@ def resolve_host(host: str) -> str:
 class LivePage:
     """Local page of a live session, fed with events.
 
-    Every browser reads the same bounded log of events from where it is, so that a slow or a stuck one costs
-    neither time nor memory.
+    Every browser reads the same bounded log of events from where it is, so that a slow
+    or a stuck one costs neither time nor memory.
 
     Args:
         title: Heading of the page.
-        read_picture: Reads the PNG file of a picture of the gallery by its id; None for an unknown
-            id. It is called by threads of the server, one at a time.
+        read_picture: Reads the PNG file of a picture of the gallery by its id; None for
+            an unknown id. It is called by threads of the server, one at a time.
         host: Address to listen on, which is also the one that browsers name.
         port: Port to listen on; 0 for any that is free.
 
@@ -86,13 +104,18 @@ class LivePage:
     """
 
     def __init__(
-        self, title: str, read_picture: Callable[[str], bytes | None], host: str = "127.0.0.1", port: int = 0
+        self,
+        title: str,
+        read_picture: Callable[[str], bytes | None],
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         # who may read the page
         self.title, self._host, self._port = title, host, port
         self._token = secrets.token_urlsafe(32)
 
-        # numbered messages: the latest of each kind, of windows the last few, and the last of all kinds
+        # numbered messages: the latest of each kind, of windows the last few, and the
+        # last of all kinds
         self._lock, self._numbers = threading.Lock(), count(1)
         self._latest = dict[tuple[str, int], tuple[int, str]]()
         self._recent = deque[tuple[int, str]](maxlen=EVENTS_KEPT)
@@ -111,14 +134,16 @@ class LivePage:
             Address of the page, with the token that opens it.
 
         Raises:
-            BrainhiveError: if the port is taken, or the host is no address of this machine.
+            BrainhiveError: if the port is taken, or the host is no address of this
+                machine.
             MissingExtra: without starlette and uvicorn.
         """
         try:
             import uvicorn
         except ImportError as error:
             raise MissingExtra(
-                "the page of a live session needs starlette and uvicorn", "pip install 'brainhive[live]'"
+                "the page of a live session needs starlette and uvicorn",
+                "pip install 'brainhive[live]'",
             ) from error
 
         # listen before anything runs, so that a port in use is an error of the caller
@@ -127,20 +152,31 @@ class LivePage:
             self._socket = socket.create_server((address, self._port))
         except (OSError, OverflowError) as error:
             raise BrainhiveError(
-                f"cannot open the page on {self._host}, port {self._port}: {first_line(error)}",
-                "choose another port (0 for any that is free), or an address of this machine",
+                (
+                    f"cannot open the page on {self._host}, port {self._port}: "
+                    f"{first_line(error)}"
+                ),
+                (
+                    "choose another port (0 for any that is free), or an address of "
+                    "this machine"
+                ),
             ) from error
 
-        # browsers name the host by its address or as it is called, and leave port 80 out
+        # browsers name the host by its address or as it is called, and leave port 80
+        # out
         port = self._socket.getsockname()[1]
         suffix = "" if port == 80 else f":{port}"
-        hosts = [f"{name}{suffix}" for name in (address, "127.0.0.1", "localhost", self._host.lower())]
+        hosts = [
+            f"{name}{suffix}"
+            for name in (address, "127.0.0.1", "localhost", self._host.lower())
+        ]
 
         # no access log, which would hold the token, and no other words on the terminal
         config = uvicorn.Config(
             _build_app(self, self._token, {*hosts}),
             http="h11",
-            limit_concurrency=MAX_CONNECTIONS + 1,  # which counts the one that is refused
+            # which counts the one that is refused
+            limit_concurrency=MAX_CONNECTIONS + 1,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -158,10 +194,12 @@ class LivePage:
         return f"http://{hosts[0]}/?token={self._token}"
 
     def publish(self, event: dict[str, Any], drawing: bytes | None = None) -> None:
-        """Show an event in every open page, from any thread, without waiting for a browser.
+        """Show an event in every open page, from any thread, without waiting for a
+        browser.
 
         Args:
-            event: Plain values; its `kind` says what it is. Pages ignore kinds that they do not know.
+            event: Plain values; its `kind` says what it is. Pages ignore kinds that
+                they do not know.
             drawing: PNG file of the event's window, of which the last are kept.
         """
         text = _write_json(event)
@@ -171,7 +209,8 @@ class LivePage:
             self._recent.append(message)
             self._latest[event["kind"], event.get("window", 0) % RESULTS_KEPT] = message
 
-            # drawings, and the curve of hit rates, which is longer than the results that are kept
+            # drawings, and the curve of hit rates, which is longer than the results
+            # that are kept
             if drawing is not None:
                 self.drawings[str(event["window"])] = drawing
                 if len(self.drawings) > DRAWINGS_KEPT:
@@ -180,17 +219,23 @@ class LivePage:
                 self._hits.append([hits["n"], hits["rate"], *hits["interval"]])
 
     def stop(self) -> None:
-        """Send what was published, and end the server, also with open pages; may be called twice."""
+        """Send what was published, and end the server, also with open pages; may be
+        called twice.
+        """
         self._is_stopping = self._server.should_exit = True
         self._thread.join(STOP_S)
         self._socket.close()
 
     async def stream_messages(self) -> AsyncIterator[str]:
-        """Write the session so far and then its events, as server-sent events, until the server stops."""
+        """Write the session so far and then its events, as server-sent events, until
+        the server stops.
+        """
         # the curve, and the drawings that are kept
         with self._lock:
             drawings = list(map(int, self.drawings))
-            text = _write_json({"kind": "history", "hits": self._hits, "drawings": drawings})
+            text = _write_json(
+                {"kind": "history", "hits": self._hits, "drawings": drawings}
+            )
         yield f"retry: {RETRY_MS}\ndata: {text}\n\n"
 
         last, sent_s, is_stopping = 0, time.monotonic(), False
@@ -199,7 +244,9 @@ class LivePage:
             is_stopping = self._is_stopping
             with self._lock:
                 messages = {*self._latest.values(), *(self._recent if last else ())}
-            for number, text in sorted(message for message in messages if message[0] > last):
+            for number, text in sorted(
+                message for message in messages if message[0] > last
+            ):
                 yield f"id: {number}\ndata: {text}\n\n"
                 last, sent_s = number, time.monotonic()
 
@@ -213,34 +260,52 @@ class LivePage:
 def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
     """Build the four addresses of a page: itself, its events, pictures and drawings.
 
-    Every request is refused that the page itself has not made. A page of another origin names itself in
-    Origin or in Sec-Fetch-Site, a name that was bound to this address names itself in Host (DNS rebinding),
-    and any other program does not know the token.
+    Every request is refused that the page itself has not made. A page of another origin
+    names itself in Origin or in Sec-Fetch-Site, a name that was bound to this address
+    names itself in Host (DNS rebinding), and any other program does not know the token.
     """
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.base import BaseHTTPMiddleware
     from starlette.requests import Request
-    from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+    from starlette.responses import (
+        HTMLResponse,
+        PlainTextResponse,
+        Response,
+        StreamingResponse,
+    )
     from starlette.routing import Route
 
     async def guard(request: Request, answer: Any) -> Response:
         # host, origin and token have to be those of the page
         headers = request.headers
-        host, sent = headers.get("host", "").lower(), request.query_params.get("token", "")
+        host, sent = (
+            headers.get("host", "").lower(),
+            request.query_params.get("token", ""),
+        )
         is_allowed = (
             host in hosts
-            and all(origin.lower() == f"http://{host}" for origin in headers.getlist("origin"))
-            and all(site in ("same-origin", "none") for site in headers.getlist("sec-fetch-site"))
+            and all(
+                origin.lower() == f"http://{host}"
+                for origin in headers.getlist("origin")
+            )
+            and all(
+                site in ("same-origin", "none")
+                for site in headers.getlist("sec-fetch-site")
+            )
             and secrets.compare_digest(sent.encode(), token.encode())
         )
         if not is_allowed:
-            response: Response = PlainTextResponse(REFUSAL, 403, {"Connection": "close"})
+            response: Response = PlainTextResponse(
+                REFUSAL, 403, {"Connection": "close"}
+            )
         elif request.method in ("GET", "HEAD"):
             response = await answer(request)
         else:
-            response = PlainTextResponse("Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
+            response = PlainTextResponse(
+                "Only GET and HEAD.\n", 405, {"Allow": "GET, HEAD"}
+            )
 
         # every response has the headers, the refusals too
         for name, value in HEADERS.items():
@@ -251,9 +316,13 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
 
     # the page knows no event yet, and reads the token from its own address
     async def show_page(request: Request) -> Response:
-        nonce = secrets.token_urlsafe(16)  # marks the style and the script that the browser may use
+        # marks the style and the script that the browser may use
+        nonce = secrets.token_urlsafe(16)
         policy = {"Content-Security-Policy": PAGE_POLICY.format(nonce=nonce)}
-        return HTMLResponse(template.render(title=page.title, nonce=nonce, meanings=MEANINGS), headers=policy)
+        return HTMLResponse(
+            template.render(title=page.title, nonce=nonce, meanings=MEANINGS),
+            headers=policy,
+        )
 
     async def stream_events(request: Request) -> Response:
         if request.method == "HEAD":  # whose answer would never end
@@ -262,12 +331,18 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
 
     turn = asyncio.Lock()
 
-    async def send_image(load: Callable[[str], bytes | None], key: str, request: Request) -> Response:
+    async def send_image(
+        load: Callable[[str], bytes | None], key: str, request: Request
+    ) -> Response:
         # one after the other, with pauses, so that many viewers do not slow the session
         async with turn:
             await asyncio.sleep(PAUSE_S)
             content = await run_in_threadpool(load, request.query_params.get(key, ""))
-        return Response(content, media_type="image/png") if content else Response(status_code=404)
+        return (
+            Response(content, media_type="image/png")
+            if content
+            else Response(status_code=404)
+        )
 
     routes = [
         Route("/", show_page),
@@ -275,14 +350,21 @@ def _build_app(page: LivePage, token: str, hosts: set[str]) -> Any:
         Route("/picture", partial(send_image, page.load_picture, "image")),
         Route("/drawing", partial(send_image, page.drawings.get, "window")),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)])
-    app.router.redirect_slashes = False  # the address of a redirection would hold the token
+    app = Starlette(
+        routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)]
+    )
+    # the address of a redirection would hold the token
+    app.router.redirect_slashes = False
     return app
 
 
 def _write_json(value: Any) -> str:
-    """Write a value as JSON, which has no word for numbers that are not finite: they become null."""
+    """Write a value as JSON, which has no word for numbers that are not finite: they
+    become null.
+    """
     try:
         return json.dumps(value, allow_nan=False)
     except ValueError:
-        return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None))
+        return json.dumps(
+            json.loads(json.dumps(value), parse_constant=lambda name: None)
+        )

@@ -1,4 +1,6 @@
-"""Card of a shared model: the page of its repository, for people and for the hub's search."""
+"""Card of a shared model: the page of its repository, for people and for the hub's
+search.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,25 +13,41 @@ from brainhive_cli.measurement.metric_names import headlines, shown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}
-"""Metrics of retrieval that the hub's index of results gets; all are in the card's tables."""
+"""Metrics of retrieval that the hub's index of results gets; all are in the card's
+tables.
+"""
 LICENCES = {
-    *("apache-2.0", "mit", "bsd-3-clause", "openrail", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0"),
+    *(
+        "apache-2.0",
+        "mit",
+        "bsd-3-clause",
+        "openrail",
+        "cc0-1.0",
+        "cc-by-4.0",
+        "cc-by-3.0",
+        "cc-by-sa-4.0",
+    ),
     *("cc-by-sa-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0"),
 }
-"""Licences of the hub's list that weights have; any other is written as `other` with its name."""
+"""Licences of the hub's list that weights have; any other is written as `other` with
+its name.
+"""
 
 
 Scores = tuple[str, Mapping[str, Sequence[Metric]], str]
-"""What one run measured of the model, and on what; rows of metrics by label, those of everything together
-first, then of subjects or cells; data set of a test, empty for pictures kept from training."""
+"""What one run measured of the model, and on what; rows of metrics by label, those of
+everything together first, then of subjects or cells; data set of a test, empty for
+pictures kept from training.
+"""
 
 
 def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     """Write a card: metadata as the hub reads them, then Markdown.
 
     Args:
-        page: What `model_card.md` shows, by the names that stand there. `scores` lists tests first;
-            `environment` has versions by name; `licence` is that of the weights.
+        page: What `model_card.md` shows, by the names that stand there. `scores` lists
+            tests first; `environment` has versions by name; `licence` is that of the
+            weights.
         hub_datasets: Data sets on the hub that the model learned from, as owner/name.
     """
     from huggingface_hub import EvalResult, ModelCardData
@@ -47,7 +65,10 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
             metric_name=f"{shown(metric.name)} among {metric.pool}",
             metric_value=metric.value,
             metric_args={
-                **{name: getattr(metric, name) for name in ("n", "pool", "chance", "protocol")},
+                **{
+                    name: getattr(metric, name)
+                    for name in ("n", "pool", "chance", "protocol")
+                },
                 "interval": [metric.low, metric.high],
                 "seeds": [*metric.seeds],
                 "selected_on_test": metric.selected,
@@ -68,7 +89,12 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
         license_name=None if is_listed else licence,
         license_link=None if is_listed else "README.md",
         library_name="brainhive",
-        tags=["brainhive", *filter(None, [page["modality"].lower()]), "brain-decoding", kind],
+        tags=[
+            "brainhive",
+            *filter(None, [page["modality"].lower()]),
+            "brain-decoding",
+            kind,
+        ],
         datasets=[*hub_datasets] or None,
         metrics=["accuracy"] if results else None,
         model_name=page["name"],
@@ -79,7 +105,9 @@ def render_card(page: Mapping[str, Any], hub_datasets: Sequence[str]) -> str:
     # the page
     environment = Environment(keep_trailing_newline=True, autoescape=False)
     environment.filters |= {"cell": _write_cell, "number": number, "shown": shown}
-    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(card=page)
+    text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        card=page
+    )
     return f"---\n{metadata.to_yaml()}\n---\n\n{text}"
 
 
@@ -90,6 +118,8 @@ def _write_cell(value: Any, key: str = "") -> str:
 
 
 def choose_metrics(metrics: Mapping[str, Metric]) -> list[Metric]:
-    """Choose the metrics of a row of the card: the headlines, or all where there are none."""
+    """Choose the metrics of a row of the card: the headlines, or all where there are
+    none.
+    """
     names = headlines(list(metrics)) or list(metrics)
     return [metrics[name] for name in names]

@@ -1,4 +1,6 @@
-"""One self-contained HTML page of tables, drawings, pictures and clips, also in a notebook."""
+"""One self-contained HTML page of tables, drawings, pictures and clips, also in a
+notebook.
+"""
 
 import base64
 import hashlib
@@ -31,11 +33,17 @@ NAMED = 3
 """Titles of folded tables and figures that are named where they unfold."""
 ROWS_SHOWN = 3
 """Rows of a sheet that are shown; the others unfold."""
-SHOWN = {False: {"table": 2, "sheet": 1, "figure": 3}, True: {"table": 1, "sheet": 1, "figure": 1}}
-"""Tables, sheets and other figures that are shown below a heading, by whether the page has many sections; the
-others unfold."""
+SHOWN = {
+    False: {"table": 2, "sheet": 1, "figure": 3},
+    True: {"table": 1, "sheet": 1, "figure": 1},
+}
+"""Tables, sheets and other figures that are shown below a heading, by whether the page
+has many sections; the others unfold.
+"""
 MANY, OPEN_SECTIONS = 5, 3
-"""Sections with figures from which a page has many, and those of them that are not folded."""
+"""Sections with figures from which a page has many, and those of them that are not
+folded.
+"""
 TILE_PX, WHOLE_PX = 200, 1200
 """Longest side of a tile of a sheet, and of a picture of its own."""
 KEPT_BYTES = 6_000
@@ -43,14 +51,23 @@ KEPT_BYTES = 6_000
 LARGEST_BYTES = 1 << 28
 """Size limit of a file that is shown; a page holds all of them."""
 NUMERIC = re.compile(r"[-+±]?[\d.]|–?$")
-"""Beginning of the text of a cell that is aligned to the right: a number, an interval, or nothing."""
+"""Beginning of the text of a cell that is aligned to the right: a number, an interval,
+or nothing.
+"""
 FRAME_PX = 700
 """Height of the frame of a notebook, in which the page scrolls."""
 CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
-PLAIN = {".svg": "image/svg+xml", ".gif": "image/gif", ".webp": "image/webp", ".png": "image/png"}
+PLAIN = {
+    ".svg": "image/svg+xml",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".png": "image/png",
+}
 """Media types of clips, and of pictures that are no JPEG, by suffix."""
 Figure = Sequence[tuple[str, Artifact, Path]]
-"""An artifact, or those of several runs that are shown together: label of the run, artifact, folder."""
+"""An artifact, or those of several runs that are shown together: label of the run,
+artifact, folder.
+"""
 Group = tuple[str, Sequence[Table | Figure]]
 """A heading, with the tables and figures below it."""
 PictureRow = tuple[str, Sequence[Tile], Path]
@@ -85,9 +102,10 @@ class Page:
         lead: The finding, or the differences of runs, in sentences.
         warnings: Sentences that a reader needs before any number.
         sections: Its body, in order; those without groups are folded.
-        pictures: Rows of pictures next to the verdict: stimuli, and what was drawn or retrieved for them.
-        headlines: Figures next to the verdict: those of the finding, or the most important metric with its
-            chance and intervals.
+        pictures: Rows of pictures next to the verdict: stimuli, and what was drawn or
+            retrieved for them.
+        headlines: Figures next to the verdict: those of the finding, or the most
+            important metric with its chance and intervals.
         missing: Metrics that were not measured, with reasons; they unfold.
         chosen: How the pictures next to the verdict were chosen.
     """
@@ -107,19 +125,43 @@ class Page:
 
     def html(self) -> str:
         """Write the page as one document that needs no file."""
-        # functions and limits of the templates; the ids of embedded files are those of this page
-        names: dict[str, Any] = {"embed": partial(embed, {}), "svg_of": svg_of, "cells_of": cells_of}
-        names |= {"DETAILS": DETAILS, "BY_HAND": BY_HAND, "NAMED": NAMED, "SHOWN": SHOWN}
-        names |= {"OPEN_SECTIONS": OPEN_SECTIONS, "ROWS_SHOWN": ROWS_SHOWN, "WHOLE_PX": WHOLE_PX}
-        names["is_of_many"] = sum(bool(section.groups) for section in self.sections) >= MANY
+        # functions and limits of the templates; the ids of embedded files are those of
+        # this page
+        names: dict[str, Any] = {
+            "embed": partial(embed, {}),
+            "svg_of": svg_of,
+            "cells_of": cells_of,
+        }
+        names |= {
+            "DETAILS": DETAILS,
+            "BY_HAND": BY_HAND,
+            "NAMED": NAMED,
+            "SHOWN": SHOWN,
+        }
+        names |= {
+            "OPEN_SECTIONS": OPEN_SECTIONS,
+            "ROWS_SHOWN": ROWS_SHOWN,
+            "WHOLE_PX": WHOLE_PX,
+        }
+        names["is_of_many"] = (
+            sum(bool(section.groups) for section in self.sections) >= MANY
+        )
 
         # style sheet and script go into the page
-        files = {kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js")}
-        return str(templates().get_template("page.html").render(**vars(self), **files, **names))
+        files = {
+            kind: Markup((HERE / f"page.{kind}").read_text(encoding="utf-8"))
+            for kind in ("css", "js")
+        }
+        return str(
+            templates().get_template("page.html").render(**vars(self), **files, **names)
+        )
 
 
-def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]]) -> list[Group]:
-    """Put artifacts under their headings; those of several runs with one title next to each other.
+def groups_of(
+    artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]],
+) -> list[Group]:
+    """Put artifacts under their headings; those of several runs with one title next to
+    each other.
 
     Args:
         artifacts_of_runs: Label, artifacts and folder of each run.
@@ -143,19 +185,29 @@ def groups_of(artifacts_of_runs: Sequence[tuple[str, Sequence[Artifact], Path]])
 
 
 def cells_of(table: Table) -> tuple[list[list[Cell]], set[int]]:
-    """Give the cells of a table, and its columns of numbers alone, which are aligned to the right."""
+    """Give the cells of a table, and its columns of numbers alone, which are aligned to
+    the right.
+    """
     rows = [list(map(Cell.of, values)) for values in table.rows]
     columns = enumerate(zip(*rows, strict=True))
-    return rows, {index for index, cells in columns if all(NUMERIC.match(cell.text) for cell in cells)}
+    return rows, {
+        index
+        for index, cells in columns
+        if all(NUMERIC.match(cell.text) for cell in cells)
+    }
 
 
 def embed(
-    ids: dict[tuple[str, int], str], path: Path, poster: Path | None = None, side_px: int = TILE_PX
+    ids: dict[tuple[str, int], str],
+    path: Path,
+    poster: Path | None = None,
+    side_px: int = TILE_PX,
 ) -> dict[str, Any]:
-    """Read a picture or clip for the template: id in the page, data URL, poster, whether it is a clip.
+    """Read a picture or clip for the template: id in the page, data URL, poster,
+    whether it is a clip.
 
-    A file is embedded once; later elements, which have no URL, refer to the first one. `ids` has those of the
-    page by digest and longest side, to which new ones are added.
+    A file is embedded once; later elements, which have no URL, refer to the first one.
+    `ids` has those of the page by digest and longest side, to which new ones are added.
     """
     # equal files have one id
     content = _read_file(path)
@@ -175,10 +227,14 @@ def embed(
 
 
 def _shrink_picture(path: Path, side_px: int) -> str:
-    """Write a picture as a data URL, as WebP if that is smaller; drawings and animations stay as they are."""
+    """Write a picture as a data URL, as WebP if that is smaller; drawings and
+    animations stay as they are.
+    """
     # PNG files and other large pictures are scaled down, but no drawings and animations
     content, kind = _read_file(path), PLAIN.get(path.suffix, "image/jpeg")
-    if path.suffix == ".png" or (len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")):
+    if path.suffix == ".png" or (
+        len(content) > KEPT_BYTES and path.suffix not in (".svg", ".gif")
+    ):
         is_still, small = open_picture(path)
 
         # WebP of quality 80 replaces a still file that is larger
@@ -197,20 +253,24 @@ def open_picture(path: Path) -> tuple[bool, Image.Image]:
             # of an animation the first frame is converted
             return getattr(opened, "n_frames", 1) == 1, opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MissingData(f"{path} is no whole picture", "run the command that made it again") from error
+        raise MissingData(
+            f"{path} is no whole picture", "run the command that made it again"
+        ) from error
 
 
 def _read_file(path: Path) -> bytes:
     # an artifact's file may have been deleted since the run
     if not path.is_file():
         raise MissingData(
-            f"{path} is missing, and an artifact shows it", "run the command that made it again"
+            f"{path} is missing, and an artifact shows it",
+            "run the command that made it again",
         )
     return read_regular(path, LARGEST_BYTES)
 
 
 def frame_page(page: Page) -> str:
-    """Write a page as a frame of a notebook whose document is the page itself, as those of nilearn are.
+    """Write a page as a frame of a notebook whose document is the page itself, as those
+    of nilearn are.
 
     Its style and its script stay in it, and the notebook's stay out.
     """
@@ -219,5 +279,9 @@ def frame_page(page: Page) -> str:
 
 
 def frame_table(table: Table, notes: list[str]) -> str:
-    """Write a table for a notebook: the title as its caption, the best in bold, signs of p after values."""
-    return str(templates().get_template("notebook_table.html").render(table=table, notes=notes))
+    """Write a table for a notebook: the title as its caption, the best in bold, signs
+    of p after values.
+    """
+    return str(
+        templates().get_template("notebook_table.html").render(table=table, notes=notes)
+    )

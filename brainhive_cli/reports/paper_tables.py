@@ -1,4 +1,6 @@
-"""Tables for papers, as Markdown or LaTeX, and the tidy table of all metrics for pandas, as CSV."""
+"""Tables for papers, as Markdown or LaTeX, and the tidy table of all metrics for
+pandas, as CSV.
+"""
 
 import csv
 import io
@@ -7,7 +9,13 @@ from statistics import mean, stdev
 from typing import Any
 
 from brainhive_cli.core.facts import ExplanationFacts
-from brainhive_cli.core.measurements import ALL, caveats_of, merge_caveats, name_rows, scope
+from brainhive_cli.core.measurements import (
+    ALL,
+    caveats_of,
+    merge_caveats,
+    name_rows,
+    scope,
+)
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, subject_and_seed
@@ -27,7 +35,8 @@ Spread = tuple[float, float | None]
 
 
 def paper_table(group: RunGroup) -> Table:
-    """Make the table of runs, a row per run; of a single run, a row per subject and their mean.
+    """Make the table of runs, a row per run; of a single run, a row per subject and
+    their mean.
 
     Cells are mean ± sd, of which the best is in bold; the title is the caption.
     """
@@ -37,7 +46,11 @@ def paper_table(group: RunGroup) -> Table:
     for run in runs:
         parts = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
         names += run.metrics or [name for metrics in parts for name in metrics]
-    names = [name for name in dict.fromkeys(names) if not says_nothing(name, [run.metrics for run in runs])]
+    names = [
+        name
+        for name in dict.fromkeys(names)
+        if not says_nothing(name, [run.metrics for run in runs])
+    ]
 
     # a row per run; of a single run a row per variant, or per subject with their mean
     rows = {run.label: _average(run, names) for run in runs}
@@ -53,7 +66,9 @@ def paper_table(group: RunGroup) -> Table:
             rows = {**part_rows, "mean": rows[runs[0].label]}
 
     # bold only where several runs are compared
-    best = best_of_runs(group, {run.label: run.metrics for run in (runs if len(runs) > 1 else ())})
+    best = best_of_runs(
+        group, {run.label: run.metrics for run in (runs if len(runs) > 1 else ())}
+    )
 
     # the cells, with the marks of differences and the best in bold
     marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
@@ -66,7 +81,10 @@ def paper_table(group: RunGroup) -> Table:
             if name in row:
                 value, sd = row[name]
                 text = f"{value:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
-                is_best, mark = label in best[0].get(name, ()), marks.get((label, name), "")
+                is_best, mark = (
+                    label in best[0].get(name, ()),
+                    marks.get((label, name), ""),
+                )
                 cell = Cell(text, is_best=is_best, mark=mark)
             cells.append(cell)
         table_rows.append(cells)
@@ -74,7 +92,9 @@ def paper_table(group: RunGroup) -> Table:
 
 
 def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
-    """Take the run's own values, or means of its parts, with the spread over subjects, else over seeds."""
+    """Take the run's own values, or means of its parts, with the spread over subjects,
+    else over seeds.
+    """
     # values over subjects, whose spread goes before that over seeds
     row = {}
     for name in names:
@@ -89,7 +109,9 @@ def _average(run: ShownRun, names: Sequence[str]) -> dict[str, Spread]:
 
 
 def _write_caption(group: RunGroup, best: Best) -> str:
-    """Write the caption: what was measured, what ±, bold and signs mean, and the caveats."""
+    """Write the caption: what was measured, what ±, bold and signs mean, and the
+    caveats.
+    """
     # facts that all runs share are said once, in the template
     runs = group.runs
     caveats = [caveats_of(run.metrics.values()) for run in runs]
@@ -105,16 +127,31 @@ def _write_caption(group: RunGroup, best: Best) -> str:
 
 
 def write_table(table: Table, suffix: str) -> str:
-    """Write a table as Markdown (`md`), or as LaTeX (`tex`) for the package booktabs."""
+    """Write a table as Markdown (`md`), or as LaTeX (`tex`) for the package
+    booktabs.
+    """
     return str(templates().get_template(f"table.{suffix}").render(table=table)) + "\n"
 
 
 TIDY_COLUMNS = (
-    *("run", "command", "metric", "scope", "subject", "seed", "value", "low", "high", "n", "protocol"),
+    *(
+        "run",
+        "command",
+        "metric",
+        "scope",
+        "subject",
+        "seed",
+        "value",
+        "low",
+        "high",
+        "n",
+        "protocol",
+    ),
     *("split", "pool", "chance", "interval", "caveats", "p", "notes"),
 )
-"""Columns of the CSV file; in the row of a difference `scope` names the other run, `protocol` the test, `p`
-is adjusted, and `notes` limit the test."""
+"""Columns of the CSV file; in the row of a difference `scope` names the other run,
+`protocol` the test, `p` is adjusted, and `notes` limit the test.
+"""
 
 
 def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
@@ -122,11 +159,14 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
     about_run = {"run": run.label, "command": run.command}
     rows = []
     for row in run.measured.rows():
-        # the cell that the scope is of, or is a further measurement of, as `sub-01 · backward`
+        # the cell that the scope is of, or is a further measurement of, as `sub-01 ·
+        # backward`
         source = {}
         for name, about in run.measured.facts.cells.items():
             if row["scope"] == name or row["scope"].startswith(f"{name} · "):
-                subject, seed = subject_and_seed(about, run.measured.scopes[row["scope"]])
+                subject, seed = subject_and_seed(
+                    about, run.measured.scopes[row["scope"]]
+                )
                 source = {"subject": subject, "seed": seed}
                 break
         # a pooled row of one training has its seed
@@ -137,23 +177,39 @@ def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
 
 
 def summary_scopes(run: ShownRun) -> list[str]:
-    """Name the scopes of everything together: of all cells, each source or variant; else every scope.
+    """Name the scopes of everything together: of all cells, each source or variant;
+    else every scope.
 
-    Positions of an explanation are too many to be shown, and none of them stands for all.
+    Positions of an explanation are too many to be shown, and none of them stands for
+    all.
     """
     # pooled scopes, without cells that have the same beginning
     facts, scopes = run.measured.facts, run.measured.scopes
     begins, cells = {*facts.sources} or {ALL}, facts.cells
-    pooled = [name for name in scopes if name.partition(" · ")[0] in begins and name not in cells]
-    variants = [name for label in facts.variants if (name := scope(label, ALL)) in scopes]
-    return pooled or variants or ([] if isinstance(facts, ExplanationFacts) else list(scopes))
+    pooled = [
+        name
+        for name in scopes
+        if name.partition(" · ")[0] in begins and name not in cells
+    ]
+    variants = [
+        name for label in facts.variants if (name := scope(label, ALL)) in scopes
+    ]
+    return (
+        pooled
+        or variants
+        or ([] if isinstance(facts, ExplanationFacts) else list(scopes))
+    )
 
 
 def comma_separated(groups: Sequence[RunGroup]) -> str:
-    """Write all metrics of groups of runs, and the differences between compared runs, as CSV."""
+    """Write all metrics of groups of runs, and the differences between compared runs,
+    as CSV.
+    """
     # a header, then rows of runs and of their differences
     text = io.StringIO()
-    lines = csv.DictWriter(text, TIDY_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    lines = csv.DictWriter(
+        text, TIDY_COLUMNS, extrasaction="ignore", lineterminator="\n"
+    )
     lines.writeheader()
     for group in groups:
         for run in group.runs:
@@ -163,9 +219,15 @@ def comma_separated(groups: Sequence[RunGroup]) -> str:
         # one row per difference, with the caveats of the two runs
         caveats = {run.label: run.measured.caveats for run in group.runs}
         for pair in group.compared:
-            pair_caveats = merge_caveats(*(caveats.get(label, ()) for label in (pair.first, pair.second)))
+            pair_caveats = merge_caveats(
+                *(caveats.get(label, ()) for label in (pair.first, pair.second))
+            )
             row = {name: getattr(pair, name) for name in ("metric", "low", "high", "n")}
-            row |= {"run": pair.first, "command": group.runs[0].command, "value": pair.difference}
+            row |= {
+                "run": pair.first,
+                "command": group.runs[0].command,
+                "value": pair.difference,
+            }
             row["p"] = pair.p_adjusted
             row |= {"scope": f"difference from {pair.second}", "protocol": pair.test}
             row |= {"caveats": ", ".join(pair_caveats), "notes": "; ".join(pair.limits)}

@@ -1,4 +1,6 @@
-"""The page of one or many runs, laid out from their measurements and artifacts; it knows no command."""
+"""The page of one or many runs, laid out from their measurements and artifacts; it
+knows no command.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +10,14 @@ from brainhive_cli.core.runs import LARGEST_RECIPE
 from brainhive_cli.core.tables import brief
 from brainhive_cli.measurement.metric_names import shown, with_arrow
 from brainhive_cli.reports.drawings import shows_something
-from brainhive_cli.reports.page import BY_HAND, FINDING, Page, PictureRow, Section, groups_of
+from brainhive_cli.reports.page import (
+    BY_HAND,
+    FINDING,
+    Page,
+    PictureRow,
+    Section,
+    groups_of,
+)
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.sentences import (
     describe_differences,
@@ -26,7 +35,10 @@ MAX_PAIRS, MAX_BARS = 4, 10
 
 
 def page_of(
-    groups: Sequence[RunGroup], title: str = "", commands: Sequence[str] = (), first: Sequence[Section] = ()
+    groups: Sequence[RunGroup],
+    title: str = "",
+    commands: Sequence[str] = (),
+    first: Sequence[Section] = (),
 ) -> Page:
     """Lay out the page.
 
@@ -38,16 +50,21 @@ def page_of(
     """
     runs = [run for group in groups for run in group.runs]
 
-    # runs of reconstructions come first on the first screen, since their pictures are drawn from the signal
+    # runs of reconstructions come first on the first screen, since their pictures are
+    # drawn from the signal
     pictured_first = sorted(runs, key=lambda run: not run.source)
 
     # the lead: the differences, or the finding of one run
-    differences = [sentence for group in groups for sentence in describe_differences(group)]
+    differences = [
+        sentence for group in groups for sentence in describe_differences(group)
+    ]
     finding_of_run = {run.label: state_finding(run.measured) for run in pictured_first}
     lead = differences or [*filter(None, finding_of_run.values())][:1]
 
     # the headline figures; of one group of several runs a bar for each
-    headlines = next((drawn for run in pictured_first if (drawn := headline_figures(run))), [])
+    headlines = next(
+        (drawn for run in pictured_first if (drawn := headline_figures(run))), []
+    )
     if len(groups) == 1 and len(runs) > 1:
         run_metrics = {run.label: run.metrics for run in runs if run.metrics}
         bars = _draw_bars(run_metrics, next(iter(runs[0].headlines), ""))
@@ -61,12 +78,20 @@ def page_of(
     recipes = []
     for run in runs:
         name = f"{run.command}: {run.label}"
-        recipes.append((f"Recipe of {name}", run.folder.read_text("recipe.yaml", LARGEST_RECIPE)))
+        recipes.append(
+            (f"Recipe of {name}", run.folder.read_text("recipe.yaml", LARGEST_RECIPE))
+        )
         if run.environment:
             recipes.append(
-                (f"Environment of {name}", run.environment.model_dump_json(indent=2, exclude_unset=True))
+                (
+                    f"Environment of {name}",
+                    run.environment.model_dump_json(indent=2, exclude_unset=True),
+                )
             )
-    last = [Section("Methods and citing", texts=texts), Section("Recipes and environments", texts=recipes)]
+    last = [
+        Section("Methods and citing", texts=texts),
+        Section("Recipes and environments", texts=recipes),
+    ]
 
     # a section for each group: the findings of its runs, then tables and artifacts
     sections = list(first)
@@ -74,9 +99,15 @@ def page_of(
         count, artifacts = len(group.runs), []
         for run in group.runs:
             is_on_top = run is pictured_first[0] and len(runs) == 1
-            below = [each for each in run.artifacts if not (is_on_top and each.section == FINDING)]
+            below = [
+                each
+                for each in run.artifacts
+                if not (is_on_top and each.section == FINDING)
+            ]
             artifacts.append(("" if count == 1 else run.label, below, run.folder.path))
-        heading = group.title or f"{group.runs[0].command}: {group.runs[0].label if count == 1 else count}"
+        heading = group.title or (
+            f"{group.runs[0].command}: {group.runs[0].label if count == 1 else count}"
+        )
         findings = [(run.label, finding_of_run[run.label]) for run in group.runs]
         sentences = [
             finding if count == 1 else f"{label}: {finding}"
@@ -84,7 +115,9 @@ def page_of(
             if finding and finding not in lead
         ]
         tables = [("", tables_of(group)), *groups_of(artifacts)]
-        footnotes = list_footnotes(caveat for run in group.runs for caveat in run.measured.caveats)
+        footnotes = list_footnotes(
+            caveat for run in group.runs for caveat in run.measured.caveats
+        )
         sections.append(Section(heading, tables, sentences, footnotes=footnotes))
     return Page(
         title or name_page(groups),
@@ -99,24 +132,33 @@ def page_of(
 
 
 def first_pictures(runs: Sequence[ShownRun]) -> tuple[list[PictureRow], str]:
-    """Choose the pictures at the top: of the first sheet that shows a stimulus next to another picture.
+    """Choose the pictures at the top: of the first sheet that shows a stimulus next to
+    another picture.
 
     Returns:
         The rows of pictures, and how they were chosen.
     """
     # pairs of stimulus and picture, each with a file
     for run in runs:
-        for sheet in (artifact for artifact in run.artifacts if isinstance(artifact, Sheet)):
+        for sheet in (
+            artifact for artifact in run.artifacts if isinstance(artifact, Sheet)
+        ):
             pairs = [row.tiles[:2] for row in sheet.rows if len(row.tiles) > 1]
-            pairs = [pair for pair in pairs if all(tile.file for tile in pair)][:MAX_PAIRS]
+            pairs = [pair for pair in pairs if all(tile.file for tile in pair)][
+                :MAX_PAIRS
+            ]
             if pairs:
-                second = sheet.columns[1]  # `made`, the source, or the number of a repeat or of a rank
+                # `made`, the source, or the number of a repeat or of a rank
+                second = sheet.columns[1]
                 if second in ("made", run.source) or second.isdecimal():
-                    second = "drawn from the signal" if run.source else "retrieved first"
+                    second = (
+                        "drawn from the signal" if run.source else "retrieved first"
+                    )
                 headings = (sheet.columns[0], second)
                 tiles = zip(*pairs, strict=True)
                 rows: list[PictureRow] = [
-                    (heading, shown, run.folder.path) for heading, shown in zip(headings, tiles, strict=True)
+                    (heading, shown, run.folder.path)
+                    for heading, shown in zip(headings, tiles, strict=True)
                 ]
                 return rows, sheet.note.partition(";")[0]
     return [], ""
@@ -133,30 +175,50 @@ def headline_figures(run: ShownRun) -> list[Curve | Heatmap | Map]:
 
 
 def headline_curve(run: ShownRun) -> Curve | None:
-    """Draw the most important metric, as bars of the sources, or of all cells and the subjects."""
+    """Draw the most important metric, as bars of the sources, or of all cells and the
+    subjects.
+    """
     name = run.main_headline
     if run.source:
         scopes = run.measured.scopes
         titles, sources = run.measured.facts.titles, run.measured.facts.sources
-        return _draw_bars({titles.get(source, source): scopes.get(source, {}) for source in sources}, name)
+        return _draw_bars(
+            {titles.get(source, source): scopes.get(source, {}) for source in sources},
+            name,
+        )
 
-    # subjects next to all cells, unless there is one, they have several cells or are too many
+    # subjects next to all cells, unless there is one, they have several cells or are
+    # too many
     subjects = [cell for cell in run.cells if cell.subject]
-    shows_subjects = 1 < len({cell.subject for cell in subjects}) == len(subjects) <= MAX_BARS
-    cell_metrics = {"all": run.metrics} | {cell.subject: cell.metrics for cell in subjects if shows_subjects}
+    shows_subjects = (
+        1 < len({cell.subject for cell in subjects}) == len(subjects) <= MAX_BARS
+    )
+    cell_metrics = {"all": run.metrics} | {
+        cell.subject: cell.metrics for cell in subjects if shows_subjects
+    }
     bars = _draw_bars(cell_metrics if run.metrics else run.variants, name)
 
     # a single bar without an interval says less than a curve of the run
     if bars is None or len(bars.at) > 1 or any(bars.lines[0].low or ()):
         return bars
-    curves = (curve for curve in run.artifacts if isinstance(curve, Curve) and curve.style == "lines")
+    curves = (
+        curve
+        for curve in run.artifacts
+        if isinstance(curve, Curve) and curve.style == "lines"
+    )
     return next(curves, bars)
 
 
 def _draw_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve | None:
-    """Draw one metric as a bar per run, source, subject or variant; None if nothing has the metric."""
+    """Draw one metric as a bar per run, source, subject or variant; None if nothing has
+    the metric.
+    """
     # one bar for each part that has the metric
-    part_values = {part: part_metrics[name] for part, part_metrics in metrics.items() if name in part_metrics}
+    part_values = {
+        part: part_metrics[name]
+        for part, part_metrics in metrics.items()
+        if name in part_metrics
+    }
     if not part_values:
         return None
 
@@ -165,7 +227,18 @@ def _draw_bars(metrics: Mapping[str, Mapping[str, Metric]], name: str) -> Curve 
     line = Line.of(shown(name), listed)
 
     # the title tells the broken line and the kind of interval
-    chance = "" if line.chance is None else f"; broken line: chance, {brief(line.chance)}"
+    chance = (
+        "" if line.chance is None else f"; broken line: chance, {brief(line.chance)}"
+    )
     intervals = "" if listed[0].low is None else ", with 95 % intervals"
-    intervals += " of these subjects" if beside_heading(listed) == "people in general" else ""
-    return Curve(f"{with_arrow(name)}{intervals}{chance}", "", list(part_values), [line], "", "bars")
+    intervals += (
+        " of these subjects" if beside_heading(listed) == "people in general" else ""
+    )
+    return Curve(
+        f"{with_arrow(name)}{intervals}{chance}",
+        "",
+        list(part_values),
+        [line],
+        "",
+        "bars",
+    )

@@ -1,4 +1,6 @@
-"""The runs of a report, opened: their metrics, artifacts and recipe, whatever command made them."""
+"""The runs of a report, opened: their metrics, artifacts and recipe, whatever command
+made them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +21,11 @@ from brainhive_cli.measurement.metric_names import headlines
 
 
 def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
-    """Find a finished run of any command by what `runs.find` takes, or one variant of it as RUN:VARIANT.
+    """Find a finished run of any command by what `runs.find` takes, or one variant of
+    it as RUN:VARIANT.
 
-    A command's name stands for its newest run with metrics, None for the newest of all; which is said.
+    A command's name stands for its newest run with metrics, None for the newest of all;
+    which is said.
 
     Returns:
         The run, and the variant where it has no run of its own.
@@ -32,7 +36,9 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     """
     # find the run: the newest one with metrics, or the one that the reference names
     name, variant = of_variant(reference)
-    if not name or (name in {path.name for path in runs.glob("*/")} and not is_run(runs / name)):
+    if not name or (
+        name in {path.name for path in runs.glob("*/")} and not is_run(runs / name)
+    ):
         run = newest(
             runs,
             name or None,
@@ -48,12 +54,18 @@ def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
     measured = run.measurements()
     variant_runs = measured.facts.variants
     if variant in variant_runs:
-        folder = below(run.path.parent, variant_runs[variant].run, source="the run of a variant,")
+        folder = below(
+            run.path.parent, variant_runs[variant].run, source="the run of a variant,"
+        )
         return find_run(runs, None, str(folder)), ""
     if not measured.of_variant(variant).scopes:
-        known = sorted({*variant_runs, *(scope.rpartition("/")[0] for scope in measured.scopes)} - {""})
+        known = sorted(
+            {*variant_runs, *(scope.rpartition("/")[0] for scope in measured.scopes)}
+            - {""}
+        )
         raise RecipeError(
-            f"{run.path.name} has no variant {variant!r}", f"variants: {', '.join(known) or 'none'}"
+            f"{run.path.name} has no variant {variant!r}",
+            f"variants: {', '.join(known) or 'none'}",
         )
     return run, variant
 
@@ -69,11 +81,15 @@ class ShownRun:
         command: The command that made it.
         measured: Measurements of the run, or of its variant.
         source: The source that the run is about, where it compares several; else empty.
-        is_control: Whether it was tested with shuffled signals or permuted labels, so that it is no result.
-        metrics: The metrics of everything together; of one cell where there is only one.
-        variants: The metrics of each variant of a sweep, all cells together, by its name with its caveats.
+        is_control: Whether it was tested with shuffled signals or permuted labels, so
+            that it is no result.
+        metrics: The metrics of everything together; of one cell where there is only
+            one.
+        variants: The metrics of each variant of a sweep, all cells together, by its
+            name with its caveats.
         cells: Metrics of each cell and subject, of the source that the run is about.
-        typical_metrics: Those of everything together; where nothing is pooled, of the first variant or cell.
+        typical_metrics: Those of everything together; where nothing is pooled, of the
+            first variant or cell.
         headlines: The names of the metrics that summarise it.
         main_headline: The name of the most important metric.
         is_swept: Whether it has several variants, whose mean says nothing.
@@ -87,13 +103,22 @@ class ShownRun:
         """Read the measurements, and sort them by what pages and tables show."""
         measured = self.folder.measurements()
         self.measured = measured.of_variant(self.variant) if self.variant else measured
-        self.command, facts, scopes = self.folder.command, self.measured.facts, self.measured.scopes
+        self.command, facts, scopes = (
+            self.folder.command,
+            self.measured.facts,
+            self.measured.scopes,
+        )
         self.source = str(next(iter(facts.sources), ""))
-        self.is_control = isinstance(facts, RetrievalFacts) and facts.control is not None
+        self.is_control = (
+            isinstance(facts, RetrievalFacts) and facts.control is not None
+        )
 
-        # pooled metrics, or those of the only scope; variants; cells of the first source
+        # pooled metrics, or those of the only scope; variants; cells of the first
+        # source
         is_pooled = bool(self.measured.overall) or len(scopes) != 1
-        self.metrics = self.measured.overall if is_pooled else next(iter(scopes.values()))
+        self.metrics = (
+            self.measured.overall if is_pooled else next(iter(scopes.values()))
+        )
         self.variants = list_parts(self.measured) if facts.variants else {}
         self.cells = [
             ShownCell(name, about, scopes[name], *subject_and_seed(about, scopes[name]))
@@ -102,13 +127,19 @@ class ShownRun:
         ]
 
         # the first metrics that there are, from pooled ones to those of a cell
-        candidates = [self.metrics, *self.variants.values(), *(cell.metrics for cell in self.cells)]
+        candidates = [
+            self.metrics,
+            *self.variants.values(),
+            *(cell.metrics for cell in self.cells),
+        ]
         self.typical_metrics: Mapping[str, Metric] = next(filter(None, candidates), {})
         self.headlines = headlines(list(self.typical_metrics))
         self.main_headline = choose_headline(self.typical_metrics)
 
         # cells of several variants make a sweep, unless one variant is shown
-        is_of_variants = any(cell.about.variant for cell in self.cells) and not self.variant
+        is_of_variants = (
+            any(cell.about.variant for cell in self.cells) and not self.variant
+        )
         self.is_swept = bool(self.variants) or is_of_variants
 
     @cached_property
@@ -126,18 +157,22 @@ class ShownRun:
     def parts(self, metric: str) -> dict[str, list[float]]:
         """List a metric's values by the row of a table.
 
-        Rows are the variants of a sweep; or subjects, with the mean over seeds; or cells, if no cell is of a
-        single subject and nothing is pooled.
+        Rows are the variants of a sweep; or subjects, with the mean over seeds; or
+        cells, if no cell is of a single subject and nothing is pooled.
         """
         # variants that are pooled
         if self.variants:
             return {
-                name: [metrics[metric].value] for name, metrics in self.variants.items() if metric in metrics
+                name: [metrics[metric].value]
+                for name, metrics in self.variants.items()
+                if metric in metrics
             }
 
         # subjects, if there are any or everything is pooled
         if not self.is_swept:
-            subject_means = {subject: [value] for subject, value in self.by_subject(metric).items()}
+            subject_means = {
+                subject: [value] for subject, value in self.by_subject(metric).items()
+            }
             if subject_means or self.metrics:
                 return subject_means
 
@@ -152,23 +187,38 @@ class ShownRun:
         """Average a metric over the seeds of each subject."""
         # seeds of a subject are averaged, so that subjects count alike
         subject_values: dict[str, list[float]] = {}
-        for cell in (cell for cell in self.cells if cell.subject and metric in cell.metrics):
-            subject_values.setdefault(cell.subject, []).append(cell.metrics[metric].value)
+        for cell in (
+            cell for cell in self.cells if cell.subject and metric in cell.metrics
+        ):
+            subject_values.setdefault(cell.subject, []).append(
+                cell.metrics[metric].value
+            )
         return {subject: mean(values) for subject, values in subject_values.items()}
 
 
 def choose_headline(metrics: Mapping[str, Metric]) -> str:
-    """Name the most important metric: the first with chance, since smooth pictures do well in others."""
+    """Name the most important metric: the first with chance, since smooth pictures do
+    well in others.
+    """
     names = headlines(list(metrics))
-    return next((name for name in names if metrics[name].chance is not None), next(iter(names), ""))
+    return next(
+        (name for name in names if metrics[name].chance is not None),
+        next(iter(names), ""),
+    )
 
 
 def list_parts(measured: Measurements) -> dict[str, Mapping[str, Metric]]:
-    """List the metrics of the variants of a sweep, by their names with their caveats; else of the cells."""
+    """List the metrics of the variants of a sweep, by their names with their caveats;
+    else of the cells.
+    """
     # pooled scopes of variants, else cells, else all scopes
     names = {name: scope(name, ALL) for name in measured.facts.variants}
     names = names or {name: name for name in measured.facts.cells or measured.scopes}
-    parts = {name: metrics for name, key in names.items() if (metrics := measured.scopes.get(key))}
+    parts = {
+        name: metrics
+        for name, key in names.items()
+        if (metrics := measured.scopes.get(key))
+    }
     # names with the caveats that not all parts have
     part_names = name_rows({name: metrics.values() for name, metrics in parts.items()})
     return {part_names[name]: metrics for name, metrics in parts.items()}
@@ -194,7 +244,8 @@ class ShownCell:
 
 
 def subject_and_seed(about: Cell, metrics: Mapping[str, Metric]) -> tuple[str, str]:
-    """Name the subject and the training's seed of metrics; either is empty if it is not known.
+    """Name the subject and the training's seed of metrics; either is empty if it is not
+    known.
 
     Args:
         about: Facts of a cell.
@@ -203,7 +254,9 @@ def subject_and_seed(about: Cell, metrics: Mapping[str, Metric]) -> tuple[str, s
     # a subject's number becomes its BIDS name
     subject, seeds = about.subject, next(iter(metrics.values())).seeds
     seed = str(next(iter(seeds), "") if about.seed is None else about.seed)
-    return (f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")), seed
+    return (
+        f"sub-{subject:02d}" if isinstance(subject, int) else str(subject or "")
+    ), seed
 
 
 @dataclass(frozen=True)

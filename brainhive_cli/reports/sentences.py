@@ -1,11 +1,19 @@
-"""Sentences of results, rendered from templates: findings, differences, warnings, titles, methods, papers."""
+"""Sentences of results, rendered from templates: findings, differences, warnings,
+titles, methods, papers.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.measurements import Measurements, Metric, caveats_of, mark, merge_caveats
+from brainhive_cli.core.measurements import (
+    Measurements,
+    Metric,
+    caveats_of,
+    mark,
+    merge_caveats,
+)
 from brainhive_cli.core.set_up import CITES, SetUp, say
 from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports.runs_shown import RunGroup, choose_headline, list_parts
@@ -19,9 +27,12 @@ FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
 """Folders of an absolute path: of this machine, which no reader of a page has."""
 ENTRY = re.compile(r"^@\w+\{(.+),\n(?:  .+\n)+\}$", re.M)
 REFERENCES = {
-    entry[1]: entry[0] for entry in ENTRY.finditer((HERE / "references.bib").read_text(encoding="utf-8"))
+    entry[1]: entry[0]
+    for entry in ENTRY.finditer((HERE / "references.bib").read_text(encoding="utf-8"))
 }
-"""BibTeX entries of the papers behind parts and data sets, and of this software, by their keys."""
+"""BibTeX entries of the papers behind parts and data sets, and of this software, by
+their keys.
+"""
 ORDER = ("dataset", "signals", "model", "prior", "generator", "encoders")
 """Sections of the papers of a set-up, in the order in which they are listed."""
 SOFTWARE = "brainhive"
@@ -33,10 +44,15 @@ def describe_metric(metric: Metric) -> str:
 
 
 def state_finding(measured: Measurements) -> str:
-    """State the result of a run in a sentence or two; empty where it has nothing to say."""
-    # metrics of everything together; where nothing is pooled, those of the variants or cells
+    """State the result of a run in a sentence or two; empty where it has nothing to
+    say.
+    """
+    # metrics of everything together; where nothing is pooled, those of the variants or
+    # cells
     facts, parts = measured.facts, list_parts(measured)
-    metrics = measured.overall or (next(iter(parts.values())) if len(parts) == 1 else {})
+    metrics = measured.overall or (
+        next(iter(parts.values())) if len(parts) == 1 else {}
+    )
     name = choose_headline(next(iter(parts.values()), {}))
     values = [metrics[name].value for metrics in parts.values() if name in metrics]
     best, chosen = best_of_parts(facts, parts)
@@ -59,18 +75,24 @@ def describe_differences(group: RunGroup) -> list[str]:
     """Write a sentence on each of the first four differences."""
     # few enough for the lead of a page; the table of differences has all
     metrics = {run.label: run.metrics for run in group.runs}
-    return [render("difference.txt", row=row, metrics=metrics) for row in group.compared[:4]]
+    return [
+        render("difference.txt", row=row, metrics=metrics) for row in group.compared[:4]
+    ]
 
 
 def name_page(groups: Sequence[RunGroup]) -> str:
-    """Call a page by the question that its runs answer, and by data set and systems where these are known."""
+    """Call a page by the question that its runs answer, and by data set and systems
+    where these are known.
+    """
     runs = [run for group in groups for run in group.runs]
     set_ups = [run.measured.facts.set_up for run in runs]
     return render("title.txt", runs=runs, first=runs[0].measured.facts, set_ups=set_ups)
 
 
 def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
-    """List all that a reader must know before a number; caveats have the footnote sign."""
+    """List all that a reader must know before a number; caveats have the footnote
+    sign.
+    """
     # caveats, why a result is not above chance, the runs' own warnings
     runs = [run for group in groups for run in group.runs]
     lines = explain_caveats(*(run.measured for run in runs))
@@ -80,9 +102,15 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
         lines += [f"{prefix}{line}" for line in warnings if line]
 
     # what was not compared, and limits of the tests
-    lines += [f"Not compared: {reason}" for group in groups for reason in group.not_compared]
-    limits = [limit for group in groups for row in group.compared for limit in row.limits]
-    return list(dict.fromkeys([*lines, *(f"Of the tests: {limit}." for limit in limits)]))
+    lines += [
+        f"Not compared: {reason}" for group in groups for reason in group.not_compared
+    ]
+    limits = [
+        limit for group in groups for row in group.compared for limit in row.limits
+    ]
+    return list(
+        dict.fromkeys([*lines, *(f"Of the tests: {limit}." for limit in limits)])
+    )
 
 
 def explain_caveats(*measured: Measurements) -> list[str]:
@@ -90,27 +118,37 @@ def explain_caveats(*measured: Measurements) -> list[str]:
     # caveats of runs, then of their metrics, each once
     listed = merge_caveats(
         *(each.caveats for each in measured),
-        *(caveats_of(metrics.values()) for each in measured for metrics in each.scopes.values()),
+        *(
+            caveats_of(metrics.values())
+            for each in measured
+            for metrics in each.scopes.values()
+        ),
     )
     return [f"{mark('', listed)} {MEANINGS[caveat]}" for caveat in listed]
 
 
 def explain_chance(measured: Measurements) -> str:
-    """Explain a result that is not above chance, by the ridge next to it; empty of any other."""
+    """Explain a result that is not above chance, by the ridge next to it; empty of any
+    other.
+    """
     # the ridge tells whether signals and pictures belong together as they are filed
     ridge = measured.scopes.get("baseline · ridge", {})
     return render("chance.txt", facts=measured.facts, top1=ridge.get("top1"))
 
 
 def list_limits(measured: Measurements) -> list[str]:
-    """List what limits the test of a run: of a retrieval one paragraph, then the run's own warnings."""
+    """List what limits the test of a run: of a retrieval one paragraph, then the run's
+    own warnings.
+    """
     # the paragraph is empty for runs that are no retrieval
     text = render("warnings.txt", facts=measured.facts, metrics=measured.overall)
     return [*filter(None, [text]), *measured.facts.warnings]
 
 
 def list_missing(groups: Sequence[RunGroup]) -> list[str]:
-    """List the metrics that runs did not measure, with reasons that name files without their folders."""
+    """List the metrics that runs did not measure, with reasons that name files without
+    their folders.
+    """
     # a metric may be missing in several runs for one reason
     lines = [
         f"{run.label}: {shown(name)}: {FOLDERS.sub('', why)}"
@@ -122,7 +160,9 @@ def list_missing(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def describe_methods(groups: Sequence[RunGroup]) -> str:
-    """Write a paragraph for a paper's methods from what the parts that ran have read; each sentence once."""
+    """Write a paragraph for a paper's methods from what the parts that ran have read;
+    each sentence once.
+    """
     # template values: runs, tests and adjustments, each once
     runs = [run for group in groups for run in group.runs]
     compared = [pair for group in groups for pair in group.compared if pair.test]
@@ -132,7 +172,9 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
         .get_template("methods.txt")
         .render(
             runs=runs,
-            modalities={one.set_up.get("dataset"): one.modality for one in facts if one.modality},
+            modalities={
+                one.set_up.get("dataset"): one.modality for one in facts if one.modality
+            },
             tests=dict.fromkeys(pair.test for pair in compared),
             adjustments=dict.fromkeys(map(adjustment_text, compared)),
             environment=next((run.environment for run in runs if run.environment), {}),
@@ -145,20 +187,33 @@ def describe_methods(groups: Sequence[RunGroup]) -> str:
 
 
 def list_citations(groups: Sequence[RunGroup]) -> str:
-    """List the BibTeX entries of all that ran: data sets, methods, encoders, this software."""
-    return list_entries(run.measured.facts.set_up for group in groups for run in group.runs)
+    """List the BibTeX entries of all that ran: data sets, methods, encoders, this
+    software.
+    """
+    return list_entries(
+        run.measured.facts.set_up for group in groups for run in group.runs
+    )
 
 
 def list_entries(set_ups: Iterable[SetUp]) -> str:
     """List the BibTeX entries behind set-ups, and that of this software."""
     # papers in the order of sections, then the software
     cited = [*set_ups]
-    keys = [key for part in ORDER for set_up in cited for key in set_up.get(f"{CITES}.{part}", ())]
-    return "\n".join(REFERENCES[key] for key in dict.fromkeys([*keys, SOFTWARE]) if key in REFERENCES)
+    keys = [
+        key
+        for part in ORDER
+        for set_up in cited
+        for key in set_up.get(f"{CITES}.{part}", ())
+    ]
+    return "\n".join(
+        REFERENCES[key] for key in dict.fromkeys([*keys, SOFTWARE]) if key in REFERENCES
+    )
 
 
 def name_papers(keys: Iterable[str] = ()) -> str:
-    """Name papers by authors and year, in parentheses behind a blank; empty without any."""
+    """Name papers by authors and year, in parentheses behind a blank; empty without
+    any.
+    """
     # keys without an entry have no name to be shown
     papers = [name_paper(REFERENCES[key]) for key in keys if key in REFERENCES]
     return f" ({'; '.join(papers)})" if papers else ""
@@ -168,8 +223,16 @@ def name_paper(entry: str) -> str:
     """Name a paper, as `Haxby et al. 2001`; one without known authors by its title."""
     # fields of the entry, and family names of its authors
     fields = dict(re.findall(r"^  (\w+) *= \{(.*)\},?$", entry, re.M))
-    first, *rest = fields.get("author", fields["title"].partition(":")[0]).split(" and ")
-    names = [first.strip("{}").partition(", ")[0]] + [name.partition(",")[0] for name in rest]
+    first, *rest = fields.get("author", fields["title"].partition(":")[0]).split(
+        " and "
+    )
+    names = [first.strip("{}").partition(", ")[0]] + [
+        name.partition(",")[0] for name in rest
+    ]
     # three authors and more are abbreviated, as journals do
-    authors = " and ".join(names) if len(names) < 3 and "others" not in names else f"{names[0]} et al."
+    authors = (
+        " and ".join(names)
+        if len(names) < 3 and "others" not in names
+        else f"{names[0]} et al."
+    )
     return f"{authors} {fields['year']}"

@@ -1,4 +1,6 @@
-"""Templates of sentences, pages and tables, with the filters that write numbers in them."""
+"""Templates of sentences, pages and tables, with the filters that write numbers in
+them.
+"""
 
 import re
 from functools import cache
@@ -14,12 +16,16 @@ HERE = Path(__file__).parent
 LATEX = str.maketrans(documents.read(HERE / "latex.json", dict[str, str]))
 """LaTeX for characters that it reserves or lacks."""
 SPACES = re.compile(r" +([.,;:)†])(?!\d)|(?<=\() +")
-"""Blanks before a stop or comma, and behind a bracket, which blocks of a template leave."""
+"""Blanks before a stop or comma, and behind a bracket, which blocks of a template
+leave.
+"""
 
 
 @cache
 def templates() -> Any:
-    """Open the templates of sentences and pages, with the filters that write numbers."""
+    """Open the templates of sentences and pages, with the filters that write
+    numbers.
+    """
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     # only HTML is escaped; blocks leave neither line breaks nor indentation
@@ -51,7 +57,9 @@ def sentences() -> Any:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of sentences, on one line; what blocks leave before a stop or comma is cut."""
+    """Fill a template of sentences, on one line; what blocks leave before a stop or
+    comma is cut.
+    """
     # one line of single blanks, less those before stops
     text = " ".join(sentences().get_template(template).render(**values).split())
     return SPACES.sub(lambda match: match[1] or "", text)
@@ -66,11 +74,14 @@ def write_ends(metric: Metric) -> str:
     """Write the ends of the interval of a metric, in percent where it is a share."""
     assert metric.low is not None and metric.high is not None
     if is_share(metric.name):
-        low, high = (float(f"{100 * end:.2g}") for end in (metric.low, metric.high))  # 100, not 1e+02
+        # 100, not 1e+02
+        low, high = (float(f"{100 * end:.2g}") for end in (metric.low, metric.high))
         return f"{low:g} to {high:g} %"
     return metric.interval_text()
 
 
 def write_difference(value: float, name: str) -> str:
-    """Write a difference of a metric with its sign, in points of percent where it is a share."""
+    """Write a difference of a metric with its sign, in points of percent where it is a
+    share.
+    """
     return f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"

@@ -36,7 +36,9 @@ def photos(home: Path) -> Path:
 
 
 def embed(*words: str) -> Any:
-    return brainhive("embed", "--dataset", "image-folder", "--encoders", EXAMPLE_ENCODER, *words)
+    return brainhive(
+        "embed", "--dataset", "image-folder", "--encoders", EXAMPLE_ENCODER, *words
+    )
 
 
 @cache
@@ -46,24 +48,45 @@ def help_of(command: str) -> str:
     return str(shown.stdout)
 
 
-def test_help_says_what_it_does_in_80_columns_with_an_example_that_parses(home: Path) -> None:
-    options = ("--recipe", "--check", "--json", "--again", "--debug", "[KEY.PATH=VALUE]...")
+def test_help_says_what_it_does_in_80_columns_with_an_example_that_parses(
+    home: Path,
+) -> None:
+    options = (
+        "--recipe",
+        "--check",
+        "--json",
+        "--again",
+        "--debug",
+        "[KEY.PATH=VALUE]...",
+    )
     for command in COMMANDS:
         shown = help_of(command)
         assert max(map(len, shown.splitlines())) <= 80, command
         assert [option for option in options if option not in shown] == [], command
-        example = re.search(rf"Example: brainhive ({command}\b.*?)\n\n", shown, re.DOTALL)
+        example = re.search(
+            rf"Example: brainhive ({command}\b.*?)\n\n", shown, re.DOTALL
+        )
         assert example, command
-        assert brainhive(*shlex.split(example[1]), "--check").exit_code in (0, 3), example[1]
+        assert brainhive(*shlex.split(example[1]), "--check").exit_code in (0, 3), (
+            example[1]
+        )
 
 
 def test_only_commands_that_compute_take_processes_and_a_precision(home: Path) -> None:
     for listed in table.COMMANDS:
         for flag in ("--processes", "--mixed-precision"):
             assert (flag in help_of(listed.name)) == listed.computes, listed.name
-    typed, set_as_key = brainhive("report", "--processes", "2"), brainhive("report", "run.processes=2")
-    assert typed.exit_code == set_as_key.exit_code == 2 and "No such option: --processes" in typed.stderr
-    assert "processes has no effect in this command, which only reads" in set_as_key.stderr
+    typed, set_as_key = (
+        brainhive("report", "--processes", "2"),
+        brainhive("report", "run.processes=2"),
+    )
+    assert (
+        typed.exit_code == set_as_key.exit_code == 2
+        and "No such option: --processes" in typed.stderr
+    )
+    assert (
+        "processes has no effect in this command, which only reads" in set_as_key.stderr
+    )
 
 
 TAKING_NAMES = {"fetch", "push", "workflow"}
@@ -85,19 +108,25 @@ def prints_what_is_missing(command: str) -> None:
         return
     assert document.keys() == {"recipe", "missing", "inputs", "tables"}
     assert document["inputs"] or command in LISTING
-    assert all(one.keys() == {"what", "bytes", "state", "line"} for one in document["inputs"])
+    assert all(
+        one.keys() == {"what", "bytes", "state", "line"} for one in document["inputs"]
+    )
     assert shown.exit_code == (3 if document["missing"] else 0)
     if command not in ("train-align", "eval-retrieval"):
         return
     plain = brainhive(command, "--check")
     tables, _, recipe = plain.stdout.partition("# Recipe: ")
     titles = [table["title"] for table in document["tables"]]
-    assert ("Inputs" in titles) == bool(document["inputs"]) and all(title in tables for title in titles)
+    assert ("Inputs" in titles) == bool(document["inputs"]) and all(
+        title in tables for title in titles
+    )
     assert yaml.safe_load(f"# {recipe}") == document["recipe"]
     assert plain.stderr.count("warning: missing: ") == len(document["missing"])
 
 
-def test_a_recipe_error_is_two_lines_and_exit_code_2_and_debug_shows_a_traceback(home: Path) -> None:
+def test_a_recipe_error_is_two_lines_and_exit_code_2_and_debug_shows_a_traceback(
+    home: Path,
+) -> None:
     for words, what in (
         (["train-align", "no.such.key=1"], "unknown recipe key"),
         (["train-align", "run.processes=none"], "valid integer"),
@@ -106,11 +135,19 @@ def test_a_recipe_error_is_two_lines_and_exit_code_2_and_debug_shows_a_traceback
         shown = brainhive(*words)
         lines = shown.stderr.splitlines()
         assert shown.exit_code == 2 and not shown.stdout and len(lines) == 2
-        assert lines[0].startswith("error: ") and what in lines[0] and lines[1].startswith("  try: ")
+        assert (
+            lines[0].startswith("error: ")
+            and what in lines[0]
+            and lines[1].startswith("  try: ")
+        )
     shown = brainhive("embed", "--debug")
     assert "Traceback" in shown.stderr and shown.exit_code == 3
-    shown = brainhive("check", "./no.such.key=1")  # commands on files take words as files
-    assert shown.exit_code == 3 and "no file, folder or pattern ./no.such.key=1" in shown.stderr
+    # commands on files take words as files
+    shown = brainhive("check", "./no.such.key=1")
+    assert (
+        shown.exit_code == 3
+        and "no file, folder or pattern ./no.such.key=1" in shown.stderr
+    )
 
 
 def test_a_command_does_its_work_once_and_finds_it_again(photos: Path) -> None:
@@ -128,4 +165,6 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(photos: Path) -> Non
     (photos / "embeddings").write_text("a file where a folder should be")
     shown = embed()
     assert shown.exit_code == 1 and len(shown.stderr.splitlines()) == 2
-    assert re.match(r"error: .*embeddings.*: (Not a directory|File exists)", shown.stderr)
+    assert re.match(
+        r"error: .*embeddings.*: (Not a directory|File exists)", shown.stderr
+    )

@@ -1,4 +1,6 @@
-"""What a command line leaves when it fails: one document under `--json`, and no empty run."""
+"""What a command line leaves when it fails: one document under `--json`, and no empty
+run.
+"""
 
 import json
 import os
@@ -22,15 +24,24 @@ RESULT = Result(Path(), (Table("a title", ("column",), (("cell",),)),))
 
 
 def brainhive(*words: str) -> Any:
-    return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(app, list(words))
+    return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(
+        app, list(words)
+    )
 
 
-def test_an_error_under_json_is_one_document_on_stdout_and_leaves_no_run(home: Path) -> None:
+def test_an_error_under_json_is_one_document_on_stdout_and_leaves_no_run(
+    home: Path,
+) -> None:
     for words, code, told, hint in (
         (["embed", "no.such.key=1"], 2, "unknown recipe key", "known here"),
         (["embed", "--datset", "x"], 2, "--datset", "brainhive help embed"),
         (["embedd"], 2, "embedd", "brainhive help"),
-        (["train-align", "--recipe", "demo"], 3, "no train embeddings", "brainhive embed"),
+        (
+            ["train-align", "--recipe", "demo"],
+            3,
+            "no train embeddings",
+            "brainhive embed",
+        ),
     ):
         shown = brainhive(*words, "--json")
         document = json.loads(shown.stdout)
@@ -41,7 +52,9 @@ def test_an_error_under_json_is_one_document_on_stdout_and_leaves_no_run(home: P
     assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
-def test_ctrl_c_under_json_is_a_document_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_under_json_is_a_document_too(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -61,25 +74,45 @@ def test_the_next_line_may_run_the_code_that_this_one_was_allowed_to_run() -> No
         (True, "brainhive eval-retrieval --run a --allow-code"),
         (False, "brainhive eval-retrieval --run a"),
     ):
-        with completed_by(partial(execute.complete, folders=list, keys=set(), is_allowed=is_allowed)):
+        with completed_by(
+            partial(execute.complete, folders=list, keys=set(), is_allowed=is_allowed)
+        ):
             assert str(line) == expected
-            assert BrainhiveError("", line).hint == Result(Path(), hint=line).hint == expected
+            assert (
+                BrainhiveError("", line).hint
+                == Result(Path(), hint=line).hint
+                == expected
+            )
 
 
-def test_a_reader_that_goes_away_is_no_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_goes_away_is_no_error(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "w", buffering=1) as closed:
-        monkeypatch.setattr(doctor, "run", lambda *_: monkeypatch.setattr(sys, "stdout", closed) or RESULT)
+        monkeypatch.setattr(
+            doctor,
+            "run",
+            lambda *_: monkeypatch.setattr(sys, "stdout", closed) or RESULT,
+        )
         shown = brainhive("doctor")
     assert shown.exit_code == 1 and shown.stderr == ""
 
 
-def test_a_run_is_named_with_and_without_its_flag_by_every_command_that_takes_one(home: Path) -> None:
-    for words in (["eval-retrieval"], ["explain"], ["reconstruct", "--prior", "identity"]):
+def test_a_run_is_named_with_and_without_its_flag_by_every_command_that_takes_one(
+    home: Path,
+) -> None:
+    for words in (
+        ["eval-retrieval"],
+        ["explain"],
+        ["reconstruct", "--prior", "identity"],
+    ):
         for run in (["nothing"], ["--run", "nothing"]):
             shown = brainhive(*words, *run)
-            assert shown.exit_code == 3 and "no train-align run 'nothing'" in shown.stderr
+            assert (
+                shown.exit_code == 3 and "no train-align run 'nothing'" in shown.stderr
+            )
     shown = brainhive("explain", "--run", "one", "other")
     assert shown.exit_code == 2 and "2 runs: one, other" in shown.stderr
 
@@ -93,5 +126,9 @@ def test_the_way_out_stays_within_the_recipe_that_was_named(home: Path) -> None:
         shown = brainhive(*words, "--recipe", "demo")
         assert shown.exit_code == 3 and shown.stderr.endswith(f"  try: {way}\n")
         assert f"({way})" in brainhive(*words, "--recipe", "demo", "--check").stderr
-    shown = brainhive("train-align", "--recipe", "demo", "encoders=demo-clip", "prior=null")
-    assert shown.stderr.endswith("try: brainhive embed --recipe demo --encoders demo-clip\n")
+    shown = brainhive(
+        "train-align", "--recipe", "demo", "encoders=demo-clip", "prior=null"
+    )
+    assert shown.stderr.endswith(
+        "try: brainhive embed --recipe demo --encoders demo-clip\n"
+    )

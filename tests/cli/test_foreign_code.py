@@ -1,4 +1,6 @@
-"""Code that a recipe, a file or a command line names: it runs by `--allow-code` alone."""
+"""Code that a recipe, a file or a command line names: it runs by `--allow-code`
+alone.
+"""
 
 import json
 import sys
@@ -30,7 +32,9 @@ def executed() -> bool:
 
 @pytest.fixture(autouse=True)
 def code(home: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A module in the working directory, as an archive from elsewhere could bring one along."""
+    """A module in the working directory, as an archive from elsewhere could bring one
+    along.
+    """
     (home / "not_ours").mkdir()
     (home / "not_ours/network.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(home))
@@ -47,31 +51,61 @@ def recipe(home: Path, **fields: Any) -> str:
 @pytest.fixture
 def embedding(home: Path, pictures: Path) -> str:
     """A recipe file of embed that names code."""
-    return recipe(home, dataset={"kind": "image-folder", "root": str(pictures)}, encoders=[ENCODER])
+    return recipe(
+        home,
+        dataset={"kind": "image-folder", "root": str(pictures)},
+        encoders=[ENCODER],
+    )
 
 
-def test_code_of_a_recipe_file_or_a_line_is_refused_with_the_flag_that_allows_it(embedding: str) -> None:
+def test_code_of_a_recipe_file_or_a_line_is_refused_with_the_flag_that_allows_it(
+    embedding: str,
+) -> None:
     for words in ((), ("--encoders", ENCODER)):
         shown = brainhive("embed", "--recipe", embedding, *words)
         assert shown.exit_code == 2 and not executed()
-        assert f"{ENCODER} is code, which runs only" in shown.stderr and "try: --allow-code" in shown.stderr
+        assert (
+            f"{ENCODER} is code, which runs only" in shown.stderr
+            and "try: --allow-code" in shown.stderr
+        )
     assert brainhive("embed", "--recipe", embedding, "--allow-code").exit_code == 0
     assert executed()
 
 
-def test_code_in_an_override_of_a_workflow_or_demo_needs_the_flag_too(home: Path, pictures: Path) -> None:
+def test_code_in_an_override_of_a_workflow_or_demo_needs_the_flag_too(
+    home: Path, pictures: Path
+) -> None:
     folder = f"dataset={{kind: image-folder, root: {pictures}}}"
     encoders = f"encoders=[{{kind: python, source: '{ENCODER}'}}]"
     steps = recipe(home, steps={"embed": {"overrides": [folder, encoders]}})
     for words in ((), ("--check",)):
         shown = brainhive("workflow", "--recipe", steps, *words)
-        assert shown.exit_code in (2, 3) and "is code, which runs only" in shown.stderr and not executed()
-    shown = brainhive("demo", "--recipe", recipe(home, quick=True, overrides={"embed": [encoders]}))
-    assert shown.exit_code == 2 and "is code, which runs only" in shown.stderr and not executed()
-
-    steps, typed = recipe(home, steps={"embed": {"overrides": [folder]}}), json.dumps([folder, encoders])
+        assert (
+            shown.exit_code in (2, 3)
+            and "is code, which runs only" in shown.stderr
+            and not executed()
+        )
+    shown = brainhive(
+        "demo", "--recipe", recipe(home, quick=True, overrides={"embed": [encoders]})
+    )
     assert (
-        brainhive("workflow", "--recipe", steps, f"steps.embed.overrides={typed}", "--allow-code").exit_code
+        shown.exit_code == 2
+        and "is code, which runs only" in shown.stderr
+        and not executed()
+    )
+
+    steps, typed = (
+        recipe(home, steps={"embed": {"overrides": [folder]}}),
+        json.dumps([folder, encoders]),
+    )
+    assert (
+        brainhive(
+            "workflow",
+            "--recipe",
+            steps,
+            f"steps.embed.overrides={typed}",
+            "--allow-code",
+        ).exit_code
         == 0
     )
     assert executed()
@@ -90,12 +124,26 @@ def test_a_part_that_is_a_module_is_imported_only_if_it_is_allowed(home: Path) -
     file = recipe(home, backbone={"kind": "not_ours.network"})
     for words in ((), ("--check",)):
         shown = brainhive("train-align", "--recipe", file, *words)
-        assert shown.exit_code == 2 and "not_ours.network is code" in shown.stderr and not executed()
+        assert (
+            shown.exit_code == 2
+            and "not_ours.network is code" in shown.stderr
+            and not executed()
+        )
     shown = brainhive("train-align", "--recipe", file, "--allow-code")
-    assert shown.exit_code == 2 and "the module 'not_ours.network' is no" in shown.stderr and executed()
+    assert (
+        shown.exit_code == 2
+        and "the module 'not_ours.network' is no" in shown.stderr
+        and executed()
+    )
 
 
-def test_a_module_that_does_not_import_is_named_with_its_reason(home: Path, embedding: str) -> None:
+def test_a_module_that_does_not_import_is_named_with_its_reason(
+    home: Path, embedding: str
+) -> None:
     (home / "not_ours/network.py").write_text("1 / 0")
     shown = brainhive("embed", "--recipe", embedding, "--allow-code")
-    assert shown.exit_code in (2, 4) and "ZeroDivisionError" in shown.stderr and "a bug" not in shown.stderr
+    assert (
+        shown.exit_code in (2, 4)
+        and "ZeroDivisionError" in shown.stderr
+        and "a bug" not in shown.stderr
+    )

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from brainhive_cli.cli.execute import describe_error
-from brainhive_cli.core.errors import BrainhiveError, DeviceError, LostProcess, RecipeError
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    DeviceError,
+    LostProcess,
+    RecipeError,
+)
 
 
 def test_too_little_memory_is_a_device_error_with_the_commands_advice() -> None:
@@ -16,7 +21,9 @@ def test_too_little_memory_is_a_device_error_with_the_commands_advice() -> None:
         np.empty(2**60, np.uint8)
     for error in (
         caught.value,
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore about it."),
+        torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2 GiB.\nMore about it."
+        ),
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
     ):
         described = describe_error(error, "batch_size=4")
@@ -31,11 +38,17 @@ def test_an_error_of_the_system_names_the_file_and_its_way_out() -> None:
         (errno.EACCES, "fix permissions"),
     ):
         described = describe_error(OSError(number, os.strerror(number), "a/file"))
-        assert described.message == f"a/file: {os.strerror(number)}" and way in described.hint
+        assert (
+            described.message == f"a/file: {os.strerror(number)}"
+            and way in described.hint
+        )
 
 
 def test_what_libraries_say_of_processes_and_disks_is_recognised() -> None:
-    words = "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
+    words = (
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by "
+        "peer [127.0.0.1]:1"
+    )
     described = describe_error(RuntimeError(words))
     assert isinstance(described, LostProcess) and "another process" in described.message
     words = "DataLoader worker (pid 12) is killed by signal: Killed. "
@@ -48,5 +61,8 @@ def test_errors_of_ours_stay_and_others_are_called_bugs() -> None:
     ours = RecipeError("a", "b")
 
     assert describe_error(ours) is ours
-    assert "unexpected ValueError: odd" in describe_error(ValueError("odd\nand more")).message
+    assert (
+        "unexpected ValueError: odd"
+        in describe_error(ValueError("odd\nand more")).message
+    )
     assert type(describe_error(ValueError())) is BrainhiveError

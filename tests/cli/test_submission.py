@@ -1,4 +1,6 @@
-"""Commands that are submitted to a cluster: what the scheduler is asked, and what its tasks then do."""
+"""Commands that are submitted to a cluster: what the scheduler is asked, and what its
+tasks then do.
+"""
 
 import json
 import os
@@ -33,10 +35,19 @@ SCHEDULER = {
             cut -d " " -f 1 "$QUEUE/tasks" 2>/dev/null || true
         fi
     """,
-    "scontrol": 'echo "scontrol $*" >> "$QUEUE/calls"; touch "$QUEUE/requeued"; (sleep 0.3; kill $PPID) &',
+    "scontrol": (
+        'echo "scontrol $*" >> "$QUEUE/calls"; touch "$QUEUE/requeued"; (sleep 0.3; '
+        "kill $PPID) &"
+    ),
 }
-"""Programs of a scheduler that writes down what it is asked; the test says which tasks are queued."""
-PLAN = ("run.cluster.partition=gpu,long", "run.cluster.memory=32G", "run.cluster.time=1-02:00:00")
+"""Programs of a scheduler that writes down what it is asked; the test says which tasks
+are queued.
+"""
+PLAN = (
+    "run.cluster.partition=gpu,long",
+    "run.cluster.memory=32G",
+    "run.cluster.time=1-02:00:00",
+)
 
 
 @pytest.fixture
@@ -53,7 +64,9 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def line(world: Path, small: tuple[str, ...], runs: str, code_allowed: None) -> tuple[str, ...]:
+def line(
+    world: Path, small: tuple[str, ...], runs: str, code_allowed: None
+) -> tuple[str, ...]:
     """A training of two cells, with runs of its own."""
     return ("train-align", *small, "train.epochs=1", runs, "run.device=cpu")
 
@@ -63,7 +76,11 @@ def call(*argv: str) -> Any:
 
 
 def calls(queue: Path) -> list[str]:
-    return (queue / "calls").read_text().splitlines() if (queue / "calls").is_file() else []
+    return (
+        (queue / "calls").read_text().splitlines()
+        if (queue / "calls").is_file()
+        else []
+    )
 
 
 def submitted(tmp_path: Path, command: str = "train-align") -> Path:
@@ -75,7 +92,9 @@ def run_task(folder: Path, job: int, number: int, step: str = "train-align") -> 
     variables = {"SLURM_ARRAY_JOB_ID": str(job), "SLURM_ARRAY_TASK_ID": str(number)}
     with open(folder / f"logs/{job}_{number}.txt", "a") as log:
         script = ["bash", str(folder / f"{step}.sh")]
-        done = subprocess.run(script, env={**os.environ, **variables}, stdout=log, stderr=log, check=False)
+        done = subprocess.run(
+            script, env={**os.environ, **variables}, stdout=log, stderr=log, check=False
+        )
     return done.returncode
 
 
@@ -86,10 +105,19 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     assert result.exit_code == 0, result.output
     script, _, after = result.stdout.rpartition("#")
     assert after.strip() == "Nothing is to be downloaded first"
-    wanted = ("--array=0-1", "--partition=gpu,long", "--mem=32G", "--time=1-02:00:00", "--requeue")
+    wanted = (
+        "--array=0-1",
+        "--partition=gpu,long",
+        "--mem=32G",
+        "--time=1-02:00:00",
+        "--requeue",
+    )
     assert all(f"#SBATCH {option}\n" in script for option in wanted)
     assert "--gpus-per-node" not in script and "HF_HUB_OFFLINE=1" in script
-    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    assert (
+        subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode
+        == 0
+    )
     assert not (tmp_path / "runs/.submitted").exists()
 
     # in a container, with home and the hub's cache; and without a time
@@ -97,40 +125,70 @@ def test_a_check_prints_the_script_and_asks_no_scheduler(line, tmp_path, monkeyp
     options = ("run.cluster.container=lab image.sif", "run.cluster.gpus=2")
     script = call(*line, *options, "--submit", "--check", "--allow-code").stdout
     home = os.environ["BRAINHIVE_HOME"]
-    words = f"apptainer exec --nv --bind {home} --bind {tmp_path} --bind {tmp_path / 'hub'} "
-    assert f"{words}--env HF_HOME={tmp_path / 'hub'} 'lab image.sif' brainhive train-align --recipe" in script
+    words = (
+        f"apptainer exec --nv --bind {home} --bind {tmp_path} --bind "
+        f"{tmp_path / 'hub'} "
+    )
+    assert (
+        f"{words}--env HF_HOME={tmp_path / 'hub'} 'lab image.sif' brainhive "
+        "train-align --recipe"
+    ) in script
     assert "--time" not in script
 
 
 def test_a_line_is_submitted_once_and_then_found_finished(line, queue, tmp_path):
-    planned = json.loads(call(*line, "--submit", "--check", "--json").stdout)  # as programs read it
-    assert "#SBATCH --array=0-1" in planned["scripts"]["train-align"] and planned["downloads"] == []
+    # as programs read it
+    planned = json.loads(call(*line, "--submit", "--check", "--json").stdout)
+    assert (
+        "#SBATCH --array=0-1" in planned["scripts"]["train-align"]
+        and planned["downloads"] == []
+    )
     first = call(*line, "--submit")
-    assert first.exit_code == 0 and "submitted train-align: job 11, 2 tasks" in first.stderr, first.output
+    assert (
+        first.exit_code == 0
+        and "submitted train-align: job 11, 2 tasks" in first.stderr
+    ), first.output
     folder = submitted(tmp_path)
     (queue / "tasks").write_text("11_0 RUNNING\n11_1 PENDING\n")
     second = call(*line, "--submit")
     assert "2 tasks of this line are queued or running" in second.stderr
     job = f"brainhive-{folder.name.rpartition('-')[2]}-train-align"
-    assert calls(queue) == [f"sbatch --parsable --job-name={job} {folder / 'train-align.sh'}"]
-    assert all(f"scancel --me --name={job}" in shown.stderr for shown in (first, second))
+    assert calls(queue) == [
+        f"sbatch --parsable --job-name={job} {folder / 'train-align.sh'}"
+    ]
+    assert all(
+        f"scancel --me --name={job}" in shown.stderr for shown in (first, second)
+    )
 
     code = run_task(folder, 11, 0)  # alone, it takes the cells of the other task, too
     (queue / "tasks").write_text("")
     assert code == 0, (folder / "logs/11_0.txt").read_text()
     assert "nothing is submitted" in call(*line, "--submit").stderr
-    assert RunFolder(next((tmp_path / "runs/train-align").iterdir())).is_finished and len(calls(queue)) == 1
-    others = f"paths.signals={tmp_path / 'others'}"  # a finished line that would read other signals
+    assert (
+        RunFolder(next((tmp_path / "runs/train-align").iterdir())).is_finished
+        and len(calls(queue)) == 1
+    )
+    # a finished line that would read other signals
+    others = f"paths.signals={tmp_path / 'others'}"
     assert "job 12" in call(*line, "--submit", others).stderr
 
 
-def test_a_script_that_a_file_names_needs_permission(world, small, runs, queue, tmp_path):
+def test_a_script_that_a_file_names_needs_permission(
+    world, small, runs, queue, tmp_path
+):
     recipe = tmp_path / "train-align.yaml"
-    recipe.write_text(json.dumps({"extends": "train-align", "run": {"cluster": {"template": "theirs"}}}))
+    recipe.write_text(
+        json.dumps(
+            {"extends": "train-align", "run": {"cluster": {"template": "theirs"}}}
+        )
+    )
     (tmp_path / "theirs").write_text("#!/bin/bash\n")
     line = ("train-align", "--recipe", str(recipe), *small, runs, "run.device=cpu")
     refused = call(*line, "--submit")
-    assert refused.exit_code == 2 and "run.cluster.template theirs is code, which runs only" in refused.stderr
+    assert (
+        refused.exit_code == 2
+        and "run.cluster.template theirs is code, which runs only" in refused.stderr
+    )
     assert not calls(queue)
     assert "job 11" in call(*line, "--submit", "--allow-code").stderr
 
@@ -147,17 +205,27 @@ def test_what_is_to_be_downloaded_is_the_last_line_also_where_the_hub_cannot_be_
     result = call(*line, "--check")
     assert result.exit_code == 3
     last = result.stdout.splitlines()[-1]
-    assert last.startswith("# First, where there is a network: hf download nobody/nothing")
+    assert last.startswith(
+        "# First, where there is a network: hf download nobody/nothing"
+    )
     assert call(*line).exit_code == 3 and not calls(queue)
 
 
-def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, queue, tmp_path, code_allowed):
+def test_each_step_of_a_workflow_waits_for_the_one_before(
+    world, small, runs, queue, tmp_path, code_allowed
+):
     steps = {
         "train-align": {"overrides": [*small, "train.epochs=1"]},
         "eval-retrieval": {"overrides": ["sheet_rows=0"]},
     }
     (tmp_path / "steps.yaml").write_text(json.dumps({"steps": steps}))
-    line = ("workflow", "--recipe", str(tmp_path / "steps.yaml"), runs, "run.device=cpu")
+    line = (
+        "workflow",
+        "--recipe",
+        str(tmp_path / "steps.yaml"),
+        runs,
+        "run.device=cpu",
+    )
     result = call(*line, "--submit")
     assert result.exit_code == 0, result.output
 
@@ -171,13 +239,19 @@ def test_each_step_of_a_workflow_waits_for_the_one_before(world, small, runs, qu
     ]
 
 
-def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, tmp_path):
+def test_the_script_passes_the_signal_on_and_queues_its_task_again(
+    line, queue, tmp_path
+):
     call(*line, "--submit")
     folder = submitted(tmp_path)
-    (tmp_path / "worker.sh").write_text("trap 'exit 75' USR1; touch begun; while true; do sleep 0.05; done")
+    (tmp_path / "worker.sh").write_text(
+        "trap 'exit 75' USR1; touch begun; while true; do sleep 0.05; done"
+    )
     script = (folder / "train-align.sh").read_text()
     script = re.sub(r"^cd .*$", f"cd {tmp_path}", script, flags=re.MULTILINE)
-    script = re.sub(r"^.*-m brainhive_cli .* &$", "bash worker.sh &", script, flags=re.MULTILINE)
+    script = re.sub(
+        r"^.*-m brainhive_cli .* &$", "bash worker.sh &", script, flags=re.MULTILINE
+    )
     variables = {"SLURM_ARRAY_JOB_ID": "11", "SLURM_ARRAY_TASK_ID": "1"}
     task = subprocess.Popen(["bash", "-c", script], env={**os.environ, **variables})
     deadline_s = time.monotonic() + 20
@@ -189,9 +263,13 @@ def test_the_script_passes_the_signal_on_and_queues_its_task_again(line, queue, 
     assert calls(queue)[-1] == "scontrol requeue 11_1"
 
 
-def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_reason(line, tmp_path):
+def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_reason(
+    line, tmp_path
+):
     (tmp_path / "job.j2").write_text("#!/bin/bash\n{{ queue }}\n")
-    result = call(*line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check")
+    result = call(
+        *line, f"run.cluster.template={tmp_path / 'job.j2'}", "--submit", "--check"
+    )
     assert result.exit_code == 2 and "job.j2: 'queue' is undefined" in result.stderr
     assert "the names it may use are account, " in result.stderr
     absent = call(*line, "run.cluster.template=absent.j2", "--submit", "--check")
@@ -199,16 +277,28 @@ def test_a_template_that_cannot_be_filled_in_is_an_error_with_its_reason(line, t
 
 
 def test_a_template_gets_values_as_the_shell_takes_them(line, tmp_path):
-    (tmp_path / "job.j2").write_text("{{ modules[0] }} $X {{ container }} {{ name }} {{ line }}")
+    (tmp_path / "job.j2").write_text(
+        "{{ modules[0] }} $X {{ container }} {{ name }} {{ line }}"
+    )
     options = (f"run.cluster.template={tmp_path / 'job.j2'}", "run.cluster.modules=[a]")
-    script = call(*line, *options, "run.cluster.container=lab image;id", "--submit", "--check").stdout
-    assert script.startswith("a $X 'lab image;id' brainhive-train-align apptainer exec ")
+    script = call(
+        *line, *options, "run.cluster.container=lab image;id", "--submit", "--check"
+    ).stdout
+    assert script.startswith(
+        "a $X 'lab image;id' brainhive-train-align apptainer exec "
+    )
 
 
-def test_a_scheduler_that_is_absent_or_refuses_is_named(line, queue, tmp_path, monkeypatch):
-    (queue / "busy").write_text("squeue: error: Socket timed out on send/recv operation\n")
+def test_a_scheduler_that_is_absent_or_refuses_is_named(
+    line, queue, tmp_path, monkeypatch
+):
+    (queue / "busy").write_text(
+        "squeue: error: Socket timed out on send/recv operation\n"
+    )
     assert "Socket timed out" in call(*line, "--submit").stderr and not calls(queue)
-    (queue / "refusal").write_text("sbatch: error: Batch job submission failed: Invalid partition name\n")
+    (queue / "refusal").write_text(
+        "sbatch: error: Batch job submission failed: Invalid partition name\n"
+    )
     refused = call(*line, "--submit")
     assert refused.exit_code == 1 and "Invalid partition name" in refused.stderr
     shutil.rmtree(queue / "bin")
@@ -218,7 +308,9 @@ def test_a_scheduler_that_is_absent_or_refuses_is_named(line, queue, tmp_path, m
     assert absent.exit_code == 4 and "no squeue here" in absent.stderr
 
 
-def test_what_is_missing_or_refused_ends_a_submission_before_the_scheduler_is_asked(line, queue, tmp_path):
+def test_what_is_missing_or_refused_ends_a_submission_before_the_scheduler_is_asked(
+    line, queue, tmp_path
+):
     for word, code, what in (
         (f"paths.embeddings={tmp_path}", 3, "no train embeddings"),
         ("--again", 2, "--again would make everything once more"),

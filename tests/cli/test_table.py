@@ -14,15 +14,26 @@ def completed(line: str, shell: str = "bash") -> list[str]:
     asked: dict[str, dict[str, str]] = {
         "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
         "zsh": {"_TYPER_COMPLETE_ARGS": line},
-        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        "fish": {
+            "_TYPER_COMPLETE_ARGS": line,
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        },
     }
     environment: Any = {"_BRAINHIVE_COMPLETE": f"complete_{shell}", **asked[shell]}
-    return CliRunner(env=environment).invoke(app, prog_name="brainhive").stdout.splitlines()
+    return (
+        CliRunner(env=environment)
+        .invoke(app, prog_name="brainhive")
+        .stdout.splitlines()
+    )
 
 
 @pytest.fixture
 def runs(home: Path) -> Path:
-    for name in ("train-align/demo-intra", "train-align/other", "reconstruct/demo-intra-1"):
+    for name in (
+        "train-align/demo-intra",
+        "train-align/other",
+        "reconstruct/demo-intra-1",
+    ):
         (home / "runs" / name).mkdir(parents=True)
         (home / "runs" / name / "metrics.json").touch()
     (home / "runs/train-align/demo-unfinished").mkdir()
@@ -31,7 +42,10 @@ def runs(home: Path) -> Path:
 
 def test_names_are_completed_in_every_shell(runs: Path) -> None:
     for line, names in (
-        ("brainhive embed --encoders vae,clip-h", ["vae,clip-h14", "vae,clip-h14-text"]),
+        (
+            "brainhive embed --encoders vae,clip-h",
+            ["vae,clip-h14", "vae,clip-h14-text"],
+        ),
         ("brainhive embed --dataset things-e", ["things-eeg"]),
         ("brainhive recipes papers/alignvis-m", ["papers/alignvis-meg"]),
         ("brainhive train-align --backbone brain-m", ["brain-mlp"]),
@@ -40,4 +54,6 @@ def test_names_are_completed_in_every_shell(runs: Path) -> None:
     ):
         assert sorted(completed(line)) == names
     for shell in ("zsh", "fish"):
-        assert "demo-intra" in "".join(completed("brainhive eval-retrieval --run demo", shell))
+        assert "demo-intra" in "".join(
+            completed("brainhive eval-retrieval --run demo", shell)
+        )

@@ -1,4 +1,6 @@
-"""Terminals on which nothing, or not every letter, can be written: a line at most, and an exit code."""
+"""Terminals on which nothing, or not every letter, can be written: a line at most, and
+an exit code.
+"""
 
 import os
 import subprocess
@@ -13,7 +15,12 @@ def run(line: str, home: Path, **environment: str) -> subprocess.CompletedProces
     variables = {**os.environ, "BRAINHIVE_HOME": str(home), **environment}
     script = line.replace("brainhive", BRAINHIVE)
     return subprocess.run(
-        ["bash", "-c", script], env=variables, capture_output=True, text=True, errors="replace", timeout=120
+        ["bash", "-c", script],
+        env=variables,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
     )
 
 
@@ -29,7 +36,9 @@ def test_every_terminal_gets_an_exit_code_and_no_traceback(tmp_path: Path) -> No
         assert done.stderr.count("error: ") == (code > 0)
 
 
-def test_a_broken_installation_is_called_one_and_debug_shows_where(tmp_path: Path) -> None:
+def test_a_broken_installation_is_called_one_and_debug_shows_where(
+    tmp_path: Path,
+) -> None:
     program = """
 import sys
 sys.modules["typer"] = None
@@ -38,8 +47,13 @@ brainhive_cli.__main__.main()
 """
     for flags in ((), ("--debug",)):
         line = [sys.executable, "-c", program, *flags]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        done = subprocess.run(
+            line, capture_output=True, text=True, timeout=60, cwd=tmp_path
+        )
         assert done.returncode == 1
         assert "error: ModuleNotFoundError: import of typer halted" in done.stderr
-        assert "try: pip install --force-reinstall brainhive; --debug shows where" in done.stderr
+        assert (
+            "try: pip install --force-reinstall brainhive; --debug shows where"
+            in done.stderr
+        )
         assert ("Traceback" in done.stderr) == bool(flags)

@@ -1,4 +1,6 @@
-"""What a person sees when something is wrong: an exit code, what it is, and what to do about it."""
+"""What a person sees when something is wrong: an exit code, what it is, and what to do
+about it.
+"""
 
 import re
 import signal
@@ -38,8 +40,22 @@ def refused() -> Callable[..., None]:
     return call
 
 
-ALIGN = ("train-align", "dataset=things-eeg", "--encoders", COLOURS, "--subjects", "1", "--seeds", "1")
-QUICK = ("dim=32", "fuser.intermediate_size=32", "train.precision=fp32", "train.epochs=1")
+ALIGN = (
+    "train-align",
+    "dataset=things-eeg",
+    "--encoders",
+    COLOURS,
+    "--subjects",
+    "1",
+    "--seeds",
+    "1",
+)
+QUICK = (
+    "dim=32",
+    "fuser.intermediate_size=32",
+    "train.precision=fp32",
+    "train.epochs=1",
+)
 
 
 @pytest.fixture
@@ -51,14 +67,38 @@ def embedded(things: Path, go) -> Path:
 
 def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused):
     for override, what, hint in (
-        ("train.epoch=3", "unknown recipe key 'train.epoch'", r"did you mean train\.epochs\?"),
+        (
+            "train.epoch=3",
+            "unknown recipe key 'train.epoch'",
+            r"did you mean train\.epochs\?",
+        ),
         ("train.epochs=many", "train.epochs: .*integer.*'many'", "as in train.epochs="),
-        ("signal.scale=.inf", "signal.scale: .*finite.*got inf", "as in signal.scale=1"),
-        ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "as in (--mode |mode=)intra"),
+        (
+            "signal.scale=.inf",
+            "signal.scale: .*finite.*got inf",
+            "as in signal.scale=1",
+        ),
+        (
+            "mode=all",
+            "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'",
+            "as in (--mode |mode=)intra",
+        ),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
-        ("encoders=clipp-h14", "no encoder called 'clipp-h14'", r"did you mean clip-h14\? there are: "),
-        ("seeds=1,1", r"seeds: name each once, and at least one, got '1,1'", "as in (--seeds |seeds=)1,2"),
-        ("sweep={prior: [demo:prior], fuser.kind: [heads]}", "fuser is heads, but the prior", "prior=null"),
+        (
+            "encoders=clipp-h14",
+            "no encoder called 'clipp-h14'",
+            r"did you mean clip-h14\? there are: ",
+        ),
+        (
+            "seeds=1,1",
+            r"seeds: name each once, and at least one, got '1,1'",
+            "as in (--seeds |seeds=)1,2",
+        ),
+        (
+            "sweep={prior: [demo:prior], fuser.kind: [heads]}",
+            "fuser is heads, but the prior",
+            "prior=null",
+        ),
     ):
         refused("train-align", override, code=2, what=what, hint=hint)
     assert not list(home.iterdir())
@@ -69,7 +109,7 @@ def test_missing_data_are_told_with_their_place_and_source(home, monkeypatch, re
     for argv, what, hint in (
         (
             ("embed", "--encoders", COLOURS),
-            r"things-eeg: no pictures in /.*/data/things-eeg/\*\*/training_images/<concept>/\*.jpg",
+            r"things-eeg: no pictures in /.*/\*\*/training_images/<concept>/\*.jpg",
             "brainhive fetch things-eeg",
         ),
         (
@@ -78,7 +118,11 @@ def test_missing_data_are_told_with_their_place_and_source(home, monkeypatch, re
             f"brainhive embed --dataset demo --encoders {re.escape(COLOURS)}",
         ),
         (("eval-retrieval",), "no finished train-align run", "brainhive train-align"),
-        (("reconstruct", "--prior", "nowhere"), "no folder 'nowhere'", "hub:owner/name"),
+        (
+            ("reconstruct", "--prior", "nowhere"),
+            "no folder 'nowhere'",
+            "hub:owner/name",
+        ),
     ):
         refused(*argv, code=3, what=what, hint=hint)
     assert not list(home.rglob("*.h5"))
@@ -87,7 +131,11 @@ def test_missing_data_are_told_with_their_place_and_source(home, monkeypatch, re
 def test_a_damaged_embedding_store_is_named_and_again_mends_it(embedded, refused, go):
     path = embedded / "embeddings" / "things-eeg" / "train" / f"{ENCODER}.h5"
     path.write_bytes(path.read_bytes()[:-64])
-    told = {"code": 1, "what": f"{ENCODER}.h5 is damaged or cut short", "hint": "delete it, then: brainhive"}
+    told = {
+        "code": 1,
+        "what": f"{ENCODER}.h5 is damaged or cut short",
+        "hint": "delete it, then: brainhive",
+    }
     refused(*ALIGN, *QUICK, **told)
     refused("embed", "--dataset", "things-eeg", "--encoders", COLOURS, **told)
     go("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]", again=True)
@@ -98,38 +146,64 @@ def test_a_recording_that_is_cut_short_leaves_no_signal_store(embedded, refused)
     path = next(embedded.rglob("test.pt"))
     path.write_bytes(path.read_bytes()[:-5000])
 
-    refused(*ALIGN, *QUICK, code=3, what="test.pt .*cut short", hint="delete it, then: brainhive fetch")
+    refused(
+        *ALIGN,
+        *QUICK,
+        code=3,
+        what="test.pt .*cut short",
+        hint="delete it, then: brainhive fetch",
+    )
     assert not list((embedded / "signals").rglob("*.h5"))
 
 
 def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused):
     hint = r"did you mean POz\? there are: Fp1 .* O2"
-    refused(*ALIGN, *QUICK, "signal.channels=O1,POzz", code=2, what="no channel 'POzz'", hint=hint)
+    refused(
+        *ALIGN,
+        *QUICK,
+        "signal.channels=O1,POzz",
+        code=2,
+        what="no channel 'POzz'",
+        hint=hint,
+    )
 
 
 def test_a_second_command_waits_for_the_first_and_ctrl_c_ends_both_resumably(
     world, small, tmp_path, brainhive
 ):
-    argv = ("train-align", *small, f"paths.runs={tmp_path}", "subjects=1", "train.epochs=100000")
+    argv = (
+        "train-align",
+        *small,
+        f"paths.runs={tmp_path}",
+        "subjects=1",
+        "train.epochs=100000",
+    )
     process = brainhive(*argv, wait=False)
     while not list(tmp_path.glob("train-align/*/log.jsonl")) and process.poll() is None:
         time.sleep(0.05)
 
     second = brainhive(*argv, wait=False)
     said = second.folder / "stderr"
-    while not (said.is_file() and "waiting for cells" in said.read_text()) and second.poll() is None:
+    while (
+        not (said.is_file() and "waiting for cells" in said.read_text())
+        and second.poll() is None
+    ):
         time.sleep(0.05)
     ends = []
     for each in (second, process):
         each.send_signal(signal.SIGINT)
         ends.append(each.communicate(timeout=60))
 
-    assert [(each.returncode, out) for each, (out, _) in zip((second, process), ends, strict=True)] == [
-        (130, "")
-    ] * 2
+    assert [
+        (each.returncode, out)
+        for each, (out, _) in zip((second, process), ends, strict=True)
+    ] == [(130, "")] * 2
     interrupted = "interrupted: the same command continues where it stopped"
     run = next(tmp_path.glob("train-align/*"))
-    said = f"waiting for cells of other workers: 1: sub-01_seed-1 ({socket.gethostname()} {process.pid})"
+    said = (
+        f"waiting for cells of other workers: 1: sub-01_seed-1 ({socket.gethostname()} "
+        f"{process.pid})"
+    )
     assert ends[0][1].strip().splitlines() == [
         f"continuing run {run.name} with 1 other worker",
         said,

@@ -1,4 +1,6 @@
-"""calibrate: curves of new persons by every arm, resumed where they stopped, and what it refuses."""
+"""calibrate: curves of new persons by every arm, resumed where they stopped, and what
+it refuses.
+"""
 
 import html
 import json
@@ -56,10 +58,19 @@ def test_every_arm_is_measured_after_every_amount(measured):
         metrics = measured.scopes[name]
         assert [*metrics] == ["top1", "top5", "mrr"]
         top1 = metrics["top1"]
-        assert (top1.n, top1.pool, top1.chance, top1.seeds) == (PEOPLE * TESTED, TESTED, 0.01, (1,))
+        assert (top1.n, top1.pool, top1.chance, top1.seeds) == (
+            PEOPLE * TESTED,
+            TESTED,
+            0.01,
+            (1,),
+        )
         assert top1.low <= top1.value <= top1.high
-        assert top1.people is not None or top1.value == 0  # people without a hit do not vary
-        assert top1.protocol == "calibration of inter, demo-noise-0.3-40-concepts, 2 draws, simulated"
+        # people without a hit do not vary
+        assert top1.people is not None or top1.value == 0
+        assert (
+            top1.protocol
+            == "calibration of inter, demo-noise-0.3-40-concepts, 2 draws, simulated"
+        )
         assert top1.split == "test" and top1.selected is False
     # wrong labels alone are at chance, right ones are not
     for amount in amounts:
@@ -75,22 +86,37 @@ def test_every_arm_is_measured_after_every_amount(measured):
 
 def test_the_headline_is_transfer_and_each_person_is_told(measured):
     whole = measured.scopes["transfer · everything"]["top1"]
-    assert (measured.overall["top1"].value, measured.overall["top1"].low) == (whole.value, whole.low)
+    assert (measured.overall["top1"].value, measured.overall["top1"].low) == (
+        whole.value,
+        whole.low,
+    )
     people = [measured.scopes[f"sub-{subject:02d}"]["top1"] for subject in (1, 2, 3)]
     assert np.mean([person.value for person in people]) == pytest.approx(whole.value)
     gain = measured.scopes["transfer over zero-shot · everything"]["top1_gain"]
-    assert gain.value == pytest.approx(whole.value - measured.scopes[ZERO_SHOT]["top1"].value)
+    assert gain.value == pytest.approx(
+        whole.value - measured.scopes[ZERO_SHOT]["top1"].value
+    )
     assert gain.chance == 0 and gain.low < gain.value < gain.high
     finding = state_finding(measured)
-    assert finding.startswith("From simulated EEG, with ") and "(these 3 new people)" in finding
+    assert (
+        finding.startswith("From simulated EEG, with ")
+        and "(these 3 new people)" in finding
+    )
 
 
-def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(folder, measured, go, tmp_path):
+def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(
+    folder, measured, go, tmp_path
+):
     page = tmp_path / "page.html"
     go("report", f"runs={[str(folder.path)]}", f"to={page}")
     begin, _, rest = page.read_text().partition('<div class="body">')
-    assert "how soon is a new person decoded?" in begin and state_finding(measured) in html.unescape(begin)
-    assert "for these 3 subjects" in begin and "2 other people, who saw all of the new person" in begin
+    assert "how soon is a new person decoded?" in begin and state_finding(
+        measured
+    ) in html.unescape(begin)
+    assert (
+        "for these 3 subjects" in begin
+        and "2 other people, who saw all of the new person" in begin
+    )
     for shown in ("Top-1 after recordings of a new person", "Each person, by transfer"):
         assert shown in begin and shown not in rest
     assert "Controls: wrong labels" in rest and "TRAIN_AND_TARGET_UNLABELED" in rest
@@ -99,25 +125,40 @@ def test_a_page_begins_with_the_finding_and_has_a_line_for_each_person(folder, m
 def test_the_same_command_finds_the_run(folder, go, base):
     before = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
     assert go("calibrate", *ASKED).folder == folder.path
-    after = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*") if path.name != "found.json"}
+    after = {
+        path: path.stat().st_mtime_ns
+        for path in folder.path.rglob("*")
+        if path.name != "found.json"
+    }
     assert after == before
     ended = invoke(*ASKED, "--check", "--json")
     document = json.loads(ended.stdout)
-    assert {one["state"] for one in document["inputs"]} == {"here"} and document["missing"] == []
+    assert {one["state"] for one in document["inputs"]} == {"here"} and document[
+        "missing"
+    ] == []
     (table,) = [table for table in document["tables"] if table["title"] == "Work"]
     (time,) = [row["value"] for row in table["rows"] if row["item"] == "time"]
-    assert "54 trained models" in time  # of 3 people, 6 arms, an amount in 2 draws and everything
+    # of 3 people, 6 arms, an amount in 2 draws and everything
+    assert "54 trained models" in time
 
 
 def test_a_recipe_that_says_what_cannot_be_is_refused_in_two_lines(base):
     for asked, problem, way in (
         (["arms=transfor"], "no arm called 'transfor'", "did you mean transfer?"),
-        (["pictures=5", "minutes=3"], "amounts in pictures and in minutes", "name one of them"),
+        (
+            ["pictures=5", "minutes=3"],
+            "amounts in pictures and in minutes",
+            "name one of them",
+        ),
     ):
         ended = invoke(*asked)
         first, second = ended.stderr.splitlines()
         assert ended.exit_code == RecipeError.exit_code == 2 and not ended.stdout
-        assert first.startswith(f"error: {problem}") and second.startswith("  try: ") and way in second
+        assert (
+            first.startswith(f"error: {problem}")
+            and second.startswith("  try: ")
+            and way in second
+        )
 
 
 def test_people_who_are_known_are_refused(go, base, tmp_path):
@@ -125,15 +166,23 @@ def test_people_who_are_known_are_refused(go, base, tmp_path):
         go("calibrate", "subjects=7")
     runs = f"paths.runs={tmp_path / 'runs'}"
     joint = go("train-align", *INTER[:-2], "mode=joint", "train.epochs=1", runs).folder
-    with pytest.raises(BrainhiveError, match="has yet to learn from subject 2") as caught:
+    with pytest.raises(
+        BrainhiveError, match="has yet to learn from subject 2"
+    ) as caught:
         go("calibrate", f"run={joint}", runs, "subjects=2")
     assert "--mode inter" in caught.value.hint
 
 
-def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(go, tmp_path):
-    photos = paint(tmp_path / "photos", 16, 3)  # one of 36 training pictures is one of 12 tested ones
+def test_a_calibration_picture_whose_copy_is_tested_is_left_out_and_counted(
+    go, tmp_path
+):
+    # one of 36 training pictures is one of 12 tested ones
+    photos = paint(tmp_path / "photos", 16, 3)
     copy_into_test(photos, 1)
-    dataset, runs = simulated(photos).replace("subjects: 1", "subjects: 2"), f"paths.runs={tmp_path / 'own'}"
+    dataset, runs = (
+        simulated(photos).replace("subjects: 1", "subjects: 2"),
+        f"paths.runs={tmp_path / 'own'}",
+    )
     asked = ("arms=zero-shot,scratch", "alignments=[]", "pictures=10", "draws=1")
     with at_home(tmp_path):
         go("embed", dataset, f"encoders=[{COLOURS!r}]")

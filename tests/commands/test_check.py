@@ -1,4 +1,6 @@
-"""check: stores that fail are told from those that pass, in every command that reads them."""
+"""check: stores that fail are told from those that pass, in every command that reads
+them.
+"""
 
 import json
 from pathlib import Path
@@ -22,7 +24,9 @@ from brainhive_cli.data.stores.target_store import Blank, TargetWriter
 from brainhive_cli.data.trials import Trials
 
 
-def make(home: Path, encoder: str, values: NDArray[np.float32], **attributes: object) -> Path:
+def make(
+    home: Path, encoder: str, values: NDArray[np.float32], **attributes: object
+) -> Path:
     path = target_store.path_of(home / "embeddings", "set", "train", encoder)
     ids = [f"c/p{number:03d}" for number in range(len(values))]
     attributes = {"encoder": encoder, **attributes}
@@ -36,7 +40,11 @@ def make(home: Path, encoder: str, values: NDArray[np.float32], **attributes: ob
 
 @pytest.fixture
 def sound(home: Path) -> Path:
-    return make(home, "sound", np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32))
+    return make(
+        home,
+        "sound",
+        np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32),
+    )
 
 
 @pytest.fixture
@@ -46,7 +54,9 @@ def collapsed(home: Path) -> Path:
     return make(home, "collapsed", values + 10)
 
 
-def test_a_collapsed_store_is_caught_and_a_good_one_is_not(go, sound, collapsed, capsys):
+def test_a_collapsed_store_is_caught_and_a_good_one_is_not(
+    go, sound, collapsed, capsys
+):
     result = go("check")
 
     assert result.exit_code == 1
@@ -54,29 +64,47 @@ def test_a_collapsed_store_is_caught_and_a_good_one_is_not(go, sound, collapsed,
         ("set/train/collapsed", "failed"),
         ("set/train/sound", "passed"),
     ]
-    assert result.details["stores"][str(collapsed)]["median_pair_cosine"] == pytest.approx(0.99, abs=0.002)
+    assert result.details["stores"][str(collapsed)][
+        "median_pair_cosine"
+    ] == pytest.approx(0.99, abs=0.002)
     assert not result.details["stores"][str(sound)]["problem"]
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith(
-        f"warning: {collapsed} failed its health check: the median cosine of random pairs is 0.99"
+        f"warning: {collapsed} failed its health check: the median cosine of random "
+        "pairs is 0.99"
     )
     assert "likely weights that did not load" in warning
-    assert warning.endswith("brainhive embed --dataset set --encoders collapsed splits=train --again")
+    assert warning.endswith(
+        "brainhive embed --dataset set --encoders collapsed splits=train --again"
+    )
 
 
-def test_files_folders_and_patterns_name_stores_and_json_has_all_figures(sound, collapsed):
+def test_files_folders_and_patterns_name_stores_and_json_has_all_figures(
+    sound, collapsed
+):
     shown = CliRunner().invoke(app, ["check", str(sound.parent / "s*.h5"), "--json"])
-    assert shown.exit_code == 0 and list(json.loads(shown.stdout)["details"]["stores"]) == [str(sound)]
+    assert shown.exit_code == 0 and list(
+        json.loads(shown.stdout)["details"]["stores"]
+    ) == [str(sound)]
     shown = CliRunner().invoke(app, ["check", str(sound.parent), "--json"])
     figures = json.loads(shown.stdout)["details"]["stores"][str(collapsed)]
-    assert shown.exit_code == 1 and len(figures["spread"]) == 5 and figures["dead_dimensions"] == 0
+    assert (
+        shown.exit_code == 1
+        and len(figures["spread"]) == 5
+        and figures["dead_dimensions"] == 0
+    )
 
 
 def test_a_signal_store_has_rows_of_its_own(go, home):
-    """Trials by split, repetitions by range, what was dropped; channels, rate, window and unit."""
+    """Trials by split, repetitions by range, what was dropped; channels, rate, window
+    and unit.
+    """
     path = home / "signals/lab/default/sub-01.h5"
     path.parent.mkdir(parents=True)
-    made = {"preparation": {"kind": "recording"}, "sessions": [{"session": 1, "dropped": {"BAD_blink": 4}}]}
+    made = {
+        "preparation": {"kind": "recording"},
+        "sessions": [{"session": 1, "dropped": {"BAD_blink": 4}}],
+    }
     trials = Trials(
         signal=np.random.default_rng(0).normal(size=(5, 3, 2, 5)).astype(np.float32),
         image_ids=[f"p{number}" for number in range(5)],
@@ -92,19 +120,29 @@ def test_a_signal_store_has_rows_of_its_own(go, home):
     result = go("check", f"stores=[{path}]")
     (table,) = result.tables
     assert table.title == "Signal stores of lab"
-    assert table.rows == (("default/sub-01", "train", 5, "2 to 3", 14, "4 BAD_blink", "passed"),)
+    assert table.rows == (
+        ("default/sub-01", "train", 5, "2 to 3", 14, "4 BAD_blink", "passed"),
+    )
     figures = result.details["stores"][str(path)]
-    assert (figures["rate_hz"], figures["window_ms"], figures["unit"]) == (250, [-4.0, 12.0], "µV")
+    assert (figures["rate_hz"], figures["window_ms"], figures["unit"]) == (
+        250,
+        [-4.0, 12.0],
+        "µV",
+    )
     assert figures["names"] == ["Oz", "O1"]
 
 
 def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, capsys):
-    run = RunFolder.open("train-align", "tiny", BaseRecipe(), Launch(0, 1, torch.device("cpu")))
+    run = RunFolder.open(
+        "train-align", "tiny", BaseRecipe(), Launch(0, 1, torch.device("cpu"))
+    )
     run.finish(Measurements())
 
     for named in (str(run.path), run.path.name):
         result = go("check", f"stores={named},{sound}")
-        assert result.exit_code == 0 and [len(table.rows) for table in result.tables] == [1, 1]
+        assert result.exit_code == 0 and [
+            len(table.rows) for table in result.tables
+        ] == [1, 1]
         assert result.tables[1].rows[0][-2:] == ("yes", "passed")
 
     metrics = run.path / "metrics.json"
@@ -115,8 +153,12 @@ def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, caps
     assert f"{metrics} was changed or damaged" in capsys.readouterr().err
 
 
-def test_a_data_set_is_checked_by_its_name_and_what_is_missing_ends_with_3(home: Path) -> None:
-    ended = CliRunner().invoke(app, ["check", "things-eeg", "--subjects", "1,2", "--json"])
+def test_a_data_set_is_checked_by_its_name_and_what_is_missing_ends_with_3(
+    home: Path,
+) -> None:
+    ended = CliRunner().invoke(
+        app, ["check", "things-eeg", "--subjects", "1,2", "--json"]
+    )
     assert ended.exit_code == MissingData.exit_code
     found = json.loads(ended.stdout)["details"]["datasets"]["things-eeg"]
     assert found["folder"] == str(home / "data/things-eeg")

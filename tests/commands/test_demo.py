@@ -1,4 +1,6 @@
-"""demo: the five steps in a row, the page that shows them, and command lines that can be run by hand."""
+"""demo: the five steps in a row, the page that shows them, and command lines that can
+be run by hand.
+"""
 
 import json
 import shlex
@@ -21,7 +23,12 @@ STEPS = ["embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 FEW = {
     "train-align": ["subjects=1", "train.epochs=5"],
     "eval-retrieval": ["baseline=none"],
-    "train-prior": ["train.steps=2", "validation_items=2", "sample_items=1", "sample_steps=1"],
+    "train-prior": [
+        "train.steps=2",
+        "validation_items=2",
+        "sample_items=1",
+        "sample_steps=1",
+    ],
     "reconstruct": ["items=2", "repeats=1", "steps=1"],
 }
 """Overrides that make each step small."""
@@ -36,7 +43,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def recipe() -> demo.Recipe:
-    """The demo with the shipped weights, in few steps, in another precision than its own."""
+    """The demo with the shipped weights, in few steps, in another precision than its
+    own.
+    """
     few = f"overrides={json.dumps(FEW)}"
     return demo.Recipe.resolve("demo", None, {"run.mixed_precision": "bf16"}, [few])
 
@@ -64,23 +73,39 @@ def test_it_ends_with_a_page_that_needs_no_other_file(shown, home):
 def test_the_shipped_weights_decode_what_was_seen(shown):
     rows = shown.tables[0].rows
     assert [row[0] for row in rows] == STEPS
-    assert "was ranked first of 100 in" in rows[2][2] and "100 test pictures" in rows[2][2]
-    assert RunFolder(shown.folder).measurements().scopes["eval-retrieval"]["top5"].low > 0.05, rows
+    assert (
+        "was ranked first of 100 in" in rows[2][2] and "100 test pictures" in rows[2][2]
+    )
+    assert (
+        RunFolder(shown.folder).measurements().scopes["eval-retrieval"]["top5"].low
+        > 0.05
+    ), rows
     assert "of pairs" in rows[4][2]
 
 
 def test_its_lines_run_by_hand_and_make_nothing_anew(shown, recipe, home):
     page = (home / shown.files["page"]).read_text()
     for line, step in zip(shown.metrics.facts.commands, STEPS, strict=True):
-        assert line.replace("\n", " ") in page.replace("&#39;", "'").replace("&#34;", '"')
+        assert line.replace("\n", " ") in page.replace("&#39;", "'").replace(
+            "&#34;", '"'
+        )
         by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
         assert by_hand.exit_code == 0, by_hand.stderr
         runs = sorted(home.glob(f"runs/{step}/*"))
         assert len(runs) == (0 if step == "embed" else 1)
         if runs:
-            assert Path(json.loads(by_hand.stdout)["folder"]).resolve() == runs[0].resolve()
+            assert (
+                Path(json.loads(by_hand.stdout)["folder"]).resolve()
+                == runs[0].resolve()
+            )
     # nor does a second demo, and lines tell the precision of the launch
-    assert demo.run(recipe, HERE).folder == shown.folder and len([*home.glob("runs/train-align/*")]) == 1
-    assert all("run.mixed_precision=bf16" in line for line in shown.metrics.facts.commands)
+    assert (
+        demo.run(recipe, HERE).folder == shown.folder
+        and len([*home.glob("runs/train-align/*")]) == 1
+    )
+    assert all(
+        "run.mixed_precision=bf16" in line for line in shown.metrics.facts.commands
+    )
     (run,) = home.glob("runs/train-align/*")
-    assert RunFolder(run).recipe()["train"]["precision"] == "bf16"  # the demo's own is fp32
+    # the demo's own is fp32
+    assert RunFolder(run).recipe()["train"]["precision"] == "bf16"

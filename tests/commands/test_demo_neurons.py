@@ -8,7 +8,14 @@ from worlds import at_home
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo import voxels
 
-SHOWN = ("embed", "brain model", "captions", "train-align", "eval-retrieval", "reconstruct")
+SHOWN = (
+    "embed",
+    "brain model",
+    "captions",
+    "train-align",
+    "eval-retrieval",
+    "reconstruct",
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +30,9 @@ def shown(home: Path, go):
     return go("demo", "system=neurons", "quick=true")
 
 
-def test_it_goes_from_voxels_to_clips_above_chance_beside_shuffled_pairs(shown, home) -> None:
+def test_it_goes_from_voxels_to_clips_above_chance_beside_shuffled_pairs(
+    shown, home
+) -> None:
     page = (home / shown.files["page"]).read_text()
     title = page.partition("<h1>")[2].partition("</h1>")[0]
     assert voxels.PROVENANCE in page
@@ -33,17 +42,36 @@ def test_it_goes_from_voxels_to_clips_above_chance_beside_shuffled_pairs(shown, 
 
     scopes = shown.metrics.scopes
     found = scopes["eval-retrieval"]["top1"].these_subjects
-    assert found is not None and found[1] > 2 / 12 and scopes["eval-retrieval"]["top1"].value > 1 / 12
+    assert (
+        found is not None
+        and found[1] > 2 / 12
+        and scopes["eval-retrieval"]["top1"].value > 1 / 12
+    )
     assert {"motion_direction", "two_way_demo-clip"} <= scopes["reconstruct"].keys()
 
     (file,) = home.glob("runs/reconstruct/*/metrics.json")
     scopes = RunFolder(file.parent).measurements().scopes
 
     for source in ("brain", "shuffled"):
-        scores = {"mask_dice", "concept_recall", "caption_object", "bleu_1", "bleu_4", "rouge_l"}
+        scores = {
+            "mask_dice",
+            "concept_recall",
+            "caption_object",
+            "bleu_1",
+            "bleu_4",
+            "rouge_l",
+        }
         assert scores <= scopes[source].keys()
-    assert scopes["images"]["concept_recall"].value == 1 and scopes["images"]["mask_dice"].value == 1
-    assert scopes["brain"]["concept_recall"].chance == pytest.approx(2 / 11)  # what moves, and where
-    assert scopes["brain"]["caption_object"].chance == pytest.approx(1 / 18)  # names of things
-    assert f"Captions name the object in {100 * scopes['brain']['caption_object'].value:.3g} %†" in page
+    assert (
+        scopes["images"]["concept_recall"].value == 1
+        and scopes["images"]["mask_dice"].value == 1
+    )
+    # what moves, and where
+    assert scopes["brain"]["concept_recall"].chance == pytest.approx(2 / 11)
+    # names of things
+    assert scopes["brain"]["caption_object"].chance == pytest.approx(1 / 18)
+    assert (
+        "Captions name the object in "
+        f"{100 * scopes['brain']['caption_object'].value:.3g} %†"
+    ) in page
     assert "frame_ssim" not in scopes["shuffled"]  # which no clip was generated of

@@ -1,4 +1,6 @@
-"""demo --real: a recorded brain, from the shipped BOLD to the category that was looked at."""
+"""demo --real: a recorded brain, from the shipped BOLD to the category that was looked
+at.
+"""
 
 import json
 from collections.abc import Iterator
@@ -39,8 +41,14 @@ def test_the_recording_is_shipped_with_its_licence_and_attribution() -> None:
     text = (RECORDING / "README").read_text()
 
     assert "CC BY-SA 3.0" in text and "Haxby, J. V." in text and "Science 293" in text
-    assert json.loads((RECORDING / "dataset_description.json").read_text())["License"] == "CC-BY-SA-3.0"
-    assert sum(path.stat().st_size for path in RECORDING.rglob("*") if path.is_file()) < 2e6
+    assert (
+        json.loads((RECORDING / "dataset_description.json").read_text())["License"]
+        == "CC-BY-SA-3.0"
+    )
+    assert (
+        sum(path.stat().st_size for path in RECORDING.rglob("*") if path.is_file())
+        < 2e6
+    )
 
 
 def test_eight_categories_are_decoded_in_new_runs_not_below_plain_baselines(
@@ -71,10 +79,17 @@ def test_the_page_shows_confusions_and_voxels_and_says_that_a_person_was_recorde
     assert counts.sum(1).tolist() == [12] * 8
 
 
-def test_betas_know_their_runs_and_nothing_was_fitted_across_them(home: Path, shown: Result) -> None:
-    recording = SignalStore.open(path_of(home / "signals", "haxby2001", "default", 1))["train"]
+def test_betas_know_their_runs_and_nothing_was_fitted_across_them(
+    home: Path, shown: Result
+) -> None:
+    recording = SignalStore.open(path_of(home / "signals", "haxby2001", "default", 1))[
+        "train"
+    ]
 
     assert list(recording.image_ids) == sorted(NAMES) and recording.runs is not None
     assert [sorted(row) for row in recording.runs.tolist()] == [[*range(1, 13)]] * 8
-    assert recording.preparation["zscore"] == "no" and recording.preparation["estimator"] == "lsa"
+    assert (
+        recording.preparation["zscore"] == "no"
+        and recording.preparation["estimator"] == "lsa"
+    )
     assert shown.metrics.caveats == [SEEN_PICTURES]

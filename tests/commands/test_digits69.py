@@ -1,4 +1,6 @@
-"""Digits drawn from a recorded brain, pictures held out in folds; skipped without the recording."""
+"""Digits drawn from a recorded brain, pictures held out in folds; skipped without the
+recording.
+"""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +17,11 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 from brainhive_cli.data.exchange import digits69
-from brainhive_cli.models.picture_autoencoder import WEIGHTS, learn_pictures, read_pictures
+from brainhive_cli.models.picture_autoencoder import (
+    WEIGHTS,
+    learn_pictures,
+    read_pictures,
+)
 
 COMMANDS: dict[str, Any] = {
     "prepare": prepare,
@@ -64,14 +70,33 @@ def test_digits_are_drawn_by_the_decoder_of_the_fold_that_has_not_seen_them(
     )
 
     scopes = drawn.metrics.scopes
-    two_way = {name: scopes[name]["two_way_pixels"] for name in ("brain", "shuffled", "nearest")}
-    assert (two_way["brain"].n, two_way["brain"].pool) == (100, 100)  # of both folds together
+    two_way = {
+        name: scopes[name]["two_way_pixels"]
+        for name in ("brain", "shuffled", "nearest")
+    }
+    # of both folds together
+    assert (two_way["brain"].n, two_way["brain"].pool) == (100, 100)
     assert two_way["brain"].value > 0.85 > 0.65 > two_way["shuffled"].value
-    assert scopes["nearest"]["pixcorr"].value < 0.9  # 1 if a fold's own test pictures were among them
+    # 1 if a fold's own test pictures were among them
+    assert scopes["nearest"]["pixcorr"].value < 0.9
     files = [*(drawn.folder / "samples").glob("sub-01_fold-*/**/00.png")]
-    by_fold = [{path.parent.name for path in files if f"fold-0{fold}" in str(path)} for fold in (1, 2)]
+    by_fold = [
+        {path.parent.name for path in files if f"fold-0{fold}" in str(path)}
+        for fold in (1, 2)
+    ]
     assert [len(names) for names in by_fold] == [50, 50] and not by_fold[0] & by_fold[1]
-    assert len({(drawn.folder / f"baselines/mean{n}.png").read_bytes() for n in ("", "-02")}) == 2
+    assert (
+        len(
+            {
+                (drawn.folder / f"baselines/mean{n}.png").read_bytes()
+                for n in ("", "-02")
+            }
+        )
+        == 2
+    )
 
-    with pytest.raises(RecipeError, match=re.escape("mean_embedding averages pictures that other folds")):
+    with pytest.raises(
+        RecipeError,
+        match=re.escape("mean_embedding averages pictures that other folds"),
+    ):
         run("reconstruct", *drawing, "sources=[mean_embedding]")

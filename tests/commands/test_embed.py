@@ -24,38 +24,61 @@ def folder(home: Path, pictures: Path) -> tuple[str, ...]:
     return (f"dataset={{kind: image-folder, root: {pictures}}}",)
 
 
-def store_of(home: Path, encoder: str = "brainhive_cli-models-encoders-python-example") -> Path:
+def store_of(
+    home: Path, encoder: str = "brainhive_cli-models-encoders-python-example"
+) -> Path:
     return target_store.path_of(home / "embeddings", "pictures", "train", encoder)
 
 
 def directly(reference: object, pictures: Path, but: Path | None = None) -> np.ndarray:
     encoder = encoders.resolve(reference).build()
     files = [file for file in sorted(pictures.rglob("*.png")) if file != but]
-    views = torch.stack([encoder.preprocess(Image.open(file).convert("RGB")) for file in files])
+    views = torch.stack(
+        [encoder.preprocess(Image.open(file).convert("RGB")) for file in files]
+    )
     with torch.inference_mode():
         return encoder.module.eval()(views).numpy()
 
 
-def test_two_encoders_in_one_pass_give_what_each_gives_directly(go, home, pictures, folder):
+def test_two_encoders_in_one_pass_give_what_each_gives_directly(
+    go, home, pictures, folder
+):
     go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]", "batch_size=5")
 
     for reference in (COLOURS, TIMM):
         found = TargetStore.open(store_of(home, encoders.resolve(reference).name))
-        assert np.allclose(found.embedding, directly(reference, pictures), atol=ROUNDING)
+        assert np.allclose(
+            found.embedding, directly(reference, pictures), atol=ROUNDING
+        )
         assert found.image_ids[:2] == ["concept_0/0", "concept_0/1"]
         assert found.concepts[-1] == "concept_3"
         assert found.done.all()
 
 
-def test_every_store_of_pictures_has_the_digests_of_their_pixels_resumed_or_not(go, home, pictures, folder):
-    Image.open(pictures / "concept_0/1.png").save(pictures / "concept_3/2.png")  # a copy
+def test_every_store_of_pictures_has_the_digests_of_their_pixels_resumed_or_not(
+    go, home, pictures, folder
+):
+    # a copy
+    Image.open(pictures / "concept_0/1.png").save(pictures / "concept_3/2.png")
     go("embed", *folder, f"encoders=[{COLOURS!r}]", "batch_size=5")
-    go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]", "batch_size=4", "run.workers=2")
-
-    first, second = (
-        TargetStore.open(store_of(home, encoders.resolve(name).name)).pixels for name in (COLOURS, TIMM)
+    go(
+        "embed",
+        *folder,
+        f"encoders=[{COLOURS!r}, {TIMM}]",
+        "batch_size=4",
+        "run.workers=2",
     )
 
-    expected = [describe_pixels(Image.open(file)).tolist() for file in sorted(pictures.rglob("*.png"))]
+    first, second = (
+        TargetStore.open(store_of(home, encoders.resolve(name).name)).pixels
+        for name in (COLOURS, TIMM)
+    )
+
+    expected = [
+        describe_pixels(Image.open(file)).tolist()
+        for file in sorted(pictures.rglob("*.png"))
+    ]
     assert first.tolist() == second.tolist() == expected
-    assert (first[1] == first[-1]).all() and len(set(map(tuple, expected))) == len(expected) - 1
+    assert (first[1] == first[-1]).all() and len(set(map(tuple, expected))) == len(
+        expected
+    ) - 1

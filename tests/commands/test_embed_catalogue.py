@@ -1,4 +1,6 @@
-"""The list of encoders: each with what is known of it, and whether it is on this machine."""
+"""The list of encoders: each with what is known of it, and whether it is on this
+machine.
+"""
 
 import json
 from collections.abc import Callable
@@ -18,13 +20,18 @@ def rows() -> dict[str, dict[str, Any]]:
     return {row["encoder"]: row for row in table.as_dict()["rows"]}
 
 
-def test_every_encoder_is_listed_by_a_name_that_embed_takes(hub_cache: Callable[[str], Path]) -> None:
+def test_every_encoder_is_listed_by_a_name_that_embed_takes(
+    hub_cache: Callable[[str], Path],
+) -> None:
     listed = rows()
     kinds = {encoders.resolve(name).kind for name in listed}
     assert kinds == set(parts.kinds("encoders"))
     assert all(encoders.resolve(name).name == name for name in listed)
     named = [row for row in listed.values() if row["weights"].startswith("hub:")]
-    assert all(row["D"] and row["px"] and len(row["licence"]) > 2 and row["here"] == "no" for row in named)
+    assert all(
+        row["D"] and row["px"] and len(row["licence"]) > 2 and row["here"] == "no"
+        for row in named
+    )
     assert listed["siglip2"]["weights"] == "hub:google/siglip2-base-patch16-224"
     assert listed["demo-clip"]["here"] == "yes" and listed["timm"]["here"] == "–"
 
@@ -33,9 +40,15 @@ def test_encoders_are_listed_without_a_data_set_as_a_table_or_json(home: Path) -
     run = CliRunner(env={"COLUMNS": "80"}).invoke
     shown = run(app, ["embed", "--list"])
     lines = shown.stdout.splitlines()
-    assert shown.exit_code == 0 and max(map(len, lines)) <= 80 and lines == [line.rstrip() for line in lines]
+    assert (
+        shown.exit_code == 0
+        and max(map(len, lines)) <= 80
+        and lines == [line.rstrip() for line in lines]
+    )
     assert "next: brainhive embed --encoders" in shown.stderr
-    listed = json.loads(run(app, ["embed", "--list", "--json"]).stdout)["tables"][0]["rows"]
+    listed = json.loads(run(app, ["embed", "--list", "--json"]).stdout)["tables"][0][
+        "rows"
+    ]
     (giant,) = (row for row in listed if row["encoder"] == "dinov2-giant")
     assert (giant["D"], giant["px"], giant["licence"]) == (1536, 224, "Apache-2.0")
     assert list(home.iterdir()) == []

@@ -1,4 +1,6 @@
-"""eval-retrieval: its numbers are what a plain computation gives, with all that they must travel with."""
+"""eval-retrieval: its numbers are what a plain computation gives, with all that they
+must travel with.
+"""
 
 from pathlib import Path
 
@@ -14,19 +16,37 @@ from brainhive_cli.core.runs import RunFolder
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"
-THINGS = ("dataset=things-eeg", COLOURS, "subjects=1", "seeds=1", "dim=32", "fuser.intermediate_size=32")
-QUICK = ("train.precision=fp32", "train.epochs=10", "train.batch_size=40", "train.lr=2e-3")
+THINGS = (
+    "dataset=things-eeg",
+    COLOURS,
+    "subjects=1",
+    "seeds=1",
+    "dim=32",
+    "fuser.intermediate_size=32",
+)
+QUICK = (
+    "train.precision=fp32",
+    "train.epochs=10",
+    "train.batch_size=40",
+    "train.lr=2e-3",
+)
 
 
 def plainly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
-    """Rank without the pipeline's code: mean over repetitions, tokens, cosines, count of better ones."""
+    """Rank without the pipeline's code: mean over repetitions, tokens, cosines, count
+    of better ones.
+    """
     model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
-    with h5py.File(home / "signals" / DATASET / "default" / f"sub-{subject:02d}.h5") as file:
+    with h5py.File(
+        home / "signals" / DATASET / "default" / f"sub-{subject:02d}.h5"
+    ) as file:
         signal, seen = 0.2 * file["test/signal"][()].mean(1), file["test/image_id"][()]
     with h5py.File(home / "embeddings" / DATASET / "test" / f"{ENCODER}.h5") as file:
         embedding, shown = file["embedding"][()], file["image_id"][()]
     with torch.inference_mode():
-        tokens = model.encode_signal(torch.from_numpy(signal), torch.zeros(len(signal), dtype=torch.long))
+        tokens = model.encode_signal(
+            torch.from_numpy(signal), torch.zeros(len(signal), dtype=torch.long)
+        )
         gallery = model.encode_image({ENCODER: torch.from_numpy(embedding)})
     cosine = torch.cosine_similarity(tokens[:, None], gallery[None], dim=2).numpy()
     target = np.array([list(shown).index(image_id) for image_id in seen])
@@ -46,16 +66,23 @@ def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evalu
         assert found["top5"].value == pytest.approx((ranks <= 5).mean())
         assert found["median_rank"].value == np.median(ranks)
         assert found["top1"].pool == pool == 100
-    everyone = np.concatenate([plainly(trained, world, subject)[0] for subject in (1, 2)])
+    everyone = np.concatenate(
+        [plainly(trained, world, subject)[0] for subject in (1, 2)]
+    )
     assert metrics.overall["top1"].value == pytest.approx((everyone == 1).mean())
 
 
 def test_a_metric_never_travels_alone(evaluated):
     for metric in evaluated.metrics.overall.values():
-        assert (metric.n, metric.pool, metric.seeds, metric.split) == (200, 100, (1,), "test")
+        assert (metric.n, metric.pool, metric.seeds, metric.split) == (
+            200,
+            100,
+            (1,),
+            "test",
+        )
         assert metric.protocol == (
-            "intra, demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, "
-            "uV, simulated"
+            "intra, demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, 16 "
+            "repetitions averaged, uV, simulated"
         )
         assert metric.selected is False
         assert metric.name == "median_rank" or metric.low <= metric.value <= metric.high
@@ -68,16 +95,30 @@ def test_a_metric_never_travels_alone(evaluated):
 
 
 def test_what_is_shown_are_as_many_queries_as_asked(go, world, trained):
-    few, none = (go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0))
+    few, none = (
+        go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0)
+    )
 
     run = RunFolder(few.folder)
-    shown = {each.kind: each for each in artifacts.read(run) if each.section == "Retrieval"}
-    assert len(shown["sheet"].rows) == 2 and [len(row.tiles) for row in shown["sheet"].rows] == [6, 6]
+    shown = {
+        each.kind: each for each in artifacts.read(run) if each.section == "Retrieval"
+    }
+    assert len(shown["sheet"].rows) == 2 and [
+        len(row.tiles) for row in shown["sheet"].rows
+    ] == [6, 6]
     for row in shown["sheet"].rows:
         rank = int(row.tiles[0].lines[1].removeprefix("rank "))
-        right = [place for place, tile in enumerate(row.tiles[1:], 1) if tile.verdict == "right"]
+        right = [
+            place
+            for place, tile in enumerate(row.tiles[1:], 1)
+            if tile.verdict == "right"
+        ]
         assert right == ([rank] if rank <= 5 else [])
-    (bars,) = (each for each in artifacts.read(run) if each.title == "Ranks of the seen picture")
+    (bars,) = (
+        each
+        for each in artifacts.read(run)
+        if each.title == "Ranks of the seen picture"
+    )
     assert [sum(line.values) for line in bars.lines] == pytest.approx([1, 1], abs=1e-3)
     assert "sheet" not in {each.kind for each in artifacts.read(RunFolder(none.folder))}
 
@@ -95,6 +136,7 @@ def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, 
     assert "subject 1 train: 1 trials left out" in errors
     assert "subject 1 test: 1 trials left out" in errors
     top1 = found.metrics.overall["top1"]
-    assert (top1.n, top1.pool) == (11, 11)  # of 12: what cannot be seen is no candidate either
+    # of 12: what cannot be seen is no candidate either
+    assert (top1.n, top1.pool) == (11, 11)
     assert top1.low > top1.chance
     assert trained.metrics.scopes["sub-01_seed-1"]["top1"].n in (19, 20)

@@ -1,4 +1,6 @@
-"""explain: one document of metrics with controls, artifacts and figures, resumed where it stopped."""
+"""explain: one document of metrics with controls, artifacts and figures, resumed where
+it stopped.
+"""
 
 import html
 import json
@@ -47,7 +49,9 @@ def values(found, analysis, metric):
     return {
         name.split(" · ")[1]: metrics[metric].value
         for name, metrics in found.scopes.items()
-        if name.split(" · ")[0] == analysis and name.count(" · ") == 1 and metric in metrics
+        if name.split(" · ")[0] == analysis
+        and name.count(" · ") == 1
+        and metric in metrics
     }
 
 
@@ -59,41 +63,66 @@ def test_every_metric_has_an_interval_and_its_control(found):
         for name in plain:
             control = found.scopes[f"{name} · shuffled labels"]
             for metric, value in found.scopes[name].items():
-                assert value.low <= value.value <= value.high and "simulated" in value.protocol
+                assert (
+                    value.low <= value.value <= value.high
+                    and "simulated" in value.protocol
+                )
                 assert "shuffled labels" in control[metric].protocol
-                assert control[metric].low <= control[metric].value <= control[metric].high
+                assert (
+                    control[metric].low <= control[metric].value <= control[metric].high
+                )
     top1 = found.scopes["windows · 300 ms"]["top1"]
     assert (top1.n, top1.pool, top1.chance, top1.seeds) == (200, 100, 0.01, (1,))
 
 
-def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(folder, found, world, tmp_path):
-    """It led with "top-1 at its peak 0.575": neither an interval nor chance, and chosen among all windows."""
+def test_the_finding_and_no_maximum_over_windows_stands_for_the_run(
+    folder, found, world, tmp_path
+):
+    """It led with "top-1 at its peak 0.575": neither an interval nor chance, and chosen
+    among all windows.
+    """
     finding, page = state_finding(found), tmp_path / "page.html"
 
-    shown = invoke("runs", "show", folder.path.name, f"paths.runs={folder.path.parents[1]}")
+    shown = invoke(
+        "runs", "show", folder.path.name, f"paths.runs={folder.path.parents[1]}"
+    )
     invoke("report", folder.path, "--to", page)
 
     assert re.fullmatch(
-        r"What was seen can be told from simulated EEG .*most clearly at \d+–\d+ ms \(p = 0.024†, corrected "
-        r"over all times and sensors\), at sensor \w+ \(p = 0.024†\): 200 test pictures of these 2 "
-        r"subjects\.",
+        r"What was seen can be told from simulated EEG .*most clearly at \d+–\d+ ms "
+        r"\(p = 0.024†, corrected over all times and sensors\), "
+        r"at sensor \w+ \(p = 0.024†\): 200 test pictures of these 2 subjects\.",
         finding,
     )
-    first_screen = page.read_text().split('<div class="first')[1].split('<div class="body">')[0]
-    assert f'<p class="lead">{finding}</p>' in html.unescape(first_screen) and "peak" not in first_screen
+    first_screen = (
+        page.read_text().split('<div class="first')[1].split('<div class="body">')[0]
+    )
+    assert (
+        f'<p class="lead">{finding}</p>' in html.unescape(first_screen)
+        and "peak" not in first_screen
+    )
     assert "all" not in found.scopes and "peak" not in shown and "Metrics" not in shown
 
 
 def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found):
     read, trained = (values(found, name, "two_way") for name in ("windows", "trained"))
-    assert max(read, key=read.get) in ("100 ms", "300 ms") and max(trained.values()) > 0.85
+    assert (
+        max(read, key=read.get) in ("100 ms", "300 ms") and max(trained.values()) > 0.85
+    )
     assert abs(trained["900 ms"] - 0.5) < 0.1
     profile = next(each for each in found.facts.profiles if each["name"] == "trained")
     assert profile["first_above_chance"] == "0–200 ms"
     assert min(profile["p_corrected"]) == pytest.approx(1 / 41)
     lost = values(found, "bands", "margin_lost")  # responses are in the slow bands
-    assert max(lost, key=lost.get) == "delta (1–4 Hz)" and abs(lost["gamma (30–80 Hz)"]) < 0.01
-    over_time = {float(key[:-3]): r for key, r in values(found, "encoding", "r").items() if " ms" in key}
+    assert (
+        max(lost, key=lost.get) == "delta (1–4 Hz)"
+        and abs(lost["gamma (30–80 Hz)"]) < 0.01
+    )
+    over_time = {
+        float(key[:-3]): r
+        for key, r in values(found, "encoding", "r").items()
+        if " ms" in key
+    }
     assert max(value for at, value in over_time.items() if at < 80) < 0.2
     assert max(value for at, value in over_time.items() if 100 < at < 400) > 0.4
     assert set(found.missing) == {"levels", "regions"}
@@ -124,14 +153,28 @@ def test_voxels_have_regions_instead_of_windows(go, small, world, tmp_path):
     assert {"windows", "occlusion", "sensors", "bands"} <= found.missing.keys()
     early, late = (values(found, "encoding", "r")[name] for name in ("V1", "FFA"))
     assert early > late + 0.1  # colours are looks, which drive V1 and not FFA
-    similar = {name.split(" · ")[2] for name in found.scopes if name.startswith("similarity · b")}
+    similar = {
+        name.split(" · ")[2]
+        for name in found.scopes
+        if name.startswith("similarity · b")
+    }
     assert {"V1", "V2", "LOC", "FFA"} <= similar
 
 
 def test_what_cannot_be_explained_is_one_line(go, world, trained, evaluated, runs):
-    with pytest.raises(MissingData, match="is a run of eval-retrieval, not of train-align"):
+    with pytest.raises(
+        MissingData, match="is a run of eval-retrieval, not of train-align"
+    ):
         go("explain", f"align_run={evaluated.folder}")
     with pytest.raises(RecipeError, match="no analysis called 'window'"):
         go("explain", "analyses=window")
-    with pytest.raises(RecipeError, match=r"window\.width_ms 2000 is wider than the signal"):
-        go("explain", f"align_run={trained}", "window.width_ms=2000", "analyses=windows", runs)
+    with pytest.raises(
+        RecipeError, match=r"window\.width_ms 2000 is wider than the signal"
+    ):
+        go(
+            "explain",
+            f"align_run={trained}",
+            "window.width_ms=2000",
+            "analyses=windows",
+            runs,
+        )

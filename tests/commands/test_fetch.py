@@ -1,4 +1,6 @@
-"""fetch: a data set of the hub, in archives, becomes files that commands read; the hub is on this machine."""
+"""fetch: a data set of the hub, in archives, becomes files that commands read; the hub
+is on this machine.
+"""
 
 import io
 import shutil
@@ -24,7 +26,9 @@ REPOSITORY = "Haitao999/things-eeg"
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory):
-    """THINGS-EEG as the hub has it: pictures in a zip, the recordings of each subject in a tar."""
+    """THINGS-EEG as the hub has it: pictures in a zip, the recordings of each subject
+    in a tar.
+    """
     root = tmp_path_factory.mktemp("hub")
     folder, made = root / REPOSITORY, tmp_path_factory.mktemp("made")
     (folder / "Preprocessed_data_250Hz_whiten").mkdir(parents=True)
@@ -64,7 +68,11 @@ def things():
 def test_a_data_set_is_fetched_and_unpacked_and_commands_read_it(hub, home):
     checked = fetch("things-eeg", "--check")
     told = " ".join(checked.stdout.split())
-    assert checked.exit_code == 0 and "to download" in told and "licence: cc-by-4.0" in told
+    assert (
+        checked.exit_code == 0
+        and "to download" in told
+        and "licence: cc-by-4.0" in told
+    )
     assert hub.fetched == [] and not (home / "data").exists()
 
     ended = fetch("things-eeg")
@@ -77,15 +85,23 @@ def test_a_data_set_is_fetched_and_unpacked_and_commands_read_it(hub, home):
     assert (home / "data/things-eeg/Image_set/training_images/cat/cat_0.png").is_file()
 
     hub.fetched.clear()
-    stamp = (home / "data/things-eeg/Image_set/training_images/cat/cat_0.png").stat().st_mtime_ns
+    stamp = (
+        (home / "data/things-eeg/Image_set/training_images/cat/cat_0.png")
+        .stat()
+        .st_mtime_ns
+    )
     assert fetch("things-eeg").exit_code == 0
     assert hub.fetched == []
-    assert (home / "data/things-eeg/Image_set/training_images/cat/cat_0.png").stat().st_mtime_ns == stamp
+    assert (
+        home / "data/things-eeg/Image_set/training_images/cat/cat_0.png"
+    ).stat().st_mtime_ns == stamp
 
 
 def test_only_the_subjects_that_are_named_are_fetched(hub, home):
     assert fetch("things-eeg", "--subjects", "2").exit_code == 0
-    assert [Path(name).name for name in hub.fetched if "sub-" in name] == ["sub-02.tar.gz"]
+    assert [Path(name).name for name in hub.fetched if "sub-" in name] == [
+        "sub-02.tar.gz"
+    ]
     things().require(2)
     with pytest.raises(MissingData):
         things().require(1)
@@ -108,7 +124,10 @@ def test_no_archive_writes_outside_of_its_folder(home):
 
 def test_what_needs_an_agreement_is_shown_step_by_step(home):
     ended = fetch("nsd", "--subjects", "2,5")
-    assert ended.exit_code == MissingData.exit_code and "Data Access Agreement" in ended.stdout
+    assert (
+        ended.exit_code == MissingData.exit_code
+        and "Data Access Agreement" in ended.stdout
+    )
     assert str(home / "data/nsd") in "".join(ended.stdout.split())
     assert "for s in 2 5;" in " ".join(ended.stdout.split())
 
@@ -126,10 +145,18 @@ def test_room_is_counted_and_an_interrupted_fetch_goes_on_where_it_stopped(
     hub, home, repositories, monkeypatch
 ):
     """There is room for the download and half of what its archives need unpacked."""
-    sizes = [path.stat().st_size for path in (repositories / REPOSITORY).rglob("*") if path.is_file()]
+    sizes = [
+        path.stat().st_size
+        for path in (repositories / REPOSITORY).rglob("*")
+        if path.is_file()
+    ]
     free = int(1.5 * sum(sizes))
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2 * free, free, free))
+        patch.setattr(
+            shutil,
+            "disk_usage",
+            lambda _: shutil._ntuple_diskusage(2 * free, free, free),
+        )
         ended = fetch("things-eeg")
         assert ended.exit_code == 1 and hub.fetched == []
         assert "to download and" in ended.stderr and "unpack=false" in ended.stderr

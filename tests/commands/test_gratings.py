@@ -1,4 +1,6 @@
-"""Recorded EEG of sixteen gratings, the same in every run: frequency and orientation, runs held out."""
+"""Recorded EEG of sixteen gratings, the same in every run: frequency and orientation,
+runs held out.
+"""
 
 import csv
 import json
@@ -15,7 +17,10 @@ from worlds import COLOURS, Go, at_home
 from brainhive_cli.app import app
 from brainhive_cli.core.results import Result
 
-KINDS = {"frequency": ["f1", "f2", "f3", "f4"], "orientation": ["o000", "o045", "o090", "o135"]}
+KINDS = {
+    "frequency": ["f1", "f2", "f3", "f4"],
+    "orientation": ["o000", "o045", "o090", "o135"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,31 +28,61 @@ def home(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Pat
     script = shared / "data/real/gratings_to_brainhive.py"
     if not script.is_file():
         pytest.skip("no recordings of gratings")
-    with at_home(tmp_path_factory.mktemp("gratings")) as home, pytest.MonkeyPatch.context() as patch:
+    with (
+        at_home(tmp_path_factory.mktemp("gratings")) as home,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(sys, "argv", [str(script), str(home), "same"])
         runpy.run_path(str(script))
         with (home / "data/recordings/events.csv").open() as file:
             rows = [*csv.DictReader(file)]
         for place, kind in enumerate(KINDS):  # train/f1_o000/f1_o000.png
-            named = [f"{row['event']},{Path(row['picture']).stem.split('_')[place]}" for row in rows]
-            (home / f"{kind}.csv").write_text("\n".join(["event,picture", *named]) + "\n")
+            named = [
+                f"{row['event']},{Path(row['picture']).stem.split('_')[place]}"
+                for row in rows
+            ]
+            (home / f"{kind}.csv").write_text(
+                "\n".join(["event,picture", *named]) + "\n"
+            )
         yield home
 
 
 def decode(home: Path, go: Go, kind: str) -> Result:
-    """Go from recordings to the category that was shown, leaving out one run at a time."""
-    fields = {"kind": "categories", "name": kind, "names": KINDS[kind], "holdout": {"by": "runs", "folds": 3}}
-    cut = ["preparation.whiten=no", "preparation.band_hz=[1,40]", "preparation.rate_hz=128"]
-    stimuli = [f"preparation.stimuli={json.dumps(fields)}", f"preparation.events={home / kind}.csv"]
+    """Go from recordings to the category that was shown, leaving out one run at a
+    time.
+    """
+    fields = {
+        "kind": "categories",
+        "name": kind,
+        "names": KINDS[kind],
+        "holdout": {"by": "runs", "folds": 3},
+    }
+    cut = [
+        "preparation.whiten=no",
+        "preparation.band_hz=[1,40]",
+        "preparation.rate_hz=128",
+    ]
+    stimuli = [
+        f"preparation.stimuli={json.dumps(fields)}",
+        f"preparation.events={home / kind}.csv",
+    ]
     go("prepare", "preparation.kind=recording", *cut, *stimuli)
     go("embed", f"dataset={json.dumps(fields)}")
     window = "signal.window_ms=[0,500]"
-    trained = go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0", window)
+    trained = go(
+        "train-align",
+        f"dataset={json.dumps(fields)}",
+        "backbone=lda",
+        "seeds=0",
+        window,
+    )
     assert trained.tables[0].columns == ("cell",)  # a closed form has no epochs
     return go("eval-retrieval", "sheet_rows=0")
 
 
-def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(home: Path, go: Go) -> None:
+def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(
+    home: Path, go: Go
+) -> None:
     found = decode(home, go, "frequency")
     top1, facts = found.metrics.overall["top1"], found.metrics.facts
     assert (top1.n, top1.pool, top1.chance) == (480, 4, 0.25)
@@ -58,24 +93,48 @@ def test_frequency_is_decoded_by_time_and_from_time_to_time_in_held_out_runs(hom
 
     by_time = explained.metrics.facts.profiles[0]
     peak_ms = float(by_time["peak"].removesuffix(" ms"))
-    assert by_time["name"] == "decoding" and 100 < peak_ms < 300 and min(by_time["p_corrected"]) < 0.02
-    before = [p for at, p in zip(by_time["at"], by_time["p_corrected"], strict=True) if at < 50]
+    assert (
+        by_time["name"] == "decoding"
+        and 100 < peak_ms < 300
+        and min(by_time["p_corrected"]) < 0.02
+    )
+    before = [
+        p
+        for at, p in zip(by_time["at"], by_time["p_corrected"], strict=True)
+        if at < 50
+    ]
     assert before and min(before) > 0.05  # a cortex needs longer
     grid = np.array(explained.metrics.facts.generalisation)
-    assert grid.shape == (len(by_time["at"]),) * 2 and grid.min() < 0.02 and np.median(grid) > 0.05
+    assert (
+        grid.shape == (len(by_time["at"]),) * 2
+        and grid.min() < 0.02
+        and np.median(grid) > 0.05
+    )
     assert all(
-        "seen pictures" in m.caveats for some in explained.metrics.scopes.values() for m in some.values()
+        "seen pictures" in m.caveats
+        for some in explained.metrics.scopes.values()
+        for m in some.values()
     )
 
 
-def test_the_same_pictures_in_training_and_test_name_the_way_to_hold_out_runs(home: Path, go: Go) -> None:
+def test_the_same_pictures_in_training_and_test_name_the_way_to_hold_out_runs(
+    home: Path, go: Go
+) -> None:
     go("prepare", "preparation.kind=recording", "subjects=1")
     encoder = f"encoders=[{COLOURS!r}]"
     go("embed", "dataset=image-folder", encoder)
-    words = ["dataset=image-folder", encoder, "backbone=ridge", "backbone.alpha=auto", "seeds=0"]
+    words = [
+        "dataset=image-folder",
+        encoder,
+        "backbone=ridge",
+        "backbone.alpha=auto",
+        "seeds=0",
+    ]
     go("train-align", *words, "train.validation=0")
 
-    refused = CliRunner().invoke(app, ["eval-retrieval", "gallery=train", "sheet_rows=0"])
+    refused = CliRunner().invoke(
+        app, ["eval-retrieval", "gallery=train", "sheet_rows=0"]
+    )
 
     said = " ".join(refused.output.split())
     assert refused.exit_code == 1 and "dataset.holdout=" in said and "by: runs" in said

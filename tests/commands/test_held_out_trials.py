@@ -1,4 +1,6 @@
-"""Designs as laboratories run them: the same categories in every run, and which trials are tested."""
+"""Designs as laboratories run them: the same categories in every run, and which trials
+are tested.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,12 +24,21 @@ NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20
 
 def dataset(**holdout: Any) -> str:
     """Write the data set as an override."""
-    fields = {"kind": "categories", "name": "of-3", "names": [*NAMES], "holdout": holdout}
+    fields = {
+        "kind": "categories",
+        "name": "of-3",
+        "names": [*NAMES],
+        "holdout": holdout,
+    }
     return f"dataset={json.dumps(fields)}"
 
 
-def record(home: Path, subject: int, effect: float, names: Sequence[str] = NAMES, rare: int = 1) -> None:
-    """Record each category twice a run, the last one `rare` times; runs have offsets of their own."""
+def record(
+    home: Path, subject: int, effect: float, names: Sequence[str] = NAMES, rare: int = 1
+) -> None:
+    """Record each category twice a run, the last one `rare` times; runs have offsets of
+    their own.
+    """
     random = np.random.default_rng(subject)
     patterns = random.normal(size=(len(names), SENSORS)) * effect
     offsets = random.normal(size=(RUNS, SENSORS))
@@ -40,7 +51,9 @@ def record(home: Path, subject: int, effect: float, names: Sequence[str] = NAMES
         signal[row, :count, :, 0] = patterns[row] + offsets[runs[row, :count]] + noise
     space = Sensors([f"E{number}" for number in range(SENSORS)])
     recording = Trials(
-        *(signal, names, space, np.zeros(1), None, "µV"), repetitions=np.array(times), runs=runs
+        *(signal, names, space, np.zeros(1), None, "µV"),
+        repetitions=np.array(times),
+        runs=runs,
     )
     path = path_of(home / "signals", f"of-{len(names)}", "default", subject)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,26 +80,35 @@ def by_runs(home: Path, go: Go) -> Result:
     return decode(go, by="runs", folds=12)
 
 
-def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(by_runs: Result) -> None:
+def test_every_trial_of_every_run_is_tested_once_beside_plain_baselines(
+    by_runs: Result,
+) -> None:
     top1, facts = by_runs.metrics.overall["top1"], by_runs.metrics.facts
 
-    assert (top1.n, top1.pool, top1.chance) == (2 * 5 * RUNS, 3, pytest.approx(2 / 5))  # the most frequent
+    # the most frequent
+    assert (top1.n, top1.pool, top1.chance) == (2 * 5 * RUNS, 3, pytest.approx(2 / 5))
     assert top1.value > 0.6 and facts.verdict == "above chance"
     assert {row.second for row in facts.plain} == {"lda", "logistic", "ridge"}
     lda = next(row for row in facts.plain if row.second == "lda")
     assert lda.difference == pytest.approx(0, abs=1e-9) and lda.low <= 0 <= lda.high
     assert "runs" in top1.interval and "runs held out, 12 folds" in top1.protocol
     # what was seen is stamped wherever a number stands
-    of_all = [metric for some in by_runs.metrics.scopes.values() for metric in some.values()]
+    of_all = [
+        metric for some in by_runs.metrics.scopes.values() for metric in some.values()
+    ]
     assert all(SEEN_PICTURES in metric.caveats for metric in of_all)
     assert FOOTNOTE in str(by_runs.tables[0].rows)
 
 
-def test_what_cannot_be_held_out_or_claimed_is_refused(home: Path, go: Go, by_runs: Result) -> None:
+def test_what_cannot_be_held_out_or_claimed_is_refused(
+    home: Path, go: Go, by_runs: Result
+) -> None:
     run, by = by_runs.metrics.facts.run, {"by": "runs", "folds": 12}
     with pytest.raises(RecipeError, match="lda tells apart what it was trained on"):
         decode(go, by="pictures", folds=3)
-    with pytest.raises(BrainhiveError, match="nothing says which trial is of which session"):
+    with pytest.raises(
+        BrainhiveError, match="nothing says which trial is of which session"
+    ):
         decode(go, by="sessions", folds=2)
     with pytest.raises(RecipeError, match="mode inter"):
         decode(go, "mode=inter", **by)
@@ -108,7 +130,13 @@ def test_copies_of_held_out_trials_are_refused_by_name(home: Path, go: Go) -> No
     copies = r"subject 3 train: \d of \d+ trials are copies of trials that are tested; "
     copies += r".* run \d"
     with pytest.raises(BrainhiveError, match=copies):
-        go("train-align", dataset(by="runs", folds=3), "backbone=ridge", "subjects=3", "seeds=0")
+        go(
+            "train-align",
+            dataset(by="runs", folds=3),
+            "backbone=ridge",
+            "subjects=3",
+            "seeds=0",
+        )
     path.unlink()
 
 
@@ -116,7 +144,8 @@ def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
     shuffled = decode(go, "train.shuffled_labels=true", by="runs", folds=12)
 
     assert shuffled.metrics.facts.verdict != "above chance"
-    assert shuffled.metrics.overall["top1"].value < 0.5  # the most frequent two make .4 each
+    # the most frequent two make .4 each
+    assert shuffled.metrics.overall["top1"].value < 0.5
 
 
 @pytest.mark.parametrize(
@@ -127,24 +156,42 @@ def test_shuffled_labels_are_at_chance(home: Path, go: Go) -> None:
             {"by": "trials", "folds": 4},
             "not testable: labels were shown in blocks, so signal and time",
         ),
-        ("same blocks", {"by": "sessions", "folds": 4}, "not testable: blocks came in the same order in all"),
+        (
+            "same blocks",
+            {"by": "sessions", "folds": 4},
+            "not testable: blocks came in the same order in all",
+        ),
         ("random", {"by": "trials", "folds": 4}, "at chance"),
     ],
 )
 def test_drift_without_any_label_is_never_above_chance(
     tmp_path: Path, go: Go, design: str, holdout: dict[str, Any], verdict: str
 ) -> None:
-    """Four sessions in which signals walk at random, on the same path where blocks have the same order."""
+    """Four sessions in which signals walk at random, on the same path where blocks have
+    the same order.
+    """
     random, names = np.random.default_rng(0), ("a", "b", "c")
     blocks = np.repeat([0, 1, 2], 8)
-    shown = [random.permutation(blocks) if design == "random" else blocks for _ in range(4)]
+    shown = [
+        random.permutation(blocks) if design == "random" else blocks for _ in range(4)
+    ]
     walks = 0.5 * random.normal(size=(4, 24, SENSORS)).cumsum(1)
-    signal = (walks[:1] if design == "same blocks" else walks) + random.normal(size=walks.shape)
-    rows = np.array([[np.flatnonzero(order == label) for order in shown] for label in range(3)])  # [3, 4, 8]
+    signal = (walks[:1] if design == "same blocks" else walks) + random.normal(
+        size=walks.shape
+    )
+    # [3, 4, 8]
+    rows = np.array(
+        [[np.flatnonzero(order == label) for order in shown] for label in range(3)]
+    )
     sessions = np.repeat(np.arange(4), 8)
     recording = Trials(
         *(signal[sessions, rows.reshape(3, 32), :, None].astype(np.float32), names),
-        *(Sensors([f"E{number}" for number in range(SENSORS)]), np.zeros(1), None, "µV"),
+        *(
+            Sensors([f"E{number}" for number in range(SENSORS)]),
+            np.zeros(1),
+            None,
+            "µV",
+        ),
         sessions=np.tile(sessions.astype(np.int8), (3, 1)),
         onset_s=rows.reshape(3, 32) * 2.0,
     )
@@ -152,7 +199,12 @@ def test_drift_without_any_label_is_never_above_chance(
         path = path_of(tmp_path / "signals", "abc", "default", 1)
         path.parent.mkdir(parents=True)
         SignalStore.write(path, {"train": recording})
-        fields = {"kind": "categories", "name": "abc", "names": [*names], "holdout": holdout}
+        fields = {
+            "kind": "categories",
+            "name": "abc",
+            "names": [*names],
+            "holdout": holdout,
+        }
         go("embed", f"dataset={json.dumps(fields)}")
         go("train-align", f"dataset={json.dumps(fields)}", "backbone=lda", "seeds=0")
         found = go("eval-retrieval", "sheet_rows=0", "baseline=none").metrics
@@ -161,8 +213,12 @@ def test_drift_without_any_label_is_never_above_chance(
     assert (NOT_INTERLEAVED in found.overall["top1"].caveats) == (design != "random")
 
 
-def test_chance_of_each_metric_is_that_of_the_best_constant_guess(by_runs: Result) -> None:
-    """Two of three categories are shown twice as often as the third: ranks 1, 2 and 3 of .4, .4 and .2."""
+def test_chance_of_each_metric_is_that_of_the_best_constant_guess(
+    by_runs: Result,
+) -> None:
+    """Two of three categories are shown twice as often as the third: ranks 1, 2 and 3
+    of .4, .4 and .2.
+    """
     chance = {name: metric.chance for name, metric in by_runs.metrics.overall.items()}
 
     assert chance["mrr"] == chance["map"] == pytest.approx(0.4 + 0.4 / 2 + 0.2 / 3)
@@ -170,6 +226,10 @@ def test_chance_of_each_metric_is_that_of_the_best_constant_guess(by_runs: Resul
     assert chance["balanced_accuracy"] == pytest.approx(1 / 3)
     overall, matrix = by_runs.metrics.overall, by_runs.metrics.facts.confusion_matrix
     counts = np.array(matrix.counts)
-    assert matrix.names == sorted(NAMES) and counts.sum(1).tolist() == [4 * RUNS, 4 * RUNS, 2 * RUNS]
+    assert matrix.names == sorted(NAMES) and counts.sum(1).tolist() == [
+        4 * RUNS,
+        4 * RUNS,
+        2 * RUNS,
+    ]
     recall = np.diag(counts) / counts.sum(1)
     assert overall["balanced_accuracy"].value == pytest.approx(recall.mean())

@@ -30,23 +30,36 @@ def test_a_key_without_effect_is_refused_by_its_name():
 
 
 def test_a_key_that_stands_twice_is_refused_with_both_lines(home):
-    (home / "my.yaml").write_text("mode: intra\ntrain:\n  lr: 1.0e-3\n  epochs: 2\n  lr: 1.0e-4\n")
-    with pytest.raises(RecipeError, match=r"my\.yaml .*: key 'lr' appears twice, in lines 3 and 5"):
+    (home / "my.yaml").write_text(
+        "mode: intra\ntrain:\n  lr: 1.0e-3\n  epochs: 2\n  lr: 1.0e-4\n"
+    )
+    with pytest.raises(
+        RecipeError, match=r"my\.yaml .*: key 'lr' appears twice, in lines 3 and 5"
+    ):
         read_recipe(home / "my.yaml")
     with pytest.raises(RecipeError, match="key 'lr' appears twice"):
-        train_align.Recipe.resolve("train-align", None, {}, ["train={lr: 1.0, lr: 2.0}"])
+        train_align.Recipe.resolve(
+            "train-align", None, {}, ["train={lr: 1.0, lr: 2.0}"]
+        )
 
 
-def test_sizes_beside_a_prior_are_refused_unless_they_are_the_priors(go, small, world, prior):
+def test_sizes_beside_a_prior_are_refused_unless_they_are_the_priors(
+    go, small, world, prior
+):
     with pytest.raises(RecipeError, match="dim is 32, but the prior") as caught:
         go("train-align", *small, f"prior={prior}", "dim=32")
     assert caught.value.hint == "leave dim out"
 
 
-def test_a_key_that_does_nothing_with_these_recordings_is_said(go, small, world, tmp_path, capsys):
+def test_a_key_that_does_nothing_with_these_recordings_is_said(
+    go, small, world, tmp_path, capsys
+):
     more = ("subjects=1", "train.epochs=1", "signal.normalise=channel")
     go("train-align", *small, f"paths.runs={tmp_path}", *more)
-    assert "signal.scale=0.2 has no effect with signal.normalise=channel" in capsys.readouterr().err
+    assert (
+        "signal.scale=0.2 has no effect with signal.normalise=channel"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_check_says_which_part_of_the_recordings_is_not_there(small, world):

@@ -1,4 +1,6 @@
-"""The guide to several embeddings of a picture: its module and its lines, with a small encoder."""
+"""The guide to several embeddings of a picture: its module and its lines, with a small
+encoder.
+"""
 
 import re
 import shlex
@@ -15,7 +17,15 @@ from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.models.encoders import resolve
 
 GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
-SMALL = ("--subjects", "1", "--seeds", "1", "dim=32", "fuser.intermediate_size=32", "train.epochs=1")
+SMALL = (
+    "--subjects",
+    "1",
+    "--seeds",
+    "1",
+    "dim=32",
+    "fuser.intermediate_size=32",
+    "train.epochs=1",
+)
 
 
 @pytest.fixture
@@ -24,7 +34,9 @@ def blocks() -> tuple[str, list[str]]:
     text = GUIDE.read_text().partition("## Several embeddings")[2].partition("\n## ")[0]
     text = text.replace("clip-b32", "demo-clip")
     (module,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    return module, re.findall(r"brainhive ((?:embed|train-align|import-embeddings) [^`\n]*)", text)
+    return module, re.findall(
+        r"brainhive ((?:embed|train-align|import-embeddings) [^`\n]*)", text
+    )
 
 
 def test_mirrored_pictures_are_embedded_and_drawn_from(things, blocks, monkeypatch):
@@ -41,7 +53,9 @@ def test_mirrored_pictures_are_embedded_and_drawn_from(things, blocks, monkeypat
         for name in ("demo-clip", "mirrored-clip")
     )
     encoder = resolve("demo-clip").build()
-    first = Image.open(things / "data/things-eeg" / f"{plain.image_ids[0]}.png").convert("RGB")
+    first = Image.open(
+        things / "data/things-eeg" / f"{plain.image_ids[0]}.png"
+    ).convert("RGB")
     with torch.no_grad():
         expected = encoder.module(encoder.preprocess(ImageOps.mirror(first))[None])[0]
     assert np.allclose(mirrored.embedding[0], expected, atol=1e-4)

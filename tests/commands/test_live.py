@@ -1,4 +1,6 @@
-"""live: results on stdout, on the page and saved; the saved session is a recording as any other."""
+"""live: results on stdout, on the page and saved; the saved session is a recording as
+any other.
+"""
 
 import json
 import re
@@ -21,8 +23,18 @@ from brainhive_cli.reports.sentences import state_finding
 
 pytest.importorskip("mne")
 pytest.importorskip("starlette", reason="pip install brainhive[live]")
-STEPS = ("preparation.whiten=no", "preparation.band_hz=[0.5,40]", "preparation.phase=forward")
-QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
+STEPS = (
+    "preparation.whiten=no",
+    "preparation.band_hz=[0.5,40]",
+    "preparation.phase=forward",
+)
+QUICK = (
+    "seeds=1",
+    "dim=16",
+    "fuser.intermediate_size=16",
+    "train.epochs=1",
+    "train.precision=fp32",
+)
 DEMO = "dataset={kind: demo, noise: 0.3, subjects: 1, concepts: 40}"
 
 
@@ -59,7 +71,9 @@ def invoke(*words):
 
 def replay(run, *words):
     file = "source.file=data/recordings/sub-01_ses-01.fif"
-    return invoke(run, "--source", "recording", file, "source.speed=10000", "page=false", *words)
+    return invoke(
+        run, "--source", "recording", file, "source.speed=10000", "page=false", *words
+    )
 
 
 def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own):
@@ -68,19 +82,38 @@ def test_each_result_is_a_line_and_the_run_has_the_hit_rate_with_its_context(own
     assert ended.exit_code == 0, ended.output
     events = [json.loads(line) for line in ended.stdout.splitlines()]
     results = [event for event in events if event["kind"] == "result"]
-    assert len(results) == 24 and events[-1] == {"kind": "ended", "text": "the stream ended"}
+    assert len(results) == 24 and events[-1] == {
+        "kind": "ended",
+        "text": "the stream ended",
+    }
     shown = [result for result in results if result["shown"]]
-    assert {result["shown"] for result in shown} == {*PICTURES["test"]} and len(shown) == 6
+    assert {result["shown"] for result in shown} == {*PICTURES["test"]} and len(
+        shown
+    ) == 6
     last = shown[-1]
-    assert last["repetitions"] == 3 and last["average_rank"] in (1, 2) and len(last["best"]) == 2
+    assert (
+        last["repetitions"] == 3
+        and last["average_rank"] in (1, 2)
+        and len(last["best"]) == 2
+    )
     assert last["hits"]["n"] == 6 and last["hits"]["chance"] == 0.5
-    assert last["hits"]["interval"][0] <= last["hits"]["rate"] <= last["hits"]["interval"][1]
+    assert (
+        last["hits"]["interval"][0]
+        <= last["hits"]["rate"]
+        <= last["hits"]["interval"][1]
+    )
     assert last["stream"]["dropped"] == {} and last["stream"]["events"] == 24
 
     folder = RunFolder(find_run(ended))
     measured = folder.measurements()
     top1 = measured.overall["top1"]
-    assert (top1.n, top1.pool, top1.chance, top1.seeds, top1.split) == (6, 2, 0.5, (1,), "test")
+    assert (top1.n, top1.pool, top1.chance, top1.seeds, top1.split) == (
+        6,
+        2,
+        0.5,
+        (1,),
+        "test",
+    )
     assert "at every moment" in top1.interval and top1.selected is False
     assert measured.items["all"]["ranks"] == [result["rank"] for result in shown]
     assert measured.scopes["averages"]["top1"].n == 2
@@ -93,16 +126,25 @@ def find_run(ended):
 def test_eval_retrieval_of_the_saved_session_has_the_ranks_that_were_shown(own, go):
     ended = replay(own, "--lines")
     events = [json.loads(line) for line in ended.stdout.splitlines()]
-    shown = {event["shown"]: event for event in events if event.get("shown")}  # the last of each
+    # the last of each
+    shown = {event["shown"]: event for event in events if event.get("shown")}
     session = find_run(ended) / "session"
 
-    go("prepare", "preparation.kind=recording", f"preparation.root={session}", *STEPS, "paths.signals=live")
+    go(
+        "prepare",
+        "preparation.kind=recording",
+        f"preparation.root={session}",
+        *STEPS,
+        "paths.signals=live",
+    )
     offline = go("eval-retrieval", f"run={own}", "paths.signals=live", "sheet_rows=0")
 
     measured = RunFolder(offline.folder).measurements()
     (items,) = [measured.items[name] for name in measured.facts.cells]
     ranks = dict(zip(items["image_ids"], np.array(items["ranks"]).ravel(), strict=True))
-    assert ranks == {image_id: event["average_rank"] for image_id, event in shown.items()}
+    assert ranks == {
+        image_id: event["average_rank"] for image_id, event in shown.items()
+    }
     assert measured.overall["top1"].n == 2
 
 
@@ -125,10 +167,16 @@ def test_bad_input_gets_two_lines_and_a_check_says_what_is_missing(own):
         (("--source", "recording", "source.file=absent.fif"), 3, "no recording"),
         (("--source", "mock", "--whiten-trials", "100"), 2, "were not whitened"),
         (("--source", "mock", "port=8123"), 2, "port has no effect without a page"),
-        (("--source", "recording", "source.file=absent.fif", "--check"), 3, "no recording"),
+        (
+            ("--source", "recording", "source.file=absent.fif", "--check"),
+            3,
+            "no recording",
+        ),
     ):
         ended = invoke(own, *words, "page=false")
-        assert ended.exit_code == code and message in " ".join(ended.output.split()), words
+        assert ended.exit_code == code and message in " ".join(ended.output.split()), (
+            words
+        )
         assert "Traceback" not in ended.stderr
     checked = replay(own, "--check")
     assert checked.exit_code == 0, checked.output
@@ -149,13 +197,27 @@ def categories(base, go):
     held_out = "dataset=" + dataset % ", holdout: {by: sessions, test: [2]}"
     go("embed", held_out)
     stimuli = f"preparation.stimuli={dataset % ''}"
-    go("prepare", "preparation.kind=recording", "preparation.root=categories", stimuli, *STEPS)
+    go(
+        "prepare",
+        "preparation.kind=recording",
+        "preparation.root=categories",
+        stimuli,
+        *STEPS,
+    )
     return str(go("train-align", held_out, "train.validation=0", *QUICK).folder)
 
 
 def replay_session(run, session):
     file = f"source.file=categories/sub-01_ses-0{session}.fif"
-    ended = invoke(run, "--source", "recording", file, "source.speed=10000", "page=false", "save=false")
+    ended = invoke(
+        run,
+        "--source",
+        "recording",
+        file,
+        "source.speed=10000",
+        "page=false",
+        "save=false",
+    )
     assert ended.exit_code == 0, ended.output
     return ended, RunFolder(find_run(ended)).measurements()
 
@@ -163,11 +225,16 @@ def replay_session(run, session):
 def test_a_recording_that_was_trained_on_is_stamped_and_a_new_one_is_not(categories):
     ended, measured = replay_session(categories, 1)
     assert measured.overall["top1"].caveats == (TRAINED_TRIALS, SEEN_PICTURES)
-    assert measured.facts.anytime_p is None and "This is no result" in state_finding(measured)
+    assert measured.facts.anytime_p is None and "This is no result" in state_finding(
+        measured
+    )
     assert "trials of the training are shown" in ended.stderr
 
     ended, measured = replay_session(categories, 2)
-    assert measured.overall["top1"].caveats == (SEEN_PICTURES,) and measured.facts.anytime_p <= 1
+    assert (
+        measured.overall["top1"].caveats == (SEEN_PICTURES,)
+        and measured.facts.anytime_p <= 1
+    )
     assert measured.overall["top1"].pool == 3
     assert ended.stderr.count("no trial shows hat: left out of the candidates") == 1
 
@@ -176,7 +243,10 @@ def test_ctrl_c_ends_a_session_in_order(own, base, brainhive):
     words = ("--source", "mock", "page=false", "--lines", "source.interval_s=0.3")
     process = brainhive("live", own, *words, wait=False)
     lines = process.folder / "stdout"
-    while not (lines.is_file() and lines.read_text().count('"result"') > 2) and process.poll() is None:
+    while (
+        not (lines.is_file() and lines.read_text().count('"result"') > 2)
+        and process.poll() is None
+    ):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -188,16 +258,24 @@ def test_ctrl_c_ends_a_session_in_order(own, base, brainhive):
 
 
 def test_every_line_of_the_guide_does_its_work(own, base):
-    lines = [line for page, line in LINES if page.name == "live.md" and line.startswith("live")]
+    lines = [
+        line
+        for page, line in LINES
+        if page.name == "live.md" and line.startswith("live")
+    ]
     assert len(lines) == 5
     for line in lines:
-        line = line.replace(" RUN", f" {own}").replace("sub-01_ses-02", "data/recordings/sub-01_ses-01")
+        line = line.replace(" RUN", f" {own}").replace(
+            "sub-01_ses-02", "data/recordings/sub-01_ses-01"
+        )
         if "--recipe demo" in line:
             continue  # which needs the demo's training
-        words = [*([] if own in line else [own]), *shlex.split(line)[1:]]  # not the newest run of these tests
+        # not the newest run of these tests
+        words = [*([] if own in line else [own]), *shlex.split(line)[1:]]
         if "--events" in words:
             (base / "events.csv").write_text("event,picture\n1,test/owl/owl_9.png\n")
-            ended = invoke(*words, "--check")  # streams of the lab have tests of their own
+            # streams of the lab have tests of their own
+            ended = invoke(*words, "--check")
         else:
             count = [] if "--windows" in words else ["windows=3"]
             ended = invoke(*words, "page=false", "source.speed=1000", *count)

@@ -1,4 +1,6 @@
-"""live on a stream of LSL: the ranks of eval-retrieval on the same samples, sent on to other programs."""
+"""live on a stream of LSL: the ranks of eval-retrieval on the same samples, sent on to
+other programs.
+"""
 
 import importlib.util
 import json
@@ -21,10 +23,25 @@ from brainhive_cli.training.alignment.trained import TrainedModel, open_model
 if importlib.util.find_spec("mne_lsl") is None:
     pytest.skip("pip install brainhive[live]", allow_module_level=True)
 pytest.importorskip("mne")
-STEPS = ("preparation.band_hz=[0.5,40]", "preparation.phase=forward", "preparation.whiten=no")
+STEPS = (
+    "preparation.band_hz=[0.5,40]",
+    "preparation.phase=forward",
+    "preparation.whiten=no",
+)
 TRAINING = (
-    *("dataset=image-folder", f"encoders=[{COLOURS!r}]", "seeds=1", "dim=16", "fuser.intermediate_size=16"),
-    *("train.epochs=1", "train.precision=fp32", "train.validation=0", "train.batch_size=8"),
+    *(
+        "dataset=image-folder",
+        f"encoders=[{COLOURS!r}]",
+        "seeds=1",
+        "dim=16",
+        "fuser.intermediate_size=16",
+    ),
+    *(
+        "train.epochs=1",
+        "train.precision=fp32",
+        "train.validation=0",
+        "train.batch_size=8",
+    ),
 )
 SHOWN, SEED = Shown.of(2, seed=5), 5
 WAIT_S = 90
@@ -82,7 +99,9 @@ def base(tmp_path_factory, go):
         yield base
 
 
-def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(base, go, tmp_path):
+def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(
+    base, go, tmp_path
+):
     run = go("train-align", *TRAINING).folder
     environment = {
         **os.environ,
@@ -90,19 +109,32 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(ba
         "BRAINHIVE_HOME": str(base),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
     }
-    words = ("--source", "lsl", "--windows", "16", "source.name=amplifier", "source.unit=V")
+    words = (
+        "--source",
+        "lsl",
+        "--windows",
+        "16",
+        "source.name=amplifier",
+        "source.unit=V",
+    )
     words = (*words, "page=false", "--lines", "--outlet", "seen")
     live = subprocess.Popen(
         [sys.executable, "-m", "brainhive_cli", "live", run, *words],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     received = tmp_path / "received.json"
-    sender = subprocess.Popen([sys.executable, "-c", SENDER, str(received)], env=environment)
+    sender = subprocess.Popen(
+        [sys.executable, "-c", SENDER, str(received)], env=environment
+    )
     out, err = live.communicate(timeout=WAIT_S)
     sender.wait(timeout=WAIT_S)
 
     assert live.returncode == 0, err
-    results = [event for event in map(json.loads, out.splitlines()) if event["kind"] == "result"]
+    results = [
+        event
+        for event in map(json.loads, out.splitlines())
+        if event["kind"] == "result"
+    ]
     assert [result["event"] for result in results] == list(SHOWN.pictures)
     assert results[-1]["stream"]["lost"] == 0 and results[-1]["stream"]["dropped"] == {}
     assert results == json.loads(received.read_text())
@@ -111,9 +143,18 @@ def test_a_stream_has_the_ranks_of_eval_retrieval_and_other_programs_get_them(ba
     align = open_model(str(run), Paths())
     member = TrainedModel(align, align.cells[0], torch.device("cpu"))
     responses = member.trials(1, "test")
-    gallery, image_ids = member.images("test", member.rows("test")), member.pictures("test").image_ids
-    for row, (stimulus, trials) in enumerate(zip(responses.stimulus, responses.singles, strict=True)):
+    gallery, image_ids = (
+        member.images("test", member.rows("test")),
+        member.pictures("test").image_ids,
+    )
+    for row, (stimulus, trials) in enumerate(
+        zip(responses.stimulus, responses.singles, strict=True)
+    ):
         tokens = member.encode(responses, torch.from_numpy(np.asarray(trials)))
         expected = ranks(tokens, gallery, torch.full((len(tokens),), int(stimulus)))
-        shown = [result["rank"] for result in results if result["shown"] == image_ids[stimulus]]
+        shown = [
+            result["rank"]
+            for result in results
+            if result["shown"] == image_ids[stimulus]
+        ]
         assert shown == expected.tolist() and len(shown) == 2, row

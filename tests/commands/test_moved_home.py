@@ -10,8 +10,12 @@ QUICK = ("subjects=1", "train.epochs=1")
 
 
 @pytest.fixture
-def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small, generator: Path, prior: Path):
-    """A home with a prior, a generator and pictures of its own; and its commands, run wherever it lies."""
+def moving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small, generator: Path, prior: Path
+):
+    """A home with a prior, a generator and pictures of its own; and its commands, run
+    wherever it lies.
+    """
     old = tmp_path / "old"
     for source, name in ((prior, "models/prior"), (generator, "models/generator")):
         shutil.copytree(source, old / name)
@@ -19,8 +23,18 @@ def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small, generator: Pa
 
     def commands(home: Path) -> dict[str, tuple[str, ...]]:
         monkeypatch.setenv("BRAINHIVE_HOME", str(home))
-        drawing = (f"generator={{kind: sdxl, source: {home}/models/generator}}", "items=2", "repeats=1")
-        drawing += ("resolution_px=32", "steps=1", "metrics=pixcorr", "sheet_rows=0", "sources=brain,nearest")
+        drawing = (
+            f"generator={{kind: sdxl, source: {home}/models/generator}}",
+            "items=2",
+            "repeats=1",
+        )
+        drawing += (
+            "resolution_px=32",
+            "steps=1",
+            "metrics=pixcorr",
+            "sheet_rows=0",
+            "sources=brain,nearest",
+        )
         return {
             "embed": (small[0], f"encoders=[{COLOURS!r}]"),
             "train-align": (*small, *QUICK, f"prior={home}/models/prior"),
@@ -33,10 +47,14 @@ def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small, generator: Pa
 
 def test_a_moved_home_has_finished_what_it_had_finished(go, moving, tmp_path: Path):
     old, commands = moving
-    made = {command: go(command, *given).folder for command, given in commands(old).items()}
+    made = {
+        command: go(command, *given).folder for command, given in commands(old).items()
+    }
 
     new = old.rename(tmp_path / "new")
-    again = {command: go(command, *given).folder for command, given in commands(new).items()}
+    again = {
+        command: go(command, *given).folder for command, given in commands(new).items()
+    }
 
     for command, folder in made.items():
         assert again[command] == new / folder.relative_to(old)

@@ -1,4 +1,6 @@
-"""The lines for one's own data, recordings and betas, run as the README and the guide have them."""
+"""The lines for one's own data, recordings and betas, run as the README and the guide
+have them.
+"""
 
 import os
 import re
@@ -9,7 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from own_recordings import PICTURES, Shown, annotate, codes, make_raw, write_pictures, write_table
+from own_recordings import (
+    PICTURES,
+    Shown,
+    annotate,
+    codes,
+    make_raw,
+    write_pictures,
+    write_table,
+)
 from test_architecture import CHECKOUT
 from typer.testing import CliRunner
 
@@ -45,7 +55,9 @@ def run_lines(page: str, heading: str) -> tuple[str, str]:
         else:
             variables = {**os.environ, "HOME": str(Path.cwd().parent)}
             subprocess.run(["bash", "-ec", line], env=variables, check=True)
-    return "".join(ended.stdout for ended in ends), "".join(ended.stderr for ended in ends)
+    return "".join(ended.stdout for ended in ends), "".join(
+        ended.stderr for ended in ends
+    )
 
 
 def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
@@ -65,22 +77,35 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(work):
 
 
 def write_betas(folder):
-    """Write two sessions of a subject, in each of which all pictures were shown twice, and a blank once."""
+    """Write two sessions of a subject, in each of which all pictures were shown twice,
+    and a blank once.
+    """
     folder.mkdir()
     random = np.random.default_rng(0)
     inside = random.random(SHAPE) < 0.6
-    nibabel.save(nibabel.Nifti1Image(inside.astype(np.uint8), np.eye(4)), folder / "sub-01_mask.nii.gz")
+    nibabel.save(
+        nibabel.Nifti1Image(inside.astype(np.uint8), np.eye(4)),
+        folder / "sub-01_mask.nii.gz",
+    )
     names = [*PICTURES["train"], *PICTURES["test"]]
     responses = random.normal(size=(len(names), inside.sum()))
     for session in (1, 2):
         order = np.append(random.permutation(np.repeat(np.arange(len(names)), 2)), -1)
         betas = np.zeros((*SHAPE, len(order)), np.float32)
-        betas[inside] = (responses[order] + 0.3 * random.normal(size=(len(order), inside.sum()))).T
-        nibabel.save(nibabel.Nifti1Image(betas, np.eye(4)), folder / f"sub-01_ses-0{session}_betas.nii.gz")
+        betas[inside] = (
+            responses[order] + 0.3 * random.normal(size=(len(order), inside.sum()))
+        ).T
+        nibabel.save(
+            nibabel.Nifti1Image(betas, np.eye(4)),
+            folder / f"sub-01_ses-0{session}_betas.nii.gz",
+        )
         lines = [
-            f"{names[row]}.png,{1 + place // 9}" if row >= 0 else ",2" for place, row in enumerate(order)
+            f"{names[row]}.png,{1 + place // 9}" if row >= 0 else ",2"
+            for place, row in enumerate(order)
         ]
-        (folder / f"sub-01_ses-0{session}_trials.csv").write_text("\n".join(["picture,run", *lines]) + "\n")
+        (folder / f"sub-01_ses-0{session}_trials.csv").write_text(
+            "\n".join(["picture,run", *lines]) + "\n"
+        )
     return responses
 
 
@@ -94,8 +119,14 @@ def test_one_s_own_betas_take_ten_lines_as_the_guide_has_them(work):
     assert "Retrieval, test" in output and "Protocol: intra, image-folder" in output
     store = SignalStore.open(work / "signals/image-folder/default/sub-01.h5")
     assert store["test"].repetitions.tolist() == [4, 4]
-    scored = (responses - responses[:6].mean(0)) / responses[:6].std(0)  # by training pictures
+    # by training pictures
+    scored = (responses - responses[:6].mean(0)) / responses[:6].std(0)
     for split, names in PICTURES.items():  # each picture has its own response
-        for image_id, trials in zip(store[split].image_ids, store[split].signal[:], strict=True):
+        for image_id, trials in zip(
+            store[split].image_ids, store[split].signal[:], strict=True
+        ):
             response = scored[[*PICTURES["train"], *PICTURES["test"]].index(image_id)]
-            assert np.corrcoef(trials.mean(0)[:, 0], response)[0, 1] > 0.8 and image_id in names
+            assert (
+                np.corrcoef(trials.mean(0)[:, 0], response)[0, 1] > 0.8
+                and image_id in names
+            )

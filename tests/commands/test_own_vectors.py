@@ -1,4 +1,6 @@
-"""Vectors of a user's own model: imported under a name, which is an encoder's name from then on."""
+"""Vectors of a user's own model: imported under a name, which is an encoder's name from
+then on.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -24,7 +26,9 @@ Vectors = Callable[..., Path]
 
 
 @pytest.fixture
-def own_home(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_home(
+    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A home with the world's stores, and runs of its own."""
     home = tmp_path / "own"
     shutil.copytree(world / "embeddings", home / "embeddings")
@@ -39,9 +43,14 @@ def vectors(own_home: Path) -> Vectors:
     """Write the colours of a split, turned at random, as an array without names."""
 
     def write(split: str, seed: int = 0) -> Path:
-        store = TargetStore.open(path_of(own_home / "embeddings", DATASET, split, COLOURS_STORE))
+        store = TargetStore.open(
+            path_of(own_home / "embeddings", DATASET, split, COLOURS_STORE)
+        )
         mixing = np.random.default_rng(seed).normal(size=(12, 16))
-        np.save(own_home / f"{split}.npy", (np.array(store.embedding) @ mixing).astype(np.float32))
+        np.save(
+            own_home / f"{split}.npy",
+            (np.array(store.embedding) @ mixing).astype(np.float32),
+        )
         return own_home / f"{split}.npy"
 
     return write
@@ -54,7 +63,9 @@ def import_(go, small, vectors: Vectors) -> Callable[..., Any]:
     def run(name: str, *splits: str, seed: int = 0, again: bool = False) -> Any:
         for split in splits or ("train", "test"):
             source = (f"sources=['{vectors(split, seed)}']", f"splits={split}")
-            result = go("import-embeddings", small[0], f"name={name}", *source, again=again)
+            result = go(
+                "import-embeddings", small[0], f"name={name}", *source, again=again
+            )
         return result
 
     return run
@@ -62,13 +73,23 @@ def import_(go, small, vectors: Vectors) -> Callable[..., Any]:
 
 def of(small: tuple[str, ...], encoders: str, *more: str) -> tuple[str, ...]:
     """Give overrides of train-align for other encoders."""
-    return (*(key for key in small if not key.startswith("encoders")), f"encoders={encoders}", *more)
+    return (
+        *(key for key in small if not key.startswith("encoders")),
+        f"encoders={encoders}",
+        *more,
+    )
 
 
-def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(go, small, own_home, import_):
+def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(
+    go, small, own_home, import_
+):
     result = import_("mine")
     assert result.hint.endswith("--encoders mine") and "train-align" in result.hint
-    (row,) = [row for row in list_encoders().tables[0].as_dict()["rows"] if row["encoder"] == "mine"]
+    (row,) = [
+        row
+        for row in list_encoders().tables[0].as_dict()["rows"]
+        if row["encoder"] == "mine"
+    ]
     assert (row["D"], row["weights"], row["here"]) == ("16", "imported", "yes")
 
     trained = go("train-align", *of(small, "mine", "subjects=1")).folder
@@ -77,16 +98,29 @@ def test_own_vectors_are_trained_on_evaluated_and_mixed_by_their_name(go, small,
     recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
     assert recipe["encoders"] == [{"kind": "imported", "source": "mine"}]
 
-    mixed = go("train-align", *of(small, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1"))
+    mixed = go(
+        "train-align",
+        *of(small, f"['{COLOURS}', mine]", "subjects=1", "train.epochs=1"),
+    )
     assert mixed.folder != trained and UNKNOWN_PICTURES in mixed.metrics.caveats
-    listed = next_command(parts.resolve("datasets", yaml.safe_load(small[0].partition("=")[2])), (), Paths())
+    listed = next_command(
+        parts.resolve("datasets", yaml.safe_load(small[0].partition("=")[2])),
+        (),
+        Paths(),
+    )
     assert listed.endswith("--encoders mine")
 
 
 def test_own_vectors_leave_and_come_back_by_their_name(go, small, own_home, import_):
     import_("mine")
-    stored = {split: path_of(own_home / "embeddings", DATASET, split, "mine") for split in ("train", "test")}
-    before = {split: np.array(TargetStore.open(path).embedding) for split, path in stored.items()}
+    stored = {
+        split: path_of(own_home / "embeddings", DATASET, split, "mine")
+        for split in ("train", "test")
+    }
+    before = {
+        split: np.array(TargetStore.open(path).embedding)
+        for split, path in stored.items()
+    }
     for path in (own_home / "embeddings").rglob(f"{COLOURS_STORE}.h5"):
         path.unlink()
 
@@ -107,4 +141,6 @@ def test_a_name_that_clashes_or_is_no_file_name_is_refused(home):
         ("../outside", "it must be a plain file name"),
     ):
         with pytest.raises(RecipeError, match=reason):
-            import_embeddings.Recipe.resolve("import-embeddings", None, {"name": name}, [])
+            import_embeddings.Recipe.resolve(
+                "import-embeddings", None, {"name": name}, []
+            )

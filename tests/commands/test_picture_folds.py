@@ -1,4 +1,6 @@
-"""Pictures held out in folds: each is tested once, by a model that has not learned from it."""
+"""Pictures held out in folds: each is tested once, by a model that has not learned from
+it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +37,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
             coarse.resize((16, 16), Image.Resampling.NEAREST).save(path)
             seen.append(preprocess(Image.open(path)))
             ids.append(path.relative_to(root).with_suffix("").as_posix())
-        evoked = (module(torch.stack(seen)).numpy() - 0.5) @ random.normal(size=(12, 40))
+        evoked = (module(torch.stack(seen)).numpy() - 0.5) @ random.normal(
+            size=(12, 40)
+        )
         signal = evoked[:, None, :, None] + 0.3 * random.normal(size=(COUNT, 2, 40, 1))
         space = Sensors([f"E{number}" for number in range(40)])
-        recording = Trials(signal.astype(np.float32), ids, space, np.zeros(1), None, "µV")
+        recording = Trials(
+            signal.astype(np.float32), ids, space, np.zeros(1), None, "µV"
+        )
         store = path_of(home / "signals", "image-folder", "default", 1)
         store.parent.mkdir(parents=True)
         SignalStore.write(store, {"train": recording})
@@ -55,22 +61,37 @@ def found(home: Path, go: Go) -> Result:
 def test_folds_are_pooled_among_the_candidates_of_each(found: Result) -> None:
     top1, facts = found.metrics.overall["top1"], found.metrics.facts
 
-    assert (top1.n, top1.pool, top1.chance) == (24, 6, pytest.approx(1 / 6))  # two pictures are left over
+    # two pictures are left over
+    assert (top1.n, top1.pool, top1.chance) == (24, 6, pytest.approx(1 / 6))
     assert top1.value > 0.5 and facts.verdict == "above chance for these 2 concepts"
-    assert SEEN_PICTURES not in top1.caveats and "pictures held out, 4 folds" in top1.protocol
+    assert (
+        SEEN_PICTURES not in top1.caveats
+        and "pictures held out, 4 folds" in top1.protocol
+    )
     assert [row.second for row in facts.plain] == ["ridge"]
 
 
-def test_both_questions_are_asked_within_folds_and_curves_are_pooled(found: Result) -> None:
+def test_both_questions_are_asked_within_folds_and_curves_are_pooled(
+    found: Result,
+) -> None:
     picture, concept = found.metrics.facts.answers
 
     assert concept.question == "which concept" and "folds" in picture.test
     assert [*scopes_below(found.metrics, "repetitions")] == ["1", "2"]
-    assert found.metrics.scopes["repetitions · 2"]["top1"].value == found.metrics.overall["top1"].value
+    assert (
+        found.metrics.scopes["repetitions · 2"]["top1"].value
+        == found.metrics.overall["top1"].value
+    )
 
 
 def test_no_fold_learns_from_what_it_tests(home: Path, go: Go) -> None:
-    go("train-align", DATASET, f"encoders=[{COLOURS!r}]", *RIDGE, "train.shuffled_labels=true")
+    go(
+        "train-align",
+        DATASET,
+        f"encoders=[{COLOURS!r}]",
+        *RIDGE,
+        "train.shuffled_labels=true",
+    )
     shuffled = go("eval-retrieval", "sheet_rows=0")
 
     assert not shuffled.metrics.facts.verdict.startswith("above chance")

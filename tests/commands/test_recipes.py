@@ -15,7 +15,11 @@ def brainhive(*words: str, columns: str = "80") -> Any:
 
 def test_every_shipped_recipe_is_listed_with_its_commands() -> None:
     named, own = json.loads(brainhive("--json").stdout)["tables"]
-    found = {f"{row['recipe']}/{command}" for row in named["rows"] for command in row["commands"].split(", ")}
+    found = {
+        f"{row['recipe']}/{command}"
+        for row in named["rows"]
+        for command in row["commands"].split(", ")
+    }
     found |= {row["recipe"] for row in own["rows"]}
     assert found == {
         path.relative_to(shipped_recipes()).with_suffix("").as_posix()
@@ -28,14 +32,20 @@ def test_every_shipped_recipe_is_listed_with_its_commands() -> None:
 def test_a_recipe_is_shown_key_by_key_with_value_source_default_and_meaning() -> None:
     (table,) = json.loads(brainhive("demo/train-align", "--json").stdout)["tables"]
     rows = {row["key"]: row for row in table["rows"]}
-    assert (rows["seeds"]["value"], rows["seeds"]["from"]) == ("[2025]", "recipe, default [2025, 2026, 2027]")
+    assert (rows["seeds"]["value"], rows["seeds"]["from"]) == (
+        "[2025]",
+        "recipe, default [2025, 2026, 2027]",
+    )
     assert rows["backbone"] == {
         "key": "backbone",
         "value": "brain-mlp",
         "from": "default",
         "meaning": "brain encoder",
     }
-    assert rows["loss.cosine_weight"]["value"] == "5.0" and "recipe" in rows["loss.cosine_weight"]["from"]
+    assert (
+        rows["loss.cosine_weight"]["value"] == "5.0"
+        and "recipe" in rows["loss.cosine_weight"]["from"]
+    )
     assert list(rows)[-1].startswith(("run", "digests"))
     lines = brainhive("demo/train_align").stdout.splitlines()
     assert "seeds" in lines and max(map(len, lines[1:])) <= 80

@@ -19,9 +19,16 @@ from brainhive_cli.training.alignment.trained import open_model
 
 
 def test_the_priors_adapter_is_applied_or_skipped(go, aligned, drawing):
-    applied, skipped = (go("reconstruct", *drawing, f"adapter={adapter}") for adapter in ("apply", "skip"))
+    applied, skipped = (
+        go("reconstruct", *drawing, f"adapter={adapter}")
+        for adapter in ("apply", "skip")
+    )
 
-    pairs = zip(pictures_of(applied.folder).values(), pictures_of(skipped.folder).values(), strict=True)
+    pairs = zip(
+        pictures_of(applied.folder).values(),
+        pictures_of(skipped.folder).values(),
+        strict=True,
+    )
     assert all(np.abs(one - other).max() > 1 for one, other in pairs)
     assert "adapter apply" in applied.metrics.overall["ssim"].protocol
 
@@ -37,7 +44,14 @@ def test_a_recipe_that_cannot_work_is_refused_before_anything_is_loaded():
 
 
 def test_metrics_say_how_their_pictures_were_generated():
-    how = ("guidance=5", "scheduler=ddim", "prompt=a dog", "negative_prompt=blurry", "repeats=1", "best_of=3")
+    how = (
+        "guidance=5",
+        "scheduler=ddim",
+        "prompt=a dog",
+        "negative_prompt=blurry",
+        "repeats=1",
+        "best_of=3",
+    )
     recipe = reconstruct.Recipe.resolve("reconstruct", None, {}, how)
 
     assert recipe.described(is_decoded=True) == (
@@ -46,8 +60,13 @@ def test_metrics_say_how_their_pictures_were_generated():
     )
 
 
-def test_damaged_parts_are_named_in_one_line(go, aligned, drawing, generator, prior, tmp_path):
-    own, own_prior = shutil.copytree(generator, tmp_path / "g"), shutil.copytree(prior, tmp_path / "p")
+def test_damaged_parts_are_named_in_one_line(
+    go, aligned, drawing, generator, prior, tmp_path
+):
+    own, own_prior = (
+        shutil.copytree(generator, tmp_path / "g"),
+        shutil.copytree(prior, tmp_path / "p"),
+    )
     cut(own_prior / "fusion_encoder/diffusion_pytorch_model.safetensors")
     cut(own / "unet/diffusion_pytorch_model.safetensors")
     for asked, message in (
@@ -62,35 +81,57 @@ def test_damaged_parts_are_named_in_one_line(go, aligned, drawing, generator, pr
         go("reconstruct", *drawing, f"prior={own_prior}")
 
 
-def test_the_identity_prior_conditions_on_the_decoded_head_itself(go, small, drawing, generator, runs):
+def test_the_identity_prior_conditions_on_the_decoded_head_itself(
+    go, small, drawing, generator, runs
+):
     model = sdxl.Config(source=str(generator)).build()
     width = model.unet.config.cross_attention_dim
-    run = go("train-align", *small, runs, "subjects=1", "train.epochs=1", f"dim={width}").folder
-    options = ("prior=identity", f"align_run={run}", "sources=brain,images,shuffled,zeroed,nearest")
+    run = go(
+        "train-align", *small, runs, "subjects=1", "train.epochs=1", f"dim={width}"
+    ).folder
+    options = (
+        "prior=identity",
+        f"align_run={run}",
+        "sources=brain,images,shuffled,zeroed,nearest",
+    )
 
     result = go("reconstruct", *drawing, *options, "repeats=1")
 
-    assert result.metrics.facts.sources == ["brain", "images", "shuffled", "zeroed", "nearest"]
+    assert result.metrics.facts.sources == [
+        "brain",
+        "images",
+        "shuffled",
+        "zeroed",
+        "nearest",
+    ]
     align = open_model(str(run), Paths())
     (decoded_set,) = (decode_signals(model, 1, "test") for model in align.models)
     token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]
     given = Conditioning(embeddings=token[:, None])
     with torch.inference_mode():
-        (expected,) = to_pictures(model.generate(given, [seed_of(0, image_id, 0)], 32, Sampling(steps=2)))
+        (expected,) = to_pictures(
+            model.generate(given, [seed_of(0, image_id, 0)], 32, Sampling(steps=2))
+        )
     file = result.folder / "samples" / decoded_set.name / image_id / "00.png"
     assert gap(expected, Image.open(file)) <= 1
     with pytest.raises(RecipeError, match="no option adapter"):
         go("reconstruct", *drawing, *options, "adapter=apply")
 
 
-def test_a_model_folder_draws_what_its_run_draws_and_needs_a_data_set(go, small, aligned, drawing):
+def test_a_model_folder_draws_what_its_run_draws_and_needs_a_data_set(
+    go, small, aligned, drawing
+):
     (model,) = aligned.glob("cells/*/model")
     by_run = go("reconstruct", *drawing, f"align_run={aligned.name}")
 
     by_model = go("reconstruct", *drawing, f"align_run={model}", small[0], "subjects=1")
 
     assert by_run.folder != by_model.folder
-    ours, theirs = (list(pictures_of(made.folder).values()) for made in (by_run, by_model))
-    assert len(ours) == 6 and all(np.array_equal(*pair) for pair in zip(ours, theirs, strict=True))
+    ours, theirs = (
+        list(pictures_of(made.folder).values()) for made in (by_run, by_model)
+    )
+    assert len(ours) == 6 and all(
+        np.array_equal(*pair) for pair in zip(ours, theirs, strict=True)
+    )
     with pytest.raises(BrainhiveError, match="does not say what to test it on"):
         go("reconstruct", *drawing, f"align_run={model}")

@@ -1,4 +1,6 @@
-"""What a reconstruction resolves: the run that its prior is for, cells, counts and memory."""
+"""What a reconstruction resolves: the run that its prior is for, cells, counts and
+memory.
+"""
 
 import json
 import re
@@ -20,7 +22,9 @@ from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.training.alignment.learned import Learned, LearnedPictures
 
 
-def test_the_newest_run_is_taken_and_named(go, aligned, drawing, small, runs, prior, capsys):
+def test_the_newest_run_is_taken_and_named(
+    go, aligned, drawing, small, runs, prior, capsys
+):
     newest = align(go, small, runs, f"prior={prior}", "seeds=2")
 
     result = go("reconstruct", *drawing)
@@ -32,10 +36,14 @@ def test_the_newest_run_is_taken_and_named(go, aligned, drawing, small, runs, pr
 def test_one_variant_of_a_sweep_is_reconstructed_from_and_a_whole_sweep_is_refused(
     go, world, drawing, small, runs, prior
 ):
-    sweep = align(go, small, runs, f"prior={prior}", "train.epochs=1", "sweep.train.lr=1e-3,2e-3")
+    sweep = align(
+        go, small, runs, f"prior={prior}", "train.epochs=1", "sweep.train.lr=1e-3,2e-3"
+    )
 
     for asked in ((), (f"align_run={sweep.name}",)):
-        with pytest.raises(RecipeError, match="is a sweep: name one of its variants") as caught:
+        with pytest.raises(
+            RecipeError, match="is a sweep: name one of its variants"
+        ) as caught:
             go("reconstruct", *drawing, *asked)
         assert caught.value.hint == f"{sweep.name}:lr=1e-3 or {sweep.name}:lr=2e-3"
     result = go("reconstruct", *drawing, f"align_run={sweep.name}:lr=2e-3")
@@ -48,17 +56,24 @@ def test_where_the_newest_run_does_not_fit_the_prior_the_line_that_makes_one_is_
     go, world, drawing, small, runs, prior
 ):
     align(go, small, runs)  # with a fusion encoder of its own
-    with pytest.raises(MissingData, match="was trained against another fusion encoder than that") as caught:
+    with pytest.raises(
+        MissingData, match="was trained against another fusion encoder than that"
+    ) as caught:
         go("reconstruct", *drawing)
-    dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3, concepts: 40}'"  # of the run that is there
+    # of the run that is there
+    dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3, concepts: 40}'"
     training = f"brainhive train-align {dataset} --prior {prior}"
     assert caught.value.hint == f"{training} && brainhive reconstruct --prior {prior}"
 
 
 def test_that_line_names_the_data_that_a_shipped_prior_is_for(home):
     refused = CliRunner().invoke(app, ["reconstruct", "--recipe", "demo"])
-    line = re.findall("brainhive (train-align .*?)(?: && |$)", refused.stderr, re.MULTILINE)[0]
-    what = json.loads(CliRunner().invoke(app, [*shlex.split(line), "--check", "--json"]).stdout)["recipe"]
+    line = re.findall(
+        "brainhive (train-align .*?)(?: && |$)", refused.stderr, re.MULTILINE
+    )[0]
+    what = json.loads(
+        CliRunner().invoke(app, [*shlex.split(line), "--check", "--json"]).stdout
+    )["recipe"]
     assert refused.exit_code == MissingData.exit_code and what["prior"] == "demo:prior"
     assert (what["dataset"]["kind"], what["dataset"]["noise"]) == ("demo", 1.0)
 
@@ -67,18 +82,30 @@ def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refuse
     go, aligned, drawing, prior, tmp_path
 ):
     shutil.copytree(prior, tmp_path / "seen")
-    ids, asked = [scene.image_id for scene in scenes("test")], (f"prior={tmp_path / 'seen'}",)
+    ids, asked = (
+        [scene.image_id for scene in scenes("test")],
+        (f"prior={tmp_path / 'seen'}",),
+    )
     pixels = np.stack([describe_pixels(draw(scene)) for scene in scenes("test")[:21]])
-    Learned(pictures=LearnedPictures.of("drawn", ids[:2], pixels[:2])).write(tmp_path / "seen")
+    Learned(pictures=LearnedPictures.of("drawn", ids[:2], pixels[:2])).write(
+        tmp_path / "seen"
+    )
 
     result = go("reconstruct", *drawing, f"align_run={aligned}", *asked)
 
     files = sorted((result.folder / "samples").rglob("*.png"))
-    assert len(files) == 6 and all(any(each in str(file) for each in ids[2:5]) for file in files)
+    assert len(files) == 6 and all(
+        any(each in str(file) for each in ids[2:5]) for file in files
+    )
     assert result.metrics.facts.seen_in_training == Seen(count=2, of=100, names=ids[:2])
 
-    Learned(pictures=LearnedPictures.of("drawn", ids[:21], pixels)).write(tmp_path / "seen")
-    with pytest.raises(BrainhiveError, match=r"the prior .*seen was trained on 21 of the 100 test pictures"):
+    Learned(pictures=LearnedPictures.of("drawn", ids[:21], pixels)).write(
+        tmp_path / "seen"
+    )
+    with pytest.raises(
+        BrainhiveError,
+        match=r"the prior .*seen was trained on 21 of the 100 test pictures",
+    ):
         go("reconstruct", *drawing, f"align_run={aligned}", *asked, again=True)
 
 
@@ -93,6 +120,7 @@ def test_pictures_are_counted_and_inputs_listed_without_loading_weights(
     work = reconstruct.work(recipe)
 
     assert describe_missing(reconstruct.inputs(recipe)) == []
-    assert work is not None and (work.count, work.cells) == (24, 2)  # 3 items, 2 repeats, the best of 2
+    # 3 items, 2 repeats, the best of 2
+    assert work is not None and (work.count, work.cells) == (24, 2)
     shutil.rmtree(own / "unet")
     assert "has no unet/" in describe_missing(reconstruct.inputs(recipe))[0]

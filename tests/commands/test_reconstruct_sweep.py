@@ -12,14 +12,24 @@ from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.evaluation.reconstruction.generation import seed_of
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 
-ABLATIONS = "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: {steps: 1}}"
+ABLATIONS = (
+    "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: "
+    "{steps: 1}}"
+)
 
 
-def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full_one(go, aligned, drawing):
+def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full_one(
+    go, aligned, drawing
+):
     alone = go("reconstruct", *drawing)
     made = (alone.folder / "metrics.json").stat().st_mtime_ns
 
-    result = go("reconstruct", *drawing, ABLATIONS, "published={source: a paper, values: {pixcorr: 0.5}}")
+    result = go(
+        "reconstruct",
+        *drawing,
+        ABLATIONS,
+        "published={source: a paper, values: {pixcorr: 0.5}}",
+    )
 
     table, published = result.tables
     assert [row[0] for row in table.rows] == [FULL, "ceiling", "average", "two"]
@@ -27,10 +37,14 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     assert table.rows[0][1].value == found.scopes[f"{FULL} · brain"]["pixcorr"].value
     compared = dict.fromkeys(row.second for row in found.facts.comparisons)
     assert list(compared) == ["ceiling", "average", "two"]
-    assert all(row.tests_of.startswith("2 metrics × 3 variants") for row in found.facts.comparisons)
+    assert all(
+        row.tests_of.startswith("2 metrics × 3 variants")
+        for row in found.facts.comparisons
+    )
     runs = {label: variant.run for label, variant in found.facts.variants.items()}
     assert runs[FULL] == alone.folder.name and len(set(runs.values())) == 4
-    assert (alone.folder / "metrics.json").stat().st_mtime_ns == made  # nothing is done twice
+    # nothing is done twice
+    assert (alone.folder / "metrics.json").stat().st_mtime_ns == made
     assert published.columns == ["PixCorr", "differs, as its recipe says"]
     assert published.rows == ((0.5, "–"),)
     with pytest.raises(RecipeError, match="is a sweep: name the run of a variant"):

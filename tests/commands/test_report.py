@@ -20,7 +20,11 @@ GALLERY = Gallery(dataset="lab", splits="test", pictures=100, digest="0123456789
 
 
 def ranked(
-    home: Path, name: str, hits: float, digest: str = "0123456789", command: str = "eval-retrieval"
+    home: Path,
+    name: str,
+    hits: float,
+    digest: str = "0123456789",
+    command: str = "eval-retrieval",
 ) -> Path:
     """Write a finished run in which each subject finds a share of its items first."""
     folder = RunFolder(home / "runs" / command / name)
@@ -32,16 +36,26 @@ def ranked(
     named = {"split": "test", "protocol": "intra, lab", "seeds": (1,)}
     scopes = {
         ALL: by_name(
-            summarise(list(ranks.values()), 100, items=Items.independent([ids] * 3, "pictures"), **named)
+            summarise(
+                list(ranks.values()),
+                100,
+                items=Items.independent([ids] * 3, "pictures"),
+                **named,
+            )
         )
     }
     scopes |= {
-        subject: by_name(summarise([each], 100, items=Items.independent([ids], "pictures"), **named))
+        subject: by_name(
+            summarise([each], 100, items=Items.independent([ids], "pictures"), **named)
+        )
         for subject, each in ranks.items()
     }
-    cells = {subject: Cell(cell=subject, subject=subject, seed=1) for subject in SUBJECTS}
+    cells = {
+        subject: Cell(cell=subject, subject=subject, seed=1) for subject in SUBJECTS
+    }
     items = {
-        subject: {"image_ids": ids, "ranks": each.tolist(), "units": ids} for subject, each in ranks.items()
+        subject: {"image_ids": ids, "ranks": each.tolist(), "units": ids}
+        for subject, each in ranks.items()
     }
     facts = RetrievalFacts(
         run=name,
@@ -74,8 +88,14 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
     monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address))
     found = say("report", "--open")
     page = home / "reports" / "poor-0000000002.html"
-    assert found.exit_code == 0 and f"page: {page}" in found.stdout and opened == [page.as_uri()]
-    assert "was ranked first of" in page.read_text() and not list(page.parent.glob(".*"))
+    assert (
+        found.exit_code == 0
+        and f"page: {page}" in found.stdout
+        and opened == [page.as_uri()]
+    )
+    assert "was ranked first of" in page.read_text() and not list(
+        page.parent.glob(".*")
+    )
     assert "no browser was found" in found.stderr
     for name in ("0000000001", "runs/eval-retrieval/good-0000000001"):
         assert say("report", name, "--to", "page.html").exit_code == 0
@@ -84,9 +104,18 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs, monkey
 def test_compared_runs_are_tested_item_by_item_where_they_can_be_paired(home, runs):
     made = ("--to", home / "page.html", "--figures", home / "figures")
     found = say("compare", *runs, "--labels", "aligned,base", "--json", *made)
-    assert {path.suffix for path in (home / "figures").iterdir()} == {".svg", ".png", ".pdf"}
+    assert {path.suffix for path in (home / "figures").iterdir()} == {
+        ".svg",
+        ".png",
+        ".pdf",
+    }
     (top1,) = json.loads(found.stdout)["details"]["comparisons"]
-    assert (top1["first"], top1["second"], top1["metric"], top1["n"]) == ("aligned", "base", "top1", 90)
+    assert (top1["first"], top1["second"], top1["metric"], top1["n"]) == (
+        "aligned",
+        "base",
+        "top1",
+        90,
+    )
     assert top1["difference"] > 0.4 and top1["low"] > 0 and top1["p_adjusted"] < 0.05
     assert top1["test"] == "sign flips over 30 pictures, for these 3 subjects"
     assert "aligned is better than base in top-1: " in (home / "page.html").read_text()
@@ -95,48 +124,86 @@ def test_compared_runs_are_tested_item_by_item_where_they_can_be_paired(home, ru
     found = say("compare", *runs, other, "--to", home / "page.html")
     assert found.exit_code == 0 and "warning: not compared: " in found.stderr
     page = (home / "page.html").read_text()
-    assert "Not compared: " in page and "different galleries" in page and "is better than poor" in page
+    assert (
+        "Not compared: " in page
+        and "different galleries" in page
+        and "is better than poor" in page
+    )
     (home / "page.html").unlink()
     drawn = ranked(home, "third-0000000004", 0.5, command="reconstruct")
     found = say("compare", runs[0], drawn)
-    assert found.exit_code == 2 and "no two of these runs measured the same: " in found.stderr
+    assert (
+        found.exit_code == 2
+        and "no two of these runs measured the same: " in found.stderr
+    )
 
 
 def test_tables_for_papers_are_written_in_each_format(home, runs):
     for form, says in (("md", "| good | **0."), ("tex", r"good & \textbf{0.")):
         found = say("compare", *runs, "--format", form)
         (file,) = (home / "reports").glob(f"*.{form}")
-        assert found.exit_code == 0 and says in file.read_text() and str(file) in found.stdout
+        assert (
+            found.exit_code == 0
+            and says in file.read_text()
+            and str(file) in found.stdout
+        )
 
 
 def test_bad_input_is_one_line_and_its_exit_code(home, runs):
-    RunFolder(home / "runs/eval-retrieval/begun-0000000004").write_text("recipe.yaml", "align_run: a\n")
+    RunFolder(home / "runs/eval-retrieval/begun-0000000004").write_text(
+        "recipe.yaml", "align_run: a\n"
+    )
     for words, code, says in (
         (["report", "nothing"], 3, "no run 'nothing' under"),
         (["report", "begun-0000000004"], 3, "begun-0000000004 is not finished"),
         (["compare", "good-0000000001"], 2, "compare needs two runs"),
-        (["compare", "good-0000000001", "poor-0000000002", "--labels", "one"], 2, "have the labels one"),
+        (
+            ["compare", "good-0000000001", "poor-0000000002", "--labels", "one"],
+            2,
+            "have the labels one",
+        ),
     ):
         found = say(*words)
-        assert found.exit_code == code and says in found.stderr and "Traceback" not in found.stderr
+        assert (
+            found.exit_code == code
+            and says in found.stderr
+            and "Traceback" not in found.stderr
+        )
 
 
-def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_difference(home, runs):
-    assert say("compare", *runs, "--format", "csv", "--to", home / "table.csv").exit_code == 0
+def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_difference(
+    home, runs
+):
+    assert (
+        say("compare", *runs, "--format", "csv", "--to", home / "table.csv").exit_code
+        == 0
+    )
     with (home / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
 
     first = json.loads((runs[0] / "metrics.json").read_text())["scopes"]
-    of_first = {(row["scope"], row["metric"]): row for row in rows if row["run"] == "good" and not row["p"]}
-    assert of_first.keys() == {(scope, metric) for scope, some in first.items() for metric in some}
+    of_first = {
+        (row["scope"], row["metric"]): row
+        for row in rows
+        if row["run"] == "good" and not row["p"]
+    }
+    assert of_first.keys() == {
+        (scope, metric) for scope, some in first.items() for metric in some
+    }
     for (scope, metric), row in of_first.items():
         known = first[scope][metric]
         for column in ("value", "low", "high", "n", "chance"):
             assert row[column] == ("" if known[column] is None else str(known[column]))
-        assert row["subject"] == ("" if scope == "all" else scope) and row["seed"] == "1"
+        assert (
+            row["subject"] == ("" if scope == "all" else scope) and row["seed"] == "1"
+        )
         assert row["protocol"] == "intra, lab"
     (difference,) = (row for row in rows if row["p"])
-    assert (difference["scope"], difference["metric"]) == ("difference from poor", "top1")
+    assert (difference["scope"], difference["metric"]) == (
+        "difference from poor",
+        "top1",
+    )
     assert float(difference["value"]) == pytest.approx(
-        first["all"]["top1"]["value"] - float(next(r["value"] for r in rows if r["run"] == "poor"))
+        first["all"]["top1"]["value"]
+        - float(next(r["value"] for r in rows if r["run"] == "poor"))
     )

@@ -26,7 +26,9 @@ def opened(command: str, label: str, **scopes: Any) -> RunFolder:
 
 
 def brainhive(*words: str, columns: str = "80", answer: str | None = None) -> Any:
-    return CliRunner(env={"COLUMNS": columns}).invoke(app, ["runs", *words], input=answer)
+    return CliRunner(env={"COLUMNS": columns}).invoke(
+        app, ["runs", *words], input=answer
+    )
 
 
 @pytest.fixture
@@ -41,11 +43,22 @@ def runs(home: Path) -> list[RunFolder]:
 
 
 def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
-    shown = {line.split()[0]: line for line in brainhive(columns="300").stdout.splitlines() if "/" in line}
-    align, retrieval, running = (shown[f"{run.path.parent.name}/{run.path.name}"] for run in runs)
-    assert "finished" in align and "top-1 lies between 25 % and 25 %" in align and "kB" in align
+    shown = {
+        line.split()[0]: line
+        for line in brainhive(columns="300").stdout.splitlines()
+        if "/" in line
+    }
+    align, retrieval, running = (
+        shown[f"{run.path.parent.name}/{run.path.name}"] for run in runs
+    )
     assert (
-        "top-1 25 % (95 % CI 20 to 30 %; chance 1 %)" in retrieval and "less than a minute ago" in retrieval
+        "finished" in align
+        and "top-1 lies between 25 % and 25 %" in align
+        and "kB" in align
+    )
+    assert (
+        "top-1 25 % (95 % CI 20 to 30 %; chance 1 %)" in retrieval
+        and "less than a minute ago" in retrieval
     )
     assert "running" in running
     del runs[2:]  # the process that held it is gone
@@ -63,27 +76,48 @@ def test_a_run_is_removed_when_the_user_agrees(
     in_use = brainhive("rm", name, runs[2].path.name, "--yes")
     assert in_use.exit_code == 1 and f"{runs[2].path.name} is in use" in in_use.stderr
     assert runs[0].path.exists() and runs[2].path.exists()
-    monkeypatch.setattr("brainhive_cli.core.console.confirm", lambda question: "1 run?" in question)
+    monkeypatch.setattr(
+        "brainhive_cli.core.console.confirm", lambda question: "1 run?" in question
+    )
     assert brainhive("rm", name).exit_code == 0 and not runs[0].path.exists()
-    assert brainhive("rm", str(runs[1].path), "--yes").exit_code == 0 and not runs[1].path.exists()
+    assert (
+        brainhive("rm", str(runs[1].path), "--yes").exit_code == 0
+        and not runs[1].path.exists()
+    )
 
 
-def test_a_run_is_shown_with_what_it_is_and_what_it_measured(runs: list[RunFolder]) -> None:
+def test_a_run_is_shown_with_what_it_is_and_what_it_measured(
+    runs: list[RunFolder],
+) -> None:
     align, retrieval, _ = runs
     shown = brainhive("show", retrieval.path.name, columns="200")
-    assert shown.exit_code == 0 and f"eval-retrieval/{retrieval.path.name}" in shown.stdout
-    assert ["top-1", "0.250", "(0.200–0.300)", "0.01"] in map(str.split, shown.stdout.splitlines())
+    assert (
+        shown.exit_code == 0 and f"eval-retrieval/{retrieval.path.name}" in shown.stdout
+    )
+    assert ["top-1", "0.250", "(0.200–0.300)", "0.01"] in map(
+        str.split, shown.stdout.splitlines()
+    )
     assert "n 100" in shown.stdout
     assert f"next: brainhive report {retrieval.path.name}" in shown.stderr
     newest = brainhive("show", "train-align", columns="200")
     assert f"align run {align.path.name}, finished" in newest.stderr
-    assert sum(line.split()[1:2] == ["0.250"] for line in newest.stdout.splitlines()) == 2
+    assert (
+        sum(line.split()[1:2] == ["0.250"] for line in newest.stdout.splitlines()) == 2
+    )
     assert brainhive("show", "nothing").exit_code == 3
     assert brainhive("show", align.path.name, retrieval.path.name).exit_code == 2
 
 
-def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(runs: list[RunFolder]) -> None:
-    (row,) = json.loads(brainhive("eval-retrieval", "--json").stdout)["tables"][0]["rows"]
+def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(
+    runs: list[RunFolder],
+) -> None:
+    (row,) = json.loads(brainhive("eval-retrieval", "--json").stdout)["tables"][0][
+        "rows"
+    ]
     changed = datetime.fromisoformat(row["last changed"])
-    assert changed.tzinfo and abs(changed.timestamp() - runs[1].path.stat().st_mtime) < 60
-    assert row["size"] == sum(file.stat().st_size for file in runs[1].path.rglob("*") if file.is_file())
+    assert (
+        changed.tzinfo and abs(changed.timestamp() - runs[1].path.stat().st_mtime) < 60
+    )
+    assert row["size"] == sum(
+        file.stat().st_size for file in runs[1].path.rglob("*") if file.is_file()
+    )

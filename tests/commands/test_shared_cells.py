@@ -1,4 +1,6 @@
-"""Commands of one line share their work: cell by cell, also where one of them is killed or stopped."""
+"""Commands of one line share their work: cell by cell, also where one of them is killed
+or stopped.
+"""
 
 import json
 import signal
@@ -17,7 +19,9 @@ MEASURED = {"took", "run", "runs", "variants"}
 
 
 def results_of(run: Path) -> dict[str, Any]:
-    """Read weights and metrics of a run: all that must not depend on who computed it."""
+    """Read weights and metrics of a run: all that must not depend on who computed
+    it.
+    """
     results: dict[str, Any] = {}
     for path in sorted(run.rglob("*.safetensors")):
         results[path.relative_to(run).as_posix()] = {
@@ -25,7 +29,11 @@ def results_of(run: Path) -> dict[str, Any]:
         }
     for path in sorted(run.rglob("metrics.json")):
         document = json.loads(path.read_text())
-        facts = {name: value for name, value in document["facts"].items() if name not in MEASURED}
+        facts = {
+            name: value
+            for name, value in document["facts"].items()
+            if name not in MEASURED
+        }
         for cell in facts["cells"].values():
             cell.pop("took")
         results[path.relative_to(run).as_posix()] = {**document, "facts": facts}
@@ -36,13 +44,19 @@ def wait_for(is_there: Callable[[], object], *processes: Any) -> None:
     """Wait until something is there, as long as one of the processes lives."""
     deadline_s = time.monotonic() + 90
     while not is_there():
-        assert time.monotonic() < deadline_s and any(process.poll() is None for process in processes)
+        assert time.monotonic() < deadline_s and any(
+            process.poll() is None for process in processes
+        )
         time.sleep(0.02)
 
 
 def epochs_of(run: Path) -> Counter[tuple[str, int]]:
     """Count how often each epoch of each cell stands in the log."""
-    return Counter((event["cell"], event["epoch"]) for event in RunFolder(run).events() if "epoch" in event)
+    return Counter(
+        (event["cell"], event["epoch"])
+        for event in RunFolder(run).events()
+        if "epoch" in event
+    )
 
 
 def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
@@ -60,8 +74,14 @@ def test_workers_with_one_line_train_each_cell_once_but_those_of_the_killed(
 
     assert workers[1].returncode == 0, ends
     assert results_of(run) == results_of(alone)
-    counts, taken = epochs_of(run), {event["cell"] for event in RunFolder(run).events() if "by" in event}
-    assert len(taken) <= 1 and {cell for (cell, _), count in counts.items() if count > 1} <= taken
+    counts, taken = (
+        epochs_of(run),
+        {event["cell"] for event in RunFolder(run).events() if "by" in event},
+    )
+    assert (
+        len(taken) <= 1
+        and {cell for (cell, _), count in counts.items() if count > 1} <= taken
+    )
     assert len(counts) == 4 * 40 and not [*run.rglob(".*.cell"), *run.rglob(".*part*")]
 
 
@@ -85,14 +105,27 @@ def test_a_worker_that_is_asked_to_stop_leaves_a_checkpoint_for_the_next_one(
     assert results_of(run) == results_of(alone) and set(epochs_of(run).values()) == {1}
 
 
-def test_retrieval_takes_the_cells_that_others_have_measured(world, trained, go, tmp_path):
-    line = ("eval-retrieval", f"run={trained}", "sheet_rows=0", f"paths.runs={tmp_path}")
+def test_retrieval_takes_the_cells_that_others_have_measured(
+    world, trained, go, tmp_path
+):
+    line = (
+        "eval-retrieval",
+        f"run={trained}",
+        "sheet_rows=0",
+        f"paths.runs={tmp_path}",
+    )
     run = go(*line).folder
     measured = json.loads((run / "metrics.json").read_text())
     parts = {path: path.stat().st_mtime_ns for path in run.glob("parts/*.safetensors")}
     (run / "metrics.json").unlink()
     next(iter(parts)).unlink()
 
-    assert go(*line).folder == run and json.loads((run / "metrics.json").read_text()) == measured
+    assert (
+        go(*line).folder == run
+        and json.loads((run / "metrics.json").read_text()) == measured
+    )
     assert len(parts) == 2
-    assert [path.stat().st_mtime_ns == changed for path, changed in parts.items()] == [False, True]
+    assert [path.stat().st_mtime_ns == changed for path, changed in parts.items()] == [
+        False,
+        True,
+    ]

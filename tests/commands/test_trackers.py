@@ -8,27 +8,49 @@ import pytest
 
 from brainhive_cli.core.errors import MissingExtra
 
-ABSENT = [name for name in ("trackio", "wandb", "swanlab") if importlib.util.find_spec(name) is None]
+ABSENT = [
+    name
+    for name in ("trackio", "wandb", "swanlab")
+    if importlib.util.find_spec(name) is None
+]
 
 
 def test_tensorboard_gets_the_log_a_run_for_each_cell(go, small, world, tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    result = go("train-align", *small, f"paths.runs={tmp_path}", "train.epochs=3", "run.trackers=tensorboard")
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    result = go(
+        "train-align",
+        *small,
+        f"paths.runs={tmp_path}",
+        "train.epochs=3",
+        "run.trackers=tensorboard",
+    )
 
-    log = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
+    log = [
+        json.loads(line)
+        for line in (result.folder / "log.jsonl").read_text().splitlines()
+    ]
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
         shown = result.folder / "tensorboard" / f"{cell} (trained on simulated signals)"
         curves = accumulator.EventAccumulator(str(shown)).Reload()
         for name in ("loss", "validation_top1"):
             told = [(each["epoch"], each[name]) for each in log if each["cell"] == cell]
             drawn = [(point.step, point.value) for point in curves.Scalars(name)]
-            assert len(told) == 3 and drawn == [(epoch, pytest.approx(value)) for epoch, value in told]
+            assert len(told) == 3 and drawn == [
+                (epoch, pytest.approx(value)) for epoch, value in told
+            ]
     assert "epoch" not in curves.Tags()["scalars"]
 
 
 @pytest.mark.skipif(not ABSENT, reason="all trackers are installed")
-def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(go, small, world, tmp_path: Path):
+def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(
+    go, small, world, tmp_path: Path
+):
     with pytest.raises(MissingExtra) as caught:
         go("train-align", *small, f"paths.runs={tmp_path}", f"run.trackers={ABSENT[0]}")
-    assert ABSENT[0] in caught.value.message and caught.value.hint == f"pip install {ABSENT[0]}"
+    assert (
+        ABSENT[0] in caught.value.message
+        and caught.value.hint == f"pip install {ABSENT[0]}"
+    )
     assert not list(tmp_path.iterdir())

@@ -25,11 +25,15 @@ def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
 
 
 def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    return one.keys() == other.keys() and all(
+        torch.equal(one[key], other[key]) for key in one
+    )
 
 
 @pytest.fixture
-def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(
+    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of the world with its first subject, to spoil."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     below = f"signals/{DATASET}/default"
@@ -58,19 +62,26 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs):
     ):
         result = go("train-align", *small, runs, f"mode={mode}", "train.epochs=10")
         for name, subjects in cells.items():
-            config = json.loads((result.folder / "cells" / name / "model" / "config.json").read_text())
+            config = json.loads(
+                (result.folder / "cells" / name / "model" / "config.json").read_text()
+            )
             assert config["spec"]["subjects"] == subjects
             top1 = result.metrics.scopes[name]["top1"]
             assert top1.n == 60 * len(subjects) and top1.pool == 60
             several = "; for these 2 subjects" if len(subjects) > 1 else ""
-            assert top1.interval == f"Wilson over 10 concepts{several}"  # whose 60 pictures both saw
+            # whose 60 pictures both saw
+            assert top1.interval == f"Wilson over 10 concepts{several}"
             assert top1.these_subjects == ((top1.low, top1.high) if several else None)
             assert top1.low > top1.chance
         assert list(result.metrics.scopes) == list(cells)
         if mode == "inter":  # whom nobody learned from is decoded
             tested = go("eval-retrieval", runs, "sheet_rows=0").metrics
-            assert tested.overall["top5"].these_subjects[0] > tested.overall["top5"].chance
-            assert tested.overall["top1"].n == 200 and tested.facts.protocol.startswith("inter")
+            assert (
+                tested.overall["top5"].these_subjects[0] > tested.overall["top5"].chance
+            )
+            assert tested.overall["top1"].n == 200 and tested.facts.protocol.startswith(
+                "inter"
+            )
 
 
 def test_only_signals_of_training_concepts_move_the_weights(own, trained, go, small):
@@ -104,15 +115,24 @@ def test_the_test_split_is_never_read(own, go, small, trained):
     with pytest.raises(MissingData, match="no test embeddings"):
         go("eval-retrieval")
     shutil.copytree(
-        trained.parents[2] / "embeddings" / DATASET / "test", own / "embeddings" / DATASET / "test"
+        trained.parents[2] / "embeddings" / DATASET / "test",
+        own / "embeddings" / DATASET / "test",
     )
     with pytest.raises(BrainhiveError, match="not finite"):
         go("eval-retrieval")
 
 
 def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, runs):
-    varied = ("signal.repetitions=random", "signal.random_k=1", "train.augment.repetitions=1.0")
-    learned = ("signal.normalise=whiten", "train.augment.parts=[smooth]", "loss.kind=mixco")
+    varied = (
+        "signal.repetitions=random",
+        "signal.random_k=1",
+        "train.augment.repetitions=1.0",
+    )
+    learned = (
+        "signal.normalise=whiten",
+        "train.augment.parts=[smooth]",
+        "loss.kind=mixco",
+    )
     result = go("train-align", *small, runs, "subjects=1", *varied, *learned)
     top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
     assert (top1.n, top1.pool) == (60, 60) and top1.low > top1.chance
@@ -120,8 +140,14 @@ def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, ru
     assert tested.low > tested.chance
 
 
-def test_signals_on_disk_train_to_the_same_weights(own, go, small, trained, monkeypatch):
-    monkeypatch.setattr(Trials, "averages", property(lambda trials: pytest.fail("all signals are in memory")))
+def test_signals_on_disk_train_to_the_same_weights(
+    own, go, small, trained, monkeypatch
+):
+    monkeypatch.setattr(
+        Trials,
+        "averages",
+        property(lambda trials: pytest.fail("all signals are in memory")),
+    )
     monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
 
     run = go("train-align", *small, "subjects=1", again=True).folder

@@ -26,13 +26,18 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bo
 def test_the_validation_loss_falls(go, settings):
     result = go("train-prior", *settings, "train.steps=24", "train.lr=1e-2")
 
-    start, end = (result.metrics.overall[name] for name in ("validation_loss_at_start", "validation_loss"))
+    start, end = (
+        result.metrics.overall[name]
+        for name in ("validation_loss_at_start", "validation_loss")
+    )
     assert end.value < start.value
     assert (end.n, end.split, end.seeds) == (2, "validation", (0,))
 
 
 def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
-    result = go("train-prior", *settings, "prior=fusion_prior", f"continue_from={prior}")
+    result = go(
+        "train-prior", *settings, "prior=fusion_prior", f"continue_from={prior}"
+    )
 
     before, after = weights(prior), weights(result.folder / "model")
     assert all(moved(before[part], after[part]) for part in CLASSES)
@@ -41,7 +46,9 @@ def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
     assert loaded(embeddings).shape == (2, 4, 16)
     assert result.files["samples"].is_file()
     colours = "python:brainhive_cli.models.encoders.python:example"
-    assert result.hint == f"brainhive train-align --encoders {colours} --prior {result.folder / 'model'}"
+    assert result.hint == (
+        f"brainhive train-align --encoders {colours} --prior {result.folder / 'model'}"
+    )
 
 
 def test_frozen_parts_stay_bit_for_bit(go, settings, prior):
@@ -50,10 +57,14 @@ def test_frozen_parts_stay_bit_for_bit(go, settings, prior):
     run = go("train-prior", *settings, *start, f"freeze=[{', '.join(frozen)}]").folder
 
     before, after = weights(prior), weights(run / "model")
-    assert {part for part in CLASSES if not moved(before[part], after[part])} == set(frozen)
+    assert {part for part in CLASSES if not moved(before[part], after[part])} == set(
+        frozen
+    )
 
 
-def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(go, settings, home, monkeypatch):
+def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(
+    go, settings, home, monkeypatch
+):
     loss = SDXL.loss
 
     def spoilt(generator: SDXL, *given: object, **knobs: object) -> torch.Tensor:
@@ -66,25 +77,34 @@ def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(go,
 
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(SDXL, "loss", spoilt)
-    with pytest.raises(BrainhiveError, match="the training has diverged by step 4") as caught:
+    with pytest.raises(
+        BrainhiveError, match="the training has diverged by step 4"
+    ) as caught:
         go("train-prior", *settings, "train.checkpoint_steps=2")
     assert "train.lr" in caught.value.hint
     (kept,) = home.rglob("last.pt")
     saved = torch.load(kept, weights_only=True)
-    assert saved["step"] == 2 and all(weight.isfinite().all() for weight in saved["prior"].values())
+    assert saved["step"] == 2 and all(
+        weight.isfinite().all() for weight in saved["prior"].values()
+    )
     assert not list(home.rglob("runs/**/metrics.json"))
 
 
 def test_a_number_out_of_range_is_refused_with_its_key():
     for override in ("train.lr=.inf", "seed=-1", "prior.hidden_size=0"):
-        with pytest.raises(RecipeError, match=rf"{override.partition('=')[0]}\b.*: Input should"):
+        with pytest.raises(
+            RecipeError, match=rf"{override.partition('=')[0]}\b.*: Input should"
+        ):
             Recipe.resolve("train-prior", None, {}, [override])
 
 
 def test_what_the_training_would_refuse_is_missing_in_a_check(settings, go, home):
     for override, told in (
         ("resolution_px=33", "resolution_px is 33 (give a multiple of 8)"),
-        ("freeze=[fusion_encoder, proj, attn_adapter]", "leaves nothing known to train"),
+        (
+            "freeze=[fusion_encoder, proj, attn_adapter]",
+            "leaves nothing known to train",
+        ),
         ("sampler=no/such", "no folder 'no/such'"),
         ("prior=identity", "a prior of kind identity cannot be trained"),
     ):

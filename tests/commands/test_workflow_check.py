@@ -1,4 +1,6 @@
-"""What `workflow --check` says: steps with states, what the next one lacks, and what later ones fetch."""
+"""What `workflow --check` says: steps with states, what the next one lacks, and what
+later ones fetch.
+"""
 
 import json
 import re
@@ -45,12 +47,18 @@ def steps_of(inputs: list[Input]) -> dict[str, str]:
 
 
 def table_of(recipe: str) -> dict[str, dict[str, str]]:
-    """Rows of the table that `--check` shows of a workflow without a network, by what they are of."""
-    shown = CliRunner().invoke(app, ["workflow", "--recipe", recipe, "--check", "--json"])
+    """Rows of the table that `--check` shows of a workflow without a network, by what
+    they are of.
+    """
+    shown = CliRunner().invoke(
+        app, ["workflow", "--recipe", recipe, "--check", "--json"]
+    )
     assert shown.exit_code == 3, shown.stderr
     document: dict[str, Any] = json.loads(shown.stdout)
     (table,) = document["tables"]
-    assert [one["what"] for one in document["inputs"]] == [row["what"] for row in table["rows"]]
+    assert [one["what"] for one in document["inputs"]] == [
+        row["what"] for row in table["rows"]
+    ]
     return {row["what"]: row for row in table["rows"]}
 
 
@@ -60,13 +68,25 @@ def test_the_steps_of_a_paper_stand_first_with_their_lines_and_states() -> None:
     steps = [row for row in rows.values() if ": brainhive " in row["what"]]
     assert [*rows.values()][: len(steps)] == steps
     assert [row["what"].partition(":")[0] for row in steps] == [
-        *("prepare", "embed", "train-align", "eval-retrieval", "reconstruct", "ablations")
+        *(
+            "prepare",
+            "embed",
+            "train-align",
+            "eval-retrieval",
+            "reconstruct",
+            "ablations",
+        )
     ]
     assert [row["state"] for row in steps] == [
         *("next", "waits for prepare", "waits for embed", "waits for train-align"),
         *("waits for eval-retrieval", "waits for reconstruct"),
     ]
-    assert rows[UNET] == {"what": UNET, "size": "6.8 GB", "state": "for reconstruct", "licence": "MIT"}
+    assert rows[UNET] == {
+        "what": UNET,
+        "size": "6.8 GB",
+        "state": "for reconstruct",
+        "licence": "MIT",
+    }
     assert steps[1]["what"] == "embed: brainhive embed --recipe papers/havir"
     assert steps[3]["what"].endswith("'align_run=<train-align>'")
 
@@ -74,20 +94,39 @@ def test_the_steps_of_a_paper_stand_first_with_their_lines_and_states() -> None:
 def test_every_paper_has_steps_to_its_number_and_weights_of_known_size() -> None:
     names = set[str]()
     for paper in PAPERS:
-        listed, folder = inputs_of(f"papers/{paper}"), shipped_recipes() / "papers" / paper
+        listed, folder = (
+            inputs_of(f"papers/{paper}"),
+            shipped_recipes() / "papers" / paper,
+        )
         names |= {one.name for one in listed}
         if (folder / "reconstruct.yaml").is_file():  # whose metrics are done without
-            names |= {one.name for one in reconstruct.inputs(resolve(reconstruct, f"papers/{paper}"))}
+            names |= {
+                one.name
+                for one in reconstruct.inputs(resolve(reconstruct, f"papers/{paper}"))
+            }
 
         # what is missing is got by nobody but the reader
         lacking = [one.name for one in listed if one.is_missing]
-        assert lacking and not any(re.match("embeddings[ /]|run ", name) for name in lacking), lacking
+        assert lacking and not any(
+            re.match("embeddings[ /]|run ", name) for name in lacking
+        ), lacking
         lines = describe_missing(listed)
-        assert not [line for line in lines if re.search("brainhive (embed|prepare|train-align)", line)]
+        assert not [
+            line
+            for line in lines
+            if re.search("brainhive (embed|prepare|train-align)", line)
+        ]
 
         # the last step is what the recipe's folder is for
-        ends = {"reconstruct": "reconstruct", "train-prior": "train-prior", "train-align": "eval-retrieval"}
-        last = next((ends[file] for file in ends if (folder / f"{file}.yaml").is_file()), "prepare")
+        ends = {
+            "reconstruct": "reconstruct",
+            "train-prior": "train-prior",
+            "train-align": "eval-retrieval",
+        }
+        last = next(
+            (ends[file] for file in ends if (folder / f"{file}.yaml").is_file()),
+            "prepare",
+        )
         assert shlex.split([*steps_of(listed).values()][-1])[1] == last
     assert documents.read(PUBLISHED, dict[str, dict[str, Any]]).keys() <= names
 
@@ -95,15 +134,24 @@ def test_every_paper_has_steps_to_its_number_and_weights_of_known_size() -> None
 def test_steps_that_are_finished_are_told_from_the_next_and_the_others() -> None:
     names = [f"step-{number}" for number in range(1, 6)]
     steps = {
-        name: {"command": "embed", "overrides": [COLOURS, f"dataset={{kind: demo, concepts: {2 + number}}}"]}
+        name: {
+            "command": "embed",
+            "overrides": [COLOURS, f"dataset={{kind: demo, concepts: {2 + number}}}"],
+        }
         for number, name in enumerate(names)
     }
     recipe = workflow.Recipe.model_validate({"recipe": "demo", "steps": steps})
-    workflow.run(recipe.model_copy(update={"until": "step-2"}), Launch(0, 1, torch.device("cpu")))
+    workflow.run(
+        recipe.model_copy(update={"until": "step-2"}), Launch(0, 1, torch.device("cpu"))
+    )
 
     listed = workflow.inputs(recipe)
 
-    states = {one.name.partition(":")[0]: one.state for one in listed if ": brainhive " in one.name}
+    states = {
+        one.name.partition(":")[0]: one.state
+        for one in listed
+        if ": brainhive " in one.name
+    }
     assert states == {
         **dict.fromkeys(names[:2], "finished"),
         "step-3": "next",

@@ -1,4 +1,6 @@
-"""The parts of these tests lie outside the package, so that they are code that must be allowed."""
+"""The parts of these tests lie outside the package, so that they are code that must be
+allowed.
+"""
 
 from collections.abc import Iterator
 

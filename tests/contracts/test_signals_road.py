@@ -1,4 +1,6 @@
-"""What others build on the road of signals: a model folder alone, and the input of a model."""
+"""What others build on the road of signals: a model folder alone, and the input of a
+model.
+"""
 
 import shutil
 from dataclasses import replace
@@ -20,20 +22,26 @@ def test_a_model_folder_alone_decodes_a_recording(
 ) -> None:
     recording = api.open_signals("demo-noise-0.3-40-concepts", 1)["test"]
     pictures = api.open_store(
-        "demo-noise-0.3-40-concepts", "test", "brainhive_cli-models-encoders-python-example"
+        "demo-noise-0.3-40-concepts",
+        "test",
+        "brainhive_cli-models-encoders-python-example",
     )
     shutil.copytree(trained / "cells/sub-01_seed-1/model", tmp_path / "empty/model")
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "empty"))
 
     model = aligner.load(tmp_path / "empty/model")
-    signal = torch.from_numpy(api.model_input(model.layout.spec, recording, model.learned.normaliser_of(1)))
+    signal = torch.from_numpy(
+        api.model_input(model.layout.spec, recording, model.learned.normaliser_of(1))
+    )
     tokens = model.encode_signal(signal, torch.zeros(len(signal), dtype=torch.long))
     embeddings = torch.from_numpy(np.array(pictures.embedding))
     images = model.encode_image(dict.fromkeys(model.layout.dims, embeddings))
     seen = torch.from_numpy(pictures.rows(recording.image_ids))
     top1 = float((ranks(tokens, images, seen) == 1).float().mean())
 
-    assert top1 == pytest.approx(evaluated.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value)
+    assert top1 == pytest.approx(
+        evaluated.metrics.scopes["sub-01_seed-1 · sub-01"]["top1"].value
+    )
     with pytest.raises(BrainhiveError, match="learned from: unit V, not"):
         api.model_input(model.layout.spec, replace(recording, unit="V"), None)
 
@@ -41,8 +49,14 @@ def test_a_model_folder_alone_decodes_a_recording(
 def test_model_input_reads_what_training_and_retrieval_read(
     world: Path, go: Any, small: Any, runs: str
 ) -> None:
-    words = ("signal.normalise=channel", "signal.channels=[occipital]", "signal.window_ms=[100, 500]")
-    run = api.open_run(go("train-align", *small, "subjects=1", "train.epochs=1", *words, runs).folder)
+    words = (
+        "signal.normalise=channel",
+        "signal.channels=[occipital]",
+        "signal.window_ms=[100, 500]",
+    )
+    run = api.open_run(
+        go("train-align", *small, "subjects=1", "train.epochs=1", *words, runs).folder
+    )
     member = run.member()
     spec, learned = member.module.layout.spec, member.module.learned
     assert spec.signal["name"] == "default" and 1 in learned.normalisers
@@ -52,7 +66,12 @@ def test_model_input_reads_what_training_and_retrieval_read(
         found = api.model_input(spec, recording, learned.normaliser_of(1))
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     wide = Normaliser(np.zeros((99, 1)), np.ones((99, 1)))
-    with pytest.raises(BrainhiveError, match="channels or voxels, the normaliser is of 99"):
+    with pytest.raises(
+        BrainhiveError, match="channels or voxels, the normaliser is of 99"
+    ):
         api.model_input(spec, recording, wide)
-    with pytest.raises(BrainhiveError, match=r"a normaliser, and the model's signals were normalised by"):
+    with pytest.raises(
+        BrainhiveError,
+        match=r"a normaliser, and the model's signals were normalised by",
+    ):
         api.model_input(spec, recording, None)

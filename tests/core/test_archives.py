@@ -1,4 +1,6 @@
-"""Tars walked through by tarfile: never for ever, and never ended by a damaged header."""
+"""Tars walked through by tarfile: never for ever, and never ended by a damaged
+header.
+"""
 
 import io
 import tarfile
@@ -26,14 +28,20 @@ def pack(path: Path, form: int, names: list[str]) -> None:
 def test_files_are_found_where_tarfile_finds_them(tmp_path: Path) -> None:
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT):
         path = tmp_path / f"{form}.tar"
-        pack(path, form, ["d/", "empty.jpg", "d/b.jpg", "ü.cls", LONG, "end.jpg", "b" * 97 + ".x"])
+        pack(
+            path,
+            form,
+            ["d/", "empty.jpg", "d/b.jpg", "ü.cls", LONG, "end.jpg", "b" * 97 + ".x"],
+        )
         with tarfile.open(path) as tar:
             expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
         found = [*archives.tar_members(path)]
         assert found == expected and len(found) == 6
 
 
-def test_a_flipped_bit_of_a_compressed_tar_is_found_before_anything_is_unpacked(tmp_path: Path) -> None:
+def test_a_flipped_bit_of_a_compressed_tar_is_found_before_anything_is_unpacked(
+    tmp_path: Path,
+) -> None:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz", compresslevel=0) as tar:
         member = tarfile.TarInfo("picture.jpg")
         member.size = 600
@@ -59,7 +67,9 @@ HOSTILE: dict[str, bytes] = {
     "an unknown type": header(b"0", b"Z") + END,
     "no end, and half a header": header(b"0") + header(b"0")[:100],
     "a wrong checksum": header(b"0").replace(b"a.jpg", b"b.jpg") + END,
-    "a wrong checksum later": header(b"0") + header(b"0").replace(b"a.jpg", b"b.jpg") + END,
+    "a wrong checksum later": header(b"0")
+    + header(b"0").replace(b"a.jpg", b"b.jpg")
+    + END,
     "nothing": b"",
 }
 
@@ -72,14 +82,21 @@ def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
-def test_a_tar_without_an_end_is_read_if_each_member_is_whole(tmp_path: Path, ending: str) -> None:
+def test_a_tar_without_an_end_is_read_if_each_member_is_whole(
+    tmp_path: Path, ending: str
+) -> None:
     content = header(b"10") + b"8 bytes!" + bytes(504)
     for size in (len(content), 512 + 7):
-        with archives.OPENERS.get(ending[4:], open)(path := tmp_path / f"a{ending}", "wb") as file:
+        with archives.OPENERS.get(ending[4:], open)(
+            path := tmp_path / f"a{ending}", "wb"
+        ) as file:
             file.write(content[:size])
         if size == len(content):
             with archives.open_members(path) as members:
                 assert [(name, size) for name, size, _ in members] == [("a.jpg", 8)]
         else:
-            with pytest.raises(MissingData, match="damaged"), archives.open_members(path) as members:
+            with (
+                pytest.raises(MissingData, match="damaged"),
+                archives.open_members(path) as members,
+            ):
                 list(members)

@@ -1,4 +1,6 @@
-"""Libraries that do not import with this PyTorch: real failures, of fake packages that come first."""
+"""Libraries that do not import with this PyTorch: real failures, of fake packages that
+come first.
+"""
 
 import sys
 from pathlib import Path
@@ -19,22 +21,30 @@ def install(folder: Path, name: str, version: str, source: str) -> None:
     (folder / name / "__init__.py").write_text(source)
     stated = folder / f"{name}-{version}.dist-info"
     stated.mkdir()
-    (stated / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (stated / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    )
 
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A folder of packages that stands before the others; some are then imported anew."""
+    """A folder of packages that stands before the others; some are then imported
+    anew.
+    """
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     for name in ("torchaudio", "braindecode", "timm"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path / "site"
 
 
-def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(site, home, capfd):
+def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(
+    site, home, capfd
+):
     install(site, "torchaudio", "2.11.0", f"raise RuntimeError({REFUSAL!r})")
 
-    result = doctor.run(doctor.Recipe.resolve("doctor", None, {}, []), Launch(0, 1, torch.device("cpu")))
+    result = doctor.run(
+        doctor.Recipe.resolve("doctor", None, {}, []), Launch(0, 1, torch.device("cpu"))
+    )
 
     assert result.exit_code == MissingExtra.exit_code
     assert result.hint == "pip uninstall torchaudio (brainhive does not use it)"
@@ -43,6 +53,12 @@ def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(site, home
         ["importing", "torchvision"],
         ["importing", "torchaudio"],
     ]
-    assert line.startswith("warning: ") and not any("warning" in words for words in told)
-    assert "torchaudio 2.11.0 does not import with torch " in line and REFUSAL in line and result.hint in line
+    assert line.startswith("warning: ") and not any(
+        "warning" in words for words in told
+    )
+    assert (
+        "torchaudio 2.11.0 does not import with torch " in line
+        and REFUSAL in line
+        and result.hint in line
+    )
     assert REFUSAL in result.details["broken"]

@@ -27,24 +27,40 @@ def test_a_title_and_a_protocol_say_each_caveat_once() -> None:
     assert extend_protocol("intra", both) == "intra, simulated, selected on test"
     for say in (extend_title, extend_protocol):
         assert say(say("Retrieval", both), both) == say("Retrieval", both)
-    assert extend_title("Retrieval", []) == extend_protocol("Retrieval", []) == "Retrieval"
+    assert (
+        extend_title("Retrieval", []) == extend_protocol("Retrieval", []) == "Retrieval"
+    )
 
 
 def test_a_data_set_that_is_called_simulated_says_nothing() -> None:
     assert find_caveats("intra, simulated-faces, faces_simulated") == []
-    assert find_caveats("intra, faces, simulated, selected on test") == [SIMULATED, SELECTED_ON_TEST]
-    assert find_caveats("trained on simulated signals, simulated") == [SIMULATED, TRAINED_ON_SIMULATED]
+    assert find_caveats("intra, faces, simulated, selected on test") == [
+        SIMULATED,
+        SELECTED_ON_TEST,
+    ]
+    assert find_caveats("trained on simulated signals, simulated") == [
+        SIMULATED,
+        TRAINED_ON_SIMULATED,
+    ]
     assert merge_caveats([TRAINED_ON_SIMULATED], [SIMULATED]) == [SIMULATED]
 
 
 def test_a_metric_holds_the_caveats_of_its_protocol_whoever_makes_it() -> None:
     plain = ("top1", 0.5, 10, 5, 0.2, None, None, (1,))
-    metric = Metric(*plain, "intra, simulated", "test", "none", selected=True, caveats=(UNKNOWN_HISTORY,))
+    metric = Metric(
+        *plain,
+        "intra, simulated",
+        "test",
+        "none",
+        selected=True,
+        caveats=(UNKNOWN_HISTORY,),
+    )
 
     assert metric.caveats == (SIMULATED, UNKNOWN_HISTORY, SELECTED_ON_TEST)
     assert metric.as_dict()["caveats"] == [*metric.caveats]
     read = Measurements.read(
-        json.loads(json.dumps(Measurements({"all": {"top1": metric}}).as_dict())), "here"
+        json.loads(json.dumps(Measurements({"all": {"top1": metric}}).as_dict())),
+        "here",
     )
     assert read.overall["top1"] == metric
 

@@ -1,4 +1,6 @@
-"""Workers that share cells on a disk that is slow and fails, some of which die: no cell is lost."""
+"""Workers that share cells on a disk that is slow and fails, some of which die: no cell
+is lost.
+"""
 
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +12,9 @@ from brainhive_cli.core import cells, claims
 WORKERS, CELLS, MACHINES = 20, 100, 6
 """As many as end in seconds; benchmarks/claims.py has 200 workers and 2,000 cells."""
 MAX_LOST = 0.04
-"""Share of cells whose claims may get lost: a judge and a mover of a claim may be apart for milliseconds."""
+"""Share of cells whose claims may get lost: a judge and a mover of a claim may be apart
+for milliseconds.
+"""
 
 
 @pytest.fixture
@@ -27,10 +31,18 @@ def test_no_cell_is_lost_and_none_computed_twice_unless_a_claim_was(
     tmp_path: Path, faulty_disk: ModuleType
 ) -> None:
     disk = faulty_disk.FaultyDisk(failing=0.03, slow=0.05, delay_s=0.002, seed=1)
-    outcome = faulty_disk.simulate(tmp_path, disk, WORKERS, CELLS, MACHINES, cell_s=0.01, dying=0.5)
+    outcome = faulty_disk.simulate(
+        tmp_path, disk, WORKERS, CELLS, MACHINES, cell_s=0.01, dying=0.5
+    )
     assert outcome.errors == []
     assert len(outcome.trained) == CELLS and len(list(tmp_path.glob("*/done"))) == CELLS
     deaths = sum(map(len, outcome.deaths.values()))
     assert deaths > 4 and outcome.ended == WORKERS - deaths
-    assert set(outcome.repeated) <= outcome.lost and len(outcome.repeated) <= MAX_LOST * CELLS
-    assert sum(count for name, count in outcome.calls.items() if name.endswith("failed")) > 60
+    assert (
+        set(outcome.repeated) <= outcome.lost
+        and len(outcome.repeated) <= MAX_LOST * CELLS
+    )
+    assert (
+        sum(count for name, count in outcome.calls.items() if name.endswith("failed"))
+        > 60
+    )

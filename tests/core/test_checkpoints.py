@@ -1,4 +1,6 @@
-"""Checkpoints: one that is damaged costs the steps since the one before, and is kept aside."""
+"""Checkpoints: one that is damaged costs the steps since the one before, and is kept
+aside.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,11 @@ ALONE = Launch(0, 1, torch.device("cpu"))
 
 def flip(path: Path) -> None:
     content = path.read_bytes()
-    path.write_bytes(content.replace(torch.ones(9).numpy().tobytes(), torch.zeros(9).numpy().tobytes()))
+    path.write_bytes(
+        content.replace(
+            torch.ones(9).numpy().tobytes(), torch.zeros(9).numpy().tobytes()
+        )
+    )
 
 
 DAMAGE: list[Callable[[Path], object]] = [
@@ -36,7 +42,9 @@ def step_of(checkpoint: Checkpoint) -> int | None:
     return found and found["step"]
 
 
-def test_the_newest_is_loaded_and_the_one_before_is_kept(checkpoint: Checkpoint) -> None:
+def test_the_newest_is_loaded_and_the_one_before_is_kept(
+    checkpoint: Checkpoint,
+) -> None:
     assert step_of(checkpoint) == 3
     checkpoint.path.unlink()
     assert step_of(checkpoint) == 2
@@ -44,7 +52,9 @@ def test_the_newest_is_loaded_and_the_one_before_is_kept(checkpoint: Checkpoint)
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_one_is_set_aside_with_a_line_and_the_one_before_is_loaded(
-    checkpoint: Checkpoint, damage: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+    checkpoint: Checkpoint,
+    damage: Callable[[Path], object],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     damage(checkpoint.path)
     assert step_of(checkpoint) == 2

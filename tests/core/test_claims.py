@@ -27,9 +27,13 @@ HOLDER = """if True:
 
 def test_a_claim_holds_until_it_is_released(tmp_path: Path) -> None:
     claim = Claim(tmp_path / "new/.claim", "run X")
-    with pytest.raises(BrainhiveError, match="run X is being written by another command"):
+    with pytest.raises(
+        BrainhiveError, match="run X is being written by another command"
+    ):
         Claim(tmp_path / "new/.claim", "run X")
-    assert Claim.attempt(tmp_path / "new/.claim") is None and is_held(tmp_path / "new/.claim")
+    assert Claim.attempt(tmp_path / "new/.claim") is None and is_held(
+        tmp_path / "new/.claim"
+    )
     claim.release()
     Claim(tmp_path / "new/.claim", "run X").release()
     assert not list((tmp_path / "new").iterdir())
@@ -54,14 +58,18 @@ def test_a_claim_of_a_killed_process_is_taken_over_at_once(tmp_path: Path) -> No
     line = [sys.executable, "-c", HOLDER, str(path)]
     with subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True) as holder:
         assert holder.stdout and holder.stdout.readline() == "ready\n"
-        assert Claim.attempt(path) is None and find_holder(path).endswith(f" {holder.pid}")
+        assert Claim.attempt(path) is None and find_holder(path).endswith(
+            f" {holder.pid}"
+        )
         holder.kill()
     assert not is_held(path)
     claim = Claim.attempt(path)
     assert claim is not None and claim.taken_from.endswith(f" {holder.pid}")
 
 
-def test_a_claim_of_another_machine_lives_as_long_as_it_is_touched(tmp_path: Path) -> None:
+def test_a_claim_of_another_machine_lives_as_long_as_it_is_touched(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / ".claim"
     path.write_text("node7 0-0-0 4711 12_3")
     assert Claim.attempt(path) is None and is_held(path)
@@ -72,7 +80,9 @@ def test_a_claim_of_another_machine_lives_as_long_as_it_is_touched(tmp_path: Pat
     assert is_held(path)
 
 
-def test_a_holder_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_shows_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_S", 0.01)
     path = tmp_path / ".claim"
     claim = Claim(path, "run X")
@@ -100,8 +110,12 @@ WRITER = """if True:
 """A process that writes a file, and holds a claim, until its stdin is closed."""
 
 
-def test_what_a_living_process_of_another_container_writes_and_claims_stays_its_own(tmp_path: Path) -> None:
-    if subprocess.run([*IN_ANOTHER_CONTAINER, "true"], check=False, capture_output=True).returncode:
+def test_what_a_living_process_of_another_container_writes_and_claims_stays_its_own(
+    tmp_path: Path,
+) -> None:
+    if subprocess.run(
+        [*IN_ANOTHER_CONTAINER, "true"], check=False, capture_output=True
+    ).returncode:
         pytest.skip("no process namespaces")
     path, claim, pipe = tmp_path / "model", tmp_path / ".claim", subprocess.PIPE
     line = [*IN_ANOTHER_CONTAINER, sys.executable, "-c", WRITER, str(path), str(claim)]

@@ -29,9 +29,13 @@ def test_what_gets_a_final_name_is_on_the_disk_before(
 ) -> None:
     calls, synced, replaced = list[object](), os.fsync, os.replace
     monkeypatch.setattr(
-        os, "fsync", lambda file: (calls.append(os.fstat(file.fileno()).st_ino), synced(file))
+        os,
+        "fsync",
+        lambda file: (calls.append(os.fstat(file.fileno()).st_ino), synced(file)),
     )
-    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("named"), replaced(*paths)))
+    monkeypatch.setattr(
+        os, "replace", lambda *paths: (calls.append("named"), replaced(*paths))
+    )
     (part := tmp_path / "a.part").write_text("x")
     (folder := tmp_path / "b.part").mkdir()
     for name in ("1", "2"):

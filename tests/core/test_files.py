@@ -1,4 +1,6 @@
-"""Files that would be waited on, read without end, or lead elsewhere: none is opened, whoever asks."""
+"""Files that would be waited on, read without end, or lead elsewhere: none is opened,
+whoever asks.
+"""
 
 import os
 from collections.abc import Callable
@@ -16,7 +18,9 @@ from brainhive_cli.data.media import media_files
 from brainhive_cli.data.published.nsd import read_design
 
 
-def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(tmp_path: Path) -> None:
+def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     (tmp_path / "link").symlink_to("file")
     assert files.read_regular(tmp_path / "link", 5) == b"12345"
@@ -57,13 +61,24 @@ def test_a_walk_enters_each_folder_once_though_links_lead_back(tmp_path: Path) -
     (tmp_path / "data/b").symlink_to("../elsewhere")
     for name in ("data/a/loop", "data/a/again", "elsewhere/up"):
         (tmp_path / name).symlink_to(tmp_path / "data")
-    below = [path for path, entry in files.walk(tmp_path / "data") if not entry.is_dir()]
+    below = [
+        path for path, entry in files.walk(tmp_path / "data") if not entry.is_dir()
+    ]
     assert below == ["a/1.png", "b/2.png"]
 
 
-def test_a_write_that_finds_no_room_names_the_file_and_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_write_that_finds_no_room_names_the_file_and_leaves_the_one_before(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "metrics.json").write_text("before")
-    with pytest.raises(OSError, match="No space") as caught, atomic_write(tmp_path / "metrics.json"):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with (
+        pytest.raises(OSError, match="No space") as caught,
+        atomic_write(tmp_path / "metrics.json"),
+    ):
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
     assert caught.value.filename == str(tmp_path / "metrics.json")
-    assert (tmp_path / "metrics.json").read_text() == "before" and len([*tmp_path.iterdir()]) == 1
+    assert (tmp_path / "metrics.json").read_text() == "before" and len(
+        [*tmp_path.iterdir()]
+    ) == 1

@@ -1,4 +1,6 @@
-"""References to folders on this machine; the hub's cache has its real layout, and no network is asked."""
+"""References to folders on this machine; the hub's cache has its real layout, and no
+network is asked.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +24,15 @@ def published(hub_cache: Callable[[str], Path]) -> Path:
 def test_a_reference_is_a_snapshot_of_the_cache_a_folder_or_shipped_weights(
     published: Path, hub_cache: Callable[..., Path], tmp_path: Path
 ) -> None:
-    assert hub.folder("hub:owner/name") == hub.folder("hub:name", owner="owner") == published
-    assert hub.folder(f"hub:owner/name/vae@{published.name}", allow=["*.json"]) == published / "vae"
+    assert (
+        hub.folder("hub:owner/name")
+        == hub.folder("hub:name", owner="owner")
+        == published
+    )
+    assert (
+        hub.folder(f"hub:owner/name/vae@{published.name}", allow=["*.json"])
+        == published / "vae"
+    )
     assert hub.revision(published / "vae") == published.name
     snapshot = hub_cache("owner/data", kind="dataset")
     assert hub.folder("hub:datasets/owner/data") == snapshot
@@ -33,10 +42,22 @@ def test_a_reference_is_a_snapshot_of_the_cache_a_folder_or_shipped_weights(
 
 def test_what_is_not_there_is_missing_data_with_the_way_to_it(published: Path) -> None:
     for reference, what, hint in (
-        ("hub:owner/absent", "owner/absent is not in the hub's cache", "hf download owner/absent"),
-        ("hub:datasets/owner/absent", "owner/absent is not in the hub's cache", "--repo-type dataset"),
+        (
+            "hub:owner/absent",
+            "owner/absent is not in the hub's cache",
+            "hf download owner/absent",
+        ),
+        (
+            "hub:datasets/owner/absent",
+            "owner/absent is not in the hub's cache",
+            "--repo-type dataset",
+        ),
         ("hub:not a name", "cannot fetch not a name", "check the name"),
-        ("hub:owner/name/../../..", "names '../../..' leads out of its folder", "without .."),
+        (
+            "hub:owner/name/../../..",
+            "names '../../..' leads out of its folder",
+            "without ..",
+        ),
         ("no/such/folder", "no folder 'no/such/folder'", "hub:owner/name"),
     ):
         with pytest.raises(MissingData, match=what) as caught:

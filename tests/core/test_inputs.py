@@ -1,4 +1,6 @@
-"""Inputs of a command: states in words, errors in order, and one line for each way to get what is missing."""
+"""Inputs of a command: states in words, errors in order, and one line for each way to
+get what is missing.
+"""
 
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.inputs import Input, describe_missing
@@ -24,7 +26,13 @@ def test_an_input_is_here_missing_to_download_done_without_or_noted() -> None:
 
 def test_each_way_is_one_line_and_those_of_the_recipe_come_first() -> None:
     wrong = Input("channels", None, RecipeError("no channel Xz", "signal.channels=Oz"))
-    inputs = [absent("a"), absent("b"), absent("b again", "mkdir b"), wrong, absent("c", is_optional=True)]
+    inputs = [
+        absent("a"),
+        absent("b"),
+        absent("b again", "mkdir b"),
+        wrong,
+        absent("c", is_optional=True),
+    ]
 
     assert describe_missing(inputs) == [
         "no channel Xz (signal.channels=Oz)",

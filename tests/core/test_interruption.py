@@ -47,7 +47,9 @@ def test_a_swallowed_ctrl_c_is_raised_at_the_next_step_and_before_a_name_is_fina
         raise_if_interrupted()
 
 
-def test_a_ctrl_c_before_the_command_begins_ends_the_program_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ctrl_c_before_the_command_begins_ends_the_program_quietly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def interrupted(**_: Any) -> None:
         raise KeyboardInterrupt
 

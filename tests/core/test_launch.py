@@ -14,13 +14,18 @@ from brainhive_cli.core.recipe import Run
 def test_shares_lose_and_repeat_nothing_and_differ_by_one_at_most() -> None:
     for count, processes in product((0, 1, 2, 7, 16540), (1, 2, 3, 8)):
         items = list(range(count))
-        shares = [Launch(rank, processes, torch.device("cpu")).shard(items) for rank in range(processes)]
+        shares = [
+            Launch(rank, processes, torch.device("cpu")).shard(items)
+            for rank in range(processes)
+        ]
         assert [item for share in shares for item in share] == items
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_work_is_done_in_the_precision_asked_for() -> None:
-    """What measures asks for float32, also where the recipe has taken over that of a launch in bf16."""
+    """What measures asks for float32, also where the recipe has taken over that of a
+    launch in bf16.
+    """
     for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
         with Launch(0, 1, torch.device("cpu"), "bf16").autocast(precision):
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
@@ -42,7 +47,9 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         launch.start(Run())
 
 
-def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(monkeypatch, tmp_path) -> None:
+def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(
+    monkeypatch, tmp_path
+) -> None:
     from accelerate.commands import launch as accelerate
 
     config = tmp_path / "default_config.yaml"
@@ -53,4 +60,8 @@ def test_a_launch_reads_no_config_of_accelerate_in_the_users_home(monkeypatch, t
 
     assert launch.relaunch(Run(), 2) == 0
     (arguments,) = launched
-    assert (arguments.num_processes, arguments.mixed_precision, arguments.use_cpu) == (2, "no", False)
+    assert (arguments.num_processes, arguments.mixed_precision, arguments.use_cpu) == (
+        2,
+        "no",
+        False,
+    )

@@ -1,4 +1,6 @@
-"""Parts that lie outside the package: found by their import path, and written down by it."""
+"""Parts that lie outside the package: found by their import path, and written down by
+it.
+"""
 
 import importlib
 import sys
@@ -16,7 +18,9 @@ class Config(BackboneConfig):
     """Its knobs."""
     width: int = 3
 '''
-OF_ANOTHER_SHELF = PART.replace("BackboneConfig", "FuserConfig").replace("backbones", "fusers")
+OF_ANOTHER_SHELF = PART.replace("BackboneConfig", "FuserConfig").replace(
+    "backbones", "fusers"
+)
 ENCODER = """from brainhive_cli.models.encoders import EncoderConfig
 
 class Config(EncoderConfig):
@@ -25,7 +29,9 @@ class Config(EncoderConfig):
 
 
 @pytest.fixture
-def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None) -> str:
+def own_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
+) -> str:
     package = tmp_path / "own_parts"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -38,7 +44,9 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: N
         del sys.modules[name]
 
 
-def test_a_kind_with_a_dot_is_an_import_path_and_is_written_as_one(own_package: str) -> None:
+def test_a_kind_with_a_dot_is_an_import_path_and_is_written_as_one(
+    own_package: str,
+) -> None:
     config = parts.resolve("backbones", {"kind": f"{own_package}.wide_net", "width": 5})
 
     assert config.model_dump() == {"kind": "own_parts.wide_net", "width": 5}
@@ -65,12 +73,17 @@ def test_rows_give_values_of_what_their_family_has() -> None:
 def holds_a_row(shelf: str, kind: str) -> None:
     row, row_part = parts.rows(shelf)[kind], parts.load(shelf, kind)
     room, _, name = row.family.rpartition(".")
-    in_room = getattr(importlib.import_module(f"brainhive_cli.data.{room}"), name) if room else None
+    in_room = (
+        getattr(importlib.import_module(f"brainhive_cli.data.{room}"), name)
+        if room
+        else None
+    )
     family = in_room or parts.load(shelf, row.family).Config
 
     known = {*family.model_fields, *family.__class_vars__, *dir(family)}
     assert [name for name in row.model_extra if name not in known] == []
     assert issubclass(row_part.Config, family) and row_part.Config().kind == kind
     assert row_part.Config() == parts.resolve(shelf, kind)  # the same class each time
-    assert parts.resolve(shelf, kind) != family.model_construct()  # which may need a key
+    # which may need a key
+    assert parts.resolve(shelf, kind) != family.model_construct()
     assert row_part.__doc__ == (row.about or family.__doc__) != ""

@@ -1,4 +1,6 @@
-"""From YAML, flags and overrides to one recipe; each test resolves a real recipe of a command."""
+"""From YAML, flags and overrides to one recipe; each test resolves a real recipe of a
+command.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,28 @@ from brainhive_cli.training.alignment.recipe import Recipe
 
 def resolve(*overrides: str, recipe: str | Path | None = None, **flags: Any) -> Recipe:
     flags = {key.replace("__", "."): value for key, value in flags.items()}
-    return Recipe.resolve("train-align", None if recipe is None else str(recipe), flags, overrides)
+    return Recipe.resolve(
+        "train-align", None if recipe is None else str(recipe), flags, overrides
+    )
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
-    path.write_text("train: {epochs: 3, lr: 0.1, batch_size: 8}\nbackbone: {kind: nice, dropout: 0.4}\n")
+    path.write_text(
+        "train: {epochs: 3, lr: 0.1, batch_size: 8}\n"
+        "backbone: {kind: nice, dropout: 0.4}\n"
+    )
     return path
 
 
 def test_overrides_win_over_flags_and_flags_over_the_recipe(written: Path) -> None:
     train = resolve(
-        "train.lr=0.3", recipe=written, train__batch_size=16, train__lr=0.2, train__epochs=None
+        "train.lr=0.3",
+        recipe=written,
+        train__batch_size=16,
+        train__lr=0.2,
+        train__epochs=None,
     ).train
     assert (train.epochs, train.batch_size, train.lr) == (3, 16, 0.3)
 
@@ -46,12 +57,18 @@ def test_an_unknown_key_is_named_and_the_nearest_suggested() -> None:
 
 WRONG = (
     ("train.epochs=many", "train.epochs: Input should be a valid integer"),
-    ("mode=sideways", "mode: Input should be 'intra', 'inter', 'joint' or 'finetune', got 'sideways'"),
+    (
+        "mode=sideways",
+        "mode: Input should be 'intra', 'inter', 'joint' or 'finetune', got 'sideways'",
+    ),
     ("encoders=['hub:']", "the reference 'hub:' names no encoder"),
     ("train.epochs=[1", "is not valid YAML"),
     ("train.epochs=" + "9" * 5000, "train.epochs"),
     ("subjects=" + "[1, " * 30 + "]" * 30, ""),
-    ("run.cluster.modules=['../theirs']", "run.cluster.modules.0: String should match pattern"),
+    (
+        "run.cluster.modules=['../theirs']",
+        "run.cluster.modules.0: String should match pattern",
+    ),
     ("seeds=1-999999", "seeds: Value should have at most 10000 items"),
 )
 
@@ -60,26 +77,41 @@ def test_a_value_that_a_key_does_not_take_is_shown_with_its_key_in_one_line() ->
     for override, shown in WRONG:
         with pytest.raises(RecipeError) as caught:
             resolve(override)
-        assert shown in caught.value.message and "\n" not in caught.value.in_one_line, override[:50]
+        assert shown in caught.value.message and "\n" not in caught.value.in_one_line, (
+            override[:50]
+        )
         assert len(caught.value.in_one_line) < 1000
 
 
-def test_a_missing_part_or_recipe_suggests_the_nearest_and_lists_those_there_are() -> None:
+def test_a_missing_part_or_recipe_suggests_the_nearest_and_lists_those_there_are() -> (
+    None
+):
     with pytest.raises(RecipeError) as caught:
         resolve("backbone.kind=nise")
-    assert caught.value.hint == f"did you mean nice? there are: {', '.join(parts.kinds('backbones'))}"
+    assert (
+        caught.value.hint
+        == f"did you mean nice? there are: {', '.join(parts.kinds('backbones'))}"
+    )
     with pytest.raises(RecipeError) as caught:
         resolve(recipe="papres/nice")
     guess, _, known = caught.value.hint.partition(" shipped for train-align: ")
     assert guess == "did you mean papers/nice?"
-    assert "demo, demo-havir, " in known and ", papers/alignvis-inter, " in known and "prior" not in known
+    assert (
+        "demo, demo-havir, " in known
+        and ", papers/alignvis-inter, " in known
+        and "prior" not in known
+    )
     assert resolve(recipe="demo") == resolve(recipe="demo/train-align")
 
 
-def test_lists_are_written_with_commas_or_brackets_and_yamls_no_is_a_precision() -> None:
+def test_lists_are_written_with_commas_or_brackets_and_yamls_no_is_a_precision() -> (
+    None
+):
     for text in ("1,2,5", "[1, 2, 5]", " 1, 2 ,5,"):
         assert (
-            resolve(f"subjects={text}").subjects == resolve(subjects=text.strip("[] ")).subjects == [1, 2, 5]
+            resolve(f"subjects={text}").subjects
+            == resolve(subjects=text.strip("[] ")).subjects
+            == [1, 2, 5]
         )
     assert resolve("seeds=7").seeds == [7]
     assert [encoder.name for encoder in resolve(encoders="vae").encoders] == ["vae"]
@@ -90,28 +122,57 @@ def test_another_kind_drops_the_knobs_of_the_part_before_and_the_same_keeps_them
     written: Path,
 ) -> None:
     assert resolve(recipe=written, backbone__kind="nice").backbone.dropout == 0.4
-    assert resolve("backbone.dropout=0.1", recipe=written, backbone__kind="nice").backbone.dropout == 0.1
+    assert (
+        resolve(
+            "backbone.dropout=0.1", recipe=written, backbone__kind="nice"
+        ).backbone.dropout
+        == 0.1
+    )
     other = resolve(recipe=written, backbone__kind="brain_mlp").backbone
     assert other == type(other)()
     dataset = resolve("dataset.noise=2", dataset="demo").dataset
     assert (dataset.kind, dataset.noise) == ("demo", 2.0)
-    prior = resolve("backbone.prior.kind=fusion-prior", recipe="papers/neurons").backbone.prior
+    prior = resolve(
+        "backbone.prior.kind=fusion-prior", recipe="papers/neurons"
+    ).backbone.prior
     assert prior.kind == "fusion-prior"
 
 
 def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
     recipe = resolve()
-    same = ["run.processes=2", "run.device=cpu", "run.mixed_precision=bf16", "run.workers=0"]
-    same += ["run.trackers=tensorboard,wandb", "published={source: a paper, values: {top1: 0.5}}"]
+    same = [
+        "run.processes=2",
+        "run.device=cpu",
+        "run.mixed_precision=bf16",
+        "run.workers=0",
+    ]
+    same += [
+        "run.trackers=tensorboard,wandb",
+        "published={source: a paper, values: {top1: 0.5}}",
+    ]
     same += ["paths.runs=elsewhere"]
-    assert {resolve(override).fingerprint() for override in same} == {recipe.fingerprint()}
+    assert {resolve(override).fingerprint() for override in same} == {
+        recipe.fingerprint()
+    }
     others = [f"{key}={value}" for key, value in {"seeds": 1, "train.lr": 0.1}.items()]
-    others += ["backbone.dropout=0.5", "backbone.kind=nice", "dataset.root=/elsewhere", "signal.scale=2"]
-    assert len({recipe.fingerprint(), *(resolve(o).fingerprint() for o in others)}) == 1 + len(others)
+    others += [
+        "backbone.dropout=0.5",
+        "backbone.kind=nice",
+        "dataset.root=/elsewhere",
+        "signal.scale=2",
+    ]
+    assert len(
+        {recipe.fingerprint(), *(resolve(o).fingerprint() for o in others)}
+    ) == 1 + len(others)
 
 
-def test_a_fingerprint_is_of_what_differs_from_the_defaults_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {override: resolve(override).fingerprint() for override in ("train.epochs=3", "train.lr=0.1")}
+def test_a_fingerprint_is_of_what_differs_from_the_defaults_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = {
+        override: resolve(override).fingerprint()
+        for override in ("train.epochs=3", "train.lr=0.1")
+    }
 
     # as if a later version had one key more, and one with another default
     class Later(Recipe):
@@ -129,7 +190,9 @@ def test_a_fingerprint_is_of_what_differs_from_the_defaults_alone(monkeypatch: p
 def test_contents_count_also_where_their_name_is_the_default() -> None:
     recipe = Reconstruction.resolve("reconstruct", None, {}, [])
     digests = [{recipe.prior.source: digest} for digest in "ab"]
-    pinned = [recipe.model_copy(update={"digests": each}).fingerprint() for each in digests]
+    pinned = [
+        recipe.model_copy(update={"digests": each}).fingerprint() for each in digests
+    ]
     assert len({recipe.fingerprint(), *pinned}) == 3
 
 
@@ -151,7 +214,10 @@ def test_defaults_written_out_have_the_fingerprint_of_defaults(tmp_path: Path) -
 
 def test_the_resolved_recipe_runs_as_it_is(tmp_path: Path, written: Path) -> None:
     recipe = resolve(
-        "signal.window_ms=[0, 500]", "encoders=vae,hub:a/b", "run.mixed_precision=no", recipe=written
+        "signal.window_ms=[0, 500]",
+        "encoders=vae,hub:a/b",
+        "run.mixed_precision=no",
+        recipe=written,
     )
     path = tmp_path / "resolved.yaml"
     path.write_text(recipe.to_yaml())
@@ -161,7 +227,9 @@ def test_the_resolved_recipe_runs_as_it_is(tmp_path: Path, written: Path) -> Non
 def test_paths_lie_below_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     assert resolve().paths.under_home("runs") == tmp_path / "runs"
-    assert resolve("paths.runs=/elsewhere").paths.under_home("runs") == Path("/elsewhere")
+    assert resolve("paths.runs=/elsewhere").paths.under_home("runs") == Path(
+        "/elsewhere"
+    )
     monkeypatch.delenv("BRAINHIVE_HOME")
     assert resolve().paths.under_home("data") == Path("data")
 
@@ -172,7 +240,9 @@ def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
 
     stages = resolve("train.stages.1.epochs=7", recipe=path).train.stages
 
-    assert [(each.epochs, each.lr) for each in stages][1] == (7, 0.1) and stages[0].epochs == 2
+    assert [(each.epochs, each.lr) for each in stages][1] == (7, 0.1) and stages[
+        0
+    ].epochs == 2
     for key in ("train.stages.2.epochs=7", "train.stages.last.epochs=7"):
         with pytest.raises(RecipeError, match="is no index of a list of 2"):
             resolve(key, recipe=path)
@@ -188,16 +258,31 @@ def test_an_override_of_one_knob_keeps_the_others_of_its_places_default() -> Non
 
 def test_a_recipe_that_extends_another_lays_its_keys_over_it(home: Path) -> None:
     (home / "base.yaml").write_text(
-        "mode: joint\nseeds: [1, 2]\ntrain: {epochs: 3, lr: 0.1}\nbackbone: {kind: nice}\n"
+        "mode: joint\n"
+        "seeds: [1, 2]\n"
+        "train: {epochs: 3, lr: 0.1}\n"
+        "backbone: {kind: nice}\n"
     )
     (home / "mine.yaml").write_text(
-        "extends: base.yaml\nseeds: [3]\ntrain: {epochs: 5}\nbackbone: {dropout: 0.25}\n"
+        "extends: base.yaml\n"
+        "seeds: [3]\n"
+        "train: {epochs: 5}\n"
+        "backbone: {dropout: 0.25}\n"
     )
     (home / "other.yaml").write_text("extends: mine.yaml\nbackbone: {kind: linear}\n")
 
     mine = resolve("train.lr=0.5", recipe=home / "mine.yaml")
-    assert (mine.mode, mine.seeds, mine.train.epochs, mine.train.lr) == ("joint", [3], 5, 0.5)
-    assert (mine.backbone.kind, mine.backbone.dropout, mine.recipe_name) == ("nice", 0.25, "mine.yaml")
+    assert (mine.mode, mine.seeds, mine.train.epochs, mine.train.lr) == (
+        "joint",
+        [3],
+        5,
+        0.5,
+    )
+    assert (mine.backbone.kind, mine.backbone.dropout, mine.recipe_name) == (
+        "nice",
+        0.25,
+        "mine.yaml",
+    )
     other = read_recipe(home / "other.yaml", "train-align")
     assert other["backbone"] == {"kind": "linear"} and other["mode"] == "joint"
 

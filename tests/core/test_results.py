@@ -8,18 +8,27 @@ WORK = Work("demo, nice", 200, "epochs")
 KEY = WORK.key("train-align", "cpu")
 
 
-def test_time_and_memory_are_estimated_from_the_last_work_of_the_same_kind(tmp_path: Path) -> None:
+def test_time_and_memory_are_estimated_from_the_last_work_of_the_same_kind(
+    tmp_path: Path,
+) -> None:
     assert "after the first run of this kind" in WORK.estimate(tmp_path, KEY)["time"]
     for seconds in (50.0, 100.0):
-        Work("demo, nice", 50, "epochs").remember(tmp_path, KEY, seconds, int(3e7 * seconds))
+        Work("demo, nice", 50, "epochs").remember(
+            tmp_path, KEY, seconds, int(3e7 * seconds)
+        )
     shown = WORK.estimate(tmp_path, KEY)
-    assert shown["time"] == "about 7 min: 200 epochs, each 2 s in the last run of this kind"
+    assert (
+        shown["time"]
+        == "about 7 min: 200 epochs, each 2 s in the last run of this kind"
+    )
     assert shown["memory"] == "3.0 GB, the most in the last run of this kind"
     other = Work("demo, atm", 1, "epochs")
     assert [*other.estimate(tmp_path, other.key("train-align", "cpu"))] == ["time"]
 
 
-def test_a_damaged_file_of_paces_fails_no_finished_work_and_is_written_anew(tmp_path: Path) -> None:
+def test_a_damaged_file_of_paces_fails_no_finished_work_and_is_written_anew(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "pace.json").write_bytes(b"\xff")
     WORK.remember(tmp_path, KEY, 400.0, 1)
     assert WORK.estimate(tmp_path, KEY)["time"].startswith("about 7 min: ")

@@ -18,10 +18,14 @@ CONFIG, MODEL = "cells/a/model/config.json", "cells/a/model/model.safetensors"
 
 @pytest.fixture
 def run(home: Path) -> RunFolder:
-    made = RunFolder.open("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
+    made = RunFolder.open(
+        "train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu"))
+    )
     made.write_text(CONFIG, '{"scale": 1.0}\n')
     weights.save(made.path / MODEL, {"weight": torch.arange(64.0)})
-    Checkpoint(made.checkpoint_path("a")).save({"step": 3, "weight": torch.arange(64.0)})
+    Checkpoint(made.checkpoint_path("a")).save(
+        {"step": 3, "weight": torch.arange(64.0)}
+    )
     Image.effect_noise((16, 16), 50).save(made.path / "seen.png")
     made.finish(Measurements())
     return made
@@ -36,7 +40,14 @@ def test_a_sound_run_has_no_problems(run: RunFolder) -> None:
 
 
 def test_a_file_that_is_damaged_cut_or_missing_is_named(run: RunFolder) -> None:
-    for name in ("metrics.json", "recipe.yaml", CONFIG, MODEL, "checkpoints/a.pt", "seen.png"):
+    for name in (
+        "metrics.json",
+        "recipe.yaml",
+        CONFIG,
+        MODEL,
+        "checkpoints/a.pt",
+        "seen.png",
+    ):
         path = run.path / name
         sound = path.read_bytes()
         content = bytearray(sound)
@@ -47,5 +58,7 @@ def test_a_file_that_is_damaged_cut_or_missing_is_named(run: RunFolder) -> None:
             assert len(problems) == 1 and name in problems[0]
         path.unlink()
         is_listed = path.suffix in (".json", ".yaml")
-        assert [name in each for each in run_files.check(run.path)[1]] == [True] * is_listed
+        assert [name in each for each in run_files.check(run.path)[1]] == [
+            True
+        ] * is_listed
         path.write_bytes(sound)

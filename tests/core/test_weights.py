@@ -1,4 +1,6 @@
-"""Weights: sound files are read as they are; whatever is wrong with one is one error that names it."""
+"""Weights: sound files are read as they are; whatever is wrong with one is one error
+that names it.
+"""
 
 import os
 from collections.abc import Callable
@@ -36,30 +38,45 @@ def saved(folder: Path, kind: str, state: object = STATE) -> Path:
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "pth"])
 def test_tensors_are_read_as_they_were_written(tmp_path: Path, kind: str) -> None:
-    state = {name: value for name, value in STATE.items() if kind != "pth" or value.dtype != torch.uint64}
+    state = {
+        name: value
+        for name, value in STATE.items()
+        if kind != "pth" or value.dtype != torch.uint64
+    }
     found = weights.read(saved(tmp_path, kind, state))
     assert found.keys() == state.keys()
     for name, value in state.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value)
 
 
-def test_what_is_saved_has_a_digest_the_same_bytes_each_time_and_any_reader(tmp_path: Path) -> None:
+def test_what_is_saved_has_a_digest_the_same_bytes_each_time_and_any_reader(
+    tmp_path: Path,
+) -> None:
     contents = {saved(tmp_path, "safetensors").read_bytes() for _ in range(8)}
     assert len(contents) == 1
     path = tmp_path / "weights.safetensors"
     assert torch.equal(safetensors.torch.load_file(path)["weight"], STATE["weight"])
     with safetensors.safe_open(path, "pt") as opened:
-        assert opened.metadata()["format"] == "pt" and len(opened.metadata()["digest"]) == 32
+        assert (
+            opened.metadata()["format"] == "pt"
+            and len(opened.metadata()["digest"]) == 32
+        )
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])
-def test_a_changed_byte_of_a_tensor_and_a_file_that_is_cut_short_are_found(tmp_path: Path, kind: str) -> None:
+def test_a_changed_byte_of_a_tensor_and_a_file_that_is_cut_short_are_found(
+    tmp_path: Path, kind: str
+) -> None:
     state = {"weight": torch.arange(1.0, 9.0)}
     path = saved(tmp_path, kind, state)
     content = path.read_bytes()
     place = content.index(state["weight"].numpy().tobytes()) + 5
     changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
-    for damaged in (changed, b"", *(content[:size] for size in range(0, len(content) - 1, 137))):
+    for damaged in (
+        changed,
+        b"",
+        *(content[:size] for size in range(0, len(content) - 1, 137)),
+    ):
         path.write_bytes(damaged)
         with pytest.raises(MissingData, match=DAMAGED):
             weights.read(path)
@@ -86,7 +103,9 @@ def test_a_checkpoint_that_holds_anything_but_tensors_and_plain_values_is_refuse
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_of_another_model_are_named_with_the_count_of_those_that_match() -> None:
+def test_weights_of_another_model_are_named_with_the_count_of_those_that_match() -> (
+    None
+):
     fit = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
     for change, message in (
         ({"bias": None}, "bias has shape none"),
@@ -97,7 +116,11 @@ def test_weights_of_another_model_are_named_with_the_count_of_those_that_match()
         ),
         ({"weight": torch.ones(2, 3).long()}, "weight is of torch.int64"),
     ):
-        state = {name: value for name, value in {**fit, **change}.items() if value is not None}
+        state = {
+            name: value
+            for name, value in {**fit, **change}.items()
+            if value is not None
+        }
         for device in ("cpu", "meta"):
             with pytest.raises(BrainhiveError, match=f"here: {message}"):
                 weights.fill(nn.Linear(3, 2, device=device), state, "here")
@@ -107,7 +130,14 @@ def test_names_are_read_without_what_wrappers_put_before_them(tmp_path: Path) ->
     path = tmp_path / "model.pt"
 
     def write(*names: str) -> None:
-        torch.save({"state_dict": {name: torch.full((2,), float(n)) for n, name in enumerate(names)}}, path)
+        torch.save(
+            {
+                "state_dict": {
+                    name: torch.full((2,), float(n)) for n, name in enumerate(names)
+                }
+            },
+            path,
+        )
 
     write("module._orig_mod.a", "module.b._orig_mod.c")
     assert {*weights.read(path)} == {"a", "b.c"} and weights.read(path)["b.c"][0] == 1

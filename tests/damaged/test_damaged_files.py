@@ -1,4 +1,6 @@
-"""Each reader on files that are damaged: one clear error, or the same content as before; nothing else."""
+"""Each reader on files that are damaged: one clear error, or the same content as
+before; nothing else.
+"""
 
 import json
 import pickle
@@ -32,7 +34,17 @@ from brainhive_cli.data.trials import Trials
 COUNT = 20
 IDS = [f"train/c{number % 3}/p{number:02d}" for number in range(COUNT)]
 VALUES = np.random.default_rng(0).normal(size=(COUNT, 8)).astype(np.float32)
-DAMAGES = ("emptied", "cut", "header", "payload", "zeros", "noise", "longer", "another kind", "directory")
+DAMAGES = (
+    "emptied",
+    "cut",
+    "header",
+    "payload",
+    "zeros",
+    "noise",
+    "longer",
+    "another kind",
+    "directory",
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,9 @@ def targets(path: Path) -> None:
         "config": {"kind": "timm"},
         "weights": {},
     }
-    Blank(path, IDS, [each.split("/")[1] for each in IDS], (8,), "float32", attributes).create()
+    Blank(
+        path, IDS, [each.split("/")[1] for each in IDS], (8,), "float32", attributes
+    ).create()
     writer = TargetWriter(path)
     writer.write(writer.pending, VALUES)
     writer.close()
@@ -93,14 +107,22 @@ def read_targets(path: Path) -> Any:
 def signals(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     space, ids = Sensors(("O1", "Oz", "O2")), IDS[:4]
-    made = Trials(signal, ids, space, np.arange(5) / 250, 250.0, "µV", {"source": "test"})
+    made = Trials(
+        signal, ids, space, np.arange(5) / 250, 250.0, "µV", {"source": "test"}
+    )
     SignalStore.write(path, {"train": made})
 
 
 def read_signals(path: Path) -> Any:
     found = SignalStore.open(path)["train"]
     return content(
-        [np.asarray(found.signal), list(found.image_ids), found.times_s, found.unit, found.repetitions]
+        [
+            np.asarray(found.signal),
+            list(found.image_ids),
+            found.times_s,
+            found.unit,
+            found.repetitions,
+        ]
     )
 
 
@@ -132,7 +154,13 @@ def annotations(path: Path) -> None:
     images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(3)]
     areas = [{"image_id": number, "category_id": 1, "area": 2.0} for number in range(3)]
     path.write_text(
-        json.dumps({"images": images, "categories": [{"id": 1, "name": "dog"}], "annotations": areas})
+        json.dumps(
+            {
+                "images": images,
+                "categories": [{"id": 1, "name": "dog"}],
+                "annotations": areas,
+            }
+        )
     )
 
 
@@ -141,10 +169,16 @@ READERS = [
     Reader("set/train/e.h5", targets, read_targets, has_digest=True),
     Reader("sub-01.h5", signals, read_signals, has_digest=True),
     Reader(
-        "archive.pt", partial(torch.save, STATE), lambda path: content(weights.read(path)), has_digest=True
+        "archive.pt",
+        partial(torch.save, STATE),
+        lambda path: content(weights.read(path)),
+        has_digest=True,
     ),
     Reader(
-        "metrics.json", run, lambda path: RunFolder(path.parent).measurements().as_dict(), has_digest=True
+        "metrics.json",
+        run,
+        lambda path: RunFolder(path.parent).measurements().as_dict(),
+        has_digest=True,
     ),
     Reader(
         "bare.npy",
@@ -167,22 +201,32 @@ def damage(path: Path, how: str, seed: int) -> None:
     at, size = chosen.randrange(len(was)), max(1, len(was) // 8)
     changed = bytearray(was)
     if how in ("header", "payload"):
-        changed[at if how == "payload" else at % min(len(was), 200)] ^= 1 << chosen.randrange(8)
+        changed[at if how == "payload" else at % min(len(was), 200)] ^= (
+            1 << chosen.randrange(8)
+        )
     elif how in ("zeros", "noise"):
-        changed[at : at + size] = (bytes(size) if how == "zeros" else chosen.randbytes(size))[: len(was) - at]
+        changed[at : at + size] = (
+            bytes(size) if how == "zeros" else chosen.randbytes(size)
+        )[: len(was) - at]
     elif how == "longer":
         changed += chosen.randbytes(64)
     elif how == "another kind":
-        changed = bytearray(picture_bytes("png") if path.suffix != ".png" else pickle.dumps([1]))
+        changed = bytearray(
+            picture_bytes("png") if path.suffix != ".png" else pickle.dumps([1])
+        )
     path.unlink()
     if how == "directory":
         path.mkdir()
     else:
-        path.write_bytes(b"" if how == "emptied" else bytes(changed[: at if how == "cut" else None]))
+        path.write_bytes(
+            b"" if how == "emptied" else bytes(changed[: at if how == "cut" else None])
+        )
 
 
 def test_a_damaged_file_is_one_clear_error_or_reads_as_before(tmp_path: Path) -> None:
-    """Each reader on two kinds of damage, in turn; `python -m tools.soak --only damaged` tries all."""
+    """Each reader on two kinds of damage, in turn; `python -m tools.soak --only
+    damaged` tries all.
+    """
     for turn, reader in enumerate(READERS):
         for seed, how in enumerate((DAMAGES * 2)[2 * turn % len(DAMAGES) :][:2]):
             path = tmp_path / str(seed) / str(turn) / reader.name

@@ -1,4 +1,6 @@
-"""4 kB of zeros in the middle of a store: whatever reads these rows refuses them, in one line."""
+"""4 kB of zeros in the middle of a store: whatever reads these rows refuses them, in
+one line.
+"""
 
 import re
 import shutil
@@ -17,24 +19,40 @@ from brainhive_cli.training.alignment import training_data
 ENCODER = "brainhive_cli-models-encoders-python-example"
 DATASET = "demo-noise-0.3-40-concepts"
 ZEROS = 4096
-EMBED = f"delete it, then: brainhive embed --dataset {DATASET} --encoders {ENCODER} splits="
-SIGNALS = "delete it, then: run again what made it: prepare, or the command that needs the signals"
+EMBED = (
+    f"delete it, then: brainhive embed --dataset {DATASET} --encoders {ENCODER} splits="
+)
+SIGNALS = (
+    "delete it, then: run again what made it: prepare, or the command that needs the "
+    "signals"
+)
 
 
 @pytest.fixture
-def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(
+    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of the world with its first subject and its run, to damage."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
     (tmp_path / f"signals/{DATASET}/default").mkdir(parents=True)
-    shutil.copy(path_of(world / "signals", DATASET, "default", 1), tmp_path / f"signals/{DATASET}/default")
+    shutil.copy(
+        path_of(world / "signals", DATASET, "default", 1),
+        tmp_path / f"signals/{DATASET}/default",
+    )
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     return tmp_path
 
 
 def zero(path: Path, name: str) -> range:
-    """Zero 4 kB in the middle of a dataset; returns its rows that are no longer what they were."""
+    """Zero 4 kB in the middle of a dataset; returns its rows that are no longer what
+    they were.
+    """
     with h5py.File(path) as file:
-        count, start, size = len(file[name]), file[name].id.get_offset(), file[name].id.get_storage_size()
+        count, start, size = (
+            len(file[name]),
+            file[name].id.get_offset(),
+            file[name].id.get_storage_size(),
+        )
     content, middle = bytearray(path.read_bytes()), (size - ZEROS) // 2
     assert any(content[start + middle : start + middle + ZEROS])
     content[start + middle : start + middle + ZEROS] = bytes(ZEROS)
@@ -43,10 +61,16 @@ def zero(path: Path, name: str) -> range:
     return range(middle // row_bytes, (middle + ZEROS - 1) // row_bytes + 1)
 
 
-def refused(run: Callable[[], object], path: Path, name: str, rows: range, hint: str) -> None:
+def refused(
+    run: Callable[[], object], path: Path, name: str, rows: range, hint: str
+) -> None:
     with pytest.raises(BrainhiveError) as caught:
         run()
-    message = re.escape(f"{path} is damaged: row ") + r"(\d+)" + f" of {name} does not match its checksum"
+    message = (
+        re.escape(f"{path} is damaged: row ")
+        + r"(\d+)"
+        + f" of {name} does not match its checksum"
+    )
     says = re.fullmatch(message, caught.value.message)
     assert says and int(says[1]) in rows
     assert caught.value.hint == hint
@@ -63,7 +87,8 @@ def signals_of(home: Path) -> Path:
 def test_training_refuses_targets(own, go, small, monkeypatch):
     path = store_of(own, "train")
     rows = zero(path, "embedding")
-    monkeypatch.setattr(targets, "free_bytes", lambda device: 0)  # so that they are gathered from the file
+    # so that they are gathered from the file
+    monkeypatch.setattr(targets, "free_bytes", lambda device: 0)
 
     refused(
         lambda: go("train-align", *small, "subjects=1", "train.epochs=1"),
@@ -75,12 +100,18 @@ def test_training_refuses_targets(own, go, small, monkeypatch):
 
 
 def test_training_and_retrieval_refuse_signals(own, go, small, trained, monkeypatch):
-    monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)  # so that they are read from the file
+    # so that they are read from the file
+    monkeypatch.setattr(training_data, "free_bytes", lambda device: 0)
     path = signals_of(own)
     rows = zero(path, "train/signal")
     settings = (*small, "subjects=1", "train.epochs=1", "signal.repetitions=single")
     refused(lambda: go("train-align", *settings), path, "train/signal", rows, SIGNALS)
 
     rows = zero(path, "test/signal")
-    words = (f"run={trained}", "subjects=1", "sheet_rows=0", f"paths.runs={own / 'runs'}")
+    words = (
+        f"run={trained}",
+        "subjects=1",
+        "sheet_rows=0",
+        f"paths.runs={own / 'runs'}",
+    )
     refused(lambda: go("eval-retrieval", *words), path, "test/signal", rows, SIGNALS)

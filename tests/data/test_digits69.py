@@ -1,4 +1,6 @@
-"""fetch digits69: a file of a web server, checked by its digest, becomes folders that commands read."""
+"""fetch digits69: a file of a web server, checked by its digest, becomes folders that
+commands read.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -25,14 +27,20 @@ SIDE = 6
 
 
 def write_file(folder: Path) -> Path:
-    """Write a small file with the keys and axes of the real one: 4 pictures, 3 further, 8 voxels of 24."""
+    """Write a small file with the keys and axes of the real one: 4 pictures, 3 further,
+    8 voxels of 24.
+    """
     random, grid = np.random.default_rng(0), (2, 3, 4)
     brain = np.zeros(grid, np.uint8)
     brain[0, :2] = 1
-    names = ["primary.nii", *(f"{h}.V{n}{v}.nii" for h in ("lh", "rh") for n in (1, 2, 3) for v in "dv")]
+    names = [
+        "primary.nii",
+        *(f"{h}.V{n}{v}.nii" for h in ("lh", "rh") for n in (1, 2, 3) for v in "dv"),
+    ]
     masks = [brain, *(np.zeros(grid, np.uint8) for _ in names[1:])]
     for number, mask in enumerate(masks[1:5], 1):
-        mask[0, 0, number - 1] = mask[1, 2, 3] = 1  # one voxel in the brain, one outside
+        # one voxel in the brain, one outside
+        mask[0, 0, number - 1] = mask[1, 2, 3] = 1
     content = {
         "X": random.integers(0, 256, (4, SIDE**2), np.uint8),
         "X_prior": random.integers(0, 256, (3, SIDE**2), np.uint8),
@@ -48,7 +56,9 @@ def write_file(folder: Path) -> Path:
     return folder / digits69.FILE
 
 
-def test_pictures_betas_masks_and_further_digits_are_those_of_the_file(tmp_path: Path) -> None:
+def test_pictures_betas_masks_and_further_digits_are_those_of_the_file(
+    tmp_path: Path,
+) -> None:
     content = loadmat(write_file(tmp_path))
     assert digits69.write_folders(tmp_path) == "4 pictures, 8 voxels, 3 further digits"
 
@@ -56,7 +66,9 @@ def test_pictures_betas_masks_and_further_digits_are_those_of_the_file(tmp_path:
     assert lines[0] == "picture" and lines[3] == "train/nine/nine_002.png"
     pixels = np.asarray(Image.open(tmp_path / "images" / lines[3]))
     assert pixels.shape == (SIDE, SIDE, 3)
-    assert np.array_equal(pixels[..., 0], content["X"][2].reshape(SIDE, SIDE, order="F"))
+    assert np.array_equal(
+        pixels[..., 0], content["X"][2].reshape(SIDE, SIDE, order="F")
+    )
     assert len([*(tmp_path / "further/train/digit").glob("*.png")]) == 3
 
     betas, mask, area = (
@@ -66,11 +78,14 @@ def test_pictures_betas_masks_and_further_digits_are_those_of_the_file(tmp_path:
     assert betas.shape == (2, 3, 4, 4) and mask.sum() == 8
     flat, inside = betas.reshape(-1, 4, order="F"), mask.ravel(order="F") > 0
     assert np.allclose(flat[inside].T, content["Y"]) and not flat[~inside].any()
-    assert area.sum() == 2 and not area[mask == 0].any()  # lh.V1d and lh.V1v; nothing outside of the brain
+    # lh.V1d and lh.V1v; nothing outside of the brain
+    assert area.sum() == 2 and not area[mask == 0].any()
 
 
 @pytest.fixture
-def fetch(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+def fetch(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Result]]:
     """Run fetch, with a server on this machine that has the synthetic file."""
     path = write_file(tmp_path / "served")
     handler = partial(SimpleHTTPRequestHandler, directory=str(path.parent))
@@ -79,9 +94,16 @@ def fetch(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         content = path.read_bytes()
         url = f"http://127.0.0.1:{server.server_port}/{path.name}"
         (known,) = downloads.SOURCES["digits69"].web
-        file = replace(known, size=len(content), url=url, sha256=hashlib.sha256(content).hexdigest())
+        file = replace(
+            known,
+            size=len(content),
+            url=url,
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
         source = replace(downloads.SOURCES["digits69"], web=(file,))
-        monkeypatch.setattr(downloads, "SOURCES", {**downloads.SOURCES, "digits69": source})
+        monkeypatch.setattr(
+            downloads, "SOURCES", {**downloads.SOURCES, "digits69": source}
+        )
         monkeypatch.setattr("brainhive_cli.commands.fetch.SOURCES", downloads.SOURCES)
         yield lambda *words: CliRunner().invoke(app, ["fetch", "digits69", *words])
         server.shutdown()
@@ -91,16 +113,23 @@ def test_it_is_fetched_once_its_missing_licence_is_said_and_a_check_fetches_noth
     fetch: Callable[..., Result], home: Path
 ) -> None:
     planned = fetch("--check")
-    assert planned.exit_code == 0 and "licence: none stated" in " ".join(planned.stdout.split())
+    assert planned.exit_code == 0 and "licence: none stated" in " ".join(
+        planned.stdout.split()
+    )
     assert not (home / "data").exists()
 
     fetched = fetch()
     assert fetched.exit_code == 0, fetched.stderr
-    assert "4 pictures, 8 voxels" in fetched.stderr and "workflow --recipe digits69" in fetched.stderr
+    assert (
+        "4 pictures, 8 voxels" in fetched.stderr
+        and "workflow --recipe digits69" in fetched.stderr
+    )
     table = home / "data/digits69/betas/sub-01_ses-01_trials.csv"
     stamp = table.stat().st_mtime_ns
     again = fetch()
-    assert again.exit_code == 0 and "nothing to download" in " ".join(again.stderr.split())
+    assert again.exit_code == 0 and "nothing to download" in " ".join(
+        again.stderr.split()
+    )
     assert table.stat().st_mtime_ns == stamp
 
 
@@ -110,5 +139,8 @@ def test_a_file_with_another_content_is_refused_and_leaves_nothing(
     (tmp_path / "served" / digits69.FILE).write_bytes(b"MATLAB 5.0, cut short")
     refused = fetch()
     assert refused.exit_code == MissingData.exit_code
-    assert "are not the known" in " ".join(refused.stderr.split()) and "curl" in refused.stderr
+    assert (
+        "are not the known" in " ".join(refused.stderr.split())
+        and "curl" in refused.stderr
+    )
     assert not (home / "data/digits69" / digits69.FILE).exists()

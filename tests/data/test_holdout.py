@@ -1,4 +1,6 @@
-"""What a fold holds out: pictures, trials, runs or sessions, and what must not have been fitted to them."""
+"""What a fold holds out: pictures, trials, runs or sessions, and what must not have
+been fitted to them.
+"""
 
 from typing import Any
 
@@ -12,7 +14,9 @@ from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 
 
-def record(runs: Any = None, sessions: Any = None, repetitions: Any = None, **steps: Any) -> Trials:
+def record(
+    runs: Any = None, sessions: Any = None, repetitions: Any = None, **steps: Any
+) -> Trials:
     """Three stimuli in four trials each; a trial's value is its number."""
     signal = np.arange(12, dtype=np.float32).reshape(3, 4, 1, 1)
     arrays = {
@@ -21,7 +25,16 @@ def record(runs: Any = None, sessions: Any = None, repetitions: Any = None, **st
         "repetitions": None if repetitions is None else np.array(repetitions),
     }
     about = {"preparation": steps} if steps else {}
-    return Trials(signal, ["a", "b", "c"], Sensors(["Oz"]), np.zeros(1), None, "µV", about, **arrays)
+    return Trials(
+        signal,
+        ["a", "b", "c"],
+        Sensors(["Oz"]),
+        np.zeros(1),
+        None,
+        "µV",
+        about,
+        **arrays,
+    )
 
 
 IN_FOUR_RUNS = [[0, 1, 2, 3]] * 3
@@ -30,19 +43,37 @@ IN_FOUR_RUNS = [[0, 1, 2, 3]] * 3
 def test_every_trial_is_tested_in_one_fold_and_runs_are_not_divided() -> None:
     recording, holdout = record(IN_FOUR_RUNS), Holdout(by="runs", folds=4)
 
-    masks = [holdout.hold_out_trials(recording, fold, "here") for fold in holdout.fold_numbers]
+    masks = [
+        holdout.hold_out_trials(recording, fold, "here")
+        for fold in holdout.fold_numbers
+    ]
 
     assert (np.sum(masks, 0) == 1).all()
-    assert [np.unique(np.array(IN_FOUR_RUNS)[mask]).tolist() for mask in masks] == [[0], [1], [2], [3]]
+    assert [np.unique(np.array(IN_FOUR_RUNS)[mask]).tolist() for mask in masks] == [
+        [0],
+        [1],
+        [2],
+        [3],
+    ]
 
 
-def test_trials_of_a_stimulus_are_dealt_to_folds_and_a_single_one_is_never_tested() -> None:
+def test_trials_of_a_stimulus_are_dealt_to_folds_and_a_single_one_is_never_tested() -> (
+    None
+):
     runs = [[0, 0, 0, 0], [0, 0, 0, 0], [0, -1, -1, -1]]
-    recording, holdout = record(runs, repetitions=[4, 4, 1]), Holdout(by="trials", folds=4)
+    recording, holdout = (
+        record(runs, repetitions=[4, 4, 1]),
+        Holdout(by="trials", folds=4),
+    )
 
-    masks = [holdout.hold_out_trials(recording, fold, "here") for fold in holdout.fold_numbers]
+    masks = [
+        holdout.hold_out_trials(recording, fold, "here")
+        for fold in holdout.fold_numbers
+    ]
 
-    assert [mask.sum() for mask in masks] == [2, 2, 2, 2] and not np.any(masks, 0)[2].any()
+    assert [mask.sum() for mask in masks] == [2, 2, 2, 2] and not np.any(masks, 0)[
+        2
+    ].any()
     assert (np.sum(masks, 0)[:2] == 1).all()
 
 
@@ -50,17 +81,22 @@ def test_pictures_are_dealt_by_concept_and_every_fold_has_as_many() -> None:
     ids, concepts = [f"p{row}" for row in range(23)], ["six"] * 11 + ["nine"] * 12
     holdout = Holdout(by="pictures", folds=5)
 
-    masks = [holdout.hold_out_pictures(ids, concepts, fold) for fold in holdout.fold_numbers]
+    masks = [
+        holdout.hold_out_pictures(ids, concepts, fold) for fold in holdout.fold_numbers
+    ]
 
     assert [mask.sum() for mask in masks] == [4] * 5 and (np.sum(masks, 0) <= 1).all()
-    assert np.sum(masks, 0).sum() == 20  # three are never tested, so that chance is the same in all folds
+    # three are never tested, so that chance is the same in all folds
+    assert np.sum(masks, 0).sum() == 20
     assert all(1 <= mask[:11].sum() <= 3 for mask in masks)
 
 
 def test_listed_pictures_are_tested_and_unknown_ones_refused() -> None:
     ids, concepts = ["a/1", "a/2", "b/1"], ["a", "a", "b"]
 
-    assert Holdout(by="pictures", test=["a/2"]).hold_out_pictures(ids, concepts, 1).tolist() == [
+    assert Holdout(by="pictures", test=["a/2"]).hold_out_pictures(
+        ids, concepts, 1
+    ).tolist() == [
         False,
         True,
         False,
@@ -90,7 +126,9 @@ def test_a_run_that_was_z_scored_by_its_own_trials_is_tested_and_stamped() -> No
 
 
 def test_unknown_runs_and_more_folds_than_runs_are_refused() -> None:
-    with pytest.raises(BrainhiveError, match="nothing says which trial is of which run"):
+    with pytest.raises(
+        BrainhiveError, match="nothing says which trial is of which run"
+    ):
         Holdout(by="runs", folds=2).hold_out_trials(record(), 1, "here")
     with pytest.raises(RecipeError, match="here has 4 runs"):
         Holdout(by="runs", folds=5).hold_out_trials(record(IN_FOUR_RUNS), 5, "here")
@@ -98,10 +136,14 @@ def test_unknown_runs_and_more_folds_than_runs_are_refused() -> None:
         Holdout(by="runs", test=[7]).hold_out_trials(record(IN_FOUR_RUNS), 1, "here")
 
 
-def test_signals_that_were_fitted_to_held_out_trials_are_refused_with_the_line() -> None:
+def test_signals_that_were_fitted_to_held_out_trials_are_refused_with_the_line() -> (
+    None
+):
     for steps in ({"zscore": "session"}, {"whiten": "epochs"}, {"max_voxels": 100}):
         with pytest.raises(BrainhiveError, match="was fitted to all trials") as error:
-            Holdout(by="runs", folds=2).hold_out_trials(record(IN_FOUR_RUNS, **steps), 1, "here")
+            Holdout(by="runs", folds=2).hold_out_trials(
+                record(IN_FOUR_RUNS, **steps), 1, "here"
+            )
         assert f"preparation.{next(iter(steps))}=" in error.value.hint
 
 

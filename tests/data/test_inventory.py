@@ -1,4 +1,6 @@
-"""What there is of a data set: complete, missing or bad, and the first bad thing by name."""
+"""What there is of a data set: complete, missing or bad, and the first bad thing by
+name.
+"""
 
 import numpy as np
 import pytest
@@ -25,12 +27,24 @@ def take(kind="image_folder", **how):
 
 
 def recording(ids, **changes):
-    signal = np.random.default_rng(0).normal(size=(len(ids), 2, 3, 5)).astype(np.float32)
+    signal = (
+        np.random.default_rng(0).normal(size=(len(ids), 2, 3, 5)).astype(np.float32)
+    )
     counts = np.array([1, *[2] * (len(ids) - 1)])
     return Trials(
         **{
-            **{"signal": signal, "image_ids": ids, "space": Sensors(("a", "b", "c")), "rate_hz": 250.0},
-            **{"times_s": np.arange(5) / 250, "unit": "µV", "repetitions": counts, **changes},
+            **{
+                "signal": signal,
+                "image_ids": ids,
+                "space": Sensors(("a", "b", "c")),
+                "rate_hz": 250.0,
+            },
+            **{
+                "times_s": np.arange(5) / 250,
+                "unit": "µV",
+                "repetitions": counts,
+                **changes,
+            },
         }
     )
 
@@ -42,7 +56,9 @@ def keep(home, train, test):
 
 
 def exit_code(found):
-    """Tell the code with which `check` ends: of what is missing, else of what is bad, else 0."""
+    """Tell the code with which `check` ends: of what is missing, else of what is bad,
+    else 0.
+    """
     return max((error.exit_code for error in found[2]), default=0)
 
 
@@ -61,7 +77,10 @@ def listed(found):
 def test_a_data_set_that_is_there_is_counted_by_split_and_subject(home, pictures):
     keep(home, recording(PICTURES["train"]), recording(PICTURES["test"]))
     found = take(everything=True)
-    assert states(found) == {"pictures": "complete", "signals default/sub-01": "complete"}
+    assert states(found) == {
+        "pictures": "complete",
+        "signals default/sub-01": "complete",
+    }
     assert listed(found)[0]["counts"] == {"train": "6", "test": "2"}
     assert listed(found)[1]["counts"] == {"train": "6 × 1–2", "test": "2 × 1–2"}
     assert problems(found) == [] and exit_code(found) == 0
@@ -84,20 +103,29 @@ def test_what_is_absent_is_missing_once_for_each_way_to_get_it(home):
     assert "brainhive fetch things-eeg" in problems(found)[0]
 
 
-def test_raw_recordings_are_named_with_the_line_that_prepares_them(mini_raw, small_eeg, home):
+def test_raw_recordings_are_named_with_the_line_that_prepares_them(
+    mini_raw, small_eeg, home
+):
     mini_raw.make_eeg(home / "data/things-eeg", small_eeg, seed=3)
     found = take("things_eeg", subjects=[1, 2])
-    assert [part["name"] for part in listed(found)] == ["pictures", "subject 1, raw", "subject 2"]
+    assert [part["name"] for part in listed(found)] == [
+        "pictures",
+        "subject 1, raw",
+        "subject 2",
+    ]
     assert listed(found)[1]["state"] == "not prepared" and exit_code(found) == 3
     assert listed(found)[1]["problem"] == (
-        "things-eeg subject 1: raw recordings that are not prepared (brainhive prepare --from things-eeg)"
+        "things-eeg subject 1: raw recordings that are not prepared (brainhive prepare "
+        "--from things-eeg)"
     )
 
 
 def test_bad_signals_are_named(home, pictures):
     train, test = (recording(PICTURES[split]) for split in ("train", "test"))
     zebra = recording([*PICTURES["train"][:5], "zebra"])
-    flat = recording(PICTURES["train"], signal=BASE * np.array([[1], [0], [1]], np.float32))
+    flat = recording(
+        PICTURES["train"], signal=BASE * np.array([[1], [0], [1]], np.float32)
+    )
     infinite = recording(PICTURES["train"], signal=change(BASE, row5=np.nan))
     for message, kept in (
         ("pictures that the data set does not have: 2 of 2: test/", (test, train)),
@@ -107,5 +135,9 @@ def test_bad_signals_are_named(home, pictures):
     ):
         keep(home, *kept)
         found = take()
-        assert states(found)["signals default/sub-01"] == "bad" and exit_code(found) == 1
-        assert "sub-01.h5, train" in problems(found)[0] and message in problems(found)[0]
+        assert (
+            states(found)["signals default/sub-01"] == "bad" and exit_code(found) == 1
+        )
+        assert (
+            "sub-01.h5, train" in problems(found)[0] and message in problems(found)[0]
+        )

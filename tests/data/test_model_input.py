@@ -20,7 +20,15 @@ def recorded(path: Path, seed: int = 0) -> Trials:
     signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
     repetitions = np.resize([3, 1, 2], count)
     ids = [f"c/p{number}" for number in range(count)]
-    made = Trials(signal, ids, Sensors(CHANNELS), np.arange(8) / 100, 100.0, "µV", repetitions=repetitions)
+    made = Trials(
+        signal,
+        ids,
+        Sensors(CHANNELS),
+        np.arange(8) / 100,
+        100.0,
+        "µV",
+        repetitions=repetitions,
+    )
     SignalStore.write(path, {"train": made})
     return SignalStore.open(path)["train"].select(["Oz", "P7"], (10, 60), 2.0, "here")
 
@@ -33,7 +41,11 @@ def path(tmp_path: Path) -> Path:
 def test_rows_that_are_read_late_are_those_in_memory(path):
     whole = recorded(path)
     normaliser = Whiten().build(Whiten().measure([whole.averages]))
-    for chosen in (whole, recorded(path).take(np.arange(0, 200, 3)), recorded(path).normalise(normaliser)):
+    for chosen in (
+        whole,
+        recorded(path).take(np.arange(0, 200, 3)),
+        recorded(path).normalise(normaliser),
+    ):
         rows = np.random.default_rng(0).permutation(len(chosen.signal))[:20]
         late, singles = chosen.read(rows), chosen.read(rows, as_singles=True)
         assert chosen.averages.shape == (len(chosen.signal), 2, 5)
@@ -48,14 +60,22 @@ CHOSEN = {0: [1, 2], 2: [0], 3: [0, 2], 4: [1]}
 
 
 def shown() -> Trials:
-    """Five stimuli with up to three trials; those that are not there are NaN, as an error would show."""
+    """Five stimuli with up to three trials; those that are not there are NaN, as an
+    error would show.
+    """
     random, is_there = np.random.default_rng(0), np.arange(3) < COUNTS[:, None]
     single = random.normal(size=(5, 3, 2, 4)).astype(np.float32)
     single[~is_there] = np.nan
     onset_s = np.where(is_there, random.permutation(15).reshape(5, 3), np.nan)
     numbers = np.where(is_there, random.integers(0, 9, (5, 3)), -1)
-    known = {"sessions": numbers.astype(np.int8), "runs": numbers.astype(np.int16), "onset_s": onset_s}
-    return make_trials(3, single, np.arange(10, 15), ("P7", "Oz"), 100.0, COUNTS, **known)
+    known = {
+        "sessions": numbers.astype(np.int8),
+        "runs": numbers.astype(np.int16),
+        "onset_s": onset_s,
+    }
+    return make_trials(
+        3, single, np.arange(10, 15), ("P7", "Oz"), 100.0, COUNTS, **known
+    )
 
 
 def test_chosen_trials_are_averaged_anew_and_stimuli_without_one_are_left_out():
@@ -63,7 +83,14 @@ def test_chosen_trials_are_averaged_anew_and_stimuli_without_one_are_left_out():
 
     chosen = trials.choose(IS_CHOSEN)
 
-    assert chosen.stimulus.tolist() == [10, 12, 13, 14] and chosen.counts.tolist() == [2, 1, 2, 1]
-    by_hand = [trials.singles[row, chosen_rows].mean(0) for row, chosen_rows in CHOSEN.items()]
+    assert chosen.stimulus.tolist() == [10, 12, 13, 14] and chosen.counts.tolist() == [
+        2,
+        1,
+        2,
+        1,
+    ]
+    by_hand = [
+        trials.singles[row, chosen_rows].mean(0) for row, chosen_rows in CHOSEN.items()
+    ]
     np.testing.assert_allclose(chosen.averages, by_hand, atol=1e-6)
     assert chosen.averages.dtype == chosen.singles.dtype == np.float32

@@ -1,4 +1,6 @@
-"""Files of recordings: which are whose, which are none, and what each is read together with."""
+"""Files of recordings: which are whose, which are none, and what each is read together
+with.
+"""
 
 import re
 
@@ -23,7 +25,9 @@ def raw():
     """A recording of two channels, large enough for two files."""
     mne = pytest.importorskip("mne")
     signal = np.random.default_rng(0).normal(scale=1e-6, size=(2, 300_000))
-    return mne.io.RawArray(signal, mne.create_info(["Cz", "Pz"], 100.0, "eeg"), verbose="ERROR")
+    return mne.io.RawArray(
+        signal, mne.create_info(["Cz", "Pz"], 100.0, "eeg"), verbose="ERROR"
+    )
 
 
 def touch(folder, *names):
@@ -34,10 +38,14 @@ def touch(folder, *names):
 
 def test_a_subject_is_its_label(tmp_path):
     touch(tmp_path, "sub-07A_ses-01_eeg.fif", "sub-07B_ses-01_eeg.fif")
-    with pytest.raises(BrainhiveError, match="sub-07A and sub-07B would both be subject 7"):
+    with pytest.raises(
+        BrainhiveError, match="sub-07A and sub-07B would both be subject 7"
+    ):
         list_recordings(tmp_path, "*")
     listed = list_recordings(tmp_path, "*", {"sub-07B": 8})
-    labels = {subject: [path.name[4:-15] for path in of[1]] for subject, of in listed.items()}
+    labels = {
+        subject: [path.name[4:-15] for path in of[1]] for subject, of in listed.items()
+    }
     assert labels == {7: ["07A"], 8: ["07B"]}
     lines = describe_labels(listed, tmp_path, [7, 8], {"sub-07B": 8, "sub-9": 9})
     assert lines[-1] == "no file is of sub-9, which subject_numbers names"
@@ -50,62 +58,114 @@ def test_a_subject_is_its_label(tmp_path):
 
 
 def test_sessions_are_chosen_and_numbered_by_their_labels(tmp_path):
-    touch(tmp_path, *(f"sub-01_ses-{label}_eeg.fif" for label in ("test1", "train1", "train9", "train10")))
+    touch(
+        tmp_path,
+        *(
+            f"sub-01_ses-{label}_eeg.fif"
+            for label in ("test1", "train1", "train9", "train10")
+        ),
+    )
     for sessions, numbered in (
         (["train*", "test*"], {1: "train1", 2: "train9", 3: "train10", 4: "test1"}),
         (["test*", "ses-train9"], {1: "test1", 9: "train9"}),
         ([9], {9: "train9"}),
     ):
         listed = list_recordings(tmp_path, "*", sessions=sessions)
-        assert {number: paths[0].name[11:-8] for number, paths in listed[1].items()} == numbered
-    for sessions, told in (([1], "are of two sessions 1"), (["imagery*"], r"no session imagery\*")):
+        assert {
+            number: paths[0].name[11:-8] for number, paths in listed[1].items()
+        } == numbered
+    for sessions, told in (
+        ([1], "are of two sessions 1"),
+        (["imagery*"], r"no session imagery\*"),
+    ):
         with pytest.raises(BrainhiveError, match=told):
             list_recordings(tmp_path, "*", sessions=sessions)
 
 
 def test_two_files_of_one_recording_are_refused_with_the_key_that_chooses(tmp_path):
-    touch(tmp_path, "sub-01_task-a_run-1_eeg.vhdr", "sub-01_task-a_run-1_proc-filt_eeg.vhdr")
+    touch(
+        tmp_path,
+        "sub-01_task-a_run-1_eeg.vhdr",
+        "sub-01_task-a_run-1_proc-filt_eeg.vhdr",
+    )
     with pytest.raises(BrainhiveError, match="are one recording") as error:
         list_recordings(tmp_path, "*")
     assert "sub-01_task-a_run-1_proc-filt_eeg.vhdr" in error.value.message
     assert len(list_recordings(tmp_path, "*proc-filt*")[1][1]) == 1
-    assert f"preparation.files=PATTERN takes one of them, or move one out of {tmp_path}" in error.value.hint
+    assert (
+        f"preparation.files=PATTERN takes one of them, or move one out of {tmp_path}"
+        in error.value.hint
+    )
 
 
 def test_a_fif_file_of_something_else_is_no_recording(tmp_path):
-    others = ("sub-01_acq-calibration_meg.fif", "sub-01_task-emptyroom_meg.fif", "ct_sparse.fif")
-    others += ("sub-01-epo.fif", "sub-01_epo-1.fif", "sub-01_trans.fif", "sub-01-raw-eve.fif")
+    others = (
+        "sub-01_acq-calibration_meg.fif",
+        "sub-01_task-emptyroom_meg.fif",
+        "ct_sparse.fif",
+    )
+    others += (
+        "sub-01-epo.fif",
+        "sub-01_epo-1.fif",
+        "sub-01_trans.fif",
+        "sub-01-raw-eve.fif",
+    )
     touch(tmp_path, "sub-01_raw.fif", *others)
     assert list_recordings(tmp_path, "*") == {1: {1: [tmp_path / "sub-01_raw.fif"]}}
-    for name in ("sub-01_ave-maria_meg.fif", "sub-01_task-epo_eeg.vhdr", "sub-01_icarus.fif"):
+    for name in (
+        "sub-01_ave-maria_meg.fif",
+        "sub-01_task-epo_eeg.vhdr",
+        "sub-01_icarus.fif",
+    ):
         touch(tmp_path / name[7:10], name)
         assert [*list_recordings(tmp_path / name[7:10], "*")] == [1]
 
 
 @pytest.mark.parametrize("naming", ("neuromag", "bids"))
-def test_the_continuations_and_tables_of_a_recording_are_among_its_files(tmp_path, naming):
+def test_the_continuations_and_tables_of_a_recording_are_among_its_files(
+    tmp_path, naming
+):
     pytest.importorskip("mne")
     raw = make_raw(Shown.of(32, 0), 0)
-    raw.save(tmp_path / "sub-01_meg.fif", split_size="2.5MB", split_naming=naming, verbose="ERROR")
+    raw.save(
+        tmp_path / "sub-01_meg.fif",
+        split_size="2.5MB",
+        split_naming=naming,
+        verbose="ERROR",
+    )
     parts = sorted(path.name for path in tmp_path.iterdir())
     (tmp_path / "sub-01_events.tsv").write_text("0")
     ((first,),) = list_recordings(tmp_path, "*")[1].values()
     names = [path.name for path in files_of(first)]
-    assert len(parts) == 3 and sorted(names[:3]) == parts and names[3:] == ["sub-01_events.tsv"]
+    assert (
+        len(parts) == 3
+        and sorted(names[:3]) == parts
+        and names[3:] == ["sub-01_events.tsv"]
+    )
 
 
-def test_a_brainvision_header_that_names_other_files_than_its_own_is_refused(tmp_path, raw):
+def test_a_brainvision_header_that_names_other_files_than_its_own_is_refused(
+    tmp_path, raw
+):
     pytest.importorskip("pybv")
     for name in ("sub-01.vhdr", "sub-02.vhdr"):
         raw.copy().crop(0, 1).export(tmp_path / name, verbose="ERROR")
     header, key = (tmp_path / "sub-01.vhdr").read_text(), "DataFile"
     (tmp_path / "sub-01.vhdr").write_text(header.replace(f"{key}=", f"{key} : ./"))
     assert open_raw(tmp_path / "sub-01.vhdr").n_times == 101
-    (tmp_path / "sub-01.vhdr").write_text(re.sub(f"{key}=.*", f"{key}=/etc/passwd", header))
-    with pytest.raises(MissingData, match="names a file outside its folder, '/etc/passwd'"):
+    (tmp_path / "sub-01.vhdr").write_text(
+        re.sub(f"{key}=.*", f"{key}=/etc/passwd", header)
+    )
+    with pytest.raises(
+        MissingData, match="names a file outside its folder, '/etc/passwd'"
+    ):
         open_raw(tmp_path / "sub-01.vhdr")
-    (tmp_path / "sub-01.vhdr").write_text(header.replace(f"{key}=sub-01", f"{key}=sub-02"))
-    with pytest.raises(BrainhiveError, match=r"sub-01\.vhdr names sub-02\.\w+, a file of another") as error:
+    (tmp_path / "sub-01.vhdr").write_text(
+        header.replace(f"{key}=sub-01", f"{key}=sub-02")
+    )
+    with pytest.raises(
+        BrainhiveError, match=r"sub-01\.vhdr names sub-02\.\w+, a file of another"
+    ) as error:
         open_raw(tmp_path / "sub-01.vhdr")
     assert f"{key}=sub-01" in error.value.hint
 
@@ -114,7 +174,10 @@ def test_tables_are_read_as_spreadsheets_r_and_pandas_write_them(tmp_path):
     path = tmp_path / "events.csv"
     for encoding in ("utf-8-sig", "utf-16", "cp1252"):
         path.write_bytes("sep=;\r\nevent;picture\r\n1;café.png\r\n".encode(encoding))
-        assert read_table(path) == (["event", "picture"], [{"event": "1", "picture": "café.png"}])
+        assert read_table(path) == (
+            ["event", "picture"],
+            [{"event": "1", "picture": "café.png"}],
+        )
     lines = [f"{text}\tnan.png" for text in ("NA", "NaN", "N/A", "nan", "", "na")]
     path = tmp_path / "events.tsv"
     path.write_text("\n".join(["onset\tname", *lines]))

@@ -1,4 +1,6 @@
-"""Headers of recordings: events by their best witness, compared with the others, and spans without trials."""
+"""Headers of recordings: events by their best witness, compared with the others, and
+spans without trials.
+"""
 
 import json
 
@@ -6,23 +8,34 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.recording_headers import RecordingKeys, compare_onsets, read_header
+from brainhive_cli.data.recording_headers import (
+    RecordingKeys,
+    compare_onsets,
+    read_header,
+)
 
 mne = pytest.importorskip("mne")
 RATE_HZ, COUNT = 500, 20
-ONSETS = (np.arange(COUNT) * 0.7 + 1 + np.random.default_rng(0).uniform(0, 0.3, COUNT)) * RATE_HZ
+ONSETS = (
+    np.arange(COUNT) * 0.7 + 1 + np.random.default_rng(0).uniform(0, 0.3, COUNT)
+) * RATE_HZ
 ONSETS = ONSETS.astype(int)
 CODES = [9 + number % 7 for number in range(COUNT)]
 
 
 def make(path, stims=(), annotated=(), scale=1e-6):
-    """Save noise of two channels with channels of codes, and annotations (sample, text)."""
+    """Save noise of two channels with channels of codes, and annotations (sample,
+    text).
+    """
     samples = int(ONSETS[-1] + RATE_HZ)
     noise = np.random.default_rng(0).normal(size=(2, samples)) * 1e-5
     stims = dict(stims)
     types = ["eeg", "eeg", *("eeg" if name == "TRIG" else "stim" for name in stims)]
     info = mne.create_info(["Cz", "Pz", *stims], RATE_HZ, types)
-    codes = [np.array(values) * (scale if name == "TRIG" else 1) for name, values in stims.items()]
+    codes = [
+        np.array(values) * (scale if name == "TRIG" else 1)
+        for name, values in stims.items()
+    ]
     raw = mne.io.RawArray(np.vstack([noise, *codes]), info, verbose="ERROR")
     if annotated:
         onsets, texts = zip(*annotated, strict=True)
@@ -41,9 +54,15 @@ def pulses(width=20):
 
 def write_rows(path, onsets, more=None):
     """Write an events.tsv of pictures at onsets, with a column more."""
-    columns = {"onset": [f"{at}" for at in onsets], "stim_file": ["cat.png"] * len(onsets), **(more or {})}
+    columns = {
+        "onset": [f"{at}" for at in onsets],
+        "stim_file": ["cat.png"] * len(onsets),
+        **(more or {}),
+    }
     rows = zip(*columns.values(), strict=True)
-    path.write_text("\n".join("\t".join(map(str, row)) for row in (columns, *rows)) + "\n")
+    path.write_text(
+        "\n".join("\t".join(map(str, row)) for row in (columns, *rows)) + "\n"
+    )
 
 
 TIMES_S = ONSETS / RATE_HZ
@@ -57,15 +76,21 @@ def test_a_decimal_comma_is_refused_and_a_column_without_entries_is_none(tmp_pat
         read_header(path, RecordingKeys())
     table.write_text("onset\tstim_file\n2.0\tn/a\n")
     assert read_header(path, RecordingKeys()).events == ((100, "cat"),)
-    with pytest.raises(BrainhiveError, match="has entries in no row of column stim_file"):
+    with pytest.raises(
+        BrainhiveError, match="has entries in no row of column stim_file"
+    ):
         read_header(path, RecordingKeys(column="stim_file"))
 
 
 @pytest.fixture
 def bids(tmp_path):
-    """A data set with one recording, that has markers, a boundary and a BAD span, and tables at the root."""
+    """A data set with one recording, that has markers, a boundary and a BAD span, and
+    tables at the root.
+    """
     pytest.importorskip("pybv")
-    (tmp_path / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.8.0"}))
+    (tmp_path / "dataset_description.json").write_text(
+        json.dumps({"Name": "x", "BIDSVersion": "1.8.0"})
+    )
     path = tmp_path / "sub-01/eeg/sub-01_task-x_run-1_eeg.vhdr"
     path.parent.mkdir(parents=True)
     raw = mne.io.read_raw(make(tmp_path / "x_raw.fif"), preload=True, verbose="ERROR")
@@ -74,36 +99,58 @@ def bids(tmp_path):
     (tmp_path / "x_raw.fif").unlink()
     write_rows(tmp_path / "task-x_events.tsv", TIMES_S, {"duration": [0.1] * COUNT})
     rows = ["name\ttype\tunits\tstatus", "Pz\tEEG\tµV\tbad", "Cz\tEEG\tµV\tgood"]
-    (tmp_path / "sub-01/eeg/sub-01_task-x_run-1_channels.tsv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "sub-01/eeg/sub-01_task-x_run-1_channels.tsv").write_text(
+        "\n".join(rows) + "\n"
+    )
     return path
 
 
 def test_bids_tables_of_the_root_count_beside_the_recording_s_own_interruptions(bids):
     header = read_header(bids, RecordingKeys())
     assert len(header.events) == COUNT and header.events_from == "task-x_events.tsv"
-    assert [text for *_, text in header.bad_spans] == ["Comment/BAD_blink", "Comment/New Segment/"]
+    assert [text for *_, text in header.bad_spans] == [
+        "Comment/BAD_blink",
+        "Comment/New Segment/",
+    ]
     assert header.bad == ("Pz",) and sorted(header.names) == ["Cz", "Pz"]
 
 
 def test_a_pulse_is_one_event_whatever_its_lines_do_for_a_sample(tmp_path):
     dropped, spiked, short = pulses(), pulses(), pulses(1)
     dropped[ONSETS[::3] + 5], spiked[ONSETS - 50] = 0, 64
-    cases = [(pulses(), 0, False), (short, 0, False), (dropped, 0, True), (spiked, 0, True)]
+    cases = [
+        (pulses(), 0, False),
+        (short, 0, False),
+        (dropped, 0, True),
+        (spiked, 0, True),
+    ]
     cases.append((pulses() + 65280, 65280, False))  # lines that rest high
     for number, (codes, added, is_doubted) in enumerate(cases):
-        header = read_header(make(tmp_path / f"{number}_raw.fif", {"STI 014": codes}), RecordingKeys())
-        expected = ((int(at), str(code + added)) for at, code in zip(ONSETS, CODES, strict=True))
+        header = read_header(
+            make(tmp_path / f"{number}_raw.fif", {"STI 014": codes}), RecordingKeys()
+        )
+        expected = (
+            (int(at), str(code + added)) for at, code in zip(ONSETS, CODES, strict=True)
+        )
         assert header.events == tuple(expected) and bool(header.doubts) == is_doubted
         assert (f"adds {added}" in header.events_from) == bool(added)
 
 
 def test_codes_are_read_from_the_channel_that_combines_lines_or_is_named(tmp_path):
     lines = {f"STI00{bit + 1}": (pulses() >> bit & 1) * 5 for bit in range(4)}
-    header = read_header(make(tmp_path / "x_raw.fif", {**lines, "STI101": pulses()}), RecordingKeys())
-    assert header.events_from == "channel STI101" and [int(code) for _, code in header.events] == CODES
+    header = read_header(
+        make(tmp_path / "x_raw.fif", {**lines, "STI101": pulses()}), RecordingKeys()
+    )
+    assert (
+        header.events_from == "channel STI101"
+        and [int(code) for _, code in header.events] == CODES
+    )
 
     # a channel called EEG, in its own unit
-    header = read_header(make(tmp_path / "y_raw.fif", {"TRIG": pulses()}), RecordingKeys(stim_channel="TRIG"))
+    header = read_header(
+        make(tmp_path / "y_raw.fif", {"TRIG": pulses()}),
+        RecordingKeys(stim_channel="TRIG"),
+    )
     assert [int(code) for _, code in header.events] == CODES
     with pytest.raises(BrainhiveError) as error:
         read_header(tmp_path / "y_raw.fif", RecordingKeys())

@@ -35,7 +35,9 @@ class Recorded:
         """Make one stimulus's signal."""
         self.opened.append((subject, split))
         signal = torch.full((1, 1, 2, 1), float(subject)).numpy()
-        return Trials(signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV")
+        return Trials(
+            signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV"
+        )
 
 
 def source_of(dataset: Recorded, **signal: str) -> Recordings:
@@ -55,7 +57,9 @@ def test_opening_signals_that_were_not_prepared_is_missing_data_and_writes_nothi
     assert not list(home.rglob("*.h5")) and not dataset.opened
 
 
-def test_stores_are_created_once_and_by_the_main_process_alone(dataset: Recorded) -> None:
+def test_stores_are_created_once_and_by_the_main_process_alone(
+    dataset: Recorded,
+) -> None:
     def prepare(launch: Launch) -> None:
         source_of(dataset).prepare([1, 2], launch)
 

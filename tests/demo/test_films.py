@@ -20,12 +20,15 @@ from brainhive_cli.models.heads import Conditioning
 
 @pytest.fixture(scope="module")
 def built():
-    return parts.resolve("datasets", {"kind": "demo-films", "concepts": 20}).build(Paths())
+    return parts.resolve("datasets", {"kind": "demo-films", "concepts": 20}).build(
+        Paths()
+    )
 
 
 def test_a_thing_goes_where_its_film_says_and_its_mask_with_it() -> None:
     for film in films.films("test")[:8]:
-        where = [np.argwhere(mask).mean(0)[::-1] for mask in film.masks()]  # x, y of each frame
+        # x, y of each frame
+        where = [np.argwhere(mask).mean(0)[::-1] for mask in film.masks()]
         way = (where[-1] - where[0]) / 64
         step = np.array(films.DIRECTIONS[film.direction])
         np.testing.assert_allclose(way, 2 * films.REACH * step, atol=0.03)
@@ -34,16 +37,26 @@ def test_a_thing_goes_where_its_film_says_and_its_mask_with_it() -> None:
 def test_directions_are_balanced_and_test_concepts_are_new() -> None:
     train, test = films.films("train"), films.films("test")
     assert set(Counter(film.direction for film in train).values()) == {len(train) // 4}
-    assert not {film.scene.concept for film in train} & {film.scene.concept for film in test}
+    assert not {film.scene.concept for film in train} & {
+        film.scene.concept for film in test
+    }
     assert (len(train), len(test)) == (960, 100)
 
 
 def test_the_data_set_gives_clips_with_captions_masks_and_labels(built) -> None:
     shown = built.images("train")
     film, clip = films.films("train")[5], shown.open(5)
-    assert len(shown) == 120 and shown.medium == "clip" and shown.frames == len(clip.frames) == 6
+    assert (
+        len(shown) == 120
+        and shown.medium == "clip"
+        and shown.frames == len(clip.frames) == 6
+    )
     assert shown.masks_of(5)[0].shape == clip.frames.shape[1:3]
-    names = [name for name, is_shown in zip(shown.label_names, shown.labels_of(5), strict=True) if is_shown]
+    names = [
+        name
+        for name, is_shown in zip(shown.label_names, shown.labels_of(5), strict=True)
+        if is_shown
+    ]
     assert names == [film.scene.category, film.scene.background]
     assert film.scene.shape in " ".join(shown.captions_of(5))
 
@@ -72,12 +85,16 @@ def tokens(clips: torch.Tensor) -> torch.Tensor:
 
     encoder = demo_tokens.Config().build()
     with torch.inference_mode():
-        views = torch.stack([encoder.preprocess(to_pil_image(clip[0])) for clip in clips])
+        views = torch.stack(
+            [encoder.preprocess(to_pil_image(clip[0])) for clip in clips]
+        )
         return encoder.module(views).clone()
 
 
 def correlation(made: torch.Tensor, seen: torch.Tensor) -> float:
-    made, seen = (each.flatten(1) - each.flatten(1).mean(1, keepdim=True) for each in (made, seen))
+    made, seen = (
+        each.flatten(1) - each.flatten(1).mean(1, keepdim=True) for each in (made, seen)
+    )
     return F.cosine_similarity(made, seen).mean().item()
 
 
@@ -87,11 +104,15 @@ def test_a_keyframe_is_drawn_from_its_tokens(folders, clips, tokens) -> None:
     sampling = Sampling(steps=2, **DDIM)
     made = generator.generate(Conditioning(embeddings=tokens), range(6), 64, sampling)
     assert correlation(made, clips[:, 0]) > 0.8
-    others = generator.generate(Conditioning(embeddings=tokens.roll(1, 0)), range(6), 64, sampling)
+    others = generator.generate(
+        Conditioning(embeddings=tokens.roll(1, 0)), range(6), 64, sampling
+    )
     assert correlation(others, clips[:, 0]) < 0.5
 
 
-def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(folders, clips) -> None:
+def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(
+    folders, clips
+) -> None:
     generator = animatediff.Config(
         source=str(folders[1]),
         motion="demo:films/motion",
@@ -105,11 +126,23 @@ def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(fol
     steps = torch.tensor([films.DIRECTIONS[film.direction] for film in SHOWN]).double()
     encoder = resolve("demo-vae:latent").build()
     with torch.inference_mode():
-        latents = encoder.module((clips * 2 - 1).flatten(0, 1)).unflatten(0, clips.shape[:2])
-    blurry = F.avg_pool2d(latents.flatten(0, 1), 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+        latents = encoder.module((clips * 2 - 1).flatten(0, 1)).unflatten(
+            0, clips.shape[:2]
+        )
+    blurry = (
+        F.avg_pool2d(latents.flatten(0, 1), 2)
+        .repeat_interleave(2, -1)
+        .repeat_interleave(2, -2)
+    )
     start = blurry.unflatten(0, clips.shape[:2])
-    given = Conditioning(images=clips[:, 0], start=start, texts=[captions(film.scene)[0] for film in SHOWN])
-    made = generator.generate(given, range(6), 64, Sampling(steps=4, strength=0.5, **DDIM))
+    given = Conditioning(
+        images=clips[:, 0],
+        start=start,
+        texts=[captions(film.scene)[0] for film in SHOWN],
+    )
+    made = generator.generate(
+        given, range(6), 64, Sampling(steps=4, strength=0.5, **DDIM)
+    )
     own = torch.arange(6)
     assert video.direction(steps, video.displacement(made), own).mean() > 0.6
     assert correlation(made[:, 0], clips[:, 0]) > 0.8

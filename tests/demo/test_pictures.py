@@ -1,4 +1,6 @@
-"""The drawn pictures, their captions, and the data set that settings of the demo are chosen on."""
+"""The drawn pictures, their captions, and the data set that settings of the demo are
+chosen on.
+"""
 
 import hashlib
 from collections import Counter
@@ -20,7 +22,9 @@ GOLDEN = {
 
 
 def test_pictures_are_the_same_bytes_on_every_machine():
-    """Digests of this code's own pixels, taken when the pictures were drawn first; Pillow 13, numpy 2.4."""
+    """Digests of this code's own pixels, taken when the pictures were drawn first;
+    Pillow 13, numpy 2.4.
+    """
     for split, digests in GOLDEN.items():
         for number, digest in digests.items():
             picture = draw(scenes(split)[number])
@@ -55,13 +59,17 @@ def test_each_picture_has_five_captions_of_what_is_shown_not_where() -> None:
 
 def test_it_tests_what_train_align_holds_out_and_trains_on_the_rest() -> None:
     shipped = demo.Config().build(Paths()).images("train")
-    train, test = (held_out.Config().build(Paths()).images(split) for split in demo.SPLITS)
+    train, test = (
+        held_out.Config().build(Paths()).images(split) for split in demo.SPLITS
+    )
 
     is_held = held_out_of(list(shipped.concepts), 0.1)
     assert set(test.image_ids) == {
         name for name, held in zip(shipped.image_ids, is_held, strict=True) if held
     }
-    assert {*train.image_ids, *test.image_ids} == {*shipped.image_ids} and len(train) == 864
+    assert {*train.image_ids, *test.image_ids} == {*shipped.image_ids} and len(
+        train
+    ) == 864
     assert not {*train.concepts} & {*test.concepts}
     assert {*list(test.concepts)[:40]} == {*test.concepts}
 
@@ -71,5 +79,8 @@ def test_its_signals_are_no_trials_of_the_demos_test_pictures() -> None:
     chosen_on = held_out.Config().build(Paths()).recording(1, "test")
 
     assert chosen_on.signal.shape[1:] == tested.signal.shape[1:]
-    noise = [recording.signal[:96, 0] - recording.signal[:96, 1] for recording in (tested, chosen_on)]
+    noise = [
+        recording.signal[:96, 0] - recording.signal[:96, 1]
+        for recording in (tested, chosen_on)
+    ]
     assert abs(np.corrcoef(*(some.ravel() for some in noise))[0, 1]) < 0.1

@@ -1,4 +1,6 @@
-"""The shipped weights: small, readable by the libraries they are made for, and good enough to look at."""
+"""The shipped weights: small, readable by the libraries they are made for, and good
+enough to look at.
+"""
 
 import numpy as np
 import pytest
@@ -43,13 +45,19 @@ def tokens(prior, embeddings):
 
 
 def _correlation(image, other):
-    image, other = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (image, other))
+    image, other = (
+        x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (image, other)
+    )
     return F.cosine_similarity(image, other)
 
 
 def test_the_demo_stays_within_12_megabytes_and_few_more_for_its_parts():
     package = DEMO_WEIGHTS.parent
-    sizes = {file: file.stat().st_size for file in package.rglob("*.*") if "__pycache__" not in file.parts}
+    sizes = {
+        file: file.stat().st_size
+        for file in package.rglob("*.*")
+        if "__pycache__" not in file.parts
+    }
     dual, films, recorded = (
         sum(size for file, size in sizes.items() if name in file.parts)
         for name in ("dual", "films", "haxby2001")
@@ -64,7 +72,11 @@ def test_diffusers_own_pipeline_reads_the_generator_as_an_sdxl_without_text_enco
     pipeline = StableDiffusionXLPipeline.from_pretrained(DEMO_WEIGHTS / "generator")
     assert pipeline.text_encoder is None
     assert pipeline.vae_scale_factor == 4
-    named = [path for path in DEMO_WEIGHTS.rglob("*.json") if "_name_or_path" in path.read_text()]
+    named = [
+        path
+        for path in DEMO_WEIGHTS.rglob("*.json")
+        if "_name_or_path" in path.read_text()
+    ]
     assert not named, "diffusers notes where a model was loaded from: take the key out"
 
 
@@ -73,9 +85,14 @@ def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(pool, embeddings)
     seen = drawn(pictures.scenes("train")[::9])
     training = features.embed(seen.pictures)["demo-clip"]
     shapes = np.array([scene.shape for scene in seen.scenes])
-    means = torch.stack([training[shapes == shape].mean(0) for shape in pictures.SHAPES])
+    means = torch.stack(
+        [training[shapes == shape].mean(0) for shape in pictures.SHAPES]
+    )
     nearest = torch.cdist(embeddings["demo-clip"], means).argmin(1)
-    named = [pictures.SHAPES[n] == scene.shape for scene, n in zip(pool.scenes, nearest, strict=True)]
+    named = [
+        pictures.SHAPES[n] == scene.shape
+        for scene, n in zip(pool.scenes, nearest, strict=True)
+    ]
     assert np.mean(named) > 0.65
 
 
@@ -90,7 +107,11 @@ def test_a_picture_can_be_drawn_from_its_token_and_from_that_of_another_it_is_an
     pool, prior, generator, tokens
 ):
     own = tokens[:8]
-    for token, is_near in ((own, True), (prior.adapt(own), True), (own.roll(1, 0), False)):
+    for token, is_near in (
+        (own, True),
+        (prior.adapt(own), True),
+        (own.roll(1, 0), False),
+    ):
         given = prior.condition(Decoded({"token": token}), range(8))
         made = generator.generate(given, range(8), 64, Sampling())
         similarity = _correlation(made, pool.pictures[:8] / 255).mean()

@@ -1,4 +1,6 @@
-"""Alignments of tokens: published values, few pairs of wide tokens, and what each of them leaves as it is."""
+"""Alignments of tokens: published values, few pairs of wide tokens, and what each of
+them leaves as it is.
+"""
 
 from pathlib import Path
 
@@ -11,12 +13,16 @@ from brainhive_cli.core import parts
 from brainhive_cli.measurement.alignments import Coral, Moments, Procrustes, Ridge
 
 KINDS = parts.kinds("alignments")
-LABEL_FREE = [kind for kind in KINDS if not parts.load("alignments", kind).Config.is_paired]
+LABEL_FREE = [
+    kind for kind in KINDS if not parts.load("alignments", kind).Config.is_paired
+]
 PUBLISHED = {"atol": 5e-5, "rtol": 0.0}
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def test_coral_is_the_published_one(golden: Path) -> None:
@@ -25,14 +31,20 @@ def test_coral_is_the_published_one(golden: Path) -> None:
     aligned = Coral(ridge=float(penalty)).fit(known["source"], known["target"])
 
     identity = torch.eye(known["source"].shape[1])
-    torch.testing.assert_close(aligned(identity), known[f"expected.matrix_{penalty}"], **PUBLISHED)
-    torch.testing.assert_close(aligned(known["source"]), known[f"expected.aligned_{penalty}"], **PUBLISHED)
+    torch.testing.assert_close(
+        aligned(identity), known[f"expected.matrix_{penalty}"], **PUBLISHED
+    )
+    torch.testing.assert_close(
+        aligned(known["source"]), known[f"expected.aligned_{penalty}"], **PUBLISHED
+    )
 
 
 def test_moments_are_the_published_ones(golden: Path) -> None:
     known = load_file(golden / "calibrate" / "coral.safetensors")
     aligned = Moments().fit(known["source"], known["target"])
-    torch.testing.assert_close(aligned(known["source"]), known["expected.moments"], **PUBLISHED)
+    torch.testing.assert_close(
+        aligned(known["source"]), known["expected.moments"], **PUBLISHED
+    )
 
 
 def test_the_procrustes_rotation_is_the_published_one(golden: Path) -> None:
@@ -41,8 +53,12 @@ def test_the_procrustes_rotation_is_the_published_one(golden: Path) -> None:
     aligned = Procrustes(rho=float(rho)).fit(known["tokens"], known["references"])
 
     identity = torch.eye(known["tokens"].shape[1])
-    torch.testing.assert_close(aligned(identity), known[f"expected.rotation_{rho}"], **PUBLISHED)
-    torch.testing.assert_close(aligned(known["tokens"]), known[f"expected.rotated_{rho}"], **PUBLISHED)
+    torch.testing.assert_close(
+        aligned(identity), known[f"expected.rotation_{rho}"], **PUBLISHED
+    )
+    torch.testing.assert_close(
+        aligned(known["tokens"]), known[f"expected.rotated_{rho}"], **PUBLISHED
+    )
 
 
 def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> None:
@@ -52,19 +68,26 @@ def test_the_ridge_towards_the_identity_is_the_published_one(golden: Path) -> No
     aligned = part.fit(known["tokens"], known["references"])
 
     identity = torch.eye(known["tokens"].shape[1])
-    torch.testing.assert_close(aligned(identity), known["expected.ridge_to_identity"], **PUBLISHED)
+    torch.testing.assert_close(
+        aligned(identity), known["expected.ridge_to_identity"], **PUBLISHED
+    )
 
 
 @pytest.mark.parametrize("kind", LABEL_FREE)
-def test_an_alignment_without_labels_brings_the_new_distribution_to_the_old(kind: str) -> None:
+def test_an_alignment_without_labels_brings_the_new_distribution_to_the_old(
+    kind: str,
+) -> None:
     scales = torch.linspace(1, 5, 6)
     references, tokens = 2 + scales * draw(300, 6), -3 * draw(200, 6, seed=1)
 
-    part = parts.load("alignments", kind).Config(**({"ridge": 1e-6} if kind == "coral" else {}))
+    part = parts.load("alignments", kind).Config(
+        **({"ridge": 1e-6} if kind == "coral" else {})
+    )
     aligned = part.fit(tokens, references)(tokens)
 
     torch.testing.assert_close(aligned.std(0), references.std(0), rtol=0.01, atol=0)
-    torch.testing.assert_close(part.fit(tokens, references.flip(0))(tokens), aligned)  # rows are no pairs
+    # rows are no pairs
+    torch.testing.assert_close(part.fit(tokens, references.flip(0))(tokens), aligned)
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(LABEL_FREE)))
@@ -73,7 +96,9 @@ def test_an_alignment_by_pairs_finds_the_rotation_of_a_new_subject(kind: str) ->
     tokens, unseen = draw(300, 6, seed=1), draw(20, 6, seed=2)
 
     # the pull towards the identity is what keeps procrustes from the rotation
-    part = parts.load("alignments", kind).Config(**({"rho": 0} if kind == "procrustes" else {}))
+    part = parts.load("alignments", kind).Config(
+        **({"rho": 0} if kind == "procrustes" else {})
+    )
     aligned = part.fit(tokens, tokens @ rotation)(unseen)
 
     torch.testing.assert_close(aligned, unseen @ rotation, rtol=0, atol=0.1)

@@ -1,4 +1,6 @@
-"""Paired comparison of two runs: each statistic against a worked example, its definition or a simulation."""
+"""Paired comparison of two runs: each statistic against a worked example, its
+definition or a simulation.
+"""
 
 from dataclasses import replace
 
@@ -6,26 +8,41 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from brainhive_cli.measurement.comparison import benjamini_hochberg, compare, compare_values, crossed_t
+from brainhive_cli.measurement.comparison import (
+    benjamini_hochberg,
+    compare,
+    compare_values,
+    crossed_t,
+)
 from brainhive_cli.measurement.units import Items, fold_null_inflation
 
 
 def drawn(random, subjects, pictures, by, effect=0.0):
-    """Draw differences [S, N]: noise of sd .7, subjects by .1 and pictures by .35 where they vary.
+    """Draw differences [S, N]: noise of sd .7, subjects by .1 and pictures by .35 where
+    they vary.
 
-    The effect counts standard errors of a mean of such people and pictures; subjects of few are equal.
+    The effect counts standard errors of a mean of such people and pictures; subjects of
+    few are equal.
     """
     of_subjects = 0.1 * ("subjects" in by) * random.normal(size=(subjects, 1))
     if subjects < 5:
         of_subjects -= of_subjects.mean()
     of_pictures = 0.35 * ("pictures" in by) * random.normal(size=(1, pictures))
-    error = 0.01 / subjects * ("subjects" in by and subjects > 4) + 0.1225 / pictures * ("pictures" in by)
+    error = 0.01 / subjects * (
+        "subjects" in by and subjects > 4
+    ) + 0.1225 / pictures * ("pictures" in by)
     error += 0.49 / subjects / pictures
-    return of_subjects + of_pictures + 0.7 * random.normal(size=(subjects, pictures)) + effect * error**0.5
+    return (
+        of_subjects
+        + of_pictures
+        + 0.7 * random.normal(size=(subjects, pictures))
+        + effect * error**0.5
+    )
 
 
 @pytest.mark.parametrize(
-    ("subjects", "by"), [(3, "pictures"), (5, "subjects"), (10, "subjects and pictures")]
+    ("subjects", "by"),
+    [(3, "pictures"), (5, "subjects"), (10, "subjects and pictures")],
 )
 def test_a_true_null_is_rejected_as_seldom_as_it_says(subjects, by):
     """Bound .05 and two Monte Carlo errors of 200 simulations."""
@@ -38,7 +55,9 @@ def test_a_true_null_is_rejected_as_seldom_as_it_says(subjects, by):
 
 
 def test_three_subjects_are_compared_with_the_power_of_a_test_over_their_items():
-    """A test over people, and its interval on top, found .18 where a t test over items finds .6."""
+    """A test over people, and its interval on top, found .18 where a t test over items
+    finds .6.
+    """
     random, found = np.random.default_rng(0), np.zeros(2)
     for _ in range(200):
         values = drawn(random, 3, 200, "pictures", effect=2.2)
@@ -71,7 +90,9 @@ def test_where_only_subjects_vary_the_test_from_five_is_the_paired_t_test():
 
 
 def test_false_discoveries_are_controlled_as_in_the_papers_example():
-    """The 15 p values of Benjamini and Hochberg 1995, section 3: four are rejected at 0.05."""
+    """The 15 p values of Benjamini and Hochberg 1995, section 3: four are rejected at
+    0.05.
+    """
     given = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344]
     given += [0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
 
@@ -96,10 +117,14 @@ def test_a_comparison_is_of_the_mean_difference_of_hits():
 
 @pytest.mark.parametrize("seeds", [(3, 1), (1, 1)])
 def test_unequal_numbers_of_seeds_do_not_make_equal_runs_differ(seeds):
-    """Equal hit rates of .8; McNemar's test on majorities rejected 78 to 100 % of such nulls."""
+    """Equal hit rates of .8; McNemar's test on majorities rejected 78 to 100 % of such
+    nulls.
+    """
     random, rejected = np.random.default_rng(0), 0
     for _ in range(100):
-        first, second = (2 - (random.random((count, 200)) < 0.8).astype(int) for count in seeds)
+        first, second = (
+            2 - (random.random((count, 200)) < 0.8).astype(int) for count in seeds
+        )
         compared = compare([first], [second])
         rejected += compared.p_value <= 0.05
 
@@ -109,19 +134,28 @@ def test_unequal_numbers_of_seeds_do_not_make_equal_runs_differ(seeds):
 def test_items_of_one_unit_are_not_compared_as_if_they_were_independent():
     """Ten pictures of 40 concepts; methods suit concepts by chance."""
     random, rejected = np.random.default_rng(0), np.zeros(2)
-    items = Items([list(range(400))], [np.repeat(np.arange(40), 10).tolist()], "concepts")
+    items = Items(
+        [list(range(400))], [np.repeat(np.arange(40), 10).tolist()], "concepts"
+    )
     for _ in range(100):
         easy = np.repeat(random.normal(0, 1.0, (2, 40)), 10, axis=1)
         ranks = 2 - (random.random((2, 400)) < 1 / (1 + np.exp(-easy))).astype(int)
         for row, grouping in enumerate((items, None)):
-            rejected[row] += compare([ranks[0]], [ranks[1]], items=grouping).p_value <= 0.05
+            rejected[row] += (
+                compare([ranks[0]], [ranks[1]], items=grouping).p_value <= 0.05
+            )
 
     assert rejected[0] / 100 < 0.094 and rejected[1] / 100 > 0.2
 
 
 def fold_scores(random, categories):
-    """Score noise in six folds by the mean signals of categories: [N, K], and labels, 10 of each a fold."""
-    labels, signals = np.tile(np.arange(categories), 60), random.normal(size=(60 * categories, 40))
+    """Score noise in six folds by the mean signals of categories: [N, K], and labels,
+    10 of each a fold.
+    """
+    labels, signals = (
+        np.tile(np.arange(categories), 60),
+        random.normal(size=(60 * categories, 40)),
+    )
     fold = np.arange(len(labels)) // (10 * categories)
     kernel = signals @ signals.T * (fold[:, None] != fold)
     return kernel @ np.eye(categories)[labels], labels
@@ -136,11 +170,15 @@ def test_ranks_over_folds_vary_as_much_more_than_permuted_labels_as_theory_says(
         means.append(ranks.mean())
 
     independent = (categories**2 - 1) / 12 / len(labels)
-    assert np.var(means) / independent == pytest.approx(fold_null_inflation([ranks], categories), rel=0.15)
+    assert np.var(means) / independent == pytest.approx(
+        fold_null_inflation([ranks], categories), rel=0.15
+    )
 
 
 def test_equal_learners_of_the_same_folds_differ_as_seldom_as_it_says():
-    """Two learners of other features; without the inflation .11 of one subject differ."""
+    """Two learners of other features; without the inflation .11 of one subject
+    differ.
+    """
     random, rejected, subjects = np.random.default_rng(0), 0, 1
     for _ in range(150):
         hits = np.empty((2, subjects, 120))
@@ -154,13 +192,19 @@ def test_equal_learners_of_the_same_folds_differ_as_seldom_as_it_says():
 
 
 @pytest.mark.parametrize(("subjects", "seeds"), [(1, 1), (6, 1)])
-def test_an_interval_of_a_difference_near_a_limit_holds_and_agrees_with_its_test(subjects, seeds):
-    """Hit rates of .95 and .9 of 10 items: before, .61 held of one subject, and a third had no width."""
+def test_an_interval_of_a_difference_near_a_limit_holds_and_agrees_with_its_test(
+    subjects, seeds
+):
+    """Hit rates of .95 and .9 of 10 items: before, .61 held of one subject, and a third
+    had no width.
+    """
     random, held = np.random.default_rng(0), 0
     for _ in range(100):
         hits = [random.random((subjects, seeds, 10)) < rate for rate in (0.95, 0.9)]
         found = compare(*(list(2 - side.astype(int)) for side in hits))
         held += found.low <= 0.05 <= found.high
-        assert found.low < found.high and (found.p_value <= 0.05) == (not found.low <= 0 <= found.high)
+        assert found.low < found.high and (found.p_value <= 0.05) == (
+            not found.low <= 0 <= found.high
+        )
 
     assert held / 100 >= 0.92

@@ -1,4 +1,6 @@
-"""Reconstructions compared with other sources and runs: paired by item and subject, in every metric."""
+"""Reconstructions compared with other sources and runs: paired by item and subject, in
+every metric.
+"""
 
 import json
 import re
@@ -26,14 +28,25 @@ RANDOM = np.random.default_rng(0)
 IDS = [f"item {n}" for n in range(30)]
 
 
-def cell(source: str, subject: int | None, ids: list[str], **values: Any) -> tuple[Cell, dict[str, Any]]:
+def cell(
+    source: str, subject: int | None, ids: list[str], **values: Any
+) -> tuple[Cell, dict[str, Any]]:
     """Describe a cell, and give its values by item."""
-    items = {name: [float(found[n]) for n in range(len(ids))] for name, found in values.items()}
-    return Cell(source=source, subject=subject), {"image_ids": ids, "units": ids, **items}
+    items = {
+        name: [float(found[n]) for n in range(len(ids))]
+        for name, found in values.items()
+    }
+    return Cell(source=source, subject=subject), {
+        "image_ids": ids,
+        "units": ids,
+        **items,
+    }
 
 
 def measurements(
-    *cells: tuple[Cell, dict[str, Any]], protocol: str = "brainhive, 10 repeats", mode: str = ""
+    *cells: tuple[Cell, dict[str, Any]],
+    protocol: str = "brainhive, 10 repeats",
+    mode: str = "",
 ) -> Measurements:
     """The part of what a run measured that comparisons read."""
     metric = Metric("ssim", 0.5, 1, None, None, None, None, (), protocol, "test", "")
@@ -63,7 +76,9 @@ def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averag
         )
     )
 
-    expected = compare_values([one + 0.1, two], [0 * one, 0 * two], items=Items.independent([IDS, IDS]))
+    expected = compare_values(
+        [one + 0.1, two], [0 * one, 0 * two], items=Items.independent([IDS, IDS])
+    )
     assert (mine.first, mine.second, mine.metric) == ("brain", "shuffled", "ssim")
     assert mine.difference == pytest.approx(expected.difference)
     assert mine.p_value == pytest.approx(expected.p_value)
@@ -76,33 +91,45 @@ def three_sources() -> Measurements:
     base, noise = RANDOM.random((2, 30))
     brain = cell("brain", 1, IDS, ssim=base + noise, swav=base)
     nearest = cell("nearest", 1, IDS, ssim=base, swav=base + noise - 0.4)
-    return measurements(brain, nearest, cell("shuffled", 1, IDS, ssim=noise, swav=noise))
+    return measurements(
+        brain, nearest, cell("shuffled", 1, IDS, ssim=noise, swav=noise)
+    )
 
 
 def test_p_values_are_adjusted_over_all_metrics_and_pairs_of_a_page_and_say_so():
     mine, other = three_sources(), three_sources()
-    sources, (runs, _) = compare_sources(mine), compare_runs(mine, "mine", {"other": other})
+    sources, (runs, _) = (
+        compare_sources(mine),
+        compare_runs(mine, "mine", {"other": other}),
+    )
 
     together = adjust_together(source=sources, run=runs)
 
     compared = [*chain(*together)]
     expected = false_discovery_control([row.p_value for row in compared])
     assert [row.p_adjusted for row in compared] == pytest.approx(expected)
-    assert {(row.tests, row.tests_of) for row in compared} == {(6, "2 metrics × (2 sources + 1 run)")}
+    assert {(row.tests, row.tests_of) for row in compared} == {
+        (6, "2 metrics × (2 sources + 1 run)")
+    }
     assert {row.tests_of for row in sources} == {"2 metrics × 2 sources"}
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (measurements(cell("brain", 3, IDS, ssim=range(30))), "other has no subject 1, but 3"),
+        (
+            measurements(cell("brain", 3, IDS, ssim=range(30))),
+            "other has no subject 1, but 3",
+        ),
         (
             measurements(cell("brain", 1, IDS[1:], ssim=range(29))),
             "of different items: item 0 is of one only",
         ),
     ],
 )
-def test_runs_that_cannot_be_paired_are_named_with_the_reason_and_others_compared(other, message):
+def test_runs_that_cannot_be_paired_are_named_with_the_reason_and_others_compared(
+    other, message
+):
     mine = measurements(cell("brain", 1, IDS, ssim=range(30)))
 
     (comparison,), (error,) = compare_runs(mine, "mine", {"other": other, "same": mine})
@@ -110,27 +137,47 @@ def test_runs_that_cannot_be_paired_are_named_with_the_reason_and_others_compare
     assert comparison.second == "same" and re.search(message, error.message)
 
 
-def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(go, aligned, drawing):
-    asked = (*drawing, "sources=brain,shuffled,nearest", "sheet_rows=1", "items=6", "repeats=1")
-    plain, applied = go("reconstruct", *asked), go("reconstruct", *asked, "adapter=apply")
-    inodes = {file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")}
+def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(
+    go, aligned, drawing
+):
+    asked = (
+        *drawing,
+        "sources=brain,shuffled,nearest",
+        "sheet_rows=1",
+        "items=6",
+        "repeats=1",
+    )
+    plain, applied = (
+        go("reconstruct", *asked),
+        go("reconstruct", *asked, "adapter=apply"),
+    )
+    inodes = {
+        file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")
+    }
 
     result = go("reconstruct", *asked, f"against={applied.folder.name}")
 
     assert result.folder == plain.folder
-    assert {file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")} == inodes
+    assert {
+        file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")
+    } == inodes
     compared = dict.fromkeys(row.second for row in result.metrics.facts.comparisons)
     assert list(compared) == ["shuffled", "nearest"]
-    with pytest.raises(MissingData, match="no reconstruct run 'absent'"):  # before anything is drawn
+    # before anything is drawn
+    with pytest.raises(MissingData, match="no reconstruct run 'absent'"):
         go("reconstruct", *asked, "against=absent")
-    against = json.loads((plain.folder / "metrics.json").read_text())["facts"]["against"]
+    against = json.loads((plain.folder / "metrics.json").read_text())["facts"][
+        "against"
+    ]
     assert {row["second"] for row in against} == {str(applied.folder)}
     assert "adapter" in " ".join(against[0]["differs"])
     first, second = (each.metrics.overall["ssim"].value for each in (plain, applied))
     (ssim,) = (row["difference"] for row in against if row["metric"] == "ssim")
     assert ssim == pytest.approx(first - second)
     sources, runs = result.tables[1:]
-    over = "p adjusted by Benjamini–Hochberg over 6 tests: 2 metrics × (2 sources + 1 run)"
+    over = (
+        "p adjusted by Benjamini–Hochberg over 6 tests: 2 metrics × (2 sources + 1 run)"
+    )
     assert over in sources.note and over in runs.note
     compared = [*result.metrics.facts.comparisons, *result.metrics.facts.against]
     adjusted = false_discovery_control([row.p_value for row in compared])
@@ -141,7 +188,11 @@ def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_
         ("PixCorr", "nearest training picture"),
     ]
     assert runs.rows[0][1] == f"…{applied.folder.name[-9:]}"
-    shown = [each.title for each in artifacts.read(RunFolder(plain.folder)) if each.kind == "table"]
+    shown = [
+        each.title
+        for each in artifacts.read(RunFolder(plain.folder))
+        if each.kind == "table"
+    ]
     assert sum("Differences of this run" in title for title in shown) == 1
     kept = go("reconstruct", *asked).metrics.facts.against  # until others are named
     assert [row.model_dump() for row in kept] == against

@@ -1,4 +1,6 @@
-"""The interval of a hit rate that holds at every moment: exact values, its martingale, and simulations."""
+"""The interval of a hit rate that holds at every moment: exact values, its martingale,
+and simulations.
+"""
 
 from itertools import permutations
 from pathlib import Path
@@ -7,7 +9,13 @@ import numpy as np
 import pytest
 from scipy.special import betaln
 
-from brainhive_cli.measurement.confidence_sequence import A, B, HitRate, interval, measure_evidence
+from brainhive_cli.measurement.confidence_sequence import (
+    A,
+    B,
+    HitRate,
+    interval,
+    measure_evidence,
+)
 
 
 def martingale(rate, hits, trials):
@@ -40,13 +48,19 @@ def test_evidence_is_one_on_average_over_all_orders_of_what_was_shown():
 
 
 @pytest.mark.parametrize(
-    ("answers", "shares"), [("most frequent", (0.8, 0.2)), ("as frequent", (0.6, 0.2, 0.2))]
+    ("answers", "shares"),
+    [("most frequent", (0.8, 0.2)), ("as frequent", (0.6, 0.2, 0.2))],
 )
-def test_guesses_at_frequencies_ever_pass_five_percent_in_at_most_five_percent(shares, answers):
+def test_guesses_at_frequencies_ever_pass_five_percent_in_at_most_five_percent(
+    shares, answers
+):
     random, passed = np.random.default_rng(0), 0
     for _ in range(100):
         shown, guess = random.choice(len(shares), (2, 300), p=shares)
-        passed += answer(len(shares), shown, guess * (answers == "as frequent")).p_value <= 0.05
+        passed += (
+            answer(len(shares), shown, guess * (answers == "as frequent")).p_value
+            <= 0.05
+        )
     assert passed / 100 <= 0.05 + 2 * (0.05 * 0.95 / 100) ** 0.5  # two standard errors
 
 
@@ -59,7 +73,9 @@ def test_of_pictures_in_blocks_nothing_is_claimed():
 
 @pytest.fixture(scope="module")
 def live():
-    """The simulation of the benchmarks: a hit rate that is looked at after each trial."""
+    """The simulation of the benchmarks: a hit rate that is looked at after each
+    trial.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
         from simulated_statistics import live
@@ -67,10 +83,14 @@ def live():
         yield live
 
 
-@pytest.mark.parametrize(("design", "rate"), [("equal pictures", 0.005), ("50 pictures, in rounds", 0.2)])
+@pytest.mark.parametrize(
+    ("design", "rate"), [("equal pictures", 0.005), ("50 pictures, in rounds", 0.2)]
+)
 def test_the_interval_ever_misses_the_rate_in_at_most_five_percent(live, design, rate):
     random = np.random.default_rng(0)
-    results = np.mean([live(random, design, rate, 300)[1:3] for _ in range(200)], axis=0)
+    results = np.mean(
+        [live(random, design, rate, 300)[1:3] for _ in range(200)], axis=0
+    )
     ours, wilson = results
     assert ours <= 0.05 + 2 * (0.05 * 0.95 / 200) ** 0.5  # two standard errors
     assert wilson > 0.08  # an interval for one moment does not

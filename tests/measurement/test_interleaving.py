@@ -1,9 +1,16 @@
-"""Order of trials in time: labels in blocks, parts in which they were interleaved, repetitions far apart."""
+"""Order of trials in time: labels in blocks, parts in which they were interleaved,
+repetitions far apart.
+"""
 
 import numpy as np
 import pytest
 
-from brainhive_cli.measurement.interleaving import TrialOrder, of_pictures, of_trials, separate_repetitions
+from brainhive_cli.measurement.interleaving import (
+    TrialOrder,
+    of_pictures,
+    of_trials,
+    separate_repetitions,
+)
 
 RUNS, LABELS, EACH = 6, 4, 10
 
@@ -12,7 +19,9 @@ def sequence(random: np.random.Generator, design: str) -> np.ndarray:
     """One run of four labels, ten trials each."""
     labels = random.permutation(LABELS)
     if design == "two at a time":
-        return np.concatenate([random.permutation(np.repeat(part, EACH)) for part in np.split(labels, 2)])
+        return np.concatenate(
+            [random.permutation(np.repeat(part, EACH)) for part in np.split(labels, 2)]
+        )
     return {
         "random": random.permutation(np.repeat(labels, EACH)),
         "blocks": np.repeat(labels, EACH),
@@ -39,13 +48,16 @@ def order_of(design: str) -> tuple[TrialOrder, np.ndarray]:
         ("a label a run", None),
     ],
 )
-def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(design, parts):
+def test_labels_of_single_trials_are_exchanged_where_they_were_interleaved(
+    design, parts
+):
     order, run = order_of(design)
 
     found = of_trials(order, np.zeros_like(run), "trials")
 
     assert bool(found.problem) == (parts is None)
-    assert parts is None or len(set(found.parts)) in (parts, 2 * parts)  # halves, or quarters by chance
+    # halves, or quarters by chance
+    assert parts is None or len(set(found.parts)) in (parts, 2 * parts)
     assert found.follows_time == (design != "random")
 
 
@@ -57,16 +69,24 @@ def test_runs_held_out_exchange_whole_blocks_whose_order_differs_between_runs():
     ):
         order, run = order_of(design)
         found = of_trials(order, run, "runs")
-        assert found.problem.startswith(problem) and bool(found.problem) == bool(problem)
+        assert found.problem.startswith(problem) and bool(found.problem) == bool(
+            problem
+        )
         assert blocks is None or len(set(found.blocks)) == blocks
 
 
-@pytest.mark.parametrize(("sessions_of", "parts"), [("concept", None), ("two concepts", 10), ("drawn", 10)])
-def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(sessions_of, parts):
+@pytest.mark.parametrize(
+    ("sessions_of", "parts"), [("concept", None), ("two concepts", 10), ("drawn", 10)]
+)
+def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(
+    sessions_of, parts
+):
     """Twenty concepts of six pictures; of a concept, pictures are exchanged."""
     concept = np.repeat(np.arange(20), 6)
     drawn = np.random.default_rng(0).permutation(np.arange(120) % 10)
-    session = {"concept": concept, "two concepts": concept // 2, "drawn": drawn}[sessions_of]
+    session = {"concept": concept, "two concepts": concept // 2, "drawn": drawn}[
+        sessions_of
+    ]
     order = TrialOrder.of(np.arange(120), concept.tolist(), session, None, None)
 
     found = of_pictures(order, np.zeros(120, np.int64))
@@ -77,7 +97,8 @@ def test_concepts_of_sessions_of_their_own_cannot_be_distinguished_from_time(ses
 
 
 @pytest.mark.parametrize(
-    ("design", "parts"), [("random", 8), ("one after the other", None), ("in each session", 4)]
+    ("design", "parts"),
+    [("random", 8), ("one after the other", None), ("in each session", 4)],
 )
 def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
     """Fifty pictures, eight repetitions each."""
@@ -86,7 +107,9 @@ def test_repetitions_are_halved_by_parts_that_are_far_apart(design, parts):
     if design == "random":
         shown = random.permutation(shown)
     if design == "in each session":
-        shown = np.concatenate([np.repeat(random.permutation(pictures), 2) for _ in range(4)])
+        shown = np.concatenate(
+            [np.repeat(random.permutation(pictures), 2) for _ in range(4)]
+        )
         sessions = np.empty((50, 8), np.int64)
     onset_s = np.empty((50, 8))
     for picture in pictures:

@@ -36,21 +36,35 @@ def test_ranks_equal_a_sort_of_the_cosines(tokens):
 def test_a_constant_embedding_scores_no_better_than_chance(tokens):
     ones = torch.full_like(tokens, 0.1)
     assert (ranks(ones, tokens, torch.arange(40)) == 1).double().mean() <= 1 / 40
-    for signal, gallery in ((tokens, ones), (ones, ones), (torch.zeros_like(tokens), tokens)):
-        assert (ranks(signal, gallery, torch.arange(40)) == 40).all()  # every candidate ties
+    for signal, gallery in (
+        (tokens, ones),
+        (ones, ones),
+        (torch.zeros_like(tokens), tokens),
+    ):
+        # every candidate ties
+        assert (ranks(signal, gallery, torch.arange(40)) == 40).all()
 
 
-def in_float64(signal: torch.Tensor, gallery: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Rank by one product of unit tokens in float64; ties, within its rounding, rank against the model."""
+def in_float64(
+    signal: torch.Tensor, gallery: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """Rank by one product of unit tokens in float64; ties, within its rounding, rank
+    against the model.
+    """
     unit = torch.nn.functional.normalize
     cosine = unit(signal.double(), dim=1) @ unit(gallery.double(), dim=1).T
     return (cosine >= cosine.gather(1, target[:, None]) - 1e-12).sum(1)
 
 
 def hard(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens of 512 dimensions that float32 alone ranks wrongly, or nearly: signals, gallery, targets."""
+    """Tokens of 512 dimensions that float32 alone ranks wrongly, or nearly: signals,
+    gallery, targets.
+    """
     draw = torch.Generator().manual_seed(3)
-    signal, gallery = torch.randn(30, 512, generator=draw), torch.randn(900, 512, generator=draw)
+    signal, gallery = (
+        torch.randn(30, 512, generator=draw),
+        torch.randn(900, 512, generator=draw),
+    )
     target = torch.randperm(900, generator=draw)[:30]
     if kind == "duplicates":
         gallery[450:] = gallery[torch.randperm(450, generator=draw)]
@@ -59,7 +73,9 @@ def hard(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     elif kind == "constant":
         gallery = torch.full_like(gallery, 0.1)
     elif kind == "bf16":  # few values, so that many tokens and cosines are equal
-        signal, gallery = (tokens[:, :4].bfloat16().float().round() for tokens in (signal, gallery))
+        signal, gallery = (
+            tokens[:, :4].bfloat16().float().round() for tokens in (signal, gallery)
+        )
     return signal, gallery, target
 
 
@@ -68,22 +84,42 @@ def test_ranks_are_those_of_float64_however_the_gallery_is_cut(kind, monkeypatch
     signal, gallery, target = hard(kind)
     for candidates in (64, 4096):
         monkeypatch.setattr(ranks_module, "SIMILARITIES_AT_ONCE", 512 * candidates)
-        assert torch.equal(ranks(signal, gallery, target), in_float64(signal, gallery, target))
+        assert torch.equal(
+            ranks(signal, gallery, target), in_float64(signal, gallery, target)
+        )
 
 
 def test_a_summary_counts_and_says_chance():
     """Ranks 1, 2, 4, 10 among 10, by hand, each twice."""
-    summary = {m.name: m for m in summarise([torch.tensor([1, 2, 4, 10] * 2)], pool=10, split="test")}
+    summary = {
+        m.name: m
+        for m in summarise([torch.tensor([1, 2, 4, 10] * 2)], pool=10, split="test")
+    }
 
     values = {name: m.value for name, m in summary.items()}
-    assert str(summarise([torch.ones(3)], 100, split="test")[0].chance) == "0.01"  # without noise of its sum
+    # without noise of its sum
+    assert str(summarise([torch.ones(3)], 100, split="test")[0].chance) == "0.01"
     assert values == pytest.approx(
-        {"top1": 0.25, "top3": 0.5, "top5": 0.75, "mean_rank": 4.25, "median_rank": 3, "mrr": 0.4625}
+        {
+            "top1": 0.25,
+            "top3": 0.5,
+            "top5": 0.75,
+            "mean_rank": 4.25,
+            "median_rank": 3,
+            "mrr": 0.4625,
+        }
     )
     chances = {name: m.chance for name, m in summary.items()}
     mrr = sum(1 / r for r in range(1, 11)) / 10
     assert chances == pytest.approx(
-        {"top1": 0.1, "top3": 0.3, "top5": 0.5, "mean_rank": 5.5, "median_rank": 5, "mrr": mrr}
+        {
+            "top1": 0.1,
+            "top3": 0.3,
+            "top5": 0.5,
+            "mean_rank": 5.5,
+            "median_rank": 5,
+            "mrr": mrr,
+        }
     )
     assert all((m.n, m.pool) == (8, 10) for m in summary.values())
     median = summary.pop("median_rank")
@@ -93,13 +129,17 @@ def test_a_summary_counts_and_says_chance():
 
 def test_chance_is_what_random_tokens_score():
     draw, targets = torch.Generator().manual_seed(0), 3
-    signal, gallery = torch.randn(4000, 8, generator=draw), torch.randn(12, 8, generator=draw)
+    signal, gallery = (
+        torch.randn(4000, 8, generator=draw),
+        torch.randn(12, 8, generator=draw),
+    )
     seen = torch.rand(4000, 12, generator=draw).argsort(1)[:, :targets]
 
     found = ranks(signal, gallery, seen)
 
     scored = np.bincount(found.numpy(), minlength=12)[1 : 14 - targets] / 4000
-    assert np.abs(scored - chance_of_ranks(12, targets)).max() < 0.03  # four standard errors
+    # four standard errors
+    assert np.abs(scored - chance_of_ranks(12, targets)).max() < 0.03
     assert chance_of_ranks(12, targets).sum() == pytest.approx(1)
 
 
@@ -109,17 +149,22 @@ def test_tokens_that_are_not_finite_are_counted_and_refused(tokens):
 
     with pytest.raises(BrainhiveError, match="2 of 40 signal tokens are not finite"):
         ranks(spoilt, tokens, torch.arange(40))
-    with pytest.raises(BrainhiveError, match="2 of 40 gallery embeddings are not finite"):
+    with pytest.raises(
+        BrainhiveError, match="2 of 40 gallery embeddings are not finite"
+    ):
         ranks(tokens, spoilt, torch.arange(40))
 
 
 def test_average_precision_is_the_mean_precision_at_each_relevant_one():
     """By hand: relevant at ranks 1, 3, 6, 9 and 10 of 10."""
     angle = torch.linspace(0, 1, 10)
-    gallery = torch.stack([angle.cos(), angle.sin()], dim=1)  # ever less like the signal
+    # ever less like the signal
+    gallery = torch.stack([angle.cos(), angle.sin()], dim=1)
     relevant = torch.tensor([[9, 5, 0, 8, 2], [0, -1, -1, -1, -1], [1, 3, -1, -1, -1]])
 
-    ranked, precision = ranks_and_precisions(gallery[:1].expand(3, 2), gallery, relevant[:, 0], relevant)
+    ranked, precision = ranks_and_precisions(
+        gallery[:1].expand(3, 2), gallery, relevant[:, 0], relevant
+    )
 
     by_hand = [(1 + 2 / 3 + 3 / 6 + 4 / 9 + 5 / 10) / 5, 1.0, (1 / 2 + 2 / 4) / 2]
     assert precision.tolist() == pytest.approx(by_hand)
@@ -127,7 +172,9 @@ def test_average_precision_is_the_mean_precision_at_each_relevant_one():
 
 
 def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
-    noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+    noisy = tokens + 1.5 * torch.randn(
+        40, 16, generator=torch.Generator().manual_seed(1)
+    )
 
     expected = subset_expectations(noisy, tokens, ways=20)
 
@@ -139,8 +186,10 @@ def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
             found[direction, draw, chosen] = ranked == 1
     whole = subset_expectations(noisy, tokens, ways=40)
     for exact, drawn, of_all in zip(expected, np.nanmean(found, 1), whole, strict=True):
-        assert 0.2 < exact.mean() < 0.95 and exact.mean() > of_all.mean()  # fewer items: more are found
-        assert np.abs(exact - drawn).max() < 4 * np.sqrt(0.25 / 700)  # four errors of an item's 750 draws
+        # fewer items: more are found
+        assert 0.2 < exact.mean() < 0.95 and exact.mean() > of_all.mean()
+        # four errors of an item's 750 draws
+        assert np.abs(exact - drawn).max() < 4 * np.sqrt(0.25 / 700)
         assert set(of_all.tolist()) == {0.0, 1.0}  # all items are the only subset
     assert (subset_expectations(noisy, tokens, ways=1)[0] == 1).all()
 
@@ -152,19 +201,27 @@ def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
     rows = torch.arange(len(brain))
 
     signal_seeks, image_seeks = (
-        float((each == 1).double().mean()) for each in (ranks(brain, image, rows), ranks(image, brain, rows))
+        float((each == 1).double().mean())
+        for each in (ranks(brain, image, rows), ranks(image, brain, rows))
     )
 
     assert image_seeks == pytest.approx(float(values["out.top1_fwd"]))
     assert signal_seeks == pytest.approx(float(values["out.top1_bwd"]))
-    assert subset_expectations(brain, image, len(brain))[1].mean() == pytest.approx(image_seeks)
+    assert subset_expectations(brain, image, len(brain))[1].mean() == pytest.approx(
+        image_seeks
+    )
 
 
 def test_the_ranks_of_a_perfect_decoder_have_an_interval_that_begins_at_the_first():
     """That of as many hits, on the scale from the first rank to the last."""
-    found = {each.name: each for each in summarise([torch.ones(200)] * 3, 200, split="test")}
+    found = {
+        each.name: each for each in summarise([torch.ones(200)] * 3, 200, split="test")
+    }
 
     assert found["top1"].low == pytest.approx(0.981, abs=1e-3)
     assert found["mean_rank"].low == 1
     assert found["mean_rank"].high == pytest.approx(1 + 199 * (1 - found["top1"].low))
-    assert found["median_rank"].low is None and "nothing varies" not in found["mean_rank"].interval
+    assert (
+        found["median_rank"].low is None
+        and "nothing varies" not in found["mean_rank"].interval
+    )

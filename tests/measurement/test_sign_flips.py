@@ -1,4 +1,6 @@
-"""Sign flips over units and their interval: against enumeration, worked examples and simulation."""
+"""Sign flips over units and their interval: against enumeration, worked examples and
+simulation.
+"""
 
 from itertools import product
 
@@ -10,7 +12,9 @@ from brainhive_cli.measurement.statistics import flip_signs
 from brainhive_cli.measurement.units import Items
 
 DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
-"""Darwin's plants: heights of crossed minus self-fertilised, in eighths of an inch (Fisher 1935, § 17)."""
+"""Darwin's plants: heights of crossed minus self-fertilised, in eighths of an inch
+(Fisher 1935, § 17).
+"""
 
 
 def flipped(values, units=None):
@@ -36,7 +40,9 @@ def test_few_units_have_all_signs_counted():
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(10, 2), (5, 5)])
-def test_hits_of_few_items_are_compared_as_mcnemars_exact_test_does(only_first, only_second):
+def test_hits_of_few_items_are_compared_as_mcnemars_exact_test_does(
+    only_first, only_second
+):
     found = flipped([1.0] * only_first + [-1.0] * only_second)
 
     exact = binomtest(only_first, only_first + only_second).pvalue
@@ -50,12 +56,17 @@ def test_the_interval_holds_exactly_the_effects_that_are_not_rejected():
         values = random.normal(0.3, 1, count)
         found = flipped(values)
         step = 1e-6 * (found.high - found.low)
-        for inside, outside in ((found.low + step, found.low - step), (found.high - step, found.high + step)):
+        for inside, outside in (
+            (found.low + step, found.low - step),
+            (found.high - step, found.high + step),
+        ):
             assert flipped(values - inside).p > 0.05 >= flipped(values - outside).p
 
 
 def test_units_weigh_what_they_hold_and_flip_together():
-    """Twenty equal items of one unit say as little as one: the p of six units, not of 25 items."""
+    """Twenty equal items of one unit say as little as one: the p of six units, not of
+    25 items.
+    """
     values = np.repeat([1.0, 1, 1, 1, 1, 1], [20, 1, 1, 1, 1, 1])
     units = np.repeat(range(6), [20, 1, 1, 1, 1, 1]).tolist()
 
@@ -65,16 +76,24 @@ def test_units_weigh_what_they_hold_and_flip_together():
 def test_five_units_have_no_interval_and_cannot_be_found():
     found = flipped([1.0, 2, 3, 4, 5])
 
-    assert (found.low, found.high, found.least_p) == (None, None, 2 / 2**5) and found.p > 0.05
+    assert (found.low, found.high, found.least_p) == (
+        None,
+        None,
+        2 / 2**5,
+    ) and found.p > 0.05
 
 
 @pytest.mark.parametrize("sizes", [[5] * 40, [100] + [5] * 20])
 def test_a_true_null_is_rejected_as_seldom_as_it_says_whatever_units_weigh(sizes):
-    """Bound .05 and two Monte Carlo errors of 400 simulations; a t test over units rejects up to .3."""
+    """Bound .05 and two Monte Carlo errors of 400 simulations; a t test over units
+    rejects up to .3.
+    """
     random, rejected = np.random.default_rng(0), 0
     unit = np.repeat(np.arange(len(sizes)), sizes)
     for _ in range(400):
-        values = random.normal(size=len(sizes))[unit] + 0.5 * random.normal(size=len(unit))
+        values = random.normal(size=len(sizes))[unit] + 0.5 * random.normal(
+            size=len(unit)
+        )
         rejected += flipped(values, unit.tolist()).p <= 0.05
 
     assert rejected / 400 <= 0.072

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 SIMULATIONS = 150
-"""Of an interval that holds 95 times in 100, the share that holds has a standard deviation of .018."""
+"""Of an interval that holds 95 times in 100, the share that holds has a standard
+deviation of .018.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,9 @@ def coverage(simulate, **how) -> np.ndarray:
     """How often each interval holds: for people in general, and for these people."""
     random = np.random.default_rng(0)
     results = [simulate(random, **how) for _ in range(SIMULATIONS)]
-    return np.mean([[result[column] for column in (1, 3)] for result in results], axis=0)
+    return np.mean(
+        [[result[column] for column in (1, 3)] for result in results], axis=0
+    )
 
 
 def test_intervals_over_draws_hold_for_people_in_general(calibration):
@@ -40,17 +44,26 @@ def test_intervals_over_draws_hold_for_people_in_general(calibration):
 def test_intervals_of_runs_of_one_subject_each_hold(simulated):
     """Taken for runs that subjects share, they held .91 and .86."""
     random = np.random.default_rng(0)
-    results = [simulated.units_of_one_subject(random, (4, 3), 0.0) for _ in range(SIMULATIONS)]
+    results = [
+        simulated.units_of_one_subject(random, (4, 3), 0.0) for _ in range(SIMULATIONS)
+    ]
     of_hits, _, of_values, _ = np.mean(results, axis=0)
     assert 0.92 <= of_hits <= 0.99 and 0.92 <= of_values <= 0.99
 
 
-@pytest.mark.parametrize(("counts", "effect", "widest"), [((12, 8), 0.0, 0.5), ((95, 5), 4.0, 0.25)])
+@pytest.mark.parametrize(
+    ("counts", "effect", "widest"), [((12, 8), 0.0, 0.5), ((95, 5), 4.0, 0.25)]
+)
 def test_intervals_of_unequal_categories_hold_and_are_narrow_at_the_ceiling(
     simulated, counts, effect, widest
 ):
-    """As means of weighted items, those of AUC held .76 of guesses, and were .6 to .9 wide at the ceiling."""
+    """As means of weighted items, those of AUC held .76 of guesses, and were .6 to .9
+    wide at the ceiling.
+    """
     random = np.random.default_rng(0)
-    results = [simulated.unequal_categories(random, "trials", counts, effect) for _ in range(SIMULATIONS)]
+    results = [
+        simulated.unequal_categories(random, "trials", counts, effect)
+        for _ in range(SIMULATIONS)
+    ]
     _, balanced, width, _, area, area_width = np.mean(results, axis=0)
     assert min(balanced, area) >= 0.92 and max(width, area_width) < widest

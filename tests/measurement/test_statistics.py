@@ -1,4 +1,6 @@
-"""Intervals over items and subjects, each against its definition or by simulation, and who carries them."""
+"""Intervals over items and subjects, each against its definition or by simulation, and
+who carries them.
+"""
 
 import json
 
@@ -7,7 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, t
 
-from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
+from brainhive_cli.core.measurements import (
+    SELECTED_ON_TEST,
+    SIMULATED,
+    UNKNOWN_SELECTION,
+)
 from brainhive_cli.measurement.statistics import describe, measure
 from brainhive_cli.measurement.units import Alike, Items
 
@@ -22,10 +28,16 @@ def interval(groups, items=None, **options):
 def simulated(
     subjects: int, item_sd: float, subject_sd: float, count: int, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Draw hits [count, subjects, items] of half the items, whose subjects and items differ, in logits."""
+    """Draw hits [count, subjects, items] of half the items, whose subjects and items
+    differ, in logits.
+    """
     random = np.random.default_rng(seed)
-    logit = random.normal(0, subject_sd, (count, subjects, 1)) + random.normal(0, item_sd, (count, 1, ITEMS))
-    return (random.random((count, subjects, ITEMS)) < 1 / (1 + np.exp(-logit))).astype(float)
+    logit = random.normal(0, subject_sd, (count, subjects, 1)) + random.normal(
+        0, item_sd, (count, 1, ITEMS)
+    )
+    return (random.random((count, subjects, ITEMS)) < 1 / (1 + np.exp(-logit))).astype(
+        float
+    )
 
 
 @pytest.mark.parametrize(
@@ -35,11 +47,15 @@ def simulated(
 def test_an_interval_holds_people_and_pictures_in_general_as_often_as_it_says(
     subjects, most, item_sd, subject_sd
 ):
-    """Bounds of .92 and .98, and two Monte Carlo errors of 150 simulations; items alone reach .45 to .85.
+    """Bounds of .92 and .98, and two Monte Carlo errors of 150 simulations; items alone
+    reach .45 to .85.
 
-    A subject sd of 1 logit is that of published values: percentiles of resampled subjects hold .86 to .92.
+    A subject sd of 1 logit is that of published values: percentiles of resampled
+    subjects hold .86 to .92.
     """
-    found = [interval(list(hits)) for hits in simulated(subjects, item_sd, subject_sd, 150)]
+    found = [
+        interval(list(hits)) for hits in simulated(subjects, item_sd, subject_sd, 150)
+    ]
 
     coverage = np.mean([low <= 0.5 <= high for low, high in found])
     assert 0.92 - 0.036 <= coverage <= most + 0.023
@@ -50,21 +66,30 @@ def test_the_interval_of_these_subjects_is_over_items_alone():
 
     found = describe(list(hits))
 
-    error = hits.mean(0).std(ddof=1) / np.sqrt(ITEMS)  # an item is one draw for all who saw it
+    # an item is one draw for all who saw it
+    error = hits.mean(0).std(ddof=1) / np.sqrt(ITEMS)
     assert found.these_subjects == pytest.approx(
         (hits.mean() - 1.96 * error, hits.mean() + 1.96 * error), abs=0.01
     )
-    assert found.people[0] < found.these_subjects[0] and found.people[1] > found.these_subjects[1]
+    assert (
+        found.people[0] < found.these_subjects[0]
+        and found.people[1] > found.these_subjects[1]
+    )
 
 
 @pytest.mark.parametrize(("subjects", "first"), [(4, "these_subjects"), (5, "people")])
-def test_to_four_subjects_the_interval_is_of_these_and_from_five_of_people(subjects, first):
+def test_to_four_subjects_the_interval_is_of_these_and_from_five_of_people(
+    subjects, first
+):
     random = np.random.default_rng(0)
     scores = [np.clip(random.normal(0.5, 0.1, 50), 0, 1) for _ in range(subjects)]
 
     found = describe(scores, limits=(0, 1), is_share=False)
 
-    assert None not in (found.people, found.these_subjects) and found.people != found.these_subjects
+    assert (
+        None not in (found.people, found.these_subjects)
+        and found.people != found.these_subjects
+    )
     assert (found.low, found.high) == getattr(found, first)
     assert ("people in general" in found.method) == (first == "people")
 
@@ -73,22 +98,30 @@ def test_few_subjects_get_the_t_interval_over_subjects_where_items_do_not_matter
     """Items that differ by nothing leave the textbook's interval."""
     means = [0.1, 0.3, 0.4]
 
-    low, high = describe([np.full(ITEMS, mean) for mean in means], limits=(None, None)).people
+    low, high = describe(
+        [np.full(ITEMS, mean) for mean in means], limits=(None, None)
+    ).people
 
     reach = t.ppf(0.975, 2) * np.std(means, ddof=1) / np.sqrt(3)
-    assert (low, high) == pytest.approx((np.mean(means) - reach, np.mean(means) + reach))
+    assert (low, high) == pytest.approx(
+        (np.mean(means) - reach, np.mean(means) + reach)
+    )
 
 
 def test_the_shares_of_one_subject_have_wilsons_interval():
     for found in (0, 40, 200):
         hits = np.repeat([1.0, 0.0], [found, 200 - found])
-        assert interval([hits]) == pytest.approx(binomtest(found, 200).proportion_ci(method="wilson"))
+        assert interval([hits]) == pytest.approx(
+            binomtest(found, 200).proportion_ci(method="wilson")
+        )
 
 
 def test_items_of_one_unit_scatter_together():
-    """A unit's items count as often as they are, and its error is that of their sum (CR2, by its formula).
+    """A unit's items count as often as they are, and its error is that of their sum
+    (CR2, by its formula).
 
-    The degrees of freedom are those of Satterthwaite, from the covariance of the units' adjusted residuals.
+    The degrees of freedom are those of Satterthwaite, from the covariance of the units'
+    adjusted residuals.
     """
     random, sizes = np.random.default_rng(0), np.array([9, 3, 2, 2, 1, 1, 1])
     values, unit = random.normal(size=19), np.repeat(np.arange(7), sizes)
@@ -97,7 +130,8 @@ def test_items_of_one_unit_scatter_together():
 
     residual = np.eye(19) - 1 / 19
     is_of = (unit == np.arange(7)[:, None]).astype(float)
-    adjusted = is_of @ residual / np.sqrt(1 - sizes / 19)[:, None] / 19  # each row gives a unit's part
+    # each row gives a unit's part
+    adjusted = is_of @ residual / np.sqrt(1 - sizes / 19)[:, None] / 19
     variance = ((adjusted @ values) ** 2).sum()
     covariance = adjusted @ adjusted.T
     freedom = np.trace(covariance) ** 2 / (covariance**2).sum()
@@ -106,19 +140,31 @@ def test_items_of_one_unit_scatter_together():
     assert freedom < 4
 
 
-@pytest.mark.parametrize(("count", "least", "strength"), [(6, 0.90, 1.0), (10, 0.93, 0.3), (20, 0.93, 0.0)])
-def test_the_shares_of_few_items_hold_their_mean_as_often_as_they_say(count, least, strength):
-    """Two-way identification among the items themselves; two Monte Carlo errors of 400 below the bound.
+@pytest.mark.parametrize(
+    ("count", "least", "strength"), [(6, 0.90, 1.0), (10, 0.93, 0.3), (20, 0.93, 0.0)]
+)
+def test_the_shares_of_few_items_hold_their_mean_as_often_as_they_say(
+    count, least, strength
+):
+    """Two-way identification among the items themselves; two Monte Carlo errors of 400
+    below the bound.
 
     A t interval on the logit scale holds .08 to .57 of them where nearly all are found.
     """
     random, shares = np.random.default_rng(count), []
     for _ in range(400):
         features = random.normal(size=(count, 20))
-        similarity = (strength * features + random.normal(size=features.shape)) @ features.T
-        shares.append((similarity < similarity.diagonal()[:, None]).sum(1) / (count - 1))
+        similarity = (
+            strength * features + random.normal(size=features.shape)
+        ) @ features.T
+        shares.append(
+            (similarity < similarity.diagonal()[:, None]).sum(1) / (count - 1)
+        )
     truth = np.mean(shares)
-    held = [low <= truth <= high for low, high in (interval([each], limits=(0, 1)) for each in shares)]
+    held = [
+        low <= truth <= high
+        for low, high in (interval([each], limits=(0, 1)) for each in shares)
+    ]
 
     assert np.mean(held) >= least - 0.03
 
@@ -127,10 +173,16 @@ def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general():
     """By the number of concepts less one, .76 to .88 hold."""
     random, held, widths, sizes = np.random.default_rng(0), [], [], [100] + [5] * 20
     concept = np.repeat(np.arange(len(sizes)), sizes)
-    items = Alike("concept", dict(enumerate(map(str, concept)))).items([list(range(len(concept)))])
+    items = Alike("concept", dict(enumerate(map(str, concept)))).items(
+        [list(range(len(concept)))]
+    )
     for _ in range(300):
-        logits = 1.5 * random.normal(size=len(sizes))[concept] + random.normal(size=len(concept))
-        low, high = interval([(random.random(len(concept)) < 1 / (1 + np.exp(-logits))) * 1.0], items)
+        logits = 1.5 * random.normal(size=len(sizes))[concept] + random.normal(
+            size=len(concept)
+        )
+        low, high = interval(
+            [(random.random(len(concept)) < 1 / (1 + np.exp(-logits))) * 1.0], items
+        )
         held.append(low <= 0.5 <= high)
         widths.append(high - low)
 
@@ -139,10 +191,14 @@ def test_intervals_of_concepts_of_unequal_size_hold_concepts_in_general():
 
 @pytest.mark.parametrize("subjects", [1, 10])
 def test_intervals_of_several_pictures_a_concept_hold_concepts_in_general(subjects):
-    """Ten pictures of 40 concepts; taken for independent, they hold .55 of one subject, .80 of ten."""
+    """Ten pictures of 40 concepts; taken for independent, they hold .55 of one subject,
+    .80 of ten.
+    """
     random, held = np.random.default_rng(subjects), np.zeros(2)
     ids = [list(range(400))] * subjects
-    concepts = Items(ids, [np.repeat(np.arange(40), 10).tolist()] * subjects, "concepts")
+    concepts = Items(
+        ids, [np.repeat(np.arange(40), 10).tolist()] * subjects, "concepts"
+    )
     for _ in range(100):
         easy = np.repeat(random.normal(0, 1.5, 40), 10)
         hits = random.random((subjects, 400)) < 1 / (1 + np.exp(-easy))
@@ -154,7 +210,9 @@ def test_intervals_of_several_pictures_a_concept_hold_concepts_in_general(subjec
 
 
 def test_intervals_of_clips_hold_films_in_general():
-    """Five films of 240 clips; over single clips, .55 hold where neighbours correlate by .9."""
+    """Five films of 240 clips; over single clips, .55 hold where neighbours correlate
+    by .9.
+    """
     random, held, neighbours_correlate = np.random.default_rng(0), 0, 0.9
     items = Alike("neighbours", medium="clip").items([list(range(1200))])
     for _ in range(200):
@@ -184,17 +242,26 @@ def test_shares_of_few_items_over_seeds_have_wilsons_interval_of_an_effective_nu
 
 def test_a_metric_carries_its_circumstances_as_plain_values():
     selected = [
-        measure("top1", [np.ones(3)], protocol=f"intra, {caveat}", split="test").selected
+        measure(
+            "top1", [np.ones(3)], protocol=f"intra, {caveat}", split="test"
+        ).selected
         for caveat in (SELECTED_ON_TEST, UNKNOWN_SELECTION, SIMULATED)
     ]
     assert selected == [True, None, False]
     metric = measure(
-        "top1", [np.ones(6), np.zeros(4)], protocol="cosine", split="test", pool=5, chance=0.2, seeds=[1]
+        "top1",
+        [np.ones(6), np.zeros(4)],
+        protocol="cosine",
+        split="test",
+        pool=5,
+        chance=0.2,
+        seeds=[1],
     )
 
     told = json.loads(json.dumps(metric.as_dict()))
     ends = binomtest(5, 10).proportion_ci(method="wilson")
-    assert told.pop("these_subjects") == pytest.approx([*ends], abs=0.002)  # of ten items
+    # of ten items
+    assert told.pop("these_subjects") == pytest.approx([*ends], abs=0.002)
     assert (told.pop("low"), told.pop("high")) == pytest.approx(tuple(ends), abs=0.002)
     assert told == {
         "name": "top1",
@@ -221,4 +288,7 @@ def test_the_spread_over_seeds_stands_beside_the_interval():
 
     assert metric.seed_sd == pytest.approx(np.std([0.25, 0.5, 0.75], ddof=1))
     assert (metric.value, metric.n) == (pytest.approx(0.5), 4)  # an item counts once
-    assert measure("top1", hits, protocol="cosine", split="test", seeds=[1, 2]).seed_sd is None
+    assert (
+        measure("top1", hits, protocol="cosine", split="test", seeds=[1, 2]).seed_sd
+        is None
+    )

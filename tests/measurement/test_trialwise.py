@@ -10,7 +10,9 @@ from torch.nn.functional import batch_norm
 from brainhive_cli.measurement.retrieval import TRIALS_COMPARED, depends_on_other_trials
 
 WEIGHTS = torch.randn(60, 16, generator=torch.Generator().manual_seed(0))
-SIGNALS = torch.randn(3 * TRIALS_COMPARED, 6, 10, generator=torch.Generator().manual_seed(1))
+SIGNALS = torch.randn(
+    3 * TRIALS_COMPARED, 6, 10, generator=torch.Generator().manual_seed(1)
+)
 
 
 def encode(signals: Tensor) -> Tensor:
@@ -22,11 +24,14 @@ def encode(signals: Tensor) -> Tensor:
     [
         lambda tokens: tokens - 0.05 * tokens.mean(0),
         lambda tokens: batch_norm(tokens, None, None, training=True),
-        lambda tokens: tokens / (tokens - tokens[:1]).square().sum(),  # NaN of one trial
+        # NaN of one trial
+        lambda tokens: tokens / (tokens - tokens[:1]).square().sum(),
     ],
     ids=["a twentieth of the mean", "batch norm", "no token"],
 )
-def test_a_token_that_changes_with_the_other_trials_is_noticed(change: Callable[[Tensor], Tensor]) -> None:
+def test_a_token_that_changes_with_the_other_trials_is_noticed(
+    change: Callable[[Tensor], Tensor],
+) -> None:
     assert depends_on_other_trials(lambda signals: change(encode(signals)), SIGNALS)
 
 
@@ -34,7 +39,12 @@ def test_rounding_and_a_single_trial_are_no_dependence() -> None:
     def round_to_tf32(signals: Tensor) -> Tensor:
         """Round by 10 bits, in another way in each batch."""
         tokens = encode(signals)
-        noise = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(len(signals))) - 0.5
+        noise = (
+            torch.rand(
+                tokens.shape, generator=torch.Generator().manual_seed(len(signals))
+            )
+            - 0.5
+        )
         return tokens * (1 + noise / 2**10)
 
     assert not depends_on_other_trials(encode, SIGNALS)

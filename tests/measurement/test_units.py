@@ -12,10 +12,15 @@ def test_pictures_of_one_concept_are_one_unit_and_pictures_of_different_ones_are
 
     others = [f"{n}" for n in range(8)]
 
-    together = Alike("concept", concept_of).items([["cat_1", "owl_1", *others], ["cat_2"]])
+    together = Alike("concept", concept_of).items(
+        [["cat_1", "owl_1", *others], ["cat_2"]]
+    )
     apart = Alike("concept", concept_of).items([["cat_1", "owl_1", *others]])
 
-    assert (together.units, together.kind) == ([["cat", "owl", *others], ["cat"]], "concepts")
+    assert (together.units, together.kind) == (
+        [["cat", "owl", *others], ["cat"]],
+        "concepts",
+    )
     assert (together.count, len(together.names), together.scope) == (10, 11, "")
     assert apart.are_independent and apart.kind == "pictures"
 
@@ -25,28 +30,57 @@ def test_pictures_of_fewer_than_ten_concepts_are_the_units():
 
     items = Alike("concept", concept_of).items([["cat_1", "owl_1", "fox_1"], ["cat_2"]])
 
-    assert (items.scope, items.kind, items.count) == ("these 3 concepts", "pictures within 3 concepts", 4)
-    assert items.strata == [["cat", None, None], ["cat"]]  # concepts with one picture are one stratum
+    assert (items.scope, items.kind, items.count) == (
+        "these 3 concepts",
+        "pictures within 3 concepts",
+        4,
+    )
+    # concepts with one picture are one stratum
+    assert items.strata == [["cat", None, None], ["cat"]]
 
 
 @pytest.mark.parametrize(
     ("concepts", "pictures", "subjects", "expected"),
     [
-        (40, 1, 3, "40 pictures, 3 subjects: statements about pictures in general and these 3 subjects"),
-        (12, 5, 10, "12 concepts, 10 subjects: statements about concepts in general and people in general"),
+        (
+            40,
+            1,
+            3,
+            (
+                "40 pictures, 3 subjects: statements about pictures in general and "
+                "these 3 subjects"
+            ),
+        ),
+        (
+            12,
+            5,
+            10,
+            (
+                "12 concepts, 10 subjects: statements about concepts in general and "
+                "people in general"
+            ),
+        ),
     ],
 )
 def test_a_design_says_which_claims_it_allows(concepts, pictures, subjects, expected):
-    concept_of = dict(enumerate(np.repeat(np.arange(concepts), pictures).astype(str).tolist()))
+    concept_of = dict(
+        enumerate(np.repeat(np.arange(concepts), pictures).astype(str).tolist())
+    )
 
-    assert describe_claims(Alike("concept", concept_of).items([[*concept_of]]), subjects) == expected
+    assert (
+        describe_claims(Alike("concept", concept_of).items([[*concept_of]]), subjects)
+        == expected
+    )
 
 
 def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
     clips, blocks, length = 1210, 15, 80
     items = Alike("neighbours", medium="clip").items([list(range(clips))] * 2)
 
-    assert (items.count, items.kind) == (blocks, f"blocks of {length} neighbouring clips")
+    assert (items.count, items.kind) == (
+        blocks,
+        f"blocks of {length} neighbouring clips",
+    )
     assert {*np.bincount(items.numbers[1]).tolist()} <= {length, length + 1}
     few = Alike("neighbours", medium="clip").items([list(range(359))])
     assert few.count == 1 and few.shortage == (
@@ -55,10 +89,15 @@ def test_neighbouring_clips_make_six_to_fifteen_blocks_and_fewer_are_one_unit():
 
 
 def test_labels_are_exchanged_only_within_what_was_interleaved_in_time():
-    """Sessions 0 and 1 have concepts of their own; where each concept has one, only its pictures move."""
+    """Sessions 0 and 1 have concepts of their own; where each concept has one, only its
+    pictures move.
+    """
     concept = dict(enumerate(np.arange(24) // 2))
     session = {name: int(number) % 2 for name, number in concept.items()}
-    items, random = Alike("concept", concept).items([[*concept]]), np.random.default_rng(0)
+    items, random = (
+        Alike("concept", concept).items([[*concept]]),
+        np.random.default_rng(0),
+    )
     for parts, is_together in (((session, session), False), ((concept, {}), True)):
         orders = items.within(*parts).permutations(50, random)
         moved = np.array([concept[name] for name in range(24)])[orders]
@@ -67,7 +106,9 @@ def test_labels_are_exchanged_only_within_what_was_interleaved_in_time():
 
 
 def test_intervals_over_units_hold_the_mean_where_those_over_items_do_not():
-    """Of items in fours that are equal, a nominal 95 % interval over items holds in two thirds."""
+    """Of items in fours that are equal, a nominal 95 % interval over items holds in two
+    thirds.
+    """
     held = np.zeros(2)
     units = np.repeat(np.arange(60), 4).tolist()
     for seed in range(100):

@@ -1,4 +1,6 @@
-"""The verdict on ranks: what is permuted, what is said of whom, and how often it is wrong."""
+"""The verdict on ranks: what is permuted, what is said of whom, and how often it is
+wrong.
+"""
 
 from itertools import permutations
 
@@ -23,13 +25,20 @@ def independent(count, subjects=1):
 
 def concepts(sizes):
     """Give pictures, and the concept of each, by these numbers of pictures."""
-    concept = dict(enumerate(np.repeat(np.arange(len(sizes)), sizes).astype(str).tolist()))
+    concept = dict(
+        enumerate(np.repeat(np.arange(len(sizes)), sizes).astype(str).tolist())
+    )
     return Alike("concept", concept).items([list(concept)]), concept
 
 
 def test_few_pictures_have_all_permutations_counted():
     ranked = np.random.default_rng(0).integers(1, 6, (5, 5))
-    sums = np.array([sum(ranked[row, order[row]] for row in range(5)) for order in permutations(range(5))])
+    sums = np.array(
+        [
+            sum(ranked[row, order[row]] for row in range(5))
+            for order in permutations(range(5))
+        ]
+    )
 
     (found,) = judge([ranked], independent(5), range(5))
 
@@ -39,24 +48,41 @@ def test_few_pictures_have_all_permutations_counted():
 
 
 def test_wrong_labels_are_seldom_called_right_however_many_subjects_share_them():
-    """Bound .05 and two Monte Carlo errors of 100; ranks counted subject by subject reject .3 to .5."""
+    """Bound .05 and two Monte Carlo errors of 100; ranks counted subject by subject
+    reject .3 to .5.
+    """
     random, called, subjects, pictures = np.random.default_rng(0), 0, 8, 60
     for _ in range(100):
-        features, wrong = random.normal(size=(pictures, 16)), random.permutation(pictures)
-        seen = [features + 0.5 * random.normal(size=features.shape) for _ in range(subjects)]
+        features, wrong = (
+            random.normal(size=(pictures, 16)),
+            random.permutation(pictures),
+        )
+        seen = [
+            features + 0.5 * random.normal(size=features.shape) for _ in range(subjects)
+        ]
         ranked = [rank_all(signals, features)[:, wrong] for signals in seen]
-        called += judge(ranked, independent(pictures, subjects), range(pictures))[0].side != "at chance"
+        called += (
+            judge(ranked, independent(pictures, subjects), range(pictures))[0].side
+            != "at chance"
+        )
 
     assert called / 100 <= 0.094
 
 
 def test_a_weak_effect_that_ten_subjects_share_is_found():
-    """Found in .00 of runs where ranks averaged over subjects are compared with the spread of one guess."""
+    """Found in .00 of runs where ranks averaged over subjects are compared with the
+    spread of one guess.
+    """
     random, found = np.random.default_rng(0), 0
     for _ in range(20):
         features = random.normal(size=(200, 20))
-        ranked = [rank_all(0.02 * features + random.normal(size=(200, 20)), features) for _ in range(10)]
-        found += judge(ranked, independent(200, 10), range(200))[0].side == "above chance"
+        ranked = [
+            rank_all(0.02 * features + random.normal(size=(200, 20)), features)
+            for _ in range(10)
+        ]
+        found += (
+            judge(ranked, independent(200, 10), range(200))[0].side == "above chance"
+        )
 
     assert found / 20 >= 0.85
 
@@ -67,11 +93,17 @@ def test_two_concepts_are_spoken_of_as_these_two_in_two_questions():
     features = random.normal(size=(20, 16))
     ranked = rank_all(features + random.normal(size=features.shape), features)
 
-    which, of_concept = judge([ranked], items, range(20), dict.fromkeys(range(20), 1), concept)
+    which, of_concept = judge(
+        [ranked], items, range(20), dict.fromkeys(range(20), 1), concept
+    )
 
-    assert which.words == "above chance for these 2 concepts" and which.question == "which picture"
     assert (
-        "within concepts" in which.test and which.wider == "concepts in general: not possible with 2 concepts"
+        which.words == "above chance for these 2 concepts"
+        and which.question == "which picture"
+    )
+    assert (
+        "within concepts" in which.test
+        and which.wider == "concepts in general: not possible with 2 concepts"
     )
     assert of_concept.question == "which concept" and of_concept.side == "at chance"
 
@@ -79,31 +111,50 @@ def test_two_concepts_are_spoken_of_as_these_two_in_two_questions():
 @pytest.mark.parametrize(
     ("sessions", "reason"),
     [
-        (dict(enumerate(np.repeat([1, 2], 10).tolist())), "cannot be tested: concepts and sessions coincide"),
+        (
+            dict(enumerate(np.repeat([1, 2], 10).tolist())),
+            "cannot be tested: concepts and sessions coincide",
+        ),
         (None, "cannot be tested: their sessions are not known"),
     ],
 )
-def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_drift(sessions, reason):
+def test_concepts_that_were_shown_in_sessions_of_their_own_cannot_be_told_from_drift(
+    sessions, reason
+):
     items, concept = concepts([10, 10])
-    ranked = np.random.default_rng(0).permuted(np.tile(np.arange(1, 21), (20, 1)), axis=1)
+    ranked = np.random.default_rng(0).permuted(
+        np.tile(np.arange(1, 21), (20, 1)), axis=1
+    )
 
     _, of_concept = judge([ranked], items, range(20), sessions, concept)
 
-    assert (of_concept.side, of_concept.p, of_concept.test) == ("not testable", None, reason)
+    assert (of_concept.side, of_concept.p, of_concept.test) == (
+        "not testable",
+        None,
+        reason,
+    )
     assert of_concept.sentence == f"which concept: {reason}"
 
 
 def test_signals_that_drift_with_sessions_are_seldom_called_right():
-    """Most pictures of a concept were shown in a session of its own, whose signals share an offset."""
+    """Most pictures of a concept were shown in a session of its own, whose signals
+    share an offset.
+    """
     random, called, count = np.random.default_rng(0), np.zeros(2), 5
     items, concept = concepts([12] * count)
     number = np.repeat(np.arange(count), 12)
     session = np.where(np.arange(12 * count) % 4 > 0, number, (number + 1) % count)
     sessions = dict(enumerate(session.tolist()))
     for _ in range(75):
-        features = random.normal(size=(count, 16))[number] + random.normal(size=(12 * count, 16))
-        signals = 2 * random.normal(size=(count, 16))[session] + random.normal(size=features.shape)
-        answers = judge([rank_all(signals, features)], items, range(12 * count), sessions, concept)
+        features = random.normal(size=(count, 16))[number] + random.normal(
+            size=(12 * count, 16)
+        )
+        signals = 2 * random.normal(size=(count, 16))[session] + random.normal(
+            size=features.shape
+        )
+        answers = judge(
+            [rank_all(signals, features)], items, range(12 * count), sessions, concept
+        )
         called += [answer.side == "above chance" for answer in answers]
 
     assert (called / 75 <= 0.06).all()
@@ -116,10 +167,16 @@ def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
     items, concept = concepts(sizes)
     number, count = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
     for _ in range(15):
-        features = random.normal(size=(len(sizes), 20))[number] + random.normal(size=(count, 20))
+        features = random.normal(size=(len(sizes), 20))[number] + random.normal(
+            size=(count, 20)
+        )
         signals = 0.8 * features + random.normal(size=features.shape)
         answers = judge(
-            [rank_all(signals, features)], items, range(count), dict.fromkeys(range(count), 1), concept
+            [rank_all(signals, features)],
+            items,
+            range(count),
+            dict.fromkeys(range(count), 1),
+            concept,
         )
         found += [answer.side == "above chance" for answer in answers]
 
@@ -127,34 +184,47 @@ def test_pictures_and_concepts_that_are_decoded_are_found(sizes):
 
 
 def test_which_picture_is_exchanged_within_concepts_however_many_these_are():
-    """Of signals that carry their concept alone, the concept is found and the picture is not."""
+    """Of signals that carry their concept alone, the concept is found and the picture
+    is not.
+    """
     random, found = np.random.default_rng(0), np.zeros(3)
     items, concept = concepts([6] * 12)
     number = np.repeat(np.arange(12), 6)
     for _ in range(30):
         features = random.normal(size=(12, 16))[number]
         ranked = rank_all(
-            features + random.normal(size=(72, 16)), features + 0.5 * random.normal(size=(72, 16))
+            features + random.normal(size=(72, 16)),
+            features + 0.5 * random.normal(size=(72, 16)),
         )
-        answers = judge([ranked], items, range(72), dict.fromkeys(range(72), 1), concept)
+        answers = judge(
+            [ranked], items, range(72), dict.fromkeys(range(72), 1), concept
+        )
         found += [answer.side == "above chance" for answer in answers]
 
     assert found[0] == found[2] == 30 and found[1] / 30 <= 0.1
 
 
 def test_clips_are_shifted_by_every_shift_once():
-    """Of twelve clips the smallest two-sided p is 2/12, so nothing could be found, and it says so."""
+    """Of twelve clips the smallest two-sided p is 2/12, so nothing could be found, and
+    it says so.
+    """
     film = Alike("neighbours", dict.fromkeys(range(12), "film"), "clip")
-    found = judge([rank_all(np.eye(12), np.eye(12))], film.items([list(range(12))]), range(12))[0]
+    found = judge(
+        [rank_all(np.eye(12), np.eye(12))], film.items([list(range(12))]), range(12)
+    )[0]
 
     assert found.least_p == pytest.approx(2 / 12) and found.side == "not testable"
     assert "all 12 circular shifts" in found.test and "smallest p 0.17" in found.test
 
 
 def test_neighbouring_clips_are_seldom_called_right():
-    """Shifts drawn with replacement, without the identity, gave p ≤ .05 in up to .18."""
+    """Shifts drawn with replacement, without the identity, gave p ≤ .05 in up to
+    .18.
+    """
     random, small, clips = np.random.default_rng(0), 0, 45
-    film = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items([list(range(clips))])
+    film = Alike("neighbours", dict.fromkeys(range(clips), "film"), "clip").items(
+        [list(range(clips))]
+    )
     for _ in range(150):
         drawn = random.normal(size=(2, clips, 8))
         for clip in range(1, clips):

@@ -12,7 +12,8 @@ def test_dropout_drops_so_many_and_keeps_the_mean() -> None:
     dropped = dropout(x)
     dropped.sum().backward()
     assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
-    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.004)  # 5 sd of 400,400 draws
+    # 5 sd of 400,400 draws
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.004)
     assert torch.equal(x.grad, dropped)
     assert not torch.equal(dropout(x), dropped)
     torch.manual_seed(0)

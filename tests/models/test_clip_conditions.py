@@ -17,11 +17,15 @@ def test_ids_are_those_of_open_clips_own_function():
     texts = ["A dog runs, across the Grass!", "x " * 100, ""]
     tokens = CaptionTokens(length=60)
 
-    for text, expected in zip(texts, SimpleTokenizer(context_length=60)(texts), strict=True):
+    for text, expected in zip(
+        texts, SimpleTokenizer(context_length=60)(texts), strict=True
+    ):
         assert tokens.ids(text).tolist() == expected.tolist()
 
 
-def test_a_caption_is_written_again_from_its_ids_and_a_folder_without_a_tokenizer_named(tmp_path):
+def test_a_caption_is_written_again_from_its_ids_and_a_folder_without_a_tokenizer_named(
+    tmp_path,
+):
     for source, text in ((OPEN_CLIP, "a dog runs"), (str(DEMO), "a red ball")):
         tokens = CaptionTokens(source, 12)
         ids = tokens.ids(text)

@@ -1,4 +1,6 @@
-"""Heads: named outputs of any shape, cut, compared, refused where they do not match; and what was decoded."""
+"""Heads: named outputs of any shape, cut, compared, refused where they do not match;
+and what was decoded.
+"""
 
 import copy
 
@@ -28,33 +30,60 @@ def test_outputs_that_are_not_the_heads_are_refused_naming_both() -> None:
     right = {"latent": torch.zeros(2, 4, 2, 2), "token": torch.zeros(2, 3)}
     heads.check(right, TWO, "the backbone")
 
-    for wrong in ({**right, "token": torch.zeros(2, 1, 3)}, {"token": right["token"]}, {**right, "a": right}):
-        wrong = {name: value if torch.is_tensor(value) else torch.zeros(2) for name, value in wrong.items()}
-        with pytest.raises(BrainhiveError, match=r"the backbone gives .*heads are latent \[4, 2, 2\]"):
+    for wrong in (
+        {**right, "token": torch.zeros(2, 1, 3)},
+        {"token": right["token"]},
+        {**right, "a": right},
+    ):
+        wrong = {
+            name: value if torch.is_tensor(value) else torch.zeros(2)
+            for name, value in wrong.items()
+        }
+        with pytest.raises(
+            BrainhiveError, match=r"the backbone gives .*heads are latent \[4, 2, 2\]"
+        ):
             heads.check(wrong, TWO, "the backbone")
 
 
 def test_a_latent_of_another_autoencoder_is_refused() -> None:
     heads.refuse_other_target("latent", TWO["latent"], "abc", "the generator")
-    heads.refuse_other_target("token", TWO["token"], "anything", "a store")  # of unknown origin
-    heads.refuse_other_target("latent", TWO["latent"], "latents:def", "the generator")  # not comparable
-    with pytest.raises(BrainhiveError, match="head latent predicts vae of abc, the generator is of def"):
+    # of unknown origin
+    heads.refuse_other_target("token", TWO["token"], "anything", "a store")
+    # not comparable
+    heads.refuse_other_target("latent", TWO["latent"], "latents:def", "the generator")
+    with pytest.raises(
+        BrainhiveError, match="head latent predicts vae of abc, the generator is of def"
+    ):
         heads.refuse_other_target("latent", TWO["latent"], "def", "the generator")
 
 
 def test_a_latent_space_is_named_by_encoder_and_scale_and_shared():
     autoencoder = sdxl.TINY.build().vae
-    name, others = latent_space(autoencoder), [copy.deepcopy(autoencoder) for _ in range(4)]
+    name, others = (
+        latent_space(autoencoder),
+        [copy.deepcopy(autoencoder) for _ in range(4)],
+    )
     others[0].encoder.conv_in.weight.data.neg_()
     others[1].register_to_config(scaling_factor=0.5)
     others[2].decoder.conv_in.weight.data.neg_()
     others[3].to(torch.bfloat16)
 
     assert name.startswith(PREFIX)
-    assert [latent_space(other) == name for other in others] == [False, False, True, True]
+    assert [latent_space(other) == name for other in others] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
-    config = {key: value for key, value in autoencoder.config.items() if not key.startswith("_")}
-    encoder = diffusers_vae.TINY.model_copy(update={"architecture": config}).build().module
+    config = {
+        key: value
+        for key, value in autoencoder.config.items()
+        if not key.startswith("_")
+    }
+    encoder = (
+        diffusers_vae.TINY.model_copy(update={"architecture": config}).build().module
+    )
     before = encoder.latent_space
     assert before == latent_space(encoder.tower)
     encoder.tower.load_state_dict(autoencoder.state_dict())

@@ -1,4 +1,6 @@
-"""Low-rank changes of a network: peft's values and gradients, nothing at the start, one adapter at a time."""
+"""Low-rank changes of a network: peft's values and gradients, nothing at the start, one
+adapter at a time.
+"""
 
 from pathlib import Path
 
@@ -16,22 +18,42 @@ ENDINGS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 def open_golden(golden: Path) -> tuple[dict[str, Tensor], nn.Module, Adapter]:
-    """The reference's tensors, its network, and an adapter of its rank that changes nothing yet."""
+    """The reference's tensors, its network, and an adapter of its rank that changes
+    nothing yet.
+    """
     tensors = load_file(golden / "methods/lora.safetensors")
-    width, heads, inner, blocks, image, patch, out, rank, alpha = tensors["settings"].tolist()
-    sizes = {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": blocks}
-    sizes |= {"num_attention_heads": heads, "image_size": image, "patch_size": patch, "projection_dim": out}
+    width, heads, inner, blocks, image, patch, out, rank, alpha = tensors[
+        "settings"
+    ].tolist()
+    sizes = {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": blocks,
+    }
+    sizes |= {
+        "num_attention_heads": heads,
+        "image_size": image,
+        "patch_size": patch,
+        "projection_dim": out,
+    }
     config = CLIPVisionConfig(**sizes, hidden_act="gelu")
     network = CLIPVisionModelWithProjection(config).eval().requires_grad_(False)
     network.load_state_dict(
-        {key.removeprefix("weights."): v for key, v in tensors.items() if "weights." in key}
+        {
+            key.removeprefix("weights."): v
+            for key, v in tensors.items()
+            if "weights." in key
+        }
     )
     return tensors, network, Adapter(shapes_of(network, ENDINGS), rank, alpha)
 
 
 def test_an_adapted_network_has_pefts_embeddings_and_gradients(golden: Path) -> None:
     tensors, network, adapter = open_golden(golden)
-    assert sum(parameter.numel() for parameter in adapter.parameters()) == tensors["expected.trainable"]
+    assert (
+        sum(parameter.numel() for parameter in adapter.parameters())
+        == tensors["expected.trainable"]
+    )
     with torch.no_grad():
         for name, down, up in zip(adapter.names, adapter.down, adapter.up, strict=True):
             down.copy_(tensors[f"lora.{name}.A"])
@@ -41,7 +63,9 @@ def test_an_adapted_network_has_pefts_embeddings_and_gradients(golden: Path) -> 
     output = network(pixel_values=tensors["pixels"], output_hidden_states=True)
     assert (output.image_embeds - tensors["expected.embedding"]).abs().max() < CLOSE
     norm = network.vision_model.post_layernorm  # type: ignore[union-attr]
-    layers = torch.stack([norm(output.hidden_states[n])[:, 0] for n in tensors["layers"].tolist()], 1)  # type: ignore[operator]
+    layers = torch.stack(
+        [norm(output.hidden_states[n])[:, 0] for n in tensors["layers"].tolist()], 1
+    )  # type: ignore[operator]
     assert (layers - tensors["expected.layers"]).abs().max() < CLOSE
     (output.image_embeds * tensors["probe"]).sum().backward()
     compared = [key for key in tensors if key.startswith("expected.grad.")]
@@ -52,12 +76,17 @@ def test_an_adapted_network_has_pefts_embeddings_and_gradients(golden: Path) -> 
     assert compared
 
 
-def test_a_new_adapter_changes_nothing_and_draws_as_widely_as_its_rank_says(golden: Path) -> None:
+def test_a_new_adapter_changes_nothing_and_draws_as_widely_as_its_rank_says(
+    golden: Path,
+) -> None:
     tensors, network, _ = open_golden(golden)
     plain = network(pixel_values=tensors["pixels"]).image_embeds
     torch.manual_seed(0)
     adapter = Adapter({"visual_projection": (12, 4000)}, 8, 8)
-    assert float(adapter.down[0].detach().std()) == pytest.approx(1 / 8, rel=0.02) and not adapter.up[0].any()
+    assert (
+        float(adapter.down[0].detach().std()) == pytest.approx(1 / 8, rel=0.02)
+        and not adapter.up[0].any()
+    )
     changed = Adapter(shapes_of(network, ()), 4, 4)
     changed.attach(network)
     assert torch.equal(network(pixel_values=tensors["pixels"]).image_embeds, plain)

@@ -1,4 +1,6 @@
-"""Signals that were made in another way than those of the training are refused by naming what differs."""
+"""Signals that were made in another way than those of the training are refused by
+naming what differs.
+"""
 
 from typing import Any
 
@@ -10,13 +12,20 @@ SPEC = SignalSpec(("Oz",), 50, (1,), (1,), 100.0, unit="uV", preparation=STEPS)
 
 
 def difference(
-    unit: str = "uV", rate_hz: float = 100.0, steps: dict[str, Any] = STEPS, is_same_store: bool = True
+    unit: str = "uV",
+    rate_hz: float = 100.0,
+    steps: dict[str, Any] = STEPS,
+    is_same_store: bool = True,
 ) -> str:
     """Say what a recording is refused for; empty if it is not."""
     try:
-        SPEC.refuse_other_signals(unit, rate_hz, steps, "faces subject 1", is_same_store)
+        SPEC.refuse_other_signals(
+            unit, rate_hz, steps, "faces subject 1", is_same_store
+        )
     except BrainhiveError as error:
-        start = "faces subject 1 was made in another way than what the model learned from: "
+        start = (
+            "faces subject 1 was made in another way than what the model learned from: "
+        )
         assert error.message.startswith(start) and error.hint
         return error.message.removeprefix(start)
     return ""
@@ -26,7 +35,10 @@ def test_what_differs_is_named() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"unit": "V", "rate_hz": 250.0}, "unit V, not uV; rate_hz 250 Hz, not 100 Hz"),
         ({"steps": STEPS | {"whiten": "no"}}, "whiten no, not train"),
-        ({"steps": STEPS | {"kind": "things_eeg", "baseline": True}}, "baseline True, not none; kind"),
+        (
+            {"steps": STEPS | {"kind": "things_eeg", "baseline": True}},
+            "baseline True, not none; kind",
+        ),
         ({"steps": STEPS | {"simulated": True}}, "signals simulated, not recorded"),
     ]
     for changes, named in cases:

@@ -1,4 +1,6 @@
-"""The page in a real browser: the system's Chromium through Playwright's Python package."""
+"""The page in a real browser: the system's Chromium through Playwright's Python
+package.
+"""
 
 import os
 import shutil
@@ -11,13 +13,30 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
+from brainhive_cli.core.artifacts import (
+    Artifact,
+    Curve,
+    Heatmap,
+    Line,
+    Map,
+    Media,
+    Point,
+    Row,
+    Sheet,
+    Tile,
+)
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.page import Page, Section, groups_of
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="playwright is not installed"
+)
+CHROMIUM = (
+    shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 PHONE, DESK = 390, 1280
 
@@ -36,14 +55,27 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     run = RunFolder(folder)
     red, blue = (
-        artifacts.save_picture(run, name, Image.new("RGB", (64, 64), name)) for name in ("red", "blue")
+        artifacts.save_picture(run, name, Image.new("RGB", (64, 64), name))
+        for name in ("red", "blue")
     )
     Image.new("RGB", (600, 300), "white").save(folder / "drawing.png")
-    tiles = [Tile(red, ["a_very_long_name_of_a_concept"]), *(Tile(blue, ["a dog"]) for _ in range(5))]
+    tiles = [
+        Tile(red, ["a_very_long_name_of_a_concept"]),
+        *(Tile(blue, ["a dog"]) for _ in range(5)),
+    ]
     shown: list[Artifact] = [
-        Curve("Loss", "epoch", list(range(30)), [Line("train", [1 / (n + 1) for n in range(30)])]),
+        Curve(
+            "Loss",
+            "epoch",
+            list(range(30)),
+            [Line("train", [1 / (n + 1) for n in range(30)])],
+        ),
         Heatmap("Similarity", [[0.1, 0.9], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"]),
-        Map("Scalp", [Point(np.cos(n) / 2, np.sin(n) / 2, f"E{n}", float(n)) for n in range(6)], "µV"),
+        Map(
+            "Scalp",
+            [Point(np.cos(n) / 2, np.sin(n) / 2, f"E{n}", float(n)) for n in range(6)],
+            "µV",
+        ),
         Media("A drawing", "drawing.png"),
         Sheet("Retrieved", ["seen", "1", "2", "3", "4", "5"], [Row("cat/1", tiles)]),
     ]
@@ -52,26 +84,41 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["", "top-1", "95 % CI", "n", "pool"],
         [["b", 0.5, "0.4–0.6", 9, 100], ["a", 0.25, "0.1–0.4", 10, 100]],
     )
-    wide = Table("Many columns", [f"column {n}" for n in range(20)], [list(range(20)), list(range(20))])
+    wide = Table(
+        "Many columns",
+        [f"column {n}" for n in range(20)],
+        [list(range(20)), list(range(20))],
+    )
     groups = [("", [narrow, wide]), *groups_of([("", shown, folder)])]
-    section = Section("A run", groups, texts=[("Recipe", "epochs: 3\n" + "word " * 100)])
-    Page("A report", ["Top-1 is 0.5."], ["selected on test"], [section]).write(folder / "page.html")
+    section = Section(
+        "A run", groups, texts=[("Recipe", "epochs: 3\n" + "word " * 100)]
+    )
+    Page("A report", ["Top-1 is 0.5."], ["selected on test"], [section]).write(
+        folder / "page.html"
+    )
     return folder / "page.html"
 
 
 @pytest.fixture(scope="module")
 def clips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two rows of two clips, in VP9: a Chromium without licensed codecs plays no H.264."""
+    """Two rows of two clips, in VP9: a Chromium without licensed codecs plays no
+    H.264.
+    """
     av = pytest.importorskip("av", reason="PyAV is not installed")
     folder = tmp_path_factory.mktemp("clips")
     with av.open(str(folder / "clip.webm"), "w") as container:
         stream = container.add_stream("libvpx-vp9", rate=8)
         stream.width = stream.height = 64
         for level in range(0, 250, 10):
-            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level, np.uint8), "rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((64, 64, 3), level, np.uint8), "rgb24"
+            )
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    rows = [Row(name, [Tile("clip.webm", [name]), Tile("clip.webm", ["made"])]) for name in "ab"]
+    rows = [
+        Row(name, [Tile("clip.webm", [name]), Tile("clip.webm", ["made"])])
+        for name in "ab"
+    ]
     sheet = Sheet("First items", ["seen", "brain"], rows)
     sections = [Section("A run", groups_of([("", [sheet], folder)]))]
     Page("Clips", sections=sections).write(folder / "page.html")
@@ -79,42 +126,66 @@ def clips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_clips_of_a_row_play_together_and_no_controls_cover_them(browser, clips_file):
-    page = browser.new_page(viewport={"width": PHONE, "height": 900}, color_scheme="dark")
+    page = browser.new_page(
+        viewport={"width": PHONE, "height": 900}, color_scheme="dark"
+    )
     page.goto(clips_file.as_uri())
     first, second = page.locator(".row").all()
     paused = "() => [...document.querySelectorAll('video')].map(each => each.paused)"
 
-    assert page.evaluate("[...document.querySelectorAll('video')].some(each => each.controls)") is False
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('video')].some(each => each.controls)"
+        )
+        is False
+    )
     box = first.locator("video").first.bounding_box()
     assert box["width"] >= 120 and box["width"] == box["height"]
     button = first.get_by_role("button", name="play")
     lies, ink = (
         button.bounding_box(),
-        "each => getComputedStyle(each).color !== getComputedStyle(each).backgroundColor",
+        (
+            "each => getComputedStyle(each).color !== "
+            "getComputedStyle(each).backgroundColor"
+        ),
     )
-    assert lies["y"] >= box["y"] + box["height"] and lies["height"] < 40 and button.evaluate(ink)
+    assert (
+        lies["y"] >= box["y"] + box["height"]
+        and lies["height"] < 40
+        and button.evaluate(ink)
+    )
 
     button.click()
     assert page.evaluate(paused) == [False, False, True, True]
     assert first.get_by_role("button").inner_text().endswith("pause")
     first.locator("video").nth(1).click()
-    assert page.evaluate(paused) == [True] * 4 and second.get_by_role("button").is_visible()
+    assert (
+        page.evaluate(paused) == [True] * 4
+        and second.get_by_role("button").is_visible()
+    )
     page.close()
 
 
 @pytest.fixture
 def opened(browser: Any, page_file: Path) -> Iterator[Any]:
-    """Open the page in some width and scheme; what the browser complained of is in `complaints`."""
+    """Open the page in some width and scheme; what the browser complained of is in
+    `complaints`.
+    """
     contexts = []
 
     def open_page(width: int = DESK, scheme: str = "light") -> tuple[Any, list[str]]:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
         contexts.append(context)
         page, complaints = context.new_page(), list[str]()
         page.on("console", lambda said: complaints.append(said.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
-            "request", lambda asked: asked.url.startswith(("file:", "data:")) or complaints.append(asked.url)
+            "request",
+            lambda asked: (
+                asked.url.startswith(("file:", "data:")) or complaints.append(asked.url)
+            ),
         )
         page.on("requestfailed", lambda asked: complaints.append(asked.url))
         page.goto(page_file.as_uri())
@@ -135,7 +206,10 @@ def test_nothing_fails_is_fetched_or_lost_off_screen(opened):
     )
     assert complaints == [] and lost == []
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE
-    broken = "() => [...document.images].filter(each => !each.complete || !each.naturalWidth).length"
+    broken = (
+        "() => [...document.images].filter(each => !each.complete || "
+        "!each.naturalWidth).length"
+    )
     assert page.evaluate(broken) == 0 and page.evaluate("document.images.length") >= 7
     box = page.get_by_text("0.4–0.6").bounding_box()  # a table stacks on a phone
     assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE
@@ -148,9 +222,16 @@ def test_nothing_fails_is_fetched_or_lost_off_screen(opened):
     )
     assert slabs == []
     colours = "drawn => drawn.map(one => getComputedStyle(one))"
-    lines = page.locator(".curve svg path").evaluate_all(f"{colours}.map(style => style.stroke)")
-    words = page.locator(".curve svg text").evaluate_all(f"{colours}.map(style => style.fill)")
-    assert "rgb(86, 168, 232)" in lines and {*words} == {"rgb(230, 232, 234)", "rgb(160, 168, 178)"}
+    lines = page.locator(".curve svg path").evaluate_all(
+        f"{colours}.map(style => style.stroke)"
+    )
+    words = page.locator(".curve svg text").evaluate_all(
+        f"{colours}.map(style => style.fill)"
+    )
+    assert "rgb(86, 168, 232)" in lines and {*words} == {
+        "rgb(230, 232, 234)",
+        "rgb(160, 168, 178)",
+    }
 
 
 def test_a_table_sorts_by_numbers_and_the_third_click_restores_it(opened):

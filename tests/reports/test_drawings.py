@@ -1,4 +1,6 @@
-"""Figures: no name touches another, maps stay on the head, and what shows nothing is not drawn."""
+"""Figures: no name touches another, maps stay on the head, and what shows nothing is
+not drawn.
+"""
 
 from itertools import combinations
 
@@ -21,7 +23,9 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.fixture
 def boxes_of(tmp_path, monkeypatch):
-    """Draw an artifact, and give the box of each text of it, and of the figure, in pixels."""
+    """Draw an artifact, and give the box of each text of it, and of the figure, in
+    pixels.
+    """
     boxes: dict[Text, Bbox] = {}
     draw = Text.draw
 
@@ -33,7 +37,9 @@ def boxes_of(tmp_path, monkeypatch):
     def measure(artifact: drawings.Drawable) -> tuple[list[tuple[str, Bbox]], Bbox]:
         save_figure(artifact, tmp_path / "figure.png")
         with Image.open(tmp_path / "figure.png") as png:
-            return [(text.get_text(), box) for text, box in boxes.items()], Bbox([(0, 0), png.size])
+            return [(text.get_text(), box) for text, box in boxes.items()], Bbox(
+                [(0, 0), png.size]
+            )
 
     monkeypatch.setattr(Text, "draw", record)
     monkeypatch.setattr(drawings, "PNG_DPI", DPI)
@@ -41,12 +47,23 @@ def boxes_of(tmp_path, monkeypatch):
 
 
 def names(count: int, letters: int) -> list[str]:
-    return [f"N{index:02}{'scrambledpix_and_other_things'[: letters - 3]}" for index in range(count)]
+    return [
+        f"N{index:02}{'scrambledpix_and_other_things'[: letters - 3]}"
+        for index in range(count)
+    ]
 
 
 def matrix(rows: list[str], columns: list[str]) -> Heatmap:
     values = RANDOM.normal(size=(len(rows), len(columns)))
-    return Heatmap("Similarity", values.tolist(), rows, columns, "signal of", "picture", "cosine similarity")
+    return Heatmap(
+        "Similarity",
+        values.tolist(),
+        rows,
+        columns,
+        "signal of",
+        "picture",
+        "cosine similarity",
+    )
 
 
 def head(sensors: list[str]) -> Map:
@@ -55,12 +72,18 @@ def head(sensors: list[str]) -> Map:
 
 
 def bars(count: int, series: int = 1, low: float = -0.3) -> Curve:
-    lines = [Line(name, np.linspace(low, 0.00002, count).tolist()) for name in names(series, 20)]
+    lines = [
+        Line(name, np.linspace(low, 0.00002, count).tolist())
+        for name in names(series, 20)
+    ]
     return Curve(LONG, "rank among 200 pictures", names(count, 29), lines, LONG, "bars")
 
 
 def lines(at: list[float], names: list[str], **more: object) -> Curve:
-    drawn = [Line(name, (1e-7 * RANDOM.random(len(at))).tolist(), chance=1e-8) for name in names]
+    drawn = [
+        Line(name, (1e-7 * RANDOM.random(len(at))).tolist(), chance=1e-8)
+        for name in names
+    ]
     return Curve(LONG, LONG, at, drawn, "top-1", **more)
 
 
@@ -68,15 +91,28 @@ def montage(name: str) -> list[str]:
     """Names of a montage, without those that are a second name of one place."""
     mne = pytest.importorskip("mne")
     second = {"T3", "T4", "T5", "T6", "A1", "A2", "M1", "M2"}
-    return [name for name in mne.channels.make_standard_montage(name).ch_names if name not in second]
+    return [
+        name
+        for name in mne.channels.make_standard_montage(name).ch_names
+        if name not in second
+    ]
 
 
-MARKS = {"onset": 0.0, "50–150 ms: first above chance": 100.0, "offset": (450.0, 500.0), "late": 900.0}
+MARKS = {
+    "onset": 0.0,
+    "50–150 ms: first above chance": 100.0,
+    "offset": (450.0, 500.0),
+    "late": 900.0,
+}
 FIGURES = {
     "20 × 20, 12 letters": matrix(names(20, 12), names(20, 12)),
-    "channels × times": matrix(names(63, 3), [str(time) for time in range(-200, 1000, 5)]),
+    "channels × times": matrix(
+        names(63, 3), [str(time) for time in range(-200, 1000, 5)]
+    ),
     "many bars": bars(40, series=3),
-    "over time": lines([*range(0, 1000, 25)], ["brain", "shuffled labels"], marks=MARKS),
+    "over time": lines(
+        [*range(0, 1000, 25)], ["brain", "shuffled labels"], marks=MARKS
+    ),
     "long names": lines([1, 2], [LONG, LONG.upper()]),
 }
 
@@ -85,9 +121,13 @@ FIGURES = {
 def test_names_of_a_figure_never_touch_and_never_leave_it(boxes_of, artifact):
     texts, figure = boxes_of(artifact)
 
-    assert not [(a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)]
+    assert not [
+        (a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)
+    ]
     page = figure.padded(1)
-    assert not [text for text, box in texts if Bbox.union([box, page]).bounds != page.bounds]
+    assert not [
+        text for text, box in texts if Bbox.union([box, page]).bounds != page.bounds
+    ]
 
 
 def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of):
@@ -95,7 +135,9 @@ def test_sensors_on_a_head_have_names_that_do_not_touch(boxes_of):
     texts, _ = boxes_of(head(sensors))
 
     assert len([text for text, _ in texts if text in sensors]) >= 60
-    assert not [(a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)]
+    assert not [
+        (a, b) for (a, box), (b, other) in combinations(texts, 2) if box.overlaps(other)
+    ]
 
 
 ONE = Line("top-1", [0.5], [0.4], [0.6], chance=0.1)
@@ -104,13 +146,20 @@ ONE = Line("top-1", [0.5], [0.4], [0.6], chance=0.1)
 def test_a_figure_is_drawn_where_its_values_differ():
     for artifact, is_shown in (
         (Curve("", "", ["all"], [ONE], style="bars"), False),  # one bar
-        (Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.4])], style="bars"), True),
-        (Curve("", "", [1], [Line("a", [0.5]), Line("b", [0.4])]), False),  # one point a line
-        (Curve("", "", [1, 2], [Line("a", [1e-12, 2e-12])]), True),  # magnetic fields, in tesla
+        (
+            Curve("", "", ["all", "sub-01"], [Line("top-1", [0.5, 0.4])], style="bars"),
+            True,
+        ),
+        # one point a line
+        (Curve("", "", [1], [Line("a", [0.5]), Line("b", [0.4])]), False),
+        # magnetic fields, in tesla
+        (Curve("", "", [1, 2], [Line("a", [1e-12, 2e-12])]), True),
         (Heatmap("", [[0.5, 0.5], [None, 0.5]]), False),
         (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=1.0)]), False),
         (Map("", [Point(0, 0, value=1.0), Point(0, 1, value=2.0)]), True),
         (Sheet("", ["seen"], []), False),
     ):
         assert shows_something(artifact) == is_shown
-        assert not isinstance(artifact, Curve) or ("<svg" in svg_of(artifact)) == is_shown
+        assert (
+            not isinstance(artifact, Curve) or ("<svg" in svg_of(artifact)) == is_shown
+        )

@@ -8,7 +8,17 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Point, Row, Sheet, Tile
+from brainhive_cli.core.artifacts import (
+    Artifact,
+    Curve,
+    Heatmap,
+    Line,
+    Map,
+    Point,
+    Row,
+    Sheet,
+    Tile,
+)
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
@@ -21,20 +31,31 @@ CAVEAT = next(iter(CAVEATS))
 LOSS = Curve("Loss", "epoch", [1, 2], [Line("train", [1.0, 0.5])])
 
 
-def run(tmp_path: Path, *drawn: Artifact, name: str = "lab-0123456789", label: str = "") -> ShownRun:
+def run(
+    tmp_path: Path, *drawn: Artifact, name: str = "lab-0123456789", label: str = ""
+) -> ShownRun:
     """A finished run that shows these artifacts."""
     folder = RunFolder(tmp_path / "runs/lab" / name)
     artifacts.write(folder, drawn)
     folder.write_text("recipe.yaml", "epochs: 3\n")
-    about = {"seeds": (1,), "protocol": "intra, lab", "split": "test", "interval": "t over subjects"}
-    metric = Metric("top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **about)
+    about = {
+        "seeds": (1,),
+        "protocol": "intra, lab",
+        "split": "test",
+        "interval": "t over subjects",
+    }
+    metric = Metric(
+        "top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **about
+    )
     folder.finish(Measurements({ALL: {"top1": metric}}, facts=Facts(caveats=[CAVEAT])))
     return ShownRun(label or name, folder)
 
 
 def names_of(paths: list[Path]) -> list[str]:
     """Give the names without suffix, each once."""
-    return list(dict.fromkeys(re.sub(r"\.(svg|png|pdf)$", "", path.name) for path in paths))
+    return list(
+        dict.fromkeys(re.sub(r"\.(svg|png|pdf)$", "", path.name) for path in paths)
+    )
 
 
 def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
@@ -46,7 +67,11 @@ def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
         Tile(file, ["a dog with a long name"], verdict="wrong"),
         Tile(""),
     ]
-    return Sheet("Retrieved", ["seen", "1", "2"], [Row(f"cat/{row}", tiles) for row in range(rows)])
+    return Sheet(
+        "Retrieved",
+        ["seen", "1", "2"],
+        [Row(f"cat/{row}", tiles) for row in range(rows)],
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +84,9 @@ def coarse(monkeypatch):
 def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_path):
     shown = [
         LOSS,
-        Heatmap("Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]),
+        Heatmap(
+            "Matrix", [[1.0, None], [0.0, 1.0]], rows=["a", "b"], columns=["c", "d"]
+        ),
         Map("Head", [Point(0, 0.5, "Oz", 1.0), Point(0.5, 0, "C4", -1.0)]),
         sheet(tmp_path),
     ]
@@ -67,22 +94,35 @@ def test_each_figure_is_saved_in_each_format_and_a_damaged_one_is_one_line(tmp_p
     paths = save_figures([RunGroup([made])], tmp_path / "figures")
     titles = ("Loss", "Matrix", "Head", "Retrieved")
     assert names_of(paths) == [f"lab-0123456789-{title}" for title in titles]
-    assert sorted((tmp_path / "figures").iterdir()) == sorted(paths) and len(paths) == 4 * 3
+    assert (
+        sorted((tmp_path / "figures").iterdir()) == sorted(paths)
+        and len(paths) == 4 * 3
+    )
     for path in paths:
         start = path.read_bytes()[:200]
-        assert {".svg": b"<svg" in path.read_bytes(), ".png": b"PNG" in start, ".pdf": b"%PDF" in start}[
-            path.suffix
-        ]
+        assert {
+            ".svg": b"<svg" in path.read_bytes(),
+            ".png": b"PNG" in start,
+            ".pdf": b"%PDF" in start,
+        }[path.suffix]
     for path in (path for path in paths if path.suffix == ".png"):
         with Image.open(path) as png:
-            assert png.width == 50 * drawings.WIDTH_INCH and abs(png.info["dpi"][0] - 50) < 1
-    assert (tmp_path / "figures/lab-0123456789-Retrieved.svg").read_text().count("rank 1") == 3  # of 5
+            assert (
+                png.width == 50 * drawings.WIDTH_INCH
+                and abs(png.info["dpi"][0] - 50) < 1
+            )
+    # of 5
+    assert (tmp_path / "figures/lab-0123456789-Retrieved.svg").read_text().count(
+        "rank 1"
+    ) == 3
     (made.folder.path / "artifacts/a.webp").write_bytes(b"RIFF")
     with pytest.raises(MissingData, match=r"a\.webp is no whole picture"):
         save_figures([RunGroup([made])], tmp_path / "again")
 
 
-def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_several(tmp_path):
+def test_a_figure_carries_the_caveats_of_its_run_and_the_label_where_there_are_several(
+    tmp_path,
+):
     one, other = run(tmp_path, LOSS), run(tmp_path, LOSS, name="other-0123456789")
     save_figures([RunGroup([one])], tmp_path / "one")
     text = (tmp_path / "one/lab-0123456789-Loss.svg").read_text()

@@ -1,4 +1,6 @@
-"""The page of a live session: who may read it, what it shows, and that no browser slows the session."""
+"""The page of a live session: who may read it, what it shows, and that no browser slows
+the session.
+"""
 
 import http.client
 import json
@@ -28,14 +30,25 @@ from brainhive_cli.reports.sentences import MEANINGS
 pytest.importorskip("starlette", reason="starlette is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium")
+    or shutil.which("chromium-browser")
+    or shutil.which("google-chrome")
+)
 PHONE, DESK = 390, 1280
 STRANGE = [
     """<img src=x onerror="document.title='broken'">""",
     'it\'s "quoted" & 100% <b>bold</b>',
     "日本/é/../ø?x=1#y",
 ]
-PATHS = ["/", "/events", "/picture?image=cat/1", "/drawing?window=1", "/other", "/events/"]
+PATHS = [
+    "/",
+    "/events",
+    "/picture?image=cat/1",
+    "/drawing?window=1",
+    "/other",
+    "/events/",
+]
 START = {
     "kind": "start",
     "model": "a ridge",
@@ -57,8 +70,17 @@ def read_picture(image_id: str) -> bytes | None:
 
 
 def result(window: int, shown: str | None = "cat/1", **changes: Any) -> dict[str, Any]:
-    best = [{"image": name, "similarity": 0.312345} for name in ("dog/2", "cat/1", *STRANGE)]
-    hits = {"n": window, "top1": 3, "rate": 0.25, "interval": [0.06, 0.6], "chance": 0.005, "level": 0.95}
+    best = [
+        {"image": name, "similarity": 0.312345} for name in ("dog/2", "cat/1", *STRANGE)
+    ]
+    hits = {
+        "n": window,
+        "top1": 3,
+        "rate": 0.25,
+        "interval": [0.06, 0.6],
+        "chance": 0.005,
+        "level": 0.95,
+    }
     return {
         "kind": "result",
         "window": window,
@@ -90,7 +112,9 @@ def started() -> Iterator[Callable[..., tuple[LivePage, str]]]:
     """Start pages, which are stopped in the end."""
     pages = []
 
-    def start(read: Callable[[str], bytes | None] = read_picture, **options: Any) -> tuple[LivePage, str]:
+    def start(
+        read: Callable[[str], bytes | None] = read_picture, **options: Any
+    ) -> tuple[LivePage, str]:
         page = LivePage("Live session", read, **options)
         url = page.start()
         pages.append(page)
@@ -102,9 +126,15 @@ def started() -> Iterator[Callable[..., tuple[LivePage, str]]]:
 
 
 def ask(
-    url: str, path: str = "/", token: str | None = None, method: str = "GET", **headers: str
+    url: str,
+    path: str = "/",
+    token: str | None = None,
+    method: str = "GET",
+    **headers: str,
 ) -> tuple[http.client.HTTPResponse, bytes]:
-    """Send a request with headers of our own; of a stream of events, read the beginning."""
+    """Send a request with headers of our own; of a stream of events, read the
+    beginning.
+    """
     split = urlsplit(url)
     connection = http.client.HTTPConnection(split.hostname or "", split.port, timeout=5)
     token = split.query.removeprefix("token=") if token is None else token
@@ -118,8 +148,12 @@ def ask(
     return response, body
 
 
-def read_events(url: str, is_last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Read a stream of events, each with its id, from its beginning until one of them is the last."""
+def read_events(
+    url: str, is_last: Callable[[dict[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """Read a stream of events, each with its id, from its beginning until one of them
+    is the last.
+    """
     split, events, number = urlsplit(url), list[dict[str, Any]](), 0
     connection = http.client.HTTPConnection(split.hostname or "", split.port, timeout=5)
     connection.request("GET", f"/events?{split.query}")
@@ -147,7 +181,10 @@ def test_a_request_that_is_not_the_pages_own_is_refused(started):
     ):
         for path in PATHS:
             response, body = ask(url, path, **refused)
-            assert response.status == 403 and body.startswith(b"Refused"), (refused, path)
+            assert response.status == 403 and body.startswith(b"Refused"), (
+                refused,
+                path,
+            )
     assert {ask(url, path, method="POST")[0].status for path in PATHS} == {405}
 
 
@@ -167,14 +204,20 @@ def test_the_page_is_read_by_its_address_and_by_localhost(started):
     assert statuses == [200] * 5 and url.startswith("http://127.0.0.1:")
 
 
-def test_no_response_gives_out_the_token_or_may_be_read_kept_or_embedded_elsewhere(started):
+def test_no_response_gives_out_the_token_or_may_be_read_kept_or_embedded_elsewhere(
+    started,
+):
     page, url = started()
     page.publish(START)
     page.publish({"kind": "drawing", "window": 1}, write_picture("red"))
     token = urlsplit(url).query.removeprefix("token=")
     assert len(token) == 43
 
-    responses = [ask(url, path, **headers) for path in PATHS for headers in ({}, {"Origin": "null"})]
+    responses = [
+        ask(url, path, **headers)
+        for path in PATHS
+        for headers in ({}, {"Origin": "null"})
+    ]
 
     assert token not in str(read_events(url, lambda event: event["kind"] == "start"))
     for response, body in responses:
@@ -182,22 +225,33 @@ def test_no_response_gives_out_the_token_or_may_be_read_kept_or_embedded_elsewhe
         assert token.encode() not in body and token not in str(headers)
         assert not [name for name in headers if name.startswith("access-control")]
         policy = headers["content-security-policy"]
-        assert policy.startswith("default-src 'none'") and "frame-ancestors 'none'" in policy
+        assert (
+            policy.startswith("default-src 'none'")
+            and "frame-ancestors 'none'" in policy
+        )
         assert "unsafe" not in policy
-        assert headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+        assert (
+            headers["referrer-policy"] == "no-referrer"
+            and headers["cache-control"] == "no-store"
+        )
         assert headers["x-content-type-options"] == "nosniff"
 
 
 def test_a_port_that_is_taken_and_hosts_that_no_browser_names_are_errors():
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(BrainhiveError, match=f"cannot open the page on 127.0.0.1, port {port}"):
+        with pytest.raises(
+            BrainhiveError, match=f"cannot open the page on 127.0.0.1, port {port}"
+        ):
             LivePage("", read_picture, port=port).start()
-    with pytest.raises(BrainhiveError, match=r"cannot open the page on 192\.0\.2\.1"):  # RFC 5737: nobody's
+    # RFC 5737: nobody's
+    with pytest.raises(BrainhiveError, match=r"cannot open the page on 192\.0\.2\.1"):
         LivePage("", read_picture, host="192.0.2.1").start()
 
 
-def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_results(started):
+def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_results(
+    started,
+):
     page, url = started()
     stall = [{"kind": "stalled", "for_s": 1}, {"kind": "resumed", "after_s": 3}]
     for event in [START, *stall, *map(result, range(1, 100))]:
@@ -215,7 +269,9 @@ def test_who_connects_later_gets_the_start_the_latest_of_each_kind_and_the_last_
         assert history["drawings"] == [98]
 
 
-def test_stop_ends_within_two_seconds_with_open_streams_which_get_the_last_event(started):
+def test_stop_ends_within_two_seconds_with_open_streams_which_get_the_last_event(
+    started,
+):
     page, url = started()
     page.publish(START)
     seen = list[dict[str, Any]]()
@@ -246,7 +302,9 @@ def test_stop_ends_within_two_seconds_with_open_streams_which_get_the_last_event
 @pytest.fixture(scope="module")
 def launched() -> Iterator[Any]:
     """Launch a browser once."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed"
+    )
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -258,11 +316,17 @@ def launched() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
-    """Open an address in some width and scheme; what the browser complained of is in the list."""
+    """Open an address in some width and scheme; what the browser complained of is in
+    the list.
+    """
     contexts = []
 
-    def open_page(url: str, width: int = DESK, scheme: str = "light") -> tuple[Any, list[str]]:
-        context = launched.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    def open_page(
+        url: str, width: int = DESK, scheme: str = "light"
+    ) -> tuple[Any, list[str]]:
+        context = launched.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme
+        )
         contexts.append(context)
         page, complaints = context.new_page(), list[str]()
         page.on("console", lambda said: complaints.append(said.text))
@@ -276,7 +340,9 @@ def opened(launched: Any) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 10) -> None:
-    """Wait until a condition holds: the policy of the page forbids the waits that evaluate a text."""
+    """Wait until a condition holds: the policy of the page forbids the waits that
+    evaluate a text.
+    """
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it never came"
@@ -288,14 +354,25 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
     shown, complaints = opened(url, PHONE, "dark")
     page.publish(START)
     for window in range(1, 15):
-        page.publish(result(window, repetitions=2, average_best=result(1)["best"], average_rank=1))
+        page.publish(
+            result(
+                window, repetitions=2, average_best=result(1)["best"], average_rank=1
+            )
+        )
     drawn = {"kind": "drawing", "window": 14, "seconds": 0.8, "skipped": 3}
     page.publish(drawn, write_picture("red"))
     page.publish({"kind": "unknown kind"})
     wait_for(lambda: shown.locator("#drawing").is_visible())
 
     text = shown.locator("body").inner_text()
-    order = ["running", "simulated", "Shown", "Best by this trial", "Best by the average of 2", "Drawing"]
+    order = [
+        "running",
+        "simulated",
+        "Shown",
+        "Best by this trial",
+        "Best by the average of 2",
+        "Drawing",
+    ]
     order += [
         "Seen picture ranked first",
         "Latency",
@@ -306,18 +383,37 @@ def test_events_reach_the_page_and_nothing_is_lost_off_screen(started, opened):
     ]
     positions = [text.index(words) for words in order]
     assert positions == sorted(positions)
-    numbers_shown = ["rank 3 of 200", "rank 1 of 200", "0.0412", "25 %†", "3 of 14", "chance 0.5 %", "1.23"]
-    for words in [*numbers_shown, "6 to 60 %", "valid at every moment", "drawn in 0.8 s, 3 skipped"]:
+    numbers_shown = [
+        "rank 3 of 200",
+        "rank 1 of 200",
+        "0.0412",
+        "25 %†",
+        "3 of 14",
+        "chance 0.5 %",
+        "1.23",
+    ]
+    for words in [
+        *numbers_shown,
+        "6 to 60 %",
+        "valid at every moment",
+        "drawn in 0.8 s, 3 skipped",
+    ]:
         assert words in text, words
     numbers = re.findall(r"\d+\.\d+", text)
-    assert numbers and max(len(number.replace(".", "").strip("0")) for number in numbers) <= 3
+    assert (
+        numbers
+        and max(len(number.replace(".", "").strip("0")) for number in numbers) <= 3
+    )
 
     assert shown.evaluate("document.documentElement.scrollWidth") == PHONE
     lost = """() => [...document.querySelectorAll('body *')].filter(each =>
         each.checkVisibility() && !each.closest('.strip')
         && each.getBoundingClientRect().right > innerWidth + 1)
         .map(each => each.outerHTML.slice(0, 80))"""
-    broken = "() => [...document.images].filter(each => !each.hidden && !each.naturalWidth).length"
+    broken = (
+        "() => [...document.images].filter(each => !each.hidden && "
+        "!each.naturalWidth).length"
+    )
     wait_for(lambda: shown.evaluate(broken) == 0)
     assert shown.evaluate(lost) == [] and complaints == []
     assert shown.locator("#film > li").count() == RESULTS_KEPT
@@ -339,8 +435,16 @@ def test_names_of_pictures_are_text_whatever_they_hold(started, opened):
         shown.locator("#warning").inner_text() == name
         and f"at {name}" in shown.locator("#window").inner_text()
     )
-    wait_for(lambda: shown.locator("#shown img").evaluate("image => image.naturalWidth") == 16)
-    assert shown.title() == "Live session" and complaints == [] and shown.locator("main b b").count() == 0
+    wait_for(
+        lambda: (
+            shown.locator("#shown img").evaluate("image => image.naturalWidth") == 16
+        )
+    )
+    assert (
+        shown.title() == "Live session"
+        and complaints == []
+        and shown.locator("main b b").count() == 0
+    )
 
 
 def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
@@ -364,4 +468,6 @@ def test_the_status_says_stalls_the_end_and_a_lost_connection(started, opened):
     wait_for(lambda: "ended" in shown.locator(".status").inner_text())
     other.stop()
     shown.wait_for_timeout(700)
-    assert " ".join(shown.locator(".status").inner_text().split()).startswith("ended after 200 windows")
+    assert " ".join(shown.locator(".status").inner_text().split()).startswith(
+        "ended after 200 windows"
+    )

@@ -17,7 +17,12 @@ from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variants as read_variants
 from brainhive_cli.data.holdout import SEPARATE_TEST
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.sentences import REFERENCES, describe_methods, list_citations, name_papers
+from brainhive_cli.reports.sentences import (
+    REFERENCES,
+    describe_methods,
+    list_citations,
+    name_papers,
+)
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.set_ups import describe_recipe
 
@@ -37,10 +42,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def runs(home: Path, go: Go) -> dict[str, list[Path]]:
     """The training and the test of an LDA on recorded fMRI, and of a network."""
     go("demo", "real=true")
-    found = {"lda": [next(home.glob(f"runs/{command}/*")) for command in ("train-align", "eval-retrieval")]}
+    found = {
+        "lda": [
+            next(home.glob(f"runs/{command}/*"))
+            for command in ("train-align", "eval-retrieval")
+        ]
+    }
     go("embed", DEMO, f"encoders=[{COLOURS!r}]")
     trained = go("train-align", *FEW).folder
-    found["brain-mlp"] = [trained, go("eval-retrieval", f"run={trained}", "sheet_rows=0").folder]
+    found["brain-mlp"] = [
+        trained,
+        go("eval-retrieval", f"run={trained}", "sheet_rows=0").folder,
+    ]
     return found
 
 
@@ -49,7 +62,9 @@ def grouped(folder: Path) -> list[RunGroup]:
 
 
 def numbers_of(value: Any) -> Iterator[str]:
-    """Numbers of a recipe or of metrics, those in their texts too, and the lengths of their lists."""
+    """Numbers of a recipe or of metrics, those in their texts too, and the lengths of
+    their lists.
+    """
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from numbers_of(key)
@@ -67,7 +82,11 @@ def numbers_of(value: Any) -> Iterator[str]:
 def test_every_number_of_the_paragraph_is_one_of_the_recipe_or_the_metrics(runs):
     for trained, tested in runs.values():
         known = set(numbers_of(yaml.safe_load((trained / "recipe.yaml").read_text())))
-        for path in (trained / "metrics.json", tested / "metrics.json", tested / "environment.json"):
+        for path in (
+            trained / "metrics.json",
+            tested / "metrics.json",
+            tested / "environment.json",
+        ):
             known |= set(numbers_of(json.loads(path.read_text())))
 
         for folder in (trained, tested):
@@ -81,9 +100,9 @@ def test_a_trained_model_is_said_with_its_steps_loss_and_epoch(runs):
         said = describe_methods(grouped(folder))
         assert "BrainHiVE's brain MLP (Zheng et al. 2026" in said and "α" not in said
         assert (
-            "2 epochs in batches of 64 by AdamW on CLIP's contrastive loss with a learning rate of 0.002"
-            in said
-        )
+            "2 epochs in batches of 64 by AdamW on CLIP's contrastive loss with a "
+            "learning rate of 0.002"
+        ) in said
         assert "The epoch with the best validation top-1 was kept" in said
 
 
@@ -92,7 +111,14 @@ def test_haxby_and_this_software_are_cited_and_no_method_that_did_not_run(runs):
         said, cited = describe_methods(grouped(folder)), list_citations(grouped(folder))
         keys = re.findall(r"^@\w+\{(.+),$", cited, re.M)
         assert keys == [
-            *("haxby2001", "hanke2009", "mumford2012", "ledoit2004", "blankertz2011", "pedregosa2011"),
+            *(
+                "haxby2001",
+                "hanke2009",
+                "mumford2012",
+                "ledoit2004",
+                "blankertz2011",
+                "pedregosa2011",
+            ),
             "brainhive",
         ]
         assert "subject 1 of haxby2001 (Haxby et al. 2001; Hanke et al. 2009)" in said
@@ -101,14 +127,26 @@ def test_haxby_and_this_software_are_cited_and_no_method_that_did_not_run(runs):
 
 def test_the_paragraph_of_a_recipe_says_what_its_model_reads(tmp_path):
     for recipe, words in (
-        ("papers/brain-diffuser", "with penalties α of 50000 for latent, 60000 for image, 100000 for text"),
-        ("papers/samga", "on the sum of 3 losses with a learning rate of 0.0001, then 5e-05"),
+        (
+            "papers/brain-diffuser",
+            "with penalties α of 50000 for latent, 60000 for image, 100000 for text",
+        ),
+        (
+            "papers/samga",
+            "on the sum of 3 losses with a learning rate of 0.0001, then 5e-05",
+        ),
         ("demo-protocols", "each was tried: last or best or test"),
     ):
         variants = read_variants(Recipe.resolve("train-align", recipe, {}, [])).values()
-        set_up = merge([describe_recipe(variant, SEPARATE_TEST) for variant in variants])
+        set_up = merge(
+            [describe_recipe(variant, SEPARATE_TEST) for variant in variants]
+        )
         folder = RunFolder(tmp_path / "runs/train-align" / recipe.replace("/", "-"))
-        folder.finish(Measurements(facts=Facts(set_up={"dataset": "lab", "subjects": [1], **set_up})))
+        folder.finish(
+            Measurements(
+                facts=Facts(set_up={"dataset": "lab", "subjects": [1], **set_up})
+            )
+        )
         assert words in describe_methods(grouped(folder.path))
 
 
@@ -119,4 +157,8 @@ def test_papers_are_named_by_authors_and_year():
         (["oquab2024", "bridge2026", "unknown"], " (Oquab et al. 2024; BRIDGE 2026)"),
     ):
         assert name_papers(keys) == named
-    assert [key for key in REFERENCES if not re.search(r"\(\w.* \d{4}\)$", name_papers([key]))] == []
+    assert [
+        key
+        for key in REFERENCES
+        if not re.search(r"\(\w.* \d{4}\)$", name_papers([key]))
+    ] == []

@@ -1,4 +1,6 @@
-"""What a notebook shows: the page of a run in a frame, and tables, with every text as text."""
+"""What a notebook shows: the page of a run in a frame, and tables, with every text as
+text.
+"""
 
 import html
 import re
@@ -20,8 +22,15 @@ def run_of(tmp_path: Path, name: str = "lab") -> RunFolder:
     """A finished run with a metric and a caveat."""
     folder = RunFolder(tmp_path / "runs/lab" / name)
     folder.write_text("recipe.yaml", "epochs: 3\n")
-    about = {"seeds": (1,), "protocol": "lab", "split": "test", "interval": "t over subjects"}
-    metric = Metric("top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **about)
+    about = {
+        "seeds": (1,),
+        "protocol": "lab",
+        "split": "test",
+        "interval": "t over subjects",
+    }
+    metric = Metric(
+        "top1", 0.5, n=40, pool=100, chance=0.01, low=0.4, high=0.6, **about
+    )
     folder.finish(Measurements({ALL: by_name([metric])}, facts=Facts(caveats=[CAVEAT])))
     return folder
 
@@ -29,7 +38,9 @@ def run_of(tmp_path: Path, name: str = "lab") -> RunFolder:
 def test_the_document_of_the_frame_is_the_page(tmp_path):
     page = Page(f"Title {SCRIPT}", [f"Lead {SCRIPT}"], [], [Section("First")])
     frame = frame_page(page)
-    srcdoc = re.fullmatch(r'<iframe srcdoc="([^"]*)" width="100%" height="700"[^>]*></iframe>', frame)[1]
+    srcdoc = re.fullmatch(
+        r'<iframe srcdoc="([^"]*)" width="100%" height="700"[^>]*></iframe>', frame
+    )[1]
     page.write(tmp_path / "page.html")
     assert html.unescape(srcdoc) == (tmp_path / "page.html").read_text()
     assert "<script" not in frame and SCRIPT not in html.unescape(srcdoc)
@@ -37,13 +48,24 @@ def test_the_document_of_the_frame_is_the_page(tmp_path):
 
 def test_texts_of_a_table_are_escaped_and_the_best_is_bold():
     rows = [[SCRIPT, Cell("0.9", f"{SCRIPT}", 0.9, True, "*")], ["b", 0.5]]
-    shown = frame_table(Table(f"Caption {SCRIPT}", [SCRIPT, "top-1"], rows, note=SCRIPT), [SCRIPT])
+    shown = frame_table(
+        Table(f"Caption {SCRIPT}", [SCRIPT, "top-1"], rows, note=SCRIPT), [SCRIPT]
+    )
     assert "<script" not in shown and shown.count("&lt;script&gt;") == 6
-    assert "<b>0.9</b>*<br><small>" in shown and shown.count("<b>") == 1 and "<td>0.500</td>" in shown
+    assert (
+        "<b>0.9</b>*<br><small>" in shown
+        and shown.count("<b>") == 1
+        and "<td>0.500</td>" in shown
+    )
 
 
 def test_a_comparison_shows_labels_as_text_caveats_and_reasons(tmp_path):
-    runs = [ShownRun(SCRIPT, run_of(tmp_path, "a")), ShownRun("base", run_of(tmp_path, "b"))]
-    shown = Comparison([RunGroup(runs, not_compared=["base has no values"])])._repr_html_()
+    runs = [
+        ShownRun(SCRIPT, run_of(tmp_path, "a")),
+        ShownRun("base", run_of(tmp_path, "b")),
+    ]
+    shown = Comparison(
+        [RunGroup(runs, not_compared=["base has no values"])]
+    )._repr_html_()
     assert "<script" not in shown and "&lt;script&gt;" in shown and CAVEAT in shown
     assert "Not compared: base has no values." in shown and "<b>" not in shown

@@ -5,8 +5,30 @@ from brainhive_cli.measurement.metrics import tasks
 
 
 def test_a_number_has_as_many_digits_as_can_be_read():
-    values = (0.123456, 12.345, 12345.6, -0.0001, 0.0, 20000, None, float("nan"), True, "a")
-    texts = ["0.123", "12.3", "12,346", "-1.0e-04", "0.000", "20,000", "–", "–", "True", "a"]
+    values = (
+        0.123456,
+        12.345,
+        12345.6,
+        -0.0001,
+        0.0,
+        20000,
+        None,
+        float("nan"),
+        True,
+        "a",
+    )
+    texts = [
+        "0.123",
+        "12.3",
+        "12,346",
+        "-1.0e-04",
+        "0.000",
+        "20,000",
+        "–",
+        "–",
+        "True",
+        "a",
+    ]
     assert [number(value) for value in values] == texts
     assert brief(0.010000000000000009) == "0.01" and brief(1 / 3) == "0.333"
 

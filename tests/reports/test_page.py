@@ -8,7 +8,18 @@ from markupsafe import escape
 from PIL import Image
 
 from brainhive_cli.core import artifacts
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
+from brainhive_cli.core.artifacts import (
+    Artifact,
+    Curve,
+    Heatmap,
+    Line,
+    Map,
+    Media,
+    Point,
+    Row,
+    Sheet,
+    Tile,
+)
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
@@ -27,11 +38,16 @@ def written(tmp_path: Path, *blocks: Table | Figure, **more: object) -> str:
 
 
 def saved(folder: Path, name: str, colour: str) -> str:
-    return artifacts.save_picture(RunFolder(folder), name, Image.new("RGB", (8, 8), colour))
+    return artifacts.save_picture(
+        RunFolder(folder), name, Image.new("RGB", (8, 8), colour)
+    )
 
 
 def sheet(files: list[str], query: str = "cat/1", verdict: str = "right") -> Sheet:
-    tiles = [Tile(files[0], ["a cat"]), Tile(files[1], ["a dog"], {"SSIM": 0.5}, verdict)]
+    tiles = [
+        Tile(files[0], ["a cat"]),
+        Tile(files[1], ["a dog"], {"SSIM": 0.5}, verdict),
+    ]
     return Sheet("Retrieved", ["seen", "1"], [Row(query, tiles)])
 
 
@@ -39,25 +55,53 @@ def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
     files = [saved(tmp_path, "red", "red"), saved(tmp_path, "blue", "blue")]
     both = [("", sheet(files), tmp_path)], [("", sheet(files), tmp_path)]
     page = written(tmp_path, *both)
-    assert page.count("data:image/webp;base64,") == 2 and page.count('data-same="p') == 2
-    assert not re.search(r'(?:src|href)="(?!data:|#)', page) and "http" not in page.replace("http-equiv", "")
+    assert (
+        page.count("data:image/webp;base64,") == 2 and page.count('data-same="p') == 2
+    )
+    assert not re.search(
+        r'(?:src|href)="(?!data:|#)', page
+    ) and "http" not in page.replace("http-equiv", "")
     assert "default-src 'none'" in page
 
 
 def test_text_is_shown_as_text(tmp_path):
-    page = written(tmp_path, Table("A <i>table</i>", ["<u>"], [["<s>"]]), texts=[("Recipe", "<script>bad()")])
-    assert "Title &lt;x&gt;" in page and "First &amp; last" in page and "&lt;script&gt;bad()" in page
+    page = written(
+        tmp_path,
+        Table("A <i>table</i>", ["<u>"], [["<s>"]]),
+        texts=[("Recipe", "<script>bad()")],
+    )
+    assert (
+        "Title &lt;x&gt;" in page
+        and "First &amp; last" in page
+        and "&lt;script&gt;bad()" in page
+    )
     assert not re.search(r"<(?:b|i|u|s)>|bad\(\)</script>", page)
 
 
 def test_every_kind_of_artifact_is_drawn(tmp_path):
     file = saved(tmp_path, "red", "red")
     shown: list[Artifact] = [
-        Curve("Loss", "epoch", [1, 2, 3], [Line("train", [0.5, None, 0.25], chance=0.1)], marks={"best": 2}),
         Curve(
-            "Ranks", "rank", ["1", "2–3"], [Line("all", [0.5, 0.25], [0.4, 0.2], [0.6, 0.3])], style="bars"
+            "Loss",
+            "epoch",
+            [1, 2, 3],
+            [Line("train", [0.5, None, 0.25], chance=0.1)],
+            marks={"best": 2},
         ),
-        Heatmap("Similarity", [[0.1, None], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"], is_diverging=True),
+        Curve(
+            "Ranks",
+            "rank",
+            ["1", "2–3"],
+            [Line("all", [0.5, 0.25], [0.4, 0.2], [0.6, 0.3])],
+            style="bars",
+        ),
+        Heatmap(
+            "Similarity",
+            [[0.1, None], [0.5, 1.0]],
+            ["cat", "dog"],
+            ["cat", "dog"],
+            is_diverging=True,
+        ),
         Map("Scalp", [Point(0, 0.5, "Oz", 1.5), Point(0.5, 0, "C4", -1.0)], "µV"),
         Media("A drawing", file),
         Table("Cells", ["subject"], [["sub-01"]], note="A note."),
@@ -81,14 +125,20 @@ def test_any_name_is_drawn_as_it_is(tmp_path, name):
         assert str(escape(name))[:20] in page.split("<svg")[1] and "<b>" not in page
 
 
-def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_once(tmp_path):
+def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_once(
+    tmp_path,
+):
     files = [saved(tmp_path, name, name) for name in ("red", "blue", "green")]
     first, second = sheet(files[:2]), sheet([files[0], files[2]], verdict="wrong")
     other = sheet(files[:2], "dog/1")
     both = [("aligned", [first, other], tmp_path), ("base", [second], tmp_path)]
     shown = groups_of(
         [
-            (label, [Sheet("Retrieved", s[0].columns, [r for x in s for r in x.rows])], d)
+            (
+                label,
+                [Sheet("Retrieved", s[0].columns, [r for x in s for r in x.rows])],
+                d,
+            )
             for label, s, d in both
         ]
     )
@@ -103,7 +153,10 @@ def test_a_clip_is_played_in_the_page(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"a video")
     poster = saved(tmp_path, "poster", "red")
     page = written(tmp_path, [("", Media("A clip", "clip.mp4", poster), tmp_path)])
-    assert '<video controls loop muted playsinline aria-label="A clip" poster="data:image/webp' in page
+    assert (
+        '<video controls loop muted playsinline aria-label="A clip" '
+        'poster="data:image/webp'
+    ) in page
     assert "data:video/mp4;base64,YSB2aWRlbw==" in page
 
 

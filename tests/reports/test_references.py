@@ -1,4 +1,6 @@
-"""Every part and data set names the papers behind it, and references.bib has each of them."""
+"""Every part and data set names the papers behind it, and references.bib has each of
+them.
+"""
 
 import re
 from pathlib import Path
@@ -13,7 +15,10 @@ from brainhive_cli.data.published import PUBLISHED
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "brainhive_cli"
 BIBTEX = (PACKAGE / "reports" / "references.bib").read_text(encoding="utf-8")
-ENTRIES = {entry[1]: entry[0] for entry in re.finditer(r"^@\w+\{(\S+),\n(?:  .+\n)+\}$", BIBTEX, re.M)}
+ENTRIES = {
+    entry[1]: entry[0]
+    for entry in re.finditer(r"^@\w+\{(\S+),\n(?:  .+\n)+\}$", BIBTEX, re.M)
+}
 WITHOUT_PAPERS = {"categories", "demo", "demo-films", "image-folder", "simulated"}
 """Data sets of the user, of the demo, or of another data set's pictures."""
 
@@ -25,7 +30,9 @@ def field(key: str, name: str) -> str:
 
 
 def test_references_have_every_paper_that_a_part_names():
-    for shelf, kind in [(each, kind) for each in parts.SHELVES for kind in parts.kinds(each)]:
+    for shelf, kind in [
+        (each, kind) for each in parts.SHELVES for kind in parts.kinds(each)
+    ]:
         try:
             part = parts.load(shelf, kind)
         except MissingExtra:
@@ -34,15 +41,27 @@ def test_references_have_every_paper_that_a_part_names():
 
 
 def test_every_reference_is_named_by_a_part_a_data_set_or_a_recipe():
-    files = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.yaml"), *(CHECKOUT / "recipes").rglob("*.yaml")]
+    files = [
+        *PACKAGE.rglob("*.py"),
+        *PACKAGE.rglob("*.yaml"),
+        *(CHECKOUT / "recipes").rglob("*.yaml"),
+    ]
     sources = "\n".join(path.read_text(encoding="utf-8") for path in files)
-    unnamed = {key for key in ENTRIES if not re.search(rf"[\[\"( ]{re.escape(key)}[\]\",)]", sources)}
+    unnamed = {
+        key
+        for key in ENTRIES
+        if not re.search(rf"[\[\"( ]{re.escape(key)}[\]\",)]", sources)
+    }
     assert unnamed - {"brainhive"} == set()
 
 
 def test_every_published_data_set_names_its_papers():
-    assert {name for name, published in PUBLISHED.items() if not published.cites} == set()
-    assert {key for published in PUBLISHED.values() for key in published.cites} <= ENTRIES.keys()
+    assert {
+        name for name, published in PUBLISHED.items() if not published.cites
+    } == set()
+    assert {
+        key for published in PUBLISHED.values() for key in published.cites
+    } <= ENTRIES.keys()
     assert {*parts.kinds("datasets")} - WITHOUT_PAPERS <= PUBLISHED.keys()
 
 
@@ -51,15 +70,24 @@ def test_the_reference_of_this_software_is_that_of_citation_cff():
     assert field("brainhive", "title") == cited["title"]
     assert field("brainhive", "version") == cited["version"] == __version__
     assert field("brainhive", "year") == str(cited["date-released"].year)
-    assert [field("brainhive", "author")] == [f"{{{author['name']}}}" for author in cited["authors"]]
+    assert [field("brainhive", "author")] == [
+        f"{{{author['name']}}}" for author in cited["authors"]
+    ]
 
 
 def test_a_part_cites_what_its_knobs_use_and_the_parts_in_it():
-    fixed, chosen = (parts.resolve("backbones", {"kind": "ridge", "alpha": alpha}) for alpha in (1.0, "auto"))
+    fixed, chosen = (
+        parts.resolve("backbones", {"kind": "ridge", "alpha": alpha})
+        for alpha in (1.0, "auto")
+    )
     assert "golub1979" in chosen.citations() and "golub1979" not in fixed.citations()
     lsa, denoised = (
-        parts.resolve("preparations", {"kind": "bold", "estimator": name}) for name in ("lsa", "denoised")
+        parts.resolve("preparations", {"kind": "bold", "estimator": name})
+        for name in ("lsa", "denoised")
     )
-    assert (lsa.citations(), denoised.citations()) == (("mumford2012",), ("prince2022",))
+    assert (lsa.citations(), denoised.citations()) == (
+        ("mumford2012",),
+        ("prince2022",),
+    )
     brain = {"kind": "with-prior", "backbone": {"kind": "brain-mlp"}}
     assert parts.cited(parts.resolve("backbones", brain)) == ["scotti2023", "zheng2026"]

@@ -1,4 +1,6 @@
-"""The page of runs, made of their metrics and artifacts alone, whatever command wrote them."""
+"""The page of runs, made of their metrics and artifacts alone, whatever command wrote
+them.
+"""
 
 import re
 from dataclasses import replace
@@ -28,21 +30,41 @@ from brainhive_cli.reports.tables import tables_of
 
 
 def metric(name: str, value: float, **more: object) -> Metric:
-    context = {"n": 40, "pool": 100, "chance": 0.01, "low": value - 0.1, "high": value + 0.1, "seeds": (1, 2)}
-    made = {**context, "protocol": "intra, lab", "split": "test", "interval": "t over subjects", **more}
+    context = {
+        "n": 40,
+        "pool": 100,
+        "chance": 0.01,
+        "low": value - 0.1,
+        "high": value + 0.1,
+        "seeds": (1, 2),
+    }
+    made = {
+        **context,
+        "protocol": "intra, lab",
+        "split": "test",
+        "interval": "t over subjects",
+        **more,
+    }
     return Metric(name, value, **made)
 
 
 def answer(side: str, scope: str = "") -> Answer:
     """The answer that ranks are on this side of chance."""
     better = {"above chance": 0.01, "at chance": 0.5}[side]
-    return Answer("which picture", better, 1 - better, 0.0005, 40, 100, "permutations", scope)
+    return Answer(
+        "which picture", better, 1 - better, 0.0005, 40, 100, "permutations", scope
+    )
 
 
 def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> ShownRun:
     """A run that no command of ours wrote, of two subjects and two seeds."""
     folder = RunFolder(tmp_path / "runs/lab" / label)
-    scopes = {ALL: {"top1": metric("top1", top1), "mean_rank": metric("mean_rank", 3.0, chance=50.5)}}
+    scopes = {
+        ALL: {
+            "top1": metric("top1", top1),
+            "mean_rank": metric("mean_rank", 3.0, chance=50.5),
+        }
+    }
     cells = {}
     for subject, more in (("sub-01", 0.1), ("sub-02", -0.1)):
         for seed in (1, 2):
@@ -52,18 +74,44 @@ def run(tmp_path: Path, label: str, top1: float = 0.5, **facts: object) -> Shown
                 "mean_rank": metric("mean_rank", 3.0),
             }
             cells[name] = CellFacts(subject=subject, seed=seed)
-    artifacts.write(folder, [Curve("Loss", "epoch", [1, 2], [Line("train", [1.0, 0.5])], section="Training")])
+    artifacts.write(
+        folder,
+        [
+            Curve(
+                "Loss", "epoch", [1, 2], [Line("train", [1.0, 0.5])], section="Training"
+            )
+        ],
+    )
     folder.write_text("recipe.yaml", "epochs: 3\n")
-    folder.write_json("environment.json", {"versions": {"brainhive": "0.1", "torch": "2.9"}, "device": "cpu"})
-    stated = RetrievalFacts(**{"cells": cells, "answers": [answer("above chance")], **facts})
+    folder.write_json(
+        "environment.json",
+        {"versions": {"brainhive": "0.1", "torch": "2.9"}, "device": "cpu"},
+    )
+    stated = RetrievalFacts(
+        **{"cells": cells, "answers": [answer("above chance")], **facts}
+    )
     folder.finish(Measurements(scopes, {"lpips": "pip install it"}, stated))
     return ShownRun(label, folder)
 
 
-def difference(first: str, second: str, name: str, value: float, p: float, **more: object) -> Difference:
+def difference(
+    first: str, second: str, name: str, value: float, p: float, **more: object
+) -> Difference:
     """How a run differs from another in a metric, with an interval of ± 0.15."""
-    numbers = {"difference": value, "low": value - 0.15, "high": value + 0.15, "p_value": p, "p_adjusted": p}
-    numbers |= {"n": 40, "subjects": 2, "least_p": 0.001, "cohens_dz": None, "interval": "inversion"}
+    numbers = {
+        "difference": value,
+        "low": value - 0.15,
+        "high": value + 0.15,
+        "p_value": p,
+        "p_adjusted": p,
+    }
+    numbers |= {
+        "n": 40,
+        "subjects": 2,
+        "least_p": 0.001,
+        "cohens_dz": None,
+        "interval": "inversion",
+    }
     about = {"test": "t", "lower_is_better": name == "mean_rank", **more}
     return Difference(first=first, second=second, metric=name, **numbers, **about)
 
@@ -75,26 +123,45 @@ def text_of(page_folder: Path, *groups: RunGroup) -> str:
 
 def validated(value: float, pool: int = 30) -> dict[str, object]:
     """What a training measured on held-out pictures, as eval-retrieval notes it."""
-    return {"metric": "top1", "value": value, "measured_on": {"dataset": "lab", "cells": [[40, pool]]}}
+    return {
+        "metric": "top1",
+        "value": value,
+        "measured_on": {"dataset": "lab", "cells": [[40, pool]]},
+    }
 
 
-def sweep(tmp_path: Path, top1: dict[str, float], validation: dict[str, object] | None = None) -> ShownRun:
-    """An evaluated sweep, with top-1 on test of each variant, and what their trainings validated."""
+def sweep(
+    tmp_path: Path, top1: dict[str, float], validation: dict[str, object] | None = None
+) -> ShownRun:
+    """An evaluated sweep, with top-1 on test of each variant, and what their trainings
+    validated.
+    """
     folder = RunFolder(tmp_path / "runs/eval-retrieval/sweep")
     scopes = {
-        f"{name} · {ALL}": {"top1": metric("top1", value), "top5": metric("top5", value)}
+        f"{name} · {ALL}": {
+            "top1": metric("top1", value),
+            "top5": metric("top5", value),
+        }
         for name, value in top1.items()
     }
-    variants = {name: Variant(run=name, validation=(validation or {}).get(name, {})) for name in top1}
+    variants = {
+        name: Variant(run=name, validation=(validation or {}).get(name, {}))
+        for name in top1
+    }
     folder.write_text("recipe.yaml", "align_run: a\n")
     folder.finish(Measurements(scopes, facts=Facts(variants=variants)))
     return ShownRun("sweep", folder)
 
 
 def bold_rows(group: RunGroup, title: str) -> tuple[str, list[str]]:
-    """Give the note of a table, and the labels of the rows whose every value is bold."""
+    """Give the note of a table, and the labels of the rows whose every value is
+    bold.
+    """
     table = next(table for table in tables_of(group) if table.title.startswith(title))
-    rows = {row[0]: [cell.is_best for cell in row[1:] if isinstance(cell, Cell)] for row in table.rows}
+    rows = {
+        row[0]: [cell.is_best for cell in row[1:] if isinstance(cell, Cell)]
+        for row in table.rows
+    }
     assert all(all(cells) or not any(cells) for cells in rows.values())
     return table.note, [label for label, cells in rows.items() if any(cells)]
 
@@ -103,8 +170,14 @@ TOP1 = {"none": 0.5, "zero": 0.1, "half": 0.3}
 VALIDATION = {"none": 0.2, "zero": 0.3, "half": 0.4}
 
 
-def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(tmp_path):
-    validation = {"none": validated(0.2), "zero": validated(0.3), "half": validated(0.4, pool=60)}
+def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(
+    tmp_path,
+):
+    validation = {
+        "none": validated(0.2),
+        "zero": validated(0.3),
+        "half": validated(0.4, pool=60),
+    }
     run = sweep(tmp_path, TOP1, validation)
 
     assert state_finding(run.measured) == (
@@ -118,30 +191,53 @@ def test_where_validation_cannot_choose_a_variant_it_is_stamped_chosen_on_test(t
 def test_the_variant_that_is_best_on_validation_is_named_with_its_test_score(
     tmp_path,
 ):
-    run = sweep(tmp_path, TOP1, {name: validated(value) for name, value in VALIDATION.items()})
+    run = sweep(
+        tmp_path, TOP1, {name: validated(value) for name, value in VALIDATION.items()}
+    )
 
-    assert state_finding(run.measured).endswith("The best on validation (top-1) is “half” with 30 %.")
+    assert state_finding(run.measured).endswith(
+        "The best on validation (top-1) is “half” with 30 %."
+    )
     note, bold = bold_rows(RunGroup([run]), "By variant")
     assert note.startswith("Bold: best on validation (top-1).") and bold == ["half"]
 
 
-def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_intervals(tmp_path):
+def test_the_first_screen_has_pairs_and_the_headline_with_its_chance_and_intervals(
+    tmp_path,
+):
     shown = run(tmp_path, "ours")
     files = [
-        artifacts.save_picture(shown.folder, name, Image.new("RGB", (8, 8), name)) for name in ("red", "blue")
+        artifacts.save_picture(shown.folder, name, Image.new("RGB", (8, 8), name))
+        for name in ("red", "blue")
     ]
-    rows = [Row(f"cat/{n}", [Tile(files[0], ["a cat"]), Tile(files[1], ["a dog"])]) for n in range(6)]
+    rows = [
+        Row(f"cat/{n}", [Tile(files[0], ["a cat"]), Tile(files[1], ["a dog"])])
+        for n in range(6)
+    ]
     artifacts.write(
         shown.folder,
-        [Sheet("Retrieved", ["seen", "1"], rows, note="2 of 6, drawn at random (seed 0); sub-01")],
+        [
+            Sheet(
+                "Retrieved",
+                ["seen", "1"],
+                rows,
+                note="2 of 6, drawn at random (seed 0); sub-01",
+            )
+        ],
     )
 
     page = page_of([RunGroup([shown])])
 
     drawn = run(tmp_path, "drawn", sources=[ALL])
-    artifacts.write(drawn.folder, [Sheet("Made", ["seen", "made"], [Row("cat/0", [Tile(""), Tile("")])])])
+    artifacts.write(
+        drawn.folder,
+        [Sheet("Made", ["seen", "made"], [Row("cat/0", [Tile(""), Tile("")])])],
+    )
     assert first_pictures([drawn]) == ([], ""), "a gap is no picture"
-    assert [(row[0], len(row[1])) for row in page.pictures] == [("seen", 4), ("retrieved first", 4)]
+    assert [(row[0], len(row[1])) for row in page.pictures] == [
+        ("seen", 4),
+        ("retrieved first", 4),
+    ]
     assert page.chosen == "2 of 6, drawn at random (seed 0)"
 
 
@@ -151,10 +247,13 @@ def test_the_finding_says_what_how_often_how_sure_and_of_whom(tmp_path):
         ("above chance", "That is better than chance (p = 0.02)."),
         ("at chance", "That is not shown to be better than chance (p = 1)."),
     ):
-        page = page_of([RunGroup([run(tmp_path, side, answers=[answer(side)], **about)])])
+        page = page_of(
+            [RunGroup([run(tmp_path, side, answers=[answer(side)], **about)])]
+        )
         assert page.lead == [
-            "From simulated EEG, the picture that was seen was ranked first of 100 in 50 % of cases "
-            f"(95 % CI 40 to 60 %; chance 1 %): 40 test pictures of 2 subjects. {said}"
+            "From simulated EEG, the picture that was seen was ranked first of 100 in "
+            "50 % of cases (95 % CI 40 to 60 %; chance 1 %): 40 test pictures of 2 "
+            f"subjects. {said}"
         ]
 
 
@@ -162,8 +261,8 @@ def test_of_runs_that_are_compared_the_verdict_is_their_difference(tmp_path):
     (headline,) = page_of([compared(tmp_path)]).headlines
     assert list(headline.at) == ["aligned", "base"]  # a bar each
     assert page_of([compared(tmp_path)]).lead[0] == (
-        "aligned is better than base in top-1: 50 % against 25 % (difference +25.0 points, "
-        "95 % CI +10.0 points to +40.0 points; p = 0.004; 40 items, paired)."
+        "aligned is better than base in top-1: 50 % against 25 % (difference +25.0 "
+        "points, 95 % CI +10.0 points to +40.0 points; p = 0.004; 40 items, paired)."
     )
 
 
@@ -191,26 +290,49 @@ TEST = "sign flips over 40 pictures, for these 2 subjects"
 def compared(tmp_path: Path) -> RunGroup:
     runs = [run(tmp_path, "aligned", 0.5), run(tmp_path, "base", 0.25)]
     over = {"tests": 12, "tests_of": "6 metrics × 2 runs"}
-    pair = difference("aligned", "base", "top1", 0.25, 0.004, test=TEST, limits=["few subjects"], **over)
+    pair = difference(
+        "aligned",
+        "base",
+        "top1",
+        0.25,
+        0.004,
+        test=TEST,
+        limits=["few subjects"],
+        **over,
+    )
     return RunGroup(runs, [pair], ["other: another gallery"])
 
 
-def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(tmp_path):
+def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(
+    tmp_path,
+):
     group = compared(tmp_path)
     page = text_of(tmp_path, group)
     assert "aligned is better than base in top-1: 50 % against 25 %" in page
-    assert "Not compared: other: another gallery" in page and "Of the tests: few subjects." in page
+    assert (
+        "Not compared: other: another gallery" in page
+        and "Of the tests: few subjects." in page
+    )
     runs = tables_of(group)[0]
     aligned, base, _ = (row[1] for row in runs.rows)
     assert (aligned.is_best, base.is_best, base.mark) == (True, False, "**")
-    assert [table.title for table in tables_of(group)][1] == "top-1 by subject; seeds averaged"
+    assert [table.title for table in tables_of(group)][
+        1
+    ] == "top-1 by subject; seeds averaged"
 
 
-def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_explained(tmp_path):
+def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_explained(
+    tmp_path,
+):
     table = paper_table(compared(tmp_path))
     markdown, latex = write_table(table, "md"), write_table(table, "tex")
-    assert "| aligned | **0.500 ± 0.141** |" in markdown and r"0.250 ± 0.141\*\*" in markdown
-    assert r"\textbf{0.500 $\pm$ 0.141}" in latex and r"0.250 $\pm$ 0.141$^{**}$" in latex
+    assert (
+        "| aligned | **0.500 ± 0.141** |" in markdown
+        and r"0.250 ± 0.141\*\*" in markdown
+    )
+    assert (
+        r"\textbf{0.500 $\pm$ 0.141}" in latex and r"0.250 $\pm$ 0.141$^{**}$" in latex
+    )
     assert all(row.count("&") == 2 for row in latex.splitlines() if "&" in row)
     empty = replace(table, columns=[""], rows=[["none"]])
     assert "&" not in write_table(empty, "tex").partition("midrule")[2]
@@ -228,19 +350,41 @@ def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_exp
 
 
 SET_UPS = {
-    "brain-mlp": {"dataset": "things-eeg", "backbone.kind": "brain-mlp", "mode": "intra", "epochs": 25},
-    "longer": {"dataset": "things-eeg", "backbone.kind": "brain-mlp", "mode": "intra", "epochs": 50},
-    "nice": {"dataset": "things-eeg", "backbone.kind": "nice", "mode": "intra", "epochs": 50},
+    "brain-mlp": {
+        "dataset": "things-eeg",
+        "backbone.kind": "brain-mlp",
+        "mode": "intra",
+        "epochs": 25,
+    },
+    "longer": {
+        "dataset": "things-eeg",
+        "backbone.kind": "brain-mlp",
+        "mode": "intra",
+        "epochs": 50,
+    },
+    "nice": {
+        "dataset": "things-eeg",
+        "backbone.kind": "nice",
+        "mode": "intra",
+        "epochs": 50,
+    },
 }
 
 
 def test_compared_runs_are_called_by_the_fewest_keys_that_tell_them_apart(tmp_path):
     runs = [run(tmp_path, name, set_up=set_up) for name, set_up in SET_UPS.items()]
-    assert name_by_differences(runs) == ["brain-mlp, epochs 25", "brain-mlp, epochs 50", "nice, epochs 50"]
+    assert name_by_differences(runs) == [
+        "brain-mlp, epochs 25",
+        "brain-mlp, epochs 50",
+        "nice, epochs 50",
+    ]
     assert name_by_differences(runs[1:]) == ["brain-mlp", "nice"]
     same = [run(tmp_path, name, set_up=SET_UPS["nice"]) for name in ("first", "second")]
     assert name_by_differences(same) == ["first", "second"]
-    assert name_by_differences([runs[0], run(tmp_path, "unknown")]) == ["brain-mlp", "unknown"]
+    assert name_by_differences([runs[0], run(tmp_path, "unknown")]) == [
+        "brain-mlp",
+        "unknown",
+    ]
 
 
 def test_headings_have_no_codes_and_numbers_with_caveats_have_a_footnote_sign(tmp_path):
@@ -251,6 +395,8 @@ def test_headings_have_no_codes_and_numbers_with_caveats_have_a_footnote_sign(tm
     page = page_of([RunGroup([ShownRun("ours", shown.folder)])])
     html = page.html()
 
-    assert not any("[" in heading for heading in re.findall(r"<h[1-5][^>]*>(.*?)</h", html))
+    assert not any(
+        "[" in heading for heading in re.findall(r"<h[1-5][^>]*>(.*?)</h", html)
+    )
     assert "50 %† of cases" in page.lead[0] and "0.500†" in html
     assert [line[:3] for line in page.warnings] == ["† S", "† S"]

@@ -1,4 +1,6 @@
-"""Sheets: the stimulus first, what belongs to it next to it, with text that touches no other."""
+"""Sheets: the stimulus first, what belongs to it next to it, with text that touches no
+other.
+"""
 
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +20,8 @@ from brainhive_cli.reports.sheets import (
 )
 
 RED, BLUE = (
-    np.full((count, 8, 8, 3), colour, np.uint8) for count, colour in ((6, (200, 0, 0)), (6, (0, 0, 200)))
+    np.full((count, 8, 8, 3), colour, np.uint8)
+    for count, colour in ((6, (200, 0, 0)), (6, (0, 0, 200)))
 )
 WORDS = [
     "scrambledpix_over_a_shoe",
@@ -27,7 +30,9 @@ WORDS = [
 ]
 
 
-def drawn(tmp_path: Path, rows: list[list[Tile]], title: str = "", **more: float) -> np.ndarray:
+def drawn(
+    tmp_path: Path, rows: list[list[Tile]], title: str = "", **more: float
+) -> np.ndarray:
     save_sheet(title, rows, tmp_path / "sheet.png", **more)
     with Image.open(tmp_path / "sheet.png") as png:
         return np.asarray(png.convert("RGB")).astype(int)
@@ -40,12 +45,18 @@ def corners(sheet: np.ndarray, colour: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def test_each_item_has_a_row_of_its_own_pictures(tmp_path):
-    rows = [[Tile(RED[0], ["a"]), Tile(BLUE[0])], [Tile(BLUE[0] // 2), Tile(RED[0] // 2)]]
+    rows = [
+        [Tile(RED[0], ["a"]), Tile(BLUE[0])],
+        [Tile(BLUE[0] // 2), Tile(RED[0] // 2)],
+    ]
 
     sheet = drawn(tmp_path, rows)
 
     (red, _), (blue, _) = corners(sheet, RED[0, 0, 0]), corners(sheet, BLUE[0, 0, 0])
-    (dark_blue, _), (dark_red, _) = corners(sheet, BLUE[0, 0, 0] // 2), corners(sheet, RED[0, 0, 0] // 2)
+    (dark_blue, _), (dark_red, _) = (
+        corners(sheet, BLUE[0, 0, 0] // 2),
+        corners(sheet, RED[0, 0, 0] // 2),
+    )
     assert red[0] == blue[0] < dark_blue[0] == dark_red[0]
     assert red[1] == dark_blue[1] < blue[1] == dark_red[1]
     first, last = corners(sheet, RED[0, 0, 0])
@@ -66,7 +77,10 @@ def test_words_below_a_picture_touch_no_others_and_stay_on_the_sheet(
     monkeypatch.setattr(Text, "draw", record)
     rows = [[Tile(None, ["heading of a column"]) for _ in range(columns)]]
     rows += [[Tile(RED[0], WORDS) for _ in range(columns)] for _ in range(3)]
-    title = "12 of 200 pictures, drawn at random (seed 0); brainhive, of shuffled signals, " * 3
+    title = (
+        "12 of 200 pictures, drawn at random (seed 0); brainhive, of shuffled signals, "
+        * 3
+    )
 
     sheet = drawn(tmp_path, rows, title, width_inch=width_inch)
 
@@ -74,11 +88,17 @@ def test_words_below_a_picture_touch_no_others_and_stay_on_the_sheet(
     assert len(boxes) == 1 + 4 * columns
     assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
     union = Bbox.union(boxes)
-    assert union.x0 >= 0 and union.y0 >= 0 and union.x1 <= sheet.shape[1] and union.y1 <= sheet.shape[0]
+    assert (
+        union.x0 >= 0
+        and union.y0 >= 0
+        and union.x1 <= sheet.shape[1]
+        and union.y1 <= sheet.shape[0]
+    )
 
 
 def test_a_sheet_says_how_many_of_how_many_it_shows_and_that_these_are_random():
     assert (
-        describe_sample(6, 2_000, "test pictures", 0) == "6 of 2,000 test pictures, drawn at random (seed 0)"
+        describe_sample(6, 2_000, "test pictures", 0)
+        == "6 of 2,000 test pictures, drawn at random (seed 0)"
     )
     assert describe_sample(6, 6, "clips", 0) == "All 6 clips, in random order"

@@ -1,1 +1,3 @@
-"""The program that trains the weights of the embedded world: not in the wheel, users never need it."""
+"""The program that trains the weights of the embedded world: not in the wheel, users
+never need it.
+"""

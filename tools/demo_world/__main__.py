@@ -4,7 +4,18 @@ import importlib
 import sys
 import time
 
-STAGES = ("encoder", "vae", "decoder", "prior", "generator", "tokens", "text", "dual", "motion", "vocabulary")
+STAGES = (
+    "encoder",
+    "vae",
+    "decoder",
+    "prior",
+    "generator",
+    "tokens",
+    "text",
+    "dual",
+    "motion",
+    "vocabulary",
+)
 """In order: each reads what the ones before it saved."""
 
 

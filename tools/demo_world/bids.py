@@ -1,12 +1,16 @@
-r"""The demo's pictures and simulated voxels as a lab has them: events in BIDS, and BOLD as of fMRIPrep.
+r"""The demo's pictures and simulated voxels as a lab has them: events in BIDS, and BOLD
+as of fMRIPrep.
 
-Whoever has no fMRI of their own can try the road from BOLD to retrieval on it (docs/own-data.md):
+Whoever has no fMRI of their own can try the road from BOLD to retrieval on it
+(docs/own-data.md):
 
     python -m tools.demo_world.bids FOLDER
-    brainhive prepare --from bold preparation.root=FOLDER preparation.stimuli.root=FOLDER/stimuli
+    brainhive prepare --from bold preparation.root=FOLDER
+    preparation.stimuli.root=FOLDER/stimuli
 
-Responses are those of the demo's voxels. Each voxel has its own delay; BOLD drifts, moves with the head, and
-has noise that is correlated in time; pictures begin off the grid of volumes. No brain was recorded.
+Responses are those of the demo's voxels. Each voxel has its own delay; BOLD drifts,
+moves with the head, and has noise that is correlated in time; pictures begin off the
+grid of volumes. No brain was recorded.
 """
 
 import argparse
@@ -35,7 +39,9 @@ NOISE = 0.5
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 
 
-def write_bids(root: Path, subjects: int = 2, train: int = TRAIN, test: int = TEST, seed: int = 7) -> None:
+def write_bids(
+    root: Path, subjects: int = 2, train: int = TRAIN, test: int = TEST, seed: int = 7
+) -> None:
     """Write a BIDS data set with derivatives, pictures and masks of regions.
 
     Args:
@@ -45,15 +51,27 @@ def write_bids(root: Path, subjects: int = 2, train: int = TRAIN, test: int = TE
         test: Test pictures, of other concepts.
         seed: Of the order of trials, the times and the noise.
     """
-    chosen = {"train": pictures.scenes("train")[:train], "test": pictures.scenes("test")[:test]}
+    chosen = {
+        "train": pictures.scenes("train")[:train],
+        "test": pictures.scenes("test")[:test],
+    }
     for split, scenes in chosen.items():
         for scene in scenes:
-            path = root / "stimuli" / split / scene.concept / f"{scene.image_id.replace('/', '_')}.png"
+            path = (
+                root
+                / "stimuli"
+                / split
+                / scene.concept
+                / f"{scene.image_id.replace('/', '_')}.png"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             pictures.draw(scene).save(path)
     about = {"Name": "demo", "BIDSVersion": "1.9.0", "Simulated": voxels.PROVENANCE}
     _write_json(root / "dataset_description.json", about)
-    _write_json(root / "task-pictures_bold.json", {"TaskName": "pictures", "RepetitionTime": TR_S})
+    _write_json(
+        root / "task-pictures_bold.json",
+        {"TaskName": "pictures", "RepetitionTime": TR_S},
+    )
     derivatives = root / "derivatives/fmriprep"
     about = {"Name": "simulated", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
     _write_json(derivatives / "dataset_description.json", about)
@@ -63,8 +81,13 @@ def write_bids(root: Path, subjects: int = 2, train: int = TRAIN, test: int = TE
         for split, scenes in chosen.items():
             looks, meaning = demo.measure_features(tuple(scenes), "voxels")
             ids = [scene.image_id for scene in scenes]
-            features, repetitions = {"looks": looks, "meaning": meaning}, REPETITIONS[split]
-            signal = voxels.simulate(features, subject, repetitions, demo.SEEDS[split], 1.0)[..., 0]
+            features, repetitions = (
+                {"looks": looks, "meaning": meaning},
+                REPETITIONS[split],
+            )
+            signal = voxels.simulate(
+                features, subject, repetitions, demo.SEEDS[split], 1.0
+            )[..., 0]
             responses.append(signal.reshape(len(ids) * repetitions, -1))  # [N · R, V]
             for scene in scenes:
                 name = f"{split}/{scene.concept}/{scene.image_id.replace('/', '_')}.png"
@@ -93,7 +116,10 @@ def _write_run(
     count, width = trials.shape
     onsets = 6 + np.cumsum(random.uniform(*GAP_S, count)).round(3)
     lines = ["onset\tduration\ttrial_type\tstim_file"]
-    lines += [f"{at}\t{SHOWN_S}\tpicture\t{name}" for at, name in zip(onsets, names, strict=True)]
+    lines += [
+        f"{at}\t{SHOWN_S}\tpicture\t{name}"
+        for at, name in zip(onsets, names, strict=True)
+    ]
     events = root / label / "func" / f"{stem}_events.tsv"
     events.parent.mkdir(parents=True, exist_ok=True)
     events.write_text("\n".join(lines) + "\n")
@@ -124,18 +150,29 @@ def _write_run(
     image = nibabel.Nifti1Image(volume, AFFINE)
     image.header.set_zooms((2.0, 2.0, 2.0, TR_S))
     nibabel.save(image, folder / f"{stem}_space-T1w_desc-preproc_bold.nii.gz")
-    about = {"RepetitionTime": TR_S, "SliceTimingCorrected": True, "StartTime": TR_S / 2}
+    about = {
+        "RepetitionTime": TR_S,
+        "SliceTimingCorrected": True,
+        "StartTime": TR_S / 2,
+    }
     _write_json(folder / f"{stem}_space-T1w_desc-preproc_bold.json", about)
     nibabel.save(
         nibabel.Nifti1Image(inside.astype(np.uint8), AFFINE),
         folder / f"{stem}_space-T1w_desc-brain_mask.nii.gz",
     )
-    cosines = np.cos(np.pi * np.arange(1, 8) * (np.arange(VOLUMES)[:, None] + 0.5) / VOLUMES)
+    cosines = np.cos(
+        np.pi * np.arange(1, 8) * (np.arange(VOLUMES)[:, None] + 0.5) / VOLUMES
+    )
     columns = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
     columns += [f"cosine{number:02d}" for number in range(7)]
     rows = ["\t".join(columns)]
-    rows += ["\t".join(f"{value:.6f}" for value in row) for row in np.hstack([motion, cosines])]
-    (folder / f"{stem}_desc-confounds_timeseries.tsv").write_text("\n".join(rows) + "\n")
+    rows += [
+        "\t".join(f"{value:.6f}" for value in row)
+        for row in np.hstack([motion, cosines])
+    ]
+    (folder / f"{stem}_desc-confounds_timeseries.tsv").write_text(
+        "\n".join(rows) + "\n"
+    )
 
 
 def _write_masks(folder: Path, subject: int, width: int) -> None:

@@ -1,4 +1,6 @@
-"""Writes all of the demo's generator but the VAE and the U-Net's training: an SDXL in miniature."""
+"""Writes all of the demo's generator but the VAE and the U-Net's training: an SDXL in
+miniature.
+"""
 
 import json
 
@@ -13,11 +15,14 @@ CROSS_ATTENTION_DIM, POOLED_DIM, TIME_ID_DIM = 128, 16, 8
 
 
 def write() -> None:
-    """Save an untrained U-Net, the scheduler, the empty prompt and the folder's index."""
+    """Save an untrained U-Net, the scheduler, the empty prompt and the folder's
+    index.
+    """
     _unet().save_pretrained(FOLDER / "unet")
     _scheduler().save_pretrained(FOLDER / "scheduler")
     empty = {
-        "prompt_embeds": torch.zeros(1, 1, CROSS_ATTENTION_DIM),  # no text encoder: the text says nothing
+        # no text encoder: the text says nothing
+        "prompt_embeds": torch.zeros(1, 1, CROSS_ATTENTION_DIM),
         "pooled_prompt_embeds": torch.zeros(1, POOLED_DIM),
     }
     save_file(empty, FOLDER / "empty_prompt.safetensors")
@@ -27,16 +32,26 @@ def write() -> None:
         "scheduler": ["diffusers", "DDIMScheduler"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
-        **{name: [None, None] for name in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")},
+        **{
+            name: [None, None]
+            for name in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+        },
     }
-    (FOLDER / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (FOLDER / "model_index.json").write_text(
+        json.dumps(index, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def _unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=16,
-        block_out_channels=(32, 64, 112),  # the last works on 4x4 fields, where a U-Net soon knows its place
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        # the last works on 4x4 fields, where a U-Net soon knows its place
+        block_out_channels=(32, 64, 112),
+        down_block_types=(
+            "DownBlock2D",
+            "CrossAttnDownBlock2D",
+            "CrossAttnDownBlock2D",
+        ),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         norm_num_groups=16,
@@ -51,7 +66,9 @@ def _unet() -> UNet2DConditionModel:
 
 
 def _scheduler() -> DDIMScheduler:
-    """SDXL's noise schedule, made to begin at pure noise (arXiv 2305.08891) so that few steps suffice."""
+    """SDXL's noise schedule, made to begin at pure noise (arXiv 2305.08891) so that few
+    steps suffice.
+    """
     return DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,

@@ -1,7 +1,9 @@
-"""Trains the decoder of the demo's VAE further, its encoder frozen: latents stay as they are.
+"""Trains the decoder of the demo's VAE further, its encoder frozen: latents stay as
+they are.
 
-So it may run beside or after the stages that train on latents. A little noise on the latents makes the
-decoder bear what a generator gets slightly wrong. The shipped decoder had 2,000 steps before this run.
+So it may run beside or after the stages that train on latents. A little noise on the
+latents makes the decoder bear what a generator gets slightly wrong. The shipped decoder
+had 2,000 steps before this run.
 """
 
 import torch
@@ -22,13 +24,18 @@ def main() -> None:
     noise = NOISE / codec.config.scaling_factor
     parameters = [*codec.decoder.parameters(), *codec.post_quant_conv.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, total_steps=STEPS, pct_start=0.1
+    )
     for step in range(STEPS):
-        batch = vae.to_range(pictures[torch.randint(len(pictures), (BATCH,))])  # [B, 3, H, W]
+        # [B, 3, H, W]
+        batch = vae.to_range(pictures[torch.randint(len(pictures), (BATCH,))])
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 latents = codec.encode(batch).latent_dist.mode()
-            restored = codec.decode(latents + noise * torch.randn_like(latents)).sample.float()
+            restored = codec.decode(
+                latents + noise * torch.randn_like(latents)
+            ).sample.float()
         loss = vae.difference(restored, batch)
         optimiser.zero_grad()
         loss.backward()

@@ -1,11 +1,24 @@
-"""Trains the demo's encoder for meaning: a tiny CLIP vision model that can name what is shown."""
+"""Trains the demo's encoder for meaning: a tiny CLIP vision model that can name what is
+shown.
+"""
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from brainhive_cli.core.hub import DEMO_WEIGHTS
-from brainhive_cli.demo.pictures import BACKGROUNDS, CATEGORIES, COLOURS, SHAPES, TEXTURES, Scene
+from brainhive_cli.demo.pictures import (
+    BACKGROUNDS,
+    CATEGORIES,
+    COLOURS,
+    SHAPES,
+    TEXTURES,
+    Scene,
+)
 from tools.demo_world.pool import Pool, random_pool
 
 FOLDER = DEMO_WEIGHTS / "encoder"
@@ -26,7 +39,9 @@ def main() -> None:
     """Train, report the accuracy on concepts never seen, and save in half precision."""
     torch.manual_seed(1)
     model = _model()
-    heads = nn.ModuleDict({factor: nn.Linear(128, len(names)) for factor, names in FACTORS.items()})
+    heads = nn.ModuleDict(
+        {factor: nn.Linear(128, len(names)) for factor, names in FACTORS.items()}
+    )
     _train(model, heads, random_pool(POOL, seed=1))
     model.half().save_pretrained(FOLDER)
     _processor().save_pretrained(FOLDER)
@@ -63,18 +78,24 @@ def _processor() -> CLIPImageProcessor:
     return CLIPImageProcessor(size={"shortest_edge": 64}, crop_size=side)
 
 
-def _train(model: CLIPVisionModelWithProjection, heads: nn.ModuleDict, pool: Pool) -> None:
+def _train(
+    model: CLIPVisionModelWithProjection, heads: nn.ModuleDict, pool: Pool
+) -> None:
     classes = targets(pool.scenes)
     steps = EPOCHS * len(pool.scenes) // BATCH
     parameters = [*model.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, total_steps=steps
+    )
     for step in range(steps):
         chosen = torch.randint(len(pool.scenes), (BATCH,))
         with torch.autocast("cpu", torch.bfloat16):
             embedding = model(standardise(pool.pictures[chosen])).image_embeds  # [B, D]
         losses = [
-            nn.functional.cross_entropy(heads[factor](embedding.float()), classes[factor][chosen])
+            nn.functional.cross_entropy(
+                heads[factor](embedding.float()), classes[factor][chosen]
+            )
             for factor in FACTORS
         ]
         loss = torch.stack(losses).sum()

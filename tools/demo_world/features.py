@@ -17,7 +17,9 @@ _POOL, _BATCH = 24_000, 100
 
 @cache
 def embedded_pool() -> tuple[Pool, dict[str, Tensor]]:
-    """Draw and embed the pictures that prior and generator are trained on, once for both."""
+    """Draw and embed the pictures that prior and generator are trained on, once for
+    both.
+    """
     pool = random_pool(_POOL, seed=3)
     return pool, embed(pool.pictures)
 
@@ -29,7 +31,9 @@ def embed(pictures: Tensor) -> dict[str, Tensor]:
     Returns:
         Key > [N, D]; `demo-vae` is the scaled latent, channel after channel.
     """
-    meaning = CLIPVisionModelWithProjection.from_pretrained(encoder.FOLDER, dtype=torch.float32).eval()
+    meaning = CLIPVisionModelWithProjection.from_pretrained(
+        encoder.FOLDER, dtype=torch.float32
+    ).eval()
     codec = AutoencoderKL.from_pretrained(vae.FOLDER, torch_dtype=torch.float32).eval()
     embeddings, latents = [], []
     for batch in pictures.split(_BATCH):

@@ -1,13 +1,15 @@
-r"""The demo's pictures of the training concepts that train-align holds out, as a data set's test pictures.
+r"""The demo's pictures of the training concepts that train-align holds out, as a data
+set's test pictures.
 
-On them the settings of `recipes/demo-havir` were chosen, never on the demo's test pictures, in a home where
-`brainhive demo --system havir --quick` has put the generator:
+On them the settings of `recipes/demo-havir` were chosen, never on the demo's test
+pictures, in a home where `brainhive demo --system havir --quick` has put the generator:
 
     brainhive embed --recipe demo-havir dataset.kind=tools.demo_world.held_out
-    brainhive train-align --recipe demo-havir "dataset={kind: tools.demo_world.held_out}" \
-        sweep={} train.validation=0
+    brainhive train-align --recipe demo-havir "dataset={kind:
+        tools.demo_world.held_out}" \ sweep={} train.validation=0
     brainhive reconstruct --recipe demo-havir --allow-code align_run=RUN \
-        sources=brain,nearest,mean sweep.strength=0.375,0.5,0.625,0.75,0.875 sweep.best_of=1,4,8
+        sources=brain,nearest,mean sweep.strength=0.375,0.5,0.625,0.75,0.875
+        sweep.best_of=1,4,8
 """
 
 from functools import partial
@@ -25,11 +27,15 @@ from brainhive_cli.training.alignment.validation import held_out_of
 
 NAME = "demo-held-out"
 TEST_SEED = 3
-"""Of the trials of held-out pictures: that of neither the demo's training trials nor its test trials."""
+"""Of the trials of held-out pictures: that of neither the demo's training trials nor
+its test trials.
+"""
 
 
 class Config(parts.Config):
-    """Pictures and simulated fMRI of the demo; it trains on what the demo's brain models learn from."""
+    """Pictures and simulated fMRI of the demo; it trains on what the demo's brain
+    models learn from.
+    """
 
     subjects: int = Field(2, gt=0, description="simulated subjects")
 
@@ -51,19 +57,31 @@ TINY = Config(subjects=1)
 
 
 def list_scenes(split: str) -> tuple[pictures.Scene, ...]:
-    """List the demo's training scenes: those of held-out concepts as `test`, all others as `train`."""
+    """List the demo's training scenes: those of held-out concepts as `test`, all others
+    as `train`.
+    """
     scenes, is_test = pictures.scenes("train"), split == "test"
     held_out = held_out_of([scene.concept for scene in scenes], Train().validation)
-    chosen = [scene for scene, is_held in zip(scenes, held_out, strict=True) if is_held == is_test]
+    chosen = [
+        scene
+        for scene, is_held in zip(scenes, held_out, strict=True)
+        if is_held == is_test
+    ]
     # the first items, which are reconstructed, show every held-out concept
-    return tuple(sorted(chosen, key=lambda scene: scene.image_id[-2:]) if is_test else chosen)
+    return tuple(
+        sorted(chosen, key=lambda scene: scene.image_id[-2:]) if is_test else chosen
+    )
 
 
 def simulate(subject: int, split: str) -> Trials:
-    """Simulate fMRI; held-out pictures have as many trials as the demo's test pictures."""
+    """Simulate fMRI; held-out pictures have as many trials as the demo's test
+    pictures.
+    """
     scenes = list_scenes(split)
     looks, meaning = demo.measure_features(scenes, "voxels")
     seed = TEST_SEED if split == "test" else demo.SEEDS[split]
     ids = [scene.image_id for scene in scenes]
     features = {"looks": looks, "meaning": meaning}
-    return demo.simulate_voxels(features, subject, demo.REPETITIONS[split], seed, 1.0, ids)
+    return demo.simulate_voxels(
+        features, subject, demo.REPETITIONS[split], seed, 1.0, ids
+    )

@@ -1,7 +1,9 @@
-"""Trains what makes films of the demo's text-to-picture model: motion modules and SparseCtrl, as AnimateDiff.
+"""Trains what makes films of the demo's text-to-picture model: motion modules and
+SparseCtrl, as AnimateDiff.
 
-The picture model stays as it is. The keyframe is a film's first frame; captions say nothing of the direction,
-which must come from the noisy frames. Killed and called again, it goes on from its last checkpoint.
+The picture model stays as it is. The keyframe is a film's first frame; captions say
+nothing of the direction, which must come from the noisy frames. Killed and called
+again, it goes on from its last checkpoint.
 """
 
 import copy
@@ -10,7 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, SparseControlNetModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    MotionAdapter,
+    SparseControlNetModel,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,13 +26,20 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from brainhive_cli.demo import joined_generators
 from brainhive_cli.demo.pictures import captions
-from brainhive_cli.models.generators.animatediff import in_motion, normalise_frame_by_frame
+from brainhive_cli.models.generators.animatediff import (
+    in_motion,
+    normalise_frame_by_frame,
+)
 from tools.demo_world import vae
 from tools.demo_world.optimisers import optimisers_of
 from tools.demo_world.pool import random_film
 from tools.demo_world.tokens import BUILD
 
-SOURCE, CHECKPOINT, POOL_FILE = BUILD / "text-guided", BUILD / "motion.pt", BUILD / "films.pt"
+SOURCE, CHECKPOINT, POOL_FILE = (
+    BUILD / "text-guided",
+    BUILD / "motion.pt",
+    BUILD / "films.pt",
+)
 POOL, SEED = 1_500, 8
 STEPS, BATCH, WARM_UP = 700, 4, 0.05
 SLOWER = 0.5  # than the training of the picture model
@@ -57,7 +72,8 @@ def main() -> None:
     """Go on training."""
     torch.manual_seed(SEED)
     joined_generators.assemble(joined_generators.TEXT_GUIDED, SOURCE)
-    with sdpa_kernel(SDPBackend.MATH):  # faster than the fused kernel at this size, on a CPU
+    # faster than the fused kernel at this size, on a CPU
+    with sdpa_kernel(SDPBackend.MATH):
         train(data())
 
 
@@ -70,12 +86,20 @@ def data() -> Data:
         codec = AutoencoderKL.from_pretrained(SOURCE / "vae", torch_dtype=torch.float32)
         latents = []
         for start in range(0, POOL, 25):
-            frames = np.concatenate([film.frames() for film in shown[start : start + 25]])  # [B F, H, W, 3]
+            # [B F, H, W, 3]
+            frames = np.concatenate(
+                [film.frames() for film in shown[start : start + 25]]
+            )
             pixels = vae.to_range(torch.from_numpy(frames).permute(0, 3, 1, 2))
-            latents.append(codec.encode(pixels).latent_dist.mode() * codec.config.scaling_factor)
+            latents.append(
+                codec.encode(pixels).latent_dist.mode() * codec.config.scaling_factor
+            )
         found = torch.cat(latents).unflatten(0, (POOL, -1)).transpose(1, 2)
         BUILD.mkdir(parents=True, exist_ok=True)
-        torch.save(Data(found.contiguous(), encoded([captions(film.scene) for film in shown])), POOL_FILE)
+        torch.save(
+            Data(found.contiguous(), encoded([captions(film.scene) for film in shown])),
+            POOL_FILE,
+        )
     return Data(*torch.load(POOL_FILE, weights_only=False))
 
 
@@ -83,17 +107,24 @@ def encoded(texts: list[list[str]]) -> Tensor:
     """Encode K captions of each film: [N, K, S, D]."""
     tower, tokenizer = (
         kind.from_pretrained(SOURCE / name)
-        for kind, name in ((CLIPTextModel, "text_encoder"), (CLIPTokenizer, "tokenizer"))
+        for kind, name in (
+            (CLIPTextModel, "text_encoder"),
+            (CLIPTokenizer, "tokenizer"),
+        )
     )
     flat = [text for each in texts for text in each]
-    ids = tokenizer(flat, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    ids = tokenizer(
+        flat, padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
     tokens = torch.cat([tower(some).last_hidden_state for some in ids.split(1000)])
     return tokens.unflatten(0, (len(texts), -1))
 
 
 def networks() -> Networks:
     """Make the networks, untrained motion modules that change nothing yet."""
-    plain: Any = UNet2DConditionModel.from_pretrained(SOURCE / "unet", torch_dtype=torch.float32)
+    plain: Any = UNet2DConditionModel.from_pretrained(
+        SOURCE / "unet", torch_dtype=torch.float32
+    )
     adapter = MotionAdapter(
         block_out_channels=plain.config.block_out_channels,
         motion_layers_per_block=plain.config.layers_per_block,
@@ -102,7 +133,9 @@ def networks() -> Networks:
         motion_max_seq_length=LONGEST,
         use_motion_mid_block=False,
     )
-    sparse = SparseControlNetModel.from_unet(plain, conditioning_channels=plain.config.in_channels)
+    sparse = SparseControlNetModel.from_unet(
+        plain, conditioning_channels=plain.config.in_channels
+    )
     unet = in_motion(plain, adapter).requires_grad_(False)
     for name, parameter in unet.named_parameters():
         if MODULE in name:
@@ -121,7 +154,11 @@ def train(data: Data) -> None:
     for step in range(_restore(trained, optimisers), STEPS):
         for one in optimisers:
             for group in one.param_groups:
-                group["lr"] = SLOWER * one.defaults["lr"] * min(step / (WARM_UP * STEPS), 1 - step / STEPS)
+                group["lr"] = (
+                    SLOWER
+                    * one.defaults["lr"]
+                    * min(step / (WARM_UP * STEPS), 1 - step / STEPS)
+                )
         loss = loss_of(nets, schedule, data, torch.Generator().manual_seed(step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
@@ -131,7 +168,9 @@ def train(data: Data) -> None:
             parameter.grad = None
         total += loss.item()
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == STEPS:
-            print(f"motion {step + 1}/{STEPS} loss {total / SAVE_EVERY:.4f}", flush=True)
+            print(
+                f"motion {step + 1}/{STEPS} loss {total / SAVE_EVERY:.4f}", flush=True
+            )
             total = 0.0
             _save(step + 1, trained, optimisers)
             write(nets)
@@ -145,14 +184,21 @@ def trained_of(nets: Networks) -> Iterator[tuple[str, nn.Parameter]]:
                 yield f"{part}.{name}", parameter
 
 
-def loss_of(nets: Networks, schedule: Any, data: Data, random: torch.Generator) -> Tensor:
+def loss_of(
+    nets: Networks, schedule: Any, data: Data, random: torch.Generator
+) -> Tensor:
     """Mean squared error of the velocities of a batch."""
     rows = torch.randint(len(data.latents), (BATCH,), generator=random)
     latents = data.latents[rows]
     noise = torch.randn(latents.shape, generator=random)
-    times = torch.randint(schedule.config.num_train_timesteps, (BATCH,), generator=random)
+    times = torch.randint(
+        schedule.config.num_train_timesteps, (BATCH,), generator=random
+    )
     kept = torch.rand(BATCH, 1, 1, generator=random) >= DROPPED
-    texts = data.texts[rows, torch.randint(data.texts.shape[1], (BATCH,), generator=random)] * kept
+    texts = (
+        data.texts[rows, torch.randint(data.texts.shape[1], (BATCH,), generator=random)]
+        * kept
+    )
     tokens = texts.repeat_interleave(latents.shape[2], 0)
     keyframe = torch.zeros_like(latents)
     keyframe[:, :, 0] = latents[:, :, 0]
@@ -160,14 +206,25 @@ def loss_of(nets: Networks, schedule: Any, data: Data, random: torch.Generator) 
     where[:, :, 0] = 1
     noisy = schedule.add_noise(latents, noise, times)
     with torch.autocast("cpu", torch.bfloat16):
-        down, mid = nets.sparse(noisy, times, tokens, keyframe, conditioning_mask=where, return_dict=False)
-        residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+        down, mid = nets.sparse(
+            noisy, times, tokens, keyframe, conditioning_mask=where, return_dict=False
+        )
+        residuals = {
+            "down_block_additional_residuals": down,
+            "mid_block_additional_residual": mid,
+        }
         predicted = nets.unet(noisy, times, tokens, return_dict=False, **residuals)[0]
-    return nn.functional.mse_loss(predicted.float(), schedule.get_velocity(latents, noise, times))
+    return nn.functional.mse_loss(
+        predicted.float(), schedule.get_velocity(latents, noise, times)
+    )
 
 
-def _restore(trained: dict[str, nn.Parameter], optimisers: list[torch.optim.Optimizer]) -> int:
-    """Go back to the checkpoint, if there is one; returns how many steps it had done."""
+def _restore(
+    trained: dict[str, nn.Parameter], optimisers: list[torch.optim.Optimizer]
+) -> int:
+    """Go back to the checkpoint, if there is one; returns how many steps it had
+    done.
+    """
     if not CHECKPOINT.is_file():
         return 0
     kept = torch.load(CHECKPOINT)
@@ -179,11 +236,18 @@ def _restore(trained: dict[str, nn.Parameter], optimisers: list[torch.optim.Opti
     return int(kept["step"])
 
 
-def _save(step: int, trained: dict[str, nn.Parameter], optimisers: list[torch.optim.Optimizer]) -> None:
+def _save(
+    step: int, trained: dict[str, nn.Parameter], optimisers: list[torch.optim.Optimizer]
+) -> None:
     weights = {name: parameter.detach() for name, parameter in trained.items()}
     part = CHECKPOINT.with_suffix(".part")
     torch.save(
-        {"step": step, "trained": weights, "optimisers": [one.state_dict() for one in optimisers]}, part
+        {
+            "step": step,
+            "trained": weights,
+            "optimisers": [one.state_dict() for one in optimisers],
+        },
+        part,
     )
     part.replace(CHECKPOINT)
 
@@ -194,4 +258,6 @@ def write(nets: Networks) -> None:
     nets.unet.save_motion_modules(folder)
     file = folder / "diffusion_pytorch_model.safetensors"
     save_file({name: each.half() for name, each in load_file(file).items()}, file)
-    copy.deepcopy(nets.sparse).half().save_pretrained(joined_generators.MOTION / "sparse_control")
+    copy.deepcopy(nets.sparse).half().save_pretrained(
+        joined_generators.MOTION / "sparse_control"
+    )

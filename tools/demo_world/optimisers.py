@@ -1,4 +1,6 @@
-"""The generator's optimisers: Muon for matrices, which needs half the steps of AdamW; AdamW for the rest."""
+"""The generator's optimisers: Muon for matrices, which needs half the steps of AdamW;
+AdamW for the rest.
+"""
 
 from typing import Any
 
@@ -13,14 +15,21 @@ def optimisers_of(parameters: list[nn.Parameter]) -> list[optim.Optimizer]:
 
     A kernel [out, in, h, w] counts as the matrix [out, in * h * w].
     """
-    kernels = [p for p in parameters if p.ndim > 1 and min(p.flatten(1).shape) > _LEAST_SIDE]
+    kernels = [
+        p for p in parameters if p.ndim > 1 and min(p.flatten(1).shape) > _LEAST_SIDE
+    ]
     taken = {id(p) for p in kernels}
     rest = [p for p in parameters if id(p) not in taken]
-    return [_muon(kernels), optim.AdamW(rest, ADAMW_RATE, betas=(0.9, 0.99), weight_decay=DECAY)]
+    return [
+        _muon(kernels),
+        optim.AdamW(rest, ADAMW_RATE, betas=(0.9, 0.99), weight_decay=DECAY),
+    ]
 
 
 def _muon(kernels: list[nn.Parameter]) -> optim.Optimizer:
-    """Step each kernel through a matrix that shares its memory: Muon takes matrices only."""
+    """Step each kernel through a matrix that shares its memory: Muon takes matrices
+    only.
+    """
     matrices = [nn.Parameter(kernel.detach().flatten(1)) for kernel in kernels]
 
     def hand_over(*_: Any) -> None:

@@ -1,7 +1,9 @@
-"""Trains the demo's text encoder: a tiny CLIP text model whose tokens say to a U-Net what image tokens say.
+"""Trains the demo's text encoder: a tiny CLIP text model whose tokens say to a U-Net
+what image tokens say.
 
-It learns from the U-Net's cross-attentions alone: for queries as they come up there, attending to a
-caption's tokens shall give what attending to the picture's gives. So text attention can begin as the image's.
+It learns from the U-Net's cross-attentions alone: for queries as they come up there,
+attending to a caption's tokens shall give what attending to the picture's gives. So
+text attention can begin as the image's.
 """
 
 import json
@@ -10,7 +12,14 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -38,26 +47,40 @@ def main() -> None:
     model.half().save_pretrained(FOLDER / "text_encoder")
 
 
-def make_tokenizer(texts: Sequence[Sequence[str]], special: Sequence[str] = (START, END)) -> CLIPTokenizer:
-    """Make CLIP's kind of tokenizer, with a token for each word of the texts; the special ones come first."""
+def make_tokenizer(
+    texts: Sequence[Sequence[str]], special: Sequence[str] = (START, END)
+) -> CLIPTokenizer:
+    """Make CLIP's kind of tokenizer, with a token for each word of the texts; the
+    special ones come first.
+    """
     learned = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     learned.normalizer = normalizers.Lowercase()
     learned.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Whitespace(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     learned.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        end_of_word_suffix="</w>", special_tokens=[*special], min_frequency=1, show_progress=False
+        end_of_word_suffix="</w>",
+        special_tokens=[*special],
+        min_frequency=1,
+        show_progress=False,
     )
     learned.train_from_iterator((text for some in texts for text in some), trainer)
     merges = [tuple(pair) for pair in json.loads(learned.to_str())["model"]["merges"]]
-    return CLIPTokenizer(vocab=learned.get_vocab(), merges=merges, model_max_length=LENGTH)
+    return CLIPTokenizer(
+        vocab=learned.get_vocab(), merges=merges, model_max_length=LENGTH
+    )
 
 
 def tokenized(tokenizer: CLIPTokenizer, scenes: Sequence[Scene]) -> Tensor:
     """Tokenise the captions of scenes: [N, K, S]."""
     options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
-    return torch.stack([tokenizer(captions(scene), **options).input_ids for scene in scenes])
+    return torch.stack(
+        [tokenizer(captions(scene), **options).input_ids for scene in scenes]
+    )
 
 
 def _model(words: int) -> CLIPTextModelWithProjection:
@@ -76,15 +99,23 @@ def _model(words: int) -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(config)
 
 
-def _train(model: CLIPTextModelWithProjection, texts: Tensor, data: tokens.Data) -> None:
+def _train(
+    model: CLIPTextModelWithProjection, texts: Tensor, data: tokens.Data
+) -> None:
     sites = _sites(data)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=LEARNING_RATE, weight_decay=0.01
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, total_steps=STEPS
+    )
     model.train()
     for step in range(STEPS):
         rows = torch.randint(len(texts), (BATCH,))
         made = of_texts(model, texts[rows, torch.randint(texts.shape[1], (BATCH,))])
-        loss = torch.stack([_unlikeness(*site, made, data.images[rows]) for site in sites]).mean()
+        loss = torch.stack(
+            [_unlikeness(*site, made, data.images[rows]) for site in sites]
+        ).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -96,12 +127,21 @@ def _train(model: CLIPTextModelWithProjection, texts: Tensor, data: tokens.Data)
 
 @torch.no_grad()
 def _sites(data: tokens.Data) -> list[tuple[Any, Tensor]]:
-    """List the U-Net's cross-attentions, each with queries [N, Q, D] that come up in it."""
-    unet, schedule = plain_unet.load(), DDPMScheduler.from_pretrained(SHARED / "scheduler")
+    """List the U-Net's cross-attentions, each with queries [N, Q, D] that come up in
+    it.
+    """
+    unet, schedule = (
+        plain_unet.load(),
+        DDPMScheduler.from_pretrained(SHARED / "scheduler"),
+    )
     found: dict[str, Tensor] = {}
-    sites = {name: module for name, module in unet.named_modules() if name.endswith("attn2")}
+    sites = {
+        name: module for name, module in unet.named_modules() if name.endswith("attn2")
+    }
     for name, module in sites.items():
-        module.to_q.register_forward_hook(lambda _, __, queries, name=name: found.update({name: queries}))
+        module.to_q.register_forward_hook(
+            lambda _, __, queries, name=name: found.update({name: queries})
+        )
     latents = data.latents[:QUERIED]
     timesteps = torch.randint(1000, (len(latents),))
     noisy = schedule.add_noise(latents, torch.randn_like(latents), timesteps)
@@ -109,8 +149,12 @@ def _sites(data: tokens.Data) -> list[tuple[Any, Tensor]]:
     return [(module, found[name]) for name, module in sites.items()]
 
 
-def _unlikeness(attention: Any, queries: Tensor, made: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared difference of what queries find in text and in image tokens, over its variance."""
+def _unlikeness(
+    attention: Any, queries: Tensor, made: Tensor, wanted: Tensor
+) -> Tensor:
+    """Mean squared difference of what queries find in text and in image tokens, over
+    its variance.
+    """
     rows, places = (
         torch.randint(len(queries), (len(made), 1)),
         torch.randint(queries.shape[1], (len(made), QUERIES)),
@@ -125,4 +169,8 @@ def _attended(attention: Any, queries: Tensor, tokens: Tensor) -> Tensor:
         each.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
         for each in (queries, attention.to_k(tokens), attention.to_v(tokens))
     )
-    return torch.nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+    return (
+        torch.nn.functional.scaled_dot_product_attention(*split)
+        .transpose(1, 2)
+        .flatten(2)
+    )

@@ -1,7 +1,9 @@
-"""Fits the projection of the demo's image tokens, and makes the pictures that text and dual learn from.
+"""Fits the projection of the demo's image tokens, and makes the pictures that text and
+dual learn from.
 
-The Fusion Prior's image tokens tell what is shown, where, and how large. The projection gives of them what a
-picture's embedding for meaning tells, in which place and size are mostly averaged out.
+The Fusion Prior's image tokens tell what is shown, where, and how large. The projection
+gives of them what a picture's embedding for meaning tells, in which place and size are
+mostly averaged out.
 """
 
 from dataclasses import replace
@@ -55,7 +57,9 @@ def data() -> Data:
     scenes = [random_scene(rng) for _ in range(POOL)]
     kept = BUILD / "tokens.pt"
     if not kept.is_file():
-        features, moved = (embed(drawn(some).pictures) for some in (scenes, _moved(scenes)))
+        features, moved = (
+            embed(drawn(some).pictures) for some in (scenes, _moved(scenes))
+        )
         prior = FusionPrior.load("demo:prior").float()
         wanted = prior.tokens(prior.fuser(features))  # [N, S, D]
         projection = ridge(features["demo-clip"], wanted.flatten(1))
@@ -66,7 +70,11 @@ def data() -> Data:
         torch.save((latents, features["demo-clip"], moved["demo-clip"]), kept)
     latents, here, elsewhere = torch.load(kept)
     weight = load_file(FILE)["weight"].float()
-    return Data(scenes, latents, *((each @ weight.T).unflatten(1, (-1, WIDTH)) for each in (here, elsewhere)))
+    return Data(
+        scenes,
+        latents,
+        *((each @ weight.T).unflatten(1, (-1, WIDTH)) for each in (here, elsewhere)),
+    )
 
 
 def ridge(given: Tensor, wanted: Tensor) -> Tensor:

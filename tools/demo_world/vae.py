@@ -1,4 +1,6 @@
-"""Trains the demo's picture codec: a small AutoencoderKL, 64x64 pixels to a 4x16x16 latent."""
+"""Trains the demo's picture codec: a small AutoencoderKL, 64x64 pixels to a 4x16x16
+latent.
+"""
 
 import torch
 from diffusers import AutoencoderKL
@@ -13,7 +15,9 @@ KL_WEIGHT = 1e-4  # enough to keep the latents near a ball, too little to blur
 
 
 def main() -> None:
-    """Train, measure the latents' spread for `scaling_factor`, and save in half precision."""
+    """Train, measure the latents' spread for `scaling_factor`, and save in half
+    precision.
+    """
     torch.manual_seed(2)
     pictures = random_pool(POOL, seed=2).pictures
     vae = _model()
@@ -45,13 +49,19 @@ def _model() -> AutoencoderKL:
 
 def _train(vae: AutoencoderKL, pictures: Tensor) -> None:
     optimiser = torch.optim.AdamW(vae.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, LEARNING_RATE, total_steps=STEPS
+    )
     for step in range(STEPS):
-        batch = to_range(pictures[torch.randint(len(pictures), (BATCH,))])  # [B, 3, H, W]
+        # [B, 3, H, W]
+        batch = to_range(pictures[torch.randint(len(pictures), (BATCH,))])
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(batch).latent_dist
             restored = vae.decode(posterior.sample()).sample.float()
-        loss = difference(restored, batch) + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+        loss = (
+            difference(restored, batch)
+            + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()
+        )
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -62,6 +72,12 @@ def _train(vae: AutoencoderKL, pictures: Tensor) -> None:
 
 
 def difference(restored: Tensor, picture: Tensor) -> Tensor:
-    """Mean absolute error of the pixels and of the steps between neighbours, which keeps edges sharp."""
+    """Mean absolute error of the pixels and of the steps between neighbours, which
+    keeps edges sharp.
+    """
     error = restored - picture
-    return error.abs().mean() + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return (
+        error.abs().mean()
+        + error.diff(dim=-1).abs().mean()
+        + error.diff(dim=-2).abs().mean()
+    )

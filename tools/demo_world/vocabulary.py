@@ -1,4 +1,6 @@
-"""Makes the vocabulary of films' captions: as CLIP's, but 0 stands for padding alone."""
+"""Makes the vocabulary of films' captions: as CLIP's, but 0 stands for padding
+alone.
+"""
 
 import numpy as np
 
@@ -15,4 +17,6 @@ def main() -> None:
     """Learn it from captions of random films, and save it."""
     rng = np.random.default_rng(SEED)
     texts = [captions(random_film(rng).scene) for _ in range(POOL)]
-    make_tokenizer(texts, (PADDING, START, END)).save_pretrained(joined_generators.MOTION / "tokenizer")
+    make_tokenizer(texts, (PADDING, START, END)).save_pretrained(
+        joined_generators.MOTION / "tokenizer"
+    )

@@ -1,1 +1,3 @@
-"""Fuzzes Brainhive: mutated recipes, damaged files, hostile files, and kills at random moments."""
+"""Fuzzes Brainhive: mutated recipes, damaged files, hostile files, and kills at random
+moments.
+"""

@@ -1,4 +1,6 @@
-"""Files that somebody made to crash a reader, write elsewhere, run code, or take all memory."""
+"""Files that somebody made to crash a reader, write elsewhere, run code, or take all
+memory.
+"""
 
 import io
 import json
@@ -28,8 +30,29 @@ from tools.soak.world import COMMON, ENCODER, FRESH, PICTURES, READERS, TEST, TR
 
 SIGNALS = "signals/**/sub-01.h5"
 ABSOLUTE = "/dev/shm/brainhive-soak"
-CLIMBING = ("../../x", "../../../outside/x", ABSOLUTE, "..", ".", "", "a/../../../../b", "a//b")
-ODD = ("a\0b", "x" * 10_000, "\\\\host\\x", "C:\\x", "a\nb", "a\x1b[31mb", "\u202eb", "a/", " ", "-x", "~/x")
+CLIMBING = (
+    "../../x",
+    "../../../outside/x",
+    ABSOLUTE,
+    "..",
+    ".",
+    "",
+    "a/../../../../b",
+    "a//b",
+)
+ODD = (
+    "a\0b",
+    "x" * 10_000,
+    "\\\\host\\x",
+    "C:\\x",
+    "a\nb",
+    "a\x1b[31mb",
+    "\u202eb",
+    "a/",
+    " ",
+    "-x",
+    "~/x",
+)
 HARMLESS = ("enum", "quadruple", "flat", "larger", "soft-link", "strings")
 """Kinds of datasets that may hold what is expected there."""
 RESIZED = ("fewer-rows", "more-rows", "no-rows", "axis")
@@ -39,7 +62,9 @@ Make = Callable[[Path, Path], Any]
 
 
 def cases(seed: int, count: int) -> Iterator[Case]:
-    """Make all cases, in an order of the seed, again with other details until there are enough."""
+    """Make all cases, in an order of the seed, again with other details until there are
+    enough.
+    """
     made = 0
     while made < count:
         some = list(_all(random.Random(f"{seed}/{made}")))
@@ -50,7 +75,15 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 
 
 def _all(chosen: random.Random) -> Iterator[Case]:
-    own = (_datasets(), _attributes(chosen), _ids(), _recipes(), _archives(), _documents(), _configs())
+    own = (
+        _datasets(),
+        _attributes(chosen),
+        _ids(),
+        _recipes(),
+        _archives(),
+        _documents(),
+        _configs(),
+    )
     return chain(*own, _weights(), _links(), _facts(), _pictures_and_tables())
 
 
@@ -63,7 +96,9 @@ def _case(
     is_compared: bool = False,
     must_fail: bool = False,
 ) -> Case:
-    """Make a case of a reader's files, which `make` changes: given some values, home and a folder outside."""
+    """Make a case of a reader's files, which `make` changes: given some values, home
+    and a folder outside.
+    """
     of = READERS[reader]
 
     def prepare(home: Path, outside: Path) -> None:
@@ -72,7 +107,14 @@ def _case(
         make(*given, home, outside)
 
     argv, compared = (*of.argv, *COMMON, "--json"), reader if is_compared else ""
-    return Case("hostile", f"{kind} {name} {reader}", argv, prepare, compared, must_fail=must_fail)
+    return Case(
+        "hostile",
+        f"{kind} {name} {reader}",
+        argv,
+        prepare,
+        compared,
+        must_fail=must_fail,
+    )
 
 
 def _first(home: Path, pattern: str) -> Path:
@@ -84,7 +126,9 @@ def _first(home: Path, pattern: str) -> Path:
 
 def _h5_kinds() -> dict[str, Callable[..., Any]]:
     def of(dtype: Any, **options: Any) -> Callable[..., Any]:
-        return lambda file, name, was, out: file.create_dataset(name, was.shape, dtype, **options)
+        return lambda file, name, was, out: file.create_dataset(
+            name, was.shape, dtype, **options
+        )
 
     def values(change: Callable[[Any], Any]) -> Callable[..., Any]:
         return lambda file, name, was, out: file.create_dataset(name, data=change(was))
@@ -98,7 +142,9 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
 
     def external(file: Any, name: str, was: Any, out: Path) -> None:
         (out / "raw").write_bytes(b"secret" * was.nbytes)
-        file.create_dataset(name, was.shape, was.dtype, external=[(str(out / "raw"), 0, was.nbytes)])
+        file.create_dataset(
+            name, was.shape, was.dtype, external=[(str(out / "raw"), 0, was.nbytes)]
+        )
 
     def external_link(file: Any, name: str, was: Any, out: Path) -> None:
         virtual(file, f"{name}-other", was, out)
@@ -106,11 +152,17 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
         file[name] = h5py.ExternalLink(str(out / "other.h5"), "x")
 
     def contiguous(shape: tuple[int, ...]) -> Callable[..., Any]:
-        return lambda file, name, was, out: file.create_dataset(name, (*shape, *was.shape[1:]), was.dtype)
+        return lambda file, name, was, out: file.create_dataset(
+            name, (*shape, *was.shape[1:]), was.dtype
+        )
 
     def chunked(file: Any, name: str, was: Any, out: Path) -> None:
         file.create_dataset(
-            name, (2**33, *was.shape[1:]), was.dtype, chunks=(2**12, *was.shape[1:]), compression="gzip"
+            name,
+            (2**33, *was.shape[1:]),
+            was.dtype,
+            chunks=(2**12, *was.shape[1:]),
+            compression="gzip",
         )
 
     strings, ref = h5py.string_dtype(), h5py.ref_dtype
@@ -135,7 +187,9 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
         "scalar": values(lambda was: was.reshape(-1)[0]),
         "axis": values(lambda was: was[None]),
         "flat": values(lambda was: was.reshape(-1)),
-        "null": lambda file, name, was, out: file.create_dataset(name, data=h5py.Empty(was.dtype)),
+        "null": lambda file, name, was, out: file.create_dataset(
+            name, data=h5py.Empty(was.dtype)
+        ),
         "group": lambda file, name, was, out: file.create_group(name),
         "absent": lambda file, name, was, out: None,
         "type": lambda file, name, was, out: file.__setitem__(name, np.dtype("f4")),
@@ -145,14 +199,20 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
         "external": external,
         "virtual": virtual,
         "external-link": external_link,
-        "soft-loop": lambda file, name, was, out: file.__setitem__(name, h5py.SoftLink(f"/{name}")),
-        "soft-link": lambda file, name, was, out: file.__setitem__(name, h5py.SoftLink("/done")),
+        "soft-loop": lambda file, name, was, out: file.__setitem__(
+            name, h5py.SoftLink(f"/{name}")
+        ),
+        "soft-link": lambda file, name, was, out: file.__setitem__(
+            name, h5py.SoftLink("/done")
+        ),
     }
 
 
 @contextmanager
 def changed(path: Path) -> Iterator[Any]:
-    """Open a store for changes; it then has checksums and a seal again, as of someone who means harm."""
+    """Open a store for changes; it then has checksums and a seal again, as of someone
+    who means harm.
+    """
     hdf5.unseal(path)
     with h5py.File(path, "r+") as file:
         yield file
@@ -175,9 +235,15 @@ def changed(path: Path) -> Iterator[Any]:
 
 def _datasets() -> Iterator[Case]:
     places = {
-        TRAIN: (("embedding", "image_id", "concept", "done"), ("align", "check", "export-parquet")),
+        TRAIN: (
+            ("embedding", "image_id", "concept", "done"),
+            ("align", "check", "export-parquet"),
+        ),
         TEST: (("embedding", "image_id", "done"), ("eval", "export-npy")),
-        SIGNALS: (("train/signal", "train/image_id", "train/repetitions", "test/signal"), ("align", "eval")),
+        SIGNALS: (
+            ("train/signal", "train/image_id", "train/repetitions", "test/signal"),
+            ("align", "eval"),
+        ),
         "signals/**/prepared/*.h5": (("signal",), ("align",)),
         "latents/**/*.h5": (("embedding", "sizes", "done"), ("latents",)),
         "data/nsd/nsd_stimuli.hdf5": (("imgBrick",), ("nsd",)),
@@ -191,7 +257,12 @@ def _datasets() -> Iterator[Case]:
             is_ours = not pattern.startswith(("data", "vectors"))
             harmless = HARMLESS if is_ours else HARMLESS + RESIZED
             made = (f"{dataset} {kind}", reader, _replace, pattern, dataset, kind)
-            yield _case("dataset", *made, is_compared=is_ours, must_fail=not is_ours and kind not in harmless)
+            yield _case(
+                "dataset",
+                *made,
+                is_compared=is_ours,
+                must_fail=not is_ours and kind not in harmless,
+            )
 
 
 def _replace(pattern: str, dataset: str, kind: str, home: Path, outside: Path) -> None:
@@ -202,10 +273,30 @@ def _replace(pattern: str, dataset: str, kind: str, home: Path, outside: Path) -
 
 
 def _attributes(chosen: random.Random) -> Iterator[Case]:
-    values: list[Any] = ["", "{", "[]", "null", "x" * 60_000, -1, float("nan"), np.zeros(3), h5py.Empty("S1")]
-    values += [b"\xff", *CLIMBING[:4], "[" * 50_000, '{"a": NaN}', np.array(["a", "b"], object), 2**62]
+    values: list[Any] = [
+        "",
+        "{",
+        "[]",
+        "null",
+        "x" * 60_000,
+        -1,
+        float("nan"),
+        np.zeros(3),
+        h5py.Empty("S1"),
+    ]
+    values += [
+        b"\xff",
+        *CLIMBING[:4],
+        "[" * 50_000,
+        '{"a": NaN}',
+        np.array(["a", "b"], object),
+        2**62,
+    ]
     values += ["a\0b", True]
-    targets = "format encoder dataset split config weights pictures health skipped alternatives dtype "
+    targets = (
+        "format encoder dataset split config weights pictures health skipped "
+        "alternatives dtype "
+    )
     targets += "preprocessing versions latent_space imported"
     signals = "format holds splits channels times_s rate_hz unit provenance space"
     for pattern, names, count, readers in (
@@ -215,7 +306,15 @@ def _attributes(chosen: random.Random) -> Iterator[Case]:
         for name in names.split():
             for value in chosen.sample(values, count):
                 shown = f"{name} {value!r:.20}"
-                yield _case("attribute", shown, chosen.choice(readers), _attribute, pattern, name, value)
+                yield _case(
+                    "attribute",
+                    shown,
+                    chosen.choice(readers),
+                    _attribute,
+                    pattern,
+                    name,
+                    value,
+                )
 
 
 def _attribute(pattern: str, name: str, value: Any, home: Path, outside: Path) -> None:
@@ -225,22 +324,38 @@ def _attribute(pattern: str, name: str, value: Any, home: Path, outside: Path) -
         elif isinstance(value, bytes):
             file.attrs[name] = np.bytes_(value)
         else:
-            text = str(value).replace(ABSOLUTE, str(outside / "absolute")).replace("\0", "_")
+            text = (
+                str(value)
+                .replace(ABSOLUTE, str(outside / "absolute"))
+                .replace("\0", "_")
+            )
             file.attrs[name] = text if isinstance(value, str) else value
 
 
 def _ids() -> Iterator[Case]:
     readers = ("export-npy", "export-parquet", "eval", "align", "check", "draw")
     for number, name in enumerate((*CLIMBING, *ODD, b"\xff\xfe")):
-        for reader in (readers[number % len(readers)], readers[(number + 2) % len(readers)], "draw"):
+        for reader in (
+            readers[number % len(readers)],
+            readers[(number + 2) % len(readers)],
+            "draw",
+        ):
             yield _case("id", f"{name!r:.30}", reader, _rename, name)
-    for field, name, reader in product(("dataset", "split", "encoder"), (*CLIMBING, *ODD[1:4]), readers[:2]):
-        yield _case("name", f"{field} {name!r:.30}", reader, _attribute, TRAIN, field, name)
+    for field, name, reader in product(
+        ("dataset", "split", "encoder"), (*CLIMBING, *ODD[1:4]), readers[:2]
+    ):
+        yield _case(
+            "name", f"{field} {name!r:.30}", reader, _attribute, TRAIN, field, name
+        )
 
 
 def _rename(name: str | bytes, home: Path, outside: Path) -> None:
     """Call the first picture so in all stores."""
-    text = name if isinstance(name, bytes) else name.replace(ABSOLUTE, str(outside / "absolute"))
+    text = (
+        name
+        if isinstance(name, bytes)
+        else name.replace(ABSOLUTE, str(outside / "absolute"))
+    )
     packed = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
     for path in [*home.glob("embeddings/things-eeg/*/*.h5"), *home.glob(SIGNALS)]:
         with changed(path) as file:
@@ -258,7 +373,10 @@ def _evil(home: Path, outside: Path) -> None:
     """Put a module on the path that says that it ran."""
     (home / "modules/evil").mkdir(parents=True)
     (home / "modules/evil/__init__.py").write_text("")
-    text = f"open({str(outside / 'pwned')!r}, 'w').close()\ndef load(): return None, None\n"
+    text = (
+        f"open({str(outside / 'pwned')!r}, 'w').close()\n"
+        "def load(): return None, None\n"
+    )
     (home / "modules/evil/part.py").write_text(text)
 
 
@@ -268,8 +386,14 @@ def _recipes() -> Iterator[Case]:
     code = {
         "encoder": (*embed, f"encoders={function}"),
         "encoder-kind": (*embed, "encoders=[{kind: evil.part}]"),
-        "python-kind": (*embed, "encoders=[{kind: python, source: 'python:evil.part:load'}]"),
-        **{name: (*align, f"{name}={{kind: evil.part}}") for name in ("backbone", "loss", "fuser")},
+        "python-kind": (
+            *embed,
+            "encoders=[{kind: python, source: 'python:evil.part:load'}]",
+        ),
+        **{
+            name: (*align, f"{name}={{kind: evil.part}}")
+            for name in ("backbone", "loss", "fuser")
+        },
         "dataset": ("embed", f"encoders=[{ENCODER}]", "dataset={kind: evil.part}"),
         "generator": (*draw, "generator={kind: evil.part}"),
         "prior": (*latents, "prior={kind: evil.part}"),
@@ -279,21 +403,41 @@ def _recipes() -> Iterator[Case]:
         "import": (*READERS["import-dict-npz"].argv, f"encoders={function}"),
     }
     for (name, argv), more in product(code.items(), ((), ("--check",))):
-        elsewhere = (*argv[:-1], "--recipe", "evil.yaml", *COMMON, *more)  # the last override is in a file
-        yield Case("hostile", f"code {name} {' '.join(more)}", elsewhere, partial(_written, argv))
-        for command in ("workflow", "demo")[: 1 + (argv[0] == "embed")]:  # all are, as those of a first step
+        # the last override is in a file
+        elsewhere = (*argv[:-1], "--recipe", "evil.yaml", *COMMON, *more)
+        yield Case(
+            "hostile",
+            f"code {name} {' '.join(more)}",
+            elsewhere,
+            partial(_written, argv),
+        )
+        # all are, as those of a first step
+        for command in ("workflow", "demo")[: 1 + (argv[0] == "embed")]:
             words = (command, "--recipe", "evil.yaml", *COMMON, *more)
             made = partial(_written_step, command, argv)
             yield Case("hostile", f"code {name} {' '.join(words)}", words, made)
     launched = (*READERS["encoder"].argv, *COMMON, "--processes", "2")
     for package in ("brainhive_cli", "torch", "site"):  # in the working directory
-        yield Case("hostile", f"code launched {package}", launched, partial(_shadowed, package))
+        yield Case(
+            "hostile", f"code launched {package}", launched, partial(_shadowed, package)
+        )
     for name in (*CLIMBING, *ODD[:4]):
-        dataset = f"dataset={{kind: image-folder, root: pictures, name: {json.dumps(name)}}}"
-        yield _command(f"dataset.name {name!r:.30}", "embed", dataset, f"encoders=[{ENCODER}]")
+        dataset = (
+            f"dataset={{kind: image-folder, root: pictures, name: {json.dumps(name)}}}"
+        )
+        yield _command(
+            f"dataset.name {name!r:.30}", "embed", dataset, f"encoders=[{ENCODER}]"
+        )
         if "\0" not in name:
-            run = ("eval-retrieval", f"align_run=[{json.dumps(name)}]", FRESH, "sheet_rows=0")
-            yield _command(f"align_run {name!r:.30}", *run, must_fail=name not in ("", "..", "."))
+            run = (
+                "eval-retrieval",
+                f"align_run=[{json.dumps(name)}]",
+                FRESH,
+                "sheet_rows=0",
+            )
+            yield _command(
+                f"align_run {name!r:.30}", *run, must_fail=name not in ("", "..", ".")
+            )
             signal = f"signal.name={json.dumps(name)}"
             yield _command(f"signal.name {name!r:.30}", *align, signal, must_fail=True)
     for words in (
@@ -304,20 +448,43 @@ def _recipes() -> Iterator[Case]:
     ):
         yield _command(f"long {words[0]}", *words, "x" * 300, must_fail=True)
     for signals in ("/abs", "**x"):
-        yield _command(f"dataset.signals {signals}", *align, f"dataset.signals='{signals}'", must_fail=True)
-    climbing = "a/b/../.. a/b/../../../../.. ../b /a/b a a/b@../.. a/b/../../../outside a//b @"
+        yield _command(
+            f"dataset.signals {signals}",
+            *align,
+            f"dataset.signals='{signals}'",
+            must_fail=True,
+        )
+    climbing = (
+        "a/b/../.. a/b/../../../../.. ../b /a/b a a/b@../.. a/b/../../../outside a//b @"
+    )
     for rest in climbing.split():
         argv = (*embed, f"encoders=['hub:{rest}']", *COMMON)
         yield Case("hostile", f"hub {rest}", argv, _repository, must_fail=True)
     subjects = ("dataset.subjects=999999999999", "dataset.subjects=100000000")
     for many in (*subjects, "seeds=[1,2,3,999999999999999999999]"):
-        argv = ("train-align", "dataset=demo", f"encoders=[{ENCODER}]", many, *COMMON, FRESH)
+        argv = (
+            "train-align",
+            "dataset=demo",
+            f"encoders=[{ENCODER}]",
+            many,
+            *COMMON,
+            FRESH,
+        )
         yield Case("hostile", f"large {many}", argv, must_fail=True)
         yield Case("hostile", f"large {many} --check", (*argv, "--check"))
-    sizes = ("dim=9999999999", "train.batch_size=99999999999", "backbone={kind: brain_mlp, hidden: 99999999}")
+    sizes = (
+        "dim=9999999999",
+        "train.batch_size=99999999999",
+        "backbone={kind: brain_mlp, hidden: 99999999}",
+    )
     for many in sizes:
         yield Case("hostile", f"large {many}", (*align[:5], many, *COMMON, FRESH))
-    for many in ("resolution_px=8000000", "repeats=99999999999", "steps=999999999", "batch_size=9999999999"):
+    for many in (
+        "resolution_px=8000000",
+        "repeats=99999999999",
+        "steps=999999999",
+        "batch_size=9999999999",
+    ):
         yield Case("hostile", f"large {many}", (*draw, many, *COMMON, "--check"))
 
 
@@ -338,7 +505,9 @@ def _shadowed(package: str, home: Path, outside: Path) -> None:
         shutil.copy(home / "modules/evil/part.py", home / package / f"{name}.py")
 
 
-def _written_step(command: str, argv: tuple[str, ...], home: Path, outside: Path) -> None:
+def _written_step(
+    command: str, argv: tuple[str, ...], home: Path, outside: Path
+) -> None:
     _evil(home, outside)
     step, overrides = argv[0], [word for word in argv[1:] if "=" in word]
     fields: dict[str, Any] = {"overrides": {step: overrides}, "quick": True}
@@ -379,20 +548,39 @@ def _header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
 
 
 def _archives() -> Iterator[Case]:
-    sizes = (b"-0000000512\0", b"-0000001024\0", b"77777777777\0", b"\xff" * 12, b"\x80" + b"\xff" * 11)
-    sizes += (b"\x80" + bytes(3) + b"\x7f" * 8, b"          -\0", b"00000000000\0", b"x" * 12)
+    sizes = (
+        b"-0000000512\0",
+        b"-0000001024\0",
+        b"77777777777\0",
+        b"\xff" * 12,
+        b"\x80" + b"\xff" * 11,
+    )
+    sizes += (
+        b"\x80" + bytes(3) + b"\x7f" * 8,
+        b"          -\0",
+        b"00000000000\0",
+        b"x" * 12,
+    )
     sizes += (b"-1\0", b"1_0\0")
     for (number, size), kind in product(enumerate(sizes), (b"0", b"x", b"L")):
         content = _header(b"sample1.behav.npy", size, kind) + b"x" * 2048
         yield _case("tar", f"size {number} {kind!r}", "prepare-mindeye2", _tar, content)
     for name in (b"../../x.jpg", b"/x.jpg", b"\xff.jpg", b"a\nb.jpg", b"x" * 100):
-        content = _header(name, b"00000000004\0") + b"jpeg".ljust(512, b"\0") + bytes(1024)
+        content = (
+            _header(name, b"00000000004\0") + b"jpeg".ljust(512, b"\0") + bytes(1024)
+        )
         yield _case("tar", f"name {name!r:.20}", "prepare-mindeye2", _tar, content)
     for kind in (b"1", b"2", b"3", b"5", b"6", b"S", b"g", b"K", b"\0", b"D"):
         said = b"30 path=../../../x\n".ljust(1024, b"\0")
-        content = _header(b"sample1.behav.npy", b"00000000777\0", kind) + said + bytes(1024)
+        content = (
+            _header(b"sample1.behav.npy", b"00000000777\0", kind) + said + bytes(1024)
+        )
         yield _case("tar", f"type {kind!r}", "prepare-mindeye2", _tar, content)
-    npz = {"dict.npz": "dict-npz", "tree": "tree", "npy/features.npy": "thingsvision-npy"}
+    npz = {
+        "dict.npz": "dict-npz",
+        "tree": "tree",
+        "npy/features.npy": "thingsvision-npy",
+    }
     headers = {
         "huge": _npy_header("<f4", "99999999999, 128"),
         "negative": _npy_header("<f4", "-1, 128"),
@@ -400,26 +588,59 @@ def _archives() -> Iterator[Case]:
         "objects": _npy_header("|O", "12,"),
         "void": _npy_header("|V1000000000", "12,"),
         "strings": _npy_header("<U100000000", "12, 12"),
-        "code": "{'descr': __import__('os').getcwd(), 'fortran_order': False, 'shape': (12,), }",
+        "code": (
+            "{'descr': __import__('os').getcwd(), 'fortran_order': False, 'shape': "
+            "(12,), }"
+        ),
         "deep": "(" * 3000 + ")" * 3000,
         "bools": _npy_header("<f4", "True, 12"),
         "dates": _npy_header("<M8[s]", "12, 12"),
-        "fields": "{'descr': [('a', '<f4'), ('b', '|O')], 'fortran_order': False, 'shape': (12,), }",
+        "fields": (
+            "{'descr': [('a', '<f4'), ('b', '|O')], 'fortran_order': False, 'shape': "
+            "(12,), }"
+        ),
     }
     for (name, text), (place, reader) in product(headers.items(), npz.items()):
         yield _case("array", f"{name} {place}", f"import-{reader}", _array, place, text)
-    kinds = {"strings": "U3", "complex": "c8", "bytes": "S9", "dates": "M8[s]", "longdouble": "g"}
+    kinds = {
+        "strings": "U3",
+        "complex": "c8",
+        "bytes": "S9",
+        "dates": "M8[s]",
+        "longdouble": "g",
+    }
     for (name, dtype), (place, reader) in product(kinds.items(), npz.items()):
         made = (f"{name} {place}", f"import-{reader}", _values, place, dtype)
         yield _case("values", *made, must_fail=name != "longdouble")
     yield _case("zip", "bomb", "import-dict-npz", _bomb)
-    yield _case("zip", "overlap", "import-dict-npz", _zip_header, 46 - 4, b"\xff\xff\xff\x7f")
+    yield _case(
+        "zip", "overlap", "import-dict-npz", _zip_header, 46 - 4, b"\xff\xff\xff\x7f"
+    )
     yield _case("zip", "names", "import-dict-npz", _zip_names)
-    for place in ("dict.npy", "dict.npz", "dict.pt", "old.pth", "npy/features.npy", "pt/features.pt"):
+    for place in (
+        "dict.npy",
+        "dict.npz",
+        "dict.pt",
+        "old.pth",
+        "npy/features.npy",
+        "pt/features.pt",
+    ):
         folder, slash, _ = place.partition("/")
-        reader = f"import-thingsvision-{folder}" if slash else "import-" + place.replace(".", "-")
+        reader = (
+            f"import-thingsvision-{folder}"
+            if slash
+            else "import-" + place.replace(".", "-")
+        )
         for protocol in (0, 2, 4, 5):
-            yield _case("pickle", f"{place} {protocol}", reader, _pickled, place, protocol, must_fail=True)
+            yield _case(
+                "pickle",
+                f"{place} {protocol}",
+                reader,
+                _pickled,
+                place,
+                protocol,
+                must_fail=True,
+            )
     bare = "../data/things-eeg/Bare/sub-01/preprocessed_eeg_training.npy"
     for protocol in (0, 2, 4):
         made = (f"recording {protocol}", "things-pickle", _pickled, bare, protocol)
@@ -432,7 +653,9 @@ def _archives() -> Iterator[Case]:
     }
     for (place, reader), how in product(of_torch.items(), ("zip", "bare", "legacy")):
         yield _case("pickle", f"{place} {how}", reader, _torch_code, place, how)
-    for kind in "string complex bfloat16 sparse bool quantized strided meta nan objects".split():
+    for kind in (
+        "string complex bfloat16 sparse bool quantized strided meta nan objects".split()
+    ):
         is_read = kind in ("bool", "strided", "bfloat16", "nan")
         yield _case("signals", kind, "things", _signals, kind, must_fail=not is_read)
     loops = {
@@ -446,12 +669,22 @@ def _archives() -> Iterator[Case]:
         "frame": b"\x80\x04\x95" + b"\xff" * 8,
     }
     for name, content in loops.items():
-        yield _case("pickle", name, "import-dict-npy", _put, "vectors/dict.npy", content, must_fail=True)
+        yield _case(
+            "pickle",
+            name,
+            "import-dict-npy",
+            _put,
+            "vectors/dict.npy",
+            content,
+            must_fail=True,
+        )
 
 
 def _put(place: str, content: bytes | str, home: Path, outside: Path) -> None:
     path = _first(home, place) if "*" in place else home / place
-    path.write_bytes(content.encode(errors="surrogatepass") if isinstance(content, str) else content)
+    path.write_bytes(
+        content.encode(errors="surrogatepass") if isinstance(content, str) else content
+    )
 
 
 def _tar(content: bytes, home: Path, outside: Path) -> None:
@@ -459,7 +692,11 @@ def _tar(content: bytes, home: Path, outside: Path) -> None:
 
 
 def _place(home: Path, place: str) -> Path:
-    return _first(home / "vectors/tree", "**/*.npy") if place == "tree" else home / "vectors" / place
+    return (
+        _first(home / "vectors/tree", "**/*.npy")
+        if place == "tree"
+        else home / "vectors" / place
+    )
 
 
 def _npy_header(dtype: str, shape: str) -> str:
@@ -490,7 +727,9 @@ def _values(place: str, dtype: str, home: Path, outside: Path) -> None:
 
 
 def _bomb(home: Path, outside: Path) -> None:
-    with zipfile.ZipFile(home / "vectors/dict.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(
+        home / "vectors/dict.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+    ) as archive:
         archive.writestr("ids.npy", _npy(_npy_header("<U9", "12,")))
         with archive.open("vectors.npy", "w", force_zip64=True) as file:
             file.write(_npy(_npy_header("<f4", "12, 83886080"), 0))
@@ -519,7 +758,12 @@ def _pickled(place: str, protocol: int, home: Path, outside: Path) -> None:
         np.savez(path, ids=np.array([_Code(str(outside / "pwned"))], object))
     elif place.endswith((".pt", ".pth")):
         is_zip = path.suffix == ".pt"
-        torch.save(content, path, pickle_protocol=max(protocol, 2), _use_new_zipfile_serialization=is_zip)
+        torch.save(
+            content,
+            path,
+            pickle_protocol=max(protocol, 2),
+            _use_new_zipfile_serialization=is_zip,
+        )
     elif protocol == 5:
         np.save(path, np.array(content, object), allow_pickle=True)
     else:
@@ -561,16 +805,45 @@ def _documents() -> Iterator[Case]:
     for this, last in zip("bcdefghij", "abcdefghi", strict=True):
         bomb += f"{this}: &{this} [{', '.join(['*' + last] * 9)}]\n"
     yaml = {
-        **{"bomb": bomb, "lines": "seeds: [" + "1, " * 3_000_000 + "1]", "deep": "seeds: " + DEEP},
+        **{
+            "bomb": bomb,
+            "lines": "seeds: [" + "1, " * 3_000_000 + "1]",
+            "deep": "seeds: " + DEEP,
+        },
         **{"cycle": "seeds: &a [*a]", "cycle-keys": "&a {dataset: *a}"},
         "python": "!!python/object/apply:os.system [touch pwned]",
-        **{"python-name": "dataset: !!python/name:os.system", "date": "seed: 2026-13-45"},
+        **{
+            "python-name": "dataset: !!python/name:os.system",
+            "date": "seed: 2026-13-45",
+        },
         **{"date-key": "2026-01-01: 1", "list-key": "[a, b]: 1", "int": "dim: !!int x"},
-        **{"float": "dim: !!float x", "digits": "dim: " + "9" * 5000, "hex": "dim: 0x" + "f" * 200_000},
-        **{"sexagesimal": "dim: " + "59:" * 5000 + "1", "merge": "<<: [1, 2]", "two": "a: 1\n---\nb: 2"},
-        **{"binary": "dataset: !!binary '*'", "set": "!!set {a, b}", "text": "just words", "number": "7"},
-        **{"null": "~", "nul": "dim: 3\0", "latin": "\udcff", "bom": "\ufeffdim: 3", "tabs": "\tdim: 3"},
-        **{"anchors": "".join(f"k{n}: &a{n} 1\n" for n in range(100_000)), "inf": "train: {lr: .inf}"},
+        **{
+            "float": "dim: !!float x",
+            "digits": "dim: " + "9" * 5000,
+            "hex": "dim: 0x" + "f" * 200_000,
+        },
+        **{
+            "sexagesimal": "dim: " + "59:" * 5000 + "1",
+            "merge": "<<: [1, 2]",
+            "two": "a: 1\n---\nb: 2",
+        },
+        **{
+            "binary": "dataset: !!binary '*'",
+            "set": "!!set {a, b}",
+            "text": "just words",
+            "number": "7",
+        },
+        **{
+            "null": "~",
+            "nul": "dim: 3\0",
+            "latin": "\udcff",
+            "bom": "\ufeffdim: 3",
+            "tabs": "\tdim: 3",
+        },
+        **{
+            "anchors": "".join(f"k{n}: &a{n} 1\n" for n in range(100_000)),
+            "inf": "train: {lr: .inf}",
+        },
         **{"nan": "train: {weight_decay: .nan}", "bools": "{y: 1, true: 2, 1: 3}"},
     }
     for name, text in yaml.items():
@@ -581,13 +854,20 @@ def _documents() -> Iterator[Case]:
         "runs/aligned/cells/**/model/config.json",
         "draw-against": "runs/drawn/metrics.json",
         "align-finished": "runs/train-align/*/metrics.json",
-        "draw": "weights/generator/unet/config.json weights/generator/scheduler/scheduler_config.json "
+        "draw": "weights/generator/unet/config.json "
+        "weights/generator/scheduler/scheduler_config.json "
         "weights/prior/fusion_encoder/config.json",
-        "encoder": "weights/encoder/config.json weights/encoder/preprocessor_config.json",
+        "encoder": "weights/encoder/config.json "
+        "weights/encoder/preprocessor_config.json",
         "timm": "weights/timm/config.json",
         "coco": "data/coco/annotations/instances_train2017.json",
     }
-    texts = {"deep": DEEP, "digits": '{"schema": ' + "9" * 5000 + "}", "list": "[]", "null": "null"}
+    texts = {
+        "deep": DEEP,
+        "digits": '{"schema": ' + "9" * 5000 + "}",
+        "list": "[]",
+        "null": "null",
+    }
     texts |= {"nan": '{"schema": NaN}', "twice": '{"schema": 1, "schema": 1}'}
     texts |= {"empty": "{}", "number": "1e999"}
     for reader, places in documents.items():
@@ -595,18 +875,30 @@ def _documents() -> Iterator[Case]:
             for name, text in texts.items():
                 yield _case("json", f"{place} {name}", reader, _put, place, text)
             for value in (None, [], {}, -1, "x", 1e300, "../../x", [["a"]]):
-                yield _case("json", f"{place} values {value!r}", reader, _document, place, value)
+                yield _case(
+                    "json", f"{place} values {value!r}", reader, _document, place, value
+                )
 
 
 def _facts() -> Iterator[Case]:
-    for key, place in product(("sources", "titles", "caveats"), ("runs/drawn", "runs/aligned")):
+    for key, place in product(
+        ("sources", "titles", "caveats"), ("runs/drawn", "runs/aligned")
+    ):
         made = partial(_fact, f"{place}/metrics.json", key)
         must_fail = key == "sources"
-        yield Case("hostile", f"facts {place} {key}", ("report", place, *COMMON), made, must_fail=must_fail)
+        yield Case(
+            "hostile",
+            f"facts {place} {key}",
+            ("report", place, *COMMON),
+            made,
+            must_fail=must_fail,
+        )
 
 
 def _fact(place: str, key: str, home: Path, outside: Path) -> None:
-    """Let the facts of a run's document, which has no digest then, name what it does not have."""
+    """Let the facts of a run's document, which has no digest then, name what it does
+    not have.
+    """
     path = _first(home, place)
     (path.parent / "SHA256SUMS").unlink()
     document = json.loads(path.read_text())
@@ -635,8 +927,14 @@ def _document(place: str, value: Any, home: Path, outside: Path) -> None:
 
 
 def _configs() -> Iterator[Case]:
-    classes = "DiffusionPipeline os utils AutoPipelineForText2Image __builtins__ UNet2DModel logging".split()
-    classes += "StableDiffusionPipeline schedulers FrozenDict __file__ AutoencoderKL x __dict__".split()
+    classes = (
+        "DiffusionPipeline os utils AutoPipelineForText2Image __builtins__ UNet2DModel "
+        "logging"
+    ).split()
+    classes += (
+        "StableDiffusionPipeline schedulers FrozenDict __file__ AutoencoderKL x "
+        "__dict__"
+    ).split()
     scheduler, unet, vae = (
         f"weights/generator/{name}.json"
         for name in ("scheduler/scheduler_config", "unet/config", "vae/config")
@@ -644,31 +942,58 @@ def _configs() -> Iterator[Case]:
     encoder, pixels = f"{ENCODER}/config.json", f"{ENCODER}/preprocessor_config.json"
     for name in classes:
         keys = {"_class_name": name}
-        yield _case("class", f"scheduler {name}", "draw", _keys, scheduler, keys, must_fail=True)
+        yield _case(
+            "class", f"scheduler {name}", "draw", _keys, scheduler, keys, must_fail=True
+        )
     for name in (*classes[:6], "AsymmetricAutoencoderKL", 3, None, ["a"]):
         yield _case("class", f"vae {name}", "vae", _keys, vae, {"_class_name": name})
     for name in ("bert", "clip", "os", 3, None, ["clip"], "gpt2", "dinov2", "siglip"):
-        yield _case("class", f"encoder {name}", "encoder", _keys, encoder, {"model_type": name})
+        yield _case(
+            "class", f"encoder {name}", "encoder", _keys, encoder, {"model_type": name}
+        )
     code = {"AutoModel": "evil.part--load", "AutoImageProcessor": "evil.part"}
     for place in (encoder, pixels):
         keys = {"auto_map": code, "trust_remote_code": True}
         yield _case("class", f"code {place}", "encoder", _with_code, place, keys)
-    for name in ("vit_base_patch16_224", "os", "../../x", "", "hf-hub:a/b", "local-dir:/", 3, None):
+    for name in (
+        "vit_base_patch16_224",
+        "os",
+        "../../x",
+        "",
+        "hf-hub:a/b",
+        "local-dir:/",
+        3,
+        None,
+    ):
         keys = {"architecture": name}
-        yield _case("class", f"timm {name}", "timm", _keys, "weights/timm/config.json", keys, must_fail=True)
+        yield _case(
+            "class",
+            f"timm {name}",
+            "timm",
+            _keys,
+            "weights/timm/config.json",
+            keys,
+            must_fail=True,
+        )
     sizes = {
         encoder: "hidden_size num_hidden_layers image_size patch_size",
         unet: "cross_attention_dim layers_per_block norm_num_groups",
         vae: "latent_channels layers_per_block scaling_factor",
-        "weights/prior/fusion_encoder/config.json": "hidden_size num_layers intermediate_size",
-        "weights/prior/proj/config.json": "sequence_length cross_attention_dim embed_dim",
+        "weights/prior/fusion_encoder/config.json": (
+            "hidden_size num_layers intermediate_size"
+        ),
+        "weights/prior/proj/config.json": (
+            "sequence_length cross_attention_dim embed_dim"
+        ),
         pixels: "size crop_size image_mean resample",
         scheduler: "num_train_timesteps beta_schedule",
     }
     for place, names in sizes.items():
         reader = "encoder" if place.startswith(ENCODER) else "draw"
         for key, value in product(names.split(), (10**12, -1, 0, 1e300, "x", None)):
-            yield _case("size", f"{place} {key} {value}", reader, _keys, place, {key: value})
+            yield _case(
+                "size", f"{place} {key} {value}", reader, _keys, place, {key: value}
+            )
 
 
 def _keys(place: str, changes: dict[str, Any], home: Path, outside: Path) -> None:
@@ -725,15 +1050,23 @@ def _header_of(place: str, how: str, home: Path, outside: Path) -> None:
     elif how == "absent":
         header = {}
     elif how in ("huge", "surplus"):
-        shape, ends = ([2**34], [0, 2**36]) if how == "huge" else ([0], [len(data), len(data)])
+        shape, ends = (
+            ([2**34], [0, 2**36]) if how == "huge" else ([0], [len(data), len(data)])
+        )
         header["more"] = {"dtype": "F32", "shape": shape, "data_offsets": ends}
     text = DEEP.encode() if how == "deep" else json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + (b"" if how == "absent" else data))
+    path.write_bytes(
+        len(text).to_bytes(8, "little") + text + (b"" if how == "absent" else data)
+    )
 
 
 def _cast(place: str, dtype: str, home: Path, outside: Path) -> None:
     path = _first(home, place)
-    cast = (lambda value: value[None]) if dtype == "rank" else (lambda value: value.to(getattr(torch, dtype)))
+    cast = (
+        (lambda value: value[None])
+        if dtype == "rank"
+        else (lambda value: value.to(getattr(torch, dtype)))
+    )
     state = {key: cast(value).contiguous() for key, value in load_file(path).items()}
     save_file(state, path, metadata={"format": "pt"})
 
@@ -742,7 +1075,12 @@ def _cast(place: str, dtype: str, home: Path, outside: Path) -> None:
 
 
 def _links() -> Iterator[Case]:
-    targets = {"itself": None, "zero": "/dev/zero", "random": "/dev/urandom", "root": "/"}
+    targets = {
+        "itself": None,
+        "zero": "/dev/zero",
+        "random": "/dev/urandom",
+        "root": "/",
+    }
     targets |= {"memory": "/proc/self/mem", "pipe": "pipe"}
     places = {
         TRAIN: "align",
@@ -762,10 +1100,20 @@ def _links() -> Iterator[Case]:
     for (place, reader), (name, target) in product(places.items(), targets.items()):
         yield _case("link", f"{place} {name}", reader, _link, place, target)
     for name, target in {**targets, "private": "private"}.items():
-        for place in ("runs/drawn/**/*.png", "runs/drawn/recipe.yaml", "runs/drawn/.claim"):
-            words = ("report", "runs/drawn") if "claim" not in place else ("runs", "rm", "drawn", "--yes")
+        for place in (
+            "runs/drawn/**/*.png",
+            "runs/drawn/recipe.yaml",
+            "runs/drawn/.claim",
+        ):
+            words = (
+                ("report", "runs/drawn")
+                if "claim" not in place
+                else ("runs", "rm", "drawn", "--yes")
+            )
             made = partial(_link, place, target)
-            yield Case("hostile", f"link {place} {name} {words[0]}", (*words, *COMMON), made)
+            yield Case(
+                "hostile", f"link {place} {name} {words[0]}", (*words, *COMMON), made
+            )
     for place, reader in (("pictures", "pictures"), ("embeddings", "check")):
         yield _case("link", f"{place}/loop loop", reader, _link, f"{place}/loop", "..")
 
@@ -785,19 +1133,35 @@ def _pictures_and_tables() -> Iterator[Case]:
 
     def frames(home: Path, outside: Path) -> None:
         some = [Image.new("P", (4, 4), n % 250) for n in range(3000)]
-        some[0].save(home / "pictures/concept_0/0.gif", save_all=True, append_images=some[1:])
+        some[0].save(
+            home / "pictures/concept_0/0.gif", save_all=True, append_images=some[1:]
+        )
 
     def tiff(home: Path, outside: Path) -> None:
         file = io.BytesIO()
         Image.new("RGB", (8, 8)).save(file, "tiff")
-        (home / "pictures/concept_0/9.tif").write_bytes(file.getvalue().replace(b"\x08\x00", b"\xff\xff", 6))
+        (home / "pictures/concept_0/9.tif").write_bytes(
+            file.getvalue().replace(b"\x08\x00", b"\xff\xff", 6)
+        )
 
     def names(home: Path, outside: Path) -> None:
-        for name in ("a\nb.png", "a\x1b[31m.png", "-rf.png", "\udcff.png", "x" * 250 + ".png"):
-            shutil.copy(home / "pictures/concept_0/1.png", home / "pictures/concept_0" / name)
+        for name in (
+            "a\nb.png",
+            "a\x1b[31m.png",
+            "-rf.png",
+            "\udcff.png",
+            "x" * 250 + ".png",
+        ):
+            shutil.copy(
+                home / "pictures/concept_0/1.png", home / "pictures/concept_0" / name
+            )
 
     def script(home: Path, outside: Path) -> None:
-        text = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n({outside}/pwned) (w) file closefile\n"
+        text = (
+            "%!PS-Adobe-3.0 EPSF-3.0\n"
+            "%%BoundingBox: 0 0 9 9\n"
+            f"({outside}/pwned) (w) file closefile\n"
+        )
         (home / "pictures/concept_0/0.png").write_text(text)
 
     def lasting(home: Path, outside: Path) -> None:
@@ -808,12 +1172,22 @@ def _pictures_and_tables() -> Iterator[Case]:
     for make in (bomb, frames, lasting, tiff, names, script):
         yield _case("picture", make.__name__, "pictures", make)
         yield _case("picture", make.__name__, "score", _scored, make)
-    rows = {"negative": "1,-5,True", "huge": "1,99999999999999999999,True", "nul": "1,\0,True"}
+    rows = {
+        "negative": "1,-5,True",
+        "huge": "1,99999999999999999999,True",
+        "nul": "1,\0,True",
+    }
     rows["quote"] = '1,"2,True'
-    rows |= {"long": "1," + "9" * 200_000 + ",True", "many": "1,2,True\n" * 10, "words": "a,b,c"}
+    rows |= {
+        "long": "1," + "9" * 200_000 + ",True",
+        "many": "1,2,True\n" * 10,
+        "words": "a,b,c",
+    }
     for name, row in rows.items():
         text = f"cocoId,nsdId,shared1000\n{row}\n"
-        yield _case("table", name, "nsd", _put, "data/nsd/nsd_stim_info_merged.csv", text)
+        yield _case(
+            "table", name, "nsd", _put, "data/nsd/nsd_stim_info_merged.csv", text
+        )
         yield _case("table", name, "categories", _put, "data/categories.tsv", row)
     for kind in ("strings", "ragged", "nested", "nulls", "huge", "structs"):
         yield _case("parquet", kind, "import-parquet", _parquet, kind, must_fail=True)
@@ -837,7 +1211,10 @@ def _parquet(kind: str, home: Path, outside: Path) -> None:
         "huge": [[1.0]] * (count * 100_000),
         "structs": [{"a": 1.0}] * count,
     }[kind]
-    columns = {"path": [*table["path"].to_pylist()] * (len(values) // count), "emb": values}
+    columns = {
+        "path": [*table["path"].to_pylist()] * (len(values) // count),
+        "emb": values,
+    }
     pyarrow.parquet.write_table(pyarrow.table(columns), home / "vectors/table.parquet")
 
 
@@ -850,4 +1227,6 @@ def _rows(kind: str, home: Path, outside: Path) -> None:
         "null": {"image": {"bytes": None, "path": None}},
         "text": {"image": {"bytes": b"%!PS", "path": "a\n\x1b[31mb.jpg"}},
     }[kind]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{**found[0], **changes}, *found[1:]]), path)
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist([{**found[0], **changes}, *found[1:]]), path
+    )

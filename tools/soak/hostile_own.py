@@ -1,4 +1,6 @@
-"""Hostile files of a lab's own fMRI and EEG, and hostile documents of runs that pages show."""
+"""Hostile files of a lab's own fMRI and EEG, and hostile documents of runs that pages
+show.
+"""
 
 import gzip
 import json
@@ -18,11 +20,15 @@ from tools.soak import damage, hostile
 from tools.soak.runner import Case
 
 DERIVED = "data/own-bold/derivatives/fmriprep/sub-01/func/sub-01_task-images_run-1"
-SERIES, MASK = f"{DERIVED}_space-T1w_desc-preproc_bold", f"{DERIVED}_space-T1w_desc-brain_mask.nii.gz"
+SERIES, MASK = (
+    f"{DERIVED}_space-T1w_desc-preproc_bold",
+    f"{DERIVED}_space-T1w_desc-brain_mask.nii.gz",
+)
 SURFACE = f"{DERIVED}_hemi-L_space-fsaverage5_bold.func.gii"
 EVENTS = "data/own-bold/sub-01/func/sub-01_task-images_run-1_events.tsv"
 FIF, EDF, VHDR = (
-    f"data/own-eeg/sub-01_ses-0{n}_eeg.{end}" for n, end in ((1, "fif"), (3, "edf"), (4, "vhdr"))
+    f"data/own-eeg/sub-01_ses-0{n}_eeg.{end}"
+    for n, end in ((1, "fif"), (3, "edf"), (4, "vhdr"))
 )
 TABLES = {
     EVENTS: "own-bids",
@@ -30,8 +36,35 @@ TABLES = {
     "data/own-betas/sub-01_ses-01_trials.csv": "own-trials",
     "data/own-betas/sub-01_atlas.tsv": "own-trials",
 }
-CELLS = ("nan", "inf", "-1", "1e308", "9" * 400, "", " ", "x", "\0", "../../x", "a\x1b[31mb", "\u202e", "n/a")
-VALUES: list[Any] = [None, "2.0", [], {}, -2, 0, 1e308, "x" * 10_000, 10**400, [[1]], "\u202ea\nb", "../x"]
+CELLS = (
+    "nan",
+    "inf",
+    "-1",
+    "1e308",
+    "9" * 400,
+    "",
+    " ",
+    "x",
+    "\0",
+    "../../x",
+    "a\x1b[31mb",
+    "\u202e",
+    "n/a",
+)
+VALUES: list[Any] = [
+    None,
+    "2.0",
+    [],
+    {},
+    -2,
+    0,
+    1e308,
+    "x" * 10_000,
+    10**400,
+    [[1]],
+    "\u202ea\nb",
+    "../x",
+]
 FLOATS = (float("nan"), float("inf"), -1.0, 0.0, 1e30)
 DIMS = (
     (4, *[32767] * 4),
@@ -44,14 +77,32 @@ DIMS = (
     (5, 3, 4, 5, 6, 10),
 )
 NIFTI = {
-    **{f"type-{code}": (70, pack("<h", code)) for code in (0, 32, 128, 1536, 1792, 2304, 9999)},
+    **{
+        f"type-{code}": (70, pack("<h", code))
+        for code in (0, 32, 128, 1536, 1792, 2304, 9999)
+    },
     **{f"dim-{dim}": (40, pack(f"<{len(dim)}h", *dim)) for dim in DIMS},
-    **{f"float-{at}-{value}": (at, pack("<f", value)) for at in (92, 108, 112, 280) for value in FLOATS},
-    **{"magic": (344, b"n+9\0"), "extension": (348, b"\1\0\0\0" + pack("<ii", 2**31 - 16, 4))},
-    **{"size": (0, b"\0\0\1\x5c"), "nan": (352, b"\0\0\xc0\x7f" * 3600), "bomb": (352, bytes(2**28))},
+    **{
+        f"float-{at}-{value}": (at, pack("<f", value))
+        for at in (92, 108, 112, 280)
+        for value in FLOATS
+    },
+    **{
+        "magic": (344, b"n+9\0"),
+        "extension": (348, b"\1\0\0\0" + pack("<ii", 2**31 - 16, 4)),
+    },
+    **{
+        "size": (0, b"\0\0\1\x5c"),
+        "nan": (352, b"\0\0\xc0\x7f" * 3600),
+        "bomb": (352, bytes(2**28)),
+    },
 }
-"""By name, other bytes of a NIfTI file and where: data type, dimensions, zooms, offset, scale and affine."""
-ENTITIES = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "x" * 99}">' for n in range(9))
+"""By name, other bytes of a NIfTI file and where: data type, dimensions, zooms, offset,
+scale and affine.
+"""
+ENTITIES = "".join(
+    f'<!ENTITY e{n} "{f"&e{n - 1};" * 10 if n else "x" * 99}">' for n in range(9)
+)
 GIFTI = {
     "external": ('ExternalFileName=""', 'ExternalFileName="/etc/passwd"'),
     "pipe": ('ExternalFileName=""', 'ExternalFileName="pipe"'),
@@ -59,16 +110,25 @@ GIFTI = {
         f"count-{n}": ('NumberOfDataArrays="60"', f'NumberOfDataArrays="{n}"')
         for n in ("1000000000", "x", "-1")
     },
-    **{f"dim-{n}": ('Dim0="12"', f'Dim0="{n}"') for n in ("999999999999", "-12", "9" * 400, "x", "13")},
+    **{
+        f"dim-{n}": ('Dim0="12"', f'Dim0="{n}"')
+        for n in ("999999999999", "-12", "9" * 400, "x", "13")
+    },
     "dims": ('Dimensionality="1"', 'Dimensionality="1000000000"'),
     **{
         f"type-{name}": ("NIFTI_TYPE_FLOAT32", name)
         for name in ("NIFTI_TYPE_COMPLEX64", "x", "NIFTI_TYPE_RGB24")
     },
-    **{f"encoding-{name}": ("GZipBase64Binary", name) for name in ("ExternalFileBinary", "ASCII", "x")},
+    **{
+        f"encoding-{name}": ("GZipBase64Binary", name)
+        for name in ("ExternalFileBinary", "ASCII", "x")
+    },
     "intent": ("NIFTI_INTENT_", "x"),
     "entities": ("<GIFTI", f"<!DOCTYPE GIFTI [{ENTITIES}]><GIFTI"),
-    "file": ("<GIFTI", '<!DOCTYPE GIFTI [<!ENTITY e8 SYSTEM "file:///etc/passwd">]><GIFTI'),
+    "file": (
+        "<GIFTI",
+        '<!DOCTYPE GIFTI [<!ENTITY e8 SYSTEM "file:///etc/passwd">]><GIFTI',
+    ),
     "deep": ("<DataArray", "<a>" * 50_000 + "<DataArray"),
     **{
         "cut": ("</GIFTI>", ""),
@@ -84,24 +144,40 @@ FIFS = {
         "bad": "raw.info['bads'].extend(raw.ch_names[:4])",
         "all-bad": "raw.info['bads'].extend(raw.ch_names)",
     },
-    **{f"all-{value}": f"raw._data.fill(float('{value}'))" for value in ("nan", "1e30", "0")},
-    **{"short": "raw.crop(0, 2)", "before": "raw.annotations.append(-5.0, 0.0, 'concept_0/0.png')"},
+    **{
+        f"all-{value}": f"raw._data.fill(float('{value}'))"
+        for value in ("nan", "1e30", "0")
+    },
+    **{
+        "short": "raw.crop(0, 2)",
+        "before": "raw.annotations.append(-5.0, 0.0, 'concept_0/0.png')",
+    },
     "names": "raw.rename_channels({'Cz': 'a\\x1b[31m\\n', 'Pz': '\\u202e'})",
     "marks": "raw.annotations.append(2.0, 1e9, 'a\\x1b[31m\\nb\\u202e' * 50)",
 }
 """By name, what changes a recording of mne."""
-HEADER = "DataFile=/etc/passwd DataFile=../../../x.eeg MarkerFile=/dev/zero MarkerFile=. "
-HEADER += (
-    "NumberOfChannels=999999999 "
-    "NumberOfChannels=-1 SamplingInterval=0 SamplingInterval=-1 SamplingInterval=nan BinaryFormat=UINT_8 "
+HEADER = (
+    "DataFile=/etc/passwd DataFile=../../../x.eeg MarkerFile=/dev/zero MarkerFile=. "
 )
 HEADER += (
-    f"Codepage=x DataOrientation=VECTORIZED SamplingInterval={'9' * 400} Ch1=\x1b[31m,,0,nan Ch1=Pz,,inf,µV "
+    "NumberOfChannels=999999999 NumberOfChannels=-1 SamplingInterval=0 "
+    "SamplingInterval=-1 SamplingInterval=nan BinaryFormat=UINT_8 "
 )
 HEADER += (
-    "Mk2=Stimulus,a\x1b,-5,1,0 Mk2=Stimulus,a,nan,1,0 Mk2=Stimulus,a,1,x,y Mk2=Stimulus,a,5," + "9" * 400
+    f"Codepage=x DataOrientation=VECTORIZED SamplingInterval={'9' * 400} "
+    "Ch1=\x1b[31m,,0,nan Ch1=Pz,,inf,µV "
 )
-LINKS = {"itself": None, "zero": "/dev/zero", "memory": "/proc/self/mem", "pipe": "pipe", "folder": ".."}
+HEADER += (
+    "Mk2=Stimulus,a\x1b,-5,1,0 Mk2=Stimulus,a,nan,1,0 Mk2=Stimulus,a,1,x,y "
+    "Mk2=Stimulus,a,5,"
+) + "9" * 400
+LINKS = {
+    "itself": None,
+    "zero": "/dev/zero",
+    "memory": "/proc/self/mem",
+    "pipe": "pipe",
+    "folder": "..",
+}
 TREES = {"loop": "..", "sub-02": "/proc/self", "proc": "/proc"}
 SHOWN = (
     "/etc/passwd",
@@ -117,7 +193,9 @@ SHOWN = (
 
 
 def cases(seed: int, count: int, world: Path, surface: str) -> Iterator[Case]:
-    """Make damaged and hostile files of a surface in turn; again, with other details, until enough."""
+    """Make damaged and hostile files of a surface in turn; again, with other details,
+    until enough.
+    """
     damaged, made = damage.cases(seed, count, world, surface), 0
     while made < count:
         chosen = random.Random(f"{seed}/{made}")
@@ -129,25 +207,51 @@ def cases(seed: int, count: int, world: Path, surface: str) -> Iterator[Case]:
 
 
 def _own() -> Iterator[Case]:
-    betas = [f"data/own-betas/sub-01_{name}.nii.gz" for name in ("ses-01_betas", "mask", "atlas")]
+    betas = [
+        f"data/own-betas/sub-01_{name}.nii.gz"
+        for name in ("ses-01_betas", "mask", "atlas")
+    ]
     for place, name in product((f"{SERIES}.nii.gz", MASK, *betas), NIFTI):
         yield hostile._case(
-            "nifti", f"{name} {place}", "own-bold" if place not in betas else "own-betas", _nifti, place, name
+            "nifti",
+            f"{name} {place}",
+            "own-bold" if place not in betas else "own-betas",
+            _nifti,
+            place,
+            name,
         )
     for name in GIFTI:
         yield hostile._case("gifti", name, "own-surface", _gifti, name)
-    for key, value in product(("StartTime", "RepetitionTime", "SliceTimingCorrected"), VALUES):
+    for key, value in product(
+        ("StartTime", "RepetitionTime", "SliceTimingCorrected"), VALUES
+    ):
         yield hostile._case(
-            "sidecar", f"{key} {value!r:.20}", "own-bids", hostile._keys, f"{SERIES}.json", {key: value}
+            "sidecar",
+            f"{key} {value!r:.20}",
+            "own-bids",
+            hostile._keys,
+            f"{SERIES}.json",
+            {key: value},
         )
     for (place, reader), column, cell in product(TABLES.items(), range(3), CELLS):
-        yield hostile._case("table", f"{place} {column} {cell!r:.20}", reader, _cell, place, column, cell)
+        yield hostile._case(
+            "table",
+            f"{place} {column} {cell!r:.20}",
+            reader,
+            _cell,
+            place,
+            column,
+            cell,
+        )
     for line in HEADER.split(" "):
         yield hostile._case("brainvision", f"{line!r:.40}", "own-eeg", _line, line)
     for at, text in product(
-        (236, 244, 252, 168, 256 + 16 * 5 + 80 * 5), ("-1", "0", "9999", "x", "nan", "1e9")
+        (236, 244, 252, 168, 256 + 16 * 5 + 80 * 5),
+        ("-1", "0", "9999", "x", "nan", "1e9"),
     ):
-        yield hostile._case("edf", f"{at} {text}", "own-eeg", _bytes, at, text.encode().ljust(4))
+        yield hostile._case(
+            "edf", f"{at} {text}", "own-eeg", _bytes, at, text.encode().ljust(4)
+        )
     for name in FIFS:
         yield hostile._case("fif", name, "own-eeg", _fif, name)
     for kind in ("complex64", "S3", "O", "float64", "bool", "M8[s]"):
@@ -160,14 +264,31 @@ def _own() -> Iterator[Case]:
     }
     linked |= {betas[1]: "own-betas", EDF: "own-eeg", EVENTS: "own-bids"}
     for (place, reader), (name, target) in product(linked.items(), LINKS.items()):
-        yield hostile._case("link", f"{place} {name}", reader, hostile._link, place, target)
+        yield hostile._case(
+            "link", f"{place} {name}", reader, hostile._link, place, target
+        )
     for (kind, reader), (name, target) in product(
-        {"bold": "own-bold", "betas": "own-betas", "recording": "own-eeg"}.items(), TREES.items()
+        {"bold": "own-bold", "betas": "own-betas", "recording": "own-eeg"}.items(),
+        TREES.items(),
     ):
-        yield hostile._case("tree", f"{kind} {name}", reader, hostile._link, f"data/{reader}/{name}", target)
-        yield hostile._case("tree", f"{kind} dot-files", reader, _dot_files, reader, is_compared=True)
+        yield hostile._case(
+            "tree",
+            f"{kind} {name}",
+            reader,
+            hostile._link,
+            f"data/{reader}/{name}",
+            target,
+        )
+        yield hostile._case(
+            "tree", f"{kind} dot-files", reader, _dot_files, reader, is_compared=True
+        )
         yield hostile._command(
-            f"root {kind} {target}", "prepare", "--from", kind, f"preparation.root={target}", must_fail=True
+            f"root {kind} {target}",
+            "prepare",
+            "--from",
+            kind,
+            f"preparation.root={target}",
+            must_fail=True,
         )
 
 
@@ -184,12 +305,17 @@ def _gifti(name: str, home: Path, outside: Path) -> None:
     text = path.read_text().replace(*GIFTI[name], 1)
     if name in ("external", "pipe"):
         text = text.replace("GZipBase64Binary", "ExternalFileBinary", 1)
-    path.write_text(text.replace("<Data>", "<Data>&e8;", 1) if "ENTITY" in text else text)
+    path.write_text(
+        text.replace("<Data>", "<Data>&e8;", 1) if "ENTITY" in text else text
+    )
 
 
 def _cell(place: str, column: int, cell: str, home: Path, outside: Path) -> None:
     """Replace a cell of the third line of a table."""
-    lines, separator = (home / place).read_text().split("\n"), "\t" if place.endswith("tsv") else ","
+    lines, separator = (
+        (home / place).read_text().split("\n"),
+        "\t" if place.endswith("tsv") else ",",
+    )
     cells = lines[2].split(separator)
     lines[2] = separator.join([*cells[:column], cell, *cells[column + 1 :]])
     (home / place).write_text("\n".join(lines))
@@ -202,7 +328,9 @@ def _line(line: str, home: Path, outside: Path) -> None:
         line.partition("=")[0],
     )
     lines = path.read_text().split("\n")
-    path.write_text("\n".join(line if old.startswith(f"{key}=") else old for old in lines))
+    path.write_text(
+        "\n".join(line if old.startswith(f"{key}=") else old for old in lines)
+    )
 
 
 def _bytes(start: int, content: bytes, home: Path, outside: Path) -> None:
@@ -226,17 +354,29 @@ def _npz(kind: str, home: Path, outside: Path) -> None:
 
 def _dot_files(folder: str, home: Path, outside: Path) -> None:
     """Put files next to all that macOS leaves on drives of others."""
-    for path in [path for path in (home / "data" / folder).rglob("*") if path.is_file()]:
-        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(100))
+    for path in [
+        path for path in (home / "data" / folder).rglob("*") if path.is_file()
+    ]:
+        (path.parent / f"._{path.name}").write_bytes(
+            b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(100)
+        )
         shutil.copy(path, path.parent / f".{path.name}")
 
 
 def _pages(chosen: random.Random) -> Iterator[Case]:
-    documents = product(("explained", "drawn", "aligned"), ("metrics", "artifacts"), VALUES, range(2))
+    documents = product(
+        ("explained", "drawn", "aligned"), ("metrics", "artifacts"), VALUES, range(2)
+    )
     for run, name, value, turn in documents:
-        reader = {"aligned": "eval", "drawn": "draw-against"}.get(run, "report") if turn else "report"
+        reader = (
+            {"aligned": "eval", "drawn": "draw-against"}.get(run, "report")
+            if turn
+            else "report"
+        )
         changes = (f"runs/{run}/{name}.json", value, chosen.randrange(2**30))
-        yield hostile._case("json", f"{run} {name} {value!r:.20} {changes[2]}", reader, _edit, *changes)
+        yield hostile._case(
+            "json", f"{run} {name} {value!r:.20} {changes[2]}", reader, _edit, *changes
+        )
     for shown in SHOWN:
         yield hostile._case("media", f"{shown!r:.20}", "report", _show, shown)
 
@@ -248,7 +388,11 @@ def _edit(place: str, value: Any, seed: int, home: Path, outside: Path) -> None:
     document = inner = json.loads(path.read_text())
     while True:
         key = chosen.choice([*inner] if isinstance(inner, dict) else range(len(inner)))
-        if not isinstance(inner[key], dict | list) or not inner[key] or chosen.random() < 0.2:
+        if (
+            not isinstance(inner[key], dict | list)
+            or not inner[key]
+            or chosen.random() < 0.2
+        ):
             break
         inner = inner[key]
     inner[key] = value

@@ -9,20 +9,28 @@ from tools.soak.runner import Case, Outcome
 from tools.soak.world import READERS
 
 KILLED = (
-    "align align-resumed eval latents prior-resumed draw encoder embed-resumed tar import-dict-npz "
-    "import-parquet export-npy export-parquet check score things finetune"
+    "align align-resumed eval latents prior-resumed draw encoder embed-resumed tar "
+    "import-dict-npz import-parquet export-npy export-parquet check score things "
+    "finetune"
 ).split()
 """Readers that are killed: between them every command that writes."""
 
 
 def cases(seed: int, count: int, sound: Mapping[str, Outcome]) -> Iterator[Case]:
-    """Kill each command in turn, by SIGKILL and by SIGINT, at any moment of the time that it takes."""
+    """Kill each command in turn, by SIGKILL and by SIGINT, at any moment of the time
+    that it takes.
+    """
     chosen = random.Random(seed)
     for number in range(count):
         name = KILLED[number // 2 % len(KILLED)]
         sign = (signal.SIGKILL, signal.SIGINT)[number % 2]
         moment = chosen.uniform(0, 0.9 * sound[name].wall_s)
-        case = Case("kills", f"{name} {sign.name} {moment:.2f}s {number}", reader=name, kill=(sign, moment))
+        case = Case(
+            "kills",
+            f"{name} {sign.name} {moment:.2f}s {number}",
+            reader=name,
+            kill=(sign, moment),
+        )
         yield replace(case, **READERS[name].case)
 
 
@@ -35,7 +43,13 @@ def problems(found: Outcome) -> list[str]:
     expected = {130, 0} if sign == signal.SIGINT else {-signal.SIGKILL, 0}
     wrong = [each for each in first.problems if not each.startswith("crash")]
     if first.code not in expected:
-        wrong.append(f"ended with {first.code} on {signal.Signals(sign).name}: {first.stderr.strip()[-200:]}")
+        wrong.append(
+            f"ended with {first.code} on {signal.Signals(sign).name}: "
+            f"{first.stderr.strip()[-200:]}"
+        )
     if found.code != 0:
-        wrong.append(f"the same command then ended with {found.code}: {found.stderr.strip()[-200:]}")
+        wrong.append(
+            f"the same command then ended with {found.code}: "
+            f"{found.stderr.strip()[-200:]}"
+        )
     return wrong

@@ -1,4 +1,6 @@
-"""The Python api with bad arguments: whatever it raises is an error of ours, with two lines."""
+"""The Python api with bad arguments: whatever it raises is an error of ours, with two
+lines.
+"""
 
 import random
 import warnings
@@ -34,7 +36,21 @@ VALUES: list[Any] = [
         "a\nb",
         "\u202e",
     ),
-    *("..", "/", "/etc/passwd", "../../x", "**", "[", "cuda", "cuda:99", "tpu", "mps", "meta", b"x", b"\xff"),
+    *(
+        "..",
+        "/",
+        "/etc/passwd",
+        "../../x",
+        "**",
+        "[",
+        "cuda",
+        "cuda:99",
+        "tpu",
+        "mps",
+        "meta",
+        b"x",
+        b"\xff",
+    ),
     *(
         [],
         {},
@@ -65,22 +81,34 @@ def cases(seed: int, count: int) -> Iterator[Case]:
     """Make batches of calls."""
     for number in range(0, count, BATCH):
         numbers = range(number, min(number + BATCH, count))
-        yield Case("api", f"{number}-{number + len(numbers) - 1}", call=partial(_try, seed, numbers))
+        yield Case(
+            "api",
+            f"{number}-{number + len(numbers) - 1}",
+            call=partial(_try, seed, numbers),
+        )
 
 
 def _sound() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     """List functions of the api with arguments that they take."""
     run, store = api.open_run("aligned"), api.open_signals("things-eeg", 1)
     recording = store["test"]
-    fields = {"signal": np.asarray(recording.signal), "image_ids": list(recording.image_ids)}
+    fields = {
+        "signal": np.asarray(recording.signal),
+        "image_ids": list(recording.image_ids),
+    }
     fields |= {
         "space": recording.space,
         "times_s": recording.times_s,
         "rate_hz": 250.0,
         "unit": recording.unit,
     }
-    fields |= {name: None for name in ("repetitions", "sessions", "whiteners", "runs")} | {"provenance": {}}
-    names, one = list(recording.space.names), {"cell": run.cells[0].name, "device": "cpu"}
+    fields |= {
+        name: None for name in ("repetitions", "sessions", "whiteners", "runs")
+    } | {"provenance": {}}
+    names, one = (
+        list(recording.space.names),
+        {"cell": run.cells[0].name, "device": "cpu"},
+    )
     grid = {"names": ["V1"], "regions": {"V1": np.ones(4, bool)}}
     return {
         "open_run": (api.open_run, {"name": "aligned"}),
@@ -88,14 +116,23 @@ def _sound() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             api.open_store,
             {"dataset": "things-eeg", "split": "test", "encoder": "local--encoder"},
         ),
-        "open_signals": (api.open_signals, {"dataset": "things-eeg", "subject": 1, "name": "default"}),
+        "open_signals": (
+            api.open_signals,
+            {"dataset": "things-eeg", "subject": 1, "name": "default"},
+        ),
         "signals": (lambda key: store[key], {"key": "test"}),
         "aligner": (run.aligner, one),
         "member": (run.member, one),
         "predictions": (run.predictions, {"subject": 1, "split": "test", **one}),
-        "decode": (api.decode, {"run": run, "signal": recording, "subject": 1, "split": "test", **one}),
+        "decode": (
+            api.decode,
+            {"run": run, "signal": recording, "subject": 1, "split": "test", **one},
+        ),
         "Trials": (api.Trials, fields),
-        "Sensors": (api.Sensors, {"names": names, "positions": np.zeros((len(names), 3))}),
+        "Sensors": (
+            api.Sensors,
+            {"names": names, "positions": np.zeros((len(names), 3))},
+        ),
         "Voxels": (api.Voxels, {"regions": grid["regions"]}),
         "Paths": (api.Paths, {"data": "data", "runs": "runs"}),
         "load": (aligner.load, {"path": next(run.path.glob("cells/*/model"))}),
@@ -108,7 +145,9 @@ def _try(seed: int, numbers: range) -> tuple[dict[str, str], dict[str, int]]:
         chosen = random.Random(f"{seed}/{number}")
         name = chosen.choice([*functions])
         function, arguments = functions[name]
-        keys = chosen.sample([*arguments], min(len(arguments), chosen.choice((1, 1, 2))))
+        keys = chosen.sample(
+            [*arguments], min(len(arguments), chosen.choice((1, 1, 2)))
+        )
         changes = {key: chosen.choice(VALUES) for key in keys}
         verdict = "same result"
         try:
@@ -117,7 +156,9 @@ def _try(seed: int, numbers: range) -> tuple[dict[str, str], dict[str, int]]:
         except BaseException as error:
             verdict = "refused"
             try:
-                refuse_riddles(error if isinstance(error, BrainhiveError) else BrainhiveError(""))
+                refuse_riddles(
+                    error if isinstance(error, BrainhiveError) else BrainhiveError("")
+                )
             except AssertionError:
                 verdict, problem = "failed", f"{type(error).__name__}: {error!s:.150}"
                 problems[f"{number} {name} {changes!r:.150}"] = problem

@@ -36,9 +36,15 @@ def write(root: Path, sessions: int = 2, ending: str = ".hdf5") -> Truth:
     pictures = np.stack([random.permutation(73000)[:10000] + 1 for _ in range(8)])
     folder = root / "nsddata/experiments/nsd"
     folder.mkdir(parents=True)
-    savemat(folder / "nsd_expdesign.mat", {"masterordering": order[None], "subjectim": pictures})
+    savemat(
+        folder / "nsd_expdesign.mat",
+        {"masterordering": order[None], "subjectim": pictures},
+    )
     shown = order[: sessions * TRIALS]
-    masks = {"nsdgeneral": random.integers(-1, 2, VOLUME), "prf-visualrois": random.integers(-1, 8, VOLUME)}
+    masks = {
+        "nsdgeneral": random.integers(-1, 2, VOLUME),
+        "prf-visualrois": random.integers(-1, 8, VOLUME),
+    }
     masks["floc-faces"] = random.integers(-1, 3, VOLUME)
     roi = root / "nsddata/ppdata/subj01/func1pt8mm/roi"
     for name, labels in masks.items():

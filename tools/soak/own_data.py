@@ -1,4 +1,6 @@
-"""A lab's own recordings of the soak's pictures: single-trial betas, BOLD in BIDS, EEG."""
+"""A lab's own recordings of the soak's pictures: single-trial betas, BOLD in BIDS,
+EEG.
+"""
 
 import json
 from pathlib import Path
@@ -12,7 +14,9 @@ TR_S, VOLUMES, EVERY_S = 2.0, 60, 8
 
 def write(home: Path) -> None:
     """Write all of them below `data/`."""
-    pictures = [f"concept_{concept}/{number}.png" for concept in range(4) for number in range(3)]
+    pictures = [
+        f"concept_{concept}/{number}.png" for concept in range(4) for number in range(3)
+    ]
     _betas(home / "data/own-betas", pictures)
     _bold(home / "data/own-bold", pictures)
     _eeg(home / "data/own-eeg", pictures)
@@ -26,7 +30,9 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 
 def _betas(root: Path, pictures: list[str]) -> None:
-    """Write two sessions, a mask, an atlas with its table, and a region of FreeSurfer."""
+    """Write two sessions, a mask, an atlas with its table, and a region of
+    FreeSurfer.
+    """
     import nibabel
 
     random = np.random.default_rng(1)
@@ -45,11 +51,16 @@ def _betas(root: Path, pictures: list[str]) -> None:
     atlas = np.where(INSIDE, random.integers(1, 4, SHAPE), 0).astype(np.int16)
     _save(root / "sub-01_atlas.nii.gz", atlas)
     (root / "sub-01_atlas.tsv").write_text("index\tname\n1\tV1\n2\tV2\n3\tV3\n")
-    nibabel.save(nibabel.MGHImage((atlas > 1).astype(np.uint8), AFFINE), root / "sub-01_region.mgz")
+    nibabel.save(
+        nibabel.MGHImage((atlas > 1).astype(np.uint8), AFFINE),
+        root / "sub-01_region.mgz",
+    )
 
 
 def _bold(root: Path, pictures: list[str]) -> None:
-    """Write events of two runs, and BOLD as fMRIPrep leaves it: volumes and surfaces."""
+    """Write events of two runs, and BOLD as fMRIPrep leaves it: volumes and
+    surfaces.
+    """
     import nibabel
 
     random = np.random.default_rng(2)
@@ -62,21 +73,38 @@ def _bold(root: Path, pictures: list[str]) -> None:
     for run in (1, 2):
         name = f"sub-01_task-images_run-{run}"
         shown = random.permutation(pictures)
-        rows = "".join(f"{4 + EVERY_S * trial}\t1\t{picture}\n" for trial, picture in enumerate(shown))
-        (root / f"sub-01/func/{name}_events.tsv").write_text(f"onset\tduration\tstim_file\n{rows}")
-        columns = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"] + ["cosine00"]
+        rows = "".join(
+            f"{4 + EVERY_S * trial}\t1\t{picture}\n"
+            for trial, picture in enumerate(shown)
+        )
+        (root / f"sub-01/func/{name}_events.tsv").write_text(
+            f"onset\tduration\tstim_file\n{rows}"
+        )
+        columns = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"] + [
+            "cosine00"
+        ]
         values = random.normal(size=(VOLUMES, len(columns)))
-        lines = ["\t".join(columns), *("\t".join(f"{value:.4f}" for value in row) for row in values)]
-        (derived / f"{name}_desc-confounds_timeseries.tsv").write_text("\n".join(lines) + "\n")
+        lines = [
+            "\t".join(columns),
+            *("\t".join(f"{value:.4f}" for value in row) for row in values),
+        ]
+        (derived / f"{name}_desc-confounds_timeseries.tsv").write_text(
+            "\n".join(lines) + "\n"
+        )
         about = json.dumps({"StartTime": 1.0, "SliceTimingCorrected": True})
         for space in ("T1w", "fsaverage5"):
             (derived / f"{name}_space-{space}_desc-preproc_bold.json").write_text(about)
         series = random.normal(100, 1, (*SHAPE, VOLUMES)).astype(np.float32)
         _save(derived / f"{name}_space-T1w_desc-preproc_bold.nii.gz", series)
-        _save(derived / f"{name}_space-T1w_desc-brain_mask.nii.gz", INSIDE.astype(np.uint8))
+        _save(
+            derived / f"{name}_space-T1w_desc-brain_mask.nii.gz",
+            INSIDE.astype(np.uint8),
+        )
         for side in "LR":
             arrays = [
-                nibabel.gifti.GiftiDataArray(random.normal(100, 1, 12).astype(np.float32))
+                nibabel.gifti.GiftiDataArray(
+                    random.normal(100, 1, 12).astype(np.float32)
+                )
                 for _ in range(VOLUMES)
             ]
             path = derived / f"{name}_hemi-{side}_space-fsaverage5_bold.func.gii"
@@ -88,7 +116,9 @@ def _eeg(root: Path, pictures: list[str]) -> None:
     import mne
 
     root.mkdir(parents=True)
-    signal = np.random.default_rng(3).normal(scale=1e-5, size=(5, 100 * (len(pictures) + 3)))
+    signal = np.random.default_rng(3).normal(
+        scale=1e-5, size=(5, 100 * (len(pictures) + 3))
+    )
     header = mne.create_info(["Cz", "Pz", "O1", "O2", "P7"], 100.0, "eeg")
     raw = mne.io.RawArray(signal, header, verbose="ERROR")
     raw.set_annotations(mne.Annotations(1.0 + np.arange(len(pictures)), 0.0, pictures))

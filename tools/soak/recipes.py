@@ -1,4 +1,6 @@
-"""Mutated recipes: resolved, fingerprinted, written, read again and checked, in process."""
+"""Mutated recipes: resolved, fingerprinted, written, read again and checked, in
+process.
+"""
 
 import copy
 import datetime
@@ -25,33 +27,182 @@ DEEP: Any = 1
 for _ in range(60):
     DEEP = [DEEP]
 VALUES: list[Any] = [
-    *(None, True, False, "", " ", "a", "no", "null", "..", "../../x", "/nowhere/x", "a\0b", "\u202e"),
+    *(
+        None,
+        True,
+        False,
+        "",
+        " ",
+        "a",
+        "no",
+        "null",
+        "..",
+        "../../x",
+        "/nowhere/x",
+        "a\0b",
+        "\u202e",
+    ),
     "x" * 10_000,
-    *(0, -1, 1, 2, 3.5, 2**31, 2**63, -(2**64), 10**30, 1e308, 1e-320, -0.0, "1e3", "0x1F", "1_000", "1:30"),
-    *(float("inf"), float("-inf"), float("nan"), "inf", "nan", ".inf", datetime.date(2026, 1, 1)),
-    *(datetime.datetime(2026, 1, 1, 1), b"\xff\x00", {1, 2}, [], {}, [None], [[]], [1, 1], [1, "a"], {1: 2}),
-    *({"kind": None}, {"kind": "nothing"}, {"kind": "os.path"}, {"kind": ["a"]}, {"kind": "demo", "x": 1}),
+    *(
+        0,
+        -1,
+        1,
+        2,
+        3.5,
+        2**31,
+        2**63,
+        -(2**64),
+        10**30,
+        1e308,
+        1e-320,
+        -0.0,
+        "1e3",
+        "0x1F",
+        "1_000",
+        "1:30",
+    ),
+    *(
+        float("inf"),
+        float("-inf"),
+        float("nan"),
+        "inf",
+        "nan",
+        ".inf",
+        datetime.date(2026, 1, 1),
+    ),
+    *(
+        datetime.datetime(2026, 1, 1, 1),
+        b"\xff\x00",
+        {1, 2},
+        [],
+        {},
+        [None],
+        [[]],
+        [1, 1],
+        [1, "a"],
+        {1: 2},
+    ),
+    *(
+        {"kind": None},
+        {"kind": "nothing"},
+        {"kind": "os.path"},
+        {"kind": ["a"]},
+        {"kind": "demo", "x": 1},
+    ),
     *({None: 1}, {True: 1}, {"": 1}, {"a.b": 1}, DEEP),
     {"kind": "image-folder", "root": "pictures", "name": "../x"},
-    *("hub:", "hub:a", "hub:a/b/../..", "hub:a/b@c@d", "demo:", "demo:../../..", "python:", "python:a:b:c"),
-    *("python:os:getcwd", ENCODER, "a,b", ",", "2026-01-01", "9" * 400, "weights/prior", "runs/aligned"),
+    *(
+        "hub:",
+        "hub:a",
+        "hub:a/b/../..",
+        "hub:a/b@c@d",
+        "demo:",
+        "demo:../../..",
+        "python:",
+        "python:a:b:c",
+    ),
+    *(
+        "python:os:getcwd",
+        ENCODER,
+        "a,b",
+        ",",
+        "2026-01-01",
+        "9" * 400,
+        "weights/prior",
+        "runs/aligned",
+    ),
     *("runs/aligned:x", ":", "clip-h14", "clip-h14:nothing", "timm", [ENCODER]),
     [{"kind": "timm", "source": 3}],
 ]
 TEXTS = [
-    *(".inf", "-.inf", ".nan", "1e400", "2026-11-21", "2026-13-45", "2026-11-21T25:00:00Z", "!!int x"),
+    *(
+        ".inf",
+        "-.inf",
+        ".nan",
+        "1e400",
+        "2026-11-21",
+        "2026-13-45",
+        "2026-11-21T25:00:00Z",
+        "!!int x",
+    ),
     "!!int ''",
-    *("!!float x", "!!bool x", "!!null x", "!!binary a", "!!binary '*'", "!!timestamp x", "!!set {a}"),
+    *(
+        "!!float x",
+        "!!bool x",
+        "!!null x",
+        "!!binary a",
+        "!!binary '*'",
+        "!!timestamp x",
+        "!!set {a}",
+    ),
     "!!set [a]",
-    *("!!omap [a]", "!!pairs [a]", "!!python/object/apply:os.getcwd []", "!!python/name:os.system", "!x y"),
-    *("&a [*a]", "*a", "{<<: 3}", "{<<: {a: 1}}", "{<<: [{a: 1}, 2]}", "? x", "- a\n- b", "a: 1\na: 2", "|"),
+    *(
+        "!!omap [a]",
+        "!!pairs [a]",
+        "!!python/object/apply:os.getcwd []",
+        "!!python/name:os.system",
+        "!x y",
+    ),
+    *(
+        "&a [*a]",
+        "*a",
+        "{<<: 3}",
+        "{<<: {a: 1}}",
+        "{<<: [{a: 1}, 2]}",
+        "? x",
+        "- a\n- b",
+        "a: 1\na: 2",
+        "|",
+    ),
     ">",
-    *("'", '"', "%", "@", "\t", "`", "!!str", "!!str []", "!<tag:yaml.org,2002:int> x", "0o17", "0b1", "0x"),
+    *(
+        "'",
+        '"',
+        "%",
+        "@",
+        "\t",
+        "`",
+        "!!str",
+        "!!str []",
+        "!<tag:yaml.org,2002:int> x",
+        "0o17",
+        "0b1",
+        "0x",
+    ),
     "1__0",
-    *("~", "=", "9" * 5000, "-" + "9" * 5000, "0." + "9" * 5000, "[" * 300 + "]" * 300, "[" * 5000),
+    *(
+        "~",
+        "=",
+        "9" * 5000,
+        "-" + "9" * 5000,
+        "0." + "9" * 5000,
+        "[" * 300 + "]" * 300,
+        "[" * 5000,
+    ),
     "{a: " * 2000,
-    *("{" * 500, "\x00", "\x07", "\ud800", "\ufeff1", "...", "---", "--- 1\n--- 2", "#", "1:60:60", "1.5:60"),
-    *("{1: 2}", "{null: 1}", "{[a]: 1}", "{{a: 1}: 2}", "{2026-01-01: 1}", "[.inf, .nan]", "", " "),
+    *(
+        "{" * 500,
+        "\x00",
+        "\x07",
+        "\ud800",
+        "\ufeff1",
+        "...",
+        "---",
+        "--- 1\n--- 2",
+        "#",
+        "1:60:60",
+        "1.5:60",
+    ),
+    *(
+        "{1: 2}",
+        "{null: 1}",
+        "{[a]: 1}",
+        "{{a: 1}: 2}",
+        "{2026-01-01: 1}",
+        "[.inf, .nan]",
+        "",
+        " ",
+    ),
     "190:20:30",
 ]
 """Values of overrides, as they are typed."""
@@ -62,7 +213,10 @@ WORLD = {
         (*ALIGN[1:5], "prior=weights/prior"),
         (*ALIGN[1:], "mode=joint", "subjects=1,2"),
     ],
-    "eval-retrieval": [("align_run=runs/aligned",), ("align_run=runs/aligned", "against=runs/aligned")],
+    "eval-retrieval": [
+        ("align_run=runs/aligned",),
+        ("align_run=runs/aligned", "against=runs/aligned"),
+    ],
     "train-prior": [PRIOR[1:]],
     "reconstruct": [DRAW[1:], ("score=scored", "truth=pictures")],
     "check": [(), ("stores=embeddings",)],
@@ -83,7 +237,9 @@ def cases(seed: int, count: int, group: str = "recipes") -> Iterator[Case]:
         yield Case(group, f"{number}-{number + len(numbers) - 1}", call=batch)
 
 
-def _try(seed: int, numbers: range, is_of_paper: bool) -> tuple[dict[str, str], dict[str, int]]:
+def _try(
+    seed: int, numbers: range, is_of_paper: bool
+) -> tuple[dict[str, str], dict[str, int]]:
     problems, counts = {}, Counter[str]()
     for number in numbers:
         chosen = random.Random(f"{seed}/{number}")
@@ -91,12 +247,20 @@ def _try(seed: int, numbers: range, is_of_paper: bool) -> tuple[dict[str, str], 
             file = chosen.choice(PAPERS)
             command = file.stem
             recipe = read_recipe(file) | {"run": {"device": "cpu", "workers": 0}}
-            fields = _command(command).Recipe.resolve(command, str(file), {}, COMMON).model_dump(mode="json")
+            fields = (
+                _command(command)
+                .Recipe.resolve(command, str(file), {}, COMMON)
+                .model_dump(mode="json")
+            )
         else:
             (command,) = chosen.choices(list(WORLD), WEIGHTS)
             base = chosen.choice(WORLD[command])
             words = [*base, *COMMON]
-            fields = _command(command).Recipe.resolve(command, None, {}, words).model_dump(mode="json")
+            fields = (
+                _command(command)
+                .Recipe.resolve(command, None, {}, words)
+                .model_dump(mode="json")
+            )
             recipe = _of(fields, base)
         text, overrides = _mutated(chosen, fields, recipe)
         shown = f"{number} {command} {text!r:.200} {' '.join(overrides)!r:.300}"
@@ -108,7 +272,10 @@ def _try(seed: int, numbers: range, is_of_paper: bool) -> tuple[dict[str, str], 
         except BaseException as error:
             verdict = "failed"
             at = traceback.extract_tb(error.__traceback__)
-            ours = next((each for each in reversed(at) if "brainhive_cli" in each.filename), at[-1])
+            ours = next(
+                (each for each in reversed(at) if "brainhive_cli" in each.filename),
+                at[-1],
+            )
             where = f"{Path(ours.filename).name}:{ours.lineno}"
             problems[shown] = f"{type(error).__name__} in {where}: {str(error)[:200]}"
         signal.alarm(0)
@@ -124,8 +291,12 @@ def _command(name: str) -> Any:
     return importlib.import_module(f"brainhive_cli.commands.{name.replace('-', '_')}")
 
 
-def _mutated(chosen: random.Random, fields: dict[str, Any], changed: dict[str, Any]) -> tuple[str, list[str]]:
-    """Make the text of a recipe, and overrides: of all fields of a resolved one, and what its file sets."""
+def _mutated(
+    chosen: random.Random, fields: dict[str, Any], changed: dict[str, Any]
+) -> tuple[str, list[str]]:
+    """Make the text of a recipe, and overrides: of all fields of a resolved one, and
+    what its file sets.
+    """
     fields.pop("digests", None)
     keys = list(_keys(fields, ()))
     given: list[str] = []
@@ -138,18 +309,38 @@ def _mutated(chosen: random.Random, fields: dict[str, Any], changed: dict[str, A
             other = chosen.choice(keys)
             _put(changed, key, copy.deepcopy(_get(fields, other)))
         elif how < 0.68:
-            _put(changed, (*key[:-1], chosen.choice(("unknown", "kind", "", "a b", key[-1] + "s"))), 1)
+            _put(
+                changed,
+                (
+                    *key[:-1],
+                    chosen.choice(("unknown", "kind", "", "a b", key[-1] + "s")),
+                ),
+                1,
+            )
         elif how < 0.92:
             given.append(f"{'.'.join(key)}={chosen.choice(TEXTS)}")
         else:
-            odd = chosen.choice(("a..b", "", ".", "x." * 300 + "x", "__class__", "run", f"{key[0]}.x.y", "0"))
+            odd = chosen.choice(
+                (
+                    "a..b",
+                    "",
+                    ".",
+                    "x." * 300 + "x",
+                    "__class__",
+                    "run",
+                    f"{key[0]}.x.y",
+                    "0",
+                )
+            )
             given.append(f"{odd}={chosen.choice(TEXTS)}")
     text = yaml.dump(changed, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     if chosen.random() < 0.05:
         at = chosen.randrange(len(text) or 1)
         text = (
             text[:at]
-            + chosen.choice(("\x00", "\t", "&a ", "*a ", "!!int ", "}", "\ud800", "é" * 9))
+            + chosen.choice(
+                ("\x00", "\t", "&a ", "*a ", "!!int ", "}", "\ud800", "é" * 9)
+            )
             + text[at:]
         )
     return text, given
@@ -163,7 +354,9 @@ class _Dumper(yaml.SafeDumper):
 def _of(fields: dict[str, Any], base: tuple[str, ...]) -> dict[str, Any]:
     """Keep the keys that the base sets, and how it runs."""
     kept = {word.partition("=")[0].split(".")[0] for word in base}
-    return {key: fields[key] for key in fields if key in kept} | {"run": {"device": "cpu", "workers": 0}}
+    return {key: fields[key] for key in fields if key in kept} | {
+        "run": {"device": "cpu", "workers": 0}
+    }
 
 
 def _keys(fields: Any, above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -205,12 +398,18 @@ def _checked(command: str, text: str, overrides: list[str]) -> str:
     try:
         again = pipeline.Recipe.resolve(command, str(path), {}, ())
     except BrainhiveError as error:
-        raise AssertionError(f"accepted, but refused when read again: {error.message:.150}") from error
+        raise AssertionError(
+            f"accepted, but refused when read again: {error.message:.150}"
+        ) from error
     if again.fingerprint() != fingerprint:
         raise AssertionError("accepted, but another recipe when read again")
     try:
         missing = describe_missing(pipeline.inputs(recipe))
-        _ = pipeline.preview(recipe) if hasattr(pipeline, "preview") and not missing else ()
+        _ = (
+            pipeline.preview(recipe)
+            if hasattr(pipeline, "preview") and not missing
+            else ()
+        )
     except (BrainhiveError, OSError) as error:
         refuse_riddles(describe_error(error))
         return "refused"

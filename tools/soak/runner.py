@@ -1,4 +1,6 @@
-"""Runs cases in processes of their own, forked after all imports, and judges how each one ended."""
+"""Runs cases in processes of their own, forked after all imports, and judges how each
+one ended.
+"""
 
 import contextlib
 import hashlib
@@ -27,7 +29,9 @@ from PIL import Image
 from safetensors import safe_open
 
 TIME_S, MEMORY = 20.0, 2 * 2**30
-"""A case that takes more processor time, or more memory on top of the imports, has failed."""
+"""A case that takes more processor time, or more memory on top of the imports, has
+failed.
+"""
 WALL_S = 6 * TIME_S
 """On a machine that is busy with other work."""
 ENDS = {0, 1, 2, 3, 4, 5, 130}
@@ -36,12 +40,18 @@ BUG = re.compile(
     r"this is a bug|Traceback \(most recent call last\)|"
     r": unexpected \w+(Error|Exception)"
 )
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
 FINGERPRINT = re.compile(rb"(?<=-)[0-9a-f]{10}(?![0-9a-f])")
-"""Of a recipe, in the name of its run: it depends on digests of files, be it of a byte that nobody reads."""
+"""Of a recipe, in the name of its run: it depends on digests of files, be it of a byte
+that nobody reads.
+"""
 PRIVATE = re.compile(rb"secretsecret|c2VjcmV0c2Vj|ZWNyZXRzZWNy|Y3JldHNlY3Jl|root:x:0")
 """Content of files outside of a home, also in base64."""
-NOT_COMPARED = re.compile(r"(^|[._ -])(time|times|seconds|rate|environment|log|versions)($|[._ -])|_s$")
+NOT_COMPARED = re.compile(
+    r"(^|[._ -])(time|times|seconds|rate|environment|log|versions)($|[._ -])|_s$"
+)
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,10 @@ class Case:
         reader: Names the sound run that its result is compared with; empty if none.
         has_digest: Whether the format can tell a damaged payload from a sound one.
         must_fail: Whether success is a failure, whatever the result.
-        kill: Signal and moment (s) at which the process is killed; then the command runs again.
-        call: A function in place of the command; it returns failures by name, and counts.
+        kill: Signal and moment (s) at which the process is killed; then the command
+            runs again.
+        call: A function in place of the command; it returns failures by name, and
+            counts.
     """
 
     group: str
@@ -93,8 +105,12 @@ class Outcome:
     before: "Outcome | None" = None
 
 
-def run_all(cases: Iterable[Case], world: Path, scratch: Path, jobs: int) -> Iterator[Outcome]:
-    """Run cases, `jobs` at a time, each on a copy of the world; yields them as they end."""
+def run_all(
+    cases: Iterable[Case], world: Path, scratch: Path, jobs: int
+) -> Iterator[Outcome]:
+    """Run cases, `jobs` at a time, each on a copy of the world; yields them as they
+    end.
+    """
     waiting, running, places = iter(cases), dict[int, _Child](), list(range(jobs))
     while True:
         for case in islice(waiting, len(places)):
@@ -121,7 +137,8 @@ class _Child:
         self.case, self.world, self.place = case, world, place
         self.first: Outcome | None = None
         here = psutil.Process().memory_info()
-        self.own = here.rss - here.shared  # bytes that a child has before it does anything
+        # bytes that a child has before it does anything
+        self.own = here.rss - here.shared
         self._fork(is_first=True)
 
     def _fork(self, is_first: bool) -> None:
@@ -139,7 +156,11 @@ class _Child:
         now_s = time.monotonic()
         if self.kill and self.ready_s is None and (self.place / "ready").exists():
             self.ready_s = now_s
-        if self.kill and self.ready_s is not None and now_s >= self.ready_s + self.kill[1]:
+        if (
+            self.kill
+            and self.ready_s is not None
+            and now_s >= self.ready_s + self.kill[1]
+        ):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, self.kill[0])
             self.kill = None
@@ -155,7 +176,9 @@ class _Child:
         _kill_group(self.pid)
 
     def again(self, status: int) -> bool:
-        """Run the command again after a kill; False where nothing remains to be done."""
+        """Run the command again after a kill; False where nothing remains to be
+        done.
+        """
         if not (self.case.kill and self.first is None):
             return False
         _kill_group(self.pid)
@@ -203,8 +226,12 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
         before = {} if case.call else _listing(place, home)
         known = place / "known"
         if is_first:
-            known.write_text("\n".join(map(str, _files(home))), errors="surrogateescape")
-        made = {Path(line) for line in known.read_text(errors="surrogateescape").split("\n")}
+            known.write_text(
+                "\n".join(map(str, _files(home))), errors="surrogateescape"
+            )
+        made = {
+            Path(line) for line in known.read_text(errors="surrogateescape").split("\n")
+        }
         report: dict[str, Any] = {}
         for number, stream in enumerate(streams, 1):
             os.dup2(stream, number)
@@ -221,7 +248,10 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             sys.stdout.flush()
             sys.stderr.flush()
-            report["problems"] = {**_judged(home, made), **_changed(before, _listing(place, home))}
+            report["problems"] = {
+                **_judged(home, made),
+                **_changed(before, _listing(place, home)),
+            }
             report["files"] = _digests(home, made) if code == 0 else {}
         (place / "report.json").write_text(json.dumps(report))
     except KeyboardInterrupt:
@@ -233,8 +263,16 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
 
 
 def _environment(place: Path, home: Path) -> None:
-    os.environ |= {"BRAINHIVE_HOME": str(home), "HOME": str(place / "user"), "TMPDIR": str(place / "tmp")}
-    os.environ |= {"TORCH_HOME": str(home / "torch"), "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ |= {
+        "BRAINHIVE_HOME": str(home),
+        "HOME": str(place / "user"),
+        "TMPDIR": str(place / "tmp"),
+    }
+    os.environ |= {
+        "TORCH_HOME": str(home / "torch"),
+        "COLUMNS": "200",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     tempfile.tempdir = None
     constants.HF_HUB_CACHE = str(home / "hub")
     os.chdir(home)
@@ -248,11 +286,15 @@ def run_command(argv: tuple[str, ...]) -> int:
     from brainhive_cli.__main__ import main
 
     sys.argv = ["brainhive", *argv]
-    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(fd, "w"), write_through=True) for fd in (1, 2))
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.FileIO(fd, "w"), write_through=True) for fd in (1, 2)
+    )
     try:
         main()
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        return (
+            ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        )
     except BaseException:
         traceback.print_exc()
         return 1
@@ -260,7 +302,9 @@ def run_command(argv: tuple[str, ...]) -> int:
 
 
 def make_world(
-    home: Path, steps: Iterable[tuple[str, ...] | Callable[[Path], Any]], more: tuple[str, ...]
+    home: Path,
+    steps: Iterable[tuple[str, ...] | Callable[[Path], Any]],
+    more: tuple[str, ...],
 ) -> None:
     """Run the steps that make a world, each in a process of its own.
 
@@ -278,7 +322,11 @@ def make_world(
                 _environment(home.parent, home)
                 for stream in (1, 2):
                     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-                code = run_command((*step, *more)) if isinstance(step, tuple) else int(step(home) or 0)
+                code = (
+                    run_command((*step, *more))
+                    if isinstance(step, tuple)
+                    else int(step(home) or 0)
+                )
             finally:
                 if code:
                     traceback.print_exc()
@@ -293,16 +341,25 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _listing(place: Path, home: Path) -> dict[str, tuple[int, ...]]:
-    """List all files of a place that the command has no business with: those outside of its home."""
-    skipped = {place / name for name in "tmp user stdout stderr ready report.json broken known".split()}
+    """List all files of a place that the command has no business with: those outside of
+    its home.
+    """
+    skipped = {
+        place / name
+        for name in "tmp user stdout stderr ready report.json broken known".split()
+    }
     found = {}
     for here, folders, files in os.walk(place):
-        folders[:] = [name for name in folders if Path(here, name) not in {home, *skipped}]
+        folders[:] = [
+            name for name in folders if Path(here, name) not in {home, *skipped}
+        ]
         for name in [*files, *folders]:
             path = Path(here, name)
             if path not in skipped:
                 state = path.lstat()
-                changed = (0, 0) if name in folders else (state.st_size, state.st_mtime_ns)
+                changed = (
+                    (0, 0) if name in folders else (state.st_size, state.st_mtime_ns)
+                )
                 found[str(path.relative_to(place))] = (*changed, state.st_mode)
     absolute = Path("/dev/shm/brainhive-soak")
     found |= {str(absolute): (0,)} if absolute.exists() else {}
@@ -310,7 +367,9 @@ def _listing(place: Path, home: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
-    differing = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    differing = sorted(
+        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
+    )
     ran = [key for key in differing if "pwned" in key]
     if ran:
         return {"ran code": ran[0]}
@@ -326,7 +385,9 @@ def _judged(home: Path, made: set[Path]) -> dict[str, str]:
         try:
             _open(path)
         except Exception as error:
-            problems["half-written"] = f"{path.relative_to(home)}: {type(error).__name__}: {error}"
+            problems["half-written"] = (
+                f"{path.relative_to(home)}: {type(error).__name__}: {error}"
+            )
     return problems
 
 
@@ -347,21 +408,36 @@ def _open(path: Path) -> None:
 
 
 def _digests(home: Path, made: set[Path]) -> dict[str, str]:
-    endings = (".h5", ".safetensors", ".png", ".npy", ".parquet", ".json", ".csv", ".md")
+    endings = (
+        ".h5",
+        ".safetensors",
+        ".png",
+        ".npy",
+        ".parquet",
+        ".json",
+        ".csv",
+        ".md",
+    )
     found = {}
     for path in sorted({*_files(home)} - made):
         name = path.relative_to(home).as_posix()
-        if path.suffix in endings and not NOT_COMPARED.search(path.stem) and "/." not in name:
+        if (
+            path.suffix in endings
+            and not NOT_COMPARED.search(path.stem)
+            and "/." not in name
+        ):
             content = _datasets(path) if path.suffix == ".h5" else path.read_bytes()
             content = FINGERPRINT.sub(b"", content.replace(os.fsencode(home), b"HOME"))
-            found["file " + FINGERPRINT.sub(b"", name.encode()).decode()] = hashlib.sha256(
-                content
-            ).hexdigest()
+            found["file " + FINGERPRINT.sub(b"", name.encode()).decode()] = (
+                hashlib.sha256(content).hexdigest()
+            )
     return found
 
 
 def _datasets(path: Path) -> bytes:
-    """Read the datasets of a store; its attributes name digests of the files that it was made of."""
+    """Read the datasets of a store; its attributes name digests of the files that it
+    was made of.
+    """
     found: list[bytes] = []
 
     def add(name: str, each: Any) -> None:
@@ -389,13 +465,17 @@ def _outcome(case: Case, place: Path, status: int) -> Outcome:
         path = place / name
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    found = Outcome(case, os.waitstatus_to_exitcode(status), written("stdout"), written("stderr"))
+    found = Outcome(
+        case, os.waitstatus_to_exitcode(status), written("stdout"), written("stderr")
+    )
     if broken := written("broken"):
         found.problems.append(f"soak itself: {broken.strip().splitlines()[-1]}")
         found.stderr += broken
         return found
     report = json.loads(written("report.json") or "{}")
-    found.problems += [f"{name}: {what}" for name, what in report.get("problems", {}).items()]
+    found.problems += [
+        f"{name}: {what}" for name, what in report.get("problems", {}).items()
+    ]
     found.counts = report.get("counts", {})
     if case.call or found.code < 0:
         return found
@@ -403,12 +483,16 @@ def _outcome(case: Case, place: Path, status: int) -> Outcome:
     if found.code == 0:
         home = str(place / "a/b/home")
         try:
-            text = FINGERPRINT.sub(b"", found.stdout.replace(home, "HOME").encode()).decode()
+            text = FINGERPRINT.sub(
+                b"", found.stdout.replace(home, "HOME").encode()
+            ).decode()
             document = json.loads(text)
             shown = dict(_flat(document, "json"))
         except ValueError:
             shown = {"stdout": found.stdout}
-        found.result = {key: value for key, value in shown.items() if not NOT_COMPARED.search(key)}
+        found.result = {
+            key: value for key, value in shown.items() if not NOT_COMPARED.search(key)
+        }
         found.result |= report.get("files", {})
     return found
 
@@ -421,16 +505,26 @@ def _said(found: Outcome) -> list[str]:
     if bug := BUG.search(text):
         line = next(line for line in text.splitlines() if bug[0] in line)
         last = text.strip().splitlines()[-1] if "Traceback" in line else line
-        before = next((each for each in text.splitlines() if each.startswith("error:")), "")
+        before = next(
+            (each for each in text.splitlines() if each.startswith("error:")), ""
+        )
         problems.append(f"called a bug: {before or last}")
         return problems
     if CONTROL.search(text):
         problems.append("control characters on the terminal")
     lines = text.splitlines()
     at = next((n for n, line in enumerate(lines) if line.startswith("error:")), None)
-    is_warned = any(line.startswith("warning: missing: ") for line in lines)  # by --check
-    if found.code in (1, 2, 3, 4, 5) and at is None and not is_warned and '"' not in found.stdout:
-        problems.append("no line that says what is wrong" if "Usage:" not in text else "")
+    # by --check
+    is_warned = any(line.startswith("warning: missing: ") for line in lines)
+    if (
+        found.code in (1, 2, 3, 4, 5)
+        and at is None
+        and not is_warned
+        and '"' not in found.stdout
+    ):
+        problems.append(
+            "no line that says what is wrong" if "Usage:" not in text else ""
+        )
     elif at is not None:
         rest = [line for line in lines[at + 1 :] if line.strip()]
         if len(rest) != 1 or not rest[0].startswith("  try: "):

@@ -1,4 +1,6 @@
-"""Terminals that are closed, full or know few letters, and odd environments: one line and an exit code."""
+"""Terminals that are closed, full or know few letters, and odd environments: one line
+and an exit code.
+"""
 
 import json
 import os
@@ -23,7 +25,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "json": ("runs", "--json"),
     "unknown": ("embed", "é.ß=1"),
     "recipe": ("embed", "--recipe", "named.yaml", *COMMON),
-    "picture": ("embed", "dataset={kind: image-folder, root: named}", "encoders=[weights/encoder]", *COMMON),
+    "picture": (
+        "embed",
+        "dataset={kind: image-folder, root: named}",
+        "encoders=[weights/encoder]",
+        *COMMON,
+    ),
     "report": ("report", "runs/drawn"),
     "eval": (*READERS["eval"].argv, *COMMON),
 }
@@ -47,7 +54,11 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "strict-ascii": {"PYTHONIOENCODING": "ascii:strict"},
     "columns": {"COLUMNS": "1", "LINES": "1", "TERM": "\x1b[31m"},
     "no-columns": {"COLUMNS": "x"},
-    **{f"{name}-{value:.9}": {name: value} for name in VARIABLES for value in ("y", "", "-1", "9" * 400)},
+    **{
+        f"{name}-{value:.9}": {name: value}
+        for name in VARIABLES
+        for value in ("y", "", "-1", "9" * 400)
+    },
     "mixed": {"ACCELERATE_MIXED_PRECISION": "x", "WORLD_SIZE": "2"},
     "home": {"BRAINHIVE_HOME": "/dev/null"},
     "no-home": {"HOME": "/nowhere", "TMPDIR": "/nowhere", "MPLCONFIGDIR": "/proc"},
@@ -59,27 +70,50 @@ SILENT = ("no-stderr", "no-stream", "full-stderr", "both-full", "pipe")
 
 def cases(seed: int, count: int) -> Iterator[Case]:
     """Combine commands, streams and environments, of which one at least is usual."""
-    combined = [(command, "as-is", name) for command, name in product(COMMANDS, ENVIRONMENTS)]
+    combined = [
+        (command, "as-is", name) for command, name in product(COMMANDS, ENVIRONMENTS)
+    ]
     combined += [
-        (command, stream, name) for command, stream, name in product(COMMANDS, STREAMS, ("usual", "ascii"))
+        (command, stream, name)
+        for command, stream, name in product(COMMANDS, STREAMS, ("usual", "ascii"))
     ]
     random.Random(seed).shuffle(combined)
     for words in combined[:count]:
-        yield Case("terminals", " ".join(words), prepare=_name_files, call=partial(_try, *words))
+        yield Case(
+            "terminals",
+            " ".join(words),
+            prepare=_name_files,
+            call=partial(_try, *words),
+        )
 
 
 def _name_files(home: Path, outside: Path) -> None:
     """Write a recipe and pictures whose names not every terminal can show."""
     name = "\n" + "é" * 100 + "\x1b[31m\u202e"
-    (home / "named.yaml").write_text(json.dumps({"dataset": {"kind": "image-folder", "root": name}}))
+    (home / "named.yaml").write_text(
+        json.dumps({"dataset": {"kind": "image-folder", "root": name}})
+    )
     (home / "named/a").mkdir(parents=True)
     (home / f"named/a/{name}.png").write_bytes(b"no picture")
 
 
-def _try(command: str, stream: str, environment: str) -> tuple[dict[str, str], dict[str, int]]:
-    """Run a command in a shell, with what Python finds in the environment, and judge how it ends."""
+def _try(
+    command: str, stream: str, environment: str
+) -> tuple[dict[str, str], dict[str, int]]:
+    """Run a command in a shell, with what Python finds in the environment, and judge
+    how it ends.
+    """
     line = f'"$@" {STREAMS[stream]}; exit ${{PIPESTATUS[0]}}'
-    words = ["bash", "-c", line, "bash", sys.executable, "-m", "brainhive_cli", *COMMANDS[command]]
+    words = [
+        "bash",
+        "-c",
+        line,
+        "bash",
+        sys.executable,
+        "-m",
+        "brainhive_cli",
+        *COMMANDS[command],
+    ]
     variables = {
         **os.environ,
         "PYTHONPATH": os.path.abspath(f"{__file__}/../../.."),
@@ -88,17 +122,27 @@ def _try(command: str, stream: str, environment: str) -> tuple[dict[str, str], d
     ended = subprocess.run(words, env=variables, capture_output=True, check=False)
     errors, code = ended.stderr.decode(errors="replace"), ended.returncode
     text = f"{errors}{ended.stdout.decode(errors='replace')}"
-    is_explained = any(word in errors for word in ("error: ", "missing: ", "Usage")) or stream in SILENT
+    is_explained = (
+        any(word in errors for word in ("error: ", "missing: ", "Usage"))
+        or stream in SILENT
+    )
     problems = {
         "exit code, not of the tree": code not in ENDS,
         "called a bug": BUG.search(text),
         "control characters": CONTROL.search(text),
         "source files": ".py:" in text or "Exception ignored" in text,
         "no line that says what is wrong": code and not is_explained,
-        "success, though nothing was written": not code and stream in ("full", "both-full"),
+        "success, though nothing was written": not code
+        and stream in ("full", "both-full"),
     }
     wrong = ", ".join(problem for problem, is_so in problems.items() if is_so)
     shown = (
-        {f"{command} {stream} {environment}": f"{wrong}: {code} {errors.strip()[-300:]!r}"} if wrong else {}
+        {
+            f"{command} {stream} {environment}": (
+                f"{wrong}: {code} {errors.strip()[-300:]!r}"
+            )
+        }
+        if wrong
+        else {}
     )
     return shown, {"failed" if wrong else "refused" if code else "same result": 1}

@@ -16,7 +16,12 @@ from PIL import Image, ImageOps
 
 from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    first_line,
+)
 from brainhive_cli.core.files import UnfitFile, open_regular, walk
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.lines import Line
@@ -25,9 +30,27 @@ from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike, AlikeBy, Items, describe_claims
 
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that PIL may read, whatever a file's ending: for others it runs programs (EPS: Ghostscript)."""
-SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+FORMATS = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)
+"""Formats that PIL may read, whatever a file's ending: for others it runs programs
+(EPS: Ghostscript).
+"""
+SPLIT_FOLDERS = {
+    "train": ("train",),
+    "validation": ("validation", "val"),
+    "test": ("test",),
+}
 """Names of the folder of each split."""
 
 
@@ -61,7 +84,8 @@ class Published:
         voxels: Number of voxels V of each subject.
         frames: Frames of each clip; None where stimuli are pictures.
         captions: Captions of each stimulus.
-        subject_bytes: Bytes of a subject's recordings as they are distributed, without headers and pictures.
+        subject_bytes: Bytes of a subject's recordings as they are distributed, without
+            headers and pictures.
         cites: Keys of its papers in reports/references.bib.
     """
 
@@ -80,19 +104,22 @@ class StimulusSet:
     Attributes:
         image_ids: Path below the image root, POSIX, without extension.
         concepts: Concept of each stimulus.
-        open: Index to picture, or to Clip; raises BadPicture. It is pickled into worker processes, and holds
-            no open file.
+        open: Index to picture, or to Clip; raises BadPicture. It is pickled into worker
+            processes, and holds no open file.
         captions: Index to the captions of a stimulus; None where there are none at all.
         captions_each: Number of captions that are used, K.
         frames: Frames of each clip; None where the stimuli are pictures.
-        masks: Index to the masks of the key object, uint8 [F, H, W], [1, H, W] of a picture: 1 where it is.
+        masks: Index to the masks of the key object, uint8 [F, H, W], [1, H, W] of a
+            picture: 1 where it is.
         labels: Index to flags for `label_names`, uint8 [K].
         label_names: Names of the labels.
         objects: Name of each stimulus' key object; None where nothing says it.
         object_names: All names that an object may have.
         way_out: How to get captions, masks or labels that are not there.
-        has_pictures: Whether stimuli can be opened: categories without exemplars are names.
-        missing: Why the files are not here; as many stimuli as are published then stand for them.
+        has_pictures: Whether stimuli can be opened: categories without exemplars are
+            names.
+        missing: Why the files are not here; as many stimuli as are published then stand
+            for them.
         unread: Number of files that lie among the pictures and are none, by ending.
         medium: Kind of the stimuli.
     """
@@ -132,8 +159,14 @@ class StimulusSet:
         """
         captions = self.captions(index) if self.captions else []
         if not captions:
-            problem = f"{self.dataset}/{self.split} has no captions of {self.image_ids[index]}"
-            raise MissingData(problem, "complete the file of captions, or use an encoder that reads pixels")
+            problem = (
+                f"{self.dataset}/{self.split} has no captions of "
+                f"{self.image_ids[index]}"
+            )
+            raise MissingData(
+                problem,
+                "complete the file of captions, or use an encoder that reads pixels",
+            )
         return [captions[index % len(captions)] for index in range(self.captions_each)]
 
     def masks_of(self, index: int) -> list[UInt8] | UInt8:
@@ -142,7 +175,8 @@ class StimulusSet:
         Raises:
             MissingData: if they are not one a frame.
         """
-        masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)  # [F, H, W]
+        # [F, H, W]
+        masks = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
         if masks.ndim != 3 or len(masks) != (self.frames or 1):
             raise self._miscounted("masks", masks, index, f"{self.frames or 1} frames")
         return masks[0] if self.frames is None else list(masks)  # [H, W], or F of these
@@ -155,23 +189,36 @@ class StimulusSet:
         """
         flags = self.labels(index) if self.labels else np.zeros(0, np.uint8)  # [K]
         if flags.shape != (len(self.label_names),):
-            raise self._miscounted("labels", flags, index, f"{len(self.label_names)} names")
+            raise self._miscounted(
+                "labels", flags, index, f"{len(self.label_names)} names"
+            )
         return flags
 
-    def _miscounted(self, what: str, values: UInt8, index: int, needed: str) -> MissingData:
+    def _miscounted(
+        self, what: str, values: UInt8, index: int, needed: str
+    ) -> MissingData:
         return MissingData(
-            f"{self.dataset}/{self.split}: the {what} {list(values.shape)} of {self.image_ids[index]} are "
-            f"not one for each of {needed}",
+            f"{self.dataset}/{self.split}: the {what} {list(values.shape)} of "
+            f"{self.image_ids[index]} are not one for each of {needed}",
             f"get the {what} of these stimuli",
         )
 
-    def reader(self, what: Literal["captions", "masks", "labels"]) -> Callable[[int], Any]:
-        """Return the function that gives captions, masks or labels of a stimulus, as encoders take them."""
-        return {"captions": self.captions_of, "masks": self.masks_of, "labels": self.labels_of}[what]
+    def reader(
+        self, what: Literal["captions", "masks", "labels"]
+    ) -> Callable[[int], Any]:
+        """Return the function that gives captions, masks or labels of a stimulus, as
+        encoders take them.
+        """
+        return {
+            "captions": self.captions_of,
+            "masks": self.masks_of,
+            "labels": self.labels_of,
+        }[what]
 
 
 def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
-    """List the stimuli of a split; without their files, as many as are published stand for them.
+    """List the stimuli of a split; without their files, as many as are published stand
+    for them.
 
     Raises:
         MissingData: if their files are not here, and their number is not known.
@@ -188,38 +235,51 @@ def list_stimuli(dataset: "Dataset", split: str) -> StimulusSet:
     ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
     # published captions and annotations have stand-ins, too
     id_of: Any = ids.__getitem__
-    captions, annotations = (id_of if count else None for count in (published.captions, published.frames))
+    captions, annotations = (
+        id_of if count else None for count in (published.captions, published.frames)
+    )
     numbers = captions, published.captions, published.frames
     annotated = annotations, annotations
-    return StimulusSet(dataset.name, split, ids, ids, id_of, *numbers, *annotated, missing=missing)
+    return StimulusSet(
+        dataset.name, split, ids, ids, id_of, *numbers, *annotated, missing=missing
+    )
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, built by its part's Config: stimuli that a function lists by split, and recordings, if any.
+    """A data set, built by its part's Config: stimuli that a function lists by split,
+    and recordings, if any.
 
-    Without functions of its own, its signals are those that `prepare` kept under its name.
+    Without functions of its own, its signals are those that `prepare` kept under its
+    name.
 
     Attributes:
         splits: The splits that are there, or all that there could be where nothing is.
-        images: Split to its stimuli; raises MissingData, also where the split is none of `splits`.
-        recorded_as: The name that signals are kept under, where the same pictures have several; default:
-            `name`.
-        pictured_as: The name of the pictures, of which these may be a part, as `nsd-1` is of `nsd`; default:
-            that of the signals.
-        people: The name of the data set whose subjects these are, of which 1 is the same person in all of one
-            name; default: that of the signals.
-        subjects: The subjects who saw them; none where there are pictures alone: then stores name them.
+        images: Split to its stimuli; raises MissingData, also where the split is none
+            of `splits`.
+        recorded_as: The name that signals are kept under, where the same pictures have
+            several; default: `name`.
+        pictured_as: The name of the pictures, of which these may be a part, as `nsd-1`
+            is of `nsd`; default: that of the signals.
+        people: The name of the data set whose subjects these are, of which 1 is the
+            same person in all of one name; default: that of the signals.
+        subjects: The subjects who saw them; none where there are pictures alone: then
+            stores name them.
         open_recording: Subject and split to a recording.
-        check_recording: Checks that a subject's recording exists, without reading it; raises MissingData.
+        check_recording: Checks that a subject's recording exists, without reading it;
+            raises MissingData.
         is_simulated: Whether its signals are simulated; every result on them says so.
         channels: The default channels of decoding; None is all.
         lists: Files that divide pictures into splits.
-        alike_by: Property by which stimuli are alike: intervals and permutations take those together.
-        are_categories: Whether events call stimuli by their whole names, not by ends of paths.
+        alike_by: Property by which stimuli are alike: intervals and permutations take
+            those together.
+        are_categories: Whether events call stimuli by their whole names, not by ends of
+            paths.
         published_sizes: Published numbers, known before their files are here.
-        holdout: Part of the trials of its split `train` that is tested; default: the split `test` is.
-        files: Split, and part of stimuli (pixels, captions, masks, labels), to the files of that.
+        holdout: Part of the trials of its split `train` that is tested; default: the
+            split `test` is.
+        files: Split, and part of stimuli (pixels, captions, masks, labels), to the
+            files of that.
         stimulus: Kind of stimulus that subjects saw, in the singular.
     """
 
@@ -243,7 +303,9 @@ class Dataset:
     stimulus: Literal["picture", "clip", "category"] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Name signals, pictures, people and the kind of stimulus, and have splits checked."""
+        """Name signals, pictures, people and the kind of stimulus, and have splits
+        checked.
+        """
         recorded_as, kind = self.recorded_as or self.name, "picture"
         if self.are_categories:
             kind = "category"
@@ -261,7 +323,9 @@ class Dataset:
             object.__setattr__(self, name, value)
 
     def require(self, subject: int) -> None:
-        """Check that a subject's recording exists, without reading it; raises MissingData."""
+        """Check that a subject's recording exists, without reading it; raises
+        MissingData.
+        """
         self.check_recording(subject)
         # pictures alone: prepare or simulate signals of them
         if self.open_recording is None:
@@ -283,7 +347,9 @@ def _list_split(
 ) -> StimulusSet:
     """List the stimuli of a split, which the data set must have."""
     if split not in splits:
-        raise MissingData(f"{name} has no split {split!r}", f"it has: {', '.join(splits)}")
+        raise MissingData(
+            f"{name} has no split {split!r}", f"it has: {', '.join(splits)}"
+        )
     return images(split)
 
 
@@ -296,24 +362,34 @@ def require_split(dataset: Dataset, split: str, key: str) -> None:
     # a split that holdout makes lies in the stores of `train`
     if dataset.holdout.stored_split(split) not in dataset.splits:
         known = ", ".join(dataset.splits)
-        raise RecipeError(f"{key}: {dataset.name} has no split {split!r}", f"it has: {known}")
+        raise RecipeError(
+            f"{key}: {dataset.name} has no split {split!r}", f"it has: {known}"
+        )
 
 
-def alike_of(dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]) -> Alike:
-    """Group the stimuli of a split, listed in the order of the data set, by what makes them alike."""
+def alike_of(
+    dataset: Dataset, image_ids: Iterable[str], concepts: Iterable[str]
+) -> Alike:
+    """Group the stimuli of a split, listed in the order of the data set, by what makes
+    them alike.
+    """
     # only clips, cut from films, have neighbours
     medium = "clip" if dataset.alike_by == "neighbours" else "picture"
     return Alike(dataset.alike_by, dict(zip(image_ids, concepts, strict=True)), medium)
 
 
 def alike_items(dataset: Dataset, stimuli: Any, rows: Iterable[Iterable[int]]) -> Items:
-    """Group stimuli by their rows in a target store, one list a subject, by what makes them alike."""
+    """Group stimuli by their rows in a target store, one list a subject, by what makes
+    them alike.
+    """
     alike = alike_of(dataset, stimuli.image_ids, stimuli.concepts)
     return alike.items([[stimuli.image_ids[row] for row in listed] for listed in rows])
 
 
 def describe_test_claims(dataset: Dataset, subjects: int) -> str:
-    """Describe the statements that tests on so many subjects allow; empty where no test stimuli are here."""
+    """Describe the statements that tests on so many subjects allow; empty where no test
+    stimuli are here.
+    """
     # held-out trials are of the pictures in `train`
     stored, holdout = dataset.holdout.stored_split("test"), dataset.holdout
     if stored not in dataset.splits:
@@ -326,13 +402,21 @@ def describe_test_claims(dataset: Dataset, subjects: int) -> str:
     # pictures that were also shown in training allow other statements
     if holdout.shows_seen:
         return holdout.describe_claims(len(stimuli), subjects)
-    return describe_claims(alike.items([list(alike.concept_of)]), subjects) if alike.concept_of else ""
+    return (
+        describe_claims(alike.items([list(alike.concept_of)]), subjects)
+        if alike.concept_of
+        else ""
+    )
 
 
 def pictures_below(
-    root: Path, folder: str = "", unread: Counter[str] | None = None, endings: Collection[str] = PICTURES
+    root: Path,
+    folder: str = "",
+    unread: Counter[str] | None = None,
+    endings: Collection[str] = PICTURES,
 ) -> Iterator[str]:
-    """Yield the picture files in a folder of `root`, as POSIX paths below `root`; see `walk`.
+    """Yield the picture files in a folder of `root`, as POSIX paths below `root`; see
+    `walk`.
 
     Args:
         root: The folder below which paths are.
@@ -350,10 +434,14 @@ def pictures_below(
 
 
 def describe_unread(unread: Mapping[str, int]) -> str:
-    """Describe the files that lie among pictures and are not read, as `4 not read: 3 .heic, 1 .txt`."""
+    """Describe the files that lie among pictures and are not read, as `4 not read: 3
+    .heic, 1 .txt`.
+    """
     # the most frequent ending first
     counts = sorted(unread.items(), key=lambda item: (-item[1], item[0]))
-    listed = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in counts)
+    listed = ", ".join(
+        f"{count:,} {ending or 'without ending'}" for ending, count in counts
+    )
     return f"{sum(unread.values()):,} not read: {listed}" if unread else ""
 
 
@@ -368,7 +456,9 @@ def check_unique(image_ids: Sequence[str], locate: Callable[[int], object]) -> N
     for index, image_id in enumerate(image_ids):
         # the index of the first picture with this id
         if (other := first.setdefault(image_id, index)) != index:
-            problem = f"{locate(index)} and {locate(other)} have one image id, {image_id!r}"
+            problem = (
+                f"{locate(index)} and {locate(other)} have one image id, {image_id!r}"
+            )
             raise BrainhiveError(problem, "rename or remove one")
 
 
@@ -391,19 +481,28 @@ def from_files(
         unread: Number of files that lie among the pictures and are none, by ending.
 
     Raises:
-        BrainhiveError: if two files differ in their endings only, and so have one image id.
+        BrainhiveError: if two files differ in their endings only, and so have one image
+            id.
     """
     # an id is a path without its ending, so cat.jpg and cat.png would have one id
     parts = [os.path.splitext(file) for file in files]
     check_unique([stem for stem, _ in parts], lambda index: root / files[index])
-    image_ids, endings = Names.of(stem for stem, _ in parts), Names.of(ending for _, ending in parts)
+    image_ids, endings = (
+        Names.of(stem for stem, _ in parts),
+        Names.of(ending for _, ending in parts),
+    )
     read = partial(_open_file, root, image_ids, endings)
-    return StimulusSet(dataset, split, image_ids, Names.of(concepts), read, unread=dict(unread))
+    return StimulusSet(
+        dataset, split, image_ids, Names.of(concepts), read, unread=dict(unread)
+    )
 
 
 def _open_file(root: Path, image_ids: Names, endings: Names, index: int) -> Image.Image:
-    """Decode a picture; its path is kept in two parts, so that an image set holds the long one once."""
-    # not a Path: it interns its parts, in a table of which each process would come to hold a copy
+    """Decode a picture; its path is kept in two parts, so that an image set holds the
+    long one once.
+    """
+    # not a Path: it interns its parts, in a table of which each process would come to
+    # hold a copy
     path = f"{root}/{image_ids[index]}{endings[index]}"
     return decode(path, path)
 
@@ -420,7 +519,9 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
     """
     with decoding(name):
         # regular files only: opening a pipe or device could wait for ever
-        opened = open_regular(source) if isinstance(source, str) else nullcontext(source)
+        opened = (
+            open_regular(source) if isinstance(source, str) else nullcontext(source)
+        )
         with opened as content, Image.open(content, formats=FORMATS) as picture:
             # PIL verifies the checksums of a PNG only when told to
             if picture.format == "PNG":
@@ -431,13 +532,16 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
             if picture.mode in ("I", "F"):
                 raise ValueError("32 bits a pixel, of no known range")
             if picture.mode.startswith("I;16"):
-                eight_bits = turn_upright(picture).point(lambda level: level * (1 / 256))
+                eight_bits = turn_upright(picture).point(
+                    lambda level: level * (1 / 256)
+                )
                 return eight_bits.convert("L").convert("RGB")
             return turn_upright(picture).convert("RGB")
 
 
 def turn_upright(picture: Image.Image) -> Image.Image:
-    """Turn a picture, in place, as the EXIF orientation of its file says, as every viewer does.
+    """Turn a picture, in place, as the EXIF orientation of its file says, as every
+    viewer does.
 
     An EXIF block that is damaged says nothing, to viewers neither.
     """
@@ -449,7 +553,8 @@ def turn_upright(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def decoding(name: object) -> Iterator[None]:
-    """Turn what decoding a picture raises, until the block ends, into BadPicture that names it.
+    """Turn what decoding a picture raises, until the block ends, into BadPicture that
+    names it.
 
     An error of the machine is raised as it is.
     """
@@ -461,5 +566,6 @@ def decoding(name: object) -> Iterator[None]:
         # UnfitFile says in strerror why a file is not read
         reason = error.strerror if isinstance(error, UnfitFile) else first_line(error)
         raise BadPicture(
-            f"{name} cannot be decoded: {reason}", "replace the file (embed accepts the gap with --skip-bad)"
+            f"{name} cannot be decoded: {reason}",
+            "replace the file (embed accepts the gap with --skip-bad)",
         ) from error

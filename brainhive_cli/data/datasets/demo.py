@@ -1,4 +1,6 @@
-"""The embedded world: drawn pictures and films, and EEG or fMRI that is simulated of pictures."""
+"""The embedded world: drawn pictures and films, and EEG or fMRI that is simulated of
+pictures.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -30,16 +32,21 @@ CONCEPTS = Field(
 )
 SUBJECTS = Field(4, gt=0, le=999, description="simulated subjects")
 SPACE: Any = Field(
-    "sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels"
+    "sensors",
+    description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels",
 )
 
 
 class Config(parts.Config):
-    """Drawn pictures with captions, and simulated EEG or fMRI of them; nothing is downloaded."""
+    """Drawn pictures with captions, and simulated EEG or fMRI of them; nothing is
+    downloaded.
+    """
 
     subjects: int = SUBJECTS
     noise: float = Field(
-        1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty"
+        1.0,
+        ge=0,
+        description="size of the noise; 1 as calibrated: the one knob of difficulty",
     )
     space: Space = SPACE
     concepts: int = CONCEPTS
@@ -48,14 +55,20 @@ class Config(parts.Config):
         """Make the data set; pictures and signals are made on demand."""
         # settings that differ from the defaults have stores of their own
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
-        name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
+        name += (
+            ""
+            if self.concepts == pictures.TRAIN_CONCEPTS
+            else f"-{self.concepts}-concepts"
+        )
         read_scenes = partial(_list_scenes, self.concepts)  # [N] of a split
 
         def simulate(subject: int, split: str) -> Trials:
             scenes = read_scenes(split)
             image_ids = [scene.image_id for scene in scenes]
             features = measure_features(scenes, self.space)
-            return simulated(self.space, *features, subject, split, self.noise, image_ids)
+            return simulated(
+                self.space, *features, subject, split, self.noise, image_ids
+            )
 
         return datasets.Dataset(
             name,
@@ -89,32 +102,59 @@ class Films(parts.Config):
         """Make the data set; films and signals are made on demand."""
         # settings that differ from the defaults have stores of their own
         name = "demo-films"
-        name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
-        name += "" if self.test_films == pictures.TEST_CONCEPTS else f"-{self.test_films}-tested"
-        counts = {"train": self.concepts * films.TRAIN_FILMS_PER_CONCEPT, "test": self.test_films}
+        name += (
+            ""
+            if self.concepts == pictures.TRAIN_CONCEPTS
+            else f"-{self.concepts}-concepts"
+        )
+        name += (
+            ""
+            if self.test_films == pictures.TEST_CONCEPTS
+            else f"-{self.test_films}-tested"
+        )
+        counts = {
+            "train": self.concepts * films.TRAIN_FILMS_PER_CONCEPT,
+            "test": self.test_films,
+        }
 
         def simulate(subject: int, split: str) -> Trials:
             shown = _list_films(counts, split)
-            knobs = REPETITIONS[split], SEEDS[split], 1.0  # repetitions; seed and size of the noise
+            # repetitions; seed and size of the noise
+            knobs = REPETITIONS[split], SEEDS[split], 1.0
             ids = [film.scene.image_id for film in shown]
-            return simulate_voxels(_measure_films(shown), subject, *knobs, ids, voxels.FILMS)
+            return simulate_voxels(
+                _measure_films(shown), subject, *knobs, ids, voxels.FILMS
+            )
 
         subjects = tuple(range(1, self.subjects + 1))
         listed = partial(_list_clips, name, counts)
         return datasets.Dataset(
-            name, SPLITS, listed, subjects=subjects, open_recording=simulate, is_simulated=True
+            name,
+            SPLITS,
+            listed,
+            subjects=subjects,
+            open_recording=simulate,
+            is_simulated=True,
         )
 
 
 class Simulated(parts.Config):
-    """Pictures of another data set, with EEG or fMRI that the demo's forward models simulate of them."""
+    """Pictures of another data set, with EEG or fMRI that the demo's forward models
+    simulate of them.
+    """
 
     images: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="whose pictures"
     )
-    meaning: str = Field("clip-h14", description="encoder whose stored embeddings stand for meaning")
+    meaning: str = Field(
+        "clip-h14", description="encoder whose stored embeddings stand for meaning"
+    )
     subjects: int = SUBJECTS
-    noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
+    noise: float = Field(
+        1.0,
+        ge=0,
+        description="size of the noise; 1 as calibrated on the demo's pictures",
+    )
     space: Space = SPACE
 
     def build(self, paths: Paths) -> datasets.Dataset:
@@ -132,7 +172,9 @@ class Simulated(parts.Config):
             source.splits,
             source.images,
             # what signals depend on: the same pictures may be simulated in several ways
-            recorded_as=recordings if self.space == "sensors" else f"{recordings}-{self.space}",
+            recorded_as=recordings
+            if self.space == "sensors"
+            else f"{recordings}-{self.space}",
             pictured_as=source.pictured_as,
             subjects=tuple(range(1, self.subjects + 1)),
             open_recording=simulate,
@@ -152,9 +194,14 @@ def list_images(
 ) -> datasets.StimulusSet:
     """List the scenes of a split; a picture is drawn when it is opened."""
     scenes = read_scenes(split)
-    ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
+    ids, concepts = (
+        Names.of(getattr(scene, key) for scene in scenes)
+        for key in ("image_id", "concept")
+    )
     read = partial(_draw, scenes), partial(_describe, scenes)
-    return datasets.StimulusSet(name, split, ids, concepts, *read, pictures.CAPTIONS_EACH)
+    return datasets.StimulusSet(
+        name, split, ids, concepts, *read, pictures.CAPTIONS_EACH
+    )
 
 
 def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
@@ -170,10 +217,17 @@ def _list_films(counts: Mapping[str, int], split: str) -> tuple[films.Film, ...]
     return tuple(films.films(split)[: counts[split]])  # type: ignore[arg-type]
 
 
-def _list_clips(name: str, counts: Mapping[str, int], split: str) -> datasets.StimulusSet:
-    """List the films of a split; clips, captions, masks and labels are made when they are read."""
+def _list_clips(
+    name: str, counts: Mapping[str, int], split: str
+) -> datasets.StimulusSet:
+    """List the films of a split; clips, captions, masks and labels are made when they
+    are read.
+    """
     shown = _list_films(counts, split)
-    ids, concepts = (Names.of(getattr(film.scene, key) for film in shown) for key in ("image_id", "concept"))
+    ids, concepts = (
+        Names.of(getattr(film.scene, key) for film in shown)
+        for key in ("image_id", "concept")
+    )
     return datasets.StimulusSet(
         name,
         split,
@@ -206,27 +260,44 @@ def _read_film(shown: Sequence[films.Film], content: str, index: int) -> Any:
 def measure_features(
     scenes: tuple[pictures.Scene, ...], space: Space
 ) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure the features of scenes that drive EEG or voxels: low-level [N, F] and semantic ones [N, G]."""
+    """Measure the features of scenes that drive EEG or voxels: low-level [N, F] and
+    semantic ones [N, G].
+    """
     drawn = map(pictures.draw, scenes)
     if space == "voxels":
-        return np.stack([*map(voxels.measure_looks, drawn)]), np.stack([*map(voxels.measure_meaning, scenes)])
-    return np.stack([*map(simulation.low_level, drawn)]), np.stack([*map(simulation.semantic, scenes)])
+        return np.stack([*map(voxels.measure_looks, drawn)]), np.stack(
+            [*map(voxels.measure_meaning, scenes)]
+        )
+    return np.stack([*map(simulation.low_level, drawn)]), np.stack(
+        [*map(simulation.semantic, scenes)]
+    )
 
 
 @lru_cache
 def _measure_films(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats]:
-    """Measure the features that drive voxels: looks, averaged over frames as a slow response does; the rest.
+    """Measure the features that drive voxels: looks, averaged over frames as a slow
+    response does; the rest.
 
     Returns:
         [N, F] by name.
     """
     # one row of features for each film
-    steps = {name: np.array(step, np.float32) for name, step in films.DIRECTIONS.items()}
+    steps = {
+        name: np.array(step, np.float32) for name, step in films.DIRECTIONS.items()
+    }
     rows = [
         {
-            "looks": np.mean([simulation.low_level(Image.fromarray(frame)) for frame in film.frames()], 0),
+            "looks": np.mean(
+                [
+                    simulation.low_level(Image.fromarray(frame))
+                    for frame in film.frames()
+                ],
+                0,
+            ),
             "motion": steps[film.direction],  # [2]
-            "object": simulation.semantic(film.scene, ("category", "shape", "colour", "texture")),
+            "object": simulation.semantic(
+                film.scene, ("category", "shape", "colour", "texture")
+            ),
             "place": simulation.semantic(film.scene, ("background",)),
         }
         for film in shown
@@ -237,11 +308,15 @@ def _measure_films(shown: tuple[films.Film, ...]) -> dict[str, simulation.Floats
 def _measure_stored(
     config: Simulated, paths: Paths, source: datasets.Dataset, split: str
 ) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure low-level features [N, F] of pictures, and take their meaning [N, D] from stored embeddings."""
+    """Measure low-level features [N, F] of pictures, and take their meaning [N, D] from
+    stored embeddings.
+    """
     # stored embeddings of the training pictures and of the split
     root, stores = paths.under_home("embeddings"), {}
     for name in {"train": None, split: None}:  # once if the split is train
-        stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[config.meaning]
+        stores[name] = target_store.open_all(root, source.name, name, [config.meaning])[
+            config.meaning
+        ]
 
     # low-level features, and meaning in units of the training embeddings
     images = source.images(split)
@@ -264,7 +339,9 @@ def simulated(
 ) -> Trials:
     """Simulate a recording of features [N, F] and [N, G], and label it as such."""
     # splits of other data sets than the demo are simulated as its test
-    repetitions, seed = (values.get(split, values["test"]) for values in (REPETITIONS, SEEDS))
+    repetitions, seed = (
+        values.get(split, values["test"]) for values in (REPETITIONS, SEEDS)
+    )
     knobs = (subject, repetitions, seed, noise)
     if space == "voxels":
         return simulate_voxels({"looks": low, "meaning": semantic}, *knobs, image_ids)
@@ -290,13 +367,26 @@ def simulate_voxels(
     image_ids: list[str],
     cortex: voxels.Cortex = voxels.PICTURES,
 ) -> Trials:
-    """Simulate fMRI of features [N, F] by name, and label it as such; arguments as `voxels.simulate`."""
-    # pictures are shown less often than `repetitions` to some subjects; the rest is zero
+    """Simulate fMRI of features [N, F] by name, and label it as such; arguments as
+    `voxels.simulate`.
+    """
+    # pictures are shown less often than `repetitions` to some subjects; the rest is
+    # zero
     shown = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
     is_there = np.arange(repetitions) < shown[:, None]
-    signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)  # [N, R, V, 1]
+    # [N, R, V, 1]
+    signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)
     signal[~is_there] = 0
 
     space = Voxels(voxels.regions(subject, cortex))
     provenance = {"simulated": voxels.PROVENANCE}
-    return Trials(signal, image_ids, space, np.zeros(1), None, voxels.UNIT, provenance, repetitions=shown)
+    return Trials(
+        signal,
+        image_ids,
+        space,
+        np.zeros(1),
+        None,
+        voxels.UNIT,
+        provenance,
+        repetitions=shown,
+    )

@@ -33,31 +33,55 @@ from brainhive_cli.data.stores.ids import match_names, summarise_names
 class Config(parts.Config):
     """A folder of pictures.
 
-    With sub-folders named train, validation (or val) or test these are the splits; else all pictures are
-    `train`, less the share of concepts held out as `test`, or the pictures that `test_list` names.
+    With sub-folders named train, validation (or val) or test these are the splits; else
+    all pictures are `train`, less the share of concepts held out as `test`, or the
+    pictures that `test_list` names.
     """
 
-    root: str = Field("", description="the folder; default: image-folder below paths.data")
-    name: str = Field("", description="name under which stores and runs are kept; default: the folder's name")
-    test_share: float = Field(0.0, ge=0, lt=1, description="share of concepts held out as the test split")
+    root: str = Field(
+        "", description="the folder; default: image-folder below paths.data"
+    )
+    name: str = Field(
+        "",
+        description=(
+            "name under which stores and runs are kept; default: the folder's name"
+        ),
+    )
+    test_share: float = Field(
+        0.0, ge=0, lt=1, description="share of concepts held out as the test split"
+    )
     seed: int = Field(0, ge=0, description="seed of the choice of held-out concepts")
     test_list: str = Field(
         "",
-        description="text file with a test picture in each line, as CONCEPT/FILE.jpg; all others are train, "
-        "whatever folders are called",
+        description="text file with a test picture in each line, as CONCEPT/FILE.jpg; "
+        "all others are train, whatever folders are called",
     )
     holdout: Holdout | None = Field(
-        None, description="what is tested of the pictures or trials of `train`, as {by: runs, folds: 12}"
+        None,
+        description=(
+            "what is tested of the pictures or trials of `train`, as {by: runs, folds: "
+            "12}"
+        ),
     )
     exclude_test_concepts: bool = Field(
-        True, description="with test_list: leave training pictures out whose concept a test picture shows"
+        True,
+        description=(
+            "with test_list: leave training pictures out whose concept a test picture "
+            "shows"
+        ),
     )
 
     @model_validator(mode="after")
     def _chooses_test_pictures_once(self) -> Self:
-        choices = [name for name in ("test_list", "test_share", "holdout") if getattr(self, name)]
+        choices = [
+            name
+            for name in ("test_list", "test_share", "holdout")
+            if getattr(self, name)
+        ]
         if len(choices) > 1:
-            raise ValueError(f"{' and '.join(choices)} all choose what is tested: leave one")
+            raise ValueError(
+                f"{' and '.join(choices)} all choose what is tested: leave one"
+            )
         if not (self.test_list or self.exclude_test_concepts):
             raise ValueError("exclude_test_concepts needs a test_list")
         return self
@@ -67,19 +91,36 @@ class Config(parts.Config):
         # the folder, or the line that fetches the data set it belongs to
         root = paths.dataset("image-folder", self.root)
         if not root.is_dir():
-            way = way_to_folder(root, "dataset.root", self.root, "one sub-folder a concept")
+            way = way_to_folder(
+                root, "dataset.root", self.root, "one sub-folder a concept"
+            )
             fetched = (kind for kind, source in SOURCES.items() if source.web)
-            from_web = next((kind for kind in fetched if paths.dataset(kind, "") in root.parents), "")
-            raise MissingData(f"image-folder: no folder {root}", fetch_line(from_web) if from_web else way)
-        name = self.name or Path(os.path.abspath(root)).name  # as the user calls it, whatever a link leads to
+            from_web = next(
+                (kind for kind in fetched if paths.dataset(kind, "") in root.parents),
+                "",
+            )
+            raise MissingData(
+                f"image-folder: no folder {root}",
+                fetch_line(from_web) if from_web else way,
+            )
+        # as the user calls it, whatever a link leads to
+        name = self.name or Path(os.path.abspath(root)).name
 
         # folders of splits; with a list, `train` and `test` may be concepts
         split_names = {} if self.test_list else SPLIT_FOLDERS
-        pairs = ((split, name) for split, names in split_names.items() for name in reversed(names))
-        folders = {split: name for split, name in pairs if (root / name).is_dir()}  # the first name counts
+        pairs = (
+            (split, name)
+            for split, names in split_names.items()
+            for name in reversed(names)
+        )
+        # the first name counts
+        folders = {split: name for split, name in pairs if (root / name).is_dir()}
         if self.holdout and folders.keys() - {"train"}:
             raise RecipeError(
-                f"dataset.holdout divides pictures of train, and {root} has a folder {[*folders][-1]}, too",
+                (
+                    f"dataset.holdout divides pictures of train, and {root} has a "
+                    f"folder {[*folders][-1]}, too"
+                ),
                 "put all pictures into train, or leave holdout out",
             )
 
@@ -88,20 +129,26 @@ class Config(parts.Config):
         splits = tuple(folders) or (("train", "test") if is_divided else ("train",))
         lists = (locate(self.test_list),) if self.test_list else ()
         listed = partial(_images, self, name, root, folders)
-        return Dataset(name, splits, listed, lists=lists, holdout=self.holdout or SEPARATE_TEST)
+        return Dataset(
+            name, splits, listed, lists=lists, holdout=self.holdout or SEPARATE_TEST
+        )
 
 
 TINY = Config(test_share=0.5)
 
 
-def _images(config: Config, name: str, root: Path, folders: Mapping[str, str], split: str) -> StimulusSet:
+def _images(
+    config: Config, name: str, root: Path, folders: Mapping[str, str], split: str
+) -> StimulusSet:
     """List the pictures of a split, sorted by path."""
     folder = folders.get(split, "")
     unread = Counter[str]()
     files = list(pictures_below(root, folder, unread))
     if not files:
         problem = f"image-folder: no pictures under {root / folder}"
-        problem += f", {unread_files}" if (unread_files := describe_unread(unread)) else ""
+        problem += (
+            f", {unread_files}" if (unread_files := describe_unread(unread)) else ""
+        )
         raise MissingData(problem, "pictures end in .jpg, .png, .webp …")
 
     # a picture directly in the folder, or in a split's, is a concept of its own
@@ -116,36 +163,58 @@ def _images(config: Config, name: str, root: Path, folders: Mapping[str, str], s
 
 
 def _choose(
-    config: Config, root: Path, split: str, files: Sequence[str], concepts: NDArray[np.str_]
+    config: Config,
+    root: Path,
+    split: str,
+    files: Sequence[str],
+    concepts: NDArray[np.str_],
 ) -> Int64:
-    """Choose the pictures of a split among all: by a list, or by the concepts that are held out."""
+    """Choose the pictures of a split among all: by a list, or by the concepts that are
+    held out.
+    """
     if config.test_list:
-        # other pictures of a tested concept are in no split, unless the recipe keeps them
+        # other pictures of a tested concept are in no split, unless the recipe keeps
+        # them
         is_test = _is_listed(locate(config.test_list), root, files)
-        is_tested = np.isin(concepts, concepts[is_test]) if config.exclude_test_concepts else is_test
+        is_tested = (
+            np.isin(concepts, concepts[is_test])
+            if config.exclude_test_concepts
+            else is_test
+        )
     else:
         # whole concepts are held out, in an order that the seed draws
         names = sorted(set(concepts.tolist()))
         order = np.random.default_rng(config.seed).permutation(len(names))
-        held_out = [names[index] for index in order[: round(config.test_share * len(names))]]
+        held_out = [
+            names[index] for index in order[: round(config.test_share * len(names))]
+        ]
         is_test = is_tested = np.isin(concepts, held_out)
     return np.flatnonzero(is_test if split == "test" else ~is_tested)
 
 
 def _is_listed(path: Path, root: Path, files: Sequence[str]) -> Bool:
-    """Mark the pictures [N] that a list names, or refuse a file that is no list of pictures."""
+    """Mark the pictures [N] that a list names, or refuse a file that is no list of
+    pictures.
+    """
     # a name in each line, with quotes or commas around it
     try:
         lines = read_regular(path).decode("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise MissingData(f"no list of test pictures {path}", "dataset.test_list=FILE") from error
+        raise MissingData(
+            f"no list of test pictures {path}", "dataset.test_list=FILE"
+        ) from error
     hint = "a picture in each line: CONCEPT/FILE.jpg"
     if not (names := [name for line in lines if (name := line.strip(' ",'))]):
         raise BrainhiveError(f"{path} lists no pictures", hint)
 
     # each name must be that of a picture
-    rows, unknown = match_names(names, [os.path.splitext(file)[0] for file in files], each_once=False)
+    rows, unknown = match_names(
+        names, [os.path.splitext(file)[0] for file in files], each_once=False
+    )
     if unknown:
-        problem = f"test pictures that are not below {root}, {summarise_names(unknown, len(names))}"
+        problem = (
+            f"test pictures that are not below {root}, "
+            f"{summarise_names(unknown, len(names))}"
+        )
         raise BrainhiveError(f"{path}: {problem}", hint)
     return np.isin(np.arange(len(files)), rows)  # [N]

@@ -1,4 +1,5 @@
-"""ImageNet-1k: 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000 classes.
+"""ImageNet-1k: 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000
+classes.
 
 They lie in folders of classes, or many to a file in the hub's parquet files.
 """
@@ -43,35 +44,50 @@ CLASS = re.compile(r"n\d{8}")
 CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
 
 Groups = tuple[Sequence[tuple[Path, int]], Int64]
-"""Row groups, each of a file, in the order of pictures, and the index of the first picture of each."""
+"""Row groups, each of a file, in the order of pictures, and the index of the first
+picture of each.
+"""
 
 
 class Config(parts.Config):
     """ImageNet-1k as folders of classes, or as the hub's parquet files.
 
-    A concept is a class (`n01440764`); a picture whose class is not said is a concept of its own.
+    A concept is a class (`n01440764`); a picture whose class is not said is a concept
+    of its own.
     """
 
-    root: str = Field("", description="folder of the data set; default: imagenet below paths.data")
+    root: str = Field(
+        "", description="folder of the data set; default: imagenet below paths.data"
+    )
 
     def build(self, paths: Paths) -> Dataset:
         """Find the splits that are there."""
         root = paths.dataset("imagenet", self.root)
         sources = sorted(set(_find(root)))
-        there = tuple(split for split in SPLIT_FOLDERS if split in {split for split, _ in sources})
-        return Dataset("imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, sources))
+        there = tuple(
+            split for split in SPLIT_FOLDERS if split in {split for split, _ in sources}
+        )
+        return Dataset(
+            "imagenet", there or tuple(SPLIT_FOLDERS), partial(_images, root, sources)
+        )
 
 
 TINY = Config()
 
 
 def _find(root: Path) -> Iterator[tuple[str, Path]]:
-    """Search for splits, each with its folder of pictures or one of its parquet files."""
+    """Search for splits, each with its folder of pictures or one of its parquet
+    files.
+    """
     for path, entry in walk(root, enters=lambda name: not CLASS.fullmatch(name)):
         # the last name of a split in the path of a parquet file counts
         *above, name = path.split("/")
         ending = os.path.splitext(name)[1].lower()
-        if not entry.is_dir() and ending == ".parquet" and (synsets := NAMED.findall(path.lower())):
+        if (
+            not entry.is_dir()
+            and ending == ".parquet"
+            and (synsets := NAMED.findall(path.lower()))
+        ):
             yield CALLED[synsets[-1]], root / path
 
         # pictures or folders of classes below a folder of a split
@@ -85,20 +101,25 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
     paths = [path for source_split, path in sources if source_split == split]
     folders = [path for path in paths if path.is_dir()]
     if len(folders) > 1 or 0 < len(folders) < len(paths):
-        problem = f"imagenet: {split} is there several times: {paths[0]} and {paths[-1]}"
+        problem = (
+            f"imagenet: {split} is there several times: {paths[0]} and {paths[-1]}"
+        )
         raise MissingData(problem, "move one elsewhere; or dataset.root=FOLDER")
 
     # folders of classes, or parquet files
     images = None
     if folders:
-        # a concept is the folder of a picture; one directly in the split's folder says it by its name, or not
+        # a concept is the folder of a picture; one directly in the split's folder says
+        # it by its name, or not
         [folder] = folders
         files = list(pictures_below(folder.parent, folder.name))
         concepts = []
         for file in files:
             *_, above, name = file.split("/")
             is_loose = above == folder.name
-            concepts.append(_describe(os.path.splitext(name)[0], "", ())[1] if is_loose else above)
+            concepts.append(
+                _describe(os.path.splitext(name)[0], "", ())[1] if is_loose else above
+            )
         images = from_files("imagenet", split, folder.parent, files, concepts)
     elif paths:
         names, labels, groups = list_parquet(paths)
@@ -109,22 +130,30 @@ def _images(root: Path, sources: Sequence[tuple[str, Path]], split: str) -> Stim
         classes = ImageNetInfo("imagenet-1k").label_names()
         pairs = [_describe(*pair, classes) for pair in zip(names, labels, strict=True)]
         ids = [image_id for image_id, _ in pairs]
-        check_unique(ids, lambda index: f"{names[index]} in {_locate(groups, index)[0]}")
-        image_ids, concept_names = Names.of(ids), Names.of(concept for _, concept in pairs)
+        check_unique(
+            ids, lambda index: f"{names[index]} in {_locate(groups, index)[0]}"
+        )
+        image_ids, concept_names = (
+            Names.of(ids),
+            Names.of(concept for _, concept in pairs),
+        )
         read = partial(_read_picture, image_ids, groups)
         images = StimulusSet("imagenet", split, image_ids, concept_names, read)
     if not images:
         raise MissingData(
-            f"imagenet: no {split} pictures in {root}: neither {split}/n01440764/*.JPEG, "
-            f"nor {split}-*.parquet",
+            f"imagenet: no {split} pictures in {root}: neither "
+            f"{split}/n01440764/*.JPEG, nor {split}-*.parquet",
             fetch_line("imagenet"),
         )
     return images
 
 
 def _describe(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
-    """Return the id and concept of a picture: the class in its name or of its label, else its name."""
-    # the hub writes the class last (ILSVRC2012_val_00000001_n01440764), the original files first
+    """Return the id and concept of a picture: the class in its name or of its label,
+    else its name.
+    """
+    # the hub writes the class last (ILSVRC2012_val_00000001_n01440764), the original
+    # files first
     stem, _, last = name.rpartition("_")
     if stem and CLASS.fullmatch(last):
         return stem, last
@@ -148,7 +177,9 @@ def _read_group(path: Path, group: int) -> Any:
     """Read the bytes of the pictures of a row group."""
     with open_parquet(path) as file:
         column = f"{_find_pictures(path, file)}.bytes"
-        return file.read_row_group(group, [column], use_threads=False).flatten().column(0)
+        return (
+            file.read_row_group(group, [column], use_threads=False).flatten().column(0)
+        )
 
 
 def _read_picture(image_ids: Names, groups: Groups, index: int) -> Image.Image:
@@ -176,14 +207,17 @@ def _find_pictures(path: Path, file: Any) -> str:
 def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Groups]:
     """List the rows of parquet files with a column of pictures.
 
-    A picture is called by the column `image_id`, else by its path, else by its file and row.
+    A picture is called by the column `image_id`, else by its path, else by its file and
+    row.
 
     Returns:
-        Name of each picture, without ending; its class, a number, empty when it has none; and the row groups.
+        Name of each picture, without ending; its class, a number, empty when it has
+        none; and the row groups.
 
     Raises:
         MissingExtra: if pyarrow is not installed.
-        BrainhiveError: naming a file that is no parquet, is cut short, or holds no pictures.
+        BrainhiveError: naming a file that is no parquet, is cut short, or holds no
+            pictures.
     """
     names = []
     labels = []
@@ -194,17 +228,30 @@ def list_parquet(files: Sequence[Path]) -> tuple[list[str], list[str], Groups]:
             # names and labels where there are any
             column = _find_pictures(path, file)
             columns = {file.schema.column(n).path for n in range(len(file.schema))}
-            known = [name for name in ("image_id", f"{column}.path", "label") if name in columns]
+            known = [
+                name
+                for name in ("image_id", f"{column}.path", "label")
+                if name in columns
+            ]
             table = file.read(columns=known).flatten()
             values = {name: table[name].to_pylist() for name in table.column_names}
             nothing = [None] * file.metadata.num_rows
             groups += [(path, group) for group in range(file.num_row_groups)]
-            lengths += [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            lengths += [
+                file.metadata.row_group(group).num_rows
+                for group in range(file.num_row_groups)
+            ]
 
         # names without the endings of pictures
         called = values.get("image_id", values.get(f"{column}.path", nothing))
-        stems = (os.path.splitext(name or f"{path.stem}/{row:06d}") for row, name in enumerate(called))
-        names += [stem if ending.lower() in PICTURES else stem + ending for stem, ending in stems]
+        stems = (
+            os.path.splitext(name or f"{path.stem}/{row:06d}")
+            for row, name in enumerate(called)
+        )
+        names += [
+            stem if ending.lower() in PICTURES else stem + ending
+            for stem, ending in stems
+        ]
         classes = values.get("label", nothing)
         labels += ["" if label is None else str(label) for label in classes]
     return names, labels, (groups, np.cumsum(lengths[:-1]))

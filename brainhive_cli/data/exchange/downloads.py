@@ -1,4 +1,6 @@
-"""Sources of each data set, its terms, and its files on the hub, whose downloads can be resumed."""
+"""Sources of each data set, its terms, and its files on the hub, whose downloads can be
+resumed.
+"""
 
 import hashlib
 import re
@@ -37,7 +39,8 @@ class Repository:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that a data set is fetched from: of a repository of the hub, or of a web server.
+    """A file that a data set is fetched from: of a repository of the hub, or of a web
+    server.
 
     Attributes:
         name: Its name in the folder of the data set.
@@ -67,19 +70,28 @@ def list_files(repository: Repository, folder: Path) -> list[RemoteFile]:
     """List the files of a repository, and which of them a folder already holds.
 
     Raises:
-        MissingData: if the hub does not say, or does not have it, or its terms were not accepted.
+        MissingData: if the hub does not say, or does not have it, or its terms were not
+            accepted.
     """
-    with hub.quiet(), TemporaryDirectory() as empty:  # the hub's client would create the folder
+    # the hub's client would create the folder
+    with hub.quiet(), TemporaryDirectory() as empty:
         # a dry run lists sizes, and compares with what the folder holds
         options = {"allow_patterns": repository.patterns, "dry_run": True}
         try:
             known = folder if folder.is_dir() else empty
-            listed = hub.snapshot(repository.name, repository.kind, local_dir=known, **options)
+            listed = hub.snapshot(
+                repository.name, repository.kind, local_dir=known, **options
+            )
         except hub.Unreachable as error:
             words = repository.name, repository.kind, repository.patterns or ()
             line = hub.download_line(*words, "--local-dir", str(folder))
-            raise hub.Unreachable(error.message, f"on a machine with a network: {line}") from error
-    return [RemoteFile(f.filename, f.file_size or 0, repository, not f.will_download) for f in listed]
+            raise hub.Unreachable(
+                error.message, f"on a machine with a network: {line}"
+            ) from error
+    return [
+        RemoteFile(f.filename, f.file_size or 0, repository, not f.will_download)
+        for f in listed
+    ]
 
 
 def read_licence(repository: Repository) -> str:
@@ -89,17 +101,25 @@ def read_licence(repository: Repository) -> str:
 
     # a licence is information only, so an unreachable hub is no error
     with suppress(HfHubHTTPError, OSError, ValueError, KeyError):
-        card = getattr(HfApi().repo_info(repository.name, repo_type=repository.kind), "card_data", None)
+        card = getattr(
+            HfApi().repo_info(repository.name, repo_type=repository.kind),
+            "card_data",
+            None,
+        )
         licence = (card.get("license") if card else None) or ""
-        return ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
+        return (
+            ", ".join(map(str, licence)) if isinstance(licence, list) else str(licence)
+        )
     return ""
 
 
 def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
-    """Fetch files into a folder; what is there stays, and what was interrupted is resumed.
+    """Fetch files into a folder; what is there stays, and what was interrupted is
+    resumed.
 
     Raises:
-        MissingData: if the hub or the server cannot be reached, or the server has another content.
+        MissingData: if the hub or the server cannot be reached, or the server has
+            another content.
     """
     # one request a repository, for the files that are listed
     for repository in dict.fromkeys(file.repository for file in files):
@@ -108,7 +128,12 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
             # file names may hold characters that patterns read as wildcards
             patterns = [escape(file.name) for file in listed]
             kind = repository.kind
-            hub.snapshot(repository.name, repo_type=kind, local_dir=folder, allow_patterns=patterns)
+            hub.snapshot(
+                repository.name,
+                repo_type=kind,
+                local_dir=folder,
+                allow_patterns=patterns,
+            )
             continue
 
         for file in listed:
@@ -117,13 +142,22 @@ def download_files(files: Sequence[RemoteFile], folder: Path) -> None:
             with atomic_write(path) as part:
                 try:
                     with urlopen(file.url, timeout=TIMEOUT_S) as answer:
-                        content = answer.read(file.size + 1)  # a server may send without end
+                        # a server may send without end
+                        content = answer.read(file.size + 1)
                 except OSError as error:  # urllib's errors are such
-                    problem = f"{file.url} cannot be fetched: {getattr(error, 'reason', error)}"
-                    raise MissingData(problem, f"on a machine with a network: {line}") from error
+                    problem = (
+                        f"{file.url} cannot be fetched: "
+                        f"{getattr(error, 'reason', error)}"
+                    )
+                    raise MissingData(
+                        problem, f"on a machine with a network: {line}"
+                    ) from error
                 # the content is known, so anything else that a server sends is refused
                 if hashlib.sha256(content).hexdigest() != file.sha256:
-                    problem = f"{file.url} gave {len(content):,} bytes that are not the known {file.size:,}"
+                    problem = (
+                        f"{file.url} gave {len(content):,} bytes that are not the "
+                        f"known {file.size:,}"
+                    )
                     raise MissingData(problem, f"fetch it again, or by hand: {line}")
                 part.write_bytes(content)
 
@@ -136,16 +170,17 @@ class Source:
         repository: Of the hub; empty where the hub does not have it.
         further: Others of the hub whose files lie in the same folder.
         terms: Where its licence, or agreement, stands.
-        steps: What people do themselves, in order; `{root}` is the folder of the data set, `{subjects}` those
-            whose recordings they want.
+        steps: What people do themselves, in order; `{root}` is the folder of the data
+            set, `{subjects}` those whose recordings they want.
         elsewhere: Where else it is, or more of it.
-        tops: How files at the top of an archive of the first folder begin, if they belong into a folder of
-            the archive's name.
+        tops: How files at the top of an archive of the first folder begin, if they
+            belong into a folder of the archive's name.
         subjects: All subjects, where steps name them.
         web: Files of a web server, where the hub does not have it.
         known: Size and licence, as far as they are known without a network.
-        model_licence: Licence, by the hub's list, that brain models of its recordings may have; empty where
-            nothing that was read here says that such models may be shared.
+        model_licence: Licence, by the hub's list, that brain models of its recordings
+            may have; empty where nothing that was read here says that such models may
+            be shared.
     """
 
     repository: str = ""
@@ -161,7 +196,9 @@ class Source:
 
     @property
     def about(self) -> str:
-        """Size and licence as far as they are known without a network, and where the terms stand."""
+        """Size and licence as far as they are known without a network, and where the
+        terms stand.
+        """
         return "; ".join(filter(None, [self.known, f"terms: {self.terms}"]))
 
 
@@ -169,7 +206,9 @@ SOURCES = documents.read(Path(__file__).with_name("sources.yaml"), dict[str, Sou
 """By the kind of the data set."""
 
 
-def is_of_subjects(name: str, subjects: Mapping[int, object] | list[int] | None) -> bool:
+def is_of_subjects(
+    name: str, subjects: Mapping[int, object] | list[int] | None
+) -> bool:
     """Whether a file belongs to one of the subjects, or to all."""
     match = re.search(r"sub(?:ject|j)?[-_]?(\d+)", name)
     return subjects is None or match is None or int(match[1]) in subjects

@@ -1,4 +1,6 @@
-"""Session of one person, saved while it runs as a BIDS data set: a run for each block of trials."""
+"""Session of one person, saved while it runs as a BIDS data set: a run for each block
+of trials.
+"""
 
 import json
 import re
@@ -22,11 +24,19 @@ from brainhive_cli.data.streams import StreamFormat
 from brainhive_cli.models.physical_units import SIZES, name_unit
 
 DESCRIPTION, SIMULATED = "dataset_description.json", "Simulated"
-"""File of a BIDS data set about all of it, and our key in it: the program that made the signals."""
+"""File of a BIDS data set about all of it, and our key in it: the program that made the
+signals.
+"""
 ROOT_LEVELS = 5
 """Folders above a recording, of which the root of its data set is one."""
-BASES = {"mag": "T", "grad": "T/m", **dict.fromkeys(("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs"), "V")}
-"""Units in which mne has channels, by their types; numbers of other types are saved as they are."""
+BASES = {
+    "mag": "T",
+    "grad": "T/m",
+    **dict.fromkeys(("eeg", "eog", "ecg", "emg", "ecog", "seeg", "dbs"), "V"),
+}
+"""Units in which mne has channels, by their types; numbers of other types are saved as
+they are.
+"""
 BAD_PREFIX = re.compile("bad|edge", re.IGNORECASE)
 """Beginning of an annotation of which mne, and `prepare`, take no trial."""
 NOT_IN_NAMES = re.compile(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$')
@@ -34,21 +44,27 @@ NOT_IN_NAMES = re.compile(r'[\[\]"\\]|[^\w -~]|^\s+|\s+$|^n/a$')
 TASK, GAP = "live", "BAD boundary"
 """Name of the task, and annotation where samples are missing."""
 PAUSE_S, MAX_BLOCK_S = 10.0, 300.0
-"""A block ends amid a pause of so many seconds between events, so that no trial is cut and filters settle
-before the next one; and after five minutes in any case: 64 channels at 1000 Hz take 77 MB by then."""
+"""A block ends amid a pause of so many seconds between events, so that no trial is cut
+and filters settle before the next one; and after five minutes in any case: 64 channels
+at 1000 Hz take 77 MB by then.
+"""
 WAY_OUT = "free space, or put the folder back; blocks that ended can be prepared"
 
 
 def read_simulated(recording: Path) -> str:
-    """Read which program simulated a recording of a BIDS data set; empty for one that nothing says that of.
+    """Read which program simulated a recording of a BIDS data set; empty for one that
+    nothing says that of.
 
     Raises:
         MissingData: if the description of the data set cannot be read.
     """
-    # nothing says which folder is the root, so the nearest description with our key counts
+    # nothing says which folder is the root, so the nearest description with our key
+    # counts
     for folder in list(recording.parents)[:ROOT_LEVELS]:
         if (path := folder / DESCRIPTION).is_file():
-            description: dict[str, Any] = documents.read(path, hint="correct it", error=MissingData)
+            description: dict[str, Any] = documents.read(
+                path, hint="correct it", error=MissingData
+            )
             if simulated := description.get(SIMULATED):
                 return str(simulated)
     return ""
@@ -57,9 +73,10 @@ def read_simulated(recording: Path) -> str:
 class SessionFolder:
     """A session of one person: samples and events by block, and results line by line.
 
-    mne-bids writes a block when it ends, in a thread of its own: EEG as BrainVision, MEG as .fif. Whatever
-    kills the process, blocks that ended can be read. Positions of electrodes are written where those of all
-    EEG channels are known. One thread calls all methods, but for `add_result`, which any other may call.
+    mne-bids writes a block when it ends, in a thread of its own: EEG as BrainVision,
+    MEG as .fif. Whatever kills the process, blocks that ended can be read. Positions of
+    electrodes are written where those of all EEG channels are known. One thread calls
+    all methods, but for `add_result`, which any other may call.
 
     Args:
         root: Folder of the data set, which is new.
@@ -67,56 +84,76 @@ class SessionFolder:
         subject: Number of the person.
 
     Raises:
-        BrainhiveError: if the format has units or channels that cannot be written, or the system refuses to
-            write.
+        BrainhiveError: if the format has units or channels that cannot be written, or
+            the system refuses to write.
     """
 
     def __init__(self, root: Path, format: StreamFormat, subject: int) -> None:
         import mne_bids  # before the session starts, as that takes seconds
 
         # pybv warns of every channel that is no voltage
-        warnings.filterwarnings("ignore", "Encountered unsupported non-voltage units", module="pybv")
+        warnings.filterwarnings(
+            "ignore", "Encountered unsupported non-voltage units", module="pybv"
+        )
 
         # what the files cannot hold
         if len({*format.channels}) < len(format.channels) or not all(format.channels):
             raise BrainhiveError(
-                f"stream {format.name}: channels have no name, or one of others", "rename one"
+                f"stream {format.name}: channels have no name, or one of others",
+                "rename one",
             )
         if not format.rate_hz > 0:
-            raise BrainhiveError(f"stream {format.name} has no sampling rate", "save a stream with one")
+            raise BrainhiveError(
+                f"stream {format.name} has no sampling rate", "save a stream with one"
+            )
         channels = zip(format.channels, format.kinds, format.units, strict=True)
         self._scales = np.array([_scale_of(*channel) for channel in channels])
 
-        # the block so far: samples [n, C], and events by sample of the session, marker and picture
+        # the block so far: samples [n, C], and events by sample of the session, marker
+        # and picture
         self._samples = [np.empty((0, len(format.channels)), np.float32)]
         self._events = list[tuple[int, str, str]]()
         self._start, self._count, self._last_event, self._blocks = 0, 0, 0, 0
         self._format, self._began = format, datetime.now(UTC)
         self._names = [NOT_IN_NAMES.sub("_", name) for name in format.channels]
         self._datatype = "eeg" if {"mag", "grad"}.isdisjoint(format.kinds) else "meg"
-        self._path = mne_bids.BIDSPath(f"{subject:02d}", "01", datatype=self._datatype, root=root)
+        self._path = mne_bids.BIDSPath(
+            f"{subject:02d}", "01", datatype=self._datatype, root=root
+        )
         self._writer, self._writing = ThreadPoolExecutor(1), Future[None]()
         self._writing.set_result(None)
 
         # the data set, whose description mne-bids completes
-        about = {"Name": "Brainhive", "Version": __version__, "Description": format.simulated or TASK}
+        about = {
+            "Name": "Brainhive",
+            "Version": __version__,
+            "Description": format.simulated or TASK,
+        }
         description = {"Name": root.resolve().name, "GeneratedBy": [about]}
         description |= {SIMULATED: format.simulated} if format.simulated else {}
         with _explain_errors(root):
             self._path.directory.mkdir(parents=True)
-            (root / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+            (root / DESCRIPTION).write_text(
+                json.dumps(description, indent=2) + "\n", "utf-8"
+            )
             (root / ".bidsignore").write_text("results.jsonl\n")
-            self._results = open(root / "results.jsonl", "xb", buffering=0, opener=open_no_link)  # noqa: SIM115
+            path = root / "results.jsonl"
+            self._results = open(path, "xb", buffering=0, opener=open_no_link)  # noqa: SIM115
             self._write_positions()
 
     def add(self, samples: Float64) -> None:
-        """Append samples [n, C], in the units of the format; the block before them ends if it is time.
+        """Append samples [n, C], in the units of the format; the block before them ends
+        if it is time.
 
         Raises:
-            BrainhiveError: if the disk is full or the folder gone, when a block was written.
+            BrainhiveError: if the disk is full or the folder gone, when a block was
+                written.
         """
         # events of the samples before these have come by now
-        lengths = (self._count - self._start, MAX_BLOCK_S), (self._count - self._last_event, PAUSE_S)
+        lengths = (
+            (self._count - self._start, MAX_BLOCK_S),
+            (self._count - self._last_event, PAUSE_S),
+        )
         if any(length > limit_s * self._format.rate_hz for length, limit_s in lengths):
             self._end_block(PAUSE_S / 2)
         self._samples.append(samples.astype(np.float32))
@@ -128,7 +165,8 @@ class SessionFolder:
         Args:
             sample: Counted from 0.
             name: The marker.
-            image: Id of the picture that was shown; empty where none was, or none is known.
+            image: Id of the picture that was shown; empty where none was, or none is
+                known.
         """
         # names that mne would read as a BAD span, and so take no trial of, get a prefix
         name = _cell_text(name)
@@ -137,7 +175,9 @@ class SessionFolder:
         self._last_event = max(self._last_event, sample)
 
     def mark_gap(self, sample: int) -> None:
-        """Mark that samples are missing before this one, so that no trial is cut across."""
+        """Mark that samples are missing before this one, so that no trial is cut
+        across.
+        """
         self._events.append((sample, GAP, "n/a"))
 
     def add_result(self, result: Mapping[str, Any]) -> None:
@@ -147,7 +187,9 @@ class SessionFolder:
             BrainhiveError: see `add`.
         """
         # lines are unbuffered, so that a killed session keeps its results
-        line = json.dumps(dict(result), ensure_ascii=False, default=lambda value: value.tolist())
+        line = json.dumps(
+            dict(result), ensure_ascii=False, default=lambda value: value.tolist()
+        )
         with _explain_errors(self._path.root):
             self._results.write(f"{line}\n".encode(errors="backslashreplace"))
 
@@ -163,7 +205,9 @@ class SessionFolder:
         self._writing.result()
 
     def _end_block(self, rest_s: float) -> None:
-        """Have the block written, if it has events; the last seconds of its samples begin the next one."""
+        """Have the block written, if it has events; the last seconds of its samples
+        begin the next one.
+        """
         # the block before is there, or raises why not
         self._writing.result()
 
@@ -172,23 +216,40 @@ class SessionFolder:
         events = sorted(event for event in self._events if start <= event[0] < end)
         self._events = [event for event in self._events if event[0] >= end]
         samples = np.concatenate(self._samples)
-        self._samples, self._start, self._last_event = [samples[end - start :].copy()], end, self._count
+        self._samples, self._start, self._last_event = (
+            [samples[end - start :].copy()],
+            end,
+            self._count,
+        )
         if any(name != GAP for _, name, _ in events):
             self._blocks += 1
             block = self._blocks, start, samples[: end - start], events
             self._writing = self._writer.submit(self._write_block, *block)
 
     def _write_block(
-        self, number: int, start: int, samples: Float32, events: list[tuple[int, str, str]]
+        self,
+        number: int,
+        start: int,
+        samples: Float32,
+        events: list[tuple[int, str, str]],
     ) -> None:
-        """Write samples [n, C] from one on, with their events, as a run of the data set."""
+        """Write samples [n, C] from one on, with their events, as a run of the data
+        set.
+        """
         import mne
         import mne_bids
 
-        rate_hz, positions, is_meg = self._format.rate_hz, self._format.positions, self._datatype == "meg"
+        rate_hz, positions, is_meg = (
+            self._format.rate_hz,
+            self._format.positions,
+            self._datatype == "meg",
+        )
         with _explain_errors(self._path.root):
-            # a recording of mne, in its units, with the types of channels, the time and the events
-            info = mne.create_info(self._names, rate_hz, [*self._format.kinds], verbose="ERROR")
+            # a recording of mne, in its units, with the types of channels, the time and
+            # the events
+            info = mne.create_info(
+                self._names, rate_hz, [*self._format.kinds], verbose="ERROR"
+            )
             scaled = samples.T * self._scales[:, None]  # [C, n]
             raw = mne.io.RawArray(scaled, info, verbose="ERROR")
             raw.set_meas_date(self._began + timedelta(seconds=start / rate_hz))
@@ -201,20 +262,32 @@ class SessionFolder:
                     if np.isfinite(position).all():
                         channel["loc"][:3] = position
 
-            # the run, which is listed in the table of scans once all its files are there
+            # the run, which is listed in the table of scans once all its files are
+            # there
             path = self._path.copy().update(task=TASK, run=f"{number:02d}")
             file_format = "FIF" if is_meg else "BrainVision"
-            mne_bids.write_raw_bids(raw, path, allow_preload=True, format=file_format, verbose="ERROR")
+            mne_bids.write_raw_bids(
+                raw, path, allow_preload=True, format=file_format, verbose="ERROR"
+            )
 
     def _write_positions(self) -> None:
-        """Write the electrodes in mne's head frame, which BIDS calls CapTrak, where all are known."""
+        """Write the electrodes in mne's head frame, which BIDS calls CapTrak, where all
+        are known.
+        """
         # MEG needs no table, as its positions are in the .fif
         rows = [row for row, kind in enumerate(self._format.kinds) if kind == "eeg"]
         positions = self._format.positions
-        if self._datatype == "meg" or positions is None or not np.isfinite(positions[rows]).all():
+        if (
+            self._datatype == "meg"
+            or positions is None
+            or not np.isfinite(positions[rows]).all()
+        ):
             return
         # table of positions in metres, and the file that names its frame
-        lines = ["\t".join([self._names[row], *map(repr, positions[row].tolist())]) for row in rows]
+        lines = [
+            "\t".join([self._names[row], *map(repr, positions[row].tolist())])
+            for row in rows
+        ]
         table = self._path.copy().update(suffix="electrodes", extension=".tsv").fpath
         table.write_text("\n".join(["name\tx\ty\tz", *lines, ""]), "utf-8")
         frame = {"EEGCoordinateSystem": "CapTrak", "EEGCoordinateUnits": "m"}
@@ -223,7 +296,9 @@ class SessionFolder:
 
 
 def _cell_text(text: str) -> str:
-    """Write a text as a cell of a table; one that UTF-8 does not have has question marks."""
+    """Write a text as a cell of a table; one that UTF-8 does not have has question
+    marks.
+    """
     return table_text(text.encode(errors="replace").decode()) or "n/a"
 
 
@@ -233,7 +308,9 @@ def _explain_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        raise BrainhiveError(f"{root}: the session cannot be saved: {first_line(error)}", WAY_OUT) from error
+        raise BrainhiveError(
+            f"{root}: the session cannot be saved: {first_line(error)}", WAY_OUT
+        ) from error
 
 
 def _scale_of(name: str, kind: str, unit: str) -> float:
@@ -252,5 +329,7 @@ def _scale_of(name: str, kind: str, unit: str) -> float:
     factor, quantity = SIZES.get(name_unit(unit), (0.0, ""))
     if quantity != base:
         problem = f"channel {name} of type {kind} has the unit {unit or 'of nothing'}"
-        raise BrainhiveError(problem, "µV, mV or V for EEG; fT or T, fT/cm or T/m for MEG")
+        raise BrainhiveError(
+            problem, "µV, mV or V for EEG; fT or T, fT/cm or T/m for MEG"
+        )
     return factor

@@ -1,4 +1,6 @@
-"""Vectors of pictures as other projects keep them: recognised by layout, copied to stores, and written."""
+"""Vectors of pictures as other projects keep them: recognised by layout, copied to
+stores, and written.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +22,13 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.ids import summarise_names
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, filling, find_finite, finish_stores
+from brainhive_cli.data.stores.target_store import (
+    Blank,
+    TargetStore,
+    filling,
+    find_finite,
+    finish_stores,
+)
 
 BATCH = 1024
 """Vectors read or written at a time."""
@@ -29,7 +37,9 @@ NAMES = "file_names.txt"
 FEATURES = (".npy", ".pt")
 """Endings of the files of its features."""
 PARQUET_PART = "-part-"
-"""BrainHiVE's parquet files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
+"""BrainHiVE's parquet files are called {data
+set}_{split}_{encoder}-part-00000-of-00000.parquet.
+"""
 IN_ORDER = "rows in the order of the pictures"
 """The layout of an array without names."""
 AGAIN = "fetch it again"
@@ -46,7 +56,8 @@ class Vectors:
         layout: Whose way of keeping them it is.
         files: The files that hold them.
         names: [N] what the files call the pictures.
-        batches: Reads the vectors, [n, D] or [n, S, D] at a time, in the order of `names`.
+        batches: Reads the vectors, [n, D] or [n, S, D] at a time, in the order of
+            `names`.
         says_encoder: Whether the files' names say which encoder made them.
     """
 
@@ -63,13 +74,16 @@ def open_vectors(
     suffix: str = "",
     row_names: Sequence[str] | None = None,
 ) -> Vectors:
-    """Recognise the layout of files or folders; the vectors stay on disk where the layout allows.
+    """Recognise the layout of files or folders; the vectors stay on disk where the
+    layout allows.
 
     Args:
         files: Files, or one folder.
         known_as: Names of the encoder, which choose among BrainHiVE's parquet files.
-        suffix: What follows the picture's name in the names of files that hold one vector each.
-        row_names: Names of the rows of an array that has none; None where such an array is refused.
+        suffix: What follows the picture's name in the names of files that hold one
+            vector each.
+        row_names: Names of the rows of an array that has none; None where such an array
+            is refused.
 
     Raises:
         MissingData: if nothing there is known.
@@ -77,7 +91,12 @@ def open_vectors(
     """
     with reading(files[0], AGAIN):
         # the layout follows from the files
-        listed = (file / name for file in files for name, entry in walk(file) if not entry.is_dir())
+        listed = (
+            file / name
+            for file in files
+            for name, entry in walk(file)
+            if not entry.is_dir()
+        )
         below = [*(file for file in files if not file.is_dir()), *listed]
         if len(files) == 1 and (files[0] / NAMES).is_file():
             vectors = _thingsvision(files[0])
@@ -90,12 +109,17 @@ def open_vectors(
         else:
             raise MissingData(
                 f"{files[0]} is in no known layout",
-                f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, a folder of thingsvision",
+                (
+                    f"known: .parquet, {', '.join(pickles.ENDINGS)}, a folder of .npy, "
+                    "a folder of thingsvision"
+                ),
             )
 
     # a suffix that selects nothing is an error in the command line
     if suffix and vectors.layout != f"*{suffix}.npy":
-        problem = f"suffix is {suffix!r}, which has no effect on the layout {vectors.layout}"
+        problem = (
+            f"suffix is {suffix!r}, which has no effect on the layout {vectors.layout}"
+        )
         raise RecipeError(problem, "no suffix")
     return vectors
 
@@ -112,21 +136,38 @@ def checked_batches(vectors: Vectors) -> Iterator[Array]:
         for batch in vectors.batches():
             # the first batch fixes the shape of all
             shape = shape or batch.shape[1:]
-            if batch.shape[1:] != shape or not shape or 0 in shape or batch.dtype.kind not in "fiu":
+            if (
+                batch.shape[1:] != shape
+                or not shape
+                or 0 in shape
+                or batch.dtype.kind not in "fiu"
+            ):
                 problem = (
-                    f"{file} has {batch.dtype} {list(batch.shape[1:])} where vectors of numbers should be"
+                    f"{file} has {batch.dtype} {list(batch.shape[1:])} where vectors "
+                    "of numbers should be"
                 )
-                raise BrainhiveError(f"{problem}, all of one shape", "give one encoder's vectors only")
+                raise BrainhiveError(
+                    f"{problem}, all of one shape", "give one encoder's vectors only"
+                )
             yield batch
 
 
 def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
-    """BrainHiVE's cache: `image_id` (the file's stem) and `emb`; files' names say which encoder made them."""
+    """BrainHiVE's cache: `image_id` (the file's stem) and `emb`; files' names say which
+    encoder made them.
+    """
     # files of the encoder, where file names say it
     makers = {file: file.stem.rpartition(PARQUET_PART)[0] for file in files}
-    ours = [file for file, maker in makers.items() if maker.endswith(tuple(f"_{name}" for name in known_as))]
+    ours = [
+        file
+        for file, maker in makers.items()
+        if maker.endswith(tuple(f"_{name}" for name in known_as))
+    ]
     if any(makers.values()) and not ours:
-        problem = f"no parquet of {' or '.join(known_as)}, only {', '.join(sorted({*makers.values()})[:6])}"
+        problem = (
+            f"no parquet of {' or '.join(known_as)}, only "
+            f"{', '.join(sorted({*makers.values()})[:6])}"
+        )
         raise MissingData(problem, "give the encoder that made them: --encoders NAME")
 
     # names of the rows, without their vectors
@@ -136,7 +177,8 @@ def _cache(files: Sequence[Path], known_as: Sequence[str]) -> Vectors:
         with reading(file, AGAIN):
             table = open_parquet(file)
         columns = table.schema_arrow.names
-        column = next((name for name in ("path", "image_id") if name in columns), "")  # full ids, or stems
+        # full ids, or stems
+        column = next((name for name in ("path", "image_id") if name in columns), "")
         if not column or "emb" not in columns:
             problem = f"{file} has columns {', '.join(columns)}, not image_id and emb"
             raise BrainhiveError(problem, "rename them")
@@ -157,30 +199,50 @@ def _from_parquet(files: Sequence[Path]) -> Iterator[Array]:
 
 
 def _dictionaries(files: Sequence[Path], row_names: Sequence[str] | None) -> Vectors:
-    """Dicts of {name: vector}, or of a list of names with an array of vectors; one array in a known order."""
+    """Dicts of {name: vector}, or of a list of names with an array of vectors; one
+    array in a known order.
+    """
     names, arrays = [], []
     for file in files:
         content = pickles.load(file)
         # an array without names, whose rows are those of a known list
         is_array = isinstance(content, np.ndarray | torch.Tensor) and content.ndim > 1
-        if is_array and row_names is not None and len(content) == len(row_names) and len(files) == 1:
-            return Vectors(IN_ORDER, files, list(row_names), partial(_in_batches, [content]))
+        if (
+            is_array
+            and row_names is not None
+            and len(content) == len(row_names)
+            and len(files) == 1
+        ):
+            return Vectors(
+                IN_ORDER, files, list(row_names), partial(_in_batches, [content])
+            )
         # other objects have no names by which vectors could be matched
         if not isinstance(content, Mapping):
             counted = f"{len(content)} vectors" if is_array else type(content).__name__
-            names_known = "" if row_names is None else f", for {len(row_names)} pictures"
+            names_known = (
+                "" if row_names is None else f", for {len(row_names)} pictures"
+            )
             raise BrainhiveError(
                 f"{file} holds {counted} without ids, not a dict{names_known}",
-                f"save a dict of vectors by name, or put the names of its rows into {NAMES} next to "
-                f"features{file.suffix}, or name the split whose pictures they are, in order: --splits train",
+                "save a dict of vectors by name, or put the names of its rows into "
+                f"{NAMES} next to features{file.suffix}, or name the split whose "
+                "pictures they are, in order: --splits train",
             )
 
         # lists of names with arrays of vectors, or a vector for each name
-        ids = {key: texts for key, value in content.items() if (texts := _strings(value))}
+        ids = {
+            key: texts for key, value in content.items() if (texts := _strings(value))
+        }
         if ids:
             chosen = _take_only(ids, "ids", file)
-            tables = {key: value for key, value in content.items() if getattr(value, "ndim", 0) > 1}
-            vectors = {key: table for key, table in tables.items() if len(table) == len(chosen)}
+            tables = {
+                key: value
+                for key, value in content.items()
+                if getattr(value, "ndim", 0) > 1
+            }
+            vectors = {
+                key: table for key, table in tables.items() if len(table) == len(chosen)
+            }
             arrays.append(_take_only(vectors, "vectors", file))
         else:
             chosen = [str(key) for key in content]
@@ -194,7 +256,9 @@ def _strings(value: Any) -> list[str]:
     # arrays of byte strings are decoded
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
         value = (value if value.dtype.kind != "S" else np.char.decode(value)).tolist()
-    is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    is_list = isinstance(value, list | tuple) and all(
+        isinstance(name, str) for name in value
+    )
     return list(value) if is_list else []
 
 
@@ -202,11 +266,15 @@ def _take_only(candidates: Mapping[str, Any], what: str, file: Path) -> Any:
     if len(candidates) == 1:
         return next(iter(candidates.values()))
     names = ", ".join(candidates) or "nothing"
-    raise BrainhiveError(f"{file}: its {what} could be {names}", "save a dict of one list and one array")
+    raise BrainhiveError(
+        f"{file}: its {what} could be {names}", "save a dict of one list and one array"
+    )
 
 
 def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
-    """One `.npy` a picture, in the pictures' own folders (AlignVis: `<stem>_<encoder>.npy`)."""
+    """One `.npy` a picture, in the pictures' own folders (AlignVis:
+    `<stem>_<encoder>.npy`).
+    """
     ending = f"{suffix}.npy"
     # names of pictures are paths below the folder, without the ending
     names = {
@@ -215,18 +283,24 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
         for file in (folder / name for name, _ in walk(folder) if name.endswith(ending))
     }
     if not names:
-        raise MissingData(f"{folders[0]} has no *{ending}", "give the folder that holds the vectors")
+        raise MissingData(
+            f"{folders[0]} has no *{ending}", "give the folder that holds the vectors"
+        )
     files = list(names)
 
     def batches() -> Iterator[Array]:
         for start in range(0, len(files), BATCH):
-            yield _stacked([pickles.load(file) for file in files[start : start + BATCH]])
+            yield _stacked(
+                [pickles.load(file) for file in files[start : start + BATCH]]
+            )
 
     return Vectors(f"*{ending}", files, list(names.values()), batches)
 
 
 def _thingsvision(folder: Path) -> Vectors:
-    """`file_names.txt` next to `features.npy` (or .pt), or to `features_01.npy` and so on."""
+    """`file_names.txt` next to `features.npy` (or .pt), or to `features_01.npy` and so
+    on.
+    """
     # thingsvision writes one name a line, and numbers its files by parts
     names = read_regular(folder / NAMES).decode().split("\n")
     files = sorted(folder.glob("features*.*"))
@@ -244,7 +318,9 @@ def _thingsvision(folder: Path) -> Vectors:
 
 
 def _in_batches(arrays: Iterable[Any]) -> Iterator[Array]:
-    """Cut arrays, tensors, or lists of either, into batches [n, D]; one vector of a list may be [1, D]."""
+    """Cut arrays, tensors, or lists of either, into batches [n, D]; one vector of a
+    list may be [1, D].
+    """
     for array in arrays:
         for start in range(0, len(array), BATCH):
             batch = array[start : start + BATCH]
@@ -258,8 +334,9 @@ def _stacked(vectors: Sequence[Any]) -> Array:
 
 
 Share = tuple[StimulusSet, Path, Int64]
-"""The vectors that go to one store: its pictures, its path, and [N] its row of each vector of the source; -1
-for those that go elsewhere."""
+"""The vectors that go to one store: its pictures, its path, and [N] its row of each
+vector of the source; -1 for those that go elsewhere.
+"""
 
 
 def copy_vectors(
@@ -269,13 +346,14 @@ def copy_vectors(
     dtype: str,
     skip_missing: bool,
 ) -> None:
-    """Copy vectors to their stores, which get their final names when complete, or leave nothing.
+    """Copy vectors to their stores, which get their final names when complete, or leave
+    nothing.
 
     A vector that is not finite counts as none, which `skip_missing` accepts.
 
     Raises:
-        BrainhiveError: if vectors differ in shape, are no numbers, are not finite, do not fit into the dtype,
-            or are not as many as their names.
+        BrainhiveError: if vectors differ in shape, are no numbers, are not finite, do
+            not fit into the dtype, or are not as many as their names.
     """
     # the first batch tells the shape of all
     batches = checked_batches(vectors)
@@ -283,7 +361,11 @@ def copy_vectors(
     blanks = []
     for images, path, _ in shares:
         about = {**attributes, "dataset": images.dataset, "split": images.split}
-        blanks.append(Blank(path, images.image_ids, images.concepts, first.shape[1:], dtype, about))
+        blanks.append(
+            Blank(
+                path, images.image_ids, images.concepts, first.shape[1:], dtype, about
+            )
+        )
 
     # copy batch by batch; rows that no share wants are left out
     at, absent = 0, list[str]()
@@ -303,20 +385,29 @@ def copy_vectors(
             bar.advance(len(batch))
         # a mismatch is seen only at the end, and leaves no store behind
         if at != len(vectors.names):
-            problem = f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
-            raise BrainhiveError(problem, "fetch it again, with the list of names that belongs to it")
+            problem = (
+                f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
+            )
+            raise BrainhiveError(
+                problem, "fetch it again, with the list of names that belongs to it"
+            )
         if absent:
             listed = summarise_names(absent, len(vectors.names))
             problem = f"{vectors.files[0]}: vectors that are not finite, {listed}"
             if not skip_missing:
-                way = "give finite ones (half precision overflows), or accept the gaps with --skip-missing"
+                way = (
+                    "give finite ones (half precision overflows), or accept the gaps "
+                    "with --skip-missing"
+                )
                 raise BrainhiveError(problem, way)
             console.warn(f"{problem}; these pictures count as absent")
         finish_stores(writers, ALONE)
 
 
 def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
-    """Write rows of a store as BrainHiVE's cache has them; the final name appears when all is there."""
+    """Write rows of a store as BrainHiVE's cache has them; the final name appears when
+    all is there.
+    """
     import pyarrow
 
     # schema of BrainHiVE's cache; vectors of tokens are lists of lists
@@ -324,18 +415,30 @@ def write_parquet(store: TargetStore, file: Path, rows: Int64) -> None:
     for _ in store.embedding.shape[1:]:
         kind = pyarrow.list_(kind)
     text = pyarrow.string()
-    schema = pyarrow.schema({"image_id": text, "path": text, "concept": text, "emb": kind})
+    schema = pyarrow.schema(
+        {"image_id": text, "path": text, "concept": text, "emb": kind}
+    )
     with (
         atomic_write(file) as part,
-        import_pyarrow().ParquetWriter(part, schema, write_page_checksum=True) as writer,
+        import_pyarrow().ParquetWriter(
+            part, schema, write_page_checksum=True
+        ) as writer,
     ):
         # batch by batch, as a store may be larger than memory
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
-            ids, values = list(store.image_ids[batch]), np.asarray(store.embedding[batch], np.float32)
+            ids, values = (
+                list(store.image_ids[batch]),
+                np.asarray(store.embedding[batch], np.float32),
+            )
             nested = pyarrow.array(values.reshape(-1))  # [n, …] as lists of lists
             for width in reversed(values.shape[1:]):
                 ends = np.arange(0, len(nested) + 1, width, dtype=np.int32)
                 nested = pyarrow.ListArray.from_arrays(ends, nested)
-            columns = [[name.rsplit("/", 1)[-1] for name in ids], ids, list(store.concepts[batch]), nested]
+            columns = [
+                [name.rsplit("/", 1)[-1] for name in ids],
+                ids,
+                list(store.concepts[batch]),
+                nested,
+            ]
             writer.write_batch(pyarrow.record_batch(columns, schema=schema))

@@ -34,8 +34,10 @@ class Batch(NamedTuple):
     Attributes:
         read: How many pictures, bad ones included.
         rows: Which pictures each encoder sees, [B].
-        views: Preprocessed pictures by encoder, [B, 3, H, W]; no entry where it sees none of them.
-        pixels: `describe_pixels` of the pictures by encoder, [B, 25]; none for one that reads something else.
+        views: Preprocessed pictures by encoder, [B, 3, H, W]; no entry where it sees
+            none of them.
+        pixels: `describe_pixels` of the pictures by encoder, [B, 25]; none for one that
+            reads something else.
         bad: What could not be decoded.
     """
 
@@ -47,9 +49,11 @@ class Batch(NamedTuple):
 
 
 def digest_pixels(stimulus: Image.Image | Clip) -> int:
-    """Digest what a stimulus shows (xxh3, 64 bits): its pixels, or those of all frames, and their shape.
+    """Digest what a stimulus shows (xxh3, 64 bits): its pixels, or those of all frames,
+    and their shape.
 
-    Files of one picture in different lossless formats, or under different names, have one digest.
+    Files of one picture in different lossless formats, or under different names, have
+    one digest.
     """
     # the shape is a part of the digest: [4, 1] and [2, 2] may have equal bytes
     pixels = stimulus.frames if isinstance(stimulus, Clip) else np.asarray(stimulus)
@@ -59,15 +63,17 @@ def digest_pixels(stimulus: Image.Image | Clip) -> int:
 
 
 def describe_pixels(stimulus: Image.Image | Clip) -> UInt64:
-    """Give what a stimulus is known by, [25]: the digest of its pixels, and its perceptual hash."""
+    """Give what a stimulus is known by, [25]: the digest of its pixels, and its
+    perceptual hash.
+    """
     return np.array([digest_pixels(stimulus), *hash_picture(stimulus)], np.uint64)
 
 
 def decoders(workers: int | None, launch: Launch) -> int:
     """Say how many processes decode pictures: spare cores, sixteen at most.
 
-    On macOS none but those that are asked for: what is forked there may crash in Apple's libraries
-    (multiprocessing's documentation, contexts and start methods).
+    On macOS none but those that are asked for: what is forked there may crash in
+    Apple's libraries (multiprocessing's documentation, contexts and start methods).
     """
     if sys.platform == "darwin":
         return workers or 0
@@ -86,7 +92,8 @@ def decoded(
     pinned: bool = False,
     readers: Mapping[str, Callable[[int], Any]] = MappingProxyType({}),
 ) -> Iterator[Batch]:
-    """Yield pictures in whatever order their batches are ready; each is decoded once for all encoders.
+    """Yield pictures in whatever order their batches are ready; each is decoded once
+    for all encoders.
 
     Args:
         rows: Which pictures.
@@ -95,8 +102,10 @@ def decoded(
         needed: Which of all pictures each encoder sees, [N].
         batch_size: Pictures a batch.
         workers: Processes that decode; none are started for a few pictures.
-        pinned: Deliver pages that a GPU reads by itself, while the next batch is prepared.
-        readers: What encoders read instead of the stimulus, by row: its captions, or another picture.
+        pinned: Deliver pages that a GPU reads by itself, while the next batch is
+            prepared.
+        readers: What encoders read instead of the stimulus, by row: its captions, or
+            another picture.
 
     Raises:
         BrainhiveError: if an encoder's views of one batch differ in size.
@@ -107,13 +116,17 @@ def decoded(
         rows,  # type: ignore[arg-type]
         batch_size,
         num_workers=workers,
-        multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
+        # data sets and encoders hold functions
+        multiprocessing_context="fork" if workers else None,
         prefetch_factor=BATCHES_AHEAD if workers else None,
-        collate_fn=partial(catch_error, partial(_decode_batch, images, views, needed, readers)),
+        collate_fn=partial(
+            catch_error, partial(_decode_batch, images, views, needed, readers)
+        ),
         pin_memory=pinned,
         in_order=False,
     )
-    gc.freeze()  # a collection writes on all that processes share, and so copies it for each
+    # a collection writes on all that processes share, and so copies it for each
+    gc.freeze()
     try:
         for batch in loader:
             if isinstance(batch, BrainhiveError):
@@ -124,11 +137,17 @@ def decoded(
 
 
 def catch_error(read: Callable[[Sequence[int]], Any], rows: Sequence[int]) -> Any:
-    """Read rows in a loader, which would hide an error in a worker's traceback: it is returned."""
+    """Read rows in a loader, which would hide an error in a worker's traceback: it is
+    returned.
+    """
     try:
         return read(rows)
     except Exception as error:
-        if described := error if isinstance(error, BrainhiveError) else foreign_code.mistake(error):
+        if (
+            described := error
+            if isinstance(error, BrainhiveError)
+            else foreign_code.mistake(error)
+        ):
             return described
         raise
 
@@ -143,7 +162,9 @@ def _decode_batch(
     """Decode a batch of rows."""
     # lists by encoder: rows that it sees, identities of their pixels, and their views
     seen: dict[str, list[int]] = {name: [] for name in views}
-    pixels: dict[str, list[UInt64]] = {name: [] for name in views if name not in readers}
+    pixels: dict[str, list[UInt64]] = {
+        name: [] for name in views if name not in readers
+    }
     stacks: dict[str, list[Tensor]] = {name: [] for name in views}
     bad = []
     for row in map(int, rows):
@@ -167,7 +188,9 @@ def _decode_batch(
             stacks[name].append(views[name](sources[name]))
             seen[name].append(row)
     # arrays of encoders that see any of the pictures
-    stacked = {name: _stack(tensors, name) for name, tensors in stacks.items() if tensors}
+    stacked = {
+        name: _stack(tensors, name) for name, tensors in stacks.items() if tensors
+    }
     shown = {name: np.array(arrays) for name, arrays in seen.items() if arrays}
     digests = {name: np.stack(arrays) for name, arrays in pixels.items() if arrays}
     return Batch(len(rows), shown, stacked, digests, bad)
@@ -176,7 +199,10 @@ def _decode_batch(
 def _stack(views: Sequence[Tensor], encoder: str) -> Tensor:
     if len({view.shape for view in views}) > 1:
         raise BrainhiveError(
-            f"{encoder} preprocesses pictures of one batch to several sizes, one to {list(views[0].shape)}",
+            (
+                f"{encoder} preprocesses pictures of one batch to several sizes, one "
+                f"to {list(views[0].shape)}"
+            ),
             "let its preprocessing end in one size, or batch_size=1",
         )
     return torch.stack(list(views))

@@ -1,4 +1,6 @@
-"""Media in files: ours, a picture as PNG and a clip as an animated PNG without loss, and those of others."""
+"""Media in files: ours, a picture as PNG and a clip as an animated PNG without loss,
+and those of others.
+"""
 
 import importlib.util
 from collections.abc import Iterable
@@ -22,32 +24,49 @@ from brainhive_cli.data.stores.ids import PICTURES
 RATE_HZ = 8.0
 """Of a clip whose own rate nothing says: how fast browsers show it."""
 PNG_LEVEL = 1
-"""PNG compression: of photographs higher levels save a few percent, and take several times as long."""
-VIDEOS = frozenset(".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .wmv .flv .ogv .3gp".split())
+"""PNG compression: of photographs higher levels save a few percent, and take several
+times as long.
+"""
+VIDEOS = frozenset(
+    ".mp4 .m4v .mov .qt .mkv .webm .avi .mpg .mpeg .wmv .flv .ogv .3gp".split()
+)
 """Endings of video files."""
 ANIMATED = frozenset(".gif .png .apng .webp .avif .avifs".split())
 """Endings of pictures that may have several frames."""
 MAX_SPREAD_MS = 10
-"""GIF counts time in hundredths of a second, so that equal durations may differ by one."""
+"""GIF counts time in hundredths of a second, so that equal durations may differ by
+one.
+"""
 CRF, SMALL_CRF = 18, 28
-"""Of H.264: one that looks like the original (x264's guide), and one of half its size, for pages."""
+"""Of H.264: one that looks like the original (x264's guide), and one of half its size,
+for pages.
+"""
 
 
 def to_bytes(media: Tensor) -> UInt8:
-    """Round media [B, 3, H, W] or [B, F, 3, H, W] in 0..1 to bytes, channels last, on the CPU."""
+    """Round media [B, 3, H, W] or [B, F, 3, H, W] in 0..1 to bytes, channels last, on
+    the CPU.
+    """
     return media.mul(255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
 def save(pixels: UInt8, path: Path, rate_hz: float | None = None) -> None:
-    """Write one picture [H, W, 3] or clip [F, H, W, 3]; of a clip the frames a second."""
+    """Write one picture [H, W, 3] or clip [F, H, W, 3]; of a clip the frames a
+    second.
+    """
     # one picture; a clip is several frames of one file
     if pixels.ndim == 3:
         Image.fromarray(pixels).save(path, compress_level=PNG_LEVEL)
         return
     first, *rest = map(Image.fromarray, pixels)
-    blend = [frame % 2 for frame in range(len(pixels))]  # PIL would merge equal frames of one blend mode
+    # PIL would merge equal frames of one blend mode
+    blend = [frame % 2 for frame in range(len(pixels))]
     shown_ms = 1000 / (rate_hz or RATE_HZ)
-    options: dict[str, Any] = {"duration": shown_ms, "blend": blend, "compress_level": PNG_LEVEL}
+    options: dict[str, Any] = {
+        "duration": shown_ms,
+        "blend": blend,
+        "compress_level": PNG_LEVEL,
+    }
     first.save(path, save_all=True, append_images=rest, **options)
 
 
@@ -59,7 +78,8 @@ def read(path: Path) -> Image.Image | Clip:
         MissingExtra: if it is a video and PyAV is not installed.
         BrainhiveError: if frames differ in size, or in how long they are shown.
     """
-    # videos are known by their ending; a picture tells by itself whether it has several frames
+    # videos are known by their ending; a picture tells by itself whether it has several
+    # frames
     if path.is_dir():
         return read_frames_of(path)
     if path.suffix.lower() in VIDEOS:
@@ -75,7 +95,9 @@ def to_media(opened: Image.Image | Clip) -> Tensor:
 
 
 def crop_square(picture: Image.Image, side_px: int) -> Image.Image:
-    """Resize the short side (bilinear) and crop the centre, to the bit as torchvision, which loads slowly."""
+    """Resize the short side (bilinear) and crop the centre, to the bit as torchvision,
+    which loads slowly.
+    """
     # torchvision truncates the long side, and rounds the offset
     size = [int(side_px * length / min(picture.size)) for length in picture.size]
     left, top = (round((length - side_px) / 2) for length in size)
@@ -94,7 +116,9 @@ def first_frame(opened: Image.Image | Clip) -> Image.Image:
 
 
 def is_animated(path: Path) -> bool:
-    """Whether a file of pictures has several frames; reads its head only. False if it is damaged."""
+    """Whether a file of pictures has several frames; reads its head only. False if it
+    is damaged.
+    """
     if path.suffix.lower() not in ANIMATED:
         return False
     try:
@@ -105,20 +129,26 @@ def is_animated(path: Path) -> bool:
 
 
 def read_frames_of(folder: Path) -> Clip:
-    """Read a folder of frames, in the order of the numbers in their names; nothing says their rate.
+    """Read a folder of frames, in the order of the numbers in their names; nothing says
+    their rate.
 
     Raises:
         BrainhiveError: if it has no pictures, or they differ in size.
         BadPicture: naming a picture that cannot be decoded.
     """
     # frames in the order of their numbers, of one size
-    shown = (file for file in folder.iterdir() if not file.name.startswith("."))  # not macOS's ._ files
+    # not macOS's ._ files
+    shown = (file for file in folder.iterdir() if not file.name.startswith("."))
     files = sorted_by_number(file for file in shown if file.suffix.lower() in PICTURES)
     if not files:
-        raise BrainhiveError(f"{folder} has no frames", f"frames end in {', '.join(sorted(PICTURES))}")
+        raise BrainhiveError(
+            f"{folder} has no frames", f"frames end in {', '.join(sorted(PICTURES))}"
+        )
     frames = [np.asarray(decode(str(file), file)) for file in files]
     if len(sizes := sorted({frame.shape[:2] for frame in frames})) > 1:
-        raise BrainhiveError(f"the frames in {folder} differ in size: {sizes}", "bring them to one size")
+        raise BrainhiveError(
+            f"the frames in {folder} differ in size: {sizes}", "bring them to one size"
+        )
     return Clip(np.stack(frames), None)
 
 
@@ -128,22 +158,26 @@ def sorted_by_number(files: Iterable[Path]) -> list[Path]:
 
 
 def read_animation(path: Path) -> Clip:
-    """Read a picture of several frames; a frame that is shown longer counts as several equal ones.
+    """Read a picture of several frames; a frame that is shown longer counts as several
+    equal ones.
 
     Writers of GIF and animated PNG merge equal frames into one that is shown longer.
 
     Raises:
         BadPicture: naming the file, if it cannot be decoded.
-        BrainhiveError: if its frames are shown for durations that are no multiples of the shortest.
+        BrainhiveError: if its frames are shown for durations that are no multiples of
+            the shortest.
     """
     pictures, durations = [], []
     with decoding(path), open_regular(path) as content, Image.open(content) as file:
         for frame in ImageSequence.Iterator(file):
             pictures.append(np.asarray(turn_upright(frame.convert("RGB"))))
-            durations.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
+            # which a WebP has once it is decoded
+            durations.append(float(frame.info.get("duration", 0)))
         frames = np.stack(pictures)
 
-    # frames [F, H, W, 3] that are shown for a multiple of the shortest duration are repeated
+    # frames [F, H, W, 3] that are shown for a multiple of the shortest duration are
+    # repeated
     shown_ms = np.array(durations)
     if shown_ms.min() <= 0:
         return Clip(frames, None)
@@ -184,37 +218,58 @@ def has_pyav() -> bool:
 
 
 def write_video(frames: UInt8, path: Path, rate_hz: float, crf: int = CRF) -> None:
-    """Write frames [F, H, W, 3] as H.264 in MP4, which every browser plays; odd sides get one more pixel.
+    """Write frames [F, H, W, 3] as H.264 in MP4, which every browser plays; odd sides
+    get one more pixel.
 
     Raises:
         MissingExtra: if PyAV is not installed.
     """
     height, width = frames.shape[1:3]
     # yuv420p halves the colour planes, so sides must be even
-    padded = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    padded = np.pad(
+        frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge"
+    )
     library, quality = _library(path), {"crf": str(crf), "preset": "veryfast"}
     # faststart puts the index first, so that a browser plays before all is loaded
-    with library.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as video:
-        stream = video.add_stream("libx264", rate=Fraction(rate_hz).limit_denominator(1000), options=quality)
+    with library.open(
+        str(path), "w", format="mp4", options={"movflags": "faststart"}
+    ) as video:
+        stream = video.add_stream(
+            "libx264", rate=Fraction(rate_hz).limit_denominator(1000), options=quality
+        )
         stream.height, stream.width = padded.shape[1:3]
         stream.pix_fmt = "yuv420p"
         # encode frame by frame, and flush those that the encoder holds back
         for frame in padded:
-            video.mux(stream.encode(library.VideoFrame.from_ndarray(frame, format="rgb24")))
+            video.mux(
+                stream.encode(library.VideoFrame.from_ndarray(frame, format="rgb24"))
+            )
         video.mux(stream.encode(None))
 
 
 def write_animation(frames: UInt8, path: Path, rate_hz: float) -> None:
-    """Write frames [F, H, W, 3] as animated WebP, which every browser shows, without PyAV."""
+    """Write frames [F, H, W, 3] as animated WebP, which every browser shows, without
+    PyAV.
+    """
     # lossy; loop=0 repeats for ever
     first, *rest = map(Image.fromarray, frames)
     shown_ms = round(1000 / rate_hz)
-    first.save(path, "WEBP", save_all=True, append_images=rest, duration=shown_ms, loop=0, quality=85)
+    first.save(
+        path,
+        "WEBP",
+        save_all=True,
+        append_images=rest,
+        duration=shown_ms,
+        loop=0,
+        quality=85,
+    )
 
 
 def _library(path: Path) -> Any:
     if not has_pyav():
-        raise MissingExtra(f"{path} is a video, which needs PyAV", "pip install 'brainhive[video]'")
+        raise MissingExtra(
+            f"{path} is a video, which needs PyAV", "pip install 'brainhive[video]'"
+        )
     import av
 
     return av

@@ -1,11 +1,13 @@
-"""Near-copies of pictures: candidates by perceptual hashes of views, confirmed on pixels.
+"""Near-copies of pictures: candidates by perceptual hashes of views, confirmed on
+pixels.
 
-A near-copy shows a learned picture after compression, with another contrast, without colours, blurred, at
-another size, or in a way that stimuli are prepared: cut to a square, with a side cut off, between bars or
-behind an aperture. Its exact digest (`decoding.digest_pixels`) is another one. Pictures are compared by their
-*details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that many pictures share,
-such as a thing on white ground, then weighs little. Pictures of few details, such as gratings, are alike by
-nature and are not compared with each other.
+A near-copy shows a learned picture after compression, with another contrast, without
+colours, blurred, at another size, or in a way that stimuli are prepared: cut to a
+square, with a side cut off, between bars or behind an aperture. Its exact digest
+(`decoding.digest_pixels`) is another one. Pictures are compared by their
+*details*: DCT coefficients, each ring of frequencies scaled to one size. A layout that
+many pictures share, such as a thing on white ground, then weighs little. Pictures of
+few details, such as gratings, are alike by nature and are not compared with each other.
 """
 
 from functools import lru_cache
@@ -21,49 +23,69 @@ from brainhive_cli.data.datasets import Clip
 Likeness = Literal["copy", "mirrored", "cropped", ""]
 
 COPIES: tuple[Likeness, ...] = ("copy", "cropped")
-"""Likenesses of pictures that are taken for one. A mirrored picture is another stimulus."""
+"""Likenesses of pictures that are taken for one. A mirrored picture is another
+stimulus.
+"""
 CENTRE_MARGINS, SIDE_MARGIN = (0.05, 0.12), 0.16
-"""Shares that views leave out at all sides and at one side; they match pictures cropped by 3 to 15 % and by
-up to 20 %."""
+"""Shares that views leave out at all sides and at one side; they match pictures cropped
+by 3 to 15 % and by up to 20 %.
+"""
 SQUARE_MARGINS = (0, 0.0625, (1 - 0.5**0.5) / 2)
-"""The same of the centre square: all of it, 224 of 256 px, and the square within its circle (apertures)."""
+"""The same of the centre square: all of it, 224 of 256 px, and the square within its
+circle (apertures).
+"""
 VIEWS = 12
 WORDS = 2 * VIEWS
 """64-bit words of a hash: two of each view."""
 BORDER_LEVELS = 10
 """Most levels by which pixels of a border differ from that of the first corner."""
 MIN_DETAILS = 46
-"""Least number of independent details that one picture of a pair has. Gratings and Gabor patches have at most
-26, or 32 dithered to a palette, squares and blocks of colour 42; handwritten digits 59 or more, photographs
-50 (benchmarks/near_copies.py)."""
+"""Least number of independent details that one picture of a pair has. Gratings and
+Gabor patches have at most 26, or 32 dithered to a palette, squares and blocks of colour
+42; handwritten digits 59 or more, photographs 50 (benchmarks/near_copies.py).
+"""
 MIN_DETAILS_OF_BLURRED = 80
 """The same of the other picture where one has fewer, as a blurred one has."""
 MAX_DISTANCE, MAX_EVEN_DISTANCE = 34, 20
-"""Most bits in which the hashes of candidates' views differ, of 128 and of the 64 of even frequencies.
-None to 2 of 14,280 pairs of different photographs are as near (benchmarks/near_copies.py)."""
+"""Most bits in which the hashes of candidates' views differ, of 128 and of the 64 of
+even frequencies. None to 2 of 14,280 pairs of different photographs are as near
+(benchmarks/near_copies.py).
+"""
 NEAREST = 4
 """Candidates of each tested picture: the learned pictures of the nearest hashes."""
 FADE = 0.03
-"""Amplitude of a ring, as a share of all, at which its weight is half: blur leaves less of fine details."""
+"""Amplitude of a ring, as a share of all, at which its weight is half: blur leaves less
+of fine details.
+"""
 MIN_CORRELATION = 0.97
-"""Least correlation of the luminance of copies; different pictures reach .96 at most, of 2,000 digits."""
+"""Least correlation of the luminance of copies; different pictures reach .96 at most,
+of 2,000 digits.
+"""
 MIN_FIRST_CORRELATION = 0.6
-"""The same of the best pair of views, by coarse details, from which a window is searched."""
+"""The same of the best pair of views, by coarse details, from which a window is
+searched.
+"""
 SEARCH = ((0.04, 8, 0.8), (0.02, 12, 0.93), (0.01, 24, 0.95), (0.005, 24, 0.98))
-"""Steps of that search: share of a side, highest frequency, least correlation at its end."""
+"""Steps of that search: share of a side, highest frequency, least correlation at its
+end.
+"""
 REACH = 0.2
 """Share of a side by which the search moves an edge at most."""
 MIN_COLOUR, MIN_COLOUR_CORRELATION = 0.05, 0.85
-"""Least chroma of a picture with colours of its own, relative to luminance; least correlation of those of
-copies. Demo pictures that differ in colour alone have .2 or more, and reach .80."""
+"""Least chroma of a picture with colours of its own, relative to luminance; least
+correlation of those of copies. Demo pictures that differ in colour alone have .2 or
+more, and reach .80.
+"""
 
 _SIDE_PX = 64  # of the thumbnails whose details are measured
 _CANVAS_PX = 128  # of the pictures of which windows are compared
 _NO_MARGINS = np.zeros(4)
 _EDGE_SHIFTS = np.concatenate([np.eye(4), -np.eye(4)])  # of a window's edges, [8, 4]
-_BLOCK_PAIRS = 2**18  # hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds
+# hashes compared at one time: 2 MiB of 64-bit words, which a core's cache holds
+_BLOCK_PAIRS = 2**18
 
-# Views of a picture: all within its borders, parts of that, its centre square; all with the borders.
+# Views of a picture: all within its borders, parts of that, its centre square; all with
+# the borders.
 _MARGINS = np.concatenate(
     [
         np.repeat([0, *CENTRE_MARGINS], 4).reshape(-1, 4),
@@ -73,27 +95,37 @@ _MARGINS = np.concatenate(
 )  # [12, 4], of windows that are numbered in `_locate_views`
 _WINDOWS = [0] * 7 + [2] * 3 + [1, 3]
 _INNER, _WHOLE, _WHOLE_INNER = 9, 10, 11
-_PAIRS = [(0, view) for view in range(_WHOLE)] + [(view, 0) for view in range(1, _WHOLE)]
+_PAIRS = [(0, view) for view in range(_WHOLE)] + [
+    (view, 0) for view in range(1, _WHOLE)
+]
 _PAIRS += [(view, view) for view in (_INNER, _WHOLE, _WHOLE_INNER)]
 _FIRSTS, _SECONDS = np.transpose(_PAIRS)
-_MIRRORED_VIEWS = [0, 1, 2, 5, 4, 3, *range(6, VIEWS)]  # without its left side is without its right side
+# without its left side is without its right side
+_MIRRORED_VIEWS = [0, 1, 2, 5, 4, 3, *range(6, VIEWS)]
 
-_FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])  # [64, 64], in half cycles a picture
-_LOWEST = np.argsort(_FREQUENCY[:16, :16], None, kind="stable")[1:]  # without the mean, [255]
+# [64, 64], in half cycles a picture
+_FREQUENCY = np.hypot(*np.mgrid[:_SIDE_PX, :_SIDE_PX])
+# without the mean, [255]
+_LOWEST = np.argsort(_FREQUENCY[:16, :16], None, kind="stable")[1:]
 _BY_PARITY = (_LOWEST[_LOWEST % 2 == 0], _LOWEST[_LOWEST % 2 == 1])  # of columns
 _HASHED = np.concatenate([lowest[:64] for lowest in _BY_PARITY])  # [128]
-_HAS_FEW_DETAILS = np.packbits(np.arange(64) == 63).view(np.uint64)  # the bit in the word of odd frequencies
+# the bit in the word of odd frequencies
+_HAS_FEW_DETAILS = np.packbits(np.arange(64) == 63).view(np.uint64)
 
-_BAND, _CHROMA_BAND = 24, 8  # highest frequencies compared: JPEG and resizing change those above
+# highest frequencies compared: JPEG and resizing change those above
+_BAND, _CHROMA_BAND = 24, 8
 _COMPARED = _FREQUENCY[: _BAND + 1, : _BAND + 1].ravel()  # [625]
-_RINGS = (_COMPARED[:, None].astype(int) == range(1, _BAND)).astype(np.float32)  # [625, 23]
+# [625, 23]
+_RINGS = (_COMPARED[:, None].astype(int) == range(1, _BAND)).astype(np.float32)
 _CHROMA_WEIGHTS = _COMPARED * (_COMPARED <= _CHROMA_BAND)
 _MIRROR_SIGNS = np.tile(np.float32((-1) ** np.arange(_BAND + 1)), _BAND + 1)  # [625]
 
 
 @lru_cache(2**12)
 def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
-    """Make the matrix [count, side_px] of the lowest DCT frequencies of a line between two margins."""
+    """Make the matrix [count, side_px] of the lowest DCT frequencies of a line between
+    two margins.
+    """
     # DCT-II on fractional pixel edges, so that margins need not be whole pixels
     start, stop = low * side_px, (1 - high) * side_px
     edges = np.clip(np.arange(side_px + 1), start, stop) - start
@@ -104,55 +136,72 @@ def _make_dct(low: float, high: float, side_px: int, count: int) -> Float32:
 
 
 def _measure_details(square: Float32, margins: Float64, count: int) -> Float32:
-    """Measure the lowest frequencies of a window of squares [..., S, S]: [..., count * count]."""
+    """Measure the lowest frequencies of a window of squares [..., S, S]: [..., count *
+    count].
+    """
     # rounded margins share matrices, which are cached
     left, upper, right, lower = np.round(margins, 4).tolist()
     side_px = square.shape[-1]
-    rows, columns = _make_dct(upper, lower, side_px, count), _make_dct(left, right, side_px, count)
+    rows, columns = (
+        _make_dct(upper, lower, side_px, count),
+        _make_dct(left, right, side_px, count),
+    )
     return np.asarray((rows @ square @ columns.T).reshape(*square.shape[:-2], -1))
 
 
 def hash_picture(stimulus: Image.Image | Clip) -> UInt64:
-    """Hash what a picture shows, or the middle frame of a clip: signs of its views' lowest DCT frequencies.
+    """Hash what a picture shows, or the middle frame of a clip: signs of its views'
+    lowest DCT frequencies.
 
     Args:
         stimulus: Of any size and aspect, which do not count.
 
     Returns:
-        [24]: of each view 64 bits of frequencies that are even from left to right, and 64 of odd ones. The
-        last bit says that it has few details. All zero for a constant picture, which is no candidate.
+        [24]: of each view 64 bits of frequencies that are even from left to right, and
+        64 of odd ones. The last bit says that it has few details. All zero for a
+        constant picture, which is no candidate.
 
-    Source: Zauner, Implementation and benchmarking of perceptual image hash functions (2010), DCT hash.
-    Signs replace its comparison with the median, so that the hash of a mirrored picture follows.
+    Source: Zauner, Implementation and benchmarking of perceptual image hash functions
+    (2010), DCT hash. Signs replace its comparison with the median, so that the hash of
+    a mirrored picture follows.
     """
     # a constant picture has no signs but rounding
     frame = _frame(stimulus)
-    grey = frame.convert("L").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2)
+    grey = frame.convert("L").resize(
+        (_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR, reducing_gap=2
+    )
     if np.ptp(np.asarray(grey)) <= BORDER_LEVELS:
         return np.zeros(WORDS, np.uint64)
     square = np.asarray(grey, np.float32)
     # signs of the lowest frequencies of each view, and a bit for few details
-    views = np.stack([_measure_details(square, view, 16) for view in _locate_views(grey, frame.size)])
+    views = np.stack(
+        [_measure_details(square, view, 16) for view in _locate_views(grey, frame.size)]
+    )
     signs = views[:, _HASHED] > 0  # [12, 128]
     signs[:, -1] = count_details(grey) < MIN_DETAILS
     return np.packbits(signs).view(np.uint64)
 
 
 def count_details(grey: Image.Image) -> float:
-    """Count the independent details of a grey thumbnail of 64 px: the participation ratio of its gradient.
+    """Count the independent details of a grey thumbnail of 64 px: the participation
+    ratio of its gradient.
 
     Returns:
-        (sum of e)² / (sum of e²) over the energies e of DCT coefficients weighted by frequency: the number of
-        coefficients if all have one energy, about 2 for a grating, 0 for a constant picture.
+        (sum of e)² / (sum of e²) over the energies e of DCT coefficients weighted by
+        frequency: the number of coefficients if all have one energy, about 2 for a
+            grating, 0 for a constant picture.
     """
     energy = np.square(
-        _measure_details(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX) * _FREQUENCY.ravel()
+        _measure_details(np.asarray(grey, np.float32), _NO_MARGINS, _SIDE_PX)
+        * _FREQUENCY.ravel()
     )
     return float(energy.sum() ** 2 / np.square(energy).sum()) if energy.any() else 0.0
 
 
 def _locate_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
-    """Return left, upper, right and lower margins of a picture's views, as shares of its sides: [12, 4]."""
+    """Return left, upper, right and lower margins of a picture's views, as shares of
+    its sides: [12, 4].
+    """
 
     def nest(windows: Float64, margins: Float64) -> Float64:
         return windows + margins * np.tile(1 - windows[:, :2] - windows[:, 2:], 2)
@@ -165,7 +214,9 @@ def _locate_views(grey: Image.Image, size: tuple[int, int]) -> Float64:
 
 
 def _measure_borders(grey: NDArray[np.int16]) -> Float64:
-    """Return the margins of a border of one level around a rectangle, none around what has another shape."""
+    """Return the margins of a border of one level around a rectangle, none around what
+    has another shape.
+    """
     differs = np.abs(grey - grey[0, 0]) > BORDER_LEVELS
     # a border of one level around a rectangle that is large enough to be a picture
     rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
@@ -176,7 +227,9 @@ def _measure_borders(grey: NDArray[np.int16]) -> Float64:
     # a disc or letters touch their bounding box at few pixels only
     edges = np.concatenate([content[[0, -1]].ravel(), content[:, [0, -1]].ravel()])
     is_rectangle = edges.mean() > 0.3 and min(content.shape) >= _SIDE_PX / 2
-    margins = np.array([left, top, _SIDE_PX - 1 - right, _SIDE_PX - 1 - bottom]) / _SIDE_PX
+    margins = (
+        np.array([left, top, _SIDE_PX - 1 - right, _SIDE_PX - 1 - bottom]) / _SIDE_PX
+    )
     return margins if is_rectangle else _NO_MARGINS
 
 
@@ -185,8 +238,8 @@ def find_candidates(
 ) -> list[tuple[int, int, int]]:
     """Find the learned pictures that each tested picture may be a near-copy of.
 
-    All of one picture is compared with each view of the other, and inner parts with each other: as they are
-    and mirrored.
+    All of one picture is compared with each view of the other, and inner parts with
+    each other: as they are and mirrored.
 
     Args:
         tested: [M, 24] hashes.
@@ -194,38 +247,57 @@ def find_candidates(
         max_distance: Most bits that differ, of 128.
 
     Returns:
-        Row of the tested picture, row of the learned one, and the bits, of 128, in which hashes of two views
-        differ, or those of one and the mirrored other; at most `NEAREST` of each tested picture, by tested
-        row and distance.
+        Row of the tested picture, row of the learned one, and the bits, of 128, in
+        which hashes of two views differ, or those of one and the mirrored other; at
+        most `NEAREST` of each tested picture, by tested row and distance.
     """
     hashed = np.flatnonzero(tested.any(1))
     tested_words = tested[hashed].reshape(-1, VIEWS, 2)  # [M, 12, 2]
-    pairs, block = [np.empty((0, 3), np.int64)], max(1, _BLOCK_PAIRS // max(1, len(hashed)))
+    pairs, block = (
+        [np.empty((0, 3), np.int64)],
+        max(1, _BLOCK_PAIRS // max(1, len(hashed))),
+    )
     for start in range(0, len(learned), block):
-        learned_words = learned[start : start + block].T.reshape(VIEWS, 2, -1).copy()  # [12, 2, block]
+        # [12, 2, block]
+        learned_words = learned[start : start + block].T.reshape(VIEWS, 2, -1).copy()
         for first, second in _PAIRS:
             # Even frequencies, which a mirror does not change, exclude most pairs.
-            even = np.bitwise_count(tested_words[:, first, :1] ^ learned_words[second, 0])  # [M, block]
-            row, column = np.divmod(np.flatnonzero(even <= MAX_EVEN_DISTANCE), even.shape[1])
+            # [M, block]
+            even = np.bitwise_count(
+                tested_words[:, first, :1] ^ learned_words[second, 0]
+            )
+            row, column = np.divmod(
+                np.flatnonzero(even <= MAX_EVEN_DISTANCE), even.shape[1]
+            )
 
             # It flips the signs of odd ones.
             words = tested_words[row, first, 1], learned_words[second, 1, column]
             odd = np.bitwise_count(words[0] ^ words[1])
             distance = even[row, column] + np.minimum(odd, 64 - odd)
-            is_near = (distance <= max_distance) & (words[0] & words[1] & _HAS_FEW_DETAILS == 0)
+            is_near = (distance <= max_distance) & (
+                words[0] & words[1] & _HAS_FEW_DETAILS == 0
+            )
             is_near &= learned_words[0, :, column].any(1)
-            pairs.append(np.column_stack([hashed[row], distance, start + column])[is_near])
+            pairs.append(
+                np.column_stack([hashed[row], distance, start + column])[is_near]
+            )
 
     # Keep the nearest learned pictures of each tested one, each by its nearest views.
     distances: dict[int, dict[int, int]] = {}
-    for tested_row, bits, learned_row in np.unique(np.concatenate(pairs), axis=0).tolist():
+    for tested_row, bits, learned_row in np.unique(
+        np.concatenate(pairs), axis=0
+    ).tolist():
         nearest = distances.setdefault(tested_row, {})
         if len(nearest) < NEAREST:
             nearest.setdefault(learned_row, bits)
-    return [(row, *pair) for row, nearest in distances.items() for pair in nearest.items()]
+    return [
+        (row, *pair) for row, nearest in distances.items() for pair in nearest.items()
+    ]
 
 
-def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -> Likeness:
+def confirm_near_copy(
+    tested: Image.Image | Clip, learned: Image.Image | Clip
+) -> Likeness:
     """Confirm on pixels that a candidate is a near-copy.
 
     Args:
@@ -233,13 +305,15 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
         learned: A learned one.
 
     Returns:
-        "copy"; "mirrored", a part of it too; "cropped": they share a part, within borders or an aperture too;
-        "" for different pictures.
+        "copy"; "mirrored", a part of it too; "cropped": they share a part, within
+        borders or an aperture too; "" for different pictures.
     """
     # squares in Y, Cb, Cr, of which windows are taken
     first, second = (
         _Prepared.of(
-            frame.resize((_CANVAS_PX,) * 2, Image.Resampling.BILINEAR, reducing_gap=2).convert("YCbCr"),
+            frame.resize(
+                (_CANVAS_PX,) * 2, Image.Resampling.BILINEAR, reducing_gap=2
+            ).convert("YCbCr"),
             frame.size,
         )
         for frame in map(_frame, (tested, learned))
@@ -259,7 +333,9 @@ def confirm_near_copy(tested: Image.Image | Clip, learned: Image.Image | Clip) -
 
 
 class _Prepared(NamedTuple):
-    """A picture as a square in Y, Cb, Cr; its luminance as it is and equalised; details of views of both."""
+    """A picture as a square in Y, Cb, Cr; its luminance as it is and equalised; details
+    of views of both.
+    """
 
     square: Float32  # [3, 128, 128]
     lights: Float32  # [2, 128, 128]
@@ -273,8 +349,12 @@ class _Prepared(NamedTuple):
         # details of all views [2, 12, 625], of the luminance as it is and equalised
         grey = light.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
         views = _locate_views(grey, size)
-        lights = np.stack([np.asarray(each, np.float32) for each in (light, ImageOps.equalize(light))])
-        details = np.stack([_measure_details(lights, view, _BAND + 1) for view in views], 1)
+        lights = np.stack(
+            [np.asarray(each, np.float32) for each in (light, ImageOps.equalize(light))]
+        )
+        details = np.stack(
+            [_measure_details(lights, view, _BAND + 1) for view in views], 1
+        )
         channels = np.moveaxis(np.asarray(square, np.float32), -1, 0)
         return cls(channels, lights, views, details, count_details(grey))
 
@@ -286,19 +366,28 @@ class _Prepared(NamedTuple):
         return self._replace(square=square, lights=lights, views=views, details=details)
 
 
-_LIGHTS = ((0, 0), (0, 1), (1, 0))  # of two pictures: the luminance of either may have been equalised
+# of two pictures: the luminance of either may have been equalised
+_LIGHTS = ((0, 0), (0, 1), (1, 0))
 
 
 def _are_equal(first: _Prepared, second: _Prepared) -> bool:
     """Say whether pictures are alike as a whole."""
-    pairs = [(first.details[light][_WHOLE], second.details[other][_WHOLE]) for light, other in _LIGHTS]
+    pairs = [
+        (first.details[light][_WHOLE], second.details[other][_WHOLE])
+        for light, other in _LIGHTS
+    ]
     is_alike = max(float(_correlate(*pair)) for pair in pairs) >= MIN_CORRELATION
     return is_alike and _have_equal_colours(first, _NO_MARGINS, second, _NO_MARGINS)
 
 
 def _share_part(first: _Prepared, second: _Prepared) -> bool:
-    """Say whether windows of two pictures are alike: near the views that are most so."""
-    details = [(first.details[light][_FIRSTS], second.details[other][_SECONDS]) for light, other in _LIGHTS]
+    """Say whether windows of two pictures are alike: near the views that are most
+    so.
+    """
+    details = [
+        (first.details[light][_FIRSTS], second.details[other][_SECONDS])
+        for light, other in _LIGHTS
+    ]
     scores = np.stack([_correlate(*pair, highest=10) for pair in details])  # [3, P]
     if scores.max() < MIN_FIRST_CORRELATION:
         return False
@@ -306,14 +395,24 @@ def _share_part(first: _Prepared, second: _Prepared) -> bool:
     # search in either picture for the window that shows the other's
     best, pair = np.unravel_index(int(np.argmax(scores)), scores.shape)
     (light, other), (view, other_view) = _LIGHTS[best], _PAIRS[pair]
-    sides = ((first, light, first.views[view]), (second, other, second.views[other_view]))
+    sides = (
+        (first, light, first.views[view]),
+        (second, other, second.views[other_view]),
+    )
     return _align(*sides[0], *sides[1]) or _align(*sides[1], *sides[0])
 
 
 def _align(
-    full: _Prepared, full_light: int, start: Float64, part: _Prepared, part_light: int, part_window: Float64
+    full: _Prepared,
+    full_light: int,
+    start: Float64,
+    part: _Prepared,
+    part_light: int,
+    part_window: Float64,
 ) -> bool:
-    """Say whether a window of a picture, not far from that at the start, shows a window of another."""
+    """Say whether a window of a picture, not far from that at the start, shows a window
+    of another.
+    """
     details = _measure_details(part.lights[part_light], part_window, _BAND + 1)
     window, least_margins = start, np.maximum(start - REACH, 0)
 
@@ -322,7 +421,12 @@ def _align(
         best = -1.0
         moved = window[None]
         while True:
-            views = np.stack([_measure_details(full.lights[full_light], each, _BAND + 1) for each in moved])
+            views = np.stack(
+                [
+                    _measure_details(full.lights[full_light], each, _BAND + 1)
+                    for each in moved
+                ]
+            )
             scores = _correlate(views, details, highest)
             if scores.max() <= best:
                 break
@@ -333,8 +437,12 @@ def _align(
     return _have_equal_colours(full, window, part, part_window)
 
 
-def _have_equal_colours(first: _Prepared, window: Float64, second: _Prepared, other: Float64) -> bool:
-    """Say whether the colours of two windows agree; those of a picture in grey or of one tint do with any."""
+def _have_equal_colours(
+    first: _Prepared, window: Float64, second: _Prepared, other: Float64
+) -> bool:
+    """Say whether the colours of two windows agree; those of a picture in grey or of
+    one tint do with any.
+    """
     all_details, own_chromas = [], []
     for prepared, margins in ((first, window), (second, other)):
         details = (
@@ -342,19 +450,24 @@ def _have_equal_colours(first: _Prepared, window: Float64, second: _Prepared, ot
         )  # [3, 625] of Y, Cb, Cr
         light, chroma = details[0], details[1:]
         energy = max(float(light @ light), 1.0)
-        own_chroma = chroma - np.outer(chroma @ light, light) / energy  # without that of a tint
+        # without that of a tint
+        own_chroma = chroma - np.outer(chroma @ light, light) / energy
         if np.linalg.norm(own_chroma) < MIN_COLOUR * np.sqrt(energy):
             return True
         all_details.append(details)
         own_chromas.append(own_chroma)
 
     def correlate(left: Float32, right: Float32) -> float:
-        return float(np.vdot(left, right) / (np.linalg.norm(left) * np.linalg.norm(right)))
+        return float(
+            np.vdot(left, right) / (np.linalg.norm(left) * np.linalg.norm(right))
+        )
 
     # faint colours, which a small mark changes, count less
     chromas = [details[1:] for details in all_details]
     highest = max(correlate(*own_chromas), correlate(*chromas))
-    return highest >= MIN_COLOUR_CORRELATION or correlate(*all_details) >= MIN_CORRELATION
+    return (
+        highest >= MIN_COLOUR_CORRELATION or correlate(*all_details) >= MIN_CORRELATION
+    )
 
 
 def _frame(stimulus: Image.Image | Clip) -> Image.Image:
@@ -364,15 +477,22 @@ def _frame(stimulus: Image.Image | Clip) -> Image.Image:
     return stimulus if stimulus.mode == "RGB" else stimulus.convert("RGB")
 
 
-def _correlate(first: Float32, second: Float32, highest: int = _BAND) -> NDArray[np.floating]:
-    """Correlate details [..., 625] by rings of frequencies; average over those that neither lacks: [...]."""
+def _correlate(
+    first: Float32, second: Float32, highest: int = _BAND
+) -> NDArray[np.floating]:
+    """Correlate details [..., 625] by rings of frequencies; average over those that
+    neither lacks: [...].
+    """
     # norms by ring, each ring scaled to one size
     rings = _RINGS[:, : highest - 1]
     counts = rings.sum(0)
     norms = [np.sqrt(np.square(details) @ rings) for details in (first, second)]
     weights = np.sqrt(counts)
     for norm in norms:
-        amplitude, total = norm / np.sqrt(counts), np.linalg.norm(norm, axis=-1, keepdims=True)
+        amplitude, total = (
+            norm / np.sqrt(counts),
+            np.linalg.norm(norm, axis=-1, keepdims=True),
+        )
         weights = weights * amplitude / (amplitude + FADE * total + 1e-6)
     cosines = (first * second) @ rings / (norms[0] * norms[1] + 1e-6)
     return (weights * cosines).sum(-1) / (weights.sum(-1) + 1e-6)

@@ -1,7 +1,8 @@
 """Preparations: from raw recordings to the trials of a session, by split.
 
-Private files begin with the name of the part that they belong to (`_recording_…`). Those of published data
-sets are rows: they stand with all else of the set in `data/published`.
+Private files begin with the name of the part that they belong to (`_recording_…`).
+Those of published data sets are rows: they stand with all else of the set in
+`data/published`.
 """
 
 import re
@@ -11,7 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    Concatenate,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +39,23 @@ SUBJECT = re.compile(r"\{subject(?::0\dd)?\}")
 
 
 def fill_subject(pattern: str, subject: int, label: str = "") -> str:
-    """Fill in `{subject}`, `{subject:02d}` and `{label}`, which is 07A of sub-07A, of a path."""
+    """Fill in `{subject}`, `{subject:02d}` and `{label}`, which is 07A of sub-07A, of a
+    path.
+    """
     # the subject's field alone, so that {label} stays
     path = SUBJECT.sub(lambda field: field[0].format(subject=subject), pattern)
     return path.replace("{label}", label) if label else path
 
 
 def list_subjects(root: Path, patterns: Iterable[str]) -> tuple[int, ...]:
-    """List the subjects of whom there are files or folders of these patterns, which have `{subject}`."""
+    """List the subjects of whom there are files or folders of these patterns, which
+    have `{subject}`.
+    """
     subjects: set[int] = set()
     for pattern in patterns:
         for path in root.glob(SUBJECT.sub("*", pattern)):
-            # a number in the path is the subject if the pattern with that number matches
+            # a number in the path is the subject if the pattern with that number
+            # matches
             numbers = map(int, re.findall(r"\d+", str(path.relative_to(root))))
             subjects.update(n for n in numbers if path.match(pattern.format(subject=n)))
     return tuple(sorted(subjects))
@@ -74,9 +88,10 @@ class Preparation(ABC):
     """Base of preparations that prepare session by session.
 
     Attributes:
-        dataset: The data set whose stimuli were shown, under whose name the signals are kept.
-        order_seed: Seed by which the repetitions of a stimulus are shuffled in the end; None for the order of
-            time.
+        dataset: The data set whose stimuli were shown, under whose name the signals are
+            kept.
+        order_seed: Seed by which the repetitions of a stimulus are shuffled in the end;
+            None for the order of time.
     """
 
     dataset: str
@@ -101,22 +116,26 @@ class Preparation(ABC):
 
     @abstractmethod
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
-        """Count the trials, channels and samples [n, C, T] that a session will have, by split.
+        """Count the trials, channels and samples [n, C, T] that a session will have, by
+        split.
 
         Files are opened and checked, signals are not read.
 
         Raises:
-            BrainhiveError: naming a file that is damaged or does not hold what it should.
+            BrainhiveError: naming a file that is damaged or does not hold what it
+                should.
         """
 
     @abstractmethod
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
-        """Read one session and prepare its trials [n, 1, C, T], by split; none that is empty.
+        """Read one session and prepare its trials [n, 1, C, T], by split; none that is
+        empty.
 
         The provenance has the number of other trials as `dropped`, by reason.
 
         Raises:
-            BrainhiveError: naming a file that is damaged or does not hold what it should.
+            BrainhiveError: naming a file that is damaged or does not hold what it
+                should.
         """
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
@@ -126,8 +145,11 @@ class Preparation(ABC):
         """
         return Overview()
 
-    def finish(self, subject: int, recordings: Mapping[str, Trials]) -> Mapping[str, Trials]:
-        """Take the steps that need all sessions of a subject: joined recordings [N, R, C, T], by split.
+    def finish(
+        self, subject: int, recordings: Mapping[str, Trials]
+    ) -> Mapping[str, Trials]:
+        """Take the steps that need all sessions of a subject: joined recordings [N, R,
+        C, T], by split.
 
         Signals need not be in memory.
         """
@@ -136,7 +158,9 @@ class Preparation(ABC):
 
 @runtime_checkable
 class Merged(Protocol):
-    """Contract of a preparation whose files hold all repetitions of a stimulus together."""
+    """Contract of a preparation whose files hold all repetitions of a stimulus
+    together.
+    """
 
     @property
     def dataset(self) -> str:
@@ -154,40 +178,53 @@ class Merged(Protocol):
         """The splits that the files hold."""
 
     def recording(self, subject: int, split: str) -> Trials:
-        """Open a subject's recording of a split; its signal is sliced later, so it need not be in memory.
+        """Open a subject's recording of a split; its signal is sliced later, so it need
+        not be in memory.
 
         Raises:
-            BrainhiveError: naming a file that is damaged or does not hold what it should.
+            BrainhiveError: naming a file that is damaged or does not hold what it
+                should.
         """
 
 
 Stimuli = Annotated[
     Any,
     parts.part("datasets", "image-folder"),
-    Field(validate_default=True, description="the data set of the pictures that were shown"),
+    Field(
+        validate_default=True,
+        description="the data set of the pictures that were shown",
+    ),
 ]
 """Key of preparations of anyone's own data, by default `image-folder`."""
 
 
 def list_pictures(stimuli: Any) -> tuple[list[str], NDArray[np.str_]]:
-    """List image id and split [pictures] of the pictures of a data set, one split after the other."""
+    """List image id and split [pictures] of the pictures of a data set, one split after
+    the other.
+    """
     # keys of the data set are nested in the preparation's recipe
     with keys_of_stimuli():
-        split_ids = {split: [*stimuli.images(split).image_ids] for split in stimuli.splits}
+        split_ids = {
+            split: [*stimuli.images(split).image_ids] for split in stimuli.splits
+        }
     # one list over all splits
     image_ids = [image_id for ids in split_ids.values() for image_id in ids]
     return image_ids, np.repeat([*split_ids], [len(ids) for ids in split_ids.values()])
 
 
 def build_stimuli(config: Any, paths: Paths) -> Any:
-    """Build the data set of the pictures that the key `stimuli` of a preparation names."""
+    """Build the data set of the pictures that the key `stimuli` of a preparation
+    names.
+    """
     with keys_of_stimuli():
         return config.stimuli.build(paths)
 
 
 @contextmanager
 def keys_of_stimuli() -> Iterator[None]:
-    """Name keys of pictures as the preparation's recipe does, in errors of the block."""
+    """Name keys of pictures as the preparation's recipe does, in errors of the
+    block.
+    """
     try:
         yield
     except BrainhiveError as error:

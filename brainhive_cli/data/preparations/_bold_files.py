@@ -1,4 +1,6 @@
-"""Files of BOLD runs in BIDS: raw events, fMRIPrep's derivatives, and the metadata of both."""
+"""Files of BOLD runs in BIDS: raw events, fMRIPrep's derivatives, and the metadata of
+both.
+"""
 
 import re
 from collections import Counter
@@ -19,8 +21,15 @@ from brainhive_cli.data.brain_images import CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.recording_files import ABSENT, NO_VALUE, read_number, read_table
 
 AGAIN = "copy it again, or let fMRIPrep make it again"
-SERIES = ("*_bold.nii.gz", "*_bold.nii", "*_hemi-L_*bold.func.gii", "*_bold.dtseries.nii")
-"""fMRIPrep's names of volumes, surfaces (the right hemisphere lies next to the left) and grayordinates."""
+SERIES = (
+    "*_bold.nii.gz",
+    "*_bold.nii",
+    "*_hemi-L_*bold.func.gii",
+    "*_bold.dtseries.nii",
+)
+"""fMRIPrep's names of volumes, surfaces (the right hemisphere lies next to the left)
+and grayordinates.
+"""
 GROUPS: Mapping[str, Sequence[str]] = {
     "motion": ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"),
     "cosine": ("cosine*",),
@@ -29,7 +38,9 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "a_comp_cor": ("a_comp_cor_0[0-4]",),
     "t_comp_cor": ("t_comp_cor_0[0-4]",),
 }
-"""fMRIPrep's columns of each group of confounds; of CompCor the first components, as is usual."""
+"""fMRIPrep's columns of each group of confounds; of CompCor the first components, as is
+usual.
+"""
 OPTIONAL = ("cosine", "non_steady", "motion_outlier")
 """Groups without a column in a run that is short, or has no such volume."""
 # headers hold the TR as float32, or in milliseconds
@@ -46,7 +57,8 @@ class BidsFile(NamedTuple):
         folder: Its folder, below the root.
         entities: Such as {sub: 01, run: 1}; run-01 is run-1.
         suffix: What stands before its ending, as `bold`.
-        space: The space as fMRIPrep's --output-spaces has it; empty for the grid of the run itself.
+        space: The space as fMRIPrep's --output-spaces has it; empty for the grid of the
+            run itself.
     """
 
     path: Path
@@ -59,7 +71,9 @@ class BidsFile(NamedTuple):
 Folders = Callable[[Path], Sequence[BidsFile]]
 """Lists the files in a folder of one data set, each folder once."""
 Picture = tuple[float, float, str]
-"""When a picture was shown, for how long (NaN where that is not known), and what events call it."""
+"""When a picture was shown, for how long (NaN where that is not known), and what events
+call it.
+"""
 
 
 class BoldRun(NamedTuple):
@@ -71,7 +85,8 @@ class BoldRun(NamedTuple):
         events: The nearest table of events.
         sidecars: JSON of the raw run, and of the derived one; the farthest first.
         confounds: Table of confounds.
-        images: fMRIPrep's volumes of the same grid by `desc`, as `brain` and `aparcaseg`.
+        images: fMRIPrep's volumes of the same grid by `desc`, as `brain` and
+            `aparcaseg`.
         files: All of these.
     """
 
@@ -88,20 +103,31 @@ def list_folder(root: Path, folder: Path) -> list[BidsFile]:
     """List the files in a folder below the root, those of the fewest entities first."""
     files = []
     for path in sorted((root / folder).glob("[!.]*_*.*")):
-        # sub-01_task-images_run-01_bold.nii.gz: entities, run-01 as run-1, and the suffix bold
+        # sub-01_task-images_run-01_bold.nii.gz: entities, run-01 as run-1, and the
+        # suffix bold
         *pairs, suffix = path.name.partition(".")[0].split("_")
         entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
         if "run" in entities:
             entities["run"] = entities["run"].lstrip("0")
         # as MNI152NLin2009cAsym:res-2
-        details = [f"{key}-{entities[key]}" for key in ("cohort", "res", "den") if key in entities]
+        details = [
+            f"{key}-{entities[key]}"
+            for key in ("cohort", "res", "den")
+            if key in entities
+        ]
         space = ":".join([entities["space"], *details]) if "space" in entities else ""
-        files.append(BidsFile(path, path.parent.relative_to(root), entities, suffix, space))
+        files.append(
+            BidsFile(path, path.parent.relative_to(root), entities, suffix, space)
+        )
     return sorted(files, key=lambda file: len(file.entities))
 
 
-def inherit(folders: Folders, file: BidsFile, ending: str, *suffixes: str) -> list[Path]:
-    """List the files that describe `file` by BIDS's inheritance, nearer ones, which override, last."""
+def inherit(
+    folders: Folders, file: BidsFile, ending: str, *suffixes: str
+) -> list[Path]:
+    """List the files that describe `file` by BIDS's inheritance, nearer ones, which
+    override, last.
+    """
     return [
         other.path
         for folder in (*reversed(file.folder.parents), file.folder)
@@ -113,44 +139,79 @@ def inherit(folders: Folders, file: BidsFile, ending: str, *suffixes: str) -> li
 
 
 def refuse_versions(files: Iterable[BidsFile]) -> None:
-    """Refuse two files of one acquisition, as of two reconstructions, or packed and unpacked.
+    """Refuse two files of one acquisition, as of two reconstructions, or packed and
+    unpacked.
 
     Raises:
         BrainhiveError: naming both; or a file in another subject's folder.
     """
     known: dict[frozenset[tuple[str, str]], BidsFile] = {}
     for file in files:
-        label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])  # of sub-01_old, a copy, sub-01
+        # of sub-01_old, a copy, sub-01
+        label = re.match(r"sub-[a-zA-Z0-9]*", file.folder.parts[0])
         if label is None or label[0] != f"sub-{file.entities.get('sub')}":
-            raise BrainhiveError(f"{file.path} lies in the folder of another subject", "move or rename it")
-        acquisition = frozenset(item for item in file.entities.items() if item[0] not in VERSIONS)
+            raise BrainhiveError(
+                f"{file.path} lies in the folder of another subject",
+                "move or rename it",
+            )
+        acquisition = frozenset(
+            item for item in file.entities.items() if item[0] not in VERSIONS
+        )
         other = known.setdefault(acquisition, file)
         if other is not file:
-            problem = f"{other.path} and {file.path} are of one acquisition, not of two runs"
-            raise BrainhiveError(problem, "preparation.files=PATTERN that one of them has, or remove one")
+            problem = (
+                f"{other.path} and {file.path} are of one acquisition, not of two runs"
+            )
+            raise BrainhiveError(
+                problem, "preparation.files=PATTERN that one of them has, or remove one"
+            )
 
 
-def find_runs(raw: Folders, derived: Folders, files: Iterable[BidsFile]) -> list[BoldRun]:
-    """Find the files of the runs of a session by their derived BOLD; runs without events are left out."""
+def find_runs(
+    raw: Folders, derived: Folders, files: Iterable[BidsFile]
+) -> list[BoldRun]:
+    """Find the files of the runs of a session by their derived BOLD; runs without
+    events are left out.
+    """
     # runs with events in the order of their labels, run-10 behind run-9
-    pairs = [(file, events) for file in files if (events := inherit(raw, file, ".tsv", "events"))]
-    pairs.sort(key=lambda pair: (len(run := pair[0].entities.get("run", "")), run, pair[0].path))
+    pairs = [
+        (file, events)
+        for file in files
+        if (events := inherit(raw, file, ".tsv", "events"))
+    ]
+    pairs.sort(
+        key=lambda pair: (
+            len(run := pair[0].entities.get("run", "")),
+            run,
+            pair[0].path,
+        )
+    )
 
     # numbers of the labels, or else counted
     labels = [file.entities.get("run", "") for file, _ in pairs]
     numbers = [int(label) if label.isdecimal() else 0 for label in labels]
-    if len({*numbers}) < len(numbers) or 0 in numbers:  # runs may differ in other entities, as acq
+    # runs may differ in other entities, as acq
+    if len({*numbers}) < len(numbers) or 0 in numbers:
         numbers = [*range(1, len(pairs) + 1)]
 
     runs = []
     for number, (file, events) in zip(numbers, pairs, strict=True):
         # the right hemisphere, confounds and JSON of a run
-        path, described = file.path, file._replace(entities={**file.entities, "desc": "confounds"})
-        partners = (
-            [path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))] if path.suffix == ".gii" else []
+        path, described = (
+            file.path,
+            file._replace(entities={**file.entities, "desc": "confounds"}),
         )
-        tables = inherit(derived, described, ".tsv", "regressors", "timeseries")  # the former before 20.2
-        sidecars = inherit(raw, file, ".json", "bold"), inherit(derived, file, ".json", "bold")
+        partners = (
+            [path.with_name(path.name.replace("_hemi-L_", "_hemi-R_"))]
+            if path.suffix == ".gii"
+            else []
+        )
+        # the former before 20.2
+        tables = inherit(derived, described, ".tsv", "regressors", "timeseries")
+        sidecars = (
+            inherit(raw, file, ".json", "bold"),
+            inherit(derived, file, ".json", "bold"),
+        )
 
         # masks and labels of the same run, space and resolution
         images = {
@@ -161,8 +222,17 @@ def find_runs(raw: Folders, derived: Folders, files: Iterable[BidsFile]) -> list
             and {**image.entities, "desc": ""} == {**file.entities, "desc": ""}
         }
         series, confounds = (path, *partners), tables[-1] if tables else None
-        paths = [*series, events[-1], *sidecars[0], *sidecars[1], *tables[-1:], *images.values()]
-        runs.append(BoldRun(number, series, events[-1], sidecars, confounds, images, paths))
+        paths = [
+            *series,
+            events[-1],
+            *sidecars[0],
+            *sidecars[1],
+            *tables[-1:],
+            *images.values(),
+        ]
+        runs.append(
+            BoldRun(number, series, events[-1], sidecars, confounds, images, paths)
+        )
     return runs
 
 
@@ -185,20 +255,31 @@ def read_timing(run: BoldRun) -> tuple[int, float, float, str]:
     path = run.series[0]
     tr_s = derived.get("RepetitionTime") or raw.get("RepetitionTime")
     if not _is_time(tr_s) or not tr_s:
-        problem = f"{path}: its JSON has no RepetitionTime in seconds{f', but {tr_s}' if tr_s else ''}"
+        problem = (
+            f"{path}: its JSON has no RepetitionTime in "
+            f"seconds{f', but {tr_s}' if tr_s else ''}"
+        )
         json = f"{path.name.partition('.')[0]}.json"
-        raise BrainhiveError(problem, f'write {{"RepetitionTime": 2.0}}, with its TR, into {json}')
+        raise BrainhiveError(
+            problem, f'write {{"RepetitionTime": 2.0}}, with its TR, into {json}'
+        )
     volumes, header_s = _read_header(path)
     header_s = header_s / 1000 if header_s > LONGEST_TR_S else header_s
     # tools that know no TR write 0 or 1
     if header_s > 0 and header_s != 1 and abs(header_s - tr_s) > HEADER_TOLERANCE_S:
-        problem = f"{path}: its header has a TR of {header_s:g} s, its JSON one of {tr_s:g} s"
-        raise BrainhiveError(problem, "find out which is right, and correct RepetitionTime or the header")
+        problem = (
+            f"{path}: its header has a TR of {header_s:g} s, its JSON one of {tr_s:g} s"
+        )
+        raise BrainhiveError(
+            problem, "find out which is right, and correct RepetitionTime or the header"
+        )
 
     # slice-timing correction moves a volume to the middle of its TR
     if (start_s := derived.get("StartTime")) is not None:
         if not _is_time(start_s):
-            raise BrainhiveError(f"{path}: its JSON has StartTime {start_s}", "correct it: seconds")
+            raise BrainhiveError(
+                f"{path}: its JSON has StartTime {start_s}", "correct it: seconds"
+            )
         return volumes, tr_s, start_s, "StartTime"
     if derived.get("SliceTimingCorrected") is True:
         return volumes, tr_s, tr_s / 2, "TR/2"
@@ -211,7 +292,9 @@ def _is_time(value: Any) -> bool:
 
 
 def _read_header(path: Path) -> tuple[int, float]:
-    """Read the number of volumes of BOLD, and the TR in its header, in s or ms; 0 if not known."""
+    """Read the number of volumes of BOLD, and the TR in its header, in s or ms; 0 if
+    not known.
+    """
     image = open_image(path, AGAIN)
     with reading(path, AGAIN, raised=(Exception,)):
         if path.suffix == ".gii":
@@ -222,7 +305,9 @@ def _read_header(path: Path) -> tuple[int, float]:
             axis = image.header.get_axis(0)
             return image.shape[0], axis.step if axis.unit == "SECOND" else 0.0
         if image.ndim != 4:
-            raise BrainhiveError(f"{path} is {list(image.shape)}, not [X, Y, Z, T]", AGAIN)
+            raise BrainhiveError(
+                f"{path} is {list(image.shape)}, not [X, Y, Z, T]", AGAIN
+            )
         return image.shape[3], float(image.header.get_zooms()[3])
 
 
@@ -231,8 +316,11 @@ def read_surface(run: BoldRun) -> dict[str, Array]:
     images = [open_image(path, AGAIN) for path in run.series]
     with reading(run.series[0], AGAIN, raised=(Exception,)):
         if len(images) == 2:
-            # GIFTI: an array for each volume, or one [V, T], as nilearn writes it; [T, V] a hemisphere
-            stacks = [np.stack([volume.data for volume in image.darrays]) for image in images]
+            # GIFTI: an array for each volume, or one [V, T], as nilearn writes it; [T,
+            # V] a hemisphere
+            stacks = [
+                np.stack([volume.data for volume in image.darrays]) for image in images
+            ]
             stacks = [stack if stack.ndim == 2 else stack[0].T for stack in stacks]
             return dict(zip(CORTEX, stacks, strict=True))
 
@@ -242,7 +330,9 @@ def read_surface(run: BoldRun) -> dict[str, Array]:
 
 
 def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> Float32:
-    """Read the BOLD [T, V] of the voxels of a mask, or of the vertices of both hemispheres."""
+    """Read the BOLD [T, V] of the voxels of a mask, or of the vertices of both
+    hemispheres.
+    """
     if isinstance(space, Mask):
         return space.read_series(run.series[0]).astype(np.float32, copy=False)
 
@@ -250,11 +340,16 @@ def read_series(run: BoldRun, space: Mask | Mapping[str, int], volumes: int) -> 
     sides = [*read_surface(run).values()]
     if [side.shape for side in sides] != [(volumes, size) for size in space.values()]:
         shapes = " and ".join(str([*side.shape]) for side in sides)
-        raise BrainhiveError(f"{run.series[0]} has {shapes}, other runs {[*space.values()]} vertices", AGAIN)
+        raise BrainhiveError(
+            f"{run.series[0]} has {shapes}, other runs {[*space.values()]} vertices",
+            AGAIN,
+        )
     return np.concatenate(sides, 1, dtype=np.float32)
 
 
-def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[list[Picture], Counter[str]]:
+def read_events(
+    path: Path, stimulus: str, where: Mapping[str, Any]
+) -> tuple[list[Picture], Counter[str]]:
     """Read the pictures of a run in the order of time.
 
     Args:
@@ -266,13 +361,16 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
         The pictures, and the number of other events, by reason.
 
     Raises:
-        BrainhiveError: if a column is missing, a time is no number, or two pictures begin at once.
+        BrainhiveError: if a column is missing, a time is no number, or two pictures
+            begin at once.
     """
     # the columns that the recipe names
     columns, rows = read_table(path)
     if absent := [name for name in ("onset", stimulus, *where) if name not in columns]:
         way = "preparation.stimulus=COLUMN, preparation.where={COLUMN: VALUE}"
-        raise BrainhiveError(f"{path} has no column {absent[0]}", f"it has {', '.join(columns)}: {way}")
+        raise BrainhiveError(
+            f"{path} has no column {absent[0]}", f"it has {', '.join(columns)}: {way}"
+        )
     wanted = {
         column: {*map(_plain, values if isinstance(values, list) else [values])}
         for column, values in where.items()
@@ -282,7 +380,11 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
     pictures, dropped = list[Picture](), Counter[str]()
     for line, row in enumerate(rows, 2):
         kind = f" (trial_type {row['trial_type']})" if "trial_type" in columns else ""
-        other = [column for column, values in wanted.items() if _plain(row[column]) not in values]
+        other = [
+            column
+            for column, values in wanted.items()
+            if _plain(row[column]) not in values
+        ]
         if other:
             dropped[f"events whose {other[0]} is {row[other[0]]}"] += 1
         elif row[stimulus] in ABSENT:
@@ -290,9 +392,14 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
         elif row["onset"] in ABSENT:
             dropped["events of pictures without an onset"] += 1
         else:
-            onset_s, duration_s = (read_number(row.get(name, "")) for name in ("onset", "duration"))
+            onset_s, duration_s = (
+                read_number(row.get(name, "")) for name in ("onset", "duration")
+            )
             if np.isnan(onset_s):
-                raise BrainhiveError(f"{path}, line {line}: onset {row['onset']}", "write seconds, or n/a")
+                raise BrainhiveError(
+                    f"{path}, line {line}: onset {row['onset']}",
+                    "write seconds, or n/a",
+                )
             pictures.append((onset_s, duration_s, row[stimulus]))
 
     # two pictures at once would have one response
@@ -306,7 +413,11 @@ def read_events(path: Path, stimulus: str, where: Mapping[str, Any]) -> tuple[li
 
 def _plain(value: object) -> str:
     """Write numbers alike: 1, 01 and 1.0."""
-    return NO_VALUE.sub("n/a", str(value)) if np.isnan(number := read_number(value)) else str(number)
+    return (
+        NO_VALUE.sub("n/a", str(value))
+        if np.isnan(number := read_number(value))
+        else str(number)
+    )
 
 
 def read_confounds(
@@ -325,7 +436,8 @@ def read_confounds(
 
     Raises:
         MissingData: if there is no table.
-        BrainhiveError: if a column is not there, or a value is missing behind the first row.
+        BrainhiveError: if a column is not there, or a value is missing behind the first
+            row.
     """
     if not groups:
         return {}
@@ -334,7 +446,9 @@ def read_confounds(
         raise MissingData(problem, "preparation.confounds=[] does without")
     columns, rows = read_table(path)
     if len(rows) != volumes:
-        raise BrainhiveError(f"{path} has {len(rows)} rows for {volumes} volumes", AGAIN)
+        raise BrainhiveError(
+            f"{path} has {len(rows)} rows for {volumes} volumes", AGAIN
+        )
 
     # columns of each group
     names: dict[str, None] = {}
@@ -344,10 +458,14 @@ def read_confounds(
             if not matches and group not in OPTIONAL:
                 there = dict.fromkeys(re.sub(r"\d+$", "*", name) for name in columns)
                 problem = f"{path} has no column {pattern} of the confounds {group}"
-                raise BrainhiveError(problem, f"preparation.confounds=[…] of those there: {', '.join(there)}")
+                raise BrainhiveError(
+                    problem,
+                    f"preparation.confounds=[…] of those there: {', '.join(there)}",
+                )
             names |= dict.fromkeys(matches)
 
-    # their values [T]; derivatives have none in the first row, and a column of zeros explains nothing
+    # their values [T]; derivatives have none in the first row, and a column of zeros
+    # explains nothing
     values = {}
     for name in names:
         column = np.array([read_number(row[name]) for row in rows])
@@ -356,7 +474,9 @@ def read_confounds(
             column[0] = 0
         if not np.isfinite(column).all():
             problem = f"{path}, column {name}: not all of its rows are numbers"
-            raise BrainhiveError(problem, "leave it out of preparation.confounds, or correct it")
+            raise BrainhiveError(
+                problem, "leave it out of preparation.confounds, or correct it"
+            )
         if column.any():
             values[name] = column
         else:

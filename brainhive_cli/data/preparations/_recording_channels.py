@@ -21,7 +21,9 @@ MEG = ("mag", "grad")
 RATE_TOLERANCE = 1e-5
 """Share by which sampling rates of one subject may differ: headers round them."""
 OTHER_UNIT = 100
-"""Times the spread of other recordings that one reaches only if it is in another unit, or no signal."""
+"""Times the spread of other recordings that one reaches only if it is in another unit,
+or no signal.
+"""
 NO_EEG = re.compile(
     r".*(EOG|ECG|EKG|EMG|TRIG|STIM|STATUS|MARKER|EVENT|PHOTO|DIODE|AUDIO|PULSE|PLETH|"
     r"RESP|GSR|AUX|COUNTER|BATTERY).*"
@@ -29,11 +31,17 @@ NO_EEG = re.compile(
     r"[ _-]?[A-Z]?\d*",
     re.IGNORECASE,
 )
-"""Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers, other sensors."""
+"""Names that amplifiers give to channels without EEG: eyes, heart, muscles, triggers,
+other sensors.
+"""
 MANY_TIMES = 20
-"""Times the median variance that a channel of EEG or MEG reaches only if it is noise, or something else."""
+"""Times the median variance that a channel of EEG or MEG reaches only if it is noise,
+or something else.
+"""
 EEG_UV = (0.01, 10_000)
-"""Standard deviations of EEG within a second, in microvolts, of any amplifier that works."""
+"""Standard deviations of EEG within a second, in microvolts, of any amplifier that
+works.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ class KeptChannels:
         unit: Unit of signals before they are whitened.
         space: Names, and positions if all are known.
         without_position: Names of the channels whose position is not known.
-        has_file_positions: Whether the first recording has the positions of all of them.
+        has_file_positions: Whether the first recording has the positions of all of
+            them.
     """
 
     headers: Mapping[Path, Header]
@@ -62,28 +71,52 @@ class KeptChannels:
         """Compare a recording with the first.
 
         Raises:
-            BrainhiveError: if it lacks a channel, or has another sampling rate, unit or compensation.
+            BrainhiveError: if it lacks a channel, or has another sampling rate, unit or
+                compensation.
         """
         # the same channels at the same rate
-        (first, first_header), header = next(iter(self.headers.items())), self.headers[path]
+        (first, first_header), header = (
+            next(iter(self.headers.items())),
+            self.headers[path],
+        )
         _require_names(path, header, self.names)
         leave_out = "or leave it out: preparation.files=PATTERN"
         if abs(header.rate_hz / first_header.rate_hz - 1) > RATE_TOLERANCE:
-            problem = f"{path} has {header.rate_hz:.10g} Hz, but {first.name} {first_header.rate_hz:.10g} Hz"
-            raise BrainhiveError(problem, f"resample one of them with mne and save it, {leave_out}")
+            problem = (
+                f"{path} has {header.rate_hz:.10g} Hz, but {first.name} "
+                f"{first_header.rate_hz:.10g} Hz"
+            )
+            raise BrainhiveError(
+                problem, f"resample one of them with mne and save it, {leave_out}"
+            )
 
-        # signals in the same unit, with the same references taken out; NaN where the first stands still
-        ratio = _spread(header, self.names) / (_spread(first_header, self.names) or np.nan)
+        # signals in the same unit, with the same references taken out; NaN where the
+        # first stands still
+        ratio = _spread(header, self.names) / (
+            _spread(first_header, self.names) or np.nan
+        )
         if ratio >= OTHER_UNIT or 0 < ratio <= 1 / OTHER_UNIT:
             raise BrainhiveError(
-                f"{path} has signals of {ratio:.2g} times the size of those of {first.name}: another unit",
-                f"mne takes V and T: multiply one of them by raw.apply_function and save it, {leave_out}",
+                (
+                    f"{path} has signals of {ratio:.2g} times the size of those of "
+                    f"{first.name}: another unit"
+                ),
+                (
+                    "mne takes V and T: multiply one of them by raw.apply_function and "
+                    f"save it, {leave_out}"
+                ),
             )
         grades = header.compensation, first_header.compensation
         if grades[0] != grades[1]:
             raise BrainhiveError(
-                f"{path} has CTF's compensation of grade {grades[0]}, but {first.name} {grades[1]}",
-                f"bring both to one grade by mne's raw.apply_gradient_compensation, {leave_out}",
+                (
+                    f"{path} has CTF's compensation of grade {grades[0]}, but "
+                    f"{first.name} {grades[1]}"
+                ),
+                (
+                    "bring both to one grade by mne's raw.apply_gradient_compensation, "
+                    f"{leave_out}"
+                ),
             )
 
 
@@ -99,13 +132,14 @@ def keep_channels(
     Args:
         headers: Headers of the subject's recordings, in their order.
         types: Types of channels as mne names them; None for EEG, or else MEG.
-        wanted: Names of channels in order; none for all of `types` that no recording marks as bad.
+        wanted: Names of channels in order; none for all of `types` that no recording
+            marks as bad.
         exclude: Names of channels that are left out.
         whiten: Whether signals are whitened, which makes units of all channels one.
 
     Raises:
-        BrainhiveError: if the first recording lacks a channel, has none of these types that is good, or
-            channels have several units and are not whitened.
+        BrainhiveError: if the first recording lacks a channel, has none of these types
+            that is good, or channels have several units and are not whitened.
     """
     path, header = next(iter(headers.items()))
     kind_of = dict(zip(header.names, header.types, strict=True))
@@ -117,21 +151,35 @@ def keep_channels(
         chosen = types or (("eeg",) if "eeg" in header.types else MEG)
         if not {*header.types} & {*chosen}:
             hint = f"preparation.types=…; it has: {', '.join(sorted({*header.types}))}"
-            raise BrainhiveError(f"{path} has no channels of type {' or '.join(chosen)}", hint)
+            raise BrainhiveError(
+                f"{path} has no channels of type {' or '.join(chosen)}", hint
+            )
         bad = {name for each in headers.values() for name in each.bad}
         names = tuple(
-            name for name, kind in kind_of.items() if kind in chosen and name not in {*exclude, *bad}
+            name
+            for name, kind in kind_of.items()
+            if kind in chosen and name not in {*exclude, *bad}
         )
         if not names:
-            problem = f"{path}: all its channels of type {' or '.join(chosen)} are marked as bad or excluded"
-            raise BrainhiveError(problem, "preparation.channels='[NAME, …]', or correct the marks")
+            problem = (
+                f"{path}: all its channels of type {' or '.join(chosen)} are marked as "
+                "bad or excluded"
+            )
+            raise BrainhiveError(
+                problem, "preparation.channels='[NAME, …]', or correct the marks"
+            )
 
     # one unit, unless whitening makes one of several
     kinds = tuple(kind_of[name] for name in names)
     units = {UNITS.get(kind, (1.0, "SI"))[1]: kind for kind in kinds}
     if len(units) > 1 and not whiten:
-        problem = f"channels of types {' and '.join(units.values())} have different units"
-        way = "preparation.types=[ONE], or let them be whitened: preparation.whiten=epochs"
+        problem = (
+            f"channels of types {' and '.join(units.values())} have different units"
+        )
+        way = (
+            "preparation.types=[ONE], or let them be whitened: "
+            "preparation.whiten=epochs"
+        )
         raise BrainhiveError(problem, way)
 
     # positions of the file, or else those that names of EEG have in the 10-05 system
@@ -139,7 +187,9 @@ def keep_channels(
     has_file_positions = bool(np.isfinite(positions).all())
     if not has_file_positions and {*kinds} == {"eeg"}:
         positions = standard_positions(names)
-    without = [names[row] for row in np.flatnonzero(~np.isfinite(positions).all(1)).tolist()]
+    without = [
+        names[row] for row in np.flatnonzero(~np.isfinite(positions).all(1)).tolist()
+    ]
     return KeptChannels(
         headers,
         names,
@@ -153,19 +203,28 @@ def keep_channels(
 
 def _require_names(path: Path, header: Header, names: Sequence[str]) -> None:
     if absent := ",".join(name for name in names if name not in header.names):
-        hint = f"preparation.exclude=[{absent}], or rename one of its {', '.join(header.names)}"
+        hint = (
+            f"preparation.exclude=[{absent}], or rename one of its "
+            f"{', '.join(header.names)}"
+        )
         raise BrainhiveError(f"{path} has no channel {absent}", hint)
 
 
 def _spread(header: Header, names: Sequence[str]) -> float:
-    """Compute the median standard deviation of channels, of those that change; 0 if none does."""
-    variances = header.variances[[header.names.index(name) for name in names if name in header.names]]
+    """Compute the median standard deviation of channels, of those that change; 0 if
+    none does.
+    """
+    variances = header.variances[
+        [header.names.index(name) for name in names if name in header.names]
+    ]
     # channels that do not change say nothing about the unit
     variances = variances[np.isfinite(variances) & (variances > 0)]
     return float(np.sqrt(np.median(variances))) if len(variances) else 0.0
 
 
-def group_by_entry(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, list[int]]:
+def group_by_entry(
+    items: Mapping[int, Sequence[Hashable]],
+) -> dict[Hashable, list[int]]:
     """Group numbers that have an entry in common."""
     groups = defaultdict(list)
     for number, entries in items.items():
@@ -174,22 +233,36 @@ def group_by_entry(items: Mapping[int, Sequence[Hashable]]) -> dict[Hashable, li
     return groups
 
 
-def describe_channels(channels: KeptChannels) -> list[tuple[str, int, int, str, str, str]]:
-    """Describe the channels of each type: their number, those that are kept or bad, positions and names."""
+def describe_channels(
+    channels: KeptChannels,
+) -> list[tuple[str, int, int, str, str, str]]:
+    """Describe the channels of each type: their number, those that are kept or bad,
+    positions and names.
+    """
     # source of the positions
     header = next(iter(channels.headers.values()))
     positions = "of the file" if channels.has_file_positions else "10-05, by name"
     if without := channels.without_position:
-        positions = f"none, without {' '.join(without)}" if len(without) < len(channels.names) else "none"
+        positions = (
+            f"none, without {' '.join(without)}"
+            if len(without) < len(channels.names)
+            else "none"
+        )
 
     # one row for each type, in the order of the first file
     rows = []
     files, bad_in = len(channels.headers), _count_bad(channels)
     for kind in dict.fromkeys(header.types):
-        names = [name for name, type_ in zip(header.names, header.types, strict=True) if type_ == kind]
+        names = [
+            name
+            for name, type_ in zip(header.names, header.types, strict=True)
+            if type_ == kind
+        ]
         count = sum(name in channels.names for name in names)
         bad = [
-            name if bad_in[name] == files else f"{name} (in {bad_in[name]} of {files} files)"
+            name
+            if bad_in[name] == files
+            else f"{name} (in {bad_in[name]} of {files} files)"
             for name in names
             if name in bad_in
         ]
@@ -200,31 +273,43 @@ def describe_channels(channels: KeptChannels) -> list[tuple[str, int, int, str, 
 
 def _count_bad(channels: KeptChannels) -> Counter[str]:
     """Count the recordings in which each channel was marked as bad."""
-    return Counter(name for header in channels.headers.values() for name in {*header.bad})
+    return Counter(
+        name for header in channels.headers.values() for name in {*header.bad}
+    )
 
 
 def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[str]]]:
-    """Yield a warning about channels that are probably noise or no signal of the brain, and their names."""
+    """Yield a warning about channels that are probably noise or no signal of the brain,
+    and their names.
+    """
     # names of eyes, heart, triggers and the like
     names = np.array(channels.names)
     kinds = np.array(channels.kinds)
     is_eeg = kinds == "eeg"
-    has_other_name = np.array([bool(NO_EEG.fullmatch(plain_name(name))) for name in channels.names]) & is_eeg
+    has_other_name = (
+        np.array([bool(NO_EEG.fullmatch(plain_name(name))) for name in channels.names])
+        & is_eeg
+    )
     if other := names[has_other_name].tolist():
         yield f"{', '.join(other)}: EEG by the file, but not by name", other
 
-    # names of an amplifier's inputs say nothing of positions; other names may lie outside the 10-05 system
+    # names of an amplifier's inputs say nothing of positions; other names may lie
+    # outside the 10-05 system
     if not channels.has_file_positions:
         if are_inputs(channels.names):
             yield (
-                "channels are called by inputs of BioSemi's amplifier: preparation.montage=biosemi64, or "
-                "what the cap is called in mne, gives their names and positions",
+                "channels are called by inputs of BioSemi's amplifier: "
+                "preparation.montage=biosemi64, or what the cap is called in mne, "
+                "gives their names and positions",
                 [],
             )
         is_unknown = ~np.isfinite(standard_positions(channels.names)).all(1)
         strange = names[is_unknown & ~has_other_name].tolist()
         if is_eeg.any() and is_unknown.mean() < 0.5 and strange:
-            yield f"{', '.join(strange)}: no electrode of the 10-05 system has that name", strange
+            yield (
+                f"{', '.join(strange)}: no electrode of the 10-05 system has that name",
+                strange,
+            )
 
     bad_in = _count_bad(channels)
     if bad := [name for name in channels.names if name in bad_in]:
@@ -233,18 +318,31 @@ def list_unusual_channels(channels: KeptChannels) -> Iterator[tuple[str, list[st
     # signals of no brain's size
     spread_uv = 1e6 * _spread(next(iter(channels.headers.values())), channels.names)
     if is_eeg.all() and spread_uv and not EEG_UV[0] < spread_uv < EEG_UV[1]:
-        yield f"EEG has a spread of {spread_uv:.2g} µV: in another unit than the V that mne takes", []
+        yield (
+            (
+                f"EEG has a spread of {spread_uv:.2g} µV: in another unit than the V "
+                "that mne takes"
+            ),
+            [],
+        )
 
     # variances far from the median of the channel's type in its file
     for path, header in channels.headers.items():
         if not {*channels.names} <= {*header.names}:
             continue  # which the preparation refuses
-        variances = header.variances[[header.names.index(name) for name in names]]  # [C]
-        medians = np.array([np.median(variances[kinds == kind]) for kind in kinds])  # [C]
-        ratios = np.divide(variances, medians, out=np.ones(len(names)), where=medians > 0)
+        # [C]
+        variances = header.variances[[header.names.index(name) for name in names]]
+        # [C]
+        medians = np.array([np.median(variances[kinds == kind]) for kind in kinds])
+        ratios = np.divide(
+            variances, medians, out=np.ones(len(names)), where=medians > 0
+        )
         for name, ratio in zip(channels.names, ratios, strict=True):
             if ratio > MANY_TIMES:
-                yield f"{name} has {ratio:.0f} times the median variance in {path.name}", [name]
+                yield (
+                    f"{name} has {ratio:.0f} times the median variance in {path.name}",
+                    [name],
+                )
             elif ratio <= SMALLEST:
                 yield f"{name} is flat in {path.name}", [name]
 
@@ -254,7 +352,8 @@ def compare_subjects(
     suspects: Sequence[str],
     exclude: Sequence[str],
 ) -> tuple[list[str], str]:
-    """Describe how the channels of subjects differ, and how all come to the same ones, without suspects.
+    """Describe how the channels of subjects differ, and how all come to the same ones,
+    without suspects.
 
     Args:
         subject_channels: The channels that are kept of each subject.
@@ -277,19 +376,36 @@ def compare_subjects(
             f"subject {spans(subjects)} {f'lacks {names}' if names else 'has all'}"
             for names, subjects in group_by_entry(lacking).items()
         ]
-        lines = [f"subjects keep different channels, and cannot be trained together: {'; '.join(texts)}"]
+        lines = [
+            (
+                "subjects keep different channels, and cannot be trained together: "
+                f"{'; '.join(texts)}"
+            )
+        ]
     elif len({*kept.values()}) > 1:
-        lines = ["subjects have their channels in different orders: they cannot be trained together"]
+        lines = [
+            (
+                "subjects have their channels in different orders: they cannot be "
+                "trained together"
+            )
+        ]
     if not (suspects or lines):
         return lines, ""
 
     # channels that all subjects have and are no suspects
     common = [
-        name for name in all_names if name not in suspects and all(name in names for names in kept.values())
+        name
+        for name in all_names
+        if name not in suspects and all(name in names for names in kept.values())
     ]
     out = dict.fromkeys([*exclude, *(name for name in all_names if name not in common)])
     override = f"preparation.exclude=[{','.join(out)}]"
     # an exclusion keeps the order of each subject, so different orders need a list
-    if len({tuple(name for name in names if name in common) for names in kept.values()}) > 1:
+    if (
+        len(
+            {tuple(name for name in names if name in common) for names in kept.values()}
+        )
+        > 1
+    ):
         override = f"preparation.channels=[{','.join(common)}]"
     return lines, f"{shlex.quote(override)} leaves them out"

@@ -1,4 +1,6 @@
-"""Regions of voxels or vertices by name: masks, atlases and labels of surfaces, as they are published."""
+"""Regions of voxels or vertices by name: masks, atlases and labels of surfaces, as they
+are published.
+"""
 
 import os
 import re
@@ -30,26 +32,35 @@ WAY_OUT = "preparation.regions: {NAME: FILE}, a mask or atlas on the grid of the
 Thresholds = Annotated[
     dict[str, float],
     Field(
-        description="least value that is inside, by name of a region's file, or `mask`, as {V1: 0.3}; "
-        "default: 0.5 of probabilities, 50 of those in percent, above 0 of masks and labels",
+        description="least value that is inside, by name of a region's file, or "
+        "`mask`, as {V1: 0.3}; default: 0.5 of probabilities, 50 of those "
+        "in percent, above 0 of masks and labels",
         examples=["{V1: 0.3}"],
     ),
 ]
 """Key of preparations with regions of a lab's own."""
-UNNAMED = re.compile(r"\?+|unknown|background|medial[_ ]?wall|corpuscallosum|none", re.IGNORECASE)
+UNNAMED = re.compile(
+    r"\?+|unknown|background|medial[_ ]?wall|corpuscallosum|none", re.IGNORECASE
+)
 """Names in atlases of voxels outside all regions."""
 HEMISPHERE = re.compile(r"^(?:ctx[-_])?[lr]h[-_.]|^[LR]_|^(?:Left|Right)-|_ROI$")
-"""Text around the name of a region that both hemispheres have, as in `ctx-lh-cuneus` or `L_V1_ROI`."""
+"""Text around the name of a region that both hemispheres have, as in `ctx-lh-cuneus` or
+`L_V1_ROI`.
+"""
 WANG = (
-    "V1v V1d V2v V2d V3v V3d hV4 VO1 VO2 PHC1 PHC2 TO2 TO1 LO2 LO1 V3B V3A IPS0 IPS1 IPS2 IPS3 IPS4 IPS5 "
-    "SPL1 FEF"
+    "V1v V1d V2v V2d V3v V3d hV4 VO1 VO2 PHC1 PHC2 TO2 TO1 LO2 LO1 V3B V3A IPS0 IPS1 "
+    "IPS2 IPS3 IPS4 IPS5 SPL1 FEF"
 ).split()
-"""Labels 1 to 25 of the probabilistic atlas of Wang et al. 2015, whose files come without names."""
+"""Labels 1 to 25 of the probabilistic atlas of Wang et al. 2015, whose files come
+without names.
+"""
 
 
 Maps = tuple[Array, Array, Sequence[Mapping[int, str]]]
-"""Maps of a file of regions: their values [V, n] of voxels or vertices, the same with their neighbours in a
-volume, and names of labels of each map; none where the file has none."""
+"""Maps of a file of regions: their values [V, n] of voxels or vertices, the same with
+their neighbours in a volume, and names of labels of each map; none where the file has
+none.
+"""
 
 
 def find_region_files(
@@ -58,8 +69,9 @@ def find_region_files(
     """Find the files of a subject by the names of regions and atlases.
 
     Args:
-        patterns: Name to a path below `root`, else below home, with `{subject}`, `{subject:02d}` or `{label}`
-            and the wildcards of a shell; of a surface, both hemispheres, as `label/?h.aparc.annot`.
+        patterns: Name to a path below `root`, else below home, with `{subject}`,
+            `{subject:02d}` or `{label}` and the wildcards of a shell; of a surface,
+            both hemispheres, as `label/?h.aparc.annot`.
         subject: By number.
         root: The folder of the betas, or of the BIDS data set.
         label: Of the subject in the names of files, without `sub-`.
@@ -71,39 +83,50 @@ def find_region_files(
     for name, pattern in patterns.items():
         # below the betas first, else below home
         path = fill_subject(pattern, subject, label)
-        paths = dict.fromkeys(os.path.abspath(folder / path) for folder in (root, home_folder()))
+        paths = dict.fromkeys(
+            os.path.abspath(folder / path) for folder in (root, home_folder())
+        )
         matches = next(filter(None, map(expand_pattern, paths)), None)
         if matches is None:
             raise MissingData(
                 f"region {name} of subject {subject}: no file {' or '.join(paths)}",
-                f"preparation.regions.{name}=FILE, absolute or relative to {os.path.abspath(root)}",
+                (
+                    f"preparation.regions.{name}=FILE, absolute or relative to "
+                    f"{os.path.abspath(root)}"
+                ),
             )
         files[name] = matches
     return files
 
 
 def name_voxels(
-    files: Mapping[str, Sequence[Path]], space: Mask | Mapping[str, int], thresholds: Mapping[str, float]
+    files: Mapping[str, Sequence[Path]],
+    space: Mask | Mapping[str, int],
+    thresholds: Mapping[str, float],
 ) -> tuple[Voxels, dict[str, str]]:
     """Name the regions of voxels, or of vertices, whose hemispheres are regions, too.
 
-    A mask, or a map of probabilities from half on, becomes a region under its own name, and each of several
-    maps one of `NAME-1`, `NAME-2` … The labels of an atlas, and several maps, are named by the file itself
-    (.annot, .gii, .dlabel.nii), by a table next to it (.tsv, .txt, .csv of the same stem, as BIDS and
-    FreeSurfer write it), or, of FreeSurfer's aparc+aseg and Wang's atlas, by what they are known to be; else
-    by their numbers. Of two atlases that name a region alike, that of the second is `ATLAS.REGION`.
+    A mask, or a map of probabilities from half on, becomes a region under its own name,
+    and each of several maps one of `NAME-1`, `NAME-2` … The labels of an atlas, and
+    several maps, are named by the file itself (.annot, .gii, .dlabel.nii), by a table
+    next to it (.tsv, .txt, .csv of the same stem, as BIDS and FreeSurfer write it), or,
+    of FreeSurfer's aparc+aseg and Wang's atlas, by what they are known to be; else by
+    their numbers. Of two atlases that name a region alike, that of the second is
+    `ATLAS.REGION`.
 
     Args:
-        files: Name to the files of it: one, or one a hemisphere, the left first; a region is that of both.
-        space: The mask of the voxels; or the number of vertices of each hemisphere, by name, or of both.
+        files: Name to the files of it: one, or one a hemisphere, the left first; a
+            region is that of both.
+        space: The mask of the voxels; or the number of vertices of each hemisphere, by
+            name, or of both.
         thresholds: Least value that is inside, by name of the file.
 
     Returns:
         The voxels, and what each file was taken for by its name.
 
     Raises:
-        BrainhiveError: if a file is damaged, lies on another grid, has nothing where there are betas, or it
-            is not clear what its values are.
+        BrainhiveError: if a file is damaged, lies on another grid, has nothing where
+            there are betas, or it is not clear what its values are.
     """
     regions, readings = dict[str, Bool](), dict[str, str]()
     grid = None
@@ -111,7 +134,10 @@ def name_voxels(
         width, grid = space.width, space.grid
     else:
         sides = np.repeat([*space], [*space.values()])  # [V]
-        width, regions = len(sides), {side: sides == side for side in space if side in CORTEX}
+        width, regions = (
+            len(sides),
+            {side: sides == side for side in space if side in CORTEX},
+        )
 
     # a threshold without a file would have no effect
     if unknown := {*thresholds} - {*files, "mask"}:
@@ -119,34 +145,54 @@ def name_voxels(
         raise BrainhiveError(problem, f"there are: {', '.join(files)}")
     for atlas, paths in files.items():
         # regions and their names, of one file or of both hemispheres
-        parts = [_read_parts(path, atlas, space, thresholds.get(atlas)) for path in paths]
-        counts = [0 if isinstance(space, Mask) else count for count, *_ in parts]  # 0: of all voxels
+        parts = [
+            _read_parts(path, atlas, space, thresholds.get(atlas)) for path in paths
+        ]
+        # 0: of all voxels
+        counts = [0 if isinstance(space, Mask) else count for count, *_ in parts]
         if not isinstance(space, Mask) and sum(counts) != width:
             several = " and ".join(path.name for path in paths)
-            problem = f"{paths[0].parent}: {several} have {sum(counts)} vertices, the betas {width}"
-            raise BrainhiveError(problem, "preparation.regions: {NAME: ?h.FILE}, for both hemispheres")
+            problem = (
+                f"{paths[0].parent}: {several} have {sum(counts)} vertices, the betas "
+                f"{width}"
+            )
+            raise BrainhiveError(
+                problem, "preparation.regions: {NAME: ?h.FILE}, for both hemispheres"
+            )
 
         # a mask [V] for each name, of both hemispheres together
         masks: dict[str, Bool] = {}
-        for start, (count, region_names, _) in zip(np.cumsum([0, *counts]), parts, strict=False):
+        for start, (count, region_names, _) in zip(
+            np.cumsum([0, *counts]), parts, strict=False
+        ):
             for name, inside in region_names:
-                # no spaces and operators in names, as sets of regions are written with them
+                # no spaces and operators in names, as sets of regions are written with
+                # them
                 region = re.sub(r"[\s&|()]+", "_", name.strip())
                 if region.strip("-") and not UNNAMED.fullmatch(region):
-                    masks.setdefault(region, np.zeros(width, bool))[start : start + count] |= inside
+                    masks.setdefault(region, np.zeros(width, bool))[
+                        start : start + count
+                    ] |= inside
         if not any(mask.any() for mask in masks.values()):
-            raise BrainhiveError(f"{paths[0]} has nothing in the {width} voxels of the betas", WAY_OUT)
+            raise BrainhiveError(
+                f"{paths[0]} has nothing in the {width} voxels of the betas", WAY_OUT
+            )
 
         readings[atlas] = ", ".join(dict.fromkeys(reading for *_, reading in parts))
         # names that an earlier atlas has are prefixed by this atlas
-        regions |= {name if name not in regions else f"{atlas}.{name}": mask for name, mask in masks.items()}
+        regions |= {
+            name if name not in regions else f"{atlas}.{name}": mask
+            for name, mask in masks.items()
+        }
     return Voxels(regions, grid=grid), readings
 
 
 def _read_parts(
     path: Path, atlas: str, space: Mask | Mapping[str, int], least: float | None
 ) -> tuple[int, list[tuple[str, Bool]], str]:
-    """Read the number of voxels or vertices of a file, its regions with their names, and what it is."""
+    """Read the number of voxels or vertices of a file, its regions with their names,
+    and what it is.
+    """
     maps, volume, labels = _read_maps(path, space)
     count, several = maps.shape
     # what names the labels: the file, the table next to it, or an atlas that is known
@@ -154,16 +200,26 @@ def _read_parts(
     present = np.unique(maps[np.isfinite(maps) & (maps > 0)])
     # one map of whole numbers may be an atlas
     if several == 1 and not any(labels) and (present == np.rint(present)).all():
-        labels, source = [{k: name for k, name in table.items() if k in present}], "of the table next to it"
+        labels, source = (
+            [{k: name for k, name in table.items() if k in present}],
+            "of the table next to it",
+        )
         if not any(labels) and len(present) > 1:  # a mask may be called wang_V1
-            labels, source = [_name_known_labels(f"{atlas} {path.name}".lower(), present)], "of a known atlas"
+            labels, source = (
+                [_name_known_labels(f"{atlas} {path.name}".lower(), present)],
+                "of a known atlas",
+            )
 
     # labels become masks; names of several maps begin with the map's number
     if least is None and any(labels):
         regions = [
             (f"{number}.{name}" if several > 1 else name, values == label)
-            for number, (values, names) in enumerate(zip(maps.T, labels, strict=True), 1)
-            for label, name in ((label, HEMISPHERE.sub("", text)) for label, text in names.items())
+            for number, (values, names) in enumerate(
+                zip(maps.T, labels, strict=True), 1
+            )
+            for label, name in (
+                (label, HEMISPHERE.sub("", text)) for label, text in names.items()
+            )
         ]
         return count, regions, f"labels with the names {source}"
 
@@ -172,55 +228,87 @@ def _read_parts(
     if several == 1:
         regions = [(atlas, is_inside(maps[:, 0], threshold))]
         if kind == "labels":
-            regions = [(f"{atlas}-{label:.0f}", maps[:, 0] == label) for label in present]
+            regions = [
+                (f"{atlas}-{label:.0f}", maps[:, 0] == label) for label in present
+            ]
         return count, regions, "labels without names" if kind == "labels" else kind
 
     # several masks, or maps of probabilities, numbered from 0 or 1 in the table
-    if kind == "labels" and any(len(np.unique(values[values > 0])) > 1 for values in maps.T):
-        way = f"preparation.regions={{NAME: FILE}} of one map each, or thresholds.{atlas}=LEAST"
+    if kind == "labels" and any(
+        len(np.unique(values[values > 0])) > 1 for values in maps.T
+    ):
+        way = (
+            "preparation.regions={NAME: FILE} of one map each, or "
+            f"thresholds.{atlas}=LEAST"
+        )
         raise BrainhiveError(f"{path} has {several} maps of labels without names", way)
     first = min(1, *table) if table else 1
     titles = [table.get(first + row, f"{atlas}-{row + 1}") for row in range(several)]
-    return count, [*zip(titles, is_inside(maps, threshold).T, strict=True)], f"{several} maps, {kind}"
+    return (
+        count,
+        [*zip(titles, is_inside(maps, threshold).T, strict=True)],
+        f"{several} maps, {kind}",
+    )
 
 
 def _name_known_labels(called: str, present: Array) -> Mapping[int, str]:
-    """Name the labels of an atlas whose file or region is called as FreeSurfer's or Wang's."""
+    """Name the labels of an atlas whose file or region is called as FreeSurfer's or
+    Wang's.
+    """
     if re.search(r"aparc\+?aseg", called):
         from mne import read_freesurfer_lut
 
-        lut = read_freesurfer_lut()[0]  # cortex: 1000 + k on the left, 2000 + k on the right, k up to 35
-        return {k: name for name, k in lut.items() if k // 1000 in (1, 2) and k % 1000 <= 35}
-    is_wang = re.search("wang|kastner|maxprob_(vol|surf)", called) and present.max() <= len(WANG)
+        # cortex: 1000 + k on the left, 2000 + k on the right, k up to 35
+        lut = read_freesurfer_lut()[0]
+        return {
+            k: name for name, k in lut.items() if k // 1000 in (1, 2) and k % 1000 <= 35
+        }
+    is_wang = re.search(
+        "wang|kastner|maxprob_(vol|surf)", called
+    ) and present.max() <= len(WANG)
     return dict(enumerate(WANG, 1)) if is_wang else {}
 
 
 def _read_table(path: Path) -> dict[int, str]:
-    """Read the table next to a file: numbers of labels or maps, and behind each its name."""
+    """Read the table next to a file: numbers of labels or maps, and behind each its
+    name.
+    """
     stem = re.sub(r"\.(nii|mgz|mgh)(\.gz)?$", "", path.name)
     names: dict[int, str] = {}
     # of several tables the last counts
-    for table in filter(is_file, (path.with_name(stem + ending) for ending in (".tsv", ".txt", ".csv"))):
+    for table in filter(
+        is_file, (path.with_name(stem + ending) for ending in (".tsv", ".txt", ".csv"))
+    ):
         names = {}
         for line in read_regular(table).decode("utf-8-sig", "replace").splitlines():
-            # number and name, by tab, comma, semicolon or spaces; other lines are headers
-            if match := re.match(r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))', line):
+            # number and name, by tab, comma, semicolon or spaces; other lines are
+            # headers
+            if match := re.match(
+                r'\s*"?(\d+)"?(?:\s*[\t,;]\s*([^\t,;]+)|\s+(\S+))', line
+            ):
                 names.setdefault(int(match[1]), (match[2] or match[3]).strip(' "'))
     return names
 
 
 def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
-    """Read a volume through the mask; or of a surface .annot, CIFTI, GIFTI, or a .label, without its size."""
+    """Read a volume through the mask; or of a surface .annot, CIFTI, GIFTI, or a
+    .label, without its size.
+    """
     from nibabel.freesurfer import read_annot, read_label
 
     # volumes lie on the grid of the betas, and are read through their mask
     if isinstance(space, Mask):
         if path.suffix in (".annot", ".label", ".gii"):
-            raise BrainhiveError(f"{path} is of a surface, {space.path} of a volume", WAY_OUT)
+            raise BrainhiveError(
+                f"{path} is of a surface, {space.path} of a volume", WAY_OUT
+            )
         replace(space, way_out=WAY_OUT).require_grid_of(path)
         volume = read_volume(path, WAY_OUT)
         if volume.ndim not in (3, 4):
-            raise BrainhiveError(f"{path} is {[*volume.shape]}, not [X, Y, Z] or [X, Y, Z, maps]", WAY_OUT)
+            raise BrainhiveError(
+                f"{path} is {[*volume.shape]}, not [X, Y, Z] or [X, Y, Z, maps]",
+                WAY_OUT,
+            )
         return volume[space.inside].reshape(space.width, -1), volume, []
 
     labels: Sequence[Mapping[int, str]] = []
@@ -228,27 +316,44 @@ def _read_maps(path: Path, space: Mask | Mapping[str, int]) -> Maps:
     with reading(path, WAY_OUT, raised=(Exception,)):
         if path.suffix == ".annot":
             values, _, names = read_annot(path)
-            values, labels = values[:, None], [{label: name.decode() for label, name in enumerate(names)}]
+            values, labels = (
+                values[:, None],
+                [{label: name.decode() for label, name in enumerate(names)}],
+            )
         elif path.suffix == ".label":
             if len(sizes) == 1:
-                raise ValueError(f"it does not say how many of {sizes[0]} vertices are left; take an .annot")
+                raise ValueError(
+                    f"it does not say how many of {sizes[0]} vertices are left; take "
+                    "an .annot"
+                )
             # a .label lists the vertices of a region; its name says of which hemisphere
-            values = np.zeros((sizes[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], 1), np.int64)
+            values = np.zeros(
+                (sizes[bool(re.search(r"(^|[._])rh[._]|hemi-R", path.name))], 1),
+                np.int64,
+            )
             values[read_label(path)] = 1
         elif path.suffix == ".gii":
             image = open_image(path, WAY_OUT)
-            values = np.stack([array.data.ravel() for array in image.darrays], 1)  # [V, n]
+            # [V, n]
+            values = np.stack([array.data.ravel() for array in image.darrays], 1)
             known = image.labeltable.get_labels_as_dict()
-            if not all(map(UNNAMED.fullmatch, known.values())):  # Workbench writes ??? into any file
+            # Workbench writes ??? into any file
+            if not all(map(UNNAMED.fullmatch, known.values())):
                 labels = [known] * values.shape[1]
         elif path.name.endswith(CIFTI):
             image = open_image(path, WAY_OUT)
             rows, axis = image.header.get_axis(0), image.header.get_axis(1)
             values = np.asarray(image.dataobj).T  # [V, n]
-            if len(values) != sum(sizes):  # with other grayordinates than those of the cortex
-                values = np.concatenate([values[axis.name == name] for name in CORTEX.values()])
+            # with other grayordinates than those of the cortex
+            if len(values) != sum(sizes):
+                values = np.concatenate(
+                    [values[axis.name == name] for name in CORTEX.values()]
+                )
                 values = np.pad(values, [(0, sum(sizes[2:])), (0, 0)])
-            labels = [{key: name for key, (name, _) in table.items()} for table in getattr(rows, "label", ())]
+            labels = [
+                {key: name for key, (name, _) in table.items()}
+                for table in getattr(rows, "label", ())
+            ]
         else:
             raise ValueError("it is of a volume, and the betas are of a surface")
     return values, values, labels

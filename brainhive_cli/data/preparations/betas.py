@@ -1,4 +1,6 @@
-"""Anyone's own single-trial betas: files of voxels, and a table of what each trial showed."""
+"""Anyone's own single-trial betas: files of voxels, and a table of what each trial
+showed.
+"""
 
 import re
 from collections import Counter
@@ -26,7 +28,11 @@ from brainhive_cli.data.bids_labels import (
 )
 from brainhive_cli.data.brain_images import CIFTI, CORTEX, NIFTI, Mask, open_image
 from brainhive_cli.data.preparations import Stimuli, build_stimuli, cached_method
-from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, name_voxels
+from brainhive_cli.data.preparations._regions import (
+    Thresholds,
+    find_region_files,
+    name_voxels,
+)
 from brainhive_cli.data.recording_files import (
     ABSENT,
     SESSION,
@@ -47,15 +53,22 @@ from brainhive_cli.data.stores import hdf5, pickles
 
 HDF5 = (".h5", ".hdf5", ".mat")
 """Endings of HDF5; MATLAB writes it with -v7.3."""
-ENDINGS = {"betas": (*NIFTI, *HDF5, ".npy", ".npz"), "trials": (".csv", ".tsv"), "mask": NIFTI}
+ENDINGS = {
+    "betas": (*NIFTI, *HDF5, ".npy", ".npz"),
+    "trials": (".csv", ".tsv"),
+    "mask": NIFTI,
+}
 """File endings of each kind."""
 KEYS = ("betas", "betasmd", "modelmd")
-"""Names of the array where the recipe has none; the last two are GLMsingle's, of Python and MATLAB."""
+"""Names of the array where the recipe has none; the last two are GLMsingle's, of Python
+and MATLAB.
+"""
 Source = tuple[Path, ...]
 """The files of an array of betas: one, or a volume for each beta."""
 Layout = tuple[bool, bool, int]
-"""Axes of an array of betas: whether the last axis is that of trials, not the first; whether the others are
-[Z, Y, X], as MATLAB writes them; and how many voxels are read."""
+"""Axes of an array of betas: whether the last axis is that of trials, not the first;
+whether the others are [Z, Y, X], as MATLAB writes them; and how many voxels are read.
+"""
 PADDING = re.compile(r"(?<!\d)0+(?=\d)")
 """Zeros before a number."""
 NUMBER = re.compile(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?")
@@ -63,8 +76,8 @@ NUMBER = re.compile(r"[A-Za-z]*[-_ ]?(\d+)(?:\.0+)?")
 # hints of errors
 AGAIN = "save it again, or correct preparation.betas"
 AXES = (
-    "a line for each of n betas, which are [X, Y, Z, n] (of arrays with the mask's X, Y, Z), n volumes, "
-    "[n, voxels] or, if that is not square, [voxels, n]"
+    "a line for each of n betas, which are [X, Y, Z, n] (of arrays with the mask's X, "
+    "Y, Z), n volumes, [n, voxels] or, if that is not square, [voxels, n]"
 )
 MASK = "preparation.mask=PATTERN of a mask on the grid of the betas"
 
@@ -72,31 +85,49 @@ MASK = "preparation.mask=PATTERN of a mask on the grid of the betas"
 class Config(BetaSteps):
     """Single-trial betas in NIfTI, HDF5 or NumPy, and a table with a picture for each.
 
-    `sub-01_ses-01_betas.nii.gz`, `sub-01_ses-01_trials.csv`, `sub-01_mask.nii.gz`: paths say whose files are,
-    as those of recordings do. Without `ses`, one file holds all sessions.
+    `sub-01_ses-01_betas.nii.gz`, `sub-01_ses-01_trials.csv`, `sub-01_mask.nii.gz`:
+    paths say whose files are, as those of recordings do. Without `ses`, one file holds
+    all sessions.
     """
 
-    root: str = Field("", description="folder of the files; default: betas below paths.data")
+    root: str = Field(
+        "", description="folder of the files; default: betas below paths.data"
+    )
     subject_numbers: SubjectNumbers = Field({})
     sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)
-    betas: str = Field("*_betas.*", description="files: NIfTI in 4-D, or a volume a trial; CIFTI; or arrays")
+    betas: str = Field(
+        "*_betas.*",
+        description="files: NIfTI in 4-D, or a volume a trial; CIFTI; or arrays",
+    )
     key: str = Field(
         "betas",
-        description="name of the array in HDF5, .npz or a dict in .npy; default: also GLMsingle's betasmd or "
-        "modelmd",
+        description="name of the array in HDF5, .npz or a dict in .npy; default: also "
+        "GLMsingle's betasmd or modelmd",
     )
-    trials: str = Field("*_trials.*", description="tables (CSV, TSV): a line a beta; picture, session, run")
+    trials: str = Field(
+        "*_trials.*",
+        description="tables (CSV, TSV): a line a beta; picture, session, run",
+    )
     column: str = Field("picture", description="column of the names of the pictures")
-    mask: str = Field("sub-??_mask.nii*", description="NIfTI masks or atlases, above 0 where voxels are kept")
+    mask: str = Field(
+        "sub-??_mask.nii*",
+        description="NIfTI masks or atlases, above 0 where voxels are kept",
+    )
     regions: dict[str, str] = Field(
-        {}, description="masks, atlases, below root or else home: regions.V1=sub-{subject:02d}_V1.nii.gz"
+        {},
+        description=(
+            "masks, atlases, below root or else home: "
+            "regions.V1=sub-{subject:02d}_V1.nii.gz"
+        ),
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
     stimuli: Stimuli = "image-folder"
 
     def build(self, paths: Paths) -> "OwnBetas":
         """Point at the files; nothing is read yet."""
-        return OwnBetas(self, paths.dataset("betas", self.root), stimuli=build_stimuli(self, paths))
+        return OwnBetas(
+            self, paths.dataset("betas", self.root), stimuli=build_stimuli(self, paths)
+        )
 
 
 TINY = Config()
@@ -113,19 +144,28 @@ class OwnBetas(PublishedBetas):
 
     @cached_method
     def subject(self, subject: int) -> Subject:
-        """Read the mask, regions and tables of a subject, and compare them with the betas."""
+        """Read the mask, regions and tables of a subject, and compare them with the
+        betas.
+        """
         # betas and a table by session; betas without `ses` are of all sessions
         files, tables = self._find("betas", subject), self._find("trials", subject)
         has_session = {
-            source: SESSION.search(str(source[0].relative_to(self.root))) for source in files.values()
+            source: SESSION.search(str(source[0].relative_to(self.root)))
+            for source in files.values()
         }
-        of_all = next((source for source in files.values() if not has_session[source]), None)
+        of_all = next(
+            (source for source in files.values() if not has_session[source]), None
+        )
 
         # volumes need a mask
         has_volumes = any(_is_volume(source[0]) for source in files.values())
-        masks = self._find("mask", subject) if has_volumes or self._files["mask"] else {}
+        masks = (
+            self._find("mask", subject) if has_volumes or self._files["mask"] else {}
+        )
         least = self.config.thresholds.get("mask")
-        mask = next((Mask.open(path, MASK, least=least) for (path,) in masks.values()), None)
+        mask = next(
+            (Mask.open(path, MASK, least=least) for (path,) in masks.values()), None
+        )
 
         # a trial for each line of the tables, and the row of its beta
         trials = []
@@ -135,23 +175,42 @@ class OwnBetas(PublishedBetas):
             # several sessions of betas with one table need a session in each line
             is_divided = len(tables) == 1 < len(files)
             header, lines = read_table(table)
-            needed = [self.config.column, *["session"] * is_divided, *["run"] * (self.config.zscore == "run")]
+            needed = [
+                self.config.column,
+                *["session"] * is_divided,
+                *["run"] * (self.config.zscore == "run"),
+            ]
             if not lines or not {*needed} <= {*header}:
-                way_out = f"it has {len(lines)} lines of {', '.join(header)}; preparation.column=NAME"
-                raise BrainhiveError(f"{table} needs columns {' and '.join(needed)}", way_out)
+                way_out = (
+                    f"it has {len(lines)} lines of {', '.join(header)}; "
+                    "preparation.column=NAME"
+                )
+                raise BrainhiveError(
+                    f"{table} needs columns {' and '.join(needed)}", way_out
+                )
 
             for number, line in enumerate(lines, 2):
                 where = f"{table}, line {number}"
                 session = _read_number(line, "session", session_of_table, where)
                 # a table that is named by a session lists no other
                 if len(tables) > 1 and session != session_of_table:
-                    raise BrainhiveError(f"{where} is of session {session}", "correct it, or the file's name")
+                    raise BrainhiveError(
+                        f"{where} is of session {session}",
+                        "correct it, or the file's name",
+                    )
                 source = of_all or files.get(session)
-                if source is None and session not in (chosen_numbers(self.config.sessions) or [session]):
+                if source is None and session not in (
+                    chosen_numbers(self.config.sessions) or [session]
+                ):
                     continue  # of a session that the recipe leaves out
                 if source is None:
-                    problem = f"{where} is of session {session}, of which no betas are below {self.root}"
-                    raise MissingData(problem, "copy them, or take these lines out of the table")
+                    problem = (
+                        f"{where} is of session {session}, of which no betas are below "
+                        f"{self.root}"
+                    )
+                    raise MissingData(
+                        problem, "copy them, or take these lines out of the table"
+                    )
                 # a line without a picture has a beta, too
                 picture = line[self.config.column]
                 name = "" if picture in ABSENT else picture
@@ -162,22 +221,38 @@ class OwnBetas(PublishedBetas):
         # betas without lines would be left out unnoticed
         if unread := [source for source in files.values() if not counts[source]]:
             problem = f"{unread[0][0]} has betas, and no table lists their trials"
-            raise MissingData(problem, "write the table of its session, or move the betas away")
+            raise MissingData(
+                problem, "write the table of its session, or move the betas away"
+            )
 
         # all files of a subject have the same voxels
-        layouts = {source: self._find_layout(source, count, mask) for source, count in counts.items()}
+        layouts = {
+            source: self._find_layout(source, count, mask)
+            for source, count in counts.items()
+        }
         widths = [width for *_, width in layouts.values()]
         if len({*widths}) > 1:
-            problem = f"files of subject {subject} have {', '.join(map(str, widths))} voxels"
-            raise BrainhiveError(problem, "all sessions of a subject have the same voxels")
+            problem = (
+                f"files of subject {subject} have {', '.join(map(str, widths))} voxels"
+            )
+            raise BrainhiveError(
+                problem, "all sessions of a subject have the same voxels"
+            )
 
         # the mask may be an atlas with regions
         atlas = {"mask": [mask.path]} if mask else {}
         label = read_label(next(iter(counts))[0], self.root).removeprefix("sub-")
-        regions = atlas | find_region_files(self.config.regions, subject, self.root, label)
+        regions = atlas | find_region_files(
+            self.config.regions, subject, self.root, label
+        )
         space = mask or _count_cortex(next(iter(counts))[0]) or {"": widths[0]}
-        voxels, self.readings[subject] = name_voxels(regions, space, self.config.thresholds)
-        named = {name: inside for name, inside in voxels.regions.items() if name != "mask"}  # it is no atlas
+        voxels, self.readings[subject] = name_voxels(
+            regions, space, self.config.thresholds
+        )
+        # it is no atlas
+        named = {
+            name: inside for name, inside in voxels.regions.items() if name != "mask"
+        }
 
         def read(session: int) -> Array:
             """Read the betas [n, V] of a session as its table lists them."""
@@ -197,25 +272,43 @@ class OwnBetas(PublishedBetas):
 
     def notes(self, subjects: Sequence[int]) -> list[str]:
         """Name the subjects whose labels are not their numbers."""
-        return describe_labels(self._files["betas"], self.root, subjects, self.config.subject_numbers)
+        return describe_labels(
+            self._files["betas"], self.root, subjects, self.config.subject_numbers
+        )
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions in which there are trials, or those of the recipe."""
         there = super().sessions(subject)
-        numbers = chosen_numbers(self.config.sessions) or there  # labels have chosen among files
+        # labels have chosen among files
+        numbers = chosen_numbers(self.config.sessions) or there
         if absent := {*numbers} - {*there}:
-            problem = f"no trials of subject {subject}, session {min(absent)}, below {self.root}"
-            raise MissingData(problem, f"preparation.sessions={','.join(map(str, there))}")
+            problem = (
+                f"no trials of subject {subject}, session {min(absent)}, below "
+                f"{self.root}"
+            )
+            raise MissingData(
+                problem, f"preparation.sessions={','.join(map(str, there))}"
+            )
         return sorted(numbers)
 
     def trials(self, subject: int, session: int) -> SessionTrials:
         """Match the lines of a session with pictures."""
         # lines in the order of the betas that `subject` reads
-        lines = [(name, run) for name, _, number, run in self.subject(subject).trials if number == session]
+        lines = [
+            (name, run)
+            for name, _, number, run in self.subject(subject).trials
+            if number == session
+        ]
         names, runs = zip(*lines, strict=True)
         image_ids, splits, dropped = match_pictures(names, self.stimuli, self._pictures)
-        unmatched = {name for name, image_id in zip(names, image_ids, strict=True) if name and not image_id}
-        return SessionTrials(image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched))
+        unmatched = {
+            name
+            for name, image_id in zip(names, image_ids, strict=True)
+            if name and not image_id
+        }
+        return SessionTrials(
+            image_ids, splits, np.array(runs), dropped, unmatched=sorted(unmatched)
+        )
 
     @cached_property
     def _files(self) -> Mapping[str, Mapping[int, Mapping[int, list[Path]]]]:
@@ -232,14 +325,22 @@ class OwnBetas(PublishedBetas):
         }
 
         # sessions of betas and of tables alike; a file without `ses` is of all
-        labels = {read_session(path, self.root) for kind in ("betas", "trials") for path in kind_paths[kind]}
+        labels = {
+            read_session(path, self.root)
+            for kind in ("betas", "trials")
+            for path in kind_paths[kind]
+        }
         is_in_column = labels == {""} and chosen_numbers(self.config.sessions)
-        chosen = number_sessions(labels - {""}, None if is_in_column else self.config.sessions)
+        chosen = number_sessions(
+            labels - {""}, None if is_in_column else self.config.sessions
+        )
         # a mask of sub-07B is not for the betas of sub-07A; that of sub-7 is for sub-07
         label_paths, numbers = dict[str, Path](), self.config.subject_numbers
         for path in (path for paths in kind_paths.values() for path in paths):
             label = read_label(path, self.root)
-            label_paths.setdefault(label if label in numbers else PADDING.sub("", label), path)
+            label_paths.setdefault(
+                label if label in numbers else PADDING.sub("", label), path
+            )
         number_subjects(label_paths, numbers)
         return {
             kind: group_by_session(
@@ -252,19 +353,28 @@ class OwnBetas(PublishedBetas):
         }
 
     def _find(self, kind: str, subject: int) -> dict[int, Source]:
-        """Find the betas, tables or masks of a subject by session: one file each, or volumes in 3-D."""
+        """Find the betas, tables or masks of a subject by session: one file each, or
+        volumes in 3-D.
+        """
         files = self._files[kind].get(subject, {})
         if not files:
             wanted = f"{getattr(self.config, kind)} ({', '.join(ENDINGS[kind])})"
             problem = f"no {kind} of subject {subject} below {self.root}: {wanted}"
-            raise MissingData(problem, f"preparation.root=FOLDER, or preparation.{kind}=PATTERN")
+            raise MissingData(
+                problem, f"preparation.root=FOLDER, or preparation.{kind}=PATTERN"
+            )
         for paths in files.values():
             is_series = kind == "betas" and all(_is_volume(path) for path in paths)
             if len(paths) > 1 and not (
                 is_series and all(open_image(path, AGAIN).ndim == 3 for path in paths)
             ):
-                problem = f"{paths[0]} and {paths[1]} are both {kind} of one subject and session"
-                raise BrainhiveError(problem, f"preparation.{kind}=PATTERN that one of them has")
+                problem = (
+                    f"{paths[0]} and {paths[1]} are both {kind} of one subject and "
+                    "session"
+                )
+                raise BrainhiveError(
+                    problem, f"preparation.{kind}=PATTERN that one of them has"
+                )
         # natural order: beta_10 follows beta_9
         return {
             session: tuple(sorted(paths, key=lambda path: natural_key(str(path))))
@@ -272,7 +382,9 @@ class OwnBetas(PublishedBetas):
         }
 
     def _find_layout(self, source: Source, count: int, mask: Mask | None) -> Layout:
-        """Find the axes of betas, of which there must be as many as lines in the tables."""
+        """Find the axes of betas, of which there must be as many as lines in the
+        tables.
+        """
         path, layouts = source[0], set[Layout]()
         # volumes: trials lie along the last axis, or are files
         if _is_volume(path):
@@ -289,22 +401,42 @@ class OwnBetas(PublishedBetas):
             for is_last, voxels in ((False, shape[1:]), (True, shape[:-1])):
                 if not voxels or shape[-1 if is_last else 0] != count:
                     continue
-                if len(sides := [size for size in voxels if size > 1]) < 2:  # GLMsingle has [V, 1, 1, n]
+                # GLMsingle has [V, 1, 1, n]
+                if len(sides := [size for size in voxels if size > 1]) < 2:
                     layouts.add((is_last, False, sides[0] if sides else 1))
-                elif mask and voxels == mask.inside.shape and not (path.suffix == ".mat" and not is_last):
+                elif (
+                    mask
+                    and voxels == mask.inside.shape
+                    and not (path.suffix == ".mat" and not is_last)
+                ):
                     layouts.add((is_last, False, mask.width))
-                if mask and path.suffix in HDF5 and not is_last and voxels == mask.inside.shape[::-1]:
+                if (
+                    mask
+                    and path.suffix in HDF5
+                    and not is_last
+                    and voxels == mask.inside.shape[::-1]
+                ):
                     layouts.add((False, True, mask.width))  # MATLAB reverses axes
 
         # one layout alone fits the number of trials
-        if len(layouts) != 1 or (mask and {width for *_, width in layouts} != {mask.width}):
+        if len(layouts) != 1 or (
+            mask and {width for *_, width in layouts} != {mask.width}
+        ):
             voxels_of_mask = f", the mask {mask.width} voxels" if mask else ""
-            problem = f"{path} is {list(shape)}; its table has {count} lines{voxels_of_mask}"
-            raise BrainhiveError(problem, MASK if len(shape) == 4 and not mask else AXES)
+            problem = (
+                f"{path} is {list(shape)}; its table has {count} lines{voxels_of_mask}"
+            )
+            raise BrainhiveError(
+                problem, MASK if len(shape) == 4 and not mask else AXES
+            )
         return layouts.pop()
 
-    def _read_rows(self, source: Source, rows: Sequence[int], layout: Layout, mask: Mask | None) -> Array:
-        """Read some betas [n, V]; of an array in one slice from the first row to the last."""
+    def _read_rows(
+        self, source: Source, rows: Sequence[int], layout: Layout, mask: Mask | None
+    ) -> Array:
+        """Read some betas [n, V]; of an array in one slice from the first row to the
+        last.
+        """
         is_last, is_reversed, _ = layout
         # volumes are read through the mask
         if mask and _is_volume(source[0]):
@@ -325,20 +457,31 @@ class OwnBetas(PublishedBetas):
 
     @contextmanager
     def _open_array(self, path: Path) -> Iterator[Any]:
-        """Open the array of a file; its values stay on disk, unless they are compressed."""
+        """Open the array of a file; its values stay on disk, unless they are
+        compressed.
+        """
         with ExitStack() as stack:
             is_hdf5, name = path.suffix in HDF5, self.config.key
             if path.name.endswith(CIFTI):
                 yield open_image(path, AGAIN).dataobj
                 return
             # a file, or an array itself (.npy)
-            content = stack.enter_context(hdf5.open_file(path, AGAIN)) if is_hdf5 else pickles.load(path)
+            content = (
+                stack.enter_context(hdf5.open_file(path, AGAIN))
+                if is_hdf5
+                else pickles.load(path)
+            )
             # several arrays: that of the recipe, or the only one with a usual name
             if not isinstance(content, np.ndarray):
-                names = [key for key in KEYS if key in content] if name == KEYS[0] else []
+                names = (
+                    [key for key in KEYS if key in content] if name == KEYS[0] else []
+                )
                 name = names[0] if len(names) == 1 else name
                 if name not in content:
-                    problem = f"{path} holds {', '.join(map(str, content))}, and nothing called {name}"
+                    problem = (
+                        f"{path} holds {', '.join(map(str, content))}, and nothing "
+                        f"called {name}"
+                    )
                     raise BrainhiveError(problem, "preparation.key=NAME")
                 content = hdf5.open_numbers(content, name) if is_hdf5 else content[name]
             if content.dtype.kind not in hdf5.NUMBERS:
@@ -351,10 +494,16 @@ def _is_volume(path: Path) -> bool:
 
 
 def _count_cortex(path: Path) -> dict[str, int] | None:
-    """Count the vertices of each hemisphere, and other grayordinates, of CIFTI; None of other files."""
+    """Count the vertices of each hemisphere, and other grayordinates, of CIFTI; None of
+    other files.
+    """
     from nibabel.cifti2 import BrainModelAxis
 
-    axis = open_image(path, AGAIN).header.get_axis(1) if path.name.endswith(CIFTI) else None
+    axis = (
+        open_image(path, AGAIN).header.get_axis(1)
+        if path.name.endswith(CIFTI)
+        else None
+    )
     if not isinstance(axis, BrainModelAxis):
         return None
     counts = {side: int((axis.name == name).sum()) for side, name in CORTEX.items()}
@@ -363,8 +512,12 @@ def _count_cortex(path: Path) -> dict[str, int] | None:
 
 
 def _read_number(line: Mapping[str, str], name: str, default: int, where: str) -> int:
-    """Read the number of a session or run; the default where the table has no such column."""
+    """Read the number of a session or run; the default where the table has no such
+    column.
+    """
     text = line.get(name, str(default))
     if not (match := NUMBER.fullmatch(text)):
-        raise BrainhiveError(f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01")
+        raise BrainhiveError(
+            f"{where}: {name} {text!r} is no number", f"as 1, or {name}-01"
+        )
     return int(match[1])

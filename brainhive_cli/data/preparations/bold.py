@@ -23,7 +23,13 @@ from brainhive_cli.data.bids_labels import (
     number_sessions,
 )
 from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.preparations import Overview, Stimuli, build_stimuli, cached_method, fill_subject
+from brainhive_cli.data.preparations import (
+    Overview,
+    Stimuli,
+    build_stimuli,
+    cached_method,
+    fill_subject,
+)
 from brainhive_cli.data.preparations._bold_files import (
     AGAIN,
     SERIES,
@@ -38,7 +44,11 @@ from brainhive_cli.data.preparations._bold_files import (
     read_timing,
     refuse_versions,
 )
-from brainhive_cli.data.preparations._regions import Thresholds, find_region_files, name_voxels
+from brainhive_cli.data.preparations._regions import (
+    Thresholds,
+    find_region_files,
+    name_voxels,
+)
 from brainhive_cli.data.recording_files import (
     describe_labels,
     group_by_session,
@@ -60,10 +70,13 @@ from brainhive_cli.data.stores.ids import plain_id
 PEAK_S = 6.0
 """Time after the onset of a picture at which its response is about largest."""
 LAST_S, FIRST_S = 1.0, -20.0
-"""A picture that begins later, seen from the last volume, or earlier, seen from the start of the run, leaves
-no response in it that could be modelled."""
+"""A picture that begins later, seen from the last volume, or earlier, seen from the
+start of the run, leaves no response in it that could be modelled.
+"""
 AFTER_END = "pictures that begin after the end of the run"
-PEAK_OUTSIDE = f"pictures whose response peaks ({PEAK_S:g} s after onset) outside the run"
+PEAK_OUTSIDE = (
+    f"pictures whose response peaks ({PEAK_S:g} s after onset) outside the run"
+)
 DURATION_TOLERANCE_S = 0.1
 """Largest difference of durations that one HRF models; it has steps of this length."""
 
@@ -71,55 +84,87 @@ DURATION_TOLERANCE_S = 0.1
 class Config(BetaSteps):
     """BOLD in BIDS, preprocessed by fMRIPrep: volumes, or surfaces (GIFTI, CIFTI).
 
-    A beta is estimated for each picture of each run, in percent of signal change; sessions are fitted apart.
+    A beta is estimated for each picture of each run, in percent of signal change;
+    sessions are fitted apart.
     """
 
-    root: str = Field("", description="folder of the BIDS data set; default: bids below paths.data")
-    derivatives: str = Field("derivatives/fmriprep", description="fMRIPrep's, below `root` or anywhere")
+    root: str = Field(
+        "", description="folder of the BIDS data set; default: bids below paths.data"
+    )
+    derivatives: str = Field(
+        "derivatives/fmriprep", description="fMRIPrep's, below `root` or anywhere"
+    )
     files: str = Field(
         "*",
         exclude_if=lambda files: files == "*",  # stores name it only where it is chosen
-        description="pattern of the BOLD that is read, as *_rec-nordic_* where runs have several versions",
+        description=(
+            "pattern of the BOLD that is read, as *_rec-nordic_* where runs have "
+            "several versions"
+        ),
     )
     subject_numbers: SubjectNumbers = Field({})
-    task: str = Field("", description="task; default: the only one whose events name pictures")
-    space: str = Field("", description="of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only one")
+    task: str = Field(
+        "", description="task; default: the only one whose events name pictures"
+    )
+    space: str = Field(
+        "",
+        description=(
+            "of the BOLD, as T1w or fsLR:den-91k; default: T1w, or the only one"
+        ),
+    )
     sessions: SplitSessions = Field(None)
     stimuli: Stimuli = "image-folder"
-    stimulus: str = Field("stim_file", description="column of the events.tsv that names the picture")
-    where: dict[str, str | float | list[str | float]] = Field(
-        {}, description="only events with these values, as {trial_type: picture} or {trial_type: [1, 2]}"
+    stimulus: str = Field(
+        "stim_file", description="column of the events.tsv that names the picture"
     )
-    stimulus_s: float | None = Field(None, gt=0, description="seconds of a picture; default: as events say")
+    where: dict[str, str | float | list[str | float]] = Field(
+        {},
+        description=(
+            "only events with these values, as {trial_type: picture} or {trial_type: "
+            "[1, 2]}"
+        ),
+    )
+    stimulus_s: float | None = Field(
+        None, gt=0, description="seconds of a picture; default: as events say"
+    )
     estimator: Literal["lsa", "lss", "hrf", "denoised"] = Field(
         "denoised",
-        description="lsa: all trials of a run at once; lss: each trial against the others; hrf: lsa with the "
-        "best of 20 HRFs by voxel; denoised: that, less noise, by training pictures shown in several runs",
+        description="lsa: all trials of a run at once; lss: each trial against the "
+        "others; hrf: lsa with the best of 20 HRFs by voxel; denoised: "
+        "that, less noise, by training pictures shown in several runs",
     )
     hrf: Literal["glover", "spm"] = Field("glover", description="HRF of lsa and lss")
     confounds: Names | None = Field(
         None,
-        description="fMRIPrep's motion, cosine, non_steady, motion_outlier, a_comp_cor, t_comp_cor, or "
-        "columns as trans_*_derivative1; default: motion, cosine and non_steady, or of denoised non_steady",
+        description="fMRIPrep's motion, cosine, non_steady, motion_outlier, "
+        "a_comp_cor, t_comp_cor, or columns as trans_*_derivative1; "
+        "default: motion, cosine and non_steady, or of denoised non_steady",
     )
     mask: str = Field(
         "",
-        description="NIfTI of the voxels, with {subject:02d} or {label}; default: fMRIPrep's masks",
+        description=(
+            "NIfTI of the voxels, with {subject:02d} or {label}; default: fMRIPrep's "
+            "masks"
+        ),
     )
     regions: dict[str, str] = Field(
         {},
-        description="masks and atlases besides aparcaseg, below root or else home, name: file with "
-        "{subject:02d} or {label}",
+        description="masks and atlases besides aparcaseg, below root or else home, "
+        "name: file with {subject:02d} or {label}",
     )
     thresholds: Thresholds = Field({}, exclude_if=lambda thresholds: not thresholds)
 
     @model_validator(mode="after")
     def _has_steps_that_fit(self) -> Self:
         if self.hrf != "glover" and self.estimator not in ("lsa", "lss"):
-            raise ValueError(f"hrf {self.hrf} is for lsa and lss; {self.estimator} fits one by voxel")
+            raise ValueError(
+                f"hrf {self.hrf} is for lsa and lss; {self.estimator} fits one by voxel"
+            )
         groups = self.confounds or ()
         if any("comp_cor" in name for name in groups) and "cosine" not in groups:
-            raise ValueError("CompCor was computed after the high-pass of cosine: name cosine, too")
+            raise ValueError(
+                "CompCor was computed after the high-pass of cosine: name cosine, too"
+            )
         return self
 
     def citations(self) -> tuple[str, ...]:
@@ -158,17 +203,28 @@ class Bold(Betas):
         there = sorted(self._runs.get(subject, ()))
         sessions = sorted(chosen_numbers(self.config.sessions)) or there
         if absent := [session for session in sessions or [1] if session not in there]:
-            problem = f"no BOLD with events of subject {subject}, session {absent[0]}, in {self.derived}"
-            listed = f"sessions={','.join(map(str, there))}" if there else "derivatives=FOLDER"
+            problem = (
+                f"no BOLD with events of subject {subject}, session {absent[0]}, in "
+                f"{self.derived}"
+            )
+            listed = (
+                f"sessions={','.join(map(str, there))}"
+                if there
+                else "derivatives=FOLDER"
+            )
             raise MissingData(problem, f"preparation.{listed}")
         return sessions
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List BOLD, events, confounds, masks and sidecars of all runs, regions, and lists of pictures."""
+        """List BOLD, events, confounds, masks and sidecars of all runs, regions, and
+        lists of pictures.
+        """
         # each file once; a link may lead to a file that is not there
         runs = [path for run in self._all_runs(subject) for path in run.files]
         mask = filter(None, [self._mask_file(subject)])
-        regions = [path for paths in self._region_files(subject).values() for path in paths]
+        regions = [
+            path for paths in self._region_files(subject).values() for path in paths
+        ]
         files = [*dict.fromkeys([*runs, *mask, *regions])]
         if absent := [path for path in files if not is_file(path)]:
             raise MissingData(f"no file {absent[0]}", AGAIN)
@@ -189,17 +245,24 @@ class Bold(Betas):
         space, files = self._space(subject), self._region_files(subject)
         voxels, readings = name_voxels(files, space, self.config.thresholds)
         # how the recipe's mask was read, as of regions
-        drawn = {"mask": space.kind} if isinstance(space, Mask) and self.config.mask else {}
+        drawn = (
+            {"mask": space.kind} if isinstance(space, Mask) and self.config.mask else {}
+        )
         self.readings[subject] = drawn | readings
         return voxels
 
     def notes(self, subjects: Sequence[int]) -> list[str]:
         """Name the subjects whose labels are not their numbers."""
         paths = {
-            subject: {session: [run.series[0] for run in runs] for session, runs in sessions.items()}
+            subject: {
+                session: [run.series[0] for run in runs]
+                for session, runs in sessions.items()
+            }
             for subject, sessions in self._runs.items()
         }
-        return describe_labels(paths, self.derived, subjects, self.config.subject_numbers)
+        return describe_labels(
+            paths, self.derived, subjects, self.config.subject_numbers
+        )
 
     def trials(self, subject: int, session: int) -> SessionTrials:
         """List the pictures that are modelled, and count those that are not."""
@@ -210,7 +273,10 @@ class Bold(Betas):
         files, trial_runs, trials = self._design(subject, session)
         space, config = self._space(subject), self.config
         pairs = zip(files, trial_runs, strict=True)
-        series = [read_series(run, space, len(trial_run.times_s)) for run, trial_run in pairs]  # [T, V] each
+        # [T, V] each
+        series = [
+            read_series(run, space, len(trial_run.times_s)) for run, trial_run in pairs
+        ]
 
         # fit blocks of voxels, each read as [voxels, T]
         with naming(f"session {session} of subject {subject}"):
@@ -234,24 +300,58 @@ class Bold(Betas):
         for subject, session, *_ in trials.rows:
             known = self.trials(subject, session).provenance
             runs = [
-                (f"{timing['tr_s']:g}", f"{timing['start_s']:g}", timing["source"], str(len(names)))
-                for timing, names in zip(known["timing"], known["confounds"], strict=True)
+                (
+                    f"{timing['tr_s']:g}",
+                    f"{timing['start_s']:g}",
+                    timing["source"],
+                    str(len(names)),
+                )
+                for timing, names in zip(
+                    known["timing"], known["confounds"], strict=True
+                )
             ]
             texts = (", ".join(sorted({*column})) for column in zip(*runs, strict=True))
-            models.append((subject, session, *texts, f"{known['stimulus_s']:g}", known["repeated"]))
-        columns = ("subject", "session", "TR (s)", "first (s)", "by", "confounds", "shown (s)", "repeated")
-        return replace(overview, tables=(trials, Table("Models", columns, tuple(models)), *further_tables))
+            models.append(
+                (
+                    subject,
+                    session,
+                    *texts,
+                    f"{known['stimulus_s']:g}",
+                    known["repeated"],
+                )
+            )
+        columns = (
+            "subject",
+            "session",
+            "TR (s)",
+            "first (s)",
+            "by",
+            "confounds",
+            "shown (s)",
+            "repeated",
+        )
+        return replace(
+            overview,
+            tables=(trials, Table("Models", columns, tuple(models)), *further_tables),
+        )
 
     @cached_property
     def _runs(self) -> dict[int, dict[int, list[BoldRun]]]:
         """Find the runs of all subjects, by session."""
         if not self.root.is_dir():
-            way = way_to_folder(self.root, "preparation.root", self.config.root, "a BIDS data set")
+            way = way_to_folder(
+                self.root, "preparation.root", self.config.root, "a BIDS data set"
+            )
             raise MissingData(f"no folder {self.root}", way)
 
         # the BOLD of one space
-        raw, derived = (cache(partial(list_folder, root)) for root in (self.root, self.derived))
-        folders = [*self.derived.glob("sub-*/func"), *self.derived.glob("sub-*/ses-*/func")]
+        raw, derived = (
+            cache(partial(list_folder, root)) for root in (self.root, self.derived)
+        )
+        folders = [
+            *self.derived.glob("sub-*/func"),
+            *self.derived.glob("sub-*/ses-*/func"),
+        ]
         files = [
             file
             for folder in sorted(folders)
@@ -264,7 +364,10 @@ class Bold(Betas):
         if not files:
             where = f"below {self.derived}, of files={self.config.files}"
             problem = f"no BOLD in a space that runs share {where}"
-            raise MissingData(problem, "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w")
+            raise MissingData(
+                problem,
+                "preparation.derivatives=FOLDER, of fmriprep --output-spaces T1w",
+            )
         space = self._choose("space", {file.space for file in files}, "T1w")
         files = [file for file in files if file.space == space]
 
@@ -272,24 +375,42 @@ class Bold(Betas):
         columns: dict[str, dict[str, None]] = defaultdict(dict)  # of events, by task
         for file in files:
             for path in inherit(raw, file, ".tsv", "events")[-1:]:
-                columns[file.entities.get("task", "")] |= dict.fromkeys(read_table(path)[0])
-        tasks = {task for task, names in columns.items() if self.config.stimulus in names}
+                columns[file.entities.get("task", "")] |= dict.fromkeys(
+                    read_table(path)[0]
+                )
+        tasks = {
+            task for task, names in columns.items() if self.config.stimulus in names
+        }
         if not tasks:
-            there = ", ".join(dict.fromkeys(name for names in columns.values() for name in names))
-            problem = f"no events.tsv of BOLD in {self.derived} has a column {self.config.stimulus}"
-            raise MissingData(problem, f"preparation.stimulus=COLUMN, of {there or 'none'}")
+            there = ", ".join(
+                dict.fromkeys(name for names in columns.values() for name in names)
+            )
+            problem = (
+                f"no events.tsv of BOLD in {self.derived} has a column "
+                f"{self.config.stimulus}"
+            )
+            raise MissingData(
+                problem, f"preparation.stimulus=COLUMN, of {there or 'none'}"
+            )
         task = self._choose("task", tasks)
 
         # runs by the subject and session that their folder names
         series = [file for file in files if file.entities.get("task", "") == task]
         refuse_versions(series)
-        folder_files = {folder: [*part] for folder, part in groupby(series, lambda file: file.path.parent)}
+        folder_files = {
+            folder: [*part]
+            for folder, part in groupby(series, lambda file: file.path.parent)
+        }
         runs: dict[int, dict[int, list[BoldRun]]] = {}
         # labels of sessions are numbered over all subjects alike
         labels = [read_session(folder, self.derived) for folder in folder_files]
         sessions = self.config.sessions
-        numbers = number_sessions(labels, None if chosen_numbers(sessions) else sessions)
-        groups = group_by_session(self.derived, folder_files, self.config.subject_numbers, numbers)
+        numbers = number_sessions(
+            labels, None if chosen_numbers(sessions) else sessions
+        )
+        groups = group_by_session(
+            self.derived, folder_files, self.config.subject_numbers, numbers
+        )
         for subject, session_paths in groups.items():
             for session, paths in session_paths.items():
                 series = [file for path in paths for file in folder_files[path]]
@@ -299,59 +420,102 @@ class Bold(Betas):
 
     def _choose(self, key: str, options: set[str], usual: str = "") -> str:
         """Choose the recipe's task or space, or the only one, or the usual one."""
-        wanted = getattr(self.config, key) or (usual if len(options) > 1 else min(options))
+        wanted = getattr(self.config, key) or (
+            usual if len(options) > 1 else min(options)
+        )
         # T1w stands for T1w:res-2, if that alone is there
-        matches = [option for option in options if option == wanted or option.startswith(f"{wanted}:")]
+        matches = [
+            option
+            for option in options
+            if option == wanted or option.startswith(f"{wanted}:")
+        ]
         if len(matches) != 1 or not wanted:
-            problem = f"{self.derived} has BOLD of the {key}s {', '.join(sorted(options))}"
+            problem = (
+                f"{self.derived} has BOLD of the {key}s {', '.join(sorted(options))}"
+            )
             raise MissingData(problem, f"preparation.{key}=ONE")
         return matches[0]
 
     @cached_method
     def _space(self, subject: int) -> Mask | dict[str, int]:
-        """Read the mask of voxels that all runs have; on surfaces, count the vertices of each hemisphere."""
+        """Read the mask of voxels that all runs have; on surfaces, count the vertices
+        of each hemisphere.
+        """
         # surfaces have vertices, not voxels
-        runs, way_out = self._all_runs(subject), "preparation.mask=FILE, a mask on the grid of the BOLD"
+        runs, way_out = (
+            self._all_runs(subject),
+            "preparation.mask=FILE, a mask on the grid of the BOLD",
+        )
         path = self._mask_file(subject)
         if runs[0].series[0].name.endswith((".gii", ".dtseries.nii")):
             if path:
-                raise BrainhiveError(f"{path} is a mask of volumes, the BOLD is of a surface", "leave it out")
-            return {side: values.shape[1] for side, values in read_surface(runs[0]).items()}
+                raise BrainhiveError(
+                    f"{path} is a mask of volumes, the BOLD is of a surface",
+                    "leave it out",
+                )
+            return {
+                side: values.shape[1] for side, values in read_surface(runs[0]).items()
+            }
 
         # the recipe's mask, or those of fMRIPrep, on the grid of all runs
-        paths = [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
+        paths = (
+            [path] if path else [run.images.get("brain", run.series[0]) for run in runs]
+        )
         if absent := {run.series[0] for run in runs} & {*paths}:
-            raise MissingData(f"{min(absent)} has no desc-brain_mask next to it", way_out)
-        masks = [Mask.open(path, way_out, least=self.config.thresholds.get("mask")) for path in paths]
+            raise MissingData(
+                f"{min(absent)} has no desc-brain_mask next to it", way_out
+            )
+        masks = [
+            Mask.open(path, way_out, least=self.config.thresholds.get("mask"))
+            for path in paths
+        ]
         for image in [*paths, *(run.series[0] for run in runs)]:
             masks[0].require_grid_of(image)
         inside = np.logical_and.reduce([mask.inside for mask in masks])  # [X, Y, Z]
         if not inside.any():
-            raise BrainhiveError(f"the brain masks of subject {subject} share no voxel", way_out)
+            raise BrainhiveError(
+                f"the brain masks of subject {subject} share no voxel", way_out
+            )
         return replace(masks[0], inside=inside)
 
     def _all_runs(self, subject: int) -> list[BoldRun]:
-        return [run for session in self.sessions(subject) for run in self._runs[subject][session]]
+        return [
+            run
+            for session in self.sessions(subject)
+            for run in self._runs[subject][session]
+        ]
 
     def _mask_file(self, subject: int) -> Path | None:
         name = fill_subject(self.config.mask, subject, self._label(subject))
         return locate(name) if name else None
 
     def _label(self, subject: int) -> str:
-        return read_label(self._all_runs(subject)[0].series[0], self.derived).removeprefix("sub-")
+        return read_label(
+            self._all_runs(subject)[0].series[0], self.derived
+        ).removeprefix("sub-")
 
     def _region_files(self, subject: int) -> dict[str, list[Path]]:
         # fMRIPrep's segmentation, of the first run that has one
-        labels = [run.images["aparcaseg"] for run in self._all_runs(subject) if "aparcaseg" in run.images]
-        drawn = find_region_files(self.config.regions, subject, self.root, self._label(subject))
+        labels = [
+            run.images["aparcaseg"]
+            for run in self._all_runs(subject)
+            if "aparcaseg" in run.images
+        ]
+        drawn = find_region_files(
+            self.config.regions, subject, self.root, self._label(subject)
+        )
         return {**({"aparcaseg": labels[:1]} if labels else {}), **drawn}
 
     @cached_method
-    def _design(self, subject: int, session: int) -> tuple[list[BoldRun], list[TrialRun], SessionTrials]:
-        """Read events, times and confounds of a session, and choose the pictures that are modelled.
+    def _design(
+        self, subject: int, session: int
+    ) -> tuple[list[BoldRun], list[TrialRun], SessionTrials]:
+        """Read events, times and confounds of a session, and choose the pictures that
+        are modelled.
 
         Returns:
-            The files of its runs, onsets and confounds of each run, and the trials of all.
+            The files of its runs, onsets and confounds of each run, and the trials of
+            all.
         """
         config, where = self.config, f"session {session} of subject {subject}"
         dropped, noted = Counter[str](), Counter[str]()
@@ -360,7 +524,9 @@ class Bold(Betas):
         shown, timings = [], {}
         for run in self._runs[subject][session]:
             volumes, tr_s, start_s, _ = timings[run.number] = read_timing(run)
-            pictures, no_pictures = read_events(run.events, config.stimulus, config.where)
+            pictures, no_pictures = read_events(
+                run.events, config.stimulus, config.where
+            )
             end_s = volumes * tr_s
             latest_s = (volumes - 1) * tr_s + start_s - LAST_S
             begun = [picture for picture in pictures if picture[0] < end_s]
@@ -371,44 +537,76 @@ class Bold(Betas):
             noted["runs without a picture"] += not modelled
             shown += [(run.number, end_s, *picture) for picture in modelled]
         if not shown:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in (+dropped).items())
-            way = "onsets are seconds from the first volume; preparation.sessions=[…] leaves it out"
+            reasons = ", ".join(
+                f"{count} {reason}" for reason, count in (+dropped).items()
+            )
+            way = (
+                "onsets are seconds from the first volume; preparation.sessions=[…] "
+                "leaves it out"
+            )
             raise MissingData(f"{where} shows no picture: {reasons}", way)
 
         # run, its end, time and name [n] of the pictures of all runs
         run_numbers, ends, onsets, durations, names = zip(*shown, strict=True)
-        numbers, ends_s, onsets_s, durations_s = map(np.array, (run_numbers, ends, onsets, durations))
+        numbers, ends_s, onsets_s, durations_s = map(
+            np.array, (run_numbers, ends, onsets, durations)
+        )
 
         # pictures that the data set lacks are modelled, too: they evoke responses
-        image_ids, splits, unmatched = match_pictures(names, self.stimuli, self._pictures)
+        image_ids, splits, unmatched = match_pictures(
+            names, self.stimuli, self._pictures
+        )
         peaks_inside = (onsets_s + PEAK_S >= 0) & (onsets_s + PEAK_S <= ends_s)
         dropped.update(unmatched)
         # sessions that the recipe assigns to one split have no trials of others
         if isinstance(config.sessions, dict):
-            label = read_session(self._runs[subject][session][0].series[0], self.derived)
+            label = read_session(
+                self._runs[subject][session][0].series[0], self.derived
+            )
             split = config.sessions[str(find_pattern(label, config.sessions))]
             is_other = ~np.isin(splits, ["", split])
-            dropped[f"trials of other splits than {split}, which ses-{label} is of"] = int(is_other.sum())
+            dropped[f"trials of other splits than {split}, which ses-{label} is of"] = (
+                int(is_other.sum())
+            )
             splits = np.where(is_other, "", splits)
         dropped[PEAK_OUTSIDE] += int(((splits != "") & ~peaks_inside).sum())
 
-        # pictures that are shown again; those that will test a model choose nothing here, and count as new
-        ids = [image_id or plain_id(name) for image_id, name in zip(image_ids, names, strict=True)]
+        # pictures that are shown again; those that will test a model choose nothing
+        # here, and count as new
+        ids = [
+            image_id or plain_id(name)
+            for image_id, name in zip(image_ids, names, strict=True)
+        ]
         stimuli = np.unique(ids, return_inverse=True)[1].astype(np.int64)
         is_tested = ~np.isin(splits, ["train", ""])
         stimuli[is_tested] = -1 - np.flatnonzero(is_tested)
         # stimuli in several runs, by which `denoised` chooses
-        counts = Counter(stimulus for stimulus, _ in {*zip(stimuli.tolist(), numbers.tolist(), strict=True)})
+        counts = Counter(
+            stimulus
+            for stimulus, _ in {*zip(stimuli.tolist(), numbers.tolist(), strict=True)}
+        )
         repeated = sum(count > 1 for count in counts.values())
         if config.estimator == "denoised" and not repeated:
-            problem = f"{where} shows no training picture in two runs, by which estimator denoised chooses"
-            raise BrainhiveError(problem, "preparation.estimator=hrf, which needs no repetitions")
+            problem = (
+                f"{where} shows no training picture in two runs, by which estimator "
+                "denoised chooses"
+            )
+            raise BrainhiveError(
+                problem, "preparation.estimator=hrf, which needs no repetitions"
+            )
 
         # one duration for all pictures
-        if config.stimulus_s is None and not np.ptp(durations_s) <= DURATION_TOLERANCE_S:  # of NaN, too
+        # of NaN, too
+        if (
+            config.stimulus_s is None
+            and not np.ptp(durations_s) <= DURATION_TOLERANCE_S
+        ):
             known = f"for {durations_s.min():g} to {durations_s.max():g} s"
             known = "without a duration" if np.isnan(durations_s).any() else known
-            way = "preparation.stimulus_s=SECONDS models all alike; preparation.where={…} takes some"
+            way = (
+                "preparation.stimulus_s=SECONDS models all alike; "
+                "preparation.where={…} takes some"
+            )
             raise BrainhiveError(f"{where} shows pictures {known}", way)
 
         # onsets, pictures and confounds [T] of each run with pictures
@@ -417,11 +615,15 @@ class Bold(Betas):
             groups = config.confounds
         elif config.estimator == "denoised":  # which finds noise by itself
             groups = ["non_steady"]
-        files = [run for run in self._runs[subject][session] if run.number in run_numbers]
+        files = [
+            run for run in self._runs[subject][session] if run.number in run_numbers
+        ]
         runs, confounds, timing = [], [], []
         for run in files:
             volumes, tr_s, start_s, source = timings[run.number]
-            timing.append({"volumes": volumes, "tr_s": tr_s, "start_s": start_s, "source": source})
+            timing.append(
+                {"volumes": volumes, "tr_s": tr_s, "start_s": start_s, "source": source}
+            )
             columns = read_confounds(run, groups, volumes, noted)
             confounds.append([*columns])
             is_shown = numbers == run.number
@@ -444,8 +646,16 @@ class Bold(Betas):
             "timing": timing,
             "confounds": confounds,
         }
-        unknown = sorted({name for name, image_id in zip(names, image_ids, strict=True) if not image_id})
+        unknown = sorted(
+            {
+                name
+                for name, image_id in zip(names, image_ids, strict=True)
+                if not image_id
+            }
+        )
         # trials without a split are modelled, and not stored
         splits = np.where(peaks_inside, splits, "")
-        trials = SessionTrials(image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s)
+        trials = SessionTrials(
+            image_ids, splits, numbers, +dropped, +noted, unknown, provenance, onsets_s
+        )
         return files, runs, trials

@@ -1,4 +1,6 @@
-"""Anyone's own recordings, as mne reads them: events become pictures by a table or by their names."""
+"""Anyone's own recordings, as mne reads them: events become pictures by a table or by
+their names.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,62 +61,94 @@ TABLES = ("events.csv", "events.tsv")
 FLAT = "flat"
 """Why trials are dropped during which the amplifier stood at a limit, or was off."""
 TrialTables = Mapping[Path, Int64]
-"""Trials of each recording, [n, 2]: sample of the onset, and row of the picture among all."""
+"""Trials of each recording, [n, 2]: sample of the onset, and row of the picture among
+all.
+"""
 
 
 class Config(RecordingKeys, Steps):
-    """Recordings in fif, edf, bdf, set or vhdr, alone (`sub-01_ses-01.fif`) or in a BIDS data set."""
+    """Recordings in fif, edf, bdf, set or vhdr, alone (`sub-01_ses-01.fif`) or in a
+    BIDS data set.
+    """
 
-    root: str = Field("", description="folder of the recordings; default: recordings below paths.data")
-    files: str = Field("*", description="pattern of the files that are read, as *task-images*")
+    root: str = Field(
+        "", description="folder of the recordings; default: recordings below paths.data"
+    )
+    files: str = Field(
+        "*", description="pattern of the files that are read, as *task-images*"
+    )
     subject_numbers: SubjectNumbers = Field({})
     sessions: ChosenSessions = Field(None, exclude_if=lambda sessions: not sessions)
     stimuli: Stimuli = "image-folder"
     events: str = Field(
         "",
-        description="table (CSV or TSV) with columns event and picture; default: events.csv or events.tsv in "
-        "the folder; without one, events are called by their pictures",
+        description="table (CSV or TSV) with columns event and picture; default: "
+        "events.csv or events.tsv in the folder; without one, events are "
+        "called by their pictures",
     )
     delay_ms: float = Field(
         0.0,
         ge=-600_000,
         le=600_000,
         exclude_if=lambda delay: not delay,  # stores name it only where it is chosen
-        description="ms from an event to its picture on the screen, as a photodiode has it; added to all",
+        description=(
+            "ms from an event to its picture on the screen, as a photodiode has it; "
+            "added to all"
+        ),
     )
     types: UniqueNames | None = Field(
-        None, description="types of channels as mne names them; default: eeg, or else mag and grad"
+        None,
+        description=(
+            "types of channels as mne names them; default: eeg, or else mag and grad"
+        ),
     )
     channels: UniqueNames | None = Field(
         None,
-        description="channels, in the order of the store; default: all of `types` that none marked as bad",
+        description=(
+            "channels, in the order of the store; default: all of `types` that none "
+            "marked as bad"
+        ),
     )
     exclude: Names = Field([], description="channels that are left out")
     band_hz: Band = Field(
         (None, None),
-        description="lower and upper edge of a filter over the whole recording, as mne's; or null",
+        description=(
+            "lower and upper edge of a filter over the whole recording, as mne's; or "
+            "null"
+        ),
     )
     phase: Literal["zero", "forward"] = Field(
         "zero",
-        description="of that filter: zero looks ahead (mne's FIR); forward is causal, as live decoding needs "
-        "(Butterworth of fourth order, whose delay stays)",
+        description="of that filter: zero looks ahead (mne's FIR); forward is causal, "
+        "as live decoding needs (Butterworth of fourth order, whose delay "
+        "stays)",
     )
     stimulus_ms: float | None = Field(
-        None, gt=0, description="how long each picture was shown, which figures shade; default: not known"
+        None,
+        gt=0,
+        description=(
+            "how long each picture was shown, which figures shade; default: not known"
+        ),
     )
 
     @model_validator(mode="after")
     def _has_a_band_in_order(self) -> Self:
         low, high = self.band_hz
         if min(low or 1, high or 1) <= 0 or (low and high and low >= high):
-            raise ValueError(f"band_hz {[low, high]} is not from a lower to an upper edge")
+            raise ValueError(
+                f"band_hz {[low, high]} is not from a lower to an upper edge"
+            )
         if not (low or high):
-            refuse_idle(self, ("phase",), "without a filter", "preparation.band_hz=[0.1, 40]")
+            refuse_idle(
+                self, ("phase",), "without a filter", "preparation.band_hz=[0.1, 40]"
+            )
         return self
 
     def build(self, paths: Paths) -> "Own":
         """Point at the recordings; nothing is read yet."""
-        root = locate(self.root) if self.root else paths.under_home("data") / "recordings"
+        root = (
+            locate(self.root) if self.root else paths.under_home("data") / "recordings"
+        )
         stimuli = build_stimuli(self, paths)
         return Own(self, root, stimuli, str(stimuli.recorded_as))
 
@@ -141,11 +175,19 @@ class Own(Preparation):
         return tuple(sorted(self._recordings))
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List the recordings of a subject, what they need, the table, and lists of pictures."""
-        recordings = [path for paths in self._sessions(subject).values() for path in paths]
+        """List the recordings of a subject, what they need, the table, and lists of
+        pictures.
+        """
+        recordings = [
+            path for paths in self._sessions(subject).values() for path in paths
+        ]
         table = [] if self._table is None else [self._table]
         lists = filter(Path.is_file, self.stimuli.lists)
-        return [*(file for path in recordings for file in files_of(path)), *table, *lists]
+        return [
+            *(file for path in recordings for file in files_of(path)),
+            *table,
+            *lists,
+        ]
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the files name."""
@@ -156,11 +198,16 @@ class Own(Preparation):
         # trials by split
         channels, cutting, trials, _ = self._choose(subject, session)
         rows = np.concatenate([*trials.values()])[:, 1]
-        counts = {split: int(np.isin(rows, of_split).sum()) for split, of_split in self._pictures[1].items()}
+        counts = {
+            split: int(np.isin(rows, of_split).sum())
+            for split, of_split in self._pictures[1].items()
+        }
 
         # trials whose noise can be measured
         with naming(next(iter(trials))):
-            require_noise_splits([split for split, count in counts.items() if count], self.config)
+            require_noise_splits(
+                [split for split, count in counts.items() if count], self.config
+            )
         shape = (len(channels.names), len(cutting.times_s))
         return {split: (count, *shape) for split, count in counts.items() if count}
 
@@ -182,11 +229,18 @@ class Own(Preparation):
             if flat := int((~is_live).sum()):
                 dropped[split][FLAT] = flat
             if len(signal):
-                epochs[split], tables[split] = signal, np.concatenate([*selected.values()])[is_live]
-                runs[split] = np.repeat(np.arange(len(counts), dtype=np.int16), counts)[is_live, None]
+                epochs[split], tables[split] = (
+                    signal,
+                    np.concatenate([*selected.values()])[is_live],
+                )
+                runs[split] = np.repeat(np.arange(len(counts), dtype=np.int16), counts)[
+                    is_live, None
+                ]
         first = next(iter(trials))
         if not epochs:
-            raise BrainhiveError(f"{first}: all trials are flat", "leave it out: preparation.files=…")
+            raise BrainhiveError(
+                f"{first}: all trials are flat", "leave it out: preparation.files=…"
+            )
 
         # whiten them in place
         rows = {split: pairs[:, 1] for split, pairs in tables.items()}
@@ -195,7 +249,9 @@ class Own(Preparation):
 
         # facts for the store
         headers = self._headers(subject, session)
-        highpass_hz, lowpass_hz = np.array([header.filtered_hz for header in headers.values()]).T
+        highpass_hz, lowpass_hz = np.array(
+            [header.filtered_hz for header in headers.values()]
+        ).T
         provenance = {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
@@ -210,7 +266,9 @@ class Own(Preparation):
             provenance["doubts"] = doubts
         if programs := {*map(read_simulated, headers)} - {""}:
             provenance["simulated"] = ", ".join(sorted(programs))
-        provenance["dropped_by_split"] = {split: dict(counts) for split, counts in dropped.items()}
+        provenance["dropped_by_split"] = {
+            split: dict(counts) for split, counts in dropped.items()
+        }
 
         # trials [n, 1, C, T]
         return {
@@ -230,11 +288,15 @@ class Own(Preparation):
         }
 
     def look_over(self, subjects: Sequence[int]) -> Overview:
-        """Describe channels and pictures shown; warn of unusual facts and of leftovers."""
+        """Describe channels and pictures shown; warn of unusual facts and of
+        leftovers.
+        """
         image_ids, split_rows = self._pictures
         channels = {}
         counts = {}  # [pictures] by session
-        lines = describe_labels(self._recordings, self.root, subjects, self.config.subject_numbers)
+        lines = describe_labels(
+            self._recordings, self.root, subjects, self.config.subject_numbers
+        )
         for subject in subjects:
             try:
                 subject_channels, session_counts = self._channels(subject), {}
@@ -242,8 +304,15 @@ class Own(Preparation):
                     # how often the recordings of the session show each picture
                     headers = self._headers(subject, session).values()
                     rows, _ = self._names.match(headers)
-                    seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
-                    session_counts[session] = np.bincount(np.array(seen, np.int64), minlength=len(image_ids))
+                    seen = [
+                        rows[name]
+                        for header in headers
+                        for _, name in {*header.events}
+                        if name in rows
+                    ]
+                    session_counts[session] = np.bincount(
+                        np.array(seen, np.int64), minlength=len(image_ids)
+                    )
                 lines += self._describe_left_over(subject)
                 channels[subject], counts[subject] = subject_channels, session_counts
             except BrainhiveError:
@@ -258,21 +327,32 @@ class Own(Preparation):
             for text, suspect_names in list_unusual_channels(subject_channels):
                 warnings.setdefault(text, []).append(subject)
                 suspects += suspect_names
-        lines += [f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()]
+        lines += [
+            f"subject {spans(numbers)}: {text}" for text, numbers in warnings.items()
+        ]
         differences, way = compare_subjects(channels, suspects, self.config.exclude)
 
         # one row for all subjects with the same channels of a type
-        groups = group_by_entry({subject: describe_channels(kept) for subject, kept in channels.items()})
+        groups = group_by_entry(
+            {subject: describe_channels(kept) for subject, kept in channels.items()}
+        )
         channel_rows = [(spans(numbers), *row) for row, numbers in groups.items()]  # type: ignore[misc]
         columns = ("subject", "type", "channels", "kept", "bad", "positions", "names")
-        tables = Table("Channels", columns, tuple(channel_rows)), _tabulate_pictures(counts, split_rows)
+        tables = (
+            Table("Channels", columns, tuple(channel_rows)),
+            _tabulate_pictures(counts, split_rows),
+        )
         return Overview(tables, (*lines, *differences), way)
 
     def _describe_left_over(self, subject: int) -> list[str]:
-        """List sessions that other subjects have, and events and pictures without a match."""
+        """List sessions that other subjects have, and events and pictures without a
+        match.
+        """
         # sessions of other subjects
         lines = []
-        known = {session for sessions in self._recordings.values() for session in sessions}
+        known = {
+            session for sessions in self._recordings.values() for session in sessions
+        }
         if absent := sorted(known - self._recordings[subject].keys()):
             lines.append(f"no recording of session {', '.join(map(str, absent))}")
 
@@ -281,27 +361,42 @@ class Own(Preparation):
 
         # events and pictures without a match
         rows, left_over = self._names.match(self._headers(subject).values())
-        lines += [f"{what}, {summarise_names([*names])}" for what, names in left_over.items()]
+        lines += [
+            f"{what}, {summarise_names([*names])}" for what, names in left_over.items()
+        ]
         image_ids, seen = self._pictures[0], {*rows.values()}
-        if unseen := [image_id for row, image_id in enumerate(image_ids) if row not in seen]:
-            lines.append(f"pictures that were not shown, {summarise_names(unseen, len(image_ids))}")
+        if unseen := [
+            image_id for row, image_id in enumerate(image_ids) if row not in seen
+        ]:
+            lines.append(
+                "pictures that were not shown, "
+                f"{summarise_names(unseen, len(image_ids))}"
+            )
         return [f"subject {subject}: {line}" for line in lines]
 
     @cached_property
     def _recordings(self) -> dict[int, dict[int, list[Path]]]:
         return list_recordings(
-            self.root, self.config.files, self.config.subject_numbers, self.config.sessions
+            self.root,
+            self.config.files,
+            self.config.subject_numbers,
+            self.config.sessions,
         )
 
     def _sessions(self, subject: int) -> dict[int, list[Path]]:
         if subject not in self._recordings:
             known = ", ".join(map(str, self.subjects))
-            raise MissingData(f"no recording of subject {subject} below {self.root}", f"there are: {known}")
+            raise MissingData(
+                f"no recording of subject {subject} below {self.root}",
+                f"there are: {known}",
+            )
         return self._recordings[subject]
 
     @cached_property
     def _table(self) -> Path | None:
-        """The table of events: that of the recipe, or the usual one; None where there is none."""
+        """The table of events: that of the recipe, or the usual one; None where there
+        is none.
+        """
         if self.config.events:
             path = locate(self.config.events)
             # from the working directory, else in the folder of the recordings
@@ -310,13 +405,19 @@ class Own(Preparation):
                 hint = "preparation.events=FILE.csv, with columns event and picture"
                 raise MissingData(f"no table {path}", hint)
             return path
-        return next((self.root / name for name in TABLES if (self.root / name).is_file()), None)
+        return next(
+            (self.root / name for name in TABLES if (self.root / name).is_file()), None
+        )
 
     @cached_property
     def _pictures(self) -> tuple[list[str], dict[str, Int64]]:
-        """Ids of the pictures of all splits [pictures], and the rows of each split among them."""
+        """Ids of the pictures of all splits [pictures], and the rows of each split
+        among them.
+        """
         image_ids, splits = list_pictures(self.stimuli)
-        return image_ids, {split: np.flatnonzero(splits == split) for split in self.stimuli.splits}
+        return image_ids, {
+            split: np.flatnonzero(splits == split) for split in self.stimuli.splits
+        }
 
     @cached_property
     def _names(self) -> EventNames:
@@ -340,14 +441,18 @@ class Own(Preparation):
         def write(names: Sequence[str]) -> list[str]:
             """Write names of the recipe as those of recordings are written."""
             return [
-                name if name in first.names else config.rename.get(name, standard_name(name))
+                name
+                if name in first.names
+                else config.rename.get(name, standard_name(name))
                 for name in names
             ]
 
         # codes of events are no signal, whatever the file calls their channel
         exclude = write([*config.exclude, *filter(None, [config.stim_channel])])
         wanted = write(config.channels or ())
-        return keep_channels(headers, config.types, wanted, exclude, config.whiten != "no")
+        return keep_channels(
+            headers, config.types, wanted, exclude, config.whiten != "no"
+        )
 
     def _choose(
         self, subject: int, session: int
@@ -358,9 +463,15 @@ class Own(Preparation):
         for path in headers:
             channels.check(path)
         cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
-        return channels, cutting, *choose_trials(headers, self._names, self._pictures[1], cutting)
+        return (
+            channels,
+            cutting,
+            *choose_trials(headers, self._names, self._pictures[1], cutting),
+        )
 
-    def _cut(self, trials: TrialTables, channels: KeptChannels, cutting: Cutting) -> tuple[Float32, Bool]:
+    def _cut(
+        self, trials: TrialTables, channels: KeptChannels, cutting: Cutting
+    ) -> tuple[Float32, Bool]:
         """Cut trials out of the recordings of one session.
 
         Returns:
@@ -374,17 +485,23 @@ class Own(Preparation):
             # read, filter and cut
             config = self.config
             onsets = pairs[:, 0]
-            raw = open_raw(path, config.onset_unit == "s", config.rename, config.montage)
+            raw = open_raw(
+                path, config.onset_unit == "s", config.rename, config.montage
+            )
             names = channels.names
             pieces = StillPieces(int(raw.n_times), float(raw.info["sfreq"]))
-            samples = read_channels(raw, path, names, config.band_hz, config.phase, pieces)
+            samples = read_channels(
+                raw, path, names, config.band_hz, config.phase, pieces
+            )
             with naming(path):
                 signal = cutting.cut(samples, names, onsets, 1.0)  # [n, C, T]
                 # still samples are looked for before the filter, which would hide them
                 is_live = ~pieces.are_still(onsets, cutting.span, len(names))
                 lives.append(is_live)
                 epochs.append(signal if is_live.all() else signal[is_live])
-        return (epochs[0] if len(epochs) == 1 else np.concatenate(epochs)), np.concatenate(lives)
+        return (
+            epochs[0] if len(epochs) == 1 else np.concatenate(epochs)
+        ), np.concatenate(lives)
 
 
 def _select(trials: TrialTables, rows: Int64) -> TrialTables:
@@ -398,7 +515,8 @@ def choose_trials(
     split_rows: Mapping[str, Int64],
     cutting: Cutting,
 ) -> tuple[TrialTables, dict[str, Counter[str]]]:
-    """Choose the events of pictures whose trials lie in the recording, outside of BAD spans, one at a time.
+    """Choose the events of pictures whose trials lie in the recording, outside of BAD
+    spans, one at a time.
 
     Args:
         headers: Headers of the recordings of one session.
@@ -407,8 +525,8 @@ def choose_trials(
         cutting: Cutting of trials.
 
     Returns:
-        The trials of each recording, and by split the number of dropped ones, by reason. Events without a
-        picture count as those of the first split.
+        The trials of each recording, and by split the number of dropped ones, by
+        reason. Events without a picture count as those of the first split.
 
     Raises:
         BrainhiveError: if nothing is left.
@@ -419,16 +537,25 @@ def choose_trials(
     row_of_event, left_over = matched
 
     # events without a picture, counted as those of the first split
-    split_of = {row: split for split, rows in split_rows.items() for row in rows.tolist()}
+    split_of = {
+        row: split for split, rows in split_rows.items() for row in rows.tolist()
+    }
     dropped: dict[str, Counter[str]] = {split: Counter() for split in split_rows}
-    for reason, what in {"not in the table": UNNAMED, "no such picture": NO_PICTURE}.items():
+    for reason, what in {
+        "not in the table": UNNAMED,
+        "no such picture": NO_PICTURE,
+    }.items():
         if isinstance(events := left_over.get(what), Mapping):
             next(iter(dropped.values()))[reason] = sum(events.values())
 
     # onsets and pictures in the order of time; an event that is coded twice counts once
     trials = {}
     for path, header in headers.items():
-        shown = {(onset, row_of_event[name]) for onset, name in header.events if name in row_of_event}
+        shown = {
+            (onset, row_of_event[name])
+            for onset, name in header.events
+            if name in row_of_event
+        }
         pairs = np.array(sorted(shown), np.int64).reshape(-1, 2)
         onsets, rows = pairs.T
         for name in header.without_onset:
@@ -449,46 +576,71 @@ def choose_trials(
         trials[path] = pairs[is_kept]
 
     if not any(map(len, trials.values())):
-        counts = [f"{count} {reason}" for split in dropped.values() for reason, count in split.items()]
+        counts = [
+            f"{count} {reason}"
+            for split in dropped.values()
+            for reason, count in split.items()
+        ]
         problem = f"{first} has no whole trial: {', '.join(counts)}"
         raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
     return trials, dropped
 
 
 def _list_doubts(headers: Mapping[Path, Header]) -> Iterator[str]:
-    """Describe what is unusual about events and tables of recordings, with their names."""
+    """Describe what is unusual about events and tables of recordings, with their
+    names.
+    """
     # files by doubt, so that many files with one doubt are one line
     files: dict[str, list[str]] = {}
     for path, header in headers.items():
         for doubt in header.doubts:
             files.setdefault(doubt, []).append(path.name)
     for doubt, names in files.items():
-        yield f"{names[0]}: {doubt}" if len(names) == 1 else f"{len(names)} recordings: {doubt}"
+        yield (
+            f"{names[0]}: {doubt}"
+            if len(names) == 1
+            else f"{len(names)} recordings: {doubt}"
+        )
 
 
-def _tabulate_pictures(counts: Mapping[int, Mapping[int, Int64]], split_rows: Mapping[str, Int64]) -> Table:
-    """Tabulate how often pictures were shown; a row stands for all subjects and sessions that are alike.
+def _tabulate_pictures(
+    counts: Mapping[int, Mapping[int, Int64]], split_rows: Mapping[str, Int64]
+) -> Table:
+    """Tabulate how often pictures were shown; a row stands for all subjects and
+    sessions that are alike.
 
     Args:
-        counts: Number of times that each subject was shown each picture, [pictures] by session.
+        counts: Number of times that each subject was shown each picture, [pictures] by
+            session.
         split_rows: The rows of each split among these.
     """
     subject_rows = {}
     for subject, sessions in counts.items():
         # pictures of each session and split, and how often these were shown
-        session_rows: dict[int, list[tuple[str, str, str]]] = {session: [] for session in sessions}
+        session_rows: dict[int, list[tuple[str, str, str]]] = {
+            session: [] for session in sessions
+        }
         for session, times_shown in sessions.items():
             for split, rows in split_rows.items():
                 seen = times_shown[rows][times_shown[rows] > 0]
                 if len(seen):
                     low, high = seen.min(), seen.max()
-                    often = str(low) if low == high else f"{low} to {high}, mostly {np.median(seen):g}"
-                    session_rows[session].append((split, f"{len(seen)} of {len(rows)}", often))
+                    often = (
+                        str(low)
+                        if low == high
+                        else f"{low} to {high}, mostly {np.median(seen):g}"
+                    )
+                    session_rows[session].append(
+                        (split, f"{len(seen)} of {len(rows)}", often)
+                    )
         subject_rows[subject] = [
             (spans(numbers), *row)  # type: ignore[misc]
             for row, numbers in group_by_entry(session_rows).items()
         ]
 
-    table_rows = [(spans(numbers), *row) for row, numbers in group_by_entry(subject_rows).items()]  # type: ignore[misc]
+    table_rows = [
+        (spans(numbers), *row)  # type: ignore[misc]
+        for row, numbers in group_by_entry(subject_rows).items()
+    ]
     columns = ("subject", "session", "split", "pictures", "times shown")
     return Table("Pictures that were shown", columns, tuple(table_rows))

@@ -1,4 +1,5 @@
-"""Published data sets, a file each, which holds all that is known of one; and what several of them share.
+"""Published data sets, a file each, which holds all that is known of one; and what
+several of them share.
 
 Their classes are rows of the shelves `datasets` and `preparations`.
 """
@@ -33,46 +34,70 @@ from brainhive_cli.data.trials import Trials
 
 T = TypeVar("T")
 
-PUBLISHED = documents.read(Path(__file__).with_name("numbers.yaml"), dict[str, Published])
+PUBLISHED = documents.read(
+    Path(__file__).with_name("numbers.yaml"), dict[str, Published]
+)
 """By the name of the data set."""
 FOLDERS = ("", "*/", "*/*/", "*/*/*/")
 """Folders of files below that of a data set."""
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")
-"""Concept in a stem of ImageNet (n01443537_22563), of BOLD5000's scenes (abbey1) and of THINGS (dog_12s)."""
+"""Concept in a stem of ImageNet (n01443537_22563), of BOLD5000's scenes (abbey1) and of
+THINGS (dog_12s).
+"""
 
 
 def find_below(root: Path, name: str) -> Path | None:
-    """Find a file or folder at most three folders below `root`; None where there is none."""
+    """Find a file or folder at most three folders below `root`; None where there is
+    none.
+    """
     # sorted, so that all machines find the same file
-    return next((path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))), None)
+    return next(
+        (path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))),
+        None,
+    )
 
 
 def fetch_line(dataset: str, root: str = "") -> str:
-    """Write the line that fetches a data set, or shows where to get it, and on whose terms.
+    """Write the line that fetches a data set, or shows where to get it, and on whose
+    terms.
 
     Args:
         dataset: Its kind.
         root: Its folder, where that is not the default.
     """
-    return Line("fetch", dataset, *([f"root={root}"] if root else [])).plain  # no recipe is for fetch
+    # no recipe is for fetch
+    return Line("fetch", dataset, *([f"root={root}"] if root else [])).plain
 
 
 def find_file(root: Path, pattern: str, way_out: str) -> Path:
-    """Find a file, at most three folders below `root`; MissingData where it is not there."""
+    """Find a file, at most three folders below `root`; MissingData where it is not
+    there.
+    """
     if (path := find_below(root, pattern)) is None or not is_file(path):
         raise MissingData(f"no {pattern} in {root}", way_out)
     return path
 
 
-def read_table(path: Path, way_out: str, read_row: Callable[[dict[str, str]], T]) -> list[T]:
-    """Read a table with a header line, of tabs (.tsv) or commas: what a function makes of each row."""
+def read_table(
+    path: Path, way_out: str, read_row: Callable[[dict[str, str]], T]
+) -> list[T]:
+    """Read a table with a header line, of tabs (.tsv) or commas: what a function makes
+    of each row.
+    """
     # utf-8-sig: a byte order mark is no part of the first column's name
     with reading(path, way_out), path.open(newline="", encoding="utf-8-sig") as file:
-        return [*map(read_row, csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))]
+        return [
+            *map(
+                read_row,
+                csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","),
+            )
+        ]
 
 
 def cut_ending(name: str) -> str:
-    """Cut the last suffix off the name of a picture's file, and no more: names may hold dots and blanks."""
+    """Cut the last suffix off the name of a picture's file, and no more: names may hold
+    dots and blanks.
+    """
     # a name without a dot is its own stem
     return name.rpartition(".")[0] or name
 
@@ -82,8 +107,10 @@ class Pictures(parts.Config):
 
     Attributes:
         name: Name of the data set and of its pictures.
-        folders: Folders of the pictures of each split, at most three below root; the first counts.
-        trials: Pattern of the list of trials that says the split of each picture; empty where folders say it.
+        folders: Folders of the pictures of each split, at most three below root; the
+            first counts.
+        trials: Pattern of the list of trials that says the split of each picture; empty
+            where folders say it.
         people: The data set that has the same subjects, if another has them.
     """
 
@@ -92,7 +119,9 @@ class Pictures(parts.Config):
     trials: ClassVar[str] = ""
     people: ClassVar[str] = ""
 
-    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+    root: str = Field(
+        "", description="folder of the data set; default: its name below paths.data"
+    )
 
     def build(self, paths: Paths) -> Dataset:
         """Point at the data; nothing is read yet."""
@@ -103,7 +132,9 @@ class Pictures(parts.Config):
             listed,
             people=self.people,
             published_sizes=PUBLISHED[self.name],
-            files=lambda split, _: [Input.of(f"{self.name}: {split} pictures", partial(listed, split))],
+            files=lambda split, _: [
+                Input.of(f"{self.name}: {split} pictures", partial(listed, split))
+            ],
         )
 
 
@@ -116,26 +147,38 @@ def _list_pictures(root: Path, config: Pictures, split: str) -> StimulusSet:
         problem = f"{config.name}: no folder {' or '.join(names)} of pictures in {root}"
         raise MissingData(problem, source)
 
-    # where all splits share a folder, image ids begin below it, and trials say the split
+    # where all splits share a folder, image ids begin below it, and trials say the
+    # split
     is_shared = all(split_folders == names for split_folders in config.folders.values())
     above, below = (folder, "") if is_shared else (folder.parent, folder.name)
     stems = {file: PurePath(file).stem for file in pictures_below(above, below)}
     if config.trials:
         split_of = read_splits(find_file(root, config.trials, source), source)
-        stems = {file: stem for file, stem in stems.items() if split_of.get(stem) == split}
+        stems = {
+            file: stem for file, stem in stems.items() if split_of.get(stem) == split
+        }
     # a stem of another form is a concept of its own
-    concepts = [match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()]
+    concepts = [
+        match[0] if (match := CONCEPT.match(stem)) else stem for stem in stems.values()
+    ]
     return from_files(config.name, split, above, [*stems], concepts)
 
 
 def read_splits(path: Path, source: str) -> dict[str, str]:
     """Read the split of each picture from a list of trials.
 
-    The trials of any subject do: all saw the same. A table of THINGS-fMRI has columns of picture and split;
-    in a list of BOLD5000 pictures that were shown more than once are the test.
+    The trials of any subject do: all saw the same. A table of THINGS-fMRI has columns
+    of picture and split; in a list of BOLD5000 pictures that were shown more than once
+    are the test.
     """
     if path.suffix == ".csv":
-        return dict(read_table(path, source, lambda row: (cut_ending(row["stimulus"]), row["trial_type"])))
+        return dict(
+            read_table(
+                path,
+                source,
+                lambda row: (cut_ending(row["stimulus"]), row["trial_type"]),
+            )
+        )
     counts = Counter(read_names(path))
     return {name: "test" if count > 1 else "train" for name, count in counts.items()}
 
@@ -144,7 +187,9 @@ def read_names(path: Path) -> list[str]:
     """Read the picture of each trial of a subject of BOLD5000, in the order of time."""
     # lists of release 1.0 mark repeated pictures, whose files are not called so
     lines = read_regular(path).decode("utf-8-sig").splitlines()
-    return [cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()]
+    return [
+        cut_ending(name.strip().removeprefix("rep_")) for name in lines if name.strip()
+    ]
 
 
 FilesByRow = Mapping[str, Sequence[Path]]
@@ -153,19 +198,23 @@ FilesByRow = Mapping[str, Sequence[Path]]
 
 @dataclass(frozen=True)
 class PreparedFiles:
-    """Files that others have prepared, in which all repetitions of a stimulus lie together.
+    """Files that others have prepared, in which all repetitions of a stimulus lie
+    together.
 
     Attributes:
         dataset: The data set whose stimuli were shown.
         root: The folder of the files.
         source: Hint on how to get the files.
-        patterns: Patterns of paths below the root, with `{subject}`, by names that `read` knows: the first
-            pattern with files counts. Subjects are those with files of the first name.
+        patterns: Patterns of paths below the root, with `{subject}`, by names that
+            `read` knows: the first pattern with files counts. Subjects are those with
+                files of the first name.
         read: Function from a subject's files, subject and split to the recording.
         sizes: Bytes by subject, where they are known, by name.
         optional: Names of files without which a recording can be made.
-        has_single_files: Whether one file is read by name, and several, of any pattern, are refused.
-        design: Name of a file that is read for every subject, and the function that finds it.
+        has_single_files: Whether one file is read by name, and several, of any pattern,
+            are refused.
+        design: Name of a file that is read for every subject, and the function that
+            finds it.
     """
 
     dataset: str
@@ -185,7 +234,9 @@ class PreparedFiles:
         return list_subjects(self.root, next(iter(self.patterns.values())))
 
     def files(self, subject: int) -> Sequence[Path]:
-        """List all files of a subject; MissingData where one is missing that must be there."""
+        """List all files of a subject; MissingData where one is missing that must be
+        there.
+        """
         paths = [path for group in self._find(subject).values() for path in group]
         # the design is one file for all subjects
         return [*paths, self.design[1]()] if self.design else paths
@@ -195,31 +246,51 @@ class PreparedFiles:
         listed = []
         for name, patterns in self.patterns.items():
             # what is missing has a size, where it is known, and the way to get it
-            expected, size = patterns[0].format(subject=subject), self.sizes.get(name, {}).get(subject)
-            one = Input.of_file(self._match(name, subject), self.root / expected, self.source, size)
+            expected, size = (
+                patterns[0].format(subject=subject),
+                self.sizes.get(name, {}).get(subject),
+            )
+            one = Input.of_file(
+                self._match(name, subject), self.root / expected, self.source, size
+            )
             listed.append(replace(one, is_optional=name in self.optional))
         return [*listed, Input.of(*self.design)] if self.design else listed
 
     def recording(self, subject: int, split: str) -> Trials:
-        """Open a split's signals, which are read, and must be finite, when they are sliced."""
+        """Open a split's signals, which are read, and must be finite, when they are
+        sliced.
+        """
         return self.read(self._find(subject), subject, split)
 
     def _match(self, name: str, subject: int) -> list[Path]:
-        """List the files of a name: those of its first pattern that has any, or of all, to refuse several."""
+        """List the files of a name: those of its first pattern that has any, or of all,
+        to refuse several.
+        """
         patterns = [pattern.format(subject=subject) for pattern in self.patterns[name]]
-        matches = [paths for pattern in patterns if (paths := sorted(self.root.glob(pattern)))]
+        matches = [
+            paths for pattern in patterns if (paths := sorted(self.root.glob(pattern)))
+        ]
         if self.has_single_files:
             return list(dict.fromkeys(path for paths in matches for path in paths))
         return next(iter(matches), [])
 
     def _find(self, subject: int) -> FilesByRow:
-        """Find the files of a subject by name; refuse missing ones, and several where one is read."""
+        """Find the files of a subject by name; refuse missing ones, and several where
+        one is read.
+        """
         require(self.inputs(subject))
         files = {name: self._match(name, subject) for name in self.patterns}
         for name, paths in files.items():
             # only the user knows which of several files is meant
             if self.has_single_files and len(paths) > 1:
-                several = ", ".join(path.relative_to(self.root).as_posix() for path in paths)
-                problem = f"{self.root} has several {name} files of subject {subject}: {several}"
-                raise MissingData(problem, "preparation.root=FOLDER, that of one of them")
+                several = ", ".join(
+                    path.relative_to(self.root).as_posix() for path in paths
+                )
+                problem = (
+                    f"{self.root} has several {name} files of subject {subject}: "
+                    f"{several}"
+                )
+                raise MissingData(
+                    problem, "preparation.root=FOLDER, that of one of them"
+                )
         return files

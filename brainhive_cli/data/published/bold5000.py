@@ -1,4 +1,6 @@
-"""BOLD5000 2.0: single-trial betas, which GLMsingle estimated over groups of five sessions."""
+"""BOLD5000 2.0: single-trial betas, which GLMsingle estimated over groups of five
+sessions.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,25 +20,39 @@ from brainhive_cli.data.stores import pickles
 
 SOURCE = fetch_line("bold5000")
 LIST = "CSI%s_imgnames.txt"
-"""The pictures of a subject of BOLD5000, one a trial. That of `[1-4]`, the first who is there, says which
-are the test: 1 to 3 saw the same pictures, the fourth left early."""
+"""The pictures of a subject of BOLD5000, one a trial. That of `[1-4]`, the first who is
+there, says which are the test: 1 to 3 saw the same pictures, the fourth left early.
+"""
 SESSIONS = {1: 15, 2: 15, 3: 15, 4: 9}
 """Number of sessions of each subject."""
 RUN_TRIALS = 37
 """Sessions have 333 or 370 trials, of nine or ten runs."""
-REGIONS = tuple(f"{side}{name}" for side in ("LH", "RH") for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC"))
+REGIONS = tuple(
+    f"{side}{name}"
+    for side in ("LH", "RH")
+    for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
+)
 FACTS = {"fitted": "over groups of five sessions, training and test together"}
-TYPES = Literal["TYPEA-ASSUMEHRF", "TYPEB-FITHRF", "TYPEC-FITHRF-GLMDENOISE", "TYPED-FITHRF-GLMDENOISE-RR"]
+TYPES = Literal[
+    "TYPEA-ASSUMEHRF",
+    "TYPEB-FITHRF",
+    "TYPEC-FITHRF-GLMDENOISE",
+    "TYPED-FITHRF-GLMDENOISE-RR",
+]
 
 
 class Betas(PublishedSteps):
-    """BOLD5000 2.0 from its single-trial betas, which GLMsingle estimated over groups of five sessions.
+    """BOLD5000 2.0 from its single-trial betas, which GLMsingle estimated over groups
+    of five sessions.
 
-    They are those of a brain mask by session, or those of ten regions over all sessions, in percent.
+    They are those of a brain mask by session, or those of ten regions over all
+    sessions, in percent.
 
-    `volumes`: CSI{1…4}_GLMbetas-TYPE_ses-NN.nii.gz of all sessions, with CSIN_brainmask.nii.gz, whose affine
-    counts: that of the betas has no origin. `regions`: py/CSIN_GLMbetas-TYPE_allses_{LH,RH}REGION.npy, arrays
-    [trials, voxels]; these do not say where sessions end, so all trials are session 1, in runs of 37.
+    `volumes`: CSI{1…4}_GLMbetas-TYPE_ses-NN.nii.gz of all sessions, with
+    CSIN_brainmask.nii.gz, whose affine
+    counts: that of the betas has no origin. `regions`:
+    py/CSIN_GLMbetas-TYPE_allses_{LH,RH}REGION.npy, arrays [trials, voxels]; these do
+    not say where sessions end, so all trials are session 1, in runs of 37.
     CSIN_imgnames.txt lists the pictures of either.
     """
 
@@ -44,26 +60,47 @@ class Betas(PublishedSteps):
     patterns = (LIST % "{subject}",)
 
     form: Literal["volumes", "regions"] = Field(
-        "volumes", description="volumes in a brain mask, or arrays of EarlyVis, LOC, OPA, PPA and RSC"
+        "volumes",
+        description=(
+            "volumes in a brain mask, or arrays of EarlyVis, LOC, OPA, PPA and RSC"
+        ),
     )
-    betas: TYPES = Field("TYPED-FITHRF-GLMDENOISE-RR", description="type of the betas, as files are called")
+    betas: TYPES = Field(
+        "TYPED-FITHRF-GLMDENOISE-RR",
+        description="type of the betas, as files are called",
+    )
 
     def find(self, root: Path, subject: int) -> Subject:
-        """Compare the list of pictures with the betas, of which headers alone are read."""
+        """Compare the list of pictures with the betas, of which headers alone are
+        read.
+        """
         # type B may be called as the publisher's README has it
         betas = f"CSI{subject}_GLMbetas-{self.betas.replace('TYPEB', 'TY[PB]EB')}"
         # files, number of trials of each session, and voxels, of either form
         if self.form == "volumes":
-            # the publisher saved betas with voxels of 2 mm and no origin, the mask in fMRIPrep's space
+            # the publisher saved betas with voxels of 2 mm and no origin, the mask in
+            # fMRIPrep's space
             brain = find_file(root, f"CSI{subject}_brainmask.nii.gz", SOURCE)
             mask = replace(Mask.open(brain, SOURCE), compares_affines=False)
             numbers = range(1, SESSIONS.get(subject, 1) + 1)
-            files = [find_file(root, f"{betas}_ses-{number:02d}.nii.gz", SOURCE) for number in numbers]
+            files = [
+                find_file(root, f"{betas}_ses-{number:02d}.nii.gz", SOURCE)
+                for number in numbers
+            ]
             lengths = [int(mask.open_series(path).shape[3]) for path in files]
-            voxels, width, sources = Voxels({}, grid=mask.grid), mask.width, [brain, *files]
+            voxels, width, sources = (
+                Voxels({}, grid=mask.grid),
+                mask.width,
+                [brain, *files],
+            )
         else:
-            files = [find_file(root, f"{betas}_allses_{name}.npy", SOURCE) for name in REGIONS]
-            counts, widths = zip(*(_open_array(path).shape for path in files), strict=True)
+            files = [
+                find_file(root, f"{betas}_allses_{name}.npy", SOURCE)
+                for name in REGIONS
+            ]
+            counts, widths = zip(
+                *(_open_array(path).shape for path in files), strict=True
+            )
             lengths, width, sources = [min(counts)], sum(widths), files
             region_of = np.repeat(REGIONS, widths)  # [V]
             voxels = Voxels({name: region_of == name for name in REGIONS})
@@ -77,9 +114,16 @@ class Betas(PublishedSteps):
         lists = [find_file(root, LIST % whose, SOURCE) for whose in (subject, "[1-4]")]
         names, split_of = read_names(lists[0]), read_splits(lists[1], SOURCE)
         if sum(lengths) != len(names):
-            problem = f"{lists[0]} lists {len(names)} trials, all sessions have {sum(lengths)} betas"
+            problem = (
+                f"{lists[0]} lists {len(names)} trials, all sessions have "
+                f"{sum(lengths)} betas"
+            )
             raise BrainhiveError(problem, SOURCE)
-        rows = [(session, row) for session, length in enumerate(lengths, 1) for row in range(length)]
+        rows = [
+            (session, row)
+            for session, length in enumerate(lengths, 1)
+            for row in range(length)
+        ]
         trials = [
             (name, split_of.get(name, "train"), session, 1 + row // RUN_TRIALS)
             for name, (session, row) in zip(names, rows, strict=True)

@@ -1,4 +1,6 @@
-"""cc2017: clips of two seconds of film with captions, labels and key objects, and responses to them."""
+"""cc2017: clips of two seconds of film with captions, labels and key objects, and
+responses to them.
+"""
 
 from collections.abc import Mapping
 from functools import cache, partial
@@ -40,19 +42,23 @@ FILES = "GT_{split}_3fps.pt"
 CAPTIONS = {"blip2": "GT_{split}_caption.pt", "qwen": "GT_{split}_caption_qwen.pt"}
 LABELS = "qwen_{split}_caption_tag_category_id.json"
 CONCEPTS = tuple(
-    "animal|human|vehicle|building|clothing|weapon|plant|appliance|tool|container|body part|furniture|device|"
-    "fabric|fruit|vegetable|insect|landscape feature|water body|organism|fish|reptile|mammal|accessory|"
-    "sports equipment|food|drink|light source|weather phenomenon|jewelry|musical instrument|structure|"
-    "flying vehicle|toy|kitchen item|writing tool|gardening tool|scientific equipment|furniture accessory|"
-    "roadway|weaponry accessory|sports field|money|timekeeping device|decoration|art|stationery|"
-    "kitchen appliance|rock/mineral|soil/substrate|climate/atmosphere component".split("|")
+    "animal|human|vehicle|building|clothing|weapon|plant|appliance|tool|container|body "
+    "part|furniture|device|fabric|fruit|vegetable|insect|landscape feature|water "
+    "body|organism|fish|reptile|mammal|accessory|sports equipment|food|drink|light "
+    "source|weather phenomenon|jewelry|musical instrument|structure|flying "
+    "vehicle|toy|kitchen item|writing tool|gardening tool|scientific "
+    "equipment|furniture accessory|roadway|weaponry accessory|sports "
+    "field|money|timekeeping device|decoration|art|stationery|kitchen "
+    "appliance|rock/mineral|soil/substrate|climate/atmosphere component".split("|")
 )
 """The 51 labels of a clip, in their order.
 
 Source: xmed-lab/NEURONS (plain words).
 """
 OBJECTS = "mask_cls_{split}_qwen_video"
-"""The masks of all objects, a picture each and frame: mask_{clip}_f{frame}_{label}.png, not 0 inside."""
+"""The masks of all objects, a picture each and frame: mask_{clip}_f{frame}_{label}.png,
+not 0 inside.
+"""
 NAMES = "mask_cls_dict_{split}_qwen_video.json"
 """Names of the labels of each frame."""
 LARGE = 0.5
@@ -77,10 +83,11 @@ BACKGROUND = (
 Source: xmed-lab/NEURONS (plain words), as the next.
 """
 PRIORITY = (
-    "man|baby|woman|child|bull|panda cub|dog|bear|horse|sheep|cat|chicken|duck|elephant|monkey|penguin|"
-    "labrador retriever|panda|bison|chihuahua|antelope|gazelle|dolphin|whale|whale shark|tugboat|tug boat|"
-    "deer|lion|buffalo|ant|hammock|butterfly|butterfly fish|stingray|parrot fish|parrotfish|fish|eagle|owl|"
-    "turtle"
+    "man|baby|woman|child|bull|panda "
+    "cub|dog|bear|horse|sheep|cat|chicken|duck|elephant|monkey|penguin|labrador "
+    "retriever|panda|bison|chihuahua|antelope|gazelle|dolphin|whale|whale "
+    "shark|tugboat|tug boat|deer|lion|buffalo|ant|hammock|butterfly|butterfly "
+    "fish|stingray|parrot fish|parrotfish|fish|eagle|owl|turtle"
 ).split("|")
 """Names of persons and animals, one of which is the key object if it moves."""
 RESPONSES = "subj{subject:02d}_{split}_fmri.pt"
@@ -90,12 +97,17 @@ SOURCE = fetch_line("cc2017")
 
 
 def _open_tensor(path: Path, axes: str) -> Any:
-    """Open a file of torch with one tensor or array, and check its axes, as `N, 6, H, W`; no row is read."""
+    """Open a file of torch with one tensor or array, and check its axes, as `N, 6, H,
+    W`; no row is read.
+    """
     with reading(path, SOURCE):
         tensor = pickles.load(path, verify=False)
         shape, expected = list(getattr(tensor, "shape", ())), axes.split(", ")
         # letters stand for any length but 0
-        fits = [str(length) == axis or axis.isalpha() for length, axis in zip(shape, expected, strict=False)]
+        fits = [
+            str(length) == axis or axis.isalpha()
+            for length, axis in zip(shape, expected, strict=False)
+        ]
         if len(shape) != len(expected) or not all(fits) or 0 in shape:
             kind = getattr(tensor, "dtype", type(tensor).__name__)
             raise ValueError(f"it holds {kind} {shape}, not numbers [{axes}]")
@@ -103,18 +115,23 @@ def _open_tensor(path: Path, axes: str) -> Any:
 
 
 class Clips(parts.Config):
-    """The clips of cc2017: two seconds of film each, as six frames, with captions, labels and key objects.
+    """The clips of cc2017: two seconds of film each, as six frames, with captions,
+    labels and key objects.
 
-    They are as `gongzx/cc2017_dataset` has them, with what `McGregorW/NEURONS` adds, below one folder.
+    They are as `gongzx/cc2017_dataset` has them, with what `McGregorW/NEURONS` adds,
+    below one folder.
 
-    A concept is a film of eight minutes: validation holds out whole films, as neighbouring clips are alike.
+    A concept is a film of eight minutes: validation holds out whole films, as
+    neighbouring clips are alike.
     """
 
-    root: str = Field("", description="folder of the data set; default: cc2017 below paths.data")
+    root: str = Field(
+        "", description="folder of the data set; default: cc2017 below paths.data"
+    )
     captions: Literal["blip2", "qwen"] = Field(
         "blip2",
-        description="whose captions: BLIP-2's of the third frame; or Qwen2.5-VL's of the clip, whose stores "
-        "lie under cc2017-qwen",
+        description="whose captions: BLIP-2's of the third frame; or Qwen2.5-VL's of "
+        "the clip, whose stores lie under cc2017-qwen",
     )
 
     def build(self, paths: Paths) -> Dataset:
@@ -143,7 +160,11 @@ def _list_files(root: Path, captions: str, split: str, reads: str) -> list[Input
             Input.of_file(folder or archive, root / packed, SOURCE),
         ]
 
-    patterns = {"pixels": FILES, "captions": captions, "labels": f"qwen_annotation/{LABELS}"}
+    patterns = {
+        "pixels": FILES,
+        "captions": captions,
+        "labels": f"qwen_annotation/{LABELS}",
+    }
     name = patterns[reads].format(split=split)
     return [Input.of_file(find_below(root, Path(name).name), root / name, SOURCE)]
 
@@ -155,33 +176,44 @@ def _find_masks(root: Path, split: str) -> tuple[Path | None, ...]:
 
 
 def _list_clips(root: Path, name: str, captions: str, split: str) -> StimulusSet:
-    """List the clips of a split, with captions, masks and labels where their files are there."""
+    """List the clips of a split, with captions, masks and labels where their files are
+    there.
+    """
     frames_name = FILES.format(split=split)
     if not (frames := find_below(root, frames_name)):
         raise MissingData(f"cc2017: no {root}/{frames_name}", SOURCE)
     count = len(_open_tensor(frames, f"N, {FRAMES}, 3, H, W"))
 
-    # one caption, one list of labels, and the masks of all objects for each clip, where they are here
+    # one caption, one list of labels, and the masks of all objects for each clip, where
+    # they are here
     read_captions = labels = None
     if captions_path := find_below(root, captions.format(split=split)):
         with reading(captions_path, SOURCE):
             array = pickles.array(pickles.load(captions_path)).reshape(-1)
             if array.dtype.kind not in "UO" or len(array) != count:
-                raise ValueError(f"it holds {len(array)} {array.dtype}, not captions of {count} clips")
+                raise ValueError(
+                    f"it holds {len(array)} {array.dtype}, not captions of {count} "
+                    "clips"
+                )
         read_captions = partial(_list_captions, Names.of(array.tolist()))
     names, masks, _ = _find_masks(root, split)
     if labels_path := find_below(root, LABELS.format(split=split)):
         entries = documents.read(labels_path, list[dict[str, Any]], SOURCE, MissingData)
         with reading(labels_path, SOURCE):
-            labels = np.array([entry["category_id"] for entry in entries], np.uint8)  # [N, 51]
+            # [N, 51]
+            labels = np.array([entry["category_id"] for entry in entries], np.uint8)
             if labels.shape != (count, len(CONCEPTS)):
-                raise ValueError(f"it has labels {[*labels.shape]}, not {[count, len(CONCEPTS)]}")
+                raise ValueError(
+                    f"it has labels {[*labels.shape]}, not {[count, len(CONCEPTS)]}"
+                )
 
     return StimulusSet(
         name,
         split,
         Names.of(f"{split}/{index}" for index in range(count)),
-        Names.of(f"{split}/film-{index // CLIPS_OF_A_FILM + 1:02d}" for index in range(count)),
+        Names.of(
+            f"{split}/film-{index // CLIPS_OF_A_FILM + 1:02d}" for index in range(count)
+        ),
         partial(_read_clip, frames),
         captions=read_captions,
         captions_each=0 if read_captions is None else 1,
@@ -201,7 +233,9 @@ def _read_clip(path: Path, index: int) -> Clip:
         if pixels.dtype != np.uint8:
             low, high = pixels.min(), pixels.max()
             if not 0 <= low <= high <= 1:  # NaN, too
-                raise ValueError(f"its values lie in {low:g} to {high:g}, not in 0 to 1")
+                raise ValueError(
+                    f"its values lie in {low:g} to {high:g}, not in 0 to 1"
+                )
             pixels = np.rint(pixels * np.float32(255)).astype(np.uint8)
         return Clip(np.ascontiguousarray(np.moveaxis(pixels, 1, -1)), RATE_HZ)
 
@@ -212,7 +246,9 @@ def _list_captions(texts: Names, index: int) -> list[str]:
 
 
 def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
-    """Read the masks [F, H, W] of a clip's key object; empty, perhaps [F, 1, 1], without one."""
+    """Read the masks [F, H, W] of a clip's key object; empty, perhaps [F, 1, 1],
+    without one.
+    """
     # masks [H, W] of each name by frame; objects with the same name are joined
     names = _read_names(path)
     object_masks: dict[str, dict[int, Bool]] = {}
@@ -228,7 +264,8 @@ def _choose_mask(folder: Path, path: Path, index: int) -> UInt8:
     empty = np.zeros(next(iter(sizes), (1, 1)), bool)
     object_masks[""] = {}  # without a key object
     masks = {
-        name: np.stack([frames.get(n, empty) for n in range(FRAMES)]) for name, frames in object_masks.items()
+        name: np.stack([frames.get(n, empty) for n in range(FRAMES)])
+        for name, frames in object_masks.items()
     }
     return masks[key_object(masks) or ""].astype(np.uint8)
 
@@ -239,7 +276,8 @@ def _read_names(path: Path) -> dict[str, dict[str, str]]:
 
 
 def key_object(masks: Mapping[str, Bool]) -> str | None:
-    """Choose the object that moves most; a person or an animal before others, a small one before a large one.
+    """Choose the object that moves most; a person or an animal before others, a small
+    one before a large one.
 
     Args:
         masks: [F, H, W] of each named object; a frame in which it is not seen is empty.
@@ -249,19 +287,32 @@ def key_object(masks: Mapping[str, Bool]) -> str | None:
 
     Source: xmed-lab/NEURONS, which masks teach its segmentation.
     """
-    # objects that are no background, by how far they move; persons and animals count double
-    known = {name: mask for name, mask in masks.items() if name not in BACKGROUND and mask.any()}
-    scores = {name: _path_px(mask) * (2 if name in PRIORITY else 1) for name, mask in known.items()}
+    # objects that are no background, by how far they move; persons and animals count
+    # double
+    known = {
+        name: mask
+        for name, mask in masks.items()
+        if name not in BACKGROUND and mask.any()
+    }
+    scores = {
+        name: _path_px(mask) * (2 if name in PRIORITY else 1)
+        for name, mask in known.items()
+    }
 
     # moving persons and animals first, then small objects, then any
     moving = [name for name in known if name in PRIORITY and scores[name] > 0]
-    last_frames = {name: next(frame for frame in mask[::-1] if frame.any()) for name, mask in known.items()}
+    last_frames = {
+        name: next(frame for frame in mask[::-1] if frame.any())
+        for name, mask in known.items()
+    }
     small = [name for name, frame in last_frames.items() if frame.mean() < LARGE]
     return max(moving or small or known, key=scores.__getitem__, default=None)
 
 
 def _path_px(mask: Bool) -> float:
-    """Add up the distances in pixels by which the centre moves between successive frames with the object."""
+    """Add up the distances in pixels by which the centre moves between successive
+    frames with the object.
+    """
     # centre of the object in each frame, None where it is not seen
     centres = [np.argwhere(frame).mean(0) if frame.any() else None for frame in mask]
     return sum(
@@ -272,22 +323,37 @@ def _path_px(mask: Bool) -> float:
 
 
 class Bold(parts.Config):
-    """cc2017 as NeuroClips distributes it: one response a voxel, cortical vertices of the fsLR 32k surface.
+    """cc2017 as NeuroClips distributes it: one response a voxel, cortical vertices of
+    the fsLR 32k surface.
 
-    Tensors [N, R, V] of subj0N_{train,test}_fmri.pt: each training clip twice, each test clip ten times.
+    Tensors [N, R, V] of subj0N_{train,test}_fmri.pt: each training clip twice, each
+    test clip ten times.
 
-    Each run was detrended and z-scored. Which vertices are kept is not published, so there are no regions.
+    Each run was detrended and z-scored. Which vertices are kept is not published, so
+    there are no regions.
     """
 
-    root: str = Field("", description="folder of the files; default: cc2017 below paths.data")
+    root: str = Field(
+        "", description="folder of the files; default: cc2017 below paths.data"
+    )
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
-        root, published, patterns, sizes = paths.dataset("cc2017", self.root), PUBLISHED["cc2017"], {}, {}
+        root, published, patterns, sizes = (
+            paths.dataset("cc2017", self.root),
+            PUBLISHED["cc2017"],
+            {},
+            {},
+        )
         for split, count in published.stimuli.items():
-            patterns[split] = [folder + RESPONSES.replace("{split}", split) for folder in FOLDERS]
-            row_bytes = 4 * count * REPETITIONS[split]  # as the publisher has them, in float32
-            sizes[split] = {n: row_bytes * width for n, width in published.voxels.items()}
+            patterns[split] = [
+                folder + RESPONSES.replace("{split}", split) for folder in FOLDERS
+            ]
+            # as the publisher has them, in float32
+            row_bytes = 4 * count * REPETITIONS[split]
+            sizes[split] = {
+                n: row_bytes * width for n, width in published.voxels.items()
+            }
         return PreparedFiles("cc2017", root, SOURCE, patterns, _read_responses, sizes)
 
 
@@ -297,7 +363,9 @@ def _read_responses(files: FilesByRow, subject: int, split: str) -> Trials:
     with reading(path, SOURCE):
         signal = pickles.array(_open_tensor(path, "N, R, V"))
     return Trials(
-        LazyRows(path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]),
+        LazyRows(
+            path, (*signal.shape, 1), signal.dtype, lambda part: signal[part][..., None]
+        ),
         [f"{split}/{index}" for index in range(len(signal))],
         Voxels({}),
         np.zeros(1),

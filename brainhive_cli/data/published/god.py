@@ -1,4 +1,6 @@
-"""Generic Object Decoding and Deep Image Reconstruction: pictures, and tables of samples in bdpy's HDF5."""
+"""Generic Object Decoding and Deep Image Reconstruction: pictures, and tables of
+samples in bdpy's HDF5.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -11,15 +13,20 @@ import numpy as np
 from brainhive_cli.core.arrays import Array, Bool
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.published import fetch_line, find_below, find_file
-from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject
+from brainhive_cli.data.single_trial_betas import (
+    PublishedBetas,
+    PublishedSteps,
+    Subject,
+)
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 
 SPLITS = {1: "train", 2: "test", 3: "imagery"}
 """Split of a sample by its DataType."""
 PICTURES = ("stimulus_name", "stimulus_id", "Label")
-"""Keys that name the picture; the first that is there counts. Of several columns of `Label`, the second is
-the number of the picture."""
+"""Keys that name the picture; the first that is there counts. Of several columns of
+`Label`, the second is the number of the picture.
+"""
 LABELS = {*PICTURES, "DataType", "Run"}
 FIRST_SYNSET = 1740
 """Number of WordNet's first noun; no picture of ImageNet has a lower one."""
@@ -33,8 +40,9 @@ class Averages(PublishedSteps):
     Samples are averages of blocks; imagined pictures are `imagery`.
 
     Attributes:
-        forms: Each form in which the set was published: patterns of a subject's files, each a session, and
-            the split of samples that do not say it. The first form that is there is read.
+        forms: Each form in which the set was published: patterns of a subject's files,
+            each a session, and the split of samples that do not say it. The first form
+            that is there is read.
     """
 
     name = "god"
@@ -44,34 +52,64 @@ class Averages(PublishedSteps):
     def build(self, paths: Paths) -> PublishedBetas:
         """Point at the data; nothing is read yet."""
         patterns = [name for form in self.forms for name in form]
-        return PublishedBetas(self, paths.dataset(self.name, self.root), patterns=patterns)
+        return PublishedBetas(
+            self, paths.dataset(self.name, self.root), patterns=patterns
+        )
 
     def find(self, root: Path, subject: int) -> Subject:
         """Read the labels of all samples; each file is a session."""
         # the files of the first form that is there
-        forms = [{name.format(subject=subject): split for name, split in form.items()} for form in self.forms]
-        form = next((form for form in forms if any(find_below(root, name) for name in form)), forms[0])
+        forms = [
+            {name.format(subject=subject): split for name, split in form.items()}
+            for form in self.forms
+        ]
+        form = next(
+            (form for form in forms if any(find_below(root, name) for name in form)),
+            forms[0],
+        )
         source = fetch_line(self.name)
         paths = [find_file(root, name, source) for name in form]
 
         # labels of all samples; no voxel is read
         trials = []
         regions: dict[str, Bool] = {}  # masks [V], the same in all files
-        for session, (path, split) in enumerate(zip(paths, form.values(), strict=True), 1):
+        for session, (path, split) in enumerate(
+            zip(paths, form.values(), strict=True), 1
+        ):
             with hdf5.open_file(path, source) as file:
                 # the column of each label, [n]
                 samples, columns = _open_samples(file)
-                numbers = {key: np.flatnonzero(columns[key]) for key in LABELS & columns.keys()}
-                chosen = {key: rows[:2][-1] if key == "Label" else rows[0] for key, rows in numbers.items()}
-                labels = {key: samples[:, column].tolist() for key, column in chosen.items()}
+                numbers = {
+                    key: np.flatnonzero(columns[key]) for key in LABELS & columns.keys()
+                }
+                chosen = {
+                    key: rows[:2][-1] if key == "Label" else rows[0]
+                    for key, rows in numbers.items()
+                }
+                labels = {
+                    key: samples[:, column].tolist() for key, column in chosen.items()
+                }
 
-                # names of pictures: those that the file lists, or those that ImageNet's numbers stand for
+                # names of pictures: those that the file lists, or those that ImageNet's
+                # numbers stand for
                 key = next((key for key in PICTURES if key in labels), PICTURES[0])
                 group = file.get(f"vmap/{key}", {})
-                names = {float(number): str(np.asarray(group[number]).astype(str)) for number in group}
+                names = {
+                    float(number): str(np.asarray(group[number]).astype(str))
+                    for number in group
+                }
                 if not names and samples.dtype.itemsize < 8:
-                    raise ValueError(f"{key} is {samples.dtype}, which rounds the numbers of pictures")
-                pictures = ["", *(names.get(number) or _name_picture(number) for number in labels[key])]
+                    raise ValueError(
+                        f"{key} is {samples.dtype}, which rounds the numbers of "
+                        "pictures"
+                    )
+                pictures = [
+                    "",
+                    *(
+                        names.get(number) or _name_picture(number)
+                        for number in labels[key]
+                    ),
+                ]
                 is_voxel = columns["VoxelData"]
 
             keys = [key for key in columns if key.startswith("ROI_")]
@@ -97,13 +135,17 @@ class Averages(PublishedSteps):
 def _open_samples(file: h5py.File) -> tuple[h5py.Dataset, dict[str, Bool]]:
     """Open the samples [n, columns], and read a mask of the columns of each key."""
     # names in newer and older files of bdpy
-    data, metadata = ("dataset", "metadata") if "dataset" in file else ("dataSet", "metaData")
+    data, metadata = (
+        ("dataset", "metadata") if "dataset" in file else ("dataSet", "metaData")
+    )
     keys = hdf5.find_dataset(file, f"{metadata}/key")[:].astype(str).tolist()
     masks = hdf5.open_numbers(file, f"{metadata}/value", "f")[:] == 1
     return hdf5.open_numbers(file, data, "f"), dict(zip(keys, masks, strict=True))
 
 
 def _name_picture(number: float) -> str:
-    """Name a picture of ImageNet: 1443537.022563 is n01443537_22563; nothing, where it is no such number."""
+    """Name a picture of ImageNet: 1443537.022563 is n01443537_22563; nothing, where it
+    is no such number.
+    """
     synset, _, picture = f"{number:.6f}".partition(".")
     return f"n{int(synset):08d}_{int(picture)}" if number >= FIRST_SYNSET else ""

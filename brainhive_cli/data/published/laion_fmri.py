@@ -1,4 +1,6 @@
-"""LAION-fMRI: pictures in train and test as the publisher's split files have them, and single-trial betas."""
+"""LAION-fMRI: pictures in train and test as the publisher's split files have them, and
+single-trial betas.
+"""
 
 import re
 from collections import defaultdict
@@ -24,8 +26,19 @@ from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.data.brain_images import Mask
 from brainhive_cli.data.datasets import Dataset, StimulusSet, decode, decoding
 from brainhive_cli.data.preparations import keys_of_stimuli
-from brainhive_cli.data.published import PUBLISHED, cut_ending, fetch_line, find_below, find_file, read_table
-from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject
+from brainhive_cli.data.published import (
+    PUBLISHED,
+    cut_ending,
+    fetch_line,
+    find_below,
+    find_file,
+    read_table,
+)
+from brainhive_cli.data.single_trial_betas import (
+    PublishedBetas,
+    PublishedSteps,
+    Subject,
+)
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.ids import Names
@@ -37,7 +50,9 @@ DEFAULT = ("shared", "random_0")
 # files of pictures, of their names and of captions, as the publisher calls them
 PICTURES, METADATA = "task-images_stimuli.h5", "task-images_metadata.csv"
 CAPTIONS = "task-images_desc-captions.csv"
-SPLIT_FILES = "copy laion_fmri/splits/data of the publisher's package into that folder, as splits"
+SPLIT_FILES = (
+    "copy laion_fmri/splits/data of the publisher's package into that folder, as splits"
+)
 
 
 FOLDER = "derivatives/glmsingle-tedana/"
@@ -45,39 +60,48 @@ REGIONS = (
     "derivatives/atlases/{0}/rois/[!.]*.nii.gz",
     "derivatives/rois/{0}/*/{0}_space-T1w_*label-*_mask.nii.gz",
 )
-"""Paths of regions as distributed since May 2026, and later; those of surfaces are not read."""
+"""Paths of regions as distributed since May 2026, and later; those of surfaces are not
+read.
+"""
 NAME_OF_REGION = re.compile(r"(?:.*_label-)?(.+?)(?:_mask)?\.nii\.gz")
 SESSIONS = range(1, 31)
 """Sessions that are distributed of each subject; 31 to 34 are withheld."""
 MASK_R2 = 15
-"""Percent of variance, the mean over sessions, above which voxels are in the publisher's mask of May 2026."""
+"""Percent of variance, the mean over sessions, above which voxels are in the
+publisher's mask of May 2026.
+"""
 UNUSED = "trials of pictures that are neither in train nor in test"
 
 
 class Pictures(parts.Config):
-    """The pictures of LAION-fMRI, in train and test as one of the publisher's split files has them.
+    """The pictures of LAION-fMRI, in train and test as one of the publisher's split
+    files has them.
 
-    These files lie in splits/POOL/NAME.json. A picture's id is the name of its file without the last
-    suffix, and each picture is a concept of its own. Other splits than the default are data sets with
-    stores of their own, as `laion-fmri-sub-01-tau`.
+    These files lie in splits/POOL/NAME.json. A picture's id is the name of its file
+    without the last suffix, and each picture is a concept of its own. Other splits than
+    the default are data sets with stores of their own, as `laion-fmri-sub-01-tau`.
     """
 
-    root: str = Field("", description="folder of the data set; default: laion-fmri below paths.data")
+    root: str = Field(
+        "", description="folder of the data set; default: laion-fmri below paths.data"
+    )
     pool: str = Field(
         DEFAULT[0],
         pattern=r"^(shared|pooled|sub-\d\d)$",
-        description="shared: what all subjects saw; pooled: all pictures of all subjects, who may be trained "
-        "together on either; sub-01 and so on: all pictures of that subject, for whom alone it is",
+        description="shared: what all subjects saw; pooled: all pictures of all "
+        "subjects, who may be trained together on either; sub-01 and so "
+        "on: all pictures of that subject, for whom alone it is",
     )
     split: str = Field(
         DEFAULT[1],
         pattern=r"^\w+$",
-        description="file of the pool: tau, cluster_k5_0 to cluster_k5_4, or, not of `pooled`, random_0 to "
-        "random_4 or ood",
+        description="file of the pool: tau, cluster_k5_0 to cluster_k5_4, or, not of "
+        "`pooled`, random_0 to random_4 or ood",
     )
 
     def read_split(self, root: Path) -> tuple[dict[str, str], Path]:
-        """Read the split of each picture from the user's copy of the split files; return the file, too.
+        """Read the split of each picture from the user's copy of the split files;
+        return the file, too.
 
         Raises:
             MissingData: if it is not there, or is no split.
@@ -86,7 +110,9 @@ class Pictures(parts.Config):
         path = find_file(root, f"splits/**/{self.pool}/{self.split}.json", SPLIT_FILES)
         with reading(path, SPLIT_FILES):
             variant: Any = documents.read(path, hint=SPLIT_FILES)["variants"][0]
-            labels = [(label, split) for split in SPLITS for label in variant[f"{split}_ids"]]
+            labels = [
+                (label, split) for split in SPLITS for label in variant[f"{split}_ids"]
+            ]
             split_of = {cut_ending(label): split for label, split in labels}
             if len(split_of) < len(labels):
                 raise ValueError("it has a picture twice")
@@ -104,7 +130,9 @@ class Pictures(parts.Config):
             listed,
             pictured_as=NAME,
             published_sizes=PUBLISHED.get(name),
-            files=lambda split, _: [Input.of(f"{name}: {split} pictures", partial(listed, split))],
+            files=lambda split, _: [
+                Input.of(f"{name}: {split} pictures", partial(listed, split))
+            ],
         )
 
 
@@ -119,7 +147,9 @@ def _list_pictures(root: Path, config: Pictures, name: str, split: str) -> Stimu
     with reading(table, SOURCE):
         row_of = {name: row for row, name in enumerate(names)}
         rows = np.array([row_of[image_id] for image_id in ids])  # [N]
-    images = StimulusSet(name, split, ids, ids, partial(_read_picture, path, rows), way_out=SOURCE)
+    images = StimulusSet(
+        name, split, ids, ids, partial(_read_picture, path, rows), way_out=SOURCE
+    )
     if (captions := find_below(root, CAPTIONS)) is None:
         return images
 
@@ -128,16 +158,24 @@ def _list_pictures(root: Path, config: Pictures, name: str, split: str) -> Stimu
     entries = read_table(
         captions,
         SOURCE,
-        lambda row: (cut_ending(row["image_name"]), int(row["caption_idx"]), row["caption"]),
+        lambda row: (
+            cut_ending(row["image_name"]),
+            int(row["caption_idx"]),
+            row["caption"],
+        ),
     )
     for name, _, text in sorted(entries):
         texts[name].append(text)
     lists = [texts[image_id] for image_id in ids]
-    return replace(images, captions=partial(getitem, lists), captions_each=max(map(len, lists)))
+    return replace(
+        images, captions=partial(getitem, lists), captions_each=max(map(len, lists))
+    )
 
 
 def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
-    """Decode the file in a row of `images`; the HDF5 file is closed again afterwards."""
+    """Decode the file in a row of `images`; the HDF5 file is closed again
+    afterwards.
+    """
     name = f"row {rows[index]} of {path}"
     with decoding(name), h5py.File(path, "r") as file:
         # an encoded picture as a row of bytes
@@ -146,76 +184,113 @@ def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
 
 
 class Betas(PublishedSteps):
-    """LAION-fMRI from its single-trial betas, which GLMsingle's type D estimated session by session.
+    """LAION-fMRI from its single-trial betas, which GLMsingle's type D estimated
+    session by session.
 
     They lie below derivatives/glmsingle-tedana, of voxels by their R².
 
-    R² above 15 % is the mask that the publisher's package made in May 2026, and is read from it where it is
-    there; later versions take R² above 0, all voxels with any fit. A region is called as its file without
-    hyphens, `FFA1` and `pSTSfaces`: on the bucket it has them, as the package saves it it has none.
-    The folder says whose betas they are: numbers of people in names of pictures (`_p04`) and in split files
-    are older codes, which mean other subjects.
+    R² above 15 % is the mask that the publisher's package made in May 2026, and is read
+    from it where it is there; later versions take R² above 0, all voxels with any fit.
+    A region is called as its file without hyphens, `FFA1` and `pSTSfaces`: on the
+    bucket it has them, as the package saves it it has none.
+    The folder says whose betas they are: numbers of people in names of pictures
+    (`_p04`) and in split files are older codes, which mean other subjects.
     """
 
     name = NAME
 
     stimuli: Annotated[Any, parts.part("datasets", NAME)] = Field(
-        NAME, validate_default=True, description="pool and split of the pictures; its root is as above"
+        NAME,
+        validate_default=True,
+        description="pool and split of the pictures; its root is as above",
     )
     above_r2: float = Field(
         MASK_R2,
         ge=0,
         lt=100,
-        description="percent of variance, the mean over sessions, above which voxels are kept",
+        description=(
+            "percent of variance, the mean over sessions, above which voxels are kept"
+        ),
     )
-    sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: 1-30")
+    sessions: Numbers | None = Field(
+        None, description="sessions, each of which must be there; default: 1-30"
+    )
 
     def build(self, paths: Paths) -> PublishedBetas:
         """Point at the data; nothing is read yet."""
-        # the data set of this pool and split, and the folders of the subjects that the pool is of
+        # the data set of this pool and split, and the folders of the subjects that the
+        # pool is of
         pool, root = self.stimuli.pool, paths.dataset(NAME, self.root)
         patterns = [FOLDER + (pool if pool.startswith("sub-") else "sub-{subject:02d}")]
-        return PublishedBetas(self, root, stimuli=self.stimuli.build(paths), patterns=patterns)
+        return PublishedBetas(
+            self, root, stimuli=self.stimuli.build(paths), patterns=patterns
+        )
 
     def find(self, root: Path, subject: int) -> Subject:
         """Read masks, and the tables of trials; refuse the pool of another subject."""
         # split of each picture
         name, stimuli = f"sub-{subject:02d}", self.stimuli
         with keys_of_stimuli():
-            split_of, split_file = stimuli.read_split(locate(stimuli.root) if stimuli.root else root)
+            split_of, split_file = stimuli.read_split(
+                locate(stimuli.root) if stimuli.root else root
+            )
         if stimuli.pool not in ("shared", "pooled", name):
             problem = (
-                f"pool {stimuli.pool} is for that subject alone: {name} may be trained on what it tests on"
+                f"pool {stimuli.pool} is for that subject alone: {name} may be trained "
+                "on what it tests on"
             )
-            raise BrainhiveError(problem, "preparation.stimuli.pool=shared, whose test is the same for all")
+            raise BrainhiveError(
+                problem,
+                "preparation.stimuli.pool=shared, whose test is the same for all",
+            )
 
         # voxels and their regions
         folder, images = root / FOLDER / name, f"{name}_task-images_space-T1w"
         # the publisher's mask, or voxels by R² where it is absent or not asked for
-        path, least = find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz"), 0.0
+        path, least = (
+            find_below(folder, f"{images}_desc-meanR2gt15mask_mask.nii.gz"),
+            0.0,
+        )
         if path is None or self.above_r2 != MASK_R2:
             r2 = f"{images}_stat-rsquare_desc-R2mean_statmap.nii.gz"
             path, least = find_file(folder, r2, SOURCE), self.above_r2
         mask = Mask.open(path, SOURCE, above=least)
         # regions, called as files without hyphens
-        paths = sorted(path for pattern in REGIONS for path in root.glob(pattern.format(name)))
-        names = {path: NAME_OF_REGION.sub(r"\1", path.name).replace("-", "") for path in paths}
-        regions = {region: mask.read(region_path) > 0 for region_path, region in names.items()}
+        paths = sorted(
+            path for pattern in REGIONS for path in root.glob(pattern.format(name))
+        )
+        names = {
+            path: NAME_OF_REGION.sub(r"\1", path.name).replace("-", "")
+            for path in paths
+        }
+        regions = {
+            region: mask.read(region_path) > 0 for region_path, region in names.items()
+        }
 
         # the betas and trials of each session, whose numbers must agree
         betas, tables, trials = {}, [], []
         for session in self.sessions or SESSIONS:
             stem = f"ses-{session:02d}/func/{name}_ses-{session:02d}_task-images"
-            volumes = f"{stem}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+            volumes = (
+                f"{stem}_space-T1w_stat-effect_desc-SingletrialBetas_statmap.nii.gz"
+            )
             betas[session] = find_file(folder, volumes, SOURCE)
-            tables.append(find_file(folder, f"{stem}_desc-SingletrialBetas_trials.tsv", SOURCE))
+            tables.append(
+                find_file(folder, f"{stem}_desc-SingletrialBetas_trials.tsv", SOURCE)
+            )
             rows = sorted(read_table(tables[-1], SOURCE, _read_trial))
             # betas and trials are matched by their number alone
             if (count := int(mask.open_series(betas[session]).shape[3])) != len(rows):
-                problem = f"session {session} of subject {subject} has {count} betas of {len(rows)} trials"
+                problem = (
+                    f"session {session} of subject {subject} has {count} betas of "
+                    f"{len(rows)} trials"
+                )
                 raise BrainhiveError(problem, SOURCE)
             # a picture of neither split has the reason instead of its split
-            trials += [(picture, split_of.get(picture, UNUSED), session, run) for _, picture, run in rows]
+            trials += [
+                (picture, split_of.get(picture, UNUSED), session, run)
+                for _, picture, run in rows
+            ]
         return Subject(
             [split_file, path, *paths, *tables, *betas.values()],
             Voxels(regions, grid=mask.grid),
@@ -227,4 +302,8 @@ class Betas(PublishedSteps):
 
 
 def _read_trial(row: dict[str, str]) -> tuple[int, str, int]:
-    return int(row["beta_index"]), cut_ending(row["label"]), int(row["run"].rpartition("-")[2])
+    return (
+        int(row["beta_index"]),
+        cut_ending(row["label"]),
+        int(row["run"].rpartition("-")[2]),
+    )

@@ -1,4 +1,6 @@
-"""Natural Scenes Dataset: pictures, design of trials, masks of voxels, single-trial betas; NSD-Imagery."""
+"""Natural Scenes Dataset: pictures, design of trials, masks of voxels, single-trial
+betas; NSD-Imagery.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,8 +28,19 @@ from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
 from brainhive_cli.data.datasets import Dataset, StimulusSet, decoding
 from brainhive_cli.data.preparations import fill_subject
-from brainhive_cli.data.published import PUBLISHED, fetch_line, find_below, find_file, read_table
-from brainhive_cli.data.single_trial_betas import PublishedBetas, PublishedSteps, Subject, Trial
+from brainhive_cli.data.published import (
+    PUBLISHED,
+    fetch_line,
+    find_below,
+    find_file,
+    read_table,
+)
+from brainhive_cli.data.single_trial_betas import (
+    PublishedBetas,
+    PublishedSteps,
+    Subject,
+    Trial,
+)
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5, pickles
 from brainhive_cli.data.stores.ids import PICTURES as PICTURE_ENDINGS
@@ -39,8 +52,9 @@ SUBJECTS = range(1, len(SESSIONS) + 1)
 SESSION_TRIALS = 750
 """Trials of a session."""
 LAST_SESSIONS = {982: 37, 1000: max(SESSIONS)}
-"""The last session by the number of test pictures: in the 37 of the first release 982 of the shared pictures
-were seen, and 8,859 others."""
+"""The last session by the number of test pictures: in the 37 of the first release 982
+of the shared pictures were seen, and 8,859 others.
+"""
 SHARED, PICTURES = 1000, 73000
 """Pictures that all subjects were to see, and pictures in all."""
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
@@ -50,7 +64,10 @@ CURATED = "COCO_73k_annots_curated.npy"
 """MindEye1's captions, [73000, 5] strings by 73k id; '' where there are fewer."""
 CAPTIONS, OWN = 5, 9_000
 """Captions of a picture; training pictures of a subject, which nobody else saw."""
-CAPTION_SOURCE = f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset --local-dir"
+CAPTION_SOURCE = (
+    f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset "
+    "--local-dir"
+)
 MATRIX = "nsd_expdesign.mat"
 ATLASES = {
     "nsdgeneral": (),
@@ -60,13 +77,23 @@ ATLASES = {
     "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
     "floc-places": ("OPA", "PPA", "RSC"),
     "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
-    "streams": ("early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal"),
+    "streams": (
+        "early",
+        "midventral",
+        "midlateral",
+        "midparietal",
+        "ventral",
+        "lateral",
+        "parietal",
+    ),
 }
 """Masks, and names of the labels 1, 2, … of each; 0 and -1 are no region."""
 GENERAL = "nsdgeneral"
 """The mask whose voxels all prepared files hold, in C order."""
 EARLY, HIGHER = "prf-visualrois", "higher_vis"
-"""The mask of early visual areas, and the region of all kept voxels outside them, as MindEye2 calls it."""
+"""The mask of early visual areas, and the region of all kept voxels outside them, as
+MindEye2 calls it.
+"""
 PERCENT = 300
 """Factor by which betas are multiplied in the files."""
 SPACE = "draw or resample it on the volumes of preparation.space, of the same subject"
@@ -77,23 +104,29 @@ SOURCE = fetch_line("nsd")
 
 
 def name_picture(row: int) -> str:
-    """Name a picture by its row of imgBrick counted from 0, as NSD's files do, which count from 1."""
+    """Name a picture by its row of imgBrick counted from 0, as NSD's files do, which
+    count from 1.
+    """
     return f"nsd{row + 1:05d}"
 
 
 class Pictures(parts.Config):
-    """The stimuli of the Natural Scenes Dataset: 73,000 squares of COCO, 1000 of them seen by all subjects.
+    """The stimuli of the Natural Scenes Dataset: 73,000 squares of COCO, 1000 of them
+    seen by all subjects.
 
-    They have 425 × 425 pixels. `test` is the 1000 pictures that all subjects saw, `train` the others. A
-    picture's id is its 73k id, as NSD's own file names have it (`nsd02951`, counted from 1). Each picture is
-    a concept of its own. Captions are COCO's: those of COCO_73k_annots_curated.npy anywhere below the folder.
+    They have 425 × 425 pixels. `test` is the 1000 pictures that all subjects saw,
+    `train` the others. A picture's id is its 73k id, as NSD's own file names have it
+    (`nsd02951`, counted from 1). Each picture is a concept of its own. Captions are
+    COCO's: those of COCO_73k_annots_curated.npy anywhere below the folder.
     """
 
-    root: str = Field("", description="folder of the data set; default: nsd below paths.data")
+    root: str = Field(
+        "", description="folder of the data set; default: nsd below paths.data"
+    )
     subjects: Numbers | None = Field(
         None,
-        description="only what these subjects were shown, 10,000 pictures each, in stores of their own; "
-        "default: all 73,000",
+        description="only what these subjects were shown, 10,000 pictures each, in "
+        "stores of their own; default: all 73,000",
     )
 
     def build(self, paths: Paths) -> Dataset:
@@ -102,34 +135,58 @@ class Pictures(parts.Config):
         chosen = sorted(set(self.subjects or ()))
         if absent := [subject for subject in chosen if subject not in SUBJECTS]:
             raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
-        root, name = paths.dataset("nsd", self.root), "-".join(map(str, ["nsd", *chosen]))
-        listed, published = partial(_list_pictures, root, name, chosen), PUBLISHED["nsd"]
+        root, name = (
+            paths.dataset("nsd", self.root),
+            "-".join(map(str, ["nsd", *chosen])),
+        )
+        listed, published = (
+            partial(_list_pictures, root, name, chosen),
+            PUBLISHED["nsd"],
+        )
         if chosen:  # whose training pictures are those of nobody else
-            published = replace(published, stimuli={**published.stimuli, "train": OWN * len(chosen)})
+            published = replace(
+                published, stimuli={**published.stimuli, "train": OWN * len(chosen)}
+            )
         return Dataset(
-            name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_list_files, root)
+            name,
+            SPLITS,
+            listed,
+            "nsd",
+            published_sizes=published,
+            files=partial(_list_files, root),
         )
 
 
 def _list_files(root: Path, split: str, reads: str) -> list[Input]:
     """List the files of a split that hold `reads`."""
     if reads == "captions":
-        return [Input.of_file(files_called(CURATED, root), root / CURATED, f"{CAPTION_SOURCE} {root}")]
+        return [
+            Input.of_file(
+                files_called(CURATED, root), root / CURATED, f"{CAPTION_SOURCE} {root}"
+            )
+        ]
     sizes = {STIMULI: BYTES, INFO: None}
     return [
-        Input.of_file(files_called(name, root), root / name, SOURCE, size) for name, size in sizes.items()
+        Input.of_file(files_called(name, root), root / name, SOURCE, size)
+        for name, size in sizes.items()
     ]
 
 
 def _read_picture(path: Path, rows: Int64, index: int) -> Image.Image:
-    """Read a picture of `imgBrick` [73000, 425, 425, 3]; the file is closed again afterwards."""
+    """Read a picture of `imgBrick` [73000, 425, 425, 3]; the file is closed again
+    afterwards.
+    """
     row = int(rows[index])
     with decoding(f"{name_picture(row)} in {path}"), h5py.File(path, "r") as file:
         return Image.fromarray(hdf5.open_numbers(file, "imgBrick", "u")[row])
 
 
-def _list_pictures(root: Path, name: str, subjects: Sequence[int], split: str) -> StimulusSet:
-    """List the pictures of a split that the subjects were shown; captions where their file is there."""
+def _list_pictures(
+    root: Path, name: str, subjects: Sequence[int], split: str
+) -> StimulusSet:
+    """List the pictures of a split that the subjects were shown; captions where their
+    file is there.
+    """
     # the brick of pictures, which stays on disk
     path = find_anywhere(STIMULI, root)
     with hdf5.open_file(path, SOURCE, MissingData) as file:
@@ -138,19 +195,27 @@ def _list_pictures(root: Path, name: str, subjects: Sequence[int], split: str) -
     # pictures that all subjects saw are the test
     shared, shown = _read_rows(root, subjects)
     if not shared or max(shown) >= count:
-        problem = f"{path} has {count} pictures, but not those {len(shared)} that all subjects saw"
+        problem = (
+            f"{path} has {count} pictures, but not those {len(shared)} that all "
+            "subjects saw"
+        )
         raise BrainhiveError(problem, SOURCE)
     is_shared, is_shown = (np.isin(np.arange(count), rows) for rows in (shared, shown))
-    rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)  # [N] of imgBrick
+    # [N] of imgBrick
+    rows = np.flatnonzero((is_shared == (split == "test")) & is_shown)
     image_ids = Names.of(map(name_picture, rows.tolist()))
     read = partial(_read_picture, path, rows)
-    images = StimulusSet(name, split, image_ids, image_ids, read, way_out=f"{CAPTION_SOURCE} {root}")
+    images = StimulusSet(
+        name, split, image_ids, image_ids, read, way_out=f"{CAPTION_SOURCE} {root}"
+    )
 
     # captions, where their file is here
     files = files_called(CURATED, root)
     if not files:
         return images
-    return replace(images, captions=partial(_list_captions, files[0], rows), captions_each=CAPTIONS)
+    return replace(
+        images, captions=partial(_list_captions, files[0], rows), captions_each=CAPTIONS
+    )
 
 
 def _list_captions(path: Path, rows: Int64, index: int) -> list[str]:
@@ -166,16 +231,23 @@ def _map_captions(path: Path) -> Array:
     with reading(path, f"{CAPTION_SOURCE} {path.parent}"):
         texts = pickles.array(pickles.load(path))
         if texts.ndim != 2 or texts.dtype.kind not in "UO":
-            raise ValueError(f"it holds {texts.dtype} {list(texts.shape)}, not strings [N, K]")
+            raise ValueError(
+                f"it holds {texts.dtype} {list(texts.shape)}, not strings [N, K]"
+            )
         return texts
 
 
 def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Read the rows that all subjects saw, and those that any of `subjects` saw: all without subjects."""
+    """Read the rows that all subjects saw, and those that any of `subjects` saw: all
+    without subjects.
+    """
 
     def read_row(row: dict[str, str]) -> tuple[int, bool, bool]:
-        # a subject's column has the trial of the first repetition, 0 where there was none
-        is_shown = not subjects or any(int(row[f"subject{subject}_rep0"]) for subject in subjects)
+        # a subject's column has the trial of the first repetition, 0 where there was
+        # none
+        is_shown = not subjects or any(
+            int(row[f"subject{subject}_rep0"]) for subject in subjects
+        )
         return int(row["nsdId"]), row["shared1000"] == "True", is_shown
 
     table = read_table(find_anywhere(INFO, root), SOURCE, read_row)
@@ -184,7 +256,9 @@ def _read_rows(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int
 
 
 def find_anywhere(name: str, *roots: Path) -> Path:
-    """Find a file, at any depth below one of several roots; MissingData where it is not there."""
+    """Find a file, at any depth below one of several roots; MissingData where it is not
+    there.
+    """
     for root in roots:
         for path in files_called(name, root):
             return path
@@ -192,11 +266,12 @@ def find_anywhere(name: str, *roots: Path) -> Path:
 
 
 def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
-    """Read the trials of a subject in the order of time, over all sessions that were planned.
+    """Read the trials of a subject in the order of time, over all sessions that were
+    planned.
 
     Returns:
-        The picture of each trial [30000], as a row of imgBrick counted from 0; and whether it is one of those
-        that all subjects were to see [30000].
+        The picture of each trial [30000], as a row of imgBrick counted from 0; and
+        whether it is one of those that all subjects were to see [30000].
 
     Raises:
         MissingData: if the file is damaged.
@@ -205,15 +280,20 @@ def read_design(path: Path, subject: int) -> tuple[Int64, Bool]:
 
     with reading(path, SOURCE, raised=(Exception,)):
         content = loadmat(path, variable_names=("masterordering", "subjectim"))
-        order = np.asarray(content["masterordering"]).ravel().astype(np.int64)  # [30000]
-        pictures = np.asarray(content["subjectim"]).astype(np.int64)  # [subjects, 10000]
+        # [30000]
+        order = np.asarray(content["masterordering"]).ravel().astype(np.int64)
+        # [subjects, 10000]
+        pictures = np.asarray(content["subjectim"]).astype(np.int64)
         # MATLAB counts from 1; the first 1000 of the order are the shared pictures
         return pictures[subject - 1, order - 1] - 1, order <= SHARED
 
 
 def find_volume(folder: Path, name: str, endings: Sequence[str] = NIFTI) -> Path | None:
     """Find a file of one of several formats; None where there is none."""
-    return next((path for ending in endings if is_file(path := folder / f"{name}{ending}")), None)
+    return next(
+        (path for ending in endings if is_file(path := folder / f"{name}{ending}")),
+        None,
+    )
 
 
 def open_voxels(
@@ -221,7 +301,8 @@ def open_voxels(
 ) -> tuple[dict[str, Path], Mask, Voxels]:
     """Read the mask of the voxels that are kept, and their regions.
 
-    A region that a subject does not have is there, and empty, so that all subjects have the same list.
+    A region that a subject does not have is there, and empty, so that all subjects have
+    the same list.
 
     Args:
         folder: That of NSD's masks, as nsddata/ppdata/subjXX/func1pt8mm/roi.
@@ -232,7 +313,8 @@ def open_voxels(
         All masks by name, that of the kept voxels, and these with their regions.
 
     Raises:
-        MissingData: if the one whose voxels are kept is missing, or one of the user's own.
+        MissingData: if the one whose voxels are kept is missing, or one of the user's
+            own.
     """
     for name, drawn_path in drawn.items():
         if not drawn_path.is_file():
@@ -241,7 +323,9 @@ def open_voxels(
 
     # NSD's masks may be missing, but for the base
     names = dict.fromkeys([base, *ATLASES])
-    files = {name: path for name in names if (path := find_volume(folder, name)) is not None} | {**drawn}
+    files = {
+        name: path for name in names if (path := find_volume(folder, name)) is not None
+    } | {**drawn}
     if base not in files:
         way = f"preparation.voxels=NAME, of {', '.join(files)}" if files else SOURCE
         raise MissingData(f"nsd: no mask {folder / base}.nii.gz", way)
@@ -252,9 +336,14 @@ def open_voxels(
     for name, path in files.items():
         # only the user's own masks must name the same space in their headers
         is_own = name in drawn
-        labels = replace(mask, way_out=SPACE if is_own else SOURCE, compares_affines=is_own).read(path)
+        labels = replace(
+            mask, way_out=SPACE if is_own else SOURCE, compares_affines=is_own
+        ).read(path)
         regions[name] = labels > 0
-        regions |= {label: labels == number for number, label in enumerate(ATLASES.get(name, ()), 1)}
+        regions |= {
+            label: labels == number
+            for number, label in enumerate(ATLASES.get(name, ()), 1)
+        }
     if EARLY in regions:
         regions[HIGHER] = ~regions[EARLY]
     return files, mask, Voxels(regions, grid=mask.grid)
@@ -263,11 +352,13 @@ def open_voxels(
 class Raw(PublishedSteps):
     """NSD from its single-trial betas: voxels of a mask, regions, z-scores by session.
 
-    nsddata and nsddata_betas are read as they are distributed. `test` is the pictures that all subjects saw.
-    A region is named as its label (`V1v`, `FFA-1`, `ventral`), a mask as its file (`nsdgeneral`,
-    `floc-faces`); `higher_vis` is what lies outside of prf-visualrois.
+    nsddata and nsddata_betas are read as they are distributed. `test` is the pictures
+    that all subjects saw. A region is named as its label (`V1v`, `FFA-1`, `ventral`), a
+    mask as its file (`nsdgeneral`, `floc-faces`); `higher_vis` is what lies outside of
+    prf-visualrois.
 
-    Source: Allen et al. 2022; z-scores as MindEye2 has them, by the training trials of each session.
+    Source: Allen et al. 2022; z-scores as MindEye2 has them, by the training trials of
+    each session.
     """
 
     name = "nsd"
@@ -276,23 +367,40 @@ class Raw(PublishedSteps):
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    root: str = Field("", description="folder of nsddata and nsddata_betas; default: nsd below paths.data")
-    space: Pattern = Field("func1pt8mm", description="of the volumes: func1pt8mm or func1mm")
-    betas: Pattern = Field("betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder")
+    root: str = Field(
+        "",
+        description=(
+            "folder of nsddata and nsddata_betas; default: nsd below paths.data"
+        ),
+    )
+    space: Pattern = Field(
+        "func1pt8mm", description="of the volumes: func1pt8mm or func1mm"
+    )
+    betas: Pattern = Field(
+        "betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder"
+    )
     voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept")
     masks: dict[str, str] = Field(
         {},
-        description="own masks, which become regions: name: NIfTI file of each subject, above 0 inside, as "
-        "{spatial: masks/subj{subject:02d}_spatial.nii.gz}; below home, on the volumes of `space`",
+        description="own masks, which become regions: name: NIfTI file of each "
+        "subject, above 0 inside, as {spatial: "
+        "masks/subj{subject:02d}_spatial.nii.gz}; below home, on the "
+        "volumes of `space`",
     )
-    sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: all")
+    sessions: Numbers | None = Field(
+        None, description="sessions, each of which must be there; default: all"
+    )
     test_pictures: Literal[982, 1000] = Field(
         1000,
-        description="test pictures: all, or those of the first 37 sessions, which papers before 2024 had; "
-        "later sessions are then left out",
+        description="test pictures: all, or those of the first 37 sessions, which "
+        "papers before 2024 had; later sessions are then left out",
     )
     zscore: bool = Field(  # type: ignore[assignment]
-        True, description="z-score each voxel in each session by its training trials; no: percent of change"
+        True,
+        description=(
+            "z-score each voxel in each session by its training trials; no: percent of "
+            "change"
+        ),
     )
 
     def build(self, paths: Paths) -> PublishedBetas:
@@ -308,7 +416,9 @@ class Raw(PublishedSteps):
     def list_sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the recipe names, or all that the subject had."""
         if subject not in SUBJECTS:
-            raise MissingData(f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}")
+            raise MissingData(
+                f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}"
+            )
         most = LAST_SESSIONS[self.test_pictures]
         sessions = self.sessions or range(1, SESSIONS[subject - 1] + 1)
         return sorted(session for session in sessions if session <= most)
@@ -317,14 +427,24 @@ class Raw(PublishedSteps):
         """Read masks and design, and check the header of each session's betas."""
         # the betas of each session, and the kept voxels with their regions
         folder = root / FOLDER.format(subject=subject) / self.space / self.betas
-        files = {session: _find_betas(folder, session) for session in self.list_sessions(subject)}
-        drawn = {name: locate(fill_subject(path, subject)).absolute() for name, path in self.masks.items()}
-        masks, mask, space = open_voxels(root / ROI.format(subject, self.space), self.voxels, drawn)
+        files = {
+            session: _find_betas(folder, session)
+            for session in self.list_sessions(subject)
+        }
+        drawn = {
+            name: locate(fill_subject(path, subject)).absolute()
+            for name, path in self.masks.items()
+        }
+        masks, mask, space = open_voxels(
+            root / ROI.format(subject, self.space), self.voxels, drawn
+        )
 
         # the published noise ceiling, where it is there; NaN is no signal
         ceilings = [path for path in [find_volume(folder, "ncsnr")] if path]
         for path in ceilings:
-            space = replace(space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))})
+            space = replace(
+                space, maps={"ncsnr": np.nan_to_num(mask.read(path).astype(np.float64))}
+            )
 
         # picture and split of each trial by the design
         design = find_anywhere(MATRIX, root)
@@ -332,7 +452,9 @@ class Raw(PublishedSteps):
         trials: list[Trial] = []
         for session, path in files.items():
             check_betas(path, mask, SESSION_TRIALS)
-            for trial in range((session - 1) * SESSION_TRIALS, session * SESSION_TRIALS):
+            for trial in range(
+                (session - 1) * SESSION_TRIALS, session * SESSION_TRIALS
+            ):
                 split = "test" if is_test[trial] else "train"
                 trials.append((name_picture(int(rows[trial])), split, session, None))
         return Subject(
@@ -340,7 +462,9 @@ class Raw(PublishedSteps):
             space,
             mask.width,
             trials,
-            lambda session: read_betas(files[session], mask, SESSION_TRIALS) / np.float32(PERCENT),
+            lambda session: (
+                read_betas(files[session], mask, SESSION_TRIALS) / np.float32(PERCENT)
+            ),
             {"masks": [*masks], "kept": self.voxels},
         )
 
@@ -350,10 +474,17 @@ def _find_betas(folder: Path, session: int) -> Path:
     name = f"betas_session{session:02d}"
     if (path := find_volume(folder, name, (".hdf5", *NIFTI))) is None:
         # sessions that are here, for the hint
-        matches = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
-        there = ",".join(map(str, sorted({int(match[1]) for match in matches if match})))
+        matches = (
+            re.match(r"betas_session(\d+)\.", path.name)
+            for path in folder.glob("betas_session*")
+        )
+        there = ",".join(
+            map(str, sorted({int(match[1]) for match in matches if match}))
+        )
         way = f", or take what is there: preparation.sessions={there}" if there else ""
-        raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}")
+        raise MissingData(
+            f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{way}"
+        )
     return path
 
 
@@ -376,14 +507,19 @@ def check_betas(path: Path, mask: Mask, trials: int) -> None:
     # [X, Y, Z, trials]: a beta for each voxel of the mask's volume and each trial
     expected = [*mask.inside.shape, trials]
     if [*shape] != expected or dtype != np.int16:
-        problem = f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design have it"
+        problem = (
+            f"{path} holds {dtype} {[*shape]}, not int16 {expected} as mask and design "
+            "have it"
+        )
         raise BrainhiveError(problem, SOURCE)
 
 
 def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
-    """Read a session's betas [trials, V] of the voxels of a mask, in its C order; 300 is 1 percent.
+    """Read a session's betas [trials, V] of the voxels of a mask, in its C order; 300
+    is 1 percent.
 
-    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time; `check_betas` has checked the file.
+    A volume (NIfTI), or a plane of voxels (HDF5), is in memory at a time; `check_betas`
+    has checked the file.
     """
     if path.suffix != ".hdf5":
         return mask.read_series(path)
@@ -402,7 +538,9 @@ def read_betas(path: Path, mask: Mask, trials: int) -> NDArray[np.int16]:
 IMAGERY_SOURCE = fetch_line("nsd-imagery")
 IMAGERY = f"{FOLDER}/func1pt8mm/nsdimagerybetas_fithrf_GLMdenoise_RR"
 RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2".split()
-"""Runs in the order of the betas: task, set of six stimuli, and number of two runs of imagery."""
+"""Runs in the order of the betas: task, set of six stimuli, and number of two runs of
+imagery.
+"""
 BLOCK = re.compile(r"(vis|img|att)([ABC])")
 PICKLE = "nsdimagery_stimuli.pkl3"
 TABLES = "nsddata/bdata/nsdimagery/nsdimagery_subj{subject:02d}_{run}.tsv"
@@ -415,15 +553,17 @@ SPLIT_OF_TASK = {
 
 
 class Imagery(PublishedSteps):
-    """NSD-Imagery: the voxels of NSD, seeing and imagining 18 stimuli, for models that were trained on NSD.
+    """NSD-Imagery: the voxels of NSD, seeing and imagining 18 stimuli, for models that
+    were trained on NSD.
 
-    Betas are read in a mask of NSD's. Trials are those of the public tables nsdimagery_subj0N_RUN.tsv,
-    or, where these are not there, of the laboratory's own nsdimagery_stimuli.pkl3. A stimulus is called
-    by its set and what `column` of the tables, or the pickle's cue, says of it, as `A-X`; a name of a
-    picture's file is that picture. The public files do not say which picture a value of CONDITION is, so
-    that pictures are called as these values are. Seen stimuli are `test`, imagined ones `imagery`; trials
-    of the attention task are left out. Voxels are z-scored within each run by all of its trials: none is
-    of training.
+    Betas are read in a mask of NSD's. Trials are those of the public tables
+    nsdimagery_subj0N_RUN.tsv, or, where these are not there, of the laboratory's own
+    nsdimagery_stimuli.pkl3. A stimulus is called by its set and what `column` of the
+    tables, or the pickle's cue, says of it, as `A-X`; a name of a picture's file is
+    that picture. The public files do not say which picture a value of CONDITION is, so
+    that pictures are called as these values are. Seen stimuli are `test`, imagined ones
+    `imagery`; trials of the attention task are left out. Voxels are z-scored within
+    each run by all of its trials: none is of training.
     """
 
     name = "nsd-imagery"
@@ -434,20 +574,36 @@ class Imagery(PublishedSteps):
     min_ncsnr: ClassVar[None] = None  # type: ignore[misc]
     max_voxels: ClassVar[None] = None  # type: ignore[misc]
 
-    root: str = Field("", description="folder of nsddata and nsddata_betas; default: nsd below paths.data")
-    voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept, as NSD's were prepared")
+    root: str = Field(
+        "",
+        description=(
+            "folder of nsddata and nsddata_betas; default: nsd below paths.data"
+        ),
+    )
+    voxels: str = Field(
+        "nsdgeneral",
+        description="mask of the voxels that are kept, as NSD's were prepared",
+    )
     column: str = Field(
-        "CONDITION", description="column of the public tables that names the stimulus of a trial"
+        "CONDITION",
+        description="column of the public tables that names the stimulus of a trial",
     )
 
     def find(self, root: Path, subject: int) -> Subject:
-        """Read masks, and the stimulus of each trial; a run is a series of trials of one block."""
+        """Read masks, and the stimulus of each trial; a run is a series of trials of
+        one block.
+        """
         # betas, and the tables of their runs
-        masks, mask, voxels = open_voxels(root / ROI.format(subject, "func1pt8mm"), self.voxels)
-        betas = find_file(root / IMAGERY.format(subject=subject), "betas_nsdimagery.*", IMAGERY_SOURCE)
+        masks, mask, voxels = open_voxels(
+            root / ROI.format(subject, "func1pt8mm"), self.voxels
+        )
+        betas = find_file(
+            root / IMAGERY.format(subject=subject), "betas_nsdimagery.*", IMAGERY_SOURCE
+        )
         tables = [TABLES.format(subject=subject, run=run) for run in RUNS]
 
-        # block and stimulus of each beta, by the laboratory's pickle or the public tables
+        # block and stimulus of each beta, by the laboratory's pickle or the public
+        # tables
         blocks = []
         stimuli = []
         has_tables = any((root / name).exists() for name in tables)
@@ -457,12 +613,15 @@ class Imagery(PublishedSteps):
             with reading(pickle, IMAGERY_SOURCE):
                 content = pickles.load(pickle)
                 blocks, stimuli = (
-                    pickles.array(content[key]).astype(str).ravel().tolist() for key in ("exps", "cues")
+                    pickles.array(content[key]).astype(str).ravel().tolist()
+                    for key in ("exps", "cues")
                 )
         else:
             paths = [find_file(root, name, IMAGERY_SOURCE) for name in tables]
             for path, run in zip(paths, RUNS, strict=True):
-                for stimulus in read_table(path, IMAGERY_SOURCE, itemgetter(self.column)):
+                for stimulus in read_table(
+                    path, IMAGERY_SOURCE, itemgetter(self.column)
+                ):
                     count = BETAS_OF_A_TRIAL[run[:3]]
                     blocks += [run] * count
                     stimuli += [stimulus] * count
@@ -470,19 +629,30 @@ class Imagery(PublishedSteps):
         # as many as there are betas, each with a name but for the attention task
         check_betas(betas, mask, len(blocks))
         pairs = zip(blocks, stimuli, strict=True)
-        if unnamed := sum(not name and not block.startswith("att") for block, name in pairs):
-            problem = f"{paths[0].parent}: {unnamed} trials have nothing in column {self.column}"
+        if unnamed := sum(
+            not name and not block.startswith("att") for block, name in pairs
+        ):
+            problem = (
+                f"{paths[0].parent}: {unnamed} trials have nothing in column "
+                f"{self.column}"
+            )
             raise BrainhiveError(problem, "preparation.column=CONDITION")
 
         # a run begins where the block changes
-        runs = np.cumsum([1, *(block != before for before, block in pairwise(blocks))]).tolist()
+        runs = np.cumsum(
+            [1, *(block != before for before, block in pairwise(blocks))]
+        ).tolist()
         trials = []
         with reading(paths[0], IMAGERY_SOURCE):
             for block, stimulus, run in zip(blocks, stimuli, runs, strict=True):
                 # a picture's file, or the set and the cue
                 ((task, letter),) = BLOCK.findall(block)
                 file = PurePath(stimulus)
-                name = file.stem if file.suffix.lower() in PICTURE_ENDINGS else f"{letter}-{stimulus}"
+                name = (
+                    file.stem
+                    if file.suffix.lower() in PICTURE_ENDINGS
+                    else f"{letter}-{stimulus}"
+                )
                 trials.append((name, SPLIT_OF_TASK[task], 1, run))
         return Subject(
             [betas, *paths, *masks.values()],

@@ -1,7 +1,8 @@
-"""THINGS-EEG2: pictures by concept, and signals by subject, as distributed or as other projects prepare them.
+"""THINGS-EEG2: pictures by concept, and signals by subject, as distributed or as other
+projects prepare them.
 
-THINGS-MEG has files of the same forms. Nothing but arrays and plain types is read of them, unless the user
-trusts one.
+THINGS-MEG has files of the same forms. Nothing but arrays and plain types is read of
+them, unless the user trusts one.
 """
 
 import os
@@ -21,7 +22,12 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.data.datasets import Dataset, StimulusSet, from_files, pictures_below
-from brainhive_cli.data.published import PUBLISHED, FilesByRow, PreparedFiles, fetch_line
+from brainhive_cli.data.published import (
+    PUBLISHED,
+    FilesByRow,
+    PreparedFiles,
+    fetch_line,
+)
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import pickles
 from brainhive_cli.data.stores.hdf5 import LazyRows
@@ -29,14 +35,19 @@ from brainhive_cli.data.stores.ids import Names
 from brainhive_cli.data.trials import Trials, gather_trials, group_trials
 
 MONTAGE = tuple(
-    "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 "
-    "C3 C1 Cz C2 C4 C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 TP10 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 "
-    "POz PO4 PO8 O1 Oz O2".split()
+    "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 "
+    "FC4 FC6 FT8 FT10 T7 C5 C3 C1 Cz C2 C4 C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 "
+    "TP8 TP10 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split()
 )
-"""The 63 of THINGS-EEG2 from front to back, as NICE and all papers after it; not the amplifier's order."""
+"""The 63 of THINGS-EEG2 from front to back, as NICE and all papers after it; not the
+amplifier's order.
+"""
 # the channels of the back of the head, which decoding papers use
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
-MONTAGES = {"things-eeg": MONTAGE, "things-meg": tuple(f"MEG{number:03d}" for number in range(1, 272))}
+MONTAGES = {
+    "things-eeg": MONTAGE,
+    "things-meg": tuple(f"MEG{number:03d}" for number in range(1, 272)),
+}
 """Channels in the order of files that do not name them, by the data set."""
 STIMULUS_MS = 100.0
 """Time that each picture was shown. Source: Gifford et al. 2022."""
@@ -45,28 +56,45 @@ FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",
 CALLED = {name: names[0] for names in FOLDERS.values() for name in names}
 IMAGE = re.compile(rf"(?:.*/)?({'|'.join(CALLED)})/(.+)")
 RESIZED = "resize"
-"""Part of the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
+"""Part of the name of a folder of pictures that were squashed to 224 × 224
+(Image_set_Resize).
+"""
 NUMBER = re.compile(r"^\d+_")
 """Prefix of the folder of a concept, as the files are distributed."""
 FILES = {
     "train": (
-        *("train.pt", "preprocessed_eeg_training.npy", "train.npy", "preprocessed_meg_training.pkl"),
+        *(
+            "train.pt",
+            "preprocessed_eeg_training.npy",
+            "train.npy",
+            "preprocessed_meg_training.pkl",
+        ),
         "train_sub{subject}.pkl",
     ),
     "test": (
-        *("test.pt", "preprocessed_eeg_test.npy", "test.npy", "preprocessed_meg_zs_test.pkl"),
+        *(
+            "test.pt",
+            "preprocessed_eeg_test.npy",
+            "test.npy",
+            "preprocessed_meg_zs_test.pkl",
+        ),
         "test_sub{subject}.pkl",
     ),
 }
-"""Names of the file of a split: by UBP, and NICE, AlignVis, ATM and the data's authors, which are read as
-distributed, the second a bare pickle; by NeuroBridge and SAMGA; by ATM, of MEG; by AlignVis, of MEG."""
+"""Names of the file of a split: by UBP, and NICE, AlignVis, ATM and the data's authors,
+which are read as distributed, the second a bare pickle; by NeuroBridge and SAMGA; by
+ATM, of MEG; by AlignVis, of MEG.
+"""
 METADATA = "image_metadata.npy"
 """The table of THINGS-EEG2's pictures, whose order numbers them."""
 KEYS = ("eeg", "preprocessed_eeg_data", "data", "meg_data")
-"""Names of the signal: by UBP (of MEG, too); by NICE, AlignVis, ATM and the data's authors; by
-NeuroBridge; by ATM and AlignVis (of MEG)."""
+"""Names of the signal: by UBP (of MEG, too); by NICE, AlignVis, ATM and the data's
+authors; by NeuroBridge; by ATM and AlignVis (of MEG).
+"""
 PATHS = ("img", "meg_images")
-"""Names of the pictures, by UBP and AlignVis; other files are in the order of the pictures' paths."""
+"""Names of the pictures, by UBP and AlignVis; other files are in the order of the
+pictures' paths.
+"""
 CHANNELS = ("ch_names", "channels")
 INFO = "info.json"
 UNITS = {"mvnn": "whitened", "zscore": "z-score"}
@@ -95,10 +123,15 @@ class Distributed(parts.Config):
     channels: ClassVar[tuple[str, ...] | None] = POSTERIOR
     stimulus_ms: ClassVar[float] = STIMULUS_MS
 
-    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+    root: str = Field(
+        "", description="folder of the data set; default: its name below paths.data"
+    )
     signals: Pattern = Field(
         "",
-        description="folder of sub-XX/{train,test}.pt below root, or a pattern; default: the published one",
+        description=(
+            "folder of sub-XX/{train,test}.pt below root, or a pattern; default: the "
+            "published one"
+        ),
     )
 
     def build(self, paths: Paths) -> Dataset:
@@ -106,38 +139,71 @@ class Distributed(parts.Config):
         # signals of a preparation that was chosen by name are kept under another name
         root = paths.dataset(self.name, self.root)
         is_usual = "*" in self.signals or self.signals in ("", self.published)
-        recordings = self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
+        recordings = (
+            self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
+        )
         return Dataset(
-            *(self.name, tuple(FILES), partial(self.images, root), recordings, self.name),
+            *(
+                self.name,
+                tuple(FILES),
+                partial(self.images, root),
+                recordings,
+                self.name,
+            ),
             subjects=self.subjects,
             open_recording=partial(self.recording, root),
-            check_recording=lambda subject: [self._file(root, subject, split) for split in FILES],
+            check_recording=lambda subject: [
+                self._file(root, subject, split) for split in FILES
+            ],
             channels=self.channels,
             published_sizes=PUBLISHED[self.name],
         )
 
     def images(self, root: Path, split: str) -> StimulusSet:
-        """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
+        """List the pictures of a split:
+        `<root>/**/{training,train,test}_images/<concept>/*`.
 
         Of several such folders the originals are taken, rather than resized ones.
         """
-        # folders of the split, those of originals before resized ones; the first with pictures counts
+        # folders of the split, those of originals before resized ones; the first with
+        # pictures counts
         below = walk(root, enters=lambda name: name not in CALLED)
-        paths = [path for path, entry in below if entry.is_dir() and Path(path).name in FOLDERS[split]]
-        folders = [root / path for path in sorted(paths, key=lambda path: (RESIZED in path.lower(), path))]
+        paths = [
+            path
+            for path, entry in below
+            if entry.is_dir() and Path(path).name in FOLDERS[split]
+        ]
+        folders = [
+            root / path
+            for path in sorted(paths, key=lambda path: (RESIZED in path.lower(), path))
+        ]
         folder = next((path for path in folders if any(pictures_below(path))), None)
         if folder is None:
             problem = f"no pictures in {root}/**/{FOLDERS[split][0]}/<concept>/*.jpg"
-            raise MissingData(f"{self.name}: {problem}", fetch_line(self.name, self.root))
+            raise MissingData(
+                f"{self.name}: {problem}", fetch_line(self.name, self.root)
+            )
 
         # a concept is the folder of a picture, and its caption
         files = list(pictures_below(folder.parent, folder.name))
-        images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
+        images = from_files(
+            self.name,
+            split,
+            folder.parent,
+            files,
+            [file.split("/")[-2] for file in files],
+        )
         captions = partial(_list_captions, images.concepts)
-        return replace(images, image_ids=Names.of(map(image_id, files)), captions=captions, captions_each=1)
+        return replace(
+            images,
+            image_ids=Names.of(map(image_id, files)),
+            captions=captions,
+            captions_each=1,
+        )
 
     def recording(self, root: Path, subject: int, split: str) -> Trials:
-        """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R].
+        """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T]
+        and `img` [N, R].
 
         Files without `img` (NICE's) are in the order of the pictures' paths.
         """
@@ -157,18 +223,24 @@ class Distributed(parts.Config):
             raise MissingData(problem, fetch_line(self.name, self.root))
         if len(paths) > 1:
             names = ", ".join(path.relative_to(root).parts[0] for path in paths)
-            problem = f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}"
+            problem = (
+                f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}"
+            )
             raise MissingData(problem, "dataset.signals=ONE_OF_THEM")
         return paths[0]
 
 
 def _list_captions(concepts: Names, index: int) -> list[str]:
-    """Name what a picture shows, as ATM does by the folder `00001_aardvark` of its concept."""
+    """Name what a picture shows, as ATM does by the folder `00001_aardvark` of its
+    concept.
+    """
     return [f"This picture is {NUMBER.sub('', concepts[index])}"]
 
 
 def image_id(path: str) -> str:
-    """Name a picture by its path from the folder of its split on; by its stem where that is not said."""
+    """Name a picture by its path from the folder of its split on; by its stem where
+    that is not said.
+    """
     stem = os.path.splitext(path)[0]
     match = IMAGE.fullmatch(stem)
     return f"{CALLED[match[1]]}/{match[2]}" if match else stem.rsplit("/", 1)[-1]
@@ -189,17 +261,23 @@ def read_metadata(path: Path, source: str) -> dict[str, list[str]]:
         table = pickles.load(path)
         for split, folders in FOLDERS.items():
             # concept and file of each picture
-            pairs = zip(table[f"{split}_img_concepts"], table[f"{split}_img_files"], strict=True)
-            image_ids[split] = [f"{folders[0]}/{concept}/{Path(file).stem}" for concept, file in pairs]
+            pairs = zip(
+                table[f"{split}_img_concepts"], table[f"{split}_img_files"], strict=True
+            )
+            image_ids[split] = [
+                f"{folders[0]}/{concept}/{Path(file).stem}" for concept, file in pairs
+            ]
     return image_ids
 
 
 class ArrayInfo(BaseModel):
-    """The info.json that NeuroBridge's scripts write for all subjects' arrays; it holds more.
+    """The info.json that NeuroBridge's scripts write for all subjects' arrays; it holds
+    more.
 
     Attributes:
         ch_names: Channels in their order; empty in some files of MEG.
-        times: Seconds after the picture's onset; in older files also those before it, which the arrays lack.
+        times: Seconds after the picture's onset; in older files also those before it,
+            which the arrays lack.
         sfreq: Samples a second.
 
     Source: github.com/feroooooo/NeuroBridge, preprocess_eeg.py and preprocess_meg.py.
@@ -225,11 +303,12 @@ def read_recording(
     """Read the signals of a split in any of the forms; they stay where they are.
 
     Args:
-        path: Array [N, R, C, T] or [concepts, pictures, R, C, T]; or a dict that holds one, or trials
-            [n, C, T] with the picture of each.
+        path: Array [N, R, C, T] or [concepts, pictures, R, C, T]; or a dict that holds
+            one, or trials [n, C, T] with the picture of each.
         split: Whose pictures they must be.
         things: The data set, which says what neither the file nor info.json does.
-        list_pictures: Lists the pictures of the split, for files that are in the order of their paths.
+        list_pictures: Lists the pictures of the split, for files that are in the order
+            of their paths.
         way_out: How to get a sound file.
         rate_hz: Of the signals; None where the file says it.
 
@@ -244,9 +323,13 @@ def read_recording(
         held = f"has keys {sorted(map(str, content))}" if is_dict else "is another"
         raise BrainhiveError(f"{path} {held}, not {FORMS}", way_out)
     form = "array" if is_array else "dict of " + ", ".join(sorted(map(str, content)))
-    provenance: dict[str, Any] = {"source": path.name, "form": f"{path.suffix.removeprefix('.')}: {form}"}
+    provenance: dict[str, Any] = {
+        "source": path.name,
+        "form": f"{path.suffix.removeprefix('.')}: {form}",
+    }
 
-    # the info.json that NeuroBridge writes next to its arrays says their channels, times and unit
+    # the info.json that NeuroBridge writes next to its arrays says their channels,
+    # times and unit
     unit = things.unit
     if is_array:
         key, content = KEYS[2], {KEYS[2]: content}
@@ -260,7 +343,11 @@ def read_recording(
             unit, rate_hz = UNITS.get(info.normalization or "", unit), info.sfreq
 
     with reading(path, way_out, BrainhiveError), naming(path):
-        times_s = pickles.array(content["times"]).astype(np.float64) if "times" in content else np.zeros(0)
+        times_s = (
+            pickles.array(content["times"]).astype(np.float64)
+            if "times" in content
+            else np.zeros(0)
+        )
         if rate_hz is None and len(times_s) > 1:
             # the median, as single times may be rounded
             rate_hz = round(1 / float(np.median(np.diff(times_s))), 6)
@@ -272,18 +359,27 @@ def read_recording(
         counts = None
         if signal.ndim == 5:  # [concepts, pictures, R, C, T]
             signal = signal.reshape(-1, *signal.shape[2:])
-        if signal.ndim == 3 and key == KEYS[3] and images is not None:  # trials [n, C, T]
+        # trials [n, C, T]
+        if signal.ndim == 3 and key == KEYS[3] and images is not None:
             shown, trials = pickles.array(images).astype(str), signal
             if shown.shape != trials.shape[:1]:
-                raise BrainhiveError(f"{list(trials.shape)} trials come with {list(shown.shape)} pictures")
+                raise BrainhiveError(
+                    f"{list(trials.shape)} trials come with {list(shown.shape)} "
+                    "pictures"
+                )
             images, table, counts = group_trials(shown)  # table [N, R] of trials
-            read = gather_trials(table, trials.shape[1:], trials.dtype, trials.__getitem__)
-            signal = LazyRows(path, (*table.shape, *trials.shape[1:]), trials.dtype, read)
+            read = gather_trials(
+                table, trials.shape[1:], trials.dtype, trials.__getitem__
+            )
+            signal = LazyRows(
+                path, (*table.shape, *trials.shape[1:]), trials.dtype, read
+            )
         if len(signal.shape) != 4:
             raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
 
-        # published lists of times begin before the picture, though the samples before it were cut off: these
-        # times are left out where they, and no others, are too many; half a sample of tolerance, for rounding
+        # published lists of times begin before the picture, though the samples before
+        # it were cut off: these times are left out where they, and no others, are too
+        # many; half a sample of tolerance, for rounding
         samples = signal.shape[3]
         before = int((times_s < -0.5 / rate_hz).sum())
         if not len(times_s):
@@ -291,9 +387,16 @@ def read_recording(
         elif len(times_s) - before == samples:
             times_s = times_s[before:]
 
-        # sessions [N, R] of UBP's files count from 0; NeuroBridge's list of channels may be empty
-        sessions = pickles.array(content["session"]).astype(np.int8) if "session" in content else None
-        names = pickles.array(next((content[key] for key in CHANNELS if key in content), ())).astype(str)
+        # sessions [N, R] of UBP's files count from 0; NeuroBridge's list of channels
+        # may be empty
+        sessions = (
+            pickles.array(content["session"]).astype(np.int8)
+            if "session" in content
+            else None
+        )
+        names = pickles.array(
+            next((content[key] for key in CHANNELS if key in content), ())
+        ).astype(str)
         recording = Trials(
             signal,
             image_ids=list_pictures() if images is None else _image_ids(images),
@@ -308,8 +411,14 @@ def read_recording(
 
         # pictures must belong to the split
         folders = [names[0] for other, names in FOLDERS.items() if other != split]
-        if odd := next((name for name in recording.image_ids if name.split("/")[0] in folders), None):
-            raise BrainhiveError(f"{odd} is no {split} picture: the files of train and test may be swapped")
+        if odd := next(
+            (name for name in recording.image_ids if name.split("/")[0] in folders),
+            None,
+        ):
+            raise BrainhiveError(
+                f"{odd} is no {split} picture: the files of train and test may be "
+                "swapped"
+            )
         return recording
 
 
@@ -323,7 +432,9 @@ def _image_ids(images: Any) -> list[str]:
     paths = pickles.array(images).astype(str)
     if paths.ndim == 2:
         if (odd := np.flatnonzero((paths != paths[:, :1]).any(1))).size:
-            raise BrainhiveError(f"the repetitions of row {odd[0]} are of several pictures in 'img'")
+            raise BrainhiveError(
+                f"the repetitions of row {odd[0]} are of several pictures in 'img'"
+            )
         paths = paths[:, 0]
     return [image_id(path) for path in paths.tolist()]
 
@@ -331,60 +442,94 @@ def _image_ids(images: Any) -> list[str]:
 PARENTS = ("sub-{subject:02d}/", "*/sub-{subject:02d}/", "", "*/")
 """Folders of the file below root; the last two only where its name says the subject."""
 PREPARED = {
-    split: [f"{folder}{name}" for folder in PARENTS for name in names if "sub" in folder + name]
+    split: [
+        f"{folder}{name}"
+        for folder in PARENTS
+        for name in names
+        if "sub" in folder + name
+    ]
     for split, names in FILES.items()
 }
-FORMS = "a dict of eeg and img, preprocessed_eeg_data, data or meg_data, or an array [..., R, C, T]"
+FORMS = (
+    "a dict of eeg and img, preprocessed_eeg_data, data or meg_data, or an array [..., "
+    "R, C, T]"
+)
 AS_PREPARED = (
-    "get the prepared files of a project, or prepare raw ones: preparation.kind=things-eeg or things-meg"
+    "get the prepared files of a project, or prepare raw ones: "
+    "preparation.kind=things-eeg or things-meg"
 )
 
 
 class Prepared(parts.Config):
-    """THINGS-EEG2 and THINGS-MEG in the forms that other projects prepare, whatever their files are called.
+    """THINGS-EEG2 and THINGS-MEG in the forms that other projects prepare, whatever
+    their files are called.
 
-    Forms: UBP's and BrainHiVE's train.pt; NICE's, AlignVis's and ATM's bare pickles named .npy; the .npy of
-    the data's authors; NeuroBridge's and SAMGA's train.npy, an array with an info.json or a bare pickle;
-    ATM's and AlignVis's pickles of MEG. They lie in sub-XX, one folder below root or two.
+    Forms: UBP's and BrainHiVE's train.pt; NICE's, AlignVis's and ATM's bare pickles
+    named .npy; the .npy of the data's authors; NeuroBridge's and SAMGA's train.npy, an
+    array with an info.json or a bare pickle; ATM's and AlignVis's pickles of MEG. They
+    lie in sub-XX, one folder below root or two.
 
-    Files that do not say what their pictures are must be in the order of the pictures' paths, which
-    image_metadata.npy lists, or the pictures themselves do.
+    Files that do not say what their pictures are must be in the order of the pictures'
+    paths, which image_metadata.npy lists, or the pictures themselves do.
     """
 
-    root: str = Field("", description="folder of the subjects; default: that of `stimuli`")
+    root: str = Field(
+        "", description="folder of the subjects; default: that of `stimuli`"
+    )
     stimuli: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
-        "things-eeg", validate_default=True, description="the data set of the pictures that were shown"
+        "things-eeg",
+        validate_default=True,
+        description="the data set of the pictures that were shown",
     )
 
     def build(self, paths: Paths) -> PreparedFiles:
         """Point at the data; nothing is read yet."""
         if not isinstance(self.stimuli, Distributed):
             name = self.stimuli.build(paths).name
-            raise RecipeError(f"no project prepares {name}", "stimuli: things-eeg or things-meg")
+            raise RecipeError(
+                f"no project prepares {name}", "stimuli: things-eeg or things-meg"
+            )
         things = self.stimuli
         root, images = (
-            paths.dataset(things.name, folder) for folder in (self.root or things.root, things.root)
+            paths.dataset(things.name, folder)
+            for folder in (self.root or things.root, things.root)
         )
         read = partial(_read_prepared, things, root, images)
-        return PreparedFiles(things.name, root, AS_PREPARED, PREPARED, read, has_single_files=True)
+        return PreparedFiles(
+            things.name, root, AS_PREPARED, PREPARED, read, has_single_files=True
+        )
 
 
 def _read_prepared(
-    things: Distributed, root: Path, images: Path, files: FilesByRow, subject: int, split: str
+    things: Distributed,
+    root: Path,
+    images: Path,
+    files: FilesByRow,
+    subject: int,
+    split: str,
 ) -> Trials:
     """Read the signals of a split, in any of the forms."""
     path = files[split][0]
-    list_pictures = partial(_list_pictures, things, (root, root.parent, images), images, split)
+    list_pictures = partial(
+        _list_pictures, things, (root, root.parent, images), images, split
+    )
     recording = read_recording(path, split, things, list_pictures, AS_PREPARED)
 
     # rows are read, and must be finite, when they are indexed
     signal = recording.signal
     shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
-    return replace(recording, signal=LazyRows(path, shape, dtype, lambda part: np.asarray(signal[part])))
+    return replace(
+        recording,
+        signal=LazyRows(path, shape, dtype, lambda part: np.asarray(signal[part])),
+    )
 
 
-def _list_pictures(things: Distributed, tables: Sequence[Path], images: Path, split: str) -> Sequence[str]:
-    """List the pictures in the order of their paths: by the first table in folders, else by their files."""
+def _list_pictures(
+    things: Distributed, tables: Sequence[Path], images: Path, split: str
+) -> Sequence[str]:
+    """List the pictures in the order of their paths: by the first table in folders,
+    else by their files.
+    """
     # the table suffices: the pictures need not be here
     for folder in tables:
         if things.name == "things-eeg" and (path := folder / METADATA).is_file():

@@ -15,7 +15,12 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.data.preparations import Preparation, list_subjects
-from brainhive_cli.data.published.things_eeg import METADATA, MONTAGE, STIMULUS_MS, read_metadata
+from brainhive_cli.data.published.things_eeg import (
+    METADATA,
+    MONTAGE,
+    STIMULUS_MS,
+    read_metadata,
+)
 from brainhive_cli.data.signals.cutting import Cutting, Steps, normalise
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import hdf5, pickles
@@ -31,50 +36,88 @@ MICROVOLTS = 1e6
 """Factor from volts, the unit of the files."""
 RATE_HZ = 1000
 """Rate of all published recordings."""
-SOURCE = "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata.npy at https://osf.io/qkgtf"
-"""Addresses of the files, for errors; as the README of NeuroBridge (feroooooo/NeuroBridge) and others say."""
+SOURCE = (
+    "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata.npy at "
+    "https://osf.io/qkgtf"
+)
+"""Addresses of the files, for errors; as the README of NeuroBridge
+(feroooooo/NeuroBridge) and others say.
+"""
 
 
 class Raw(Steps):
-    """THINGS-EEG2 from its raw recordings: events, trials, baseline, resampling, repetitions, whitener.
+    """THINGS-EEG2 from its raw recordings: events, trials, baseline, resampling,
+    repetitions, whitener.
 
-    They lie in `<root>/raw_eeg/sub-XX/ses-0Y/raw_eeg_{training,test}.npy`; image_metadata.npy names pictures.
-    The defaults are the steps of NICE, AlignVis and UBP, with all repetitions kept.
+    They lie in `<root>/raw_eeg/sub-XX/ses-0Y/raw_eeg_{training,test}.npy`;
+    image_metadata.npy names pictures. The defaults are the steps of NICE, AlignVis and
+    UBP, with all repetitions kept.
 
     Source: Gifford et al. 2022.
     """
 
-    root: str = Field("", description="folder of the recordings; default: things-eeg below paths.data")
-    sessions: Numbers = Field([1, 2, 3, 4], description="sessions, each of which must be there")
+    root: str = Field(
+        "", description="folder of the recordings; default: things-eeg below paths.data"
+    )
+    sessions: Numbers = Field(
+        [1, 2, 3, 4], description="sessions, each of which must be there"
+    )
     channels: UniqueNames | None = Field(
-        None, description="channels, in the order of the store; default: all 63 from front to back"
+        None,
+        description=(
+            "channels, in the order of the store; default: all 63 from front to back"
+        ),
     )
-    repetitions: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
-        None, description="trials of a training and of a test picture drawn in each session; default: all"
+    repetitions: (
+        tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None
+    ) = Field(
+        None,
+        description=(
+            "trials of a training and of a test picture drawn in each session; "
+            "default: all"
+        ),
     )
-    seed: int = Field(20200220, ge=0, lt=2**32, description="of the draw, and of `shuffle`")
-    shuffle: bool = Field(False, description="shuffle the repetitions of a picture; default: order of time")
+    seed: int = Field(
+        20200220, ge=0, lt=2**32, description="of the draw, and of `shuffle`"
+    )
+    shuffle: bool = Field(
+        False,
+        description="shuffle the repetitions of a picture; default: order of time",
+    )
     whiten_by: Literal["training", "both"] = Field(  # each session has training trials
-        "training", description="whose noise: training trials alone, or the mean with that of the test trials"
+        "training",
+        description=(
+            "whose noise: training trials alone, or the mean with that of the test "
+            "trials"
+        ),
     )
 
     @model_validator(mode="after")
     def _has_a_use_of_the_seed(self) -> Self:
         if self.repetitions is None and not self.shuffle:
-            refuse_idle(self, ("seed",), "where nothing is drawn or shuffled", "preparation.shuffle=true")
+            refuse_idle(
+                self,
+                ("seed",),
+                "where nothing is drawn or shuffled",
+                "preparation.shuffle=true",
+            )
         return self
 
     def build(self, paths: Paths) -> "RawRecordings":
         """Point at the data; nothing is read yet."""
-        root, channels = paths.dataset("things-eeg", self.root), tuple(self.channels or MONTAGE)
+        root, channels = (
+            paths.dataset("things-eeg", self.root),
+            tuple(self.channels or MONTAGE),
+        )
         seed = self.seed if self.shuffle else None
         return RawRecordings(self, root, channels, Cutting(self, RATE_HZ), seed)
 
 
 Recorded = tuple[Array, list[int], Int64, Int64, dict[str, int]]
-"""A recording, mapped: signal [channels, samples] in volts, and the row of each channel that is used; of each
-trial that is used its onset, a sample, and the number of its picture, from 1 on; and counts of left out
-events, by reason."""
+"""A recording, mapped: signal [channels, samples] in volts, and the row of each channel
+that is used; of each trial that is used its onset, a sample, and the number of its
+picture, from 1 on; and counts of left out events, by reason.
+"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +146,11 @@ class RawRecordings(Preparation):
         """List the recordings of a subject, and the table of pictures."""
         if not (self.root / METADATA).is_file():
             raise MissingData(f"no {self.root / METADATA}", SOURCE)
-        pairs = [(session, split) for session in self.sessions(subject) for split in PARTITIONS]
+        pairs = [
+            (session, split)
+            for session in self.sessions(subject)
+            for split in PARTITIONS
+        ]
         return [*(self._file(subject, *pair) for pair in pairs), self.root / METADATA]
 
     def sessions(self, subject: int) -> Sequence[int]:
@@ -121,9 +168,12 @@ class RawRecordings(Preparation):
         """Prepare the trials of a session, by split."""
         # cut the trials, in microvolts
         cutting, names = self.cutting, self.channels
-        epochs, codes, onsets, dropped = {}, {}, {}, {}  # by split: [n, C, T], [n], [n], counts
+        # by split: [n, C, T], [n], [n], counts
+        epochs, codes, onsets, dropped = {}, {}, {}, {}
         for split in PARTITIONS:
-            signal, rows, onsets[split], codes[split], dropped[split] = self._open(subject, session, split)
+            signal, rows, onsets[split], codes[split], dropped[split] = self._open(
+                subject, session, split
+            )
             with naming(self._file(subject, session, split)):
                 channels = _read_channels(signal, rows)
                 epochs[split] = cutting.cut(channels, names, onsets[split], MICROVOLTS)
@@ -160,7 +210,9 @@ class RawRecordings(Preparation):
     def _folder(self) -> Path:
         # the first folder that holds subjects, or the usual one, for the error
         folders = [self.root / name for name in FOLDERS]
-        return next((folder for folder in folders if any(folder.glob("sub-*"))), folders[0])
+        return next(
+            (folder for folder in folders if any(folder.glob("sub-*"))), folders[0]
+        )
 
     def _file(self, subject: int, session: int, split: str) -> Path:
         name = f"sub-{subject:02d}/ses-{session:02d}/raw_eeg_{PARTITIONS[split]}.npy"
@@ -169,20 +221,27 @@ class RawRecordings(Preparation):
         return path
 
     def _open(self, subject: int, session: int, split: str) -> Recorded:
-        """Open a recording, choose trials of pictures that lie in it, and draw repetitions where asked for.
+        """Open a recording, choose trials of pictures that lie in it, and draw
+        repetitions where asked for.
 
         Raises:
-            BrainhiveError: if it lacks a channel, has no trials, or is none of THINGS-EEG2.
+            BrainhiveError: if it lacks a channel, has no trials, or is none of
+                THINGS-EEG2.
         """
-        # signals [channels, samples], names and types of channels, rate, and events of the stimulus channel
+        # signals [channels, samples], names and types of channels, rate, and events of
+        # the stimulus channel
         path = self._file(subject, session, split)
         content = pickles.load(path)
         with reading(path, SOURCE, BrainhiveError):
             signal = content["raw_eeg_data"]
-            names, types = ([*map(str, content[key])] for key in ("ch_names", "ch_types"))
+            names, types = (
+                [*map(str, content[key])] for key in ("ch_names", "ch_types")
+            )
             rate_hz = float(content["sfreq"])
             if signal.ndim != 2 or not len(signal) == len(names) == len(types):
-                raise ValueError(f"signals {list(signal.shape)} come with {len(names)} channels")
+                raise ValueError(
+                    f"signals {list(signal.shape)} come with {len(names)} channels"
+                )
             stimulus = np.array(signal[types.index("stim")])
             onsets = np.flatnonzero(stimulus)
             codes = stimulus[onsets].astype(np.int64)
@@ -190,20 +249,35 @@ class RawRecordings(Preparation):
         # the published rate, and the channels of the recipe
         if rate_hz != RATE_HZ:
             raise BrainhiveError(
-                f"{path} has {rate_hz:g} samples a second, the published recordings {RATE_HZ}",
-                "use the recordings as published; preparation.kind=recording reads those of other rates",
+                (
+                    f"{path} has {rate_hz:g} samples a second, the published "
+                    f"recordings {RATE_HZ}"
+                ),
+                (
+                    "use the recordings as published; preparation.kind=recording reads "
+                    "those of other rates"
+                ),
             )
         if absent := [name for name in self.channels if name not in names]:
             problem = f"{path} has no channel {', '.join(absent)}"
-            raise BrainhiveError(problem, f"preparation.channels=[...] of those it has: {', '.join(names)}")
+            raise BrainhiveError(
+                problem,
+                f"preparation.channels=[...] of those it has: {', '.join(names)}",
+            )
 
         # events that are pictures of this split, and lie in the recording
         is_picture = codes != TARGET
         pictures, count = codes[is_picture], len(self._image_ids[split])
         if not len(pictures) or pictures.min() < 1 or pictures.max() > count:
             raise BrainhiveError(
-                f"{path} has pictures beyond 1 to {count}, those of {split} in {METADATA}",
-                "the files of training and test may be swapped, or be of another data set",
+                (
+                    f"{path} has pictures beyond 1 to {count}, those of {split} in "
+                    f"{METADATA}"
+                ),
+                (
+                    "the files of training and test may be swapped, or be of another "
+                    "data set"
+                ),
             )
         fits = self.cutting.fits(onsets, signal.shape[1])
         trials = np.flatnonzero(fits & is_picture)  # rows of events
@@ -213,16 +287,26 @@ class RawRecordings(Preparation):
             problem = f"{path} has no whole trial of a picture: {beyond} go beyond it"
             raise BrainhiveError(problem, "preparation.epoch_ms=[start, stop]")
 
-        # as many trials of each picture as papers draw, picture by picture in the order drawn
+        # as many trials of each picture as papers draw, picture by picture in the order
+        # drawn
         if self.config.repetitions:
             count = self.config.repetitions[list(PARTITIONS).index(split)]
-            # drawn as the data's authors, NICE and AlignVis do, by a generator made anew for each picture
+            # drawn as the data's authors, NICE and AlignVis do, by a generator made
+            # anew for each picture
             _, table, counts = group_trials(codes[trials])
             pairs = zip(table, counts.tolist(), strict=True)
-            chosen = np.concatenate([rows[shuffled(most, self.config.seed)[:count]] for rows, most in pairs])
+            chosen = np.concatenate(
+                [rows[shuffled(most, self.config.seed)[:count]] for rows, most in pairs]
+            )
             dropped["not drawn"] = len(trials) - len(chosen)
             trials = trials[chosen]
-        return signal, [*map(names.index, self.channels)], onsets[trials], codes[trials], dropped
+        return (
+            signal,
+            [*map(names.index, self.channels)],
+            onsets[trials],
+            codes[trials],
+            dropped,
+        )
 
 
 def _read_channels(signal: Array, rows: Sequence[int]) -> Iterator[Float64]:

@@ -25,12 +25,14 @@ TESTED = "training trials of concepts that test pictures show"
 
 
 class Betas(PublishedSteps):
-    """THINGS-fMRI from its single-trial betas: a table of voxels and trials, written by pandas, read by h5py.
+    """THINGS-fMRI from its single-trial betas: a table of voxels and trials, written by
+    pandas, read by h5py.
 
     sub-0X_{ResponseData.h5,StimulusMetadata.csv,VoxelMetadata.csv} of betas_csv.
 
-    Columns of 0 and 1 in the table of voxels are regions, other numbers maps. Noise ceilings and split-half
-    correlations were measured on test pictures: who chooses voxels by them chooses by the test.
+    Columns of 0 and 1 in the table of voxels are regions, other numbers maps. Noise
+    ceilings and split-half correlations were measured on test pictures: who chooses
+    voxels by them chooses by the test.
     """
 
     name = NAME
@@ -38,20 +40,42 @@ class Betas(PublishedSteps):
     unit = "z-score"
 
     zscore: Annotated[Literal["session", "run", "no"], no] = Field(
-        "no", description="z-score voxels again, within a session or run; as published they are on that scale"
+        "no",
+        description=(
+            "z-score voxels again, within a session or run; as published they are on "
+            "that scale"
+        ),
     )
     drop_test_concepts: bool = Field(
-        True, description="leave training pictures out whose concept a test picture shows, as papers do"
+        True,
+        description=(
+            "leave training pictures out whose concept a test picture shows, as papers "
+            "do"
+        ),
     )
 
     def find(self, root: Path, subject: int) -> Subject:
-        """Read the tables of trials and of voxels, and find the responses in pandas' table."""
-        # trials; training pictures of tested concepts have a reason instead of their split
-        responses, stimuli, voxels = (find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES)
+        """Read the tables of trials and of voxels, and find the responses in pandas'
+        table.
+        """
+        # trials; training pictures of tested concepts have a reason instead of their
+        # split
+        responses, stimuli, voxels = (
+            find_file(root, f"sub-{subject:02d}_{name}", SOURCE) for name in FILES
+        )
         table = read_table(stimuli, SOURCE, _read_trial)
-        tested = {concept for concept, _, split, *_ in table if split == "test" and self.drop_test_concepts}
+        tested = {
+            concept
+            for concept, _, split, *_ in table
+            if split == "test" and self.drop_test_concepts
+        }
         trials = [
-            (picture, TESTED if split == "train" and concept in tested else split, session, run)
+            (
+                picture,
+                TESTED if split == "train" and concept in tested else split,
+                session,
+                run,
+            )
             for concept, picture, split, session, run, _ in table
         ]
         # name and session of each trial, in the order of the table
@@ -62,18 +86,25 @@ class Betas(PublishedSteps):
         with hdf5.open_file(responses, SOURCE) as file:
             group = file["ResponseData"]
             name = max(
-                (name for name in group if name.endswith("_values")), key=lambda name: group[name].shape[-1]
+                (name for name in group if name.endswith("_values")),
+                key=lambda name: group[name].shape[-1],
             )
             width, count = hdf5.open_numbers(file, f"ResponseData/{name}", "f").shape
 
-            # columns by the names of trials, else in order: pandas pickles names of several types
+            # columns by the names of trials, else in order: pandas pickles names of
+            # several types
             items = group[name.replace("_values", "_items")]
             names = [] if items.dtype.hasobject else items[:].astype(str).tolist()
             name_columns = {trial: column for column, trial in enumerate(names)}
             are_named = len({*ids}) == len(ids) and {*ids} <= name_columns.keys()
             if not are_named and count != len(ids):
-                raise ValueError(f"its {count} columns are not the {len(ids)} trials of the table of stimuli")
-            columns = np.array([name_columns[trial] for trial in ids] if are_named else range(count))
+                raise ValueError(
+                    f"its {count} columns are not the {len(ids)} trials of the table "
+                    "of stimuli"
+                )
+            columns = np.array(
+                [name_columns[trial] for trial in ids] if are_named else range(count)
+            )
 
         def read(session: int) -> Float32:
             # columns of the session, read in one slice from the first to the last
@@ -88,28 +119,50 @@ class Betas(PublishedSteps):
                     betas[:, start : start + READ_VOXELS] = block[:, chosen - first].T
             return betas
 
-        return Subject([responses, stimuli, voxels], _read_voxels(voxels, width), width, trials, read)
+        return Subject(
+            [responses, stimuli, voxels],
+            _read_voxels(voxels, width),
+            width,
+            trials,
+            read,
+        )
 
 
 def _read_trial(row: dict[str, str]) -> tuple[str, str, str, int, int, str]:
     session, run = int(row["session"]), int(row["run"])
-    return row["concept"], cut_ending(row["stimulus"]), row["trial_type"], session, run, row["trial_id"]
+    return (
+        row["concept"],
+        cut_ending(row["stimulus"]),
+        row["trial_type"],
+        session,
+        run,
+        row["trial_id"],
+    )
 
 
 def _read_voxels(path: Path, width: int) -> Voxels:
-    """Read regions and maps [V]: columns of 0 and 1, and of other numbers; it has no positions."""
+    """Read regions and maps [V]: columns of 0 and 1, and of other numbers; it has no
+    positions.
+    """
     # [V, columns], NaN where an entry is empty
     regions, maps = {}, {}
     with reading(path, SOURCE), path.open(encoding="utf-8-sig") as file:
         names = next(csv.reader(file))
         table = np.loadtxt(
-            file, np.float32, delimiter=",", converters=lambda text: float(text or "nan"), ndmin=2
+            file,
+            np.float32,
+            delimiter=",",
+            converters=lambda text: float(text or "nan"),
+            ndmin=2,
         )
         if len(table) != width:
-            raise ValueError(f"its {len(table)} voxels are not the {width} of the responses")
+            raise ValueError(
+                f"its {len(table)} voxels are not the {width} of the responses"
+            )
 
     for name, values in zip(names, table.T, strict=True):
-        if np.isin(values, [0, 1]).all() and not name.endswith("_id"):  # subject_id is 1 of the first
+        # subject_id is 1 of the first
+        if np.isin(values, [0, 1]).all() and not name.endswith("_id"):
             # as LO1 (prf): sets of regions are written with blanks and brackets
             regions[re.sub(r"[\s&|()]+", "-", name).strip("-")] = values == 1
         else:

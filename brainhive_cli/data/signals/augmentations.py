@@ -13,16 +13,19 @@ from brainhive_cli.core.recipe import Section, refuse_idle
 from brainhive_cli.core.seeds import convex_weights
 
 WINDOW = 5
-"""Samples that are averaged where a channel is smoothed (published); fewer at the ends of a trial."""
+"""Samples that are averaged where a channel is smoothed (published); fewer at the ends
+of a trial.
+"""
 Shape = tuple[int, int, int]
 """B signals of C channels and T samples."""
 
 
 class Augmentation(Protocol):
-    """Result of a part's `build(rate_hz)`: random numbers are drawn first, for each signal.
+    """Result of a part's `build(rate_hz)`: random numbers are drawn first, for each
+    signal.
 
-    Validation and test signals are never varied. Where the part's Config has a knob `drawn` of value "once",
-    numbers are drawn before training, for the whole cell.
+    Validation and test signals are never varied. Where the part's Config has a knob
+    `drawn` of value "once", numbers are drawn before training, for the whole cell.
     """
 
     def draw(self, shape: Shape, generator: torch.Generator) -> Tensor:
@@ -42,9 +45,14 @@ class Smooth(Config):
 
     cites = ("jiang2026", "zhang2026")
 
-    p: float = Field(0.3, gt=0, le=1, description="probability that a channel of a trial is smoothed")
+    p: float = Field(
+        0.3, gt=0, le=1, description="probability that a channel of a trial is smoothed"
+    )
     drawn: Literal["once", "each_step"] = Field(
-        "once", description="channels are drawn before training (published), or anew at each step"
+        "once",
+        description=(
+            "channels are drawn before training (published), or anew at each step"
+        ),
     )
 
     def build(self, rate_hz: float | None) -> Augmentation:
@@ -55,7 +63,9 @@ class Smooth(Config):
         """Draw a number for each channel: [B, C] in 0..1."""
         # an average over one sample changes nothing
         if shape[2] == 1:
-            raise RecipeError("signals of one sample cannot be smoothed", "leave smooth out")
+            raise RecipeError(
+                "signals of one sample cannot be smoothed", "leave smooth out"
+            )
         return torch.rand(shape[:2], generator=generator, device=generator.device)
 
     def apply(self, signal: Tensor, drawn: Tensor) -> Tensor:
@@ -70,33 +80,52 @@ class Augment(Section):
 
     parts: list[Annotated[Any, part("augmentations", "smooth")]] = Field(
         [],
-        description="augmentations, one after another: {kind: smooth, p: 0.3}; kinds and their keys below",
+        description=(
+            "augmentations, one after another: {kind: smooth, p: 0.3}; kinds and their "
+            "keys below"
+        ),
     )
     repetitions: float = Field(
         0.0,
         ge=0,
-        description="repetitions are averaged with random weights, from a Dirichlet distribution of this "
-        "concentration (1: any weights; large: nearly equal); 0: equal weights",
+        description="repetitions are averaged with random weights, from a Dirichlet "
+        "distribution of this concentration (1: any weights; large: nearly "
+        "equal); 0: equal weights",
     )
     repetitions_equal: float = Field(
-        0.0, ge=0, le=1, description="share of the trials whose repetitions have equal weights after all"
+        0.0,
+        ge=0,
+        le=1,
+        description=(
+            "share of the trials whose repetitions have equal weights after all"
+        ),
     )
     repetitions_one: float = Field(
-        0.0, ge=0, le=1, description="share of the trials of which one repetition at random is taken alone"
+        0.0,
+        ge=0,
+        le=1,
+        description=(
+            "share of the trials of which one repetition at random is taken alone"
+        ),
     )
 
     @model_validator(mode="after")
     def _shares_the_trials(self) -> Self:
         if not self.repetitions:
             shares = ("repetitions_equal", "repetitions_one")
-            refuse_idle(self, shares, "without random weights", "train.augment.repetitions=1")
+            refuse_idle(
+                self, shares, "without random weights", "train.augment.repetitions=1"
+            )
         if self.repetitions_equal + self.repetitions_one > 1:
             raise ValueError("repetitions_equal and repetitions_one sum to more than 1")
         return self
 
 
-def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
-    """Average the repetitions of each trial, with weights drawn anew where `config.repetitions` says so.
+def mix_repetitions(
+    signal: Tensor, count: Tensor, config: Augment, generator: torch.Generator
+) -> Tensor:
+    """Average the repetitions of each trial, with weights drawn anew where
+    `config.repetitions` says so.
 
     Args:
         signal: [B, R, C, T]; values beyond a trial's repetitions are never used.
@@ -107,7 +136,8 @@ def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: t
     Returns:
         [B, C, T].
     """
-    is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]  # [B, R]
+    # [B, R]
+    is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
     # absent ones could hold NaN, which a weight of 0 would not remove
     there = signal.masked_fill(~is_there[..., None, None], 0)
     return weighted(there, _weights(is_there, config, generator))
@@ -115,7 +145,11 @@ def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: t
 
 def weighted(signal: Tensor, weights: Tensor) -> Tensor:
     """Average repetitions [B, R, C, T] with weights [B, R]: [B, C, T]."""
-    return torch.einsum("brct,br->bct", signal, (weights / weights.sum(1, keepdim=True)).to(signal.dtype))
+    return torch.einsum(
+        "brct,br->bct",
+        signal,
+        (weights / weights.sum(1, keepdim=True)).to(signal.dtype),
+    )
 
 
 def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
@@ -131,8 +165,12 @@ def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> T
     drawn = torch.rand(len(weights), 1, generator=generator, device=weights.device)
     order = torch.rand(weights.shape, generator=generator, device=weights.device)
     # the repetition with the largest number, among those that there are
-    alone = F.one_hot(order.masked_fill(~is_there, -1).argmax(1), weights.shape[1]).to(weights)
-    weights = torch.where(drawn < config.repetitions_equal, is_there.to(weights), weights)
+    alone = F.one_hot(order.masked_fill(~is_there, -1).argmax(1), weights.shape[1]).to(
+        weights
+    )
+    weights = torch.where(
+        drawn < config.repetitions_equal, is_there.to(weights), weights
+    )
     return torch.where(drawn >= 1 - config.repetitions_one, alone, weights)
 
 
@@ -152,9 +190,12 @@ def shuffle_repetitions(
     """
     drawn = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]
-    order = drawn.masked_fill(~is_there, 2).argsort(1)[:, :most]  # [B, K], what is there comes first
+    # [B, K], what is there comes first
+    order = drawn.masked_fill(~is_there, 2).argsort(1)[:, :most]
     # [B, K, C, T], and counts of at most K
-    return signal[torch.arange(len(signal), device=signal.device)[:, None], order], count.clamp(max=most)
+    return signal[
+        torch.arange(len(signal), device=signal.device)[:, None], order
+    ], count.clamp(max=most)
 
 
 TINY = {"smooth": Smooth()}

@@ -1,4 +1,6 @@
-"""Mapping of the channels of a recording to those of a model of another cap, by splines or by name."""
+"""Mapping of the channels of a recording to those of a model of another cap, by splines
+or by name.
+"""
 
 import re
 from collections.abc import Sequence
@@ -14,13 +16,19 @@ from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.spaces import Sensors
 
 ChannelChoice = Literal["none", "spline", "common"]
-"""Channels that a recording lacks are refused, interpolated between its sensors, or filled with the mean."""
+"""Channels that a recording lacks are refused, interpolated between its sensors, or
+filled with the mean.
+"""
 ALPHA = 1e-5
-"""Regularisation of mne where it interpolates bad channels; `Raw.interpolate_to` has 0."""
+"""Regularisation of mne where it interpolates bad channels; `Raw.interpolate_to` has
+0.
+"""
 FEWEST_SENSORS = 4
 """Positions that a sphere is fitted to, at least: it has four unknowns."""
 RADII_M = (0.05, 0.15)
-"""Radii of spheres around a head, newborns' included; positions in millimetres give others."""
+"""Radii of spheres around a head, newborns' included; positions in millimetres give
+others.
+"""
 MEG = re.compile(r"MEG|M[LRZ][A-Z]\d")
 """Beginning of the names of MEG sensors (MEGIN's and CTF's)."""
 WORDS = {"spline": "splines", "common": "name"}
@@ -39,7 +47,8 @@ class ChannelMapping:
         kind: How the weights were made.
         names: [C] of the model.
         sources: [C'] names of the recorded channels that are read.
-        matrix: [C, C'] weights; a row of zeros is a channel that is filled with the mean.
+        matrix: [C, C'] weights; a row of zeros is a channel that is filled with the
+            mean.
         shared: How many of the C channels were recorded.
     """
 
@@ -52,10 +61,15 @@ class ChannelMapping:
     @property
     def words(self) -> str:
         """Description for protocols."""
-        return f"channels mapped by {WORDS[self.kind]}: {self.shared} of {len(self.matrix)} recorded"
+        return (
+            f"channels mapped by {WORDS[self.kind]}: {self.shared} of "
+            f"{len(self.matrix)} recorded"
+        )
 
     def __call__(self, signal: Float32, mean: Float32 | None = None) -> Float32:
-        """Map [..., C', T] to [..., C, T]; what has no source is the mean [C, 1 or T], or zero."""
+        """Map [..., C', T] to [..., C, T]; what has no source is the mean [C, 1 or T],
+        or zero.
+        """
         mapped = self.matrix @ signal
         if mean is not None:
             # channels without a source are the mean, which the normaliser maps to 0
@@ -71,20 +85,26 @@ def map_channels(
     recorded: Sensors,
     where: str,
 ) -> ChannelMapping:
-    """Map the channels of a recording to those of a model; channels of equal names are copied.
+    """Map the channels of a recording to those of a model; channels of equal names are
+    copied.
 
     Args:
-        kind: `spline`: other channels are interpolated between all sensors whose position is known. `common`:
-            they are filled with the mean of the signals that the normalisation was fitted on, or zero.
+        kind: `spline`: other channels are interpolated between all sensors whose
+            position is known. `common`: they are filled with the mean of the signals
+            that the normalisation was fitted on, or zero.
         names: [C] channels of the model.
-        positions: [C, 3] of these in the head frame, in metres; None: by name in the 10-05 system.
-        recorded: Sensors of the recording; without positions they are those of the 10-05 system, too.
+        positions: [C, 3] of these in the head frame, in metres; None: by name in the
+            10-05 system.
+        recorded: Sensors of the recording; without positions they are those of the
+            10-05 system, too.
         where: What the recording is, for errors.
 
     Raises:
-        BrainhiveError: if the two have no channel in common, a position is not known, or sensors are MEG's.
+        BrainhiveError: if the two have no channel in common, a position is not known,
+            or sensors are MEG's.
     """
-    # the recorded channel with the name of each of the model's, and None where there is none
+    # the recorded channel with the name of each of the model's, and None where there is
+    # none
     shared = find_rows(names, recorded.names, where)
     chosen = sorted(row for row in shared if row is not None)
     matrix = np.zeros((len(names), len(recorded.names)))
@@ -92,15 +112,20 @@ def map_channels(
         # positions of both, from the centre of the head
         if meg := next(filter(MEG.match, [*names, *recorded.names]), None):
             raise BrainhiveError(
-                f"{where}: splines are of EEG, and {meg} is a sensor of MEG", "channel_mapping=common"
+                f"{where}: splines are of EEG, and {meg} is a sensor of MEG",
+                "channel_mapping=common",
             )
         to_m = _locate(names, positions, "the model", is_whole=True)
-        from_m = _locate(recorded.names, recorded.positions, where, recorded.positions is None)
+        from_m = _locate(
+            recorded.names, recorded.positions, where, recorded.positions is None
+        )
         chosen = np.flatnonzero(np.isfinite(from_m).all(1)).tolist()
         origin = fit_origin(from_m[chosen], where)
         matrix[:, chosen] = spline_weights(from_m[chosen] - origin, to_m - origin)
     elif not chosen:
-        raise BrainhiveError(f"{where} has no channel of the model", "use a data set of the same sensors")
+        raise BrainhiveError(
+            f"{where} has no channel of the model", "use a data set of the same sensors"
+        )
 
     # equal names are copied
     for row, column in enumerate(shared):
@@ -111,18 +136,35 @@ def map_channels(
     read = np.flatnonzero(matrix.any(0)).tolist()
     count = sum(column is not None for column in shared)
     sources = tuple(recorded.names[row] for row in read)
-    return ChannelMapping(kind, tuple(names), sources, matrix[:, read].astype(np.float32), count)
+    return ChannelMapping(
+        kind, tuple(names), sources, matrix[:, read].astype(np.float32), count
+    )
 
 
-def _locate(names: Sequence[str], positions: ArrayLike | None, whose: str, is_whole: bool) -> Float64:
-    """Return positions [C, 3] in the head frame, or those of the 10-05 system; NaN where none is known."""
-    located = standard_positions(names) if positions is None else np.array(positions, np.float64)
+def _locate(
+    names: Sequence[str], positions: ArrayLike | None, whose: str, is_whole: bool
+) -> Float64:
+    """Return positions [C, 3] in the head frame, or those of the 10-05 system; NaN
+    where none is known.
+    """
+    located = (
+        standard_positions(names)
+        if positions is None
+        else np.array(positions, np.float64)
+    )
     located[~located.any(1)] = np.nan  # where files have no position, they have zeros
     if is_whole and not np.isfinite(located).all():
-        unknown = [name for name, position in zip(names, located, strict=True) if np.isnan(position).any()]
+        unknown = [
+            name
+            for name, position in zip(names, located, strict=True)
+            if np.isnan(position).any()
+        ]
         raise BrainhiveError(
             f"no position on the head is known of {', '.join(unknown[:3])} of {whose}",
-            "prepare with positions (preparation.montage), without these channels, or channel_mapping=common",
+            (
+                "prepare with positions (preparation.montage), without these channels, "
+                "or channel_mapping=common"
+            ),
         )
     return located
 
@@ -148,17 +190,27 @@ def fit_origin(positions: Float64, where: str = "the recording") -> Float64:
     # too few sensors, or positions in another unit than metres
     if len(scalp) < FEWEST_SENSORS or not RADII_M[0] < radius_m < RADII_M[1]:
         raise BrainhiveError(
-            f"{where}: positions of {len(scalp)} sensors do not lie around a head (radius {radius_m:.3g} m)",
-            "positions in metres of sensors all over the head; or channel_mapping=common",
+            (
+                f"{where}: positions of {len(scalp)} sensors do not lie around a head "
+                f"(radius {radius_m:.3g} m)"
+            ),
+            (
+                "positions in metres of sensors all over the head; or "
+                "channel_mapping=common"
+            ),
         )
     return centre
 
 
-def spline_weights(from_positions: Float64, to_positions: Float64, alpha: float = ALPHA) -> Float64:
-    """Compute how potentials elsewhere on the head follow from those at sensors, by spherical splines.
+def spline_weights(
+    from_positions: Float64, to_positions: Float64, alpha: float = ALPHA
+) -> Float64:
+    """Compute how potentials elsewhere on the head follow from those at sensors, by
+    spherical splines.
 
     Args:
-        from_positions: [C', 3] of the sensors, from the centre of the head (`fit_origin`); any unit.
+        from_positions: [C', 3] of the sensors, from the centre of the head
+            (`fit_origin`); any unit.
         to_positions: [C, 3] of the positions to interpolate at.
         alpha: Regularisation, added to the diagonal.
 
@@ -167,7 +219,8 @@ def spline_weights(from_positions: Float64, to_positions: Float64, alpha: float 
 
     Source: Perrin et al. 1989, equations 1 to 3.
     """
-    from mne.channels.interpolation import _make_interpolation_matrix  # what all its interpolations use
+    # what all its interpolations use
+    from mne.channels.interpolation import _make_interpolation_matrix
 
     weights: Float64 = _make_interpolation_matrix(from_positions, to_positions, alpha)
     return weights

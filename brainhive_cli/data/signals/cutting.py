@@ -1,9 +1,11 @@
-"""Steps from a continuous signal to trials, which preparations and streams share: filter, cutting, whitening.
+"""Steps from a continuous signal to trials, which preparations and streams share:
+filter, cutting, whitening.
 
-Whitening is multivariate noise normalisation: signals times the inverse root of the noise's covariance,
-as Guggenmos et al. 2018, THINGS-EEG2's authors and NICE apply it. The covariance of each block of
-observations is shrunk as in scikit-learn's discriminant analysis (Ledoit-Wolf on standardised columns), then
-all are averaged. Here the blocks of a chunk are one batched product.
+Whitening is multivariate noise normalisation: signals times the inverse root of the
+noise's covariance, as Guggenmos et al. 2018, THINGS-EEG2's authors and NICE apply it.
+The covariance of each block of observations is shrunk as in scikit-learn's discriminant
+analysis (Ledoit-Wolf on standardised columns), then all are averaged. Here the blocks
+of a chunk are one batched product.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,12 +26,15 @@ from brainhive_cli.data.trials import group_trials
 ROWS = 256
 """Trials of one channel that are cut at a time: 2 MiB, which stays in a CPU's cache."""
 Across = Literal["epochs", "time"]
-"""Observations of a block: `epochs`, the samples of one trial, so that the response itself counts as noise;
-`time`, the trials of one stimulus at one time."""
+"""Observations of a block: `epochs`, the samples of one trial, so that the response
+itself counts as noise; `time`, the trials of one stimulus at one time.
+"""
 CHUNK = 2**18
 """Values in a chunk of blocks: 1 MiB in float32, which stays in a CPU's cache."""
 SMALLEST = 1e-9
-"""Share of the largest variance below which a direction holds rounding and no signal."""
+"""Share of the largest variance below which a direction holds rounding and no
+signal.
+"""
 Signal = NDArray[np.floating[Any]]
 Band = tuple[float | None, float | None]
 """Lower and upper edge of a filter in Hz; None where there is none."""
@@ -37,35 +42,57 @@ Milliseconds = Annotated[float, Field(ge=-3_600_000, le=3_600_000)]  # an hour
 
 
 class Steps(parts.Config):
-    """Baseline, resampling, cut, whitening: the defaults are those of NICE, AlignVis and UBP."""
+    """Baseline, resampling, cut, whitening: the defaults are those of NICE, AlignVis
+    and UBP.
+    """
 
     epoch_ms: tuple[Milliseconds, Milliseconds] = Field(
         (-200, 1000), description="start and stop of a trial, both inclusive"
     )
-    baseline: bool = Field(True, description="subtract the mean of the samples up to the onset, inclusive")
-    rate_hz: float = Field(250, gt=0, description="resampled to this, as mne does it, if recorded faster")
+    baseline: bool = Field(
+        True, description="subtract the mean of the samples up to the onset, inclusive"
+    )
+    rate_hz: float = Field(
+        250, gt=0, description="resampled to this, as mne does it, if recorded faster"
+    )
     keep_ms: tuple[float, float] = Field(
-        (0, 1000), description="times that are kept, before the noise is measured; the last excluded"
+        (0, 1000),
+        description=(
+            "times that are kept, before the noise is measured; the last excluded"
+        ),
     )
     whiten: Annotated[Literal["epochs", "time", "no"], no] = Field(
         "epochs",
-        description="noise that is normalised: over the samples of each trial, or over the trials of each "
-        "picture at each time",
+        description="noise that is normalised: over the samples of each trial, or over "
+        "the trials of each picture at each time",
     )
     whiten_by: Literal["training", "both"] = Field(
         "training",
-        description="whose noise: that of a session's training trials, or the mean with that of test trials",
+        description=(
+            "whose noise: that of a session's training trials, or the mean with that "
+            "of test trials"
+        ),
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         start, stop = self.epoch_ms
         if not start < stop or (self.baseline and start > 0):
-            raise ValueError(f"epoch_ms {[start, stop]} does not go from before the onset to after it")
+            raise ValueError(
+                f"epoch_ms {[start, stop]} does not go from before the onset to after "
+                "it"
+            )
         if not start <= self.keep_ms[0] < self.keep_ms[1] <= stop:
-            raise ValueError(f"keep_ms {list(self.keep_ms)} does not lie in epoch_ms {[start, stop]}")
+            raise ValueError(
+                f"keep_ms {list(self.keep_ms)} does not lie in epoch_ms {[start, stop]}"
+            )
         if self.whiten == "no":
-            refuse_idle(self, ("whiten_by",), "where nothing is whitened", "preparation.whiten_by=training")
+            refuse_idle(
+                self,
+                ("whiten_by",),
+                "where nothing is whitened",
+                "preparation.whiten_by=training",
+            )
         return self
 
     def citations(self) -> tuple[str, ...]:
@@ -74,10 +101,12 @@ class Steps(parts.Config):
 
 
 class CausalFilter:
-    """Butterworth filter of fourth order that never looks ahead, and goes on from chunk to chunk.
+    """Butterworth filter of fourth order that never looks ahead, and goes on from chunk
+    to chunk.
 
-    It starts as if the first sample had lasted for ever: the offset of an amplifier, a thousand times the
-    signal, would ring for half a minute. A signal gives the same numbers in one chunk or in many.
+    It starts as if the first sample had lasted for ever: the offset of an amplifier, a
+    thousand times the signal, would ring for half a minute. A signal gives the same
+    numbers in one chunk or in many.
 
     Args:
         band_hz: Lower and upper edge; None where there is none.
@@ -92,7 +121,11 @@ class CausalFilter:
 
         low, high = band_hz
         refuse_high_edges(band_hz, rate_hz)
-        edges, kind = ((low, high), "bandpass") if low and high else (low or high, "high" if low else "low")
+        edges, kind = (
+            ((low, high), "bandpass")
+            if low and high
+            else (low or high, "high" if low else "low")
+        )
         self._sections = butter(4, edges, kind, fs=rate_hz, output="sos")
         self._state: Float64 | None = None  # [sections, 2, ...]
 
@@ -104,7 +137,9 @@ class CausalFilter:
             return np.asarray(samples, np.float64)
         if self._state is None:
             steady = sosfilt_zi(self._sections)  # [sections, 2]
-            self._state = steady.reshape(*steady.shape, *(1,) * (samples.ndim - 1)) * samples[0]
+            self._state = (
+                steady.reshape(*steady.shape, *(1,) * (samples.ndim - 1)) * samples[0]
+            )
         filtered, self._state = sosfilt(self._sections, samples, axis=0, zi=self._state)
         return filtered
 
@@ -121,15 +156,21 @@ def refuse_high_edges(band_hz: Band, rate_hz: float) -> None:
     """
     for edge in filter(None, band_hz):
         if edge >= rate_hz / 2:
-            problem = f"a filter edge of {edge:g} Hz is not below half the rate, {rate_hz:g} Hz"
-            raise BrainhiveError(problem, f"preparation.band_hz=[low, high] below {rate_hz / 2:g}")
+            problem = (
+                f"a filter edge of {edge:g} Hz is not below half the rate, {rate_hz:g} "
+                "Hz"
+            )
+            raise BrainhiveError(
+                problem, f"preparation.band_hz=[low, high] below {rate_hz / 2:g}"
+            )
 
 
 class Resampling:
-    """Resampling of epochs in the way of `mne.Epochs.resample`: padded with their edges, cut in frequency.
+    """Resampling of epochs in the way of `mne.Epochs.resample`: padded with their
+    edges, cut in frequency.
 
-    The lengths are rounded, so that the samples do not lie quite where mne says; data that others have
-    prepared have the same error.
+    The lengths are rounded, so that the samples do not lie quite where mne says; data
+    that others have prepared have the same error.
 
     Args:
         samples: Samples of an epoch.
@@ -144,7 +185,8 @@ class Resampling:
     def __init__(self, samples: int, rate_hz: float, to_hz: float) -> None:
         self.samples, self.is_identity = samples, rate_hz == to_hz
 
-        # padded to a power of two, which the transform is fast at; the padding is resampled, too
+        # padded to a power of two, which the transform is fast at; the padding is
+        # resampled, too
         self._padded = 2 ** ceil(log2(samples + 2 * min(samples // 8, 100)))
         self._before = (self._padded - samples) // 2
         self._resampled = max(round(self._padded * to_hz / rate_hz), 1)
@@ -166,9 +208,12 @@ class Resampling:
         # spectrum of epochs that are padded with their edges, [n, frequencies]
         padded, resampled = self._padded, self._resampled
         after = padded - self.samples - self._before
-        spectrum = fft.rfft(np.pad(epochs, ((0, 0), (self._before, after)), "edge"), axis=1)
+        spectrum = fft.rfft(
+            np.pad(epochs, ((0, 0), (self._before, after)), "edge"), axis=1
+        )
 
-        # cut at the new Nyquist frequency, whose value counts for two; the factor keeps amplitudes
+        # cut at the new Nyquist frequency, whose value counts for two; the factor keeps
+        # amplitudes
         spectrum = spectrum[:, : resampled // 2 + 1] * (resampled / padded)
         if resampled % 2 == 0:
             spectrum[:, -1] *= 2 if resampled < padded else 0.5
@@ -183,13 +228,15 @@ class Cutting:
         recorded_hz: Samples a second of the recording.
 
     Attributes:
-        rate_hz: Samples a second of the trials: a recording is never resampled to more than it has.
+        rate_hz: Samples a second of the trials: a recording is never resampled to more
+            than it has.
         span: First and last sample of a trial, from its onset.
         resampling: Resampling of a trial.
         times_s: Times [T] of the kept samples, as mne gives them.
 
     Raises:
-        BrainhiveError: if the times that are kept hold no sample, or one whose noise cannot be measured.
+        BrainhiveError: if the times that are kept hold no sample, or one whose noise
+            cannot be measured.
     """
 
     def __init__(self, steps: Steps, recorded_hz: float) -> None:
@@ -202,18 +249,29 @@ class Cutting:
         # times of all samples of a trial
         inside = self.resampling.inside
         first_ms = start * 1000 / recorded_hz  # of a whole sample
-        times_ms = first_ms + np.arange(inside.stop - inside.start) * 1000 / self.rate_hz
+        times_ms = (
+            first_ms + np.arange(inside.stop - inside.start) * 1000 / self.rate_hz
+        )
 
-        # 1e-6 ms: a sample at a limit of keep_ms counts as inside, whatever rounding does
+        # 1e-6 ms: a sample at a limit of keep_ms counts as inside, whatever rounding
+        # does
         first, last = np.searchsorted(times_ms + 1e-6, steps.keep_ms)
         if first == last:
-            problem = f"no sample at {self.rate_hz:g} Hz lies in keep_ms {list(steps.keep_ms)}"
-            raise BrainhiveError(problem, "preparation.keep_ms=[start, stop], further apart")
+            problem = (
+                f"no sample at {self.rate_hz:g} Hz lies in keep_ms "
+                f"{list(steps.keep_ms)}"
+            )
+            raise BrainhiveError(
+                problem, "preparation.keep_ms=[start, stop], further apart"
+            )
         if last - first == 1 and steps.whiten == "epochs":
             raise BrainhiveError(
-                f"keep_ms {list(steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, but noise over "
-                "the samples of a trial needs 2",
-                "preparation.keep_ms=[start, stop], further apart; or preparation.whiten=time, or no",
+                f"keep_ms {list(steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, "
+                "but noise over the samples of a trial needs 2",
+                (
+                    "preparation.keep_ms=[start, stop], further apart; or "
+                    "preparation.whiten=time, or no"
+                ),
             )
         self._kept = slice(int(first), int(last))
         self.times_s: Float64 = times_ms[self._kept] / 1000
@@ -232,8 +290,8 @@ class Cutting:
     ) -> Float32:
         """Cut trials out of a recording, one channel at a time.
 
-        Resampling is in float32; means are subtracted before it in the precision of the recording, whose
-        offset may be a thousand times the signal.
+        Resampling is in float32; means are subtracted before it in the precision of the
+        recording, whose offset may be a thousand times the signal.
 
         Args:
             channels: The samples of each channel.
@@ -245,28 +303,39 @@ class Cutting:
             [trials, C, T].
 
         Raises:
-            BrainhiveError: naming a channel with values that are not finite, or flat ones where no noise is
-                measured, which would find them.
+            BrainhiveError: naming a channel with values that are not finite, or flat
+                ones where no noise is measured, which would find them.
         """
-        # without a baseline the mean of the trial is subtracted, and added again after resampling
+        # without a baseline the mean of the trial is subtracted, and added again after
+        # resampling
         first, resampling, inside = self.span[0], self.resampling, self._kept
         baseline = slice(0, 1 - first) if self.steps.baseline else slice(None)
 
-        epochs = np.empty((len(onsets), len(names), inside.stop - inside.start), np.float32)  # [trials, C, T]
+        # [trials, C, T]
+        epochs = np.empty(
+            (len(onsets), len(names), inside.stop - inside.start), np.float32
+        )
         for index, (name, samples) in enumerate(zip(names, channels, strict=True)):
-            windows = sliding_window_view(samples, resampling.samples)  # a view: nothing is copied yet
+            # a view: nothing is copied yet
+            windows = sliding_window_view(samples, resampling.samples)
             for start in range(0, len(onsets), ROWS):
                 trials = windows[onsets[start : start + ROWS] + first]  # [n, samples]
                 means = trials[:, baseline].mean(1, keepdims=True)
                 centred = np.multiply(
-                    np.subtract(trials, means, out=trials), scale, dtype=np.float32, casting="same_kind"
+                    np.subtract(trials, means, out=trials),
+                    scale,
+                    dtype=np.float32,
+                    casting="same_kind",
                 )
                 block = resampling(centred)[:, inside]  # [n, T]
-                if not self.steps.baseline:  # resampling would leave the means as they are
+                # resampling would leave the means as they are
+                if not self.steps.baseline:
                     block = block + (means * scale).astype(np.float32)
                 if not np.isfinite(block).all():
                     problem = f"channel {name} has NaN or infinite values"
-                    raise BrainhiveError(problem, "leave it out: preparation.channels=[...]")
+                    raise BrainhiveError(
+                        problem, "leave it out: preparation.channels=[...]"
+                    )
                 epochs[start : start + len(trials), index] = block
 
         # the noise, where it is measured, finds flat channels itself
@@ -276,10 +345,12 @@ class Cutting:
 
 
 def covariance(epochs: Signal, stimuli: Int64, across: Across) -> Float64:
-    """Average the shrunk covariances [C, C] of blocks, with equal weight for each stimulus.
+    """Average the shrunk covariances [C, C] of blocks, with equal weight for each
+    stimulus.
 
     Args:
-        epochs: [trials, C, T] of one session, in a unit in which the values are near 1, as microvolts are.
+        epochs: [trials, C, T] of one session, in a unit in which the values are near 1,
+            as microvolts are.
         stimuli: [trials], the stimulus of each trial.
         across: Observations of a block.
 
@@ -304,11 +375,15 @@ def _trials(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
 
 
 def _times(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
-    """Yield the trials of each stimulus and time as observations [n, C, R], and the weights [n]."""
+    """Yield the trials of each stimulus and time as observations [n, C, R], and the
+    weights [n].
+    """
     _, table, counts = group_trials(stimuli)
     blocks = int((counts > 1).sum()) * epochs.shape[2]
     if not blocks:
-        raise BrainhiveError("no stimulus was shown twice in this session", "preparation.whiten=epochs")
+        raise BrainhiveError(
+            "no stimulus was shown twice in this session", "preparation.whiten=epochs"
+        )
 
     # stimuli with equal numbers of trials form one batch
     for repetitions in np.unique(counts[counts > 1]):
@@ -316,8 +391,11 @@ def _times(epochs: Signal, stimuli: Int64) -> Iterator[tuple[Signal, Float64]]:
         step = max(1, CHUNK // (epochs[0].size * repetitions))
         for start in range(0, len(rows), step):
             repeated = epochs[rows[start : start + step]]  # [s, R, C, T]
-            observations = repeated.transpose(0, 3, 2, 1).reshape(-1, repeated.shape[2], repetitions)
-            observations = observations.astype(np.float64)  # [n, C, R]; two trials may nearly cancel
+            observations = repeated.transpose(0, 3, 2, 1).reshape(
+                -1, repeated.shape[2], repetitions
+            )
+            # [n, C, R]; two trials may nearly cancel
+            observations = observations.astype(np.float64)
             yield observations, np.full(len(observations), 1 / blocks)
 
 
@@ -325,7 +403,8 @@ def _sum_shrunk(centred: Signal, weights: Float64) -> Float64:
     """Sum shrunk covariances, (1 - λ) S + λ diag(S), of blocks.
 
     Args:
-        centred: [n, C, T] blocks of T observations with mean 0, each with its λ; they are overwritten.
+        centred: [n, C, T] blocks of T observations with mean 0, each with its λ; they
+            are overwritten.
         weights: [n].
     """
     count, channels, observations = centred.shape
@@ -333,13 +412,16 @@ def _sum_shrunk(centred: Signal, weights: Float64) -> Float64:
     # squared correlations of channels, summed over pairs
     products = centred @ centred.transpose(0, 2, 1)  # [n, C, C]
     variances = np.diagonal(products, axis1=1, axis2=2) / observations  # [n, C]
-    precisions = np.divide(1, variances, out=np.zeros_like(variances), where=variances > 0)[:, :, None]
+    precisions = np.divide(
+        1, variances, out=np.zeros_like(variances), where=variances > 0
+    )[:, :, None]
     channel_sums = ((products * products) @ precisions).astype(np.float64)  # [n, C, 1]
     squares = (channel_sums * precisions).sum((1, 2)) / observations**2  # [n]
 
-    # λ [n] of Ledoit and Wolf 2004: the variance of the estimate over its distance from the identity; the
-    # variance is the spread of the squared lengths of standardised observations
-    lengths = (precisions.transpose(0, 2, 1) @ np.square(centred, out=centred))[:, 0]  # [n, T]
+    # λ [n] of Ledoit and Wolf 2004: the variance of the estimate over its distance from
+    # the identity; the variance is the spread of the squared lengths of standardised
+    # observations [n, T]
+    lengths = (precisions.transpose(0, 2, 1) @ np.square(centred, out=centred))[:, 0]
     fourth = (lengths.astype(np.float64) ** 2).mean(1)
     distance = (squares - channels) / channels
     spread = np.minimum((fourth - squares) / (channels * observations), distance)
@@ -367,14 +449,18 @@ def whitener(noise: Float64, names: Sequence[str]) -> Float64:
     """Compute Σ^(-1/2) [C, C] of a covariance of noise.
 
     Raises:
-        BrainhiveError: naming flat channels; or if channels are sums of others, as after average reference.
+        BrainhiveError: naming flat channels; or if channels are sums of others, as
+            after average reference.
     """
     refuse_flat(np.diag(noise), names)
     values, directions = np.linalg.eigh(noise)  # [C], [C, C]
     if values[0] <= SMALLEST * values[-1]:
         raise BrainhiveError(
             "the covariance of the noise is singular: channels are sums of one another",
-            "leave out the reference, or bad channels that were interpolated; or preparation.whiten=no",
+            (
+                "leave out the reference, or bad channels that were interpolated; or "
+                "preparation.whiten=no"
+            ),
         )
     return (directions * values**-0.5) @ directions.T
 
@@ -392,10 +478,14 @@ def require_noise_splits(splits: Iterable[str], steps: Steps) -> list[str]:
     Raises:
         BrainhiveError: if it has none of those that it is to be measured in.
     """
-    measured = [split for split in splits if split == "train" or steps.whiten_by == "both"]
+    measured = [
+        split for split in splits if split == "train" or steps.whiten_by == "both"
+    ]
     if steps.whiten != "no" and not measured:
         hint = "preparation.whiten_by=both, or preparation.whiten=no"
-        raise BrainhiveError("this session has no training trials, whose noise is to be measured", hint)
+        raise BrainhiveError(
+            "this session has no training trials, whose noise is to be measured", hint
+        )
     return measured
 
 
@@ -405,22 +495,33 @@ def measure_noise(
     steps: Steps,
     names: Sequence[str],
 ) -> Float64:
-    """Measure the covariance [C, C] of the noise of one session; arguments are those of `normalise`.
+    """Measure the covariance [C, C] of the noise of one session; arguments are those of
+    `normalise`.
 
     Raises:
-        BrainhiveError: if there are no trials whose noise is to be measured, or channels hold values whose
-            squares overflow.
+        BrainhiveError: if there are no trials whose noise is to be measured, or
+            channels hold values whose squares overflow.
     """
     assert steps.whiten != "no"
     measured = require_noise_splits(epochs, steps)
     with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below
         noise = np.mean(
-            [covariance(epochs[split], stimuli[split], steps.whiten) for split in measured], 0
+            [
+                covariance(epochs[split], stimuli[split], steps.whiten)
+                for split in measured
+            ],
+            0,
         )  # [C, C]
     if not np.isfinite(noise).all():
-        most = np.max([np.abs(epochs[split]).max((0, 2)) for split in measured], 0)  # [C]
-        problem = f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten"
-        raise BrainhiveError(problem, "leave it out: preparation.channels=[...]; or correct its unit")
+        # [C]
+        most = np.max([np.abs(epochs[split]).max((0, 2)) for split in measured], 0)
+        problem = (
+            f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too "
+            "large to whiten"
+        )
+        raise BrainhiveError(
+            problem, "leave it out: preparation.channels=[...]; or correct its unit"
+        )
     return noise
 
 

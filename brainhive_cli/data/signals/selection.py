@@ -1,4 +1,6 @@
-"""Selection of a part of a recording [N, R, C, T] for a brain model: the section `signal` and its choices."""
+"""Selection of a part of a recording [N, R, C, T] for a brain model: the section
+`signal` and its choices.
+"""
 
 import ast
 import re
@@ -9,7 +11,13 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Bool
@@ -21,14 +29,20 @@ from brainhive_cli.data.trials import REGION_NAME, Trials
 CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""
 Control = Literal["none", "swapped", "random", "all"]
-WAY = "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v | V1d)"
+WAY = (
+    "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v "
+    "| V1d)"
+)
 _TOKEN = re.compile(r"[&|()]|[^\s&|()]+")
 _OPERATORS = {"&": "&", "|": "|", "-": "& ~", "(": "(", ")": ")"}
 """Signs of sets as Python's operators on masks, which bind alike."""
 
 
-def window_starts(times_ms: NDArray[np.floating], width_ms: float, step_ms: float) -> list[float]:
-    """List where windows begin: from the first sample, as long as they end within the signal.
+def window_starts(
+    times_ms: NDArray[np.floating], width_ms: float, step_ms: float
+) -> list[float]:
+    """List where windows begin: from the first sample, as long as they end within the
+    signal.
 
     Args:
         times_ms: [T].
@@ -54,12 +68,18 @@ def window_starts(times_ms: NDArray[np.floating], width_ms: float, step_ms: floa
 def inside(times_ms: NDArray[np.floating], start_ms: float, width_ms: float) -> Bool:
     """Mark the samples of a window: [T]."""
     # half-open, so that adjoining windows share no sample
-    return (times_ms >= start_ms - CLOSE_MS) & (times_ms < start_ms + width_ms - CLOSE_MS)
+    return (times_ms >= start_ms - CLOSE_MS) & (
+        times_ms < start_ms + width_ms - CLOSE_MS
+    )
 
 
 def region_masks(regions: Mapping[str, Sequence[int]], voxels: int) -> dict[str, Bool]:
     """Mark the voxels of each region that has any, by name: [V, 1]."""
-    masks = {name: np.zeros((voxels, 1), np.bool_) for name, voxel_rows in regions.items() if voxel_rows}
+    masks = {
+        name: np.zeros((voxels, 1), np.bool_)
+        for name, voxel_rows in regions.items()
+        if voxel_rows
+    }
     for name, mask in masks.items():
         mask[list(regions[name])] = True
     return masks
@@ -72,26 +92,35 @@ def _write_normalisation(config: Any) -> str | dict[str, Any]:
 
 
 class Signal(Section):
-    """Part of the recordings that a brain model sees, and how it is normalised and averaged."""
+    """Part of the recordings that a brain model sees, and how it is normalised and
+    averaged.
+    """
 
-    name: str = Field("default", description="preparation: the folder of stores below signals/<dataset>")
+    name: str = Field(
+        "default",
+        description="preparation: the folder of stores below signals/<dataset>",
+    )
     channels: Names | None = Field(
         None,
-        description="sensors by name or region (frontal, central, temporal, parietal, occipital), or voxels "
-        "by region; default: the data set's for decoding",
+        description="sensors by name or region (frontal, central, temporal, parietal, "
+        "occipital), or voxels by region; default: the data set's for "
+        "decoding",
     )
     region_split: dict[str, str] = Field(
         {},
-        description="what streams of a model read: name: set of the voxels' regions, with & | - and "
-        "parentheses, as {spatial: V1 | V2, semantic: all - spatial}; later sets may use earlier names",
+        description="what streams of a model read: name: set of the voxels' regions, "
+        "with & | - and parentheses, as {spatial: V1 | V2, semantic: all - "
+        "spatial}; later sets may use earlier names",
     )
     region_control: Control = Field(
         "none",
-        description="sets of region_split are exchanged (swapped), drawn with the same sizes from all their "
-        "voxels (random), or hold all of them (all)",
+        description="sets of region_split are exchanged (swapped), drawn with the same "
+        "sizes from all their voxels (random), or hold all of them (all)",
     )
     region_seed: int = Field(0, ge=0, lt=2**63, description="of region_control: random")
-    window_ms: tuple[float, float] | None = Field(None, description="start and stop after stimulus onset, ms")
+    window_ms: tuple[float, float] | None = Field(
+        None, description="start and stop after stimulus onset, ms"
+    )
     scale: float = Field(
         1.0,
         gt=0,
@@ -100,27 +129,38 @@ class Signal(Section):
     normalise: Annotated[
         Any,
         BeforeValidator(
-            lambda value: None if value in (None, "none") else parts.resolve("normalisations", value)
+            lambda value: (
+                None
+                if value in (None, "none")
+                else parts.resolve("normalisations", value)
+            )
         ),
         PlainSerializer(_write_normalisation),
     ] = Field(
         None,
-        description="by the training signals of each subject: none, channel (mean 0, variance 1), whiten "
-        "(also no correlation between channels), template (less the mean response), euclidean or "
-        "riemannian (alignment: the mean product of channels over trials becomes the identity)",
+        description="by the training signals of each subject: none, channel (mean 0, "
+        "variance 1), whiten (also no correlation between channels), "
+        "template (less the mean response), euclidean or riemannian "
+        "(alignment: the mean product of channels over trials becomes the "
+        "identity)",
     )
     normalise_by: Literal["subject", "training_subjects"] = Field(
         "subject",
-        description="whose statistics normalise a subject who was not trained on: the subject's own training "
-        "split, or the mean of those of the subjects trained on",
+        description="whose statistics normalise a subject who was not trained on: the "
+        "subject's own training split, or the mean of those of the "
+        "subjects trained on",
     )
     repetitions: Literal["average", "single", "random"] = Field(
         "average",
-        description="a training sample is the average of a stimulus's trials, each trial, or the average of "
-        "some at random; validation and test take the average of all",
+        description="a training sample is the average of a stimulus's trials, each "
+        "trial, or the average of some at random; validation and test take "
+        "the average of all",
     )
     random_k: int = Field(
-        2, gt=0, le=10_000, description="trials that a random average takes, anew each time"
+        2,
+        gt=0,
+        le=10_000,
+        description="trials that a random average takes, anew each time",
     )
 
     @field_validator("region_split")
@@ -136,18 +176,39 @@ class Signal(Section):
     def _every_key_has_an_effect(self) -> Self:
         # keys that would have no effect are refused, not ignored
         if self.repetitions != "random":
-            refuse_idle(self, ("random_k",), f"with repetitions {self.repetitions}", "repetitions: random")
+            refuse_idle(
+                self,
+                ("random_k",),
+                f"with repetitions {self.repetitions}",
+                "repetitions: random",
+            )
         if self.region_split:
-            refuse_idle(self, ("channels",), "with region_split", "leave one of them out")
+            refuse_idle(
+                self, ("channels",), "with region_split", "leave one of them out"
+            )
         if len(self.region_split) < 2:
-            refuse_idle(self, ("region_control",), "without two sets of region_split", "leave it out")
+            refuse_idle(
+                self,
+                ("region_control",),
+                "without two sets of region_split",
+                "leave it out",
+            )
         if self.region_control != "random":
-            refuse_idle(self, ("region_seed",), f"with region_control {self.region_control}", "leave it out")
+            refuse_idle(
+                self,
+                ("region_seed",),
+                f"with region_control {self.region_control}",
+                "leave it out",
+            )
         if self.normalise is None:
-            refuse_idle(self, ("normalise_by",), "with normalise none", "normalise: channel")
+            refuse_idle(
+                self, ("normalise_by",), "with normalise none", "normalise: channel"
+            )
         return self
 
-    def select(self, trials: Trials, default: Sequence[str] | None, where: str) -> Trials:
+    def select(
+        self, trials: Trials, default: Sequence[str] | None, where: str
+    ) -> Trials:
         """Select what a brain model sees of trials, not normalised.
 
         Args:
@@ -156,11 +217,20 @@ class Signal(Section):
             where: Name of the trials, for errors.
 
         Raises:
-            BrainhiveError: naming channels, regions or a window that the trials do not have.
+            BrainhiveError: naming channels, regions or a window that the trials do not
+                have.
         """
-        split = self.region_split, trials.space, self.region_control, self.region_seed, where
+        split = (
+            self.region_split,
+            trials.space,
+            self.region_control,
+            self.region_seed,
+            where,
+        )
         channels = self.channels or default
-        return trials.select(channels, self.window_ms, self.scale, where, split_masks(*split))
+        return trials.select(
+            channels, self.window_ms, self.scale, where, split_masks(*split)
+        )
 
 
 def list_regions(expression: str) -> list[str]:
@@ -169,21 +239,28 @@ def list_regions(expression: str) -> list[str]:
 
 
 def compile_set(expression: str) -> CodeType:
-    """Compile a set expression over the masks r0, r1 … of its regions; & and - bind tighter than |.
+    """Compile a set expression over the masks r0, r1 … of its regions; & and - bind
+    tighter than |.
 
     Raises:
         RecipeError: if it is none.
     """
-    # names of regions become r0, r1 …, so that nothing but operators on masks can be written
+    # names of regions become r0, r1 …, so that nothing but operators on masks can be
+    # written
     numbers = count()
-    terms = [_OPERATORS.get(token) or f"r{next(numbers)}" for token in _TOKEN.findall(expression)]
+    terms = [
+        _OPERATORS.get(token) or f"r{next(numbers)}"
+        for token in _TOKEN.findall(expression)
+    ]
     try:
         tree = ast.parse(" ".join(terms), mode="eval")
     except (SyntaxError, MemoryError, RecursionError) as error:
         raise RecipeError(f"{expression!r} is no set of regions", WAY) from error
     # V1 (V2) would be a call, and () an empty tuple
     if any(isinstance(node, ast.Call | ast.Tuple) for node in ast.walk(tree)):
-        raise RecipeError(f"{expression!r} is no set of regions: an operator is missing", WAY)
+        raise RecipeError(
+            f"{expression!r} is no set of regions: an operator is missing", WAY
+        )
     return compile(tree, "region_split", "eval")
 
 
@@ -197,16 +274,19 @@ def split_masks(
     """Find the voxels of each stream: masks [V] by name.
 
     Args:
-        expressions: Set of regions by the stream's name; later ones may use earlier names.
+        expressions: Set of regions by the stream's name; later ones may use earlier
+            names.
         space: What was recorded.
-        control: Exchange the sets among the streams (`swapped`), draw sets of the same sizes and overlaps
-            from all of these voxels (`random`), or give each stream all of them (`all`).
+        control: Exchange the sets among the streams (`swapped`), draw sets of the same
+            sizes and overlaps from all of these voxels (`random`), or give each stream
+            all of them (`all`).
         seed: Of `random`.
         where: What the recording is, for errors.
 
     Raises:
         BrainhiveError: if the recording has sensors.
-        RecipeError: naming a region that the recording does not have, or a set without voxels.
+        RecipeError: naming a region that the recording does not have, or a set without
+            voxels.
     """
     if not expressions:
         return {}
@@ -219,13 +299,17 @@ def split_masks(
     for name, expression in expressions.items():
         known = {**space.regions, **masks}
         operands = {
-            f"r{index}": known[find_region(region, known, f"{where}: ", f", of {expression!r}")]
+            f"r{index}": known[
+                find_region(region, known, f"{where}: ", f", of {expression!r}")
+            ]
             for index, region in enumerate(list_regions(expression))
         }
         masks[name] = eval(compile_set(expression), {"__builtins__": {}}, operands)
         # a stream without voxels has nothing to read
         if not masks[name].any():
-            filled = " ".join(region for region, mask in space.regions.items() if mask.any())
+            filled = " ".join(
+                region for region, mask in space.regions.items() if mask.any()
+            )
             problem = f"{where}: no voxel lies in region_split.{name}, {expression!r}"
             raise RecipeError(problem, f"regions with voxels: {filled or 'none'}")
 

@@ -1,8 +1,9 @@
-"""Single-trial betas of BOLD: one estimate a trial and voxel, from series of runs and onsets of trials.
+"""Single-trial betas of BOLD: one estimate a trial and voxel, from series of runs and
+onsets of trials.
 
-Nuisance regressors belong to one run, so that runs share no regressor and have normal equations of their
-own. Voxels are read in blocks, those of one HRF are solved together, and of their series only the products
-with the regressors are needed.
+Nuisance regressors belong to one run, so that runs share no regressor and have normal
+equations of their own. Voxels are read in blocks, those of one HRF are solved together,
+and of their series only the products with the regressors are needed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,42 +23,60 @@ from brainhive_cli.core.errors import BrainhiveError
 HRF_STEP_S, HRF_SAMPLES = 0.1, 501
 """Grid of GLMsingle's library: to 50 s after the onset."""
 CANONICAL = {"glover": (6 / 0.9, 12 / 0.9, 0.9, 0.48), "spm": (6.0, 16.0, 1.0, 0.167)}
-"""Shapes of response and undershoot, scale of both, share of the undershoot: as nilearn has them."""
+"""Shapes of response and undershoot, scale of both, share of the undershoot: as nilearn
+has them.
+"""
 OVERSAMPLING, CANONICAL_S, LEAD_S = 50, 32.0, 24.0
 """nilearn's grid: steps a TR, length of an HRF, time before the first volume."""
 MIN_EIGENVALUE = 1e-10
-"""Directions of a design with less than this share of the largest eigenvalue are not estimated."""
+"""Directions of a design with less than this share of the largest eigenvalue are not
+estimated.
+"""
 Estimator = Literal["lsa", "lss", "hrf", "denoised"]
 BRIGHT_SHARE, BRIGHT_PERCENTILE = 0.1, 99
-"""A voxel of the noise pool is brighter than this share of this percentile of the voxels' means."""
+"""A voxel of the noise pool is brighter than this share of this percentile of the
+voxels' means.
+"""
 MAX_COMPONENTS, TOLERANCE = 10, 1.05
 """GLMsingle's `n_pcs` and `pcstop`."""
 FRACTIONS = tuple((np.arange(20, 0, -1) / 20).tolist())
 """GLMsingle's `fracs`: 1, .95 … .05."""
 THRESHOLD_STEPS = 20_000
 PENALTIES, PENALTY_STEP = (0.01, 1e4), 0.2
-"""fracridge's grid: shares of the smallest and of the largest eigenvalue, and its step in powers of ten."""
+"""fracridge's grid: shares of the smallest and of the largest eigenvalue, and its step
+in powers of ten.
+"""
 MIN_RESPONSE = 0.1
-"""Share of the largest sample of its run that a trial's regressor must reach for a beta that is not 0."""
+"""Share of the largest sample of its run that a trial's regressor must reach for a beta
+that is not 0.
+"""
 MIN_TSNR = 1.0
-"""Half of the voxels must have more; magnitudes of pure noise have 1.9, series without mean 0."""
+"""Half of the voxels must have more; magnitudes of pure noise have 1.9, series without
+mean 0.
+"""
 MIN_POWER = 1e-24
-"""Share of a series' squares that must be left without drift; rounding leaves about 1e-30 of a constant."""
+"""Share of a series' squares that must be left without drift; rounding leaves about
+1e-30 of a constant.
+"""
 
 
 @dataclass(frozen=True)
 class TrialRun:
-    """One run: when volumes were acquired, which trials it shows, and what is projected out.
+    """One run: when volumes were acquired, which trials it shows, and what is projected
+    out.
 
     Attributes:
-        times_s: [T], seconds of each volume after the start of the first stored one: k·TR + StartTime.
+        times_s: [T], seconds of each volume after the start of the first stored one:
+            k·TR + StartTime.
         onsets_s: [n], in order of time; any real number.
-        stimuli: [n] int64; equal numbers are repetitions of one stimulus, over all runs.
+        stimuli: [n] int64; equal numbers are repetitions of one stimulus, over all
+            runs.
         tr_s: Repetition time of this run; runs may differ.
         session: Betas are z-scored within it where repetitions are compared.
         confounds: [T, K], finite.
-        has_drift: Polynomials of GLMsingle's degree model the drift. Without, a constant and the confounds do
-            (fMRIPrep's cosines), and R² does not count what they explain.
+        has_drift: Polynomials of GLMsingle's degree model the drift. Without, a
+            constant and the confounds do (fMRIPrep's cosines), and R² does not count
+            what they explain.
     """
 
     times_s: Float64
@@ -73,14 +92,17 @@ class Estimates(NamedTuple):
     """Estimated betas.
 
     Attributes:
-        betas: [trials, V], in the order of runs, then time; percent of the voxel's mean over all volumes of
-            all runs; zero where a voxel is constant, or a run has the tail of a response alone or none of it.
-        maps: Name → [V]. `r2`: percent of the series without drift that the fitted model explains, before
-            any rescaling. `tsnr`: mean over runs of mean / standard deviation without drift. `is_constant`
-            (bool): constant or not finite in some run; the other maps are then 0, fraction 1. Where the
-            estimator chooses them, `hrf_index` (0 … 19) and `fraction` (of the unregularised betas' length).
-        facts: `scaling`, `constant_voxels`; of `denoised` also `threshold`, `noise_pool`, `pc_trend` and
-            `pc_number`.
+        betas: [trials, V], in the order of runs, then time; percent of the voxel's mean
+            over all volumes of all runs; zero where a voxel is constant, or a run has
+            the tail of a response alone or none of it.
+        maps: Name → [V]. `r2`: percent of the series without drift that the fitted
+            model explains, before any rescaling. `tsnr`: mean over runs of mean /
+            standard deviation without drift. `is_constant` (bool): constant or not
+            finite in some run; the other maps are then 0, fraction 1. Where the
+            estimator chooses them, `hrf_index` (0 … 19) and `fraction` (of the
+            unregularised betas' length).
+        facts: `scaling`, `constant_voxels`; of `denoised` also `threshold`,
+            `noise_pool`, `pc_trend` and `pc_number`.
     """
 
     betas: Float32
@@ -102,20 +124,22 @@ def estimate_trials(
 
     Args:
         runs: Those that are fitted together, such as the runs of a session.
-        read: Run, voxels → raw series [v, T], scaled as in the file; called several times for each.
+        read: Run, voxels → raw series [v, T], scaled as in the file; called several
+            times for each.
         voxels: How many there are.
-        estimator: `lsa` (all trials of a run at once) and `lss` (each trial and the sum of the others) with a
-            canonical HRF; `hrf`: lsa with the best of 20 HRFs by voxel (GLMsingle's type B); `denoised`: that
-            with components of a noise pool and fractional ridge regression (type D), both chosen by stimuli
-            that are repeated in several runs; without any it is `hrf`.
+        estimator: `lsa` (all trials of a run at once) and `lss` (each trial and the sum
+            of the others) with a canonical HRF; `hrf`: lsa with the best of 20 HRFs by
+            voxel (GLMsingle's type B); `denoised`: that with components of a noise pool
+            and fractional ridge regression (type D), both chosen by stimuli that are
+            repeated in several runs; without any it is `hrf`.
         stimulus_s: Duration of a stimulus.
         hrf: Of `lsa` and `lss`.
         seed: Of the mixture of Gaussians that bounds the noise pool.
         block: Voxels that are read at a time.
 
     Raises:
-        BrainhiveError: if a run has more regressors than volumes, most voxels have no mean or do not vary, or
-            `denoised` lacks noise.
+        BrainhiveError: if a run has more regressors than volumes, most voxels have no
+            mean or do not vary, or `denoised` lacks noise.
 
     Source: Prince et al. 2022 (GLMsingle); Mumford et al. 2012 (LSA, LSS).
     """
@@ -125,23 +149,38 @@ def estimate_trials(
     designs = []
     for number, run in enumerate(runs):
         trials, volumes = len(run.onsets_s), len(run.times_s)
-        nuisance = drift_basis(run).shape[1] + (0 if run.confounds is None else run.confounds.shape[1])
+        nuisance = drift_basis(run).shape[1] + (
+            0 if run.confounds is None else run.confounds.shape[1]
+        )
         if trials + nuisance >= volumes:
-            problem = f"{trials} trials, drift and confounds ({nuisance}) are too many for {volumes} volumes"
+            problem = (
+                f"{trials} trials, drift and confounds ({nuisance}) are too many for "
+                f"{volumes} volumes"
+            )
             raise BrainhiveError(f"run {number} (from 0): {problem}", "leave some out")
-        regressors = design(run, stimulus_s, hrf if estimator in ("lsa", "lss") else "library")
-        # betas of the tail of an HRF would be huge, and lengths that ridge regression shrinks theirs
+        regressors = design(
+            run, stimulus_s, hrf if estimator in ("lsa", "lss") else "library"
+        )
+        # betas of the tail of an HRF would be huge, and lengths that ridge regression
+        # shrinks theirs
         peaks = np.abs(regressors).max(1, keepdims=True)  # [H, 1, n]
-        designs.append(regressors * (peaks >= MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0)))
+        designs.append(
+            regressors
+            * (peaks >= MIN_RESPONSE * peaks.max(2, keepdims=True, initial=0))
+        )
 
     # estimate the betas
     session = Session(runs, read, voxels, designs, block)
     # for small matrices two threads took ten times as long on a busy machine
     with threadpool_limits(1):
         if estimator == "denoised":
-            assumed = [design(run, stimulus_s, "assumed").sum(2, keepdims=True) for run in runs]
+            assumed = [
+                design(run, stimulus_s, "assumed").sum(2, keepdims=True) for run in runs
+            ]
             return denoise(session, assumed, seed)
-        solve = solve_exactly(session, lss_weights if estimator == "lss" else lsa_weights)
+        solve = solve_exactly(
+            session, lss_weights if estimator == "lss" else lsa_weights
+        )
         estimates = fit_trials(session, survey_voxels(session), solve)
 
     # leave out maps that the estimator does not make
@@ -151,14 +190,17 @@ def estimate_trials(
 
 
 @cache
-def hrf_library(stimulus_s: float, tr_s: float, name: str = "library") -> Callable[[Float64], Float64]:
+def hrf_library(
+    stimulus_s: float, tr_s: float, name: str = "library"
+) -> Callable[[Float64], Float64]:
     """Build GLMsingle's HRFs for stimuli of some duration.
 
     Returns:
-        Seconds since the onset [...] → responses [..., H]; H is 20 for `library`, 1 for `assumed`. As
-        there, the largest sample at multiples of the TR is 1.
+        Seconds since the onset [...] → responses [..., H]; H is 20 for `library`, 1 for
+        `assumed`. As there, the largest sample at multiples of the TR is 1.
 
-    Source: cvnlab/GLMsingle, `getcanonicalhrflibrary` (rebuilt from a formula), `getcanonicalhrf` (a table).
+    Source: cvnlab/GLMsingle, `getcanonicalhrflibrary` (rebuilt from a formula),
+    `getcanonicalhrf` (a table).
     """
     folder = Path(__file__).parent
     if name == "assumed":
@@ -189,49 +231,63 @@ def gamma_density(times_s: Float64, shape: Any, scale: Any) -> Float64:
 
 
 def canonical_hrf(kind: str, tr_s: float, shift_s: float = 0.0) -> Float64:
-    """Sample a canonical HRF, shifted to a later onset, on nilearn's grid of about TR/50; its sum is 1.
+    """Sample a canonical HRF, shifted to a later onset, on nilearn's grid of about
+    TR/50; its sum is 1.
 
-    Source: nilearn 0.14, `glm.first_level.hemodynamic_models`, with its delay of one step.
+    Source: nilearn 0.14, `glm.first_level.hemodynamic_models`, with its delay of one
+    step.
     """
     shape, late_shape, scale, ratio = CANONICAL[kind]
     times_s = np.linspace(0, CANONICAL_S, round(CANONICAL_S * OVERSAMPLING / tr_s))
     # nilearn's delay of one step
     times_s = times_s - tr_s / OVERSAMPLING - shift_s
-    response = gamma_density(times_s, shape, scale) - ratio * gamma_density(times_s, late_shape, scale)
+    response = gamma_density(times_s, shape, scale) - ratio * gamma_density(
+        times_s, late_shape, scale
+    )
     return response / response.sum()
 
 
-def canonical_design(run: TrialRun, stimulus_s: float, kind: str, shift_s: float = 0.0) -> Float64:
+def canonical_design(
+    run: TrialRun, stimulus_s: float, kind: str, shift_s: float = 0.0
+) -> Float64:
     """Build a regressor a trial with a canonical HRF, from boxcars on nilearn's grid.
 
     Returns:
-        [T, n]; zero for a trial more than 24 s before the first volume, where the grid begins.
+        [T, n]; zero for a trial more than 24 s before the first volume, where the grid
+        begins.
     """
     # nilearn's grid: from LEAD_S before the first volume to about a TR behind the last
     times_s, intervals = run.times_s, len(run.times_s) - 1
     end_s = times_s[-1] * (1 + 1 / intervals)
     start_s = times_s[0] - LEAD_S
-    steps = round((end_s - start_s) * intervals / (times_s[-1] - times_s[0]) * OVERSAMPLING)
+    steps = round(
+        (end_s - start_s) * intervals / (times_s[-1] - times_s[0]) * OVERSAMPLING
+    )
     grid_s = np.linspace(start_s, end_s, steps + 1)
 
     # the step at which each boxcar begins, and a later one at which it ends
     first = np.searchsorted(grid_s, run.onsets_s)
     last = np.maximum(np.searchsorted(grid_s, run.onsets_s + stimulus_s), first + 1)
-    # the response to a boxcar is that to a step up and to a later step down: sums of the HRF
+    # the response to a boxcar is that to a step up and to a later step down: sums of
+    # the HRF
     sums = np.r_[0, np.cumsum(canonical_hrf(kind, run.tr_s, shift_s))]
     rows = np.arange(1, steps + 2)[:, None]
     up, down = (sums[np.clip(rows - step, 0, len(sums) - 1)] for step in (first, last))
     # linear between steps; zero for a trial before the grid
-    return make_interp_spline(grid_s, (up - down) * (run.onsets_s >= start_s), k=1)(times_s)
+    return make_interp_spline(grid_s, (up - down) * (run.onsets_s >= start_s), k=1)(
+        times_s
+    )
 
 
 def design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
-    """Build a regressor a trial for each HRF, sampled at the times of the run's volumes.
+    """Build a regressor a trial for each HRF, sampled at the times of the run's
+    volumes.
 
     Args:
         run: Its onsets need not lie on volumes.
         stimulus_s: Duration of a stimulus.
-        name: `glover`, `spm`, `assumed` or `library`; the last two are normalised at this run's TR.
+        name: `glover`, `spm`, `assumed` or `library`; the last two are normalised at
+            this run's TR.
 
     Returns:
         [H, T, n]; H is 20 for `library`, else 1.
@@ -239,18 +295,26 @@ def design(run: TrialRun, stimulus_s: float, name: str) -> Float64:
     if name in CANONICAL:
         return canonical_design(run, stimulus_s, name)[None]
     # [T, n, H]
-    responses = hrf_library(stimulus_s, run.tr_s, name)(run.times_s[:, None] - run.onsets_s)
+    responses = hrf_library(stimulus_s, run.tr_s, name)(
+        run.times_s[:, None] - run.onsets_s
+    )
     return np.ascontiguousarray(responses.transpose(2, 0, 1))
 
 
 def drift_basis(run: TrialRun) -> Float64:
-    """Build the orthonormal polynomials [T, d] that model a run's drift, or its constant alone."""
+    """Build the orthonormal polynomials [T, d] that model a run's drift, or its
+    constant alone.
+    """
     volumes = len(run.times_s)
-    return polynomials(volumes, polynomial_degree(volumes * run.tr_s / 60) if run.has_drift else 0)
+    return polynomials(
+        volumes, polynomial_degree(volumes * run.tr_s / 60) if run.has_drift else 0
+    )
 
 
 def polynomial_degree(minutes: float) -> int:
-    """Choose the degree of a run's drift: half its minutes, halves rounded up (GLMsingle)."""
+    """Choose the degree of a run's drift: half its minutes, halves rounded up
+    (GLMsingle).
+    """
     return floor(minutes / 2 + 0.5)
 
 
@@ -261,7 +325,9 @@ def polynomials(volumes: int, degree: int) -> Float64:
 
 
 def orthonormalise(columns: Float64 | None, basis: Float64) -> Float64:
-    """Extend an orthonormal basis [T, B] by columns [T, K], in order; dependent ones become 0."""
+    """Extend an orthonormal basis [T, B] by columns [T, K], in order; dependent ones
+    become 0.
+    """
     for column in () if columns is None else columns.T:
         rest = column
         for _ in range(2):  # the second time removes what rounding left
@@ -269,17 +335,22 @@ def orthonormalise(columns: Float64 | None, basis: Float64) -> Float64:
         length = np.linalg.norm(rest)
         # zeros instead of no column, as callers count columns
         is_new = length > MIN_EIGENVALUE**0.5 * np.linalg.norm(column)
-        basis = np.column_stack([basis, rest / length if is_new else np.zeros_like(rest)])
+        basis = np.column_stack(
+            [basis, rest / length if is_new else np.zeros_like(rest)]
+        )
     return basis
 
 
 def lsa_weights(gram: Float64) -> Float64:
-    """Weights of least squares on all trials: the pseudoinverse of the regressors' products [..., n, n]."""
+    """Weights of least squares on all trials: the pseudoinverse of the regressors'
+    products [..., n, n].
+    """
     return np.asarray(np.linalg.pinv(gram, rcond=MIN_EIGENVALUE, hermitian=True))
 
 
 def lss_weights(gram: Float64) -> Float64:
-    """Weights of least squares on each trial and the sum of the other trials, for all trials at once.
+    """Weights of least squares on each trial and the sum of the other trials, for all
+    trials at once.
 
     Args:
         gram: [..., n, n], products of the regressors without nuisance.
@@ -289,8 +360,10 @@ def lss_weights(gram: Float64) -> Float64:
     """
     # of each trial: its regressor, and the sum of the other trials
     alone = np.eye(gram.shape[-1])[:, None]
-    sums = np.concatenate([alone, 1 - alone], 1)  # [n, 2, n]: which trials a regressor sums
-    weights = lsa_weights(sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1))  # [..., n, 2, 2]
+    # [n, 2, n]: which trials a regressor sums
+    sums = np.concatenate([alone, 1 - alone], 1)
+    # [..., n, 2, 2]
+    weights = lsa_weights(sums @ gram[..., None, :, :] @ sums.transpose(0, 2, 1))
     # the beta of the trial itself is the first, as weights of all regressors
     return np.einsum("...tk,tkn->...tn", weights[..., 0, :], sums)
 
@@ -300,13 +373,18 @@ class RunModel:
 
     Attributes:
         drift: [T, d], orthonormal: what R² does not count.
-        trials, confounds: How many regressors are trials, and how many of the nuisance are confounds.
-        regressors: [H, T, n + M], without drift: trials, then orthonormal nuisance (confounds, components).
+        trials, confounds: How many regressors are trials, and how many of the nuisance
+            are confounds.
+        regressors: [H, T, n + M], without drift: trials, then orthonormal nuisance
+            (confounds, components).
         gram: [H, n + M, n + M], their products.
     """
 
-    def __init__(self, run: TrialRun, regressors: Float64, components: Float64 | None = None) -> None:
-        # one orthonormal basis: drift, then confounds, then components of the noise pool
+    def __init__(
+        self, run: TrialRun, regressors: Float64, components: Float64 | None = None
+    ) -> None:
+        # one orthonormal basis: drift, then confounds, then components of the noise
+        # pool
         drift = drift_basis(run)
         confounded = orthonormalise(run.confounds, drift)
         basis = orthonormalise(components, confounded)
@@ -317,25 +395,35 @@ class RunModel:
 
         # drift is projected out at once; nuisance stays, as components are chosen later
         regressors = regressors - self.drift @ (self.drift.T @ regressors)
-        nuisance = np.broadcast_to(nuisance, (len(regressors), *nuisance.shape))  # [H, T, M]
+        # [H, T, M]
+        nuisance = np.broadcast_to(nuisance, (len(regressors), *nuisance.shape))
         self.regressors = np.concatenate([regressors, nuisance], 2)
         self.gram = self.regressors.transpose(0, 2, 1) @ self.regressors
 
     def clean(self, components: int | None = None) -> tuple[Float64, Float64]:
-        """Remove confounds and the first components, or all, from the products of trials.
+        """Remove confounds and the first components, or all, from the products of
+        trials.
 
         Returns:
-            Products of the regressors [H, n, n], and a matrix [H, n, n + m] by which those with the series
-            are to be multiplied.
+            Products of the regressors [H, n, n], and a matrix [H, n, n + m] by which
+            those with the series are to be multiplied.
         """
         n = self.trials
         # nuisance is orthonormal, so that products are enough to project it out
-        cross = self.gram[:, :n, n : None if components is None else n + self.confounds + components]
+        cross = self.gram[
+            :, :n, n : None if components is None else n + self.confounds + components
+        ]
         identity = np.broadcast_to(np.eye(n), (len(cross), n, n))
-        return self.gram[:, :n, :n] - cross @ cross.transpose(0, 2, 1), np.concatenate([identity, -cross], 2)
+        return self.gram[:, :n, :n] - cross @ cross.transpose(0, 2, 1), np.concatenate(
+            [identity, -cross], 2
+        )
 
-    def weigh(self, solve: Callable[[Float64], Float64], components: int | None = None) -> Float64:
-        """Weights [H, n, n + m] of the products with the series, by `lsa_weights` or `lss_weights`."""
+    def weigh(
+        self, solve: Callable[[Float64], Float64], components: int | None = None
+    ) -> Float64:
+        """Weights [H, n, n + m] of the products with the series, by `lsa_weights` or
+        `lss_weights`.
+        """
         gram, projection = self.clean(components)
         return solve(gram) @ projection
 
@@ -349,7 +437,9 @@ class Group:
         products: [n + M, v] of each run, of regressors and series.
     """
 
-    def __init__(self, models: list[RunModel], hrf: int, voxels: Any, series: list[Float64]) -> None:
+    def __init__(
+        self, models: list[RunModel], hrf: int, voxels: Any, series: list[Float64]
+    ) -> None:
         self.models, self.hrf, self.voxels = models, hrf, voxels
         # estimators need the products alone, so that series leave memory
         pairs = zip(models, series, strict=True)
@@ -359,27 +449,46 @@ class Group:
         """Estimate betas [trials, v] by the weights [H, n, n + m] of each run."""
         pairs = zip(weights, self.products, strict=True)
         # weights may be of fewer components than there are products
-        return np.concatenate([matrix[self.hrf] @ rows[: matrix.shape[2]] for matrix, rows in pairs])
+        return np.concatenate(
+            [matrix[self.hrf] @ rows[: matrix.shape[2]] for matrix, rows in pairs]
+        )
 
     def explain(self, betas: Float64) -> Float64:
-        """Sum the squares [v] that betas [trials, v] explain of the series without drift: b(2Xᵀy − XᵀXb)."""
+        """Sum the squares [v] that betas [trials, v] explain of the series without
+        drift: b(2Xᵀy − XᵀXb).
+        """
         # products [trials, v] with the series, without those of nuisance
         y = np.concatenate(
-            [rows[: model.trials] for model, rows in zip(self.models, self.products, strict=True)]
+            [
+                rows[: model.trials]
+                for model, rows in zip(self.models, self.products, strict=True)
+            ]
         )
-        fit = multiply([model.gram[self.hrf, : model.trials, : model.trials] for model in self.models], betas)
+        fit = multiply(
+            [
+                model.gram[self.hrf, : model.trials, : model.trials]
+                for model in self.models
+            ],
+            betas,
+        )
         return np.einsum("nv,nv->v", betas, 2 * y - fit)
 
 
 def multiply(matrices: Sequence[Float64], values: Float64) -> Float64:
-    """Multiply the rows of each run in values [trials, v] by the matrix [n, n] of the run."""
+    """Multiply the rows of each run in values [trials, v] by the matrix [n, n] of the
+    run.
+    """
     parts = np.split(values, np.cumsum([len(matrix) for matrix in matrices])[:-1])
-    return np.concatenate([matrix @ part for matrix, part in zip(matrices, parts, strict=True)])
+    return np.concatenate(
+        [matrix @ part for matrix, part in zip(matrices, parts, strict=True)]
+    )
 
 
 @dataclass(frozen=True)
 class Session:
-    """Runs that are fitted together, their series, and a design [H, T, n] and components [T, P] of each."""
+    """Runs that are fitted together, their series, and a design [H, T, n] and
+    components [T, P] of each.
+    """
 
     runs: Sequence[TrialRun]
     read: Callable[[int, slice], Float32]
@@ -391,31 +500,53 @@ class Session:
     @cached_property
     def models(self) -> list[RunModel]:
         """The runs' equations."""
-        components: Sequence[Float64 | None] = self.components or [None] * len(self.runs)
-        return [RunModel(*parts) for parts in zip(self.runs, self.designs, components, strict=True)]
+        components: Sequence[Float64 | None] = self.components or [None] * len(
+            self.runs
+        )
+        return [
+            RunModel(*parts)
+            for parts in zip(self.runs, self.designs, components, strict=True)
+        ]
 
     @cached_property
     def repetitions(self) -> Any:
-        """Pairs of trials [trials, trials] of one stimulus in different runs, as a sparse matrix of ones."""
-        run = np.repeat(np.arange(len(self.runs)), [len(run.stimuli) for run in self.runs])
+        """Pairs of trials [trials, trials] of one stimulus in different runs, as a
+        sparse matrix of ones.
+        """
+        run = np.repeat(
+            np.arange(len(self.runs)), [len(run.stimuli) for run in self.runs]
+        )
         stimuli = np.concatenate([run.stimuli for run in self.runs])
         # leave-one-run-out: repetitions within a run are no pairs; sparse, as few are
-        return csr_array((stimuli[:, None] == stimuli) & (run[:, None] != run), dtype=np.float64)
+        return csr_array(
+            (stimuli[:, None] == stimuli) & (run[:, None] != run), dtype=np.float64
+        )
 
     def blocks(self) -> Iterator[tuple[slice, Float64, Float64, list[Float64]]]:
-        """Read voxels, and in each run their mean, and sum of squares and series without drift.
+        """Read voxels, and in each run their mean, and sum of squares and series
+        without drift.
 
         Yields:
-            Voxels; means and squares [R, v]; series [T, v]. All 0 where a voxel does not vary in some run.
+            Voxels; means and squares [R, v]; series [T, v]. All 0 where a voxel does
+            not vary in some run.
         """
         for start in range(0, self.voxels, self.block):
             voxels = slice(start, min(start + self.block, self.voxels))
-            series = [self.read(run, voxels).T.astype(np.float64) for run in range(len(self.runs))]  # [T, v]
+            # [T, v]
+            series = [
+                self.read(run, voxels).T.astype(np.float64)
+                for run in range(len(self.runs))
+            ]
             means, squares, floors = np.zeros((3, len(series), voxels.stop - start))
-            for run, (model, values) in enumerate(zip(self.models, series, strict=True)):
+            for run, (model, values) in enumerate(
+                zip(self.models, series, strict=True)
+            ):
                 # a voxel that is not finite counts as constant
                 values[:, ~np.isfinite(values).all(0)] = 0
-                means[run], floors[run] = values.mean(0), MIN_POWER * np.einsum("tv,tv->v", values, values)
+                means[run], floors[run] = (
+                    values.mean(0),
+                    MIN_POWER * np.einsum("tv,tv->v", values, values),
+                )
                 # series without drift, in place, as they are the largest arrays
                 values -= model.drift @ (model.drift.T @ values)
                 squares[run] = np.einsum("tv,tv->v", values, values)
@@ -430,17 +561,25 @@ class Session:
             # voxels of one HRF share their weights
             for hrf in np.unique(hrf_index[voxels]):
                 rows = np.flatnonzero(hrf_index[voxels] == hrf)
-                yield Group(self.models, hrf, voxels.start + rows, [values[:, rows] for values in series])
+                yield Group(
+                    self.models,
+                    hrf,
+                    voxels.start + rows,
+                    [values[:, rows] for values in series],
+                )
 
 
 Survey = tuple[Float64, Float64, Float64, Float64]
-"""Facts of voxels before their trials are estimated: mean and tSNR [V]; sum of squares [V] of the series
-without drift, infinite where a voxel is constant in a run; and R² [V, H], percent of these squares that all
-trials explain with each HRF."""
+"""Facts of voxels before their trials are estimated: mean and tSNR [V]; sum of squares
+[V] of the series without drift, infinite where a voxel is constant in a run; and R² [V,
+H], percent of these squares that all trials explain with each HRF.
+"""
 
 
 def survey_voxels(session: Session) -> Survey:
-    """Measure the series, and fit all trials of each run at once with each HRF, without components."""
+    """Measure the series, and fit all trials of each run at once with each HRF, without
+    components.
+    """
     mean, tsnr, squares = np.zeros((3, session.voxels))
     r2 = np.zeros((session.voxels, len(session.designs[0])))  # [V, H]
     lengths = np.array([len(run.times_s) for run in session.runs])
@@ -453,12 +592,18 @@ def survey_voxels(session: Session) -> Survey:
         tsnr[voxels] = (means * np.sqrt(lengths[:, None] / powers)).mean(0)
         for hrf in range(r2.shape[1]):
             group = Group(session.models, hrf, voxels, series)
-            r2[voxels, hrf] = 100 * group.explain(group.solve(weights)) / squares[voxels]
+            r2[voxels, hrf] = (
+                100 * group.explain(group.solve(weights)) / squares[voxels]
+            )
 
     # in percent of the mean, noise outside the brain or series without mean are useless
     if 2 * np.sum(tsnr >= MIN_TSNR) <= np.isfinite(squares).sum():
-        problem = "most voxels do not vary, or have a mean below their standard deviation"
-        raise BrainhiveError(problem, "mask the brain, and take BOLD whose mean was not removed")
+        problem = (
+            "most voxels do not vary, or have a mean below their standard deviation"
+        )
+        raise BrainhiveError(
+            problem, "mask the brain, and take BOLD whose mean was not removed"
+        )
     return mean, tsnr, squares, r2
 
 
@@ -466,17 +611,23 @@ Solution = tuple[Float64, Float64, Any]
 """Betas [trials, v] that R² is of, betas that are returned, fraction [v]."""
 
 
-def solve_exactly(session: Session, solve: Callable[[Float64], Float64]) -> Callable[[Group], Solution]:
+def solve_exactly(
+    session: Session, solve: Callable[[Float64], Float64]
+) -> Callable[[Group], Solution]:
     """Make a solver by `lsa_weights` or `lss_weights`."""
     weights = [model.weigh(solve) for model in session.models]
     return lambda group: (betas := group.solve(weights), betas, 1.0)
 
 
-def fit_trials(session: Session, survey: Survey, solve: Callable[[Group], Solution]) -> Estimates:
+def fit_trials(
+    session: Session, survey: Survey, solve: Callable[[Group], Solution]
+) -> Estimates:
     """Estimate all trials with the HRF of the largest R²."""
     mean, tsnr, squares, hrf_r2 = survey
     index = hrf_r2.argmax(1)
-    betas = np.zeros((sum(len(run.stimuli) for run in session.runs), session.voxels), np.float32)
+    betas = np.zeros(
+        (sum(len(run.stimuli) for run in session.runs), session.voxels), np.float32
+    )
     r2, fraction = np.zeros((2, session.voxels))
     # percent of the mean; 0 where a voxel has none
     scale = 100 / np.where(mean == 0, np.inf, np.abs(mean))
@@ -488,18 +639,26 @@ def fit_trials(session: Session, survey: Survey, solve: Callable[[Group], Soluti
 
     # maps by name
     numbers = {"r2": r2, "tsnr": tsnr, "hrf_index": index, "fraction": fraction}
-    maps: dict[str, Array] = {name: values.astype(np.float32) for name, values in numbers.items()}
+    maps: dict[str, Array] = {
+        name: values.astype(np.float32) for name, values in numbers.items()
+    }
     maps["is_constant"] = np.isinf(squares)
     scaling = "percent of the voxel's mean over all volumes of all runs"
-    return Estimates(betas, maps, {"scaling": scaling, "constant_voxels": int(maps["is_constant"].sum())})
+    return Estimates(
+        betas,
+        maps,
+        {"scaling": scaling, "constant_voxels": int(maps["is_constant"].sum())},
+    )
 
 
 def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimates:
-    """Estimate with components of a noise pool and ridge regression: GLMsingle's type D.
+    """Estimate with components of a noise pool and ridge regression: GLMsingle's type
+    D.
 
     Args:
         session: Its designs have the HRFs of the library.
-        assumed: [1, T, 1] of each run, one regressor for all trials with the assumed HRF.
+        assumed: [1, T, 1] of each run, one regressor for all trials with the assumed
+            HRF.
         seed: Of the mixture that the threshold comes from.
     """
     # HRFs, and which voxels vary
@@ -513,10 +672,18 @@ def denoise(session: Session, assumed: Sequence[Float64], seed: int) -> Estimate
     pool = choose_noise_pool(mean, r2, threshold) & is_variable
 
     # type C: components of the noise pool; type D: ridge regression with them
-    trend, session = add_components(session, hrf_r2.argmax(1), pool, is_variable & (r2 > threshold))
-    facts = {"threshold": threshold, "noise_pool": int(pool.sum()), "pc_trend": trend.tolist()}
+    trend, session = add_components(
+        session, hrf_r2.argmax(1), pool, is_variable & (r2 > threshold)
+    )
+    facts = {
+        "threshold": threshold,
+        "noise_pool": int(pool.sum()),
+        "pc_trend": trend.tolist(),
+    }
     estimates = fit_trials(session, survey, solve_ridge(session))
-    return estimates._replace(facts=estimates.facts | facts | {"pc_number": choose_components(trend)})
+    return estimates._replace(
+        facts=estimates.facts | facts | {"pc_number": choose_components(trend)}
+    )
 
 
 def explain_together(session: Session, squares: Float64) -> Float64:
@@ -536,7 +703,8 @@ def explain_together(session: Session, squares: Float64) -> Float64:
 
 
 def mixture_threshold(values: Float64, seed: int) -> float:
-    """Find the largest R² [V] at which two fitted Gaussians are equally likely; noise lies below.
+    """Find the largest R² [V] at which two fitted Gaussians are equally likely; noise
+    lies below.
 
     Raises:
         BrainhiveError: if one of them is likelier everywhere.
@@ -545,40 +713,57 @@ def mixture_threshold(values: Float64, seed: int) -> float:
     """
     from sklearn.mixture import GaussianMixture
 
-    mixture = GaussianMixture(2, tol=1e-10, n_init=3, max_iter=10_000, random_state=seed).fit(values[:, None])
+    mixture = GaussianMixture(
+        2, tol=1e-10, n_init=3, max_iter=10_000, random_state=seed
+    ).fit(values[:, None])
     # the last change of the likelier Gaussian, on a fine grid
     grid = np.linspace(values.min(), values.max(), THRESHOLD_STEPS)
     changes = np.flatnonzero(np.diff(mixture.predict(grid[:, None])))
     if not len(changes):
-        raise BrainhiveError("R² of voxels do not separate noise from responses", "try estimator=hrf")
+        raise BrainhiveError(
+            "R² of voxels do not separate noise from responses", "try estimator=hrf"
+        )
     return float(grid[changes[-1]])
 
 
 def choose_noise_pool(mean: Float64, r2: Float64, threshold: float) -> Bool:
-    """Choose voxels [V] of a bright mean whose R² by `explain_together` is below a threshold."""
+    """Choose voxels [V] of a bright mean whose R² by `explain_together` is below a
+    threshold.
+    """
     bright = BRIGHT_SHARE * np.percentile(mean, BRIGHT_PERCENTILE)
     pool = (mean > bright) & (r2 < threshold)
     if not pool.any():
-        raise BrainhiveError(f"no voxel has R² below {threshold:.3g} %: no noise", "try estimator=hrf")
+        raise BrainhiveError(
+            f"no voxel has R² below {threshold:.3g} %: no noise", "try estimator=hrf"
+        )
     return pool
 
 
-def add_components(session: Session, hrf_index: Int64, pool: Bool, judges: Bool) -> tuple[Float64, Session]:
-    """Add as many components of the noise pool as repetitions call for, judged in some voxels (type C).
+def add_components(
+    session: Session, hrf_index: Int64, pool: Bool, judges: Bool
+) -> tuple[Float64, Session]:
+    """Add as many components of the noise pool as repetitions call for, judged in some
+    voxels (type C).
 
-    Confounds are projected out however many components there are; GLMsingle loses them where there are none.
+    Confounds are projected out however many components there are; GLMsingle loses them
+    where there are none.
 
     Returns:
-        Minus the median badness [P + 1] of 0 … P components, and the session with those chosen.
+        Minus the median badness [P + 1] of 0 … P components, and the session with those
+        chosen.
     """
     columns = noise_components(session, pool)
     trend = -np.median(judge_components(session, columns, hrf_index)[judges], 0)
     number = choose_components(trend)
-    return trend, replace(session, components=[values[:, :number] for values in columns])
+    return trend, replace(
+        session, components=[values[:, :number] for values in columns]
+    )
 
 
 def noise_components(session: Session, pool: Bool) -> list[Float64]:
-    """Find the components [T, P] of each run that explain most of the pool's series at length 1."""
+    """Find the components [T, P] of each run that explain most of the pool's series at
+    length 1.
+    """
     # products [T, T] of each run, summed over voxels
     moments = [np.zeros((len(run.times_s),) * 2) for run in session.runs]
     for voxels, _, squares, series in session.blocks():
@@ -594,28 +779,44 @@ def noise_components(session: Session, pool: Bool) -> list[Float64]:
     return [columns / columns.std(0, ddof=1) for columns in vectors]
 
 
-def judge_components(session: Session, columns: Sequence[Float64], hrf_index: Int64) -> Float64:
-    """Judge betas with the first 0 … P components as nuisance, besides the confounds: badness [V, P + 1]."""
-    session, counts = replace(session, components=columns), range(columns[0].shape[1] + 1)
-    weights = [[model.weigh(lsa_weights, count) for model in session.models] for count in counts]
+def judge_components(
+    session: Session, columns: Sequence[Float64], hrf_index: Int64
+) -> Float64:
+    """Judge betas with the first 0 … P components as nuisance, besides the confounds:
+    badness [V, P + 1].
+    """
+    session, counts = (
+        replace(session, components=columns),
+        range(columns[0].shape[1] + 1),
+    )
+    weights = [
+        [model.weigh(lsa_weights, count) for model in session.models]
+        for count in counts
+    ]
     badness = np.zeros((session.voxels, len(counts)))
     for group in session.groups(hrf_index):
         # numbers of components share their products, so that voxels are read once
-        badness[group.voxels] = score_repetitions(session, [group.solve(these) for these in weights]).T
+        badness[group.voxels] = score_repetitions(
+            session, [group.solve(these) for these in weights]
+        ).T
     return badness
 
 
 def choose_components(trend: Float64) -> int:
-    """Choose the first number of components whose gain over none is within 5 % of the largest [P + 1]."""
+    """Choose the first number of components whose gain over none is within 5 % of the
+    largest [P + 1].
+    """
     gains = trend - trend[0]
     return int(np.argmax(TOLERANCE * gains >= gains.max()))
 
 
 def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float64:
-    """Score how badly betas of all runs but one predict those of the same stimuli in the run left out.
+    """Score how badly betas of all runs but one predict those of the same stimuli in
+    the run left out.
 
-    Betas are z-scored within sessions by mean and standard deviation of the first candidate's. The sum of
-    (z_i − f_t)² over pairs of trials, f of the first candidate, is Σ n_i z_i² − 2 z_i Σ_t f_t + Σ_t f_t².
+    Betas are z-scored within sessions by mean and standard deviation of the first
+    candidate's. The sum of (z_i − f_t)² over pairs of trials, f of the first candidate,
+    is Σ n_i z_i² − 2 z_i Σ_t f_t + Σ_t f_t².
 
     Args:
         session: Tells which trials are repetitions.
@@ -627,7 +828,10 @@ def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float6
     # mean and spread of each session, [trials, v], by the first candidate
     first = candidates[0]
     center, scale = np.empty_like(first), np.empty_like(first)
-    sessions = np.repeat([run.session for run in session.runs], [len(run.stimuli) for run in session.runs])
+    sessions = np.repeat(
+        [run.session for run in session.runs],
+        [len(run.stimuli) for run in session.runs],
+    )
     for name in np.unique(sessions):
         trials = first[sessions == name]
         spread = trials.std(0, ddof=min(1, len(trials) - 1))  # 0 of a single trial
@@ -640,17 +844,21 @@ def score_repetitions(session: Session, candidates: Sequence[Float64]) -> Float6
     sums = session.repetitions @ first
     constant = np.einsum("tv,tv->v", partners * first, first)
     scores = ((candidate - center) * scale for candidate in candidates)
-    return np.stack([constant + np.einsum("tv,tv->v", partners * z - 2 * sums, z) for z in scores])
+    return np.stack(
+        [constant + np.einsum("tv,tv->v", partners * z - 2 * sums, z) for z in scores]
+    )
 
 
 def fractional_ridge(
-    spectra: Sequence[tuple[Float64, Float64]], products: Float64, fractions: Sequence[float]
+    spectra: Sequence[tuple[Float64, Float64]],
+    products: Float64,
+    fractions: Sequence[float],
 ) -> list[Float64]:
     """Shrink the betas of voxels to fractions of their length over all runs.
 
     Args:
-        spectra: Eigenvalues [n] and eigenvectors [n, n] of the regressors' products in each run: together
-            they are those of all runs, as runs share no regressor.
+        spectra: Eigenvalues [n] and eigenvectors [n, n] of the regressors' products in
+            each run: together they are those of all runs, as runs share no regressor.
         products: [trials, v], of regressors and series.
         fractions: 1 is least squares.
 
@@ -671,12 +879,16 @@ def fractional_ridge(
     values = np.where(is_used, values, np.inf)
     rotated = multiply([vectors.T for _, vectors in spectra], products) / values
     # lengths as shares of least squares
-    lengths = np.sqrt((1 / (1 + penalties / values)).T ** 2 @ rotated**2)  # [penalties, v]
+    # [penalties, v]
+    lengths = np.sqrt((1 / (1 + penalties / values)).T ** 2 @ rotated**2)
     lengths /= np.where(lengths[0] > 0, lengths[0], 1)
 
     # penalties of the fractions; reversed, as lengths fall while penalties grow
     logs = np.log1p(penalties)[::-1]
-    chosen = np.expm1([np.interp(fractions, column, logs) for column in lengths[::-1].T])  # [v, fractions]
+    # [v, fractions]
+    chosen = np.expm1(
+        [np.interp(fractions, column, logs) for column in lengths[::-1].T]
+    )
 
     # back to trials
     vectors = [vectors for _, vectors in spectra]
@@ -684,25 +896,38 @@ def fractional_ridge(
 
 
 def rescale(betas: Float64, target: Float64) -> Float64:
-    """Scale and shift betas [trials, v] to fit others by least squares; those that would change sign stay."""
+    """Scale and shift betas [trials, v] to fit others by least squares; those that
+    would change sign stay.
+    """
     deviations = betas - betas.mean(0)
     variance = np.einsum("tv,tv->v", deviations, deviations)
-    slope = np.einsum("tv,tv->v", deviations, target) / np.where(variance > 0, variance, 1)
+    slope = np.einsum("tv,tv->v", deviations, target) / np.where(
+        variance > 0, variance, 1
+    )
     return np.where(slope >= 0, slope * deviations + target.mean(0), betas)
 
 
-def solve_ridge(session: Session, fractions: Sequence[float] = FRACTIONS) -> Callable[[Group], Solution]:
-    """Make a solver by ridge regression, with the fraction that repetitions judge best for each voxel."""
+def solve_ridge(
+    session: Session, fractions: Sequence[float] = FRACTIONS
+) -> Callable[[Group], Solution]:
+    """Make a solver by ridge regression, with the fraction that repetitions judge best
+    for each voxel.
+    """
     # one decomposition for each run and HRF serves all voxels
     grams, projections = zip(*(model.clean() for model in session.models), strict=True)
     spectra = [np.linalg.eigh(gram) for gram in grams]
 
     def solve(group: Group) -> Solution:
-        hrf_spectra = [(values[group.hrf], vectors[group.hrf]) for values, vectors in spectra]
-        candidates = fractional_ridge(hrf_spectra, group.solve(projections), (1.0, *fractions))
+        hrf_spectra = [
+            (values[group.hrf], vectors[group.hrf]) for values, vectors in spectra
+        ]
+        candidates = fractional_ridge(
+            hrf_spectra, group.solve(projections), (1.0, *fractions)
+        )
         # the first is least squares, the reference of `rescale`
         best = score_repetitions(session, candidates)[1:].argmin(0)
-        fitted = np.stack(candidates)[best + 1, :, np.arange(len(best))].T  # [trials, v]
+        # [trials, v]
+        fitted = np.stack(candidates)[best + 1, :, np.arange(len(best))].T
         return fitted, rescale(fitted, candidates[0]), np.asarray(fractions)[best]
 
     return solve

@@ -1,4 +1,6 @@
-"""Windows around the events of a continuous signal, cut while it arrives as trials are cut of a recording."""
+"""Windows around the events of a continuous signal, cut while it arrives as trials are
+cut of a recording.
+"""
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -11,9 +13,13 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, Cutting
 
 GAP_SAMPLES = 1.5
-"""Time between two samples, in units of 1 / rate, from which on some are missing between them."""
+"""Time between two samples, in units of 1 / rate, from which on some are missing
+between them.
+"""
 HISTORY_S = 10.0
-"""Time for which samples are kept beyond a window, for events that arrive after their samples."""
+"""Time for which samples are kept beyond a window, for events that arrive after their
+samples.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,14 @@ class Counts:
 class Windows:
     """Ring of the newest samples, and the events that wait for theirs.
 
-    An event belongs to the sample nearest in time, by the samples' own times: a clock that drifts from the
-    nominal rate moves no window.
+    An event belongs to the sample nearest in time, by the samples' own times: a clock
+    that drifts from the nominal rate moves no window.
 
     Args:
         cutting: Cutting of trials, of the stream's rate.
         channels: [C] names, in the order of the samples.
-        band_hz: Edges of the causal filter of continuous samples; None where there is none.
+        band_hz: Edges of the causal filter of continuous samples; None where there is
+            none.
 
     Attributes:
         next_sample: Number of the next sample.
@@ -79,7 +86,9 @@ class Windows:
         band_hz: Band = (None, None),
     ) -> None:
         self.cutting, self.channels, self.counts = cutting, tuple(channels), Counts()
-        self._filter = CausalFilter(band_hz, cutting.recorded_hz) if any(band_hz) else None
+        self._filter = (
+            CausalFilter(band_hz, cutting.recorded_hz) if any(band_hz) else None
+        )
         start, stop = cutting.span
         self._size = stop - start + 1 + round(HISTORY_S * cutting.recorded_hz)
         self._samples = np.empty(
@@ -88,18 +97,23 @@ class Windows:
         self._times_s = np.empty(0)
         self._end = 0
         self.next_sample = 0
-        self._gaps: deque[int] = deque(maxlen=1000)  # number of the first sample after each gap
+        # number of the first sample after each gap
+        self._gaps: deque[int] = deque(maxlen=1000)
         self._waiting: deque[tuple[str, float]] = deque()
-        self._due: deque[tuple[str, float, int]] = deque()  # with the number of the event's sample
+        # with the number of the event's sample
+        self._due: deque[tuple[str, float, int]] = deque()
 
     def add(self, samples: Float64, times_s: Float64) -> list[int]:
-        """Add samples [n, C] at ascending times [n]; return the numbers of samples that follow a gap."""
+        """Add samples [n, C] at ascending times [n]; return the numbers of samples that
+        follow a gap.
+        """
         if not len(samples):
             return []
 
         # steps in time that hold no samples; nothing is filtered across them
         previous = self._times_s[self._end - 1] if self._end else times_s[0]
-        steps = np.diff(times_s, prepend=previous) * self.cutting.recorded_hz  # in samples
+        # in samples
+        steps = np.diff(times_s, prepend=previous) * self.cutting.recorded_hz
         breaks = np.flatnonzero(steps > GAP_SAMPLES).tolist()
         parts = np.split(samples, breaks)
         if self._filter is not None:
@@ -114,12 +128,16 @@ class Windows:
         self.counts.lost += sum(round(steps[index]) - 1 for index in breaks)
         self.counts.samples += len(samples)
 
-        # behind the newest; where there is no room, what is kept moves to the front of a new buffer
+        # behind the newest; where there is no room, what is kept moves to the front of
+        # a new buffer
         if self._end + len(samples) > len(self._samples):
             kept = slice(max(0, self._end - self._size), self._end)
             old, old_s = self._samples[kept], self._times_s[kept]
             size = 2 * self._size + len(samples)
-            self._samples, self._times_s = np.empty((size, len(self.channels))), np.empty(size)
+            self._samples, self._times_s = (
+                np.empty((size, len(self.channels))),
+                np.empty(size),
+            )
             self._samples[: len(old)], self._times_s[: len(old)] = old, old_s
             self._end = len(old)
         rows = slice(self._end, self._end + len(samples))
@@ -134,12 +152,21 @@ class Windows:
         self._waiting.append((name, time_s))
 
     def locate(self) -> list[tuple[str, int]]:
-        """Find the samples of the events that waited for them; name and sample of each."""
+        """Find the samples of the events that waited for them; name and sample of
+        each.
+        """
         if not self._end:
             return []
         oldest = max(0, self._end - self._size)
-        times_s, first = self._times_s[oldest : self._end], self.next_sample - self._end + oldest
-        half_s, located, waiting = 0.5 / self.cutting.recorded_hz, [], deque[tuple[str, float]]()
+        times_s, first = (
+            self._times_s[oldest : self._end],
+            self.next_sample - self._end + oldest,
+        )
+        half_s, located, waiting = (
+            0.5 / self.cutting.recorded_hz,
+            [],
+            deque[tuple[str, float]](),
+        )
         for name, time_s in self._waiting:
             if time_s > times_s[-1] + half_s:
                 waiting.append((name, time_s))  # its samples are still to come
@@ -150,7 +177,11 @@ class Windows:
             # no sample of its time: it fell into a gap, or its sample has left the ring
             if distance > GAP_SAMPLES:
                 is_early = time_s < times_s[0]
-                reason = "before the samples that are kept" if is_early else "in a gap of the stream"
+                reason = (
+                    "before the samples that are kept"
+                    if is_early
+                    else "in a gap of the stream"
+                )
                 self.counts.dropped[reason] += 1
                 continue
             located.append((name, first + index))
@@ -165,7 +196,8 @@ class Windows:
             BrainhiveError: naming a channel with values that are not finite, or flat.
         """
         start, stop = self.cutting.span
-        number = self.next_sample - self._end  # of the sample at the front of the buffer
+        # of the sample at the front of the buffer
+        number = self.next_sample - self._end
         due, self._due = self._due, deque()
         for name, time_s, sample in due:
             first, last = sample + start, sample + stop
@@ -181,7 +213,8 @@ class Windows:
                 span = self._samples[at : at + stop - start + 1]  # [span, C]
                 onset = np.array([-start])
                 try:
-                    epochs = self.cutting.cut(span.T.copy(), self.channels, onset, 1.0)  # [1, C, T]
+                    # [1, C, T]
+                    epochs = self.cutting.cut(span.T.copy(), self.channels, onset, 1.0)
                 except BrainhiveError as error:
                     self.counts.dropped[error.message] += 1
                     continue
@@ -190,7 +223,9 @@ class Windows:
                 yield CutWindow(name, time_s, sample, epochs[0], end_s)
 
     def drop_waiting(self) -> None:
-        """Count the events whose windows can no longer be cut, as at the end of the stream."""
+        """Count the events whose windows can no longer be cut, as at the end of the
+        stream.
+        """
         if count := len(self._waiting) + len(self._due):
             self.counts.dropped["beyond the end of the stream"] += count
         self._waiting.clear()

@@ -1,1 +1,3 @@
-"""HDF5 stores of targets and of signals, and the safe reading of files that others wrote."""
+"""HDF5 stores of targets and of signals, and the safe reading of files that others
+wrote.
+"""

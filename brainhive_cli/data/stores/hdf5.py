@@ -1,11 +1,14 @@
-"""HDF5 stores: contiguous arrays that are written row by row, survive a kill, and whose damage is found.
+"""HDF5 stores: contiguous arrays that are written row by row, survive a kill, and whose
+damage is found.
 
-The file's structure is written once, at creation; rows then go straight to their offset in it. So a kill
-at any moment leaves a file that opens, and processes write to one store without a lock between them.
+The file's structure is written once, at creation; rows then go straight to their offset
+in it. So a kill at any moment leaves a file that opens, and processes write to one
+store without a lock between them.
 
-Each row has a checksum, written with it, and a seal covers all other bytes of the file. It is verified
-before HDF5 reads anything: of damaged structures it can crash, or go on for ever. A row is verified when it
-is first read, since stores are larger than what most commands read of them.
+Each row has a checksum, written with it, and a seal covers all other bytes of the file.
+It is verified before HDF5 reads anything: of damaged structures it can crash, or go on
+for ever. A row is verified when it is first read, since stores are larger than what
+most commands read of them.
 """
 
 import json
@@ -37,10 +40,14 @@ JSON = ("{", "[", '"', "null")
 NUMBERS = "fiu"
 """NumPy's letters of the kinds of dtype that are numbers."""
 CHECKSUMS = "checksum"
-"""The group that has, for each dataset written row by row, the checksums [N] of its rows, 0 where none is."""
+"""The group that has, for each dataset written row by row, the checksums [N] of its
+rows, 0 where none is.
+"""
 CHECKSUM_BYTES = 8
 SEAL_MARK = b"brnhvsl1"
-"""The last bytes of a sealed file; before them stand the parts that are rows, the digest and their count."""
+"""The last bytes of a sealed file; before them stand the parts that are rows, the
+digest and their count.
+"""
 STRUCTURE_BYTES = 2**16
 """More than the structure of a file takes, besides its rows and lists."""
 SEAL_FOOTER = struct.Struct("<16sQ8s")
@@ -54,7 +61,8 @@ def part_of(path: Path) -> Path:
 
 
 def state_of(path: Path) -> tuple[int, ...]:
-    """Give what changes when a file does: whoever has opened it need not open it again while it is the same.
+    """Give what changes when a file does: whoever has opened it need not open it again
+    while it is the same.
 
     Raises:
         OSError: if there is none.
@@ -65,7 +73,9 @@ def state_of(path: Path) -> tuple[int, ...]:
 
 
 def short_name(path: Path) -> str:
-    """Name a store by where it lies: data set, split and encoder, or data set, preparation and subject."""
+    """Name a store by where it lies: data set, split and encoder, or data set,
+    preparation and subject.
+    """
     return "/".join(path.with_suffix("").parts[-3:])
 
 
@@ -75,20 +85,28 @@ def create(
     arrays: Mapping[str, Array],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Create an HDF5 file with `spaces` allocated but not written, and `arrays` and `attributes` written.
+    """Create an HDF5 file with `spaces` allocated but not written, and `arrays` and
+    `attributes` written.
 
-    Attributes that are not plain numbers or strings are kept as JSON. Each space gets room for the checksums
-    of its rows, which `RowWriter` writes.
+    Attributes that are not plain numbers or strings are kept as JSON. Each space gets
+    room for the checksums of its rows, which `RowWriter` writes.
     """
     # rows, and the checksums of each
-    sums = {f"{CHECKSUMS}/{name}": (shape[:1], "uint64") for name, (shape, _) in spaces.items()}
+    sums = {
+        f"{CHECKSUMS}/{name}": (shape[:1], "uint64")
+        for name, (shape, _) in spaces.items()
+    }
 
-    size = sum(prod(shape) * np.dtype(dtype).itemsize for shape, dtype in {**spaces, **sums}.values())
+    size = sum(
+        prod(shape) * np.dtype(dtype).itemsize
+        for shape, dtype in {**spaces, **sums}.values()
+    )
     size += sum(np.asarray(array).nbytes for array in arrays.values())
 
     # the structure, lists and attributes; rows follow later, each at its offset
     with atomic_write(path, is_lasting=False) as part:
-        _allocate(part, size + STRUCTURE_BYTES)  # without room, HDF5 would fail with noise
+        # without room, HDF5 would fail with noise
+        _allocate(part, size + STRUCTURE_BYTES)
         with h5py.File(part, "w") as file:
             for name, (shape, dtype) in {**spaces, **sums}.items():
                 # allocated and not filled, so that rows can be written by their offset
@@ -104,7 +122,9 @@ def create(
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Allocate a file's bytes, so that a disk that is too small is an error now and not after hours."""
+    """Allocate a file's bytes, so that a disk that is too small is an error now and not
+    after hours.
+    """
     if hasattr(os, "posix_fallocate"):  # not on macOS
         with path.open("ab") as file, name_file(path):
             os.posix_fallocate(file.fileno(), 0, size)
@@ -112,7 +132,9 @@ def _allocate(path: Path, size: int) -> None:
 
 @contextmanager
 def name_file(path: Path) -> Iterator[None]:
-    """Name the file of an error of the system, where functions of descriptors do not."""
+    """Name the file of an error of the system, where functions of descriptors do
+    not.
+    """
     try:
         yield
     except OSError as error:
@@ -120,11 +142,17 @@ def name_file(path: Path) -> Iterator[None]:
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    """Write attributes on the file's root; mappings, lists and text that could be taken for them as JSON."""
+    """Write attributes on the file's root; mappings, lists and text that could be taken
+    for them as JSON.
+    """
     for name, value in attributes.items():
         # text that begins like JSON is quoted, or reading would parse it
         is_text = isinstance(value, str) and not value.startswith(JSON)
-        file.attrs[name] = value if is_text or isinstance(value, int | float | bool) else json.dumps(value)
+        file.attrs[name] = (
+            value
+            if is_text or isinstance(value, int | float | bool)
+            else json.dumps(value)
+        )
 
 
 def get_attributes(file: h5py.File) -> dict[str, Any]:
@@ -139,10 +167,14 @@ def get_attributes(file: h5py.File) -> dict[str, Any]:
 
 
 @contextmanager
-def open_file(path: Path, made_by: Hint, error: type[BrainhiveError] = BrainhiveError) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading, and verify its seal where it has one; `open_rows` verifies its rows.
+def open_file(
+    path: Path, made_by: Hint, error: type[BrainhiveError] = BrainhiveError
+) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading, and verify its seal where it has one; `open_rows`
+    verifies its rows.
 
-    Whatever reading it raises until the block ends is taken for damage, so that the block should do no more.
+    Whatever reading it raises until the block ends is taken for damage, so that the
+    block should do no more.
 
     Args:
         path: The HDF5 file.
@@ -186,7 +218,8 @@ def open_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Datas
     Args:
         file: The file, open.
         name: Of the dataset.
-        kinds: NumPy's letters of the kinds of dtype that are accepted; S is a string of fixed width.
+        kinds: NumPy's letters of the kinds of dtype that are accepted; S is a string of
+            fixed width.
 
     Raises:
         ValueError: if it is of another kind.
@@ -201,7 +234,8 @@ def map_numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> Array:
     """Map a contiguous dataset of numbers, read-only; processes share its pages.
 
     Raises:
-        ValueError: if it is of another kind, not contiguous, or not wholly inside the file.
+        ValueError: if it is of another kind, not contiguous, or not wholly inside the
+            file.
     """
     dataset = open_numbers(file, name, kinds)
     if not dataset.size:  # mmap refuses a length of 0
@@ -222,7 +256,9 @@ def read_flags(file: h5py.File, name: str) -> Bool:
 
 
 def release_pages(values: Any) -> None:
-    """Give the pages of a mapped array back, which count as memory of this process; the array stays valid."""
+    """Give the pages of a mapped array back, which count as memory of this process; the
+    array stays valid.
+    """
     # views refer to arrays, and the last of these to the mapping
     while isinstance(values, np.ndarray):
         values = values.base
@@ -232,13 +268,16 @@ def release_pages(values: Any) -> None:
 
 @dataclass(frozen=True, eq=False)
 class LazyRows:
-    """Array [N, …] that is read when it is indexed along N; `np.asarray` reads all of it.
+    """Array [N, …] that is read when it is indexed along N; `np.asarray` reads all of
+    it.
 
     Attributes:
-        path: The file whose values must be finite, for the error; None where they need not be.
+        path: The file whose values must be finite, for the error; None where they need
+            not be.
         shape: N, and the shape of a row.
         dtype: Of the values.
-        read: Reads rows by a slice, indices [n] or a mask [N]; those of a store by what indexes an array.
+        read: Reads rows by a slice, indices [n] or a mask [N]; those of a store by what
+            indexes an array.
         checksums: [N] of the rows of a store; None elsewhere.
         verify: Compares rows of a store with their checksums.
     """
@@ -263,7 +302,8 @@ class LazyRows:
         """Read rows, or parts of them, by what indexes an array.
 
         Raises:
-            BrainhiveError: if they are not finite, or a row does not match its checksum.
+            BrainhiveError: if they are not finite, or a row does not match its
+                checksum.
         """
         # the first index selects rows, further ones select within rows
         rows, *rest = index if isinstance(index, tuple) else (index,)
@@ -278,7 +318,10 @@ class LazyRows:
         is_one = isinstance(rows, int | np.integer)
         values = self.read(np.array([rows]) if is_one else rows)
         if self.path is not None and not np.isfinite(values).all():
-            raise BrainhiveError(f"{self.path} has signals that are not finite", "get or make the file again")
+            raise BrainhiveError(
+                f"{self.path} has signals that are not finite",
+                "get or make the file again",
+            )
         return values[(0 if is_one else slice(None), *rest)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -286,13 +329,18 @@ class LazyRows:
         return np.array(self[:], dtype)
 
     def column(self, position: int) -> "LazyRows":
-        """Select one position of the second axis of a store, [N, …]; what was verified is so of both."""
+        """Select one position of the second axis of a store, [N, …]; what was verified
+        is so of both.
+        """
         column = self.read((slice(None), position))
         return replace(self, shape=column.shape, read=column.__getitem__)
 
 
-def open_rows(file: h5py.File, name: str, made_by: Hint, kinds: str = NUMBERS) -> LazyRows:
-    """Map the rows [N, …] of a store; each is compared with its checksum when this process first reads it.
+def open_rows(
+    file: h5py.File, name: str, made_by: Hint, kinds: str = NUMBERS
+) -> LazyRows:
+    """Map the rows [N, …] of a store; each is compared with its checksum when this
+    process first reads it.
 
     Args:
         file: The file, open, whose seal was verified.
@@ -306,7 +354,11 @@ def open_rows(file: h5py.File, name: str, made_by: Hint, kinds: str = NUMBERS) -
     # mapped rows, and their checksums [N]
     mapped, path = map_numbers(file, name, kinds), file.filename
     count = len(mapped) if mapped.ndim else 0
-    checksums = map_numbers(file, f"{CHECKSUMS}/{name}") if mapped.size else np.zeros(count, np.uint64)
+    checksums = (
+        map_numbers(file, f"{CHECKSUMS}/{name}")
+        if mapped.size
+        else np.zeros(count, np.uint64)
+    )
     is_due = np.asarray(checksums != 0)  # rows that were never written have none
     # bytes of each row, [N, bytes]
     values, numbers = mapped.view(np.ndarray), np.arange(count)
@@ -318,14 +370,19 @@ def open_rows(file: h5py.File, name: str, made_by: Hint, kinds: str = NUMBERS) -
             return
         # only rows that this process has not compared yet
         rows = np.unique(numbers[index][is_due[index]])
-        digests = (xxhash.xxh3_64_intdigest(content[row]) for row in rows.tolist())  # nothing is copied
+        # nothing is copied
+        digests = (xxhash.xxh3_64_intdigest(content[row]) for row in rows.tolist())
         differs = np.fromiter(digests, np.uint64, len(rows)) != checksums[rows]
         if differs.any():
             problem = f"row {rows[differs][0]} of {name} does not match its checksum"
-            raise DamagedStore(f"{path} is damaged: {problem}", f"delete it, then: {made_by}")
+            raise DamagedStore(
+                f"{path} is damaged: {problem}", f"delete it, then: {made_by}"
+            )
         is_due[rows] = False
 
-    return LazyRows(None, mapped.shape, mapped.dtype, values.__getitem__, checksums, verify)
+    return LazyRows(
+        None, mapped.shape, mapped.dtype, values.__getitem__, checksums, verify
+    )
 
 
 class RowWriter:
@@ -340,12 +397,18 @@ class RowWriter:
             dataset, sums = find_dataset(file, name), f"{CHECKSUMS}/{name}"
             self._offset: int = dataset.id.get_offset()
             self._dtype, self._path = dataset.dtype, path
-            self._sums: int | None = find_dataset(file, sums).id.get_offset() if sums in file else None
+            self._sums: int | None = (
+                find_dataset(file, sums).id.get_offset() if sums in file else None
+            )
             self._row_bytes = prod(dataset.shape[1:]) * self._dtype.itemsize
         self._file = open_plain(path, os.O_WRONLY, follow=False)
 
-    def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: Array) -> None:
-        """Write `values` [len(rows), …] at `rows`, neighbouring ones in one call, each with its checksums."""
+    def write(
+        self, rows: Sequence[int] | NDArray[np.integer[Any]], values: Array
+    ) -> None:
+        """Write `values` [len(rows), …] at `rows`, neighbouring ones in one call, each
+        with its checksums.
+        """
         rows = np.asarray(rows, np.int64)
         if not len(rows):
             return
@@ -355,7 +418,9 @@ class RowWriter:
         firsts = rows[np.r_[0, ends]].tolist()
         sums = row_checksums(values)
         # rows first: a row without a checksum counts as not written
-        for first, part, part_sums in zip(firsts, np.split(values, ends), np.split(sums, ends), strict=True):
+        for first, part, part_sums in zip(
+            firsts, np.split(values, ends), np.split(sums, ends), strict=True
+        ):
             self._write_all(part, self._offset + first * self._row_bytes)
             if self._sums is not None:
                 self._write_all(part_sums, self._sums + first * CHECKSUM_BYTES)
@@ -375,7 +440,11 @@ class RowWriter:
 
 def row_checksums(values: Array) -> UInt64:
     """Compute the checksum (xxh3, 64 bits) of each row's bytes, [N]."""
-    rows = np.asarray(values).reshape(len(values), -1).view(np.uint8) if values.size else values
+    rows = (
+        np.asarray(values).reshape(len(values), -1).view(np.uint8)
+        if values.size
+        else values
+    )
     return np.fromiter(map(xxhash.xxh3_64_intdigest, rows), np.uint64, len(values))
 
 
@@ -402,15 +471,19 @@ def verify_rows(file: h5py.File, made_by: Hint) -> None:
         step = max(1, VERIFIED_BYTES // values[:1].nbytes)
         for start in range(0, len(rows), step):
             rows.verify(slice(start, start + step))
-            release_pages(rows.read(...))  # or a store larger than memory would count as this process's
+            # or a store larger than memory would count as this process's
+            release_pages(rows.read(...))
 
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
-    """Write the last attributes of a complete store, and the seal by which damage is found."""
+    """Write the last attributes of a complete store, and the seal by which damage is
+    found.
+    """
     with h5py.File(path, "r+" if attributes else "r") as file:
         set_attributes(file, attributes or {})
         spans = sorted(
-            (file[name].id.get_offset() or 0, values.nbytes) for name, values in _checksummed(file)
+            (file[name].id.get_offset() or 0, values.nbytes)
+            for name, values in _checksummed(file)
         )
 
     # the seal: spans of the rows, and the digest of all bytes between them
@@ -443,7 +516,9 @@ def verify_seal(path: Path) -> bool:
 
 
 def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
-    """Read the digest, the parts (start and size) that are rows, and where the file ended before the seal."""
+    """Read the digest, the parts (start and size) that are rows, and where the file
+    ended before the seal.
+    """
     with path.open("rb") as file:
         # the footer: digest, number of spans, and mark
         at = max(0, file.seek(0, os.SEEK_END) - SEAL_FOOTER.size)
@@ -462,7 +537,11 @@ def _read_seal(path: Path) -> tuple[bytes, list[tuple[int, int]], int] | None:
 def _digest(path: Path, spans: Sequence[tuple[int, int]], end: int) -> bytes:
     """Digest what lies between parts of a file, and where these are."""
     # the spans are digested too, since they say which bytes are left out
-    content, at, total = np.memmap(path, np.uint8, "r"), 0, xxhash.xxh3_128(repr((spans, end)).encode())
+    content, at, total = (
+        np.memmap(path, np.uint8, "r"),
+        0,
+        xxhash.xxh3_128(repr((spans, end)).encode()),
+    )
     for start, size in (*spans, (end, 0)):
         total.update(content[at:start].data)
         at = start + size

@@ -1,4 +1,6 @@
-"""Health checks of targets: figures that distinguish good ones from broken ones, in one pass over a store."""
+"""Health checks of targets: figures that distinguish good ones from broken ones, in one
+pass over a store.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,14 +19,30 @@ VALUES_IN_MEMORY = 2**24
 PAIRED_VECTORS = 1024
 """Vectors, drawn with a seed, all of whose pairs give the median cosine."""
 CHECKED_VECTORS = 256
-"""Of these, vectors whose near-duplicates are counted among all: the share is known within 6 %."""
+"""Of these, vectors whose near-duplicates are counted among all: the share is known
+within 6 %.
+"""
 DUPLICATE_COSINE = 0.99999
-"""A cosine above this: a near-duplicate, as of one picture decoded twice; small networks reach 0.999."""
+"""A cosine above this: a near-duplicate, as of one picture decoded twice; small
+networks reach 0.999.
+"""
 DEAD_SPREAD_SHARE = 1e-6
-"""A dimension that spreads less than this share of the widest is dead: float32 rounds as much."""
+"""A dimension that spreads less than this share of the widest is dead: float32 rounds
+as much.
+"""
 MIN_VECTORS = 16
 """Fewer vectors than this may well be alike, and say nothing about an encoder."""
-COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "check")
+COLUMNS = (
+    "store",
+    "vectors",
+    "norm",
+    "spread",
+    "dead",
+    "NaN",
+    "cosine",
+    "near",
+    "check",
+)
 """Of the table of figures."""
 PASSED, FAILED = "passed", "failed"
 
@@ -36,8 +54,8 @@ class Health:
     Attributes:
         vectors: How many have finite values only; the other figures are of these.
         dimensions: Values in a vector.
-        spread: Standard deviation over vectors, of the dimension that spreads least, then of those at
-            5 %, 50 % and 95 %, then of the one that spreads most.
+        spread: Standard deviation over vectors, of the dimension that spreads least,
+            then of those at 5 %, 50 % and 95 %, then of the one that spreads most.
         dead_dimensions: How many dimensions are the same in all vectors.
         non_finite: How many values are NaN or infinite.
         median_pair_cosine: Median cosine of random pairs of vectors.
@@ -59,7 +77,8 @@ class Health:
         """List the problems, each with its likely cause, the most severe first.
 
         Args:
-            usual_cosine: The least and most that the encoder's median pair cosine is known to be.
+            usual_cosine: The least and most that the encoder's median pair cosine is
+                known to be.
             usual_repeats: The most that its share of near-duplicates is known to be.
             usual_dead: The most that its share of dead dimensions is known to be.
         """
@@ -75,29 +94,44 @@ class Health:
 
         # vectors that are too alike, too different, constant, or repeated
         if self.median_pair_cosine > high:
-            cause = "weights that did not load, or pictures that all reached the encoder alike"
+            cause = (
+                "weights that did not load, or pictures that all reached the encoder "
+                "alike"
+            )
             problems.append((f"{cosine}, usual is {high:g} at most: collapsed", cause))
         if self.median_pair_cosine < low:
             cause = "vectors that were centred or whitened, or are another encoder's"
             problems.append((f"{cosine}, usual is {low:g} at least", cause))
         if self.dead_dimensions > usual_dead * self.dimensions:
-            what = f"{self.dead_dimensions} of {self.dimensions} dimensions never change"
-            problems.append((what, "weights that did not load, or vectors padded with zeros"))
+            what = (
+                f"{self.dead_dimensions} of {self.dimensions} dimensions never change"
+            )
+            problems.append(
+                (what, "weights that did not load, or vectors padded with zeros")
+            )
         if self.near_duplicates > usual_repeats:
             what = f"{self.near_duplicates:.0%} of the vectors have a near-duplicate"
-            problems.append((what, "one picture under many ids, or rows that were never filled"))
+            problems.append(
+                (what, "one picture under many ids, or rows that were never filled")
+            )
         return problems
 
 
 def health_row(
     path: Path, health: Health, has_failed: bool, are_annotations: bool = False
 ) -> tuple[object, ...]:
-    """Write a store's figures under `COLUMNS`, rounded; the spread is the median dimension's.
+    """Write a store's figures under `COLUMNS`, rounded; the spread is the median
+    dimension's.
 
-    Of annotations, as labels of 0 and 1, only the count and what is not finite say something.
+    Of annotations, as labels of 0 and 1, only the count and what is not finite say
+    something.
     """
-    mean_norm, spread = (float(f"{value:.3g}") for value in (health.mean_norm, health.spread[2]))
-    cosine, near = (round(value, 3) for value in (health.median_pair_cosine, health.near_duplicates))
+    mean_norm, spread = (
+        float(f"{value:.3g}") for value in (health.mean_norm, health.spread[2])
+    )
+    cosine, near = (
+        round(value, 3) for value in (health.median_pair_cosine, health.near_duplicates)
+    )
     figures = mean_norm, spread, health.dead_dimensions, health.non_finite, cosine, near
     if are_annotations:
         figures = *"–––", health.non_finite, *"––"
@@ -137,13 +171,18 @@ def measure(embedding: Any, rows: Int64) -> Health:
         values -= origin
         total += values.sum(0)
         squares += np.einsum("nd,nd->d", values, values)
-        vectors, norms, zeros = vectors + len(values), norms + lengths.sum(), zeros + (lengths == 0).sum()
+        vectors, norms, zeros = (
+            vectors + len(values),
+            norms + lengths.sum(),
+            zeros + (lengths == 0).sum(),
+        )
 
     # spread of each dimension, [D], and the cosine of each pair
     count = max(vectors, 1)
     spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
     pairs = (sample @ sample.T)[np.triu_indices(len(sample), 1)]  # of different vectors
-    is_near = (near > 1) | (~checked.any(1) & (zeros > 1))  # each is near itself, but for zeros
+    # each is near itself, but for zeros
+    is_near = (near > 1) | (~checked.any(1) & (zeros > 1))
     return Health(
         vectors,
         dimensions=width,
@@ -171,7 +210,10 @@ def _sample(embedding: Any, rows: Int64, width: int) -> Float32:
 
 def _blocks(embedding: Any, rows: Int64, width: int) -> Iterator[Array]:
     """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
-    is_read, step = np.zeros(len(embedding), bool), max(1, VALUES_IN_MEMORY // 16 // width)
+    is_read, step = (
+        np.zeros(len(embedding), bool),
+        max(1, VALUES_IN_MEMORY // 16 // width),
+    )
     is_read[rows] = True
     # contiguous slices, of which the requested rows are selected
     for start in range(0, len(embedding), step):

@@ -1,4 +1,6 @@
-"""Names of pictures: many in one array, the rows they stand for, and what other projects call them."""
+"""Names of pictures: many in one array, the rows they stand for, and what other
+projects call them.
+"""
 
 import hashlib
 import re
@@ -16,21 +18,26 @@ from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 NOT_IN_TABLES = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-"""Characters that no cell of a TSV can hold: tabs, ends of lines, and control characters."""
+"""Characters that no cell of a TSV can hold: tabs, ends of lines, and control
+characters.
+"""
 WHOLE = re.compile(r"(-?\d+)\.0*")
 """Whole number as programs write it whose column has gaps, as 13.0."""
 PICTURES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .bmp .dib .gif .ico .jp2 .j2k .j2c .jpc .jpf .jpx "
-    ".pbm .pgm .ppm .pnm .pfm .tif .tiff".split()
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .bmp .dib .gif .ico .jp2 .j2k "
+    ".j2c .jpc .jpf .jpx .pbm .pgm .ppm .pnm .pfm .tif .tiff".split()
 )
-"""Endings of picture files: those that Pillow registers for the formats that are read."""
+"""Endings of picture files: those that Pillow registers for the formats that are
+read.
+"""
 
 
 class Names(Sequence[str]):
     """Strings that never change, as fixed-width UTF-8: in memory as in a store.
 
-    A list would be an object a name, whose reference count is written whenever the name is read: processes
-    that share the list would each copy its pages while they go through it.
+    A list would be an object a name, whose reference count is written whenever the name
+    is read: processes that share the list would each copy its pages while they go
+    through it.
 
     Args:
         packed: [N] UTF-8.
@@ -51,7 +58,9 @@ class Names(Sequence[str]):
         try:
             return cls(np.array(list(map(str.encode, names)), np.bytes_))
         except UnicodeEncodeError as error:
-            raise BrainhiveError(f"{error.object!r} is not UTF-8", "rename the file") from error
+            raise BrainhiveError(
+                f"{error.object!r} is not UTF-8", "rename the file"
+            ) from error
 
     def __len__(self) -> int:
         """Count them."""
@@ -81,13 +90,17 @@ class Names(Sequence[str]):
 
     @property
     def digest(self) -> str:
-        """Digest the names in their order (16 hexadecimal digits), whatever the width of the array."""
+        """Digest the names in their order (16 hexadecimal digits), whatever the width
+        of the array.
+        """
         # separated, so that [ab, c] and [a, bc] differ
         return hashlib.sha256(b"\0".join(self.packed.tolist())).hexdigest()[:16]
 
 
 def composed(name: str) -> str:
-    """Write a name in composed characters (NFC), in which names are compared: a Mac decomposes `é`."""
+    """Write a name in composed characters (NFC), in which names are compared: a Mac
+    decomposes `é`.
+    """
     return name if name.isascii() else normalize("NFC", name)
 
 
@@ -97,7 +110,9 @@ def plain_name(name: str) -> str:
 
 
 def read_category(name: str) -> str:
-    """Write the name of a category as it is compared, be it a recipe's, a folder's or an event's."""
+    """Write the name of a category as it is compared, be it a recipe's, a folder's or
+    an event's.
+    """
     return plain_name(plain_id(table_text(name)))
 
 
@@ -105,7 +120,8 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
     """Find the row of each image id; of one that is not known, as `match_names` does.
 
     Args:
-        requested: Image ids, or what users' own signal stores name: files, or their stems.
+        requested: Image ids, or what users' own signal stores name: files, or their
+            stems.
         known: Image ids of the rows, or file stems.
         where: What the rows belong to, for the error.
 
@@ -126,8 +142,8 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
     if unknown:
         raise MissingData(
             f"{where} has no picture {unknown[0]!r}, of {summarise_names(known)}",
-            "name pictures by their paths below the image root, or their stems; if pictures were added "
-            "since, embed the same data set and split again",
+            "name pictures by their paths below the image root, or their stems; if "
+            "pictures were added since, embed the same data set and split again",
         )
     return rows
 
@@ -135,7 +151,8 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> Int
 def match_names(
     names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = True
 ) -> tuple[Int64, list[str]]:
-    """Find the picture of each name: an image id, its end (the stem alone, say), or a path that ends in it.
+    """Find the picture of each name: an image id, its end (the stem alone, say), or a
+    path that ends in it.
 
     Args:
         names: What others call pictures.
@@ -143,10 +160,12 @@ def match_names(
         each_once: Refuse two names of one picture.
 
     Returns:
-        [N] the row of its image id, -1 where the data set has no such picture; and the names without one.
+        [N] the row of its image id, -1 where the data set has no such picture; and the
+        names without one.
 
     Raises:
-        BrainhiveError: if a name could mean several pictures, or two names mean the same one.
+        BrainhiveError: if a name could mean several pictures, or two names mean the
+            same one.
     """
     # a name is the end of a path, or the path the end of a name
     known = list(map(composed, image_ids))
@@ -156,12 +175,18 @@ def match_names(
     rows, clashes = np.full(len(names), -1, np.int64), []
     for position, name in enumerate(map(composed, map(plain_id, names))):
         pairs = [(row, f"/{known[row]}") for row in rows_of_stem.get(_stem(name), ())]
-        matches = [row for row, path in pairs if path.endswith(f"/{name}") or f"/{name}".endswith(path)]
+        matches = [
+            row
+            for row, path in pairs
+            if path.endswith(f"/{name}") or f"/{name}".endswith(path)
+        ]
         if len(matches) > 1:
             # an equal id counts before ends of paths
             matches = [row for row in matches if known[row] == name] or matches
         if len(matches) > 1:
-            clashes.append(f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}")
+            clashes.append(
+                f"{name} could be {' or '.join(image_ids[row] for row in matches[:3])}"
+            )
         rows[position] = matches[0] if matches else -1
     # all clashes in one error
     if clashes:
@@ -185,7 +210,9 @@ def summarise_names(names: Sequence[str], of: int | None = None) -> str:
 
 
 def plain_id(name: str) -> str:
-    """Write a name as image ids are written: POSIX, without the ending of a picture file."""
+    """Write a name as image ids are written: POSIX, without the ending of a picture
+    file.
+    """
     # events may hold paths written on Windows
     path = PurePosixPath(name.strip().replace("\\", "/"))
     is_picture = path.suffix.lower() in PICTURES
@@ -193,7 +220,9 @@ def plain_id(name: str) -> str:
 
 
 def table_text(name: str) -> str:
-    """Write a name as a cell of a TSV: without characters that it cannot hold, or a first quotation mark."""
+    """Write a name as a cell of a TSV: without characters that it cannot hold, or a
+    first quotation mark.
+    """
     return re.sub('^"', "'", NOT_IN_TABLES.sub(" ", name).strip())
 
 
@@ -206,6 +235,10 @@ def spans(numbers: Sequence[int]) -> str:
     # in a run of successive numbers, number less index is constant
     runs = [
         [number for _, number in run]
-        for _, run in groupby(enumerate(sorted({*numbers})), lambda pair: pair[1] - pair[0])
+        for _, run in groupby(
+            enumerate(sorted({*numbers})), lambda pair: pair[1] - pair[0]
+        )
     ]
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    return ", ".join(
+        str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs
+    )

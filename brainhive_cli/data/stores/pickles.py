@@ -1,9 +1,10 @@
 """Other people's .pt, .npy and .npz files, read without running what is in them.
 
-A file is what its first bytes say: a bare pickle may be called .npy, and an archive of torch anything. The
-names by which NumPy's arrays and torch's tensors are pickled are a short list, and stand for functions of
-this module where those of the libraries would accept more than the libraries write. Long arrays and tensors
-are mapped where they lie in the file.
+A file is what its first bytes say: a bare pickle may be called .npy, and an archive of
+torch anything. The names by which NumPy's arrays and torch's tensors are pickled are a
+short list, and stand for functions of this module where those of the libraries would
+accept more than the libraries write. Long arrays and tensors are mapped where they lie
+in the file.
 """
 
 import pickle
@@ -36,22 +37,42 @@ HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-"""What reads the header of an array, by the format's version; the third is of structures only."""
+"""What reads the header of an array, by the format's version; the third is of
+structures only.
+"""
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
-"""The first pickle in a file of torch that is no archive (torch.serialization.MAGIC_NUMBER)."""
+"""The first pickle in a file of torch that is no archive
+(torch.serialization.MAGIC_NUMBER).
+"""
 PICKLE = "data.pkl"
 """The pickle in an archive of torch."""
 DTYPES = {
-    **{"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64"},
-    **{"Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"},
+    **{
+        "Double": "float64",
+        "Float": "float32",
+        "Half": "float16",
+        "BFloat16": "bfloat16",
+        "Long": "int64",
+    },
+    **{
+        "Int": "int32",
+        "Short": "int16",
+        "Char": "int8",
+        "Byte": "uint8",
+        "Bool": "bool",
+    },
 }
 """Of torch's storages."""
 LOCAL_HEADER = 30
-"""Bytes of a zip member's header before its name; at 26 and 28 stand the lengths of what follows."""
+"""Bytes of a zip member's header before its name; at 26 and 28 stand the lengths of
+what follows.
+"""
 SEARCHED_BYTES = 2**16
 """Searched at a time for the end of a line."""
 MIN_MAPPED_BYTES = 2**16
-"""Bytes that are mapped rather than read; pickle itself keeps as many out of its frames."""
+"""Bytes that are mapped rather than read; pickle itself keeps as many out of its
+frames.
+"""
 DTYPE = re.compile(r"b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SU]\d+|O[48]?")
 ORDERS = ("<", ">", "|", "=")
 
@@ -63,42 +84,55 @@ class Refused(pickle.UnpicklingError):
 def load(path: Path, verify: bool = True, way_out: str = "fetch it again") -> Any:
     """Read tensors, arrays and plain types, whatever dicts and lists they stand in.
 
-    Long arrays are mapped where they lie in the file, in their own dtype; nothing of them is read, but for
-    the checksums that archives have. Arrays of an .npz, and tensors of an older file of torch, are read.
+    Long arrays are mapped where they lie in the file, in their own dtype; nothing of
+    them is read, but for the checksums that archives have. Arrays of an .npz, and
+    tensors of an older file of torch, are read.
 
     Args:
-        path: An archive of torch (pickle protocols 2 to 5), an older file of torch, an .npy, an .npz or a
-            bare pickle, whatever its name.
-        verify: Verify the checksums of tensors; not where a large file is opened again and again.
+        path: An archive of torch (pickle protocols 2 to 5), an older file of torch, an
+            .npy, an .npz or a bare pickle, whatever its name.
+        verify: Verify the checksums of tensors; not where a large file is opened again
+            and again.
         way_out: What to do where it is damaged.
 
     Raises:
-        BrainhiveError: if it cannot be read, or holds anything else, before any of that is made.
+        BrainhiveError: if it cannot be read, or holds anything else, before any of that
+            is made.
     """
     with reading(path, way_out):
         try:
             return _load(path, verify)
         except Refused as error:
-            problem = f"{path} holds Python objects that could run code when read: {first_line(error)}"
-            raise BrainhiveError(problem, "save it again as a dict of plain arrays and lists") from error
+            problem = (
+                f"{path} holds Python objects that could run code when read: "
+                f"{first_line(error)}"
+            )
+            raise BrainhiveError(
+                problem, "save it again as a dict of plain arrays and lists"
+            ) from error
 
 
 def array(value: Any) -> Array:
     """Turn a value that `load` returned into an array.
 
     Args:
-        value: An array, a dense tensor, or a list of numbers, of strings, of arrays, or of lists of these.
+        value: An array, a dense tensor, or a list of numbers, of strings, of arrays, or
+            of lists of these.
 
     Raises:
         TypeError: if it is something else.
     """
     if hasattr(value, "detach"):
         value = value.detach()  # of bfloat16, which NumPy does not have
-        return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
+        return np.asarray(
+            value.float() if str(value.dtype) == "torch.bfloat16" else value
+        )
 
     values: Array = np.asanyarray(value)
     plain = str | int | float | np.generic
-    if values.dtype.hasobject and not all(isinstance(item, plain) for item in values.flat):
+    if values.dtype.hasobject and not all(
+        isinstance(item, plain) for item in values.flat
+    ):
         raise TypeError("it holds values that are neither numbers nor names")
     return values
 
@@ -111,13 +145,20 @@ def _load(path: Path, verify: bool) -> Any:
     if magic[:2] == b"PK":
         with zipfile.ZipFile(path) as file:
             if any(name.partition("/")[2] == PICKLE for name in file.namelist()):
-                members = {member.filename.partition("/")[2]: member for member in zip_members(file)}
+                members = {
+                    member.filename.partition("/")[2]: member
+                    for member in zip_members(file)
+                }
                 # torch wants what it may write to
-                map_member = partial(_map_member, np.memmap(path, np.uint8, "c"), members, verify)
+                map_member = partial(
+                    _map_member, np.memmap(path, np.uint8, "c"), members, verify
+                )
                 return _read_torch(path, Unpickler(map_member(PICKLE), map_member))
             # arrays of an .npz may be compressed, and are read into memory
             refuse_inflation(
-                sum(member.file_size for member in file.infolist()), path.stat().st_size, "its arrays"
+                sum(member.file_size for member in file.infolist()),
+                path.stat().st_size,
+                "its arrays",
             )
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -131,14 +172,20 @@ def _load(path: Path, verify: bool) -> Any:
             content = Unpickler(np.memmap(path, np.uint8, "r", start)).load()
         else:
             content = np.load(path, mmap_mode="r", allow_pickle=False)
-        return content.item() if isinstance(content, np.ndarray) and content.shape == () else content
+        return (
+            content.item()
+            if isinstance(content, np.ndarray) and content.shape == ()
+            else content
+        )
 
     # a bare pickle, or the first of an older file of torch
     return _read_torch(path, Unpickler(np.memmap(path, np.uint8, "r")))
 
 
 def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
-    """Read a pickle; by torch's own safe loader one with kinds of tensors that only it knows."""
+    """Read a pickle; by torch's own safe loader one with kinds of tensors that only it
+    knows.
+    """
     try:
         content = unpickler.load()
         if not isinstance(content, int) or content != TORCH_MAGIC:
@@ -153,32 +200,50 @@ def _read_torch(path: Path, unpickler: "Unpickler") -> Any:
 
     try:
         # weights_only: torch runs no code either
-        with warnings.catch_warnings(action="ignore"):  # it doubts all protocols but the second
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        # it doubts all protocols but the second
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=zipfile.is_zipfile(path),
+            )
     except pickle.UnpicklingError:
         raise refused from None
 
 
-def _map_member(content: UInt8, members: Mapping[str, ZipInfo], verify: bool, name: str) -> UInt8:
-    """Map a member of an archive of torch where it lies, by its name below the archive's one folder.
+def _map_member(
+    content: UInt8, members: Mapping[str, ZipInfo], verify: bool, name: str
+) -> UInt8:
+    """Map a member of an archive of torch where it lies, by its name below the
+    archive's one folder.
 
     Args:
         content: The archive, mapped.
         members: Its members by name.
-        verify: Whether the checksums of all are verified, which torch does not; the pickle's always is.
+        verify: Whether the checksums of all are verified, which torch does not; the
+            pickle's always is.
         name: Of the member.
 
     Raises:
-        ValueError: if it is compressed, does not lie within the file, or does not match its checksum.
+        ValueError: if it is compressed, does not lie within the file, or does not match
+            its checksum.
     """
     member = members[name]
-    # the extra field of a local header may be longer or shorter than the zip directory's
+    # the extra field of a local header may be longer or shorter than the zip
+    # directory's
     header = content[member.header_offset :][:LOCAL_HEADER].tobytes()
-    start = member.header_offset + LOCAL_HEADER + sum(struct.unpack_from("<HH", header, 26))
+    start = (
+        member.header_offset + LOCAL_HEADER + sum(struct.unpack_from("<HH", header, 26))
+    )
     part = content[start : start + member.file_size]
     if member.compress_type != zipfile.ZIP_STORED or len(part) < member.file_size:
         raise ValueError(f"{name} is compressed, or does not lie within the file")
-    if (verify or name == PICKLE) and member.CRC and zlib.crc32(part.data) != member.CRC:
+    if (
+        (verify or name == PICKLE)
+        and member.CRC
+        and zlib.crc32(part.data) != member.CRC
+    ):
         raise ValueError(f"{name} does not match its checksum")
     return part
 
@@ -189,9 +254,12 @@ def _rebuild_tensor(
     """Shape a tensor from a flat one; torch holds that it lies within.
 
     Raises:
-        ValueError: if it repeats its numbers so often that a copy would fill the memory.
+        ValueError: if it repeats its numbers so often that a copy would fill the
+            memory.
     """
-    refuse_inflation(prod(shape) * flat.itemsize, flat.nbytes, f"a tensor {list(shape)}")
+    refuse_inflation(
+        prod(shape) * flat.itemsize, flat.nbytes, f"a tensor {list(shape)}"
+    )
     return flat.as_strided(tuple(shape), tuple(stride), start)
 
 
@@ -219,7 +287,11 @@ def _frombuffer(
 ) -> Array:
     if dtype.hasobject:  # bytes are never taken for pointers
         raise Refused("numpy.dtype of objects over bytes")
-    flat: Array = content.view(dtype) if isinstance(content, np.ndarray) else np.frombuffer(content, dtype)
+    flat: Array = (
+        content.view(dtype)
+        if isinstance(content, np.ndarray)
+        else np.frombuffer(content, dtype)
+    )
     # an array with permuted axes, pickled as it lies in memory
     if order == "K" and axes is not None:
         return flat.reshape(shape).transpose(axes)
@@ -245,25 +317,32 @@ PLAIN: dict[str, Any] = {
     **{f"torch.{kind}Storage": dtype for kind, dtype in DTYPES.items()},
 }
 for core in ("numpy.core", "numpy._core"):  # as NumPy 1 and 2 call it
-    PLAIN[f"{core}.multiarray._reconstruct"] = lambda *_: np.empty(0)  # until its state is known
-    PLAIN[f"{core}.multiarray.scalar"] = lambda dtype, content: _frombuffer(content, dtype, (1,), "C")[0]
+    # until its state is known
+    PLAIN[f"{core}.multiarray._reconstruct"] = lambda *_: np.empty(0)
+    PLAIN[f"{core}.multiarray.scalar"] = lambda dtype, content: _frombuffer(
+        content, dtype, (1,), "C"
+    )[0]
     PLAIN[f"{core}.numeric._frombuffer"] = _frombuffer
 
 
 class Unpickler(pickle._Unpickler):
     """Reads one pickle from mapped bytes, of which long parts are not copied.
 
-    The C class of the standard library would copy them, and give NumPy's dtypes any state.
+    The C class of the standard library would copy them, and give NumPy's dtypes any
+    state.
 
     Args:
         content: [n] bytes, mapped.
-        map_member: Maps a member of the archive of torch that the pickle stands in; None where it is in none.
+        map_member: Maps a member of the archive of torch that the pickle stands in;
+            None where it is in none.
     """
 
     stack: list[Any]
     memo: dict[int, Any]
 
-    def __init__(self, content: UInt8, map_member: Callable[[str], UInt8] | None = None) -> None:
+    def __init__(
+        self, content: UInt8, map_member: Callable[[str], UInt8] | None = None
+    ) -> None:
         self._content, self._start, self._map_member = content, 0, map_member
         # this object is its own file; long bytes are arrays, which pickle takes too
         super().__init__(self)  # type: ignore[arg-type]
@@ -275,7 +354,9 @@ class Unpickler(pickle._Unpickler):
             EOFError: if there are not so many.
         """
         if count > len(self._content) - self._start:
-            raise EOFError(f"{count} bytes needed of {len(self._content) - self._start}")
+            raise EOFError(
+                f"{count} bytes needed of {len(self._content) - self._start}"
+            )
         part = self._content[self._start : self._start + count]
         self._start += count
         return part if count >= MIN_MAPPED_BYTES else part.tobytes()
@@ -284,7 +365,9 @@ class Unpickler(pickle._Unpickler):
         """Read up to the end of the line, and with it."""
         line = b""
         while not line.endswith(b"\n") and self._start < len(self._content):
-            following = self._content[self._start : self._start + SEARCHED_BYTES].tobytes()
+            following = self._content[
+                self._start : self._start + SEARCHED_BYTES
+            ].tobytes()
             part = following[: following.find(b"\n") + 1] or following
             line += part
             self._start += len(part)
@@ -307,12 +390,15 @@ class Unpickler(pickle._Unpickler):
             raise Refused("torch.storage")
         import torch
 
-        _, dtype, key, _, count = pid  # its kind, what is stored, its member, its device, and how many
+        # its kind, what is stored, its member, its device, and how many
+        _, dtype, key, _, count = pid
         kind = getattr(torch, dtype)
         # torch.frombuffer refuses an empty buffer
         if not count:
             return torch.empty(0, dtype=kind)
-        return torch.frombuffer(self._map_member(f"data/{key}"), dtype=kind, count=count)
+        return torch.frombuffer(
+            self._map_member(f"data/{key}"), dtype=kind, count=count
+        )
 
     def load_build(self) -> None:
         """Give an array or a dtype its state; attributes of dicts are passed over."""

@@ -1,4 +1,6 @@
-"""The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
+"""The target store: what one encoder gives for the stimuli of one split, tied to how it
+was made.
+"""
 
 import os
 import re
@@ -21,21 +23,33 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import hdf5
-from brainhive_cli.data.stores.hdf5 import LazyRows, map_numbers, open_rows, read_flags, read_strings
+from brainhive_cli.data.stores.hdf5 import (
+    LazyRows,
+    map_numbers,
+    open_rows,
+    read_flags,
+    read_strings,
+)
 from brainhive_cli.data.stores.health import Health, measure
 from brainhive_cli.data.stores.ids import Names, match_ids
 from brainhive_cli.models.encoders import IMPORTED, describe_bad_own_name
 
 FORMAT = 4
 PIXELS = "pixels"
-"""The dataset of what the stimuli's pixels are known by, in stores whose making decoded them."""
+"""The dataset of what the stimuli's pixels are known by, in stores whose making decoded
+them.
+"""
 PIXEL_WORDS = 25
-"""64-bit words that a stimulus is known by: a digest of its pixels, and 24 of a perceptual hash."""
+"""64-bit words that a stimulus is known by: a digest of its pixels, and 24 of a
+perceptual hash.
+"""
 SUMS = f"{hdf5.CHECKSUMS}/embedding"
 ROWS_READ = 1024
 """Rows that are looked through at a time."""
 VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<index>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
-"""The name of an encoder of one frame or caption; with `-all` instead of the view, that of all of them."""
+"""The name of an encoder of one frame or caption; with `-all` instead of the view, that
+of all of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,18 +57,19 @@ class TargetStore:
     """A finished store, mapped into memory.
 
     Attributes:
-        embedding: [N, *shape]: vectors [N, D], tokens [N, S, D], latents [N, C, h, w] …; [N, K, *shape] where
-            there are alternatives; rows are verified when they are first read.
+        embedding: [N, *shape]: vectors [N, D], tokens [N, S, D], latents [N, C, h, w]
+            …; [N, K, *shape] where there are alternatives; rows are verified when they
+            are first read.
         image_ids: The stimulus id of each row.
         concepts: The concept of each row.
         done: [N] whether the stimulus could be decoded.
-        pixels: [N, 25] digest of each stimulus's pixels, and its perceptual hash; None where none were
-            decoded, as for imported vectors and captions.
-        attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
-            (`pictures`), versions and health.
+        pixels: [N, 25] digest of each stimulus's pixels, and its perceptual hash; None
+            where none were decoded, as for imported vectors and captions.
+        attributes: Encoder, config, weights, preprocessing, data set, split, digest of
+            the stimulus ids (`pictures`), versions and health.
         shape: Shape of one target.
-        alternatives: Number of targets of a stimulus, K (five captions, six frames); None where there is no
-            such axis.
+        alternatives: Number of targets of a stimulus, K (five captions, six frames);
+            None where there is no such axis.
         is_own: Whether it holds a user's own vectors, under a name of their own.
         making: The command line that makes it.
     """
@@ -84,24 +99,42 @@ class TargetStore:
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
                 line = f"{making(path)} --again"
-                raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", line)
+                raise BrainhiveError(
+                    f"{path} is not a target store of format {FORMAT}", line
+                )
 
             # rows stay on disk; names and marks are read
             embedding = open_rows(file, "embedding", making(path))
             done = read_flags(file, "done")
-            image_ids, concepts = Names(read_strings(file, "image_id")), Names(read_strings(file, "concept"))
-            pixels = np.array(map_numbers(file, PIXELS, "u")) if PIXELS in file else None
+            image_ids, concepts = (
+                Names(read_strings(file, "image_id")),
+                Names(read_strings(file, "concept")),
+            )
+            pixels = (
+                np.array(map_numbers(file, PIXELS, "u")) if PIXELS in file else None
+            )
             # a store that lacks these attributes is known by its folders and its name
-            address = {"encoder": path.stem, "split": path.parent.name, "dataset": path.parent.parent.name}
+            address = {
+                "encoder": path.stem,
+                "split": path.parent.name,
+                "dataset": path.parent.parent.name,
+            }
             skipped = int((~done).sum())
-            attributes = {**address, "config": {}, "weights": {}, "skipped": skipped, **attributes}
+            attributes = {
+                **address,
+                "config": {},
+                "weights": {},
+                "skipped": skipped,
+                **attributes,
+            }
 
             # a picture whose embedding is not finite counts as one that has none
             health = attributes.get("health")
             if isinstance(health, Mapping) and health.get("non_finite"):
                 done = done & find_finite(embedding)
 
-            # shape of one target, which follows the axis of alternatives where there is one
+            # shape of one target, which follows the axis of alternatives where there is
+            # one
             alternatives = attributes.get("alternatives")
             shape = embedding.shape[1 if alternatives is None else 2 :]
             is_own = attributes["config"].get("kind") == IMPORTED
@@ -109,7 +142,8 @@ class TargetStore:
             return cls(path, embedding, image_ids, concepts, done, pixels, *about)
 
     def view(self, encoder: str, index: int | None) -> Self:
-        """Give the store of one view, which `encoder` encodes alone, of one with targets [F, …] of all.
+        """Give the store of one view, which `encoder` encodes alone, of one with
+        targets [F, …] of all.
 
         Raises:
             BrainhiveError: if there are fewer.
@@ -125,7 +159,9 @@ class TargetStore:
         config = {**self.attributes["config"], "views": index}
         attributes = {**self.attributes, "encoder": encoder, "config": config}
         column = self.embedding.column(index)
-        return replace(self, embedding=column, attributes=attributes, shape=self.shape[1:])
+        return replace(
+            self, embedding=column, attributes=attributes, shape=self.shape[1:]
+        )
 
     def verify(self) -> None:
         """Verify the checksums of all rows; reads the whole store.
@@ -145,7 +181,12 @@ class TargetStore:
             BrainhiveError: if they are not those that this version writes.
         """
         way = f"{self.making} --again"
-        return documents.check(self.attributes.get("health"), f"{self.path}: attribute: health", Health, way)
+        return documents.check(
+            self.attributes.get("health"),
+            f"{self.path}: attribute: health",
+            Health,
+            way,
+        )
 
     def measured(self) -> Health:
         """Measure the health again, also of embeddings that are not finite."""
@@ -153,7 +194,8 @@ class TargetStore:
             return measure(self.embedding, np.flatnonzero(read_flags(file, "done")))
 
     def refuse_other_pictures(self, image_ids: Sequence[str], line: Hint) -> None:
-        """Refuse a store whose stimuli are not those that its data set and split have now.
+        """Refuse a store whose stimuli are not those that its data set and split have
+        now.
 
         Args:
             image_ids: The ids that they have now, in order.
@@ -168,12 +210,20 @@ class TargetStore:
         stored, current = set(self.image_ids), set(image_ids)
         split = "{dataset}/{split}".format_map(self.attributes)
         added, absent = len(current - stored), len(stored - current)
-        changes = f"{added} added, {absent} removed" if added or absent else "the order differs"
-        problem = f"{self.path} does not match the pictures that {split} has now: {changes}"
+        changes = (
+            f"{added} added, {absent} removed"
+            if added or absent
+            else "the order differs"
+        )
+        problem = (
+            f"{self.path} does not match the pictures that {split} has now: {changes}"
+        )
         raise BrainhiveError(problem, f"{line} --again")
 
     def rows(self, image_ids: Sequence[str]) -> Int64:
-        """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
+        """Find the rows of image ids; -1 for a picture that was skipped as bad when
+        embedding.
+        """
         rows = match_ids(image_ids, self.image_ids, str(self.path))
         return np.where(self.done[rows], rows, -1)
 
@@ -190,7 +240,8 @@ class Blank:
         dtype: In which targets are kept.
         attributes: What makes them; an interrupted store with the same ones is resumed.
         more: Shape of a row of further float32 datasets, by name.
-        has_pixels: Whether the stimuli are decoded, so that each row gets what its pixels are known by.
+        has_pixels: Whether the stimuli are decoded, so that each row gets what its
+            pixels are known by.
     """
 
     path: Path
@@ -203,10 +254,21 @@ class Blank:
     has_pixels: bool = False
 
     def create(self) -> None:
-        """Create the unfinished store, or keep one that holds the same stimuli and encoder."""
+        """Create the unfinished store, or keep one that holds the same stimuli and
+        encoder.
+        """
         # attributes by which an interrupted store of the same targets is recognised
-        part, ids, count = hdf5.part_of(self.path), Names.of(self.image_ids), len(self.image_ids)
-        attributes = {"format": FORMAT, "dtype": self.dtype, "pictures": ids.digest, **self.attributes}
+        part, ids, count = (
+            hdf5.part_of(self.path),
+            Names.of(self.image_ids),
+            len(self.image_ids),
+        )
+        attributes = {
+            "format": FORMAT,
+            "dtype": self.dtype,
+            "pictures": ids.digest,
+            **self.attributes,
+        }
         # datasets that are written row by row, and lists that are written now
         spaces = {"embedding": ((count, *self.shape), self.dtype)}
         spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
@@ -217,11 +279,15 @@ class Blank:
         if part.is_file() and _is_same(part, spaces, arrays, attributes):
             hdf5.unseal(part)
         else:
-            hdf5.create(part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes)
+            hdf5.create(
+                part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes
+            )
 
 
 def find_finite(embedding: Any) -> Bool:
-    """Find the rows [N] of embeddings [N, …] whose values are all finite, some at a time."""
+    """Find the rows [N] of embeddings [N, …] whose values are all finite, some at a
+    time.
+    """
     starts = range(0, len(embedding), ROWS_READ)
     blocks = (np.isfinite(embedding[start : start + ROWS_READ]) for start in starts)
     is_finite = [block.reshape(len(block), -1).all(1) for block in blocks]
@@ -244,23 +310,38 @@ class TargetWriter:
             is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
             self.pending: Int64 = np.flatnonzero(~is_done)
             # the largest float16; only such stores can overflow
-            self._most = float(np.finfo(np.float16).max) if file["embedding"].dtype == np.float16 else None
+            self._most = (
+                float(np.finfo(np.float16).max)
+                if file["embedding"].dtype == np.float16
+                else None
+            )
             # one writer for each dataset of rows; names were written at creation
             written_once = {"image_id", "concept", hdf5.CHECKSUMS}
-            self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in written_once}
+            self._rows = {
+                name: hdf5.RowWriter(part, name)
+                for name in file
+                if name not in written_once
+            }
 
     def write(self, rows: Int64, values: Array, **more: Array) -> None:
-        """Write targets [B, *shape], and the rows of further datasets, then mark these rows done.
+        """Write targets [B, *shape], and the rows of further datasets, then mark these
+        rows done.
 
         Raises:
             BrainhiveError: if a value is larger than the store's dtype can hold.
         """
         # float16 would turn larger values into infinity, without an error
         if self._most is not None and np.issubdtype(values.dtype, np.floating):
-            largest = np.abs(values, where=np.isfinite(values), out=np.zeros_like(values)).max(initial=0)
+            largest = np.abs(
+                values, where=np.isfinite(values), out=np.zeros_like(values)
+            ).max(initial=0)
             if largest > self._most:
-                problem = f"{self.path}: values up to {largest:.6g} do not fit into float16"
-                raise BrainhiveError(f"{problem}, which ends at {self._most:g}", "dtype=float32")
+                problem = (
+                    f"{self.path}: values up to {largest:.6g} do not fit into float16"
+                )
+                raise BrainhiveError(
+                    f"{problem}, which ends at {self._most:g}", "dtype=float32"
+                )
         # values before their marks: a kill in between leaves the rows pending
         for name, rows_of_name in {"embedding": values, **more}.items():
             self._rows[name].write(rows, rows_of_name)
@@ -284,7 +365,9 @@ class TargetWriter:
 
 
 def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
-    """Wait for all processes that fill stores, then give the stores their final names."""
+    """Wait for all processes that fill stores, then give the stores their final
+    names.
+    """
     raise_if_interrupted()
     launch.barrier()  # all rows are written
     # one process renames them
@@ -296,15 +379,21 @@ def finish_stores(writers: Sequence[TargetWriter], launch: Launch) -> None:
 
 @contextmanager
 def filling(
-    blanks: Sequence[Blank], launch: Launch, again: bool = False, keep: bool = True, reopen: bool = False
+    blanks: Sequence[Blank],
+    launch: Launch,
+    again: bool = False,
+    keep: bool = True,
+    reopen: bool = False,
 ) -> Iterator[list[TargetWriter]]:
     """Create stores, or resume interrupted ones, and lock them until the block ends.
 
     Args:
         blanks: The stores; none of another command is written to.
         launch: This process among those that fill them.
-        again: Start from the first row, also where an interrupted store could be resumed.
-        keep: Keep what is written when the block ends before `finish_stores`, for the next time.
+        again: Start from the first row, also where an interrupted store could be
+            resumed.
+        keep: Keep what is written when the block ends before `finish_stores`, for the
+            next time.
         reopen: Add to a finished store, which has no final name meanwhile.
 
     Yields:
@@ -331,7 +420,9 @@ def filling(
         launch.barrier()  # the others open what the main process created
 
         # every process writes its own rows
-        writers = [stack.enter_context(closing(TargetWriter(blank.path))) for blank in blanks]
+        writers = [
+            stack.enter_context(closing(TargetWriter(blank.path))) for blank in blanks
+        ]
         launch.barrier()  # nobody writes before every process knows what is pending
         yield writers
 
@@ -342,7 +433,9 @@ def _is_same(
     arrays: Mapping[str, Array],
     attributes: dict[str, Any],
 ) -> bool:
-    """Whether an interrupted store was to hold the same; its health figures stand in one that was sealed."""
+    """Whether an interrupted store was to hold the same; its health figures stand in
+    one that was sealed.
+    """
     try:
         with hdf5.open_file(part, "") as file:
             # the same datasets, attributes and lists; every row has room for a checksum
@@ -350,10 +443,17 @@ def _is_same(
             stored = {name: map_numbers(file, name) for name in (*spaces, SUMS)}
             return (
                 attributes.items() <= hdf5.get_attributes(file).items()
-                and all((stored[name].shape, stored[name].dtype.name) == spaces[name] for name in spaces)
-                and all(np.array_equal(read_strings(file, name), array) for name, array in arrays.items())
+                and all(
+                    (stored[name].shape, stored[name].dtype.name) == spaces[name]
+                    for name in spaces
+                )
+                and all(
+                    np.array_equal(read_strings(file, name), array)
+                    for name, array in arrays.items()
+                )
             )
-    except BrainhiveError:  # interrupted while it was being created, or damaged: nothing in it to keep
+    except BrainhiveError:
+        # interrupted while it was being created, or damaged: nothing in it to keep
         return False
 
 
@@ -363,23 +463,31 @@ def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
     return below(embeddings, dataset, split, f"{encoder}.h5", source=source)
 
 
-def find(embeddings: Path, dataset: str, split: str, encoder: str) -> tuple[Path, int | None]:
-    """Find the store of an encoder: its own, or for one view that of all, and the index of the view in it.
+def find(
+    embeddings: Path, dataset: str, split: str, encoder: str
+) -> tuple[Path, int | None]:
+    """Find the store of an encoder: its own, or for one view that of all, and the index
+    of the view in it.
 
     Returns:
-        The path, that of its own store where neither is there; and the index of the view.
+        The path, that of its own store where neither is there; and the index of the
+        view.
     """
     path = path_of(embeddings, dataset, split, encoder)
     # without its own store, one view is read from the store of all views
     if not path.is_file() and (view := VIEW.fullmatch(encoder)):
-        combined = path_of(embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}")
+        combined = path_of(
+            embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}"
+        )
         if combined.is_file():
             return combined, int(view["index"])
     return path, None
 
 
 def making(path: Path, is_own: bool = False) -> Line:
-    """Say which command line makes the store at `path`; that of own vectors (`is_own`) imports them."""
+    """Say which command line makes the store at `path`; that of own vectors (`is_own`)
+    imports them.
+    """
     # the path is DATASET/SPLIT/ENCODER.h5
     dataset, split = ("dataset", path.parents[1].name), f"splits={path.parent.name}"
     if is_own:
@@ -388,7 +496,9 @@ def making(path: Path, is_own: bool = False) -> Line:
 
 
 def holds_own_vectors(path: Path) -> bool:
-    """Whether a store holds a user's own vectors under their own name; False where it cannot be opened."""
+    """Whether a store holds a user's own vectors under their own name; False where it
+    cannot be opened.
+    """
     with suppress(BrainhiveError):
         return TargetStore.open(path).is_own
     return False
@@ -401,19 +511,29 @@ def find_own(embeddings: Path, name: str) -> Path | None:
     return next(filter(holds_own_vectors, paths), None)
 
 
-def first_with_pixels(stores: Mapping[str, TargetStore]) -> tuple[TargetStore, UInt64 | None]:
-    """Give one of the stores of the same stimuli, and what pixels are known by [N, 25] where one says it."""
+def first_with_pixels(
+    stores: Mapping[str, TargetStore],
+) -> tuple[TargetStore, UInt64 | None]:
+    """Give one of the stores of the same stimuli, and what pixels are known by [N, 25]
+    where one says it.
+    """
     pixels = (store.pixels for store in stores.values() if store.pixels is not None)
     return next(iter(stores.values())), next(pixels, None)
 
 
 def are_foreign(stores: Iterable[TargetStore]) -> bool:
-    """Whether some targets are of unknown origin: vectors that were imported, or made of other pictures."""
+    """Whether some targets are of unknown origin: vectors that were imported, or made
+    of other pictures.
+    """
     attributes = [store.attributes for store in stores]
-    return any("imported" in about or about["config"].get("pictures") for about in attributes)
+    return any(
+        "imported" in about or about["config"].get("pictures") for about in attributes
+    )
 
 
-def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]) -> dict[str, TargetStore]:
+def open_all(
+    embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
+) -> dict[str, TargetStore]:
     """Open one store an encoder.
 
     Raises:
@@ -423,15 +543,23 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     paths = {name: find(embeddings, dataset, split, name) for name in encoders}
     absent = [name for name, (path, _) in paths.items() if not path.is_file()]
     if absent:
-        problem = f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}"
+        problem = (
+            f"no {split} embeddings of {', '.join(absent)} for {dataset} under "
+            f"{embeddings}"
+        )
         imported = [name for name in absent if not describe_bad_own_name(name)]
-        lines = [Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset)) for name in imported]
+        lines = [
+            Line("import-embeddings", "FILE", ("as", name), ("dataset", dataset))
+            for name in imported
+        ]
         if unknown := [name for name in absent if name not in imported]:
             lines.insert(0, Line("embed", ("encoders", unknown), ("dataset", dataset)))
         raise MissingData(problem, " && ".join(map(str, lines)))
 
     # each file is opened once, even if several encoders are views of it
-    stores = {path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}}
+    stores = {
+        path: _open_once(path, hdf5.state_of(path)) for path, _ in {*paths.values()}
+    }
     return {name: stores[path].view(name, view) for name, (path, view) in paths.items()}
 
 
@@ -443,7 +571,8 @@ def _open_once(path: Path, state: tuple[int, ...]) -> TargetStore:
 
 
 def expand_patterns(names: Iterable[str]) -> list[Path]:
-    """List the files and folders that names and patterns of a command line stand for, each once.
+    """List the files and folders that names and patterns of a command line stand for,
+    each once.
 
     Raises:
         MissingData: for a name that stands for none.
@@ -458,16 +587,24 @@ def expand_patterns(names: Iterable[str]) -> list[Path]:
 
 
 def list_stores(names: Iterable[str] | None, paths: Paths) -> list[Path]:
-    """List the stores that names stand for, also those in a folder; all below paths.embeddings when None.
+    """List the stores that names stand for, also those in a folder; all below
+    paths.embeddings when None.
 
     Raises:
         MissingData: if there is none.
     """
-    folders = [paths.under_home("embeddings")] if names is None else expand_patterns(names)
+    folders = (
+        [paths.under_home("embeddings")] if names is None else expand_patterns(names)
+    )
     # hidden files are no stores: macOS adds a ._NAME.h5 on foreign disks
-    groups = ([folder] if folder.is_file() else sorted(folder.rglob("[!.]*.h5")) for folder in folders)
+    groups = (
+        [folder] if folder.is_file() else sorted(folder.rglob("[!.]*.h5"))
+        for folder in folders
+    )
     stores = [store for group in groups for store in group]
     if not stores:
         where = ", ".join(map(str, folders))
-        raise MissingData(f"no embedding store in {where}", f"{Line('embed')}, or import-embeddings")
+        raise MissingData(
+            f"no embedding store in {where}", f"{Line('embed')}, or import-embeddings"
+        )
     return list(dict.fromkeys(stores))

@@ -1,4 +1,6 @@
-"""Contract of streams: continuous signals with events, read while recorded, replayed or simulated."""
+"""Contract of streams: continuous signals with events, read while recorded, replayed or
+simulated.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +19,9 @@ CHUNK_S = 0.02
 
 
 class StreamConfig(parts.Config):
-    """Base of the Configs of streams; `build(wanted)` opens a `Stream`, or a `WindowStream`."""
+    """Base of the Configs of streams; `build(wanted)` opens a `Stream`, or a
+    `WindowStream`.
+    """
 
     has_windows: ClassVar[bool] = False
     """Whether windows come prepared as they are offline: a `WindowStream`."""
@@ -49,9 +53,11 @@ class StreamFormat:
         kinds: [C] types, as mne names them: eeg, mag, grad, eog, stim, misc …
         units: [C] units of the samples; empty where the stream declares none.
         rate_hz: Nominal sampling rate.
-        positions: [C, 3] positions of the sensors in metres, NaN where unknown; None where none is known.
+        positions: [C, 3] positions of the sensors in metres, NaN where unknown; None
+            where none is known.
         simulated: Program that makes the signal; empty for recorded ones.
-        dropped: Events that are left out beforehand, by reason, such as those in BAD spans of a file.
+        dropped: Events that are left out beforehand, by reason, such as those in BAD
+            spans of a file.
     """
 
     name: str
@@ -95,7 +101,8 @@ class Stream(Protocol):
         """Return what has arrived, oldest first.
 
         Args:
-            wait_s: How long to wait for the first sample or event; then the chunk is empty.
+            wait_s: How long to wait for the first sample or event; then the chunk is
+                empty.
 
         Returns:
             A chunk; None once the stream has ended.
@@ -110,17 +117,19 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Purpose of an opened stream: the model's input, and the pictures that are searched.
+    """Purpose of an opened stream: the model's input, and the pictures that are
+    searched.
 
     Attributes:
         channels: [C] channels of the model, in its order.
         kind: Their type as mne names it: eeg, mag …
-        unit: Unit of continuous samples that the model's preparation begins with: µV, fT …
+        unit: Unit of continuous samples that the model's preparation begins with: µV,
+            fT …
         rate_hz: Rate of the model's signals.
         span_s: Start and stop of a window after the event.
         image_ids: Pictures of the gallery, which simulated events name.
-        open_recording: Opens the recording of the person that tests the model, in the run's data set; None
-            where the person has none.
+        open_recording: Opens the recording of the person that tests the model, in the
+            run's data set; None where the person has none.
     """
 
     channels: tuple[str, ...]
@@ -137,7 +146,8 @@ class WindowStream(Protocol):
     """A stream whose windows are prepared already, such as a signal store.
 
     Attributes:
-        template: Trials of one stimulus, which say channels, times, unit and preparation of all windows.
+        template: Trials of one stimulus, which say channels, times, unit and
+            preparation of all windows.
     """
 
     template: Trials
@@ -146,7 +156,9 @@ class WindowStream(Protocol):
         """Read the clock of the windows' times."""
 
     def read_windows(self, wait_s: float) -> list[CutWindow] | None:
-        """Return the windows that are due, after at most `wait_s`; None once the stream has ended."""
+        """Return the windows that are due, after at most `wait_s`; None once the stream
+        has ended.
+        """
 
     def close(self) -> None:
         """Close the stream; may be called twice."""
@@ -178,7 +190,9 @@ class Clock:
         return (self.read() - self._start) * self.speed
 
     def wait_until(self, time_s: float, most_s: float) -> bool:
-        """Wait until a time of the replay, at most so many seconds; whether it has come."""
+        """Wait until a time of the replay, at most so many seconds; whether it has
+        come.
+        """
         # missing time of the replay, in seconds of the wall clock
         missing_s = (time_s - self.now_s()) / self.speed
         if missing_s > 0:
@@ -192,24 +206,34 @@ class Replay:
     Args:
         stream_format: Channels, units and rate.
         clock: Decides what has arrived.
-        blocks: Successive samples [n, C] with the events among them; read when they are needed.
+        blocks: Successive samples [n, C] with the events among them; read when they are
+            needed.
     """
 
-    def __init__(self, stream_format: StreamFormat, clock: Clock, blocks: Blocks) -> None:
+    def __init__(
+        self, stream_format: StreamFormat, clock: Clock, blocks: Blocks
+    ) -> None:
         self.format, self.clock, self._blocks = stream_format, clock, blocks
-        self._samples = np.empty((0, len(stream_format.channels)))  # [n, C] that have not arrived yet
-        self._events, self._next = list[Event](), 0  # events that have not, and the number of the next sample
+        # [n, C] that have not arrived yet
+        self._samples = np.empty((0, len(stream_format.channels)))
+        # events that have not, and the number of the next sample
+        self._events, self._next = list[Event](), 0
 
     def now_s(self) -> float:
         """Read the clock of the signal, whose first sample is at 0."""
         return self.clock.now_s()
 
     def read(self, wait_s: float) -> Chunk | None:
-        """Return the samples that are due, and the events among them; waits for a chunk of them."""
+        """Return the samples that are due, and the events among them; waits for a chunk
+        of them.
+        """
         rate_hz = self.format.rate_hz
         # blocks are read until a chunk is full, so memory holds one block at most
         chunk = max(1, round(CHUNK_S * rate_hz))
-        while len(self._samples) < chunk and (block := next(self._blocks, None)) is not None:
+        while (
+            len(self._samples) < chunk
+            and (block := next(self._blocks, None)) is not None
+        ):
             self._samples = np.concatenate([self._samples, block[0]])
             self._events += block[1]
         if not len(self._samples):
@@ -231,4 +255,6 @@ class Replay:
         return Chunk(samples, times_s, events)
 
     def close(self) -> None:
-        """Do nothing: no device is open, and files are open only while a block is read."""
+        """Do nothing: no device is open, and files are open only while a block is
+        read.
+        """

@@ -1,8 +1,10 @@
-"""Times of samples, from timestamps that jitter: even steps, except where samples were lost.
+"""Times of samples, from timestamps that jitter: even steps, except where samples were
+lost.
 
-LSL's own smoothing (`dejitter`) counts samples, so that a loss of 3 s shifts all later times by as much, for
-tens of seconds, and shows no step. Unsmoothed timestamps show steps of many samples wherever a program stamps
-its samples late. Hence this loop: a phase-locked one, which is restarted where a loss is certain.
+LSL's own smoothing (`dejitter`) counts samples, so that a loss of 3 s shifts all later
+times by as much, for tens of seconds, and shows no step. Unsmoothed timestamps show
+steps of many samples wherever a program stamps its samples late. Hence this loop: a
+phase-locked one, which is restarted where a loss is certain.
 """
 
 import math
@@ -12,31 +14,46 @@ import numpy as np
 from brainhive_cli.core.arrays import Float64
 
 LOCK_S = 5.0
-"""Time constant of the loop: 100 ppm of drift lag by .5 ms until the period is learned, and jitter is
-averaged over some 500 chunks of 10 samples at 1000 Hz."""
+"""Time constant of the loop: 100 ppm of drift lag by .5 ms until the period is learned,
+and jitter is averaged over some 500 chunks of 10 samples at 1000 Hz.
+"""
 JITTER_S, FIRST_JITTER_S = 2.0, 0.01
-"""Time constant of the running mean of the jitter, and its value at the start: that of a busy program."""
+"""Time constant of the running mean of the jitter, and its value at the start: that of
+a busy program.
+"""
 LEAST_LOSS = 0.75
-"""Part of a period by which later samples are late when one is lost; with precise timestamps."""
+"""Part of a period by which later samples are late when one is lost; with precise
+timestamps.
+"""
 JITTERS = 4.0
 """Mean jitters beyond which a timestamp is either late or follows a loss."""
 MOST_CORRECTION = 0.4
-"""Part of a period by which a step is corrected at most, so that no step without loss looks like one."""
+"""Part of a period by which a step is corrected at most, so that no step without loss
+looks like one.
+"""
 HOLD_S = 0.25
-"""Duration of samples that are all late until they are said to follow a loss: after a late chunk others are
-punctual."""
+"""Duration of samples that are all late until they are said to follow a loss: after a
+late chunk others are punctual.
+"""
 RATE_S = 5.0
-"""Seconds in which a stream's rate is measured, in two halves: losses of a moment lie in one of them."""
+"""Seconds in which a stream's rate is measured, in two halves: losses of a moment lie
+in one of them.
+"""
 RATE_TOLERANCE = 0.04
-"""Share by which it may differ: chunks of 50 ms may be missing at both ends of a half."""
+"""Share by which it may differ: chunks of 50 ms may be missing at both ends of a
+half.
+"""
 MOST_GAP_S = 0.5
-"""Seconds without samples after which the measurement begins again, as after a restart of the sender."""
+"""Seconds without samples after which the measurement begins again, as after a restart
+of the sender.
+"""
 
 
 class SampleTimes:
     """Times and rate of the samples of one stream, oldest first.
 
-    Samples without loss are less than 1.5 periods apart, those around a loss more than 1.7.
+    Samples without loss are less than 1.5 periods apart, those around a loss more than
+    1.7.
 
     Args:
         rate_hz: Nominal sampling rate.
@@ -59,8 +76,9 @@ class SampleTimes:
             stamps: [n] timestamps of the samples that came, in seconds.
 
         Returns:
-            [m] times, ascending; fewer than came while it is open whether samples were lost, for HOLD_S at
-            most. NaN for samples to leave out, whose times others had before: the clock went back.
+            [m] times, ascending; fewer than came while it is open whether samples were
+            lost, for HOLD_S at most. NaN for samples to leave out, whose times others
+            had before: the clock went back.
         """
         times = []
         for stamp in stamps.tolist():
@@ -70,7 +88,10 @@ class SampleTimes:
             self._pending.append(stamp)
 
             # samples that came late are explained by one that is punctual again
-            count, limit_s = len(self._pending), max(LEAST_LOSS * self._nominal_s, JITTERS * self._jitter_s)
+            count, limit_s = (
+                len(self._pending),
+                max(LEAST_LOSS * self._nominal_s, JITTERS * self._jitter_s),
+            )
             if abs(stamp - self._last_s - count * self._period_s) > limit_s:
                 if count < self._hold:
                     continue
@@ -81,9 +102,11 @@ class SampleTimes:
                 shift_s = float(np.median(late_s))
                 spread_s = float(np.median(np.abs(late_s - shift_s)))
                 if np.min(late_s * np.sign(shift_s)) > max(limit_s, JITTERS * spread_s):
-                    if shift_s < 0:  # times that were given stay, and the next ones show the step
+                    # times that were given stay, and the next ones show the step
+                    if shift_s < 0:
                         self._resumed_s = max(
-                            self._resumed_s, self._last_s + (1 + LEAST_LOSS) * self._nominal_s
+                            self._resumed_s,
+                            self._last_s + (1 + LEAST_LOSS) * self._nominal_s,
                         )
                     self._last_s += shift_s
                     self._locked = 0
@@ -92,7 +115,8 @@ class SampleTimes:
         return np.array(times)
 
     def measure_rate(self, stamps: Float64) -> float | None:
-        """Measure the rate at which samples really come, at the start and after each long gap.
+        """Measure the rate at which samples really come, at the start and after each
+        long gap.
 
         Args:
             stamps: [n] timestamps of the samples that came, in seconds.
@@ -100,9 +124,13 @@ class SampleTimes:
         Returns:
             The rate, once it is known and differs from the nominal one.
         """
-        # a gap or a clock that goes back, as after a restart of the sender, starts the measurement again
+        # a gap or a clock that goes back, as after a restart of the sender, starts the
+        # measurement again
         for stamp in stamps.tolist():
-            is_gap = bool(self._measured) and not 0 <= stamp - self._measured[-1] <= MOST_GAP_S
+            is_gap = (
+                bool(self._measured)
+                and not 0 <= stamp - self._measured[-1] <= MOST_GAP_S
+            )
             self._is_measured &= not is_gap
             # of a rate that is known, the last timestamp alone is kept
             if is_gap or self._is_measured:
@@ -114,10 +142,14 @@ class SampleTimes:
 
         # both halves of the time differ to the same side
         self._is_measured = True
-        halves = np.split(all_s, [int(np.searchsorted(all_s, (all_s[0] + all_s[-1]) / 2))])
+        halves = np.split(
+            all_s, [int(np.searchsorted(all_s, (all_s[0] + all_s[-1]) / 2))]
+        )
         rates = np.array([(len(half) - 1) / (half[-1] - half[0]) for half in halves])
         ratios = rates / self._rate_hz
-        is_other = (ratios > 1 + RATE_TOLERANCE).all() or (ratios < 1 - RATE_TOLERANCE).all()
+        is_other = (ratios > 1 + RATE_TOLERANCE).all() or (
+            ratios < 1 - RATE_TOLERANCE
+        ).all()
         return float(rates.mean()) if is_other else None
 
     def _follow(self, stamp: float, limit_s: float) -> float:
@@ -127,7 +159,8 @@ class SampleTimes:
         self._jitter_s += (abs(late_s) - self._jitter_s) / (JITTER_S * self._rate_hz)
         pull_s = min(limit_s, max(-limit_s, late_s))
 
-        # the mean of all so far; later a critically damped loop, which learns the period too
+        # the mean of all so far; later a critically damped loop, which learns the
+        # period too
         self._locked += 1
         gain = max(1 / (self._locked + 1), 1 / (LOCK_S * self._rate_hz))
         most_s = MOST_CORRECTION * self._nominal_s

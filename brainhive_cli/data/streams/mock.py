@@ -1,11 +1,21 @@
-"""Continuous signal without hardware: noise with events; of a simulated data set, its person's responses."""
+"""Continuous signal without hardware: noise with events; of a simulated data set, its
+person's responses.
+"""
 
 import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.streams import Blocks, Clock, Event, Replay, StreamConfig, StreamFormat, Wanted
+from brainhive_cli.data.streams import (
+    Blocks,
+    Clock,
+    Event,
+    Replay,
+    StreamConfig,
+    StreamFormat,
+    Wanted,
+)
 from brainhive_cli.data.trials import Trials
 
 NOISE = 10.0
@@ -16,22 +26,29 @@ PROVENANCE = "noise of brainhive_cli.data.streams.mock: no brain was recorded"
 class Config(StreamConfig):
     """Signal with the model's channels and rate, and an event for each picture."""
 
-    interval_s: float = Field(1.2, gt=0, le=3600, description="seconds from event to event")
+    interval_s: float = Field(
+        1.2, gt=0, le=3600, description="seconds from event to event"
+    )
     events: int | None = Field(
         None,
         gt=0,
         le=10**9,
-        description="events until the stream ends; of a simulated data set at most those of all trials, the "
-        "default",
+        description="events until the stream ends; of a simulated data set at most "
+        "those of all trials, the default",
     )
-    speed: float = Field(1.0, gt=0, le=1e6, description="seconds of the stream in a second")
-    seed: int = Field(0, ge=0, description="seed of the noise and the order of pictures")
+    speed: float = Field(
+        1.0, gt=0, le=1e6, description="seconds of the stream in a second"
+    )
+    seed: int = Field(
+        0, ge=0, description="seed of the noise and the order of pictures"
+    )
 
     def build(self, wanted: Wanted) -> Replay:
         """Lay out the signal; it is made while it is read.
 
         Raises:
-            MissingData: if the run's data set is simulated, and the person has no signals.
+            MissingData: if the run's data set is simulated, and the person has no
+                signals.
         """
         # only continuous, unprepared trials from onset on can be joined to a signal
         recording = wanted.open_recording()
@@ -42,14 +59,19 @@ class Config(StreamConfig):
             and isinstance(recording.space, Sensors)
             and recording.times_s[0] == 0
         )
-        return simulate(self, wanted, recording if is_continuous else None, Clock(self.speed))
+        return simulate(
+            self, wanted, recording if is_continuous else None, Clock(self.speed)
+        )
 
 
 TINY = Config(events=3)
 
 
-def simulate(config: Config, wanted: Wanted, recording: Trials | None, clock: Clock) -> Replay:
-    """Simulate a stream: trials of a simulated person with a signal between them, or noise alone.
+def simulate(
+    config: Config, wanted: Wanted, recording: Trials | None, clock: Clock
+) -> Replay:
+    """Simulate a stream: trials of a simulated person with a signal between them, or
+    noise alone.
 
     Args:
         config: Its keys.
@@ -64,14 +86,18 @@ def simulate(config: Config, wanted: Wanted, recording: Trials | None, clock: Cl
         rate_hz, channels = recording.rate_hz, tuple(recording.space.names)
         simulated = str(recording.provenance["simulated"])
     kinds, units = (wanted.kind,) * len(channels), (wanted.unit,) * len(channels)
-    stream_format = StreamFormat("mock", channels, kinds, units, rate_hz, simulated=simulated)
+    stream_format = StreamFormat(
+        "mock", channels, kinds, units, rate_hz, simulated=simulated
+    )
     if recording is None:
         return Replay(stream_format, clock, make_noise(config, wanted, rate_hz))
     return Replay(stream_format, clock, join_trials(config, recording, rate_hz))
 
 
 def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
-    """Make noise, an event in the middle of each interval, and one more interval behind the last."""
+    """Make noise, an event in the middle of each interval, and one more interval behind
+    the last.
+    """
     # one interval of noise an event [n, C]; the last one lets its window end
     random, names = np.random.default_rng(config.seed), list(wanted.image_ids)
     interval, count = max(1, round(config.interval_s * rate_hz)), config.events or 10**9
@@ -79,7 +105,8 @@ def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
         events = []
         if number < count:
             name = names[random.integers(len(names))]
-            middle = number * interval + interval // 2  # so that there are samples before the first event
+            # so that there are samples before the first event
+            middle = number * interval + interval // 2
             events = [Event(middle / rate_hz, name)]
         yield NOISE * random.standard_normal((interval, len(wanted.channels))), events
 
@@ -87,7 +114,8 @@ def make_noise(config: Config, wanted: Wanted, rate_hz: float) -> Blocks:
 def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
     """Join simulated trials, each at its event, and one more interval behind the last.
 
-    Between two trials a straight line leads from the one to the next: the signal has no step.
+    Between two trials a straight line leads from the one to the next: the signal has no
+    step.
     """
     # trials [n, 2] in random order, as item and repetition
     rows = np.argwhere(recording.is_there)
@@ -97,12 +125,16 @@ def join_trials(config: Config, recording: Trials, rate_hz: float) -> Blocks:
 
     def read_trial(number: int) -> Float64:  # [T, C]
         item, repetition = rows[min(number, len(rows) - 1)].tolist()
-        return np.asarray(recording.signal[item : item + 1])[0, repetition].T.astype(np.float64)
+        return np.asarray(recording.signal[item : item + 1])[0, repetition].T.astype(
+            np.float64
+        )
 
     for number in range(count):
         # the trial, as far as the interval reaches
         trial = samples = read_trial(number)
-        event = Event(number * interval / rate_hz, recording.image_ids[int(rows[number][0])])
+        event = Event(
+            number * interval / rate_hz, recording.image_ids[int(rows[number][0])]
+        )
         # a rest between trials is filled without a step in the signal
         if (rest := interval - len(trial)) > 0:
             line = np.linspace(trial[-1], read_trial(number + 1)[0], rest + 2)[1:-1]

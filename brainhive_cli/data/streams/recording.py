@@ -1,4 +1,6 @@
-"""Replay of a recorded file at its rate: any file that `prepare --from recording` reads."""
+"""Replay of a recorded file at its rate: any file that `prepare --from recording`
+reads.
+"""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +15,15 @@ from brainhive_cli.core.inputs import Input, require
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.recording_files import UNITS, open_raw
 from brainhive_cli.data.recording_headers import RecordingKeys, read_header
-from brainhive_cli.data.streams import Blocks, Clock, Event, Replay, StreamConfig, StreamFormat, Wanted
+from brainhive_cli.data.streams import (
+    Blocks,
+    Clock,
+    Event,
+    Replay,
+    StreamConfig,
+    StreamFormat,
+    Wanted,
+)
 
 BLOCK_S = 10.0
 """Part of a file that is read at once."""
@@ -23,7 +33,12 @@ class Config(StreamConfig, RecordingKeys):
     """A recording in fif, edf, bdf, set or vhdr."""
 
     file: str = Field("", description="the recording")
-    speed: float = Field(1.0, gt=0, le=1e6, description="seconds of the recording that are replayed a second")
+    speed: float = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        description="seconds of the recording that are replayed a second",
+    )
 
     def inputs(self) -> list[Input]:
         """List the file.
@@ -33,7 +48,9 @@ class Config(StreamConfig, RecordingKeys):
         """
         # a missing key and a missing file are told apart, by different ways out
         if not self.file:
-            raise RecipeError("no recording is named to be replayed", "source.file=sub-01_ses-01.fif")
+            raise RecipeError(
+                "no recording is named to be replayed", "source.file=sub-01_ses-01.fif"
+            )
         path = locate(self.file)
         missing = MissingData(f"no recording {path}", "source.file=FILE that mne opens")
         return [Input(str(path), error=None if path.is_file() else missing)]
@@ -53,21 +70,26 @@ class Config(StreamConfig, RecordingKeys):
 TINY = Config(file="sub-01_ses-01.fif")
 
 
-def replay(config: Config, path: Path, span_s: tuple[float, float], clock: Clock) -> Replay:
+def replay(
+    config: Config, path: Path, span_s: tuple[float, float], clock: Clock
+) -> Replay:
     """Let a recording arrive as if it were recorded now.
 
     Args:
         config: Its keys.
         path: Its file.
-        span_s: Start and stop of a window after an event, which no BAD span may overlap.
+        span_s: Start and stop of a window after an event, which no BAD span may
+            overlap.
         clock: Decides what has arrived.
     """
     # header first, as doubts and errors cost no reading of samples
     try:
         header = read_header(path, config)
-    except BrainhiveError as error:  # whose keys are those of prepare, which has the same
+    except BrainhiveError as error:
+        # whose keys are those of prepare, which has the same
         error.message, error.hint = (
-            text.replace("preparation.", "source.") for text in (error.message, error.hint)
+            text.replace("preparation.", "source.")
+            for text in (error.message, error.hint)
         )
         raise
     for doubt in header.doubts:
@@ -105,6 +127,13 @@ def replay(config: Config, path: Path, span_s: tuple[float, float], clock: Clock
         for start in range(0, header.samples, step):
             stop = min(start + step, header.samples)
             block = raw.get_data(start=start, stop=stop).T * scales  # [n, C]
-            yield block, [Event(at / rate_hz, name) for at, name in events if start <= at < stop]
+            yield (
+                block,
+                [
+                    Event(at / rate_hz, name)
+                    for at, name in events
+                    if start <= at < stop
+                ],
+            )
 
     return Replay(stream_format, clock, read_blocks())

@@ -1,4 +1,6 @@
-"""Single trials of a signal store, one after the other, as if each had just been recorded and prepared."""
+"""Single trials of a signal store, one after the other, as if each had just been
+recorded and prepared.
+"""
 
 import numpy as np
 from pydantic import Field
@@ -10,12 +12,18 @@ from brainhive_cli.data.trials import Trials
 
 
 class Config(StreamConfig):
-    """Signal store of the person in the run's data set, whose trials come in random order."""
+    """Signal store of the person in the run's data set, whose trials come in random
+    order.
+    """
 
     has_windows = True
 
-    interval_s: float = Field(1.2, gt=0, le=3600, description="seconds from trial to trial")
-    speed: float = Field(1.0, gt=0, le=1e6, description="seconds of the replay in a second")
+    interval_s: float = Field(
+        1.2, gt=0, le=3600, description="seconds from trial to trial"
+    )
+    speed: float = Field(
+        1.0, gt=0, le=1e6, description="seconds of the replay in a second"
+    )
     seed: int = Field(0, ge=0, description="seed of the order of trials")
 
     def build(self, wanted: Wanted) -> "ReplayedTrials":
@@ -25,7 +33,10 @@ class Config(StreamConfig):
             MissingData: if the person has none.
         """
         if (recording := wanted.open_recording()) is None:
-            raise MissingData("the person has no signal store to replay", "prepare it, or --source mock")
+            raise MissingData(
+                "the person has no signal store to replay",
+                "prepare it, or --source mock",
+            )
         return ReplayedTrials(recording, self.interval_s, self.seed, Clock(self.speed))
 
 
@@ -45,8 +56,15 @@ class ReplayedTrials:
         template: The first trial.
     """
 
-    def __init__(self, recording: Trials, interval_s: float, seed: int, clock: Clock) -> None:
-        self.recording, self.clock, self._interval_s, self._next = recording, clock, interval_s, 0
+    def __init__(
+        self, recording: Trials, interval_s: float, seed: int, clock: Clock
+    ) -> None:
+        self.recording, self.clock, self._interval_s, self._next = (
+            recording,
+            clock,
+            interval_s,
+            0,
+        )
         # trials that exist, as item and repetition, in random order
         rows = np.argwhere(recording.is_there)  # [trials, 2]
         self._trials = rows[np.random.default_rng(seed).permutation(len(rows))]
@@ -73,9 +91,13 @@ class ReplayedTrials:
                 break
             # one trial [C, T] of the mapped store
             item, repetition = self._trials[self._next].tolist()
-            signal = np.asarray(self.recording.signal[item : item + 1])[0, repetition].astype(np.float32)
+            signal = np.asarray(self.recording.signal[item : item + 1])[
+                0, repetition
+            ].astype(np.float32)
             name = self.recording.image_ids[item]
-            windows.append(CutWindow(name, time_s, self._next, signal, time_s + length_s))
+            windows.append(
+                CutWindow(name, time_s, self._next, signal, time_s + length_s)
+            )
             self._next += 1
             if len(windows) == 64:  # so that a fast replay does not fill the memory
                 break

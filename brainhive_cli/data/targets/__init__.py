@@ -1,1 +1,3 @@
-"""Targets of training: stimuli through frozen encoders into stores, and stores opened for a recipe."""
+"""Targets of training: stimuli through frozen encoders into stores, and stores opened
+for a recipe.
+"""

@@ -1,4 +1,6 @@
-"""Work of embed: whether a store is done, and pictures through networks into those that are not."""
+"""Work of embed: whether a store is done, and pictures through networks into those that
+are not.
+"""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,8 +22,17 @@ from brainhive_cli.core.files import portable
 from brainhive_cli.core.launch import Launch, library_versions
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media.decoding import decoded
-from brainhive_cli.data.stores.target_store import PIXELS, Blank, TargetStore, TargetWriter
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, alternatives, shape_of
+from brainhive_cli.data.stores.target_store import (
+    PIXELS,
+    Blank,
+    TargetStore,
+    TargetWriter,
+)
+from brainhive_cli.data.targets.encoder_groups import (
+    EncoderGroup,
+    alternatives,
+    shape_of,
+)
 from brainhive_cli.data.targets.target_stores import is_same_network
 from brainhive_cli.models.encoders import EncoderConfig
 
@@ -63,11 +74,13 @@ class StoreJob:
         }
 
     def reason(self, group: EncoderGroup | None) -> str:
-        """Say why there is work to do; empty for a finished store of these pictures, made in this way.
+        """Say why there is work to do; empty for a finished store of these pictures,
+        made in this way.
 
         Args:
-            group: The encoder; None where its weights are not on this machine, and are taken to be those of
-                the store. What made an imported store is not compared.
+            group: The encoder; None where its weights are not on this machine, and are
+                taken to be those of the store. What made an imported store is not
+                compared.
         """
         if not self.path.is_file():
             return "does not exist"
@@ -75,14 +88,20 @@ class StoreJob:
 
         # compare settings, pictures, preprocessing and weights
         stored, expected = store.attributes, self.attributes
-        differs = [key for key in ("config", "dtype", "precision") if stored.get(key) != expected[key]]
+        differs = [
+            key
+            for key in ("config", "dtype", "precision")
+            if stored.get(key) != expected[key]
+        ]
         # without the files, stand-ins replace the pictures
         if self.images.missing is None and store.image_ids != self.images.image_ids:
             differs.append("pictures")
         # known only once the weights are loaded
         if group and stored.get("preprocessing") != group.encoder.preprocessing:
             differs.append("preprocessing")
-        if group and stored["weights"].get("digest") != group.encoder.weights.get("digest"):
+        if group and stored["weights"].get("digest") != group.encoder.weights.get(
+            "digest"
+        ):
             differs.append("weights")
         if group and not is_same_network(stored["weights"], group.encoder.weights):
             differs.append("network")
@@ -95,14 +114,21 @@ class StoreJob:
 
     @property
     def imported(self) -> str:
-        """Say from where the store was imported, and what follows; empty for one that was made here."""
+        """Say from where the store was imported, and what follows; empty for one that
+        was made here.
+        """
         origin = ", ".join(TargetStore.open(self.path).attributes.get("imported", ()))
         if not origin:
             return ""
-        return f"was imported from {origin}, so what made it is not known: --again makes it here"
+        return (
+            f"was imported from {origin}, so what made it is not known: --again makes "
+            "it here"
+        )
 
     def describe(self) -> str:
-        """Say whether the store is done, or why not and how many bytes will be written."""
+        """Say whether the store is done, or why not and how many bytes will be
+        written.
+        """
         if not (reason := self.reason(None)):
             return self.imported or "done"
         why = f" ({reason})" if self.path.is_file() else ""
@@ -111,7 +137,11 @@ class StoreJob:
 
         # size of the targets, without names and checksums
         count = len(self.images) * (alternatives(self.config, self.images) or 1)
-        size = count * prod(shape_of(self.config, shape, self.images)) * np.dtype(self.dtype).itemsize
+        size = (
+            count
+            * prod(shape_of(self.config, shape, self.images))
+            * np.dtype(self.dtype).itemsize
+        )
         return f"to do{why}, {console.size(size)} to write"
 
     def blank(self, group: EncoderGroup) -> Blank:
@@ -129,7 +159,9 @@ class StoreJob:
         # digests of pixels exist only where the stimuli themselves are decoded
         decodes = self.config.encodes == "pixels" and not self.config.pictures
         names = images.image_ids, images.concepts
-        return Blank(self.path, *names, shape, self.dtype, attributes, has_pixels=decodes)
+        return Blank(
+            self.path, *names, shape, self.dtype, attributes, has_pixels=decodes
+        )
 
 
 def stream(
@@ -143,7 +175,8 @@ def stream(
     launch: Launch,
     bar: Bar,
 ) -> list[str]:
-    """Decode in worker processes, encode here, write in a thread; each picture is decoded once.
+    """Decode in worker processes, encode here, write in a thread; each picture is
+    decoded once.
 
     Args:
         rows: Which pictures.
@@ -163,12 +196,20 @@ def stream(
     bad = []
     writes: deque[Future[None]] = deque()
     on_gpu = launch.device.type == "cuda"
-    names = {group.name: [name for name in group.names if name in writers] for group in groups}
+    names = {
+        group.name: [name for name in group.names if name in writers]
+        for group in groups
+    }
     views = {group.name: group.view for group in groups}
-    readers = {group.name: read for group in groups if (read := group.reader(images)) is not None}
+    readers = {
+        group.name: read
+        for group in groups
+        if (read := group.reader(images)) is not None
+    }
     # [N] by group: rows that any of its stores lacks
     needed = {
-        group: np.logical_or.reduce([pending[name] for name in members]) for group, members in names.items()
+        group: np.logical_or.reduce([pending[name] for name in members])
+        for group, members in names.items()
     }
 
     # batches are decoded by workers, encoded here, and written by a thread
@@ -181,13 +222,25 @@ def stream(
                 at = batch.rows[group.name]
                 # one forward pass; the copies to the CPU are asynchronous
                 outputs = group.encode(batch.views[group.name])
-                values = {name: outputs[name].to("cpu", non_blocking=True) for name in names[group.name]}
+                values = {
+                    name: outputs[name].to("cpu", non_blocking=True)
+                    for name in names[group.name]
+                }
                 # the writing thread waits for the copies, this one does not
-                there = torch.cuda.current_stream(launch.device).record_event() if on_gpu else None
+                there = (
+                    torch.cuda.current_stream(launch.device).record_event()
+                    if on_gpu
+                    else None
+                )
                 for name, embeddings in values.items():
                     lacks, pixels = pending[name][at], batch.pixels.get(group.name)
-                    writes.append(writing.submit(_write, writers[name], at, embeddings, pixels, lacks, there))
-            while len(writes) > AHEAD * len(writers):  # bounds what waits, and raises what failed
+                    writes.append(
+                        writing.submit(
+                            _write, writers[name], at, embeddings, pixels, lacks, there
+                        )
+                    )
+            # bounds what waits, and raises what failed
+            while len(writes) > AHEAD * len(writers):
                 writes.popleft().result()
             bar.advance(batch.read * launch.processes)
         # the last writes, whose errors are raised here
@@ -204,10 +257,15 @@ def _write(
     lacks: Bool,
     there: Any,
 ) -> None:
-    """Write what the store lacks of embeddings [B, …] and words of pixels [B, 25], once they are `there`."""
+    """Write what the store lacks of embeddings [B, …] and words of pixels [B, 25], once
+    they are `there`.
+    """
     if there is not None:
         there.synchronize()
     arrays = {"values": values.numpy()} | ({} if pixels is None else {PIXELS: pixels})
     if not lacks.all():  # nearly always all are lacking: then nothing is copied
-        rows, arrays = rows[lacks], {name: array[lacks] for name, array in arrays.items()}
+        rows, arrays = (
+            rows[lacks],
+            {name: array[lacks] for name, array in arrays.items()},
+        )
     writer.write(rows, **arrays)

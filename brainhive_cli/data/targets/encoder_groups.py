@@ -1,4 +1,6 @@
-"""Networks that run: each encodes a stimulus once for all stores that its outputs fill."""
+"""Networks that run: each encodes a stimulus once for all stores that its outputs
+fill.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +20,13 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import Clip, StimulusSet, decode, pictures_below
 from brainhive_cli.data.stores.ids import Names, match_names, summarise_names
-from brainhive_cli.models.encoders import EMBEDDING, SEEN, Encoder, EncoderConfig, joined
+from brainhive_cli.models.encoders import (
+    EMBEDDING,
+    SEEN,
+    Encoder,
+    EncoderConfig,
+    joined,
+)
 
 BLANK = {
     "pixels": Image.new("RGB", (256, 256)),
@@ -30,7 +38,8 @@ BLANK = {
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Common part of encoders that differ in output, or in what they see of a stimulus: loaded once.
+    """Common part of encoders that differ in output, or in what they see of a stimulus:
+    loaded once.
 
     Weights are fetched when `encoder` is first used, and loaded when `module` is.
 
@@ -38,7 +47,8 @@ class Network:
         configs: An encoder of each output.
         precision: Autocast dtype of the forward pass.
         launch: Where it runs.
-        learns: Whether gradients pass through it, where there are any, to what changes it.
+        learns: Whether gradients pass through it, where there are any, to what changes
+            it.
     """
 
     configs: Sequence[EncoderConfig]
@@ -48,13 +58,17 @@ class Network:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The one encoder of stimuli as they are, with as many outputs as there are configs."""
+        """The one encoder of stimuli as they are, with as many outputs as there are
+        configs.
+        """
         with console.progress(f"loading {self.configs[0].name}"):
             return joined(self.configs).build()
 
     @cached_property
     def module(self) -> nn.Module:
-        """The network on its device; weights that autocast would cast at each call are cast once."""
+        """The network on its device; weights that autocast would cast at each call are
+        cast once.
+        """
         module = self.encoder.module.requires_grad_(False).to(self.launch.device)
         with self.launch.autocast(self.precision):
             if torch.is_autocast_enabled(self.launch.device.type):
@@ -68,7 +82,8 @@ class Network:
 
 @dataclass(eq=False)
 class EncoderGroup:
-    """Encoders of one network that see the same of a stimulus, so that one forward pass serves them all.
+    """Encoders of one network that see the same of a stimulus, so that one forward pass
+    serves them all.
 
     Attributes:
         configs: The encoders.
@@ -89,27 +104,43 @@ class EncoderGroup:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The network with its preprocessing, of degraded pictures where the group sees these."""
+        """The network with its preprocessing, of degraded pictures where the group sees
+        these.
+        """
         how = self.configs[0].degrade
-        return self.network.encoder.degraded(how) if isinstance(how, str) else self.network.encoder
+        return (
+            self.network.encoder.degraded(how)
+            if isinstance(how, str)
+            else self.network.encoder
+        )
 
     @property
     def digest(self) -> str:
-        """Identity of its targets, as their store would: a latent space, or weights; "" if unknown."""
-        return getattr(self.encoder.module, "latent_space", "") or self.encoder.weights.get("digest", "")
+        """Identity of its targets, as their store would: a latent space, or weights; ""
+        if unknown.
+        """
+        return getattr(
+            self.encoder.module, "latent_space", ""
+        ) or self.encoder.weights.get("digest", "")
 
     def view(self, stimulus: Any) -> Tensor:
-        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption or mask of a list: [K, …].
+        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption or
+        mask of a list: [K, …].
 
         Of an encoder of one view, that one.
 
         Raises:
-            MissingData: if the encoder reads something else than pixels, and is given them.
+            MissingData: if the encoder reads something else than pixels, and is given
+                them.
         """
         # captions, masks and labels come from readers, never from a picture
         preprocess = self.encoder.preprocess
-        if (reads := self.encoder.reads) != "pixels" and isinstance(stimulus, Image.Image | Clip):
-            raise MissingData(f"{self.name} reads {reads}, and has no store", Line("embed"))
+        if (reads := self.encoder.reads) != "pixels" and isinstance(
+            stimulus, Image.Image | Clip
+        ):
+            raise MissingData(
+                f"{self.name} reads {reads}, and has no store", Line("embed")
+            )
         # frames of a clip, or captions or masks: one of them, or all [K, …]
         if isinstance(stimulus, Clip | list):
             shown = stimulus.to_pictures() if isinstance(stimulus, Clip) else stimulus
@@ -121,7 +152,10 @@ class EncoderGroup:
         view = preprocess(stimulus)
         if not isinstance(view, Tensor):
             source = self.encoder.weights.get("source", self.name)
-            problem = f"the preprocessing of {source} gives {type(view).__name__}, not a tensor"
+            problem = (
+                f"the preprocessing of {source} gives {type(view).__name__}, not a "
+                "tensor"
+            )
             raise BrainhiveError(problem, "let it end in a tensor [3, H, W]")
         return view
 
@@ -135,13 +169,29 @@ class EncoderGroup:
             By name, float32 [B, *shape], or [B, K, *shape].
         """
         # K views of a stimulus are encoded as further rows, [B * K, …]
-        single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
-        network, is_frozen = self.network, not (self.network.learns and torch.is_grad_enabled())
-        where = (network.precision, network.launch, self.encoder.weights.get("source", self.name))
+        single = (
+            views.flatten(0, 1)
+            if (has_several := views.ndim > self.blank.ndim + 1)
+            else views
+        )
+        network, is_frozen = (
+            self.network,
+            not (self.network.learns and torch.is_grad_enabled()),
+        )
+        where = (
+            network.precision,
+            network.launch,
+            self.encoder.weights.get("source", self.name),
+        )
         encoded = encode(network.module, single, *where, is_frozen=is_frozen)
         # the network has all outputs; this group's encoders use those of their names
-        encoded_of_output = dict(zip(map(_output_of, network.configs), encoded, strict=True))
-        outputs = {config.name: encoded_of_output[_output_of(config)] for config in self.configs}
+        encoded_of_output = dict(
+            zip(map(_output_of, network.configs), encoded, strict=True)
+        )
+        outputs = {
+            config.name: encoded_of_output[_output_of(config)]
+            for config in self.configs
+        }
         # [B * K, *shape] to [B, K, *shape], which an encoder may combine
         if has_several:
             for config in self.configs:
@@ -150,13 +200,15 @@ class EncoderGroup:
         return outputs
 
     def reader(self, stimuli: StimulusSet) -> Callable[[int], Any] | None:
-        """Make what gives the captions, masks or labels of a stimulus, or the picture instead of it.
+        """Make what gives the captions, masks or labels of a stimulus, or the picture
+        instead of it.
 
         Returns:
             None where the stimulus itself is read.
 
         Raises:
-            MissingData: if there are no captions (masks, labels), or a stimulus has no picture in its place.
+            MissingData: if there are no captions (masks, labels), or a stimulus has no
+                picture in its place.
         """
         config = self.configs[0]
         if config.encodes != "pixels":
@@ -166,7 +218,9 @@ class EncoderGroup:
 
     @cached_property
     def blank(self) -> Tensor:
-        """A blank picture, a short caption, an empty mask or no labels, preprocessed: [3, H, W] or …"""
+        """A blank picture, a short caption, an empty mask or no labels, preprocessed:
+        [3, H, W] or …
+        """
         if self.encoder.reads == "labels":
             return self.view(np.zeros(self.configs[0].known_shape or 1, np.uint8))
         return self.view(BLANK[self.encoder.reads])
@@ -174,11 +228,15 @@ class EncoderGroup:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of one target by name, measured on a blank picture."""
-        return {name: tuple(values.shape[1:]) for name, values in self.encode(self.blank[None]).items()}
+        return {
+            name: tuple(values.shape[1:])
+            for name, values in self.encode(self.blank[None]).items()
+        }
 
 
 def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
-    """Count the frames, captions or masks that are encoded of each stimulus; None where it is one of them.
+    """Count the frames, captions or masks that are encoded of each stimulus; None where
+    it is one of them.
 
     Raises:
         MissingData: if there are none to read, or fewer than are asked for.
@@ -189,36 +247,50 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
         count = None if config.pictures else stimuli.frames
     elif getattr(stimuli, reads) is None:
         raise MissingData(
-            f"{stimuli.dataset}/{stimuli.split} has no {reads}, which {config.name} reads",
-            stimuli.way_out or f"use an encoder that reads pixels, or a data set with {reads}",
+            (
+                f"{stimuli.dataset}/{stimuli.split} has no {reads}, which "
+                f"{config.name} reads"
+            ),
+            stimuli.way_out
+            or f"use an encoder that reads pixels, or a data set with {reads}",
         )
     else:
-        count = {"captions": stimuli.captions_each, "masks": stimuli.frames, "labels": None}[reads]
+        count = {
+            "captions": stimuli.captions_each,
+            "masks": stimuli.frames,
+            "labels": None,
+        }[reads]
     # views: each, one by its number, or all or an average combined into one target
     if views == "each":
         return count
     if count is None or (isinstance(views, int) and views >= count):
         raise MissingData(
-            f"{config.name} encodes views: {views}, and a stimulus of {stimuli.dataset}/{stimuli.split} has "
-            f"{1 if count is None else count}",
+            f"{config.name} encodes views: {views}, and a stimulus of "
+            f"{stimuli.dataset}/{stimuli.split} has {1 if count is None else count}",
             "views: each, or a number below that",
         )
     return count if views == "all" else None
 
 
-def shape_of(config: EncoderConfig, one: tuple[int, ...], stimuli: StimulusSet) -> tuple[int, ...]:
+def shape_of(
+    config: EncoderConfig, one: tuple[int, ...], stimuli: StimulusSet
+) -> tuple[int, ...]:
     """Give the shape of a stimulus's target, by that of one view's."""
     return (views_each(config, stimuli) or 1, *one) if config.views == "all" else one
 
 
 def alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
-    """Count the targets of each stimulus, as `views_each`; None where they are combined into one."""
+    """Count the targets of each stimulus, as `views_each`; None where they are combined
+    into one.
+    """
     count = views_each(config, stimuli)
     return None if config.combines else count
 
 
 def _combine(targets: Tensor, views: Tensor, how: str) -> Tensor:
-    """Combine targets [B, K, *shape] of views [B, K, …]; in an average, equal views count once."""
+    """Combine targets [B, K, *shape] of views [B, K, …]; in an average, equal views
+    count once.
+    """
     if how == "first":
         return targets[:, 0]
     if how != "average":
@@ -231,18 +303,29 @@ def _combine(targets: Tensor, views: Tensor, how: str) -> Tensor:
     return (targets * share.view(*share.shape, *[1] * (targets.ndim - 2))).sum(1)
 
 
-def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) -> list[EncoderGroup]:
-    """Group encoders that one forward pass can serve; groups of one network share it."""
+def grouped(
+    configs: Sequence[EncoderConfig], precision: str, launch: Launch
+) -> list[EncoderGroup]:
+    """Group encoders that one forward pass can serve; groups of one network share
+    it.
+    """
     networks: dict[str, dict[str, EncoderConfig]] = {}
     groups: dict[tuple[str, str], list[EncoderConfig]] = {}
     # one config for each output of a network; one group for each input of it
     for config in configs:
-        networks.setdefault(config.network_key, {}).setdefault(_output_of(config), config)
+        networks.setdefault(config.network_key, {}).setdefault(
+            _output_of(config), config
+        )
         # of one input, one forward pass gives all outputs
         seen = config.model_dump_json(include=SEEN)
         groups.setdefault((config.network_key, seen), []).append(config)
-    shared = {key: Network([*members.values()], precision, launch) for key, members in networks.items()}
-    return [EncoderGroup(group, shared[network]) for (network, _), group in groups.items()]
+    shared = {
+        key: Network([*members.values()], precision, launch)
+        for key, members in networks.items()
+    }
+    return [
+        EncoderGroup(group, shared[network]) for (network, _), group in groups.items()
+    ]
 
 
 def _output_of(config: EncoderConfig) -> str:
@@ -257,14 +340,16 @@ def encode(
     source: str = "the network",
     is_frozen: bool = True,
 ) -> list[Tensor]:
-    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each output.
+    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each
+    output.
 
     Gradients pass through it if it is not frozen.
 
     Raises:
         BrainhiveError: if the module, which comes from `source`, gives something else.
     """
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
+    # or a GPU's fp32 has 10 bits
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with torch.inference_mode(is_frozen), launch.autocast(precision), exact:
         output = module(pictures.to(launch.device, non_blocking=True))
 
@@ -273,14 +358,19 @@ def encode(
     for one in listed:
         if not isinstance(one, Tensor) or one.ndim < 2 or len(one) != len(pictures):
             seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
-            raise BrainhiveError(f"{source} gives {seen} for {len(pictures)} pictures", "return [B, *shape]")
-    # float32, whatever autocast computed in; a copy, since memory of inputs, which outputs may be, is reused
+            raise BrainhiveError(
+                f"{source} gives {seen} for {len(pictures)} pictures",
+                "return [B, *shape]",
+            )
+    # float32, whatever autocast computed in; a copy, since memory of inputs, which
+    # outputs may be, is reused
     with torch.inference_mode(is_frozen):
         return [one.to(torch.float32, copy=True) for one in listed]
 
 
 def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Image]:
-    """Find the pictures instead of stimuli by their ids, or the ids' last part; decode them by index.
+    """Find the pictures instead of stimuli by their ids, or the ids' last part; decode
+    them by index.
 
     Raises:
         MissingData: if the folder is not there, or a stimulus has no picture.
@@ -288,17 +378,28 @@ def open_pictures(folder: str, stimuli: StimulusSet) -> Callable[[int], Image.Im
     """
     root = locate(folder)
     if not root.is_dir():
-        raise MissingData(f"no folder {folder!r} of pictures", "name a folder that exists")
+        raise MissingData(
+            f"no folder {folder!r} of pictures", "name a folder that exists"
+        )
     # file of each stimulus by its row
     names = list(pictures_below(root))
     rows, _ = match_names(names, stimuli.image_ids)
     name_of_row = dict(zip(rows.tolist(), names, strict=True))
     # all missing pictures in one error
     where = f"{stimuli.dataset}/{stimuli.split}"
-    if absent := [image_id for row, image_id in enumerate(stimuli.image_ids) if row not in name_of_row]:
-        problem = f"{folder} lacks pictures of {where}, {summarise_names(absent, len(stimuli))}"
+    if absent := [
+        image_id
+        for row, image_id in enumerate(stimuli.image_ids)
+        if row not in name_of_row
+    ]:
+        problem = (
+            f"{folder} lacks pictures of {where}, "
+            f"{summarise_names(absent, len(stimuli))}"
+        )
         raise MissingData(problem, "name its pictures by image id")
-    return partial(_decode_picture, root, Names.of(name_of_row[row] for row in range(len(stimuli))))
+    return partial(
+        _decode_picture, root, Names.of(name_of_row[row] for row in range(len(stimuli)))
+    )
 
 
 def _decode_picture(root: Path, files: Names, index: int) -> Image.Image:

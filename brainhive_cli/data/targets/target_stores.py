@@ -1,4 +1,6 @@
-"""The target stores of a split's stimuli: opened together, checked, and known by what made them."""
+"""The target stores of a split's stimuli: opened together, checked, and known by what
+made them.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -33,11 +35,18 @@ def open_stores(
     paths: Paths,
     images: StimulusSet | None = None,
 ) -> dict[str, TargetStore]:
-    """Open the stores of several encoders over the same stimuli, by encoder; arguments as `open_targets`."""
-    root, line = paths.under_home("embeddings"), write_embedding(dataset_config, encoders)
+    """Open the stores of several encoders over the same stimuli, by encoder; arguments
+    as `open_targets`.
+    """
+    root, line = (
+        paths.under_home("embeddings"),
+        write_embedding(dataset_config, encoders),
+    )
     split = dataset.holdout.stored_split(split)
     try:
-        stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
+        stores = target_store.open_all(
+            root, dataset.name, split, [config.name for config in encoders]
+        )
     except MissingData as error:
         raise MissingData(error.message, line) from error
 
@@ -46,7 +55,10 @@ def open_stores(
         made_by = stores[config.name].attributes["config"]
         if config.kind == IMPORTED and not stores[config.name].is_own:
             reference = made_by.get("source") or made_by.get("kind", "NAME")
-            problem = f"{stores[config.name].path} holds no own vectors: {made_by.get('kind')} made it"
+            problem = (
+                f"{stores[config.name].path} holds no own vectors: "
+                f"{made_by.get('kind')} made it"
+            )
             raise RecipeError(problem, f"--encoders {reference}")
 
     # stores are of the pictures that the data set has today
@@ -57,22 +69,38 @@ def open_stores(
         warn_of_problems(other)
         # all are of the same stimuli, row by row
         if difference := _difference(first, other):
-            raise BrainhiveError(f"{first.path} and {other.path} hold {difference}", f"{line} --again")
+            raise BrainhiveError(
+                f"{first.path} and {other.path} hold {difference}", f"{line} --again"
+            )
     return stores
 
 
 def store_inputs(
-    dataset: Dataset, config: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
+    dataset: Dataset,
+    config: parts.Config,
+    split: str,
+    encoders: Sequence[EncoderConfig],
+    paths: Paths,
 ) -> list[Input]:
-    """List the stores of several encoders, those of own vectors with digests; arguments as `open_targets`.
+    """List the stores of several encoders, those of own vectors with digests; arguments
+    as `open_targets`.
 
-    A name says nothing of what made own vectors, so that others of one name must make another run.
+    A name says nothing of what made own vectors, so that others of one name must make
+    another run.
     """
-    root, stored, listed = paths.under_home("embeddings"), dataset.holdout.stored_split(split), list[Input]()
-    files = [target_store.find(root, dataset.name, stored, encoder.name)[0] for encoder in encoders]
+    root, stored, listed = (
+        paths.under_home("embeddings"),
+        dataset.holdout.stored_split(split),
+        list[Input](),
+    )
+    files = [
+        target_store.find(root, dataset.name, stored, encoder.name)[0]
+        for encoder in encoders
+    ]
     # all stores are opened once, and their error stands for each that is missing
     look = partial(open_stores, dataset, config, split, encoders, paths)
-    error = None if all(path.is_file() for path in files) else Input.of("", look).error  # one of all
+    # one of all
+    error = None if all(path.is_file() for path in files) else Input.of("", look).error
     for encoder, path in zip(encoders, files, strict=True):
         is_here, digest = path.is_file(), ""
         if is_here and encoder.kind == IMPORTED:
@@ -86,18 +114,25 @@ def _difference(first: TargetStore, other: TargetStore) -> str:
     """Say how the stimuli of two stores differ; empty if row by row they do not."""
     if first.image_ids != other.image_ids:
         is_order = sorted(first.image_ids) == sorted(other.image_ids)
-        return "the same pictures in another order" if is_order else "different pictures"
+        return (
+            "the same pictures in another order" if is_order else "different pictures"
+        )
     # stimuli that could not be decoded must be the same, too
-    return "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
+    return (
+        "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
+    )
 
 
 def open_alternatives(
-    alternatives: Mapping[str, Sequence[str]], stores: Mapping[str, TargetStore], paths: Paths
+    alternatives: Mapping[str, Sequence[str]],
+    stores: Mapping[str, TargetStore],
+    paths: Paths,
 ) -> dict[str, list[TargetStore]]:
     """Open further stores of the same stimuli.
 
     Args:
-        alternatives: Names of further stores, by the encoder whose targets they are alternatives of.
+        alternatives: Names of further stores, by the encoder whose targets they are
+            alternatives of.
         stores: Its store, by the encoder's name.
         paths: Where stores lie.
 
@@ -107,7 +142,10 @@ def open_alternatives(
     """
     # alternatives belong to encoders that are fused
     if unknown := set(alternatives) - set(stores):
-        problem = f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which is not fused"
+        problem = (
+            f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which "
+            "is not fused"
+        )
         raise BrainhiveError(problem, f"encoders: {', '.join(stores)}")
 
     # open the further stores, which must have the stimuli and the shape of the first
@@ -116,23 +154,37 @@ def open_alternatives(
         first = stores[name]
         dataset, split = first.attributes["dataset"], first.attributes["split"]
         try:
-            opened = target_store.open_all(paths.under_home("embeddings"), dataset, split, names)
+            opened = target_store.open_all(
+                paths.under_home("embeddings"), dataset, split, names
+            )
         except MissingData as error:
             here = sorted(path.stem for path in first.path.parent.glob("*.h5"))
-            raise MissingData(error.message, f"name stores that are there: {', '.join(here)}") from error
+            raise MissingData(
+                error.message, f"name stores that are there: {', '.join(here)}"
+            ) from error
         for other in opened.values():
             is_alike = first.shape == other.shape
-            if reason := _difference(first, other) or ("" if is_alike else "targets of another shape"):
-                raise BrainhiveError(f"{first.path} and {other.path} hold {reason}", "name another store")
+            if reason := _difference(first, other) or (
+                "" if is_alike else "targets of another shape"
+            ):
+                raise BrainhiveError(
+                    f"{first.path} and {other.path} hold {reason}", "name another store"
+                )
         further[name] = list(opened.values())
     return further
 
 
 def identity_of(store: TargetStore) -> dict[str, str]:
-    """Return what made a store, and its path; the dtype is no part, as it only rounds."""
+    """Return what made a store, and its path; the dtype is no part, as it only
+    rounds.
+    """
     made_by = store.attributes
     # what made an imported store is not known
-    weights = "imported" if "imported" in made_by else made_by.get("weights", {}).get("digest", "")
+    weights = (
+        "imported"
+        if "imported" in made_by
+        else made_by.get("weights", {}).get("digest", "")
+    )
     return {
         "store": str(store.path),
         "weights": weights,
@@ -143,18 +195,25 @@ def identity_of(store: TargetStore) -> dict[str, str]:
 
 
 def is_same_network(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two descriptions have one digest of a network's config or code; older ones have none."""
+    """Whether two descriptions have one digest of a network's config or code; older
+    ones have none.
+    """
     known = {digest for about in (one, other) if (digest := about.get("network"))}
     return len(known) < 2
 
 
 def digest_of(store: TargetStore) -> str:
-    """Return what identifies a store's targets: a latent space, or weights; "" if unknown."""
+    """Return what identifies a store's targets: a latent space, or weights; "" if
+    unknown.
+    """
     return str(store.attributes.get("latent_space") or identity_of(store)["weights"])
 
 
-def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore], is_main: bool) -> None:
-    """Record what made the stores that a run starts with; a run that is resumed must find the same.
+def keep_identity(
+    folder: RunFolder, stores: Mapping[str, TargetStore], is_main: bool
+) -> None:
+    """Record what made the stores that a run starts with; a run that is resumed must
+    find the same.
 
     Raises:
         BrainhiveError: naming a store that was made in another way since.
@@ -162,34 +221,43 @@ def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore], is_main:
     if (folder.path / IDENTITIES).is_file():  # the run is resumed
         refuse_others(folder, stores, (*MADE_BY, "pictures"))
     if is_main:
-        folder.write_json(IDENTITIES, {name: identity_of(store) for name, store in stores.items()})
+        folder.write_json(
+            IDENTITIES, {name: identity_of(store) for name, store in stores.items()}
+        )
 
 
 def refuse_others(
     folder: RunFolder, stores: Mapping[str, TargetStore], keys: Sequence[str] = MADE_BY
 ) -> None:
-    """Refuse stores of any split that differ in `keys` from those that a run was trained on, by encoder.
+    """Refuse stores of any split that differ in `keys` from those that a run was
+    trained on, by encoder.
 
     Raises:
         BrainhiveError: naming both stores.
     """
-    for name, trained_on in folder.read_json(IDENTITIES, dict[str, dict[str, str]]).items():
+    for name, trained_on in folder.read_json(
+        IDENTITIES, dict[str, dict[str, str]]
+    ).items():
         if name not in stores:  # of another variant of a sweep
             continue
         here = identity_of(stores[name])
-        differs = [key for key in keys if key != "network" and here[key] != trained_on.get(key)]
+        differs = [
+            key for key in keys if key != "network" and here[key] != trained_on.get(key)
+        ]
         # older runs did not record the network, and match any
         differs += [] if is_same_network(trained_on, here) else ["network"]
         if differs:
             raise BrainhiveError(
                 f"{here['store']} was made with other {' and '.join(differs)} than "
-                f"{locate_stored(trained_on.get('store', name))} was when {folder.path} was trained on it",
+                f"{locate_stored(trained_on.get('store', name))} was when "
+                f"{folder.path} was trained on it",
                 f"make both in one way ({stores[name].making} --again), or train again",
             )
 
 
 def problem_of(store: TargetStore, health: Health | None = None) -> str:
-    """Say in one line what is wrong with a store, the likely cause, and the command that makes it again.
+    """Say in one line what is wrong with a store, the likely cause, and the command
+    that makes it again.
 
     Args:
         store: The store.
@@ -207,8 +275,14 @@ def problem_of(store: TargetStore, health: Health | None = None) -> str:
     # all figures, and the cause of the most severe, which is the first
     figures = "; ".join(figure for figure, _ in problems)
     is_ours = "imported" not in store.attributes
-    advice = "fix that" if is_ours or store.is_own else "it was imported, and some public caches are broken"
-    return f"{figures} (likely {problems[0][1]}); {advice}; then: {store.making} --again"
+    advice = (
+        "fix that"
+        if is_ours or store.is_own
+        else "it was imported, and some public caches are broken"
+    )
+    return (
+        f"{figures} (likely {problems[0][1]}); {advice}; then: {store.making} --again"
+    )
 
 
 def warn_of_problems(store: TargetStore) -> None:
@@ -218,12 +292,16 @@ def warn_of_problems(store: TargetStore) -> None:
 
 
 def holds_annotations(store: TargetStore) -> bool:
-    """Whether a store holds labels, masks or captions, of which figures of health say nothing."""
+    """Whether a store holds labels, masks or captions, of which figures of health say
+    nothing.
+    """
     return issubclass(encoder_of(store), AnnotationConfig)
 
 
 def encoder_of(store: TargetStore) -> type[EncoderConfig]:
-    """Find the part that made a store; the general one where this version does not have it."""
+    """Find the part that made a store; the general one where this version does not have
+    it.
+    """
     try:
         return parts.load("encoders", store.attributes["config"]["kind"]).Config
     except (KeyError, RecipeError):

@@ -1,4 +1,6 @@
-"""Targets: what encoders give for the stimuli of a split, read from stores or computed at each step."""
+"""Targets: what encoders give for the stimuli of a split, read from stores or computed
+at each step.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,13 +46,16 @@ class StoreTargets:
     """Targets read from a store.
 
     Attributes:
-        values: [N, *shape] on the device, or in a mapped file from which each batch is gathered.
+        values: [N, *shape] on the device, or in a mapped file from which each batch is
+            gathered.
         done: Whether the stimulus of each row could be decoded, [N].
         device: Where gathered targets go.
         further: More targets of the same stimuli, each like `values`.
-        pixels: What the stimuli's pixels are known by, [N, 25], where the store says it.
+        pixels: What the stimuli's pixels are known by, [N, 25], where the store says
+            it.
         shape: Shape of one target.
-        alternatives: Number of targets of each stimulus: further stores, five captions, six frames.
+        alternatives: Number of targets of each stimulus: further stores, five captions,
+            six frames.
     """
 
     values: Tensor | LazyRows
@@ -63,26 +68,38 @@ class StoreTargets:
 
     def __post_init__(self) -> None:
         """Count alternatives, and note the shape of a target."""
-        self.shape, self.alternatives = tuple(self.values.shape[1:]), 1 + len(self.further)
+        self.shape, self.alternatives = (
+            tuple(self.values.shape[1:]),
+            1 + len(self.further),
+        )
 
     @classmethod
     def of(
-        cls, store: TargetStore, device: torch.device, hold: bool, further: Sequence[TargetStore] = ()
+        cls,
+        store: TargetStore,
+        device: torch.device,
+        hold: bool,
+        further: Sequence[TargetStore] = (),
     ) -> "StoreTargets":
-        """Read a store: all of it onto the device (`hold`), in the store's dtype, or batch by batch.
+        """Read a store: all of it onto the device (`hold`), in the store's dtype, or
+        batch by batch.
 
         Args:
-            store: The store; its own alternatives, where it has that axis, are the source's.
+            store: The store; its own alternatives, where it has that axis, are the
+                source's.
             device: Where gathered targets go.
             hold: Copy everything to the device.
-            further: Stores of the same stimuli and shape, whose targets are alternatives too.
+            further: Stores of the same stimuli and shape, whose targets are
+                alternatives too.
         """
         # [N, *shape] each: the store's alternatives, then those of further stores
         arrays = []
         for opened in (store, *further):
             count = opened.alternatives
             arrays += (
-                [opened.embedding] if count is None else [opened.embedding.column(k) for k in range(count)]
+                [opened.embedding]
+                if count is None
+                else [opened.embedding.column(k) for k in range(count)]
             )
         values: list[Any] = arrays
         # in the store's dtype: float16 takes half the memory
@@ -99,14 +116,21 @@ class StoreTargets:
         """
         # the first alternative of all rows, which the chosen ones replace
         gathered = self._gather(self.values, rows)
-        for alternative, values in enumerate(self.further if which is not None else (), 1):
+        for alternative, values in enumerate(
+            self.further if which is not None else (), 1
+        ):
             is_this: Any = which == alternative
-            if isinstance(values, Tensor):  # a GPU would be waited for by a choice of rows
+            # a GPU would be waited for by a choice of rows
+            if isinstance(values, Tensor):
                 is_row = is_this.view(-1, *[1] * (values.ndim - 1))
                 gathered = torch.where(is_row, self._gather(values, rows), gathered)
                 continue
             # of a file only rows of this alternative are read
-            chosen = rows[is_this] if isinstance(rows, Tensor) else rows[is_this.cpu().numpy()]
+            chosen = (
+                rows[is_this]
+                if isinstance(rows, Tensor)
+                else rows[is_this.cpu().numpy()]
+            )
             gathered[is_this] = self._gather(values, chosen)
         return gathered
 
@@ -116,7 +140,9 @@ class StoreTargets:
             return values[to_device(index, values.device)].float()
         # files are read on the CPU, and the batch is copied
         chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
-        return to_device(torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device)
+        return to_device(
+            torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device
+        )
 
 
 @dataclass
@@ -130,7 +156,8 @@ class OnlineTargets:
         config: The encoder.
         alternatives: Number of frames or captions of each stimulus.
         combines: Whether an output combines all views of a stimulus.
-        done: Every stimulus is taken to be sound: one that is not is an error when it is decoded.
+        done: Every stimulus is taken to be sound: one that is not is an error when it
+            is decoded.
     """
 
     stimuli: StimulusSet
@@ -159,12 +186,16 @@ class OnlineTargets:
         return _choose(values, which) if has_several else values
 
     def views(
-        self, rows: Int64 | Tensor, which: Tensor | None = None, opened: dict[int, Any] | None = None
+        self,
+        rows: Int64 | Tensor,
+        which: Tensor | None = None,
+        opened: dict[int, Any] | None = None,
     ) -> Tensor:
         """Decode and preprocess stimuli in this process: [B, 3, H, W].
 
-        Of several frames or captions, one; all of them, [B, K, …], where an output combines them. What is
-        decoded is kept in `opened`, by row, for other groups that see the same stimuli.
+        Of several frames or captions, one; all of them, [B, K, …], where an output
+        combines them. What is decoded is kept in `opened`, by row, for other groups
+        that see the same stimuli.
         """
         # groups that see the same stimuli share what is decoded
         opened_sources = {} if opened is None else opened
@@ -172,13 +203,16 @@ class OnlineTargets:
         def view(row: int) -> Tensor:
             return self.group.view(self._read(row, opened_sources))
 
-        if self.group.network.learns:  # all pictures at each step, unchanged and by nothing random
+        # all pictures at each step, unchanged and by nothing random
+        if self.group.network.learns:
             with ThreadPoolExecutor() as threads:
                 views = torch.stack([*threads.map(view, rows.tolist())])
         else:
             views = torch.stack([view(row) for row in rows.tolist()])
         # all views [B, K, …] where an output combines them, else one of K
-        is_single = self.combines or views_each(self.group.configs[0], self.stimuli) is None
+        is_single = (
+            self.combines or views_each(self.group.configs[0], self.stimuli) is None
+        )
         return views if is_single else _choose(views, which)
 
     def _read(self, row: int, opened: dict[int, Any]) -> Any:
@@ -191,14 +225,20 @@ class OnlineTargets:
 
     @cached_property
     def _reader(self) -> Callable[[int], Any] | None:
-        """Gives what is encoded instead of a stimulus; other pictures are looked for once."""
+        """Gives what is encoded instead of a stimulus; other pictures are looked for
+        once.
+        """
         return self.group.reader(self.stimuli)
 
 
 def compute_online(
-    group: EncoderGroup, stimuli: StimulusSet, store: TargetStore, keys: Mapping[str, str]
+    group: EncoderGroup,
+    stimuli: StimulusSet,
+    store: TargetStore,
+    keys: Mapping[str, str],
 ) -> dict[str, OnlineTargets]:
-    """Compute what a network gives for the stimuli of a store whenever they are gathered.
+    """Compute what a network gives for the stimuli of a store whenever they are
+    gathered.
 
     Targets are by the key of each encoder.
 
@@ -212,7 +252,9 @@ def compute_online(
 
 def _choose(values: Tensor, which: Tensor | None) -> Tensor:
     """Choose one of K for each row of [B, K, …]; the first when None."""
-    alternative = torch.zeros(len(values), dtype=torch.int64) if which is None else which
+    alternative = (
+        torch.zeros(len(values), dtype=torch.int64) if which is None else which
+    )
     return values[torch.arange(len(values)), alternative.to(values.device)]  # [B, …]
 
 
@@ -229,7 +271,8 @@ class Targets:
         done: Whether every source has a target for a row, [N].
         pixels: Identity of the stimuli's pixels, [N, 25]; None where no store says it.
         groups: The networks that compute targets at each step.
-        alternatives: Number of targets of each stimulus, by key, where they are several.
+        alternatives: Number of targets of each stimulus, by key, where they are
+            several.
     """
 
     sources: dict[str, TargetSource]
@@ -242,10 +285,14 @@ class Targets:
         """Join what the sources say of their stimuli."""
         sources = self.sources.values()
         self.done = np.logical_and.reduce([source.done for source in sources])
-        stored = [source.pixels for source in sources if isinstance(source, StoreTargets)]
+        stored = [
+            source.pixels for source in sources if isinstance(source, StoreTargets)
+        ]
         self.pixels = next((pixels for pixels in stored if pixels is not None), None)
         # each network once, since its targets share one forward pass
-        groups = (source.group for source in sources if isinstance(source, OnlineTargets))
+        groups = (
+            source.group for source in sources if isinstance(source, OnlineTargets)
+        )
         self.groups = list(dict.fromkeys(groups))
         counts = {key: source.alternatives for key, source in self.sources.items()}
         self.alternatives = {key: count for key, count in counts.items() if count > 1}
@@ -263,10 +310,13 @@ class Targets:
 
         Args:
             stores: By the encoder's name.
-            launch: On whose device targets are used, and how many processes share the memory.
+            launch: On whose device targets are used, and how many processes share the
+                memory.
             keys: The key of each encoder; default: its name.
-            hold: Copy all to the device where they fit; else each batch is gathered from the files.
-            further: Stores whose targets are alternatives, by the encoder's name (see `open_alternatives`).
+            hold: Copy all to the device where they fit; else each batch is gathered
+                from the files.
+            further: Stores whose targets are alternatives, by the encoder's name (see
+                `open_alternatives`).
         """
         # copies may take half of the free memory, and each process has its own
         every = [*stores.values(), *chain.from_iterable(further.values())]
@@ -278,7 +328,9 @@ class Targets:
         key_of = {name: name for name in stores} | {**(keys or {})}
         return cls(
             {
-                key_of[name]: StoreTargets.of(store, launch.device, hold, further.get(name, ()))
+                key_of[name]: StoreTargets.of(
+                    store, launch.device, hold, further.get(name, ())
+                )
                 for name, store in stores.items()
             }
         )
@@ -298,8 +350,14 @@ class Targets:
         for key, shape in self.shapes.items():
             if len(shape) != 1:
                 raise BrainhiveError(
-                    f"the targets of {key} have the shape {list(shape)}, and only vectors [D] can be fused",
-                    "name an output that is a vector, or give these targets a head of their own",
+                    (
+                        f"the targets of {key} have the shape {list(shape)}, and only "
+                        "vectors [D] can be fused"
+                    ),
+                    (
+                        "name an output that is a vector, or give these targets a head "
+                        "of their own"
+                    ),
                 )
         return {key: shape[0] for key, shape in self.shapes.items()}
 
@@ -309,19 +367,33 @@ class Targets:
         views: Mapping[str, Tensor] | None = None,
         which: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> dict[str, Tensor]:
-        """Give the targets of some rows, float32 [B, *shape] by key; each group runs once.
+        """Give the targets of some rows, float32 [B, *shape] by key; each group runs
+        once.
 
         Args:
             rows: Which stimuli, [B].
             which: Which alternative of each, [B] by key; the first where none is named.
-            views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name; decoded here if none.
+            views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name;
+                decoded here if none.
         """
         if self.groups and views is None and len(rows) > ONLINE_AT_ONCE:
             # many stimuli in blocks, since their decoded pictures take memory
-            blocks = [slice(start, start + ONLINE_AT_ONCE) for start in range(0, len(rows), ONLINE_AT_ONCE)]
-            chosen = ({key: alternatives[block] for key, alternatives in which.items()} for block in blocks)
-            gathered = [self.gather(rows[b], None, choice) for b, choice in zip(blocks, chosen, strict=True)]
-            return {key: torch.cat([block[key] for block in gathered]) for key in gathered[0]}
+            blocks = [
+                slice(start, start + ONLINE_AT_ONCE)
+                for start in range(0, len(rows), ONLINE_AT_ONCE)
+            ]
+            chosen = (
+                {key: alternatives[block] for key, alternatives in which.items()}
+                for block in blocks
+            )
+            gathered = [
+                self.gather(rows[b], None, choice)
+                for b, choice in zip(blocks, chosen, strict=True)
+            ]
+            return {
+                key: torch.cat([block[key] for block in gathered])
+                for key in gathered[0]
+            }
 
         # stored targets are read; encoders of a group share one forward pass
         computed = {}
@@ -335,7 +407,9 @@ class Targets:
             if group not in computed:
                 # what the data loader prepared, else decode the stimuli here
                 seen = (views or {}).get(group.name)
-                seen = source.views(rows, which.get(key), opened) if seen is None else seen
+                seen = (
+                    source.views(rows, which.get(key), opened) if seen is None else seen
+                )
                 computed[group] = group.encode(seen)
             values = source.chosen(computed[group][source.name], which.get(key))
             blocks_of_key[key] = values.clone()  # or it could not be used in training
@@ -362,27 +436,39 @@ def open_targets(
         split: Which of them.
         encoders: One source each.
         paths: Where stores lie.
-        launch: On whose device targets are used, and how many processes share the memory.
+        launch: On whose device targets are used, and how many processes share the
+            memory.
         compute_missing: Compute what has no store at each step.
-        images: The stimuli, where they are listed already: of ImageNet that takes a while.
+        images: The stimuli, where they are listed already: of ImageNet that takes a
+            while.
 
     Raises:
         MissingData: if a store is missing, with the line that makes it.
-        BrainhiveError: if a store is another data set's, or of other stimuli than the data set or another
-            store.
+        BrainhiveError: if a store is another data set's, or of other stimuli than the
+            data set or another store.
     """
     # encoders with a store; the others are computed, if the caller allows it
     stored = list(encoders)
     if compute_missing:
         root = paths.under_home("embeddings")
-        stored = [c for c in encoders if target_store.find(root, dataset.name, split, c.name)[0].is_file()]
-    stores = open_stores(dataset, dataset_config, split, stored, paths, images) if stored else {}
+        stored = [
+            c
+            for c in encoders
+            if target_store.find(root, dataset.name, split, c.name)[0].is_file()
+        ]
+    stores = (
+        open_stores(dataset, dataset_config, split, stored, paths, images)
+        if stored
+        else {}
+    )
     sources = Targets.of(stores, launch, hold=False).sources
     missing = [config for config in encoders if config not in stored]
     # encoders of other pictures than the stimuli need a store
     for config in missing:
         if config.pictures:  # at each step, the stimulus itself would be seen
-            raise MissingData(f"{config.name} has no store", write_embedding(dataset_config, [config]))
+            raise MissingData(
+                f"{config.name} has no store", write_embedding(dataset_config, [config])
+            )
     # encoders of one network share it, and compute in float32
     for group in grouped(missing, "fp32", launch):
         stimuli = images or dataset.images(split)

@@ -19,9 +19,13 @@ from brainhive_cli.data.media.decoding import catch_error
 from brainhive_cli.data.media.media_files import to_bytes
 
 View = Callable[[Image.Image], tuple[Tensor, Tensor]]
-"""Bytes [3, side, side] of a picture as training sees it, and its six ids, as `crop_centre` gives them."""
+"""Bytes [3, side, side] of a picture as training sees it, and its six ids, as
+`crop_centre` gives them.
+"""
 Latents = Callable[[int], tuple[Tensor, Tensor]]
-"""Latent [C, h, w] of a picture as the generator encodes it, and its sizes [6], as in `Batch`."""
+"""Latent [C, h, w] of a picture as the generator encodes it, and its sizes [6], as in
+`Batch`.
+"""
 
 
 def crop_centre(
@@ -35,13 +39,16 @@ def crop_centre(
         resize: Interpolation.
 
     Returns:
-        Bytes [3, side, side], and its six size and crop ids in pixels of the resized picture.
+        Bytes [3, side, side], and its six size and crop ids in pixels of the resized
+        picture.
     """
     from torchvision.transforms.v2 import functional as F
 
     # resize the short side, crop the centre
     resized = F.resize(picture, [side], F.InterpolationMode(resize))
-    top, left = (round((length - side) / 2) for length in (resized.height, resized.width))
+    top, left = (
+        round((length - side) / 2) for length in (resized.height, resized.width)
+    )
     pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
     # ids of the diffusion model: original size, corner of the crop, its size
     sizes = [picture.height, picture.width, top, left, side, side]
@@ -49,13 +56,16 @@ def crop_centre(
 
 
 def crop_of_the_original(sizes: Tensor) -> Tensor:
-    """Replace the crop's corner in ids [B, 6] by that of a crop of the picture before it was resized.
+    """Replace the crop's corner in ids [B, 6] by that of a crop of the picture before
+    it was resized.
 
     Source: BrainHiVE's repository, train_prior.py; a side that is too short has 0.
     """
     # ids are [original height, width, top, left, target height, width]
     original, target = sizes[:, :2], sizes[:, 4:]
-    return torch.cat([original, ((original - target) / 2).round().clamp(min=0), target], 1)
+    return torch.cat(
+        [original, ((original - target) / 2).round().clamp(min=0), target], 1
+    )
 
 
 @dataclass(frozen=True)
@@ -64,8 +74,10 @@ class Batch:
 
     Attributes:
         rows: [B] of the stimuli.
-        image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before.
-        sizes: [B, 6] ids in pixels: original height, width; top, left of the crop; target height, width.
+        image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed
+            before.
+        sizes: [B, 6] ids in pixels: original height, width; top, left of the crop;
+            target height, width.
         views: [B, 3, H, W] by name, preprocessed for encoders that embed in each step.
         step: Of the training.
         positions: [B] among the pictures of the step, over all processes.
@@ -96,7 +108,8 @@ def read_pictures(
         images: The pictures.
         view: Resizing and crop.
         views: Preprocessing of encoders, by name.
-        latents: Gives what is known of a picture already, which then is opened for encoders alone.
+        latents: Gives what is known of a picture already, which then is opened for
+            encoders alone.
         rows: Which pictures.
     """
     shown, sizes = list[Tensor](), list[Tensor]()
@@ -130,7 +143,8 @@ def loaded(
         batch_sampler=rows,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=partial(catch_error, read),
-        multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
+        # data sets and encoders hold functions
+        multiprocessing_context="fork" if workers else None,
         pin_memory=launch.device.type == "cuda",
     ):
         if isinstance(content, BrainhiveError):

@@ -1,4 +1,6 @@
-"""Amounts of calibration: which trials of a new person are learned from, drawn at random or as recorded."""
+"""Amounts of calibration: which trials of a new person are learned from, drawn at
+random or as recorded.
+"""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -20,12 +22,18 @@ EVERYTHING = "everything"
 
 
 def measure_timeline(trials: Trials) -> tuple[Float64, float]:
-    """Measure [N, R] minutes of recording before each trial, NaN where there is none, and minutes in all.
+    """Measure [N, R] minutes of recording before each trial, NaN where there is none,
+    and minutes in all.
 
-    Runs lie one after another. Breaks within a run are counted; time between runs is not, as nothing says
-    how long it was. All are NaN where onsets are not known.
+    Runs lie one after another. Breaks within a run are counted; time between runs is
+    not, as nothing says how long it was. All are NaN where onsets are not known.
     """
-    is_there, onset_s, runs, sessions = trials.is_there, trials.onset_s, trials.runs, trials.sessions
+    is_there, onset_s, runs, sessions = (
+        trials.is_there,
+        trials.onset_s,
+        trials.runs,
+        trials.sessions,
+    )
     elapsed_s, before_s = np.full(is_there.shape, np.nan), 0.0
     if onset_s is None:
         return elapsed_s, np.nan
@@ -47,21 +55,29 @@ def measure_timeline(trials: Trials) -> tuple[Float64, float]:
 def measure_amounts(trials: Trials, is_chosen: Bool) -> Float64:
     """Count pictures, trials and minutes, [3], of chosen trials [N, R].
 
-    Minutes are at the pace of all trials with its breaks; they are NaN where onsets are not known.
+    Minutes are at the pace of all trials with its breaks; they are NaN where onsets are
+    not known.
     """
     pictures, count = is_chosen.any(1).sum(), is_chosen.sum()
     # minutes of a part are in proportion to its trials
     total_min = measure_timeline(trials)[1]
-    return np.array([pictures, count, total_min * count / max(1, trials.is_there.sum())])
+    return np.array(
+        [pictures, count, total_min * count / max(1, trials.is_there.sum())]
+    )
 
 
 def choose_trials(
-    trials: Trials, unit: Unit, amounts: Sequence[float], order: Order, random: np.random.Generator
+    trials: Trials,
+    unit: Unit,
+    amounts: Sequence[float],
+    order: Order,
+    random: np.random.Generator,
 ) -> list[Bool]:
     """Choose the trials of each amount; a smaller amount is part of a larger one.
 
-    Drawn at random, a picture brings all its trials, and minutes are recording from a random moment on (from
-    the end it goes on at the beginning). As recorded, amounts are the first ones.
+    Drawn at random, a picture brings all its trials, and minutes are recording from a
+    random moment on (from the end it goes on at the beginning). As recorded, amounts
+    are the first ones.
 
     Args:
         trials: All that may be learned from.
@@ -74,7 +90,8 @@ def choose_trials(
         [N, R] which trials, for each amount.
 
     Raises:
-        BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
+        BrainhiveError: if minutes or the order of recording are asked for and onsets
+            are not known.
     """
     is_there = trials.is_there
     _require_onsets(trials, unit, order)
@@ -82,8 +99,11 @@ def choose_trials(
     # the position of each trial in a queue: by picture, or by time
     if order == "draws" and unit != "minutes":
         # the integer part orders pictures, the fraction their trials
-        picture = np.argsort(random.permutation(len(is_there)))[:, None]  # [N, 1] position of each picture
-        queue = np.where(is_there, picture + np.arange(is_there.shape[1]) / is_there.shape[1], np.inf)
+        # [N, 1] position of each picture
+        picture = np.argsort(random.permutation(len(is_there)))[:, None]
+        queue = np.where(
+            is_there, picture + np.arange(is_there.shape[1]) / is_there.shape[1], np.inf
+        )
     else:
         elapsed, total_min = measure_timeline(trials)
         queue = np.where(is_there, elapsed, np.inf)
@@ -109,7 +129,9 @@ def choose_trials(
 
 
 def _require_onsets(trials: Trials, unit: Unit, order: Order) -> None:
-    """Refuse minutes and the order of recording of trials whose onsets are not known."""
+    """Refuse minutes and the order of recording of trials whose onsets are not
+    known.
+    """
     # minutes and order both rest on onsets
     if trials.onset_s is None and (unit == "minutes" or order == "recording"):
         raise BrainhiveError(
@@ -120,12 +142,17 @@ def _require_onsets(trials: Trials, unit: Unit, order: Order) -> None:
 
 
 def limit_amounts(
-    people: Sequence[Trials], unit: Unit, amounts: Sequence[float], order: Order = "draws"
+    people: Sequence[Trials],
+    unit: Unit,
+    amounts: Sequence[float],
+    order: Order = "draws",
 ) -> dict[str, float]:
-    """List the amounts that every person has by their names, as `50 pictures`: ascending, then everything.
+    """List the amounts that every person has by their names, as `50 pictures`:
+    ascending, then everything.
 
     Raises:
-        BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
+        BrainhiveError: if minutes or the order of recording are asked for and onsets
+            are not known.
     """
     # what each person has
     most = []
@@ -135,6 +162,7 @@ def limit_amounts(
         most.append(measure_amounts(trials, trials.is_there)[UNITS.index(unit)])
     limited = sorted(amount for amount in amounts if amount < min(most))
     amount_of_name = {
-        f"{amount:g} {unit.removesuffix('s') if amount == 1 else unit}": amount for amount in limited
+        f"{amount:g} {unit.removesuffix('s') if amount == 1 else unit}": amount
+        for amount in limited
     }
     return {**amount_of_name, EVERYTHING: ALL}

@@ -1,4 +1,6 @@
-"""Curves of calibration over people and draws: metrics of all arms, gains, what suffices, the page."""
+"""Curves of calibration over people and draws: metrics of all arms, gains, what
+suffices, the page.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +16,14 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Line
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Amount, CalibrationFacts, Strength
 from brainhive_cli.core.facts import Cell as Person
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, find_caveats, scope
+from brainhive_cli.core.measurements import (
+    ALL,
+    Measurements,
+    Metric,
+    by_name,
+    find_caveats,
+    scope,
+)
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, UNITS
@@ -43,11 +52,17 @@ GAIN = "top1_gain"
 ENOUGH = 0.9
 """Share of the score with everything that the finding asks for."""
 FEWEST_PEOPLE = 3
-"""People from which the amount that reaches it has a range: two tell next to nothing of people in general."""
+"""People from which the amount that reaches it has a range: two tell next to nothing of
+people in general.
+"""
 OVER_SCRATCH = f"{TRANSFER} over {SCRATCH}"
 """Scope of the gains of transfer over training from scratch."""
-ABOUT = documents.read(Path(__file__).with_name("arms.json"), dict[str, tuple[str, str, str]])
-"""What arms are given of a new person, MOABB's names of that (`CrossSubjectMode`), and what they are."""
+ABOUT = documents.read(
+    Path(__file__).with_name("arms.json"), dict[str, tuple[str, str, str]]
+)
+"""What arms are given of a new person, MOABB's names of that (`CrossSubjectMode`), and
+what they are.
+"""
 UNDESCRIBED = "signals, perhaps labels", "not known", "an alignment of another package"
 """The same of an alignment that is not in this table."""
 SECTION = "Calibration"
@@ -74,21 +89,31 @@ def conclude(
         BrainhiveError: if no arm was measured of everybody.
     """
     # arms that were measured of everybody
-    missing = {arm: reason for part in parts.values() for arm, reason in part.missing.items()}
+    missing = {
+        arm: reason for part in parts.values() for arm, reason in part.missing.items()
+    }
     arms = [arm for arm in list_arms(job.recipe) if arm not in missing]
     if not arms:
-        raise BrainhiveError(f"no arm can be measured: {next(iter(missing.values()))}", "other arms")
-    people = [[part for (cell, _), part in parts.items() if cell.tested_on == (one,)] for one in job.people]
+        raise BrainhiveError(
+            f"no arm can be measured: {next(iter(missing.values()))}", "other arms"
+        )
+    people = [
+        [part for (cell, _), part in parts.items() if cell.tested_on == (one,)]
+        for one in job.people
+    ]
     names = [*job.amounts]
 
-    # ranks [S, N] of S models and draws, one array a person, of every arm after each amount; everything is
-    # measured in the first draw alone, so later ones may lack it
+    # ranks [S, N] of S models and draws, one array a person, of every arm after each
+    # amount; everything is measured in the first draw alone, so later ones may lack it
     headline, ranks = choose_headline(arms), dict[tuple[str, str], list[Int64]]()
     for key in product(arms, names):
-        ranks[key] = [np.stack([part.ranks[key] for part in drawn if key in part.ranks]) for drawn in people]
+        ranks[key] = [
+            np.stack([part.ranks[key] for part in drawn if key in part.ranks])
+            for drawn in people
+        ]
 
-    # every arm after every amount, which zero-shot does not depend on; arms that decode test trials together
-    # are stamped
+    # every arm after every amount, which zero-shot does not depend on; arms that decode
+    # test trials together are stamped
     together = {arm for part in parts.values() for arm in part.together}
     protocols = {arm: job.describe_protocol(arm in together) for arm in arms}
     # all people are tested on the same pictures
@@ -98,45 +123,78 @@ def conclude(
     scopes: Scopes = {ALL: {}}  # which stays empty where only controls were measured
     for (arm, name), groups in ranks.items():
         if scope_of(arm, name) not in scopes:
-            metrics = summarise(groups, pool, only=MEASURED, protocol=protocols[arm], **context)
+            metrics = summarise(
+                groups, pool, only=MEASURED, protocol=protocols[arm], **context
+            )
             scopes[scope_of(arm, name)] = by_name(metrics)
 
     # paired gains of transfer over other arms
-    hits = {key: [(each == 1).mean(0, dtype=np.float64) for each in groups] for key, groups in ranks.items()}
-    gain_scale: Any = {"limits": (-1.0, 1.0), "is_share": False, "chance": 0.0, **context}
+    hits = {
+        key: [(each == 1).mean(0, dtype=np.float64) for each in groups]
+        for key, groups in ranks.items()
+    }
+    gain_scale: Any = {
+        "limits": (-1.0, 1.0),
+        "is_share": False,
+        "chance": 0.0,
+        **context,
+    }
     for other, name in product((ZERO_SHOT, SCRATCH), names):
         if {TRANSFER, other} <= protocols.keys():
             pairs = zip(hits[TRANSFER, name], hits[other, name], strict=True)
             gained = [transferred - hit for transferred, hit in pairs]
-            protocol = max(protocols[TRANSFER], protocols[other], key=len)  # with the stamps of either
+            # with the stamps of either
+            protocol = max(protocols[TRANSFER], protocols[other], key=len)
             label = scope(f"{TRANSFER} over {other}", name)
-            scopes[label] = {GAIN: measure(GAIN, gained, protocol=protocol, **gain_scale)}
+            scopes[label] = {
+                GAIN: measure(GAIN, gained, protocol=protocol, **gain_scale)
+            }
 
-    # up to which amount transfer surely beats a model of the person alone, and from which on it does not
+    # up to which amount transfer surely beats a model of the person alone, and from
+    # which on it does not
     better = None
     if {TRANSFER, SCRATCH} <= {*arms}:
         gains = [scopes[scope(OVER_SCRATCH, name)][GAIN] for name in names]
         better = find_range(
             # signs are turned: transfer is better while the gain is above 0
-            [(None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low) for gain in gains]
+            [
+                (None, None) if gain.low is None else (-(gain.high or 0.0), -gain.low)
+                for gain in gains
+            ]
         )
 
     # the arm of the finding: all people together, what suffices, and each person
-    protocol, cells, top1 = job.describe_protocol(), dict[str, Person](), dict[str, list[float]]()
+    protocol, cells, top1 = (
+        job.describe_protocol(),
+        dict[str, Person](),
+        dict[str, list[float]](),
+    )
     sufficient: dict[str, Any] = {}
     if headline:
         everything = scopes[scope_of(headline, EVERYTHING)]
-        protocol = context["protocol"] = f"{protocols[headline]}, {headline}, {EVERYTHING}"
-        scopes[ALL] = {key: replace(metric, protocol=protocol) for key, metric in everything.items()}
+        protocol = context["protocol"] = (
+            f"{protocols[headline]}, {headline}, {EVERYTHING}"
+        )
+        scopes[ALL] = {
+            key: replace(metric, protocol=protocol)
+            for key, metric in everything.items()
+        }
         hits_of_amount = {name: hits[headline, name] for name in names}
         sufficient = find_sufficient(hits_of_amount, everything["top1"], job.items)
-        for row, (subject, group) in enumerate(zip(job.people, ranks[headline, EVERYTHING], strict=True)):
+        for row, (subject, group) in enumerate(
+            zip(job.people, ranks[headline, EVERYTHING], strict=True)
+        ):
             # only items of this person
-            is_own = [np.full(len(ids), row == other) for other, ids in enumerate(job.items.ids)]
+            is_own = [
+                np.full(len(ids), row == other)
+                for other, ids in enumerate(job.items.ids)
+            ]
             person, context["items"] = f"sub-{subject:02d}", job.items.where(is_own)
             scopes[person] = by_name(summarise([group], pool, only=MEASURED, **context))
             cells[person] = Person(subject=subject)
-            top1[person] = [float(values[row].mean()) for values in hits_of_amount.values()]
+            top1[person] = [
+                float(values[row].mean()) for values in hits_of_amount.values()
+            ]
 
     # how much was recorded, how models were trained and from whom
     amounts = []
@@ -147,9 +205,13 @@ def conclude(
 
         # JSON has no NaN
         known = None if np.isnan(minutes) else minutes
-        amounts.append(Amount(name=name, pictures=pictures, trials=trials, minutes=known))
+        amounts.append(
+            Amount(name=name, pictures=pictures, trials=trials, minutes=known)
+        )
     counts = [len(model.cell.trained_on) for model in job.align.models]
-    seen, warnings = describe_tested([job.align.tested_pictures("test")], job.align.signal_warnings)
+    seen, warnings = describe_tested(
+        [job.align.tested_pictures("test")], job.align.signal_warnings
+    )
     facts = CalibrationFacts(
         **job.align.describe("test"),
         **sufficient,
@@ -168,13 +230,16 @@ def conclude(
         trained_on=(min(counts), max(counts)),
         seen_share=share_seen(job),
         epochs=job.epochs,
-        pictures_left_out={str(subject): person.dropped for subject, person in job.people.items()},
+        pictures_left_out={
+            str(subject): person.dropped for subject, person in job.people.items()
+        },
     )
     return Measurements(scopes, missing, facts)
 
 
 def choose_headline(arms: Sequence[str]) -> str:
-    """Choose the arm of the finding: transfer, else the last real one, scratch only where it is alone.
+    """Choose the arm of the finding: transfer, else the last real one, scratch only
+    where it is alone.
 
     Controls are never chosen; empty where there is nothing else.
     """
@@ -192,11 +257,13 @@ def scope_of(arm: str, name: str) -> str:
 def find_sufficient(
     hits: Mapping[str, Sequence[Float64]], everything: Metric, items: Items
 ) -> dict[str, Any]:
-    """Find the amount that surely suffices, by top-1 less a share of that with everything.
+    """Find the amount that surely suffices, by top-1 less a share of that with
+    everything.
 
     Args:
         hits: Hits [N] of each person, by amount; everything is last.
-        everything: Top-1 with everything; no amount suffices for one that is not above chance.
+        everything: Top-1 with everything; no amount suffices for one that is not above
+            chance.
         items: The items.
 
     Returns:
@@ -210,39 +277,57 @@ def find_sufficient(
         surplus = []
         for name in lower if len(hits[EVERYTHING]) >= FEWEST_PEOPLE else ():
             pairs = zip(hits[name], hits[EVERYTHING], strict=True)
-            # an amount suffices, for people in general, where this is surely not below 0
-            surplus.append(crossed_t([few - ENOUGH * most for few, most in pairs], items)[1:])
+            # an amount suffices, for people in general, where this is surely not below
+            # 0
+            surplus.append(
+                crossed_t([few - ENOUGH * most for few, most in pairs], items)[1:]
+            )
         facts["suffices"] = find_range(surplus) if surplus else None
-        facts["lead"] = lower[min(facts["suffices"][1], len(lower) - 1) if surplus else -1]
+        facts["lead"] = lower[
+            min(facts["suffices"][1], len(lower) - 1) if surplus else -1
+        ]
     return facts
 
 
 def find_range(ends: Sequence[tuple[float | None, float | None]]) -> tuple[int, int]:
-    """Find between which amounts a curve reaches 0, by the intervals of all amounts, ascending.
+    """Find between which amounts a curve reaches 0, by the intervals of all amounts,
+    ascending.
 
     Args:
         ends: Lower and upper end at each amount; an end that is None is unlimited.
 
     Returns:
-        How many of the first amounts reach up to one that is surely below, and the index from which all are
-        surely not below: the number of amounts where the last one is not.
+        How many of the first amounts reach up to one that is surely below, and the
+        index from which all are surely not below: the number of amounts where the last
+            one is not.
     """
     # an unlimited end is never sure
-    below = [index for index, (_, high) in enumerate(ends) if high is not None and high < 0]
-    unsure = [index for index, (low, _) in enumerate(ends) if low is None or not low >= 0]
+    below = [
+        index for index, (_, high) in enumerate(ends) if high is not None and high < 0
+    ]
+    unsure = [
+        index for index, (low, _) in enumerate(ends) if low is None or not low >= 0
+    ]
     return max(below, default=-1) + 1, max(unsure, default=-1) + 1
 
 
 def share_seen(job: Job) -> float:
-    """Measure the share of the new persons' pictures that the people whom models learned from saw, too."""
+    """Measure the share of the new persons' pictures that the people whom models
+    learned from saw, too.
+    """
     shares = []
     for model in job.align.models:
         store, pixels = first_with_pixels(model.stores("train"))
         # pictures are compared by names and pixels: copies count, too
         is_common = model.learned.pictures.contain(
-            job.align.dataset.pictured_as, store.image_ids, pixels, job.align.confirm_copy("train")
+            job.align.dataset.pictured_as,
+            store.image_ids,
+            pixels,
+            job.align.confirm_copy("train"),
         )
-        shares.append(is_common[job.people[model.cell.tested_on[0]].trials.stimulus].mean())
+        shares.append(
+            is_common[job.people[model.cell.tested_on[0]].trials.stimulus].mean()
+        )
     return float(np.mean(shares))
 
 
@@ -251,20 +336,40 @@ def draw(measured: Measurements) -> list[Artifact]:
     # top-1 after each amount; everything lies at its mean over people
     facts, scopes = measured.facts_of(CalibrationFacts), measured.scopes
     names, arm = [amount.name for amount in facts.amounts], facts.arm
-    at, axis = [getattr(amount, facts.unit) for amount in facts.amounts], f"{facts.unit} of the new person"
+    at, axis = (
+        [getattr(amount, facts.unit) for amount in facts.amounts],
+        f"{facts.unit} of the new person",
+    )
 
     def line(label: str) -> Line:
         return Line.of(label, [scopes[scope_of(label, name)]["top1"] for name in names])
 
-    def curve(title: str, lines: list[Line], section: str = SECTION, note: str = "") -> Curve:
-        return Curve(title, axis, at, lines, "top-1", is_logarithmic=True, section=section, note=note)
+    def curve(
+        title: str, lines: list[Line], section: str = SECTION, note: str = ""
+    ) -> Curve:
+        return Curve(
+            title,
+            axis,
+            at,
+            lines,
+            "top-1",
+            is_logarithmic=True,
+            section=section,
+            note=note,
+        )
 
-    # arms that a reader compares and each person; further arms next to one that has its colour above
-    drawn, first = list[Artifact](), [label for label in (arm, ZERO_SHOT, SCRATCH) if label in facts.arms]
+    # arms that a reader compares and each person; further arms next to one that has its
+    # colour above
+    drawn, first = (
+        list[Artifact](),
+        [label for label in (arm, ZERO_SHOT, SCRATCH) if label in facts.arms],
+    )
     if arm:
         note = render("calibration.txt", facts=facts, top1=measured.overall["top1"])
         lines = [*map(line, dict.fromkeys(first))]
-        drawn.append(curve("Top-1 after recordings of a new person", lines, FINDING, note))
+        drawn.append(
+            curve("Top-1 after recordings of a new person", lines, FINDING, note)
+        )
 
     # of one person it would be the curve above
     if len(facts.people) > 1:
@@ -272,34 +377,60 @@ def draw(measured: Measurements) -> list[Artifact]:
         drawn.append(curve(f"Each person, by {arm}", lines, FINDING))
     for profile, title in FURTHER.items():
         # arms by what they need of the person; those of the first figure are left out
-        further = [label for label, about in facts.arms.items() if about[0] == profile and label not in first]
+        further = [
+            label
+            for label, about in facts.arms.items()
+            if about[0] == profile and label not in first
+        ]
         if further:
             drawn.append(curve(title, [*map(line, [*first[:2], *further])]))
 
-    # the arm of the finding with its gains, and every arm: the first metric of each scope
+    # the arm of the finding with its gains, and every arm: the first metric of each
+    # scope
     def row(labels: Mapping[str, str]) -> dict[str, Metric]:
         # an amount or arm that was not measured has an empty cell
-        present = {heading: [*scopes.get(label, {}).values()][:1] for heading, label in labels.items()}
+        present = {
+            heading: [*scopes.get(label, {}).values()][:1]
+            for heading, label in labels.items()
+        }
         return {
-            name: replace(one, name=name, pool=None) for name, metrics in present.items() for one in metrics
+            name: replace(one, name=name, pool=None)
+            for name, metrics in present.items()
+            for one in metrics
         }
 
     compared = arm, OVER_SCRATCH
-    amounts = {name: row({label: scope_of(label, name) for label in compared}) for name in names}
-    arms = {label: row({name: scope_of(label, name) for name in names}) for label in facts.arms}
+    amounts = {
+        name: row({label: scope_of(label, name) for label in compared})
+        for name in names
+    }
+    arms = {
+        label: row({name: scope_of(label, name) for name in names})
+        for label in facts.arms
+    }
     tables = [
         metric_table("Top-1 by amount", amounts, "amount", section=SECTION),
         metric_table("Top-1 of every arm", arms, "arm", section=SECTION),
     ]
 
     # how much was recorded, how strong transfer was, and what arms are
-    sizes = [(one.name, round(one.pictures), round(one.trials), one.minutes) for one in facts.amounts]
+    sizes = [
+        (one.name, round(one.pictures), round(one.trials), one.minutes)
+        for one in facts.amounts
+    ]
     tables.append(Table("Amounts", ["amount", *UNITS], sizes, section=SECTION))
-    pulls = [(model, *map(choice.pulls.get, names)) for model, choice in facts.strength.items()]
+    pulls = [
+        (model, *map(choice.pulls.get, names))
+        for model, choice in facts.strength.items()
+    ]
     # without transfer there is no strength to show
     if TRANSFER in facts.arms:
         note = render("calibration.txt", facts=facts)
-        tables.append(Table("Pull of transfer", ["model", *names], pulls, section=SECTION, note=note))
+        tables.append(
+            Table(
+                "Pull of transfer", ["model", *names], pulls, section=SECTION, note=note
+            )
+        )
     about = [(label, *words) for label, words in facts.arms.items()]
     columns = ["arm", "of the new person", "protocol in MOABB", "what it is"]
     tables.append(Table("Arms", columns, about, section=SECTION))

@@ -1,4 +1,6 @@
-"""A calibration, resolved: models of other people, new persons, their recordings and the amounts of these."""
+"""A calibration, resolved: models of other people, new persons, their recordings and
+the amounts of these.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +29,12 @@ from brainhive_cli.training.alignment.few_shot import SourceModel
 from brainhive_cli.training.alignment.learned import LearnedPictures
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    TrainedRun,
+    open_model,
+    refuse_sweep,
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class Person:
     Attributes:
         subject: Number of the person.
         trials: Those of training pictures that are not tested.
-        dropped: Training pictures that were left out because they, or copies of them, are tested.
+        dropped: Training pictures that were left out because they, or copies of them,
+            are tested.
         tested: Test trials, not normalised.
         gallery: Embeddings [M, ...] of the tested pictures, by the fuser's key.
         rows: [M] of these pictures in the target stores, ascending.
@@ -56,10 +64,12 @@ class Job:
     """Work of calibrate.
 
     Attributes:
-        recipe: What the user wrote, with the run as a fingerprint knows it, wherever home lies.
+        recipe: What the user wrote, with the run as a fingerprint knows it, wherever
+            home lies.
         align: The run, opened on the data set of the new persons.
         training: The recipe that trained it.
-        cells: One for each model and new person: the cell of the model, tested on that person.
+        cells: One for each model and new person: the cell of the model, tested on that
+            person.
         unit: Unit of the amounts.
         draws: Draws of each amount.
         needs_trials: Whether a part of a picture's trials may be learned from.
@@ -80,7 +90,8 @@ class Job:
         """Find the run that a recipe names, and the people who are new to its models.
 
         Raises:
-            RecipeError: if it is a sweep, holds out trials of seen pictures, or its targets have no stores.
+            RecipeError: if it is a sweep, holds out trials of seen pictures, or its
+                targets have no stores.
             BrainhiveError: if every person is known to all models.
         """
         # the run, with the recipe that trained it
@@ -91,13 +102,17 @@ class Job:
         training = align.recipe
         if training is None:
             raise RecipeError(
-                f"{align.name} is a model folder, which does not say how it was trained", "name its run"
+                (
+                    f"{align.name} is a model folder, which does not say how it was "
+                    "trained"
+                ),
+                "name its run",
             )
         is_unusual = bool(training.train.lora.encoders or training.targets)
         if is_unusual or align.dataset.holdout.divides_train:
             raise RecipeError(
-                f"calibrate reads the targets of heads from stores and holds out pictures; {align.name} has "
-                "targets, train.lora or dataset.holdout",
+                "calibrate reads the targets of heads from stores and holds out "
+                f"pictures; {align.name} has targets, train.lora or dataset.holdout",
                 "another run",
             )
 
@@ -106,19 +121,32 @@ class Job:
         for model in align.models:
             cell, everybody = model.cell, model.source.choose_subjects(recipe.subjects)
             # people of another data set are all new
-            known = set() if align.tests_new_subjects else {*cell.trained_on, *model.learned.subjects}
-            cells += [replace(cell, tested_on=(one,)) for one in everybody if one not in known]
+            known = (
+                set()
+                if align.tests_new_subjects
+                else {*cell.trained_on, *model.learned.subjects}
+            )
+            cells += [
+                replace(cell, tested_on=(one,)) for one in everybody if one not in known
+            ]
 
         # every person that the recipe names must be new to a model
         wanted, new = {*(recipe.subjects or ())}, {cell.tested_on[0] for cell in cells}
         if not cells or wanted - new:
             absent = ", ".join(map(str, sorted(wanted - new))) or "anybody"
             raise BrainhiveError(
-                f"no model of {align.folder.path} has yet to learn from subject {absent}",
-                "a run that was trained without them: --mode inter, or joint with --subjects",
+                (
+                    f"no model of {align.folder.path} has yet to learn from subject "
+                    f"{absent}"
+                ),
+                (
+                    "a run that was trained without them: --mode inter, or joint with "
+                    "--subjects"
+                ),
             )
 
-        # pictures are the default unit, and the order of recording leaves nothing to draw
+        # pictures are the default unit, and the order of recording leaves nothing to
+        # draw
         unit: Unit = next((unit for unit in UNITS if getattr(recipe, unit)), "pictures")
         is_ordered = recipe.order == "recording"
 
@@ -141,12 +169,17 @@ class Job:
         yield from self.align.inputs(["train", "test"])
 
     def count_work(self) -> Work:
-        """Count the models that are trained, without those that choose the strength of transfer."""
+        """Count the models that are trained, without those that choose the strength of
+        transfer.
+        """
         arms = [arm for arm in self.recipe.arms if arm in few_shot.TRAINED_ARMS]
         # everything is learned from once, whatever the number of draws
         amounts = getattr(self.recipe, self.unit) or PICTURES
         count = len(self.cells) * len(arms) * (len(amounts) * self.draws + 1)
-        kind = f"{self.align.dataset.name}, {self.training.backbone.kind}, {self.epochs or 0} epochs"
+        kind = (
+            f"{self.align.dataset.name}, {self.training.backbone.kind}, "
+            f"{self.epochs or 0} epochs"
+        )
         return Work(kind, count, "trained models", cells=len(self.cells) * self.draws)
 
     @cached_property
@@ -170,28 +203,39 @@ class Job:
 
         # trials that are learned from: never a tested picture, whatever it is called
         trials = read_raw(member, subject, "train", with_single=self.needs_trials)
-        (train, pixels), (test, known) = map(first_with_pixels, (member.stores("train"), test_stores))
-        name, known = self.align.dataset.pictured_as, None if known is None else known[rows]
+        (train, pixels), (test, known) = map(
+            first_with_pixels, (member.stores("train"), test_stores)
+        )
+        name, known = (
+            self.align.dataset.pictured_as,
+            None if known is None else known[rows],
+        )
         tested_pictures = LearnedPictures.of(name, test.image_ids[rows], known)
         confirm = self.align.confirm_copy("train", "test")
-        is_dropped = tested_pictures.contain(name, train.image_ids, pixels, confirm)[trials.stimulus]
+        is_dropped = tested_pictures.contain(name, train.image_ids, pixels, confirm)[
+            trials.stimulus
+        ]
         trials = trials.take(~is_dropped)
 
         # test trials of the pictures that are ranked
         tested = read_raw(member, subject, "test")
         tested = tested.take(np.isin(tested.stimulus, rows))
         if not len(trials.stimulus):
-            raise BrainhiveError(f"subject {subject} has no picture to learn from", "other subjects")
+            raise BrainhiveError(
+                f"subject {subject} has no picture to learn from", "other subjects"
+            )
         return Person(subject, trials, int(is_dropped.sum()), tested, gallery, rows)
 
-    def load_base(self, cell: Cell, launch: Launch, left_out: TrainedRun | None = None) -> SourceModel:
+    def load_base(
+        self, cell: Cell, launch: Launch, left_out: TrainedRun | None = None
+    ) -> SourceModel:
         """Load the model of a cell, with what goes on from it to a new person.
 
         Args:
             cell: The cell.
             launch: This process, and its device.
-            left_out: A run of the same recipe with one model, which learned from one person less; its new
-                person is that one, of the run's own data set.
+            left_out: A run of the same recipe with one model, which learned from one
+                person less; its new person is that one, of the run's own data set.
         """
         # the model, and targets of the stimuli that calibrate it
         run = left_out or self.align
@@ -202,7 +246,9 @@ class Job:
 
         # some recordings of the people whom it learned from, for statistics of these
         if left_out is None and self.recipe.dataset is not None:
-            reader = replace(reader, run=open_model(self.recipe.align_run, self.recipe.paths))
+            reader = replace(
+                reader, run=open_model(self.recipe.align_run, self.recipe.paths)
+            )
 
         # fewer stimuli where single trials are read, as each has several
         most = few_shot.MAX_REFERENCES // (4 if self.needs_trials else 1)
@@ -220,7 +266,8 @@ class Job:
         """List the amounts that every person has by their names, and everything.
 
         Raises:
-            BrainhiveError: if minutes or the order of recording are asked for and onsets are not known.
+            BrainhiveError: if minutes or the order of recording are asked for and
+                onsets are not known.
         """
         trials = [person.trials for person in self.people.values()]
         amounts = getattr(self.recipe, self.unit) or PICTURES
@@ -234,18 +281,26 @@ class Job:
         return alike_items(self.align.dataset, pictures, rows)
 
     def describe_protocol(self, is_together: bool = False) -> str:
-        """Name the way of measuring, with all that a reader must know, as of trials decoded together."""
+        """Name the way of measuring, with all that a reader must know, as of trials
+        decoded together.
+        """
         align, spec = self.align, self.recipe
         words = [f"calibration of {align.mode}", align.dataset.name, align.variant]
         draws = f"{self.draws} draw{'s' if self.draws > 1 else ''}"
         # the recorded order has one draw, which need not be named
         words += [draws if spec.order == "draws" else "order of recording"]
-        protocol = extend_protocol(", ".join(filter(None, words)), align.caveats("test"))
+        protocol = extend_protocol(
+            ", ".join(filter(None, words)), align.caveats("test")
+        )
         return extend_protocol(protocol, [TRIALS_TOGETHER] * is_together)
 
 
 def read_raw(
-    member: TrainedModel, subject: int, split: str, with_single: bool = False, most: int | None = None
+    member: TrainedModel,
+    subject: int,
+    split: str,
+    with_single: bool = False,
+    most: int | None = None,
 ) -> Trials:
     """Read a person's signals as a model takes them, but not normalised.
 

@@ -1,4 +1,6 @@
-"""Ranks of a new person's test pictures by every arm and amount, and the strength of transfer for each."""
+"""Ranks of a new person's test pictures by every arm and amount, and the strength of
+transfer for each.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +16,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.calibration.amounts import EVERYTHING, choose_trials, measure_amounts
+from brainhive_cli.evaluation.calibration.amounts import (
+    EVERYTHING,
+    choose_trials,
+    measure_amounts,
+)
 from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
 from brainhive_cli.measurement.ranks import ranks
@@ -43,7 +49,8 @@ class Part:
 
     Attributes:
         ranks: [N] by arm and amount; only those that were measured.
-        sizes: [3] pictures, trials and minutes (NaN where they are not known) by amount.
+        sizes: [3] pictures, trials and minutes (NaN where they are not known) by
+            amount.
         missing: Reasons why arms could not be measured.
         together: Arms whose tokens of a test trial depend on the other ones.
     """
@@ -55,7 +62,9 @@ class Part:
 
 
 def list_arms(spec: Recipe) -> list[str]:
-    """List all arms: zero-shot, alignments by their names, then those that are trained."""
+    """List all arms: zero-shot, alignments by their names, then those that are
+    trained.
+    """
     # zero-shot needs nothing of the person, and alignments less than a training
     alignments = [config.kind for config in spec.alignments]
     zero_shot = [arm for arm in spec.arms if arm == ZERO_SHOT]
@@ -63,7 +72,12 @@ def list_arms(spec: Recipe) -> list[str]:
 
 
 def fit_decoder(
-    base: SourceModel, arm: str, spec: Recipe, trials: Trials, seed: int, pull: float | None
+    base: SourceModel,
+    arm: str,
+    spec: Recipe,
+    trials: Trials,
+    seed: int,
+    pull: float | None,
 ) -> PersonModel:
     """Fit what an arm decodes with to a person's recordings.
 
@@ -79,8 +93,13 @@ def fit_decoder(
         BrainhiveError: if the model has no such arm.
     """
     # of too few pictures transfer is zero-shot, where the model decodes strangers
-    is_transfer, is_small = arm in (TRANSFER, PERMUTED_TRANSFER), len(trials.stimulus) < FEWEST_PICTURES
-    is_zero_shot = is_transfer and (pull is None or (is_small and base.decodes_strangers(trials)))
+    is_transfer, is_small = (
+        arm in (TRANSFER, PERMUTED_TRANSFER),
+        len(trials.stimulus) < FEWEST_PICTURES,
+    )
+    is_zero_shot = is_transfer and (
+        pull is None or (is_small and base.decodes_strangers(trials))
+    )
     if arm == ZERO_SHOT or is_zero_shot:
         return base.zero_shot
 
@@ -90,7 +109,11 @@ def fit_decoder(
         align = spec.transfer.align if trials.channels else None
         return base.train_arm(arm, trials, seed, pull or 0.0, align)
     is_of_signals = parts.is_kind(SHELVES[0], arm)
-    return base.align_signals(config, trials) if is_of_signals else base.align_tokens(config, trials)
+    return (
+        base.align_signals(config, trials)
+        if is_of_signals
+        else base.align_tokens(config, trials)
+    )
 
 
 def measure_draw(
@@ -103,7 +126,8 @@ def measure_draw(
 ) -> Part:
     """Measure every arm after every amount, in one draw.
 
-    Everything that a person has is learned from in the first draw alone, since all draws have it.
+    Everything that a person has is learned from in the first draw alone, since all
+    draws have it.
 
     Args:
         job: The calibration.
@@ -121,7 +145,9 @@ def measure_draw(
     shown = torch.from_numpy(np.searchsorted(person.rows, person.tested.stimulus))
     random = np.random.default_rng((spec.seed, person.subject, draw))
     seed = derive_seed(spec.seed, person.subject, draw)
-    chosen = choose_trials(person.trials, job.unit, [*amounts.values()], spec.order, random)
+    chosen = choose_trials(
+        person.trials, job.unit, [*amounts.values()], spec.order, random
+    )
     for name, is_chosen in zip(amounts, chosen, strict=True):
         # the recordings of this amount
         sizes[name] = measure_amounts(person.trials, is_chosen)
@@ -140,13 +166,20 @@ def measure_draw(
                 with torch.inference_mode():
                     model = decoder.model
                     # pictures as the arm's model encodes them
-                    gallery = {key: values.to(model.device) for key, values in person.gallery.items()}
+                    gallery = {
+                        key: values.to(model.device)
+                        for key, values in person.gallery.items()
+                    }
                     pictures = model.encode_image(gallery).float()
-                ranked[arm, name] = ranks(decoder.encode(signals), pictures, shown).numpy()
+                ranked[arm, name] = ranks(
+                    decoder.encode(signals), pictures, shown
+                ).numpy()
 
                 # tested once: it is a property of the arm
                 is_first = draw == 0 and name == next(iter(amounts))
-                if is_first and depends_on_other_trials(decoder.encode, torch.from_numpy(signals)):
+                if is_first and depends_on_other_trials(
+                    decoder.encode, torch.from_numpy(signals)
+                ):
                     together.append(arm)
             except BrainhiveError as error:
                 missing[arm] = error.in_one_line
@@ -154,9 +187,11 @@ def measure_draw(
 
 
 def fix_pulls(job: Job, cell: Cell) -> Strength | None:
-    """Fix the strength for each amount where nobody chooses it; None where people of the model do.
+    """Fix the strength for each amount where nobody chooses it; None where people of
+    the model do.
 
-    They do where they are two or more, of a model that is trained step by step and started from none.
+    They do where they are two or more, of a model that is trained step by step and
+    started from none.
     """
     # strengths of the recipe, or of the run
     spec, pulls = job.recipe, job.recipe.transfer.pulls
@@ -174,7 +209,9 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
         return None
     random = np.random.default_rng(spec.seed)
     trials = next(iter(job.people.values())).trials
-    chosen = choose_trials(trials, job.unit, [*job.amounts.values()], spec.order, random)
+    chosen = choose_trials(
+        trials, job.unit, [*job.amounts.values()], spec.order, random
+    )
     fixed = [fixed_pull(int(is_chosen.any(1).sum())) for is_chosen in chosen]
     return Strength(
         pulls=dict(zip(job.amounts, fixed, strict=True)),
@@ -183,7 +220,8 @@ def fix_pulls(job: Job, cell: Cell) -> Strength | None:
 
 
 def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Training:
-    """Write the recipe of a model of fewer people, which validates on held-out concepts.
+    """Write the recipe of a model of fewer people, which validates on held-out
+    concepts.
 
     Two new persons who leave each other out share it.
 
@@ -196,7 +234,9 @@ def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Traini
     # no test selects the epoch, whatever it did for the model
     training = job.training
     validation = max(LEAST_VALIDATION, training.train.validation)
-    selection = "best" if training.train.selection == "test" else training.train.selection
+    selection = (
+        "best" if training.train.selection == "test" else training.train.selection
+    )
     # one joint model of all who are left
     update = {
         "mode": "joint",
@@ -206,16 +246,22 @@ def train_on(job: Job, people: Sequence[int], seed: int, paths: Paths) -> Traini
         "published": None,
         "paths": paths,
         "run": job.recipe.run,
-        "train": training.train.model_copy(update={"validation": validation, "selection": selection}),
+        "train": training.train.model_copy(
+            update={"validation": validation, "selection": selection}
+        ),
     }
     return training.model_copy(update=update)
 
 
-def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch) -> Strength:
-    """Choose the strength for each amount by those whom the model learned from, each left out in turn.
+def choose_pulls(
+    job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: Launch
+) -> Strength:
+    """Choose the strength for each amount by those whom the model learned from, each
+    left out in turn.
 
-    Each one's training pictures calibrate the model without that person, and the pictures of held-out
-    concepts, which no model learned from, score it. Test pictures have no part in it.
+    Each one's training pictures calibrate the model without that person, and the
+    pictures of held-out concepts, which no model learned from, score it. Test pictures
+    have no part in it.
 
     Args:
         job: The calibration.
@@ -223,26 +269,38 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
         runs: The model without each of them.
         launch: This process, and its device.
     """
-    # scores of each person who is left out, by amount and strength, the nearest to zero-shot first
+    # scores of each person who is left out, by amount and strength, the nearest to
+    # zero-shot first
     spec = job.recipe
-    scores: dict[str, dict[float | None, list[float]]] = {name: {} for name in job.amounts}
+    scores: dict[str, dict[float | None, list[float]]] = {
+        name: {} for name in job.amounts
+    }
     with console.progress("choosing the strength of transfer", len(runs)) as bar:
         for subject, run in runs.items():
             # the model, and the signals of the person as it reads them
             base, (without,) = job.load_base(cell, launch, run), run.cells
-            member = TrainedModel(run, replace(without, tested_on=(subject,)), launch.device)
+            member = TrainedModel(
+                run, replace(without, tested_on=(subject,)), launch.device
+            )
             trials = read_raw(member, subject, "train", with_single=job.needs_trials)
 
             # pictures of held-out concepts are tested, all others are learned from
             store = member.pictures("train")
             share = max(LEAST_VALIDATION, job.training.train.validation)
-            pictures = run.dataset.pictured_as, store.image_ids, store.pixels, run.confirm_copy("train")
+            pictures = (
+                run.dataset.pictured_as,
+                store.image_ids,
+                store.pixels,
+                run.confirm_copy("train"),
+            )
             is_tested = held_out_of(store.concepts, share, pictures)[trials.stimulus]
             tested = trials.take(is_tested)
             rows = np.unique(tested.stimulus)
             gallery = base.targets.gather(torch.from_numpy(rows))
             trials = trials.take(~is_tested)
-            person = Person(subject, trials, int(is_tested.sum()), tested, gallery, rows)
+            person = Person(
+                subject, trials, int(is_tested.sum()), tested, gallery, rows
+            )
 
             # mean reciprocal ranks of the person, over draws, which are no people
             zero_shot = [None] if base.decodes_strangers(tested) else []
@@ -254,29 +312,44 @@ def choose_pulls(job: Job, cell: Cell, runs: Mapping[int, TrainedRun], launch: L
                 ]
                 for name in job.amounts:
                     key = TRANSFER, name
-                    values = [(1 / ranked[key]).mean() for ranked in drawn if key in ranked]
+                    values = [
+                        (1 / ranked[key]).mean() for ranked in drawn if key in ranked
+                    ]
                     scores[name].setdefault(strength, []).append(float(np.mean(values)))
             bar.advance()
 
     # of strengths that do not differ from the best, the nearest to zero-shot
-    chosen = {name: choose_strength(scores_of_strength) for name, scores_of_strength in scores.items()}
-    labels = {strength: ZERO_SHOT if strength is None else f"{strength:g}" for strength in scores[EVERYTHING]}
+    chosen = {
+        name: choose_strength(scores_of_strength)
+        for name, scores_of_strength in scores.items()
+    }
+    labels = {
+        strength: ZERO_SHOT if strength is None else f"{strength:g}"
+        for strength in scores[EVERYTHING]
+    }
     means = {
-        name: {labels[strength]: float(np.mean(values)) for strength, values in scores_of_strength.items()}
+        name: {
+            labels[strength]: float(np.mean(values))
+            for strength, values in scores_of_strength.items()
+        }
         for name, scores_of_strength in scores.items()
     }
     return Strength(pulls=chosen, chosen_by="people", people=len(runs), mrr=means)
 
 
 def choose_strength(scores: Mapping[float | None, Sequence[float]]) -> float | None:
-    """Choose the strength nearest to zero-shot that is not worse than the best by more than a standard error.
+    """Choose the strength nearest to zero-shot that is not worse than the best by more
+    than a standard error.
 
     Args:
-        scores: Score of each person by strength, the nearest to zero-shot first, people in the same order.
+        scores: Score of each person by strength, the nearest to zero-shot first, people
+            in the same order.
 
-    Source: the rule of one standard error, Breiman et al. 1984, Classification and Regression Trees.
+    Source: the rule of one standard error, Breiman et al. 1984, Classification and
+    Regression Trees.
     """
-    # strengths are tried from zero-shot on, so the first one that is good enough is returned
+    # strengths are tried from zero-shot on, so the first one that is good enough is
+    # returned
     best = max(scores, key=lambda strength: float(np.mean(scores[strength])))
     for strength, values in scores.items():
         # paired over people

@@ -1,4 +1,6 @@
-"""The recipe of calibrate: which model of other people, which new persons, how much of them, which arms."""
+"""The recipe of calibrate: which model of other people, which new persons, how much of
+them, which arms.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
@@ -27,31 +29,46 @@ def resolve_alignment(value: Any) -> Any:
     # names are unique over both shelves, so a user need not say which one
     if isinstance(value, parts.Config):
         return value
-    name = parts.name_of(str(value.get("kind", "") if isinstance(value, Mapping) else value))
+    name = parts.name_of(
+        str(value.get("kind", "") if isinstance(value, Mapping) else value)
+    )
     known = {kind: shelf for shelf in SHELVES for kind in parts.kinds(shelf)}
     if name not in known and "." not in name:
-        raise RecipeError(f"no alignment {name!r}", f"{guess(name, known)}alignments: {', '.join(known)}")
+        raise RecipeError(
+            f"no alignment {name!r}",
+            f"{guess(name, known)}alignments: {', '.join(known)}",
+        )
     return parts.resolve(known.get(name, SHELVES[1]), value)
 
 
-Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(recipe.split)]
+Counts = Annotated[
+    list[Annotated[int, Field(ge=1, le=10**7)]], BeforeValidator(recipe.split)
+]
 """Amounts in pictures or trials."""
 
 
 class Transfer(Section):
     """Transfer: fine-tuning with a pull back to the model of other people."""
 
-    pulls: Annotated[list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(recipe.split)] = Field(
+    pulls: Annotated[
+        list[Annotated[float, Field(ge=0, le=1)]], BeforeValidator(recipe.split)
+    ] = Field(
         [*PULLS],
-        description="values of train.start_pull among which the people whom the model learned from choose, "
-        "each left out in turn, next to zero-shot; one value is taken as it is",
+        description="values of train.start_pull among which the people whom the model "
+        "learned from choose, each left out in turn, next to zero-shot; "
+        "one value is taken as it is",
     )
-    draws: int = Field(2, gt=0, le=1000, description="draws of calibration of each of these people")
-    align: Annotated[Any, parts.part("normalisations", "euclidean", is_optional=True)] = Field(
+    draws: int = Field(
+        2, gt=0, le=1000, description="draws of calibration of each of these people"
+    )
+    align: Annotated[
+        Any, parts.part("normalisations", "euclidean", is_optional=True)
+    ] = Field(
         {"kind": "euclidean", "shrinkage": 0.1},
         validate_default=True,
-        description="alignment of signals before the training, by the person's recordings without labels; "
-        "null: none. A model with signal.normalise has its own, and one of voxels none",
+        description="alignment of signals before the training, by the person's "
+        "recordings without labels; null: none. A model with "
+        "signal.normalise has its own, and one of voxels none",
     )
 
 
@@ -61,33 +78,47 @@ class Recipe(TrainedRunRecipe):
     # the model of other people, and the new persons
     align_run: recipe.OneRun = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
-        "it; or hub:owner/name[@revision]; default: the newest run (key: run)",
+        description="an align run, by folder or name, or SWEEP:VARIANT; or the "
+        "train-align recipe that made it; or hub:owner/name[@revision]; "
+        "default: the newest run (key: run)",
     )
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, whose people are all new"
     )
     subjects: recipe.Subjects = Field(
-        None, description="new persons; default: all whom a model of the run has not learned from"
+        None,
+        description=(
+            "new persons; default: all whom a model of the run has not learned from"
+        ),
     )
     copies: recipe.Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
         "none",
-        description="channels of the models that the new persons' recordings lack, as in eval-retrieval: "
-        "none refuses them, spline interpolates EEG, common fills them with the mean",
+        description="channels of the models that the new persons' recordings lack, as "
+        "in eval-retrieval: none refuses them, spline interpolates EEG, "
+        "common fills them with the mean",
     )
 
     # how much of a person is learned from, in one unit
-    pictures: Counts = Field([], description=f"amounts in pictures; default: {PICTURES}, and all there are")
-    trials: Counts = Field([], description="amounts in single trials, instead of pictures")
-    minutes: Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split)] = Field(
-        [], description="amounts in minutes of recording, instead of pictures"
+    pictures: Counts = Field(
+        [], description=f"amounts in pictures; default: {PICTURES}, and all there are"
     )
+    trials: Counts = Field(
+        [], description="amounts in single trials, instead of pictures"
+    )
+    minutes: Annotated[
+        list[Annotated[float, Field(gt=0, le=1e6)]], BeforeValidator(recipe.split)
+    ] = Field([], description="amounts in minutes of recording, instead of pictures")
     order: Order = Field(
         "draws",
-        description="draws: pictures or moments at random; recording: the first ones, as a clinic has them",
+        description=(
+            "draws: pictures or moments at random; recording: the first ones, as a "
+            "clinic has them"
+        ),
     )
-    draws: int = Field(10, gt=0, le=1000, description="draws of each amount; recorded order has one")
+    draws: int = Field(
+        10, gt=0, le=1000, description="draws of each amount; recorded order has one"
+    )
 
     # ways of learning from a person
     arms: Annotated[recipe.Names, recipe.among("arm", ARMS)] = Field(
@@ -95,12 +126,17 @@ class Recipe(TrainedRunRecipe):
     )
     alignments: Annotated[
         list[Any],
-        BeforeValidator(lambda value: [resolve_alignment(each) for each in recipe.split(value) or []]),
+        BeforeValidator(
+            lambda value: [
+                resolve_alignment(each) for each in recipe.split(value) or []
+            ]
+        ),
     ] = Field(
         ["euclidean", "coral", "moments", "procrustes", "ridge"],
         validate_default=True,
-        description="further arms: alignments of signals (euclidean, riemannian, whiten, channel) and of "
-        "tokens (coral, moments; by pairs procrustes, ridge)",
+        description="further arms: alignments of signals (euclidean, riemannian, "
+        "whiten, channel) and of tokens (coral, moments; by pairs "
+        "procrustes, ridge)",
     )
     transfer: Transfer = Transfer()
 
@@ -112,11 +148,17 @@ class Recipe(TrainedRunRecipe):
         # curves have one axis
         units = [unit for unit in UNITS if getattr(self, unit)]
         if len(units) > 1:
-            raise RecipeError(f"amounts in {' and in '.join(units)}", "name one of them")
+            raise RecipeError(
+                f"amounts in {' and in '.join(units)}", "name one of them"
+            )
 
         # keys without an effect are refused, so that no one trusts them
         if self.order == "recording":
-            recipe.refuse_idle(self, ("draws",), "in the order of recording", "leave it out")
+            recipe.refuse_idle(
+                self, ("draws",), "in the order of recording", "leave it out"
+            )
         if not any(arm.endswith(TRANSFER) for arm in self.arms):
-            recipe.refuse_idle(self, ("transfer",), "without the arm transfer", "leave it out")
+            recipe.refuse_idle(
+                self, ("transfer",), "without the arm transfer", "leave it out"
+            )
         return self

@@ -1,4 +1,6 @@
-"""Results of explain over all cells and subjects: corrected p, claims, facts and figures."""
+"""Results of explain over all cells and subjects: corrected p, claims, facts and
+figures.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +22,11 @@ from brainhive_cli.core.tables import Cell as TableCell
 from brainhive_cli.core.tables import Table, p_text
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.evaluation.explanation.encoding_model import CEILINGS, CORRELATION, Levels
+from brainhive_cli.evaluation.explanation.encoding_model import (
+    CEILINGS,
+    CORRELATION,
+    Levels,
+)
 from brainhive_cli.evaluation.explanation.job import Job, Reader
 from brainhive_cli.evaluation.explanation.profiles import (
     REGION,
@@ -52,8 +58,15 @@ SIMILARITY = "similarity"
 """Name of the analysis."""
 SHUFFLED, TRAINED = "shuffled labels", "trained on shuffled labels"
 """Last part of the scope of a control: labels permuted; a level of shuffled labels."""
-LIMITS = {"r": (-1.0, 1.0), "rho": (-1.0, 1.0), "unique_rho": (-1.0, 1.0), "unique_r": (-2.0, 2.0)}
-"""Least and largest value of correlations; shares lie between 0 and 1, and margins anywhere."""
+LIMITS = {
+    "r": (-1.0, 1.0),
+    "rho": (-1.0, 1.0),
+    "unique_rho": (-1.0, 1.0),
+    "unique_r": (-2.0, 2.0),
+}
+"""Least and largest value of correlations; shares lie between 0 and 1, and margins
+anywhere.
+"""
 TIMES = 64
 """Times of a course whose metrics are listed; its artifact has all."""
 FIRST_ABOVE = "first above chance"
@@ -61,7 +74,9 @@ FIRST_ABOVE = "first above chance"
 AHEAD = " (the filter may look ahead)"
 """Behind that time where an effect may show before it begins."""
 MAX_EDGE = 0.49
-"""Share of the rate from which an upper edge is no filter's: files name half the rate where there is none."""
+"""Share of the rate from which an upper edge is no filter's: files name half the rate
+where there is none.
+"""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
 Scopes = dict[str, dict[str, Metric]]
@@ -79,10 +94,12 @@ class Finding:
         axis: The P positions.
         measured: [P].
         controls: [P] by the name of the control.
-        scores: [1 + K, P] what was measured, then with permuted labels, each position by its spread; None
-            where labels were not permuted.
-        corrected: [P] p of the largest over all positions of all analyses, as `correct_findings`.
-        looks_ahead: Whether the signals may show an effect before it begins, as `looks_ahead`.
+        scores: [1 + K, P] what was measured, then with permuted labels, each position
+            by its spread; None where labels were not permuted.
+        corrected: [P] p of the largest over all positions of all analyses, as
+            `correct_findings`.
+        looks_ahead: Whether the signals may show an effect before it begins, as
+            `looks_ahead`.
     """
 
     name: str
@@ -101,10 +118,11 @@ class Finding:
 
     @property
     def first_above_chance(self) -> tuple[int, str] | None:
-        """Index of the first of two positions in a row, on an axis of time, above the corrected control.
+        """Index of the first of two positions in a row, on an axis of time, above the
+        corrected control.
 
-        What a window carries may begin anywhere in it: its centre may lie before the effect. The position in
-        words stands next to its index.
+        What a window carries may begin anywhere in it: its centre may lie before the
+        effect. The position in words stands next to its index.
         """
         if self.corrected is None or self.axis.name != TIME:
             return None
@@ -112,7 +130,11 @@ class Finding:
         # two in a row, since a single one is often noise
         above = self.corrected < SIGNIFICANT
         first = np.flatnonzero(above[:-1] & above[1:]).tolist()
-        return (first[0], self.axis.where(first[0]) + (AHEAD if self.looks_ahead else "")) if first else None
+        return (
+            (first[0], self.axis.where(first[0]) + (AHEAD if self.looks_ahead else ""))
+            if first
+            else None
+        )
 
 
 Findings = Sequence[Finding]
@@ -121,7 +143,8 @@ Findings = Sequence[Finding]
 def describe_profiles(
     groups: Sequence[Sequence[SubjectProfiles]], items: Items, **context: Any
 ) -> list[Finding]:
-    """Describe every profile over all subjects; positions that not all have, as regions, are left out.
+    """Describe every profile over all subjects; positions that not all have, as
+    regions, are left out.
 
     Args:
         groups: What was measured, by subject, of its cells.
@@ -133,41 +156,78 @@ def describe_profiles(
     for name, first in parts[0].profiles.items():
         if all(name in part.profiles for part in parts):
             # regions of voxels may differ among subjects
-            shared = set[Any].intersection(*({*part.profiles[name].axis.at} for part in parts))
+            shared = set[Any].intersection(
+                *({*part.profiles[name].axis.at} for part in parts)
+            )
             at = [position for position in first.axis.at if position in shared]
-            profiles = [[part.profiles[name].take(at) for part in group] for group in groups]
-            described.append(_describe(name.partition(":")[0], profiles, items, context))
+            profiles = [
+                [part.profiles[name].take(at) for part in group] for group in groups
+            ]
+            described.append(
+                _describe(name.partition(":")[0], profiles, items, context)
+            )
     return described
 
 
 def _describe(
-    name: str, groups: Sequence[Sequence[Profile]], items: Items, context: Mapping[str, Any]
+    name: str,
+    groups: Sequence[Sequence[Profile]],
+    items: Items,
+    context: Mapping[str, Any],
 ) -> Finding:
-    """Describe profiles of the same positions and items, by subject, next to their controls."""
+    """Describe profiles of the same positions and items, by subject, next to their
+    controls.
+    """
     profiles = [*chain(*groups)]
     # profiles of one analysis share metric, candidates and chance
-    metric, pool, protocol = profiles[0].metric, profiles[0].pool or None, context["protocol"]
+    metric, pool, protocol = (
+        profiles[0].metric,
+        profiles[0].pool or None,
+        context["protocol"],
+    )
     limits = LIMITS.get(metric, (0.0, 1.0) if pool else (None, None))
-    options = {"pool": pool, "chance": profiles[0].chance, "limits": limits, "items": items, **context}
+    options = {
+        "pool": pool,
+        "chance": profiles[0].chance,
+        "limits": limits,
+        "items": items,
+        **context,
+    }
 
     # values [S, N] or control of each subject, stacked over seeds
     def measure(field: str, **changes: Any) -> list[Metric]:
-        values = [np.stack([getattr(profile, field) for profile in group]) for group in groups]
+        values = [
+            np.stack([getattr(profile, field) for profile in group]) for group in groups
+        ]
         return measure_each(metric, values, **options | changes)
 
     # the middle 95 % of the permutations
     is_share = limits == (0.0, 1.0) and metric != "two_way"
-    finding = Finding(name, metric, profiles[0].axis, measure("values", is_share=is_share), {})
-    nulls = [[profile.null for profile in group if profile.null is not None] for group in groups]
+    finding = Finding(
+        name, metric, profiles[0].axis, measure("values", is_share=is_share), {}
+    )
+    nulls = [
+        [profile.null for profile in group if profile.null is not None]
+        for group in groups
+    ]
     # labels are permuted alike for all subjects, so permutation k is averaged over them
-    null = np.mean([np.mean(group, 0) for group in nulls], 0) if all(nulls) else np.empty((0, 0))
+    null = (
+        np.mean([np.mean(group, 0) for group in nulls], 0)
+        if all(nulls)
+        else np.empty((0, 0))
+    )
     if len(null):
         if items.inflation > 1:  # as of a verdict over folds
-            null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (null - null.mean(0))
-        numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()  # [P, 3]
+            null = null.mean(0) + fold_null_inflation([null]) ** 0.5 * (
+                null - null.mean(0)
+            )
+        # [P, 3]
+        numbers = np.stack([null.mean(0), *np.percentile(null, ENDS, 0)], 1).tolist()
         # intervals of the measured values do not hold for the control
         changes: Any = dict.fromkeys(("these_subjects", "people", "seed_sd"))
-        changes["interval"] = f"the middle 95 % of {len(null)} permutations of the labels"
+        changes["interval"] = (
+            f"the middle 95 % of {len(null)} permutations of the labels"
+        )
         changes["protocol"] = f"{protocol}, {SHUFFLED}"
         control = [
             replace(one, value=mean, low=low, high=high, **changes)
@@ -178,32 +238,41 @@ def _describe(
 
     # the control that was measured once, with a level of shuffled labels
     if all(profile.shuffled is not None for profile in profiles):
-        control = measure("shuffled", is_share=False, protocol=f"{protocol}, {TRAINED}", seeds=())
+        control = measure(
+            "shuffled", is_share=False, protocol=f"{protocol}, {TRAINED}", seeds=()
+        )
         finding = replace(finding, controls={TRAINED: control})
     return finding
 
 
 def correct_findings(results: Findings) -> list[Finding]:
-    """Correct p over all positions of all analyses that labels were permuted for, as one page claims them."""
+    """Correct p over all positions of all analyses that labels were permuted for, as
+    one page claims them.
+    """
     # findings without permuted labels stay as they are
     tests = [finding.scores for finding in results if finding.scores is not None]
     corrected = iter(correct_together(tests) if tests else ())
     return [
-        finding if finding.scores is None else replace(finding, corrected=next(corrected))
+        finding
+        if finding.scores is None
+        else replace(finding, corrected=next(corrected))
         for finding in results
     ]
 
 
 def choose_claims(results: Findings) -> list[Finding]:
-    """Choose the analyses that the finding is made of: the first over time, and the first over space.
+    """Choose the analyses that the finding is made of: the first over time, and the
+    first over space.
 
-    The choice rests on their order alone. Of analyses with several metrics it takes two-way identification,
-    which rises above chance before top-1 does.
+    The choice rests on their order alone. Of analyses with several metrics it takes
+    two-way identification, which rises above chance before top-1 does.
     """
     chosen = []
     for axes in ((TIME,), (SENSOR, REGION)):
         tested = [
-            finding for finding in results if finding.axis.name in axes and finding.corrected is not None
+            finding
+            for finding in results
+            if finding.axis.name in axes and finding.corrected is not None
         ]
 
         # metrics of one analysis
@@ -221,12 +290,21 @@ def state_claims(results: Findings) -> list[Claim]:
         is_eligible = (p < SIGNIFICANT) | (p.min() >= SIGNIFICANT)
         index = int(np.where(is_eligible, finding.values, -np.inf).argmax())
         kind: Any = "time" if axis.name == TIME else axis.name
-        claims.append(Claim(axis=kind, place=axis.where(index), p=p[index], first=first[1] if first else ""))
+        claims.append(
+            Claim(
+                axis=kind,
+                place=axis.where(index),
+                p=p[index],
+                first=first[1] if first else "",
+            )
+        )
     return claims
 
 
 def list_scopes(results: Findings) -> Scopes:
-    """List metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
+    """List metrics by scope and name; of a course, at most so many times as `TIMES`,
+    and the strongest.
+    """
     scopes = Scopes()
     for finding in results:
         # a course of many times would fill the metrics file
@@ -241,7 +319,9 @@ def list_scopes(results: Findings) -> Scopes:
 
 
 def list_facts(finding: Finding) -> dict[str, Any]:
-    """List positions, windows, p of each, and the first time above chance, as plain values."""
+    """List positions, windows, p of each, and the first time above chance, as plain
+    values.
+    """
     # plain values, which JSON holds
     axis, first = finding.axis, finding.first_above_chance
     return {
@@ -252,12 +332,15 @@ def list_facts(finding: Finding) -> dict[str, Any]:
         "windows_ms": None if axis.spans is None else axis.spans.tolist(),
         "peak": axis.labels[finding.values.argmax()],
         "first_above_chance": first[1] if first else None,
-        "p_corrected": None if finding.corrected is None else finding.corrected.tolist(),
+        "p_corrected": None
+        if finding.corrected is None
+        else finding.corrected.tolist(),
     }
 
 
 def looks_ahead(recording: Trials) -> bool:
-    """Whether signals may show an effect before it begins, by a filter without delay or an unknown one.
+    """Whether signals may show an effect before it begins, by a filter without delay or
+    an unknown one.
 
     Filters of earlier programs, which files name, are taken to have no delay.
     """
@@ -266,9 +349,14 @@ def looks_ahead(recording: Trials) -> bool:
         source = {**recording.provenance, **session}
         steps = source.get("preparation", {})
         low_hz, high_hz = source.get("filtered_hz", (0, np.inf))
-        is_filtered = low_hz or high_hz < MAX_EDGE * source.get("recorded_hz", recording.rate_hz or 0)
-        is_ahead = any(steps.get("band_hz") or ()) and steps.get("phase", "zero") == "zero"
-        is_simulated = "simulated" in source and not steps  # nothing filtered the signals of a program
+        is_filtered = low_hz or high_hz < MAX_EDGE * source.get(
+            "recorded_hz", recording.rate_hz or 0
+        )
+        is_ahead = (
+            any(steps.get("band_hz") or ()) and steps.get("phase", "zero") == "zero"
+        )
+        # nothing filtered the signals of a program
+        is_simulated = "simulated" in source and not steps
         # nothing says how signals of other stores were filtered
         is_known = "epoch_ms" in steps or "filtered_hz" in source or is_simulated
         if is_filtered or is_ahead or not is_known:
@@ -290,8 +378,10 @@ def conclude(
         job: The explanation.
         folder: Its run.
         readers: One a subject.
-        parts: What was measured of each cell and subject, and of the signals of each subject.
-        levels: Embeddings of the tested pictures, which similarity compares signals with.
+        parts: What was measured of each cell and subject, and of the signals of each
+            subject.
+        levels: Embeddings of the tested pictures, which similarity compares signals
+            with.
         caveats: Of the order in time, as `Job.find_units`.
     """
     # contexts with and without the model, and parts that could not be measured
@@ -300,24 +390,34 @@ def conclude(
     context: Any = {"protocol": job.describe_protocol(caveats), "split": spec.split}
     without_model: Any = {**context, "protocol": f"{context['protocol']}, no model"}
     items = reader.pictures
-    missing = {name: reason for part in parts.values() for name, reason in part.missing.items()}
+    missing = {
+        name: reason for part in parts.values() for name, reason in part.missing.items()
+    }
 
-    # models, the encoding model of signals, and similarity with what a perfect model would reach
+    # models, the encoding model of signals, and similarity with what a perfect model
+    # would reach
     results = list[Finding]()
     if OF_MODEL.keys() & spec.analyses:
-        groups = [[parts[cell, subject] for cell in cells] for subject, cells in job.subjects.items()]
+        groups = [
+            [parts[cell, subject] for cell in cells]
+            for subject, cells in job.subjects.items()
+        ]
         seeds = sorted({cell.seed for cell in align.cells})
         results += describe_profiles(groups, items, seeds=seeds, **context)
     encoded = [part for (cell, _), part in parts.items() if cell is None]
     ceilings: dict[str, dict[str, list[float]]] = {}
     if encoded:
-        results += describe_profiles([[part] for part in encoded], items, **without_model)
-        # ceilings are drawn over time, which voxels lack; a mean over other subjects than those of the curve
-        # would be none of it
+        results += describe_profiles(
+            [[part] for part in encoded], items, **without_model
+        )
+        # ceilings are drawn over time, which voxels lack; a mean over other subjects
+        # than those of the curve would be none of it
         if len(reader.times_ms) > 1:
             has_all = all(name in part.arrays for name in CEILINGS for part in encoded)
             ceilings[CORRELATION] = {
-                name: np.mean([part.arrays[name].mean(0) for part in encoded], 0).tolist()
+                name: np.mean(
+                    [part.arrays[name].mean(0) for part in encoded], 0
+                ).tolist()
                 for name in CEILINGS
                 if has_all
             }
@@ -329,20 +429,39 @@ def conclude(
         except BrainhiveError as error:
             missing[SIMILARITY] = error.in_one_line
         else:
-            results += describe_profiles([[part] for part in similar], items, **without_model)
+            results += describe_profiles(
+                [[part] for part in similar], items, **without_model
+            )
 
-    # the encoding model by sensor and time; subjects with other sensors cannot be averaged
+    # the encoding model by sensor and time; subjects with other sensors cannot be
+    # averaged
     drawn, times = Drawn(), [f"{time:g}" for time in reader.times_ms.round(3)]
     maps = [part.arrays.get("encoding map", np.empty(0)) for part in encoded]  # [E, T]
-    if {values.shape for values in maps} == {(len(reader.sensors), len(times))} and len(times) > 1:
+    if {values.shape for values in maps} == {(len(reader.sensors), len(times))} and len(
+        times
+    ) > 1:
         title, values = "Encoding by sensor and time", np.mean(maps, 0).tolist()
-        options: Any = {"value": "correlation", "is_diverging": True, "section": SECTION}
-        drawn.append(Heatmap(title, values, reader.sensors, times, SENSOR, TIME, **options))
-    seen, warnings = describe_tested([align.tested_pictures(spec.split)], align.signal_warnings)
-    facts = {"draws": len(reader.labels.permuted), "seen_in_training": seen, "warnings": warnings}
+        options: Any = {
+            "value": "correlation",
+            "is_diverging": True,
+            "section": SECTION,
+        }
+        drawn.append(
+            Heatmap(title, values, reader.sensors, times, SENSOR, TIME, **options)
+        )
+    seen, warnings = describe_tested(
+        [align.tested_pictures(spec.split)], align.signal_warnings
+    )
+    facts = {
+        "draws": len(reader.labels.permuted),
+        "seen_in_training": seen,
+        "warnings": warnings,
+    }
     facts |= {"protocol": context["protocol"], "caveats": caveats, "ceilings": ceilings}
     signals = [reader.trials for reader in readers]
-    return finish(job, folder, correct_findings(results), signals, items, missing, drawn, facts)
+    return finish(
+        job, folder, correct_findings(results), signals, items, missing, drawn, facts
+    )
 
 
 def finish(
@@ -356,7 +475,8 @@ def finish(
     facts: Mapping[str, Any],
     scopes: Scopes | None = None,
 ) -> Measurements:
-    """Draw all, warn of what is missing, write table and figures, and put metrics and facts together.
+    """Draw all, warn of what is missing, write table and figures, and put metrics and
+    facts together.
 
     Args:
         job: The explanation.
@@ -373,14 +493,21 @@ def finish(
     is_ahead = any(looks_ahead(trials.recorded or trials) for trials in signals)
     results = [replace(finding, looks_ahead=is_ahead) for finding in results]
     space = (signals[0].recorded or signals[0]).space
-    if any(finding.axis.name == SENSOR for finding in results) and not place_sensors(space):
+    if any(finding.axis.name == SENSOR for finding in results) and not place_sensors(
+        space
+    ):
         missing["head maps"] = "where the sensors lie is not known"
     for name, reason in missing.items():
         console.warn(f"{name} left out: {reason}")
 
     # figures, and the table of all analyses
     align, split = job.align, job.recipe.split
-    drawn = draw_findings(results, space, signals[0].stimulus_marks, facts.get("ceilings", {})) + drawn
+    drawn = (
+        draw_findings(
+            results, space, signals[0].stimulus_marks, facts.get("ceilings", {})
+        )
+        + drawn
+    )
     artifacts.write(folder, [summary_table(results, facts["protocol"]), *drawn])
 
     # when and where signals carry the stimulus, or why nothing was tested
@@ -388,13 +515,17 @@ def finish(
         "claims": state_claims(results),
         "untested": "; ".join(missing.values()),
         "profiles": [*map(list_facts, results)],
-        "cells": {f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects},
+        "cells": {
+            f"sub-{subject:02d}": CellFacts(subject=subject) for subject in job.subjects
+        },
         **{"scope": items.scope, "units": items.kind, "unit_count": items.count},
         **align.describe(split),
         **facts,
         "caveats": merge_caveats(align.caveats(split), facts["caveats"]),
     }
-    return Measurements(list_scopes(results) | (scopes or {}), missing, ExplanationFacts(**about))
+    return Measurements(
+        list_scopes(results) | (scopes or {}), missing, ExplanationFacts(**about)
+    )
 
 
 def draw_findings(
@@ -403,10 +534,11 @@ def draw_findings(
     marks: Mapping[str, Any],
     ceilings: Mapping[str, Mapping[str, Sequence[float]]] = MappingProxyType({}),
 ) -> Drawn:
-    """Draw one metric of each analysis over its axis, the claimed one or the first; the claims come first.
+    """Draw one metric of each analysis over its axis, the claimed one or the first; the
+    claims come first.
 
-    All levels are in one figure. Sensors with positions are drawn on a head, and regions of voxels with
-    positions on slices; their bars are details.
+    All levels are in one figure. Sensors with positions are drawn on a head, and
+    regions of voxels with positions on slices; their bars are details.
 
     Args:
         results: All analyses.
@@ -415,18 +547,30 @@ def draw_findings(
         ceilings: By the metric, averaged over sensors, and by name.
     """
     # analyses by axis, and by whether they are of a level
-    claims, positions = {id(finding) for finding in choose_claims(results)}, place_sensors(space)
+    claims, positions = (
+        {id(finding) for finding in choose_claims(results)},
+        place_sensors(space),
+    )
     drawn = Drawn()
     groups: dict[Any, list[Finding]] = {}
     for finding in sorted(results, key=lambda finding: id(finding) not in claims):
         analysis, _, level = finding.name.partition(" · ")
-        groups.setdefault((analysis, finding.axis.name, bool(level)), []).append(finding)
+        groups.setdefault((analysis, finding.axis.name, bool(level)), []).append(
+            finding
+        )
 
     for (analysis, kind, _), (first, *rest) in groups.items():
         # the first metric of each on the head, or on slices
-        group = [first, *(finding for finding in rest if finding.metric == first.metric)]
+        group = [
+            first,
+            *(finding for finding in rest if finding.metric == first.metric),
+        ]
         # claims stand next to the first sentence of the page
-        section, axis, value = FINDING if id(first) in claims else SECTION, first.axis, shown(first.metric)
+        section, axis, value = (
+            FINDING if id(first) in claims else SECTION,
+            first.axis,
+            shown(first.metric),
+        )
         maps = Drawn()
         for finding in group:
             picture = _draw_map(finding, space, positions)
@@ -434,13 +578,26 @@ def draw_findings(
                 maps.append(replace(picture, section=section))
 
         # lines or bars, with the control of a single one
-        lines = [_line(finding.name.partition(" · ")[2] or value, finding.measured) for finding in group]
-        lines += [_line(*control) for control in first.controls.items()] if len(group) == 1 else []
+        lines = [
+            _line(finding.name.partition(" · ")[2] or value, finding.measured)
+            for finding in group
+        ]
+        lines += (
+            [_line(*control) for control in first.controls.items()]
+            if len(group) == 1
+            else []
+        )
         # ceilings are means over sensors
         bounds = {} if kind == SENSOR else ceilings.get(first.metric, {})
         lines += [Line(shown(name), values) for name, values in bounds.items()]
-        note = render("explanation.txt", of=analysis, metric=first.measured[0], ceilings=bounds)
-        options: Any = {"section": DETAILS if maps else section, "note": note, "style": "bars"}
+        note = render(
+            "explanation.txt", of=analysis, metric=first.measured[0], ceilings=bounds
+        )
+        options: Any = {
+            "section": DETAILS if maps else section,
+            "note": note,
+            "style": "bars",
+        }
         if kind == TIME:
             options |= {"style": "lines", "marks": dict(marks)}
             onset = first.first_above_chance
@@ -449,21 +606,34 @@ def draw_findings(
                 options["marks"][f"{onset[1]}: {FIRST_ABOVE}"] = axis.at[onset[0]]
 
         # a window may begin before an effect that it shows
-        words = axis.name if axis.spans is None else f"centre of the window, {axis.name}"
-        drawn += [*maps, Curve(_title(analysis), words, axis.at, lines, value, **options)]
+        words = (
+            axis.name if axis.spans is None else f"centre of the window, {axis.name}"
+        )
+        drawn += [
+            *maps,
+            Curve(_title(analysis), words, axis.at, lines, value, **options),
+        ]
     return drawn
 
 
 def _draw_map(
-    finding: Finding, space: Sensors | Voxels, positions: Mapping[str, tuple[float, float]]
+    finding: Finding,
+    space: Sensors | Voxels,
+    positions: Mapping[str, tuple[float, float]],
 ) -> Map | Heatmap | None:
-    """Draw the values of sensors on the head, or those of regions on slices; None where neither is known."""
+    """Draw the values of sensors on the head, or those of regions on slices; None where
+    neither is known.
+    """
     # sensors without positions, and regions without a grid, have bars alone
     values = dict(zip(finding.axis.labels, finding.values.tolist(), strict=True))
     title, value = _title(finding.name), shown(finding.metric)
     if finding.axis.name == SENSOR and positions:
         return draw_head(title, positions, values, value)
-    if finding.axis.name != REGION or not isinstance(space, Voxels) or space.grid is None:
+    if (
+        finding.axis.name != REGION
+        or not isinstance(space, Voxels)
+        or space.grid is None
+    ):
         return None
 
     # the value of its region in each voxel, of the smallest that it lies in
@@ -475,26 +645,48 @@ def _draw_map(
 
 
 def _line(name: str, metrics: Sequence[Metric]) -> Line:
-    """Draw metrics with their intervals for these subjects, which hold at any number of them."""
+    """Draw metrics with their intervals for these subjects, which hold at any number of
+    them.
+    """
     ends = [metric.these_subjects or (metric.low, metric.high) for metric in metrics]
     low, high = zip(*ends, strict=True)
-    return Line(name, [metric.value for metric in metrics], low, high, metrics[0].chance)
+    return Line(
+        name, [metric.value for metric in metrics], low, high, metrics[0].chance
+    )
 
 
 def summary_table(results: Findings, protocol: str) -> Table:
     """Lay out where each analysis is strongest."""
     rows = []
     for finding in results:
-        # p of the strongest position, the first time above chance, the value there and its control
+        # p of the strongest position, the first time above chance, the value there and
+        # its control
         peak, first = int(finding.values.argmax()), finding.first_above_chance
         control = next(iter(finding.controls.values()), None)
         p = None if finding.corrected is None else float(finding.corrected[peak])
-        where = finding.axis.where(peak), TableCell(p_text(p), value=p), first[1] if first else None
-        value = with_interval(finding.measured[peak]), None if control is None else control[peak].value
+        where = (
+            finding.axis.where(peak),
+            TableCell(p_text(p), value=p),
+            first[1] if first else None,
+        )
+        value = (
+            with_interval(finding.measured[peak]),
+            None if control is None else control[peak].value,
+        )
         rows.append((finding.name, shown(finding.metric), *where, *value))
-    columns = ("analysis", "metric", "strongest", "p", FIRST_ABOVE, "value, 95 % CI", "control")
+    columns = (
+        "analysis",
+        "metric",
+        "strongest",
+        "p",
+        FIRST_ABOVE,
+        "value, 95 % CI",
+        "control",
+    )
     note = render("explanation.txt", of="table", protocol=protocol)
-    return Table("Where each analysis is strongest", columns, rows, section=SECTION, note=note)
+    return Table(
+        "Where each analysis is strongest", columns, rows, section=SECTION, note=note
+    )
 
 
 def _title(name: str) -> str:

@@ -1,4 +1,6 @@
-"""The linear encoding model: signals predicted from embeddings, also without each of them."""
+"""The linear encoding model: signals predicted from embeddings, also without each of
+them.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -34,10 +36,13 @@ from brainhive_cli.measurement.reliability import (
 )
 
 CEILINGS = ("encoding of a half", "encoding lower ceiling", "encoding upper ceiling")
-"""Names of the arrays: the correlation of the prediction with half of the repetitions, and its ceilings."""
+"""Names of the arrays: the correlation of the prediction with half of the repetitions,
+and its ceilings.
+"""
 CORRELATION, UNIQUE = "r", "unique_r"
-"""Names of the metrics: Pearson's correlation over pictures of signal and prediction, and what it loses
-without the embeddings of one encoder."""
+"""Names of the metrics: Pearson's correlation over pictures of signal and prediction,
+and what it loses without the embeddings of one encoder.
+"""
 
 
 def predict_signals(
@@ -49,27 +54,37 @@ def predict_signals(
     components: int,
     seed: int = 0,
 ) -> tuple[Float64, dict[str, tuple[Float64, Float64]]]:
-    """Fit all models in one pass over the training signals, and predict those of the tested pictures.
+    """Fit all models in one pass over the training signals, and predict those of the
+    tested pictures.
 
     Args:
         train: Embeddings [n, F] of the training pictures by level.
         test: Those of the tested pictures, [N, F].
-        signals: Gives the training signals in chunks [m, E T], in the order of the pictures.
+        signals: Gives the training signals in chunks [m, E T], in the order of the
+            pictures.
         shape: E and T.
-        wrong: Which training picture's embeddings another has in the control [n], and which tested one's [N].
+        wrong: Which training picture's embeddings another has in the control [n], and
+            which tested one's [N].
         components: Of each level at most.
         seed: Of the principal components.
 
     Returns:
-        [N, E, T] from all levels; and by level the same without it, and with its embeddings exchanged among
-        pictures. Of one level nothing would remain without it.
+        [N, E, T] from all levels; and by level the same without it, and with its
+        embeddings exchanged among pictures. Of one level nothing would remain without
+        it.
     """
-    # principal components of each level, and the same with embeddings exchanged among pictures
-    pairs = {name: project(train[name].flatten(1), test[name].flatten(1), components, seed) for name in train}
+    # principal components of each level, and the same with embeddings exchanged among
+    # pictures
+    pairs = {
+        name: project(train[name].flatten(1), test[name].flatten(1), components, seed)
+        for name in train
+    }
     sides = []
     for side, order in enumerate(wrong):
         values = torch.cat([pair[side] for pair in pairs.values()], 1)
-        sides.append(torch.cat([values, values[torch.from_numpy(order).to(values.device)]], 1))
+        sides.append(
+            torch.cat([values, values[torch.from_numpy(order).to(values.device)]], 1)
+        )
     products = Products.of(sides[0], signals())
 
     # all predictions have the penalty of the full model, by cross-validation
@@ -77,7 +92,8 @@ def predict_signals(
     penalty = products.select(columns).best_alpha()
 
     def predict(chosen: Int64) -> Float64:
-        inputs = sides[1][:, torch.from_numpy(chosen).to(sides[1].device)]  # [N, columns]
+        # [N, columns]
+        inputs = sides[1][:, torch.from_numpy(chosen).to(sides[1].device)]
         outputs = products.select(chosen).predict(inputs, penalty)  # [N, E T]
         return outputs.double().cpu().numpy().reshape(-1, *shape)
 
@@ -86,7 +102,10 @@ def predict_signals(
     for name, level in zip(pairs, np.split(columns, stops[:-1]), strict=True):
         rest = np.setdiff1d(columns, level)
         if len(rest):
-            partial[name] = predict(rest), predict(np.union1d(rest, level + len(columns)))
+            partial[name] = (
+                predict(rest),
+                predict(np.union1d(rest, level + len(columns))),
+            )
     return predict(columns), partial
 
 
@@ -96,14 +115,21 @@ def correlations(predicted: Float64, measured: Float64) -> Float64:
 
 
 def average_over(values: Float64, indices: Sequence[Any]) -> Float64:
-    """Average values [N, E, T] over each of P parts of sensors and times, of three dimensions: [P, N]."""
+    """Average values [N, E, T] over each of P parts of sensors and times, of three
+    dimensions: [P, N].
+    """
     return np.stack([values[index].mean((1, 2)) for index in indices])
 
 
 def along(
-    predicted: Float64, measured: Float64, axis: Axis, indices: Sequence[Any], labels: Labels
+    predicted: Float64,
+    measured: Float64,
+    axis: Axis,
+    indices: Sequence[Any],
+    labels: Labels,
 ) -> Profile:
-    """Average the correlation over all but one axis, with permuted labels of the measured pictures.
+    """Average the correlation over all but one axis, with permuted labels of the
+    measured pictures.
 
     Args:
         predicted: [N, E, T].
@@ -131,24 +157,33 @@ def unique(
     axis: Axis,
     indices: Sequence[Any],
 ) -> Profile:
-    """Describe what a level adds at each position: the correlation less that without the level.
+    """Describe what a level adds at each position: the correlation less that without
+    the level.
 
-    The control adds the level with the embeddings of other pictures; `partial` is predicted without the
-    level, and with these.
+    The control adds the level with the embeddings of other pictures; `partial` is
+    predicted without the level, and with these.
     """
     # more inputs fit better by chance, so the control adds as many wrong ones
     units, sides = unit_vectors(measured), (predicted, *partial)
-    full, without, shuffled = (correlation_shares(unit_vectors(side), units) for side in sides)
-    values, control = (average_over(shares - without, indices) for shares in (full, shuffled))
+    full, without, shuffled = (
+        correlation_shares(unit_vectors(side), units) for side in sides
+    )
+    values, control = (
+        average_over(shares - without, indices) for shares in (full, shuffled)
+    )
     return Profile(UNIQUE, axis, values, shuffled=control)
 
 
 def half_ceilings(
-    trials: Repetitions, predicted: Float64, halves: Callable[[Float64], tuple[Float64, Float64]]
+    trials: Repetitions,
+    predicted: Float64,
+    halves: Callable[[Float64], tuple[Float64, Float64]],
 ) -> tuple[Float64, Float64, Float64]:
-    """Correlate halves of the repetitions with a prediction, with each other, and with all, over stimuli.
+    """Correlate halves of the repetitions with a prediction, with each other, and with
+    all, over stimuli.
 
-    The last is far from 0 on noise, of which a half is a part: claims are made by the lower ceiling.
+    The last is far from 0 on noise, of which a half is a part: claims are made by the
+    lower ceiling.
 
     Args:
         trials: [R, E, T] of each of N stimuli.
@@ -156,19 +191,26 @@ def half_ceilings(
         halves: Averages halves of repetitions [R, E T], in D ways: [D, E T] each.
 
     Returns:
-        [E, T] each, means over draws: the prediction with a half, the lower and the upper ceiling.
+        [E, T] each, means over draws: the prediction with a half, the lower and the
+        upper ceiling.
 
     Source: Gifford et al. 2022 (THINGS-EEG2).
     """
 
     def pairs() -> Iterator[tuple[Float64, Float64]]:  # [3, D, E T]
         for stimulus, prediction in zip(trials, predicted, strict=True):
-            flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)  # [R, E T]
+            # [R, E T]
+            flat = np.asarray(stimulus, np.float64).reshape(len(stimulus), -1)
             first, second = halves(flat)
-            mean, guess = (np.broadcast_to(x.reshape(-1), first.shape) for x in (flat.mean(0), prediction))
+            mean, guess = (
+                np.broadcast_to(x.reshape(-1), first.shape)
+                for x in (flat.mean(0), prediction)
+            )
             yield np.stack([guess, first, first]), np.stack([first, second, mean])
 
-    against_half, lower, upper = correlate(pairs()).mean(1).reshape(3, *predicted.shape[1:])
+    against_half, lower, upper = (
+        correlate(pairs()).mean(1).reshape(3, *predicted.shape[1:])
+    )
     return against_half, lower, upper
 
 
@@ -176,8 +218,11 @@ Levels = Mapping[str, TargetStore]
 """Stores of the encoders that signals are compared with, by encoder."""
 
 
-def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Recipe) -> SubjectProfiles:
-    """Fit the linear encoding model of one subject's signals, in sensor space where whiteners are known.
+def explain_signals(
+    reader: Reader, levels: Mapping[str, Levels], spec: Recipe
+) -> SubjectProfiles:
+    """Fit the linear encoding model of one subject's signals, in sensor space where
+    whiteners are known.
 
     Args:
         reader: Of any cell that is tested on the subject; its model is not used.
@@ -185,33 +230,49 @@ def explain_signals(reader: Reader, levels: Mapping[str, Levels], spec: Recipe) 
         spec: What is measured.
     """
     collected = SubjectProfiles()
-    with console.progress(f"fitting the encoding model of subject {reader.trials.subject}"):
+    with console.progress(
+        f"fitting the encoding model of subject {reader.trials.subject}"
+    ):
         collected.attempt("encoding", lambda: _encode(reader, levels, spec, collected))
     return collected
 
 
 def _encode(
-    reader: Reader, levels: Mapping[str, Levels], spec: Recipe, collected: SubjectProfiles
+    reader: Reader,
+    levels: Mapping[str, Levels],
+    spec: Recipe,
+    collected: SubjectProfiles,
 ) -> dict[str, Profile]:
-    """Measure the correlation by time, and by sensor or region; collect maps, ceilings and unique parts."""
+    """Measure the correlation by time, and by sensor or region; collect maps, ceilings
+    and unique parts.
+    """
     # tested signals in sensor space, where whiteners are known
     learned, rows = reader.learned, reader.learned.stimulus
     is_mixed, device = reader.mixture is not None, reader.member.module.device
     if reader.mixture:
         collected.missing["encoding by sensor"] = reader.mixture.in_one_line
-    measured = np.concatenate([*sensor_space.averages(reader.trials, is_mixed)]).astype(np.float64)
+    measured = np.concatenate([*sensor_space.averages(reader.trials, is_mixed)]).astype(
+        np.float64
+    )
 
-    # predictions of the tested pictures' signals [N, E, T], in one pass over the training signals
+    # predictions of the tested pictures' signals [N, E, T], in one pass over the
+    # training signals
     def signals() -> Iterator[Tensor]:
         for part in sensor_space.averages(learned, is_mixed):
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
-    units = alike_items(reader.member.run.dataset, reader.member.pictures("train"), [rows])
+    units = alike_items(
+        reader.member.run.dataset, reader.member.pictures("train"), [rows]
+    )
     labels = Labels.of(np.arange(len(measured)), reader.pictures, spec.draws, spec.seed)
-    # embeddings of other pictures, of the training and tested: the control of each level
+    # embeddings of other pictures, of the training and tested: the control of each
+    # level
     wrong = units.permute(np.random.default_rng(spec.seed))[0], labels.wrong
     train, test = (
-        {name: read_embeddings(store, pictures, device) for name, store in levels[split].items()}
+        {
+            name: read_embeddings(store, pictures, device)
+            for name, store in levels[split].items()
+        }
         for split, pictures in (("train", rows), (spec.split, reader.trials.stimulus))
     )
     how = wrong, spec.components, spec.seed
@@ -229,23 +290,40 @@ def _encode(
     else:
         random = torch.Generator().manual_seed(spec.seed)
         means = sensor_space.averages_by_part(reader.trials, numbers, is_mixed)
-        ceilings = half_ceilings(means, predicted, lambda stimulus: halve(stimulus, random))
+        ceilings = half_ceilings(
+            means, predicted, lambda stimulus: halve(stimulus, random)
+        )
         collected.arrays |= dict(zip(CEILINGS, ceilings, strict=True))
 
-    # the unique part of each level, and the correlation, by time and by sensor or region
+    # the unique part of each level, and the correlation, by time and by sensor or
+    # region
     parts = reader.spatial_parts()
     if len(reader.times_ms) > 1:
         times = Axis(TIME, reader.times_ms.round(3).tolist())
         # voxels have one sample, and no course
-        parts = {TIME_PART: (times, [np.s_[..., [row]] for row in range(len(times.at))]), **parts}
+        parts = {
+            TIME_PART: (times, [np.s_[..., [row]] for row in range(len(times.at))]),
+            **parts,
+        }
     for level, sides in partial.items():
         for part, where in parts.items():
-            collected.profiles[f"encoding · {level}:{part}"] = unique(predicted, sides, measured, *where)
-    return {part: along(predicted, measured, *where, labels) for part, where in parts.items()}
+            collected.profiles[f"encoding · {level}:{part}"] = unique(
+                predicted, sides, measured, *where
+            )
+    return {
+        part: along(predicted, measured, *where, labels)
+        for part, where in parts.items()
+    }
 
 
 def read_embeddings(store: TargetStore, rows: Int64, device: torch.device) -> Tensor:
-    """Read embeddings of pictures, flattened [n, F]; the first where there are alternatives."""
+    """Read embeddings of pictures, flattened [n, F]; the first where there are
+    alternatives.
+    """
     # the first alternative stands for the picture
-    values = store.embedding if store.alternatives is None else store.embedding.column(0)
-    return torch.from_numpy(np.asarray(values[rows], np.float32).reshape(len(rows), -1)).to(device)
+    values = (
+        store.embedding if store.alternatives is None else store.embedding.column(0)
+    )
+    return torch.from_numpy(
+        np.asarray(values[rows], np.float32).reshape(len(rows), -1)
+    ).to(device)

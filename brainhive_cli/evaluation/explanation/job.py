@@ -1,4 +1,6 @@
-"""An explanation, resolved, and what its analyses read: a model with the signals of a subject."""
+"""An explanation, resolved, and what its analyses read: a model with the signals of a
+subject.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,11 @@ from torch import Tensor
 from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
-from brainhive_cli.core.measurements import NOT_INTERLEAVED, extend_protocol, merge_caveats
+from brainhive_cli.core.measurements import (
+    NOT_INTERLEAVED,
+    extend_protocol,
+    merge_caveats,
+)
 from brainhive_cli.core.results import Work
 from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.datasets import alike_items, require_split
@@ -30,13 +36,23 @@ from brainhive_cli.evaluation.explanation.profiles import (
     Profile,
     locate,
 )
-from brainhive_cli.evaluation.explanation.recipe import ANALYSES, OF_SIGNALS, OF_TRIALS, Recipe
+from brainhive_cli.evaluation.explanation.recipe import (
+    ANALYSES,
+    OF_SIGNALS,
+    OF_TRIALS,
+    Recipe,
+)
 from brainhive_cli.evaluation.explanation.sensor_space import find_mixture
 from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    TrainedRun,
+    open_model,
+    refuse_sweep,
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +60,13 @@ class Job:
     """Work of explain.
 
     Attributes:
-        recipe: What the user wrote, with the run as a fingerprint knows it, wherever home lies.
+        recipe: What the user wrote, with the run as a fingerprint knows it, wherever
+            home lies.
         align: The run.
         subjects: The cells that are tested on each subject, of several seeds.
         encoders: The levels: encoders of the run, and further ones, each once.
-        splits: Splits whose embeddings signals are compared with; none where trials are held out.
+        splits: Splits whose embeddings signals are compared with; none where trials are
+            held out.
     """
 
     recipe: Recipe
@@ -65,12 +83,22 @@ class Job:
             RecipeError: if it is a sweep, or its data set lacks the split.
         """
         # the run, whose trials are held out if trials are analysed
-        align = open_model(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, recipe.copies)
+        align = open_model(
+            recipe.align_run,
+            recipe.paths,
+            recipe.dataset,
+            recipe.subjects,
+            recipe.copies,
+        )
         refuse_sweep(align)
         analyses, holdout = recipe.analyses, align.dataset.holdout
         has_trials, wants_trials = holdout.shows_seen, bool(OF_TRIALS.keys() & analyses)
         if has_trials != wants_trials and (wants_trials or analyses != [*ANALYSES]):
-            why = "holds out trials" if has_trials else "holds out no trials of seen stimuli"
+            why = (
+                "holds out trials"
+                if has_trials
+                else "holds out no trials of seen stimuli"
+            )
             way = f"analyses={','.join(OF_TRIALS if has_trials else ANALYSES)}"
             raise RecipeError(f"analyses: {align.name} {why}", way)
         require_split(align.dataset, recipe.split, "split")
@@ -85,7 +113,10 @@ class Job:
         return cls(
             recipe.model_copy(update={"align_run": align.reference}),
             align,
-            {one: [cell for cell in align.cells if one in cell.tested_on] for one in tested},
+            {
+                one: [cell for cell in align.cells if one in cell.tested_on]
+                for one in tested
+            },
             [*{encoder.name: encoder for encoder in encoders}.values()],
             [] if holdout.divides_train else splits,
         )
@@ -102,10 +133,13 @@ class Job:
         # embeddings are listed below, as further levels are read, too
         yield from align.inputs([])
         for split in self.splits:
-            yield from store_inputs(align.dataset, align.dataset_config, split, self.encoders, align.paths)
+            yield from store_inputs(
+                align.dataset, align.dataset_config, split, self.encoders, align.paths
+            )
 
     def open_levels(self) -> dict[str, Mapping[str, TargetStore]]:
-        """Open the embeddings that signals are compared with, by split and encoder; only those that are read.
+        """Open the embeddings that signals are compared with, by split and encoder;
+        only those that are read.
 
         Raises:
             BrainhiveError: if the run has folds of pictures, with the way out.
@@ -115,24 +149,31 @@ class Job:
         # each fold has another model, and no picture is tested by all
         if align.dataset.holdout.by == "pictures":
             raise BrainhiveError(
-                f"explain reads one model a subject, and {align.name} has {len(align.folds)} folds of "
-                "pictures",
-                "a run whose test pictures lie in a folder test; or hold out trials, runs or sessions",
+                f"explain reads one model a subject, and {align.name} has "
+                f"{len(align.folds)} folds of pictures",
+                (
+                    "a run whose test pictures lie in a folder test; or hold out "
+                    "trials, runs or sessions"
+                ),
             )
         return {
-            split: open_stores(align.dataset, align.dataset_config, split, self.encoders, align.paths)
+            split: open_stores(
+                align.dataset, align.dataset_config, split, self.encoders, align.paths
+            )
             for split in self.splits
         }
 
     def find_units(self, device: torch.device) -> tuple[Items, list[str]]:
-        """Find the pictures that all subjects were shown and no model learned from, and which are alike.
+        """Find the pictures that all subjects were shown and no model learned from, and
+        which are alike.
 
         Args:
             device: Where models are opened.
 
         Returns:
-            The pictures, in one order for all subjects, exchanged within the parts of the recordings in which
-            labels were interleaved for all of them; and caveats of the order in time.
+            The pictures, in one order for all subjects, exchanged within the parts of
+            the recordings in which labels were interleaved for all of them; and caveats
+            of the order in time.
 
         Raises:
             BrainhiveError: if there are none.
@@ -148,23 +189,37 @@ class Job:
         # those that all subjects have in common
         shared = reduce(np.intersect1d, shown)
         if not len(shared):
-            raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
-        pictures, follow_time = align.models[0].pictures(split), any(order.follows_time for order in orders)
+            raise BrainhiveError(
+                "the subjects were shown no picture in common",
+                "explain each: --subjects",
+            )
+        pictures, follow_time = (
+            align.models[0].pictures(split),
+            any(order.follows_time for order in orders),
+        )
         orders = [
-            order.take(locate(rows.tolist(), shared)) for rows, order in zip(shown, orders, strict=True)
+            order.take(locate(rows.tolist(), shared))
+            for rows, order in zip(shown, orders, strict=True)
         ]
 
-        # parts of pictures, and of their concepts: none where these came in blocks for anybody
+        # parts of pictures, and of their concepts: none where these came in blocks for
+        # anybody
         names = [pictures.image_ids[row] for row in shared]
         parts = zip(*(order.parts for order in orders), strict=True)
-        concept_parts = zip(*(order.concept_parts or () for order in orders), strict=False)
+        concept_parts = zip(
+            *(order.concept_parts or () for order in orders), strict=False
+        )
         units = alike_items(align.dataset, pictures, [shared] * len(orders)).within(
-            dict(zip(names, parts, strict=True)), dict(zip(names, concept_parts, strict=False))
+            dict(zip(names, parts, strict=True)),
+            dict(zip(names, concept_parts, strict=False)),
         )
         return units, [NOT_INTERLEAVED] if follow_time else []
 
-    def reader(self, cell: Cell, subject: int, units: Items, device: torch.device) -> "Reader":
-        """Open a cell's model with a subject's signals; labels are permuted alike for all cells and subjects.
+    def reader(
+        self, cell: Cell, subject: int, units: Items, device: torch.device
+    ) -> "Reader":
+        """Open a cell's model with a subject's signals; labels are permuted alike for
+        all cells and subjects.
 
         Args:
             cell: Whose model.
@@ -175,23 +230,37 @@ class Job:
         recipe, split = self.recipe, self.recipe.split
         member = TrainedModel(self.align, cell, device, recipe.head)
         pictures = member.pictures(split)
-        # candidates are all embedded pictures; rows are those that all subjects were shown
-        rows, candidates = locate(pictures.image_ids, units.ids[0]), np.flatnonzero(pictures.done)
+        # candidates are all embedded pictures; rows are those that all subjects were
+        # shown
+        rows, candidates = (
+            locate(pictures.image_ids, units.ids[0]),
+            np.flatnonzero(pictures.done),
+        )
         # seeds share a subject's signals
         trials = member.once(
-            "explained", subject, split, lambda: match_pictures(member.trials(subject, split), rows)
+            "explained",
+            subject,
+            split,
+            lambda: match_pictures(member.trials(subject, split), rows),
         )
-        labels = Labels.of(np.searchsorted(candidates, rows), units, recipe.draws, recipe.seed)
+        labels = Labels.of(
+            np.searchsorted(candidates, rows), units, recipe.draws, recipe.seed
+        )
         return Reader(member, split, trials, candidates, labels, units)
 
     def describe_protocol(self, caveats: Sequence[str] = ()) -> str:
-        """Name the way of measuring, with all that a reader must know; caveats are those of the order."""
+        """Name the way of measuring, with all that a reader must know; caveats are
+        those of the order.
+        """
         align, recipe = self.align, self.recipe
 
         # what a reader must know to compare numbers of two explanations
         words = [align.mode, align.dataset.name, align.variant]
         words += [f"zero-shot from {align.origin}" if align.tests_new_subjects else ""]
-        words += [align.dataset.holdout.words, f"head {recipe.head}" if recipe.head else ""]
+        words += [
+            align.dataset.holdout.words,
+            f"head {recipe.head}" if recipe.head else "",
+        ]
         words += describe_signals(align.set_up(recipe.split))
         caveats = merge_caveats(align.caveats(recipe.split), caveats)
         return extend_protocol(", ".join(filter(None, words)), caveats)
@@ -199,7 +268,8 @@ class Job:
 
 @dataclass
 class Reader:
-    """A cell's model, one subject's signals, and the pictures among which the seen ones are searched.
+    """A cell's model, one subject's signals, and the pictures among which the seen ones
+    are searched.
 
     Attributes:
         member: The model.
@@ -207,10 +277,13 @@ class Reader:
         trials: These signals as the model reads them.
         gallery_rows: [M] rows of the candidates.
         labels: Index of each signal's picture among the candidates, and permutations.
-        pictures: Those that all subjects were shown, in the order of the signals, and which are alike.
+        pictures: Those that all subjects were shown, in the order of the signals, and
+            which are alike.
         times_ms: [T] times of the samples after stimulus onset.
-        mixture: Reason why channels are unknown mixtures of sensors; None where they are not.
-        sensors: [E] whose signals are known, all where whitening is undone; () of voxels and mixtures.
+        mixture: Reason why channels are unknown mixtures of sensors; None where they
+            are not.
+        sensors: [E] whose signals are known, all where whitening is undone; () of
+            voxels and mixtures.
     """
 
     member: TrainedModel
@@ -227,7 +300,11 @@ class Reader:
         self.mixture, self.sensors = find_mixture(recorded), tuple[str, ...]()
         # unmixed signals have all recorded sensors, others those that the model reads
         if isinstance(recorded.space, Sensors) and not self.mixture:
-            names = self.trials.channels if recorded.whiteners is None else recorded.space.names
+            names = (
+                self.trials.channels
+                if recorded.whiteners is None
+                else recorded.space.names
+            )
             self.sensors = tuple(names)
 
     @cached_property
@@ -247,7 +324,9 @@ class Reader:
 
     @cached_property
     def baseline(self) -> Tensor:
-        """[C, T] the subject's mean training signal, in which no tested picture has a part."""
+        """[C, T] the subject's mean training signal, in which no tested picture has a
+        part.
+        """
         return torch.from_numpy(self.member.mean_training_signal(self.trials.subject))
 
     @cached_property
@@ -256,11 +335,14 @@ class Reader:
         return self.measure_margins(self.signal)
 
     def measure_margins(self, signal: Tensor) -> Float64:
-        """Compute the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
+        """Compute the cosine similarity of signals with candidates, less its mean over
+        candidates: [N, M].
+        """
         return margins_among(self.member.encode(self.trials, signal), self.gallery)
 
     def spatial_parts(self) -> dict[str, tuple[Axis, list[Any]]]:
-        """List sensors, or regions of voxels, with their indices of signals [N, E, T] in sensor space.
+        """List sensors, or regions of voxels, with their indices of signals [N, E, T]
+        in sensor space.
 
         Returns:
             By the part of an analysis that they are; nothing of mixtures.
@@ -271,12 +353,23 @@ class Reader:
         # a sensor is one row of the signal, a region several
         if self.sensors:
             rows = [[row] for row in range(len(self.sensors))]
-            return {SPACE_PART: (Axis(SENSOR, self.sensors), [np.s_[:, part] for part in rows])}
+            return {
+                SPACE_PART: (
+                    Axis(SENSOR, self.sensors),
+                    [np.s_[:, part] for part in rows],
+                )
+            }
         regions = self.regions()
-        return {SPACE_PART: (Axis(REGION, [*regions]), [np.s_[:, [*part]] for part in regions.values()])}
+        return {
+            SPACE_PART: (
+                Axis(REGION, [*regions]),
+                [np.s_[:, [*part]] for part in regions.values()],
+            )
+        }
 
     def regions(self) -> dict[str, tuple[int, ...]]:
-        """List the regions that have voxels, by name, as rows among those that the model reads.
+        """List the regions that have voxels, by name, as rows among those that the
+        model reads.
 
         Raises:
             BrainhiveError: if there are none.
@@ -284,26 +377,34 @@ class Reader:
         # regions may lie outside of the voxels that the model reads
         regions = {name: rows for name, rows in self.trials.regions.items() if rows}
         if not regions:
-            raise BrainhiveError("the voxels belong to no region", "prepare the signals with regions")
+            raise BrainhiveError(
+                "the voxels belong to no region", "prepare the signals with regions"
+            )
         return regions
 
     def rank(self, axis: Axis, tokens: Iterable[Tensor]) -> dict[str, Profile]:
         """Rank all candidates by the tokens [N, D] of each position."""
         # ranks are computed position by position, to bound memory
         pool = len(self.gallery)
-        ranks = (ranks_of_all(part, self.gallery, pool) for part in tokens)  # [N, M] each
+        # [N, M] each
+        ranks = (ranks_of_all(part, self.gallery, pool) for part in tokens)
         return Profile.of_ranks(axis, ranks, self.labels, pool)
 
 
 def match_pictures(trials: Trials, rows: Int64) -> Trials:
-    """Bring a subject's trials into the order of the pictures of some rows; other trials are left out."""
+    """Bring a subject's trials into the order of the pictures of some rows; other
+    trials are left out.
+    """
     # all subjects have one order of pictures, so that values can be averaged
     return trials.take(locate(trials.stimulus.tolist(), rows))
 
 
 def margins_among(tokens: Tensor, gallery: Tensor) -> Float64:
-    """Compute cosine similarities [N, M] of tokens with candidates, less their mean over candidates."""
+    """Compute cosine similarities [N, M] of tokens with candidates, less their mean
+    over candidates.
+    """
     # the mean over candidates says how close a signal is to any picture
     candidates = F.normalize(gallery)
-    cosine = (F.normalize(tokens.to(candidates)) @ candidates.T).double().cpu().numpy()  # [N, M]
+    # [N, M]
+    cosine = (F.normalize(tokens.to(candidates)) @ candidates.T).double().cpu().numpy()
     return cosine - cosine.mean(1, keepdims=True)

@@ -27,14 +27,20 @@ from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 from brainhive_cli.measurement.linear_maps import Products, Scale
 
 LOST = "margin_lost"
-"""Name of the metric: how much of the margin, the cosine similarity with the seen picture less its mean over
-the candidates, is lost."""
+"""Name of the metric: how much of the margin, the cosine similarity with the seen
+picture less its mean over the candidates, is lost.
+"""
 ORDER = 4
 """Order of the Butterworth filter that runs forth and back over the signal."""
 MIN_HZ = 0.1
 """Lowest corner frequency of a band: a Butterworth band-pass has none at 0 Hz."""
-LACKING = {"sensors": {"regions"}, "voxels": {"windows", "occlusion", "sensors", "bands"}}
-"""Analyses of times and sensors, which voxels lack, and of regions, which sensors lack."""
+LACKING = {
+    "sensors": {"regions"},
+    "voxels": {"windows", "occlusion", "sensors", "bands"},
+}
+"""Analyses of times and sensors, which voxels lack, and of regions, which sensors
+lack.
+"""
 SIGNALS_AT_ONCE = 4096
 """Training signals that are multiplied at once, to bound memory."""
 
@@ -46,8 +52,13 @@ def explain_model(reader: Reader, spec: Recipe) -> SubjectProfiles:
         reader: The model with the subject's signals.
         spec: What is measured.
     """
-    measured, kind = SubjectProfiles(), "sensors" if reader.trials.channels else "voxels"
-    chosen = {name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses}
+    measured, kind = (
+        SubjectProfiles(),
+        "sensors" if reader.trials.channels else "voxels",
+    )
+    chosen = {
+        name: analyse for name, analyse in ANALYSES.items() if name in spec.analyses
+    }
     with console.progress("running analyses", len(chosen)) as bar:
         for name, analyse in chosen.items():
             # an analysis that the signals cannot have is listed with the reason
@@ -66,14 +77,22 @@ def window_masks(times_ms: Float64, window: Window) -> tuple[Axis, list[Tensor]]
         RecipeError: if the window is longer than the signal.
     """
     # a window may lie between two samples
-    starts, width_ms = window_starts(times_ms, window.width_ms, window.step_ms), window.width_ms
-    masks = {start: mask for start in starts if (mask := inside(times_ms, start, width_ms)).any()}
+    starts, width_ms = (
+        window_starts(times_ms, window.width_ms, window.step_ms),
+        window.width_ms,
+    )
+    masks = {
+        start: mask
+        for start in starts
+        if (mask := inside(times_ms, start, width_ms)).any()
+    }
     axis = Axis.of_windows(np.array([[start, start + width_ms] for start in masks]))
     return axis, [*map(torch.from_numpy, masks.values())]
 
 
 def list_parts(reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
-    """List the windows of the signals of sensors as masks [T], or the regions of voxels as masks [V, 1].
+    """List the windows of the signals of sensors as masks [T], or the regions of voxels
+    as masks [V, 1].
 
     Raises:
         BrainhiveError: if voxels belong to no region.
@@ -86,20 +105,30 @@ def list_parts(reader: Reader, window: Window) -> tuple[Axis, list[Tensor]]:
 
 
 def read_windows(reader: Reader, spec: Recipe) -> dict[str, Profile]:
-    """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
+    """Rank with all of the signal but a window replaced: what the model uses of each
+    window alone.
+    """
     axis, masks = list_parts(reader, spec.window)
-    signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)  # [N, C, T] each
-    return reader.rank(axis, (reader.member.encode(reader.trials, signal) for signal in signals))
+    # [N, C, T] each
+    signals = (torch.where(mask, reader.signal, reader.baseline) for mask in masks)
+    return reader.rank(
+        axis, (reader.member.encode(reader.trials, signal) for signal in signals)
+    )
 
 
 def measure_loss(reader: Reader, axis: Axis, signals: Iterable[Tensor]) -> Profile:
-    """Measure the margin that is lost with each of some changed signals, [N, C, T] at each position."""
-    lost = (reader.margins - reader.measure_margins(signal) for signal in signals)  # [N, M] each
+    """Measure the margin that is lost with each of some changed signals, [N, C, T] at
+    each position.
+    """
+    # [N, M] each
+    lost = (reader.margins - reader.measure_margins(signal) for signal in signals)
     return Profile.of(LOST, axis, lost, reader.labels)
 
 
 def occlude_parts(reader: Reader, spec: Recipe) -> Profile:
-    """Replace one window, or one region of voxels, at a time by its mean training signal."""
+    """Replace one window, or one region of voxels, at a time by its mean training
+    signal.
+    """
     axis, masks = list_parts(reader, spec.window)
     signals = (torch.where(mask, reader.baseline, reader.signal) for mask in masks)
     return measure_loss(reader, axis, signals)
@@ -120,7 +149,8 @@ def occlude_sensors(reader: Reader, _: Recipe) -> Profile:
 
 
 def filter_bands(reader: Reader, spec: Recipe) -> Profile:
-    """Filter one frequency band at a time, without a delay, out of what deviates from the mean signal.
+    """Filter one frequency band at a time, without a delay, out of what deviates from
+    the mean signal.
 
     Raises:
         BrainhiveError: if the signals hold none of the bands.
@@ -128,7 +158,8 @@ def filter_bands(reader: Reader, spec: Recipe) -> Profile:
     from scipy.signal import butter, sosfiltfilt
 
     # bands that the sampling rate and the length of the signal hold
-    deviation, rate_hz = reader.signal - reader.baseline, reader.trials.rate_hz or 0  # [N, C, T]
+    # [N, C, T]
+    deviation, rate_hz = reader.signal - reader.baseline, reader.trials.rate_hz or 0
     samples, max_hz = deviation.shape[-1], rate_hz / 2 - 1
     usable = {
         name: (max(low, MIN_HZ), min(high, max_hz))
@@ -137,16 +168,23 @@ def filter_bands(reader: Reader, spec: Recipe) -> Profile:
     }
     if not usable or samples <= 3 * (2 * ORDER + 1):
         raise BrainhiveError(
-            f"{samples} samples at {rate_hz:g} Hz hold none of the bands", "name others: bands"
+            f"{samples} samples at {rate_hz:g} Hz hold none of the bands",
+            "name others: bands",
         )
 
     # the signal less each band; padding lasts three periods of the lowest frequency
     def subtract_bands() -> Iterator[Tensor]:
         for low_hz, high_hz in usable.values():
-            sections = butter(ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos")
+            sections = butter(
+                ORDER, (low_hz, high_hz), "bandpass", fs=rate_hz, output="sos"
+            )
             padding = min(samples - 1, int(3 * rate_hz / low_hz))
-            filtered = sosfiltfilt(sections, deviation.numpy(), padtype="odd", padlen=padding)
-            yield reader.signal - torch.from_numpy(np.ascontiguousarray(filtered, np.float32))
+            filtered = sosfiltfilt(
+                sections, deviation.numpy(), padtype="odd", padlen=padding
+            )
+            yield reader.signal - torch.from_numpy(
+                np.ascontiguousarray(filtered, np.float32)
+            )
 
     names = [f"{name} ({low:g}–{high:g} Hz)" for name, (low, high) in usable.items()]
     return measure_loss(reader, Axis(BAND, names), subtract_bands())
@@ -162,20 +200,27 @@ def drop_levels(reader: Reader, _: Recipe) -> Profile:
     keys = sorted(reader.member.module.layout.compared_keys)
     if len(keys) < 2:
         raise BrainhiveError(
-            f"the target is of one encoder, {keys[0]}", "levels=NAME compares the signals with others"
+            f"the target is of one encoder, {keys[0]}",
+            "levels=NAME compares the signals with others",
         )
 
     # signals stay as they are, only the candidates change
     tokens = reader.member.encode(reader.trials)
-    galleries = (reader.member.images(reader.split, reader.gallery_rows, without=key) for key in keys)
-    lost = (reader.margins - margins_among(tokens, gallery) for gallery in galleries)  # [N, M] each
+    galleries = (
+        reader.member.images(reader.split, reader.gallery_rows, without=key)
+        for key in keys
+    )
+    # [N, M] each
+    lost = (reader.margins - margins_among(tokens, gallery) for gallery in galleries)
     return Profile.of(LOST, Axis(LEVEL, keys), lost, reader.labels)
 
 
 def decode_parts(reader: Reader, spec: Recipe) -> dict[str, Profile]:
-    """Train a ridge on each window, or each region of voxels, and rank the pictures by its predictions.
+    """Train a ridge on each window, or each region of voxels, and rank the pictures by
+    its predictions.
 
-    Signals are standardised by the training ones. The targets are those that the model learned from.
+    Signals are standardised by the training ones. The targets are those that the model
+    learned from.
 
     Raises:
         BrainhiveError: if voxels belong to no region.
@@ -188,7 +233,10 @@ def decode_parts(reader: Reader, spec: Recipe) -> dict[str, Profile]:
     # ranks by the predictions of each ridge, which reads a part [C, T] of the signals
     axis, masks = list_parts(reader, spec.window)
     parts = [mask.expand(learned.shape[1:]) for mask in masks]
-    return reader.rank(axis, (decode(learned[:, part], targets, reader.signal[:, part]) for part in parts))
+    return reader.rank(
+        axis,
+        (decode(learned[:, part], targets, reader.signal[:, part]) for part in parts),
+    )
 
 
 ANALYSES: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
@@ -204,8 +252,12 @@ ANALYSES: Mapping[str, Callable[[Reader, Recipe], Profiles]] = {
 
 
 def decode(learned: Tensor, targets: Tensor, signal: Tensor) -> Tensor:
-    """Predict the targets [N, D] of signals [N, ...] by a ridge from others [n, ...] to theirs [n, D]."""
+    """Predict the targets [N, D] of signals [N, ...] by a ridge from others [n, ...] to
+    theirs [n, D].
+    """
     train, test = (part.flatten(1).to(targets.device) for part in (learned, signal))
     # standardised by the training signals alone
     scale = Scale.of(train)
-    return Products.of(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(scale(test))
+    return Products.of(scale(train), targets.split(SIGNALS_AT_ONCE)).predict(
+        scale(test)
+    )

@@ -1,4 +1,6 @@
-"""Courses over times, sensors, regions or levels: values of items, next to those with shuffled labels."""
+"""Courses over times, sensors, regions or levels: values of items, next to those with
+shuffled labels.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +15,20 @@ from brainhive_cli.data.trials import take
 from brainhive_cli.measurement.units import Items
 
 EXCHANGES = 20
-"""Permutations of which that with the fewest items left in their unit is chosen: one in three leaves none."""
+"""Permutations of which that with the fewest items left in their unit is chosen: one in
+three leaves none.
+"""
 
 SIGNIFICANT = 0.05
 """Level of the tests."""
 
-TIME, SENSOR, BAND, REGION, LEVEL = "ms after onset", "sensor", "band", "region", "encoder"
+TIME, SENSOR, BAND, REGION, LEVEL = (
+    "ms after onset",
+    "sensor",
+    "band",
+    "region",
+    "encoder",
+)
 """Kinds of axes."""
 SECTION = "Explanation"
 """The heading under which a page shows all of it."""
@@ -46,7 +56,10 @@ class Axis:
     @property
     def labels(self) -> list[str]:
         """Positions in words."""
-        return [f"{position:g} ms" if self.name == TIME else str(position) for position in self.at]
+        return [
+            f"{position:g} ms" if self.name == TIME else str(position)
+            for position in self.at
+        ]
 
     def where(self, index: int) -> str:
         """Name a position in words: of a window, its start and end."""
@@ -66,8 +79,10 @@ class Profile:
         metric: Name of what was measured.
         axis: The positions.
         values: [P, N] of the items.
-        null: [K, P] means over the items, with labels permuted, K times; None where that was not measured.
-        shuffled: [P, N] of a control that was measured once, with other embeddings; None where there is none.
+        null: [K, P] means over the items, with labels permuted, K times; None where
+            that was not measured.
+        shuffled: [P, N] of a control that was measured once, with other embeddings;
+            None where there is none.
         chance: Value expected without any effect.
         pool: Candidates that each item was compared with; 0 where there are none.
     """
@@ -81,7 +96,9 @@ class Profile:
     pool: int = 0
 
     @classmethod
-    def of(cls, metric: str, axis: Axis, matrices: Iterable[Float64], labels: "Labels") -> Self:
+    def of(
+        cls, metric: str, axis: Axis, matrices: Iterable[Float64], labels: "Labels"
+    ) -> Self:
         """Look up the value of each item with its own label, and with those of others.
 
         Args:
@@ -94,11 +111,17 @@ class Profile:
         for seen, permuted in labels.look_up(axis, matrices):
             values.append(seen)
             null.append(permuted.mean(1))
-        return cls(metric, axis, np.array(values, np.float64), np.array(null, np.float64).T)
+        return cls(
+            metric, axis, np.array(values, np.float64), np.array(null, np.float64).T
+        )
 
     @classmethod
-    def of_ranks(cls, axis: Axis, ranks: Iterable[Int64], labels: "Labels", pool: int) -> dict[str, Self]:
-        """Describe ranks [N, M] of each candidate by each item, at each position, as shares by name."""
+    def of_ranks(
+        cls, axis: Axis, ranks: Iterable[Int64], labels: "Labels", pool: int
+    ) -> dict[str, Self]:
+        """Describe ranks [N, M] of each candidate by each item, at each position, as
+        shares by name.
+        """
         # hits, and the share of the other candidates that rank below
         measures: dict[str, tuple[float, Callable[[Int64], Array]]] = {
             "top1": (1 / pool, lambda ranks: ranks <= 1),
@@ -110,7 +133,9 @@ class Profile:
         looked_up, profiles = [*labels.look_up(axis, ranks)], {}
         for metric, (chance, share) in measures.items():
             values = np.array([share(seen) for seen, _ in looked_up], np.float64)
-            null = np.array([share(permuted).mean(1) for _, permuted in looked_up], np.float64)
+            null = np.array(
+                [share(permuted).mean(1) for _, permuted in looked_up], np.float64
+            )
             profiles[metric] = cls(metric, axis, values, null.T, None, chance, pool)
         return profiles
 
@@ -129,15 +154,18 @@ class Profile:
 
 @dataclass(frozen=True)
 class Labels:
-    """Picture that each item of a subject showed, and permutations of the pictures, alike for all subjects.
+    """Picture that each item of a subject showed, and permutations of the pictures,
+    alike for all subjects.
 
-    Where all subjects share wrong labels, these fit all of them by the same chance: labels that are permuted
-    subject by subject would average it out of the control, and not out of what was measured.
+    Where all subjects share wrong labels, these fit all of them by the same chance:
+    labels that are permuted subject by subject would average it out of the control, and
+    not out of what was measured.
 
     Attributes:
         right: [N] index among the candidates.
         permuted: [K, N] indices of the pictures whose labels these get.
-        wrong: [N] indices of pictures of other units, as far as there are, in one permutation.
+        wrong: [N] indices of pictures of other units, as far as there are, in one
+            permutation.
     """
 
     right: Int64
@@ -160,8 +188,12 @@ class Labels:
         wrong = right[min(exchanges, key=lambda order: (unit[order] == unit).sum())]
         return cls(right, right[permutations(units, draws, seed)], wrong)
 
-    def look_up(self, axis: Axis, matrices: Iterable[Array]) -> Iterator[tuple[Array, Array]]:
-        """Look up each position's [N, M] by the right labels [N], and by the permuted ones [K, N]."""
+    def look_up(
+        self, axis: Axis, matrices: Iterable[Array]
+    ) -> Iterator[tuple[Array, Array]]:
+        """Look up each position's [N, M] by the right labels [N], and by the permuted
+        ones [K, N].
+        """
         # matrices come one by one: all at once would not fit in memory
         items = np.arange(len(self.right))
         with console.progress(f"ranking by {axis.name}", len(axis.at)) as bar:
@@ -177,9 +209,11 @@ def locate(names: Sequence[Hashable], wanted: Iterable[Hashable]) -> Int64:
 
 
 def permutations(units: Items, draws: int, seed: int) -> Int64:
-    """Permute the labels of n items, the same for each subject: [K, n] the item whose label each gets.
+    """Permute the labels of n items, the same for each subject: [K, n] the item whose
+    label each gets.
 
-    K is `draws`, or fewer where no more permutations leave exchangeable items together: see `Items`.
+    K is `draws`, or fewer where no more permutations leave exchangeable items together:
+    see `Items`.
     """
     # orders are of the units' names, whose order may differ from that of the items
     orders = units.permutations(draws, np.random.default_rng(seed))
@@ -190,52 +224,64 @@ def permutations(units: Items, draws: int, seed: int) -> Int64:
 
 
 def standardise(measured: Float64, null: Float64) -> Float64:
-    """Centre what was measured [P] and its control [K, P], and divide them by their spread: [1 + K, P].
+    """Centre what was measured [P] and its control [K, P], and divide them by their
+    spread: [1 + K, P].
 
-    Mean and spread are those of both together: by those of the control alone what was measured, which has no
-    part in them, would lie further out than a permutation does.
+    Mean and spread are those of both together: by those of the control alone what was
+    measured, which has no part in them, would lie further out than a permutation does.
     """
     together = np.concatenate([measured[None], null])
 
     # a control without any spread gives 0, not NaN
-    return np.asarray((together - together.mean(0)) / (together.std(0) + 1e-12), np.float64)
+    return np.asarray(
+        (together - together.mean(0)) / (together.std(0) + 1e-12), np.float64
+    )
 
 
 def correct_together(tests: Sequence[Float64]) -> list[Float64]:
-    """Correct p over all positions of several tests, whose permutations k are of the same labels.
+    """Correct p over all positions of several tests, whose permutations k are of the
+    same labels.
 
-    The scores of each test are divided by the height that its largest one reaches in one of twenty
-    permutations, so that a test with a skewed control, as one of top-1, does not hide the others.
+    The scores of each test are divided by the height that its largest one reaches in
+    one of twenty permutations, so that a test with a skewed control, as one of top-1,
+    does not hide the others.
 
     Args:
         tests: Scores [1 + K, P] of each, as `standardise`.
 
     Returns:
-        [P] of each: the share of permutations whose largest score, over all positions of all tests, is as
-        large.
+        [P] of each: the share of permutations whose largest score, over all positions
+        of all tests, is as large.
 
     Source: Westfall and Young 1993 (largest statistic over all positions).
     """
     # a height below 1 is that of a control which does not vary
-    heights = [max(1.0, float(np.quantile(scores.max(1), 1 - SIGNIFICANT))) for scores in tests]
+    heights = [
+        max(1.0, float(np.quantile(scores.max(1), 1 - SIGNIFICANT))) for scores in tests
+    ]
     scaled = [scores / height for scores, height in zip(tests, heights, strict=True)]
     largest = np.max([scores[1:].max(1) for scores in scaled], 0)[:, None]  # [K, 1]
     return [count_larger(scores, largest) for scores in scaled]
 
 
 def count_larger(scores: Float64, drawn: Float64) -> Float64:
-    """Return the share of permutations [K, P or 1] that are as large as measured scores, these among them.
+    """Return the share of permutations [K, P or 1] that are as large as measured
+    scores, these among them.
 
     Source: Phipson and Smyth 2010.
     """
     # equal scores may differ by rounding
-    return np.asarray((1 + (drawn >= scores[0] - 1e-12).sum(0)) / len(scores), np.float64)
+    return np.asarray(
+        (1 + (drawn >= scores[0] - 1e-12).sum(0)) / len(scores), np.float64
+    )
 
 
 Profiles = Profile | dict[str, Profile]
 """Result of an analysis: one profile, or several by part."""
 TIME_PART, SPACE_PART = "time", "space"
-"""Parts of an analysis that has one profile over times, and one over sensors or regions."""
+"""Parts of an analysis that has one profile over times, and one over sensors or
+regions.
+"""
 
 
 @dataclass
@@ -243,7 +289,8 @@ class SubjectProfiles:
     """Measurements of one cell and subject, or of one subject's signals.
 
     Attributes:
-        profiles: By `analysis`, or `analysis:part`; an analysis may be of one level, as `encoding · vae`.
+        profiles: By `analysis`, or `analysis:part`; an analysis may be of one level, as
+            `encoding · vae`.
         arrays: Maps and curves without items, by name.
         missing: Reasons, by analysis.
     """
@@ -253,10 +300,12 @@ class SubjectProfiles:
     missing: dict[str, str] = field(default_factory=dict)
 
     def attempt(self, analysis: str, measure: Callable[[], Profiles]) -> None:
-        """Add the profiles of an analysis, by their parts; or the reason why there are none.
+        """Add the profiles of an analysis, by their parts; or the reason why there are
+        none.
 
         Raises:
-            RecipeError: as any: what the recipe has wrong is no property of the signals.
+            RecipeError: as any: what the recipe has wrong is no property of the
+                signals.
             DamagedStore: if a row of a store is not that which was written.
         """
         try:
@@ -271,4 +320,6 @@ class SubjectProfiles:
         if isinstance(profiles, Profile):
             self.profiles[analysis] = profiles
         else:
-            self.profiles |= {f"{analysis}:{part}": profile for part, profile in profiles.items()}
+            self.profiles |= {
+                f"{analysis}:{part}": profile for part, profile in profiles.items()
+            }

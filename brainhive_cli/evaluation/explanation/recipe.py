@@ -16,19 +16,29 @@ OF_MODEL = {
     "bands": "margin that is lost without a frequency band",
     "regions": "margin that is lost without a region of voxels",
     "levels": "margin that is lost without an encoder among the targets",
-    "trained": "retrieval by ridges, each trained anew on one window, or on one region of voxels",
+    "trained": (
+        "retrieval by ridges, each trained anew on one window, or on one region of "
+        "voxels"
+    ),
 }
 """Analyses of a trained model, and of signals with its targets."""
 OF_SIGNALS = {
-    "encoding": "signals predicted from embeddings, by time and by sensor or region, and without each level",
-    "similarity": "distances of signals correlated with those of embeddings, by time or by region",
+    "encoding": (
+        "signals predicted from embeddings, by time and by sensor or region, and "
+        "without each level"
+    ),
+    "similarity": (
+        "distances of signals correlated with those of embeddings, by time or by region"
+    ),
 }
 """Analyses of signals and embeddings, which need no model."""
 OF_TRIALS = {
     "decoding": "categories decoded from held-out trials, window by window",
     "generalisation": "classifiers of one window tested on every other",
 }
-"""Analyses of runs that hold out trials of seen stimuli: all that there are of these."""
+"""Analyses of runs that hold out trials of seen stimuli: all that there are of
+these.
+"""
 ANALYSES = (*OF_MODEL, *OF_SIGNALS)
 BANDS = {
     "delta": (1.0, 4.0),
@@ -52,41 +62,65 @@ class Recipe(TrainedRunRecipe):
     # the run, and the subjects
     align_run: recipe.OneRun = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; or the train-align recipe that made "
-        "it; or a model folder; or hub:owner/name[@revision]; default: the newest run (key: run)",
+        description="an align run, by folder or name, or SWEEP:VARIANT; or the "
+        "train-align recipe that made it; or a model folder; or "
+        "hub:owner/name[@revision]; default: the newest run (key: run)",
     )
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's, with other subjects"
     )
-    subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")
+    subjects: recipe.Numbers | None = Field(
+        None, description="subjects explained; default: the run's"
+    )
     copies: recipe.Copies = "refuse"
 
     # whose signals, and the vectors that they are compared by
-    split: str = Field("test", description="whose signals are explained; the model must not have seen them")
+    split: str = Field(
+        "test",
+        description="whose signals are explained; the model must not have seen them",
+    )
     head: str | None = Field(
-        None, description="the head that is compared, flattened; default: the model's own, token, or the only"
+        None,
+        description=(
+            "the head that is compared, flattened; default: the model's own, token, or "
+            "the only"
+        ),
     )
 
     # analyses, and where along the signal they look
-    analyses: Annotated[recipe.Names, recipe.among("analysis", (*ANALYSES, *OF_TRIALS))] = Field(
+    analyses: Annotated[
+        recipe.Names, recipe.among("analysis", (*ANALYSES, *OF_TRIALS))
+    ] = Field(
         [*ANALYSES],
         min_length=1,
-        description=f"which of {', '.join(ANALYSES)}; of held-out trials {' and '.join(OF_TRIALS)}",
+        description=(
+            f"which of {', '.join(ANALYSES)}; of held-out trials "
+            f"{' and '.join(OF_TRIALS)}"
+        ),
     )
     window: Window = Window()
-    bands: dict[str, tuple[float, float]] = Field(BANDS, description="frequency bands in Hz, by name")
+    bands: dict[str, tuple[float, float]] = Field(
+        BANDS, description="frequency bands in Hz, by name"
+    )
 
     # embeddings that signals are compared with, and predicted from
     levels: Encoders = Field(
         [],
-        description="further encoders that signals are compared with, next to the run's",
+        description=(
+            "further encoders that signals are compared with, next to the run's"
+        ),
     )
     components: int = Field(
-        256, gt=0, le=4096, description="principal components of each level that encoding reads"
+        256,
+        gt=0,
+        le=4096,
+        description="principal components of each level that encoding reads",
     )
 
     # the control, and randomness
-    draws: int = Field(1000, ge=20, le=100_000, description="permutations of the labels: the control")
+    draws: int = Field(
+        1000, ge=20, le=100_000, description="permutations of the labels: the control"
+    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
     @model_validator(mode="after")
@@ -102,10 +136,17 @@ class Recipe(TrainedRunRecipe):
         }
         for key, users in needs.items():
             if not users & wanted:
-                recipe.refuse_idle(self, (key,), f"without {' or '.join(sorted(users))}", "leave it out")
+                recipe.refuse_idle(
+                    self,
+                    (key,),
+                    f"without {' or '.join(sorted(users))}",
+                    "leave it out",
+                )
 
         # edges in Hz
         for name, (low, high) in self.bands.items():
             if not 0 <= low < high:
-                raise RecipeError(f"bands.{name} is {low:g} to {high:g} Hz", "two rising frequencies")
+                raise RecipeError(
+                    f"bands.{name} is {low:g} to {high:g} Hz", "two rising frequencies"
+                )
         return self

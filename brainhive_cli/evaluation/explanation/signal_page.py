@@ -1,4 +1,6 @@
-"""One page on the signals of a subject: evoked response, reliability and noise ceilings, by split."""
+"""One page on the signals of a subject: evoked response, reliability and noise
+ceilings, by split.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,26 +39,34 @@ from brainhive_cli.reports.page import Page, Section, groups_of
 from brainhive_cli.reports.templates import render
 
 STIMULI = 1000
-"""Stimuli that are measured, drawn with a seed where there are more: so many give correlations to .03."""
+"""Stimuli that are measured, drawn with a seed where there are more: so many give
+correlations to .03.
+"""
 BY_REGION = "noise ceiling by region, %"
 """Name of the noise ceilings of regions among the numbers of a store."""
 UNMIXED = "before whitening"
 """Unit of signals whose whitening was undone."""
 MIXTURES = "whitened channels"
-"""Unit of whitened signals whose whiteners are not known: each mixes channels, and has no position."""
+"""Unit of whitened signals whose whiteners are not known: each mixes channels, and has
+no position.
+"""
 MAX_REGIONS = 8
 """Regions that one figure can distinguish."""
 WORDS = {
     "tsnr": "Temporal signal-to-noise ratio",
     "ncsnr": "Noise-ceiling signal-to-noise ratio",
     "r2": "Variance that the model of the responses explains, %",
-    "hrf_index": "Haemodynamic response of each voxel: of the library's, from early to late",
+    "hrf_index": (
+        "Haemodynamic response of each voxel: of the library's, from early to late"
+    ),
     "fraction": "Fraction to which ridge regression shrinks betas",
 }
 """Titles of maps."""
 
 
-def measure_reliability(recording: Trials, split: str) -> tuple[Int64, Float64, Float64, Float64]:
+def measure_reliability(
+    recording: Trials, split: str
+) -> tuple[Int64, Float64, Float64, Float64]:
     """Measure how reliable a recording is by its repetitions.
 
     Args:
@@ -64,27 +74,41 @@ def measure_reliability(recording: Trials, split: str) -> tuple[Int64, Float64, 
         split: Its name, for messages.
 
     Returns:
-        [N] repetitions of each stimulus that was measured, two at least; [C, T] mean over all repetitions,
-        where the store has the whiteners of its sessions of the signals before they were whitened, so that
-        channels are sites; [C, T] correlation over stimuli of two halves of the repetitions, Spearman-Brown
-        corrected to all of them; and [C, T] percent of the variance of the stimuli's means that is not noise
-        (Allen et al. 2022).
+        [N] repetitions of each stimulus that was measured, two at least; [C, T] mean
+        over all repetitions, where the store has the whiteners of its sessions of the
+        signals before they were whitened, so that channels are sites; [C, T]
+        correlation over stimuli of two halves of the repetitions, Spearman-Brown
+        corrected to all of them; and [C, T] percent of the variance of the stimuli's
+        means that is not noise (Allen et al. 2022).
 
     Raises:
-        BrainhiveError: if fewer than three stimuli were shown twice, or repetitions follow one another.
+        BrainhiveError: if fewer than three stimuli were shown twice, or repetitions
+            follow one another.
     """
-    # stimuli that were shown twice at least, drawn where there are more than are measured
+    # stimuli that were shown twice at least, drawn where there are more than are
+    # measured
     rows = np.flatnonzero(recording.counts > 1)
     if len(rows) < 3:
         raise BrainhiveError(
-            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs three", "another split"
+            (
+                f"{len(rows)} {split} stimuli were shown twice or more: reliability "
+                "needs three"
+            ),
+            "another split",
         )
-    trials = recording.take(np.sort(np.random.default_rng(0).permutation(rows)[:STIMULI]))
+    trials = recording.take(
+        np.sort(np.random.default_rng(0).permutation(rows)[:STIMULI])
+    )
 
-    # those whose repetitions are far apart in time; successive ones of a stimulus count as one
+    # those whose repetitions are far apart in time; successive ones of a stimulus count
+    # as one
     parts, part_counts = separate_in_time(trials)
     is_apart = part_counts > 1
-    trials, parts, part_counts = trials.take(is_apart), parts[is_apart], part_counts[is_apart]
+    trials, parts, part_counts = (
+        trials.take(is_apart),
+        parts[is_apart],
+        part_counts[is_apart],
+    )
     shape, counts = trials.signal.shape[2:], trials.counts  # C, T
 
     def means() -> Iterator[Array]:
@@ -98,7 +122,9 @@ def measure_reliability(recording: Trials, split: str) -> tuple[Int64, Float64, 
 
     # agreement of two halves, and what is not noise
     draw = torch.Generator().manual_seed(0)
-    halves = correlate(halve(stimulus, draw) for stimulus in means()).mean(0).reshape(shape)
+    halves = (
+        correlate(halve(stimulus, draw) for stimulus in means()).mean(0).reshape(shape)
+    )
     split_half = spearman_brown(halves, part_counts.sum() / (part_counts // 2).sum())
     ceiling = noise_ceiling(means, part_counts)
     return counts, evoked, split_half, ceiling
@@ -119,7 +145,12 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     """
     # a section for each split whose stimuli were repeated
     folder.mkdir(parents=True, exist_ok=True)
-    name, sections, figures, reasons = short_name(store.path), list[Section](), dict[str, Any](), []
+    name, sections, figures, reasons = (
+        short_name(store.path),
+        list[Section](),
+        dict[str, Any](),
+        [],
+    )
     headlines, leads = list[Curve | Map](), list[str]()
     for split, recording in store.splits.items():
         try:
@@ -130,25 +161,41 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             reasons.append(error)
             continue
 
-        # figures of the split, of which the first stand beside the first sentence alone, and their numbers
+        # figures of the split, of which the first stand beside the first sentence
+        # alone, and their numbers
         if isinstance(recording.space, Voxels):
-            drawn, numbers = _draw_voxels(split_half[:, 0], ceiling[:, 0], recording.space)
+            drawn, numbers = _draw_voxels(
+                split_half[:, 0], ceiling[:, 0], recording.space
+            )
         else:
             drawn, numbers = _draw_sensors(evoked, split_half, recording)
         if not headlines:
             for kind in (Curve, Map):
-                headlines += [artifact for artifact in drawn if isinstance(artifact, kind)][:1]
+                headlines += [
+                    artifact for artifact in drawn if isinstance(artifact, kind)
+                ][:1]
         numbers["stimuli"] = count = len(counts)
         # one number each for JSON, over channels and times
         measures = {"split-half reliability": split_half, "noise ceiling, %": ceiling}
         for measure, values in measures.items():
             numbers[f"median {measure}"] = float(np.median(values))
             numbers[f"highest {measure}"] = float(values.max())
-        rows = [(key, value) for key, value in numbers.items() if not isinstance(value, dict)]
-        regions = [(region, *shares.values()) for region, shares in numbers.get(BY_REGION, {}).items()]
+        rows = [
+            (key, value)
+            for key, value in numbers.items()
+            if not isinstance(value, dict)
+        ]
+        regions = [
+            (region, *shares.values())
+            for region, shares in numbers.get(BY_REGION, {}).items()
+        ]
         tables = [
             Table(f"{name}, {split}: {count} stimuli", ("figure", "value"), rows),
-            Table("Noise ceiling by region", ("region", "voxels", "median, %", "90 % quantile, %"), regions),
+            Table(
+                "Noise ceiling by region",
+                ("region", "voxels", "median, %", "90 % quantile, %"),
+                regions,
+            ),
         ]
 
         # headline figures are not shown twice
@@ -156,15 +203,27 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         shown += [table for table in tables if table.rows]
         leads.append(render("signals.txt", numbers=numbers))
         # the first split's sentence leads the page, not its section
-        lead, footnotes = leads[-1:] if sections else [], list_footnotes(recording.caveats)
-        sections.append(Section(split, groups_of([("", shown, folder)]), lead, footnotes=footnotes))
+        lead, footnotes = (
+            leads[-1:] if sections else [],
+            list_footnotes(recording.caveats),
+        )
+        sections.append(
+            Section(split, groups_of([("", shown, folder)]), lead, footnotes=footnotes)
+        )
         figures[split] = numbers
 
     # maps of voxels with known positions, which preparations have measured
     first = next(iter(store.splits.values()))
-    if isinstance(first.space, Voxels) and first.space.maps and first.space.grid is not None:
+    if (
+        isinstance(first.space, Voxels)
+        and first.space.maps
+        and first.space.grid is not None
+    ):
         maps = first.space.maps.items()
-        slices = [draw_slices(WORDS.get(key, key), values, first.space.grid, key) for key, values in maps]
+        slices = [
+            draw_slices(WORDS.get(key, key), values, first.space.grid, key)
+            for key, values in maps
+        ]
         sections.append(Section("voxels", groups_of([("", slices, folder)])))
     if not sections:
         raise reasons[0]
@@ -177,24 +236,43 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     sections.append(Section("recording", groups_of([("", tables, folder)])))
 
     # the page, with its headline figures
-    page, title = folder / f"{store.path.stem}.html", mark(f"Signals of {name}", sections[0].footnotes)
+    page, title = (
+        folder / f"{store.path.stem}.html",
+        mark(f"Signals of {name}", sections[0].footnotes),
+    )
     lead = [*leads[:1], render("signals.txt")]
     Page(title, lead, sections=sections, headlines=headlines).write(page)
     return page, figures
 
 
 def _draw_lines(
-    title: str, axis: str, at: Sequence[float], lines: Mapping[str, Float64], value: str, **options: Any
+    title: str,
+    axis: str,
+    at: Sequence[float],
+    lines: Mapping[str, Float64],
+    value: str,
+    **options: Any,
 ) -> Curve:
     return Curve(
-        title, axis, at, [Line(name, line.tolist()) for name, line in lines.items()], value, **options
+        title,
+        axis,
+        at,
+        [Line(name, line.tolist()) for name, line in lines.items()],
+        value,
+        **options,
     )
 
 
-def _draw_voxels(halves: Float64, ceiling: Float64, space: Voxels) -> tuple[list[Artifact], dict[str, Any]]:
-    """Draw how the noise ceiling [V] is distributed over the voxels of the largest regions."""
+def _draw_voxels(
+    halves: Float64, ceiling: Float64, space: Voxels
+) -> tuple[list[Artifact], dict[str, Any]]:
+    """Draw how the noise ceiling [V] is distributed over the voxels of the largest
+    regions.
+    """
     # the ceiling of every region
-    regions = {name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)}
+    regions = {
+        name: ceiling[mask] for name, mask in space.regions.items() if np.any(mask)
+    }
     # without regions all voxels are one
     regions = regions or {"all voxels": ceiling}
     by_region = {
@@ -210,11 +288,18 @@ def _draw_voxels(halves: Float64, ceiling: Float64, space: Voxels) -> tuple[list
     edges = np.linspace(0, 100, 41)  # percent, in steps of 2.5
     largest = sorted(regions.items(), key=lambda region: -len(region[1]))[:MAX_REGIONS]
     lines = {
-        f"{name} ({len(voxels):,} voxels)": 100 * np.histogram(voxels, edges)[0] / len(voxels)
+        f"{name} ({len(voxels):,} voxels)": 100
+        * np.histogram(voxels, edges)[0]
+        / len(voxels)
         for name, voxels in largest
     }
-    centres, axis = ((edges[1:] + edges[:-1]) / 2).tolist(), "noise ceiling, % of variance"
-    drawn: list[Artifact] = [_draw_lines("Noise ceiling by region", axis, centres, lines, "% of voxels")]
+    centres, axis = (
+        ((edges[1:] + edges[:-1]) / 2).tolist(),
+        "noise ceiling, % of variance",
+    )
+    drawn: list[Artifact] = [
+        _draw_lines("Noise ceiling by region", axis, centres, lines, "% of voxels")
+    ]
     if space.grid is not None:
         value = "correlation of halves, Spearman-Brown corrected"
         drawn.append(draw_slices("Reliability of voxels", halves, space.grid, value, 0))
@@ -224,15 +309,22 @@ def _draw_voxels(halves: Float64, ceiling: Float64, space: Voxels) -> tuple[list
 def _draw_sensors(
     evoked: Float64, halves: Float64, recording: Trials
 ) -> tuple[list[Artifact], dict[str, Any]]:
-    """Draw the evoked response, its map at its peak, and the reliability of each channel and time."""
+    """Draw the evoked response, its map at its peak, and the reliability of each
+    channel and time.
+    """
     # the most reliable channel and time
-    space, times_ms, marks = recording.space, (recording.times_s * 1000).round(3), recording.stimulus_marks
+    space, times_ms, marks = (
+        recording.space,
+        (recording.times_s * 1000).round(3),
+        recording.stimulus_marks,
+    )
     assert isinstance(space, Sensors)
     power = evoked.std(0)  # global field power [T]
     row, sample = divmod(int(halves.argmax()), len(times_ms))
     channel, at = space.names[row], times_ms.tolist()
 
-    # the evoked response is in sensor space where whiteners are known; mixtures have no position
+    # the evoked response is in sensor space where whiteners are known; mixtures have no
+    # position
     unit = MIXTURES if recording.unit == WHITENED else recording.unit
     unit = unit if recording.whiteners is None else UNMIXED
     positions = {} if unit == MIXTURES else place_sensors(space)
@@ -255,18 +347,37 @@ def _draw_sensors(
     over_time = {channel: halves[row], "median of channels": np.median(halves, 0)}
     responses = {"global field power": power, channel: evoked[row]}
     names, value = [f"{time:g}" for time in at], "correlation of halves"
-    title, grid_value = "Reliability of each channel and time", f"{value}, Spearman-Brown corrected"
+    title, grid_value = (
+        "Reliability of each channel and time",
+        f"{value}, Spearman-Brown corrected",
+    )
     drawn: list[Artifact] = [
         _draw_lines("Reliability over time", TIME, at, over_time, value, marks=marks),
         _draw_lines("Evoked response", TIME, at, responses, unit, marks=marks),
-        Heatmap(title, halves.tolist(), space.names, names, "channel", TIME, grid_value, low=0, high=1),
+        Heatmap(
+            title,
+            halves.tolist(),
+            space.names,
+            names,
+            "channel",
+            TIME,
+            grid_value,
+            low=0,
+            high=1,
+        ),
     ]
 
-    # maps: the reliability of channels, but not of whitened ones, which have no position
+    # maps: the reliability of channels, but not of whitened ones, which have no
+    # position
     if positions:
-        maps = [] if unit == UNMIXED else [("Reliability of channels", sample, halves, value, False)]
+        maps = (
+            []
+            if unit == UNMIXED
+            else [("Reliability of channels", sample, halves, value, False)]
+        )
 
-        # and the evoked response at the peak of the global field power after onset, if there are such times
+        # and the evoked response at the peak of the global field power after onset, if
+        # there are such times
         is_after = times_ms >= 0
         after = np.where(is_after, power, -np.inf) if is_after.any() else power
         maps.append(("Evoked response", int(after.argmax()), evoked, unit, True))

@@ -1,4 +1,6 @@
-"""Classical views of held-out trials of EEG and MEG: category decoding by time, and from time to time."""
+"""Classical views of held-out trials of EEG and MEG: category decoding by time, and
+from time to time.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +52,8 @@ class Decoded:
         names: [N] of the trials.
         groups: [N] run, session or fold of each.
         shown: [N] row of the stimulus that each shows.
-        predicted: [P, P, N] rows that a classifier of training time p names at test time q.
+        predicted: [P, P, N] rows that a classifier of training time p names at test
+            time q.
         axis: The P windows.
         candidates: How many stimuli are distinguished.
         trials: Those that are held out.
@@ -66,17 +69,24 @@ class Decoded:
     trials: Trials
     order: Interleaving
 
-    def profile(self, axis: Axis, predicted: Int64, permuted: Int64, chance: float) -> Profile:
-        """Measure the accuracy of predictions [Q, N], also with the permuted labels [K, N]."""
+    def profile(
+        self, axis: Axis, predicted: Int64, permuted: Int64, chance: float
+    ) -> Profile:
+        """Measure the accuracy of predictions [Q, N], also with the permuted labels [K,
+        N].
+        """
         # [k, Q, N] comparisons of a chunk at once
         chunks = np.array_split(permuted, 1 + permuted.size * len(predicted) // AT_ONCE)
-        null = np.concatenate([(chunk[:, None] == predicted).mean(2) for chunk in chunks])
+        null = np.concatenate(
+            [(chunk[:, None] == predicted).mean(2) for chunk in chunks]
+        )
         hits = (predicted == self.shown).astype(np.float64)
         return Profile("accuracy", axis, hits, null, None, chance, self.candidates)
 
 
 def explain_trials(job: Job, folder: RunFolder) -> Measurements:
-    """Decode categories from single windows of held-out trials, and write what pages show.
+    """Decode categories from single windows of held-out trials, and write what pages
+    show.
 
     Raises:
         RecipeError: if signals are of voxels, which have no time.
@@ -85,31 +95,54 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     spec, align = job.recipe, job.align
     subjects = [decode(job, subject) for subject in job.subjects]
     problem = next(filter(None, (decoded.order.problem for decoded in subjects)), "")
-    caveats = [NOT_INTERLEAVED] if any(decoded.order.follows_time for decoded in subjects) else []
+    caveats = (
+        [NOT_INTERLEAVED]
+        if any(decoded.order.follows_time for decoded in subjects)
+        else []
+    )
     protocol = f"{job.describe_protocol(caveats)}, shrinkage LDA of single windows"
-    rows = (zip(each.names, each.groups, each.order.blocks, strict=True) for each in subjects)
+    rows = (
+        zip(each.names, each.groups, each.order.blocks, strict=True)
+        for each in subjects
+    )
     # trials are grouped by run, session or block, and not by what they show
     alike = alike_of(align.dataset, (), ())
-    alike = align.dataset.holdout.group_alike(alike, chain.from_iterable(rows), align.folds)
+    alike = align.dataset.holdout.group_alike(
+        alike, chain.from_iterable(rows), align.folds
+    )
     items = alike.items([decoded.names for decoded in subjects])
 
-    # by time, where the tested window is the one that was trained on; every window with every classifier
-    axis, chance = subjects[0].axis, guess_most_frequent([decoded.shown for decoded in subjects])
+    # by time, where the tested window is the one that was trained on; every window with
+    # every classifier
+    axis, chance = (
+        subjects[0].axis,
+        guess_most_frequent([decoded.shown for decoded in subjects]),
+    )
     windows = [axis.where(index) for index in range(len(axis.at))]
-    pairs = Axis("windows", [f"trained {one}, tested {other}" for one, other in product(windows, windows)])
+    pairs = Axis(
+        "windows",
+        [f"trained {one}, tested {other}" for one, other in product(windows, windows)],
+    )
     # without exchangeable labels there is no test
     draws, parts = 0 if problem else spec.draws, []
     for decoded in subjects:
-        # labels are permuted within what was interleaved; not at all where time says the same
+        # labels are permuted within what was interleaved; not at all where time says
+        # the same
         permuted = permute_blocks(decoded.shown, decoded.order, draws, spec.seed)
         part, predicted = SubjectProfiles(), decoded.predicted
         diagonal = np.ascontiguousarray(predicted.diagonal().T)
         part.profiles[DECODING] = decoded.profile(axis, diagonal, permuted, chance)
-        if draws and GENERALISATION in ((OF_TRIALS.keys() & spec.analyses) or OF_TRIALS):
+        if draws and GENERALISATION in (
+            (OF_TRIALS.keys() & spec.analyses) or OF_TRIALS
+        ):
             grid = predicted.reshape(len(pairs.at), -1)
-            part.profiles[GENERALISATION] = decoded.profile(pairs, grid, permuted, chance)
+            part.profiles[GENERALISATION] = decoded.profile(
+                pairs, grid, permuted, chance
+            )
         parts.append([part])
-    by_time, *grids = correct_findings(describe_profiles(parts, items, protocol=protocol, split=spec.split))
+    by_time, *grids = correct_findings(
+        describe_profiles(parts, items, protocol=protocol, split=spec.split)
+    )
     facts: dict[str, Any] = {"protocol": protocol, "caveats": caveats, "draws": draws}
     facts["warnings"], scopes, drawn = align.signal_warnings, Scopes(), Drawn()
 
@@ -117,9 +150,15 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
     for finding in grids:
         assert finding.corrected is not None
         peak, shape = int(finding.values.argmax()), (len(windows), len(windows))
-        scopes[scope(GENERALISATION, pairs.at[peak])] = {finding.metric: finding.measured[peak]}
+        scopes[scope(GENERALISATION, pairs.at[peak])] = {
+            finding.metric: finding.measured[peak]
+        }
         facts["generalisation"] = finding.corrected.reshape(shape).tolist()  # [P, P]
-        shares = {"chance": chance, "count": (finding.corrected < SIGNIFICANT).sum(), "pairs": len(pairs.at)}
+        shares = {
+            "chance": chance,
+            "count": (finding.corrected < SIGNIFICANT).sum(),
+            "pairs": len(pairs.at),
+        }
         note = render("explanation.txt", of=GENERALISATION, **shares)
         centres = [f"{centre_ms:.0f}" for centre_ms in axis.at]
         matrix = Heatmap(
@@ -141,12 +180,17 @@ def explain_trials(job: Job, folder: RunFolder) -> Measurements:
 
 
 def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> Int64:
-    """Permute the labels of trials [N] within parts, those of a block together: [K, N]."""
+    """Permute the labels of trials [N] within parts, those of a block together: [K,
+    N].
+    """
     # one label for each block, that of its first trial
-    _, first, block = np.unique(np.array(order.blocks), return_index=True, return_inverse=True)
+    _, first, block = np.unique(
+        np.array(order.blocks), return_index=True, return_inverse=True
+    )
     number = {name: row for row, name in enumerate(dict.fromkeys(order.parts))}
     part = np.array([number[name] for name in order.parts])[first]  # [blocks]
-    random, labels = np.random.default_rng(seed), np.tile(shown[first], (draws, 1))  # [K, blocks]
+    # [K, blocks]
+    random, labels = np.random.default_rng(seed), np.tile(shown[first], (draws, 1))
     # blocks trade labels with others of their part alone
     for row in number.values():
         members = np.flatnonzero(part == row)
@@ -155,42 +199,61 @@ def permute_blocks(shown: Int64, order: Interleaving, draws: int, seed: int) -> 
 
 
 def guess_most_frequent(shown: Sequence[Int64]) -> float:
-    """Return the accuracy of always naming the most frequent stimulus, mean over subjects with trials [N]."""
-    return float(np.mean([np.bincount(stimuli).max() / len(stimuli) for stimuli in shown]))
+    """Return the accuracy of always naming the most frequent stimulus, mean over
+    subjects with trials [N].
+    """
+    return float(
+        np.mean([np.bincount(stimuli).max() / len(stimuli) for stimuli in shown])
+    )
 
 
 def decode(job: Job, subject: int) -> Decoded:
-    """Fit a classifier to each window of the training trials of each fold, and test it on all windows."""
+    """Fit a classifier to each window of the training trials of each fold, and test it
+    on all windows.
+    """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     split, cpu = job.recipe.split, torch.device("cpu")
-    folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}  # seeds share the trials
+    # seeds share the trials
+    folds = {cell.fold: cell for cell in reversed(job.subjects[subject])}
     names, groups, shown, predicted, orders = [], [], [], [], []
     for fold, cell in sorted(folds.items()):
         member = TrainedModel(job.align, cell, cpu)
-        train, test = (member.trials(subject, name, is_tested=False) for name in ("train", split))
+        train, test = (
+            member.trials(subject, name, is_tested=False) for name in ("train", split)
+        )
         # betas of fMRI have one value for each trial
         if len(train.times_s) < 2:
             raise RecipeError(
-                "decoding by time is of EEG and MEG, and the signals have one sample", "eval-retrieval"
+                "decoding by time is of EEG and MEG, and the signals have one sample",
+                "eval-retrieval",
             )
 
         # windows, and the mean signals [N, C] of training and held-out trials in each
         axis, masks = window_masks(train.times_s * 1000, job.recipe.window)
         learned, tested = (
-            [part.averages[:, :, mask.numpy()].mean(2).astype(np.float64) for mask in masks]
+            [
+                part.averages[:, :, mask.numpy()].mean(2).astype(np.float64)
+                for mask in masks
+            ]
             for part in (train, test)
         )
 
         # predictions [P, P, N] of the classifier of every window at every window
         tests = np.concatenate(tested)  # [P N, C]
-        with console.progress(f"decoding windows of subject {subject}, fold {fold}", len(learned)) as bar:
+        with console.progress(
+            f"decoding windows of subject {subject}, fold {fold}", len(learned)
+        ) as bar:
             rows = []
             for values in learned:
-                shrinkage_lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-                classifier = make_pipeline(StandardScaler(), shrinkage_lda).fit(values, train.stimulus)
+                shrinkage_lda = LinearDiscriminantAnalysis(
+                    solver="lsqr", shrinkage="auto"
+                )
+                classifier = make_pipeline(StandardScaler(), shrinkage_lda).fit(
+                    values, train.stimulus
+                )
                 rows.append(classifier.predict(tests).reshape(len(masks), -1))
                 bar.advance()
         predicted.append(np.stack(rows))

@@ -1,4 +1,6 @@
-"""Live windows: preparation by the model's own steps, tokens, the best pictures, ranks of what was shown."""
+"""Live windows: preparation by the model's own steps, tokens, the best pictures, ranks
+of what was shown.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -17,7 +19,13 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.model_input import choose_input
-from brainhive_cli.data.signals.cutting import Cutting, Steps, measure_noise, whiten, whitener
+from brainhive_cli.data.signals.cutting import (
+    Cutting,
+    Steps,
+    measure_noise,
+    whiten,
+    whitener,
+)
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.windows import CutWindow
 from brainhive_cli.data.spaces import Sensors
@@ -31,18 +39,26 @@ from brainhive_cli.training.alignment.trained import TrainedModel
 BEST = 5
 """Pictures that are shown of each window."""
 COMPARED_NUMBERS = 1024
-"""Numbers of a trial by which it is known again: 20,000 trials of the training are 80 MB."""
+"""Numbers of a trial by which it is known again: 20,000 trials of the training are 80
+MB.
+"""
 SAME, NEARER = 0.999, 0.75
-"""A trial is one of the training if their correlation is so high; or if its distance is such a share of that
-to any other: of simulated EEG that is filtered or whitened otherwise .46 to .92, of new trials .9 to 1."""
+"""A trial is one of the training if their correlation is so high; or if its distance is
+such a share of that to any other: of simulated EEG that is filtered or whitened
+otherwise .46 to .92, of new trials .9 to 1.
+"""
 Best = list[dict[str, Any]]
 """Image ids, `image`, and similarities of the most similar pictures, the best first."""
 Event = dict[str, Any]
 """Plain values that the page, lines of JSON and other programs get."""
 REMEMBERED_EVENTS = 20_000
-"""Names of events, which anyone on the network sends, whose pictures are looked up once."""
+"""Names of events, which anyone on the network sends, whose pictures are looked up
+once.
+"""
 KNOWN = {*Steps.model_fields, "kind", "band_hz", "phase", "simulated"}
-"""Steps of preparations that live windows can go through, or that change nothing of them."""
+"""Steps of preparations that live windows can go through, or that change nothing of
+them.
+"""
 KINDS = {"µV": "eeg", "fT": "mag", "fT/cm": "grad"}
 """Type of channels, as mne names it, by the unit of their signals."""
 DEFAULT_UNIT = "µV"
@@ -58,8 +74,10 @@ class LivePreparation:
         channels: [E] channels of the stream that are needed, in order.
         unit: Unit of the continuous samples.
         band_hz: Edges of the filter; None where there is none.
-        whitener: Σ^(-1/2) [E, E] of the training; None where it is measured, or nothing is whitened.
-        whiten_trials: Trials of the session of which its whitener is measured; 0 where none is.
+        whitener: Σ^(-1/2) [E, E] of the training; None where it is measured, or nothing
+            is whitened.
+        whiten_trials: Trials of the session of which its whitener is measured; 0 where
+            none is.
         differs: In what windows differ from those offline, in sentences.
     """
 
@@ -71,8 +89,11 @@ class LivePreparation:
     whiten_trials: int = 0
     differs: Sequence[str] = ()
 
-    def make_template(self, channels: tuple[str, ...], cutting: Cutting, spec: SignalSpec) -> Trials:
-        """Make a recording [1, 1, E, T] of zeros that says of prepared windows what stores say of trials.
+    def make_template(
+        self, channels: tuple[str, ...], cutting: Cutting, spec: SignalSpec
+    ) -> Trials:
+        """Make a recording [1, 1, E, T] of zeros that says of prepared windows what
+        stores say of trials.
 
         Args:
             channels: [E] as the stream has them.
@@ -103,27 +124,38 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         recipe: Its keys of whitening.
 
     Raises:
-        BrainhiveError: if the model reads voxels, or its preparation has steps that no stream can go through.
-        MissingData: if signals are to be whitened and no whitener of the person is known.
+        BrainhiveError: if the model reads voxels, or its preparation has steps that no
+            stream can go through.
+        MissingData: if signals are to be whitened and no whitener of the person is
+            known.
         RecipeError: if keys of the whitening have no effect.
     """
     model, run, (subject,) = member.module, member.run, member.cell.tested_on
     spec, learned, where = model.layout.spec, model.learned, run.models[0].path
-    if spec.names == tuple(map(str, range(len(spec.names)))):  # a model that only counts its channels
+    # a model that only counts its channels
+    if spec.names == tuple(map(str, range(len(spec.names)))):
         chosen = spec.signal.get("channels") or run.dataset.channels or spec.names
         spec = replace(spec, names=tuple(chosen))
 
     # fMRI needs motion correction and registration
     if not spec.names:
         hint = "docs/live.md names RT-Cloud, which decodes fMRI while it is recorded"
-        raise BrainhiveError(f"{where} reads voxels, and live decodes EEG and MEG", hint)
+        raise BrainhiveError(
+            f"{where} reads voxels, and live decodes EEG and MEG", hint
+        )
 
     # steps of the model's preparation: cut and filter
     known = dict(spec.preparation)
     if unknown := sorted(key for key in known if key.partition(".")[0] not in KNOWN):
         raise BrainhiveError(
-            f"{where} was trained on signals with steps that no stream can go through: {', '.join(unknown)}",
-            "train on signals of prepare --from recording, or replay a store: --source signals",
+            (
+                f"{where} was trained on signals with steps that no stream can go "
+                f"through: {', '.join(unknown)}"
+            ),
+            (
+                "train on signals of prepare --from recording, or replay a store: "
+                "--source signals"
+            ),
         )
 
     # signals of a program are what it makes, without a step; others must say theirs
@@ -131,42 +163,60 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         if "simulated" not in known or spec.times_s is None or not spec.rate_hz:
             raise BrainhiveError(
                 f"{where} does not say how its signals were prepared",
-                "train on signals of prepare --from recording, or replay a store: --source signals",
+                (
+                    "train on signals of prepare --from recording, or replay a store: "
+                    "--source signals"
+                ),
             )
         first_ms, last_ms = (1000 * spec.times_s[index] for index in (0, -1))
-        span_ms = first_ms, last_ms + 1000 / spec.rate_hz  # keep_ms ends before its second time
+        # keep_ms ends before its second time
+        span_ms = first_ms, last_ms + 1000 / spec.rate_hz
         known |= {"epoch_ms": span_ms, "keep_ms": span_ms, "rate_hz": spec.rate_hz}
         known |= {"baseline": False, "whiten": "no"}
-    steps = Steps.model_validate({key: known[key] for key in known.keys() & Steps.model_fields.keys()})
+    steps = Steps.model_validate(
+        {key: known[key] for key in known.keys() & Steps.model_fields.keys()}
+    )
     low, high = known.get("band_hz") or (None, None)
 
     # what cannot be as it was offline
     differs = []
     if (low or high) and known.get("phase", "zero") == "zero":
         differs.append(
-            "the model's signals were filtered without delay, which looks ahead; live windows are filtered "
-            "forward, later by some 20 ms: train on preparation.phase=forward for the same numbers"
+            "the model's signals were filtered without delay, which looks ahead; live "
+            "windows are filtered forward, later by some 20 ms: train on "
+            "preparation.phase=forward for the same numbers"
         )
 
     # whitening: of the training, or of the session's first trials
     channels, matrix, whiten_trials = spec.names, None, recipe.whiten_trials or 0
     if steps.whiten == "no":
         if whiten_trials:
-            raise RecipeError(f"{where} has signals that were not whitened", "leave out --whiten-trials")
+            raise RecipeError(
+                f"{where} has signals that were not whitened",
+                "leave out --whiten-trials",
+            )
     elif whiten_trials:
         channels = tuple(learned.recorded_channels or spec.names)
-        differs.append(f"the noise of the first {whiten_trials} trials whitens the others")
+        differs.append(
+            f"the noise of the first {whiten_trials} trials whitens the others"
+        )
     else:
         matrices = learned.whiteners.get(subject)
         if matrices is None:
             raise MissingData(
-                f"{where} takes whitened signals, and has no whitener of subject {subject}",
-                "--whiten-trials 100, of this session; or a model of preparation.whiten=no",
+                (
+                    f"{where} takes whitened signals, and has no whitener of subject "
+                    f"{subject}"
+                ),
+                (
+                    "--whiten-trials 100, of this session; or a model of "
+                    "preparation.whiten=no"
+                ),
             )
         channels, matrix = tuple(learned.recorded_channels), matrices[-1]
         differs.append(
-            f"the noise of session {len(matrices)} of the training whitens the windows; for this session's "
-            "own: --whiten-trials 100"
+            f"the noise of session {len(matrices)} of the training whitens the "
+            "windows; for this session's own: --whiten-trials 100"
         )
 
     # unit of the continuous samples, which stores of whitened signals say
@@ -179,20 +229,26 @@ def plan_preparation(member: TrainedModel, recipe: Recipe) -> LivePreparation:
         for facts in (recording.provenance, *recording.provenance.get("sessions", ()))
         if "recorded_unit" in facts
     )
-    unit = name_unit(next(units, DEFAULT_UNIT) if spec.unit in ("", "whitened") else spec.unit)
-    return LivePreparation(steps, channels, unit, (low, high), matrix, whiten_trials, differs)
+    unit = name_unit(
+        next(units, DEFAULT_UNIT) if spec.unit in ("", "whitened") else spec.unit
+    )
+    return LivePreparation(
+        steps, channels, unit, (low, high), matrix, whiten_trials, differs
+    )
 
 
 class LiveResult(NamedTuple):
     """Result of decoding one window.
 
     Attributes:
-        event: The result as plain values: number of the `window` from 1, name of its `event`, image id of the
-            picture that was `shown`, `best` pictures by this trial with their `margin`, `rank` of the shown
-            one, `repetitions` of it so far, `average_best` and `average_rank` by the average of all its
-            trials; None for what is not known, and for averages of one trial.
+        event: The result as plain values: number of the `window` from 1, name of its
+            `event`, image id of the picture that was `shown`, `best` pictures by this
+            trial with their `margin`, `rank` of the shown one, `repetitions` of it so
+            far, `average_best` and `average_rank` by the average of all its trials;
+            None for what is not known, and for averages of one trial.
         window: The window.
-        is_tested: Whether it counts: what was shown is known, and the model has not learned from it.
+        is_tested: Whether it counts: what was shown is known, and the model has not
+            learned from it.
         is_learned: Whether it is a trial that the model has learned from.
         signal: [C, T] the average, or the trial, as the model takes it.
     """
@@ -212,15 +268,19 @@ class WindowDecoder:
         member: The model; its cell is tested on the person alone.
         names: Finds the picture of an event, among the M that are searched.
         pictures: [M, D] tokens of these, as the model compares them.
-        is_tested: [M] whether a window of the picture counts: the model has not learned from it.
+        is_tested: [M] whether a window of the picture counts: the model has not learned
+            from it.
         normaliser: Of the person; None where signals are not normalised.
-        template: Trials of one window: channels, times and unit, by which the model's input is chosen.
+        template: Trials of one window: channels, times and unit, by which the model's
+            input is chosen.
         preparation: Whitens windows; None where they come prepared.
         learned_trials: [n, F] what `read_learned_trials` gives.
-        whitener: [E, E] Σ^(-1/2) of windows; None where none is, or none was measured yet.
+        whitener: [E, E] Σ^(-1/2) of windows; None where none is, or none was measured
+            yet.
         missing_trials: Trials that are still needed until whitening begins.
         image_ids: [M] pictures that are searched.
-        find_shown: Finds the row in the gallery of the picture that an event stands for; None if it has none.
+        find_shown: Finds the row in the gallery of the picture that an event stands
+            for; None if it has none.
         unknown_events: Names of the last events of which no picture is known.
     """
 
@@ -241,15 +301,19 @@ class WindowDecoder:
         self._sums = dict[int, tuple[Float64, int]]()  # [E, T], and trials
         self._noise_trials = list[tuple[Float32, str]]()
         self._units = normalize(self.pictures.float())  # [M, D]
-        self.whitener = None if self.preparation is None else self.preparation.whitener  # [E, E]
+        # [E, E]
+        self.whitener = None if self.preparation is None else self.preparation.whitener
         is_measured = self.preparation is not None and self.whitener is None
-        self.missing_trials = self.preparation.whiten_trials if self.preparation and is_measured else 0
+        self.missing_trials = (
+            self.preparation.whiten_trials if self.preparation and is_measured else 0
+        )
 
     def _find_shown(self, event: str) -> int | None:
         row = None
         try:
             row = self.names.find_row(event)
-        except BrainhiveError as error:  # a marker that anyone sends must not end the session
+        except BrainhiveError as error:
+            # a marker that anyone sends must not end the session
             console.warn(f"{error.message}: no picture is known of event {event}")
         if row is None:
             self.unknown_events.append(event)
@@ -263,7 +327,8 @@ class WindowDecoder:
         """Decode windows together; those that whitening is measured of give no result.
 
         Raises:
-            BrainhiveError: if a signal is not what the model takes, or noise cannot be measured.
+            BrainhiveError: if a signal is not what the model takes, or noise cannot be
+                measured.
         """
         rows = [self.find_shown(window.name) for window in windows]
 
@@ -278,7 +343,9 @@ class WindowDecoder:
                 trials, names = zip(*self._noise_trials, strict=True)
                 _, stimuli = np.unique(names, return_inverse=True)
                 steps, channels = self.preparation.steps, self.preparation.channels
-                noise = measure_noise({"train": np.stack(trials)}, {"train": stimuli}, steps, channels)
+                noise = measure_noise(
+                    {"train": np.stack(trials)}, {"train": stimuli}, steps, channels
+                )
                 self.whitener = whitener(noise, channels).astype(np.float32)
                 self._noise_trials = []
             windows, rows = windows[missing:], rows[missing:]
@@ -300,7 +367,8 @@ class WindowDecoder:
                     counts[index], averages[index] = count, total / count
 
         # trials, then averages, decoded together
-        decoded = np.stack([*epochs, *averages.values()]).astype(np.float32)  # [n + a, E, T]
+        # [n + a, E, T]
+        decoded = np.stack([*epochs, *averages.values()]).astype(np.float32)
         shown = [*rows, *(rows[index] for index in averages)]
         signals, best, ranked = self._rank(decoded, shown)
         average_of = dict(zip(averages, range(len(rows), len(shown)), strict=True))
@@ -308,8 +376,14 @@ class WindowDecoder:
         # trials that the model has learned from
         is_learned, learned = [False] * len(rows), self.learned_trials
         if learned is not None and len(learned) > 1:
-            nearest = (describe_trials(signals[: len(rows)]) @ learned.T).topk(2, dim=1).values  # [n, 2]
-            first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)  # distances, by a factor
+            # [n, 2]
+            nearest = (
+                (describe_trials(signals[: len(rows)]) @ learned.T)
+                .topk(2, dim=1)
+                .values
+            )
+            # distances, by a factor
+            first, second = (1 - nearest).clamp(min=0).sqrt().unbind(1)
             is_learned = ((nearest[:, 0] > SAME) | (first < NEARER * second)).tolist()
 
         # a result for each window
@@ -323,14 +397,21 @@ class WindowDecoder:
                 "event": window.name,
                 "shown": None if row is None else self.image_ids[row],
                 "best": best[index],
-                "margin": round(top["similarity"] - further[0]["similarity"], 6) if further else None,
+                "margin": round(top["similarity"] - further[0]["similarity"], 6)
+                if further
+                else None,
                 "rank": ranked[index],
                 "repetitions": counts[index],
                 "average_best": best[average] if average else None,
                 "average_rank": ranked[average] if average else None,
             }
-            is_tested, signal = row is not None and bool(self.is_tested[row]), signals[average or index]
-            results.append(LiveResult(event, window, is_tested, is_learned[index], signal))
+            is_tested, signal = (
+                row is not None and bool(self.is_tested[row]),
+                signals[average or index],
+            )
+            results.append(
+                LiveResult(event, window, is_tested, is_learned[index], signal)
+            )
         return results
 
     def _rank(
@@ -343,22 +424,38 @@ class WindowDecoder:
             shown: [n] rows of the shown pictures; None where it is not known.
 
         Returns:
-            [n, C, T] what the model takes of them, the most similar pictures of each, and the rank of the
-            shown one.
+            [n, C, T] what the model takes of them, the most similar pictures of each,
+            and the rank of the shown one.
         """
         # what the model takes of the windows
-        trials: dict[str, Any] = dict.fromkeys(("repetitions", "sessions", "runs", "onset_s", "index"))
-        trials |= {"signal": epochs[:, None], "image_ids": (), "subject": self.member.cell.tested_on[0]}
+        trials: dict[str, Any] = dict.fromkeys(
+            ("repetitions", "sessions", "runs", "onset_s", "index")
+        )
+        trials |= {
+            "signal": epochs[:, None],
+            "image_ids": (),
+            "subject": self.member.cell.tested_on[0],
+        }
         spec, run = self.member.module.layout.spec, self.member.run
         windows, channels = replace(self.template, **trials), run.dataset.channels
-        chosen = choose_input(spec, windows, "the stream", channels, False, run.channel_mapping)
+        chosen = choose_input(
+            spec, windows, "the stream", channels, False, run.channel_mapping
+        )
         chosen = chosen.normalise(self.normaliser)
 
-        # tokens, the most similar pictures, and ranks, also of the first picture where it is not known
+        # tokens, the most similar pictures, and ranks, also of the first picture where
+        # it is not known
         tokens = self.member.encode(chosen)  # [n, D]
-        top = (normalize(tokens) @ self._units.T).cpu().topk(min(BEST, len(self.image_ids)), dim=1)
+        top = (
+            (normalize(tokens) @ self._units.T)
+            .cpu()
+            .topk(min(BEST, len(self.image_ids)), dim=1)
+        )
         best = [
-            [{"image": self.image_ids[row], "similarity": round(value, 6)} for row, value in pairs]
+            [
+                {"image": self.image_ids[row], "similarity": round(value, 6)}
+                for row, value in pairs
+            ]
             for pairs in map(zip, top.indices.tolist(), top.values.tolist())
         ]
         targets = torch.tensor([row or 0 for row in shown], device=tokens.device)
@@ -376,7 +473,8 @@ def describe_trials(signals: Tensor) -> Tensor:
 
 
 def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
-    """Read the trials that a model has learned from, where their stores are here and have not changed.
+    """Read the trials that a model has learned from, where their stores are here and
+    have not changed.
 
     Returns:
         [n, F] see `describe_trials`, None of no trial; and whether these are all.
@@ -385,9 +483,12 @@ def read_learned_trials(member: TrainedModel) -> tuple[Tensor | None, bool]:
     learned, source = member.module.learned, member.source
     stored = source.identities(learned.subjects)
     described = [
-        describe_trials(torch.from_numpy(member.trials(subject, "train", is_tested=False).averages))
+        describe_trials(
+            torch.from_numpy(member.trials(subject, "train", is_tested=False).averages)
+        )
         for subject in learned.subjects
-        if (name := source.name_of(subject)) in stored and stored[name] == learned.signals.get(name)
+        if (name := source.name_of(subject)) in stored
+        and stored[name] == learned.signals.get(name)
     ]
     is_complete = learned.has_all_subjects and stored == {**learned.signals}
     return (torch.cat(described) if described else None), is_complete

@@ -1,4 +1,6 @@
-"""A live session, resolved: model, person, gallery, stream, and how windows are cut and decoded."""
+"""A live session, resolved: model, person, gallery, stream, and how windows are cut and
+decoded.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -7,7 +9,12 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.console import summarise_names
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, find_rows
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    MissingData,
+    RecipeError,
+    find_rows,
+)
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input, require
 from brainhive_cli.core.launch import Launch
@@ -23,7 +30,13 @@ from brainhive_cli.data.datasets import require_split
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.signals.cutting import Cutting
 from brainhive_cli.data.signals.windows import Windows
-from brainhive_cli.data.streams import Stream, StreamConfig, StreamFormat, Wanted, WindowStream
+from brainhive_cli.data.streams import (
+    Stream,
+    StreamConfig,
+    StreamFormat,
+    Wanted,
+    WindowStream,
+)
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.decoder import (
     DEFAULT_UNIT,
@@ -35,11 +48,21 @@ from brainhive_cli.evaluation.live.decoder import (
 )
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    TrainedRun,
+    open_model,
+    refuse_sweep,
+)
 
 MAX_LEARNED = 0.05
-"""Share of the trials that may look as if they had been trained on: those of a blink, say, are alike."""
-NAMING = {"channels": "source.channels=A,B,… in order", "rename": "source.rename={theirs: ours}"}
+"""Share of the trials that may look as if they had been trained on: those of a blink,
+say, are alike.
+"""
+NAMING = {
+    "channels": "source.channels=A,B,… in order",
+    "rename": "source.rename={theirs: ours}",
+}
 """Keys of streams that name channels, and how they are written."""
 
 
@@ -64,13 +87,23 @@ class Job:
         """Find the run, and the model of the person.
 
         Raises:
-            RecipeError: if the run has no such cell or split, or several people could be meant.
+            RecipeError: if the run has no such cell or split, or several people could
+                be meant.
             MissingData: if there is no run.
         """
         # subjects of another data set are chosen here; those of the run's by its cells
-        subjects = None if recipe.dataset is None or recipe.subject is None else [recipe.subject]
+        subjects = (
+            None
+            if recipe.dataset is None or recipe.subject is None
+            else [recipe.subject]
+        )
         align = open_model(
-            recipe.align_run, recipe.paths, recipe.dataset, subjects, recipe.copies, recipe.channel_mapping
+            recipe.align_run,
+            recipe.paths,
+            recipe.dataset,
+            subjects,
+            recipe.copies,
+            recipe.channel_mapping,
         )
         refuse_sweep(align)
         require_split(align.dataset, recipe.gallery, "gallery")
@@ -81,7 +114,10 @@ class Job:
         if subject is None:
             if len(people) != 1:
                 listed = ", ".join(map(str, people))
-                raise RecipeError(f"{align.name} has models of subjects {listed}", f"--subject {people[0]}")
+                raise RecipeError(
+                    f"{align.name} has models of subjects {listed}",
+                    f"--subject {people[0]}",
+                )
             subject = people[0]
         tested = [cell for cell in align.cells if subject in cell.tested_on]
         # a person whom no cell is tested on gets the first model
@@ -89,7 +125,9 @@ class Job:
         return cls(recipe, replace(align, chosen=[cell]), cell, subject)
 
     def inputs(self) -> Iterator[Input]:
-        """List the run, the target stores of the gallery, and the files of the session."""
+        """List the run, the target stores of the gallery, and the files of the
+        session.
+        """
         yield Input(f"model {self.cell.name}, for subject {self.subject}")
         yield from self.recipe.source.inputs()
         if self.recipe.events:
@@ -97,15 +135,20 @@ class Job:
 
         # a session in the lab needs no signal store of the person
         for one in self.align.inputs([self.recipe.gallery]):
-            yield replace(one, is_optional=one.is_optional or one.name.startswith(f"{SIGNALS} "))
+            yield replace(
+                one, is_optional=one.is_optional or one.name.startswith(f"{SIGNALS} ")
+            )
 
     def check(self) -> None:
-        """Refuse what windows of the stream cannot be prepared for; raises as `plan_preparation`."""
+        """Refuse what windows of the stream cannot be prepared for; raises as
+        `plan_preparation`.
+        """
         if not self.recipe.source.has_windows:
             plan_preparation(TrainedModel(self.align, self.cell), self.recipe)
 
     def open(self, launch: Launch) -> "OpenSession":
-        """Load the model and the gallery, open the stream, and check that they go together.
+        """Load the model and the gallery, open the stream, and check that they go
+        together.
 
         Raises:
             BrainhiveError: naming channels, units or steps that do not.
@@ -114,7 +157,10 @@ class Job:
         member = TrainedModel(self.align, self.cell, launch.device)
         spec, rows = member.module.layout.spec, member.rows(split)
         image_ids = [member.pictures(split).image_ids[row] for row in rows]
-        pictures, is_tested = member.images(split, rows), ~member.seen(self.subject, split, rows)
+        pictures, is_tested = (
+            member.images(split, rows),
+            ~member.seen(self.subject, split, rows),
+        )
         table = locate(recipe.events) if recipe.events else None
         if table is not None:
             require([find_table(table)])
@@ -131,22 +177,33 @@ class Job:
                 return None
             return self.align.models[0].source.recording(self.subject, split)
 
-        # what no stream can go through is said before waiting; prepared windows need nothing
-        preparation = None if recipe.source.has_windows else plan_preparation(member, recipe)
+        # what no stream can go through is said before waiting; prepared windows need
+        # nothing
+        preparation = (
+            None if recipe.source.has_windows else plan_preparation(member, recipe)
+        )
         differs: Sequence[str] = ()
         unit, channels, span_s = DEFAULT_UNIT, spec.names, (0.0, 1.0)
         if preparation is not None:
-            unit, channels, differs = preparation.unit, preparation.channels, preparation.differs
+            unit, channels, differs = (
+                preparation.unit,
+                preparation.channels,
+                preparation.differs,
+            )
             start_ms, stop_ms = preparation.steps.epoch_ms
             span_s = start_ms / 1000, stop_ms / 1000
 
         # a model that names no rate gets a usual one of EEG
         rate_hz, kind = spec.rate_hz or 250.0, KINDS.get(unit, "eeg")
-        wanted = Wanted(channels, kind, unit, rate_hz, span_s, image_ids, open_recording)
+        wanted = Wanted(
+            channels, kind, unit, rate_hz, span_s, image_ids, open_recording
+        )
 
         # trials of seen pictures are compared with those of the training
         shows_seen = self.align.dataset.holdout.shows_seen
-        learned_trials, knows_trials = read_learned_trials(member) if shows_seen else (None, True)
+        learned_trials, knows_trials = (
+            read_learned_trials(member) if shows_seen else (None, True)
+        )
         stream: Stream | WindowStream = recipe.source.build(wanted)
         windows = columns = None
         with ExitStack() as closing:
@@ -156,7 +213,9 @@ class Job:
                 template, caveats = stream.template, stream.template.caveats
             else:
                 assert preparation is not None  # by the contract of StreamConfig
-                columns = choose_columns(preparation, stream.format, recipe.channel_mapping, recipe.source)
+                columns = choose_columns(
+                    preparation, stream.format, recipe.channel_mapping, recipe.source
+                )
                 channels = tuple(stream.format.channels[index] for index in columns)
                 cutting = Cutting(preparation.steps, stream.format.rate_hz)
                 windows = Windows(cutting, channels, preparation.band_hz)
@@ -164,17 +223,40 @@ class Job:
                 # channels that are missing are filled in only where a mapping is chosen
                 lacks = None in find_rows(spec.names, channels, "the stream")
                 caveats = [SIMULATED] if stream.format.simulated else []
-                caveats += [CHANNELS_MAPPED] if recipe.channel_mapping != "none" and lacks else []
+                caveats += (
+                    [CHANNELS_MAPPED]
+                    if recipe.channel_mapping != "none" and lacks
+                    else []
+                )
                 # windows prepared in another way would not be known again
-                knows_trials &= not (shows_seen and (differs or CHANNELS_MAPPED in caveats))
+                knows_trials &= not (
+                    shows_seen and (differs or CHANNELS_MAPPED in caveats)
+                )
             decoder = WindowDecoder(
-                member, names, pictures, is_tested, normaliser, template, preparation, learned_trials
+                member,
+                names,
+                pictures,
+                is_tested,
+                normaliser,
+                template,
+                preparation,
+                learned_trials,
             )
             decoder.warm_up()
             closing.pop_all()  # it stays open
-        name = "signal store" if isinstance(stream, WindowStream) else stream.format.name
+        name = (
+            "signal store" if isinstance(stream, WindowStream) else stream.format.name
+        )
         return OpenSession(
-            self, decoder, stream, name, windows, columns, caveats, knows_trials, tuple(differs)
+            self,
+            decoder,
+            stream,
+            name,
+            windows,
+            columns,
+            caveats,
+            knows_trials,
+            tuple(differs),
         )
 
 
@@ -190,8 +272,8 @@ class OpenSession:
         windows: Cuts windows of a continuous stream; None of windows.
         columns: Channels [E] of the stream that are cut, in order.
         signal_caveats: Caveats of the stream's signals.
-        knows_trials: Whether a trial of the training would be known again: all are here, prepared as windows
-            are; or none is of a tested picture.
+        knows_trials: Whether a trial of the training would be known again: all are
+            here, prepared as windows are; or none is of a tested picture.
         differs: In what windows differ from those offline, in sentences.
     """
 
@@ -206,55 +288,78 @@ class OpenSession:
     differs: tuple[str, ...] = ()
 
     def caveats(self, learned: int = 0, trials: int = 0) -> list[str]:
-        """List the caveats of every number of a session, some of whose trials were learned from."""
+        """List the caveats of every number of a session, some of whose trials were
+        learned from.
+        """
         job = self.job
         trial_caveats = [] if self.knows_trials else [UNKNOWN_TRIALS]
         # the stronger caveat replaces the weaker one
-        trial_caveats = [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else trial_caveats
+        trial_caveats = (
+            [TRAINED_TRIALS] if learned > MAX_LEARNED * trials else trial_caveats
+        )
         pictures = job.align.tested_pictures(job.recipe.gallery, job.cell.fold).caveats
         held_out = job.align.dataset.holdout.caveats(self.decoder.template)
         learned_from = job.align.models[0].learned.caveats
-        return merge_caveats(self.signal_caveats, held_out, trial_caveats, pictures, learned_from)
+        return merge_caveats(
+            self.signal_caveats, held_out, trial_caveats, pictures, learned_from
+        )
 
 
 def find_table(path: Path) -> Input:
     """Describe the table of events."""
     # the way out names the columns that the table must have
     way = "--events FILE.csv, with columns event and picture"
-    return Input(str(path), error=None if path.is_file() else MissingData(f"no table {path}", way))
+    return Input(
+        str(path),
+        error=None if path.is_file() else MissingData(f"no table {path}", way),
+    )
 
 
 def choose_columns(
-    preparation: LivePreparation, stream: StreamFormat, channel_mapping: str, source: StreamConfig
+    preparation: LivePreparation,
+    stream: StreamFormat,
+    channel_mapping: str,
+    source: StreamConfig,
 ) -> list[int]:
     """Choose the channels of a stream that windows are cut of, and compare their units.
 
     Args:
         preparation: Which channels are needed, in which unit.
         stream: Channels and units of the stream.
-        channel_mapping: `none` if a missing channel is to be refused; else those that are there are taken.
+        channel_mapping: `none` if a missing channel is to be refused; else those that
+            are there are taken.
         source: Config of the stream, whose keys the ways out name.
 
     Returns:
         [E] indices of channels.
 
     Raises:
-        BrainhiveError: naming channels that are missing, match twice, or have another unit or none.
+        BrainhiveError: naming channels that are missing, match twice, or have another
+            unit or none.
     """
-    # channels by name, in the order of the model; the mapping chooses of all where one is missing
-    is_whitened, kind = preparation.steps.whiten != "no", KINDS.get(preparation.unit, "eeg")
+    # channels by name, in the order of the model; the mapping chooses of all where one
+    # is missing
+    is_whitened, kind = (
+        preparation.steps.whiten != "no",
+        KINDS.get(preparation.unit, "eeg"),
+    )
     keys, where = type(source).model_fields, f"stream {stream.name}"
     rows = find_rows(preparation.channels, stream.channels, where)
     columns = [row for row in rows if row is not None]
     if len(columns) < len(rows):
         # whitening needs every channel that it was measured of
         if channel_mapping == "none" or is_whitened:
-            missing = [name for name, row in zip(preparation.channels, rows, strict=True) if row is None]
+            missing = [
+                name
+                for name, row in zip(preparation.channels, rows, strict=True)
+                if row is None
+            ]
             ways = [way for key, way in NAMING.items() if key in keys]
             ways += [] if is_whitened else ["channel_mapping=spline"]
             raise BrainhiveError(
-                f"{where} has no channel {', '.join(missing)}, which the model needs"
-                f"{' for its whitening' if is_whitened else ''}; of {summarise_names(list(stream.channels))}",
+                f"{where} has no channel {', '.join(missing)}, which the model "
+                f"needs{' for its whitening' if is_whitened else ''}; of "
+                f"{summarise_names(list(stream.channels))}",
                 "; or ".join(ways) or "a stream that has it",
             )
         columns = [index for index, each in enumerate(stream.kinds) if each == kind]
@@ -262,10 +367,17 @@ def choose_columns(
     # one unit, that of the model's preparation
     for unit in (stream.units[index] for index in columns):
         if unit != preparation.unit:
-            names = [stream.channels[index] for index in columns if stream.units[index] == unit]
+            names = [
+                stream.channels[index]
+                for index in columns
+                if stream.units[index] == unit
+            ]
             declared = f"in {unit}" if unit else "without a unit"
             raise BrainhiveError(
-                f"{where} has {summarise_names(names)} {declared}, the model takes {preparation.unit}",
+                (
+                    f"{where} has {summarise_names(names)} {declared}, the model takes "
+                    f"{preparation.unit}"
+                ),
                 "source.unit=V (or mV, µV, fT …) says in which unit its samples are"
                 if "unit" in keys
                 else f"a stream of channels in {preparation.unit}, of type {kind}",

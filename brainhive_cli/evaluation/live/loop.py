@@ -1,4 +1,6 @@
-"""The loop of a live session: one thread reads, one decodes, one draws, and none waits for the next."""
+"""The loop of a live session: one thread reads, one decodes, one draws, and none waits
+for the next.
+"""
 
 import queue
 import signal
@@ -26,7 +28,9 @@ READ_WAIT_S = 0.1
 STALL_S = 1.0
 """Time without a sample after which a stream is called stalled."""
 WAITING_WINDOWS = 1000
-"""Chunks of windows that wait to be decoded, at most; further ones are dropped and counted."""
+"""Chunks of windows that wait to be decoded, at most; further ones are dropped and
+counted.
+"""
 SHEET_ROWS = 12
 """First results that are kept, for the run's sheet."""
 REMEMBERED = 10_000
@@ -34,12 +38,15 @@ REMEMBERED = 10_000
 CONFIDENCE = "a confidence sequence; pictures in random order"
 """Kind of the interval of hit rates, and what it presumes."""
 STAGES = ("acquisition", "window", "decoding", "from the window's end", "from onset")
-"""Stages of the latency: last sample to read, read to cut, cut to ranks; and the sums, from the window's last
-sample and from the event to ranks."""
+"""Stages of the latency: last sample to read, read to cut, cut to ranks; and the sums,
+from the window's last sample and from the event to ranks.
+"""
 
 
 TimedWindow = tuple[CutWindow, float, float]
-"""A window, and the times on the stream's clock when its last sample was read and it was cut."""
+"""A window, and the times on the stream's clock when its last sample was read and it
+was cut.
+"""
 
 
 class Score:
@@ -52,7 +59,8 @@ class Score:
         hits: Trials that ranked the shown picture first.
         image_ids: [N] shown pictures.
         ranks: [N] their ranks by single trials.
-        average_ranks: Rank of each shown picture by the average of all its trials so far.
+        average_ranks: Rank of each shown picture by the average of all its trials so
+            far.
         learned: How many of the trials the model has learned from.
     """
 
@@ -79,7 +87,9 @@ class Score:
         return self._session.caveats(self.learned, self.hits.trials)
 
     def summarise(self) -> Event | None:
-        """Give the hit rate with its interval that holds at every moment; None before the first trial."""
+        """Give the hit rate with its interval that holds at every moment; None before
+        the first trial.
+        """
         # the interval holds at every moment: a user may stop when it is narrow
         hits = self.hits
         if not hits.trials:
@@ -98,15 +108,18 @@ class Score:
 
 
 class Drawer:
-    """Draws the newest result in a thread of its own; results that come meanwhile are skipped.
+    """Draws the newest result in a thread of its own; results that come meanwhile are
+    skipped.
 
     Args:
         draw: Draws the average, or the trial, of a result; returns a PNG.
-        show: Called with an event that says which window was drawn, the seconds it took and how many were
-            skipped, and the PNG.
+        show: Called with an event that says which window was drawn, the seconds it took
+            and how many were skipped, and the PNG.
     """
 
-    def __init__(self, draw: Callable[[LiveResult], bytes], show: Callable[[Event, bytes], None]) -> None:
+    def __init__(
+        self, draw: Callable[[LiveResult], bytes], show: Callable[[Event, bytes], None]
+    ) -> None:
         self._draw, self._show, self._skipped = draw, show, 0
         self._newest = queue.Queue[LiveResult | None]()
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
@@ -128,8 +141,15 @@ class Drawer:
         while (result := self._newest.get()) is not None:
             started_s = time.perf_counter()
             try:
-                picture, seconds = self._draw(result), round(time.perf_counter() - started_s, 3)
-                about = {"kind": "drawing", "window": result.event["window"], "skipped": self._skipped}
+                picture, seconds = (
+                    self._draw(result),
+                    round(time.perf_counter() - started_s, 3),
+                )
+                about = {
+                    "kind": "drawing",
+                    "window": result.event["window"],
+                    "skipped": self._skipped,
+                }
                 self._show(about | {"seconds": seconds}, picture)
             except Exception as error:  # decoding goes on without drawings
                 console.warn(f"drawing ends: {type(error).__name__}: {error}")
@@ -141,11 +161,13 @@ class Loop:
 
     Args:
         session: Model and open stream.
-        publish: Called with each event as plain values, of the kinds result, stalled, resumed and warning, by
-            the thread that decodes, and by the one that reads where a session can no longer be saved.
+        publish: Called with each event as plain values, of the kinds result, stalled,
+            resumed and warning, by the thread that decodes, and by the one that reads
+            where a session can no longer be saved.
         recorder: Saves the stream; None where nothing is saved.
         drawer: Draws results; None without a generator.
-        most_windows: Windows after which the session ends; None: the stream's end, or Ctrl-C.
+        most_windows: Windows after which the session ends; None: the stream's end, or
+            Ctrl-C.
     """
 
     def __init__(
@@ -157,14 +179,20 @@ class Loop:
         most_windows: int | None = None,
     ) -> None:
         self.session, self.score = session, Score(session)
-        # windows of a replay at another speed would take another time than those of a person
+        # windows of a replay at another speed would take another time than those of a
+        # person
         self.is_timed = getattr(session.job.recipe.source, "speed", 1.0) == 1
         self.times_ms = deque[list[float]](maxlen=REMEMBERED)  # of each stage
         # continuous streams count where windows are cut
         self.counts = Counts() if session.windows is None else session.windows.counts
         if not isinstance(session.stream, WindowStream):
             self.counts.dropped.update(session.stream.format.dropped)
-        self._publish, self._recorder, self._drawer, self._most = publish, recorder, drawer, most_windows
+        self._publish, self._recorder, self._drawer, self._most = (
+            publish,
+            recorder,
+            drawer,
+            most_windows,
+        )
         self._queue = queue.Queue[list[TimedWindow] | BaseException | None]()
         # set by Ctrl-C, or by the end of the session
         self._should_stop = threading.Event()
@@ -174,7 +202,8 @@ class Loop:
         self.first_results: list[Event] = []  # as plain values, for the run's sheet
 
     def run(self) -> str:
-        """Read, cut and decode until the stream or the session ends; return why it ended.
+        """Read, cut and decode until the stream or the session ends; return why it
+        ended.
 
         Raises:
             BrainhiveError: if the stream is lost, or a window cannot be decoded.
@@ -191,7 +220,9 @@ class Loop:
                     is_read = self.session.windows is not None and reader.is_alive()
                     if silence_s > STALL_S and stalled_at is None and is_read:
                         stalled_at, self.stalls = self._read_at, self.stalls + 1
-                        console.warn(f"no samples for {silence_s:.1f} s: the stream is stalled")
+                        console.warn(
+                            f"no samples for {silence_s:.1f} s: the stream is stalled"
+                        )
                         self._publish({"kind": "stalled", "for_s": round(silence_s, 3)})
                     elif silence_s <= STALL_S and stalled_at is not None:
                         after_s = self._read_at - stalled_at
@@ -214,7 +245,9 @@ class Loop:
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
-        """Save a part of the session; decoding goes on where that fails, as where the disk is full."""
+        """Save a part of the session; decoding goes on where that fails, as where the
+        disk is full.
+        """
         try:
             yield
         except BrainhiveError as error:
@@ -224,7 +257,9 @@ class Loop:
             self._publish({"kind": "warning", "text": error.message})
 
     def _take(self) -> Iterator[list[TimedWindow]]:
-        """Yield all windows that wait, together, or none after a while; then raise what went wrong."""
+        """Yield all windows that wait, together, or none after a while; then raise what
+        went wrong.
+        """
         item: list[TimedWindow] | BaseException | None = []
         while isinstance(item, list):
             timed, wait_s = list[TimedWindow](), READ_WAIT_S
@@ -238,7 +273,9 @@ class Loop:
             raise item
 
     def _decode(self, timed: Sequence[TimedWindow]) -> None:
-        """Decode windows, and publish each result with what is known of the session so far."""
+        """Decode windows, and publish each result with what is known of the session so
+        far.
+        """
         decoder, stream = self.session.decoder, self.session.stream
 
         # all that wait are decoded in one batch, which is how decoding catches up
@@ -247,28 +284,47 @@ class Loop:
         ranked_s = stream.now_s()
         if waited:
             missing = decoder.missing_trials
-            text = f"whitening begins after {missing} more trials" if missing else "windows are whitened now"
+            text = (
+                f"whitening begins after {missing} more trials"
+                if missing
+                else "windows are whitened now"
+            )
             self._publish({"kind": "warning", "text": text})
         self.decoded += len(timed)
         # those after the windows that whitening was measured of, in the order of STAGES
-        for window, read_s, cut_s in timed[len(timed) - len(results) :] if self.is_timed else ():
+        for window, read_s, cut_s in (
+            timed[len(timed) - len(results) :] if self.is_timed else ()
+        ):
             starts_s = window.end_s, read_s, cut_s, window.end_s, window.time_s
             stops_s = read_s, cut_s, ranked_s, ranked_s, ranked_s
             spans_s = zip(starts_s, stops_s, strict=True)
-            self.times_ms.append([1000 * (stop_s - start_s) for start_s, stop_s in spans_s])
-        so_far = {"latency_ms": self.summarise_latencies(), "stream": self.describe_stream()}
+            self.times_ms.append(
+                [1000 * (stop_s - start_s) for start_s, stop_s in spans_s]
+            )
+        so_far = {
+            "latency_ms": self.summarise_latencies(),
+            "stream": self.describe_stream(),
+        }
         for result in results:
             # only pictures that the model has not learned from count
             if result.is_tested:
                 self.score.add(result)
                 if not self._has_warned and TRAINED_TRIALS in self.score.list_caveats():
-                    self._has_warned, text = True, "trials of the training are shown: hit rates are no result"
+                    self._has_warned, text = (
+                        True,
+                        "trials of the training are shown: hit rates are no result",
+                    )
                     console.warn(text)
                     self._publish({"kind": "warning", "text": text})
 
             # seconds since the first sample
             onset_s = round(result.window.time_s - (self._start_s or 0.0), 6)
-            event = {**result.event, "onset_s": onset_s, "hits": self.score.summarise(), **so_far}
+            event = {
+                **result.event,
+                "onset_s": onset_s,
+                "hits": self.score.summarise(),
+                **so_far,
+            }
             if len(self.first_results) < SHEET_ROWS:
                 self.first_results.append(event)
             if (recorder := self._recorder) is not None:
@@ -279,10 +335,13 @@ class Loop:
                 self._drawer.add(result)
 
     def summarise_latencies(self) -> dict[str, dict[str, float]]:
-        """Give median, 95th percentile and maximum of each stage; {} of a replay at another speed."""
+        """Give median, 95th percentile and maximum of each stage; {} of a replay at
+        another speed.
+        """
         if not self.times_ms:
             return {}
-        shares = np.percentile(self.times_ms, (50, 95, 100), axis=0).round(2)  # [3, stages]
+        # [3, stages]
+        shares = np.percentile(self.times_ms, (50, 95, 100), axis=0).round(2)
         return {
             stage: dict(zip(("p50", "p95", "max"), values, strict=True))
             for stage, values in zip(STAGES, shares.T.tolist(), strict=True)
@@ -290,11 +349,17 @@ class Loop:
 
     def describe_stream(self) -> Event:
         """Count what came of the stream, and what was lost or dropped, by reason."""
-        further = {"dropped": dict(self.counts.dropped), "decoded": self.decoded, "stalls": self.stalls}
+        further = {
+            "dropped": dict(self.counts.dropped),
+            "decoded": self.decoded,
+            "stalls": self.stalls,
+        }
         return vars(self.counts) | further
 
     def _read(self) -> None:
-        """Read until the stream or the session ends; what goes wrong is raised by the decoding thread."""
+        """Read until the stream or the session ends; what goes wrong is raised by the
+        decoding thread.
+        """
         try:
             for windows in self._windows():
                 # a slow decoder must not fill the memory
@@ -303,7 +368,8 @@ class Loop:
                 else:
                     self._queue.put(windows)
             self._queue.put(None)
-        except BaseException as error:  # raised again by `_take`, where windows are decoded
+        except BaseException as error:
+            # raised again by `_take`, where windows are decoded
             self._queue.put(error)
 
     def _note_arrival(self, time_s: float) -> None:
@@ -313,7 +379,11 @@ class Loop:
 
     def _windows(self) -> Iterator[list[TimedWindow]]:
         """Yield the windows that are complete, as soon as they are."""
-        stream, windows, decoder = self.session.stream, self.session.windows, self.session.decoder
+        stream, windows, decoder = (
+            self.session.stream,
+            self.session.windows,
+            self.session.decoder,
+        )
         while not self._should_stop.is_set():
             # a stream of windows
             if isinstance(stream, WindowStream):
@@ -355,15 +425,22 @@ class Loop:
                     for name, sample in located:
                         # events without a picture are saved without one
                         row = decoder.find_shown(name)
-                        recorder.add_event(sample, name, "" if row is None else decoder.image_ids[row])
+                        recorder.add_event(
+                            sample, name, "" if row is None else decoder.image_ids[row]
+                        )
 
 
 @contextmanager
 def stop_at_interrupt(should_stop: threading.Event) -> Iterator[None]:
-    """Let the first Ctrl-C end a session in order; the second one interrupts as usual."""
+    """Let the first Ctrl-C end a session in order; the second one interrupts as
+    usual.
+    """
     # signals can be set in the main thread alone
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is signal.SIG_IGN:
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or before is signal.SIG_IGN
+    ):
         yield
         return
 

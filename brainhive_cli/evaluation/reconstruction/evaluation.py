@@ -1,4 +1,6 @@
-"""From reconstructions on disk to the metrics, artifacts and tables of a run, or of a sweep."""
+"""From reconstructions on disk to the metrics, artifacts and tables of a run, or of a
+sweep.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -26,7 +28,11 @@ from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.sweep import collect_variants
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.datasets import Clip
-from brainhive_cli.evaluation.reconstruction.metric_parts import choose_metrics, is_here, load
+from brainhive_cli.evaluation.reconstruction.metric_parts import (
+    choose_metrics,
+    is_here,
+    load,
+)
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe
 from brainhive_cli.evaluation.reconstruction.scoring import (
     TRUTH,
@@ -39,7 +45,11 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
     write_values,
 )
 from brainhive_cli.evaluation.reconstruction.selections import Selection
-from brainhive_cli.measurement.comparison import adjust_together, compare_runs, compare_sources
+from brainhive_cli.measurement.comparison import (
+    adjust_together,
+    compare_runs,
+    compare_sources,
+)
 from brainhive_cli.measurement.metric_names import with_arrow
 from brainhive_cli.measurement.metrics import Medium
 from brainhive_cli.measurement.metrics.tasks import OBJECT, RECALL
@@ -66,7 +76,8 @@ def open_run(
     again: bool,
     digests: Mapping[str, str],
 ) -> RunFolder:
-    """Open a run of `reconstruct`; a finished one is reopened if a metric that was missing is here now.
+    """Open a run of `reconstruct`; a finished one is reopened if a metric that was
+    missing is here now.
 
     Arguments are those of `RunFolder.open`.
     """
@@ -80,7 +91,8 @@ def open_run(
     if launch.only_reads:
         raise Unfinished(f"run {folder.name} lacks what is here now")
 
-    # all processes have seen the mark before it is removed, and none opens the run before that
+    # all processes have seen the mark before it is removed, and none opens the run
+    # before that
     launch.barrier()
     if launch.is_main:
         (folder.path / FINISHED).unlink()
@@ -98,19 +110,22 @@ def measure_run(
     missing: Mapping[str, str],
     facts: ReconstructionFacts,
 ) -> None:
-    """Compare all reconstructions with their stimuli, write the sheets and finish the run.
+    """Compare all reconstructions with their stimuli, write the sheets and finish the
+    run.
 
     Args:
         folder: The run.
         recipe: Which metrics, by which protocol.
-        generated: The reconstructions; the first source is the one that the run is about.
+        generated: The reconstructions; the first source is the one that the run is
+            about.
         stimuli: What was seen.
         split: Part of the data set.
         launch: The processes that share the work.
         missing: Sources that could not be made, and how to get them.
         facts: What is known of the reconstructions.
     """
-    # the values of all files; the main process writes them, and what was decoded in words
+    # the values of all files; the main process writes them, and what was decoded in
+    # words
     first = stimuli.open(next(iter(generated[0].files)))
     frames = len(first.frames) if isinstance(first, Clip) else None
     medium: Medium = "picture" if frames is None else "clip"
@@ -129,7 +144,10 @@ def measure_run(
     folder.replace("values.csv", lambda path: write_values(path, scored))
     decoded = {
         scope(reconstructions.source, reconstructions.title): {
-            image_id: {"caption": annotation.caption, "concepts": list(annotation.concepts)}
+            image_id: {
+                "caption": annotation.caption,
+                "concepts": list(annotation.concepts),
+            }
             for image_id, annotation in reconstructions.annotations.items()
         }
         for reconstructions in generated
@@ -139,7 +157,9 @@ def measure_run(
         folder.write_json("decoded.json", decoded)
 
     # their means with intervals, and comparisons of the first source with the others
-    caveats = merge_caveats(*(find_caveats(reconstructions.described) for reconstructions in generated))
+    caveats = merge_caveats(
+        *(find_caveats(reconstructions.described) for reconstructions in generated)
+    )
     facts = facts.model_copy(update={"caveats": caveats, "medium": medium})
     measurements = _measurements(scored, recipe.protocol, split, stimuli.alike, facts)
     for reconstructions in generated:
@@ -151,7 +171,9 @@ def measure_run(
     # what people are shown
     shown = []
     if recipe.sheet_rows:
-        selection = Selection(folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, medium)
+        selection = Selection(
+            folder, scored, stimuli, recipe.sheet_rows, recipe.protocol, medium
+        )
         shown = selection.show(measurements.scopes[ALL].get(OBJECT))
     artifacts.write(folder, [*shown, *comparison_tables(measurements)])
     folder.finish(measurements)
@@ -163,13 +185,16 @@ def find_runs_to_compare(paths: Paths, names: Sequence[str]) -> list[RunFolder]:
     Raises:
         RecipeError: if one is a sweep; the hint names its variants.
     """
-    # a sweep has a result for each variant, so none that could be paired with another run
+    # a sweep has a result for each variant, so none that could be paired with another
+    # run
     root = paths.under_home("runs")
     folders = [runs.find(root, "reconstruct", name) for name in names]
     for folder in folders:
         if swept := folder.measurements().facts.variants:
             hint = " or ".join(variant.run for variant in swept.values())
-            raise RecipeError(f"{folder.path.name} is a sweep: name the run of a variant", hint)
+            raise RecipeError(
+                f"{folder.path.name} is a sweep: name the run of a variant", hint
+            )
     return folders
 
 
@@ -186,18 +211,28 @@ def compare_with(folder: RunFolder, compared: Sequence[RunFolder]) -> None:
         raise errors[0]
 
     # p-values of all comparisons of the run are adjusted together
-    comparisons, against = adjust_together(source=measurements.facts.comparisons, run=against)
+    comparisons, against = adjust_together(
+        source=measurements.facts.comparisons, run=against
+    )
     measurements = measurements.stating(comparisons=comparisons, against=against)
     # comparisons that an earlier call wrote are replaced
-    unchanged = [artifact for artifact in artifacts.read(folder) if artifact.section != COMPARISONS]
+    unchanged = [
+        artifact
+        for artifact in artifacts.read(folder)
+        if artifact.section != COMPARISONS
+    ]
     artifacts.write(folder, [*unchanged, *comparison_tables(measurements)])
     folder.finish(measurements)
 
 
 def read_result(folder: RunFolder, published: Published | None = None) -> Result:
-    """Read back a finished run, with what was published of it, and warn of what is missing."""
+    """Read back a finished run, with what was published of it, and warn of what is
+    missing.
+    """
     measurements = folder.measurements()
-    for line in missing_lines(measurements.missing, measurements.facts_of(ReconstructionFacts).medium):
+    for line in missing_lines(
+        measurements.missing, measurements.facts_of(ReconstructionFacts).medium
+    ):
         console.warn(line)
     hint = Line("report", folder.path)
     return Result(folder.path, tables(measurements, published), measurements, hint=hint)
@@ -223,12 +258,24 @@ def measure_variants(results: Mapping[str, Result]) -> Measurements:
 
 
 def _score(
-    recipe: Recipe, generated: Sequence[GeneratedSet], stimuli: Stimuli, frames: int | None, launch: Launch
+    recipe: Recipe,
+    generated: Sequence[GeneratedSet],
+    stimuli: Stimuli,
+    frames: int | None,
+    launch: Launch,
 ) -> tuple[list[GeneratedSet], dict[str, str]]:
-    """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
+    """Score all reconstructions; also give the metrics that are missing, with the way
+    to get them.
+    """
     # items, and the metrics that can be computed here
     keep_freed_memory()
-    ids = list(dict.fromkeys(image_id for reconstructions in generated for image_id in reconstructions.files))
+    ids = list(
+        dict.fromkeys(
+            image_id
+            for reconstructions in generated
+            for image_id in reconstructions.files
+        )
+    )
     names = choose_metrics("clip" if frames else "picture", recipe.metrics)
     if not launch.is_main:
         launch.barrier()  # what the main process downloads, the others find
@@ -236,30 +283,51 @@ def _score(
     if launch.is_main:
         launch.barrier()
 
-    # score every set, and the stimuli themselves by the metrics that need no reconstruction
+    # score every set, and the stimuli themselves by the metrics that need no
+    # reconstruction
     opens = [partial(stimuli.open, image_id) for image_id in ids]
-    scorer = Scorer(parts, recipe.protocol, recipe.metric_batch_size, launch.device, opens, frames)
+    scorer = Scorer(
+        parts, recipe.protocol, recipe.metric_batch_size, launch.device, opens, frames
+    )
     rows = {image_id: row for row, image_id in enumerate(ids)}
-    scored = [score_set(reconstructions, scorer, rows, launch) for reconstructions in generated]
+    scored = [
+        score_set(reconstructions, scorer, rows, launch)
+        for reconstructions in generated
+    ]
     if values := scorer.describe():
         files = {image_id: [Path(image_id)] for image_id in ids}
         how = "the stimuli themselves"
-        scored.append(GeneratedSet(TRUTH, TRUTH, (), files, described=how, values=values))
-    if launch.is_main and len(ids) < 2 and any(part.is_identification for part in parts.values()):
-        console.warn("one picture cannot be distinguished from others: no two-way identification")
+        scored.append(
+            GeneratedSet(TRUTH, TRUTH, (), files, described=how, values=values)
+        )
+    if (
+        launch.is_main
+        and len(ids) < 2
+        and any(part.is_identification for part in parts.values())
+    ):
+        console.warn(
+            "one picture cannot be distinguished from others: no two-way identification"
+        )
     return scored, missing
 
 
 @console.progress("computing statistics")
 def _measurements(
-    scored: Sequence[GeneratedSet], protocol: str, split: str, alike: Alike, facts: ReconstructionFacts
+    scored: Sequence[GeneratedSet],
+    protocol: str,
+    split: str,
+    alike: Alike,
+    facts: ReconstructionFacts,
 ) -> Measurements:
-    """Collect the metrics of all, of each source, of each concept of a source, and of each cell."""
+    """Collect the metrics of all, of each source, of each concept of a source, and of
+    each cell.
+    """
     groups: dict[str, list[GeneratedSet]] = {}
     for cell in scored:
         groups.setdefault(cell.source, []).append(cell)
 
-    # all of each source, and the recall of each concept; of the first also as the run's own numbers
+    # all of each source, and the recall of each concept; of the first also as the run's
+    # own numbers
     first = next(iter(groups))
     scopes: dict[str, dict[str, Metric]] = {ALL: {}}
     recalls = {}
@@ -269,20 +337,27 @@ def _measurements(
         recalls[source] = measure_sets(group, described, split, alike, per_concept=True)
     scopes[ALL] = scopes[first]
     for source, metric_of in recalls.items():
-        scopes |= {scope(f"concept {name}", source): {RECALL: metric} for name, metric in metric_of.items()}
+        scopes |= {
+            scope(f"concept {name}", source): {RECALL: metric}
+            for name, metric in metric_of.items()
+        }
 
     # single cells, with the values of their items
     cells, items = {}, {}
     units = alike.items([list(cell.files) for cell in scored])
     for cell, unit_names in zip(scored, units.units, strict=True):
         name = scope(cell.source, cell.title)
-        scopes[name] = measure_sets([cell], f"{protocol}, {cell.described}", split, alike)
+        scopes[name] = measure_sets(
+            [cell], f"{protocol}, {cell.described}", split, alike
+        )
         cells[name] = Cell(source=cell.source, subject=cell.subject, title=cell.title)
 
         # a mean over repeats for each item and metric; None where an item has none
         columns: dict[str, list[Any]] = {"image_ids": list(cell.files)}
         for metric, values in cell.means.items():
-            columns[metric] = [None if isnan(value) else value for value in values.tolist()]
+            columns[metric] = [
+                None if isnan(value) else value for value in values.tolist()
+            ]
         items[name] = {**columns, "units": [str(unit) for unit in unit_names]}
 
     # what pages and tables need besides the numbers
@@ -297,25 +372,40 @@ def _measurements(
         "concepts": list(recalls[first]),
         "cells": cells,
     }
-    return Measurements(scopes, facts=facts.model_copy(update=described_by), items=items)
+    return Measurements(
+        scopes, facts=facts.model_copy(update=described_by), items=items
+    )
 
 
-def tables(measured: Measurements, published: Published | None = None) -> tuple[Table, ...]:
-    """Lay out the tables of a run: by source, by cell of the first, differences, published values."""
+def tables(
+    measured: Measurements, published: Published | None = None
+) -> tuple[Table, ...]:
+    """Lay out the tables of a run: by source, by cell of the first, differences,
+    published values.
+    """
     facts, scopes = measured.facts_of(ReconstructionFacts), measured.scopes
     # metrics by title, of sources and of cells
     sources = {facts.titles[source]: scopes[source] for source in facts.sources}
     split = next(iter(measured.overall.values())).split
-    # cells of the source that the run is about; baselines have theirs in the metrics file
+    # cells of the source that the run is about; baselines have theirs in the metrics
+    # file
     cells = {
-        cell.title: scopes[name] for name, cell in facts.cells.items() if cell.source == facts.sources[0]
+        cell.title: scopes[name]
+        for name, cell in facts.cells.items()
+        if cell.source == facts.sources[0]
     }
 
     # which items the numbers hold for, and what could not be measured
     names = name_sources(facts.medium)
     missing = ", ".join(names.get(name, with_arrow(name)) for name in measured.missing)
-    about = [f"for {facts.scope}" if facts.scope else "", f"missing: {missing}" if missing else ""]
-    title, note = f"Reconstruction of {split} {facts.medium}s", "; ".join(filter(None, about))
+    about = [
+        f"for {facts.scope}" if facts.scope else "",
+        f"missing: {missing}" if missing else "",
+    ]
+    title, note = (
+        f"Reconstruction of {split} {facts.medium}s",
+        "; ".join(filter(None, about)),
+    )
 
     # tables without rows are left out, as where a run has one cell
     laid_out = [
@@ -328,60 +418,102 @@ def tables(measured: Measurements, published: Published | None = None) -> tuple[
 
 
 def comparison_tables(measured: Measurements) -> list[Table]:
-    """Lay out differences of the first source and the run from others, and the recall of each concept."""
+    """Lay out differences of the first source and the run from others, and the recall
+    of each concept.
+    """
     facts = measured.facts_of(ReconstructionFacts)
     titles = name_sources(facts.medium)
-    compared = [difference_table(group, titles, COMPARISONS) for group in (facts.comparisons, facts.against)]
+    compared = [
+        difference_table(group, titles, COMPARISONS)
+        for group in (facts.comparisons, facts.against)
+    ]
 
-    # the recall of each concept, the most frequent first, next to that of shuffled pairs
+    # the recall of each concept, the most frequent first, next to that of shuffled
+    # pairs
     recalls = {}
     for concept in facts.concepts:
         recalls[concept] = {
             source: measured.scopes[name][RECALL]
             for source in (facts.sources[0], FLOOR)
-            if RECALL in measured.scopes.get(name := scope(f"concept {concept}", source), {})
+            if RECALL
+            in measured.scopes.get(name := scope(f"concept {concept}", source), {})
         }
 
     # a row for each concept, with the chance of a guess next to the floor
     rows: list[list[Any]] = []
-    for concept, recall in sorted(recalls.items(), key=lambda row: -row[1][facts.sources[0]].n):
+    for concept, recall in sorted(
+        recalls.items(), key=lambda row: -row[1][facts.sources[0]].n
+    ):
         first = recall[facts.sources[0]]
-        rows.append([concept, first.n, with_interval(first), with_interval(recall.get(FLOOR)), first.chance])
-    columns = ("concept", "n", titles[facts.sources[0]], titles[FLOOR], "chance of a guess")
+        rows.append(
+            [
+                concept,
+                first.n,
+                with_interval(first),
+                with_interval(recall.get(FLOOR)),
+                first.chance,
+            ]
+        )
+    columns = (
+        "concept",
+        "n",
+        titles[facts.sources[0]],
+        titles[FLOOR],
+        "chance of a guess",
+    )
     title = "Recall of each concept among the likeliest, as many as a stimulus shows"
     recall_table = Table(title, columns, rows, section=COMPARISONS)
     return [table for table in (*compared, recall_table) if table.rows]
 
 
-def sweep_tables(measured: Measurements, published: Published | None) -> tuple[Table, ...]:
-    """Lay out all variants and sources; values that differ from the first variant's are marked."""
-    facts, titles = measured.facts, name_sources(measured.facts_of(ReconstructionFacts).medium)
+def sweep_tables(
+    measured: Measurements, published: Published | None
+) -> tuple[Table, ...]:
+    """Lay out all variants and sources; values that differ from the first variant's are
+    marked.
+    """
+    facts, titles = (
+        measured.facts,
+        name_sources(measured.facts_of(ReconstructionFacts).medium),
+    )
 
     # a row for each variant and source, and the marks of those that were compared
     rows: dict[str, Mapping[str, Metric]] = {}
     marks: dict[tuple[str, str], str] = {}
     for label, variant in facts.variants.items():
         # the first source of a variant has its name; that one is compared
-        label_of_source = {source: f"{label}, {titles[source]}" for source in variant.sources} | {
-            variant.sources[0]: label
+        label_of_source = {
+            source: f"{label}, {titles[source]}" for source in variant.sources
+        } | {variant.sources[0]: label}
+        rows |= {
+            name: measured.scopes[scope(label, source)]
+            for source, name in label_of_source.items()
         }
-        rows |= {name: measured.scopes[scope(label, source)] for source, name in label_of_source.items()}
-        marks |= {(label, row.metric): mark_of(row) for row in facts.comparisons if row.second == label}
+        marks |= {
+            (label, row.metric): mark_of(row)
+            for row in facts.comparisons
+            if row.second == label
+        }
 
     # what a mark means
     note = ""
     if facts.comparisons:
         note = (
-            f"{MEANING}: differs from {next(iter(facts.variants))}; {adjustment_text(facts.comparisons[0])}"
+            f"{MEANING}: differs from {next(iter(facts.variants))}; "
+            f"{adjustment_text(facts.comparisons[0])}"
         )
     table = metric_table("Variant by variant", rows, "variant", marks=marks, note=note)
     return (table, *published_tables(published.as_dict() if published else None))
 
 
 def missing_lines(missing: Mapping[str, str], medium: str) -> list[str]:
-    """Say which metrics and baselines are missing, and how to get them, once for those of one network."""
+    """Say which metrics and baselines are missing, and how to get them, once for those
+    of one network.
+    """
     # metrics of one network share the way to get it, and so one line
     names: dict[str, list[str]] = {}
     for name, way in missing.items():
         names.setdefault(way, []).append(name_sources(medium).get(name, name))
-    return [f"not measured: {', '.join(same_way)}: {way}" for way, same_way in names.items()]
+    return [
+        f"not measured: {', '.join(same_way)}: {way}" for way, same_way in names.items()
+    ]

@@ -1,6 +1,8 @@
-"""Folders of pictures or clips that someone else made, matched with the true ones by name.
+"""Folders of pictures or clips that someone else made, matched with the true ones by
+name.
 
-Clips are videos, animated pictures, folders of frames, or columns of a clip that shows truth and result.
+Clips are videos, animated pictures, folders of frames, or columns of a clip that shows
+truth and result.
 """
 
 import hashlib
@@ -20,7 +22,13 @@ from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.measurements import extend_protocol
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.data.datasets import PICTURES, Clip, check_unique, decode, pictures_below
+from brainhive_cli.data.datasets import (
+    PICTURES,
+    Clip,
+    check_unique,
+    decode,
+    pictures_below,
+)
 from brainhive_cli.data.media import media_files
 from brainhive_cli.data.media.media_files import ANIMATED, VIDEOS, is_animated
 from brainhive_cli.evaluation.reconstruction.generation import derange
@@ -31,7 +39,9 @@ from brainhive_cli.measurement.units import Alike, AlikeBy
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """End of the name of one of several reconstructions of NAME."""
 LEFT = "left"
-"""Instead of a folder of true clips: they are the left half of the clips that are scored."""
+"""Instead of a folder of true clips: they are the left half of the clips that are
+scored.
+"""
 MAX_NAMED = 5
 """Names that a warning lists; the metrics file holds all."""
 BORDER_PX = 2
@@ -41,16 +51,20 @@ BORDER_PX = 2
 def match_folders(
     score: str, truth: str | None, medium: Medium | None = None
 ) -> tuple[GeneratedSet, Stimuli, Medium, dict[str, str], ReconstructionFacts]:
-    """Match reconstructions with true pictures or clips by name, and warn of what is left over.
+    """Match reconstructions with true pictures or clips by name, and warn of what is
+    left over.
 
     Args:
         score: The folder of reconstructions.
-        truth: That of what was seen; `left` where each clip that is scored shows it in its left half.
-        medium: What they hold; None for clips where one of them holds a video or an animated picture.
+        truth: That of what was seen; `left` where each clip that is scored shows it in
+            its left half.
+        medium: What they hold; None for clips where one of them holds a video or an
+            animated picture.
 
     Returns:
-        The reconstructions of each true picture that has some, the true ones, what both folders hold, digests
-        of their content by what the user calls them, and what is left over.
+        The reconstructions of each true picture that has some, the true ones, what both
+        folders hold, digests of their content by what the user calls them, and what is
+        left over.
 
     Raises:
         RecipeError: if there is no folder of true pictures.
@@ -62,15 +76,20 @@ def match_folders(
     # media of both folders, and which belong together by name
     folders = [score] if truth == LEFT else [score, truth]
     if medium is None:
-        visible = (file for folder in folders for file in _visible_files(folder, "clip"))
+        visible = (
+            file for folder in folders for file in _visible_files(folder, "clip")
+        )
         medium = "clip" if truth == LEFT or any(map(_is_clip, visible)) else "picture"
     reconstructions, truths = list_media(score, medium), list_media(folders[-1], medium)
     names_of, unmatched = match_repeats(list(reconstructions), list(truths))
     if not names_of:
         raise MissingData(
-            f"no {medium} below {score} is named after one below {truth}: {unmatched[0]!r} and "
-            f"{next(iter(truths))!r}",
-            "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or NAME/0.png",
+            f"no {medium} below {score} is named after one below {truth}: "
+            f"{unmatched[0]!r} and {next(iter(truths))!r}",
+            (
+                "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or "
+                "NAME/0.png"
+            ),
         )
 
     # what is left over on either side
@@ -82,13 +101,20 @@ def match_folders(
         if names:
             # the metrics file lists all names
             console.warn(f"{len(names)} {problem}: {', '.join(names[:MAX_NAMED])}")
-    files = {name: [reconstructions[repeat] for repeat in repeats] for name, repeats in names_of.items()}
+    files = {
+        name: [reconstructions[repeat] for repeat in repeats]
+        for name, repeats in names_of.items()
+    }
 
     # how files are opened
-    open_true: Callable[[Path], Any] = open_clip if medium == "clip" else media_files.read
+    open_true: Callable[[Path], Any] = (
+        open_clip if medium == "clip" else media_files.read
+    )
     open_generated = open_true
     if truth == LEFT:
-        open_true, open_generated = (partial(open_column, column=column) for column in (0, 1))
+        open_true, open_generated = (
+            partial(open_column, column=column) for column in (0, 1)
+        )
 
     # how many there are of each, in words that travel with their metrics
     counts = {len(repeats) for repeats in files.values()}
@@ -98,7 +124,9 @@ def match_folders(
 
     # reconstructions and stimuli; clips are in the order of their film
     name = locate(score).name
-    generated = GeneratedSet("scored", name, (), files, described=described, open=open_generated)
+    generated = GeneratedSet(
+        "scored", name, (), files, described=described, open=open_generated
+    )
     alike_by: AlikeBy = "neighbours" if medium == "clip" else "concept"
     stimuli = Stimuli(
         lambda name: open_true(truths[name]),
@@ -111,7 +139,9 @@ def match_folders(
 
 
 def shuffle(generated: GeneratedSet) -> GeneratedSet:
-    """Give every item another item's reconstructions: what any of them scores, the floor."""
+    """Give every item another item's reconstructions: what any of them scores, the
+    floor.
+    """
     # a fixed seed, so that the floor is the same in every call
     ids = list(generated.files)
     rows = derange(len(ids), 0)
@@ -119,21 +149,27 @@ def shuffle(generated: GeneratedSet) -> GeneratedSet:
         generated,
         source="shuffled",
         name=f"shuffled/{generated.name}",
-        files={image_id: generated.files[ids[row]] for image_id, row in zip(ids, rows, strict=True)},
+        files={
+            image_id: generated.files[ids[row]]
+            for image_id, row in zip(ids, rows, strict=True)
+        },
         described=f"other items' reconstructions, {generated.described}",
     )
 
 
 def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
-    """List the pictures or clips below a folder: POSIX path below it without ending, to file.
+    """List the pictures or clips below a folder: POSIX path below it without ending, to
+    file.
 
-    Hidden files are left out: macOS leaves a `._NAME.png` next to each picture on foreign disks. Of clips, a
-    picture of one frame is a frame of the clip that its folder is.
+    Hidden files are left out: macOS leaves a `._NAME.png` next to each picture on
+    foreign disks. Of clips, a picture of one frame is a frame of the clip that its
+    folder is.
 
     Raises:
         MissingData: if there is no such folder, or no picture or clip in it.
         BadPicture: naming a damaged file among clips.
-        BrainhiveError: if two files differ in their endings only, or a frame lies among clips.
+        BrainhiveError: if two files differ in their endings only, or a frame lies among
+            clips.
     """
     # clips are videos, animated pictures, and folders of frames
     root, paths = locate(folder), _visible_files(folder, medium)
@@ -149,14 +185,19 @@ def list_media(folder: str, medium: Medium = "picture") -> dict[str, Path]:
                     "put the frames of each clip into a folder of their own",
                 )
             clips.add(file if is_clip else file.parent)
-        paths = media_files.sorted_by_number(clips)  # neighbours in a film stay neighbours
-        way = f"clips end in {', '.join(sorted(VIDEOS | ANIMATED))}, or are folders of frames"
+        # neighbours in a film stay neighbours
+        paths = media_files.sorted_by_number(clips)
+        way = (
+            f"clips end in {', '.join(sorted(VIDEOS | ANIMATED))}, or are folders of "
+            "frames"
+        )
     if not paths:
         raise MissingData(f"no {medium}s below {folder}", way)
 
     # no name may be twice
     names = [
-        (path.with_suffix("") if path.is_file() else path).relative_to(root).as_posix() for path in paths
+        (path.with_suffix("") if path.is_file() else path).relative_to(root).as_posix()
+        for path in paths
     ]
     check_unique(names, paths.__getitem__)
     return dict(zip(names, paths, strict=True))
@@ -167,16 +208,22 @@ def _is_clip(file: Path) -> bool:
 
 
 def _visible_files(folder: str, medium: Medium) -> list[Path]:
-    """List the pictures below a folder, or also the videos; hidden ones are left out."""
+    """List the pictures below a folder, or also the videos; hidden ones are left
+    out.
+    """
     root = locate(folder)
     if not root.is_dir():
-        raise MissingData(f"no folder {folder!r}", f"give a folder of {medium}s that exists")
+        raise MissingData(
+            f"no folder {folder!r}", f"give a folder of {medium}s that exists"
+        )
     endings = PICTURES if medium == "picture" else VIDEOS | PICTURES
     return [root / path for path in pictures_below(root, "", None, endings)]
 
 
 def read_caveats_around(folder: str) -> list[str]:
-    """Read the caveats of pictures that lie in the folder of a finished run; none elsewhere."""
+    """Read the caveats of pictures that lie in the folder of a finished run; none
+    elsewhere.
+    """
     # the folder may be any below the run's, as that of a source or cell
     for above in locate(folder).resolve().parents:
         if (above / "recipe.yaml").is_file() and (above / FINISHED).is_file():
@@ -189,16 +236,25 @@ def digest_media(media: Mapping[str, Path]) -> str:
     contents = []
     for name, path in sorted(media.items()):
         # a clip may be a folder of frames
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-        contents.append((name, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)))
+        files = (
+            sorted(file for file in path.iterdir() if file.is_file())
+            if path.is_dir()
+            else [path]
+        )
+        contents.append(
+            (name, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in files))
+        )
     return hashlib.sha256(repr(contents).encode()).hexdigest()
 
 
-def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
+def match_repeats(
+    names: Sequence[str], truths: Sequence[str]
+) -> tuple[dict[str, list[str]], list[str]]:
     """Match reconstructions with true pictures.
 
-    A reconstruction of `NAME` is called `NAME`, `NAME_0`, `NAME_1`, … or lies in a folder `NAME`. `NAME` is
-    the true picture's path below its folder, or its file's stem where only one picture has it.
+    A reconstruction of `NAME` is called `NAME`, `NAME_0`, `NAME_1`, … or lies in a
+    folder `NAME`. `NAME` is the true picture's path below its folder, or its file's
+    stem where only one picture has it.
 
     Returns:
         The names of each true picture's reconstructions, and the names that match none.
@@ -206,23 +262,39 @@ def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str
     # a stem that several names have is ambiguous
     stems = {name: PurePosixPath(name).name for name in truths}
     count = Counter(stems.values())
-    known = {stem: name for name, stem in stems.items() if count[stem] == 1} | {name: name for name in truths}
+    known = {stem: name for name, stem in stems.items() if count[stem] == 1} | {
+        name: name for name in truths
+    }
     repeats_of: dict[str, list[str]] = {}
     unmatched = []
     for name in names:
-        # names of true pictures that it could be a reconstruction of, the likeliest first
+        # names of true pictures that it could be a reconstruction of, the likeliest
+        # first
         path = PurePosixPath(name)
         numbered = REPEAT.fullmatch(path.name)
-        paths = [path, *([path.with_name(numbered[1])] if numbered else []), path.parent]
-        candidates = [candidate for path in paths if path.name for candidate in (path.as_posix(), path.name)]
+        paths = [
+            path,
+            *([path.with_name(numbered[1])] if numbered else []),
+            path.parent,
+        ]
+        candidates = [
+            candidate
+            for path in paths
+            if path.name
+            for candidate in (path.as_posix(), path.name)
+        ]
 
         # the first of them that there is
-        truth = next((known[candidate] for candidate in candidates if candidate in known), None)
+        truth = next(
+            (known[candidate] for candidate in candidates if candidate in known), None
+        )
         if truth is None:
             unmatched.append(name)
         else:
             repeats_of.setdefault(truth, []).append(name)
-    return {truth: repeats_of[truth] for truth in truths if truth in repeats_of}, unmatched
+    return {
+        truth: repeats_of[truth] for truth in truths if truth in repeats_of
+    }, unmatched
 
 
 def open_clip(path: Path) -> Clip:
@@ -231,10 +303,12 @@ def open_clip(path: Path) -> Clip:
 
 
 def open_column(path: Path, column: int) -> Clip:
-    """Read one column of a clip that shows the truth (0) and the result (1) next to each other.
+    """Read one column of a clip that shows the truth (0) and the result (1) next to
+    each other.
 
-    Columns are squares, with NEURONS' border around and between them or without one. Cutting in the middle,
-    as NEURONS' metrics do, would put them a column apart where there is a border.
+    Columns are squares, with NEURONS' border around and between them or without one.
+    Cutting in the middle, as NEURONS' metrics do, would put them a column apart where
+    there is a border.
 
     Raises:
         BrainhiveError: if it is no two squares.
@@ -250,6 +324,9 @@ def open_column(path: Path, column: int) -> Clip:
             frames = clip.frames[:, border : border + side, left : left + side]
             return Clip(np.ascontiguousarray(frames), clip.rate_hz)
     raise BrainhiveError(
-        f"{path} is {width} × {height} px: not two squares next to each other, with or without a border",
+        (
+            f"{path} is {width} × {height} px: not two squares next to each other, "
+            "with or without a border"
+        ),
         "give the true clips in a folder of their own: --truth FOLDER",
     )

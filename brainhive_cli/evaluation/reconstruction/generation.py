@@ -1,4 +1,6 @@
-"""Media generated from heads of signals or stimuli, each file once, from noise that its item decides."""
+"""Media generated from heads of signals or stimuli, each file once, from noise that its
+item decides.
+"""
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -44,7 +46,9 @@ from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
 MAX_BATCH = 8192
 """Stimuli whose heads are computed at once, at most."""
 MAX_NUMBERS = 1 << 26
-"""Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 × 768 + 77 × 768."""
+"""Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 ×
+768 + 77 × 768.
+"""
 Tensors = Mapping[str, Tensor]
 TRAIN = "train"
 """The split whose embeddings are averaged, and whose pictures are baselines."""
@@ -57,7 +61,8 @@ WRITERS = 4
 
 @dataclass(frozen=True)
 class StimulusHeads:
-    """Heads of stimuli, from the prior's fuser; where it has none, the targets of the brain model's heads.
+    """Heads of stimuli, from the prior's fuser; where it has none, the targets of the
+    brain model's heads.
 
     Attributes:
         align: The run whose stimuli are embedded.
@@ -65,8 +70,10 @@ class StimulusHeads:
         keys: The key of each encoder's embeddings, by its name.
         targets: Embeddings [B, …] by key to heads [B, …] by name.
         device: Where heads are computed.
-        compare: Heads to the vectors [B, D] by which rows are compared; default: the token.
-        compared_keys: Keys of the embeddings that these vectors are made from; None for all.
+        compare: Heads to the vectors [B, D] by which rows are compared; default: the
+            token.
+        compared_keys: Keys of the embeddings that these vectors are made from; None for
+            all.
     """
 
     align: TrainedRun
@@ -82,18 +89,33 @@ class StimulusHeads:
         """Choose the function that computes the heads.
 
         Raises:
-            BrainhiveError: if the prior fuses embeddings of other encoders; it names both.
+            BrainhiveError: if the prior fuses embeddings of other encoders; it names
+                both.
         """
         # the fuser takes embeddings by the names that the prior was trained with
         encoders = align.models[0].encoders
         if (fuser := prior.fuser) is not None:
             keys = match_keys(encoders, prior.dims, "the prior")
-            return cls(align, encoders, keys, lambda embeddings: {TOKEN: fuser(embeddings)}, device)
+            return cls(
+                align,
+                encoders,
+                keys,
+                lambda embeddings: {TOKEN: fuser(embeddings)},
+                device,
+            )
 
         # without a fuser, heads are the targets of the brain model
         model = TrainedModel(align, align.cells[0], device).module
         layout = model.layout
-        return cls(align, encoders, layout.encoders, model.targets, device, model.join, layout.compared_keys)
+        return cls(
+            align,
+            encoders,
+            layout.encoders,
+            model.targets,
+            device,
+            model.join,
+            layout.compared_keys,
+        )
 
     def iterate_blocks(
         self, split: str, rows: Int64, keys: Collection[str] | None = None
@@ -106,8 +128,14 @@ class StimulusHeads:
             keys: Keys of the embeddings that the heads are computed from; None for all.
         """
         # embeddings of these keys, and the rows that fit in memory
-        opened = Targets.of(self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False)
-        sources = {key: source for key, source in opened.sources.items() if keys is None or key in keys}
+        opened = Targets.of(
+            self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False
+        )
+        sources = {
+            key: source
+            for key, source in opened.sources.items()
+            if keys is None or key in keys
+        }
         # numbers of one stimulus in all embeddings
         width = sum(prod(source.shape) for source in sources.values())
         batch_size = max(1, min(MAX_BATCH, MAX_NUMBERS // width))
@@ -122,38 +150,55 @@ class StimulusHeads:
     def average(self, split: str) -> Decoded:
         """Average the heads of all stimuli of a split: one row."""
         # sums in float64: float32 would lose digits over many thousands of stimuli
-        rows = np.flatnonzero(np.all([store.done for store in self.align.stores(split).values()], 0))
+        rows = np.flatnonzero(
+            np.all([store.done for store in self.align.stores(split).values()], 0)
+        )
         totals: dict[str, Tensor] = {}
         for block in self.iterate_blocks(split, rows):
             for name, head in block.tensors.items():
                 total = head.double().sum(0, keepdim=True)  # [1, …]
                 totals[name] = totals[name] + total if name in totals else total
-        return Decoded({name: (total / len(rows)).float() for name, total in totals.items()})
+        return Decoded(
+            {name: (total / len(rows)).float() for name, total in totals.items()}
+        )
 
     def build_reranker(self, launch: Launch) -> Callable[[UInt8, Decoded], Tensor]:
-        """Load the encoders, and compare generated pictures with decoded heads; it never sees the stimulus.
+        """Load the encoders, and compare generated pictures with decoded heads; it
+        never sees the stimulus.
 
         Returns:
-            From pictures [B, H, W, 3] and heads of B rows to their cosine [B]; RecipeError of clips.
+            From pictures [B, H, W, 3] and heads of B rows to their cosine [B];
+            RecipeError of clips.
         """
         # encoders that the comparison does not use are not loaded
         compared, keys = self.compared_keys, self.keys
-        encoders = [config for config in self.encoders if compared is None or keys[config.name] in compared]
+        encoders = [
+            config
+            for config in self.encoders
+            if compared is None or keys[config.name] in compared
+        ]
         groups = grouped(encoders, "fp32", launch)
 
         @torch.inference_mode()
         def compare_pictures(pixels: UInt8, decoded: Decoded) -> Tensor:
             if pixels.ndim != 4:
-                raise RecipeError("best_of compares pictures, and the generator makes clips", "best_of=1")
+                raise RecipeError(
+                    "best_of compares pictures, and the generator makes clips",
+                    "best_of=1",
+                )
             pictures = [Image.fromarray(picture) for picture in pixels]
             embeddings: dict[str, Tensor] = {}
             for group in groups:
                 views = group.encoder.preprocess_all(pictures)
-                embeddings |= {keys[name]: values for name, values in group.encode(views).items()}
+                embeddings |= {
+                    keys[name]: values for name, values in group.encode(views).items()
+                }
 
             # vectors [B, D] of generated pictures and of decoded heads
             generated = self.compare(self.targets(embeddings))
-            return F.cosine_similarity(generated, self.compare(decoded.tensors).to(generated.device))
+            return F.cosine_similarity(
+                generated, self.compare(decoded.tensors).to(generated.device)
+            )
 
         return compare_pictures
 
@@ -200,15 +245,23 @@ class DecodedSet:
             RecipeError: if there is only one.
         """
         if len(self.image_ids) < 2:
-            raise RecipeError("one signal cannot be shuffled", "leave `shuffled` out of sources")
-        assert self.cell is not None and self.subject is not None and self.decoded is not None
+            raise RecipeError(
+                "one signal cannot be shuffled", "leave `shuffled` out of sources"
+            )
+        assert (
+            self.cell is not None
+            and self.subject is not None
+            and self.decoded is not None
+        )
         # seed and subject decide the order, which is the same in every run
         rows = derange(len(self.image_ids), (self.cell.seed, self.subject)).tolist()
         return replace(self, source="shuffled", decoded=self.decoded[rows])
 
 
 def derange(count: int, seed: int | tuple[int, ...]) -> Int64:
-    """Draw a permutation [N] without fixed points: the neighbour of each index in a random order."""
+    """Draw a permutation [N] without fixed points: the neighbour of each index in a
+    random order.
+    """
     order = np.random.default_rng(seed).permutation(count)
 
     # each index gets its predecessor in the order, so none gets itself
@@ -222,7 +275,9 @@ def decode_signals(model: TrainedModel, subject: int, split: str) -> DecodedSet:
     # heads in the order of the signals, whose rows say which stimuli these showed
     decoded, rows = model.decoded(subject, split)
     image_ids = model.pictures(split).image_ids
-    return DecodedSet("brain", model.cell, subject, [image_ids[row] for row in rows], decoded)
+    return DecodedSet(
+        "brain", model.cell, subject, [image_ids[row] for row in rows], decoded
+    )
 
 
 def make_decoded_sets(
@@ -241,14 +296,25 @@ def make_decoded_sets(
         split: Whose items.
         items: How many of them, from the start; all when None.
     """
-    sets: dict[Source, list[DecodedSet]] = {"brain": [decoded_set.first(items) for decoded_set in brain]}
-    ids = list(dict.fromkeys(image_id for decoded_set in sets["brain"] for image_id in decoded_set.image_ids))
+    sets: dict[Source, list[DecodedSet]] = {
+        "brain": [decoded_set.first(items) for decoded_set in brain]
+    }
+    ids = list(
+        dict.fromkeys(
+            image_id
+            for decoded_set in sets["brain"]
+            for image_id in decoded_set.image_ids
+        )
+    )
 
     # heads of other items
     if "shuffled" in sources:
-        sets["shuffled"] = [decoded_set.shuffled().first(items) for decoded_set in brain]
+        sets["shuffled"] = [
+            decoded_set.shuffled().first(items) for decoded_set in brain
+        ]
 
-    # heads without a brain model: the stimuli's, none at all, and the mean of the training split
+    # heads without a brain model: the stimuli's, none at all, and the mean of the
+    # training split
     without_cell: dict[Source, Decoded | None] = {}
     if "images" in sources:
         # stores of a split have the same rows
@@ -259,11 +325,17 @@ def make_decoded_sets(
     if "mean_embedding" in sources:
         # one row, repeated for every item
         means = heads.average(TRAIN).tensors
-        repeated = {name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()}
+        repeated = {
+            name: head.expand(len(ids), *head.shape[1:]) for name, head in means.items()
+        }
         without_cell["mean_embedding"] = Decoded(repeated)
     for source, decoded in without_cell.items():
         sets[source] = [DecodedSet(source, None, None, ids, decoded)]
-    return [decoded_set for source in dict.fromkeys(sources) for decoded_set in sets.get(source, [])]
+    return [
+        decoded_set
+        for source in dict.fromkeys(sources)
+        for decoded_set in sets.get(source, [])
+    ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -276,7 +348,8 @@ class Sampler:
         output: Size, precision and memory.
         sampling: Steps, guidance, prompts.
         device: Where media are generated.
-        heads: Those of the brain model, so that latents of another autoencoder are refused.
+        heads: Those of the brain model, so that latents of another autoencoder are
+            refused.
     """
 
     build: Callable[[torch.device, torch.dtype], Any]
@@ -293,10 +366,15 @@ class Sampler:
         # a CPU computes in float32 what a GPU computes in half precision
         output, on_cpu = self.output, self.device.type == "cpu"
         is_offloaded = output.offload and not on_cpu
-        precision = "fp32" if on_cpu and output.precision == "fp16" else output.precision
-        generator = self.build(torch.device("cpu") if is_offloaded else self.device, DTYPES[precision])
+        precision = (
+            "fp32" if on_cpu and output.precision == "fp16" else output.precision
+        )
+        generator = self.build(
+            torch.device("cpu") if is_offloaded else self.device, DTYPES[precision]
+        )
 
-        # memory of each step is kept for the next; that of the weights, which are loaded already, is returned
+        # memory of each step is kept for the next; that of the weights, which are
+        # loaded already, is returned
         generator.spare_memory(self.device if is_offloaded else None, output.tiling)
         self.prior.attach(generator)
         keep_freed_memory()
@@ -317,16 +395,22 @@ class Sampler:
             on_step: Called with the number of each step done.
 
         Raises:
-            BrainhiveError: if sampling would start from decoded latents of another autoencoder.
+            BrainhiveError: if sampling would start from decoded latents of another
+                autoencoder.
         """
         # conditions from the prior, one row a seed
         prior, count = self.prior, len(seeds)
-        conditioning = prior.null(count, seeds) if decoded is None else prior.condition(decoded, seeds)
+        conditioning = (
+            prior.null(count, seeds)
+            if decoded is None
+            else prior.condition(decoded, seeds)
+        )
 
         # without guidance the unconditional prediction is not used
         null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
 
-        # decoded latents to start from must be those of the generator's autoencoder; a chain has several
+        # decoded latents to start from must be those of the generator's autoencoder; a
+        # chain has several
         starts = conditioning.start is not None
         for name, head in self.heads.items():
             if hasattr(self.generator, "latent_spaces"):
@@ -337,7 +421,12 @@ class Sampler:
                 refuse_other_target(name, head, spaces[0], "the generator")
 
         media: Media = self.generator.generate(
-            conditioning, seeds, self.output.resolution_px, self.sampling, null=null, on_step=on_step
+            conditioning,
+            seeds,
+            self.output.resolution_px,
+            self.sampling,
+            null=null,
+            on_step=on_step,
         )
         return media
 
@@ -354,7 +443,8 @@ def generate(
     rerank: Callable[[UInt8, Decoded], Tensor] | None = None,
     rate_hz: float | None = None,
 ) -> None:
-    """Generate this process's share of what is not there yet of a set; files are written meanwhile.
+    """Generate this process's share of what is not there yet of a set; files are
+    written meanwhile.
 
     Args:
         sampler: Prior and generator.
@@ -364,28 +454,39 @@ def generate(
         repeats: Media kept for each item.
         seed: Seed of the noise.
         count: Candidates, which are generated for each medium that is kept.
-        rerank: Compares candidates with decoded heads, to choose one of several; see `build_reranker`.
+        rerank: Compares candidates with decoded heads, to choose one of several; see
+            `build_reranker`.
         rate_hz: Frames a second of clips: those of the stimuli.
     """
     # nothing is there to choose by where nothing was decoded
-    ids, decoded, width = decoded_set.image_ids, decoded_set.decoded, sampler.output.batch_size
+    ids, decoded, width = (
+        decoded_set.image_ids,
+        decoded_set.decoded,
+        sampler.output.batch_size,
+    )
     size = max(1, width // count)
     if decoded is None:
         count = 1
 
     def sample(candidates: Sequence[tuple[int, int, int]]) -> UInt8:
-        """Generate the media of candidates (row, repeat, number of the candidate) at once."""
+        """Generate the media of candidates (row, repeat, number of the candidate) at
+        once.
+        """
         rows = [row for row, _, _ in candidates]
         # without heads the prior is unconditional
         media = sampler.sample(
             None if decoded is None else decoded[rows],
             [seed_of(seed, ids[row], repeat, n) for row, repeat, n in candidates],
-            on_step=lambda step: bar.advance(0, f"step {step} of {sampler.sampling.steps}"),
+            on_step=lambda step: bar.advance(
+                0, f"step {step} of {sampler.sampling.steps}"
+            ),
         )
         return media_files.to_bytes(media)
 
     # this process's share of the files that are not there yet
-    tasks = launch.shard([(row, repeat) for row in range(len(ids)) for repeat in range(repeats)])
+    tasks = launch.shard(
+        [(row, repeat) for row in range(len(ids)) for repeat in range(repeats)]
+    )
     files = {task: decoded_set.file(ids[task[0]], task[1]) for task in tasks}
     todo = [task for task, file in files.items() if not (folder.path / file).is_file()]
 
@@ -400,15 +501,21 @@ def generate(
             batch = todo[first : first + size]
 
             # all candidates of all tasks
-            candidates = [(row, repeat, n) for row, repeat in batch for n in range(count)]
-            chunks = [candidates[at : at + width] for at in range(0, len(candidates), width)]
+            candidates = [
+                (row, repeat, n) for row, repeat in batch for n in range(count)
+            ]
+            chunks = [
+                candidates[at : at + width] for at in range(0, len(candidates), width)
+            ]
             # [B, H, W, 3], or [B, F, H, W, 3] of clips
             media = np.concatenate([sample(chunk) for chunk in chunks])
 
             # the one of each task that is most similar to its decoded head
             if rerank is not None and decoded is not None:
                 heads = decoded[[row for row, _, _ in candidates]]
-                best = rerank(media, heads).view(len(batch), count).argmax(1).cpu().numpy()
+                best = (
+                    rerank(media, heads).view(len(batch), count).argmax(1).cpu().numpy()
+                )
                 media = media[np.arange(len(batch)) * count + best]
             for future in writing:  # so that no more than one batch waits
                 future.result()
@@ -422,7 +529,9 @@ def generate(
 
 
 def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
-    """Derive the seed of a picture's noise from the item and the repeat, and nothing else."""
+    """Derive the seed of a picture's noise from the item and the repeat, and nothing
+    else.
+    """
     # the same noise for each source and batch size: differences are not of the noise
     name = f"{seed}/{image_id}/{repeat}" + (f"/{candidate}" if candidate else "")
     return zlib.crc32(name.encode())

@@ -1,4 +1,6 @@
-"""The metrics that reconstructions can be scored by: their names, ranges and weights."""
+"""The metrics that reconstructions can be scored by: their names, ranges and
+weights.
+"""
 
 import importlib.util
 from collections.abc import Sequence
@@ -23,7 +25,11 @@ from brainhive_cli.measurement.metrics import (
     tasks,
     video,
 )
-from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, NETWORKS, parts_of
+from brainhive_cli.measurement.metrics.networks import (
+    FEATURE_METRICS,
+    NETWORKS,
+    parts_of,
+)
 from brainhive_cli.models.encoders import EncoderConfig
 
 PARTS: dict[str, MetricPart] = {
@@ -31,7 +37,9 @@ PARTS: dict[str, MetricPart] = {
     **{name: part for name, (_, _, part) in FEATURE_METRICS.items()},
     **video.PARTS,
 }
-"""All metrics by name; those of networks are bound to their features when they are loaded."""
+"""All metrics by name; those of networks are bound to their features when they are
+loaded.
+"""
 PICTURE_METRICS = [name for name, part in PARTS.items() if part.medium == "picture"]
 CLIP_METRICS = [name for name, part in PARTS.items() if part.medium == "clip"]
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
@@ -39,7 +47,8 @@ TWO_WAY = Scale(0.0, 1.0, chance=0.5)
 
 
 def find_metric(name: str) -> MetricPart | None:
-    """Find a metric by its name, or by the import path of a module, which calls it `PART`; None of others.
+    """Find a metric by its name, or by the import path of a module, which calls it
+    `PART`; None of others.
 
     Raises:
         RecipeError: if the module has none, or the user did not allow it.
@@ -47,11 +56,15 @@ def find_metric(name: str) -> MetricPart | None:
     # names of encoders may have dots, too
     if "." not in name or name.startswith(metric_names.TWO_WAY):
         return PARTS.get(name)
-    # what is better is looked up by name, so a stranger's metric must be one of which more is
-    part = getattr(foreign_code.import_module(name, name, f"the metric {name}"), "PART", None)
+    # what is better is looked up by name, so a stranger's metric must be one of which
+    # more is
+    part = getattr(
+        foreign_code.import_module(name, name, f"the metric {name}"), "PART", None
+    )
     if not isinstance(part, MetricPart):
         raise RecipeError(
-            f"the module {name!r} is no metric", "it defines PART, a MetricPart of which more is better"
+            f"the module {name!r} is no metric",
+            "it defines PART, a MetricPart of which more is better",
         )
     return part
 
@@ -67,7 +80,9 @@ def choose_metrics(medium: Medium, names: Sequence[str] | None) -> list[str]:
     for name in names or ():
         part = find_metric(name)
         if part is None or part.medium != medium:
-            raise RecipeError(f"{name} does not compare {medium}s", f"metrics={','.join(known)}")
+            raise RecipeError(
+                f"{name} does not compare {medium}s", f"metrics={','.join(known)}"
+            )
     return list(known if names is None else names)
 
 
@@ -114,17 +129,31 @@ def _identify_by(config: EncoderConfig, launch: Launch) -> MetricPart:
 
     def features(media: Sequence[Image.Image | Clip]) -> Tensor:
         # all frames of the batch are encoded at once, then averaged clip by clip
-        frames = [opened.to_pictures() if isinstance(opened, Clip) else [opened] for opened in media]
-        views = encoder.preprocess_all([picture for pictures in frames for picture in pictures])
-        embeddings = encode(encoder.module, views, "fp32", launch)[0]  # [F of all media, D]
+        frames = [
+            opened.to_pictures() if isinstance(opened, Clip) else [opened]
+            for opened in media
+        ]
+        views = encoder.preprocess_all(
+            [picture for pictures in frames for picture in pictures]
+        )
+        # [F of all media, D]
+        embeddings = encode(encoder.module, views, "fp32", launch)[0]
         parts = embeddings.split([len(pictures) for pictures in frames])
-        return image.standardise(torch.stack([part.mean(0) for part in parts]))  # [B, D]
+        # [B, D]
+        return image.standardise(torch.stack([part.mean(0) for part in parts]))
 
-    return MetricPart(features, image.two_way_identification, is_identification=True, takes_originals=True)
+    return MetricPart(
+        features,
+        image.two_way_identification,
+        is_identification=True,
+        takes_originals=True,
+    )
 
 
 def known_metrics(names: list[str]) -> list[str]:
-    """Refuse a metric that is not known; one with a dot is the import path of a module."""
+    """Refuse a metric that is not known; one with a dot is the import path of a
+    module.
+    """
     if unknown := [name for name in names if find_metric(name) is None]:
         known = ", ".join([*PICTURE_METRICS, *CLIP_METRICS])
         raise RecipeError(f"no metric called {unknown[0]!r}", f"there are: {known}")
@@ -148,11 +177,17 @@ def find_missing_library(metric: str) -> MissingExtra | None:
         return tasks.find_missing_library(metric)
     # motion is measured by OpenCV
     is_here = importlib.util.find_spec("cv2") is not None
-    return None if is_here else MissingExtra("epe needs OpenCV", "pip install 'brainhive[video]'")
+    return (
+        None
+        if is_here
+        else MissingExtra("epe needs OpenCV", "pip install 'brainhive[video]'")
+    )
 
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
-    """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
+    """Whether a metric, or the two-way identification of one of the encoders, needs no
+    download.
+    """
     # weights of a network may have to be downloaded
     if metric in FEATURE_METRICS:
         return bool(NETWORKS[FEATURE_METRICS[metric][0]].is_here())
@@ -167,8 +202,16 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
 
 
 def inputs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Input]:
-    """List the weights that metrics, and two-way identification by more encoders, are computed with."""
+    """List the weights that metrics, and two-way identification by more encoders, are
+    computed with.
+    """
     # metrics of one network share its weights
-    used = dict.fromkeys(FEATURE_METRICS[name][0] for name in metrics if name in FEATURE_METRICS)
+    used = dict.fromkeys(
+        FEATURE_METRICS[name][0] for name in metrics if name in FEATURE_METRICS
+    )
     needs = [NETWORKS[network].find_input() for network in used]
-    return needs + [replace(need, is_optional=True) for encoder in encoders for need in encoder.inputs()]
+    return needs + [
+        replace(need, is_optional=True)
+        for encoder in encoders
+        for need in encoder.inputs()
+    ]

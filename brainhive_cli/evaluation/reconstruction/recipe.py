@@ -22,15 +22,31 @@ from brainhive_cli.core.recipe import (
     split,
 )
 from brainhive_cli.core.sweep import SweptRecipe
-from brainhive_cli.evaluation.reconstruction.metric_parts import CLIP_METRICS, PICTURE_METRICS, known_metrics
+from brainhive_cli.evaluation.reconstruction.metric_parts import (
+    CLIP_METRICS,
+    PICTURE_METRICS,
+    known_metrics,
+)
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders
 from brainhive_cli.models.generators import DEFAULT, Sampling
 
-Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nearest", "mean", "still"]
-"""From the last three nothing is generated: media of the training set, and stills of the brain's clips (see
-`baselines`)."""
+Source = Literal[
+    "brain",
+    "images",
+    "shuffled",
+    "zeroed",
+    "mean_embedding",
+    "nearest",
+    "mean",
+    "still",
+]
+"""From the last three nothing is generated: media of the training set, and stills of
+the brain's clips (see `baselines`).
+"""
 DEFAULT_STRENGTH = Sampling.model_fields["strength"].default
-"""Strength at which what sampling starts from has no part in the words of a protocol."""
+"""Strength at which what sampling starts from has no part in the words of a
+protocol.
+"""
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
 """BrainHiVE's published prior."""
 
@@ -38,10 +54,15 @@ DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
 class PriorSection(Section):
     """A prior, and its own way of conditioning."""
 
-    source: str = Field(DEFAULT_PRIOR, description="hub:NAME, hub:owner/name, a folder, or `identity`")
+    source: str = Field(
+        DEFAULT_PRIOR, description="hub:NAME, hub:owner/name, a folder, or `identity`"
+    )
     scale: float | None = Field(
         None,
-        description="weight of the image attention next to the text attention; default: the prior's own",
+        description=(
+            "weight of the image attention next to the text attention; default: the "
+            "prior's own"
+        ),
     )
 
 
@@ -49,15 +70,21 @@ def _prior_section(prior: Any) -> Any:
     """Let `prior: REFERENCE` mean its source, also where `prior.scale` is given too."""
     if isinstance(prior, str):
         return {"source": prior}
-    if isinstance(prior, dict):  # `kind` is what a reference becomes when a key is put below it
-        return {"source" if key == "kind" else key: value for key, value in prior.items()}
+    # `kind` is what a reference becomes when a key is put below it
+    if isinstance(prior, dict):
+        return {
+            "source" if key == "kind" else key: value for key, value in prior.items()
+        }
     return prior
 
 
 def _refuse_own_vectors(encoders: list[EncoderConfig]) -> list[EncoderConfig]:
     # imported vectors come without a network that could encode new pictures
     if imported := [config.name for config in encoders if config.kind == IMPORTED]:
-        problem = f"metric_encoders encode what is drawn, and {imported[0]} was imported as vectors"
+        problem = (
+            f"metric_encoders encode what is drawn, and {imported[0]} was imported as "
+            "vectors"
+        )
         raise RecipeError(problem, f"leave {imported[0]} out")
     return encoders
 
@@ -71,44 +98,67 @@ SCORING_KEYS = {
 
 
 class Recipe(SweptRecipe, Sampling):
-    """Recipe of reconstruct: the run, the prior and the generator; or which folder is scored.
+    """Recipe of reconstruct: the run, the prior and the generator; or which folder is
+    scored.
 
-    How much is done at once is not part of the fingerprint: a run that was too large continues with less. Nor
-    is what a run is compared with.
+    How much is done at once is not part of the fingerprint: a run that was too large
+    continues with less. Nor is what a run is compared with.
     """
 
     # a run continues with other values of these keys
     FINGERPRINT_EXCLUDE = BaseRecipe.FINGERPRINT_EXCLUDE | {
-        *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published")
+        *(
+            "batch_size",
+            "offload",
+            "tiling",
+            "metric_batch_size",
+            "against",
+            "published",
+        )
     }
     is_tracked = True
-    LESS_MEMORY = "a smaller batch_size, or tiling=true, or offload=true, or a smaller metric_batch_size"
+    LESS_MEMORY = (
+        "a smaller batch_size, or tiling=true, or offload=true, or a smaller "
+        "metric_batch_size"
+    )
 
     # which parts generate, and from whose signals
     prior: Annotated[PriorSection, BeforeValidator(_prior_section)] = PriorSection()
     adapter: Literal["apply", "skip"] | None = Field(
-        None, description="the Fusion Prior's trained adapter; default: skip, as in the paper"
+        None,
+        description=(
+            "the Fusion Prior's trained adapter; default: skip, as in the paper"
+        ),
     )
     align_run: OneRun = Field(
         None,
-        description="an align run, or the train-align recipe that made it; RUN:VARIANT, or :VARIANT of the "
-        "newest sweep that has it; a model folder or published checkpoint; hub:owner/name[@revision]; "
+        description="an align run, or the train-align recipe that made it; "
+        "RUN:VARIANT, or :VARIANT of the newest sweep that has it; a model "
+        "folder or published checkpoint; hub:owner/name[@revision]; "
         "default: the newest run",
     )
     dataset: parts.OtherDataset = Field(
-        None, description="what a model folder or published checkpoint decodes; default: the run's data set"
+        None,
+        description=(
+            "what a model folder or published checkpoint decodes; default: the run's "
+            "data set"
+        ),
     )
     generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
         DEFAULT, validate_default=True, description="diffusion model"
     )
 
     # what media are generated from, and for which items
-    sources: Annotated[list[Source], BeforeValidator(split), Field(min_length=1)] | None = Field(
+    sources: (
+        Annotated[list[Source], BeforeValidator(split), Field(min_length=1)] | None
+    ) = Field(
         None,
-        description="brain; images: heads of the stimuli, the ceiling; shuffled: other items' signals, "
-        "the floor; zeroed: no brain; mean_embedding: heads of the training stimuli, averaged; nearest: the "
-        "training picture nearest to the decoded head; mean: that of all; still: of clips, the first frame; "
-        "default: brain,nearest,mean of pictures, brain,nearest,still of clips",
+        description="brain; images: heads of the stimuli, the ceiling; shuffled: other "
+        "items' signals, the floor; zeroed: no brain; mean_embedding: "
+        "heads of the training stimuli, averaged; nearest: the training "
+        "picture nearest to the decoded head; mean: that of all; still: of "
+        "clips, the first frame; default: brain,nearest,mean of pictures, "
+        "brain,nearest,still of clips",
     )
     split: str = Field("test", description="split whose signals are decoded")
     subjects: Subjects = Field(None, description="subjects; default: the run's")
@@ -118,7 +168,9 @@ class Recipe(SweptRecipe, Sampling):
         examples=["2025", "2025-2027"],
         description="cells of these seeds; default: the run's first seed",
     )
-    items: int | None = Field(None, gt=0, description="pictures of the split, from its start; default: all")
+    items: int | None = Field(
+        None, gt=0, description="pictures of the split, from its start; default: all"
+    )
 
     # how many media, and the noise
     repeats: int = Field(10, gt=0, le=10_000, description="pictures kept for each item")
@@ -126,65 +178,96 @@ class Recipe(SweptRecipe, Sampling):
         1,
         gt=0,
         le=10_000,
-        description="candidates for each picture kept: the one most similar to its decoded head",
+        description=(
+            "candidates for each picture kept: the one most similar to its decoded head"
+        ),
     )
     seed: int = Field(0, ge=0, description="seed of the noise")
 
     # size and precision of what is generated, and how much at once
-    resolution_px: int = Field(512, gt=0, le=16_384, description="side of the pictures that are made")
+    resolution_px: int = Field(
+        512, gt=0, le=16_384, description="side of the pictures that are made"
+    )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp16", description="dtype of the generator; a CPU takes fp32 for fp16"
     )
-    batch_size: int = Field(20, gt=0, le=16_384, description="pictures generated at once, on each process")
-    offload: bool = Field(False, description="keep networks off the GPU while they do not compute")
-    tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
+    batch_size: int = Field(
+        20, gt=0, le=16_384, description="pictures generated at once, on each process"
+    )
+    offload: bool = Field(
+        False, description="keep networks off the GPU while they do not compute"
+    )
+    tiling: bool = Field(
+        False, description="decode picture by picture, and large ones in tiles"
+    )
 
     # comparison with the stimuli
     metrics: Annotated[Names, AfterValidator(known_metrics)] | None = Field(
         None,
-        description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: {', '.join(CLIP_METRICS)}; "
-        "default: all of the medium",
+        description=f"of pictures: {', '.join(PICTURE_METRICS)}; of clips: "
+        f"{', '.join(CLIP_METRICS)}; default: all of the medium",
     )
     metric_encoders: Annotated[Encoders, AfterValidator(_refuse_own_vectors)] = Field(
-        [], validate_default=True, description="more encoders for two-way identification"
+        [],
+        validate_default=True,
+        description="more encoders for two-way identification",
     )
     protocol: Literal["brainhive", "mindeye2"] = Field(
         "brainhive", description="how pictures are sized for metrics"
     )
-    metric_batch_size: int = Field(32, gt=0, le=2**16, description="pictures compared at once")
+    metric_batch_size: int = Field(
+        32, gt=0, le=2**16, description="pictures compared at once"
+    )
     sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 writes none")
 
     # comparisons, which are not part of the fingerprint
     against: Names | None = Field(
-        None, description="reconstruct runs to compare with, item by item; nothing is generated again"
+        None,
+        description=(
+            "reconstruct runs to compare with, item by item; nothing is generated again"
+        ),
     )
-    published: Published | None = Field(None, description="what a paper reports of this recipe, and where")
+    published: Published | None = Field(
+        None, description="what a paper reports of this recipe, and where"
+    )
 
     # media that others made, instead of generation
-    score: str | None = Field(None, description="a folder of reconstructions to score; none are generated")
+    score: str | None = Field(
+        None, description="a folder of reconstructions to score; none are generated"
+    )
     truth: str | None = Field(
         None,
-        description="the folder of the true pictures or clips; `left`: the left half of each clip, as in "
-        "NEURONS' GIFs",
+        description="the folder of the true pictures or clips; `left`: the left half "
+        "of each clip, as in NEURONS' GIFs",
     )
     medium: Literal["picture", "clip"] | None = Field(
         None,
-        description="what is scored; needed where clips are folders of frames, else seen from the files",
+        description=(
+            "what is scored; needed where clips are folders of frames, else seen from "
+            "the files"
+        ),
     )
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.score is None:
-            refuse_idle(self, ("truth", "medium"), "without pictures to score", "--score FOLDER")
+            refuse_idle(
+                self, ("truth", "medium"), "without pictures to score", "--score FOLDER"
+            )
         if self.published is not None:
             known_metrics([*self.published.values])
         return self
 
     @classmethod
     def resolve(
-        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+        cls,
+        command: str,
+        name: str | None,
+        flags: Mapping[str, Any],
+        overrides: Iterable[str],
     ) -> Self:
-        """Resolve like every recipe; where a folder is scored, keys of generation are refused.
+        """Resolve like every recipe; where a folder is scored, keys of generation are
+        refused.
 
         `--recipe NAME --score FOLDER` takes the metrics of a recipe that generates.
         """
@@ -199,7 +282,8 @@ class Recipe(SweptRecipe, Sampling):
         idle = [key for key in keys if key.split(".")[0] not in SCORING_KEYS]
         if "score" in keys and idle:
             raise RecipeError(
-                f"{idle[0]} has no effect on pictures that others made", f"leave out {idle[0]}, or score"
+                f"{idle[0]} has no effect on pictures that others made",
+                f"leave out {idle[0]}, or score",
             )
         return super().resolve(command, name, flags, overrides)
 
@@ -213,7 +297,8 @@ class Recipe(SweptRecipe, Sampling):
         """Say how pictures are generated, in words that travel with their metrics.
 
         Args:
-            is_decoded: Whether they are generated from heads; of noise alone nothing chooses.
+            is_decoded: Whether they are generated from heads; of noise alone nothing
+                chooses.
         """
         # only what differs from the default is named
         words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}"]

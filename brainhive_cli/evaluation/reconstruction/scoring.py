@@ -1,4 +1,6 @@
-"""Reconstructions, and what was decoded in words and masks, compared with their stimuli item by item."""
+"""Reconstructions, and what was decoded in words and masks, compared with their stimuli
+item by item.
+"""
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,7 +85,9 @@ def annotate_stimulus(images: StimulusSet, row: int) -> Annotation:
     # a data set may have none of these
     captions = images.captions(row) if images.captions else []
     labels = images.labels(row) if images.labels else np.zeros(0, np.uint8)
-    names = tuple(name for name, has in zip(images.label_names, labels, strict=False) if has)
+    names = tuple(
+        name for name, has in zip(images.label_names, labels, strict=False) if has
+    )
     masks = images.masks(row).astype(bool) if images.masks else None
     return Annotation(captions[0] if len(captions) else "", names[:MAX_CONCEPTS], masks)
 
@@ -91,7 +95,8 @@ def annotate_stimulus(images: StimulusSet, row: int) -> Annotation:
 def annotate_decoded(
     decoded: Decoded, image_ids: Sequence[str], names: Sequence[str]
 ) -> dict[str, Annotation]:
-    """Collect what was decoded, by image id; empty where no head says anything in words or masks.
+    """Collect what was decoded, by image id; empty where no head says anything in words
+    or masks.
 
     Args:
         decoded: Heads of N rows.
@@ -115,9 +120,19 @@ def annotate_decoded(
         if concepts is not None:
             likelihood = concepts[row].cpu().numpy()  # [K]
             order = np.argsort(-likelihood, kind="stable")[:MAX_CONCEPTS]
-            likely_names = tuple(names[k] for k in order if k == order[0] or likelihood[k] > MIN_PROBABILITY)
-        mask = None if masks is None else (masks[row, :, 0] > MIN_PROBABILITY).cpu().numpy()
-        annotations[image_id] = Annotation(captions[row] if captions else "", likely_names, mask)
+            likely_names = tuple(
+                names[k]
+                for k in order
+                if k == order[0] or likelihood[k] > MIN_PROBABILITY
+            )
+        mask = (
+            None
+            if masks is None
+            else (masks[row, :, 0] > MIN_PROBABILITY).cpu().numpy()
+        )
+        annotations[image_id] = Annotation(
+            captions[row] if captions else "", likely_names, mask
+        )
     return annotations
 
 
@@ -126,11 +141,12 @@ class TaskScores:
     """The scores of one decoded set, of what it has and the data set has the truth of.
 
     Attributes:
-        values: [N] by metric; NaN of a stimulus without an object, a known concept or a caption. None of a
-            metric of which all stimuli are such.
-        recall: Whether each concept was recalled, [N] by its name; NaN of stimuli that do not show it.
-        guess: Chance of each metric that can be guessed, by its name: of recalling one of an item's concepts,
-            of naming its object, [N].
+        values: [N] by metric; NaN of a stimulus without an object, a known concept or a
+            caption. None of a metric of which all stimuli are such.
+        recall: Whether each concept was recalled, [N] by its name; NaN of stimuli that
+            do not show it.
+        guess: Chance of each metric that can be guessed, by its name: of recalling one
+            of an item's concepts, of naming its object, [N].
         missing: Scores whose library is missing, and how to get it.
     """
 
@@ -140,36 +156,64 @@ class TaskScores:
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, decoded: Decoded, images: StimulusSet, image_ids: Sequence[str]) -> Self:
+    def of(
+        cls, decoded: Decoded, images: StimulusSet, image_ids: Sequence[str]
+    ) -> Self:
         """Compare decoded heads of N rows with the stimuli `image_ids` [N]."""
         # rows of the stimuli
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
         texts = decoded.texts.get(CAPTION)
-        values, recall, guess = dict[str, Float64](), dict[str, Float64](), dict[str, Float64]()
+        values, recall, guess = (
+            dict[str, Float64](),
+            dict[str, Float64](),
+            dict[str, Float64](),
+        )
         missing = {}
 
         # overlap of masks
-        if images.masks is not None and masks is not None and masks.shape[1:2] == (images.frames or 1,):
-            objects = [torch.from_numpy(images.masks(row))[:, None].gt(0).byte() for row in rows]
-            size = (masks.shape[-2], masks.shape[-1])  # targets of training are resized alike
-            true = torch.stack([interpolate(mask, size, mode="nearest") for mask in objects])
+        if (
+            images.masks is not None
+            and masks is not None
+            and masks.shape[1:2] == (images.frames or 1,)
+        ):
+            objects = [
+                torch.from_numpy(images.masks(row))[:, None].gt(0).byte()
+                for row in rows
+            ]
+            # targets of training are resized alike
+            size = (masks.shape[-2], masks.shape[-1])
+            true = torch.stack(
+                [interpolate(mask, size, mode="nearest") for mask in objects]
+            )
             values[tasks.DICE] = tasks.dice(masks.cpu(), true)
 
         # recall of concepts
         names = images.label_names
-        if images.labels is not None and likelihood is not None and likelihood.shape[1:] == (len(names),):
-            shown = np.stack([images.labels(row) for row in rows]).astype(bool)  # [N, K]
-            hits = tasks.recall_concepts(likelihood.float().cpu().numpy(), shown)  # [N, K]
-            recall, guess[tasks.RECALL] = dict(zip(names, hits.T, strict=True)), shown.mean(1)
+        if (
+            images.labels is not None
+            and likelihood is not None
+            and likelihood.shape[1:] == (len(names),)
+        ):
+            # [N, K]
+            shown = np.stack([images.labels(row) for row in rows]).astype(bool)
+            # [N, K]
+            hits = tasks.recall_concepts(likelihood.float().cpu().numpy(), shown)
+            recall, guess[tasks.RECALL] = (
+                dict(zip(names, hits.T, strict=True)),
+                shown.mean(1),
+            )
             values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
 
         # captions, of stimuli that have any
         captions = [images.captions(row) if images.captions else [] for row in rows]
         present = [row for row, references in enumerate(captions) if len(references)]
         if present and texts:
-            written = [texts[row] for row in present], [captions[row] for row in present]
+            written = (
+                [texts[row] for row in present],
+                [captions[row] for row in present],
+            )
             for name, score in tasks.score_captions(*written).items():
                 values[name] = np.full(len(rows), np.nan)
                 values[name][present] = score
@@ -179,31 +223,46 @@ class TaskScores:
 
         # objects that captions name
         if images.objects is not None and texts:
-            values[tasks.OBJECT] = tasks.find_named_objects(texts, [images.objects[row] for row in rows])
+            values[tasks.OBJECT] = tasks.find_named_objects(
+                texts, [images.objects[row] for row in rows]
+            )
             guess[tasks.OBJECT] = np.full(len(rows), 1 / len(images.object_names))
 
         # metrics of which all stimuli lack a value are left out
         values, recall = (
-            {name: scores for name, scores in table.items() if not np.isnan(scores).all()}
+            {
+                name: scores
+                for name, scores in table.items()
+                if not np.isnan(scores).all()
+            }
             for table in (values, recall)
         )
         return cls(values, recall, guess, missing)
 
     @classmethod
     def join(cls, scores: Sequence[Self]) -> Self:
-        """Put the scores of different items one behind the other; of what all of them have."""
+        """Put the scores of different items one behind the other; of what all of them
+        have.
+        """
         # values, recall and chance, each of the names that all scores have
         joined = {}
         for kind in ("values", "recall", "guess"):
             columns = [getattr(part, kind) for part in scores]
-            names = [name for name in columns[0] if all(name in column for column in columns)]
-            joined[kind] = {name: np.concatenate([column[name] for column in columns]) for name in names}
+            names = [
+                name for name in columns[0] if all(name in column for column in columns)
+            ]
+            joined[kind] = {
+                name: np.concatenate([column[name] for column in columns])
+                for name in names
+            }
         return cls(**joined, missing=scores[0].missing)
 
 
 def name_sources(medium: str) -> dict[str, str]:
     """Name the sources of pictures, or of clips."""
-    return {source: title.replace("picture", medium) for source, title in TITLES.items()}
+    return {
+        source: title.replace("picture", medium) for source, title in TITLES.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -229,15 +288,18 @@ class GeneratedSet:
 
     Attributes:
         source: Where they come from.
-        name: Of the cell and subject; that of other sources than `brain` starts with the source.
+        name: Of the cell and subject; that of other sources than `brain` starts with
+            the source.
         seeds: Of the training.
         files: Image id to the files of its repeats.
         subject: Whose signals; None if there are none.
         described: How they were made, in words that travel with their metrics.
         open: Opens a file.
-        annotations: What was decoded in words and masks, by image id, where anything was.
+        annotations: What was decoded in words and masks, by image id, where anything
+            was.
         tasks: How well these are the stimuli's, item by item.
-        values: Each metric's values, in the order of `media`; empty before they are scored.
+        values: Each metric's values, in the order of `media`; empty before they are
+            scored.
     """
 
     source: str
@@ -253,19 +315,29 @@ class GeneratedSet:
 
     @property
     def title(self) -> str:
-        """The cell and subject for people; a cell's name that starts with the subject is enough."""
-        name = "" if self.name == self.source else self.name.removeprefix(f"{self.source}/")
+        """The cell and subject for people; a cell's name that starts with the subject
+        is enough.
+        """
+        name = (
+            ""
+            if self.name == self.source
+            else self.name.removeprefix(f"{self.source}/")
+        )
         cell, _, subject = name.rpartition("/")
         return cell if cell and cell.rpartition("/")[2].startswith(subject) else name
 
     @property
     def media(self) -> list[tuple[str, Path]]:
         """Every file with its image id."""
-        return [(image_id, file) for image_id, files in self.files.items() for file in files]
+        return [
+            (image_id, file) for image_id, files in self.files.items() for file in files
+        ]
 
     @cached_property
     def means(self) -> dict[str, Float64]:
-        """Mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
+        """Mean over an item's repeats of each metric, and its task scores, [N]; NaN
+        where it has none.
+        """
         # files of one item follow one another in `values`
         ends = np.cumsum([len(files) for files in self.files.values()])[:-1]
         means = {
@@ -284,20 +356,33 @@ class GeneratedSet:
 def pool_folds(sets: Sequence[GeneratedSet]) -> list[GeneratedSet]:
     """Pool the sets of folds, so that each picture is compared with those of all folds.
 
-    Every stimulus was held out in one fold, and its media are those of that fold's model.
+    Every stimulus was held out in one fold, and its media are those of that fold's
+    model.
     """
     # sets that differ in their fold only
     groups: dict[tuple[str, str], list[GeneratedSet]] = {}
     for generated in sets:
-        groups.setdefault((generated.source, FOLD.sub("", generated.name)), []).append(generated)
+        groups.setdefault((generated.source, FOLD.sub("", generated.name)), []).append(
+            generated
+        )
 
     # one set of each group
     pooled = []
     for (_, name), members in groups.items():
-        files = {image_id: media for member in members for image_id, media in member.files.items()}
-        notes = {image_id: note for member in members for image_id, note in member.annotations.items()}
+        files = {
+            image_id: media
+            for member in members
+            for image_id, media in member.files.items()
+        }
+        notes = {
+            image_id: note
+            for member in members
+            for image_id, note in member.annotations.items()
+        }
         tasks = TaskScores.join([member.tasks for member in members])
-        pooled.append(replace(members[0], name=name, files=files, annotations=notes, tasks=tasks))
+        pooled.append(
+            replace(members[0], name=name, files=files, annotations=notes, tasks=tasks)
+        )
     return pooled
 
 
@@ -327,13 +412,17 @@ class Scorer:
         # features are computed batch by batch into one array that is allocated once
         seen: dict[Features, Tensor] = {}
         starts = range(0, len(self.stimuli), self.batch_size)
-        with console.progress("computing features of the stimuli", len(self.stimuli)) as bar:
+        with console.progress(
+            "computing features of the stimuli", len(self.stimuli)
+        ) as bar:
             for start, batch in zip(starts, self._features(self.stimuli), strict=True):
                 if not seen:
                     torch.cuda.empty_cache()  # of what the generator held
                 for function, features in batch.items():
                     if function not in seen:
-                        seen[function] = features.new_empty((len(self.stimuli), *features.shape[1:]))
+                        seen[function] = features.new_empty(
+                            (len(self.stimuli), *features.shape[1:])
+                        )
                     seen[function][start : start + len(features)] = features
                 bar.advance(min(self.batch_size, len(self.stimuli) - start))
         return seen
@@ -350,7 +439,8 @@ class Scorer:
         Args:
             reconstructions: B pictures or clips.
             stimulus_rows: The stimulus of each, [B].
-            among: The stimuli that two-way identification chooses from, sorted, `stimulus_rows` among them.
+            among: The stimuli that two-way identification chooses from, sorted,
+                `stimulus_rows` among them.
             bar: Advanced by each batch.
 
         Returns:
@@ -365,12 +455,18 @@ class Scorer:
             if part.is_identification and len(among) < len(self.seen[part.features])
         }
         # one item cannot be distinguished from others
-        parts = {n: part for n, part in self.parts.items() if len(among) > 1 or not part.is_identification}
+        parts = {
+            n: part
+            for n, part in self.parts.items()
+            if len(among) > 1 or not part.is_identification
+        }
 
         # compare batch by batch
         values: dict[str, list[Tensor]] = {}
         starts = range(0, len(reconstructions), self.batch_size)
-        for start, features in zip(starts, self._features(reconstructions), strict=True):
+        for start, features in zip(
+            starts, self._features(reconstructions), strict=True
+        ):
             batch = slice(start, start + self.batch_size)
             for name, part in parts.items():
                 seen, seen_rows = self.seen[part.features], rows[batch]
@@ -379,10 +475,14 @@ class Scorer:
                 compared = part.compare(seen, features[part.features], seen_rows)
                 values.setdefault(name, []).append(compared)
             bar.advance(len(rows[batch]))
-        return {name: torch.cat(compared).cpu().numpy() for name, compared in values.items()}
+        return {
+            name: torch.cat(compared).cpu().numpy() for name, compared in values.items()
+        }
 
     def describe(self) -> dict[str, Float64]:
-        """Compute the values [N] of the stimuli, by the metrics that describe media by themselves."""
+        """Compute the values [N] of the stimuli, by the metrics that describe media by
+        themselves.
+        """
         # a metric that describes media by themselves gets each stimulus twice
         rows = torch.arange(len(self.stimuli))
         values = {}
@@ -394,13 +494,22 @@ class Scorer:
 
     def _features(self, media: Sequence[Open]) -> Iterator[dict[Features, Tensor]]:
         """Decode media and compute all features, each once, batch by batch."""
-        functions = {part.features: part.takes_originals for part in self.parts.values()}
+        functions = {
+            part.features: part.takes_originals for part in self.parts.values()
+        }
         with ThreadPoolExecutor(READERS) as readers:
             # the next batch is opened while this one is computed
-            pending = [readers.submit(open_one) for open_one in media[: self.batch_size]]
-            for stop in range(self.batch_size, len(media) + self.batch_size, self.batch_size):
+            pending = [
+                readers.submit(open_one) for open_one in media[: self.batch_size]
+            ]
+            for stop in range(
+                self.batch_size, len(media) + self.batch_size, self.batch_size
+            ):
                 opened = [reading.result() for reading in pending]
-                pending = [readers.submit(open_one) for open_one in media[stop : stop + self.batch_size]]
+                pending = [
+                    readers.submit(open_one)
+                    for open_one in media[stop : stop + self.batch_size]
+                ]
                 sized = self._resize(opened)
                 yield {
                     function: function(opened if takes_originals else sized)
@@ -408,7 +517,8 @@ class Scorer:
                 }
 
     def _resize(self, opened: Sequence[Any]) -> Tensor:
-        """Bring media to the protocol's size, [B, 3, P, P] or [B, F, 3, P, P] in 0..1, on the device.
+        """Bring media to the protocol's size, [B, 3, P, P] or [B, F, 3, P, P] in 0..1,
+        on the device.
 
         Raises:
             BrainhiveError: if a clip has another number of frames than the stimuli.
@@ -416,7 +526,8 @@ class Scorer:
         # the size of the protocol, and as many frames as the stimuli have
         sized = []
         for picture_or_clip in opened:
-            media = media_files.to_media(picture_or_clip).to(self.device)  # [3, H, W] or [F, 3, H, W]
+            # [3, H, W] or [F, 3, H, W]
+            media = media_files.to_media(picture_or_clip).to(self.device)
             if media.ndim == 3 and self.frames is not None:
                 media = media.expand(self.frames, -1, -1, -1)  # a keyframe, held still
             if media.ndim == 3:
@@ -435,60 +546,87 @@ class Scorer:
 def score_set(
     generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch
 ) -> GeneratedSet:
-    """Score reconstructions of the scorer's stimuli `rows`; every process returns all values."""
+    """Score reconstructions of the scorer's stimuli `rows`; every process returns all
+    values.
+    """
     # this process's share of the files
     among = np.array(sorted(rows[image_id] for image_id in generated.files))
     share = launch.shard(generated.media)
     stimulus_rows = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
     opens = [partial(generated.open, file) for _, file in share]
     with console.progress(f"measuring {generated.name}", len(share)) as bar:
-        # processes score contiguous shares, so joined values have the order of the files
+        # processes score contiguous shares, so joined values have the order of the
+        # files
         shares = launch.gather(scorer.score(opens, stimulus_rows, among, bar))
 
     # values of all processes, in the order of the files
     shares = [values for values in shares if values]  # a process may have had no file
     names = shares[0] if shares else {}
-    joined = {name: np.concatenate([values[name] for values in shares]) for name in names}
+    joined = {
+        name: np.concatenate([values[name] for values in shares]) for name in names
+    }
     return replace(generated, values=joined)
 
 
 def rank_items(scored: Sequence[GeneratedSet]) -> list[tuple[GeneratedSet, str]]:
-    """Sort the items of reconstructions by the mean over metrics of their rank among all of them."""
+    """Sort the items of reconstructions by the mean over metrics of their rank among
+    all of them.
+    """
     from scipy.stats import rankdata
 
     items = [(cell, image_id) for cell in scored for image_id in cell.files]
     # metrics that items are sorted by; all of them where there is none
-    chosen = [name for name in scored[0].values if scale_of(name).ranks] or [*scored[0].values]
-    joined = {name: np.concatenate([cell.means[name] for cell in scored]) for name in chosen}
-    ranks = [rankdata(values if lower_is_better(name) else -values) for name, values in joined.items()]
+    chosen = [name for name in scored[0].values if scale_of(name).ranks] or [
+        *scored[0].values
+    ]
+    joined = {
+        name: np.concatenate([cell.means[name] for cell in scored]) for name in chosen
+    }
+    ranks = [
+        rankdata(values if lower_is_better(name) else -values)
+        for name, values in joined.items()
+    ]
     return [items[row] for row in np.argsort(np.mean(ranks, 0), kind="stable")]
 
 
 def measure_sets(
-    scored: Sequence[GeneratedSet], protocol: str, split: str, alike: Alike, per_concept: bool = False
+    scored: Sequence[GeneratedSet],
+    protocol: str,
+    split: str,
+    alike: Alike,
+    per_concept: bool = False,
 ) -> dict[str, Metric]:
-    """Average each metric over items and subjects, with its interval; seeds are averaged item by item.
+    """Average each metric over items and subjects, with its interval; seeds are
+    averaged item by item.
 
     Args:
         scored: The reconstructions.
         protocol: Name of the way they were measured.
         split: Part of the data set.
         alike: Which items the interval takes together.
-        per_concept: Whether the recall of each concept is measured instead, over the items that show it.
+        per_concept: Whether the recall of each concept is measured instead, over the
+            items that show it.
 
     Returns:
-        By metric, or by concept; over the items that have a value, and none where no item has.
+        By metric, or by concept; over the items that have a value, and none where no
+        item has.
     """
     # the models of each subject, stacked
     seeds = tuple(sorted({seed for cell in scored for seed in cell.seeds}))
     groups: dict[int | None, list[GeneratedSet]] = {}
     for cell in scored:
         groups.setdefault(cell.subject, []).append(cell)
-    ids, stacks = [], []  # [N] image ids of each subject, and [S, N] of S models by name
+    # [N] image ids of each subject, and [S, N] of S models by name
+    ids, stacks = [], []
     for group in groups.values():
         ids.append(list(group[0].files))
         columns = [cell.tasks.recall if per_concept else cell.means for cell in group]
-        stacks.append({name: np.stack([column[name] for column in columns]) for name in columns[0]})
+        stacks.append(
+            {
+                name: np.stack([column[name] for column in columns])
+                for name in columns[0]
+            }
+        )
 
     # chance depends on the items alone, so one model of a subject is enough
     guesses = [group[0].tasks.guess for group in groups.values()]
@@ -503,16 +641,24 @@ def measure_sets(
             for stack, subject_ids in zip(stacks, ids, strict=True)
         ]  # [S, N] of each subject
         # of media no value may be missing: `measure` refuses it
-        has_value: list[Any] = [~np.isnan(stack).any(0) | (metric not in tasks.SCALES) for stack in values]
+        has_value: list[Any] = [
+            ~np.isnan(stack).any(0) | (metric not in tasks.SCALES) for stack in values
+        ]
         measured = [subject for subject, has in enumerate(has_value) if has.any()]
 
         # chance of guessing is a mean over subjects, as the value
         chance = scale.chance
         is_guessed = all(metric in guess for guess in guesses)
         if is_guessed:
-            chances = [guesses[subject][metric][has_value[subject]].mean() for subject in measured]
+            chances = [
+                guesses[subject][metric][has_value[subject]].mean()
+                for subject in measured
+            ]
             chance = float(np.mean(chances))
-        is_of_candidates = scale.chance is not None and (scale.low, scale.high) == (0.0, 1.0)
+        is_of_candidates = scale.chance is not None and (scale.low, scale.high) == (
+            0.0,
+            1.0,
+        )
         metrics[name] = measure(
             metric,
             [values[subject][:, has_value[subject]] for subject in measured],
@@ -523,7 +669,8 @@ def measure_sets(
             chance=chance,
             limits=(scale.low, scale.high),
             seeds=seeds,
-            is_share=is_guessed or is_of_candidates,  # others are none, even if all are 0 or 1
+            # others are none, even if all are 0 or 1
+            is_share=is_guessed or is_of_candidates,
         )
     return metrics
 
@@ -537,5 +684,8 @@ def write_values(path: Path, scored: Sequence[GeneratedSet]) -> None:
         table.writerow(["source", "cell", "image_id", "file", *names])
         for cell in scored:
             for row, (image_id, media) in enumerate(cell.media):
-                values = [float(cell.values[name][row]) if name in cell.values else "" for name in names]
+                values = [
+                    float(cell.values[name][row]) if name in cell.values else ""
+                    for name in names
+                ]
                 table.writerow([cell.source, cell.name, image_id, media.name, *values])

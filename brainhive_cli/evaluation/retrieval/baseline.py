@@ -1,4 +1,6 @@
-"""Baselines on the signals of an evaluation: a closed-form ridge, and scikit-learn's on the same folds."""
+"""Baselines on the signals of an evaluation: a closed-form ridge, and scikit-learn's on
+the same folds.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +19,12 @@ from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval.job import Job
-from brainhive_cli.evaluation.retrieval.measure import Models, open_gallery, open_trials, shared_rows
+from brainhive_cli.evaluation.retrieval.measure import (
+    Models,
+    open_gallery,
+    open_trials,
+    shared_rows,
+)
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
 from brainhive_cli.measurement.ranks import ranks_of_all, summarise
 from brainhive_cli.measurement.retrieval import draw_tested
@@ -26,29 +33,41 @@ from brainhive_cli.measurement.verdict import judge
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 BASELINE, PLAIN = "baseline · ridge", "plain"
-"""The scope of the ridge that a verdict is compared with, and the first part of those of plain baselines."""
+"""The scope of the ridge that a verdict is compared with, and the first part of those
+of plain baselines.
+"""
 FAILURES = (MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
 """Errors of memory and algebra that leave an evaluation without its ridge."""
 COMPONENTS, SIGNALS, SIGNAL_BYTES = 1000, 20_000, 2 * 10**9
-"""Principal components and training signals of a ridge, at most, and bytes of the signals in float32."""
+"""Principal components and training signals of a ridge, at most, and bytes of the
+signals in float32.
+"""
 AXES_SIGNALS = 8192
 """Training signals, at most, whose principal components are computed."""
 FEWEST = 20
 """Training signals of a ridge, at least."""
 TARGET_WIDTH, TARGETS_AT_ONCE = 4096, 256
-"""Numbers beyond which a target is projected; targets read at once, 280 MB of 272,896 numbers each."""
+"""Numbers beyond which a target is projected; targets read at once, 280 MB of 272,896
+numbers each.
+"""
 AS_FILED = "as filed"
 ORDERS: Mapping[str, Callable[[Int64], Int64]] = {
     AS_FILED: lambda pictures: pictures,
     "reversed": lambda pictures: pictures[::-1],
-    "shifted by one (each signal shows the picture before)": lambda pictures: np.roll(pictures, 1),
-    "shifted by one (each signal shows the picture after)": lambda pictures: np.roll(pictures, -1),
+    "shifted by one (each signal shows the picture before)": lambda pictures: np.roll(
+        pictures, 1
+    ),
+    "shifted by one (each signal shows the picture after)": lambda pictures: np.roll(
+        pictures, -1
+    ),
 }
 """The order of a signal store's pictures, and mistakes in it."""
 MAX_CLASSES = 50
 """Stimuli up to which they are classified; of more only embeddings are predicted."""
 MAX_FEATURES = 2000
-"""Numbers of a signal, beyond which classifiers get the principal components of training signals."""
+"""Numbers of a signal, beyond which classifiers get the principal components of
+training signals.
+"""
 NAMES = {
     "lda": "shrinkage LDA",
     "logistic": "logistic regression",
@@ -64,12 +83,14 @@ def read_signals(
     Of a subject who was not trained on, training signals are those of who was.
 
     Returns:
-        Principal components of training signals [N, K] and of test signals [M, K]; targets [Q, D] of the
-        training pictures, and the index of each training signal's target [N] by order of the pictures; rows
-        [M] of the pictures that test signals are filed as.
+        Principal components of training signals [N, K] and of test signals [M, K];
+        targets [Q, D] of the training pictures, and the index of each training signal's
+        target [N] by order of the pictures; rows [M] of the pictures that test signals
+        are filed as.
 
     Raises:
-        BrainhiveError: if signals are missing, or those of several subjects differ in width.
+        BrainhiveError: if signals are missing, or those of several subjects differ in
+            width.
     """
     # signals to train on
     first = models[0]
@@ -82,8 +103,12 @@ def read_signals(
 
     # as many as memory allows, spread evenly
     most = min(SIGNALS, SIGNAL_BYTES // (4 * widths.pop())) // len(signals)
-    chosen = [np.unique(np.linspace(0, len(part) - 1, most).astype(int)) for part in signals]
-    train = torch.cat([part[index] for part, index in zip(signals, chosen, strict=True)]).to(device)
+    chosen = [
+        np.unique(np.linspace(0, len(part) - 1, most).astype(int)) for part in signals
+    ]
+    train = torch.cat(
+        [part[index] for part, index in zip(signals, chosen, strict=True)]
+    ).to(device)
     if len(train) < FEWEST:
         raise BrainhiveError(f"{len(train)} training signals are too few")
 
@@ -104,7 +129,10 @@ def read_signals(
     # the order of other people's stores is not in question
     for order in [AS_FILED] if is_new else ORDERS:
         refile = ORDERS[order]
-        filed = [refile(part.stimulus)[index] for part, index in zip(trials, chosen, strict=True)]
+        filed = [
+            refile(part.stimulus)[index]
+            for part, index in zip(trials, chosen, strict=True)
+        ]
         learned[order] = np.searchsorted(pictures, np.concatenate(filed))
     return *components, targets, learned, tested.stimulus
 
@@ -114,8 +142,11 @@ def flatten(trials: Trials) -> Tensor:
     return torch.from_numpy(trials.averages).flatten(1)
 
 
-def rank_by_ridge(train: Tensor, targets: Tensor, test: Tensor, candidates: Tensor) -> Int64:
-    """Rank candidates by their cosine similarity with predictions, both less the mean training target.
+def rank_by_ridge(
+    train: Tensor, targets: Tensor, test: Tensor, candidates: Tensor
+) -> Int64:
+    """Rank candidates by their cosine similarity with predictions, both less the mean
+    training target.
 
     Args:
         train: [N, F] training signals.
@@ -134,8 +165,12 @@ def rank_by_ridge(train: Tensor, targets: Tensor, test: Tensor, candidates: Tens
     return ranks_of_all(predicted, candidates - mean, len(candidates))
 
 
-def read_targets(model: TrainedModel, split: str, rows: Int64, device: torch.device) -> Tensor:
-    """Read unit embeddings of the run's encoders, concatenated: [P, D]; a count sketch projects wide ones."""
+def read_targets(
+    model: TrainedModel, split: str, rows: Int64, device: torch.device
+) -> Tensor:
+    """Read unit embeddings of the run's encoders, concatenated: [P, D]; a count sketch
+    projects wide ones.
+    """
     # targets of each encoder, at equal widths
     stores, parts = model.stores(split), []
     width = TARGET_WIDTH // len(stores)
@@ -151,18 +186,24 @@ def read_targets(model: TrainedModel, split: str, rows: Int64, device: torch.dev
         for part in torch.from_numpy(rows).split(TARGETS_AT_ONCE):
             values = source.gather(part).flatten(1)
             if size > width:
-                values = torch.zeros(len(values), width).index_add_(1, column, values * sign)
+                values = torch.zeros(len(values), width).index_add_(
+                    1, column, values * sign
+                )
             chunks.append(normalize(values))
         parts.append(torch.cat(chunks))
     return torch.cat(parts, 1).to(device)
 
 
 def look_up(ranks: Array, shown: Int64, rows: Int64) -> Array:
-    """Look up the ranks [M] of the pictures that signals are filed as in those of all candidates, [M, P]."""
+    """Look up the ranks [M] of the pictures that signals are filed as in those of all
+    candidates, [M, P].
+    """
     return ranks[np.arange(len(ranks)), np.searchsorted(rows, shown)]
 
 
-def judge_ranks(ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: Alike) -> Answer:
+def judge_ranks(
+    ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, alike: Alike
+) -> Answer:
     """Test whether signals rank the pictures that they are filed as better than others.
 
     Args:
@@ -176,13 +217,19 @@ def judge_ranks(ranks: Sequence[Int64], shown: Sequence[Int64], rows: Int64, ali
 
 
 def try_orders(
-    subject: int, ranks_of_order: Mapping[str, Int64], shown: Int64, rows: Int64, alike: Alike
+    subject: int,
+    ranks_of_order: Mapping[str, Int64],
+    shown: Int64,
+    rows: Int64,
+    alike: Alike,
 ) -> list[tuple[float, str]]:
-    """Test whether a subject's pictures rank well in other orders, where they do not as filed.
+    """Test whether a subject's pictures rank well in other orders, where they do not as
+    filed.
 
     Args:
         subject: Whose signals.
-        ranks_of_order: Ranks [M, P] of all candidates, by the order of the training pictures.
+        ranks_of_order: Ranks [M, P] of all candidates, by the order of the training
+            pictures.
         shown: [M] rows of the pictures that test signals are filed as.
         rows: [P] of the candidates, ascending.
         alike: Which candidates are alike, by row.
@@ -191,7 +238,10 @@ def try_orders(
         One-sided p of each order, and the order in words.
     """
     # where signals rank their pictures above chance as filed, the order is right
-    if judge_ranks([ranks_of_order[AS_FILED]], [shown], rows, alike).side == "above chance":
+    if (
+        judge_ranks([ranks_of_order[AS_FILED]], [shown], rows, alike).side
+        == "above chance"
+    ):
         return []
 
     # pictures of the training, from which the ridge was fitted anew, and of the test
@@ -202,25 +252,33 @@ def try_orders(
                 continue
             p = judge_ranks([ranked], [refile(shown)], rows, alike).better
             learned = f"training pictures of subject {subject} {learned_order}"
-            tried.append((1.0 if p is None else p, f"{learned} and test pictures {tested_order}"))
+            tried.append(
+                (1.0 if p is None else p, f"{learned} and test pictures {tested_order}")
+            )
     return tried
 
 
 def conclude(answer: Answer, tried: Sequence[tuple[float, str]]) -> Baseline:
-    """State the verdict of the ridge, and the order in which it finds pictures where it does not as filed.
+    """State the verdict of the ridge, and the order in which it finds pictures where it
+    does not as filed.
 
     Args:
         answer: Whether it finds them as filed.
         tried: One-sided p of each other order, and the order in words.
     """
-    # the best order, if it is above chance after correction for all that were tried (Bonferroni)
+    # the best order, if it is above chance after correction for all that were tried
+    # (Bonferroni)
     p, order = min(tried, default=(1.0, ""))
     if tried and p * len(tried) <= LEVEL:
-        return Baseline(answer=answer, orders=len(tried), order=order, order_p=p * len(tried))
+        return Baseline(
+            answer=answer, orders=len(tried), order=order, order_p=p * len(tried)
+        )
     return Baseline(answer=answer, orders=len(tried))
 
 
-def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> Measurements:
+def explain_verdict(
+    job: Job, measured: Measurements, device: torch.device
+) -> Measurements:
     """Fit a ridge where the recipe or a verdict at chance asks for one.
 
     Args:
@@ -229,8 +287,9 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
         device: Where ridges are fitted.
 
     Returns:
-        What was measured, with the ridge's metrics, and `baseline` in the facts: its verdict, and the order
-        in which pictures rank well where they do not as filed. Where no ridge can be fitted, the reason.
+        What was measured, with the ridge's metrics, and `baseline` in the facts: its
+        verdict, and the order in which pictures rank well where they do not as filed.
+        Where no ridge can be fitted, the reason.
     """
     # at chance, a ridge tells whether the signals or the model fail
     spec, side = job.recipe, measured.facts.answers[0].side
@@ -247,8 +306,12 @@ def explain_verdict(job: Job, measured: Measurements, device: torch.device) -> M
 
 
 @console.progress("fitting a ridge")
-def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) -> Measurements:
-    """Fit a ridge to each tested subject's training signals, and compare the verdict with it."""
+def _compare_with_ridge(
+    job: Job, measured: Measurements, device: torch.device
+) -> Measurements:
+    """Fit a ridge to each tested subject's training signals, and compare the verdict
+    with it.
+    """
     # trainings that a ridge on all signals is no baseline of
     spec, align = job.recipe, job.runs[0]
     recipe = align.recipe
@@ -257,19 +320,28 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
     if recipe is not None and recipe.train.shuffled_labels:
         raise BrainhiveError("the cells were trained on shuffled labels")
     if recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
-        raise BrainhiveError("the cells were fine-tuned to a share of the training signals")
+        raise BrainhiveError(
+            "the cells were fine-tuned to a share of the training signals"
+        )
 
     # pictures among which the verdict is asked
     opened = job.open_models(job.groups[0], device)
-    rows = draw_tested(open_gallery(opened, [spec.split], only_shown=spec.only_shown).tested)
+    rows = draw_tested(
+        open_gallery(opened, [spec.split], only_shown=spec.only_shown).tested
+    )
     candidates = read_targets(opened[0], spec.split, rows, device)
-    alike = alike_of(align.dataset, rows.tolist(), opened[0].pictures(spec.split).concepts[rows])
+    alike = alike_of(
+        align.dataset, rows.tolist(), opened[0].pictures(spec.split).concepts[rows]
+    )
 
-    # each subject's ridge, with pictures as filed; in other orders, too, where the model does not find them
+    # each subject's ridge, with pictures as filed; in other orders, too, where the
+    # model does not find them
     is_above = measured.facts.answers[0].side == "above chance"
     all_ranks, shown, sizes, tried = [], list[Int64](), [], list[tuple[float, str]]()
     for models, subject in first_tests(job, device):
-        train, test, targets, learned, seen = read_signals(models, subject, spec.split, rows, device)
+        train, test, targets, learned, seen = read_signals(
+            models, subject, spec.split, rows, device
+        )
         ranks_of_order = {
             order: rank_by_ridge(train, targets[learned[order]], test, candidates)
             for order in ([AS_FILED] if is_above else learned)
@@ -283,10 +355,14 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
     # metrics with the protocol
     signals, components = np.max(sizes, 0)
     how = (
-        f"closed-form ridge on at most {components} principal components of up to {signals} training signals"
+        f"closed-form ridge on at most {components} principal components of up to "
+        f"{signals} training signals"
     )
     metrics = summarise(
-        [look_up(ranks, pictures, rows) for ranks, pictures in zip(all_ranks, shown, strict=True)],
+        [
+            look_up(ranks, pictures, rows)
+            for ranks, pictures in zip(all_ranks, shown, strict=True)
+        ],
         len(rows),
         split=spec.split,
         items=alike.items([pictures.tolist() for pictures in shown]),
@@ -294,11 +370,15 @@ def _compare_with_ridge(job: Job, measured: Measurements, device: torch.device) 
         only=("top1", "top5", "median_rank"),
     )
     baseline = conclude(judge_ranks(all_ranks, shown, rows, alike), tried)
-    return (measured | Measurements({BASELINE: by_name(metrics)})).stating(baseline=baseline)
+    return (measured | Measurements({BASELINE: by_name(metrics)})).stating(
+        baseline=baseline
+    )
 
 
 def first_tests(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
-    """Open the models that test a subject first in a fold, with the subject: seeds share signals."""
+    """Open the models that test a subject first in a fold, with the subject: seeds
+    share signals.
+    """
     # a fold of a subject has the same signals in every seed
     done: set[tuple[int, int]] = set()
     for group in job.groups:
@@ -311,10 +391,12 @@ def first_tests(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
 
 @console.progress("fitting plain baselines")
 def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
-    """Fit plain baselines to the training signals of each fold, and rank what its test signals show.
+    """Fit plain baselines to the training signals of each fold, and rank what its test
+    signals show.
 
     Returns:
-        Ranks [N] of each baseline, one array a subject, in the order of the pooled folds.
+        Ranks [N] of each baseline, one array a subject, in the order of the pooled
+        folds.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.linear_model import LogisticRegression
@@ -325,23 +407,44 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
         split, first = job.recipe.split, models[0]
         trials = first.trials(subject, "train", is_tested=False)
         tested = open_trials(models, subject, split)[0]
-        rows, labels, shown = shared_rows(models, split), trials.stimulus, tested.stimulus  # rows of stimuli
+        # rows of stimuli
+        rows, labels, shown = (
+            shared_rows(models, split),
+            trials.stimulus,
+            tested.stimulus,
+        )
 
         # standardised by those of the training, [N, F] and [M, F]
         scale = Scale.of(flatten(trials))
         train, test = scale(flatten(trials)), scale(flatten(tested).float())
 
         # classifiers of few stimuli, each of which was shown twice at least
-        if len(rows) <= MAX_CLASSES and np.unique(labels, return_counts=True)[1].min() > 1:
-            axes = principal_axes(train, MAX_FEATURES) if train.shape[1] > MAX_FEATURES else None
-            features = [(part if axes is None else part @ axes).numpy() for part in (train, test)]
+        if (
+            len(rows) <= MAX_CLASSES
+            and np.unique(labels, return_counts=True)[1].min() > 1
+        ):
+            axes = (
+                principal_axes(train, MAX_FEATURES)
+                if train.shape[1] > MAX_FEATURES
+                else None
+            )
+            features = [
+                (part if axes is None else part @ axes).numpy()
+                for part in (train, test)
+            ]
             lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-            for name, classifier in (("lda", lda), ("logistic", LogisticRegression(max_iter=1000))):
+            for name, classifier in (
+                ("lda", lda),
+                ("logistic", LogisticRegression(max_iter=1000)),
+            ):
                 # scores [M, classes]; of two classes there is one column
-                scores = classifier.fit(features[0], labels).decision_function(features[1])
+                scores = classifier.fit(features[0], labels).decision_function(
+                    features[1]
+                )
                 scores = np.stack([-scores, scores], 1) if scores.ndim == 1 else scores
 
-                # a stimulus without training trials comes last; ties rank against it, as for any model
+                # a stimulus without training trials comes last; ties rank against it,
+                # as for any model
                 scores_of_rows = np.full((len(shown), len(rows)), -np.inf)
                 scores_of_rows[:, np.searchsorted(rows, classifier.classes_)] = scores
                 score = look_up(scores_of_rows, shown, rows)
@@ -359,5 +462,8 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
     return {
         name: [np.concatenate(ranks_of_subject[subject]) for subject in fitted]
         for name, ranks_of_subject in ranks.items()
-        if all(len(ranks_of_subject[subject]) == len(folds) for subject, folds in fitted.items())
+        if all(
+            len(ranks_of_subject[subject]) == len(folds)
+            for subject, folds in fitted.items()
+        )
     }

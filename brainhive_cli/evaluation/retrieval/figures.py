@@ -1,4 +1,6 @@
-"""Tables and figures of an evaluated run: metrics, ranks, curves, sheets, similarities."""
+"""Tables and figures of an evaluated run: metrics, ranks, curves, sheets,
+similarities.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +11,15 @@ import numpy as np
 from torch.nn.functional import normalize
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Row, Sheet, Tile
+from brainhive_cli.core.artifacts import (
+    Artifact,
+    Curve,
+    Heatmap,
+    Line,
+    Row,
+    Sheet,
+    Tile,
+)
 from brainhive_cli.core.facts import ConfusionMatrix, Control, RetrievalFacts
 from brainhive_cli.core.measurements import (
     ALL,
@@ -43,7 +53,11 @@ from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.retrieval import BACKWARD
 from brainhive_cli.reports.drawings import draw_slices, shows_something
 from brainhive_cli.reports.sheets import describe_sample
-from brainhive_cli.reports.tables import difference_table, metric_table, published_tables
+from brainhive_cli.reports.tables import (
+    difference_table,
+    metric_table,
+    published_tables,
+)
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 HEADLINES = ("top1", "top5", "median_rank")
@@ -55,7 +69,9 @@ REQUESTED = (
     *("cells", "baseline", "control", "corrections"),
     *("subsets", "repetitions", "regions", "comparisons"),
 )
-"""Tables that are printed: the result, then each control, curve and comparison that the recipe names."""
+"""Tables that are printed: the result, then each control, curve and comparison that the
+recipe names.
+"""
 DETAILS = ("baseline", "control", "corrections", "subsets", "ceiling", "comparisons")
 """Tables on pages: what is neither metrics of cells nor drawn."""
 RETRIEVED = 5
@@ -65,7 +81,9 @@ SECTION = "Retrieval"
 
 
 @console.progress("drawing figures")
-def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recipe: Recipe) -> list[Artifact]:
+def draw_artifacts(
+    run: RunFolder, measured: Measurements, models: Models, recipe: Recipe
+) -> list[Artifact]:
     """Make all artifacts of a run, and save their pictures in it.
 
     Args:
@@ -81,38 +99,56 @@ def draw_artifacts(run: RunFolder, measured: Measurements, models: Models, recip
     if facts.tests_trials and models:
         drawn += _draw_voxels(models[0], recipe.split)
 
-    # shares of all queries in bins of ranks that double: 1, 2–3, 4–7 …; and those that guessing would give
+    # shares of all queries in bins of ranks that double: 1, 2–3, 4–7 …; and those that
+    # guessing would give
     ranks = np.concatenate([measured.items[name]["ranks"] for name in facts.cells])
     pool = measured.overall["top1"].pool or int(ranks.max())
     edges = [*(2**power for power in range(pool.bit_length())), pool + 1]
     bins = list(pairwise(edges))
     names = [str(a) if b == a + 1 else f"{a}–{b - 1}" for a, b in bins]
     shares = (np.histogram(ranks, edges)[0] / len(ranks)).tolist()
-    lines = [Line("measured", shares), Line("guessing", [(b - a) / pool for a, b in bins])]
+    lines = [
+        Line("measured", shares),
+        Line("guessing", [(b - a) / pool for a, b in bins]),
+    ]
     title = "Ranks of the seen picture"
-    drawn.append(Curve(title, f"rank among {pool}", names, lines, "share of queries", "bars"))
+    drawn.append(
+        Curve(title, f"rank among {pool}", names, lines, "share of queries", "bars")
+    )
 
     # top-1 over repetitions
     if points := scopes_below(measured, REPETITIONS):
         line = Line.of(shown("top1"), [point["top1"] for point in points.values()])
         title, counts = "Accuracy over repetitions", [*map(float, points)]
-        curve = Curve(title, "repetitions averaged", counts, [line], shown("top1"), note=DRAWN)
+        curve = Curve(
+            title, "repetitions averaged", counts, [line], shown("top1"), note=DRAWN
+        )
         drawn.append(replace(curve, is_logarithmic=True))
 
     # shares of regions in the predictions of each head
     regions = scopes_below(measured, REGIONS)
     heads = next(iter(regions.values()), {})
-    lines = [Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads]
+    lines = [
+        Line.of(head, [metrics[head] for metrics in regions.values()]) for head in heads
+    ]
     title, value = "What each region carries", "share of the prediction lost without it"
-    drawn.append(Curve(title, "region", [*regions], lines, value, "bars", note=facts.protocol))
+    drawn.append(
+        Curve(title, "region", [*regions], lines, value, "bars", note=facts.protocol)
+    )
 
     # figures of the first cell, and tables
     if models:
         drawn += _draw_cell(run, models, recipe)
-    drawn = [replace(artifact, section=SECTION) for artifact in drawn if shows_something(artifact)]
+    drawn = [
+        replace(artifact, section=SECTION)
+        for artifact in drawn
+        if shows_something(artifact)
+    ]
     details = lay_out(measured, DETAILS)
     drawn += [replace(table, section="Details") for table in details]
-    return [replace(each, note=add_footnotes(each.note, measured.caveats)) for each in drawn]
+    return [
+        replace(each, note=add_footnotes(each.note, measured.caveats)) for each in drawn
+    ]
 
 
 def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
@@ -120,9 +156,25 @@ def _draw_confusions(matrix: ConfusionMatrix) -> Heatmap:
     # a concept without trials has a row of zeros
     totals = np.sum(matrix.counts, 1, keepdims=True)
     shares = (matrix.counts / np.maximum(1, totals)).round(4).tolist()
-    rows = [f"{name} ({total})" for name, total in zip(matrix.names, totals[:, 0], strict=True)]
-    title = "Confusion matrix: share of the trials of each row taken for each column; in brackets, trials"
-    return Heatmap(title, shares, rows, matrix.names, "shown", "decoded as", "share of trials", 0.0, 1.0)
+    rows = [
+        f"{name} ({total})"
+        for name, total in zip(matrix.names, totals[:, 0], strict=True)
+    ]
+    title = (
+        "Confusion matrix: share of the trials of each row taken for each column; in "
+        "brackets, trials"
+    )
+    return Heatmap(
+        title,
+        shares,
+        rows,
+        matrix.names,
+        "shown",
+        "decoded as",
+        "share of trials",
+        0.0,
+        1.0,
+    )
 
 
 def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
@@ -139,8 +191,19 @@ def _draw_voxels(model: TrainedModel, split: str) -> list[Heatmap]:
     # F of each voxel, over training and test trials
     signals = np.concatenate([part.averages[:, :, 0] for part in parts])
     ratios, _ = f_classif(signals, np.concatenate([part.stimulus for part in parts]))
-    title = f"Where the categories differ: F of each voxel over all {len(signals)} trials of {label(subject)}"
-    return [draw_slices(title, np.nan_to_num(ratios), space.grid, "F (describes the signals, no model)", 0.0)]
+    title = (
+        f"Where the categories differ: F of each voxel over all {len(signals)} trials "
+        f"of {label(subject)}"
+    )
+    return [
+        draw_slices(
+            title,
+            np.nan_to_num(ratios),
+            space.grid,
+            "F (describes the signals, no model)",
+            0.0,
+        )
+    ]
 
 
 def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
@@ -168,7 +231,9 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
     @cache
     def save(index: int) -> str:
         images, row = files[index]
-        return artifacts.save_picture(run, f"gallery/{index}", first_frame(images.open(row)))
+        return artifacts.save_picture(
+            run, f"gallery/{index}", first_frame(images.open(row))
+        )
 
     # random queries, each with the pictures that are most similar to it
     query_rows = []
@@ -179,11 +244,16 @@ def _draw_cell(run: RunFolder, models: Models, spec: Recipe) -> list[Artifact]:
         tiles = [Tile(save(true), [concepts[true], f"rank {rank}"])]
         for index in np.argsort(-query, kind="stable")[:RETRIEVED].tolist():
             lines = [concepts[index], f"cosine {query[index]:.2f}"]
-            tiles.append(Tile(save(index), lines, verdict="right" if index == true else "wrong"))
+            tiles.append(
+                Tile(save(index), lines, verdict="right" if index == true else "wrong")
+            )
         query_rows.append(Row(gallery.image_ids[true], tiles))
     columns = ["seen", *(str(rank + 1) for rank in range(RETRIEVED))]
     title = f"Seen, and the {RETRIEVED} most similar pictures"
-    noun = f"{spec.split} {'pictures' if len({*target.tolist()}) == len(tokens) else 'trials'}"
+    noun = (
+        f"{spec.split} "
+        f"{'pictures' if len({*target.tolist()}) == len(tokens) else 'trials'}"
+    )
     note = f"{describe_sample(len(drawn), len(tokens), noun, spec.seed)}; {whose}"
     return [Sheet(title, columns, query_rows, note=note)]
 
@@ -196,24 +266,36 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
         parts: Which tables, by what they show; None for all.
     """
     # metrics by row
-    facts, scopes, overall = measured.facts_of(RetrievalFacts), measured.scopes, measured.overall
+    facts, scopes, overall = (
+        measured.facts_of(RetrievalFacts),
+        measured.scopes,
+        measured.overall,
+    )
     # rows of cells, baselines and corrections by title
     cells = {}
     for name, cell in facts.cells.items():
         # the name of a cell may end with its subject, which would only widen the column
         is_named = cell.cell.rpartition("/")[2].startswith(str(cell.subject))
-        cells[cell.cell if is_named else f"{cell.cell} on {cell.subject}"] = scopes[name]
+        cells[cell.cell if is_named else f"{cell.cell} on {cell.subject}"] = scopes[
+            name
+        ]
     ridge = {"ridge": scopes[BASELINE]} if BASELINE in scopes else {}
     plain = {NAMES[row.second]: scopes[scope(PLAIN, row.second)] for row in facts.plain}
     corrected = scopes_below(measured, CORRECTIONS)
     # the other direction has a scope below that of each correction
-    corrected = {name: metrics for name, metrics in corrected.items() if not name.endswith(BACKWARD)}
+    corrected = {
+        name: metrics
+        for name, metrics in corrected.items()
+        if not name.endswith(BACKWARD)
+    }
     # directions by the end of their scopes; MindEye calls the second one forward
     directions = {"signal seeks image": "", "image seeks signal": BACKWARD}
 
     def compare_with(title: str, models: Mapping[str, Mapping[str, Metric]]) -> Table:
         # the run next to others on the same items; no rows where there are none
-        return metric_table(title, {THIS_RUN: overall, **models} if models else {}, "model", HEADLINES)
+        return metric_table(
+            title, {THIS_RUN: overall, **models} if models else {}, "model", HEADLINES
+        )
 
     # tables by what they show
     tables = {
@@ -231,11 +313,16 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
             difference_table(facts.plain, {"": THIS_RUN, **NAMES}),
         ],
         "control": _control(facts.control) if facts.control else [],
-        "corrections": [compare_with(f"Similarities corrected: {TRANSDUCTIVE}", corrected)],
+        "corrections": [
+            compare_with(f"Similarities corrected: {TRANSDUCTIVE}", corrected)
+        ],
         "subsets": [
             metric_table(
                 "Top-1 among subsets",
-                {words: scopes.get(scope(ALL, SUBSETS, way), {}) for words, way in directions.items()},
+                {
+                    words: scopes.get(scope(ALL, SUBSETS, way), {})
+                    for words, way in directions.items()
+                },
                 "direction",
                 note="MindEye's forward is: image seeks signal",
             )
@@ -243,12 +330,17 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
         "ceiling": [_ceiling(measured, facts.repetitions)],
         "repetitions": [
             metric_table(
-                "Accuracy over repetitions", scopes_below(measured, REPETITIONS), "repetitions", note=DRAWN
+                "Accuracy over repetitions",
+                scopes_below(measured, REPETITIONS),
+                "repetitions",
+                note=DRAWN,
             )
         ],
         "regions": [
             metric_table(
-                "What each region carries of a prediction", scopes_below(measured, REGIONS), "region"
+                "What each region carries of a prediction",
+                scopes_below(measured, REGIONS),
+                "region",
             )
         ],
         "comparisons": [
@@ -266,8 +358,12 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
     return [table for part in parts or tables for table in tables[part] if table.rows]
 
 
-def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurements) -> tuple[Table, ...]:
-    """Lay out the tables of each variant, and their differences; nothing is pooled over variants."""
+def sweep_tables(
+    tables_of: Mapping[str, Sequence[Table]], measured: Measurements
+) -> tuple[Table, ...]:
+    """Lay out the tables of each variant, and their differences; nothing is pooled over
+    variants.
+    """
     # tables of all variants one below the other, then their differences
     columns = [
         replace(table, title=f"{variant}: {table.title}")
@@ -281,8 +377,13 @@ def sweep_tables(tables_of: Mapping[str, Sequence[Table]], measured: Measurement
 def _ceiling(measured: Measurements, repetitions: int) -> Table:
     """Lay out the ceilings of subjects, and say why others have none."""
     # reasons are listed in the note, unless no subject has a ceiling
-    title, ceilings = "Split-half ceiling of the signals", scopes_below(measured, CEILING)
-    reasons = {name.rpartition(" · ")[2]: reason for name, reason in measured.missing.items()}
+    title, ceilings = (
+        "Split-half ceiling of the signals",
+        scopes_below(measured, CEILING),
+    )
+    reasons = {
+        name.rpartition(" · ")[2]: reason for name, reason in measured.missing.items()
+    }
     if not ceilings:
         return Table(title, ("subject", "why there is none"), [*reasons.items()])
     without = [f"{subject} has none: {reason}" for subject, reason in reasons.items()]
@@ -299,5 +400,8 @@ def _control(control: Control) -> list[Table]:
         drawn = Cell(f"{mean:.3f}", f"{low:.3f} to {high:.3f}", mean)
         rows.append((shown(name), metric["measured"], drawn, p_text(metric["p"])))
     columns = ("metric", "measured", "mean, 95 % of draws", "p")
-    note = f"{control.draws} draws with {CONTROLS[control.kind]}; n {control.n}, pool {control.pool}."
+    note = (
+        f"{control.draws} draws with {CONTROLS[control.kind]}; n {control.n}, pool "
+        f"{control.pool}."
+    )
     return [Table("Measured, and under the control", columns, rows, note=note)]

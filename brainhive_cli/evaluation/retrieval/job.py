@@ -1,4 +1,6 @@
-"""An evaluation, resolved: which runs and cells, which variants of a sweep, compared with which runs."""
+"""An evaluation, resolved: which runs and cells, which variants of a sweep, compared
+with which runs.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +16,12 @@ from brainhive_cli.data.datasets import require_split
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import rejoined
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, open_model, refuse_sweep
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    TrainedRun,
+    open_model,
+    refuse_sweep,
+)
 
 NOT_COMPARED: Mapping[str, Any] = {
     "against": None,
@@ -35,9 +42,11 @@ class Job:
     """Work of eval-retrieval.
 
     Attributes:
-        recipe: What the user wrote, with the runs as a fingerprint knows them, wherever home lies.
+        recipe: What the user wrote, with the runs as a fingerprint knows them, wherever
+            home lies.
         runs: The runs; several are averaged, and tested on one data set.
-        against: The runs to compare with, each measured in the same way but for what is not compared.
+        against: The runs to compare with, each measured in the same way but for what is
+            not compared.
         variants: Of a sweep, the same for each variant; empty for what is no sweep.
     """
 
@@ -48,53 +57,77 @@ class Job:
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the runs and their cells, the runs to compare with, and the variants of a sweep.
+        """Find the runs and their cells, the runs to compare with, and the variants of
+        a sweep.
 
         Raises:
-            RecipeError: if a run to compare with is a sweep, or `compare` names no variant.
+            RecipeError: if a run to compare with is a sweep, or `compare` names no
+                variant.
         """
         # a sweep may be compared with one of its variants
         runs = find_runs(recipe)
         known = runs[0].variants
         if recipe.compare not in (None, *known):
             problem = f"compare is {recipe.compare!r}, no variant of {runs[0].name}"
-            raise RecipeError(problem, ", ".join(known) or "leave compare out: it is of a sweep")
+            raise RecipeError(
+                problem, ", ".join(known) or "leave compare out: it is of a sweep"
+            )
 
         # the runs to compare with, none of which may be a sweep
         against = []
         for name in rejoined(recipe.against or [], recipe.paths):
-            # curves, corrections and baselines are not compared, so they are not measured
-            against.append(cls.resolve(recipe.model_copy(update={**NOT_COMPARED, "align_run": [name]})))
+            # curves, corrections and baselines are not compared, so they are not
+            # measured
+            against.append(
+                cls.resolve(
+                    recipe.model_copy(update={**NOT_COMPARED, "align_run": [name]})
+                )
+            )
             refuse_sweep(against[-1].runs[0])
 
-        # all runs are named as fingerprints name them; each variant of a sweep is a job of its own
+        # all runs are named as fingerprints name them; each variant of a sweep is a job
+        # of its own
         references = [run.reference for other in against for run in other.runs] or None
-        references_by_key = {"align_run": [run.reference for run in runs], "against": references}
+        references_by_key = {
+            "align_run": [run.reference for run in runs],
+            "against": references,
+        }
         job = cls(recipe.model_copy(update=references_by_key), runs, against)
         variants = []
         for run in map(runs[0].of_variant, runs[0].variants):
             update = {"align_run": [run.reference], "compare": None}
-            variants.append(replace(job, recipe=job.recipe.model_copy(update=update), runs=[run]))
+            variants.append(
+                replace(job, recipe=job.recipe.model_copy(update=update), runs=[run])
+            )
         return replace(job, variants=variants)
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The cells that are measured: one of each run, whose similarities are averaged."""
+        """The cells that are measured: one of each run, whose similarities are
+        averaged.
+        """
         return group_cells(self.runs)
 
     def open_models(self, group: Group, device: torch.device) -> list[TrainedModel]:
-        """Open the models of a group, which are compared by the head that the recipe names."""
+        """Open the models of a group, which are compared by the head that the recipe
+        names.
+        """
         # models of one group differ in their run, not in the person tested
         pairs = zip(self.runs, group, strict=True)
-        return [TrainedModel(run, cell, device, self.recipe.head) for run, cell in pairs]
+        return [
+            TrainedModel(run, cell, device, self.recipe.head) for run, cell in pairs
+        ]
 
     def list_pairs(self) -> list[tuple[str, str]]:
-        """List the variants of a sweep that are compared with each other, by their labels."""
+        """List the variants of a sweep that are compared with each other, by their
+        labels.
+        """
         runs = [variant.runs[0] for variant in self.variants]
         validations = {run.variant: run.read_validation() for run in runs}
         chosen = self.recipe.compare
         if chosen is None:
-            # the best validation; those on other pictures than the first one's cannot be ranked
+            # the best validation; those on other pictures than the first one's cannot
+            # be ranked
             measured_on = validations[runs[0].variant].get("measured_on")
             values = {
                 label: validation.get("value", -1.0)
@@ -126,7 +159,8 @@ class Job:
 
 
 def find_runs(recipe: Recipe) -> list[TrainedRun]:
-    """Find the runs that a recipe names, or the newest on its data set; see `Job.resolve`.
+    """Find the runs that a recipe names, or the newest on its data set; see
+    `Job.resolve`.
 
     Raises:
         BrainhiveError: if they are not of one data set, or one of several is a sweep.
@@ -134,7 +168,13 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
     """
     names = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
     # all runs read signals in the same way
-    how = recipe.paths, recipe.dataset, recipe.subjects, recipe.copies, recipe.channel_mapping
+    how = (
+        recipe.paths,
+        recipe.dataset,
+        recipe.subjects,
+        recipe.copies,
+        recipe.channel_mapping,
+    )
     runs = [open_model(name, *how) for name in names]
 
     # several are tested on one data set, and none is a sweep
@@ -154,17 +194,26 @@ def find_runs(recipe: Recipe) -> list[TrainedRun]:
 
 
 def group_cells(runs: Sequence[TrainedRun]) -> list[Group]:
-    """Match the cells of several runs: those tested on the same subjects, in the order of their seeds.
+    """Match the cells of several runs: those tested on the same subjects, in the order
+    of their seeds.
 
     Raises:
         BrainhiveError: if the runs do not have the same cells; it names two.
     """
-    # cells in the order of the subjects that they are tested on, who are those of the first run
+    # cells in the order of the subjects that they are tested on, who are those of the
+    # first run
     ordered = [sorted(run.cells, key=lambda cell: cell.tested_on) for run in runs]
     for run, cells in zip(runs, ordered, strict=True):
-        if [cell.tested_on for cell in cells] != [cell.tested_on for cell in ordered[0]]:
+        if [cell.tested_on for cell in cells] != [
+            cell.tested_on for cell in ordered[0]
+        ]:
             problem = (
-                f"{runs[0].folder.path} and {run.folder.path} were not tested on the same subjects as often"
+                f"{runs[0].folder.path} and {run.folder.path} were not tested on the "
+                "same subjects as often"
             )
-            raise BrainhiveError(problem, "average runs of the same subjects and number of seeds")
-    return sorted(zip(*ordered, strict=True), key=lambda group: runs[0].cells.index(group[0]))
+            raise BrainhiveError(
+                problem, "average runs of the same subjects and number of seeds"
+            )
+    return sorted(
+        zip(*ordered, strict=True), key=lambda group: runs[0].cells.index(group[0])
+    )

@@ -1,4 +1,6 @@
-"""All that is measured on one cell: ranks, subsets, curves, ceiling, regions and control, by subject."""
+"""All that is measured on one cell: ranks, subsets, curves, ceiling, regions and
+control, by subject.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -41,15 +43,25 @@ from brainhive_cli.measurement.retrieval import (
 from brainhive_cli.measurement.units import MANY_UNITS
 from brainhive_cli.training.alignment.trained import TrainedModel
 
-SUBSETS, REGIONS, CORRECTIONS, REPETITIONS = "subsets", "regions", "corrections", "repetitions"
+SUBSETS, REGIONS, CORRECTIONS, REPETITIONS = (
+    "subsets",
+    "regions",
+    "corrections",
+    "repetitions",
+)
 """The first parts of further scopes."""
 Models = Sequence[TrainedModel]
 """The models of a group: their cosine similarities are averaged.
 
-Unit tokens concatenated have the mean of their cosines as cosine, so that several models have tokens too."""
+Unit tokens concatenated have the mean of their cosines as cosine, so that several
+models have tokens too.
+"""
 REPETITION_DRAWS = 10
 """Random choices of each number of repetitions, of which a curve is the mean."""
-NEIGHBOURS = "repetitions of a picture follow one another, so halves would agree by slow drift alone"
+NEIGHBOURS = (
+    "repetitions of a picture follow one another, so halves would agree by slow drift "
+    "alone"
+)
 SIGNALS_AT_ONCE = 64
 """Signals whose heads are predicted at once: 272,896 outputs of each are 70 MB."""
 
@@ -60,7 +72,8 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
 
     Args:
         models: The cell's model, or several.
-        spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
+        spec: What is measured. A control permutes alike in all cells: seeds share a
+            subject's signals.
 
     Returns:
         The candidates, and the scores of each subject.
@@ -70,7 +83,9 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
     images = encode_gallery(models, gallery)
     tokens, items = {}, {}
     for subject in models[0].cell.tested_on:
-        tokens[subject], items[subject] = encode_items(models, gallery, images, subject, spec)
+        tokens[subject], items[subject] = encode_items(
+            models, gallery, images, subject, spec
+        )
     scores = rank(gallery, images, tokens, items)
     corrected = rank_corrected(gallery, images, tokens, items, spec.corrections)
 
@@ -81,26 +96,37 @@ def measure_cell(models: Models, spec: Recipe) -> tuple[Gallery, dict[int, Score
         scopes: dict[str, Scores] = {**table.scopes}
         if spec.subsets:
             scopes[SUBSETS] = measure_subsets(signals, images[target], spec.subsets)
-        scopes |= {scope(CORRECTIONS, name): ranked[subject] for name, ranked in corrected.items()}
+        scopes |= {
+            scope(CORRECTIONS, name): ranked[subject]
+            for name, ranked in corrected.items()
+        }
         if spec.repetitions:
             scopes |= measure_repetitions(models, images, target, subject, spec)
         if spec.region_shares:
             scopes |= measure_region_shares(models[0], subject, spec.split)
         ceiling = _open_ceiling(models, subject, spec) if spec.ceiling_splits else None
-        scores[subject] = replace(rank_split(gallery, images, signals, table), scopes=scopes, ceiling=ceiling)
+        scores[subject] = replace(
+            rank_split(gallery, images, signals, table), scopes=scopes, ceiling=ceiling
+        )
 
     # a prediction that needs other test signals is no result of one trial
-    if dependent := [str(subject) for subject, listed in items.items() if not listed.is_trialwise]:
+    if dependent := [
+        str(subject) for subject, listed in items.items() if not listed.is_trialwise
+    ]:
         console.warn(
-            f"{models[0].cell.name}: tokens of subject {', '.join(dependent)} depend on the other "
-            f"test signals, and every number is stamped “{TRIALS_TOGETHER}”; let the backbone use no mean or "
-            "other statistic of the batch in evaluation mode"
+            f"{models[0].cell.name}: tokens of subject {', '.join(dependent)} depend "
+            "on the other test signals, and every number is stamped "
+            f"“{TRIALS_TOGETHER}”; let the backbone use no mean or other statistic of "
+            "the batch in evaluation mode"
         )
     return gallery, scores
 
 
-def open_gallery(models: Models, splits: Sequence[str], only_shown: bool = False) -> Gallery:
-    """List the pictures of some splits that every model has an embedding of; signals are those of the last.
+def open_gallery(
+    models: Models, splits: Sequence[str], only_shown: bool = False
+) -> Gallery:
+    """List the pictures of some splits that every model has an embedding of; signals
+    are those of the last.
 
     With `only_shown`, those of the last that a tested subject of any cell was shown.
 
@@ -108,11 +134,18 @@ def open_gallery(models: Models, splits: Sequence[str], only_shown: bool = False
         BrainhiveError: if models have different pictures.
     """
     # candidates that were tested come first, as their split is the last
-    first, rows, image_ids, concepts = models[0], dict[str, Int64](), list[str](), list[str]()
+    first, rows, image_ids, concepts = (
+        models[0],
+        dict[str, Int64](),
+        list[str](),
+        list[str](),
+    )
     for split in reversed(splits):
         rows[split] = shared_rows(models, split)
         if only_shown and split == splits[-1]:
-            subjects = {subject for cell in first.run.cells for subject in cell.tested_on}
+            subjects = {
+                subject for cell in first.run.cells for subject in cell.tested_on
+            }
             shown = [first.shown(subject, split) for subject in sorted(subjects)]
             rows[split] = np.intersect1d(rows[split], np.concatenate(shown))
         pictures = first.pictures(split)
@@ -127,22 +160,32 @@ def shared_rows(models: Models, split: str) -> Int64:
     first, *rest = (model.pictures(split) for model in models)
     for other in rest:
         if first.image_ids != other.image_ids:
-            raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
+            raise BrainhiveError(
+                f"{first.path} and {other.path} hold different pictures", "embed again"
+            )
     return reduce(np.intersect1d, [model.rows(split) for model in models])
 
 
 def encode_gallery(models: Models, gallery: Gallery) -> Tensor:
     """Encode the pictures of a gallery as tokens [M, D]."""
     return torch.cat(
-        [_join(model.images(split, rows) for model in models) for split, rows in gallery.rows.items()]
+        [
+            _join(model.images(split, rows) for model in models)
+            for split, rows in gallery.rows.items()
+        ]
     )
 
 
 def open_trials(models: Models, subject: int, split: str) -> list[Trials]:
-    """Open a subject's trials as each model reads them, of pictures that all have and none has seen."""
+    """Open a subject's trials as each model reads them, of pictures that all have and
+    none has seen.
+    """
     opened = [model.trials(subject, split) for model in models]
     _ = [trials.averages for trials in opened]  # which the cells that follow read, too
-    tested = reduce(np.intersect1d, [shared_rows(models, split), *(trials.stimulus for trials in opened)])
+    tested = reduce(
+        np.intersect1d,
+        [shared_rows(models, split), *(trials.stimulus for trials in opened)],
+    )
     return [trials.take(np.isin(trials.stimulus, tested)) for trials in opened]
 
 
@@ -161,48 +204,76 @@ def _join(tokens: Iterable[Tensor]) -> Tensor:
 def encode_items(
     models: Models, gallery: Gallery, images: Tensor, subject: int, spec: Recipe
 ) -> tuple[Tensor, Scores]:
-    """Encode a subject's signals as tokens [N, D], and list what they showed, not yet ranked."""
+    """Encode a subject's signals as tokens [N, D], and list what they showed, not yet
+    ranked.
+    """
     # index in the gallery of what was seen
-    first, split, tested = models[0], spec.split, open_trials(models, subject, spec.split)
+    first, split, tested = (
+        models[0],
+        spec.split,
+        open_trials(models, subject, spec.split),
+    )
     tokens, rows = encode(models, tested), tested[0].stimulus
     seen = np.searchsorted(gallery.tested, rows)
 
-    # what was interleaved; names and runs or sessions of held-out trials, which no other designs have
+    # what was interleaved; names and runs or sessions of held-out trials, which no
+    # other designs have
     is_tested = np.isin(first.trials(subject, split).stimulus, rows)
     interleaving = first.interleaving(tested[0], split)
-    names, groups = ([*compress(listed, is_tested)] for listed in first.name_trials(subject, split))
+    names, groups = (
+        [*compress(listed, is_tested)] for listed in first.name_trials(subject, split)
+    )
 
     # what signals are tested on, which a control permutes
     parts = interleaving.parts if names else ()
     targets = permute_targets(seen, gallery, spec.control, spec.seed, parts)
     target = next(targets)
-    control = {} if spec.control == "none" else measure_control(gallery, images, tokens, [seen, *targets])
+    control = (
+        {}
+        if spec.control == "none"
+        else measure_control(gallery, images, tokens, [seen, *targets])
+    )
 
     # a prediction that needs other test signals is no result of one trial
     is_trialwise = not any(
-        depends_on_other_trials(partial(model.encode, part), torch.from_numpy(part.averages))
+        depends_on_other_trials(
+            partial(model.encode, part), torch.from_numpy(part.averages)
+        )
         for model, part in zip(models, tested, strict=True)
     )
     labels = [gallery.image_ids[index] for index in target]
     concepts = [gallery.concepts[index] for index in target]
-    items = Scores(names or labels, labels, concepts, groups, interleaving, is_trialwise, control=control)
+    items = Scores(
+        names or labels,
+        labels,
+        concepts,
+        groups,
+        interleaving,
+        is_trialwise,
+        control=control,
+    )
     return tokens, items
 
 
 def measure_subsets(tokens: Tensor, shown: Tensor, ways: int) -> Scores:
-    """Measure how often signals [N, D] and pictures [N, D] find each other in small galleries."""
+    """Measure how often signals [N, D] and pictures [N, D] find each other in small
+    galleries.
+    """
     # of all pictures where they are fewer
     pool = min(ways, len(shown))
     words = f"{pool}-way" if pool == ways else f"all {pool} pictures, fewer than {ways}"
     expected = subset_expectations(tokens, shown, pool)
-    forward, backward = (Scores(values={"top1_expected": shares}, pool=pool) for shares in expected)
+    forward, backward = (
+        Scores(values={"top1_expected": shares}, pool=pool) for shares in expected
+    )
     return replace(forward, words=words, scopes={BACKWARD: backward})
 
 
 def measure_repetitions(
     models: Models, images: Tensor, target: Int64, subject: int, spec: Recipe
 ) -> dict[str, Scores]:
-    """Rank what averages of k repetitions show, for each k; which ones is drawn at random, several times.
+    """Rank what averages of k repetitions show, for each k; which ones is drawn at
+    random, several times.
 
     A picture with fewer repetitions averages all it has.
 
@@ -223,21 +294,30 @@ def measure_repetitions(
     chosen = sorted(doubled if spec.repetitions == "all" else spec.repetitions or ())
     if max(chosen) > most:
         raise RecipeError(
-            f"repetitions: {max(chosen)} of a picture requested, subject {subject} has {most}",
+            (
+                f"repetitions: {max(chosen)} of a picture requested, subject {subject} "
+                f"has {most}"
+            ),
             "repetitions=all takes 1, 2, 4, … and all that there are",
         )
 
-    # tokens of averages of k random repetitions, alike for all models; of all there is one choice
+    # tokens of averages of k random repetitions, alike for all models; of all there is
+    # one choice
     points = {}
     for k in chosen:
         draws = []
         for draw in range(REPETITION_DRAWS if k < most else 1):
             seed = derive_seed(spec.seed, subject, k, draw)
-            averages = [trials.average(k, torch.Generator().manual_seed(seed)) for trials in tested]
+            averages = [
+                trials.average(k, torch.Generator().manual_seed(seed))
+                for trials in tested
+            ]
             draws.append(encode(models, averages))
 
         # all draws are ranked at once, so that a large gallery is read once: [draws, N]
-        ranked = ranks(torch.cat(draws), images, torch.from_numpy(np.tile(target, len(draws))))
+        ranked = ranks(
+            torch.cat(draws), images, torch.from_numpy(np.tile(target, len(draws)))
+        )
         points[scope(REPETITIONS, f"{k}")] = Scores(
             ranks=ranked.numpy().reshape(len(draws), -1),
             pool=len(images),
@@ -247,11 +327,16 @@ def measure_repetitions(
 
 
 def _open_ceiling(models: Models, subject: int, spec: Recipe) -> Scores:
-    """Measure the ceiling of a subject's signals, once for all cells: they depend on no model."""
+    """Measure the ceiling of a subject's signals, once for all cells: they depend on no
+    model.
+    """
 
     def measure() -> Scores:
         tested = open_trials(models, subject, spec.split)[0]
-        trials, available = torch.from_numpy(tested.singles), torch.from_numpy(tested.counts)
+        trials, available = (
+            torch.from_numpy(tested.singles),
+            torch.from_numpy(tested.counts),
+        )
         ids = [*models[0].pictures(spec.split).image_ids[tested.stimulus]]
 
         # halves are of repetitions that are far apart, as far as their times are known
@@ -260,13 +345,16 @@ def _open_ceiling(models: Models, subject: int, spec: Recipe) -> Scores:
         if parts is None:
             return Scores(repetitions=int(available.max()), reason=NEIGHBOURS)
 
-        # what all pictures of a session share is no agreement of a picture's repetitions
+        # what all pictures of a session share is no agreement of a picture's
+        # repetitions
         for number in () if sessions is None else np.unique(sessions[is_there]):
             is_of_session = torch.from_numpy(is_there & (sessions == number))
             if int(is_of_session.any(1).sum()) >= MANY_UNITS:
                 trials[is_of_session] -= trials[is_of_session].mean(0)
         seed = derive_seed(spec.seed, subject)
-        return measure_ceiling(trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts))
+        return measure_ceiling(
+            trials, available, ids, spec.ceiling_splits, seed, torch.from_numpy(parts)
+        )
 
     return models[0].once("ceiling", subject, spec.split, measure)
 
@@ -279,19 +367,31 @@ def measure_ceiling(
     seed: int,
     parts: Tensor,
 ) -> Scores:
-    """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of the R exist.
+    """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of
+    the R exist.
 
     Halves are of different `parts` [N, R] of the recording, see `separate_repetitions`.
     """
     # pictures that were repeated
     numbers = torch.arange(trials.shape[1])
     is_there = numbers < available[:, None]  # [N, R]
-    most, is_repeated = int(available.max()), parts.masked_fill(~is_there, 0).amax(1) >= 1
+    most, is_repeated = (
+        int(available.max()),
+        parts.masked_fill(~is_there, 0).amax(1) >= 1,
+    )
     ids = [*compress(image_ids, is_repeated.tolist())]
     if len(ids) < 2:
-        few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
+        few = (
+            "one repetition of each picture"
+            if most < 2
+            else "fewer than two pictures were repeated"
+        )
         return Scores(repetitions=most, reason=few)
-    signal, available, parts = trials[is_repeated].flatten(2), available[is_repeated], parts[is_repeated]
+    signal, available, parts = (
+        trials[is_repeated].flatten(2),
+        available[is_repeated],
+        parts[is_repeated],
+    )
     signal[~is_there[is_repeated]] = 0  # the padding may be NaN
 
     # ranks of the pictures, and their shares in the correlation of the halves, by split
@@ -301,21 +401,31 @@ def measure_ceiling(
             random = torch.Generator().manual_seed(derive_seed(seed, split))
             *halves, size = average_halves(signal, available, random, parts=parts)
             ranks_by_split.append(rank_halves(*halves).numpy())
-            shares.append(correlation_shares(*(unit_vectors(half.numpy()) for half in halves)).mean(1))
+            shares.append(
+                correlation_shares(
+                    *(unit_vectors(half.numpy()) for half in halves)
+                ).mean(1)
+            )
             sizes.append(float(size.sum()))
             bar.advance()
 
     # how many times as many repetitions there are as a half has
     times = float(available.sum()) / float(np.mean(sizes))
     ranks, values = np.stack(ranks_by_split), {"reliability": np.mean(shares, 0)}
-    return Scores(ids, ranks=ranks, pool=len(ids), values=values, repetitions=most, times=times)
+    return Scores(
+        ids, ranks=ranks, pool=len(ids), values=values, repetitions=most, times=times
+    )
 
 
-def measure_region_shares(model: TrainedModel, subject: int, split: str) -> dict[str, Scores]:
-    """Replace the voxels of each region by their mean over training signals, and predict again.
+def measure_region_shares(
+    model: TrainedModel, subject: int, split: str
+) -> dict[str, Scores]:
+    """Replace the voxels of each region by their mean over training signals, and
+    predict again.
 
-    A share is the squared change of a head's prediction, over that with all voxels replaced: 0 where the
-    region has no effect. Shares of regions that interact, or overlap, do not add up to 1.
+    A share is the squared change of a head's prediction, over that with all voxels
+    replaced: 0 where the region has no effect. Shares of regions that interact, or
+    overlap, do not add up to 1.
 
     Raises:
         RecipeError: if the signals are not of voxels.
@@ -326,7 +436,10 @@ def measure_region_shares(model: TrainedModel, subject: int, split: str) -> dict
     regions = region_masks(trials.regions, len(rest))
     masks = {name: torch.from_numpy(mask) for name, mask in regions.items()}
     if not masks:
-        raise RecipeError("region_shares is of voxels in regions, which the signals have not", "leave it")
+        raise RecipeError(
+            "region_shares is of voxels in regions, which the signals have not",
+            "leave it",
+        )
 
     # squared change [N] of each head without a region, over that without all voxels
     def measure_change(values: Tensor, changed: Tensor) -> Tensor:
@@ -334,14 +447,23 @@ def measure_region_shares(model: TrainedModel, subject: int, split: str) -> dict
 
     # with every voxel at its mean nothing of the picture is left
     empty = model.predict(subject, rest[None])
-    shares: dict[str, dict[str, Any]] = {name: {head: [] for head in empty} for name in masks}
+    shares: dict[str, dict[str, Any]] = {
+        name: {head: [] for head in empty} for name in masks
+    }
     for part in torch.from_numpy(trials.averages).split(SIGNALS_AT_ONCE):
         predicted = model.predict(subject, part)  # heads [n, …] with all voxels
         for name, mask in masks.items():
-            for head, values in model.predict(subject, torch.where(mask, rest, part)).items():
+            for head, values in model.predict(
+                subject, torch.where(mask, rest, part)
+            ).items():
                 total = measure_change(predicted[head], empty[head]).clamp(min=1e-30)
-                shares[name][head] += (measure_change(predicted[head], values) / total).tolist()
-    ids = model.name_trials(subject, split)[0] or [*model.pictures(split).image_ids[trials.stimulus]]
+                shares[name][head] += (
+                    measure_change(predicted[head], values) / total
+                ).tolist()
+    ids = model.name_trials(subject, split)[0] or [
+        *model.pictures(split).image_ids[trials.stimulus]
+    ]
     return {
-        scope(REGIONS, name): Scores(ids, values=values, words="by region") for name, values in shares.items()
+        scope(REGIONS, name): Scores(ids, values=values, words="by region")
+        for name, values in shares.items()
     }

@@ -1,4 +1,6 @@
-"""The recipe of eval-retrieval: which runs are evaluated, and what is measured on them."""
+"""The recipe of eval-retrieval: which runs are evaluated, and what is measured on
+them.
+"""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -18,93 +20,132 @@ class Recipe(TrainedRunRecipe):
     # which models are tested, and on whose signals
     align_run: recipe.Names | None = Field(
         None,
-        description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or the "
-        "train-align recipe that made it; or a model folder; or hub:owner/name[@revision]; default: the "
-        "newest run (key: run)",
+        description="an align run, by folder or name, or SWEEP:VARIANT; several are "
+        "averaged; or the train-align recipe that made it; or a model "
+        "folder; or hub:owner/name[@revision]; default: the newest run "
+        "(key: run)",
     )
     dataset: parts.OtherDataset = Field(
         None, description="another data set than the run's: zero-shot transfer"
     )
-    subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")
+    subjects: recipe.Subjects = Field(
+        None, description="subjects tested on; default: the run's"
+    )
     copies: recipe.Copies = "refuse"
     channel_mapping: ChannelChoice = Field(
         "none",
-        description="channels of the models that recordings lack: none refuses them, spline interpolates EEG "
-        "between the sensors, common fills them with the mean",
+        description="channels of the models that recordings lack: none refuses them, "
+        "spline interpolates EEG between the sensors, common fills them "
+        "with the mean",
     )
 
     # candidates, and the vectors that they are compared by
     gallery: str = Field(
-        "test", description="splits whose pictures are searched, as in train+test; signals are the last's"
+        "test",
+        description=(
+            "splits whose pictures are searched, as in train+test; signals are the "
+            "last's"
+        ),
     )
     only_shown: bool = Field(
         False,
-        description="search among those pictures of the signals' split that a tested subject was shown: 982 "
-        "of NSD's 1000 where signals were prepared so",
+        description="search among those pictures of the signals' split that a tested "
+        "subject was shown: 982 of NSD's 1000 where signals were prepared "
+        "so",
     )
     head: str | None = Field(
         None,
-        description="the head that is compared, flattened; default: the model's own, token, or the only one",
+        description=(
+            "the head that is compared, flattened; default: the model's own, token, or "
+            "the only one"
+        ),
     )
 
     # measurements next to the result: controls, corrections, curves and ceilings
     control: Literal["none", "shuffled", "permuted"] = Field(
         "none",
-        description="at chance: shuffled permutes each subject's signals, permuted the pictures' labels",
+        description=(
+            "at chance: shuffled permutes each subject's signals, permuted the "
+            "pictures' labels"
+        ),
     )
     corrections: Annotated[
-        list[Annotated[Any, parts.part("corrections", "csls")]], BeforeValidator(recipe.split)
+        list[Annotated[Any, parts.part("corrections", "csls")]],
+        BeforeValidator(recipe.split),
     ] = Field(
         [],
-        description="corrections of similarities by all test signals together, one on top of the other: rows "
-        "next to the result, as controls; whitening, csls, sinkhorn, assignment",
+        description="corrections of similarities by all test signals together, one on "
+        "top of the other: rows next to the result, as controls; "
+        "whitening, csls, sinkhorn, assignment",
     )
     subsets: int | None = Field(
         None,
         gt=1,
         le=1_000_000,
-        description="pictures of small galleries, of which all that could be drawn count (NSD: 300); where a "
-        "subject was shown fewer, all pictures are one",
+        description="pictures of small galleries, of which all that could be drawn "
+        "count (NSD: 300); where a subject was shown fewer, all pictures "
+        "are one",
     )
-    repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
-        None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
+    repetitions: (
+        Annotated[list[PositiveInt], BeforeValidator(recipe.split)]
+        | Literal["all"]
+        | None
+    ) = Field(
+        None,
+        description=(
+            "curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
+        ),
     )
     region_shares: bool = Field(
-        False, description="what each region of voxels carries of each head's predictions"
+        False,
+        description="what each region of voxels carries of each head's predictions",
     )
     ceiling_splits: int = Field(
         10,
         ge=0,
         le=10_000,
-        description="random halvings of repetitions for the ceiling of the signals; 0 leaves it out",
+        description=(
+            "random halvings of repetitions for the ceiling of the signals; 0 leaves "
+            "it out"
+        ),
     )
 
     # comparisons with simpler models, and randomness
     baseline: Literal["auto", "ridge", "none"] = Field(
         "auto",
-        description="a closed-form ridge on the same signals, also with pictures in other orders than filed; "
-        "auto: where the verdict is at or below chance and there is no control; ridge: always",
+        description="a closed-form ridge on the same signals, also with pictures in "
+        "other orders than filed; auto: where the verdict is at or below "
+        "chance and there is no control; ridge: always",
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
 
     # comparisons with other runs, which are measured in the same way
     compare: str | None = Field(
         None,
-        description="the variant of a sweep that the others are compared with, by its label; default: the "
-        "one of best validation, or the first where there is none",
+        description="the variant of a sweep that the others are compared with, by its "
+        "label; default: the one of best validation, or the first where "
+        "there is none",
     )
-    against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
+    against: recipe.Names | None = Field(
+        None, description="align runs to compare with, item by item"
+    )
 
     # what is shown, which changes no number
-    sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet")
+    sheet_rows: int = Field(
+        10, ge=0, description="queries on the top-k sheet; 0: no sheet"
+    )
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         # a ridge tests whether signals carry pictures, which a control has destroyed
         if self.control != "none" and self.baseline == "ridge":
-            raise RecipeError("baseline=ridge has no effect with a control", "leave one of them out")
+            raise RecipeError(
+                "baseline=ridge has no effect with a control", "leave one of them out"
+            )
         if "whitening" in [correction.kind for correction in self.corrections[1:]]:
-            raise ValueError("whitening computes similarities anew, so it comes first in corrections")
+            raise ValueError(
+                "whitening computes similarities anew, so it comes first in corrections"
+            )
         return self
 
     @property

@@ -48,7 +48,13 @@ from brainhive_cli.measurement.comparison import compare
 from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
-from brainhive_cli.measurement.retrieval import BACKWARD, CONTROL_METRICS, DRAWS, Gallery, Scores
+from brainhive_cli.measurement.retrieval import (
+    BACKWARD,
+    CONTROL_METRICS,
+    DRAWS,
+    Gallery,
+    Scores,
+)
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
 from brainhive_cli.measurement.verdict import judge
@@ -62,7 +68,12 @@ CURVE = ("top1", "top5")
 """Metrics that a curve shows."""
 MAX_CONFUSED = 50
 """Concepts whose confusions are counted, at most."""
-RELIABILITY: dict[str, Any] = {"pool": None, "chance": 0.0, "limits": (-1.0, 1.0), "is_share": False}
+RELIABILITY: dict[str, Any] = {
+    "pool": None,
+    "chance": 0.0,
+    "limits": (-1.0, 1.0),
+    "is_share": False,
+}
 """How reliabilities are measured."""
 Scopes = dict[str, dict[str, Metric]]
 """Metrics by scope."""
@@ -108,14 +119,19 @@ class Cells:
         }
 
     def below(self, name: str) -> Self | None:
-        """Choose further tables of the cells by their scope; None unless all have one, as large."""
+        """Choose further tables of the cells by their scope; None unless all have one,
+        as large.
+        """
         groups: Any = [[cell.below(name) for cell in group] for group in self.groups]
         # tables of different numbers of candidates have no common chance
         sizes = {table and (table.pool, table.targets) for table in chain(*groups)}
         if None in sizes or len(sizes) > 1:
             return None
         part = replace(self, groups=groups)
-        return replace(part, protocol=", ".join(filter(None, [self.protocol, part.tables[0].words])))
+        return replace(
+            part,
+            protocol=", ".join(filter(None, [self.protocol, part.tables[0].words])),
+        )
 
 
 @console.progress("computing statistics")
@@ -139,7 +155,10 @@ def summarise_job(
     for _, table_of in measured.values():
         for subject, table in table_of.items():
             tables_of_subject[label(subject)].append(table)
-    groups, tables = [*tables_of_subject.values()], [*chain(*tables_of_subject.values())]
+    groups, tables = (
+        [*tables_of_subject.values()],
+        [*chain(*tables_of_subject.values())],
+    )
 
     # protocol and caveats of all metrics, and which items are alike
     mode = " + ".join(dict.fromkeys(align_run.mode for align_run in job.runs))
@@ -147,38 +166,57 @@ def summarise_job(
     caveats = merge_caveats(
         *(align_run.caveats(spec.split) for align_run in job.runs),
         [] if all(table.is_trialwise for table in tables) else [TRIALS_TOGETHER],
-        [NOT_INTERLEAVED] if any(table.interleaving.follows_time for table in tables) else [],
+        [NOT_INTERLEAVED]
+        if any(table.interleaving.follows_time for table in tables)
+        else [],
     )
     signals = describe_signals(set_up)
     words = render("protocol.txt", spec=spec, runs=job.runs, mode=mode, signals=signals)
-    protocol, seeds = extend_protocol(words, caveats), sorted({cell.seed for cell in measured})
+    protocol, seeds = (
+        extend_protocol(words, caveats),
+        sorted({cell.seed for cell in measured}),
+    )
     alike = find_alike(job, gallery, tables)
     tested = Cells(groups, alike, protocol, spec.split, seeds)
     items = tested.items
 
-    # metrics of all cells together, and of each; held-out trials are compared with the best guess
+    # metrics of all cells together, and of each; held-out trials are compared with the
+    # best guess
     units = {
-        subject: [*map(str, names)] for subject, names in zip(tables_of_subject, items.units, strict=True)
+        subject: [*map(str, names)]
+        for subject, names in zip(tables_of_subject, items.units, strict=True)
     }
     scopes, cells, item_values = measure_cells(tested, measured, units)
     if alike.group_of:
         scopes = compare_with_guess(scopes, tested)
 
-    # plain baselines, which learned from the same folds; ceilings, which are the same of all cells
+    # plain baselines, which learned from the same folds; ceilings, which are the same
+    # of all cells
     baselines, differences = compare_with_plain(tested, plain)
-    halves = {subject: group[-1].ceiling for subject, group in tables_of_subject.items() if group[-1].ceiling}
+    halves = {
+        subject: group[-1].ceiling
+        for subject, group in tables_of_subject.items()
+        if group[-1].ceiling
+    }
     halving = (
-        "half of the repetitions against the other half, from other parts of the recording, means of "
-        f"sessions removed, {spec.ceiling_splits} random splits, {run.dataset.name}"
+        "half of the repetitions against the other half, from other parts of the "
+        f"recording, means of sessions removed, {spec.ceiling_splits} random splits, "
+        f"{run.dataset.name}"
     )
 
     # ceilings depend on no model, so only caveats of the signals apply
-    halving = extend_protocol(halving, [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})])
+    halving = extend_protocol(
+        halving, [*run.signal_caveats, *({CHANNELS_MAPPED} & {*caveats})]
+    )
     ceilings = measure_ceilings(halves, Cells([], alike, halving, spec.split))
 
     # the tested pictures that were seen, and what a reader of the numbers must know
     seen, warnings = describe_tested(
-        (align_run.tested_pictures(spec.split, fold) for align_run in job.runs for fold in align_run.folds),
+        (
+            align_run.tested_pictures(spec.split, fold)
+            for align_run in job.runs
+            for fold in align_run.folds
+        ),
         [line for align_run in job.runs for line in align_run.signal_warnings],
     )
 
@@ -199,9 +237,13 @@ def summarise_job(
             dataset=run.dataset.name,
             splits=spec.gallery,
             pictures=len(gallery.image_ids),
-            held_out=run.dataset.holdout.words if run.dataset.holdout.divides_train else "",
+            held_out=run.dataset.holdout.words
+            if run.dataset.holdout.divides_train
+            else "",
             # comparisons of runs check that their galleries are the same
-            digest=hashlib.sha256("\n".join(gallery.image_ids).encode()).hexdigest()[:10],
+            digest=hashlib.sha256("\n".join(gallery.image_ids).encode()).hexdigest()[
+                :10
+            ],
         ),
         answers=above_chance(tested),
         claims=describe_claims(items, len(groups)),
@@ -209,14 +251,20 @@ def summarise_job(
         unit_count=items.count,
         scope=items.scope,
         inflation=items.inflation,
-        control=describe_control(spec.control, tested) if spec.control != "none" else None,
+        control=describe_control(spec.control, tested)
+        if spec.control != "none"
+        else None,
         prior=run.recipe and run.recipe.prior,
-        published=published.as_dict() if published and len(job.runs) == 1 and spec.control == "none" else {},
+        published=published.as_dict()
+        if published and len(job.runs) == 1 and spec.control == "none"
+        else {},
         set_up=set_up,
         cells=cells,
         tests_trials=bool(alike.group_of),
         subset_ways=spec.subsets or 0,
-        subset_pools=sorted({table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}),
+        subset_pools=sorted(
+            {table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}
+        ),
         plain=differences,
         repetitions=max((half.repetitions for half in halves.values()), default=0),
         confusion_matrix=count_confusions(tables) if alike.group_of else None,
@@ -225,7 +273,9 @@ def summarise_job(
 
 
 def measure_cells(
-    tested: Cells, measured: Mapping[TrainedCell, Measured], units: Mapping[str, list[str]]
+    tested: Cells,
+    measured: Mapping[TrainedCell, Measured],
+    units: Mapping[str, list[str]],
 ) -> tuple[Scopes, dict[str, Cell], dict[str, dict[str, Any]]]:
     """Measure all cells together, and each of them.
 
@@ -258,15 +308,21 @@ def measure_cells(
 
 
 def compare_with_guess(scopes: Scopes, tested: Cells) -> Scopes:
-    """Take the best guess for the chance of held-out trials, and measure what their categories need."""
+    """Take the best guess for the chance of held-out trials, and measure what their
+    categories need.
+    """
     # labels may be tested unequally often, and then the best guess beats 1 / pool
     pool = tested.tables[0].pool
     guessed = measure_guess(tested.groups, pool)
     compared = {}
     for name, metrics in scopes.items():
         # the guess holds for the full set of candidates only
-        among_all = guessed.keys() & {key for key, metric in metrics.items() if metric.pool == pool}
-        compared[name] = metrics | {key: replace(metrics[key], chance=guessed[key]) for key in among_all}
+        among_all = guessed.keys() & {
+            key for key, metric in metrics.items() if metric.pool == pool
+        }
+        compared[name] = metrics | {
+            key: replace(metrics[key], chance=guessed[key]) for key in among_all
+        }
 
     # balanced accuracy and AUC over all cells
     compared[ALL] |= measure_classes(tested.groups, replace(tested, seeds=()).context)
@@ -276,25 +332,36 @@ def compare_with_guess(scopes: Scopes, tested: Cells) -> Scopes:
 def compare_with_plain(
     tested: Cells, plain: Mapping[str, Sequence[Int64]]
 ) -> tuple[Scopes, list[Difference]]:
-    """Measure plain baselines by their ranks [N] of each subject, and how the cells differ from them."""
+    """Measure plain baselines by their ranks [N] of each subject, and how the cells
+    differ from them.
+    """
     scopes, differences = {}, []
     for name, ranks in plain.items():
         # plain baselines have no seeds
-        baseline = replace(tested, protocol=f"plain baseline, {tested.protocol}", seeds=())
+        baseline = replace(
+            tested, protocol=f"plain baseline, {tested.protocol}", seeds=()
+        )
         scopes[scope(PLAIN, name)] = by_name(summarise(ranks, **baseline.context))
         difference = compare(stack_ranks(tested), ranks, items=tested.items)
-        differences.append(difference.model_copy(update={"second": name, "metric": "top1"}))
+        differences.append(
+            difference.model_copy(update={"second": name, "metric": "top1"})
+        )
     return scopes, differences
 
 
 def find_alike(job: Job, gallery: Gallery, tested: Iterable[Scores]) -> Alike:
-    """Find which items are alike, for all intervals and tests: pictures, or held-out trials by group."""
+    """Find which items are alike, for all intervals and tests: pictures, or held-out
+    trials by group.
+    """
     run = job.runs[0]
     alike = alike_of(run.dataset, gallery.image_ids, gallery.concepts)
     # only test splits consist of held-out trials
     if job.recipe.split != "test":
         return alike
-    rows = (zip(each.image_ids, each.groups, each.interleaving.blocks, strict=True) for each in tested)
+    rows = (
+        zip(each.image_ids, each.groups, each.interleaving.blocks, strict=True)
+        for each in tested
+    )
     return run.dataset.holdout.group_alike(alike, chain.from_iterable(rows), run.folds)
 
 
@@ -304,7 +371,9 @@ def measure_scopes(name: str, tested: Cells) -> Scopes:
     for end in tested.tables[0].scopes:
         # a further table may have tables below it, as both directions of subsets
         if further := tested.below(end):
-            scopes |= measure_scopes(scope(name, end) if end in (BACKWARD, SUBSETS) else end, further)
+            scopes |= measure_scopes(
+                scope(name, end) if end in (BACKWARD, SUBSETS) else end, further
+            )
     return scopes
 
 
@@ -314,7 +383,8 @@ def stack_ranks(tested: Cells) -> list[Int64]:
 
 
 def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
-    """Measure the ranks of a table, and its other values; of draws, and halves, what a curve shows.
+    """Measure the ranks of a table, and its other values; of draws, and halves, what a
+    curve shows.
 
     Args:
         tested: Cells that have such a table.
@@ -325,22 +395,38 @@ def measure_table(tested: Cells, only: Sequence[str] = ()) -> dict[str, Metric]:
     context = tested.context
     if len(first.ranks):
         only = CURVE if first.ranks.ndim > 1 else only
-        metrics += summarise(stack_ranks(tested), targets=first.targets, only=only, **context)
+        metrics += summarise(
+            stack_ranks(tested), targets=first.targets, only=only, **context
+        )
 
     # values; the chance of a precision is averaged over items and then over cells
-    context |= {"limits": (0.0, 1.0), "chance": 1 / first.pool} if first.pool else {"limits": (0.0, None)}
+    context |= (
+        {"limits": (0.0, 1.0), "chance": 1 / first.pool}
+        if first.pool
+        else {"limits": (0.0, None)}
+    )
     if len(first.relevant):
         # items with more relevant candidates have a higher chance
-        chances = [chance_of_precision(first.pool, cell.relevant).mean() for cell in tested.tables]
+        chances = [
+            chance_of_precision(first.pool, cell.relevant).mean()
+            for cell in tested.tables
+        ]
         context["chance"] = float(np.mean(chances))
     for name in first.values:
-        values = [np.vstack([cell.values[name] for cell in group]) for group in tested.groups]
-        metrics.append(measure(name, values, **context | (RELIABILITY if name == "reliability" else {})))
+        values = [
+            np.vstack([cell.values[name] for cell in group]) for group in tested.groups
+        ]
+        metrics.append(
+            measure(
+                name, values, **context | (RELIABILITY if name == "reliability" else {})
+            )
+        )
     return by_name(metrics)
 
 
 def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measurements:
-    """Measure the ceilings of subjects, and of all together where they saw as many pictures.
+    """Measure the ceilings of subjects, and of all together where they saw as many
+    pictures.
 
     Args:
         ceilings: Scores of halves of the repetitions, by subject.
@@ -350,7 +436,9 @@ def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measureme
         Metrics, and why subjects have no ceiling.
     """
     # subjects who have a ceiling
-    half_of_scope = {scope(CEILING, subject): half for subject, half in ceilings.items()}
+    half_of_scope = {
+        scope(CEILING, subject): half for subject, half in ceilings.items()
+    }
     missing = {name: half.reason for name, half in half_of_scope.items() if half.reason}
     groups = {name: [[half]] for name, half in half_of_scope.items() if not half.reason}
     together = [*chain(*groups.values())]
@@ -364,16 +452,22 @@ def measure_ceilings(ceilings: Mapping[str, Scores], tested: Cells) -> Measureme
         scopes[name] = measure_table(replace(tested, groups=group))
         # subjects may have been shown pictures a different number of times
         times = float(np.mean([half.times for (half,) in group]))
-        scopes[name]["reliability"] = _correct_to_all(scopes[name]["reliability"], times)
+        scopes[name]["reliability"] = _correct_to_all(
+            scopes[name]["reliability"], times
+        )
     return Measurements(scopes, missing)
 
 
 def _correct_to_all(half: Metric, times: float) -> Metric:
-    """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
+    """Correct a correlation of halves, and the ends of its intervals, to all
+    repetitions.
+    """
 
     def correct(value: Any) -> Any:
         return (
-            tuple(map(correct, value)) if isinstance(value, tuple) else value and spearman_brown(value, times)
+            tuple(map(correct, value))
+            if isinstance(value, tuple)
+            else value and spearman_brown(value, times)
         )
 
     # the correction rises with the correlation, so ends of intervals stay ends
@@ -382,7 +476,9 @@ def _correct_to_all(half: Metric, times: float) -> Metric:
 
 
 def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, Metric]]:
-    """Read back the scopes whose names begin with a part, by the rest of their names."""
+    """Read back the scopes whose names begin with a part, by the rest of their
+    names.
+    """
     # scope names join their parts by a middle dot
     start = f"{first} · "
     return {
@@ -393,16 +489,27 @@ def scopes_below(measured: Measurements, first: str) -> dict[str, Mapping[str, M
 
 
 def above_chance(tested: Cells) -> list[Answer]:
-    """Test whether the seen pictures rank better than others, over all cells and subjects: see `judge`."""
+    """Test whether the seen pictures rank better than others, over all cells and
+    subjects: see `judge`.
+    """
     # part of the recording in which each item was shown to each subject, and its block
     firsts, alike = [group[0] for group in tested.groups], tested.alike
-    compared = [np.flatnonzero(np.isin(scores.labels, scores.candidates)) for scores in firsts]
-    orders = [scores.interleaving.take(rows) for scores, rows in zip(firsts, compared, strict=True)]
+    compared = [
+        np.flatnonzero(np.isin(scores.labels, scores.candidates)) for scores in firsts
+    ]
+    orders = [
+        scores.interleaving.take(rows)
+        for scores, rows in zip(firsts, compared, strict=True)
+    ]
     ids = [
         [scores.image_ids[row] for row in rows.tolist()]
         for scores, rows in zip(firsts, compared, strict=True)
     ]
-    parts, concept_parts, blocks = defaultdict[Any, Any](tuple), defaultdict[Any, Any](tuple), {}
+    parts, concept_parts, blocks = (
+        defaultdict[Any, Any](tuple),
+        defaultdict[Any, Any](tuple),
+        {},
+    )
     for number, (names, order) in enumerate(zip(ids, orders, strict=True)):
         for row, name in enumerate(names):
             parts[name] += (order.parts[row],)
@@ -410,7 +517,9 @@ def above_chance(tested: Cells) -> list[Answer]:
             blocks[name] = number, order.blocks[row]
 
     # ranks, averaged over seeds; labels and blocks are of held-out trials
-    label_of = dict(chain(*(zip(scores.image_ids, scores.labels, strict=True) for scores in firsts)))
+    label_of = dict(
+        chain(*(zip(scores.image_ids, scores.labels, strict=True) for scores in firsts))
+    )
     return judge(
         [np.mean([scores.table for scores in group], 0) for group in tested.groups],
         alike.items(ids),
@@ -433,9 +542,13 @@ def label(subject: int) -> str:
 
 
 def count_confusions(tested: Iterable[Scores]) -> ConfusionMatrix | None:
-    """Count which concept the most similar picture was of, by the seen one; None of too many concepts."""
+    """Count which concept the most similar picture was of, by the seen one; None of too
+    many concepts.
+    """
     # pairs of the shown and the decoded concept
-    counts = Counter(chain(*(zip(scores.concepts, scores.named, strict=True) for scores in tested)))
+    counts = Counter(
+        chain(*(zip(scores.concepts, scores.named, strict=True) for scores in tested))
+    )
     names = sorted({*chain(*counts)})
     # a larger matrix could not be read
     if len(names) > MAX_CONFUSED:
@@ -452,19 +565,32 @@ def describe_control(kind: str, tested: Cells) -> Control:
         tested: The cells.
 
     Returns:
-        The control; p is the share of draws that are at least as good, the measured value counted among them.
+        The control; p is the share of draws that are at least as good, the measured
+        value counted among them.
     """
     # element 0 of each control is what was measured, the others are draws
     metrics = {}
     for name in CONTROL_METRICS:
-        # means [1 + K] over the cells of a subject, then over subjects; draws that are at least as good
-        subject_means = [np.mean([cell.control[name] for cell in group], 0) for group in tested.groups]
+        # means [1 + K] over the cells of a subject, then over subjects; draws that are
+        # at least as good
+        subject_means = [
+            np.mean([cell.control[name] for cell in group], 0)
+            for group in tested.groups
+        ]
         means = np.mean(subject_means, 0)
         measured, *drawn = means.tolist()
         # includes the measured value, so that p is never 0
         is_as_good = means <= measured if lower_is_better(name) else means >= measured
         low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
         p, mean = float(is_as_good.mean()), float(np.mean(drawn))
-        metrics[name] = {"measured": measured, "mean": mean, "low": low, "high": high, "p": p}
+        metrics[name] = {
+            "measured": measured,
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "p": p,
+        }
     n = sum(len(group[0].ranks) for group in tested.groups)
-    return Control(kind=kind, draws=DRAWS, n=n, pool=tested.tables[0].pool, metrics=metrics)
+    return Control(
+        kind=kind, draws=DRAWS, n=n, pool=tested.tables[0].pool, metrics=metrics
+    )

@@ -1,4 +1,6 @@
-"""Metric parts: features of media, and a comparison of what was seen with what was made."""
+"""Metric parts: features of media, and a comparison of what was seen with what was
+made.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ class Scale:
         low: The least value; None where there is none.
         high: The largest.
         chance: Value expected of guessing; None if the metric has none.
-        pool: Candidates that each item is compared with; None: all items, if there is a chance level.
+        pool: Candidates that each item is compared with; None: all items, if there is a
+            chance level.
         ranks: Whether items are sorted by it, from the best to the worst.
     """
 
@@ -34,17 +37,19 @@ class MetricPart:
     """A metric of single items, ready to compute.
 
     Attributes:
-        features: Media in 0..1 to what is compared, [B, …] on their device. Parts with the same `features`
-            share its results.
-        compare: `(seen, generated, rows)` to values [B], float64: features of N true media [N, …], those of B
-            generated ones [B, …] on the same device, and on the CPU the row of each one's stimulus in `seen`
-            [B].
+        features: Media in 0..1 to what is compared, [B, …] on their device. Parts with
+            the same `features` share its results.
+        compare: `(seen, generated, rows)` to values [B], float64: features of N true
+            media [N, …], those of B generated ones [B, …] on the same device, and on
+            the CPU the row of each one's stimulus in `seen` [B].
         medium: What it compares.
         scale: What its values mean.
-        is_identification: Whether an item is distinguished from others, so that one alone has no value.
-        takes_originals: Whether `features` takes a sequence of pictures as they are on disk, and not a
-            tensor at the protocol's size.
-        is_of_one: Whether it describes media by themselves, so that the stimuli have a value of their own.
+        is_identification: Whether an item is distinguished from others, so that one
+            alone has no value.
+        takes_originals: Whether `features` takes a sequence of pictures as they are on
+            disk, and not a tensor at the protocol's size.
+        is_of_one: Whether it describes media by themselves, so that the stimuli have a
+            value of their own.
     """
 
     features: Callable[..., Tensor]

@@ -1,4 +1,6 @@
-"""Similarity of pictures and their reconstructions, in pixels and in any encoder's features."""
+"""Similarity of pictures and their reconstructions, in pixels and in any encoder's
+features.
+"""
 
 import math
 
@@ -18,22 +20,32 @@ CROP_PX = 512
 GREY = (0.2125, 0.7154, 0.0721)
 """Weights of the colours: ITU-R BT.709, as scikit-image has them."""
 RADIUS_PX, SIGMA_PX = 5, 1.5
-"""Half the side of SSIM's windows less half a pixel, and the width of their Gaussian (Wang et al. 2004)."""
-WEIGHTS = [math.exp(-0.5 * (offset / SIGMA_PX) ** 2) for offset in range(-RADIUS_PX, RADIUS_PX + 1)]
+"""Half the side of SSIM's windows less half a pixel, and the width of their Gaussian
+(Wang et al. 2004).
+"""
+WEIGHTS = [
+    math.exp(-0.5 * (offset / SIGMA_PX) ** 2)
+    for offset in range(-RADIUS_PX, RADIUS_PX + 1)
+]
 """Gaussian of a window along one axis, before it is scaled to the sum 1."""
 STABLE = (0.01**2, 0.03**2)
 """C1 and C2 of SSIM, which keep it finite where a window is black or has one colour."""
 ROWS_AND_COLUMNS, ROWS = (-2, -1), (-2,)
 """The axes that windows extend along."""
 ROUNDING = 1e-6
-"""Most that resizing in float32 adds to a colour: white becomes up to 1.0000005, and varies as much."""
+"""Most that resizing in float32 adds to a colour: white becomes up to 1.0000005, and
+varies as much.
+"""
 
 
-def prepare(images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX) -> Tensor:
+def prepare(
+    images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX
+) -> Tensor:
     """Bring pictures to the size that a protocol compares them at.
 
-    `brainhive` resizes the short side to 512 px and crops the centre, without a step at 256 px. It resizes as
-    torchvision does PIL pictures, bilinear and antialiased, but does not round to bytes.
+    `brainhive` resizes the short side to 512 px and crops the centre, without a step at
+    256 px. It resizes as torchvision does PIL pictures, bilinear and antialiased, but
+    does not round to bytes.
 
     Args:
         images: [N, 3, H, W] in 0..1.
@@ -43,7 +55,8 @@ def prepare(images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX) 
     Returns:
         Pictures [N, 3, 256, 256] for `mindeye2`, [N, 3, 512, 512] for `brainhive`.
 
-    Source: MindEye2 (arXiv 2403.11207) and BrainHiVE (arXiv 2602.07495), their evaluation code.
+    Source: MindEye2 (arXiv 2403.11207) and BrainHiVE (arXiv 2602.07495), their
+    evaluation code.
     """
     if protocol == "mindeye2":
         return resize(images, COMMON_PX)
@@ -56,11 +69,15 @@ def prepare(images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX) 
 
 
 def resize(images: Tensor, side_px: int) -> Tensor:
-    """Resize images [N, C, H, W] to squares, bilinear, antialiased where they shrink."""
+    """Resize images [N, C, H, W] to squares, bilinear, antialiased where they
+    shrink.
+    """
     # without a change of size pixels stay as they are
     if images.shape[-2:] == (side_px, side_px):
         return images.float()
-    return F.interpolate(images.float(), (side_px, side_px), mode="bilinear", antialias=True)
+    return F.interpolate(
+        images.float(), (side_px, side_px), mode="bilinear", antialias=True
+    )
 
 
 def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> Tensor:
@@ -80,7 +97,10 @@ def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> 
 
 
 def ssim(
-    image: Tensor, reconstruction: Tensor, side_px: int | None = PIXELS_PX, is_published: bool = False
+    image: Tensor,
+    reconstruction: Tensor,
+    side_px: int | None = PIXELS_PX,
+    is_published: bool = False,
 ) -> Tensor:
     """Compute the structural similarity of the grey pictures, both resized.
 
@@ -88,13 +108,15 @@ def ssim(
         image: True pictures [N, 3, H, W] in 0..1.
         reconstruction: As `image`.
         side_px: Size of the comparison; None leaves the pictures as they are.
-        is_published: Take the columns of the grey pictures for channels, as the code of NeuroClips and of
+        is_published: Take the columns of the grey pictures for channels, as the code of
+            NeuroClips and of
             NEURONS does: one-dimensional windows, for comparison with what they report.
 
     Returns:
         SSIM [N], float64.
 
-    Source: Wang et al. 2004, as scikit-image computes it with that paper's Gaussian weights.
+    Source: Wang et al. 2004, as scikit-image computes it with that paper's Gaussian
+    weights.
     """
     # local moments of both, and SSIM of these
     axes = ROWS if is_published else ROWS_AND_COLUMNS
@@ -103,16 +125,19 @@ def ssim(
 
 
 def two_way_identification(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Identify pictures two-way: how often a reconstruction resembles its own more than another one.
+    """Identify pictures two-way: how often a reconstruction resembles its own more than
+    another one.
 
     Args:
-        true: Standardised features of the N true pictures, two at least, [N, D], of any encoder.
-        generated: Standardised features of reconstructions, [B, D]: they can come in batches.
+        true: Standardised features of the N true pictures, two at least, [N, D], of any
+            encoder.
+        generated: Standardised features of reconstructions, [B, D]: they can come in
+            batches.
         rows: The row in `true` of each one's picture, [B].
 
     Returns:
-        For each reconstruction, the share of the other pictures that it correlates less with than with its
-        own; [B], float64. Chance is 0.5.
+        For each reconstruction, the share of the other pictures that it correlates less
+        with than with its own; [B], float64. Chance is 0.5.
     """
     # one matrix of correlations serves all pairs; equal ones are misses
     correlation = true @ generated.T  # [picture, reconstruction]
@@ -121,17 +146,22 @@ def two_way_identification(true: Tensor, generated: Tensor, rows: Tensor) -> Ten
 
 
 def correlation(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Correlate standardised features [B, D] with their pictures' in [N, D]; [B], float64."""
+    """Correlate standardised features [B, D] with their pictures' in [N, D]; [B],
+    float64.
+    """
     return (true[rows] * generated).sum(1, dtype=torch.float64)
 
 
 def correlation_distance(true: Tensor, generated: Tensor, rows: Tensor) -> Tensor:
-    """Subtract from 1 the correlation of standardised features [B, D] with their pictures' in [N, D]; [B]."""
+    """Subtract from 1 the correlation of standardised features [B, D] with their
+    pictures' in [N, D]; [B].
+    """
     return 1 - correlation(true, generated, rows)
 
 
 def standardise(features: Tensor) -> Tensor:
-    """Centre and scale features [N, ...] to [N, D]: their dot products are correlations, 0 for constant ones.
+    """Centre and scale features [N, ...] to [N, D]: their dot products are
+    correlations, 0 for constant ones.
 
     Returns:
         Float64.
@@ -139,7 +169,9 @@ def standardise(features: Tensor) -> Tensor:
     flat = features.detach().flatten(1).double()
     norms = flat.norm(dim=1, keepdim=True)
     if not norms.isfinite().all():
-        raise BrainhiveError("features or pictures are not finite", "check the reconstructions for NaN")
+        raise BrainhiveError(
+            "features or pictures are not finite", "check the reconstructions for NaN"
+        )
     # a picture of one colour has a spread of rounding, which counts as none
     centred = flat - flat.mean(1, keepdim=True)
     spreads = centred.norm(dim=1, keepdim=True)
@@ -152,7 +184,9 @@ def standardise_pixels(images: Tensor, side_px: int = PIXELS_PX) -> Tensor:
 
 
 def local_moments(
-    images: Tensor, side_px: int | None = PIXELS_PX, axes: tuple[int, ...] = ROWS_AND_COLUMNS
+    images: Tensor,
+    side_px: int | None = PIXELS_PX,
+    axes: tuple[int, ...] = ROWS_AND_COLUMNS,
 ) -> Tensor:
     """Compute what SSIM needs of pictures alone, at its size.
 
@@ -162,11 +196,13 @@ def local_moments(
         axes: What windows extend along.
 
     Returns:
-        [B, 3, H, W]: the grey picture, and the mean and variance in the window around each pixel, 0 near
-        the border, where windows leave the picture.
+        [B, 3, H, W]: the grey picture, and the mean and variance in the window around
+        each pixel, 0 near the border, where windows leave the picture.
     """
     # grey pictures [B, 1, H, W] at the size of the comparison
-    grey = (images.detach().float() * images.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
+    grey = (images.detach().float() * images.new_tensor(GREY).view(3, 1, 1)).sum(
+        1, keepdim=True
+    )
     if side_px is not None:
         grey = resize(grey, side_px)
 
@@ -179,10 +215,16 @@ def local_moments(
 
 
 def structural_similarity(
-    true: Tensor, generated: Tensor, rows: Tensor, axes: tuple[int, ...] = ROWS_AND_COLUMNS
+    true: Tensor,
+    generated: Tensor,
+    rows: Tensor,
+    axes: tuple[int, ...] = ROWS_AND_COLUMNS,
 ) -> Tensor:
-    """Compute SSIM [B] by the local moments of pictures [B, 3, H, W] and of true ones, among [N, 3, H, W]."""
-    # local means, variances, and means of products, [B, H', W'] where windows are inside
+    """Compute SSIM [B] by the local moments of pictures [B, 3, H, W] and of true ones,
+    among [N, 3, H, W].
+    """
+    # local means, variances, and means of products, [B, H', W'] where windows are
+    # inside
     product = _average_windows(true[rows, 0] * generated[:, 0], axes)
     true_mean, true_variance = _crop_border(true[rows, 1:], axes).unbind(1)
     mean, variance = _crop_border(generated[:, 1:], axes).unbind(1)
@@ -190,15 +232,22 @@ def structural_similarity(
     # SSIM of each pixel
     means = true_mean * mean
     similar = (2 * means + STABLE[0]) * (2 * (product - means) + STABLE[1])
-    similar /= (true_mean.square() + mean.square() + STABLE[0]) * (true_variance + variance + STABLE[1])
+    similar /= (true_mean.square() + mean.square() + STABLE[0]) * (
+        true_variance + variance + STABLE[1]
+    )
     return similar.flatten(1).mean(1, dtype=torch.float64)
 
 
 def _average_windows(pictures: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Average pictures [B, H, W] over the window around each pixel whose window is inside of them."""
+    """Average pictures [B, H, W] over the window around each pixel whose window is
+    inside of them.
+    """
     # a separable window: weighted shifts along one axis, then along the other
     for axis in axes:
-        shifts = [pictures.narrow(axis, n, pictures.shape[axis] - 2 * RADIUS_PX) for n in range(len(WEIGHTS))]
+        shifts = [
+            pictures.narrow(axis, n, pictures.shape[axis] - 2 * RADIUS_PX)
+            for n in range(len(WEIGHTS))
+        ]
         pictures = shifts[0] * (WEIGHTS[0] / sum(WEIGHTS))
         for shifted, weight in zip(shifts[1:], WEIGHTS[1:], strict=True):
             pictures.add_(shifted, alpha=weight / sum(WEIGHTS))

@@ -1,4 +1,6 @@
-"""The networks in whose features metrics compare pictures and clips, each loaded by its own library."""
+"""The networks in whose features metrics compare pictures and clips, each loaded by its
+own library.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,15 +34,21 @@ from brainhive_cli.measurement.metrics.video import (
 )
 
 RIGHT_CLASSES = 3
-"""Classes of the stimulus that count as right in the field's definition (NEURONS, NeuroClips, MinD-Video)."""
+"""Classes of the stimulus that count as right in the field's definition (NEURONS,
+NeuroClips, MinD-Video).
+"""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of the colours that torchvision's networks and SwAV were trained with."""
+"""Mean and standard deviation of the colours that torchvision's networks and SwAV were
+trained with.
+"""
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 """The same of CLIP."""
 VIT, DINO = "hub:google/vit-base-patch16-224", "hub:facebook/dino-vitb16"
 VIDEOMAE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
 FRAMES = 6
-"""Frames that VideoMAE is built for: those of a clip of cc2017 (NEURONS, NeuroClips)."""
+"""Frames that VideoMAE is built for: those of a clip of cc2017 (NEURONS,
+NeuroClips).
+"""
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Mean and standard deviation of ViT's colours."""
 SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
@@ -57,11 +65,14 @@ class Network:
     Attributes:
         title: Its name for people.
         side_px: Side of the square pictures that it takes.
-        outputs: Reads each output that is compared, by its node, from what the module gives.
+        outputs: Reads each output that is compared, by its node, from what the module
+            gives.
         source: The address of its weights: a file's, or hub:OWNER/NAME.
-        load: Builds its module, of pictures [B, 3, side, side], from the path that `fetch` returns.
+        load: Builds its module, of pictures [B, 3, side, side], from the path that
+            `fetch` returns.
         colours: Mean and standard deviation that its pictures are normalised by.
-        takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames one by one.
+        takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames
+            one by one.
         weights: The file at the hub.
     """
 
@@ -82,16 +93,25 @@ class Network:
         return cached_file(self.source).is_file()
 
     def fetch(self) -> Path:
-        """Find its weights, downloading them if necessary; MissingData if they cannot be had."""
+        """Find its weights, downloading them if necessary; MissingData if they cannot
+        be had.
+        """
         if self.source.startswith("hub:"):
             # one file of weights, as repositories may hold several formats
-            return hub.folder(self.source, allow=("config.json", self.weights), local=self.is_here())
+            return hub.folder(
+                self.source, allow=("config.json", self.weights), local=self.is_here()
+            )
         return from_url(self.source, self.title)
 
     def find_input(self) -> Input:
-        """Look for its weights; no network is used, and what they measure is left out without them."""
+        """Look for its weights; no network is used, and what they measure is left out
+        without them.
+        """
         # a missing file is described by the line that fetches it
-        name, (scheme, _, repository) = f"weights of {self.title}", self.source.partition(":")
+        name, (scheme, _, repository) = (
+            f"weights of {self.title}",
+            self.source.partition(":"),
+        )
         if self.is_here():
             return Input(name)
         files = ("config.json", self.weights)
@@ -99,7 +119,9 @@ class Network:
             line = hub.download_line(repository, "model", files)
         else:
             line = f"curl -L --create-dirs -o {cached_file(self.source)} {self.source}"
-        return Input(name, None, MissingData(f"the {name} are not here", line), is_optional=True)
+        return Input(
+            name, None, MissingData(f"the {name} are not here", line), is_optional=True
+        )
 
     def build(self, device: torch.device) -> "Features":
         """Load the network onto a device.
@@ -117,28 +139,49 @@ class Network:
 class Features:
     """Features of media by a loaded network, whose module takes normalised media."""
 
-    def __init__(self, module: nn.Module, network: Network, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, network: Network, device: torch.device
+    ) -> None:
         self._module, self._network = module, network
-        self._mean, self._std = (torch.tensor(c, device=device).view(3, 1, 1) for c in network.colours)
+        self._mean, self._std = (
+            torch.tensor(c, device=device).view(3, 1, 1) for c in network.colours
+        )
         self._last: tuple[Tensor, dict[str, Tensor]] | None = None
 
     @torch.inference_mode()
     def __call__(self, media: Tensor) -> dict[str, Tensor]:
         """Compute features [B, D] by node of pictures [B, 3, H, W] in 0..1.
 
-        Those of clips [B, F, 3, H, W] are [B, D], or [B, F, D] by a network of pictures.
+        Those of clips [B, F, 3, H, W] are [B, D], or [B, F, D] by a network of
+        pictures.
         """
         # frames are one batch of pictures, in the network's size and colours
         clips, network = media.shape[:-3], self._network
-        pictures = (resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean) / self._std
-        computed = self._module(pictures.unflatten(0, clips) if network.takes_clips else pictures)
-        flat = {node: read_output(computed).flatten(1) for node, read_output in network.outputs.items()}
+        pictures = (
+            resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean
+        ) / self._std
+        computed = self._module(
+            pictures.unflatten(0, clips) if network.takes_clips else pictures
+        )
+        flat = {
+            node: read_output(computed).flatten(1)
+            for node, read_output in network.outputs.items()
+        }
         # outputs of clips have no axis of frames
-        return flat if network.takes_clips else {n: values.unflatten(0, clips) for n, values in flat.items()}
+        return (
+            flat
+            if network.takes_clips
+            else {n: values.unflatten(0, clips) for n, values in flat.items()}
+        )
 
-    def compute_node(self, media: Tensor, *, node: str, prepare: Callable[[Tensor], Tensor]) -> Tensor:
-        """Compute the prepared features of one node; all nodes share one pass over the same media."""
-        # metrics ask node by node for the same media, so the last outputs are remembered
+    def compute_node(
+        self, media: Tensor, *, node: str, prepare: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Compute the prepared features of one node; all nodes share one pass over the
+        same media.
+        """
+        # metrics ask node by node for the same media, so the last outputs are
+        # remembered
         if self._last is None or self._last[0] is not media:
             self._last = media, self(media)
         return prepare(self._last[1][node])
@@ -156,7 +199,9 @@ def _torchvision(
         return _cut(get_model(name, weights=weights), nodes)
 
     outputs = {node: itemgetter(node) for node in nodes}
-    return Network(title, side_px, outputs, f"https://download.pytorch.org/models/{file}", load)
+    return Network(
+        title, side_px, outputs, f"https://download.pytorch.org/models/{file}", load
+    )
 
 
 def _swav(path: Path) -> nn.Module:
@@ -168,15 +213,21 @@ def _swav(path: Path) -> nn.Module:
     model.fc = nn.Identity()  # type: ignore[assignment]
     needed = model.state_dict()
     saved = read(path, refetch_hint(path))
-    model.load_state_dict({name: value for name, value in saved.items() if name in needed})
+    model.load_state_dict(
+        {name: value for name, value in saved.items() if name in needed}
+    )
     return _cut(model, ["avgpool"])
 
 
 def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
-    """Make a network return the outputs of some of its nodes, and compute no further."""
+    """Make a network return the outputs of some of its nodes, and compute no
+    further.
+    """
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    return create_feature_extractor(model.eval(), list(nodes), suppress_diff_warning=True)
+    return create_feature_extractor(
+        model.eval(), list(nodes), suppress_diff_warning=True
+    )
 
 
 def refetch_hint(path: Path) -> str:
@@ -225,7 +276,9 @@ def _transformer(
     takes_clips: bool = False,
     **options: Any,
 ) -> Network:
-    """Describe a network of transformers: a class of it, and functions that read its outputs by node."""
+    """Describe a network of transformers: a class of it, and functions that read its
+    outputs by node.
+    """
 
     def load(folder: Path) -> nn.Module:
         import transformers
@@ -277,7 +330,11 @@ NETWORKS = {
     ),
     "swav": Network("SwAV", 224, {"avgpool": itemgetter("avgpool")}, SWAV, _swav),
     "vit": _transformer(
-        "ViT-B/16", VIT, "ViTForImageClassification", HALVES, {"logits": lambda computed: computed.logits}
+        "ViT-B/16",
+        VIT,
+        "ViTForImageClassification",
+        HALVES,
+        {"logits": lambda computed: computed.logits},
     ),
     "videomae": _transformer(
         "VideoMAE",
@@ -302,8 +359,10 @@ NETWORKS = {
         add_pooling_layer=False,
     ),
 }
-"""Pictures' have the sizes of the `mindeye2` protocol's evaluation code (arXiv 2403.11207); others the
-colours of their repositories' preprocessor_config.json: VideoMAE's class has others by default."""
+"""Pictures' have the sizes of the `mindeye2` protocol's evaluation code (arXiv
+2403.11207); others the colours of their repositories' preprocessor_config.json:
+VideoMAE's class has others by default.
+"""
 
 
 def normalise(features: Tensor) -> Tensor:
@@ -314,14 +373,21 @@ def normalise(features: Tensor) -> Tensor:
 def _classify(compare: Callable[..., Tensor], ways: int, labels: int) -> MetricPart:
     """Describe n-way classification by a network's logits."""
     scale = Scale(0.0, 1.0, chance=n_way_chance(ways, labels), pool=ways)
-    return MetricPart(Tensor.float, partial(compare, ways=ways, labels=labels), "clip", scale)
+    return MetricPart(
+        Tensor.float, partial(compare, ways=ways, labels=labels), "clip", scale
+    )
 
 
 IDENTIFICATION = MetricPart(
-    standardise, two_way_identification, scale=Scale(0.0, 1.0, chance=0.5), is_identification=True
+    standardise,
+    two_way_identification,
+    scale=Scale(0.0, 1.0, chance=0.5),
+    is_identification=True,
 )
 DISTANCE = MetricPart(standardise, correlation_distance, scale=Scale(0.0, 2.0))
-CONSISTENCY = MetricPart(normalise, consistency, "clip", Scale(ranks=False), is_of_one=True)
+CONSISTENCY = MetricPart(
+    normalise, consistency, "clip", Scale(ranks=False), is_of_one=True
+)
 FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
     "alexnet2": ("alexnet", "features.4", IDENTIFICATION),
     "alexnet5": ("alexnet", "features.11", IDENTIFICATION),
@@ -330,8 +396,15 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
     "effnet": ("effnet", "avgpool", DISTANCE),
     "swav": ("swav", "avgpool", DISTANCE),
     **{
-        f"{what}_{ways}way{ending}": (network, "logits", _classify(compare, ways, labels))
-        for what, network, compare in (("video", "videomae", n_way), ("frame", "vit", n_way_of_frames))
+        f"{what}_{ways}way{ending}": (
+            network,
+            "logits",
+            _classify(compare, ways, labels),
+        )
+        for what, network, compare in (
+            ("video", "videomae", n_way),
+            ("frame", "vit", n_way_of_frames),
+        )
         for ending, labels in (("", RIGHT_CLASSES), ("_strict", 1))
         for ways in (2, 50)
     },
@@ -344,11 +417,16 @@ FEATURE_METRICS: dict[str, tuple[str, str, MetricPart]] = {
         replace(CONSISTENCY, compare=partial(consistency, is_of_neighbours=True)),
     ),
 }
-"""Network, node and metric by the name that recipes use; its `features` prepares what the node gives."""
+"""Network, node and metric by the name that recipes use; its `features` prepares what
+the node gives.
+"""
 
 
-def parts_of(name: str, metrics: Iterable[str], device: torch.device) -> dict[str, MetricPart]:
-    """Load a network by its key, and bind the metrics that are computed in its features.
+def parts_of(
+    name: str, metrics: Iterable[str], device: torch.device
+) -> dict[str, MetricPart]:
+    """Load a network by its key, and bind the metrics that are computed in its
+    features.
 
     Raises:
         MissingData: if its weights are not there, cannot be fetched or are damaged.

@@ -1,4 +1,6 @@
-"""Metrics of generated pictures by torchmetrics: LPIPS of pairs, FID and KID of distributions of features."""
+"""Metrics of generated pictures by torchmetrics: LPIPS of pairs, FID and KID of
+distributions of features.
+"""
 
 import importlib
 import importlib.util
@@ -16,7 +18,12 @@ from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import read, reading
-from brainhive_cli.measurement.metrics.networks import NETWORKS, cached_file, from_url, refetch_hint
+from brainhive_cli.measurement.metrics.networks import (
+    NETWORKS,
+    cached_file,
+    from_url,
+    refetch_hint,
+)
 from brainhive_cli.measurement.statistics import Metric
 
 MODULES = {
@@ -42,7 +49,8 @@ def inputs_of(metric: str) -> list[Input]:
 
 
 def lpips(true: Tensor, generated: Tensor, device: torch.device) -> Float64:
-    """Compute the perceptual distance [N] of pictures [N, 3, H, W] in 0..1 (arXiv 1801.03924, AlexNet).
+    """Compute the perceptual distance [N] of pictures [N, 3, H, W] in 0..1 (arXiv
+    1801.03924, AlexNet).
 
     Raises:
         MissingExtra: if torchmetrics is not installed.
@@ -52,11 +60,16 @@ def lpips(true: Tensor, generated: Tensor, device: torch.device) -> Float64:
     with _reading_weights("LPIPS"):
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-        metric = LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True, **ALONE)
+        metric = LearnedPerceptualImagePatchSimilarity(
+            "alex", reduction="none", normalize=True, **ALONE
+        )
     metric = metric.to(device)
 
     # pair by pair, which bounds memory
-    values = [metric(a[None].to(device), b[None].to(device)) for a, b in zip(generated, true, strict=True)]
+    values = [
+        metric(a[None].to(device), b[None].to(device))
+        for a, b in zip(generated, true, strict=True)
+    ]
     return torch.cat([value.flatten() for value in values]).double().cpu().numpy()
 
 
@@ -78,9 +91,15 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def _reading_weights(metric: str) -> Iterator[None]:
-    """Fetch the weights of LPIPS or FID; what a library then raises about them becomes one line."""
+    """Fetch the weights of LPIPS or FID; what a library then raises about them becomes
+    one line.
+    """
     _require_libraries(metric)
-    path = NETWORKS["alexnet"].fetch() if metric == "LPIPS" else from_url(INCEPTION, "FID's InceptionV3")
+    path = (
+        NETWORKS["alexnet"].fetch()
+        if metric == "LPIPS"
+        else from_url(INCEPTION, "FID's InceptionV3")
+    )
     read(path, refetch_hint(path))  # the libraries themselves would run code from it
     with reading(path, refetch_hint(path)):
         yield
@@ -94,42 +113,58 @@ def _require_libraries(metric: str) -> None:
             importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(
-            f"{metric} needs {' and '.join(m.partition('.')[0] for m in MODULES[metric])}",
+            (
+                f"{metric} needs "
+                f"{' and '.join(m.partition('.')[0] for m in MODULES[metric])}"
+            ),
             "pip install 'brainhive[metrics]'",
         ) from error
 
 
 FOLDS = 10
 """Parts that are left out in turn for the interval."""
-JACKKNIFE = f"normal, by a jackknife that leaves out one of {FOLDS} parts of the pictures"
+JACKKNIFE = (
+    f"normal, by a jackknife that leaves out one of {FOLDS} parts of the pictures"
+)
 """Method of the interval."""
 ALONE: Any = {"sync_on_compute": False}
 """One process computes; torchmetrics would have it wait for the others."""
 
 
 def fid(true: Tensor, generated: Tensor) -> float:
-    """Compute the Fréchet distance of features [N, D] and [M, D] (arXiv 1706.08500), by torchmetrics."""
+    """Compute the Fréchet distance of features [N, D] and [M, D] (arXiv 1706.08500), by
+    torchmetrics.
+    """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     return float(_compute_distance(FrechetInceptionDistance, true, generated))
 
 
 def kid(true: Tensor, generated: Tensor) -> float:
-    """Compute the unbiased kernel distance of features [N, D] and [M, D] (arXiv 1801.01401)."""
+    """Compute the unbiased kernel distance of features [N, D] and [M, D] (arXiv
+    1801.01401).
+    """
     from torchmetrics.image.kid import KernelInceptionDistance
 
     # one subset of all features, so that nothing is drawn
     count = min(len(true), len(generated))
     options = {"subsets": 1, "subset_size": count}
-    return float(_compute_distance(KernelInceptionDistance, true[:count], generated[:count], **options)[0])
+    return float(
+        _compute_distance(
+            KernelInceptionDistance, true[:count], generated[:count], **options
+        )[0]
+    )
 
 
-def _compute_distance(metric_class: Any, true: Tensor, generated: Tensor, **options: int) -> Any:
+def _compute_distance(
+    metric_class: Any, true: Tensor, generated: Tensor, **options: int
+) -> Any:
     """Compute a metric of torchmetrics from features instead of pictures."""
     # its network returns what it takes
     identity = nn.Identity()
     identity.num_features = true.shape[1]  # type: ignore[assignment]
-    with warnings.catch_warnings(action="ignore"):  # that KID keeps all features, which are here anyway
+    # that KID keeps all features, which are here anyway
+    with warnings.catch_warnings(action="ignore"):
         metric = metric_class(identity, **options, **ALONE)
 
     # features of true pictures, then of generated ones
@@ -150,16 +185,27 @@ def require_distances(count: int) -> None:
     if count < 2 * FOLDS:
         raise BrainhiveError(
             f"FID and KID of {count} pictures mean nothing",
-            f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is kept); 5000 is usual",
+            (
+                f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is "
+                "kept); 5000 is usual"
+            ),
         )
     if importlib.util.find_spec("torchmetrics") is None:
-        raise MissingExtra("FID and KID need torchmetrics", "pip install 'brainhive[metrics]'")
+        raise MissingExtra(
+            "FID and KID need torchmetrics", "pip install 'brainhive[metrics]'"
+        )
 
 
 def measure_distances(
-    true: Tensor, generated: Tensor, *, protocol: str, split: str, seeds: tuple[int, ...]
+    true: Tensor,
+    generated: Tensor,
+    *,
+    protocol: str,
+    split: str,
+    seeds: tuple[int, ...],
 ) -> list[Metric]:
-    """Measure FID and KID with 95 % intervals: a jackknife that leaves out a tenth of the pictures in turn.
+    """Measure FID and KID with 95 % intervals: a jackknife that leaves out a tenth of
+    the pictures in turn.
 
     Args:
         true: Features of true pictures [N, D].
@@ -172,8 +218,24 @@ def measure_distances(
     for name, distance in {"fid": fid, "kid": kid}.items():
         # standard error by leaving out folds (Efron and Tibshirani, chapter 11)
         value = distance(true, generated)
-        values = [distance(true[fold != left_out], generated[fold != left_out]) for left_out in range(FOLDS)]
+        values = [
+            distance(true[fold != left_out], generated[fold != left_out])
+            for left_out in range(FOLDS)
+        ]
         spread = float(np.sqrt((FOLDS - 1) * np.var(values)))
         ends = (value - 1.96 * spread, value + 1.96 * spread)
-        metrics.append(Metric(name, value, len(true), None, None, *ends, seeds, protocol, split, JACKKNIFE))
+        metrics.append(
+            Metric(
+                name,
+                value,
+                len(true),
+                None,
+                None,
+                *ends,
+                seeds,
+                protocol,
+                split,
+                JACKKNIFE,
+            )
+        )
     return metrics

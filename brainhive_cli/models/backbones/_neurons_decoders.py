@@ -1,7 +1,8 @@
-"""NEURONS' decoders of image tokens: of frames, masks and latents, captions and concepts.
+"""NEURONS' decoders of image tokens: of frames, masks and latents, captions and
+concepts.
 
-Source: the layers of the text-driven decoder are those of diffusers' autoencoders, with an attention over
-time behind each over space.
+Source: the layers of the text-driven decoder are those of diffusers' autoencoders, with
+an attention over time behind each over space.
 """
 
 from collections import OrderedDict
@@ -30,18 +31,26 @@ PADDING = 0
 
 
 def motion_projection(width: int, frames: int) -> nn.ModuleDict:
-    """Make the linear map of each image token to those of all frames, under upstream's name."""
+    """Make the linear map of each image token to those of all frames, under upstream's
+    name.
+    """
     return nn.ModuleDict({"motion_proj": nn.Linear(width, width * frames)})
 
 
 def project_motion(projection: nn.ModuleDict, tokens: Tensor) -> Tensor:
     """Map tokens [B, S, D] to [B, F, S, D]."""
     # [B, S, D · F] to [B, S, D, F] to [B, F, S, D]
-    return projection["motion_proj"](tokens).unflatten(-1, (tokens.shape[-1], -1)).permute(0, 3, 1, 2)
+    return (
+        projection["motion_proj"](tokens)
+        .unflatten(-1, (tokens.shape[-1], -1))
+        .permute(0, 3, 1, 2)
+    )
 
 
 def concept_head(width: int, hidden: int, concepts: int) -> nn.Sequential:
-    """Make two linear maps from the mean of a clip's tokens [B, D] to the logits of concepts [B, K]."""
+    """Make two linear maps from the mean of a clip's tokens [B, D] to the logits of
+    concepts [B, K].
+    """
     return nn.Sequential(
         OrderedDict(
             vision_proj_channel=nn.Linear(width, hidden),
@@ -51,10 +60,12 @@ def concept_head(width: int, hidden: int, concepts: int) -> nn.Sequential:
 
 
 class TextDrivenDecoder(nn.Module):
-    """Feature maps of each frame, driven by a text, through a decoder that attends over space and time.
+    """Feature maps of each frame, driven by a text, through a decoder that attends over
+    space and time.
 
-    In the mode `right` a clip's pictures are added to its own text, and time is within a clip; `published` is
-    as the reference, in which pictures only weigh the texts of the whole batch, whose frames are one clip.
+    In the mode `right` a clip's pictures are added to its own text, and time is within
+    a clip; `published` is as the reference, in which pictures only weigh the texts of
+    the whole batch, whose frames are one clip.
 
     Args:
         config: Sizes and mode of `neurons`.
@@ -79,7 +90,8 @@ class TextDrivenDecoder(nn.Module):
         self.recon_head = nn.Conv2d(channels[0], latents, 3, padding=1)
 
     def forward(self, motion: Tensor, text: Tensor | None) -> dict[str, Tensor]:
-        """Decode tokens [B, F, S, D] and texts [B, E] to the logits of masks and to latents.
+        """Decode tokens [B, F, S, D] and texts [B, E] to the logits of masks and to
+        latents.
 
         Returns:
             `mask` [B, F, 1, h, w] and `latents` [B, F, C, h, w].
@@ -93,7 +105,9 @@ class TextDrivenDecoder(nn.Module):
         # frames that attend to each other: of one clip, or of the batch
         together = frames if self.mode == "right" else clips * frames
         decoder = self.video_decoder
-        decoded = decoder["mid_block"](decoder["conv_in"](self.norm(self.dropout(maps))), together)
+        decoded = decoder["mid_block"](
+            decoder["conv_in"](self.norm(self.dropout(maps))), together
+        )
         for block in decoder["up_blocks"]:
             decoded = block(decoded, together)
         decoded = F.silu(decoder["conv_norm_out"](decoded))  # [B·F, C, h, w]
@@ -103,14 +117,17 @@ class TextDrivenDecoder(nn.Module):
         }
 
     def fused(self, tokens: Tensor, text: Tensor | None) -> Tensor:
-        """Fuse tokens [B·F, S, D] with texts [B, E]: [B·F, S, E]; without texts they are only projected."""
+        """Fuse tokens [B·F, S, D] with texts [B, E]: [B·F, S, E]; without texts they
+        are only projected.
+        """
         query = self.q(tokens)
         if text is None:
             return self.out(query)
         values = self.v(text)
         if self.mode == "right":
             # add the text of a clip to each of its frames
-            frame_values = values.repeat_interleave(len(tokens) // len(text), 0)  # [B·F, E]
+            # [B·F, E]
+            frame_values = values.repeat_interleave(len(tokens) // len(text), 0)
             return self.out(query + frame_values[:, None])
 
         # as the reference: each token weighs the texts of all clips
@@ -119,43 +136,70 @@ class TextDrivenDecoder(nn.Module):
 
 
 def video_decoder(maps: int, channels: tuple[int, ...], groups: int) -> nn.ModuleDict:
-    """Make the layers from maps of frames to features of a larger size, by diffusers' names."""
-    # channels are listed from the output on; all blocks but the last double height and width
+    """Make the layers from maps of frames to features of a larger size, by diffusers'
+    names.
+    """
+    # channels are listed from the output on; all blocks but the last double height and
+    # width
     widths = channels[::-1]
     layers: dict[str, nn.Module] = {"conv_in": nn.Conv2d(maps, widths[0], 3, padding=1)}
     layers["mid_block"] = Block(widths[0], widths[0], 2, 1, groups, upsamples=False)
     layers["up_blocks"] = nn.ModuleList(
         Block(before, after, 2, 2, groups, upsamples=number < len(widths))
-        for number, (before, after) in enumerate(zip((widths[0], *widths), widths, strict=False), 1)
+        for number, (before, after) in enumerate(
+            zip((widths[0], *widths), widths, strict=False), 1
+        )
     )
     layers["conv_norm_out"] = nn.GroupNorm(groups, channels[0], EPSILON)
     return nn.ModuleDict(layers)
 
 
 class Block(nn.Module):
-    """ResNets, behind the first `attended` of which there is attention over space, and over time."""
+    """ResNets, behind the first `attended` of which there is attention over space, and
+    over time.
+    """
 
     def __init__(
-        self, before: int, after: int, count: int, attended: int, groups: int, upsamples: bool
+        self,
+        before: int,
+        after: int,
+        count: int,
+        attended: int,
+        groups: int,
+        upsamples: bool,
     ) -> None:
         super().__init__()
         # the first ResNet changes the number of channels
         widths = [before] + [after] * (count - 1)
         self.resnets = nn.ModuleList(
             ResnetBlock2D(
-                in_channels=width, out_channels=after, temb_channels=None, groups=groups, eps=EPSILON
+                in_channels=width,
+                out_channels=after,
+                temb_channels=None,
+                groups=groups,
+                eps=EPSILON,
             )
             for width in widths
         )
-        self.attentions = nn.ModuleList(_attention(after, groups) for _ in range(attended))
-        self.temp_attentions = nn.ModuleList(_attention(after, groups) for _ in range(attended))
+        self.attentions = nn.ModuleList(
+            _attention(after, groups) for _ in range(attended)
+        )
+        self.temp_attentions = nn.ModuleList(
+            _attention(after, groups) for _ in range(attended)
+        )
         # attention over time starts with weight 0, that over space with 1
-        self.weights = nn.ParameterList(nn.Parameter(torch.ones(1)) for _ in range(attended))
-        self.upsamplers = nn.ModuleList([Upsample2D(after, use_conv=True)] if upsamples else [])
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.ones(1)) for _ in range(attended)
+        )
+        self.upsamplers = nn.ModuleList(
+            [Upsample2D(after, use_conv=True)] if upsamples else []
+        )
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """Map [N, C, h, w] to [N, C', h', w']; `frames` in a row are a clip."""
-        attentions = zip(self.attentions, self.temp_attentions, self.weights, strict=True)
+        attentions = zip(
+            self.attentions, self.temp_attentions, self.weights, strict=True
+        )
         for resnet in self.resnets:
             x = resnet(x, None)
             if (attention := next(attentions, None)) is not None:
@@ -163,9 +207,15 @@ class Block(nn.Module):
                 x = over_space(x)
 
                 # attend from each frame of a clip to its others, position by position
-                clips = x.unflatten(0, (-1, frames)).permute(0, 3, 4, 2, 1)  # [B, h, w, C, F]
-                attended = over_time(clips.flatten(0, 2)[..., None])[..., 0].unflatten(0, clips.shape[:3])
-                x = weight * x + (1 - weight) * attended.permute(0, 4, 3, 1, 2).flatten(0, 1)  # [N, C, h, w]
+                # [B, h, w, C, F]
+                clips = x.unflatten(0, (-1, frames)).permute(0, 3, 4, 2, 1)
+                attended = over_time(clips.flatten(0, 2)[..., None])[..., 0].unflatten(
+                    0, clips.shape[:3]
+                )
+                # [N, C, h, w]
+                x = weight * x + (1 - weight) * attended.permute(0, 4, 3, 1, 2).flatten(
+                    0, 1
+                )
         for upsampler in self.upsamplers:
             x = upsampler(x)
         return x
@@ -202,7 +252,8 @@ class CaptionHead(nn.Module):
         # GPT-2 of the recipe's sizes, whose padding begins and ends a caption
         sizes = GPT2Config(
             vocab_size=config.vocabulary,
-            n_positions=max(config.caption_positions, length + 1),  # a prefix comes first
+            # a prefix comes first
+            n_positions=max(config.caption_positions, length + 1),
             n_embd=config.caption_width,
             n_layer=config.caption_layers,
             n_head=config.caption_heads,
@@ -210,17 +261,22 @@ class CaptionHead(nn.Module):
             eos_token_id=PADDING,
         )
         self.decoder = GPT2LMHeadModel(sizes)
-        self.clip_project = nn.ModuleDict({"model": nn.Sequential(nn.Linear(dim, config.caption_width))})
+        self.clip_project = nn.ModuleDict(
+            {"model": nn.Sequential(nn.Linear(dim, config.caption_width))}
+        )
         # the last layer is the embedding: saved once, filled in when loaded
         self.register_state_dict_post_hook(_without_tied)
         self.register_load_state_dict_pre_hook(_with_tied)
 
     def prefix(self, text: Tensor) -> Tensor:
-        """Make the first token [B, 1, D] of text vectors [B, E], of which only the direction counts."""
+        """Make the first token [B, 1, D] of text vectors [B, E], of which only the
+        direction counts.
+        """
         return self.clip_project["model"](F.normalize(text, dim=-1))[:, None]
 
     def forward(self, text: Tensor, ids: Tensor) -> Tensor:
-        """Predict each id of captions [B, L] from those before it: logits [B, L, vocabulary].
+        """Predict each id of captions [B, L] from those before it: logits [B, L,
+        vocabulary].
 
         Raises:
             BrainhiveError: if it does not know an id.
@@ -233,10 +289,14 @@ class CaptionHead(nn.Module):
             )
         # the prefix predicts the first id; what follows the last is of no use
         words = self.decoder.transformer.wte(ids)
-        return self.decoder(inputs_embeds=torch.cat([self.prefix(text), words], 1)).logits[:, :-1]
+        return self.decoder(
+            inputs_embeds=torch.cat([self.prefix(text), words], 1)
+        ).logits[:, :-1]
 
     def write(self, text: Tensor, end: int) -> Tensor:
-        """Write captions, each time the likeliest token: ids [B, length], with zeros behind the last."""
+        """Write captions, each time the likeliest token: ids [B, length], with zeros
+        behind the last.
+        """
         # generate greedily, so that a caption depends on its signal alone
         prefix = self.prefix(text)
         written: Tensor = self.decoder.generate(
@@ -251,10 +311,14 @@ class CaptionHead(nn.Module):
         return F.pad(written, (0, self.length - written.shape[1]), value=PADDING)
 
 
-def _without_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+def _without_tied(
+    module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any
+) -> None:
     state.pop(prefix + TIED, None)
 
 
-def _with_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _with_tied(
+    module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any
+) -> None:
     if prefix + SOURCE in state:
         state.setdefault(prefix + TIED, state[prefix + SOURCE])

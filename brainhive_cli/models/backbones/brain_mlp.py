@@ -14,12 +14,19 @@ class Config(BackboneConfig):
     cites = ("zheng2026",)
 
     hidden: int | None = Field(
-        None, gt=0, le=2**16, description="Width inside the residual MLP; default: the token's, BrainHiVE's."
+        None,
+        gt=0,
+        le=2**16,
+        description="Width inside the residual MLP; default: the token's, BrainHiVE's.",
     )
     dropout: HiddenDropout = 0.1
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
-        """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B, D]."""
+    def build(
+        self, channels: int, samples: int, dim: int, subjects: int = 1
+    ) -> BrainEncoder:
+        """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B,
+        D].
+        """
         return BrainEncoder(
             flatten=nn.Flatten(),
             proj_in=nn.Linear(channels * samples, dim),

@@ -1,6 +1,8 @@
-"""BrainHiVE's encoders that end in one projection head: convolutions of published networks, or none.
+"""BrainHiVE's encoders that end in one projection head: convolutions of published
+networks, or none.
 
-`brain-projection` goes straight into the head; the others are rows whose `layers` name what comes before it.
+`brain-projection` goes straight into the head; the others are rows whose `layers` name
+what comes before it.
 """
 
 from collections import OrderedDict
@@ -13,30 +15,47 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainhive_cli.models.backbones import BackboneConfig
-from brainhive_cli.models.backbones._layers import BrainEncoder, UnitDropout, projection_head
+from brainhive_cli.models.backbones._layers import (
+    BrainEncoder,
+    UnitDropout,
+    projection_head,
+)
 from brainhive_cli.models.signal_spec import samples_left
 
 FILTERS = 40
 KERNEL = 25
 POOL, STRIDE = 51, 5
-"""Filters; samples of the temporal kernel, of the mean pooling and of its stride: NICE's."""
+"""Filters; samples of the temporal kernel, of the mean pooling and of its stride:
+NICE's.
+"""
 EEG_NET_FILTERS, LONG, SHORT, EEG_NET_POOL = (8, 16), 64, 16, 2
-"""EEGNet's filters, samples of its two temporal kernels and of the mean pooling between them: BrainHiVE's."""
+"""EEGNet's filters, samples of its two temporal kernels and of the mean pooling between
+them: BrainHiVE's.
+"""
 DEEP_FILTERS, DEEP_KERNEL, DEEP_POOL = (25, 50, 100, 200), 10, 2
-"""DeepNet's filters of each block, samples of its kernels (the paper's) and max pooling (BrainHiVE's)."""
+"""DeepNet's filters of each block, samples of its kernels (the paper's) and max pooling
+(BrainHiVE's).
+"""
 
 
 class Config(BackboneConfig):
-    """The smallest brain encoder of BrainHiVE (arXiv 2602.07495): all channels and samples into the head."""
+    """The smallest brain encoder of BrainHiVE (arXiv 2602.07495): all channels and
+    samples into the head.
+    """
 
     cites = ("zheng2026",)
     layers: ClassVar[str] = ""
-    """What comes before the head: one of LAYERS, `nice`, or nothing; `linear` replaces the head."""
+    """What comes before the head: one of LAYERS, `nice`, or nothing; `linear` replaces
+    the head.
+    """
 
     dropout: UnitDropout = 0.3
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
-        """Make the encoder for signals [B, C, T] and tokens [B, D]; the parameter names are upstream's.
+    def build(
+        self, channels: int, samples: int, dim: int, subjects: int = 1
+    ) -> BrainEncoder:
+        """Make the encoder for signals [B, C, T] and tokens [B, D]; the parameter names
+        are upstream's.
 
         Raises:
             BrainhiveError: if the window is shorter than the filters.
@@ -46,11 +65,14 @@ class Config(BackboneConfig):
             return BrainEncoder(flatten=nn.Flatten(), model=head)
         if self.layers == "linear":
             linear = nn.Linear(channels * samples, dim)
-            return BrainEncoder(flatten=nn.Flatten(), dropout=nn.Dropout(self.dropout), project=linear)
+            return BrainEncoder(
+                flatten=nn.Flatten(), dropout=nn.Dropout(self.dropout), project=linear
+            )
         if self.layers == "nice":
             return BrainEncoder(**nice_layers(channels, samples, dim, self.dropout))
 
-        # the signal as a picture [B, 1, C, T] to [B, F, 1, T'], then to [B, F · T'] and [B, D]
+        # the signal as a picture [B, 1, C, T] to [B, F, 1, T'], then to [B, F · T'] and
+        # [B, D]
         make_layers, filters, shortened_by = LAYERS[self.layers]
         left = samples_left(samples, *shortened_by)
         layers = make_layers(channels, self.dropout)
@@ -67,10 +89,12 @@ TINY = Config(dropout=0.1)
 
 
 class PooledConvolution(nn.Conv2d):
-    """`Conv2d(1, filters, (1, kernel))` and `AvgPool2d((1, pool), (1, stride))`, under the former's names.
+    """`Conv2d(1, filters, (1, kernel))` and `AvgPool2d((1, pool), (1, stride))`, under
+    the former's names.
 
-    Both are linear, so they are one convolution, with the kernel smeared over the pooling window. It makes
-    only the samples that pooling leaves: on a CPU, NICE trains four (fp32) to six times (bf16) as fast.
+    Both are linear, so they are one convolution, with the kernel smeared over the
+    pooling window. It makes only the samples that pooling leaves: on a CPU, NICE trains
+    four (fp32) to six times (bf16) as fast.
 
     Args:
         filters: F.
@@ -88,12 +112,15 @@ class PooledConvolution(nn.Conv2d):
         # smear the kernel in the precision of the weights, also under autocast
         with torch.autocast(signal.device.type, enabled=False):
             window = self.weight.new_full((1, 1, 1, self.pool), 1 / self.pool)
-            kernel = F.conv2d(self.weight, window, padding=(0, self.pool - 1))  # [F, 1, 1, kernel + pool - 1]
+            # [F, 1, 1, kernel + pool - 1]
+            kernel = F.conv2d(self.weight, window, padding=(0, self.pool - 1))
         return F.conv2d(signal, kernel, self.bias, self.stride)
 
 
 def ts_conv_layers(channels: int, dropout: float) -> nn.Sequential:
-    """Make temporal convolution, pooling, then spatial convolution: NICE's without its last projection."""
+    """Make temporal convolution, pooling, then spatial convolution: NICE's without its
+    last projection.
+    """
     return nn.Sequential(
         PooledConvolution(FILTERS, KERNEL, POOL, STRIDE),
         nn.Identity(),  # in upstream's names the pooling
@@ -106,8 +133,12 @@ def ts_conv_layers(channels: int, dropout: float) -> nn.Sequential:
     )
 
 
-def nice_layers(channels: int, samples: int, dim: int, dropout: float) -> dict[str, nn.Module]:
-    """Make NICE by upstream's names: signals [B, C, T] to patches [B, T', F], and these to tokens [B, D]."""
+def nice_layers(
+    channels: int, samples: int, dim: int, dropout: float
+) -> dict[str, nn.Module]:
+    """Make NICE by upstream's names: signals [B, C, T] to patches [B, T', F], and these
+    to tokens [B, D].
+    """
     from torchvision.ops import Permute
 
     patches = samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
@@ -136,7 +167,9 @@ def shallow_net_layers(channels: int, dropout: float) -> nn.Sequential:
 
 
 def eeg_net_layers(channels: int, dropout: float) -> nn.Sequential:
-    """Make a long temporal, a spatial and a short temporal convolution, with few filters."""
+    """Make a long temporal, a spatial and a short temporal convolution, with few
+    filters.
+    """
     temporal, spatial = EEG_NET_FILTERS
     return nn.Sequential(
         nn.Conv2d(1, temporal, (1, LONG)),  # over time: [B, F, C, T']
@@ -154,14 +187,21 @@ def eeg_net_layers(channels: int, dropout: float) -> nn.Sequential:
 
 
 def deep_net_layers(channels: int, dropout: float) -> nn.Sequential:
-    """Make four blocks of convolution and max pooling, the first with a spatial convolution."""
+    """Make four blocks of convolution and max pooling, the first with a spatial
+    convolution.
+    """
     layers: list[nn.Module] = []
     for before, filters in pairwise((1, *DEEP_FILTERS)):
         # convolution over time, in the first block also over channels
         layers.append(nn.Conv2d(before, filters, (1, DEEP_KERNEL)))
         if before == 1:  # [B, F, C, T'] to [B, F, 1, T']
             layers.append(nn.Conv2d(filters, filters, (channels, 1)))
-        layers += [nn.BatchNorm2d(filters), nn.ELU(), nn.MaxPool2d((1, DEEP_POOL)), nn.Dropout(dropout)]
+        layers += [
+            nn.BatchNorm2d(filters),
+            nn.ELU(),
+            nn.MaxPool2d((1, DEEP_POOL)),
+            nn.Dropout(dropout),
+        ]
     return nn.Sequential(*layers)
 
 
@@ -180,4 +220,6 @@ LAYERS: dict[str, Layers] = {
         ((DEEP_KERNEL, 1), (DEEP_POOL, DEEP_POOL)) * len(DEEP_FILTERS),
     ),
 }
-"""Layers from [B, 1, C, T] to [B, F, 1, T'], F, and the (kernel, stride) of the filters that shorten T."""
+"""Layers from [B, 1, C, T] to [B, F, 1, T'], F, and the (kernel, stride) of the filters
+that shorten T.
+"""

@@ -1,4 +1,6 @@
-"""Linear discriminant analysis with shrinkage: which category a signal is of, in closed form."""
+"""Linear discriminant analysis with shrinkage: which category a signal is of, in closed
+form.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,12 +24,15 @@ NO_LABEL = "lda decides between categories, and {} is no label"
 
 
 class Config(BackboneConfig):
-    """scikit-learn's discriminant analysis of each subject, with the covariance shrunk by Ledoit and Wolf.
+    """scikit-learn's discriminant analysis of each subject, with the covariance shrunk
+    by Ledoit and Wolf.
 
-    Heads are labels, one number a category. Nothing is tuned; no part of `train` has an effect.
+    Heads are labels, one number a category. Nothing is tuned; no part of `train` has an
+    effect.
 
-    Source: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional covariance matrices;
-    Blankertz et al. 2011, Single-trial analysis and classification of ERP components.
+    Source: Ledoit and Wolf 2004, A well-conditioned estimator for large-dimensional
+    covariance matrices; Blankertz et al. 2011, Single-trial analysis and classification
+    of ERP components.
     """
 
     cites = ("ledoit2004", "blankertz2011", "pedregosa2011")
@@ -47,7 +52,10 @@ class Config(BackboneConfig):
         if (size := max(spec.widths) * spec.samples) > MAX_FEATURES:
             raise RecipeError(
                 f"lda takes up to {MAX_FEATURES:,} numbers of a signal, not {size:,}",
-                "a region or window: signal.channels, signal.window_ms; or backbone.kind=ridge",
+                (
+                    "a region or window: signal.channels, signal.window_ms; or "
+                    "backbone.kind=ridge"
+                ),
             )
         return Discriminant(spec, heads)
 
@@ -63,21 +71,31 @@ class Discriminant(nn.Module):
         self.heads = heads
         self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
-            layers = {name: nn.Linear(width * spec.samples, head.width) for name, head in heads.items()}
+            layers = {
+                name: nn.Linear(width * spec.samples, head.width)
+                for name, head in heads.items()
+            }
             self.maps[str(subject)] = nn.ModuleDict(layers).requires_grad_(False)
 
-    def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
+    def forward(
+        self, signal: Tensor, subject_index: Tensor | None
+    ) -> dict[str, Tensor]:
         """Score every category, [B, K] by head, of signals [B, C, T] of subjects [B].
 
         Raises:
             BrainhiveError: for a subject that was not fitted.
         """
         maps = [partial(_score, [*layers.values()]) for layers in self.maps.values()]
-        return outputs.split(map_by_subject("lda", signal, subject_index, maps), self.heads)
+        return outputs.split(
+            map_by_subject("lda", signal, subject_index, maps), self.heads
+        )
 
     @torch.no_grad()
-    def fit(self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor) -> None:
-        """Fit one subject: training signals [N, C, T], and what gives their labels [N, K] by head.
+    def fit(
+        self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor
+    ) -> None:
+        """Fit one subject: training signals [N, C, T], and what gives their labels [N,
+        K] by head.
 
         Raises:
             RecipeError: if a head is no label.
@@ -96,14 +114,20 @@ class Discriminant(nn.Module):
             numbers = labels.argmax(1).cpu().numpy()
             # scikit-learn needs two classes, and more signals than classes
             if not 1 < (categories := len(np.unique(numbers))) < len(numbers):
-                problem = f"lda is to tell {categories} categories apart by {len(numbers)} training signals"
-                raise BrainhiveError(problem, "more trials in training, of two categories or more")
+                problem = (
+                    f"lda is to tell {categories} categories apart by {len(numbers)} "
+                    "training signals"
+                )
+                raise BrainhiveError(
+                    problem, "more trials in training, of two categories or more"
+                )
 
             # fit, and write the fit as a linear map of raw signals
             fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
             fitted.fit((flat - mean) / spread, numbers)
             weights, offsets = fitted.coef_, fitted.intercept_
-            if len(weights) == 1:  # of two categories, scikit-learn gives the difference
+            # of two categories, scikit-learn gives the difference
+            if len(weights) == 1:
                 weights, offsets = (
                     np.concatenate([-weights, weights]) / 2,
                     np.concatenate([-offsets, offsets]) / 2,
@@ -114,7 +138,8 @@ class Discriminant(nn.Module):
             # rows of categories that occur; the others never win
             linear = self.maps[str(subject)][name]
             linear.weight.zero_()
-            linear.bias.fill_(float(offsets.min()) - 1e3)  # categories without training trials come last
+            # categories without training trials come last
+            linear.bias.fill_(float(offsets.min()) - 1e3)
             linear.weight[fitted.classes_] = torch.from_numpy(weights).to(linear.weight)
             linear.bias[fitted.classes_] = torch.from_numpy(offsets).to(linear.bias)
 

@@ -1,6 +1,8 @@
-"""MindEye2's brain model: a ridge for each subject, image tokens, a text vector and a blurry latent.
+"""MindEye2's brain model: a ridge for each subject, image tokens, a text vector and a
+blurry latent.
 
-Source: RidgeRegression and BrainNetwork of MindEye2 (arXiv 2403.11207, MIT), whose parameter names are kept.
+Source: RidgeRegression and BrainNetwork of MindEye2 (arXiv 2403.11207, MIT), whose
+parameter names are kept.
 """
 
 import torch
@@ -16,18 +18,25 @@ from brainhive_cli.models.signal_spec import SignalSpec
 TEXT = "text"
 """The head of the tokens' mean, projected into the space of texts."""
 BLURRY = "blurry"
-"""The head of an autoencoder's latent, from the ridges' outputs; `maps` come with it."""
+"""The head of an autoencoder's latent, from the ridges' outputs; `maps` come with
+it.
+"""
 FEATURES, CHANNELS, BLURRY_DROPOUT = 64, (32, 64, 128), 0.3
-"""Of the blurry branch: feature maps, channels of its decoder from the output on, and what is dropped."""
+"""Of the blurry branch: feature maps, channels of its decoder from the output on, and
+what is dropped.
+"""
 
 
 class Config(BackboneConfig):
-    """For voxels [B, V, 1] of subjects who may differ in V; heads are image tokens [S, D] and `text` [E].
+    """For voxels [B, V, 1] of subjects who may differ in V; heads are image tokens [S,
+    D] and `text` [E].
 
-    The head `blurry` [C, H, W] (4 × 28 × 28: the latent of a picture of 224 pixels) is MindEye2's branch of
-    blurry pictures, for which training may want `maps` [S, D] (49 × 512) too.
-    Models are linear up to their tokens: MindEye2's mixer blocks, which over one volume add a constant
-    alone, are left out, and that of published weights lies in the biases of the next layers.
+    The head `blurry` [C, H, W] (4 × 28 × 28: the latent of a picture of 224 pixels) is
+    MindEye2's branch of blurry pictures, for which training may want `maps` [S, D] (49
+    × 512) too.
+    Models are linear up to their tokens: MindEye2's mixer blocks, which over one volume
+    add a constant alone, are left out, and that of published weights lies in the biases
+    of the next layers.
     """
 
     cites = ("scotti2024",)
@@ -36,11 +45,13 @@ class Config(BackboneConfig):
     hidden: Width = Field(4096, description="Width of the space that subjects share.")
 
     def build(self, spec: SignalSpec, heads: Heads) -> "MindEye2":
-        """Make the model; its heads are one of tokens [S, D], of any name, and those of the class as wanted.
+        """Make the model; its heads are one of tokens [S, D], of any name, and those of
+        the class as wanted.
 
         Raises:
             RecipeError: if the heads are others.
-            BrainhiveError: if the signals are no voxels, or the blurry branch has no such latent or maps.
+            BrainhiveError: if the signals are no voxels, or the blurry branch has no
+                such latent or maps.
         """
         return MindEye2(self, spec, heads)
 
@@ -49,7 +60,8 @@ TINY = Config(hidden=8)
 
 
 class MindEye2(nn.Module):
-    """Ridge of the subject, backbone that all share, and the projection of the tokens' mean to a text vector.
+    """Ridge of the subject, backbone that all share, and the projection of the tokens'
+    mean to a text vector.
 
     Attributes:
         image: Name of the head of tokens.
@@ -61,18 +73,29 @@ class MindEye2(nn.Module):
         # the head of tokens, and its shape
         axes = {TEXT: 1, BLURRY: 3, _layers.MAPS: 2}
         images = {name: head.shape for name, head in heads.items() if name not in axes}
-        has_other_axes = any(axes.get(name, 2) != len(head.shape) for name, head in heads.items())
-        if has_other_axes or len(images) != 1 or (_layers.MAPS in heads and BLURRY not in heads):
+        has_other_axes = any(
+            axes.get(name, 2) != len(head.shape) for name, head in heads.items()
+        )
+        if (
+            has_other_axes
+            or len(images) != 1
+            or (_layers.MAPS in heads and BLURRY not in heads)
+        ):
             raise RecipeError(
-                f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and maps, the heads are "
-                f"{', '.join(heads) or 'none'}",
-                f"one head of tokens [S, D], and perhaps {TEXT}, a vector, {BLURRY}, a latent, and its maps",
+                f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and maps, "
+                f"the heads are {', '.join(heads) or 'none'}",
+                (
+                    f"one head of tokens [S, D], and perhaps {TEXT}, a vector, "
+                    f"{BLURRY}, a latent, and its maps"
+                ),
             )
         self.image, (tokens, width) = next(iter(images.items()))
 
         # a linear map for each subject, from its voxels to the space that all share
         ridges = [nn.Linear(voxels, config.hidden) for voxels in spec.widths]
-        self.ridge = nn.ModuleDict({"linears": _layers.BySubject("mindeye2", spec, ridges)})
+        self.ridge = nn.ModuleDict(
+            {"linears": _layers.BySubject("mindeye2", spec, ridges)}
+        )
 
         # what all subjects share
         self.backbone = Backbone(config.hidden, tokens, width, heads)
@@ -81,16 +104,23 @@ class MindEye2(nn.Module):
             matrix = torch.randn(width, heads[TEXT].width) * width**-0.5  # [D, E]
             self.clipproj = nn.ParameterDict({"proj": matrix})
 
-    def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
+    def forward(
+        self, signal: Tensor, subject_index: Tensor | None
+    ) -> dict[str, Tensor]:
         """Predict the heads from voxels [B, V, 1] of subjects [B], all of one width."""
         return self.with_voxel_tokens(signal, subject_index)[1]
 
     def with_voxel_tokens(
         self, signal: Tensor, subject_index: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Predict the heads, and give the tokens [B, S, D] before `clip_proj`, which condition the prior."""
+        """Predict the heads, and give the tokens [B, S, D] before `clip_proj`, which
+        condition the prior.
+        """
         mapped = self.ridge["linears"](signal, subject_index)  # [B, H]
-        tokens = self.backbone.backbone_linear(mapped).unflatten(1, (-1, self.backbone.width))  # [B, S, D]
+        # [B, S, D]
+        tokens = self.backbone.backbone_linear(mapped).unflatten(
+            1, (-1, self.backbone.width)
+        )
         image = self.backbone.clip_proj(tokens)
         heads = {self.image: image}
         if self.clipproj is not None:
@@ -110,34 +140,49 @@ class Backbone(nn.Module):
 
         # tokens, and their projection for retrieval
         self.backbone_linear = nn.Linear(hidden, tokens * width)
-        triples = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
-        self.clip_proj = nn.Sequential(*(layer for triple in triples for layer in triple))
+        triples = [
+            (nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)
+        ]
+        self.clip_proj = nn.Sequential(
+            *(layer for triple in triples for layer in triple)
+        )
         self.blin1: nn.Linear | None = None
 
         # low-level branch: feature maps of an autoencoder's latent
         if BLURRY in heads:
             self.map_size = _layers.map_size(heads, BLURRY, 2 ** (len(CHANNELS) - 1))
-            self.blin1 = nn.Linear(hidden, FEATURES * self.map_size[0] * self.map_size[1])
+            self.blin1 = nn.Linear(
+                hidden, FEATURES * self.map_size[0] * self.map_size[1]
+            )
             self.bdropout = Dropout(BLURRY_DROPOUT)
             self.bnorm = nn.GroupNorm(1, FEATURES)
-            self.bupsampler = _layers.upsampler(FEATURES, heads[BLURRY].shape[0], CHANNELS)
+            self.bupsampler = _layers.upsampler(
+                FEATURES, heads[BLURRY].shape[0], CHANNELS
+            )
             self.b_maps_projector = None
             if _layers.MAPS in heads:
                 map_width = heads[_layers.MAPS].shape[-1]
-                self.b_maps_projector = _layers.maps_projector(FEATURES, map_width, map_width, map_width)
+                self.b_maps_projector = _layers.maps_projector(
+                    FEATURES, map_width, map_width, map_width
+                )
 
     def blurry(self, mapped: Tensor) -> dict[str, Tensor]:
-        """Map the ridges' outputs [B, H] to the heads of the blurry branch; to none where it has none."""
+        """Map the ridges' outputs [B, H] to the heads of the blurry branch; to none
+        where it has none.
+        """
         if self.blin1 is None:
             return {}
         maps = self.bdropout(self.blin1(mapped)).unflatten(1, (-1, *self.map_size))
         maps = self.bnorm(maps)  # [B, F, h, w]
         heads = {BLURRY: self.bupsampler(maps)}
         if self.b_maps_projector is not None:
-            heads[_layers.MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)  # [B, S, D]
+            # [B, S, D]
+            heads[_layers.MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)
         return heads
 
 
 def project_mean(projection: nn.ParameterDict, tokens: Tensor) -> Tensor:
-    """Project the mean of tokens [B, S, D], or of several frames' [B, F, S, D], by a matrix: [B, E]."""
+    """Project the mean of tokens [B, S, D], or of several frames' [B, F, S, D], by a
+    matrix: [B, E].
+    """
     return tokens.flatten(1, -2).mean(1) @ projection["proj"]

@@ -23,10 +23,11 @@ Targets = Callable[[slice], dict[str, Tensor]]
 
 
 class Config(BackboneConfig):
-    """Brain-Diffuser's regression (arXiv 2303.05334) to conditions of any shape, without its VDVAE.
+    """Brain-Diffuser's regression (arXiv 2303.05334) to conditions of any shape,
+    without its VDVAE.
 
-    There is one ridge for each subject and head, of all its outputs at once; no part of `train` but
-    `validation` has an effect.
+    There is one ridge for each subject and head, of all its outputs at once; no part of
+    `train` but `validation` has an effect.
     """
 
     cites = ("hoerl1970",)
@@ -35,25 +36,30 @@ class Config(BackboneConfig):
 
     alpha: float | dict[str, float] | Literal["auto"] = Field(
         60_000.0,
-        description="Penalty of the squared weights, as scikit-learn's; or one for each head; auto: for each "
-        "head by generalised cross-validation. "
-        "Brain-Diffuser: 60000 for image, 100000 for text tokens, of z-scored voxels.",
+        description="Penalty of the squared weights, as scikit-learn's; or one for "
+        "each head; auto: for each head by generalised cross-validation. "
+        "Brain-Diffuser: 60000 for image, 100000 for text tokens, of "
+        "z-scored voxels.",
     )
     components: int | None = Field(
         None,
         gt=0,
         le=2**20,
-        description="Principal components of the training signals that are kept; exact from the number of "
-        "training signals on. Default: all, with weights [V, outputs] instead of [components, outputs].",
+        description="Principal components of the training signals that are kept; exact "
+        "from the number of training signals on. Default: all, with "
+        "weights [V, outputs] instead of [components, outputs].",
     )
     standardise: bool = Field(
         True,
-        description="Bring each output to the spread of its target: by the predictions for held-out stimuli, "
-        "or else for the training's (Brain-Diffuser: by those for the test pictures).",
+        description="Bring each output to the spread of its target: by the predictions "
+        "for held-out stimuli, or else for the training's (Brain-Diffuser: "
+        "by those for the test pictures).",
     )
 
     def citations(self) -> tuple[str, ...]:
-        """Add cross-validation of the penalty, and Brain-Diffuser's correction of the spread, where used."""
+        """Add cross-validation of the penalty, and Brain-Diffuser's correction of the
+        spread, where used.
+        """
         chosen = ("golub1979",) if self.alpha == "auto" else ()
         return (*self.cites, *chosen, *(("ozcelik2023",) if self.standardise else ()))
 
@@ -66,7 +72,11 @@ class Config(BackboneConfig):
         if self.alpha == "auto":
             return Ridge(self, {}, spec, heads)
         # one penalty for all heads, or one for each
-        alpha = self.alpha if isinstance(self.alpha, dict) else dict.fromkeys(heads, self.alpha)
+        alpha = (
+            self.alpha
+            if isinstance(self.alpha, dict)
+            else dict.fromkeys(heads, self.alpha)
+        )
         if alpha.keys() != heads.keys() or min(alpha.values()) <= 0:
             raise RecipeError(
                 f"backbone.alpha is {alpha}, and needs to be above 0 for each head",
@@ -80,39 +90,55 @@ TINY = Config(alpha=1.0)
 
 
 class Ridge(nn.Module):
-    """The maps of all subjects, by number; a head without a penalty has that of cross-validation."""
+    """The maps of all subjects, by number; a head without a penalty has that of
+    cross-validation.
+    """
 
-    def __init__(self, config: Config, alpha: dict[str, float], spec: SignalSpec, heads: Heads) -> None:
+    def __init__(
+        self, config: Config, alpha: dict[str, float], spec: SignalSpec, heads: Heads
+    ) -> None:
         super().__init__()
         self.heads, self.alpha = heads, alpha
         self.standardise = config.standardise
         self.maps: Any = nn.ModuleDict()
         for subject, width in zip(spec.subjects, spec.widths, strict=True):
-            self.maps[str(subject)] = Map(width * spec.samples, config.components, heads)
+            self.maps[str(subject)] = Map(
+                width * spec.samples, config.components, heads
+            )
 
-    def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
+    def forward(
+        self, signal: Tensor, subject_index: Tensor | None
+    ) -> dict[str, Tensor]:
         """Predict every head, [B, *shape], from signals [B, C, T] of subjects [B].
 
         Raises:
             BrainhiveError: for a subject that was not fitted.
         """
-        predicted = map_by_subject("ridge", signal, subject_index, [*self.maps.values()])
+        predicted = map_by_subject(
+            "ridge", signal, subject_index, [*self.maps.values()]
+        )
         return outputs.split(predicted.to(signal.dtype), self.heads)
 
     @torch.no_grad()
-    def fit(self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor) -> None:
+    def fit(
+        self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor
+    ) -> None:
         """Fit the map of one subject, by one pass over the targets.
 
         Args:
             subject: Its number.
             signal: Training signals [N, C, T], in the order of the targets.
             targets: Targets of some of them.
-            held_out: Signals [M, C, T] that spread is measured on; without any, the training's are.
+            held_out: Signals [M, C, T] that spread is measured on; without any, the
+                training's are.
         """
         # components of the signals; sums of the targets, block by block
         ridge: Map = self.maps[str(subject)]
         basis, scores, singular = ridge.project(signal)  # [V, K], [N, K], [K]
-        totals = {name: torch.zeros(2, head.width, device=signal.device) for name, head in self.heads.items()}
+        totals = {
+            name: torch.zeros(2, head.width, device=signal.device)
+            for name, head in self.heads.items()
+        }
         at_once = max(1, NUMBERS // sum(head.width for head in self.heads.values()))
         for start in range(0, len(signal), at_once):
             rows = slice(start, min(start + at_once, len(signal)))
@@ -136,11 +162,22 @@ class Ridge(nn.Module):
             if self.standardise:
                 spread = (squares / len(signal) - mean.square()).clamp(min=0).sqrt()
                 if len(held_out) > 1:
-                    held_out_scores = (held_out.flatten(1).to(ridge.mean) - ridge.mean) @ basis  # [M, K]
-                    predicted_spread = (held_out_scores @ ridge.weight[name]).std(0, correction=0)
+                    # [M, K]
+                    held_out_scores = (
+                        held_out.flatten(1).to(ridge.mean) - ridge.mean
+                    ) @ basis
+                    predicted_spread = (held_out_scores @ ridge.weight[name]).std(
+                        0, correction=0
+                    )
                 else:
-                    # orthonormal scores: the spread of predictions follows from the weights
-                    variance = (singular[:, None] * ridge.weight[name]).square().sum(0).div(len(signal))
+                    # orthonormal scores: the spread of predictions follows from the
+                    # weights
+                    variance = (
+                        (singular[:, None] * ridge.weight[name])
+                        .square()
+                        .sum(0)
+                        .div(len(signal))
+                    )
                     predicted_spread = variance.sqrt()
                 ratio = spread / predicted_spread.clamp(min=1e-30)
                 # an output that is predicted as constant stays so
@@ -156,7 +193,8 @@ class Ridge(nn.Module):
 
 
 class Map(nn.Module):
-    """The map of one subject: signals, less their mean, to components, and these to every head.
+    """The map of one subject: signals, less their mean, to components, and these to
+    every head.
 
     Args:
         width: V, numbers of a signal.
@@ -167,27 +205,39 @@ class Map(nn.Module):
     def __init__(self, width: int, components: int | None, heads: Heads) -> None:
         super().__init__()
         self.count = min(components or width, width)
-        self.mean, self.is_reduced = nn.Parameter(torch.zeros(width)), components is not None
+        self.mean, self.is_reduced = (
+            nn.Parameter(torch.zeros(width)),
+            components is not None,
+        )
         if self.is_reduced:
             self.basis = nn.Parameter(torch.zeros(width, self.count))
 
-        # weights [K, outputs] and biases [outputs] of every head, which no gradient changes
-        weights = {name: torch.zeros(self.count, head.width) for name, head in heads.items()}
+        # weights [K, outputs] and biases [outputs] of every head, which no gradient
+        # changes
+        weights = {
+            name: torch.zeros(self.count, head.width) for name, head in heads.items()
+        }
         biases = {name: torch.zeros(head.width) for name, head in heads.items()}
         self.weight, self.bias = nn.ParameterDict(weights), nn.ParameterDict(biases)
         self.requires_grad_(False)
 
     def forward(self, signal: Tensor) -> Tensor:
-        """Map signals [B, C, T] to the outputs of all heads, one after another, [B, outputs]."""
+        """Map signals [B, C, T] to the outputs of all heads, one after another, [B,
+        outputs].
+        """
         centred = signal.flatten(1).to(self.mean) - self.mean
         components = centred @ self.basis if self.is_reduced else centred
-        return torch.cat([components @ self.weight[name] + self.bias[name] for name in self.weight], 1)
+        return torch.cat(
+            [components @ self.weight[name] + self.bias[name] for name in self.weight],
+            1,
+        )
 
     def project(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Keep the mean of training signals [N, C, T], and find their components.
 
         Returns:
-            Basis [V, K], scores of unit length [N, K], and singular values [K], the largest first.
+            Basis [V, K], scores of unit length [N, K], and singular values [K], the
+            largest first.
         """
         # centre the signals
         flat = signal.flatten(1).double()  # [N, V]
@@ -198,12 +248,19 @@ class Map(nn.Module):
         is_wide = centred.shape[1] > len(centred)
         gram = centred @ centred.T if is_wide else centred.T @ centred
         squared, vectors = (values.flip(-1) for values in torch.linalg.eigh(gram))
-        rank = int((squared > squared[0] * torch.finfo(torch.float64).eps * len(gram)).sum())
+        rank = int(
+            (squared > squared[0] * torch.finfo(torch.float64).eps * len(gram)).sum()
+        )
         count = min(rank, self.count)
 
-        # basis [V, K] and scores [N, K], padded with zeros where there are fewer components
+        # basis [V, K] and scores [N, K], padded with zeros where there are fewer
+        # components
         singular, vectors = squared[:count].sqrt(), vectors[:, :count]
         basis = centred.T @ vectors / singular if is_wide else vectors  # [V, K]
         scores = vectors if is_wide else centred @ basis / singular
         empty = (0, self.count - count)
-        return F.pad(basis, empty).float(), F.pad(scores, empty).float(), F.pad(singular, empty).float()
+        return (
+            F.pad(basis, empty).float(),
+            F.pad(scores, empty).float(),
+            F.pad(singular, empty).float(),
+        )

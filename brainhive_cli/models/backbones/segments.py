@@ -1,4 +1,6 @@
-"""BRIDGE's brain encoder: parts of the window through one map and block, pooled by attention."""
+"""BRIDGE's brain encoder: parts of the window through one map and block, pooled by
+attention.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +21,23 @@ class Config(BackboneConfig):
         2, description="Parts of the window; the last takes what is left. BRIDGE's."
     )
     hidden: InnerWidth = Field(1024, description="Width inside the block; BRIDGE's.")
-    dropout: Share = Field(0.1, description="Probability of dropping a hidden unit of the block.")
+    dropout: Share = Field(
+        0.1, description="Probability of dropping a hidden unit of the block."
+    )
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "Segments":
+    def build(
+        self, channels: int, samples: int, dim: int, subjects: int = 1
+    ) -> "Segments":
         """Make the encoder for signals [B, C, T] and tokens [B, D].
 
         Raises:
             RecipeError: if there are more segments than samples.
         """
         if self.segments > samples:
-            raise RecipeError(f"{self.segments} segments of a window of {samples} samples", "fewer segments")
+            raise RecipeError(
+                f"{self.segments} segments of a window of {samples} samples",
+                "fewer segments",
+            )
         return Segments(channels, samples, dim, self)
 
 
@@ -42,15 +51,23 @@ class Segments(nn.Module):
         super().__init__()
         # the last segment takes the remainder
         self.length = samples // config.segments
-        self.lengths = [self.length] * (config.segments - 1) + [samples - self.length * (config.segments - 1)]
+        self.lengths = [self.length] * (config.segments - 1) + [
+            samples - self.length * (config.segments - 1)
+        ]
         self.proj_in = nn.Linear(channels * max(self.lengths), dim)
         self.block = ResidualMLP(dim, config.hidden, config.dropout)
-        self.attention = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
+        self.attention = nn.Sequential(
+            nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1)
+        )
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
         parts_of_window = signal.split(self.lengths, -1)  # the last is the longest
         # one map serves all segments, so that they need one length
-        padded = [F.pad(part, (0, self.lengths[-1] - part.shape[-1])) for part in parts_of_window]
-        tokens = self.block(self.proj_in(torch.stack(padded, 1).flatten(2)))  # [B, S, D]
+        padded = [
+            F.pad(part, (0, self.lengths[-1] - part.shape[-1]))
+            for part in parts_of_window
+        ]
+        # [B, S, D]
+        tokens = self.block(self.proj_in(torch.stack(padded, 1).flatten(2)))
         return (self.attention(tokens).softmax(1) * tokens).sum(1)  # [B, D]

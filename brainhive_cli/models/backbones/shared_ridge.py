@@ -1,4 +1,6 @@
-"""Ridge regression from the signals of all subjects to every head: one map, which fits new subjects too."""
+"""Ridge regression from the signals of all subjects to every head: one map, which fits
+new subjects too.
+"""
 
 from typing import Annotated, Literal
 
@@ -18,8 +20,8 @@ from brainhive_cli.models.signal_spec import SignalSpec
 class Config(BackboneConfig):
     """For signals whose sensors are the same in all subjects.
 
-    W = W0 + (X^T X + alpha I)^-1 X^T (Y - X W0), where W0 is 0 or the map of the model that the training
-    starts from; no part of `train` but `validation` has an effect.
+    W = W0 + (X^T X + alpha I)^-1 X^T (Y - X W0), where W0 is 0 or the map of the model
+    that the training starts from; no part of `train` but `validation` has an effect.
     """
 
     cites = ("hoerl1970",)
@@ -29,11 +31,16 @@ class Config(BackboneConfig):
 
     alpha: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto",
-        description="Penalty of the squared distance to the map that the fit begins with, as scikit-learn's; "
-        "auto: for each head by generalised cross-validation.",
+        description="Penalty of the squared distance to the map that the fit begins "
+        "with, as scikit-learn's; auto: for each head by generalised "
+        "cross-validation.",
     )
     intercept: bool = Field(
-        True, description="Whether signals and targets are centred; if not, a signal of zero predicts zero."
+        True,
+        description=(
+            "Whether signals and targets are centred; if not, a signal of zero "
+            "predicts zero."
+        ),
     )
 
     def citations(self) -> tuple[str, ...]:
@@ -57,8 +64,10 @@ class SharedRidge(nn.Module):
     """A map [F, outputs] and biases [outputs] of all heads, which no gradient changes.
 
     Attributes:
-        rows: Features [n, F + 1], the last of them 1, and residuals [n, outputs]; fewer rows than F.
-        sums: Of more rows: products of features with features and with residuals, and squared residuals.
+        rows: Features [n, F + 1], the last of them 1, and residuals [n, outputs]; fewer
+            rows than F.
+        sums: Of more rows: products of features with features and with residuals, and
+            squared residuals.
         count: Rows.
     """
 
@@ -66,18 +75,25 @@ class SharedRidge(nn.Module):
         super().__init__()
         self.heads, self.alpha, self.intercept = heads, config.alpha, config.intercept
         width = sum(head.width for head in heads.values())
-        self.weight = nn.Parameter(torch.zeros(features, width), requires_grad=False)  # [F, outputs]
+        # [F, outputs]
+        self.weight = nn.Parameter(torch.zeros(features, width), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(width), requires_grad=False)
         self.rows: list[tuple[Tensor, Tensor]] = []
         self.sums: list[Tensor] = []
         self.count = 0
 
-    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, signal: Tensor, subject_index: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Predict every head, [B, *shape], from signals [B, C, T] of any subjects."""
-        return outputs.split(signal.flatten(1).to(self.weight) @ self.weight + self.bias, self.heads)
+        return outputs.split(
+            signal.flatten(1).to(self.weight) @ self.weight + self.bias, self.heads
+        )
 
     @torch.no_grad()
-    def fit(self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor) -> None:
+    def fit(
+        self, subject: int, signal: Tensor, targets: Targets, held_out: Tensor
+    ) -> None:
         """Add the signals of one subject to the fit; `solve` ends it.
 
         Args:
@@ -93,9 +109,12 @@ class SharedRidge(nn.Module):
         for start in range(0, len(signal), at_once):
             # what the initial map leaves unexplained
             rows = slice(start, min(start + at_once, len(signal)))
-            features = F.pad(signal[rows].flatten(1).double(), (0, 1), value=1.0)  # [n, F + 1]
+            # [n, F + 1]
+            features = F.pad(signal[rows].flatten(1).double(), (0, 1), value=1.0)
             targets_of_head = targets(rows)
-            target = torch.cat([targets_of_head[name].flatten(1).double() for name in self.heads], 1)
+            target = torch.cat(
+                [targets_of_head[name].flatten(1).double() for name in self.heads], 1
+            )
             self.rows.append((features, target - features @ initial))
             self.count += len(features)
 
@@ -111,30 +130,44 @@ class SharedRidge(nn.Module):
 
     @torch.no_grad()
     def solve(self) -> None:
-        """Set the map to that of all signals since the last solution, and forget them."""
+        """Set the map to that of all signals since the last solution, and forget
+        them.
+        """
         # centred products: of features with features, or of fewer signals with signals
         count, is_dual = self.count, not self.sums
         if is_dual:
-            features, residual = (torch.cat(parts) for parts in zip(*self.rows, strict=True))
+            features, residual = (
+                torch.cat(parts) for parts in zip(*self.rows, strict=True)
+            )
             features = features[:, :-1]
-            mean, offset = self.intercept * features.mean(0), self.intercept * residual.mean(0)
+            mean, offset = (
+                self.intercept * features.mean(0),
+                self.intercept * residual.mean(0),
+            )
             features, cross = features - mean, residual - offset
             gram, squares = features @ features.T, cross.square().sum(0)
         else:
             gram, cross, squares = self.sums
-            mean, offset = self.intercept * gram[-1, :-1] / count, self.intercept * cross[-1] / count
+            mean, offset = (
+                self.intercept * gram[-1, :-1] / count,
+                self.intercept * cross[-1] / count,
+            )
             gram = gram[:-1, :-1] - count * torch.outer(mean, mean)
             cross = cross[:-1] - count * torch.outer(mean, offset)
             squares = squares - count * offset.square()
 
-        # cross-validation: centring takes one degree of freedom, and features beyond the signals have none
+        # cross-validation: centring takes one degree of freedom, and features beyond
+        # the signals have none
         if self.alpha == "auto":
             values, vectors = torch.linalg.eigh(gram)
             values = values.clamp(min=0)
             rotated = (vectors.T @ cross).square()  # [K, outputs]
             if is_dual:
                 rotated, absent = rotated * values[:, None], len(self.weight) - count
-                values, rotated = F.pad(values, (0, absent)), F.pad(rotated, (0, 0, 0, absent))
+                values, rotated = (
+                    F.pad(values, (0, absent)),
+                    F.pad(rotated, (0, 0, 0, absent)),
+                )
 
         # each head with its own penalty
         changes, start = [], 0
@@ -143,8 +176,12 @@ class SharedRidge(nn.Module):
             alpha = self.alpha
             if alpha == "auto":
                 freedom = max(1, count - self.intercept)
-                alpha = choose_penalty(values, rotated[:, columns], squares[columns], freedom)
-            penalised = gram + alpha * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+                alpha = choose_penalty(
+                    values, rotated[:, columns], squares[columns], freedom
+                )
+            penalised = gram + alpha * torch.eye(
+                len(gram), dtype=gram.dtype, device=gram.device
+            )
             changes.append(torch.linalg.solve(penalised, cross[:, columns]))
         change = torch.cat(changes, 1)
         if is_dual:

@@ -1,4 +1,6 @@
-"""Visual Blur Perception's brain encoder: non-negative spatial filters, then dense layers over time."""
+"""Visual Blur Perception's brain encoder: non-negative spatial filters, then dense
+layers over time.
+"""
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -17,10 +19,16 @@ class Config(BackboneConfig):
     cites = ("liu2026",)
 
     filters: PositiveInt = Field(25, description="Spatial filters; VBP's.")
-    hidden: PositiveInt = Field(200, description="Width of the layers over time; VBP's.")
-    dropout: Share = Field(0.65, description="Behind the second layer over time; VBP's.")
+    hidden: PositiveInt = Field(
+        200, description="Width of the layers over time; VBP's."
+    )
+    dropout: Share = Field(
+        0.65, description="Behind the second layer over time; VBP's."
+    )
 
-    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> BrainEncoder:
+    def build(
+        self, channels: int, samples: int, dim: int, subjects: int = 1
+    ) -> BrainEncoder:
         """Make the encoder for signals [B, C, T] and tokens [B, D]."""
         # layers over time that all filters share: [B, F, T] to [B, F, H]
         over_time = nn.Sequential(
@@ -40,7 +48,9 @@ TINY = Config(filters=3, hidden=8)
 
 
 class NonNegativeFilters(nn.Conv1d):
-    """A mixing of channels whose weights enter by their absolute values, without bias."""
+    """A mixing of channels whose weights enter by their absolute values, without
+    bias.
+    """
 
     def __init__(self, channels: int, filters: int) -> None:
         super().__init__(channels, filters, 1, bias=False)

@@ -37,17 +37,23 @@ EMBEDDING = "embedding"
 """The output that a family is usually used by."""
 SEEN = {"pictures", "degrade", "views"}
 """Keys that say what an encoder sees of a stimulus, whatever its network."""
-NAME = re.compile(rf"(?P<kind>.+?)(-(?P<degrade>{GRAMMAR.pattern}))?(-view-(?P<views>\d{{1,5}}))?")
+NAME = re.compile(
+    rf"(?P<kind>.+?)(-(?P<degrade>{GRAMMAR.pattern}))?(-view-(?P<views>\d{{1,5}}))?"
+)
 """The name of an encoder's store, with what it says of what is seen."""
 VIEW = re.compile(r"-view-(\d{1,5})")
 """In the name of a store: the one view that is encoded."""
 IMPORTED = "imported"
 """The kind of a user's own model, of which only vectors are known."""
 OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([_-][A-Za-z0-9]+)*")
-"""What a user may call the vectors of an own model: a file name, and an attribute of a module, everywhere."""
+"""What a user may call the vectors of an own model: a file name, and an attribute of a
+module, everywhere.
+"""
 MAX_OWN_NAME = 64
 """Letters of such a name, which stands in paths, in tables and in figures."""
-TINY = documents.read(Path(__file__).with_name("tiny_architectures.yaml"), dict[str, dict[str, Any]])
+TINY = documents.read(
+    Path(__file__).with_name("tiny_architectures.yaml"), dict[str, dict[str, Any]]
+)
 """Architectures of random weights that are small enough for tests, by encoder."""
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none"}
 """Words that a recipe reads as something else than a name."""
@@ -63,7 +69,9 @@ class ModelConfig(BaseModel):
     architecture: str | None = None
     pretrained_cfg: dict[str, Any] | None = None
     projection_dim: PositiveInt | None = None
-    """Width of the projection, which LAION's folders leave out of the towers' configs."""
+    """Width of the projection, which LAION's folders leave out of the towers'
+    configs.
+    """
     image_size: Any = None
     patch_size: Any = None
     mask_ratio: float | None = None
@@ -71,7 +79,9 @@ class ModelConfig(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Read it from a model's folder; MissingData if it is absent or damaged."""
-        return documents.read(folder / "config.json", cls, documents.DOWNLOAD, MissingData)
+        return documents.read(
+            folder / "config.json", cls, documents.DOWNLOAD, MissingData
+        )
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,10 @@ class Encoder:
 
     Attributes:
         network: A module, or what loads it when `module` is first used.
-        preprocess: One RGB picture to [3, H, W]; one caption, one mask [H, W] or all labels [K] to a tensor,
-            where these are read.
-        preprocessing: What `preprocess` does, in words; other preprocessing has other words.
+        preprocess: One RGB picture to [3, H, W]; one caption, one mask [H, W] or all
+            labels [K] to a tensor, where these are read.
+        preprocessing: What `preprocess` does, in words; other preprocessing has other
+            words.
         weights: Where the weights come from: source, revision, digest.
         reads: What of a stimulus is encoded.
     """
@@ -94,26 +105,35 @@ class Encoder:
     reads: Reads = "pixels"
 
     def preprocess_all(self, stimuli: Sequence[Any]) -> "torch.Tensor":
-        """Preprocess several pictures, captions or masks, such as the frames of a clip: [K, …]."""
+        """Preprocess several pictures, captions or masks, such as the frames of a clip:
+        [K, …].
+        """
         import torch
 
         return torch.stack([self.preprocess(stimulus) for stimulus in stimuli])
 
     @cached_property
     def module(self) -> "torch.nn.Module":
-        """Pictures [B, 3, H, W] to targets [B, *shape]; a list of them for several outputs.
+        """Pictures [B, 3, H, W] to targets [B, *shape]; a list of them for several
+        outputs.
 
         It is loaded when first used, and frozen.
         """
         import torch
 
-        network = self.network if isinstance(self.network, torch.nn.Module) else self.network()
+        network = (
+            self.network
+            if isinstance(self.network, torch.nn.Module)
+            else self.network()
+        )
         return network.eval().requires_grad_(False)
 
     def degraded(self, how: str) -> Self:
-        """Make an encoder of degraded pictures, which shares the network: it is loaded once for both.
+        """Make an encoder of degraded pictures, which shares the network: it is loaded
+        once for both.
 
-        Kernels count pixels of pictures whose short side is that of the network's input.
+        Kernels count pixels of pictures whose short side is that of the network's
+        input.
         """
         from PIL import Image
 
@@ -125,76 +145,109 @@ class Encoder:
             self,
             network=lambda: self.module,
             preprocess=lambda picture: self.preprocess(degrade(picture, how, side_px)),
-            preprocessing=f"short side {side_px} bicubic, {how}, then {self.preprocessing}",
+            preprocessing=(
+                f"short side {side_px} bicubic, {how}, then {self.preprocessing}"
+            ),
         )
 
 
 class EncoderConfig(parts.Config):
-    """Base of encoders' Configs: a name under which its stores are kept, and what is known of it."""
+    """Base of encoders' Configs: a name under which its stores are kept, and what is
+    known of it.
+    """
 
     upstream: ClassVar[str] = ""
     """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
     dim: ClassVar[int | None] = None
     """D of the embedding; None where it depends on the source."""
     shape: ClassVar[tuple[int | str, ...] | None] = None
-    """Shape of the target of the default source, where it is no vector; a text is the knob of that name."""
+    """Shape of the target of the default source, where it is no vector; a text is the
+    knob of that name.
+    """
     image_px: ClassVar[int | None] = None
-    """Side of the picture that the network sees, pixels; None where it depends on the source."""
+    """Side of the picture that the network sees, pixels; None where it depends on the
+    source.
+    """
     licence: ClassVar[str] = ""
     """Licence of the weights."""
     config_files: ClassVar[tuple[str, ...]] = ()
     """Files that must lie next to the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
-    """Patterns of weight files; the first that matches is loaded. None: it has no weights."""
+    """Patterns of weight files; the first that matches is loaded. None: it has no
+    weights.
+    """
     also_fetched: ClassVar[tuple[str, ...]] = ()
-    """Further patterns in the line that gets the weights: what a publisher has instead of the first."""
+    """Further patterns in the line that gets the weights: what a publisher has instead
+    of the first.
+    """
     encodes_latents: ClassVar[bool] = False
     """Whether its embeddings are an autoencoder's latents, which generators decode."""
     usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
-    """The least and most that the median cosine of random pairs of its embeddings is known to be."""
+    """The least and most that the median cosine of random pairs of its embeddings is
+    known to be.
+    """
     usual_repeats: ClassVar[float] = 0.5
-    """The share of its embeddings with a near-duplicate that no data set is known to reach."""
+    """The share of its embeddings with a near-duplicate that no data set is known to
+    reach.
+    """
     usual_dead: ClassVar[float] = 0.1
-    """The share of dimensions that never change that it is not known to reach: no working encoder is."""
+    """The share of dimensions that never change that it is not known to reach: no
+    working encoder is.
+    """
     is_alignment: ClassVar[bool] = False
     """Whether it is called `base+alignment`, after its file `base_alignment.py`."""
     store_dtype: ClassVar[str] = ""
-    """In which its targets are kept, where that is not the recipe's choice: whole numbers."""
+    """In which its targets are kept, where that is not the recipe's choice: whole
+    numbers.
+    """
 
     pictures: str | None = Field(
         None,
-        exclude_if=lambda pictures: pictures is None,  # stores name it only where it is chosen
-        description="folder of other pictures, named by the stimuli's ids, that are encoded instead, "
-        "such as pictures made from captions (HAVIR, June 2025)",
+        # stores name it only where it is chosen
+        exclude_if=lambda pictures: pictures is None,
+        description="folder of other pictures, named by the stimuli's ids, that are "
+        "encoded instead, such as pictures made from captions (HAVIR, June "
+        "2025)",
     )
 
     degrade: Degradation | list[Degradation] | None = Field(
         None,
         exclude_if=lambda degrade: degrade is None,  # as `pictures`
-        description="degraded pictures are encoded, in training and test: gaussian-K or fovea-K (kernel, in "
-        "pixels of the network's input), low-resolution-N, mosaic-N (sides divided by N), noise-SD (of 255, "
-        "the same for a picture every time); several as a list: a store each",
+        description="degraded pictures are encoded, in training and test: gaussian-K "
+        "or fovea-K (kernel, in pixels of the network's input), "
+        "low-resolution-N, mosaic-N (sides divided by N), noise-SD (of "
+        "255, the same for a picture every time); several as a list: a "
+        "store each",
     )
 
-    views: Literal["each", "all", "average"] | Annotated[int, Field(ge=0, le=100_000)] = Field(
+    views: (
+        Literal["each", "all", "average"] | Annotated[int, Field(ge=0, le=100_000)]
+    ) = Field(
         "each",
         exclude_if=lambda views: views == "each",  # as `pictures`
-        description="frames of a clip, or captions: each is a target, of which training draws one a step; "
-        "all are one target [F, ...]; average: their mean, as of a category's exemplars; a number: this one "
+        description="frames of a clip, or captions: each is a target, of which "
+        "training draws one a step; all are one target [F, ...]; average: "
+        "their mean, as of a category's exemplars; a number: this one "
         "alone, counted from 0",
     )
 
     def __str__(self) -> str:
-        """Write it as a recipe names it: by its reference or own name, where that says all."""
+        """Write it as a recipe names it: by its reference or own name, where that says
+        all.
+        """
         knobs = self.model_dump(mode="json", exclude_defaults=True)
         kind, source = self.kind, str(knobs.get("source"))
         # two keys: kind and source alone define the encoder
-        is_named = kind in ("python", "reference") or (kind == IMPORTED and is_own_name(source))
+        is_named = kind in ("python", "reference") or (
+            kind == IMPORTED and is_own_name(source)
+        )
         return source if is_named and len(knobs) == 2 else super().__str__()
 
     @property
     def weights_from(self) -> str:
-        """Source of the weights, such as `hub:owner/name`, where it has such a key; else empty."""
+        """Source of the weights, such as `hub:owner/name`, where it has such a key;
+        else empty.
+        """
         return str(getattr(self, "source", None) or "")
 
     @property
@@ -217,7 +270,9 @@ class EncoderConfig(parts.Config):
 
     @property
     def combines(self) -> str:
-        """Way in which the targets of several captions or frames become one; empty where each is kept."""
+        """Way in which the targets of several captions or frames become one; empty
+        where each is kept.
+        """
         # outputs of captions say it themselves, `views` does for all others
         if self.layers in ("average", "first"):
             return str(self.layers)
@@ -225,7 +280,9 @@ class EncoderConfig(parts.Config):
 
     @property
     def name(self) -> str:
-        """The store's name: encoder, output, degradation, and a digest of knobs that are not the default."""
+        """The store's name: encoder, output, degradation, and a digest of knobs that
+        are not the default.
+        """
         # knobs that the name's words do not say
         unlike = {"source", "output", "degrade", "views"}
         knobs = self.model_dump(mode="json", exclude=unlike)
@@ -240,7 +297,9 @@ class EncoderConfig(parts.Config):
             plain += f"-{self.combines}" if self.combines else f"-view-{self.views}"
 
         # other knobs at their defaults leave no trace
-        if knobs == type(self).model_construct().model_dump(mode="json", exclude=unlike):
+        if knobs == type(self).model_construct().model_dump(
+            mode="json", exclude=unlike
+        ):
             return plain
         text = json.dumps(knobs, sort_keys=True)
         return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -255,30 +314,49 @@ class EncoderConfig(parts.Config):
 
     @property
     def outputs(self) -> list[Self]:
-        """The same encoder once for each of its outputs and degradations: one store each."""
+        """The same encoder once for each of its outputs and degradations: one store
+        each.
+        """
         # product of the listed outputs and degradations
         updates: list[dict[str, Any]] = [{}]
         for key in ("output", "degrade"):
             if isinstance(values := getattr(self, key, None), list):
-                updates = [{**update, key: value} for value in dict.fromkeys(values) for update in updates]
-        return [self.model_copy(update=update) for update in updates] if updates != [{}] else [self]
+                updates = [
+                    {**update, key: value}
+                    for value in dict.fromkeys(values)
+                    for update in updates
+                ]
+        return (
+            [self.model_copy(update=update) for update in updates]
+            if updates != [{}]
+            else [self]
+        )
 
     def seeing_as(self, name: str) -> Self:
-        """Make the same encoder of what the name of a store says that is seen: a degradation, a view."""
+        """Make the same encoder of what the name of a store says that is seen: a
+        degradation, a view.
+        """
         degrade, view = GRAMMAR.search(name), VIEW.search(name)
         views = int(view[1]) if view else "each"
-        return self.model_copy(update={"degrade": degrade and degrade[0], "views": views})
+        return self.model_copy(
+            update={"degrade": degrade and degrade[0], "views": views}
+        )
 
     @property
     def network_key(self) -> str:
         """Key that encoders with the same network have in common."""
-        return json.dumps(self.model_dump(mode="json", exclude={"output", *SEEN}), sort_keys=True)
+        return json.dumps(
+            self.model_dump(mode="json", exclude={"output", *SEEN}), sort_keys=True
+        )
 
     @property
     def is_here(self) -> bool:
-        """Whether the weights are on this machine, without a network; False for a user's function."""
+        """Whether the weights are on this machine, without a network; False for a
+        user's function.
+        """
         source = self.weights_from
-        # without weights nothing is needed; without a source, or of a user's function, no file is known
+        # without weights nothing is needed; without a source, or of a user's function,
+        # no file is known
         if not self.weight_files or source == "random":
             return True
         if not source or source.startswith("python:"):
@@ -293,20 +371,29 @@ class EncoderConfig(parts.Config):
 
     @property
     def known_shape(self) -> tuple[int, ...] | None:
-        """Shape of a target where the defaults fix it: known before any weights are here."""
+        """Shape of a target where the defaults fix it: known before any weights are
+        here.
+        """
         if self.shape is None and self.dim is None:
             return None
-        # degradation changes no width, and what is seen no stated shape; other keys must have their defaults
+        # degradation changes no width, and what is seen no stated shape; other keys
+        # must have their defaults
         stated: tuple[int | str, ...] = self.shape or (self.dim or 0,)
         free = {"output", *SEEN, *map(str, stated)} if self.shape else {"degrade"}
         free &= type(self).model_fields.keys()
         if self.model_dump(exclude=free) != type(self)().model_dump(exclude=free):
             return None
-        return tuple(getattr(self, size) if isinstance(size, str) else size for size in stated)
+        return tuple(
+            getattr(self, size) if isinstance(size, str) else size for size in stated
+        )
 
     def _base_name(self) -> str:
         # an import path as kind; torch's modules have no name with a dot
-        name = "+".join(self.kind.rsplit("-", 1)) if self.is_alignment else self.kind.replace(".", "-")
+        name = (
+            "+".join(self.kind.rsplit("-", 1))
+            if self.is_alignment
+            else self.kind.replace(".", "-")
+        )
         default = type(self).model_fields.get("source")
         if default is None or self.weights_from == (default.default or ""):
             return name
@@ -314,7 +401,9 @@ class EncoderConfig(parts.Config):
         return f"{name}--{source}" if self.is_alignment else source
 
     def build(self) -> Encoder:
-        """Prepare the preprocessing, and the network to be loaded; `degrade` is not its task."""
+        """Prepare the preprocessing, and the network to be loaded; `degrade` is not its
+        task.
+        """
         raise NotImplementedError
 
     def prepare(self) -> Encoder:
@@ -324,7 +413,9 @@ class EncoderConfig(parts.Config):
 
 
 class AnnotationConfig(EncoderConfig):
-    """Masks, labels or captions as they are, in the form that a head is compared with."""
+    """Masks, labels or captions as they are, in the form that a head is compared
+    with.
+    """
 
     usual_cosine = (-1.0, 1.0)
     usual_repeats = 1.0
@@ -333,7 +424,9 @@ class AnnotationConfig(EncoderConfig):
 
 
 class ImportedConfig(EncoderConfig):
-    """A user's own model, known by the vectors that `import-embeddings --as NAME` made stores of."""
+    """A user's own model, known by the vectors that `import-embeddings --as NAME` made
+    stores of.
+    """
 
     source: str = Field(description="name of its stores")
 
@@ -350,11 +443,17 @@ class ImportedConfig(EncoderConfig):
     @model_validator(mode="after")
     def _is_a_name_alone(self) -> Self:
         if reason := describe_bad_own_name(self.source):
-            raise RecipeError(f"own vectors cannot be called {self.source[:80]!r}: {reason}", OWN_NAME_HINT)
+            raise RecipeError(
+                f"own vectors cannot be called {self.source[:80]!r}: {reason}",
+                OWN_NAME_HINT,
+            )
         # no picture is encoded, so there is nothing to replace, degrade or choose
         if self.pictures or self.degrade or self.views != "each":
             raise RecipeError(
-                f"{self.source} was imported, so pictures, degrade and views have no effect on it",
+                (
+                    f"{self.source} was imported, so pictures, degrade and views have "
+                    "no effect on it"
+                ),
                 f"--encoders {self.source}",
             )
         return self
@@ -372,19 +471,28 @@ class ImportedConfig(EncoderConfig):
         Raises:
             MissingData: always.
         """
-        line = Line("import-embeddings", "FILE", ("as", self.source), ("dataset", "NAME"))
+        line = Line(
+            "import-embeddings", "FILE", ("as", self.source), ("dataset", "NAME")
+        )
         raise MissingData(
-            f"{self.source} was imported as vectors, so nothing here can encode pictures as it does",
+            (
+                f"{self.source} was imported as vectors, so nothing here can encode "
+                "pictures as it does"
+            ),
             f"{line}, or another encoder",
         )
 
 
-OWN_NAME_HINT = f"up to {MAX_OWN_NAME} letters and digits, with - or _ between them: --as my-model"
+OWN_NAME_HINT = (
+    f"up to {MAX_OWN_NAME} letters and digits, with - or _ between them: --as my-model"
+)
 """What a user may call own vectors, in words."""
 
 
 def describe_bad_own_name(name: str) -> str:
-    """Say why own vectors cannot have a name: no file name, or one of a shipped encoder's stores; else ""."""
+    """Say why own vectors cannot have a name: no file name, or one of a shipped
+    encoder's stores; else "".
+    """
     if not OWN_NAME.fullmatch(name) or len(name) > MAX_OWN_NAME:
         return "it must be a plain file name"
     if name.lower() in YAML_WORDS:
@@ -392,7 +500,14 @@ def describe_bad_own_name(name: str) -> str:
 
     # outputs, sizes and knobs of a shipped encoder follow its name after a hyphen
     folded = parts.name_of(name).lower()
-    if kind := next((kind for kind in parts.kinds("encoders") if f"{folded}-".startswith(f"{kind}-")), ""):
+    if kind := next(
+        (
+            kind
+            for kind in parts.kinds("encoders")
+            if f"{folded}-".startswith(f"{kind}-")
+        ),
+        "",
+    ):
         return f"stores of the shipped encoder {kind} are called so"
 
     # names that end as those of degraded pictures or of a single view
@@ -408,7 +523,9 @@ def is_own_name(name: str) -> bool:
 
 
 def own_names() -> list[str]:
-    """List the names of own vectors, of all data sets at home: those that only own vectors may have."""
+    """List the names of own vectors, of all data sets at home: those that only own
+    vectors may have.
+    """
     # one store a file: embeddings/DATASET/SPLIT/NAME.h5
     names = {path.stem for path in Paths().under_home("embeddings").glob("*/*/*.h5")}
     return sorted(name for name in names if not describe_bad_own_name(name))
@@ -427,43 +544,71 @@ def located(source: str) -> Any:
 def slug(source: str) -> str:
     """Make a file name, which is also a module's name, of a reference.
 
-    `hub:owner/name` becomes `owner--name`; a folder `local--name`, so that it never takes an encoder's name.
+    `hub:owner/name` becomes `owner--name`; a folder `local--name`, so that it never
+    takes an encoder's name.
     """
-    below = source.partition(":")[2].replace("/", "--") if ":" in source else f"local--{Path(source).name}"
+    below = (
+        source.partition(":")[2].replace("/", "--")
+        if ":" in source
+        else f"local--{Path(source).name}"
+    )
     return below.replace(":", "-").replace(".", "-")
 
 
 def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
-    """Join Configs of the same network into one, whose module gives their outputs as a list, in order."""
+    """Join Configs of the same network into one, whose module gives their outputs as a
+    list, in order.
+    """
     if len(configs) == 1:
         return configs[0]
-    return configs[0].model_copy(update={"output": [config.layers for config in configs]})
+    return configs[0].model_copy(
+        update={"output": [config.layers for config in configs]}
+    )
 
 
 def resolve(reference: Any) -> EncoderConfig:
     """Turn an encoder's name, reference or mapping into its Config.
 
-    A reference is `name[:output]`, the name of own vectors in a store, `hub:owner/name`, a local folder, or
-    `python:package.module:function`.
+    A reference is `name[:output]`, the name of own vectors in a store,
+    `hub:owner/name`, a local folder, or `python:package.module:function`.
     """
-    # a slash is left only where a reference names neither a repository nor a folder that exists
+    # a slash is left only where a reference names neither a repository nor a folder
+    # that exists
     knobs = _knobs(reference) if isinstance(reference, str) else reference
     kind = knobs.get("kind") if isinstance(knobs, Mapping) else knobs
     if isinstance(kind, str) and "/" in kind:  # neither a name nor an import path
-        raise RecipeError(f"no encoder or folder {kind!r}", "hub:OWNER/NAME, or a folder that exists")
+        raise RecipeError(
+            f"no encoder or folder {kind!r}", "hub:OWNER/NAME, or a folder that exists"
+        )
 
     # own vectors, of which there is no part
     if kind == IMPORTED and isinstance(knobs, Mapping):
-        return validate(ImportedConfig, {key: knobs[key] for key in knobs if key != "kind"}, "encoder")
-    if isinstance(kind, str) and not parts.is_kind("encoders", kind) and not describe_bad_own_name(kind):
+        return validate(
+            ImportedConfig,
+            {key: knobs[key] for key in knobs if key != "kind"},
+            "encoder",
+        )
+    if (
+        isinstance(kind, str)
+        and not parts.is_kind("encoders", kind)
+        and not describe_bad_own_name(kind)
+    ):
         known = [*parts.kinds("encoders"), *own_names()]
-        way = f"there are: {', '.join(known)}; own vectors: {Line('import-embeddings', 'FILE', ('as', kind))}"
-        raise RecipeError(f"no encoder called {kind!r}", guess(parts.name_of(kind), known) + way)
+        way = (
+            f"there are: {', '.join(known)}; own vectors: "
+            f"{Line('import-embeddings', 'FILE', ('as', kind))}"
+        )
+        raise RecipeError(
+            f"no encoder called {kind!r}", guess(parts.name_of(kind), known) + way
+        )
 
     # build the Config of the kind
     config: EncoderConfig = parts.resolve("encoders", knobs)
     if not config.name:
-        raise RecipeError(f"the reference {reference!r} names no encoder", "hub:owner/name, or a folder")
+        raise RecipeError(
+            f"the reference {reference!r} names no encoder",
+            "hub:owner/name, or a folder",
+        )
     return config
 
 
@@ -482,11 +627,18 @@ def _knobs(reference: str) -> Any:
     # the name of own vectors, which are what they are
     if is_own_name(name):
         if output:
-            raise RecipeError(f"{name} was imported, and has no output {output!r}", f"--encoders {name}")
+            raise RecipeError(
+                f"{name} was imported, and has no output {output!r}",
+                f"--encoders {name}",
+            )
         return {"kind": IMPORTED, "source": name}
 
     # a folder, or what is refused by its name
-    return {"kind": "reference", "source": reference} if os.path.isdir(locate(reference)) else reference
+    return (
+        {"kind": "reference", "source": reference}
+        if os.path.isdir(locate(reference))
+        else reference
+    )
 
 
 def resolve_all(references: Any) -> Any:
@@ -494,11 +646,15 @@ def resolve_all(references: Any) -> Any:
     references = split(references)
     if not isinstance(references, list | tuple):
         return references
-    configs = [config for reference in references for config in resolve(reference).outputs]
+    configs = [
+        config for reference in references for config in resolve(reference).outputs
+    ]
 
     # duplicates are dropped, the first mention decides the order
     return list({config.model_dump_json(): config for config in configs}.values())
 
 
 Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(resolve_all)]
-"""A recipe's list of encoders: names, references or mappings; `a,b` is a list too; one Config an output."""
+"""A recipe's list of encoders: names, references or mappings; `a,b` is a list too; one
+Config an output.
+"""

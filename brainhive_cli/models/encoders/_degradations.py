@@ -1,4 +1,6 @@
-"""Degraded pictures: a stimulus blurred, coarse or noisy, as an encoder then sees it."""
+"""Degraded pictures: a stimulus blurred, coarse or noisy, as an encoder then sees
+it.
+"""
 
 import re
 import zlib
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 
 GRAMMAR = re.compile(r"(gaussian|fovea|low-resolution|mosaic|noise)-([1-9]\d{0,2})")
 FALL_OFF, SHARP_SHARE = 3, 0.5
-"""Speed at which the fovea's sharpness falls, and its share in the centre (UBP, Wu et al., CVPR 2025)."""
+"""Speed at which the fovea's sharpness falls, and its share in the centre (UBP, Wu et
+al., CVPR 2025).
+"""
 
 
 def check_degradation(how: str) -> str:
@@ -23,8 +27,8 @@ def check_degradation(how: str) -> str:
     match = GRAMMAR.fullmatch(how)
     if match is None or (match[1] in ("gaussian", "fovea") and int(match[2]) % 2 == 0):
         raise ValueError(
-            "a degradation is gaussian-K or fovea-K (an odd kernel, pixels), low-resolution-N or mosaic-N "
-            "(sides divided by N), or noise-SD (of 255)"
+            "a degradation is gaussian-K or fovea-K (an odd kernel, pixels), "
+            "low-resolution-N or mosaic-N (sides divided by N), or noise-SD (of 255)"
         )
     return how
 
@@ -34,12 +38,14 @@ Degradation = Annotated[str, AfterValidator(check_degradation)]
 
 
 def degrade(picture: Any, how: str, side_px: int) -> Any:
-    """Degrade a picture whose short side is brought to `side_px` before, so that kernels count its pixels.
+    """Degrade a picture whose short side is brought to `side_px` before, so that
+    kernels count its pixels.
 
     Noise depends on the picture and its strength alone.
 
-    Source: UBP (fovea), Visual Blur Perception (gaussian), NeuroBridge (gaussian, noise, low resolution and
-    mosaic in one mean), whose code uses OpenCV: its arithmetic differs by one grey value at most.
+    Source: UBP (fovea), Visual Blur Perception (gaussian), NeuroBridge (gaussian,
+    noise, low resolution and mosaic in one mean), whose code uses OpenCV: its
+    arithmetic differs by one grey value at most.
     """
     from torchvision.transforms.v2 import functional as F
 
@@ -65,7 +71,9 @@ def degrade(picture: Any, how: str, side_px: int) -> Any:
         pixels = F.resize(pixels, sides, F.InterpolationMode.NEAREST)
     else:
         # seeded by pixels and strength: the same noise in every epoch
-        random = np.random.default_rng([zlib.crc32(np.asarray(resized).tobytes()), strength])
+        random = np.random.default_rng(
+            [zlib.crc32(np.asarray(resized).tobytes()), strength]
+        )
         noise = random.normal(scale=strength, size=pixels.shape)
         pixels = (pixels + noise).round().clamp(0, 255).byte()
     return F.to_pil_image(pixels)
@@ -77,16 +85,22 @@ def fovea_mask(height: int, width: int) -> "Tensor":
 
     y, x = torch.arange(height) - height // 2, torch.arange(width) - width // 2
     distance = torch.hypot(y[:, None].float(), x.float())
-    # in sides of even length the first row and column are farther than the last, by which UBP divides
-    return SHARP_SHARE * torch.exp(-FALL_OFF * (distance / distance[-1, -1]).clamp(max=1))
+    # in sides of even length the first row and column are farther than the last, by
+    # which UBP divides
+    return SHARP_SHARE * torch.exp(
+        -FALL_OFF * (distance / distance[-1, -1]).clamp(max=1)
+    )
 
 
 def _blur(pixels: "Tensor", kernel_px: int) -> "Tensor":
-    """Blur by a Gaussian of sd .3 ((K - 1) / 2 - 1) + .8, borders mirrored: torchvision's default too."""
+    """Blur by a Gaussian of sd .3 ((K - 1) / 2 - 1) + .8, borders mirrored:
+    torchvision's default too.
+    """
     from torchvision.transforms.v2 import functional as F
 
     if kernel_px // 2 >= (side_px := min(pixels.shape[1:])):
         raise RecipeError(
-            f"a kernel of {kernel_px} pixels is too large for pictures of {side_px}", f"{side_px} at most"
+            f"a kernel of {kernel_px} pixels is too large for pictures of {side_px}",
+            f"{side_px} at most",
         )
     return F.gaussian_blur(pixels, [kernel_px, kernel_px])

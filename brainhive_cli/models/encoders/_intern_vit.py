@@ -1,4 +1,6 @@
-"""InternViT as its publisher keeps it, brought to the module of transformers; no code of the hub is run."""
+"""InternViT as its publisher keeps it, brought to the module of transformers; no code
+of the hub is run.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,15 +34,21 @@ SIZES = (
 )
 USUAL = {"hidden_act": "gelu", "norm_type": "rms_norm", "layer_norm_eps": 1e-6}
 USUAL |= {"qkv_bias": False, "qk_normalization": True}
-"""Keys of the publisher's config.json that it must state, and defaults of its InternVisionConfig."""
+"""Keys of the publisher's config.json that it must state, and defaults of its
+InternVisionConfig.
+"""
 
 
 def load(folder: Path, files: Sequence[Path]) -> nn.Module:
-    """Load an InternViT in float32, shard by shard; MissingData if a weight is missing or of another size."""
+    """Load an InternViT in float32, shard by shard; MissingData if a weight is missing
+    or of another size.
+    """
     from transformers import InternVLVisionConfig, InternVLVisionModel
 
     # the config in transformers' names
-    stated = documents.read(folder / "config.json", dict[str, Any], documents.DOWNLOAD, MissingData)
+    stated = documents.read(
+        folder / "config.json", dict[str, Any], documents.DOWNLOAD, MissingData
+    )
     with weights.reading(folder / "config.json"):
         anatomy = {name: stated[name] for name in SIZES}
         anatomy |= {name: stated.get(name, default) for name, default in USUAL.items()}
@@ -54,8 +62,11 @@ def load(folder: Path, files: Sequence[Path]) -> nn.Module:
         state |= {name: value.float() for name, value in shard.items()}
 
     # fill an empty network
-    with weights.reading(folder), torch.device("meta"):  # the tensors of the files become the network's
-        config = InternVLVisionConfig(**anatomy, attention_bias=bias, use_qk_norm=is_normed)
+    # the tensors of the files become the network's
+    with weights.reading(folder), torch.device("meta"):
+        config = InternVLVisionConfig(
+            **anatomy, attention_bias=bias, use_qk_norm=is_normed
+        )
         network = InternVLVisionModel(config)
     weights.fill(network, state, folder, documents.DOWNLOAD, MissingData)
     return network
@@ -67,6 +78,10 @@ def _split_attention(state: State) -> State:
     for name, value in state.items():
         is_joined = ".attn.qkv." in name
         parts = value.chunk(3) if is_joined else [value]  # three of [D, …]
-        keys = [name.replace(".qkv.", f".{letter}_proj.") for letter in "qkv"] if is_joined else [name]
+        keys = (
+            [name.replace(".qkv.", f".{letter}_proj.") for letter in "qkv"]
+            if is_joined
+            else [name]
+        )
         split |= zip(keys, parts, strict=True)
     return split

@@ -1,4 +1,6 @@
-"""The outputs of a network: its embedding, the tokens of its blocks or maps of its stages, in one forward."""
+"""The outputs of a network: its embedding, the tokens of its blocks or maps of its
+stages, in one forward.
+"""
 
 import re
 from collections.abc import Callable, Sequence
@@ -23,8 +25,9 @@ def checked(output: str | list[str], more: Sequence[str] = ()) -> str | list[str
     for one in listed(output):
         if not GRAMMAR.fullmatch(one) and one not in more:
             raise ValueError(
-                "an output is embedding, class, mean, patches, tokens, tokens-mean, block-I or block-I.class "
-                "(…; I: a block, or a share of the depth), or of a ResNet stage-I or stage-I.mean"
+                "an output is embedding, class, mean, patches, tokens, tokens-mean, "
+                "block-I or block-I.class (…; I: a block, or a share of the depth), or "
+                "of a ResNet stage-I or stage-I.mean"
             )
     if not output:
         raise ValueError("name one output at least")
@@ -36,10 +39,12 @@ class TokenConfig(EncoderConfig):
 
     output: Annotated[str | list[str], AfterValidator(checked)] = Field(
         EMBEDDING,
-        description="embedding (the family's usual one); after the last norm: class, mean (of patches), "
-        "patches [S, D], tokens [S, D] (class and registers first), tokens-mean (of all); of a block, "
-        "from 0: block-I (all tokens), block-I.class (…), block-0.667 (at a share of the depth); of a "
-        "ResNet, from 1: stage-I [C, h, w], stage-I.mean; several as a list: a store each, one forward",
+        description="embedding (the family's usual one); after the last norm: class, "
+        "mean (of patches), patches [S, D], tokens [S, D] (class and "
+        "registers first), tokens-mean (of all); of a block, from 0: "
+        "block-I (all tokens), block-I.class (…), block-0.667 (at a share "
+        "of the depth); of a ResNet, from 1: stage-I [C, h, w], "
+        "stage-I.mean; several as a list: a store each, one forward",
     )
 
 
@@ -63,8 +68,14 @@ class Anatomy:
 
 
 def resnet_anatomy(network: Any) -> Anatomy | None:
-    """Find the stages of a ResNet as torchvision, timm and open_clip name them; None for other networks."""
-    stages = [stage for number in range(1, 5) if (stage := getattr(network, f"layer{number}", None))]
+    """Find the stages of a ResNet as torchvision, timm and open_clip name them; None
+    for other networks.
+    """
+    stages = [
+        stage
+        for number in range(1, 5)
+        if (stage := getattr(network, f"layer{number}", None))
+    ]
     return Anatomy(stages=stages) if stages else None
 
 
@@ -92,20 +103,27 @@ class Outputs(nn.Module):
         RecipeError: if the network does not have such an output.
     """
 
-    def __init__(self, network: nn.Module, output: str | list[str], anatomy: Anatomy | None) -> None:
+    def __init__(
+        self, network: nn.Module, output: str | list[str], anatomy: Anatomy | None
+    ) -> None:
         super().__init__()
         self.network, self.output, self.anatomy = network, output, anatomy
         self._names = listed(output)
         self._read_from: dict[nn.Module, Tensor] = {}
 
-        # catch the outputs of the modules that are read, during the network's own forward pass
-        for module in {self._locate(name)[0] for name in self._names if name != EMBEDDING}:
+        # catch the outputs of the modules that are read, during the network's own
+        # forward pass
+        for module in {
+            self._locate(name)[0] for name in self._names if name != EMBEDDING
+        }:
             module.register_forward_hook(self._keep)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Encode pictures [B, 3, H, W]: [B, D] or [B, S, D], or a list of these."""
         embedding = self.network(images)
-        outputs = [embedding if name == EMBEDDING else self._read(name) for name in self._names]
+        outputs = [
+            embedding if name == EMBEDDING else self._read(name) for name in self._names
+        ]
         self._read_from.clear()
         return outputs[0] if isinstance(self.output, str) else outputs
 
@@ -119,21 +137,40 @@ class Outputs(nn.Module):
 
         # a stage of a ResNet, counted from 1
         if match["stage"]:
-            modules, index, form = anatomy.stages, int(match["stage"]) - 1, match["mean"] or ""
+            modules, index, form = (
+                anatomy.stages,
+                int(match["stage"]) - 1,
+                match["mean"] or "",
+            )
         else:
             # a block of a vision transformer, the last by default
             modules, form = anatomy.blocks, match["last"] or match["form"] or ""
             depth = match["block"] or str(len(modules) - 1)
-            # a share is hidden state int(share · blocks), of which 0 stands before block 0 (NeuralBench)
-            index = int(depth) if "." not in depth else int(float(depth) * len(modules)) - 1
+            # a share is hidden state int(share · blocks), of which 0 stands before
+            # block 0 (NeuralBench)
+            index = (
+                int(depth) if "." not in depth else int(float(depth) * len(modules)) - 1
+            )
 
         # refuse what the network does not have
         if not 0 <= index < len(modules):
-            there = f"block-0 to block-{len(anatomy.blocks) - 1}" if anatomy.blocks else "no tokens"
-            stages = f", stage-1 to stage-{len(anatomy.stages)}" if anatomy.stages else ""
-            raise RecipeError(f"this network has no {output!r}", f"it has {EMBEDDING}, {there}{stages}")
+            there = (
+                f"block-0 to block-{len(anatomy.blocks) - 1}"
+                if anatomy.blocks
+                else "no tokens"
+            )
+            stages = (
+                f", stage-1 to stage-{len(anatomy.stages)}" if anatomy.stages else ""
+            )
+            raise RecipeError(
+                f"this network has no {output!r}",
+                f"it has {EMBEDDING}, {there}{stages}",
+            )
         if form == "class" and not anatomy.has_class:
-            raise RecipeError(f"this network has no class token, so no {output!r}", "take mean or patches")
+            raise RecipeError(
+                f"this network has no class token, so no {output!r}",
+                "take mean or patches",
+            )
         return modules[index], form
 
     def _read(self, output: str) -> Tensor:
@@ -153,4 +190,10 @@ class Outputs(nn.Module):
 
         # patches alone, without class token and registers
         patches = tokens[:, self.anatomy.extra :]
-        return patches.mean(1) if form == "mean" else patches if form == "patches" else tokens
+        return (
+            patches.mean(1)
+            if form == "mean"
+            else patches
+            if form == "patches"
+            else tokens
+        )

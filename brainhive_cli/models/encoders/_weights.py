@@ -1,4 +1,6 @@
-"""The weights of encoders: where they lie, whether they are whole, and what stores say of them."""
+"""The weights of encoders: where they lie, whether they are whole, and what stores say
+of them.
+"""
 
 import hashlib
 import json
@@ -21,12 +23,14 @@ PROCESSOR = "preprocessor_config.json"
 """Config of an image processor, which an encoder's `preprocessing` says in words."""
 WITHOUT_EFFECT = {"architectures", "dtype", "torch_dtype", "transformers_version"}
 WITHOUT_EFFECT |= {"pretrained_cfg", "preprocess_cfg"}
-"""Keys of a config that change nothing of a network in float32, or are said by `preprocessing`; nor do those
-that begin with `_`."""
+"""Keys of a config that change nothing of a network in float32, or are said by
+`preprocessing`; nor do those that begin with `_`.
+"""
 
 
 def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
-    """Find the folder of an encoder's weights; what is on this machine is used as it is, without a network.
+    """Find the folder of an encoder's weights; what is on this machine is used as it
+    is, without a network.
 
     Returns:
         The folder, and its description for a store's attributes.
@@ -36,23 +40,40 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
     """
     # prefer the file pattern that is complete on this machine
     source = config.weights_from
-    here = [p for p in config.weight_files if hub.find_weights(source, config.config_files, (p,))]
+    here = [
+        p
+        for p in config.weight_files
+        if hub.find_weights(source, config.config_files, (p,))
+    ]
     for pattern in here[:1] or config.weight_files:
-        folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
+        folder = hub.folder(
+            source, allow=(*config.config_files, pattern), local=bool(here)
+        )
         require(folder, *config.config_files)
 
         # what configs say of the network is part of its identity
         network = {}
         for name in config.config_files:
-            written = documents.read(folder / name, dict[str, Any], documents.DOWNLOAD, MissingData)
+            written = documents.read(
+                folder / name, dict[str, Any], documents.DOWNLOAD, MissingData
+            )
             if name.rpartition("/")[2] != PROCESSOR:
-                stated = {key: value for key, value in written.items() if not key.startswith("_")}
-                network[name] = {key: stated[key] for key in stated.keys() - WITHOUT_EFFECT}
+                stated = {
+                    key: value
+                    for key, value in written.items()
+                    if not key.startswith("_")
+                }
+                network[name] = {
+                    key: stated[key] for key in stated.keys() - WITHOUT_EFFECT
+                }
 
-        # the first pattern with files decides; a store records digests of files and configs
+        # the first pattern with files decides; a store records digests of files and
+        # configs
         if any(folder.glob(pattern)):
             made_by = weights_of(source, folder, (pattern,))
-            stated_digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
+            stated_digest = hashlib.sha256(
+                json.dumps(network, sort_keys=True).encode()
+            ).hexdigest()
             return folder, {**made_by, "network": stated_digest}
     raise MissingData(f"{folder} has no {' or '.join(config.weight_files)}", COMPLETE)
 
@@ -78,7 +99,9 @@ def find(source: str, files: Sequence[str], way: str) -> Path:
 
 
 def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
-    """Raise MissingData, with the `way` to get them, unless the folder holds each of these files."""
+    """Raise MissingData, with the `way` to get them, unless the folder holds each of
+    these files.
+    """
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise MissingData(f"{folder} has no {', '.join(absent)}", way)
@@ -91,15 +114,25 @@ def weight_files(config: EncoderConfig, folder: Path) -> list[Path]:
     return [file for file in files if file.suffix != ".json"]
 
 
-def weights_of(source: str, folder: Path, files: Sequence[str] = hub.WEIGHTS) -> dict[str, str]:
-    """Describe weights, the files of a folder that match the patterns, for a store's attributes."""
-    return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder, files)}
+def weights_of(
+    source: str, folder: Path, files: Sequence[str] = hub.WEIGHTS
+) -> dict[str, str]:
+    """Describe weights, the files of a folder that match the patterns, for a store's
+    attributes.
+    """
+    return {
+        "source": source,
+        "revision": hub.revision(folder),
+        "digest": hub.digest(folder, files),
+    }
 
 
 def prepare_network(
     config: Any, draw: Callable[[], nn.Module], load: Callable[[Path], nn.Module]
 ) -> tuple[Callable[[], nn.Module], dict[str, str]]:
-    """Choose how a network is made, of random weights if its source is `random`, and describe these."""
+    """Choose how a network is made, of random weights if its source is `random`, and
+    describe these.
+    """
     # files are located now, the network is made when it is first used
     if config.source == "random":
         return partial(untrained, draw), {"source": "random"}

@@ -9,11 +9,19 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
-from brainhive_cli.models.picture_autoencoder import RANDOM, SIDE_PX, WEIGHTS, find_weights, open_autoencoder
+from brainhive_cli.models.picture_autoencoder import (
+    RANDOM,
+    SIDE_PX,
+    WEIGHTS,
+    find_weights,
+    open_autoencoder,
+)
 
 
 class Config(EncoderConfig):
-    """The latent of a picture, by an autoencoder that learns from other pictures when it is first used."""
+    """The latent of a picture, by an autoencoder that learns from other pictures when
+    it is first used.
+    """
 
     cites: ClassVar[tuple[str, ...]] = ("kingma2014",)
     weight_files = (WEIGHTS,)
@@ -22,28 +30,41 @@ class Config(EncoderConfig):
     usual_dead = 1.0  # pixels at the border of digits are always black
 
     source: str = Field(
-        "", description=f"folder of pictures to learn from, which then holds {WEIGHTS}; or `random`"
+        "",
+        description=(
+            f"folder of pictures to learn from, which then holds {WEIGHTS}; or `random`"
+        ),
     )
 
     def build(self) -> Encoder:
-        """Prepare the network; it learns from the pictures of its source where no weights are there."""
-        # learned weights are identified by their digest; random ones are the same every time
+        """Prepare the network; it learns from the pictures of its source where no
+        weights are there.
+        """
+        # learned weights are identified by their digest; random ones are the same every
+        # time
         digests = {"source": self.source}
         if self.source != RANDOM:
-            digests["digest"] = hub.digest(find_weights(self.source).parent, self.weight_files)
+            digests["digest"] = hub.digest(
+                find_weights(self.source).parent, self.weight_files
+            )
         return build_encoder(partial(open_autoencoder, self.source), SIDE_PX, digests)
 
 
-def build_encoder(network: Callable[[], nn.Module], side_px: int, digests: dict[str, str]) -> Encoder:
+def build_encoder(
+    network: Callable[[], nn.Module], side_px: int, digests: dict[str, str]
+) -> Encoder:
     """Prepare an encoder whose pictures are squeezed to a square."""
 
     def preprocess(picture: Any) -> Tensor:
         from torchvision.transforms import v2
 
         pixels = v2.functional.pil_to_tensor(picture.convert("RGB")).float() / 255
-        return v2.functional.resize(pixels, [side_px, side_px], antialias=True)  # [3, H, W] in 0..1
+        # [3, H, W] in 0..1
+        return v2.functional.resize(pixels, [side_px, side_px], antialias=True)
 
-    return Encoder(network, preprocess, f"resize to {side_px} x {side_px} bilinear, 0..1", digests)
+    return Encoder(
+        network, preprocess, f"resize to {side_px} x {side_px} bilinear, 0..1", digests
+    )
 
 
 TINY = Config(source=RANDOM)

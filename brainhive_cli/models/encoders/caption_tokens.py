@@ -10,7 +10,8 @@ from brainhive_cli.models.encoders import AnnotationConfig, Encoder
 
 
 class Config(AnnotationConfig):
-    """60 ids of CLIP's vocabulary, 49406 first, 49407 behind the last word, zeros after it.
+    """60 ids of CLIP's vocabulary, 49406 first, 49407 behind the last word, zeros after
+    it.
 
     Source: xmed-lab/NEURONS, the target of its caption head.
     """
@@ -19,8 +20,12 @@ class Config(AnnotationConfig):
     shape = ("length",)
     store_dtype = "int32"
 
-    source: str = Field(OPEN_CLIP, description="open-clip, or what has a CLIP tokenizer in `tokenizer`")
-    length: int = Field(60, gt=2, le=1024, description="ids of a caption; longer captions are cut")
+    source: str = Field(
+        OPEN_CLIP, description="open-clip, or what has a CLIP tokenizer in `tokenizer`"
+    )
+    length: int = Field(
+        60, gt=2, le=1024, description="ids of a caption; longer captions are cut"
+    )
 
     def build(self) -> Encoder:
         """Open the vocabulary; MissingData where it is not there."""

@@ -1,4 +1,6 @@
-"""OpenCLIP ViT-bigG/14's text embedding of captions, which MindEye2 and NEURONS compare brain tokens with."""
+"""OpenCLIP ViT-bigG/14's text embedding of captions, which MindEye2 and NEURONS compare
+brain tokens with.
+"""
 
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -28,7 +30,9 @@ class Config(EncoderConfig):
     weight_files = open_clip.Config.weight_files
 
     source: str = located(SOURCE)
-    architecture: dict[str, Any] = Field({}, description="open_clip's `model_cfg` of `random` weights")
+    architecture: dict[str, Any] = Field(
+        {}, description="open_clip's `model_cfg` of `random` weights"
+    )
 
     def build(self) -> Encoder:
         """Prepare vocabulary and text tower."""
@@ -50,9 +54,16 @@ class Config(EncoderConfig):
         def text_tower() -> nn.Module:
             both: Any = load()
             both.visual = None  # four fifths of the weights
-            return Tower(both, lambda tower, ids: tower.encode_text(ids))  # [B, S] to [B, D], not normalised
+            # [B, S] to [B, D], not normalised
+            return Tower(both, lambda tower, ids: tower.encode_text(ids))
 
-        return Encoder(text_tower, tokens.ids, f"CLIP's vocabulary, {length} tokens", weights, self.reads)
+        return Encoder(
+            text_tower,
+            tokens.ids,
+            f"CLIP's vocabulary, {length} tokens",
+            weights,
+            self.reads,
+        )
 
 
 TINY = Config(source="random", architecture=encoders.TINY["clip-bigg-text"])

@@ -1,4 +1,6 @@
-"""OpenCLIP ViT-bigG/14's picture tokens, which MindEye2 decodes and its unCLIP draws pictures of."""
+"""OpenCLIP ViT-bigG/14's picture tokens, which MindEye2 decodes and its unCLIP draws
+pictures of.
+"""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -28,8 +30,9 @@ class Config(EncoderConfig):
     source: str = located(SOURCE)
     mode: Literal["published", "right"] = Field(
         "published",
-        description="published: pictures in 0..1 are mapped to (x + 1) / 2, as MindEye2 and NEURONS do, "
-        "which take them for -1..1: their weights need it; right: as OpenCLIP was trained",
+        description="published: pictures in 0..1 are mapped to (x + 1) / 2, as "
+        "MindEye2 and NEURONS do, which take them for -1..1: their weights "
+        "need it; right: as OpenCLIP was trained",
     )
     architecture: dict[str, Any] | Literal[""] = Field(
         "", description="open_clip's `model_cfg` of `random` weights"
@@ -49,7 +52,9 @@ class Config(EncoderConfig):
         white = encoder.preprocess(Image.new("RGB", (64, 64), "white"))
 
         def half_way(picture: Any) -> Tensor:
-            """Map x to (x + 1) / 2, which is half way to white, also once it is normalised."""
+            """Map x to (x + 1) / 2, which is half way to white, also once it is
+            normalised.
+            """
             return encoder.preprocess(picture).add_(white).div_(2)
 
         words = f"{encoder.preprocessing}, half way to white"

@@ -17,7 +17,9 @@ class Config(AnnotationConfig):
     shape = ("count",)
     store_dtype = "uint8"
 
-    count: PositiveInt = Field(51, description="how many concepts the data set has names of")
+    count: PositiveInt = Field(
+        51, description="how many concepts the data set has names of"
+    )
 
     def build(self) -> Encoder:
         """Prepare the check of their number."""
@@ -26,7 +28,10 @@ class Config(AnnotationConfig):
             # the width of the target is fixed by the recipe, not by the data set
             if len(labels) != self.count:
                 raise RecipeError(
-                    f"a stimulus has {len(labels)} labels, and {self.name} is of {self.count}",
+                    (
+                        f"a stimulus has {len(labels)} labels, and {self.name} is of "
+                        f"{self.count}"
+                    ),
                     f"{{kind: concepts, count: {len(labels)}}}",
                 )
             return torch.from_numpy(labels).gt(0).to(torch.uint8)  # [K]

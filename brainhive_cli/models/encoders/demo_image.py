@@ -1,11 +1,18 @@
-"""The image tokens of the demo's dual-guided generator: its encoder's embedding, projected."""
+"""The image tokens of the demo's dual-guided generator: its encoder's embedding,
+projected.
+"""
 
 from collections import OrderedDict
 
 from torch import nn
 
 from brainhive_cli.core import hub, weights
-from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, transformers_vit
+from brainhive_cli.models.encoders import (
+    Encoder,
+    EncoderConfig,
+    located,
+    transformers_vit,
+)
 from brainhive_cli.models.encoders._weights import require
 
 PROJECTION = "image_projection.safetensors"
@@ -14,7 +21,9 @@ WIDTH = 128
 
 
 class Config(EncoderConfig):
-    """Four tokens of 128 dimensions that tell what a picture shows, and little of where and how large."""
+    """Four tokens of 128 dimensions that tell what a picture shows, and little of where
+    and how large.
+    """
 
     image_px = 64
     licence = "Apache-2.0"
@@ -27,7 +36,9 @@ class Config(EncoderConfig):
         clip = transformers_vit.Config(source=self.source).build()
         folder = hub.folder(self.projection)
         require(folder, PROJECTION)
-        digests = {"digest": f"{clip.weights['digest']} {hub.digest(folder, (PROJECTION,))}"}
+        digests = {
+            "digest": f"{clip.weights['digest']} {hub.digest(folder, (PROJECTION,))}"
+        }
 
         # both networks are loaded when they are first used
         words = f"{clip.preprocessing}, projected to tokens"
@@ -38,7 +49,9 @@ class Config(EncoderConfig):
             projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
             projection.weight = nn.Parameter(weight)
             tokens = nn.Unflatten(1, (-1, WIDTH))  # [B, S · D] to [B, S, D]
-            return nn.Sequential(OrderedDict(clip=clip.module, projection=projection, tokens=tokens))
+            return nn.Sequential(
+                OrderedDict(clip=clip.module, projection=projection, tokens=tokens)
+            )
 
         return Encoder(load, clip.preprocess, words, {**clip.weights, **digests})
 

@@ -9,7 +9,9 @@ from brainhive_cli.core import hub, parts
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, located, resolve
 from brainhive_cli.models.encoders._tokens import Tower
 
-FUSION, PROJECTION = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj"))
+FUSION, PROJECTION = (
+    f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj")
+)
 WIDTH = 128
 """Of the generator's conditions."""
 
@@ -33,8 +35,11 @@ class Config(EncoderConfig):
         fusion = hub.digest(folder, (FUSION, PROJECTION))
         digest = " ".join([clip.weights["digest"], vae.weights["digest"], fusion])
 
-        # networks are loaded when they are first used; a picture is preprocessed for both: [6, H, W]
-        words = f"for demo-clip: {clip.preprocessing}; for demo-vae: {vae.preprocessing}"
+        # networks are loaded when they are first used; a picture is preprocessed for
+        # both: [6, H, W]
+        words = (
+            f"for demo-clip: {clip.preprocessing}; for demo-vae: {vae.preprocessing}"
+        )
 
         def load() -> nn.Module:
             prior = parts.package("priors").load(self.source)
@@ -48,7 +53,9 @@ class Config(EncoderConfig):
 
         return Encoder(
             load,
-            lambda picture: torch.cat([clip.preprocess(picture), vae.preprocess(picture)]),
+            lambda picture: torch.cat(
+                [clip.preprocess(picture), vae.preprocess(picture)]
+            ),
             words,
             {**clip.weights, "digest": digest},
         )
@@ -58,7 +65,9 @@ TINY = Config()
 
 
 def _encode(networks: Any, views: Tensor) -> Tensor:
-    """Make image tokens [B, S, D] of pictures that are preprocessed for both encoders, [B, 6, H, W]."""
+    """Make image tokens [B, S, D] of pictures that are preprocessed for both encoders,
+    [B, 6, H, W].
+    """
     clip, vae = networks["clip"](views[:, :3]), networks["vae"](views[:, 3:]).flatten(1)
     token = networks["fusion"]({"demo-clip": clip, "demo-vae": vae})
     return cast(Tensor, networks["projection"](token))

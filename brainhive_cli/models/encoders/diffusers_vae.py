@@ -18,7 +18,13 @@ from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.heads import latent_space
 
 Output = Literal["embedding", "latent"]
-KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
+KINDS = (
+    "AutoencoderKL",
+    "AutoencoderTiny",
+    "AsymmetricAutoencoderKL",
+    "AutoencoderDC",
+    "VQModel",
+)
 
 
 class Config(EncoderConfig):
@@ -31,29 +37,53 @@ class Config(EncoderConfig):
     flattens: ClassVar[bool] = True
     """Whether `embedding` is the latent as a vector."""
     resizes: ClassVar[Literal["bytes", "floats"]] = "bytes"
-    """Whether pixels are rounded to bytes once they are resized, as pictures of PIL are."""
+    """Whether pixels are rounded to bytes once they are resized, as pictures of PIL
+    are.
+    """
 
-    source: str = Field("", description="hub:owner/name[/subfolder], a folder, or `random`")
-    resolution_px: int = Field(
-        128, gt=0, le=16_384, description="short side and centre crop, pixels (BrainHiVE: 128)"
+    source: str = Field(
+        "", description="hub:owner/name[/subfolder], a folder, or `random`"
     )
-    posterior: Literal["mode", "sample"] = Field("mode", description="mode is repeatable; BrainHiVE samples")
+    resolution_px: int = Field(
+        128,
+        gt=0,
+        le=16_384,
+        description="short side and centre crop, pixels (BrainHiVE: 128)",
+    )
+    posterior: Literal["mode", "sample"] = Field(
+        "mode", description="mode is repeatable; BrainHiVE samples"
+    )
     seed: int = Field(
-        0, ge=0, description="seed of `sample`; the noise of a picture depends on it and the picture alone"
+        0,
+        ge=0,
+        description=(
+            "seed of `sample`; the noise of a picture depends on it and the picture "
+            "alone"
+        ),
     )
     output: Output | list[Output] = Field(
         "embedding",
-        exclude_if=lambda output: output == EMBEDDING,  # stores name it only where it is chosen
-        description="embedding (flattened, [D]), latent [C, h, w]; both as a list: a store each, one forward",
+        # stores name it only where it is chosen
+        exclude_if=lambda output: output == EMBEDDING,
+        description=(
+            "embedding (flattened, [D]), latent [C, h, w]; both as a list: a store "
+            "each, one forward"
+        ),
     )
-    architecture: dict[str, Any] = Field({}, description="AutoencoderKL arguments of `random` weights")
+    architecture: dict[str, Any] = Field(
+        {}, description="AutoencoderKL arguments of `random` weights"
+    )
 
     @property
     def known_shape(self) -> tuple[int, ...] | None:
-        """Shape of a target, by the default source; a latent's sides are in proportion to the picture's."""
+        """Shape of a target, by the default source; a latent's sides are in proportion
+        to the picture's.
+        """
         # `shape` is that of the default resolution, with which keys are compared
         default = type(self).model_fields["resolution_px"].default
-        usual = self.model_copy(update={"resolution_px": default}) if self.shape else self
+        usual = (
+            self.model_copy(update={"resolution_px": default}) if self.shape else self
+        )
         known = super(Config, usual).known_shape
         if known is None or self.shape is None:
             return known
@@ -69,8 +99,11 @@ class Config(EncoderConfig):
             # resize before or after pixels become floats
             side, resizes_floats = self.resolution_px, self.resizes == "floats"
             resize = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
-            pixels = v2.functional.pil_to_tensor(image if resizes_floats else resize(image)).float()
-            return (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)  # [3, H, W] in -1..1
+            pixels = v2.functional.pil_to_tensor(
+                image if resizes_floats else resize(image)
+            ).float()
+            # [3, H, W] in -1..1
+            return (resize(pixels) if resizes_floats else pixels).div(127.5).sub_(1)
 
         def network() -> nn.Module:
             vae = load()
@@ -79,7 +112,10 @@ class Config(EncoderConfig):
             return tower
 
         # the words tell stores of different preprocessing apart
-        words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
+        words = (
+            f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, "
+            f"{self.posterior}"
+        )
         words += ", in floats" if self.resizes == "floats" else ""
         return Encoder(network, preprocess, words, weights)
 
@@ -94,20 +130,28 @@ class Config(EncoderConfig):
         kind = ModelConfig.read(folder).class_name
         if kind not in KINDS:
             raise MissingData(
-                f"{folder} holds a {kind or 'model without a class name'}", f"known: {', '.join(KINDS)}"
+                f"{folder} holds a {kind or 'model without a class name'}",
+                f"known: {', '.join(KINDS)}",
             )
         files, model = weight_files(self, folder), getattr(diffusers, kind)
-        return partial(load_network, model, folder, files=files, torch_dtype=torch.float32), weights
+        return partial(
+            load_network, model, folder, files=files, torch_dtype=torch.float32
+        ), weights
 
 
-TINY = Config(source="random", resolution_px=16, architecture=encoders.TINY["diffusers-vae"])
+TINY = Config(
+    source="random", resolution_px=16, architecture=encoders.TINY["diffusers-vae"]
+)
 
 
 def _encode(config: Config, vae: Any, images: Tensor) -> Tensor | list[Tensor]:
-    """Encode pictures [B, 3, H, W] in -1..1 as what the recipe names: latents [B, C, h, w], or vectors."""
+    """Encode pictures [B, 3, H, W] in -1..1 as what the recipe names: latents [B, C, h,
+    w], or vectors.
+    """
     # mode of the posterior, or a sample by each picture's own noise
     encoded = vae.encode(images)
-    if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny and others have no posterior
+    # AutoencoderTiny and others have no posterior
+    if not hasattr(encoded, "latent_dist"):
         (latents,) = encoded.to_tuple()
     elif config.posterior == "mode":
         latents = encoded.latent_dist.mode()
@@ -122,7 +166,10 @@ def _encode(config: Config, vae: Any, images: Tensor) -> Tensor | list[Tensor]:
     # shift and scale as the diffusion model sees latents
     shift = vae.config.get("shift_factor") or 0.0
     latents = (latents - shift) * vae.config.scaling_factor  # [B, C, h, w]
-    outputs = {EMBEDDING: latents.flatten(1) if config.flattens else latents, "latent": latents}
+    outputs = {
+        EMBEDDING: latents.flatten(1) if config.flattens else latents,
+        "latent": latents,
+    }
     if isinstance(config.output, str):
         return outputs[config.output]
     return [outputs[name] for name in config.output]

@@ -1,4 +1,6 @@
-"""DreamSim: vision transformers tuned to what people find similar; this one is its ensemble."""
+"""DreamSim: vision transformers tuned to what people find similar; this one is its
+ensemble.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,10 @@ from brainhive_cli.models.encoders._weights import find, untrained, weights_of
 from brainhive_cli.models.encoders.timm import anatomy_of
 from brainhive_cli.models.foreign_weights import Table, rename
 
-WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram21/dreamsim/releases"
+WAY = (
+    "unzip DreamSim's release of this type there: "
+    "https://github.com/ssundaram21/dreamsim/releases"
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Vit:
         network: timm's name. GELU is OpenAI's quick one where DreamSim's is.
         file: Where DreamSim keeps the checkpoint.
         hub_file: Where DreamSim has torch.hub put the network that it really runs.
-        is_clip: Whether the embedding is CLIP's: normed, then projected; the others' is the bare class token.
+        is_clip: Whether the embedding is CLIP's: normed, then projected; the others' is
+            the bare class token.
     """
 
     network: str
@@ -50,17 +56,28 @@ class Vit:
         import timm
 
         # timm's head is CLIP's projection; other embeddings are the class token
-        size = {"img_size": 224, "num_classes": (width or 512) if self.is_clip else 0, **architecture}
+        size = {
+            "img_size": 224,
+            "num_classes": (width or 512) if self.is_clip else 0,
+            **architecture,
+        }
         network = timm.create_model(self.network, **size)
         if not self.is_clip:
             network.norm = nn.Identity()
         return network
 
     def load(self, path: Path, **architecture: Any) -> nn.Module:
-        """Make the network with the weights of a checkpoint; MissingData if they are another's."""
-        way = f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}"
-        with reading(path, way, problem=f"does not hold the weights of timm's {self.network}"):
-            # bring a checkpoint to timm's names: DINO's are timm's, DreamSim brings CLIP's into DINO's
+        """Make the network with the weights of a checkpoint; MissingData if they are
+        another's.
+        """
+        way = (
+            f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}"
+        )
+        with reading(
+            path, way, problem=f"does not hold the weights of timm's {self.network}"
+        ):
+            # bring a checkpoint to timm's names: DINO's are timm's, DreamSim brings
+            # CLIP's into DINO's
             bare = rename(read(path, way), {r"(visual|backbone)\.": ""})
             state = {name: value.float() for name, value in rename(bare, TIMM).items()}
             if "proj" in state:
@@ -75,18 +92,28 @@ class Vit:
                 network = self.build(len(state.get("head.weight", "")), **architecture)
 
             # fit the positions, and leave out the norm that only CLIP's embedding has
-            positions, side = state["pos_embed"], network.patch_embed.grid_size[0]  # [1, 1 + S, D]
+            # [1, 1 + S, D]
+            positions, side = state["pos_embed"], network.patch_embed.grid_size[0]
             checkpoint_side = isqrt(positions.shape[1] - 1)
             if checkpoint_side != side:
-                # bicubic without antialiasing, .1 patch added: dinov2's `interpolate_pos_encoding`
+                # bicubic without antialiasing, .1 patch added: dinov2's
+                # `interpolate_pos_encoding`
                 grid = positions[:, 1:].unflatten(1, (checkpoint_side, checkpoint_side))
                 scale = (side + 0.1) / checkpoint_side
                 grid = nn.functional.interpolate(
-                    grid.permute(0, 3, 1, 2), scale_factor=(scale, scale), mode="bicubic"
+                    grid.permute(0, 3, 1, 2),
+                    scale_factor=(scale, scale),
+                    mode="bicubic",
                 )  # [1, D, H, W]
-                state["pos_embed"] = torch.cat([positions[:, :1], grid.flatten(2).mT], 1)
+                state["pos_embed"] = torch.cat(
+                    [positions[:, :1], grid.flatten(2).mT], 1
+                )
             if not self.is_clip:
-                state = {name: value for name, value in state.items() if not name.startswith("norm.")}
+                state = {
+                    name: value
+                    for name, value in state.items()
+                    if not name.startswith("norm.")
+                }
             where = f"{path} does not hold the weights of timm's {self.network}"
             fill(network, state, where, way, MissingData)
         return network
@@ -99,9 +126,11 @@ VITS = documents.read(Path(__file__).with_name("dreamsim.yaml"), dict[str, Vit])
 
 
 class Config(TokenConfig):
-    """DreamSim's embedding, not normalised: its members' side by side, as all their outputs are.
+    """DreamSim's embedding, not normalised: its members' side by side, as all their
+    outputs are.
 
-    Tokens of DINO, DINOv2 and SynCLR stand before the last norm, as the class token that DreamSim compares.
+    Tokens of DINO, DINOv2 and SynCLR stand before the last norm, as the class token
+    that DreamSim compares.
 
     Source: Fu et al. 2023 (arXiv 2306.09344); the dreamsim package, 0.2.1.
     """
@@ -110,18 +139,28 @@ class Config(TokenConfig):
     dim = 1792
     image_px = 224
     licence = "MIT, Apache-2.0"
-    members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
+    members: ClassVar[tuple[str, ...]] = (
+        "dino_vitb16",
+        "clip_vitb16",
+        "open_clip_vitb16",
+    )
     is_alignment = True
     weight_files = ("ensemble_lora/adapter_model.safetensors",)
 
-    source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
+    source: str = Field(
+        "models", description="DreamSim's own folder (its `cache_dir`), or `random`"
+    )
     adapter: Literal["apply", "skip"] = Field(
         "apply", description="skip: the base alone, to measure what the alignment gains"
     )
-    architecture: dict[str, Any] = Field({}, description="timm's arguments, for networks of another size")
+    architecture: dict[str, Any] = Field(
+        {}, description="timm's arguments, for networks of another size"
+    )
 
     def build(self) -> Encoder:
-        """Prepare preprocessing and networks; MissingData if these or the adapter are not there."""
+        """Prepare preprocessing and networks; MissingData if these or the adapter are
+        not there.
+        """
         # networks are loaded later; here it is checked that their files exist
         vits = [VITS[member] for member in self.members]
         networks, weights = self._networks(vits)
@@ -134,7 +173,10 @@ class Config(TokenConfig):
             return v2.PILToTensor()(squash(image)).float().div(255)  # [3, H, W] in 0..1
 
         scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
-        words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
+        words = (
+            f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: "
+            f"{self.adapter}"
+        )
 
         def outputs() -> nn.Module:
             from timm import data
@@ -143,7 +185,9 @@ class Config(TokenConfig):
             # each member has its own normalisation of the same pictures
             members = []
             for vit, network in zip(vits, networks(), strict=True):
-                mean = data.OPENAI_CLIP_MEAN if vit.is_clip else data.IMAGENET_DEFAULT_MEAN
+                mean = (
+                    data.OPENAI_CLIP_MEAN if vit.is_clip else data.IMAGENET_DEFAULT_MEAN
+                )
                 std = data.OPENAI_CLIP_STD if vit.is_clip else data.IMAGENET_DEFAULT_STD
                 member = Outputs(network, self.output, anatomy_of(network))
                 members.append(nn.Sequential(v2.Normalize(mean, std), member))
@@ -151,13 +195,16 @@ class Config(TokenConfig):
 
         return Encoder(outputs, preprocess, words, weights)
 
-    def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
+    def _networks(
+        self, vits: Sequence[Vit]
+    ) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
         # random weights have no files and no adapter
         if self.source == "random":
             draws = [partial(vit.build, **self.architecture) for vit in vits]
             return lambda: [untrained(draw) for draw in draws], {"source": "random"}
 
-        # name the checkpoints, torch.hub's where it has one, and the adapter unless it is skipped
+        # name the checkpoints, torch.hub's where it has one, and the adapter unless it
+        # is skipped
         bases = []
         for vit in vits:
             has_hub_file = vit.hub_file and (Path(self.source) / vit.hub_file).is_file()
@@ -170,7 +217,9 @@ class Config(TokenConfig):
 
         def load() -> list[nn.Module]:
             pairs = zip(vits, bases, strict=True)
-            networks = [vit.load(folder / file, **self.architecture) for vit, file in pairs]
+            networks = [
+                vit.load(folder / file, **self.architecture) for vit, file in pairs
+            ]
             if self.adapter == "apply":
                 merge(folder / lora, networks)
             return networks
@@ -183,16 +232,20 @@ TINY = Config(source="random", architecture=encoders.TINY["dreamsim"])
 
 @torch.no_grad()
 def merge(folder: Path, networks: Sequence[Any]) -> None:
-    """Add a low-rank adapter to the weights of networks: W += alpha / r · B A, in every `qkv`.
+    """Add a low-rank adapter to the weights of networks: W += alpha / r · B A, in every
+    `qkv`.
 
     Args:
-        folder: `adapter_config.json` and `adapter_model.safetensors`, as peft writes them.
+        folder: `adapter_config.json` and `adapter_model.safetensors`, as peft writes
+            them.
         networks: timm's vision transformers, in the order of DreamSim's extractors.
 
     Raises:
         MissingData: if the adapter lacks a part of these networks, or holds more.
     """
-    config = documents.read(folder / "adapter_config.json", dict[str, Any], WAY, MissingData)
+    config = documents.read(
+        folder / "adapter_config.json", dict[str, Any], WAY, MissingData
+    )
     with reading(folder, WAY, problem="is no adapter of this network"):
         # add the update of each block, and count what the file holds beyond them
         scale = config["lora_alpha"] / config["r"]
@@ -201,13 +254,19 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
             for i, block in enumerate(network.blocks):
                 extractor = f"base_model.model.extractor_list.{e}.model"
                 name = f"{extractor}.blocks.{i}.attn.qkv.lora"
-                block.attn.qkv.weight += scale * parts.pop(f"{name}_B.weight") @ parts.pop(f"{name}_A.weight")
+                block.attn.qkv.weight += (
+                    scale
+                    * parts.pop(f"{name}_B.weight")
+                    @ parts.pop(f"{name}_A.weight")
+                )
         if parts:
             raise ValueError(f"{len(parts)} tensors too many, such as {min(parts)}")
 
 
 def _join_outputs(members: Any, images: Tensor) -> Tensor | list[Tensor]:
-    """Encode pictures [B, 3, H, W] in 0..1 by every member, and join their outputs: [B, D_1 + D_2 + …]."""
+    """Encode pictures [B, 3, H, W] in 0..1 by every member, and join their outputs: [B,
+    D_1 + D_2 + …].
+    """
     outputs = [member(images) for member in members]
     if isinstance(outputs[0], Tensor):
         return torch.cat(outputs, -1)

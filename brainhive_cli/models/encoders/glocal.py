@@ -19,7 +19,10 @@ from brainhive_cli.models.encoders._tokens import Tower
 from brainhive_cli.models.encoders._weights import find, weights_of
 
 FILE = "transform.npz"
-WAY = "git clone https://github.com/LukasMut/gLocal models/gLocal, or name the folder as its `source`"
+WAY = (
+    "git clone https://github.com/LukasMut/gLocal models/gLocal, or name the folder as "
+    "its `source`"
+)
 
 Base = Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(resolve)]
 """Any encoder: its name, reference or mapping."""
@@ -28,7 +31,8 @@ Base = Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(resolve)]
 class Config(EncoderConfig):
     """((x − mean) / std) W + b of the base's embedding x.
 
-    Source: Muttenthaler et al. 2023 (arXiv 2306.04507); https://github.com/LukasMut/gLocal.
+    Source: Muttenthaler et al. 2023 (arXiv 2306.04507);
+    https://github.com/LukasMut/gLocal.
     """
 
     cites = ("muttenthaler2023",)
@@ -39,7 +43,8 @@ class Config(EncoderConfig):
     """Beginning of the right file's digest, where a wrong one was published."""
 
     base: Base = Field(
-        default_factory=partial(resolve, "reference"), description="the encoder that the transform is for"
+        default_factory=partial(resolve, "reference"),
+        description="the encoder that the transform is for",
     )
     source: str = Field("", description=f"the folder of {FILE}, or `random`")
 
@@ -53,9 +58,11 @@ class Config(EncoderConfig):
         return [*super().inputs(), *self._named_base().inputs()]
 
     def build(self) -> Encoder:
-        """Prepare base and transform; MissingData if the transform is not there, or another encoder's.
+        """Prepare base and transform; MissingData if the transform is not there, or
+        another encoder's.
 
-        The module raises RecipeError, when it is loaded, if the base's embeddings have another width.
+        The module raises RecipeError, when it is loaded, if the base's embeddings have
+        another width.
         """
         # an absent or wrong transform is an error before any picture is encoded
         base = self._named_base().prepare()
@@ -69,13 +76,18 @@ class Config(EncoderConfig):
 
             # the transform must have been fitted to embeddings of this width
             if transform is None:
-                weight = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+                weight = torch.randn(
+                    width, width, generator=torch.Generator().manual_seed(0)
+                )
                 bias, mean, std = torch.zeros(width), 0.0, 1.0
             else:
                 weight, bias, mean, std = transform
             if len(weight) != width:
                 raise RecipeError(
-                    f"{self.base.name} gives {width} values, {self.source} takes {len(weight)}",
+                    (
+                        f"{self.base.name} gives {width} values, {self.source} takes "
+                        f"{len(weight)}"
+                    ),
                     "name as `base` the encoder that the transform was fitted to",
                 )
             affine = nn.ParameterDict({"weight": weight, "bias": bias})
@@ -93,16 +105,25 @@ class Config(EncoderConfig):
     def _named_base(self) -> EncoderConfig:
         # a transform is fitted to one encoder, which its file does not name
         if not self.base.weights_from:
-            raise RecipeError("a gLocal transform says nothing of its base", "name it: base=NAME")
+            raise RecipeError(
+                "a gLocal transform says nothing of its base", "name it: base=NAME"
+            )
         if len(outputs := self.base.outputs) > 1:
             raise RecipeError(
-                f"gLocal maps one output of its base, not {', '.join(output.name for output in outputs)}",
+                (
+                    "gLocal maps one output of its base, not "
+                    f"{', '.join(output.name for output in outputs)}"
+                ),
                 "name one for each: {kind: glocal, base: NAME:OUTPUT, …}",
             )
         return self.base.outputs[0]
 
-    def _transform(self) -> tuple[tuple[Tensor, Tensor, float, float] | None, dict[str, str]]:
-        """Read W, b, mean and std (none of random ones), and describe them for a store."""
+    def _transform(
+        self,
+    ) -> tuple[tuple[Tensor, Tensor, float, float] | None, dict[str, str]]:
+        """Read W, b, mean and std (none of random ones), and describe them for a
+        store.
+        """
         if self.source == "random":
             return None, {"source": "random"}
 
@@ -118,11 +139,24 @@ class Config(EncoderConfig):
             )
 
         # read the affine map
-        with reading(folder / FILE, WAY, problem="is no gLocal transform"), np.load(folder / FILE) as arrays:
+        with (
+            reading(folder / FILE, WAY, problem="is no gLocal transform"),
+            np.load(folder / FILE) as arrays,
+        ):
             weight = torch.from_numpy(arrays["weights"]).float()
-            bias = torch.from_numpy(arrays["bias"]) if "bias" in arrays else torch.zeros(1)
-            transform = weight, bias.float(), float(arrays["mean"]), float(arrays["std"])
+            bias = (
+                torch.from_numpy(arrays["bias"]) if "bias" in arrays else torch.zeros(1)
+            )
+            transform = (
+                weight,
+                bias.float(),
+                float(arrays["mean"]),
+                float(arrays["std"]),
+            )
         return transform, weights_of(self.source, folder, [FILE])
 
 
-TINY = Config(base={"kind": "timm", "source": "random", "architecture": "test_vit"}, source="random")
+TINY = Config(
+    base={"kind": "timm", "source": "random", "architecture": "test_vit"},
+    source="random",
+)

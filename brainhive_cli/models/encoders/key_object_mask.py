@@ -28,7 +28,8 @@ class Config(AnnotationConfig):
         def preprocess(mask: Any) -> Tensor:
             # `interpolate` reads [B, C, H, W]; any value above 0 is the object
             pixels = torch.from_numpy(mask)[None, None].gt(0).to(torch.uint8)
-            return interpolate(pixels, (self.side, self.side), mode="nearest")[0]  # [1, side, side]
+            # [1, side, side]
+            return interpolate(pixels, (self.side, self.side), mode="nearest")[0]
 
         words = f"nearest neighbour to {self.side} × {self.side}, 0 and 1"
         return Encoder(torch.nn.Identity(), preprocess, words, reads=self.reads)

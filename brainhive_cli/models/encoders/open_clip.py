@@ -14,7 +14,12 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
-from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
+from brainhive_cli.models.encoders._tokens import (
+    Anatomy,
+    Outputs,
+    TokenConfig,
+    resnet_anatomy,
+)
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.encoders.timm import anatomy_of
 
@@ -22,13 +27,18 @@ CONFIG = "open_clip_config.json"
 
 
 class Config(TokenConfig):
-    """The image tower with its projection, not normalised, and the transform that its config states."""
+    """The image tower with its projection, not normalised, and the transform that its
+    config states.
+    """
 
     cites = ("ilharco2021",)
     config_files = (CONFIG,)
     weight_files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
-    source: str = Field("", description="hub:owner/name, a folder in open_clip's hub layout, or `random`")
+    source: str = Field(
+        "",
+        description="hub:owner/name, a folder in open_clip's hub layout, or `random`",
+    )
     architecture: dict[str, Any] | Literal[""] = Field(
         "", description="open_clip's `model_cfg` of `random` weights"
     )
@@ -36,7 +46,11 @@ class Config(TokenConfig):
     def build(self) -> Encoder:
         """Prepare image tower and transform."""
         from open_clip.model import _build_vision_tower
-        from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+        from open_clip.transform import (
+            PreprocessCfg,
+            image_transform_v2,
+            merge_preprocess_dict,
+        )
 
         # architecture and transform, as the folder states them
         if self.source == "random":
@@ -54,21 +68,29 @@ class Config(TokenConfig):
             transform(Image.new("RGB", (64, 64)))
 
         def outputs() -> nn.Module:
-            # with random weights the image tower alone, which open_clip itself makes only with a text tower
+            # with random weights the image tower alone, which open_clip itself makes
+            # only with a text tower
             if self.source == "random":
-                sizes = (model["embed_dim"], model["vision_cfg"], model.get("quick_gelu", False))
+                sizes = (
+                    model["embed_dim"],
+                    model["vision_cfg"],
+                    model.get("quick_gelu", False),
+                )
                 tower: Any = untrained(partial(_build_vision_tower, *sizes))
             else:
                 tower = load(self, folder).visual
 
-            # blocks of a vision transformer or stages of a ResNet, open_clip's own or timm's
+            # blocks of a vision transformer or stages of a ResNet, open_clip's own or
+            # timm's
             if hasattr(tower, "trunk"):
                 anatomy = anatomy_of(tower.trunk)
             elif not hasattr(tower, "transformer"):
                 anatomy = resnet_anatomy(tower)
             else:  # a pool's norm is as wide as the pool
                 norm = tower.ln_post if tower.attn_pool is None else nn.Identity()
-                anatomy = Anatomy(list(tower.transformer.resblocks), norm, extra=1, has_class=True)
+                anatomy = Anatomy(
+                    list(tower.transformer.resblocks), norm, extra=1, has_class=True
+                )
             return Outputs(tower, self.output, anatomy)
 
         return Encoder(outputs, transform, f"open_clip {json.dumps(settings)}", weights)
@@ -79,7 +101,9 @@ TINY = Config(source="random", architecture=encoders.TINY["open-clip"])
 
 def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `model_cfg` and `preprocess_cfg` of a folder in open_clip's hub layout."""
-    written = documents.read(folder / CONFIG, dict[str, Any], documents.DOWNLOAD, MissingData)
+    written = documents.read(
+        folder / CONFIG, dict[str, Any], documents.DOWNLOAD, MissingData
+    )
     with reading(folder / CONFIG):
         return dict(written["model_cfg"]), dict(written.get("preprocess_cfg", {}))
 
@@ -90,4 +114,6 @@ def load(config: EncoderConfig, folder: Path) -> Any:
 
     files = weight_files(config, folder)
     with reading(folder, files=files):
-        return open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True)
+        return open_clip.create_model(
+            f"local-dir:{folder.resolve()}", require_pretrained=True
+        )

@@ -19,11 +19,21 @@ CONFIGS = ("config.json", "open_clip_config.json")
 
 
 class Config(TokenConfig):
-    """`hub:owner/name` or a folder of a transformers ViT, a diffusers autoencoder, timm or open_clip."""
+    """`hub:owner/name` or a folder of a transformers ViT, a diffusers autoencoder, timm
+    or open_clip.
+    """
 
-    source: str = Field("", description="hub:owner/name[/subfolder][@revision], or a folder")
-    output: Annotated[str | list[str], AfterValidator(partial(checked, more=("latent",)))] = Field(
-        EMBEDDING, description="an output of the family: of a vision transformer, or latent of an autoencoder"
+    source: str = Field(
+        "", description="hub:owner/name[/subfolder][@revision], or a folder"
+    )
+    output: Annotated[
+        str | list[str], AfterValidator(partial(checked, more=("latent",)))
+    ] = Field(
+        EMBEDDING,
+        description=(
+            "an output of the family: of a vision transformer, or latent of an "
+            "autoencoder"
+        ),
     )
 
     def build(self) -> Encoder:
@@ -39,19 +49,27 @@ class Config(TokenConfig):
             return False
 
     def inputs(self) -> list[Input]:
-        """Look for what the family loads; the config that names the family is fetched."""
+        """Look for what the family loads; the config that names the family is
+        fetched.
+        """
         return self._part().inputs()
 
     def _part(self, local: bool = False) -> EncoderConfig:
         """Choose the family by the config on this machine, or the hub's."""
         # a config on this machine decides, so that no network is needed
-        held = [name for name in CONFIGS if hub.find_weights(self.source, (), (name,))][:1]
-        folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
+        held = [name for name in CONFIGS if hub.find_weights(self.source, (), (name,))][
+            :1
+        ]
+        folder = hub.folder(
+            self.source, allow=held or CONFIGS, local=local or bool(held)
+        )
 
         # build the family's own Config
         family = family_of(folder)
         output = {} if self.output == EMBEDDING else {"output": self.output}
-        return parts.resolve("encoders", {"kind": family, "source": self.source, **output})
+        return parts.resolve(
+            "encoders", {"kind": family, "source": self.source, **output}
+        )
 
 
 TINY = Config(source="demo:encoder")
@@ -64,7 +82,8 @@ def family_of(folder: Path) -> str:
         if (folder / "open_clip_config.json").is_file():
             return "open_clip"
         raise MissingData(
-            f"{folder} has no config.json", "give a folder of transformers, diffusers, timm or open_clip"
+            f"{folder} has no config.json",
+            "give a folder of transformers, diffusers, timm or open_clip",
         )
 
     # the others differ by the keys of their config
@@ -78,5 +97,8 @@ def family_of(folder: Path) -> str:
     names = config.class_name or config.model_type or "unknown"
     raise MissingData(
         f"{folder} holds a model of kind {names}",
-        f"known: diffusers VAE, timm, open_clip, and vision transformers, as {', '.join(FAMILIES)}",
+        (
+            "known: diffusers VAE, timm, open_clip, and vision transformers, as "
+            f"{', '.join(FAMILIES)}"
+        ),
     )

@@ -20,14 +20,17 @@ from brainhive_cli.models.foreign_weights import below
 
 FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
 SIDE_PX = 224
-WAY = f"put {FILE} there: https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
+WAY = (
+    f"put {FILE} there: "
+    "https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
+)
 
 
 class Config(TokenConfig):
     """The pooled output of the image tower, before AligNet's own heads (`pre_logits`).
 
-    Source: Muttenthaler et al. 2025 (Nature 647, 349–355); weights and preprocessing as dimpred brings them
-    to PyTorch: GELU by tanh, pixels in 0..1 without mean and std.
+    Source: Muttenthaler et al. 2025 (Nature 647, 349–355); weights and preprocessing as
+    dimpred brings them to PyTorch: GELU by tanh, pixels in 0..1 without mean and std.
     """
 
     cites = ("muttenthaler2025", "tschannen2025")
@@ -38,7 +41,9 @@ class Config(TokenConfig):
     weight_files = (FILE,)
 
     source: str = Field("models", description=f"the folder of {FILE}, or `random`")
-    architecture: dict[str, Any] = Field({}, description="timm's arguments, for a network of another size")
+    architecture: dict[str, Any] = Field(
+        {}, description="timm's arguments, for a network of another size"
+    )
 
     def build(self) -> Encoder:
         """Prepare preprocessing and network; MissingData if the folder has it not."""
@@ -51,13 +56,19 @@ class Config(TokenConfig):
             load, weights = partial(untrained, make), {"source": "random"}
         else:
             folder = find(self.source, [FILE], WAY)
-            load, weights = partial(_load, make, folder / FILE), weights_of(self.source, folder, [FILE])
+            load, weights = (
+                partial(_load, make, folder / FILE),
+                weights_of(self.source, folder, [FILE]),
+            )
 
         # pictures of the network's size
         side: int = self.architecture.get("img_size", SIDE_PX)
         words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
         return Encoder(
-            lambda: outputs_of(load(), self.output), lambda picture: _squashed(picture, side), words, weights
+            lambda: outputs_of(load(), self.output),
+            lambda picture: _squashed(picture, side),
+            words,
+            weights,
         )
 
 
@@ -72,7 +83,9 @@ def _load(make: Callable[[], Any], path: Path) -> Any:
 
 
 def _squashed(picture: Any, side: int) -> Tensor:
-    """Resize as OpenCV's INTER_CUBIC, which the network was trained with, to [3, H, W] in 0..1."""
+    """Resize as OpenCV's INTER_CUBIC, which the network was trained with, to [3, H, W]
+    in 0..1.
+    """
     from torchvision.transforms.v2.functional import pil_to_tensor
 
     pixels = pil_to_tensor(picture)[None].float()  # [1, 3, H, W] in 0..255

@@ -21,7 +21,8 @@ FILE, PREFIX = "synclr_vit_b_16.pth", "visual."
 class Config(TokenConfig):
     """The class token after the last norm.
 
-    Source: `syn-rep-learn/SynCLR`; preprocessing as BrainHiVE's published repository has it.
+    Source: `syn-rep-learn/SynCLR`; preprocessing as BrainHiVE's published repository
+    has it.
     """
 
     cites = ("tian2024",)
@@ -32,12 +33,17 @@ class Config(TokenConfig):
     weight_files = (FILE,)
 
     source: str = Field(
-        "hub:paulgavrikov/synclr-vit-base-patch16-224", description=f"a folder with {FILE}, or `random`"
+        "hub:paulgavrikov/synclr-vit-base-patch16-224",
+        description=f"a folder with {FILE}, or `random`",
     )
-    architecture: str = Field("vit_base_patch16_224", description="timm's name of the network")
+    architecture: str = Field(
+        "vit_base_patch16_224", description="timm's name of the network"
+    )
 
     def build(self) -> Encoder:
-        """Prepare network and transform; the checkpoint is read without running code from it."""
+        """Prepare network and transform; the checkpoint is read without running code
+        from it.
+        """
         import timm
         from torchvision.transforms import v2
 
@@ -48,10 +54,17 @@ class Config(TokenConfig):
         # preprocessing of BrainHiVE's repository: bilinear resize, CLIP's mean and std
         side = timm.get_pretrained_cfg(self.architecture).input_size[-1]
         mean, std = timm.data.OPENAI_CLIP_MEAN, timm.data.OPENAI_CLIP_STD
-        steps = [v2.Resize(side), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+        steps = [
+            v2.Resize(side),
+            v2.CenterCrop(side),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
 
         # the words tell stores of different preprocessing apart
-        words = f"resize short side {side} bilinear, centre crop, mean {mean}, std {std}"
+        words = (
+            f"resize short side {side} bilinear, centre crop, mean {mean}, std {std}"
+        )
         return Encoder(
             lambda: outputs_of(load(), self.output),
             v2.Compose([*steps, v2.Normalize(mean, std)]),
@@ -64,7 +77,9 @@ TINY = Config(source="random", architecture="test_vit")
 
 
 def _load(model: Callable[[], nn.Module], folder: Path) -> nn.Module:
-    """Read the image tower of a SynCLR checkpoint, which holds its training's other parts too."""
+    """Read the image tower of a SynCLR checkpoint, which holds its training's other
+    parts too.
+    """
     file, network = folder / FILE, model()
     tower, needed = below(weights.read(file), PREFIX), network.state_dict()
     # the checkpoint may hold more tensors than the network needs, but not fewer

@@ -8,7 +8,12 @@ from torch import nn
 
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder
-from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig, resnet_anatomy
+from brainhive_cli.models.encoders._tokens import (
+    Anatomy,
+    Outputs,
+    TokenConfig,
+    resnet_anatomy,
+)
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 
 
@@ -19,7 +24,9 @@ class Config(TokenConfig):
     config_files = ("config.json",)
     weight_files = ("model.safetensors", "pytorch_model.bin")
 
-    source: str = Field("", description="hub:owner/name, a folder in timm's hub layout, or `random`")
+    source: str = Field(
+        "", description="hub:owner/name, a folder in timm's hub layout, or `random`"
+    )
     architecture: str = Field("", description="timm's model name, for `random` weights")
 
     def build(self) -> Encoder:
@@ -28,20 +35,26 @@ class Config(TokenConfig):
 
         # the transform is read off the model, so the model is loaded at once
         if self.source == "random":
-            model = untrained(partial(timm.create_model, self.architecture, num_classes=0))
+            model = untrained(
+                partial(timm.create_model, self.architecture, num_classes=0)
+            )
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
             files = weight_files(self, folder)
             with reading(folder, files=files):
-                model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
+                model = timm.create_model(
+                    f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0
+                )
 
         # try the transform on a picture, so that a damaged config is refused here
         with reading(self.source):
             settings = timm.data.resolve_model_data_config(model)
             transform = timm.data.create_transform(**settings, is_training=False)
             transform(Image.new("RGB", (64, 64)))
-        return Encoder(outputs_of(model, self.output), transform, f"timm {settings}", weights)
+        return Encoder(
+            outputs_of(model, self.output), transform, f"timm {settings}", weights
+        )
 
 
 TINY = Config(source="random", architecture="test_vit")
@@ -53,10 +66,19 @@ def outputs_of(model: nn.Module, output: str | list[str]) -> Outputs:
 
 
 def anatomy_of(model: nn.Module) -> Anatomy | None:
-    """Find the parts of a vision transformer or ResNet of timm; None for other networks."""
-    blocks, norm, extra = (getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens"))
+    """Find the parts of a vision transformer or ResNet of timm; None for other
+    networks.
+    """
+    blocks, norm, extra = (
+        getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens")
+    )
     # a model without these attributes is no vision transformer of timm
     if blocks is None or norm is None or extra is None:
         return resnet_anatomy(model)
     # `extra` counts class token and registers, which stand before the patches
-    return Anatomy(list(blocks), norm, extra, has_class=getattr(model, "cls_token", None) is not None)
+    return Anatomy(
+        list(blocks),
+        norm,
+        extra,
+        has_class=getattr(model, "cls_token", None) is not None,
+    )

@@ -1,4 +1,6 @@
-"""Any vision transformer of transformers, by its structure: embeddings, blocks and the norm after them."""
+"""Any vision transformer of transformers, by its structure: embeddings, blocks and the
+norm after them.
+"""
 
 import json
 from functools import partial
@@ -19,10 +21,18 @@ from brainhive_cli.models.encoders._tokens import Anatomy, Outputs, TokenConfig,
 from brainhive_cli.models.encoders._weights import fetch, untrained, weight_files
 from brainhive_cli.models.foreign_weights import load_network
 
-ANY = {"network": "AutoModel", "processor": "AutoImageProcessor", "embedding": "last_hidden_state"}
+ANY = {
+    "network": "AutoModel",
+    "processor": "AutoImageProcessor",
+    "embedding": "last_hidden_state",
+}
 """Every other vision transformer: its class token, or the mean of its patches."""
-FAMILIES = documents.read(Path(__file__).with_name("families.yaml"), dict[str, dict[str, Any]])
-"""Families with classes of their own, by the `model_type` of config.json; SigLIP 2 may be `siglip`."""
+FAMILIES = documents.read(
+    Path(__file__).with_name("families.yaml"), dict[str, dict[str, Any]]
+)
+"""Families with classes of their own, by the `model_type` of config.json; SigLIP 2 may
+be `siglip`.
+"""
 SETTINGS = (
     "size",
     "resample",
@@ -35,10 +45,13 @@ SETTINGS = (
 )
 """The settings that are always said."""
 USUAL = {"do_rescale": True, "do_normalize": True}
-"""Settings that are said where they have another value; any further one is said unless it is off."""
+"""Settings that are said where they have another value; any further one is said unless
+it is off.
+"""
 WITHOUT_EFFECT = {
     *("image_processor_type", "processor_class", "feature_extractor_type", "auto_map"),
-    *("data_format", "default_to_square", "do_convert_rgb"),  # pictures are RGB, sizes are resolved
+    # pictures are RGB, sizes are resolved
+    *("data_format", "default_to_square", "do_convert_rgb"),
 }
 """Settings that change nothing of an RGB picture."""
 
@@ -51,15 +64,21 @@ class Config(TokenConfig):
     model_type: ClassVar[str] = ""
 
     source: str = Field(
-        "", description="hub:owner/name, a folder, or `random` (untrained, for tests and timing)"
+        "",
+        description=(
+            "hub:owner/name, a folder, or `random` (untrained, for tests and timing)"
+        ),
     )
-    architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
+    architecture: dict[str, Any] = Field(
+        {}, description="transformers' config of `random` weights"
+    )
 
     def build(self) -> Encoder:
         """Prepare tower and processor; MissingData when the folder lacks either."""
         import transformers
 
-        # processor and network: of random weights by the architecture, otherwise by the folder
+        # processor and network: of random weights by the architecture, otherwise by the
+        # folder
         if self.source == "random":
             settings = {"model_type": self.model_type, **self.architecture}
             family = FAMILIES.get(settings["model_type"], ANY)
@@ -67,8 +86,12 @@ class Config(TokenConfig):
             size = config.image_size  # InternVL's config makes two of it
             height, width = (size, size) if isinstance(size, int) else size
             side = {"height": height, "width": width}
-            processor = getattr(transformers, family["processor"])(size=side, crop_size=side)
-            load = partial(untrained, partial(getattr(transformers, family["network"]), config))
+            processor = getattr(transformers, family["processor"])(
+                size=side, crop_size=side
+            )
+            load = partial(
+                untrained, partial(getattr(transformers, family["network"]), config)
+            )
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
@@ -79,7 +102,9 @@ class Config(TokenConfig):
                 raise MissingData(f"{folder} holds {what}", known)
             family = FAMILIES.get(about.model_type, ANY)
             with reading(folder):
-                processor = getattr(transformers, family["processor"]).from_pretrained(folder)
+                processor = getattr(transformers, family["processor"]).from_pretrained(
+                    folder
+                )
                 processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")
             load = partial(_load, self, family["network"], folder)
 
@@ -91,11 +116,17 @@ class Config(TokenConfig):
             anatomy = find_anatomy(network, self.source)
 
             def embed(tower: Any, images: Tensor) -> Tensor:
-                embedding: Tensor = getattr(tower(pixel_values=images), family["embedding"])
+                embedding: Tensor = getattr(
+                    tower(pixel_values=images), family["embedding"]
+                )
                 if embedding.ndim < 3:
                     return embedding
                 # of all tokens [B, S, D] the class token, else the mean of the patches
-                return embedding[:, 0] if anatomy.has_class else embedding[:, anatomy.extra :].mean(1)
+                return (
+                    embedding[:, 0]
+                    if anatomy.has_class
+                    else embedding[:, anatomy.extra :].mean(1)
+                )
 
             return Outputs(Tower(network, embed), self.output, anatomy)
 
@@ -106,13 +137,20 @@ TINY = Config(source="random", architecture=encoders.TINY["transformers-vit"])
 
 
 def is_known(about: ModelConfig) -> bool:
-    """Whether a model is of a family, or cuts whole pictures into patches; masked autoencoders hide some."""
-    is_whole = about.mask_ratio is None and None not in (about.image_size, about.patch_size)
+    """Whether a model is of a family, or cuts whole pictures into patches; masked
+    autoencoders hide some.
+    """
+    is_whole = about.mask_ratio is None and None not in (
+        about.image_size,
+        about.patch_size,
+    )
     return about.model_type in FAMILIES or (bool(about.model_type) and is_whole)
 
 
 def _load(config: Config, kind: str, folder: Path) -> nn.Module:
-    """Load a tower of a class of transformers, also from a folder that holds a text tower too."""
+    """Load a tower of a class of transformers, also from a folder that holds a text
+    tower too.
+    """
     import transformers
 
     # InternViT is renamed to transformers' module
@@ -129,39 +167,56 @@ def find_anatomy(network: nn.Module, where: str) -> Anatomy:
     """Find blocks, last norm and first tokens of a vision transformer by its structure.
 
     Args:
-        network: One of its modules holds `embeddings`, then a list of blocks, there or one level below, then
-            the norm of the last block's tokens.
+        network: One of its modules holds `embeddings`, then a list of blocks, there or
+            one level below, then the norm of the last block's tokens.
         where: Names it in errors.
 
     Raises:
         MissingData: if it is built otherwise.
     """
-    # the module that holds the embeddings, with the list of blocks: one for each layer of the config
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    # the module that holds the embeddings, with the list of blocks: one for each layer
+    # of the config
+    lists = [
+        module for module in network.modules() if isinstance(module, nn.ModuleList)
+    ]
     blocks = max(lists, key=len, default=nn.ModuleList())
     depth = getattr(network.config, "num_hidden_layers", None)
-    holder: Any = next((module for module in network.modules() if hasattr(module, "embeddings")), None)
-    is_staged = hasattr(network.config, "depths")  # whose tokens become fewer and wider, as Swin's
+    holder: Any = next(
+        (module for module in network.modules() if hasattr(module, "embeddings")), None
+    )
+    # whose tokens become fewer and wider, as Swin's
+    is_staged = hasattr(network.config, "depths")
     if holder is None or len(blocks) != depth or is_staged:
         kind = type(network).__name__
-        raise MissingData(f"{where} holds a {kind}, without known embeddings and blocks", "another encoder")
+        raise MissingData(
+            f"{where} holds a {kind}, without known embeddings and blocks",
+            "another encoder",
+        )
 
     # the first norm, or what stands for one, after the blocks
     parts_of_holder = [*holder.children()]
-    position = next(n for n, part in enumerate(parts_of_holder) if blocks in [*part.modules()])
+    position = next(
+        n for n, part in enumerate(parts_of_holder) if blocks in [*part.modules()]
+    )
     later = parts_of_holder[position + 1 :]
-    norm = next((part for part in later if "Norm" in type(part).__name__), nn.Identity())
+    norm = next(
+        (part for part in later if "Norm" in type(part).__name__), nn.Identity()
+    )
 
     # tokens ahead of the patches: of the class, of registers, of a distilled teacher
     weights = dict(holder.embeddings.named_parameters(recurse=False))
     has_class = not weights.keys().isdisjoint({"cls_token", "class_embedding"})
-    registers = weights["register_tokens"].shape[1] if "register_tokens" in weights else 0
+    registers = (
+        weights["register_tokens"].shape[1] if "register_tokens" in weights else 0
+    )
     extra = has_class + registers + ("distillation_token" in weights)
     return Anatomy([*blocks], norm, extra, has_class)
 
 
 def described(processor: Any) -> str:
-    """Say all that an image processor does; what it usually does is not said, as stores have it."""
+    """Say all that an image processor does; what it usually does is not said, as stores
+    have it.
+    """
     stated = processor.to_dict()
     settings = {key: stated[key] for key in SETTINGS if stated.get(key) is not None}
     for key in sorted(stated.keys() - {*SETTINGS, *WITHOUT_EFFECT}):

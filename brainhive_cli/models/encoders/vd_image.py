@@ -1,4 +1,6 @@
-"""Image tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the class token's length."""
+"""Image tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the
+class token's length.
+"""
 
 from functools import partial
 from typing import Any
@@ -20,34 +22,49 @@ class Config(EncoderConfig):
     image_px = 224
     licence = "MIT"
     shape = (257, 768)
-    config_files = (f"{clip.IMAGE}/config.json", f"{clip.PROCESSOR}/preprocessor_config.json")
+    config_files = (
+        f"{clip.IMAGE}/config.json",
+        f"{clip.PROCESSOR}/preprocessor_config.json",
+    )
     weight_files = (f"{clip.IMAGE}/*.safetensors", f"{clip.IMAGE}/pytorch_model.bin")
     also_fetched = (f"{clip.IMAGE}/pytorch_model.bin",)
 
     source: str = located(clip.SOURCE)
-    architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
+    architecture: dict[str, Any] = Field(
+        {}, description="transformers' config of `random` weights"
+    )
 
     def build(self) -> Encoder:
         """Prepare processor and tower; MissingData when the folder lacks either."""
         import transformers
 
-        # processor and tower: of random weights by the architecture, otherwise by the folder
+        # processor and tower: of random weights by the architecture, otherwise by the
+        # folder
         if self.source == "random":
             # the processor makes pictures of the tower's size
             side = self.architecture["image_size"]
             crop = {"height": side, "width": side}
             processor = transformers.CLIPImageProcessor(size=crop, crop_size=crop)
             config = transformers.CLIPVisionConfig(**self.architecture)
-            load = partial(untrained, partial(getattr(transformers, clip.VISION), config))
+            load = partial(
+                untrained, partial(getattr(transformers, clip.VISION), config)
+            )
             weights = {"source": self.source}
         else:
             folder, weights = fetch(self)
-            processor = clip.read_preprocessor(folder / clip.PROCESSOR, "CLIPImageProcessor")
+            processor = clip.read_preprocessor(
+                folder / clip.PROCESSOR, "CLIPImageProcessor"
+            )
             load = partial(clip.tower_of, folder, clip.IMAGE, clip.VISION)
 
         # pictures [B, 3, H, W] become tokens [B, S, D]
         pixels = partial(clip.pixels_of, processor)
-        return Encoder(lambda: Tower(load(), clip.of_pictures), pixels, described(processor), weights)
+        return Encoder(
+            lambda: Tower(load(), clip.of_pictures),
+            pixels,
+            described(processor),
+            weights,
+        )
 
 
 TINY = Config(source="random", architecture=encoders.TINY["vd-image"])

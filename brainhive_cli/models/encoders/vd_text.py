@@ -1,4 +1,6 @@
-"""Text tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the end token's length."""
+"""Text tokens as Versatile Diffusion takes them: CLIP ViT-L/14's, projected, by the end
+token's length.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,14 +22,24 @@ LENGTH = 77
 """Tokens of a caption."""
 TOKENS: Mapping[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
     "projected": (clip.PROJECTED_TEXT, clip.of_texts),
-    "last hidden": (clip.PLAIN_TEXT, lambda tower, ids: tower(input_ids=ids).last_hidden_state),
-    "pooled": (clip.PROJECTED_TEXT, lambda tower, ids: tower(input_ids=ids).text_embeds),
+    "last hidden": (
+        clip.PLAIN_TEXT,
+        lambda tower, ids: tower(input_ids=ids).last_hidden_state,
+    ),
+    "pooled": (
+        clip.PROJECTED_TEXT,
+        lambda tower, ids: tower(input_ids=ids).text_embeds,
+    ),
 }
-"""By name: the tower's class in transformers, and what it makes of token ids [B, S]: [B, S, D], or [B, D]."""
+"""By name: the tower's class in transformers, and what it makes of token ids [B, S]:
+[B, S, D], or [B, D].
+"""
 
 
 class Config(EncoderConfig):
-    """Captions as 77 tokens of width 768: a target for each caption of a picture, or one of all."""
+    """Captions as 77 tokens of width 768: a target for each caption of a picture, or
+    one of all.
+    """
 
     cites = ("xu2023", "radford2021")
     reads: ClassVar[Literal["captions"]] = "captions"
@@ -37,7 +49,9 @@ class Config(EncoderConfig):
     also_fetched = (f"{clip.TEXT}/pytorch_model.bin", "tokenizer/*")
     licence = "MIT"
     components: ClassVar[tuple[str, str]] = (clip.TEXT, clip.TOKENIZER)
-    """Folders of tower and tokenizer; "" where their files lie among the whole model's."""
+    """Folders of tower and tokenizer; "" where their files lie among the whole
+    model's.
+    """
     tokenizer_files: ClassVar[tuple[str, ...]] = ("tokenizer/*",)
     length: ClassVar[int] = LENGTH
     """Tokens of a caption."""
@@ -46,10 +60,13 @@ class Config(EncoderConfig):
 
     output: Output | list[Output] = Field(
         "embedding",
-        description="embedding: a target for each caption, of which training draws one a step; average (of "
-        "the distinct captions, as Brain-Diffuser); first; several as a list: a store each, one forward",
+        description="embedding: a target for each caption, of which training draws one "
+        "a step; average (of the distinct captions, as Brain-Diffuser); "
+        "first; several as a list: a store each, one forward",
     )
-    architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
+    architecture: dict[str, Any] = Field(
+        {}, description="transformers' config of `random` weights"
+    )
     source: str = located(clip.SOURCE)
 
     def build(self) -> Encoder:
@@ -60,14 +77,19 @@ class Config(EncoderConfig):
         def draw() -> nn.Module:
             import transformers
 
-            return getattr(transformers, kind)(transformers.CLIPTextConfig(**self.architecture))
+            return getattr(transformers, kind)(
+                transformers.CLIPTextConfig(**self.architecture)
+            )
 
         def load_tower(folder: Path) -> nn.Module:
-            # the projection's width, which some folders state outside of the tower's config
+            # the projection's width, which some folders state outside of the tower's
+            # config
             options = ModelConfig.read(folder / text).model_dump(
                 include={"projection_dim"}, exclude_none=True
             )
-            return clip.tower_of(folder, text, kind, files=weight_files(self, folder), **options)
+            return clip.tower_of(
+                folder, text, kind, files=weight_files(self, folder), **options
+            )
 
         # the tower is loaded when it is first used
         load, weights = prepare_network(self, draw, load_tower)
@@ -78,13 +100,20 @@ class Config(EncoderConfig):
             ids: Callable[[str], Tensor] = _letters
         else:
             words = f"CLIPTokenizer, {self.length} tokens"
-            ids = clip.token_ids(hub.folder(self.source, allow=self.tokenizer_files), tokenizer)
+            ids = clip.token_ids(
+                hub.folder(self.source, allow=self.tokenizer_files), tokenizer
+            )
 
         def encode(tower: Any, ids: Tensor) -> Tensor | list[Tensor]:
             """Map token ids [B, S] to text tokens [B, S, D], once for each output."""
-            # outputs differ in how captions are combined later, so one forward serves all
+            # outputs differ in how captions are combined later, so one forward serves
+            # all
             encoded = tokens(tower, ids)
-            return encoded if isinstance(self.output, str) else [encoded] * len(self.output)
+            return (
+                encoded
+                if isinstance(self.output, str)
+                else [encoded] * len(self.output)
+            )
 
         return Encoder(lambda: Tower(load(), encode), ids, words, weights, "captions")
 

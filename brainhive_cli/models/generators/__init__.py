@@ -1,15 +1,20 @@
 """Generators: diffusion models that make pictures or clips from a prior's conditioning.
 
-What a part on this shelf builds has these methods; which networks it has is nobody else's business.
+What a part on this shelf builds has these methods; which networks it has is nobody
+else's business.
 
-- `encode(media, random)`: media in 0..1 as latents [B, C, h, w]; `random` samples where None takes the mode.
+- `encode(media, random)`: media in 0..1 as latents [B, C, h, w]; `random` samples where
+  None takes the mode.
 - `decode(latents)`: latents to media in 0..1.
-- `loss(latents, conditioning, random, sizes)`: the training loss, a scalar, of clean latents [B, C, h, w] at
-  noise that `random` draws, one generator of random numbers for all rows or one for each. `sizes` [B, 6] are
-  pixels: original height, width; top, left of the crop; target height, width. `train-prior` alone needs it.
-- `generate(conditioning, seeds, size_px, sampling, null, on_step)`: media for B seeds, each by its own
-  row and seed, not by the batch. The conditioning has B rows, or no condition at all; `null` is the
-  unconditional side of guidance, and `on_step` is called with the number of each step done.
+- `loss(latents, conditioning, random, sizes)`: the training loss, a scalar, of clean
+  latents [B, C, h, w] at noise that `random` draws, one generator of random numbers for
+  all rows or one for each. `sizes` [B, 6] are
+  pixels: original height, width; top, left of the crop; target height, width.
+      `train-prior` alone needs it.
+- `generate(conditioning, seeds, size_px, sampling, null, on_step)`: media for B seeds,
+  each by its own row and seed, not by the batch. The conditioning has B rows, or no
+  condition at all; `null` is the unconditional side of guidance, and `on_step` is
+  called with the number of each step done.
 """
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -41,7 +46,10 @@ Source: SDXL-Lightning's model card for `lightning`; LCM (arXiv 2310.04378) for 
 """
 
 
-SchedulerName = Literal["euler", "euler-ancestral", "ddim", "dpm++", "unipc", "lcm", "lightning"] | None
+SchedulerName = (
+    Literal["euler", "euler-ancestral", "ddim", "dpm++", "unipc", "lcm", "lightning"]
+    | None
+)
 """One of these; None is the generator's own."""
 
 
@@ -49,18 +57,25 @@ class Sampling(Section):
     """Settings of sampling; defaults are BrainHiVE's for turbo models."""
 
     steps: int = Field(4, gt=0, le=10_000, description="denoising steps")
-    guidance: float = Field(0.0, ge=0, description="classifier-free guidance; turbo models want 0")
+    guidance: float = Field(
+        0.0, ge=0, description="classifier-free guidance; turbo models want 0"
+    )
     scheduler: SchedulerName = Field(
         None, description=f"{', '.join(SCHEDULERS)}; default: the generator's own"
     )
-    prompt: str = Field("", description="text next to the conditioning; the paper: none")
-    negative_prompt: str = Field("", description="text that guidance above 1 moves away from")
+    prompt: str = Field(
+        "", description="text next to the conditioning; the paper: none"
+    )
+    negative_prompt: str = Field(
+        "", description="text that guidance above 1 moves away from"
+    )
     strength: float = Field(
         0.75,
         ge=0,
         le=1,
-        description="share of the denoising steps that are done where sampling starts from latents or "
-        "pictures; 0 decodes the start as it is, 1 starts from noise alone (clips: from the noised start)",
+        description="share of the denoising steps that are done where sampling starts "
+        "from latents or pictures; 0 decodes the start as it is, 1 starts "
+        "from noise alone (clips: from the noised start)",
     )
 
     @property
@@ -79,8 +94,13 @@ class Sampling(Section):
     def _guides_or_not(self) -> "Sampling":
         # diffusers guides only above 1
         if 0 < self.guidance < 1:
-            raise RecipeError(f"guidance {self.guidance:g} has no effect, only above 1 has", "guidance=0")
+            raise RecipeError(
+                f"guidance {self.guidance:g} has no effect, only above 1 has",
+                "guidance=0",
+            )
         # the negative prompt is the other side of guidance
         if self.negative_prompt and self.guidance <= 1:
-            raise RecipeError("negative_prompt has no effect without guidance", "guidance=5")
+            raise RecipeError(
+                "negative_prompt has no effect without guidance", "guidance=5"
+            )
         return self

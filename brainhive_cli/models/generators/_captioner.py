@@ -1,4 +1,6 @@
-"""Captions for a stage of a chain: of the pictures before it by BLIP-2, or of decoded tokens by GIT."""
+"""Captions for a stage of a chain: of the pictures before it by BLIP-2, or of decoded
+tokens by GIT.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +22,9 @@ from brainhive_cli.models.heads import Decoded
 FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 LONGEST = 20
-"""Tokens of a caption, at most: new ones as BLIP-2's `generate` does by itself, GIT's with its first."""
+"""Tokens of a caption, at most: new ones as BLIP-2's `generate` does by itself, GIT's
+with its first.
+"""
 
 
 BLIP = "hub:Salesforce/blip2-opt-2.7b"
@@ -29,18 +33,22 @@ CLASSES = {
     "blip-2": ("Blip2ForConditionalGeneration", "Blip2Processor"),
     "git": ("GitForCausalLM", "BertTokenizer"),
 }
-"""Classes of transformers, the network's and the reader's, by the `model_type` of a captioner's config."""
+"""Classes of transformers, the network's and the reader's, by the `model_type` of a
+captioner's config.
+"""
 
 
 class HeadCaption(Section):
-    """GIT, which reads a decoded head instead of its vision tower's features, as MindEye2 does."""
+    """GIT, which reads a decoded head instead of its vision tower's features, as
+    MindEye2 does.
+    """
 
     model: str = Field(GIT, description="The GIT: a reference or folder.")
     head: str = Field("image", description="Head of tokens [S, D] that is captioned.")
     converter: str = Field(
         "hub:datasets/pscotti/mindeyev2/bigG_to_L_epoch8.pth",
-        description="File of the linear maps from these tokens to those of GIT's tower: over tokens, then "
-        "over features.",
+        description="File of the linear maps from these tokens to those of GIT's "
+        "tower: over tokens, then over features.",
     )
 
 
@@ -54,35 +62,47 @@ class Captioner:
         head: The head that is captioned; "" for media.
     """
 
-    def __init__(self, model: Any, reader: Any, device: torch.device, head: str = "") -> None:
+    def __init__(
+        self, model: Any, reader: Any, device: torch.device, head: str = ""
+    ) -> None:
         self.model, self.reader, self.head = model, reader, head
         self.placement = Placement((model,), device)
 
     @torch.no_grad()
     def captions(self, media: "Media | None", decoded: Decoded | None) -> list[str]:
-        """Caption pictures [B, 3, H, W] in 0..1, the middle frames of clips, or a decoded head, greedily.
+        """Caption pictures [B, 3, H, W] in 0..1, the middle frames of clips, or a
+        decoded head, greedily.
 
         Raises:
             BrainhiveError: if there is no such head, or it is of other tokens.
         """
-        # GIT reads tokens of a head, BLIP-2 pictures; `first` is the index of the first new token
+        # GIT reads tokens of a head, BLIP-2 pictures; `first` is the index of the first
+        # new token
         if self.head:
             tokenizer, first, limit = self.reader, 0, {"max_length": LONGEST}
             pixels = self._tokens(decoded)[:, None]  # four axes, as of pictures
         else:
             assert media is not None
             tokenizer, limit = self.reader.tokenizer, {"max_new_tokens": LONGEST}
-            first = self.model.config.num_query_tokens + 1  # behind the picture's tokens and the first
+            # behind the picture's tokens and the first
+            first = self.model.config.num_query_tokens + 1
             pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
             images = list(pictures.mul(255).round().byte().cpu())
-            pixels = self.reader.image_processor(images, return_tensors="pt")["pixel_values"]
+            pixels = self.reader.image_processor(images, return_tensors="pt")[
+                "pixel_values"
+            ]
 
         # generate greedily, so that a caption depends on its picture alone
         self.placement.use(self.model)
         pixels = pixels.to(self.placement.device, self.model.dtype)
-        ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[:, first:]
+        ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[
+            :, first:
+        ]
         self.placement.use()  # makes room for the generator
-        return [words.strip() for words in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return [
+            words.strip()
+            for words in tokenizer.batch_decode(ids, skip_special_tokens=True)
+        ]
 
     def _tokens(self, decoded: Decoded | None) -> Tensor:
         """Choose the head's tokens [B, S, D]."""
@@ -92,8 +112,14 @@ class Captioner:
         if tokens is None or tuple(tokens.shape[1:]) != expected:
             seen = "not decoded" if tokens is None else str([*tokens.shape[1:]])
             raise BrainhiveError(
-                f"captions are made of the head {self.head} of {[*expected]}, which is {seen}",
-                "name in caption.head a head of the tokens that caption.converter was trained on",
+                (
+                    f"captions are made of the head {self.head} of {[*expected]}, "
+                    f"which is {seen}"
+                ),
+                (
+                    "name in caption.head a head of the tokens that caption.converter "
+                    "was trained on"
+                ),
             )
         return tokens
 
@@ -101,7 +127,8 @@ class Captioner:
 class Converter(nn.Module):
     """Linear maps over tokens, then over features, instead of GIT's vision tower.
 
-    Source: CLIPConverter of MindEye2's recon_inference.ipynb (MIT), whose names are kept.
+    Source: CLIPConverter of MindEye2's recon_inference.ipynb (MIT), whose names are
+    kept.
     """
 
     def __init__(self, state: dict[str, Tensor]) -> None:
@@ -110,17 +137,23 @@ class Converter(nn.Module):
         to_tokens, tokens = state["linear1.weight"].shape
         to_width, width = state["linear2.weight"].shape
         self.shape = (tokens, width)
-        self.linear1, self.linear2 = nn.Linear(tokens, to_tokens), nn.Linear(width, to_width)
+        self.linear1, self.linear2 = (
+            nn.Linear(tokens, to_tokens),
+            nn.Linear(width, to_width),
+        )
 
     def forward(self, tokens: Tensor, **_: Any) -> Any:
         """Map [B, 1, S, D] to what the tower gives of pictures."""
         from transformers.modeling_outputs import BaseModelOutput
 
-        features = self.linear1(tokens[:, 0].transpose(1, 2)).transpose(1, 2)  # [B, S_tower, D]
+        # [B, S_tower, D]
+        features = self.linear1(tokens[:, 0].transpose(1, 2)).transpose(1, 2)
         return BaseModelOutput(last_hidden_state=self.linear2(features))
 
 
-def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dtype) -> Captioner:
+def load(
+    caption: str | HeadCaption, device: torch.device | str, dtype: torch.dtype
+) -> Captioner:
     """Load a captioner onto a device.
 
     Raises:
@@ -132,7 +165,9 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
     # the network, and the processor or tokenizer that belongs to it
     folder, kind = find_folder(caption, (*FILES, *WEIGHTS))
     network, preprocessor = CLASSES[kind]
-    model = load_network(getattr(tf, network), folder, f"the captioner {folder}", dtype=dtype)
+    model = load_network(
+        getattr(tf, network), folder, f"the captioner {folder}", dtype=dtype
+    )
     with weights.reading(f"the captioner {folder}"):
         reader = getattr(tf, preprocessor).from_pretrained(folder)
     if isinstance(caption, str):
@@ -140,7 +175,12 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
 
     # a converter of decoded tokens replaces GIT's vision tower
     file = find_file(caption.converter)
-    with weights.reading(file, "give bigG_to_L_epoch8.pth", BrainhiveError, problem="is no such converter"):
+    with weights.reading(
+        file,
+        "give bigG_to_L_epoch8.pth",
+        BrainhiveError,
+        problem="is no such converter",
+    ):
         state = weights.read(file)
         converter = Converter(state)
         weights.fill(converter, state, file)
@@ -160,15 +200,24 @@ def _model_of(caption: str | HeadCaption) -> tuple[str, str]:
     return (caption, "blip-2") if isinstance(caption, str) else (caption.model, "git")
 
 
-def find_folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)) -> tuple[Path, str]:
-    """Find the folder of a captioner and its `model_type`, and refuse that of another model."""
+def find_folder(
+    caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)
+) -> tuple[Path, str]:
+    """Find the folder of a captioner and its `model_type`, and refuse that of another
+    model.
+    """
     reference, expected = _model_of(caption)
     folder = hub.folder(reference, allow=allow)
     # the model_type tells another kind of model before any weights are read
     file = folder / "config.json"
-    config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData) if file.is_file() else {}
+    config = (
+        documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
+        if file.is_file()
+        else {}
+    )
     if (seen := config.get("model_type", "none")) != expected:
         raise MissingData(
-            f"the captioner {folder} is no {expected} (model_type {seen})", GIT if expected == "git" else BLIP
+            f"the captioner {folder} is no {expected} (model_type {seen})",
+            GIT if expected == "git" else BLIP,
         )
     return folder, expected

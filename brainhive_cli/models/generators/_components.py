@@ -1,4 +1,6 @@
-"""The components of a latent diffusion model: their folders, configs, weights and devices."""
+"""The components of a latent diffusion model: their folders, configs, weights and
+devices.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,19 +18,27 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.foreign_weights import load_network
 
 Architecture = dict[str, dict[str, Any]]
-"""Arguments of diffusers' classes, by component: unet, vae, scheduler, and what else a generator has."""
-ARCHITECTURES = documents.read(Path(__file__).with_name("architectures.yaml"), dict[str, Architecture])
+"""Arguments of diffusers' classes, by component: unet, vae, scheduler, and what else a
+generator has.
+"""
+ARCHITECTURES = documents.read(
+    Path(__file__).with_name("architectures.yaml"), dict[str, Architecture]
+)
 """Architectures of every kind, as published, and `KIND TINY` of its TINY instance."""
 RANDOM = "random"
 """The source that means random weights."""
 EMPTY_PROMPT = "empty_prompt.safetensors"
-"""File instead of text encoders: prompt_embeds [1, S, D_text] and pooled_prompt_embeds [1, D_pooled]."""
+"""File instead of text encoders: prompt_embeds [1, S, D_text] and pooled_prompt_embeds
+[1, D_pooled].
+"""
 CONFIGS = {
     "scheduler": "scheduler_config.json",
     "tokenizer": "tokenizer_config.json",
     "tokenizer_2": "tokenizer_config.json",
 }
-"""The config file of each component, as diffusers names it, where it is not config.json."""
+"""The config file of each component, as diffusers names it, where it is not
+config.json.
+"""
 WHOLE = "give a whole folder of diffusers, or download it again"
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 """Components of SDXL that embed prompts."""
@@ -64,7 +74,9 @@ class Placement:
 
 
 def find_folder(source: str, variant: str | None = None, *, text: bool = False) -> Path:
-    """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
+    """Find a generator's folder; from the hub only what is used is fetched (the text
+    encoders on request).
+    """
     if error := describe_file(source):
         raise error
     # weights of the requested components and variant, with all configs
@@ -77,17 +89,30 @@ def describe_file(source: str) -> MissingData | None:
     """Say that one file stands instead of a generator's folder; None for a folder."""
     if source.startswith("hub:") or not locate(source).is_file():
         return None
-    way = "a folder, as diffusers' from_single_file makes it; an IP-Adapter is for prior.start_from"
-    return MissingData(f"{source} is a file, and generators are read from a folder of diffusers", way)
+    way = (
+        "a folder, as diffusers' from_single_file makes it; an IP-Adapter is for "
+        "prior.start_from"
+    )
+    return MissingData(
+        f"{source} is a file, and generators are read from a folder of diffusers", way
+    )
 
 
 def weight_files(stem: str, variant: str | None = None) -> list[str]:
-    """Name the file of weights, and the pattern of those that are split; a variant is a suffix."""
-    return [f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors" for shard in ("", "-*")]
+    """Name the file of weights, and the pattern of those that are split; a variant is a
+    suffix.
+    """
+    return [
+        f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors"
+        for shard in ("", "-*")
+    ]
 
 
 def list_inputs(
-    source: str, stems: Sequence[str] = STEMS, files: Sequence[str] = (), variant: str | None = None
+    source: str,
+    stems: Sequence[str] = STEMS,
+    files: Sequence[str] = (),
+    variant: str | None = None,
 ) -> list[Input]:
     """Look for the weights of a generator's components; none of random ones.
 
@@ -107,8 +132,16 @@ def list_inputs(
     # one need for each network; random weights need nothing
     needs = []
     for stem in stems if source != RANDOM else ():
-        config = [] if source.startswith("hub:") else [str(Path(stem).with_name("config.json"))]
-        needs.append(hub.find_input(source, [*config, *files], weight_files(stem, variant), patterns))
+        config = (
+            []
+            if source.startswith("hub:")
+            else [str(Path(stem).with_name("config.json"))]
+        )
+        needs.append(
+            hub.find_input(
+                source, [*config, *files], weight_files(stem, variant), patterns
+            )
+        )
     return needs
 
 
@@ -117,7 +150,10 @@ def read_config(folder: Path, component: str) -> dict[str, Any]:
     file = folder / component / CONFIGS.get(component, "config.json")
     if not file.is_file():
         alternative = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
-        raise MissingData(f"the generator {folder} has no {file.relative_to(folder)}{alternative}", WHOLE)
+        raise MissingData(
+            f"the generator {folder} has no {file.relative_to(folder)}{alternative}",
+            WHOLE,
+        )
     return documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
 
 
@@ -137,7 +173,10 @@ def make_scheduler(config: dict[str, Any], where: Path | str) -> Any:
     known = {*KarrasDiffusionSchedulers.__members__, "LCMScheduler", "TCDScheduler"}
     if (kind := config.get("_class_name", "")) not in known:
         raise MissingData(
-            f"the scheduler of the generator {where} is of the class {kind!r}, which is not known here",
+            (
+                f"the scheduler of the generator {where} is of the class {kind!r}, "
+                "which is not known here"
+            ),
             f"known: {', '.join(sorted(known))}",
         )
     return getattr(diffusers, kind).from_config(config)
@@ -149,7 +188,8 @@ def draw_components(
     dtype: torch.dtype,
     change: Callable[[Any], Any] = lambda unet: unet,
 ) -> dict[str, Any]:
-    """Make U-Net and VAE with random weights (shapes alone on the meta device), and the scheduler.
+    """Make U-Net and VAE with random weights (shapes alone on the meta device), and the
+    scheduler.
 
     Args:
         architecture: Arguments of their classes.
@@ -160,7 +200,8 @@ def draw_components(
     import diffusers
 
     # draw the same weights every time, and leave the caller's random state as it is
-    gpus = [device] if device.type == "cuda" else []  # by default all, which would wake the others
+    # by default all, which would wake the others
+    gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(gpus), device:
         torch.manual_seed(0)
         unet = change(diffusers.UNet2DConditionModel.from_config(architecture["unet"]))
@@ -176,7 +217,9 @@ def draw_components(
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Change a model's dtype without the warning that diffusers' own `to` gives for no cause."""
+    """Change a model's dtype without the warning that diffusers' own `to` gives for no
+    cause.
+    """
     return nn.Module.to(model, dtype)
 
 
@@ -185,8 +228,12 @@ def is_converted(name: str) -> bool:
     return any((home_folder() / CONVERTED).glob(f"{name}-*"))
 
 
-def convert_once(name: str, dtype: torch.dtype, described: str, convert: Callable[[Path], None]) -> Path:
-    """Find a folder of converted weights, or let `convert` fill it; interrupted, none has this name."""
+def convert_once(
+    name: str, dtype: torch.dtype, described: str, convert: Callable[[Path], None]
+) -> Path:
+    """Find a folder of converted weights, or let `convert` fill it; interrupted, none
+    has this name.
+    """
     folder = home_folder() / CONVERTED / f"{name}-{str(dtype).removeprefix('torch.')}"
 
     # another process may be converting: wait for it, and take its folder
@@ -195,7 +242,8 @@ def convert_once(name: str, dtype: torch.dtype, described: str, convert: Callabl
         if not folder.is_dir():
             console.say(f"{described} is converted once, into {folder}")
             part = folder.with_name(f".{folder.name}.part")
-            part.mkdir(exist_ok=True)  # of an interrupted conversion, whose files are written again
+            # of an interrupted conversion, whose files are written again
+            part.mkdir(exist_ok=True)
             convert(part)
             os.replace(part, folder)
     finally:

@@ -1,4 +1,6 @@
-"""Noise and its removal: what a denoiser learns from, and the steps by which it samples."""
+"""Noise and its removal: what a denoiser learns from, and the steps by which it
+samples.
+"""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -33,7 +35,9 @@ def draw_noise(
 
 
 def choose_scheduler(default: Any, sampling: Sampling) -> Any:
-    """Make the scheduler that is asked for, with the noise schedule of the generator's own; else that one."""
+    """Make the scheduler that is asked for, with the noise schedule of the generator's
+    own; else that one.
+    """
     import diffusers
 
     if sampling.scheduler is None:
@@ -44,11 +48,16 @@ def choose_scheduler(default: Any, sampling: Sampling) -> Any:
 
 
 def count_steps(sampling: Sampling) -> int:
-    """Count the steps that are done from a start, as diffusers does; RecipeError if there is none."""
+    """Count the steps that are done from a start, as diffusers does; RecipeError if
+    there is none.
+    """
     count = min(int(sampling.steps * sampling.strength), sampling.steps)
     if count < 1:
         raise RecipeError(
-            f"strength {sampling.strength:g} of {sampling.steps} steps leaves none to do",
+            (
+                f"strength {sampling.strength:g} of {sampling.steps} steps leaves none "
+                "to do"
+            ),
             f"give at least {1 / sampling.steps:.2g}, or 0 for the start alone",
         )
     return count
@@ -64,14 +73,18 @@ def denoise(
     on_step: Callable[[int], None] | None = None,
     timesteps: Sequence[int] = (),
 ) -> Tensor:
-    """Sample latents of B rows where diffusers' pipelines do not take a generator's inputs.
+    """Sample latents of B rows where diffusers' pipelines do not take a generator's
+    inputs.
 
     Args:
         default: The generator's scheduler, where the recipe names none.
-        sampling: Steps, guidance and scheduler, and from a start the share of the steps that are done.
+        sampling: Steps, guidance and scheduler, and from a start the share of the steps
+            that are done.
         noise: Of B rows.
-        start: Latents under the noise of the first step; None to start from noise alone.
-        predict: Predicts noise from latents and timestep; with guidance 2 B rows, unconditional first.
+        start: Latents under the noise of the first step; None to start from noise
+            alone.
+        predict: Predicts noise from latents and timestep; with guidance 2 B rows,
+            unconditional first.
         random: Of each row, for schedulers that add noise.
         on_step: Called with the number of each step done.
         timesteps: Instead of those of the default scheduler.
@@ -84,7 +97,8 @@ def denoise(
         scheduler.set_timesteps(sampling.steps, device=noise.device)
     times = scheduler.timesteps
 
-    # begin at noise alone, or at the start with the noise of the first step that is done
+    # begin at noise alone, or at the start with the noise of the first step that is
+    # done
     if start is None:
         latents = noise * scheduler.init_noise_sigma
     elif sampling.strength == 0:
@@ -97,7 +111,11 @@ def denoise(
         latents = scheduler.add_noise(start, noise, times[:1].expand(len(start)))
 
     # remove noise step by step, guided away from the unconditional prediction
-    extra = {"generator": list(random)} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    extra = (
+        {"generator": list(random)}
+        if "generator" in inspect.signature(scheduler.step).parameters
+        else {}
+    )
     for step, time in enumerate(times, 1):
         rows = torch.cat([latents] * 2) if sampling.guidance > 1 else latents
         predicted = predict(scheduler.scale_model_input(rows, time), time).float()

@@ -1,4 +1,6 @@
-"""Base of latent diffusion models: how it is built, encodes, samples, learns and takes memory."""
+"""Base of latent diffusion models: how it is built, encodes, samples, learns and takes
+memory.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,9 @@ from brainhive_cli.models.generators._denoising import Random
 from brainhive_cli.models.heads import Conditioning, latent_space
 
 AT_ONCE = 4
-"""Pictures that a VAE takes at once: enough to fill a GPU at 512 px, where each needs 0.75 GiB in fp32."""
+"""Pictures that a VAE takes at once: enough to fill a GPU at 512 px, where each needs
+0.75 GiB in fp32.
+"""
 TEXT_STEM = "text_encoder/model"
 TEXT_TOKENS = 77
 """Tokens of a text, by CLIP's text encoders."""
@@ -38,7 +42,8 @@ class Request(NamedTuple):
         seeds: One for each of the B rows.
         size_px: Height and width of the media.
         sampling: Steps, guidance, scheduler and prompts.
-        null: Unconditional side of guidance; without conditions the generator has its own.
+        null: Unconditional side of guidance; without conditions the generator has its
+            own.
         on_step: Called with the number of each step done.
     """
 
@@ -54,34 +59,46 @@ class Config(parts.Config):
     """From a source to a generator.
 
     Attributes:
-        published: Architecture of random weights, and of the usual source while it cannot be reached.
+        published: Architecture of random weights, and of the usual source while it
+            cannot be reached.
         folders: Folders of the components below the source.
         family: Whose type the U-Net must be of.
-        addition: What its U-Net takes next to tokens, as diffusers' `addition_embed_type` names it.
+        addition: What its U-Net takes next to tokens, as diffusers'
+            `addition_embed_type` names it.
         usual: What to use instead of a U-Net of another type.
     """
 
     published: ClassVar[Architecture]
-    folders: ClassVar[Mapping[str, str]] = {"unet": "unet", "vae": "vae", "scheduler": "scheduler"}
+    folders: ClassVar[Mapping[str, str]] = {
+        "unet": "unet",
+        "vae": "vae",
+        "scheduler": "scheduler",
+    }
     family: ClassVar[str] = "Stable Diffusion 1"
     addition: ClassVar[str | None] = None
-    usual: ClassVar[str] = "hub:stable-diffusion-v1-5/stable-diffusion-v1-5, or generator.kind=sdxl"
+    usual: ClassVar[str] = (
+        "hub:stable-diffusion-v1-5/stable-diffusion-v1-5, or generator.kind=sdxl"
+    )
     if TYPE_CHECKING:
         source: str = ""
 
     architecture: Architecture | None = Field(
         None,
-        description="Arguments of the components of source `random`, and of checkpoints of another size; "
-        "default: as published.",
+        description="Arguments of the components of source `random`, and of "
+        "checkpoints of another size; default: as published.",
     )
 
-    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
-        """Load the generator, frozen, onto a device; at first a publisher's own format is converted and kept.
+    def build(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Any:
+        """Load the generator, frozen, onto a device; at first a publisher's own format
+        is converted and kept.
 
         On the device "meta" only configs are read, and weights have shapes alone.
 
         Raises:
-            MissingData: if the source, or one of its components, is absent or half-downloaded.
+            MissingData: if the source, or one of its components, is absent or
+                half-downloaded.
             BrainhiveError: if the networks are of another kind.
             RecipeError: if an architecture for random weights cannot be built.
         """
@@ -90,7 +107,8 @@ class Config(parts.Config):
             with weights.reading(f"the generator {self.source}"):
                 return self.assemble(self.load(dtype), device)
 
-        # the usual source is published: its architecture is known where the hub cannot be reached
+        # the usual source is published: its architecture is known where the hub cannot
+        # be reached
         architecture = {**self.published, **(self.architecture or {})}
         if self.source != RANDOM:
             try:
@@ -100,21 +118,28 @@ class Config(parts.Config):
                     raise
 
         # check the architecture, and draw its weights
-        where, hint = f"the architecture of the generator {self.source}", "compare it with the published one"
+        where, hint = (
+            f"the architecture of the generator {self.source}",
+            "compare it with the published one",
+        )
         with weights.reading(where, hint, RecipeError, problem="cannot be built"):
             self.check_unet(architecture["unet"], "the architecture")
             return self.assemble(self.draw(architecture, device, dtype), device)
 
     @property
     def weights_variant(self) -> str | None:
-        """Variant of the weight files, as diffusers names it; None where publishers have none."""
+        """Variant of the weight files, as diffusers names it; None where publishers
+        have none.
+        """
         return None
 
     def inputs(self) -> list[Input]:
         """Look for the weights."""
         return _components.list_inputs(self.source, variant=self.weights_variant)
 
-    def assemble(self, components: dict[str, Any], device: torch.device) -> "LatentDiffusion":
+    def assemble(
+        self, components: dict[str, Any], device: torch.device
+    ) -> "LatentDiffusion":
         """Make the generator of its components."""
         raise NotImplementedError
 
@@ -131,11 +156,15 @@ class Config(parts.Config):
         components = {}
         for name, cls in {"unet": UNet2DConditionModel, "vae": AutoencoderKL}.items():
             where, variant = f"{name} of the generator {folder}", self.weights_variant
-            components[name] = load_network(cls, folder / name, where, torch_dtype=dtype, variant=variant)
+            components[name] = load_network(
+                cls, folder / name, where, torch_dtype=dtype, variant=variant
+            )
         config = _components.read_config(folder, "scheduler")
         return {**components, "scheduler": _components.make_scheduler(config, folder)}
 
-    def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    def draw(
+        self, architecture: Architecture, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Any]:
         """Make the components with random weights."""
         return _components.draw_components(architecture, device, dtype)
 
@@ -143,8 +172,8 @@ class Config(parts.Config):
         """Refuse the config of a U-Net of another type."""
         if (kind := config.get("addition_embed_type")) != self.addition:
             raise BrainhiveError(
-                f"the U-Net of {where} is not {self.family}'s type: addition_embed_type is {kind}, not "
-                f"{self.addition}",
+                f"the U-Net of {where} is not {self.family}'s type: "
+                f"addition_embed_type is {kind}, not {self.addition}",
                 f"use {self.usual}",
             )
 
@@ -157,12 +186,17 @@ class Config(parts.Config):
         """Read the architecture of the source."""
         if error := _components.describe_file(self.source):
             raise error
-        folder = hub.folder(self.source, allow=["*/*.json"])  # from the hub nothing but configs
-        return {name: _components.read_config(folder, component) for name, component in self.folders.items()}
+        # from the hub nothing but configs
+        folder = hub.folder(self.source, allow=["*/*.json"])
+        return {
+            name: _components.read_config(folder, component)
+            for name, component in self.folders.items()
+        }
 
 
 class LatentDiffusion:
-    """U-Net, VAE and scheduler; a subclass says what conditions the U-Net (`predict`, `pipeline_inputs`).
+    """U-Net, VAE and scheduler; a subclass says what conditions the U-Net (`predict`,
+    `pipeline_inputs`).
 
     Args:
         config: Knobs, and where text encoders are.
@@ -170,7 +204,8 @@ class LatentDiffusion:
         device: Where all compute.
 
     Attributes:
-        pipelines: Classes of diffusers that start from noise, and from a start; empty without them.
+        pipelines: Classes of diffusers that start from noise, and from a start; empty
+            without them.
         pipeline_options: Arguments of both, such as components left out.
         refused: Conditions that it does not take.
         overflows_in_half: Whether its VAE overflows in float16, as SDXL's does.
@@ -182,7 +217,9 @@ class LatentDiffusion:
     overflows_in_half: ClassVar[bool] = False
     pipeline: Any
 
-    def __init__(self, config: Any, components: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self, config: Any, components: dict[str, Any], device: torch.device
+    ) -> None:
         from diffusers import DDPMScheduler
 
         self.config, self._scheduler = config, components["scheduler"]
@@ -195,9 +232,12 @@ class LatentDiffusion:
             self.pipeline = self._wrap(self.pipelines[0], modules)
         self.prepare(components)
         # at each step of sampling all networks work but the VAE
-        self.denoisers = [network for network in self.networks if network is not self.vae]
+        self.denoisers = [
+            network for network in self.networks if network is not self.vae
+        ]
 
-        # freeze the networks on the device; a VAE that overflows in float16 computes in float32
+        # freeze the networks on the device; a VAE that overflows in float16 computes in
+        # float32
         self.placement, self.device = Placement(self.networks, device), device
         is_upcast = self.overflows_in_half and self.vae.dtype == torch.float16
         if is_upcast and self.vae.config.force_upcast:
@@ -205,7 +245,10 @@ class LatentDiffusion:
 
         # training adds noise by this schedule
         self.noise_schedule = DDPMScheduler.from_config(self._scheduler.config)
-        if (kind := self.noise_schedule.config.prediction_type) not in ("epsilon", "v_prediction"):
+        if (kind := self.noise_schedule.config.prediction_type) not in (
+            "epsilon",
+            "v_prediction",
+        ):
             hint = "use a generator that predicts epsilon or v_prediction"
             raise BrainhiveError(f"the scheduler's prediction_type is {kind}", hint)
 
@@ -213,9 +256,15 @@ class LatentDiffusion:
         """Take the subclass's own components, before networks are frozen."""
 
     def predict(
-        self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
+        self,
+        latents: Tensor,
+        times: Tensor,
+        conditioning: Conditioning,
+        sizes: Tensor | None = None,
     ) -> Tensor:
-        """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the U-Net predicts."""
+        """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the
+        U-Net predicts.
+        """
         raise NotImplementedError
 
     @cached_property
@@ -224,7 +273,9 @@ class LatentDiffusion:
         return latent_space(self.vae)
 
     def latent_shape(self, size_px: int) -> tuple[int, int, int]:
-        """Return the shape [C, h, w] of the latent of a picture or frame; raises as `check_size` does."""
+        """Return the shape [C, h, w] of the latent of a picture or frame; raises as
+        `check_size` does.
+        """
         self.check_size(size_px)
         side = size_px // shrink_factor(self.vae)
         return self.vae.config.latent_channels, side, side
@@ -233,14 +284,20 @@ class LatentDiffusion:
         """Refuse a size of pictures that the VAE does not have."""
         factor = max(8, shrink_factor(self.vae))  # 8: diffusers' own demand
         if size_px % factor or size_px <= 0:
-            raise BrainhiveError(f"resolution_px is {size_px}", f"give a multiple of {factor}")
+            raise BrainhiveError(
+                f"resolution_px is {size_px}", f"give a multiple of {factor}"
+            )
 
     def use_float32_autoencoder(self) -> None:
         """Encode and decode in float32, whatever the U-Net's dtype."""
         _components.cast(self.vae, torch.float32)
 
-    def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
-        """Take less memory and more time: networks on a device only while they compute, tiles in decoding."""
+    def spare_memory(
+        self, offload_to: torch.device | None = None, tile: bool = False
+    ) -> None:
+        """Take less memory and more time: networks on a device only while they compute,
+        tiles in decoding.
+        """
         # decode one picture at a time, in tiles
         if tile:
             self.vae.enable_slicing()
@@ -257,7 +314,8 @@ class LatentDiffusion:
             self.placement.offload(offload_to)
 
     def encode(self, media: Media, random: Random | None = None) -> Tensor:
-        """Encode pictures [B, 3, H, W] or clips [B, F, 3, H, W] in 0..1 as latents, each [C, h, w].
+        """Encode pictures [B, 3, H, W] or clips [B, F, 3, H, W] in 0..1 as latents,
+        each [C, h, w].
 
         Args:
             media: Pictures or clips.
@@ -270,13 +328,19 @@ class LatentDiffusion:
         rows, pictures = media.shape[:-3], media.flatten(0, -4)
         with torch.no_grad():
             batches = (pictures.to(self.device, self.vae.dtype) * 2 - 1).split(AT_ONCE)
-            moments = torch.cat([self.vae.encode(batch).latent_dist.parameters for batch in batches])
+            moments = torch.cat(
+                [self.vae.encode(batch).latent_dist.parameters for batch in batches]
+            )
 
-        # take the mode of the posterior, or a sample: all frames of a clip by the clip's generator
+        # take the mode of the posterior, or a sample: all frames of a clip by the
+        # clip's generator
         posterior = DiagonalGaussianDistribution(moments)
         if random is not None and not isinstance(random, torch.Generator):
-            random = [generator for generator in random for _ in range(math.prod(rows[1:]))]
-        latents = posterior.mode() if random is None else posterior.sample(random)  # [B F, C, h, w]
+            random = [
+                generator for generator in random for _ in range(math.prod(rows[1:]))
+            ]
+        # [B F, C, h, w]
+        latents = posterior.mode() if random is None else posterior.sample(random)
         return (latents.float() * self.vae.config.scaling_factor).unflatten(0, rows)
 
     def decode(self, latents: Tensor, scale: float = 0.5, shift: float = 0.5) -> Media:
@@ -285,7 +349,9 @@ class LatentDiffusion:
         A decoded pixel x, about −1..1, becomes scale · x + shift.
         """
         self.placement.use(self.vae)
-        pictures = decode_pictures(self.vae, latents.flatten(0, -4), self.device, scale, shift)
+        pictures = decode_pictures(
+            self.vae, latents.flatten(0, -4), self.device, scale, shift
+        )
         return pictures.unflatten(0, latents.shape[:-3])
 
     def generate(
@@ -297,9 +363,13 @@ class LatentDiffusion:
         null: Conditioning | None = None,
         on_step: OnStep = None,
     ) -> Media:
-        """Generate pictures [B, 3, H, W] or clips [B, F, 3, H, W], as the shelf says."""
+        """Generate pictures [B, 3, H, W] or clips [B, F, 3, H, W], as the shelf
+        says.
+        """
         self.check_size(size_px)
-        request = Request(conditioning, seeds, size_px, sampling, null or Conditioning(), on_step)
+        request = Request(
+            conditioning, seeds, size_px, sampling, null or Conditioning(), on_step
+        )
         return self.to_media(self.sample(request))
 
     def to_media(self, latents: Tensor) -> Media:
@@ -314,14 +384,16 @@ class LatentDiffusion:
         sizes: Tensor,
         levels: Tensor | None = None,
     ) -> Tensor:
-        """Mean squared error of the predicted noise (or velocity, if that is what the U-Net predicts).
+        """Mean squared error of the predicted noise (or velocity, if that is what the
+        U-Net predicts).
 
         Args:
             latents: Clean latents [B, C, h, w]; of clips [B, F, C, h, w].
             conditioning: As `generate` takes it.
             random: Draws noise and timesteps, for all rows or by row.
             sizes: [B, 6], pixels, as the shelf says; only SDXL's U-Net takes them.
-            levels: [B] in 0..1, shares of the noise schedule, instead of drawn timesteps.
+            levels: [B] in 0..1, shares of the noise schedule, instead of drawn
+                timesteps.
 
         Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
         """
@@ -344,38 +416,59 @@ class LatentDiffusion:
     def check_conditioning(
         self, conditioning: Conditioning, rows: int, sampling: Sampling | None = None
     ) -> None:
-        """Refuse conditions that the generator does not take; one of no rows serves any number."""
+        """Refuse conditions that the generator does not take; one of no rows serves any
+        number.
+        """
         for name in self.refused:
             if getattr(conditioning, name) is not None:
-                raise BrainhiveError(f"{self.config.kind} takes no condition {name}", "use another prior")
+                raise BrainhiveError(
+                    f"{self.config.kind} takes no condition {name}", "use another prior"
+                )
         if len(conditioning) not in (0, rows):
             raise BrainhiveError(
-                f"{rows} seeds need a conditioning of {rows} rows; got {len(conditioning)}",
+                (
+                    f"{rows} seeds need a conditioning of {rows} rows; got "
+                    f"{len(conditioning)}"
+                ),
                 "give one seed for each row",
             )
 
-    def fit_tokens(self, name: str, tokens: Tensor, width: int, rows: int, hint: str) -> Tensor:
+    def fit_tokens(
+        self, name: str, tokens: Tensor, width: int, rows: int, hint: str
+    ) -> Tensor:
         """Give tokens [B, S, D] as the U-Net takes them; one row stands for all."""
         if tokens.ndim != 3 or tokens.shape[-1] != width:
             raise BrainhiveError(
-                f"the generator takes {name} [B, S, {width}], not {list(tokens.shape)}", hint
+                f"the generator takes {name} [B, S, {width}], not {list(tokens.shape)}",
+                hint,
             )
         return tokens.to(self.device, self.unet.dtype).expand(rows, -1, -1)  # [B, S, D]
 
-    def run_unet(self, latents: Tensor, times: Tensor, text: Tensor, **inputs: Any) -> Tensor:
-        """Predict from latents at timesteps by text tokens [B, S, D] and what else the U-Net takes."""
+    def run_unet(
+        self, latents: Tensor, times: Tensor, text: Tensor, **inputs: Any
+    ) -> Tensor:
+        """Predict from latents at timesteps by text tokens [B, S, D] and what else the
+        U-Net takes.
+        """
         # the U-Net computes in its own precision, whatever that of the latents
         dtype = self.unet.dtype
-        return self.unet(latents.to(dtype), times.to(self.device), text, return_dict=False, **inputs)[0]
+        return self.unet(
+            latents.to(dtype), times.to(self.device), text, return_dict=False, **inputs
+        )[0]
 
     def sample(self, request: Request) -> Tensor:
-        """Sample the latents that `generate` decodes, by diffusers' pipelines: from noise, or a noised start.
+        """Sample the latents that `generate` decodes, by diffusers' pipelines: from
+        noise, or a noised start.
 
-        Of the denoising steps from a start the share `strength` is done (SDEdit, arXiv 2108.01073), one at
-        least.
+        Of the denoising steps from a start the share `strength` is done (SDEdit, arXiv
+        2108.01073), one at least.
         """
         # refuse conditions that do not fit before any step is done
-        conditioning, sampling, size_px = request.conditioning, request.sampling, request.size_px
+        conditioning, sampling, size_px = (
+            request.conditioning,
+            request.sampling,
+            request.size_px,
+        )
         self.check_conditioning(conditioning, len(request.seeds), sampling)
         inputs = self.pipeline_inputs(request)
         self.pipeline.scheduler = _denoising.choose_scheduler(self._scheduler, sampling)
@@ -391,12 +484,15 @@ class LatentDiffusion:
             pipeline = self._wrap(self.pipelines[1], self.pipeline.components)
             extent = {"image": latents, "strength": sampling.strength}
 
-        def report(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        def report(
+            pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]
+        ) -> dict[str, Any]:
             if request.on_step is not None:
                 request.on_step(step + 1)
             return tensors
 
-        # noise is drawn on the CPU by each row's seed: the same in any batch and on any device
+        # noise is drawn on the CPU by each row's seed: the same in any batch and on any
+        # device
         return pipeline(
             generator=[torch.Generator().manual_seed(seed) for seed in request.seeds],
             num_inference_steps=sampling.steps,
@@ -408,19 +504,29 @@ class LatentDiffusion:
         ).images
 
     def pipeline_inputs(self, request: Request) -> dict[str, Any]:
-        """Give what diffusers' pipelines condition the U-Net on, for both sides of guidance."""
+        """Give what diffusers' pipelines condition the U-Net on, for both sides of
+        guidance.
+        """
         raise NotImplementedError
 
     def encode_start(self, start: Tensor, size_px: int) -> Tensor:
-        """Give the latents of pictures, or latents themselves; BrainhiveError if of another shape."""
+        """Give the latents of pictures, or latents themselves; BrainhiveError if of
+        another shape.
+        """
         shape = self.latent_shape(size_px)
         # three channels are a picture; latents must have the right size already
         if start.shape[1] == 3:
             return self.encode(resize(start, size_px))
         if tuple(start.shape[1:]) != shape:
             raise BrainhiveError(
-                f"latents to start from are {list(start.shape[1:])}, the generator's are {list(shape)}",
-                "use the resolution_px and the autoencoder that the latents were made with",
+                (
+                    f"latents to start from are {list(start.shape[1:])}, the "
+                    f"generator's are {list(shape)}"
+                ),
+                (
+                    "use the resolution_px and the autoencoder that the latents were "
+                    "made with"
+                ),
             )
         return start.to(self.device)
 
@@ -429,7 +535,9 @@ class LatentDiffusion:
         import diffusers
 
         with console.hushed():
-            pipeline = getattr(diffusers, name)(**{**components, **self.pipeline_options})
+            pipeline = getattr(diffusers, name)(
+                **{**components, **self.pipeline_options}
+            )
         pipeline.set_progress_bar_config(disable=True)  # `on_step` reports progress
         return pipeline
 
@@ -442,9 +550,14 @@ class StableDiffusion(LatentDiffusion):
         text_encoder: Encoder whose embeddings these are, for hints.
     """
 
-    pipelines: ClassVar[tuple[str, ...]] = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+    pipelines: ClassVar[tuple[str, ...]] = (
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+    )
     pipeline_options = {  # noqa: RUF012 (never changed)
-        **dict.fromkeys(("text_encoder", "tokenizer", "safety_checker", "feature_extractor")),
+        **dict.fromkeys(
+            ("text_encoder", "tokenizer", "safety_checker", "feature_extractor")
+        ),
         "requires_safety_checker": False,
     }
     refused: ClassVar[tuple[str, ...]] = ("images", "masks")
@@ -454,10 +567,13 @@ class StableDiffusion(LatentDiffusion):
         """Know no text yet."""
         self.embedded_texts: dict[str, Tensor] = {}
         self._encode_text: Callable[[str], Tensor] | None = None
-        self.encodes_absent = self.config.source != RANDOM  # for which there must be weights
+        # for which there must be weights
+        self.encodes_absent = self.config.source != RANDOM
 
     def load_text_encoder(self) -> Callable[[str], Tensor]:
-        """Load what embeds a text as tokens [1, S, D]: here a Stable Diffusion 1 folder's last states."""
+        """Load what embeds a text as tokens [1, S, D]: here a Stable Diffusion 1
+        folder's last states.
+        """
         folder = _components.find_folder(self.config.source, text=True)
         # configs first, so that an absent component is named
         for name in ("text_encoder", "tokenizer"):
@@ -474,7 +590,8 @@ class StableDiffusion(LatentDiffusion):
         towards: Tensor | None = None,
         absent: str = "",
     ) -> Tensor:
-        """Give text tokens [B, S, D] of the rows' texts, else of the prompt, or of no text.
+        """Give text tokens [B, S, D] of the rows' texts, else of the prompt, or of no
+        text.
 
         Args:
             texts: Of B rows, or their tokens.
@@ -488,40 +605,61 @@ class StableDiffusion(LatentDiffusion):
         if prompt and towards is not None:
             texts = None
         if texts is not None and prompt:
-            raise RecipeError("prompt has no effect where the conditioning has texts", "leave prompt out")
+            raise RecipeError(
+                "prompt has no effect where the conditioning has texts",
+                "leave prompt out",
+            )
 
         # where there is no text, encode an empty one, or take zeros
         if texts is None and (prompt or self.encodes_absent):
             texts = [prompt or absent]
         if texts is None:
-            texts = torch.zeros(1, TEXT_TOKENS if towards is None else towards.shape[1], width)
+            texts = torch.zeros(
+                1, TEXT_TOKENS if towards is None else towards.shape[1], width
+            )
 
         # bring the tokens to B rows, and to as many tokens as `towards` has
         tokens = texts if isinstance(texts, Tensor) else self._embed(texts)
-        return self.match_tokens("text", tokens, width, rows, self.text_encoder, towards)
+        return self.match_tokens(
+            "text", tokens, width, rows, self.text_encoder, towards
+        )
 
     def match_tokens(
-        self, kind: str, tokens: Tensor, width: int, rows: int, encoder: str, towards: Tensor | None
+        self,
+        kind: str,
+        tokens: Tensor,
+        width: int,
+        rows: int,
+        encoder: str,
+        towards: Tensor | None,
     ) -> Tensor:
-        """Give tokens as the U-Net takes them; on the other side of guidance there are as many."""
+        """Give tokens as the U-Net takes them; on the other side of guidance there are
+        as many.
+        """
         hint = f"use a head that predicts the encoder {encoder}"
         tokens = self.fit_tokens(f"{kind} tokens", tokens, width, rows, hint)
         # both sides of guidance are rows of one batch
         if towards is not None and tokens.shape != towards.shape:
             raise BrainhiveError(
-                f"the {kind} tokens are {list(towards.shape)}, the unconditional ones {list(tokens.shape)}",
+                (
+                    f"the {kind} tokens are {list(towards.shape)}, the unconditional "
+                    f"ones {list(tokens.shape)}"
+                ),
                 hint,
             )
         return tokens
 
     def _embed(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts, each once, by an encoder that is loaded for that alone: [B, S, D]."""
+        """Embed texts, each once, by an encoder that is loaded for that alone: [B, S,
+        D].
+        """
         # texts that were not embedded before, each once
         for words in {*texts} - {*self.embedded_texts}:
             if self._encode_text is None:
                 if self.config.source == RANDOM:
                     raise MissingData(
-                        "a generator of random weights has no text encoder for prompts", "leave prompts out"
+                        "a generator of random weights has no text encoder for prompts",
+                        "leave prompts out",
                     )
                 self._encode_text = self.load_text_encoder()
             with torch.inference_mode():
@@ -530,9 +668,15 @@ class StableDiffusion(LatentDiffusion):
 
 
 def decode_pictures(
-    vae: Any, latents: Tensor, device: torch.device, scale: float = 0.5, shift: float = 0.5
+    vae: Any,
+    latents: Tensor,
+    device: torch.device,
+    scale: float = 0.5,
+    shift: float = 0.5,
 ) -> Media:
-    """Decode latents [B, C, h, w] to float32 pictures [B, 3, H, W] in 0..1, as `LatentDiffusion.decode`."""
+    """Decode latents [B, C, h, w] to float32 pictures [B, 3, H, W] in 0..1, as
+    `LatentDiffusion.decode`.
+    """
     # undo the scaling of latents, and decode a few at once
     batches = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
     with torch.no_grad():
@@ -541,18 +685,24 @@ def decode_pictures(
 
 
 def shrink_factor(vae: Any) -> int:
-    """Return how many times smaller the sides of a latent are than those of its picture."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)  # each block but the last halves the sides
+    """Return how many times smaller the sides of a latent are than those of its
+    picture.
+    """
+    # each block but the last halves the sides
+    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def resize(pictures: Tensor, side_px: int, mode: str = "bicubic") -> Tensor:
     """Resize pictures [B, 3, H, W] in 0..1 to [B, 3, side, side]."""
-    square = F.interpolate(pictures.float(), (side_px, side_px), mode=mode, antialias=True)
+    square = F.interpolate(
+        pictures.float(), (side_px, side_px), mode=mode, antialias=True
+    )
     return square.clamp(0, 1)  # bicubic overshoots
 
 
 def mask_weights(masks: Tensor, side: int) -> Tensor:
-    """Turn masks [B, F, 1, H, W] or [B, 1, H, W] in 0..1 to weights, NEURONS' 0.5 outside and 1 inside.
+    """Turn masks [B, F, 1, H, W] or [B, 1, H, W] in 0..1 to weights, NEURONS' 0.5
+    outside and 1 inside.
 
     Returns:
         [B, F, 1, side, side], means over the mask; F is 1 where masks have no frames.
@@ -561,4 +711,6 @@ def mask_weights(masks: Tensor, side: int) -> Tensor:
 
     # weight 0.5 outside of the mask and 1 inside, averaged over each latent's area
     inside = 0.5 + 0.5 * (masks > 0.5).float()
-    return F.interpolate(inside.flatten(0, 1), (side, side), mode="area").unflatten(0, masks.shape[:2])
+    return F.interpolate(inside.flatten(0, 1), (side, side), mode="area").unflatten(
+        0, masks.shape[:2]
+    )

@@ -21,19 +21,29 @@ from brainhive_cli.models.picture_autoencoder import (
 
 
 class Config(parts.Config):
-    """The decoder of what the encoder `autoencoder` encodes; the head that predicts it is called latent."""
+    """The decoder of what the encoder `autoencoder` encodes; the head that predicts it
+    is called latent.
+    """
 
     cites = ("kingma2014",)
 
-    source: str = Field(PIXELS, description="folder of pictures that it learned from; `pixels`; `random`")
+    source: str = Field(
+        PIXELS,
+        description="folder of pictures that it learned from; `pixels`; `random`",
+    )
 
-    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Decoder":
+    def build(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "Decoder":
         """Load the autoencoder, frozen; it always computes in float32.
 
         Raises:
             MissingData: if the folder holds no pictures, or its weights are damaged.
         """
-        return Decoder(open_autoencoder(self.source).eval().requires_grad_(False).to(device), self.source)
+        return Decoder(
+            open_autoencoder(self.source).eval().requires_grad_(False).to(device),
+            self.source,
+        )
 
     def check(self) -> None:
         """Raise as `build` does."""
@@ -55,12 +65,16 @@ class Decoder:
         self.model, self.source = model, source
         self.latent_space: str = model.latent_space
         # pixels have no weights, and stay on the CPU
-        self.device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+        self.device = next(
+            (weight.device for weight in model.parameters()), torch.device("cpu")
+        )
 
     def check_size(self, size_px: int) -> None:
         """Accept any size: pictures are resized."""
 
-    def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
+    def spare_memory(
+        self, offload_to: torch.device | None = None, tile: bool = False
+    ) -> None:
         """Do nothing: it is small."""
 
     def encode(self, media: Media, random: Any = None) -> Tensor:
@@ -81,7 +95,8 @@ class Decoder:
         null: Conditioning | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> Media:
-        """Decode the latents of the conditioning's start; seeds and sampling have no effect.
+        """Decode the latents of the conditioning's start; seeds and sampling have no
+        effect.
 
         Raises:
             BrainhiveError: if the conditioning has no start, or one of another width.
@@ -92,8 +107,13 @@ class Decoder:
             latents = torch.zeros(len(seeds), width)
         if latents is None or (width is not None and latents[0].numel() != width):
             seen = "none" if latents is None else f"latents {list(latents.shape[1:])}"
-            problem = f"the autoencoder {self.source} decodes latents, and the prior gives {seen}"
-            raise BrainhiveError(problem, "prior: identity, with a head `latent` of the same source")
+            problem = (
+                f"the autoencoder {self.source} decodes latents, and the prior gives "
+                f"{seen}"
+            )
+            raise BrainhiveError(
+                problem, "prior: identity, with a head `latent` of the same source"
+            )
 
         # decode at once: the one step of this generator
         pictures = resize(self.decode(latents), size_px)

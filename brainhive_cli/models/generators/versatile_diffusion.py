@@ -1,4 +1,5 @@
-"""Versatile Diffusion with dual guidance, by image tokens and text tokens, from noise or a latent.
+"""Versatile Diffusion with dual guidance, by image tokens and text tokens, from noise
+or a latent.
 
 Source: arXiv 2211.08332; diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0).
 """
@@ -21,7 +22,11 @@ from brainhive_cli.core.inputs import Input
 from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion
-from brainhive_cli.models.generators._components import ARCHITECTURES, RANDOM, Architecture
+from brainhive_cli.models.generators._components import (
+    ARCHITECTURES,
+    RANDOM,
+    Architecture,
+)
 from brainhive_cli.models.heads import Conditioning
 
 ARCHITECTURE = ARCHITECTURES["versatile-diffusion"]
@@ -30,7 +35,11 @@ STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
 STEMS |= dict.fromkeys((clip.IMAGE, clip.TEXT), "pytorch_model")
 """Weights of each component; the publisher's are pickles."""
 FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
-UNET_FILE, VAE_FILE, UNCONDITIONAL = "unet.safetensors", "vae.safetensors", "unconditional.safetensors"
+UNET_FILE, VAE_FILE, UNCONDITIONAL = (
+    "unet.safetensors",
+    "vae.safetensors",
+    "unconditional.safetensors",
+)
 """Files of a converted folder, which stands for the whole."""
 SMALL = ("*/*.json", "tokenizer/*", UNET_FILE, VAE_FILE, UNCONDITIONAL)
 """What is fetched before it is known whether the published weights are needed."""
@@ -43,39 +52,50 @@ BLACK_PX = 224
 class Config(_latent_diffusion.Config):
     """The published folder, and how image and text are mixed.
 
-    Sampling is the recipe's; Brain-Diffuser's is DDIM, 50 steps, strength 0.75, guidance 7.5.
+    Sampling is the recipe's; Brain-Diffuser's is DDIM, 50 steps, strength 0.75,
+    guidance 7.5.
     """
 
     cites = ("xu2023",)
     published = ARCHITECTURE
     folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}  # noqa: RUF012 (never changed)
 
-    source: str = Field(clip.SOURCE, description="hub:OWNER/NAME, a folder, or `random` (tests, benchmarks).")
+    source: str = Field(
+        clip.SOURCE,
+        description="hub:OWNER/NAME, a folder, or `random` (tests, benchmarks).",
+    )
     text_share: float = Field(
         0.4,
         ge=0,
         le=1,
-        description="Share of the text in the change by each attention block, the rest is the image's; "
-        "Brain-Diffuser: 0.4, MindEye1: 0.",
+        description="Share of the text in the change by each attention block, the rest "
+        "is the image's; Brain-Diffuser: 0.4, MindEye1: 0.",
     )
     unconditional: Literal["encoded", "zeros"] = Field(
         "encoded",
-        description="What guidance moves away from, and what stands for a condition that the prior does not "
-        "give: the empty prompt and a black picture, encoded (Brain-Diffuser), or zeros (MindEye1).",
+        description="What guidance moves away from, and what stands for a condition "
+        "that the prior does not give: the empty prompt and a black "
+        "picture, encoded (Brain-Diffuser), or zeros (MindEye1).",
     )
 
     def check(self) -> None:
-        """Read the configs; all files of a folder that is not the hub's must be there too."""
+        """Read the configs; all files of a folder that is not the hub's must be there
+        too.
+        """
         if self.source == RANDOM:
             return
         self.read_configs()
         folder = hub.folder(self.source, allow=SMALL)
         # the hub's files are downloaded when needed, a folder must have them all
-        if not self.source.startswith("hub:") and not _is_converted(self.source, folder):
+        if not self.source.startswith("hub:") and not _is_converted(
+            self.source, folder
+        ):
             _require(folder)
 
     def inputs(self) -> list[Input]:
-        """Look for the published weights, which are not needed once they are converted."""
+        """Look for the published weights, which are not needed once they are
+        converted.
+        """
         if self.source == RANDOM:
             return []
         # an absent folder is reported by the inputs below
@@ -86,7 +106,9 @@ class Config(_latent_diffusion.Config):
         return [hub.find_input(self.source, (), (file,), patterns) for file in FILES]
 
     def load(self, dtype: torch.dtype, folder: Path | None = None) -> dict[str, Any]:
-        """Load U-Net, VAE and scheduler of the converted folder, and its unconditional tokens in float32."""
+        """Load U-Net, VAE and scheduler of the converted folder, and its unconditional
+        tokens in float32.
+        """
         import diffusers
 
         # convert the published weights, if that was not done before
@@ -96,23 +118,40 @@ class Config(_latent_diffusion.Config):
 
         # fill networks of shapes alone
         with torch.device("meta"):
-            unet = make_dual(diffusers.UNet2DConditionModel.from_config(configs["unet"]))
+            unet = make_dual(
+                diffusers.UNet2DConditionModel.from_config(configs["unet"])
+            )
             vae = diffusers.AutoencoderKL.from_config(configs["vae"])
         for name, network in ((UNET_FILE, unet), (VAE_FILE, vae)):
             weights.fill(network, weights.read(folder / name), folder / name)
             _components.cast(network, dtype)
 
         # tokens of the empty prompt and the black picture
-        unconditional = weights.read(folder / UNCONDITIONAL) if self.unconditional == "encoded" else {}
+        unconditional = (
+            weights.read(folder / UNCONDITIONAL)
+            if self.unconditional == "encoded"
+            else {}
+        )
         scheduler = _components.make_scheduler(configs["scheduler"], published)
-        return {"unet": unet, "vae": vae, "scheduler": scheduler, UNCONDITIONAL: unconditional}
+        return {
+            "unet": unet,
+            "vae": vae,
+            "scheduler": scheduler,
+            UNCONDITIONAL: unconditional,
+        }
 
-    def draw(self, architecture: Architecture, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-        """Make the components with random weights; zeros are their unconditional tokens."""
+    def draw(
+        self, architecture: Architecture, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Any]:
+        """Make the components with random weights; zeros are their unconditional
+        tokens.
+        """
         components = _components.draw_components(architecture, device, dtype, make_dual)
         return {**components, UNCONDITIONAL: {}}
 
-    def assemble(self, components: dict[str, Any], device: torch.device) -> "VersatileDiffusion":
+    def assemble(
+        self, components: dict[str, Any], device: torch.device
+    ) -> "VersatileDiffusion":
         """Make the generator of its components."""
         return VersatileDiffusion(self, components, device)
 
@@ -122,12 +161,16 @@ TINY = Config(source=RANDOM, architecture=ARCHITECTURES["versatile-diffusion TIN
 
 
 class VersatileDiffusion(_latent_diffusion.StableDiffusion):
-    """Pictures by text tokens and image tokens, which a dual U-Net attends to at once."""
+    """Pictures by text tokens and image tokens, which a dual U-Net attends to at
+    once.
+    """
 
     text_encoder = "vd-text"
 
     def prepare(self, components: dict[str, Any]) -> None:
-        """Take the unconditional tokens: `text` and `image` [1, S, D]; zeros stand for those left out."""
+        """Take the unconditional tokens: `text` and `image` [1, S, D]; zeros stand for
+        those left out.
+        """
         super().prepare(components)
         self.encodes_absent &= self.config.unconditional == "encoded"
         self._unconditional = components[UNCONDITIONAL]
@@ -138,7 +181,10 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
     def load_text_encoder(self) -> Callable[[str], Tensor]:
         """Load the text encoder: from a text to its tokens [1, S, D]."""
         folder = hub.folder(self.config.source, allow=(*SMALL, f"{clip.TEXT}/*.bin"))
-        ids, tower = clip.token_ids(folder), clip.tower_of(folder, clip.TEXT, clip.PROJECTED_TEXT)
+        ids, tower = (
+            clip.token_ids(folder),
+            clip.tower_of(folder, clip.TEXT, clip.PROJECTED_TEXT),
+        )
         return lambda words: clip.of_texts(tower, ids(words)[None])
 
     def pipeline_inputs(self, request: _latent_diffusion.Request) -> dict[str, Any]:
@@ -146,7 +192,11 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
         rows, sampling = len(request.seeds), request.sampling
         towards = self.tokens(request.conditioning, sampling.prompt, rows)
         away = self.tokens(request.null, sampling.negative_prompt, rows, towards)
-        attention = {"text_tokens": towards[0].shape[1], "text_share": self.config.text_share}  # of `Dual`
+        # of `Dual`
+        attention = {
+            "text_tokens": towards[0].shape[1],
+            "text_share": self.config.text_share,
+        }
         return {
             "prompt_embeds": torch.cat(towards, 1),
             "negative_prompt_embeds": torch.cat(away, 1),
@@ -154,17 +204,35 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
         }
 
     def predict(
-        self, latents: Tensor, times: Tensor, conditioning: Conditioning, sizes: Tensor | None = None
+        self,
+        latents: Tensor,
+        times: Tensor,
+        conditioning: Conditioning,
+        sizes: Tensor | None = None,
     ) -> Tensor:
-        """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the U-Net predicts."""
+        """Predict the noise of latents [B, C, h, w] at timesteps [B], or what else the
+        U-Net predicts.
+        """
         tokens = self.tokens(conditioning, "", len(latents))
-        attention = {"text_tokens": tokens[0].shape[1], "text_share": self.config.text_share}  # of `Dual`
-        return self.run_unet(latents, times, torch.cat(tokens, 1), cross_attention_kwargs=attention)
+        # of `Dual`
+        attention = {
+            "text_tokens": tokens[0].shape[1],
+            "text_share": self.config.text_share,
+        }
+        return self.run_unet(
+            latents, times, torch.cat(tokens, 1), cross_attention_kwargs=attention
+        )
 
     def tokens(
-        self, conditioning: Conditioning, prompt: str, rows: int, towards: tuple[Tensor, ...] = ()
+        self,
+        conditioning: Conditioning,
+        prompt: str,
+        rows: int,
+        towards: tuple[Tensor, ...] = (),
     ) -> tuple[Tensor, Tensor]:
-        """Give text and image tokens of B rows; on the other side of guidance as many as `towards`."""
+        """Give text and image tokens of B rows; on the other side of guidance as many
+        as `towards`.
+        """
         towards_text, towards_image = towards or (None, None)
         text = self.text_tokens(conditioning.texts, prompt, rows, towards_text)
 
@@ -175,13 +243,17 @@ class VersatileDiffusion(_latent_diffusion.StableDiffusion):
         if image is None:
             count = IMAGE_TOKENS if towards_image is None else towards_image.shape[1]
             image = torch.zeros(1, count, width)
-        return text, self.match_tokens("image", image, width, rows, "vd-image", towards_image)
+        return text, self.match_tokens(
+            "image", image, width, rows, "vd-image", towards_image
+        )
 
 
 class Dual(nn.Module):
-    """Two transformers side by side: each attends to its own tokens, and their changes are mixed.
+    """Two transformers side by side: each attends to its own tokens, and their changes
+    are mixed.
 
-    Source: DualTransformer2DModel of diffusers (Apache 2.0), which today's U-Nets cannot call.
+    Source: DualTransformer2DModel of diffusers (Apache 2.0), which today's U-Nets
+    cannot call.
     """
 
     def __init__(self, transformer: nn.Module) -> None:
@@ -200,20 +272,30 @@ class Dual(nn.Module):
         Args:
             hidden: The states.
             encoder_hidden_states: Text tokens, then image tokens: [B, S, D].
-            cross_attention_kwargs: `text_tokens`, how many are text; `text_share` of the change, 0 to 1.
+            cross_attention_kwargs: `text_tokens`, how many are text; `text_share` of
+                the change, 0 to 1.
         """
         # both start from the same states; a transformer of share 0 is not run
-        text, image = encoder_hidden_states.tensor_split([cross_attention_kwargs["text_tokens"]], 1)
+        text, image = encoder_hidden_states.tensor_split(
+            [cross_attention_kwargs["text_tokens"]], 1
+        )
         share, mixed = cross_attention_kwargs["text_share"], hidden
-        for weight, transformer, tokens in ((share, self.text, text), (1 - share, self.image, image)):
+        for weight, transformer, tokens in (
+            (share, self.text, text),
+            (1 - share, self.image, image),
+        ):
             if weight:
-                changed = transformer(hidden, encoder_hidden_states=tokens, return_dict=False)[0]
+                changed = transformer(
+                    hidden, encoder_hidden_states=tokens, return_dict=False
+                )[0]
                 mixed = mixed + weight * (changed - hidden)
         return (mixed,)
 
 
 def make_dual(unet: nn.Module) -> nn.Module:
-    """Replace each transformer of a U-Net by two of its kind, which attend to image and text at once."""
+    """Replace each transformer of a U-Net by two of its kind, which attend to image and
+    text at once.
+    """
     from diffusers import Transformer2DModel
 
     # a list, as modules are replaced on the way
@@ -225,22 +307,32 @@ def make_dual(unet: nn.Module) -> nn.Module:
 
 
 def _is_converted(source: str, folder: Path) -> bool:
-    return (folder / UNET_FILE).is_file() or _components.is_converted(_converted_name(source, folder))
+    return (folder / UNET_FILE).is_file() or _components.is_converted(
+        _converted_name(source, folder)
+    )
 
 
 def _converted_name(source: str, folder: Path) -> str:
-    """Name the folder of converted weights by what they are made of: the hub's commit, or the files."""
-    digest = hub.revision(folder) if source.startswith("hub:") else hub.digest(folder, FILES)
+    """Name the folder of converted weights by what they are made of: the hub's commit,
+    or the files.
+    """
+    digest = (
+        hub.revision(folder) if source.startswith("hub:") else hub.digest(folder, FILES)
+    )
     return f"versatile-diffusion-{digest[:12]}"
 
 
 def _require(folder: Path) -> None:
     for file in (*FILES, clip.TOKENIZER, clip.PROCESSOR):
         if not (folder / file).exists():
-            raise MissingData(f"the generator {folder} has no {file}", "download it again")
+            raise MissingData(
+                f"the generator {folder} has no {file}", "download it again"
+            )
 
 
-def _convert_once(source: str, folder: Path, unet: Mapping[str, Any], dtype: torch.dtype) -> Path:
+def _convert_once(
+    source: str, folder: Path, unet: Mapping[str, Any], dtype: torch.dtype
+) -> Path:
     """Find the converted weights, or convert them, one component after the other."""
     import diffusers
 
@@ -255,7 +347,9 @@ def _convert_once(source: str, folder: Path, unet: Mapping[str, Any], dtype: tor
         _require(original)
         for name in Config.folders.values():
             ignored = shutil.ignore_patterns("*.bin")
-            shutil.copytree(original / name, part / name, ignore=ignored, dirs_exist_ok=True)
+            shutil.copytree(
+                original / name, part / name, ignore=ignored, dirs_exist_ok=True
+            )
 
         # join image U-Net and text U-Net
         with torch.device("meta"):
@@ -263,33 +357,52 @@ def _convert_once(source: str, folder: Path, unet: Mapping[str, Any], dtype: tor
         states = [
             weights.read(original / name / f"{STEMS[name]}.bin") for name in UNETS
         ]  # mapped, not loaded
-        state = {key: value.to(dtype) for key, value in _join_states(dual, *states).items()}
+        state = {
+            key: value.to(dtype) for key, value in _join_states(dual, *states).items()
+        }
         weights.fill(dual, state, original / UNETS[1], _components.WHOLE, MissingData)
         weights.save(part / UNET_FILE, state)
 
         # store the autoencoder in the same precision
         where = f"vae of the generator {original}"
-        vae = load_network(diffusers.AutoencoderKL, original / "vae", where, torch_dtype=dtype)
+        vae = load_network(
+            diffusers.AutoencoderKL, original / "vae", where, torch_dtype=dtype
+        )
         weights.save(part / VAE_FILE, vae.state_dict())
 
-        # encode an empty caption and a black picture: the unconditional side of guidance
+        # encode an empty caption and a black picture: the unconditional side of
+        # guidance
         with torch.inference_mode():
             ids = clip.token_ids(original)("")
-            processor = clip.read_preprocessor(original / clip.PROCESSOR, "CLIPImageProcessor")
-            pixels = clip.pixels_of(processor, Image.new("RGB", (BLACK_PX, BLACK_PX)))  # [3, H, W]
-            text = clip.of_texts(clip.tower_of(original, clip.TEXT, clip.PROJECTED_TEXT), ids[None])
-            image = clip.of_pictures(clip.tower_of(original, clip.IMAGE, clip.VISION), pixels[None])
+            processor = clip.read_preprocessor(
+                original / clip.PROCESSOR, "CLIPImageProcessor"
+            )
+            # [3, H, W]
+            pixels = clip.pixels_of(processor, Image.new("RGB", (BLACK_PX, BLACK_PX)))
+            text = clip.of_texts(
+                clip.tower_of(original, clip.TEXT, clip.PROJECTED_TEXT), ids[None]
+            )
+            image = clip.of_pictures(
+                clip.tower_of(original, clip.IMAGE, clip.VISION), pixels[None]
+            )
         weights.save(part / UNCONDITIONAL, {"text": text, "image": image})
 
-    return _components.convert_once(_converted_name(source, folder), dtype, "Versatile Diffusion", convert)
+    return _components.convert_once(
+        _converted_name(source, folder), dtype, "Versatile Diffusion", convert
+    )
 
 
 def _join_states(
     unet: nn.Module, image: Mapping[str, Tensor], text: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Give a dual U-Net's weights: those of an image U-Net, and of a text U-Net its attentions'."""
-    # the image U-Net gives all weights but the text attentions, which the text U-Net gives
-    duals = [f"{name}." for name, module in unet.named_modules() if isinstance(module, Dual)]
+    """Give a dual U-Net's weights: those of an image U-Net, and of a text U-Net its
+    attentions'.
+    """
+    # the image U-Net gives all weights but the text attentions, which the text U-Net
+    # gives
+    duals = [
+        f"{name}." for name, module in unet.named_modules() if isinstance(module, Dual)
+    ]
     joined = {}
     for kind, state in (("image", image), ("text", text)):
         for key, value in state.items():

@@ -25,14 +25,15 @@ OWNER = "fakekungfu"
 class Prior(Protocol):
     """Interface of every kind of prior.
 
-    One that train-prior trains is an nn.Module with two further methods. `condition_on_embeddings(embeddings,
-    is_kept)` is a Conditioning on embeddings of stimuli, [B, D] by key, where 0 in `is_kept` [B, 1] drops
-    a row's; `save(folder)` writes what the kind's `load` reads.
+    One that train-prior trains is an nn.Module with two further methods.
+    `condition_on_embeddings(embeddings, is_kept)` is a Conditioning on embeddings of
+    stimuli, [B, D] by key, where 0 in `is_kept` [B, 1] drops a row's; `save(folder)`
+    writes what the kind's `load` reads.
 
     Attributes:
         kind: The file that it lives in.
-        fuser: Embeddings, by key, to the token that train-align's brain models predict; it stays frozen
-            there. None where a prior brings none.
+        fuser: Embeddings, by key, to the token that train-align's brain models predict;
+            it stays frozen there. None where a prior brings none.
         dims: Width of each embedding that the fuser takes, by key.
         dim: D, width of the token; 0 where there is none.
     """
@@ -51,7 +52,9 @@ class Prior(Protocol):
         ...
 
     def condition(self, decoded: "Decoded", seeds: Sequence[int]) -> "Conditioning":
-        """Condition on the decoded heads of B signals; `seeds` [B] decide whatever is sampled."""
+        """Condition on the decoded heads of B signals; `seeds` [B] decide whatever is
+        sampled.
+        """
         ...
 
     def null(self, n: int, seeds: Sequence[int]) -> "Conditioning":
@@ -61,28 +64,37 @@ class Prior(Protocol):
 
 @dataclass(frozen=True)
 class Description:
-    """Description of a prior without its weights; `dims` and `dim` are those of `Prior`."""
+    """Description of a prior without its weights; `dims` and `dim` are those of
+    `Prior`.
+    """
 
     kind: str
     reference: str
     folder: Path | None = None  # None for a kind without weights
     dims: Mapping[str, int] = field(default_factory=dict)
     dim: int = 0
-    fuser: Mapping[str, int] = field(default_factory=dict)  # its sizes, by the keys of an align recipe
+    # its sizes, by the keys of an align recipe
+    fuser: Mapping[str, int] = field(default_factory=dict)
     caveats: Sequence[str] = ()  # of every number that depends on it
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the weights (64 hexadecimal digits), which are fetched for it; empty without any."""
-        return "" if self.folder is None else str(parts.load("priors", self.kind).digest(self.reference))
+        """Digest of the weights (64 hexadecimal digits), which are fetched for it;
+        empty without any.
+        """
+        return (
+            ""
+            if self.folder is None
+            else str(parts.load("priors", self.kind).digest(self.reference))
+        )
 
 
 def load(reference: str, **options: Any) -> Any:
     """Load a prior of any kind, in float32 on the CPU.
 
     Args:
-        reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, the name or import path of a kind
-            without weights, or `KIND:…` as that kind reads it.
+        reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, the name or
+            import path of a kind without weights, or `KIND:…` as that kind reads it.
         options: The kind's own ways of conditioning; None means the kind's default.
 
     Returns:
@@ -95,15 +107,20 @@ def load(reference: str, **options: Any) -> Any:
     kind = kind_of(reference)
     load_kind = parts.load("priors", kind).load
 
-    # pass on the options that are set, and refuse those that the kind's `load` does not know
+    # pass on the options that are set, and refuse those that the kind's `load` does not
+    # know
     chosen = {name: value for name, value in options.items() if value is not None}
     for name in sorted(chosen.keys() - signature(load_kind).parameters.keys()):
-        raise RecipeError(f"a prior of kind {kind} has no option {name}", f"leave out {name}")
+        raise RecipeError(
+            f"a prior of kind {kind} has no option {name}", f"leave out {name}"
+        )
     return load_kind(reference, **chosen)
 
 
 def describe(reference: str) -> Description:
-    """Describe a prior of any kind without reading its weights; MissingData if its config is not whole."""
+    """Describe a prior of any kind without reading its weights; MissingData if its
+    config is not whole.
+    """
     return parts.load("priors", kind_of(reference)).describe(reference)
 
 
@@ -111,8 +128,8 @@ def kind_of(reference: str) -> str:
     """Find the kind of a prior.
 
     Args:
-        reference: `KIND` or `KIND:…`, of the shelf or as an import path; or of a folder, whose config.json
-            names the kind.
+        reference: `KIND` or `KIND:…`, of the shelf or as an import path; or of a
+            folder, whose config.json names the kind.
     """
     # a kind of the shelf, or the import path of a user's kind
     prefix = reference.partition(":")[0]

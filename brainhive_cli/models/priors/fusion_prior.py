@@ -1,4 +1,6 @@
-"""The Fusion Prior: embeddings to a token, and the token to the conditioning of an SDXL-type U-Net."""
+"""The Fusion Prior: embeddings to a token, and the token to the conditioning of an
+SDXL-type U-Net.
+"""
 
 import json
 import re
@@ -24,7 +26,9 @@ KIND = "fusion-prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """Weight file of each part folder, as diffusers names it."""
 CONFIG = "fusion_encoder/config.json"
-"""Config that names the embeddings which a prior fuses, and the width of their token."""
+"""Config that names the embeddings which a prior fuses, and the width of their
+token.
+"""
 CLASSES = {
     "fusion_encoder": "FusionEncoderModel",
     "proj": "IPProjectionModel",
@@ -32,7 +36,9 @@ CLASSES = {
 }
 """The folders of a prior, and the class that upstream writes into their config.json."""
 KEYS = re.compile(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight")
-"""The keys of a cross-attention among the weights, by its index in the list of processors."""
+"""The keys of a cross-attention among the weights, by its index in the list of
+processors.
+"""
 CROSS_ATTENTION = "attn2.processor"
 """Ending of diffusers' names of cross-attentions; `attn1` are the self-attentions."""
 OTHER_MODEL = "these weights are for another prior, or for another generator's U-Net"
@@ -43,9 +49,13 @@ KEYS_OF_CONFIG = {
 }
 """Keys that the config.json of each part must have."""
 KEYS_OF_UPSTREAM = ("block_out_channels", "cross_attention_dim")
-"""Keys that upstream's own code reads, too; others, as a path that diffusers writes, are not passed on."""
+"""Keys that upstream's own code reads, too; others, as a path that diffusers writes,
+are not passed on.
+"""
 AdapterUse = Literal["apply", "skip"]
-"""Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction skips it."""
+"""Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction
+skips it.
+"""
 
 
 class Config(parts.Config):
@@ -53,18 +63,26 @@ class Config(parts.Config):
 
     cites = ("zheng2026", "ye2023")
 
-    hidden_size: InnerWidth = Field(1024, description="Width of the token; the paper's value.")
+    hidden_size: InnerWidth = Field(
+        1024, description="Width of the token; the paper's value."
+    )
     intermediate_size: InnerWidth = Field(
         4096, description="Width inside fusion block and adapter; the paper's."
     )
     sequence_length: int = Field(
-        4, gt=0, le=16_384, description="Image tokens that a token becomes; IP-Adapter's value."
+        4,
+        gt=0,
+        le=16_384,
+        description="Image tokens that a token becomes; IP-Adapter's value.",
     )
-    scale: float = Field(1.0, description="Weight of the image attention next to the text attention.")
+    scale: float = Field(
+        1.0, description="Weight of the image attention next to the text attention."
+    )
     start_from: str | None = Field(
         None,
-        description="IP-Adapter single file whose projection and attention it starts from: a path or "
-        "hub:OWNER/NAME/FILE; the paper: hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. "
+        description="IP-Adapter single file whose projection and attention it starts "
+        "from: a path or hub:OWNER/NAME/FILE; the paper: "
+        "hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. "
         "Without it they start random.",
     )
 
@@ -73,8 +91,11 @@ class Config(parts.Config):
         return [] if self.start_from is None else [file_input(self.start_from)]
 
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
-        """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
-        # read from the U-Net the widths and the order of attentions that the adapter must fit
+        """Make a prior for embeddings of these widths (by upstream key) and this
+        generator's U-Net.
+        """
+        # read from the U-Net the widths and the order of attentions that the adapter
+        # must fit
         unet = unet_of(generator)
         processors = list(processors_of(unet))
         cross_attention = {"cross_attention_dim": unet.config.cross_attention_dim}
@@ -102,7 +123,8 @@ class Config(parts.Config):
         prior = FusionPrior(configs, cross_sizes(unet))
 
         # replace random weights by those of an IP-Adapter
-        if self.start_from is not None and not prior.proj.proj.weight.is_meta:  # shapes alone need no file
+        # shapes alone need no file
+        if self.start_from is not None and not prior.proj.proj.weight.is_meta:
             prior.start_from(find_file(self.start_from))
         return prior
 
@@ -112,11 +134,18 @@ TINY = Config(hidden_size=32, intermediate_size=64)
 
 
 def describe(reference: str) -> Description:
-    """Describe a Fusion Prior; MissingData if its config is absent, half-downloaded or has no embeddings."""
+    """Describe a Fusion Prior; MissingData if its config is absent, half-downloaded or
+    has no embeddings.
+    """
     folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
     config = _config(folder, "fusion_encoder")
-    sizes = {"dim": config["hidden_size"], "intermediate_size": config["intermediate_size"]}
-    return Description(KIND, reference, folder, config["proj_meta"], sizes["dim"], sizes)
+    sizes = {
+        "dim": config["hidden_size"],
+        "intermediate_size": config["intermediate_size"],
+    }
+    return Description(
+        KIND, reference, folder, config["proj_meta"], sizes["dim"], sizes
+    )
 
 
 def _config(folder: Path, part: str) -> dict[str, Any]:
@@ -128,7 +157,9 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
 
 
 def digest(reference: str) -> str:
-    """Digest a prior's weights (64 hexadecimal digits), which identify it wherever it lies."""
+    """Digest a prior's weights (64 hexadecimal digits), which identify it wherever it
+    lies.
+    """
     folder = hub.folder(reference, allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
     return hub.digest(folder, [f"{part}/{WEIGHTS}" for part in CLASSES])
 
@@ -138,32 +169,41 @@ class FusionPrior(nn.Module):
 
     Args:
         configs: The config.json of each part, by folder.
-        sizes: (D_cross, D_inner) of each cross-attention, by its index among the U-Net's processors.
+        sizes: (D_cross, D_inner) of each cross-attention, by its index among the
+            U-Net's processors.
 
     Attributes:
         adapter: Whether `condition` and `null` apply the trained adapter.
-        names: The U-Net's attention processors, in its own order, self-attentions included.
+        names: The U-Net's attention processors, in its own order, self-attentions
+            included.
         scale: Weight of the image attention relative to the text attention.
 
-    Source: BrainHiVE (arXiv 2602.07495), published repository; IP-Adapter (arXiv 2308.06721).
+    Source: BrainHiVE (arXiv 2602.07495), published repository; IP-Adapter (arXiv
+    2308.06721).
     """
 
     kind = KIND
 
-    def __init__(self, configs: dict[str, dict[str, Any]], sizes: dict[int, tuple[int, int]]) -> None:
+    def __init__(
+        self, configs: dict[str, dict[str, Any]], sizes: dict[int, tuple[int, int]]
+    ) -> None:
         super().__init__()
         self.configs = configs
         self.adapter: AdapterUse = "skip"
         fusion, proj, attention = (configs[folder] for folder in CLASSES)
-        self.dims: dict[str, int] = dict(sorted(fusion["proj_meta"].items()))  # as the file will order them
+        # as the file will order them
+        self.dims: dict[str, int] = dict(sorted(fusion["proj_meta"].items()))
         self.dim: int = fusion["hidden_size"]
 
         # upstream's three parts, in upstream's order
         hidden = fusion["intermediate_size"]
         encoder = FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"])
         adapter = nn.ModuleDict({"ff": mlp(self.dim, hidden)})
-        self.fusion_encoder: Any = nn.ModuleDict({"vision_model": encoder, "adapter": adapter})
-        # a token to S image tokens of the width of the U-Net's cross-attention, [B, S, D_cross]
+        self.fusion_encoder: Any = nn.ModuleDict(
+            {"vision_model": encoder, "adapter": adapter}
+        )
+        # a token to S image tokens of the width of the U-Net's cross-attention, [B, S,
+        # D_cross]
         count, width = proj["sequence_length"], proj["cross_attention_dim"]
         self.proj: Any = nn.Sequential(
             OrderedDict(
@@ -172,29 +212,46 @@ class FusionPrior(nn.Module):
                 norm=nn.LayerNorm(width),
             )
         )
-        # keys and values of the image tokens in every cross-attention, whose weight is `scale`
-        self.names, self.sizes, self.scale = attention["attn_processor_keys"], sizes, attention["scale"]
+        # keys and values of the image tokens in every cross-attention, whose weight is
+        # `scale`
+        self.names, self.sizes, self.scale = (
+            attention["attn_processor_keys"],
+            sizes,
+            attention["scale"],
+        )
         processors = nn.ModuleDict()
         for index, (cross, inner) in sizes.items():
-            maps = {name: nn.Linear(cross, inner, bias=False) for name in ("to_k_ip", "to_v_ip")}
+            maps = {
+                name: nn.Linear(cross, inner, bias=False)
+                for name in ("to_k_ip", "to_v_ip")
+            }
             processors[str(index)] = nn.ModuleDict(maps)
         self.attn_adapter: Any = nn.ModuleDict({"attn_processors": processors})
 
     def adapt(self, token: Tensor) -> Tensor:
-        """Apply the trained adapter to a token [B, D] (the reference skips it in reconstruction)."""
+        """Apply the trained adapter to a token [B, D] (the reference skips it in
+        reconstruction).
+        """
         return token + self.fusion_encoder["adapter"]["ff"](token)
 
     def tokens(self, token: Tensor) -> Tensor:
-        """Make the U-Net's image tokens [B, S, D_cross] of a token [B, D]; BrainhiveError for another D."""
+        """Make the U-Net's image tokens [B, S, D_cross] of a token [B, D];
+        BrainhiveError for another D.
+        """
         if token.shape[-1] != self.dim:
             raise BrainhiveError(
-                f"the Fusion Prior takes tokens of width {self.dim}, not {token.shape[-1]}",
+                (
+                    f"the Fusion Prior takes tokens of width {self.dim}, not "
+                    f"{token.shape[-1]}"
+                ),
                 "use an align run that was trained with --prior on this prior",
             )
         return self.proj(token)
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Go from embeddings to image tokens [B, S, D_cross], adapter included, as in training."""
+        """Go from embeddings to image tokens [B, S, D_cross], adapter included, as in
+        training.
+        """
         return self.tokens(self.adapt(self.fuser(embeddings)))
 
     @property
@@ -203,34 +260,52 @@ class FusionPrior(nn.Module):
         return self.fusion_encoder["vision_model"]
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
-        """Condition on the head `token` [B, D]; nothing is sampled, so the seeds have no effect."""
+        """Condition on the head `token` [B, D]; nothing is sampled, so the seeds have
+        no effect.
+        """
         if TOKEN not in decoded.tensors:
             raise BrainhiveError(
-                f"the Fusion Prior takes the head {TOKEN}, the model has {', '.join(decoded.tensors)}",
+                (
+                    f"the Fusion Prior takes the head {TOKEN}, the model has "
+                    f"{', '.join(decoded.tensors)}"
+                ),
                 "use an align run that was trained with --prior on this prior",
             )
         token = decoded.tensors[TOKEN].to(self.proj.proj.weight.device)
-        return Conditioning(embeddings=self.tokens(self.adapt(token) if self.adapter == "apply" else token))
+        return Conditioning(
+            embeddings=self.tokens(
+                self.adapt(token) if self.adapter == "apply" else token
+            )
+        )
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Condition n rows on the zeroed token, as a share of the training does."""
         # one row, expanded: all rows are the same
         token = self.proj.proj.weight.new_zeros(1, self.dim)
-        tokens = self.tokens(self.adapt(token) if self.adapter == "apply" else token)  # [1, S, D_cross]
+        # [1, S, D_cross]
+        tokens = self.tokens(self.adapt(token) if self.adapter == "apply" else token)
         return Conditioning(embeddings=tokens.expand(n, -1, -1))
 
     def condition_on_embeddings(
         self, embeddings: dict[str, Tensor], is_kept: Tensor | None = None
     ) -> Conditioning:
-        """Condition on embeddings [B, D_encoder] by key, adapter included; `is_kept` [B, 1] is 0 to drop."""
+        """Condition on embeddings [B, D_encoder] by key, adapter included; `is_kept`
+        [B, 1] is 0 to drop.
+        """
         token = self.fuser(embeddings)  # [B, D]
-        return Conditioning(embeddings=self.tokens(self.adapt(token if is_kept is None else token * is_kept)))
+        return Conditioning(
+            embeddings=self.tokens(
+                self.adapt(token if is_kept is None else token * is_kept)
+            )
+        )
 
     def attach(self, generator: Any) -> None:
-        """Let the U-Net (of a generator, or itself) take `cross_attention_kwargs={"ip_hidden_states": …}`.
+        """Let the U-Net (of a generator, or itself) take
+        `cross_attention_kwargs={"ip_hidden_states": …}`.
 
         Raises:
-            BrainhiveError: if a prior is attached already, or the U-Net is not of the prior's layout.
+            BrainhiveError: if a prior is attached already, or the U-Net is not of the
+                prior's layout.
         """
         unet = unet_of(generator)
         self._check(unet)
@@ -242,22 +317,35 @@ class FusionPrior(nn.Module):
         unet.set_attn_processor(processors)
 
     def detach(self, generator: Any) -> None:
-        """Restore the U-Net's own processors; BrainhiveError if this prior is not attached to it."""
+        """Restore the U-Net's own processors; BrainhiveError if this prior is not
+        attached to it.
+        """
         unet = unet_of(generator)
         processors = processors_of(unet)
         # the processors that this prior has wrapped
-        plain = {n: p.plain for n, p in processors.items() if getattr(p, "prior", None) is self}
+        plain = {
+            n: p.plain
+            for n, p in processors.items()
+            if getattr(p, "prior", None) is self
+        }
         if not plain:
-            raise BrainhiveError("this Fusion Prior is not attached to the U-Net", "attach it first")
+            raise BrainhiveError(
+                "this Fusion Prior is not attached to the U-Net", "attach it first"
+            )
         unet.set_attn_processor({**processors, **plain})
 
     def _check(self, unet: Any) -> None:
         # a second adapter would replace the text attention that the first one keeps
         processors = processors_of(unet)
-        if any(isinstance(processor, ImageAttention) for processor in processors.values()):
-            raise BrainhiveError("a Fusion Prior is already attached to this U-Net", "detach it first")
+        if any(
+            isinstance(processor, ImageAttention) for processor in processors.values()
+        ):
+            raise BrainhiveError(
+                "a Fusion Prior is already attached to this U-Net", "detach it first"
+            )
 
-        # the adapter's weights are numbered by the order of attentions, and have the widths of these
+        # the adapter's weights are numbered by the order of attentions, and have the
+        # widths of these
         for expected, name in zip(self.names, processors, strict=False):
             if expected != name:
                 raise _other_unet(f"{name} stands where {expected} should")
@@ -268,7 +356,9 @@ class FusionPrior(nn.Module):
                 raise _other_unet(f"attention {index} is {widths}")
 
     def start_from(self, file: Path) -> None:
-        """Take projection and attention adapter from an IP-Adapter single file of the same sizes."""
+        """Take projection and attention adapter from an IP-Adapter single file of the
+        same sizes.
+        """
         state = weights.read(file)
         weights.fill(self.proj, below(state, "image_proj."), file, OTHER_MODEL)
         # the empty pattern sets the prefix before every name
@@ -276,27 +366,46 @@ class FusionPrior(nn.Module):
         weights.fill(self.attn_adapter, keys_and_values, file, OTHER_MODEL)
 
     @classmethod
-    def load(cls, reference: str | Path, adapter: AdapterUse = "skip", scale: float | None = None) -> Self:
-        """Load a prior from a folder of upstream's layout, or a `hub:` or `demo:` reference, in float32.
+    def load(
+        cls,
+        reference: str | Path,
+        adapter: AdapterUse = "skip",
+        scale: float | None = None,
+    ) -> Self:
+        """Load a prior from a folder of upstream's layout, or a `hub:` or `demo:`
+        reference, in float32.
 
         Args:
             reference: The folder.
             adapter: Whether the trained adapter is applied to decoded tokens.
-            scale: Weight of the image attention next to the text attention; None for the prior's own.
+            scale: Weight of the image attention next to the text attention; None for
+                the prior's own.
 
         Raises:
-            MissingData: if the folder, or a file of a part, is absent or half-downloaded.
+            MissingData: if the folder, or a file of a part, is absent or
+                half-downloaded.
             BrainhiveError: if weights and config do not belong together.
         """
         # tell a folder of something else from a prior that is half-downloaded
-        folder = hub.folder(str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
-        files = [folder / part / name for part in CLASSES for name in ("config.json", WEIGHTS)]
+        folder = hub.folder(
+            str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER
+        )
+        files = [
+            folder / part / name
+            for part in CLASSES
+            for name in ("config.json", WEIGHTS)
+        ]
         absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
         if absent:
-            hint = f"download it again, or give a folder that holds {', '.join(CLASSES)}"
-            raise MissingData(f"{folder} is no Fusion Prior: it lacks {', '.join(absent)}", hint)
+            hint = (
+                f"download it again, or give a folder that holds {', '.join(CLASSES)}"
+            )
+            raise MissingData(
+                f"{folder} is no Fusion Prior: it lacks {', '.join(absent)}", hint
+            )
 
-        # read configs and weights; the adapter's widths stand in the shapes of its weights alone
+        # read configs and weights; the adapter's widths stand in the shapes of its
+        # weights alone
         configs = {part: _config(folder, part) for part in CLASSES}
         states = {part: weights.read(folder / part / WEIGHTS) for part in CLASSES}
         sizes = {
@@ -309,7 +418,12 @@ class FusionPrior(nn.Module):
         with weights.reading(folder), torch.device("meta"):
             prior = cls(configs, sizes)
         for part in CLASSES:
-            weights.fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, OTHER_MODEL)
+            weights.fill(
+                prior.get_submodule(part),
+                states[part],
+                folder / part / WEIGHTS,
+                OTHER_MODEL,
+            )
         prior.adapter = adapter
         if scale is not None:
             prior.scale = scale
@@ -321,7 +435,11 @@ class FusionPrior(nn.Module):
 
         for part, class_name in CLASSES.items():
             # the part's config, with the scale as it is now: `load` can have changed it
-            config = {"_class_name": class_name, "_diffusers_version": __version__, **self.configs[part]}
+            config = {
+                "_class_name": class_name,
+                "_diffusers_version": __version__,
+                **self.configs[part],
+            }
             if part == "attn_adapter":
                 config["scale"] = self.scale
 
@@ -338,15 +456,19 @@ load = FusionPrior.load
 class ImageAttention:
     """Text attention + scale x image attention, then the output projection.
 
-    Not a module, so that the U-Net neither owns, saves, casts nor freezes the prior's weights.
+    Not a module, so that the U-Net neither owns, saves, casts nor freezes the prior's
+    weights.
 
     Args:
-        plain: The processor that was there; it runs alone when no image tokens are given.
+        plain: The processor that was there; it runs alone when no image tokens are
+            given.
         prior: The prior that holds the scale.
         pair: Keys and values of the image tokens for this attention.
     """
 
-    def __init__(self, plain: Callable[..., Tensor], prior: FusionPrior, pair: Any) -> None:
+    def __init__(
+        self, plain: Callable[..., Tensor], prior: FusionPrior, pair: Any
+    ) -> None:
         self.plain, self.prior, self.pair = plain, prior, pair
 
     def __call__(
@@ -358,23 +480,35 @@ class ImageAttention:
         temb: Tensor | None = None,
         ip_hidden_states: Tensor | None = None,
     ) -> Tensor:
-        """Attend from pixels [B, HW, D] to the text [B, S, D_cross] and, if given, the image tokens."""
+        """Attend from pixels [B, HW, D] to the text [B, S, D_cross] and, if given, the
+        image tokens.
+        """
         # without image tokens the U-Net attends as before
         if ip_hidden_states is None:
-            return self.plain(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+            return self.plain(
+                attn, hidden_states, encoder_hidden_states, attention_mask, temb
+            )
 
         # bring the text's mask into the shape [B, heads, 1, S] of torch's attention
         if attention_mask is not None:  # [B * heads, 1, S] as diffusers prepares it
             text_tokens = encoder_hidden_states.shape[1]
-            attention_mask = attn.prepare_attention_mask(attention_mask, text_tokens, len(hidden_states))
-            attention_mask = attention_mask.view(len(hidden_states), attn.heads, -1, text_tokens)
+            attention_mask = attn.prepare_attention_mask(
+                attention_mask, text_tokens, len(hidden_states)
+            )
+            attention_mask = attention_mask.view(
+                len(hidden_states), attn.heads, -1, text_tokens
+            )
 
-        # attend to the text and to the image by one query, each with keys and values of its own
+        # attend to the text and to the image by one query, each with keys and values of
+        # its own
         query = attn.to_q(hidden_states)  # [B, HW, D]
         key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         text = attend(query, key, value, attn.heads, attention_mask)
-        tokens = ip_hidden_states.to(self.pair["to_k_ip"].weight.dtype)  # [B, S, D_cross]
-        image_key, image_value = (keys_or_values(tokens) for keys_or_values in self.pair.values())
+        # [B, S, D_cross]
+        tokens = ip_hidden_states.to(self.pair["to_k_ip"].weight.dtype)
+        image_key, image_value = (
+            keys_or_values(tokens) for keys_or_values in self.pair.values()
+        )
         image = attend(query, image_key, image_value, attn.heads)
 
         # mix the attentions, and finish as the U-Net's processor does
@@ -382,15 +516,28 @@ class ImageAttention:
         return dropout(project(text + self.prior.scale * image))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    """Multi-head attention of query [B, Q, D] to key and value [B, S, D], giving [B, Q, D]."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None
+) -> Tensor:
+    """Multi-head attention of query [B, Q, D] to key and value [B, S, D], giving [B, Q,
+    D].
+    """
     # [B, heads, Q or S, D / heads]
-    q, k, v = (x.to(query.dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+    q, k, v = (
+        x.to(query.dtype).unflatten(-1, (heads, -1)).transpose(1, 2)
+        for x in (query, key, value)
+    )
+    return (
+        F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        .transpose(1, 2)
+        .flatten(2)
+    )
 
 
 def unet_of(generator: Any) -> Any:
-    """Return the U-Net that a prior attaches to: a generator's, or the argument itself."""
+    """Return the U-Net that a prior attaches to: a generator's, or the argument
+    itself.
+    """
     return getattr(generator, "unet", generator)
 
 
@@ -402,15 +549,27 @@ def processors_of(unet: Any) -> dict[str, Any]:
 
 
 def cross_sizes(unet: Any) -> dict[int, tuple[int, int]]:
-    """Read (D_cross, D_inner) of each cross-attention, by its index in the U-Net's list of processors."""
+    """Read (D_cross, D_inner) of each cross-attention, by its index in the U-Net's list
+    of processors.
+    """
     # indices count self-attentions too, as in the names of weights
-    names = {i: name for i, name in enumerate(processors_of(unet)) if name.endswith(CROSS_ATTENTION)}
-    modules = {i: unet.get_submodule(name.removesuffix(".processor")) for i, name in names.items()}
+    names = {
+        i: name
+        for i, name in enumerate(processors_of(unet))
+        if name.endswith(CROSS_ATTENTION)
+    }
+    modules = {
+        i: unet.get_submodule(name.removesuffix(".processor"))
+        for i, name in names.items()
+    }
     return {i: (m.to_k.in_features, m.to_k.out_features) for i, m in modules.items()}
 
 
 def _other_unet(why: str) -> BrainhiveError:
     return BrainhiveError(
         f"the Fusion Prior does not fit this U-Net: {why}",
-        "use the generator that the prior was trained for (or one of the same layout, as SDXL and turbo are)",
+        (
+            "use the generator that the prior was trained for (or one of the same "
+            "layout, as SDXL and turbo are)"
+        ),
     )

@@ -16,24 +16,33 @@ KIND = "identity"
 
 
 class Config(parts.Config):
-    """Heads that become conditions: the first of a list that a brain model has; an empty list: none."""
+    """Heads that become conditions: the first of a list that a brain model has; an
+    empty list: none.
+    """
 
     embeddings: tuple[str, ...] = Field(
-        ("embeddings", "image", "tokens", "token"), description="Heads that become condition tokens."
+        ("embeddings", "image", "tokens", "token"),
+        description="Heads that become condition tokens.",
     )
     texts: tuple[str, ...] = Field(
-        ("texts", "text", "caption"), description="Heads that become text: embeddings, or prompts."
+        ("texts", "text", "caption"),
+        description="Heads that become text: embeddings, or prompts.",
     )
     vocabulary: str | None = Field(
         None,
-        description="Where heads of texts are token ids, whose: open-clip, or what has a CLIP tokenizer in "
-        "`tokenizer`.",
+        description="Where heads of texts are token ids, whose: open-clip, or what has "
+        "a CLIP tokenizer in `tokenizer`.",
     )
-    images: tuple[str, ...] = Field(("images", "keyframe"), description="Heads that become condition images.")
+    images: tuple[str, ...] = Field(
+        ("images", "keyframe"), description="Heads that become condition images."
+    )
     start: tuple[str, ...] = Field(
-        ("start", "latent"), description="Heads that sampling starts from: latents, or pictures."
+        ("start", "latent"),
+        description="Heads that sampling starts from: latents, or pictures.",
     )
-    masks: tuple[str, ...] = Field(("masks", "mask"), description="Heads that say where conditions hold.")
+    masks: tuple[str, ...] = Field(
+        ("masks", "mask"), description="Heads that say where conditions hold."
+    )
 
     def build(self, dims: Mapping[str, int], generator: Any) -> "Identity":
         """Make the prior; it needs neither widths nor generator."""
@@ -55,7 +64,9 @@ def describe(reference: str) -> Description:
 
 
 class Identity(nn.Module):
-    """A prior without weights and fuser: it leaves the generator as it is, and cannot be trained."""
+    """A prior without weights and fuser: it leaves the generator as it is, and cannot
+    be trained.
+    """
 
     kind = KIND
     fuser: ClassVar[None] = None
@@ -64,9 +75,13 @@ class Identity(nn.Module):
 
     def __init__(self, config: Config = TINY) -> None:
         super().__init__()
-        self.condition_heads = {name: heads for name, heads in dict(config).items() if name != "vocabulary"}
+        self.condition_heads = {
+            name: heads for name, heads in dict(config).items() if name != "vocabulary"
+        }
         # heads of texts may be token ids instead of prompts
-        self.words = None if config.vocabulary is None else CaptionTokens(config.vocabulary)
+        self.words = (
+            None if config.vocabulary is None else CaptionTokens(config.vocabulary)
+        )
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
         """Pass heads through; a vector [B, D] becomes one token [B, 1, D].
@@ -78,21 +93,31 @@ class Identity(nn.Module):
         heads = {**decoded.tensors, **decoded.texts}
         conditions: dict[str, Any] = {}
         for condition, names in self.condition_heads.items():
-            if (name := next((name for name in names if name in heads), None)) is not None:
+            if (
+                name := next((name for name in names if name in heads), None)
+            ) is not None:
                 conditions[condition] = heads[name]
 
-        # refuse a model without any of the wanted heads, as the generator would ignore the brain
-        if not conditions and any(self.condition_heads.values()):  # none is wanted where all lists are empty
+        # refuse a model without any of the wanted heads, as the generator would ignore
+        # the brain none is wanted where all lists are empty
+        if not conditions and any(self.condition_heads.values()):
             raise BrainhiveError(
-                f"the identity prior finds no condition among the heads {', '.join(heads) or 'none'}",
+                (
+                    "the identity prior finds no condition among the heads "
+                    f"{', '.join(heads) or 'none'}"
+                ),
                 f"name a head as a condition: {', '.join(self.condition_heads)}",
             )
 
         # bring vectors and token ids into the form that generators take
         if "embeddings" in conditions and conditions["embeddings"].ndim == 2:
             conditions["embeddings"] = conditions["embeddings"][:, None]  # [B, 1, D]
-        if self.words is not None and isinstance(texts := conditions.get("texts"), Tensor):
-            conditions["texts"] = [self.words.text(ids) for ids in texts.long().tolist()]
+        if self.words is not None and isinstance(
+            texts := conditions.get("texts"), Tensor
+        ):
+            conditions["texts"] = [
+                self.words.text(ids) for ids in texts.long().tolist()
+            ]
         return Conditioning(**conditions, decoded=decoded)
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:

@@ -1,4 +1,6 @@
-"""MindEye1's diffusion prior: image tokens sampled from those that a brain model decodes."""
+"""MindEye1's diffusion prior: image tokens sampled from those that a brain model
+decodes.
+"""
 
 import math
 from collections import OrderedDict
@@ -28,14 +30,17 @@ ALPHAS = "noise_scheduler.alphas_cumprod"
 SMALLEST = 1e-20
 """Variance of the last step; dalle2-pytorch's."""
 SCHEDULE_OFFSET = 0.008
-"""Offset of the cosine schedule, which keeps the first betas above 0; dalle2-pytorch's."""
+"""Offset of the cosine schedule, which keeps the first betas above 0;
+dalle2-pytorch's.
+"""
 ATTENTION_SCALE = 16
 """Factor of the cosines; dalle2-pytorch's."""
 DROP = 0.2
 """Share of the rows whose brain, and whose image, is hidden in training; MindEye1's."""
 BUCKETS, MAX_DISTANCE, ROTATED = 32, 128, 32
-"""Relative positions that differ, the distance from which they do not, and the most widths rotated;
-dalle2-pytorch's."""
+"""Relative positions that differ, the distance from which they do not, and the most
+widths rotated; dalle2-pytorch's.
+"""
 
 
 class Config(parts.Config):
@@ -44,12 +49,26 @@ class Config(parts.Config):
     cites = ("scotti2023",)
 
     dim: int = Field(768, gt=2, le=2**16, description="D of a token.")
-    tokens: int = Field(257, gt=0, le=2**16, description="S, tokens of the brain and of the image.")
+    tokens: int = Field(
+        257, gt=0, le=2**16, description="S, tokens of the brain and of the image."
+    )
     depth: int = Field(6, gt=0, le=1000, description="Layers.")
-    heads: int = Field(12, gt=0, le=4096, description="Attention heads, which share their key and value.")
+    heads: int = Field(
+        12,
+        gt=0,
+        le=4096,
+        description="Attention heads, which share their key and value.",
+    )
     dim_head: int = Field(64, gt=1, le=4096, description="Width of a head.")
-    timesteps: int = Field(100, gt=1, le=10_000, description="Steps of the cosine schedule; all are sampled.")
-    head: str = Field("image", description="Head of the brain's tokens, and of the image's.")
+    timesteps: int = Field(
+        100,
+        gt=1,
+        le=10_000,
+        description="Steps of the cosine schedule; all are sampled.",
+    )
+    head: str = Field(
+        "image", description="Head of the brain's tokens, and of the image's."
+    )
 
     def build(self, dims: Mapping[str, int], generator: Any) -> "DiffusionPrior":
         """Make the prior; it needs neither widths nor generator."""
@@ -64,8 +83,8 @@ def load(reference: str) -> "DiffusionPrior":
     """Load a prior of this kind, in float32.
 
     Args:
-        reference: A folder that `save` wrote; or `mindeye1:FILE`, a checkpoint that MindEye1's training
-            wrote, whose `net.` is read (its brain model is not).
+        reference: A folder that `save` wrote; or `mindeye1:FILE`, a checkpoint that
+            MindEye1's training wrote, whose `net.` is read (its brain model is not).
 
     Raises:
         MissingData: if it is not there, or damaged.
@@ -77,11 +96,14 @@ def load(reference: str) -> "DiffusionPrior":
         file = path / "config.json"
         written = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
         written.pop("kind", None)
-        config = documents.check(written, str(file), Config, documents.DOWNLOAD, MissingData)
+        config = documents.check(
+            written, str(file), Config, documents.DOWNLOAD, MissingData
+        )
         path = path / WEIGHTS
         state = weights.read(path)
     else:
-        # a checkpoint holds the brain model too, and the sizes in the shapes of its weights
+        # a checkpoint holds the brain model too, and the sizes in the shapes of its
+        # weights
         checkpoint = rename(weights.read(path), {r"module\.": ""})
         with weights.reading(
             path,
@@ -91,7 +113,9 @@ def load(reference: str) -> "DiffusionPrior":
         ):
             tokens, dim = checkpoint["net.null_brain_embeds"].shape
             config = Config(dim=dim, tokens=tokens, **sizes_of(checkpoint))
-        state = {name: value for name, value in checkpoint.items() if name.startswith("net.")}
+        state = {
+            name: value for name, value in checkpoint.items() if name.startswith("net.")
+        }
 
     # fill a prior of these sizes
     prior = config.build({}, None)
@@ -110,21 +134,32 @@ def describe(reference: str) -> Description:
 def digest(reference: str) -> str:
     """Digest the weights (64 hexadecimal digits)."""
     path = _located(reference)
-    return hub.digest(path, [WEIGHTS]) if path.is_dir() else hub.digest(path.parent, [path.name])
+    return (
+        hub.digest(path, [WEIGHTS])
+        if path.is_dir()
+        else hub.digest(path.parent, [path.name])
+    )
 
 
 def _located(reference: str) -> Path:
     """Find the folder, or the checkpoint's file."""
     if not reference.startswith(PREFIX):
-        return hub.folder(reference, allow=["config.json", WEIGHTS, "learned*"], owner=OWNER)
+        return hub.folder(
+            reference, allow=["config.json", WEIGHTS, "learned*"], owner=OWNER
+        )
     path = locate(reference.removeprefix(PREFIX))
     if not path.is_file():
-        raise MissingData(f"no checkpoint {path}", f"{PREFIX}FILE, a checkpoint of MindEye1's high level")
+        raise MissingData(
+            f"no checkpoint {path}",
+            f"{PREFIX}FILE, a checkpoint of MindEye1's high level",
+        )
     return path
 
 
 def sizes_of(state: State) -> dict[str, int]:
-    """Read the settings of a prior from the shapes of its weights `net.…`, and of its schedule if there."""
+    """Read the settings of a prior from the shapes of its weights `net.…`, and of its
+    schedule if there.
+    """
     first = "net.causal_transformer.layers.0.0."
     # null_kv is [2, dim_head]
     _, dim_head = state[f"{first}null_kv"].shape
@@ -139,9 +174,11 @@ def sizes_of(state: State) -> dict[str, int]:
 
 
 class DiffusionPrior(identity.Identity):
-    """Samples image tokens [B, S, D]; all other heads become conditions as the identity prior's do.
+    """Samples image tokens [B, S, D]; all other heads become conditions as the identity
+    prior's do.
 
-    Source: BrainDiffusionPrior of MindEye1 (arXiv 2305.18274, MIT); it predicts the clean tokens, times √D.
+    Source: BrainDiffusionPrior of MindEye1 (arXiv 2305.18274, MIT); it predicts the
+    clean tokens, times √D.
     """
 
     kind = KIND
@@ -152,10 +189,19 @@ class DiffusionPrior(identity.Identity):
         self.net = Denoiser(config)
 
         # cosine schedule: cumulative products of alpha, and the betas, [steps]
-        at = torch.linspace(0, config.timesteps, config.timesteps + 1, dtype=torch.float64) / config.timesteps
-        alphas = torch.cos((at + SCHEDULE_OFFSET) / (1 + SCHEDULE_OFFSET) * math.pi / 2) ** 2
+        at = (
+            torch.linspace(
+                0, config.timesteps, config.timesteps + 1, dtype=torch.float64
+            )
+            / config.timesteps
+        )
+        alphas = (
+            torch.cos((at + SCHEDULE_OFFSET) / (1 + SCHEDULE_OFFSET) * math.pi / 2) ** 2
+        )
         betas = (1 - alphas[1:] / alphas[:-1]).clip(0, 0.999)
-        self.register_buffer("alphas_cumprod", (1 - betas).cumprod(0).float(), persistent=False)
+        self.register_buffer(
+            "alphas_cumprod", (1 - betas).cumprod(0).float(), persistent=False
+        )
         self.register_buffer("betas", betas.float(), persistent=False)
         self.alphas_cumprod: Tensor
         self.betas: Tensor
@@ -164,11 +210,14 @@ class DiffusionPrior(identity.Identity):
     def save(self, folder: Path) -> None:
         """Write what `load` reads; its config names the kind."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
+        (folder / "config.json").write_text(
+            self.config.model_dump_json(indent=2) + "\n"
+        )
         weights.save(folder / WEIGHTS, self.state_dict())
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
-        """Condition on tokens sampled from the decoded ones, by one seed a row, and on all other heads.
+        """Condition on tokens sampled from the decoded ones, by one seed a row, and on
+        all other heads.
 
         Raises:
             BrainhiveError: if the brain model has no such head, or another shape of it.
@@ -179,16 +228,24 @@ class DiffusionPrior(identity.Identity):
         if tokens is None or [*tokens.shape[1:]] != shape:
             model_shape = "none" if tokens is None else [*tokens.shape[1:]]
             raise BrainhiveError(
-                f"the diffusion prior takes the head {head} {shape}, the model's is {model_shape}",
+                (
+                    f"the diffusion prior takes the head {head} {shape}, the model's "
+                    f"is {model_shape}"
+                ),
                 "use an align run with that head, or the prior identity",
             )
 
-        # replace them by sampled ones, and name the conditions as the identity prior does
+        # replace them by sampled ones, and name the conditions as the identity prior
+        # does
         sampled = self.sample(tokens.to(self.alphas_cumprod.device), seeds)
-        return super().condition(Decoded({**decoded.tensors, head: sampled}, decoded.texts), seeds)
+        return super().condition(
+            Decoded({**decoded.tensors, head: sampled}, decoded.texts), seeds
+        )
 
     def noises(self, seeds: Sequence[int]) -> Iterator[Tensor]:
-        """Draw the start, and then the noise of each step, [B, S, D] on the CPU, each row by its seed."""
+        """Draw the start, and then the noise of each step, [B, S, D] on the CPU, each
+        row by its seed.
+        """
         shape = (self.config.tokens, self.config.dim)
         rows = [torch.Generator().manual_seed(seed) for seed in seeds]
         while True:
@@ -196,36 +253,54 @@ class DiffusionPrior(identity.Identity):
 
     @torch.no_grad()
     def sample(self, brain: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Go all steps of DDPM from noise to image tokens [B, S, D], those of each row by its seed."""
+        """Go all steps of DDPM from noise to image tokens [B, S, D], those of each row
+        by its seed.
+        """
         # start from noise, and know at each step the level of the step before
         noises = self.noises(seeds)
         image = next(noises).to(brain)  # [B, S, D]
-        previous = torch.cat([self.alphas_cumprod.new_ones(1), self.alphas_cumprod[:-1]])
+        previous = torch.cat(
+            [self.alphas_cumprod.new_ones(1), self.alphas_cumprod[:-1]]
+        )
 
-        # draw from the posterior of each step, whose mean lies between the clean and the noisy tokens
+        # draw from the posterior of each step, whose mean lies between the clean and
+        # the noisy tokens
         for step in reversed(range(self.config.timesteps)):
             times = torch.full((len(image),), step, device=image.device)  # [B]
             clean = self.net(image, times, brain)  # [B, S, D]
-            now, before, beta = self.alphas_cumprod[step], previous[step], self.betas[step]
-            mean = (beta * before.sqrt() * clean + (1 - before) * (1 - beta).sqrt() * image) / (1 - now)
+            now, before, beta = (
+                self.alphas_cumprod[step],
+                previous[step],
+                self.betas[step],
+            )
+            mean = (
+                beta * before.sqrt() * clean + (1 - before) * (1 - beta).sqrt() * image
+            ) / (1 - now)
             spread = (beta * (1 - before) / (1 - now)).clamp(min=SMALLEST).sqrt()
             image = mean + (spread * next(noises).to(brain) if step else 0)
         return image / self.scale
 
     def expected(self, brain: Tensor) -> Tensor:
-        """Predict image tokens from the brain's alone, [B, S, D], in one pass: with the image hidden."""
+        """Predict image tokens from the brain's alone, [B, S, D], in one pass: with the
+        image hidden.
+        """
         last = torch.full((len(brain),), self.config.timesteps - 1, device=brain.device)
-        return self.net(torch.zeros_like(brain), last, brain, keep_image=False) / self.scale
+        return (
+            self.net(torch.zeros_like(brain), last, brain, keep_image=False)
+            / self.scale
+        )
 
     def learn(self, brain: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict image tokens from noised ones, for a training step; torch's random numbers are used.
+        """Predict image tokens from noised ones, for a training step; torch's random
+        numbers are used.
 
         Args:
             brain: [B, S, D].
             image: True tokens [B, S, D].
 
         Returns:
-            Predicted and true tokens, both times √D, whose mean squared error is the loss.
+            Predicted and true tokens, both times √D, whose mean squared error is the
+            loss.
         """
         # draw the noise level of each row, and the rows whose brain or image is hidden
         count, device = len(image), image.device
@@ -242,8 +317,8 @@ class DiffusionPrior(identity.Identity):
 class Denoiser(nn.Module):
     """Predicts the clean image tokens of noisy ones, the time and the brain's tokens.
 
-    Source: VersatileDiffusionPriorNetwork of MindEye1 (MIT), which MindEye2 keeps; attention and feed-forward
-    of dalle2-pytorch (MIT).
+    Source: VersatileDiffusionPriorNetwork of MindEye1 (MIT), which MindEye2 keeps;
+    attention and feed-forward of dalle2-pytorch (MIT).
     """
 
     def __init__(self, config: Config) -> None:
@@ -251,7 +326,8 @@ class Denoiser(nn.Module):
         dim, shape = config.dim, (config.tokens, config.dim)
         self.num_tokens = config.tokens
 
-        # upstream's MLP of the time's sinusoids, in its nesting, which the names of weights follow
+        # upstream's MLP of the time's sinusoids, in its nesting, which the names of
+        # weights follow
         inner = 2 * dim
         steps = nn.Sequential(
             nn.Sequential(nn.Linear(dim, inner), nn.SiLU()),
@@ -268,11 +344,22 @@ class Denoiser(nn.Module):
         buckets = {"relative_attention_bias": nn.Embedding(BUCKETS, config.heads)}
         layers = nn.ModuleList()
         for _ in range(config.depth):
-            # an index is a layer's in upstream, where activation, norm and dropout lie between
-            maps = nn.Linear(dim, 8 * dim, bias=False), nn.Linear(4 * dim, dim, bias=False)
+            # an index is a layer's in upstream, where activation, norm and dropout lie
+            # between
+            maps = (
+                nn.Linear(dim, 8 * dim, bias=False),
+                nn.Linear(4 * dim, dim, bias=False),
+            )
             feed_forward = nn.ModuleDict({"0": _Norm(dim), "1": maps[0], "5": maps[1]})
-            layers.append(nn.ModuleList([_Attention(dim, config.heads, config.dim_head), feed_forward]))
-        last = {"norm": _Norm(dim, stable=True), "project_out": nn.Linear(dim, dim, bias=False)}
+            layers.append(
+                nn.ModuleList(
+                    [_Attention(dim, config.heads, config.dim_head), feed_forward]
+                )
+            )
+        last = {
+            "norm": _Norm(dim, stable=True),
+            "project_out": nn.Linear(dim, dim, bias=False),
+        }
         self.causal_transformer: Any = nn.ModuleDict(
             {"rel_pos_bias": nn.ModuleDict(buckets), "layers": layers, **last}
         )
@@ -285,17 +372,24 @@ class Denoiser(nn.Module):
         keep_brain: Tensor | bool = True,
         keep_image: Tensor | bool = True,
     ) -> Tensor:
-        """Predict [B, S, D]; what is not kept is replaced by the learned null tokens."""
+        """Predict [B, S, D]; what is not kept is replaced by the learned null
+        tokens.
+        """
         # hide brain or image of the rows that are not kept; masks are [B, 1, 1]
         keep_brain, keep_image = (
             torch.as_tensor(keep, device=image.device).expand(len(image)).view(-1, 1, 1)
             for keep in (keep_brain, keep_image)
         )
         brain = torch.where(keep_brain, brain, self.null_brain_embeds)
-        image = torch.where(keep_image, image, self.null_image_embed) + self.learned_query
+        image = (
+            torch.where(keep_image, image, self.null_image_embed) + self.learned_query
+        )
 
         # all tokens through the transformer; the image's come last
-        time = self.to_time_embeds(sinusoids(times.float(), image.shape[-1] // 2))[:, None]  # [B, 1, D]
+        # [B, 1, D]
+        time = self.to_time_embeds(sinusoids(times.float(), image.shape[-1] // 2))[
+            :, None
+        ]
         x, parts = torch.cat([brain, time, image], 1), self.causal_transformer
         bias = self.bias(x.shape[1])
         for attention, feed_forward in parts["layers"]:
@@ -314,7 +408,10 @@ class Denoiser(nn.Module):
         position = torch.arange(count + 1, device=embedding.weight.device)
         distance = position - position[:count, None]  # [S, 1 + S]
         buckets = T5Attention._relative_position_bucket(
-            distance, bidirectional=False, num_buckets=BUCKETS, max_distance=MAX_DISTANCE
+            distance,
+            bidirectional=False,
+            num_buckets=BUCKETS,
+            max_distance=MAX_DISTANCE,
         )
         return embedding(buckets).permute(2, 0, 1)
 
@@ -329,7 +426,9 @@ def sinusoids(times: Tensor, count: int) -> Tensor:
 
 
 class _Norm(nn.Module):
-    """LayerNorm with a gain and no bias; `stable` divides by the largest value first."""
+    """LayerNorm with a gain and no bias; `stable` divides by the largest value
+    first.
+    """
 
     def __init__(self, dim: int, stable: bool = False) -> None:
         super().__init__()
@@ -343,7 +442,9 @@ class _Norm(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Cosine attention with one shared key and value, a null one, and rotary positions."""
+    """Cosine attention with one shared key and value, a null one, and rotary
+    positions.
+    """
 
     def __init__(self, dim: int, heads: int, width: int) -> None:
         super().__init__()
@@ -354,13 +455,19 @@ class _Attention(nn.Module):
         self.to_kv = nn.Linear(dim, 2 * width, bias=False)
         self.rotary_emb: Any = nn.Module()
         rotated = min(ROTATED, width)
-        self.rotary_emb.freqs = nn.Parameter(10000 ** -(torch.arange(0, rotated, 2) / rotated))
-        self.to_out = nn.Sequential(nn.Linear(width * heads, dim, bias=False), _Norm(dim))
+        self.rotary_emb.freqs = nn.Parameter(
+            10000 ** -(torch.arange(0, rotated, 2) / rotated)
+        )
+        self.to_out = nn.Sequential(
+            nn.Linear(width * heads, dim, bias=False), _Norm(dim)
+        )
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        # put a learned null key and value before those of the tokens, which all heads share
+        # put a learned null key and value before those of the tokens, which all heads
+        # share
         x = self.norm(x)
-        q = self.rotate(self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2))  # [B, heads, S, d]
+        # [B, heads, S, d]
+        q = self.rotate(self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2))
         k, v = self.to_kv(x).chunk(2, -1)
         null_k, null_v = self.null_kv[:, None, None].expand(-1, len(x), 1, -1)
         k, v = torch.cat([null_k, self.rotate(k)], 1), torch.cat([null_v, v], 1)
@@ -375,7 +482,9 @@ class _Attention(nn.Module):
     def rotate(self, x: Tensor) -> Tensor:
         """Turn pairs of widths by angles that grow with the position."""
         # one angle for each pair of widths
-        angles = torch.arange(x.shape[-2], device=x.device)[:, None] * self.rotary_emb.freqs
+        angles = (
+            torch.arange(x.shape[-2], device=x.device)[:, None] * self.rotary_emb.freqs
+        )
         angles = angles.repeat_interleave(2, -1)  # [S, rotated]
 
         # rotate the first widths, and leave the rest as they are

@@ -16,7 +16,11 @@ from brainhive_cli.core.device_memory import to_device
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.data.signals.augmentations import Augmentation, mix_repetitions, shuffle_repetitions
+from brainhive_cli.data.signals.augmentations import (
+    Augmentation,
+    mix_repetitions,
+    shuffle_repetitions,
+)
 from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup
 from brainhive_cli.data.targets.targets import Targets
@@ -31,7 +35,9 @@ FLOAT32 = np.dtype(np.float32)
 SHARE = 0.3
 """Weight of the newest similarity in a sample's running one; UBP's."""
 DEVIATIONS = 1.96
-"""Standard deviations from a batch's mean beyond which a sample is found easily, or hardly; UBP's."""
+"""Standard deviations from a batch's mean beyond which a sample is found easily, or
+hardly; UBP's.
+"""
 EASY, USUAL, HARD = 0, 1, 2
 """Indices among the alternatives."""
 
@@ -45,8 +51,10 @@ class SignalBank:
     Attributes:
         signals: [N_subject, ...] a subject, on the device or in a file.
         first: Row of each subject's first signal.
-        stimulus: [N] row of each signal's stimulus, on the device; -1 where there is none.
-        subject: [N] subject index, on the device; -1 for a subject whom the model does not know.
+        stimulus: [N] row of each signal's stimulus, on the device; -1 where there is
+            none.
+        subject: [N] subject index, on the device; -1 for a subject whom the model does
+            not know.
     """
 
     signals: Sequence[Tensor | LazyRows]
@@ -55,17 +63,32 @@ class SignalBank:
     subject: Tensor
 
     def split(self, rows: Int64) -> list[Int64]:
-        """Split ascending rows into those that `gather` takes together: all, or one subject's each."""
+        """Split ascending rows into those that `gather` takes together: all, or one
+        subject's each.
+        """
         if len({signal.shape[1:] for signal in self.signals}) == 1:
             return [rows]
-        return [part for part in np.split(rows, np.searchsorted(rows, self.first[1:])) if len(part)]
+        return [
+            part
+            for part in np.split(rows, np.searchsorted(rows, self.first[1:]))
+            if len(part)
+        ]
 
     def gather(self, rows: Int64) -> Tensor:
-        """Gather the signals of ascending rows of one width: [B, ...], on the device."""
+        """Gather the signals of ascending rows of one width: [B, ...], on the
+        device.
+        """
         # ascending rows are contiguous by subject
         ends = [*np.searchsorted(rows, self.first), len(rows)]
-        subjects = [subject for subject in range(len(self.signals)) if ends[subject] < ends[subject + 1]]
-        shape, device = self.signals[subjects[0] if subjects else 0].shape[1:], self.stimulus.device
+        subjects = [
+            subject
+            for subject in range(len(self.signals))
+            if ends[subject] < ends[subject + 1]
+        ]
+        shape, device = (
+            self.signals[subjects[0] if subjects else 0].shape[1:],
+            self.stimulus.device,
+        )
 
         # [B, ...]
         gathered = torch.empty((len(rows), *shape), device=device)
@@ -92,20 +115,26 @@ def open_bank(
         trials: Of each subject.
         device: Where gathered signals go.
         is_mapped: Whether signals are read from their files whenever they are gathered.
-        rows: Averages [N, C, T]; single trials [N R, C, T], of which absent ones have no stimulus; or stimuli
-            with all their trials [N, R, C, T].
+        rows: Averages [N, C, T]; single trials [N R, C, T], of which absent ones have
+            no stimulus; or stimuli with all their trials [N, R, C, T].
     """
     signals: list[Tensor | LazyRows] = []
     stimuli = []
     for recording in trials:
         # shape of the rows of this subject
         count, most = recording.signal.shape[:2]
-        leading = {"averages": (count,), "singles": (count * most,), "stimuli": (count, most)}[rows]
+        leading = {
+            "averages": (count,),
+            "singles": (count * most,),
+            "stimuli": (count, most),
+        }[rows]
         shape = *leading, recording.width, len(recording.times_s)
 
         # signals in their files, or in memory
         if is_mapped:
-            signals.append(LazyRows(None, shape, FLOAT32, partial(_read_rows, recording, rows)))
+            signals.append(
+                LazyRows(None, shape, FLOAT32, partial(_read_rows, recording, rows))
+            )
         else:
             signal = recording.averages if rows == "averages" else recording.singles
             signals.append(torch.from_numpy(signal.reshape(shape)).to(device))
@@ -131,7 +160,9 @@ def _read_rows(trials: Trials, rows: str, index: Int64) -> Float32:
     if rows != "singles":
         return trials.read(index, as_singles=rows == "stimuli")
     most = trials.signal.shape[1]
-    return trials.read(index // most, as_singles=True)[np.arange(len(index)), index % most]
+    return trials.read(index // most, as_singles=True)[
+        np.arange(len(index)), index % most
+    ]
 
 
 @dataclass(frozen=True)
@@ -143,14 +174,19 @@ class CellData:
         targets: Targets of all stimuli, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
-        starts: Weights from which a stage starts, by the stage's number and the part of the model.
-        tested: Test signals by subject, with `tested_targets`; only where the test selects the epoch.
-        learned: Record of all this for the model folder, without what selects the epoch.
-        repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
-            of `random_k` trials at random.
+        starts: Weights from which a stage starts, by the stage's number and the part of
+            the model.
+        tested: Test signals by subject, with `tested_targets`; only where the test
+            selects the epoch.
+        learned: Record of all this for the model folder, without what selects the
+            epoch.
+        repetitions: A training sample is the average of a stimulus's trials, each
+            single trial, or an average of `random_k` trials at random.
         alike: Which pictures are, by their rows.
-        epoch_trials: Samples of an epoch, as many of each subject in every step; None: each sample once.
-        adapted: The encoders that learn with the model; their targets are computed at each step.
+        epoch_trials: Samples of an epoch, as many of each subject in every step; None:
+            each sample once.
+        adapted: The encoders that learn with the model; their targets are computed at
+            each step.
         seed: Of the cell; it decides what is drawn once.
         is_mapped: Whether signals are read from their files batch by batch.
     """
@@ -184,7 +220,8 @@ class Batches:
         self.targets, self.augment, self.launch = data.targets, train.augment, launch
         self.random_k = data.random_k if data.repetitions == "random" else None
 
-        # training samples: averages, single trials, or stimuli whose trials are averaged in each step
+        # training samples: averages, single trials, or stimuli whose trials are
+        # averaged in each step
         device = launch.device
         self.averages = self.samples = open_bank(data.trials, device, data.is_mapped)
         self.counts: Tensor | None = None  # of the trials of each stimulus
@@ -209,7 +246,9 @@ class Batches:
         stimulus = self.samples.stimulus.cpu().numpy()
         self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
         sample_subjects = self.samples.subject.cpu().numpy()[self.rows]
-        self.rows_of = [self.rows[sample_subjects == subject] for subject in range(len(data.trials))]
+        self.rows_of = [
+            self.rows[sample_subjects == subject] for subject in range(len(data.trials))
+        ]
 
         # steps of an epoch, with or without the smaller last batch
         full, rest = divmod(len(self.rows), train.batch_size)
@@ -221,10 +260,13 @@ class Batches:
             self.share = train.batch_size // len(self.rows_of)
             self.steps = data.epoch_trials // max(1, self.share * len(self.rows_of))
 
-        # feedback chooses among alternative embeddings by how well samples were predicted
+        # feedback chooses among alternative embeddings by how well samples were
+        # predicted
         self.feedback: Feedback | None = None
         if train.alternatives == "uncertainty":
-            self.feedback = Feedback(len(self.samples.stimulus), self.targets.alternatives, device)
+            self.feedback = Feedback(
+                len(self.samples.stimulus), self.targets.alternatives, device
+            )
 
         # cut positions of the batches in the permuted rows
         self.taken = self.steps * train.batch_size  # or all, where they are fewer
@@ -237,7 +279,9 @@ class Batches:
         """Cut an epoch into batches, in an order that seed and epoch decide."""
         random = np.random.default_rng((seed, epoch))
         if self.share is None:
-            return np.array_split(random.permutation(self.rows)[: self.taken], self.cuts)
+            return np.array_split(
+                random.permutation(self.rows)[: self.taken], self.cuts
+            )
 
         # each step has the same number of trials of each subject
         count, drawn = self.steps * self.share, []
@@ -248,66 +292,89 @@ class Batches:
 
     def _check(self, train: Train, data: CellData) -> None:
         # the held-out pictures leave trials to learn from
-        fewest = min(map(len, self.rows_of)) if self.share is not None else len(self.rows)
+        fewest = (
+            min(map(len, self.rows_of)) if self.share is not None else len(self.rows)
+        )
         if not fewest:
             raise RecipeError(
-                "no trial is left to train on: their pictures are held out for validation",
-                f"a smaller train.validation than {train.validation:g}, or more pictures",
+                (
+                    "no trial is left to train on: their pictures are held out for "
+                    "validation"
+                ),
+                (
+                    f"a smaller train.validation than {train.validation:g}, or more "
+                    "pictures"
+                ),
             )
 
         # an epoch has at least one step
         if self.share is not None and not (self.share and self.steps):
             raise RecipeError(
-                f"train.epoch_trials of {data.epoch_trials} and train.batch_size of {train.batch_size} give "
-                f"{len(self.rows_of)} subjects no step",
-                "a larger train.batch_size, of at least one trial a subject, or more train.epoch_trials",
+                f"train.epoch_trials of {data.epoch_trials} and train.batch_size of "
+                f"{train.batch_size} give {len(self.rows_of)} subjects no step",
+                (
+                    "a larger train.batch_size, of at least one trial a subject, or "
+                    "more train.epoch_trials"
+                ),
             )
 
         # each process gets at least one trial of every batch
         smallest = min(map(len, self.epoch(0, 0)), default=0) if self.steps else 0
         if smallest < self.launch.processes:
             raise RecipeError(
-                f"last_batch={train.last_batch} cuts {len(self.rows)} trials into {self.steps} batches, "
-                f"the smallest of {smallest}: fewer than one for each of {self.launch.processes} processes",
+                f"last_batch={train.last_batch} cuts {len(self.rows)} trials into "
+                f"{self.steps} batches, the smallest of {smallest}: fewer than one for "
+                f"each of {self.launch.processes} processes",
                 "another train.batch_size, or train.last_batch=even",
             )
 
     def draw(
         self, rows: Int64, seed: int, mix: tuple[float, float] = (0.0, 1.0)
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensors, LossContext]:
-        """Gather and augment this process's share of a batch, whose rows are given for all processes.
+        """Gather and augment this process's share of a batch, whose rows are given for
+        all processes.
 
-        The seed decides, with this process's rank, what is random. Pairs of signals are mixed with shares
-        from Beta(alpha, alpha), and a share of them is: `mix` holds the two. With alpha 0 none is mixed.
+        The seed decides, with this process's rank, what is random. Pairs of signals are
+        mixed with shares from Beta(alpha, alpha), and a share of them is: `mix` holds
+        the two. With alpha 0 none is mixed.
 
         Returns:
-            Micro-batches: signals [B_part, C, T] and subject indices [B_part]. One holds all B rows where
-            subjects have one width; else there is one for each subject in the step.
-            Targets [B, *shape] by the fuser's key or their name, in the order of the micro-batches.
-            How the whole batch, over all processes, was mixed, and what it shows.
+            Micro-batches: signals [B_part, C, T] and subject indices [B_part]. One
+            holds all B rows where subjects have one width; else there is one for each
+            subject in the step. Targets [B, *shape] by the fuser's key or their name,
+            in the order of the micro-batches. How the whole batch, over all processes,
+            was mixed, and what it shows.
         """
-        # sorted, so that a subject's signals lie together, and a mapped file is read forwards
+        # sorted, so that a subject's signals lie together, and a mapped file is read
+        # forwards
         ordered = np.sort(rows)
 
         # gather and augment this process's signals [B, C, T]
         shard: Int64 = self.launch.shard(ordered)  # type: ignore[arg-type,assignment]
         device = self.launch.device
-        generator = torch.Generator(device).manual_seed(derive_seed(seed, self.launch.rank))
+        generator = torch.Generator(device).manual_seed(
+            derive_seed(seed, self.launch.rank)
+        )
         signals = [self._signals(part, generator) for part in self.samples.split(shard)]
         index = to_device(torch.from_numpy(shard), device)
-        subjects = self.samples.subject[index].split([len(signal) for signal in signals])
+        subjects = self.samples.subject[index].split(
+            [len(signal) for signal in signals]
+        )
 
         # where a stimulus has several targets, one is drawn, or chosen by feedback
         stimulus = self.samples.stimulus[index]
         which = {
-            key: torch.randint(count, stimulus.shape, generator=generator, device=device)
+            key: torch.randint(
+                count, stimulus.shape, generator=generator, device=device
+            )
             if self.feedback is None
             else self.feedback.level[index]
             for key, count in self.targets.alternatives.items()
         }
         targets = self.targets.gather(stimulus, which=which)
 
-        # mixings of all processes are drawn, since the loss compares over the whole batch
+        # mixings of all processes are drawn, since the loss compares over the whole
+        # batch
         stimuli = self.samples.stimulus[to_device(torch.from_numpy(ordered), device)]
         context = LossContext(stimuli=stimuli)
         alpha, mixed_share = mix
@@ -318,26 +385,42 @@ class Batches:
                 share: Int64 = replace(self.launch, rank=rank).shard(ordered)  # type: ignore[arg-type,assignment]
                 mixer = torch.Generator(device).manual_seed(derive_seed(seed, rank, 1))
                 split = self.samples.split(share)
-                rank_mixings.append([Mixing.draw(len(part), alpha, mixer, mixed_share) for part in split])
+                rank_mixings.append(
+                    [
+                        Mixing.draw(len(part), alpha, mixer, mixed_share)
+                        for part in split
+                    ]
+                )
             pairs = zip(rank_mixings[self.launch.rank], signals, strict=True)
             signals = [part.mix(signal) for part, signal in pairs]
 
             # partners are rows of the joined batch
             mixings = [*chain(*rank_mixings)]
             firsts = accumulate((len(part.partner) for part in mixings), initial=0)
-            partners = [part.partner + first for part, first in zip(mixings, firsts, strict=False)]
-            mixing = Mixing(torch.cat(partners), torch.cat([part.share for part in mixings]))
+            partners = [
+                part.partner + first
+                for part, first in zip(mixings, firsts, strict=False)
+            ]
+            mixing = Mixing(
+                torch.cat(partners), torch.cat([part.share for part in mixings])
+            )
             context = replace(context, mixing=mixing)
         return list(zip(signals, subjects, strict=True)), targets, context
 
     def _draw_once(self, index: int, data: CellData) -> SignalBank:
-        """Draw an augmentation for all samples: by seed, subject and row, independent of the step."""
+        """Draw an augmentation for all samples: by seed, subject and row, independent
+        of the step.
+        """
         # the generator depends on the subject, not on the other subjects of the cell
         drawn = []
         for trials, signal in zip(data.trials, self.samples.signals, strict=True):
-            generator = torch.Generator().manual_seed(derive_seed(data.seed, trials.subject, index))
+            generator = torch.Generator().manual_seed(
+                derive_seed(data.seed, trials.subject, index)
+            )
             count, (channels, samples) = len(signal), signal.shape[-2:]
-            values = self.augmentations[index].draw((count, channels, samples), generator)
+            values = self.augmentations[index].draw(
+                (count, channels, samples), generator
+            )
             drawn.append(values.to(self.launch.device))
         return replace(self.samples, signals=drawn)
 
@@ -349,7 +432,9 @@ class Batches:
         if self.counts is not None:  # [B, R, C, T]
             counts = self.counts[to_device(torch.from_numpy(rows), self.launch.device)]
             if self.random_k is not None:
-                signal, counts = shuffle_repetitions(signal, counts, self.random_k, generator)
+                signal, counts = shuffle_repetitions(
+                    signal, counts, self.random_k, generator
+                )
             signal = mix_repetitions(signal, counts, self.augment, generator)
 
         # vary the averages, by values of this step or by those drawn once
@@ -363,9 +448,11 @@ class Batches:
 
 
 class Feedback(nn.Module):
-    """The alternative of each sample: the first where it is found easily, the last where hardly.
+    """The alternative of each sample: the first where it is found easily, the last
+    where hardly.
 
-    Source: the uncertainty-aware blur prior (UBP, arXiv 2503.04207), published repository.
+    Source: the uncertainty-aware blur prior (UBP, arXiv 2503.04207), published
+    repository.
 
     Args:
         samples: How many there are.
@@ -383,18 +470,30 @@ class Feedback(nn.Module):
     running: Tensor
     level: Tensor
 
-    def __init__(self, samples: int, alternatives: dict[str, int], device: torch.device) -> None:
+    def __init__(
+        self, samples: int, alternatives: dict[str, int], device: torch.device
+    ) -> None:
         if set(alternatives.values()) != {HARD + 1}:
             raise RecipeError(
-                "train.alternatives=uncertainty chooses among three targets of each stimulus",
-                "train.embedding_alternatives={ENCODER: [SECOND, THIRD]}, from weak to strong",
+                (
+                    "train.alternatives=uncertainty chooses among three targets of "
+                    "each stimulus"
+                ),
+                (
+                    "train.embedding_alternatives={ENCODER: [SECOND, THIRD]}, from "
+                    "weak to strong"
+                ),
             )
         super().__init__()
-        self.register_buffer("running", torch.ones(samples, dtype=torch.float64, device=device))
+        self.register_buffer(
+            "running", torch.ones(samples, dtype=torch.float64, device=device)
+        )
         self.register_buffer("level", torch.full((samples,), USUAL, device=device))
 
     def learn(self, rows: Tensor, similarity: Tensor) -> None:
-        """Choose the alternatives of rows [B] anew, by the scaled similarity [B] of their pairs."""
+        """Choose the alternatives of rows [B] anew, by the scaled similarity [B] of
+        their pairs.
+        """
         newest = similarity.detach().double()
         running = SHARE * newest + (1 - SHARE) * self.running[rows]
         self.running[rows] = running

@@ -1,4 +1,6 @@
-"""Models for a new person: a model of other people, fitted to few recordings of one who is new to it."""
+"""Models for a new person: a model of other people, fitted to few recordings of one who
+is new to it.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,24 +27,48 @@ from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Term
 from brainhive_cli.training.alignment.recipe import Stage, Train
 
-ZERO_SHOT, SUBJECT_LAYER, FINE_TUNING, TRANSFER = "zero-shot", "subject-layer", "fine-tuning", "transfer"
-SCRATCH, PERMUTED_TRANSFER, PERMUTED_SCRATCH = "scratch", "permuted-transfer", "permuted-scratch"
-TRAINED_ARMS = (SUBJECT_LAYER, FINE_TUNING, TRANSFER, SCRATCH, PERMUTED_TRANSFER, PERMUTED_SCRATCH)
-"""Arms that learn from labelled pictures; those of alignments are called as their parts."""
+ZERO_SHOT, SUBJECT_LAYER, FINE_TUNING, TRANSFER = (
+    "zero-shot",
+    "subject-layer",
+    "fine-tuning",
+    "transfer",
+)
+SCRATCH, PERMUTED_TRANSFER, PERMUTED_SCRATCH = (
+    "scratch",
+    "permuted-transfer",
+    "permuted-scratch",
+)
+TRAINED_ARMS = (
+    SUBJECT_LAYER,
+    FINE_TUNING,
+    TRANSFER,
+    SCRATCH,
+    PERMUTED_TRANSFER,
+    PERMUTED_SCRATCH,
+)
+"""Arms that learn from labelled pictures; those of alignments are called as their
+parts.
+"""
 ARMS = (ZERO_SHOT, *TRAINED_ARMS)
 FEWEST_PICTURES = 5
 """Pictures from which transfer trains; below, it is zero-shot."""
 PULLS = (1.0, 0.3, 0.1, 0.03, 0.0)
-"""Strengths of transfer among which other people choose: values of `train.start_pull`. With 1 nothing is
-learned but the alignment of signals."""
+"""Strengths of transfer among which other people choose: values of `train.start_pull`.
+With 1 nothing is learned but the alignment of signals.
+"""
 FIXED_PULLS = ((50, 0.3), (200, 0.1), (600, 0.03))
-"""Strength up to so many pictures where no other people can choose it, and 0 beyond: about the best of the
-demo with eight people."""
+"""Strength up to so many pictures where no other people can choose it, and 0 beyond:
+about the best of the demo with eight people.
+"""
 LAYER_LR = 10
-"""Factor of the learning rate of a subject layer alone, which is small and starts as the identity: of 1, 10
-and 30 the one that gains from 100 pictures of the demo without losing much at 20."""
+"""Factor of the learning rate of a subject layer alone, which is small and starts as
+the identity: of 1, 10 and 30 the one that gains from 100 pictures of the demo without
+losing much at 20.
+"""
 MAX_REFERENCES = 2000
-"""Tokens of training subjects that alignments of tokens are fitted to, evenly spaced."""
+"""Tokens of training subjects that alignments of tokens are fitted to, evenly
+spaced.
+"""
 SIGNALS_AT_ONCE = 1024
 
 
@@ -57,9 +83,11 @@ class PersonModel:
 
     Attributes:
         model: The model.
-        normaliser: Of the person's signals; None where the model reads them as they are.
+        normaliser: Of the person's signals; None where the model reads them as they
+            are.
         align: Map of tokens [N, D]; None for none.
-        subject: Number of the person, if the model has learned from that person; else None.
+        subject: Number of the person, if the model has learned from that person; else
+            None.
     """
 
     model: Aligner
@@ -69,22 +97,32 @@ class PersonModel:
 
     @torch.inference_mode()
     def encode(self, signal: Float32 | Tensor) -> Tensor:
-        """Encode a person's signals [N, C, T], not normalised, as the tokens [N, D] that retrieval compares.
+        """Encode a person's signals [N, C, T], not normalised, as the tokens [N, D]
+        that retrieval compares.
 
         Raises:
-            BrainhiveError: if the model cannot decode a person whom it was not trained on.
+            BrainhiveError: if the model cannot decode a person whom it was not trained
+                on.
         """
         # voxels of another person are not those that a normalisation is of
         model, normaliser = self.model, self.normaliser
         if normaliser is not None and normaliser.matrix.shape[0] != signal.shape[1]:
-            raise BrainhiveError("the person has other channels or voxels", "leave zero-shot out of arms")
+            raise BrainhiveError(
+                "the person has other channels or voxels", "leave zero-shot out of arms"
+            )
 
         # tokens in blocks
         tokens = []
         for start in range(0, len(signal), SIGNALS_AT_ONCE):
             part = np.asarray(signal[start : start + SIGNALS_AT_ONCE], np.float32)
-            read = torch.from_numpy(part if normaliser is None else normaliser(part)).to(model.device)
-            tokens.append(model.encode_signal(read, model.index_of(self.subject, len(read))).float())
+            read = torch.from_numpy(
+                part if normaliser is None else normaliser(part)
+            ).to(model.device)
+            tokens.append(
+                model.encode_signal(
+                    read, model.index_of(self.subject, len(read))
+                ).float()
+            )
         joined = torch.cat(tokens)
         return joined if self.align is None else self.align(joined)
 
@@ -97,9 +135,12 @@ class SourceModel:
         model: The model; it has not learned from the person.
         targets: Targets of the training stimuli, by the fuser's key.
         terms: The loss that trained it.
-        train: How it was trained; epochs and learning rate were chosen for other people.
-        trained: Training signals of the people whom it learned from, not normalised, at least one.
-        fuser: A prior's fusion encoder, which stays frozen; None where the model learned its own.
+        train: How it was trained; epochs and learning rate were chosen for other
+            people.
+        trained: Training signals of the people whom it learned from, not normalised, at
+            least one.
+        fuser: A prior's fusion encoder, which stays frozen; None where the model
+            learned its own.
     """
 
     model: Aligner
@@ -108,22 +149,29 @@ class SourceModel:
     train: Train
     trained: Sequence[Trials]
     fuser: torch.nn.Module | None = None
-    _statistics: dict[Any, Any] = field(default_factory=dict, init=False)  # by part and trials of a picture
+    # by part and trials of a picture
+    _statistics: dict[Any, Any] = field(default_factory=dict, init=False)
 
     @property
     def is_closed_form(self) -> bool:
-        """Whether models are fitted in one pass, so that there are no epochs and no strength of transfer."""
+        """Whether models are fitted in one pass, so that there are no epochs and no
+        strength of transfer.
+        """
         return is_closed_form(self.model.layout)
 
     @cached_property
     def normalisation(self) -> Any:
-        """The part that normalised the signals of each person by their own; None where none did."""
+        """The part that normalised the signals of each person by their own; None where
+        none did.
+        """
         value = self.model.layout.spec.signal.get("normalise", "none")
         return None if value == "none" else parts.resolve("normalisations", value)
 
     @cached_property
     def zero_shot(self) -> PersonModel:
-        """The model for a person of whom nothing was recorded: normalised by the mean of other people."""
+        """The model for a person of whom nothing was recorded: normalised by the mean
+        of other people.
+        """
         learned = self.model.learned
         # no normalisation, or the mean one that the model itself has
         if self.normalisation is None or learned.normaliser is not None:
@@ -133,16 +181,22 @@ class SourceModel:
         normalisers = [*learned.normalisers.values()]
         if not normalisers or len({each.matrix.shape for each in normalisers}) > 1:
             raise BrainhiveError(
-                f"nothing of the person is known, and the model reads signals by {self.normalisation.kind}",
+                (
+                    "nothing of the person is known, and the model reads signals by "
+                    f"{self.normalisation.kind}"
+                ),
                 "leave zero-shot out of arms, or a model without signal.normalise",
             )
         mean, matrix = (
-            np.mean([getattr(each, name) for each in normalisers], 0) for name in ("mean", "matrix")
+            np.mean([getattr(each, name) for each in normalisers], 0)
+            for name in ("mean", "matrix")
         )
         return PersonModel(self.model, Normaliser(mean, matrix))
 
     def decodes_strangers(self, trials: Trials) -> bool:
-        """Whether the model decodes a person whom nothing was learned of, tried on the first signal."""
+        """Whether the model decodes a person whom nothing was learned of, tried on the
+        first signal.
+        """
         try:
             self.zero_shot.encode(trials.read(slice(1)))
         except BrainhiveError:
@@ -152,36 +206,51 @@ class SourceModel:
     def align_signals(self, config: Any, trials: Trials) -> PersonModel:
         """Align a person's signals without labels.
 
-        Signals of a model that was trained on aligned ones are aligned as these were; else the person's are
-        brought to the mean statistics of the people whom the model learned from.
+        Signals of a model that was trained on aligned ones are aligned as these were;
+        else the person's are brought to the mean statistics of the people whom the
+        model learned from.
 
         Args:
             config: Part of the shelf `normalisations`.
-            trials: The person's recordings, not normalised; their stimuli have no part in it.
+            trials: The person's recordings, not normalised; their stimuli have no part
+                in it.
 
         Raises:
-            BrainhiveError: if the model was trained on signals that were normalised in another way.
+            BrainhiveError: if the model was trained on signals that were normalised in
+                another way.
         """
         # the model's own normalisation, or else none
         if self.normalisation is not None and self.normalisation != config:
             raise BrainhiveError(
-                f"the model was trained on signals that {self.normalisation.kind} normalised",
-                f"alignments={self.normalisation.kind}, or a model without signal.normalise",
+                (
+                    f"the model was trained on signals that {self.normalisation.kind} "
+                    "normalised"
+                ),
+                (
+                    f"alignments={self.normalisation.kind}, or a model without "
+                    "signal.normalise"
+                ),
             )
         if self.normalisation is None and not trials.channels:
-            raise BrainhiveError("voxels of two people have nothing to be aligned by", "alignments of tokens")
+            raise BrainhiveError(
+                "voxels of two people have nothing to be aligned by",
+                "alignments of tokens",
+            )
 
         # statistics of the person's average signals, whatever stimuli these were of
         normaliser = config.build(config.measure([trials.averages]))
         if self.normalisation is not None:
             return PersonModel(self.model, normaliser)
 
-        # mean statistics of the people whom the model learned from, of as many trials of each picture
+        # mean statistics of the people whom the model learned from, of as many trials
+        # of each picture
         count = round(float(np.mean(trials.counts)))
         if (key := (config, count)) not in self._statistics:
             measured = []
             for person in self.trained:
-                few = person.choose(person.is_there & (np.arange(person.signal.shape[1]) < count))
+                few = person.choose(
+                    person.is_there & (np.arange(person.signal.shape[1]) < count)
+                )
                 measured.append(config.measure([few.averages]))
             self._statistics[key] = pool_statistics(measured)
         common = config.build(self._statistics[key])
@@ -192,18 +261,24 @@ class SourceModel:
             for each in (normaliser, common)
         )
         mapping = np.linalg.solve(back.astype(np.float64), matrix.astype(np.float64))
-        mean = normaliser.mean - np.linalg.solve(mapping, np.asarray(common.mean, np.float64))
+        mean = normaliser.mean - np.linalg.solve(
+            mapping, np.asarray(common.mean, np.float64)
+        )
         aligned = Normaliser(mean.astype(np.float32), mapping.astype(np.float32))
         return PersonModel(self.model, aligned)
 
     @cached_property
     def _reference_tokens(self) -> Tensor:
-        """Tokens [m, D] of training signals of the people whom the model learned from."""
+        """Tokens [m, D] of training signals of the people whom the model learned
+        from.
+        """
         tokens = []
         for trials in self.trained:
             # evenly spaced: about MAX_REFERENCES tokens of all people together
             step = max(1, len(self.trained) * len(trials.stimulus) // MAX_REFERENCES)
-            person = PersonModel(self.model, self._normaliser_of(trials), None, trials.subject)
+            person = PersonModel(
+                self.model, self._normaliser_of(trials), None, trials.subject
+            )
             tokens.append(person.encode(trials.averages[::step]))
         return torch.cat(tokens)
 
@@ -213,23 +288,34 @@ class SourceModel:
         return None if part is None else part.build(part.measure([trials.averages]))
 
     def align_tokens(self, config: Any, trials: Trials) -> PersonModel:
-        """Align the tokens of a person's signals: by pairs of signal and stimulus, or without labels.
+        """Align the tokens of a person's signals: by pairs of signal and stimulus, or
+        without labels.
 
         Args:
             config: Part of the shelf `alignments`.
             trials: The person's recordings, not normalised.
         """
-        # pairs need the token of each trial's stimulus; without labels, other people's tokens serve
+        # pairs need the token of each trial's stimulus; without labels, other people's
+        # tokens serve
         decoder = PersonModel(self.model, self._normaliser_of(trials))
         references = self._reference_tokens
         if config.is_paired:
             with torch.inference_mode():
                 stimulus = torch.from_numpy(trials.stimulus)
-                references = self.model.encode_image(self.targets.gather(stimulus)).float()
-        return replace(decoder, align=config.fit(decoder.encode(trials.averages), references))
+                references = self.model.encode_image(
+                    self.targets.gather(stimulus)
+                ).float()
+        return replace(
+            decoder, align=config.fit(decoder.encode(trials.averages), references)
+        )
 
     def train_arm(
-        self, arm: str, trials: Trials, seed: int, pull: float = 0.0, alignment: Any = None
+        self,
+        arm: str,
+        trials: Trials,
+        seed: int,
+        pull: float = 0.0,
+        alignment: Any = None,
     ) -> PersonModel:
         """Train a model on a person's recordings with their stimuli.
 
@@ -238,17 +324,27 @@ class SourceModel:
             trials: The person's recordings, not normalised.
             seed: Decides all that is random.
             pull: Strength of transfer: `train.start_pull`.
-            alignment: Of the shelf `normalisations`: what aligns signals before transfer, where the model was
-                trained on signals that nothing normalised.
+            alignment: Of the shelf `normalisations`: what aligns signals before
+                transfer, where the model was trained on signals that nothing
+                normalised.
 
         Raises:
-            BrainhiveError: if the model has no such arm, as closed form has no subject layer.
+            BrainhiveError: if the model has no such arm, as closed form has no subject
+                layer.
         """
         # signals as the model reads them; a control moves their stimuli
-        normaliser, is_transfer = self._normaliser_of(trials), arm in (TRANSFER, PERMUTED_TRANSFER)
+        normaliser, is_transfer = (
+            self._normaliser_of(trials),
+            arm in (TRANSFER, PERMUTED_TRANSFER),
+        )
         if is_transfer and alignment is not None and self.normalisation is None:
             normaliser = self.align_signals(alignment, trials).normaliser
-        if is_transfer and pull >= 1 and not self.is_closed_form and self.decodes_strangers(trials):
+        if (
+            is_transfer
+            and pull >= 1
+            and not self.is_closed_form
+            and self.decodes_strangers(trials)
+        ):
             # else modules of the person are trained
             return PersonModel(self.model, normaliser)
         if normaliser is not None:
@@ -262,7 +358,8 @@ class SourceModel:
         if person in layout.spec.subjects:
             trials = trials.change(subject=1 + max(layout.spec.subjects))
 
-        # an architecture for this one person; the last epoch is kept, as no picture is held out
+        # an architecture for this one person; the last epoch is kept, as no picture is
+        # held out
         layout = replace(layout, spec=spec_of([trials], layout.spec.signal))
         start = None if arm in (SCRATCH, PERMUTED_SCRATCH) else self.model
         changes: dict[str, Any] = {"selection": "last"}
@@ -273,14 +370,22 @@ class SourceModel:
         if arm == SUBJECT_LAYER:
             # a mixing of channels needs the channels of the model
             if self.is_closed_form or not layout.spec.names:
-                what = "a model in closed form" if self.is_closed_form else "a model of voxels"
-                raise BrainhiveError(f"{what} has no subject layer", "leave subject-layer out of arms")
+                what = (
+                    "a model in closed form"
+                    if self.is_closed_form
+                    else "a model of voxels"
+                )
+                raise BrainhiveError(
+                    f"{what} has no subject layer", "leave subject-layer out of arms"
+                )
             layout = replace(layout, subject_layer="linear")
 
             # the model, which is frozen, and a layer that changes nothing yet
             start = Aligner(layout, self.model.learned).to(self.model.device)
             state = {
-                name: value for name, value in self.model.state_dict().items() if "subject_layer" not in name
+                name: value
+                for name, value in self.model.state_dict().items()
+                if "subject_layer" not in name
             }
             start.load_state_dict({**start.state_dict(), **state})
             start.losses = self.model.losses
@@ -288,7 +393,10 @@ class SourceModel:
             lr = LAYER_LR * self.train.all_stages(1)[-1].lr
             changes["stages"] = [Stage(epochs=self.train.epochs, lr=lr, freeze=frozen)]
         elif arm == FINE_TUNING and self.is_closed_form:
-            raise BrainhiveError("fine-tuning in closed form is transfer", "leave fine-tuning out of arms")
+            raise BrainhiveError(
+                "fine-tuning in closed form is transfer",
+                "leave fine-tuning out of arms",
+            )
 
         # one training, with the record of what normalised the person's recordings
         learned = Learned()
@@ -302,6 +410,11 @@ class SourceModel:
             learned=learned,
             seed=seed,
         )
-        train, launch = self.train.model_copy(update=changes), Launch(0, 1, self.model.device)
-        model = fit(layout, data, self.terms, train, start, derive_seed(seed, 0), launch=launch)
+        train, launch = (
+            self.train.model_copy(update=changes),
+            Launch(0, 1, self.model.device),
+        )
+        model = fit(
+            layout, data, self.terms, train, start, derive_seed(seed, 0), launch=launch
+        )
         return PersonModel(model, normaliser, None, trials.subject)

@@ -1,4 +1,6 @@
-"""The weights that a training and its stages start with: drawn by the seed, or of a model, run or file."""
+"""The weights that a training and its stages start with: drawn by the seed, or of a
+model, run or file.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, documents, hub, parts, runs, shared_runs, weights
+from brainhive_cli.core import (
+    console,
+    documents,
+    hub,
+    parts,
+    runs,
+    shared_runs,
+    weights,
+)
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import locate
 from brainhive_cli.core.inputs import Input
@@ -43,8 +53,9 @@ ENDINGS = tuple(pattern[1:] for pattern in FILES)
 Opened = dict[str, tuple[RunFolder, str]]
 """Runs that were looked for before, each with its variant, by reference."""
 StartFiles = dict[str, Path]
-"""Model folders, checkpoints or files of weights that a stage starts from, by the part of the model that they
-are for; "" is all of it."""
+"""Model folders, checkpoints or files of weights that a stage starts from, by the part
+of the model that they are for; "" is all of it.
+"""
 References = Sequence[Mapping[str, str]]
 """What each stage starts from, by the part of the model, as `Train.starts` gives it."""
 
@@ -52,7 +63,9 @@ References = Sequence[Mapping[str, str]]
 def initial_aligner(
     seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]
 ) -> Aligner:
-    """Make an aligner with initial weights by the seed; a prior's fuser is taken over, and frozen."""
+    """Make an aligner with initial weights by the seed; a prior's fuser is taken over,
+    and frozen.
+    """
     # the seed decides every weight that is drawn on construction
     torch.manual_seed(seed)
     aligner = Aligner(layout)
@@ -74,9 +87,11 @@ def initial_aligner(
 
 
 def _draw_as_reference(module: nn.Module) -> None:
-    """Draw the weights of one module again; normalisations start from 1 and 0 anyway, other parts stay.
+    """Draw the weights of one module again; normalisations start from 1 and 0 anyway,
+    other parts stay.
 
-    Source: `PreTrainedModel._init_weights` of transformers 4.57 and 5, which BrainHiVE's model inherits.
+    Source: `PreTrainedModel._init_weights` of transformers 4.57 and 5, which
+    BrainHiVE's model inherits.
     """
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Embedding):
         nn.init.normal_(module.weight, std=REFERENCE_SD)
@@ -89,26 +104,38 @@ def learned_by(data: CellData, train: Train) -> Learned:
     stimuli = [trials.stimulus for trials in data.trials]
     is_validated = any(data.held_out[rows[rows >= 0]].any() for rows in stimuli)
     best: Selection = "validation" if is_validated else "last epoch"
-    selections: dict[str, Selection] = {"best": best, "last": "last epoch", "test": "test"}
+    selections: dict[str, Selection] = {
+        "best": best,
+        "last": "last epoch",
+        "test": "test",
+    }
     learned = replace(data.learned, selection=selections[train.selection])
-    starts = (read_history(path, part) for start in data.starts.values() for part, path in start.items())
+    starts = (
+        read_history(path, part)
+        for start in data.starts.values()
+        for part, path in start.items()
+    )
     for before in filter(None, starts):
         learned = learned.after(before)
     return learned
 
 
 def read_history(path: Path, part: str) -> Learned | None:
-    """Read the record of the training data of a start's weights, by their folder or the file next to them.
+    """Read the record of the training data of a start's weights, by their folder or the
+    file next to them.
 
-    Not known where neither says so; None of a public network that has seen no brain: parts in the layout
-    of transformers, as GPT-2, and files that are fetched with a data set.
+    Not known where neither says so; None of a public network that has seen no brain:
+    parts in the layout of transformers, as GPT-2, and files that are fetched with a
+    data set.
     """
     if aligners.holds_model(path):
         return aligners.learned_in(path)
 
     # networks that have seen no brain need no history
     config = path.parent / "config.json"
-    is_transformers = config.is_file() and "model_type" in documents.read(config, dict[str, Any])
+    is_transformers = config.is_file() and "model_type" in documents.read(
+        config, dict[str, Any]
+    )
     is_public = is_transformers or parts.is_kind("datasets", path.parent.name)
     if part and is_public and not published_models.is_upstream(weights.read(path)):
         return None
@@ -125,8 +152,9 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
         take_over(aligner, path)
         return
 
-    # a model, or a file of the part or of a module around it: GPT-2's weights, for one, are `wte.weight` in
-    # the file of the hub, and `transformer.wte.weight` in one saved with the last layer
+    # a model, or a file of the part or of a module around it: GPT-2's weights, for one,
+    # are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one saved
+    # with the last layer
     prefix = f"{part}."
     needed = below(aligner.state_dict(), prefix)
     start = aligners.load(path) if path.is_dir() or aligners.holds_model(path) else None
@@ -147,64 +175,95 @@ def load_start(aligner: Aligner, path: Path, part: str = "") -> None:
 
         # of equal counts the prefix with the name of the part wins
         last = f".{part.rpartition('.')[2]}."
-        start_prefix = max(counts, key=lambda name: (counts[name], f".{name}".endswith(last)), default=prefix)
-    renamed = {prefix + name: value for name, value in below(source, start_prefix).items()}
+        start_prefix = max(
+            counts,
+            key=lambda name: (counts[name], f".{name}".endswith(last)),
+            default=prefix,
+        )
+    renamed = {
+        prefix + name: value for name, value in below(source, start_prefix).items()
+    }
 
     subject_modules = modules_of_subjects(aligner)
     if start is not None:
         # a larger part is not taken over in silence
         matching = renamed.keys() & {prefix + name for name in needed}
-        if matching and (surplus := sorted(renamed.keys() - matching - modules_of_subjects(start))):
+        if matching and (
+            surplus := sorted(renamed.keys() - matching - modules_of_subjects(start))
+        ):
             console.warn(
-                f"{path}: {len(matching)} of {len(renamed)} weights of {part} are taken over; "
-                f"first left out {surplus[0]}"
+                f"{path}: {len(matching)} of {len(renamed)} weights of {part} are "
+                f"taken over; first left out {surplus[0]}"
             )
 
         # weights of a subject fit the same voxels only
         if subject_modules & matching:
             refuse_other_voxels(start, aligner)
-    state = {name: value for name, value in below(renamed, prefix).items() if name in needed}
+    state = {
+        name: value for name, value in below(renamed, prefix).items() if name in needed
+    }
 
     # modules of subjects keep their initial weights where there are none for them
-    initial = {name: value for name, value in needed.items() if prefix + name in subject_modules}
-    way = "give the same sizes in the recipe's backbone, or leave the part out of start_from"
+    initial = {
+        name: value
+        for name, value in needed.items()
+        if prefix + name in subject_modules
+    }
+    way = (
+        "give the same sizes in the recipe's backbone, or leave the part out of "
+        "start_from"
+    )
     if not state:
         raise BrainhiveError(f"{path} has no weights for the part {part}", way)
-    weights.fill(aligner.get_submodule(part), {**initial, **state}, f"{path}: {part}", way)
+    weights.fill(
+        aligner.get_submodule(part), {**initial, **state}, f"{path}: {part}", way
+    )
 
 
-def find_starts(references: References, cell: Cell, paths: Paths, opened: Opened) -> dict[int, StartFiles]:
+def find_starts(
+    references: References, cell: Cell, paths: Paths, opened: Opened
+) -> dict[int, StartFiles]:
     """Find what each stage starts from, by the stage's number.
 
     `opened` are the runs that were looked for before, by reference; others are added.
 
-    A reference is a model folder or checkpoint, an align run, a file of weights, or `hub:owner/name` with
-    one of these. The name of a train-align recipe means its newest run. Whether sizes fit is seen where the
-    weights are taken over.
+    A reference is a model folder or checkpoint, an align run, a file of weights, or
+    `hub:owner/name` with one of these. The name of a train-align recipe means its
+    newest run. Whether sizes fit is seen where the weights are taken over.
 
     Raises:
         MissingData: if there is no such run or file.
         RecipeError: if several models of a run could be meant.
     """
     return {
-        number: {part: _find_path(name, cell, paths, opened) for part, name in names.items()}
+        number: {
+            part: _find_path(name, cell, paths, opened) for part, name in names.items()
+        }
         for number, names in enumerate(references)
         if names
     }
 
 
 def name_starts(references: References, paths: Paths, opened: Opened) -> dict[str, str]:
-    """Pin what changes under one name among what stages start from, by that name; `opened` as there.
+    """Pin what changes under one name among what stages start from, by that name;
+    `opened` as there.
 
     A recipe stands for its newest run, a repository of the hub for its newest commit.
     """
     root, names = paths.under_home("runs"), {}
-    for reference in dict.fromkeys(name for start in references for name in start.values()):
+    for reference in dict.fromkeys(
+        name for start in references for name in start.values()
+    ):
         if reference.startswith(hub.SCHEME):
-            # weights alone keep the name of their repository, next to whose config they lie
+            # weights alone keep the name of their repository, next to whose config they
+            # lie
             file, variant = _find_weights(reference), of_variant(reference)[1]
-            path = _find_once(reference, paths, opened)[0].path if file is None else file
-            is_alone = file is not None and file.is_file() and not _names_file(reference)
+            path = (
+                _find_once(reference, paths, opened)[0].path if file is None else file
+            )
+            is_alone = (
+                file is not None and file.is_file() and not _names_file(reference)
+            )
             commit = hub.name_snapshot(path.parent if is_alone else path)
             names[reference] = commit + (f":{variant}" if variant else "")
         elif name_of_training(of_variant(reference)[0], root) is not None:
@@ -216,18 +275,29 @@ def name_starts(references: References, paths: Paths, opened: Opened) -> dict[st
 def list_start_inputs(
     references: References, cell: Cell, paths: Paths, backbone: Any, opened: Opened
 ) -> list[Input]:
-    """Look for what stages start from, and what the backbone itself loads; nothing is fetched."""
+    """Look for what stages start from, and what the backbone itself loads; nothing is
+    fetched.
+    """
     pretrained = getattr(backbone, "pretrained", None)
-    inputs = [hub.find_input(pretrained, (), FILES[:1], ("config.json",))] if pretrained else []
+    inputs = (
+        [hub.find_input(pretrained, (), FILES[:1], ("config.json",))]
+        if pretrained
+        else []
+    )
     for name in (name for start in references for name in start.values()):
         if name.startswith(hub.SCHEME):
-            patterns = (*FILES[:1], f"cells/**/{aligners.WEIGHTS[0]}")  # the second, of a run
+            # the second, of a run
+            patterns = (*FILES[:1], f"cells/**/{aligners.WEIGHTS[0]}")
             folder = str(of_variant(name)[0])
             inputs.append(
-                file_input(name) if _names_file(name) else hub.find_input(folder, (), patterns, ("*.json",))
+                file_input(name)
+                if _names_file(name)
+                else hub.find_input(folder, (), patterns, ("*.json",))
             )
         else:
-            inputs.append(Input.of(name, partial(_find_path, name, cell, paths, opened)))
+            inputs.append(
+                Input.of(name, partial(_find_path, name, cell, paths, opened))
+            )
     return inputs
 
 
@@ -238,30 +308,43 @@ def _find_once(reference: str, paths: Paths, opened: Opened) -> tuple[RunFolder,
 
 
 def _find_path(reference: str, cell: Cell, paths: Paths, opened: Opened) -> Path:
-    """Find a file or a model's folder; of a run the only model, or that of the cell with the same name."""
+    """Find a file or a model's folder; of a run the only model, or that of the cell
+    with the same name.
+    """
     # each model or run is fetched and compared once for all cells
     if reference not in opened and (file := _find_weights(reference)) is not None:
         return file
-    (run, variant), name = _find_once(reference, paths, opened), cell.name.rpartition("/")[2]
+    (run, variant), name = (
+        _find_once(reference, paths, opened),
+        cell.name.rpartition("/")[2],
+    )
     return find_model(run, variant, name if name in model_folders(run, variant) else "")
 
 
 def _find_weights(reference: str) -> Path | None:
-    """Find a file of weights, here or on the hub, where it may be all that a repository holds; else None."""
+    """Find a file of weights, here or on the hub, where it may be all that a repository
+    holds; else None.
+    """
     # a file that is named
     is_on_hub = reference.startswith(hub.SCHEME)
     if _names_file(reference):
         if is_on_hub:
             return find_file(reference)
         if not (path := locate(reference)).is_file():
-            is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
-            way = Line("fetch", path.parent.name) if is_fetched else "train.stages start_from=FILE"
+            # as in data/cc2017/FILE
+            is_fetched = parts.is_kind("datasets", path.parent.name)
+            way = (
+                Line("fetch", path.parent.name)
+                if is_fetched
+                else "train.stages start_from=FILE"
+            )
             raise MissingData(f"no file {path}, which a stage starts from", way)
         return path
     if not is_on_hub:
         return None
 
-    # a repository with weights and no model or run of ours, as a network of transformers
+    # a repository with weights and no model or run of ours, as a network of
+    # transformers
     kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
     if kind:
         return None
@@ -270,7 +353,9 @@ def _find_weights(reference: str) -> Path | None:
 
 
 def _names_file(reference: str) -> bool:
-    """Whether a reference is of a file of weights, which may have a revision on the hub."""
+    """Whether a reference is of a file of weights, which may have a revision on the
+    hub.
+    """
     is_on_hub = reference.startswith(hub.SCHEME)
     return (reference.partition("@")[0] if is_on_hub else reference).endswith(ENDINGS)
 
@@ -278,7 +363,8 @@ def _names_file(reference: str) -> bool:
 def take_over(aligner: Aligner, source: Aligner | Path) -> None:
     """Take the weights of another model, or of one's folder, over.
 
-    A new subject's row is the mean of the rows of the other; its own modules keep their initial weights.
+    A new subject's row is the mean of the rows of the other; its own modules keep their
+    initial weights.
 
     Raises:
         BrainhiveError: if the architecture does not match.
@@ -301,17 +387,25 @@ def take_over(aligner: Aligner, source: Aligner | Path) -> None:
     old, new = start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
         row_of = dict(zip(old, state[name], strict=True))
-        state[name] = torch.stack([row_of.get(subject, state[name].mean(0)) for subject in new])
+        state[name] = torch.stack(
+            [row_of.get(subject, state[name].mean(0)) for subject in new]
+        )
 
-    # modules of subjects: those of absent subjects go, new ones keep their initial weights
+    # modules of subjects: those of absent subjects go, new ones keep their initial
+    # weights
     for name in modules_of_subjects(start) - initial.keys():
         state.pop(name, None)
     for name in modules_of_subjects(aligner) - state.keys():
         state[name] = initial[name]
 
     # all other names and shapes must agree
-    way = "give the same backbone, fuser, encoders, channels, window and dim as its config.json"
-    weights.fill(aligner, state, f"the architecture does not match the checkpoint {where}", way)
+    way = (
+        "give the same backbone, fuser, encoders, channels, window and dim as its "
+        "config.json"
+    )
+    weights.fill(
+        aligner, state, f"the architecture does not match the checkpoint {where}", way
+    )
     aligner.losses = start.losses
 
 
@@ -322,13 +416,22 @@ def refuse_other_voxels(start: Aligner, aligner: Aligner) -> None:
         BrainhiveError: naming what differs.
     """
     spec = aligner.layout.spec
-    for index, (subject, width) in enumerate(zip(spec.subjects, spec.widths, strict=True)):
-        regions = {name: subject_regions[index] for name, subject_regions in spec.regions.items()}
-        start.layout.spec.refuse_other_voxels(subject, width, regions, f"subject {subject}")
+    for index, (subject, width) in enumerate(
+        zip(spec.subjects, spec.widths, strict=True)
+    ):
+        regions = {
+            name: subject_regions[index]
+            for name, subject_regions in spec.regions.items()
+        }
+        start.layout.spec.refuse_other_voxels(
+            subject, width, regions, f"subject {subject}"
+        )
 
 
 def _rows_of_subjects(aligner: Aligner) -> set[str]:
-    """Name the weights that have a row for each subject: those that one more subject makes larger."""
+    """Name the weights that have a row for each subject: those that one more subject
+    makes larger.
+    """
     spec = aligner.layout.spec
 
     # the same aligner with one subject more
@@ -336,21 +439,34 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
         spec,
         subjects=(*spec.subjects, max(spec.subjects, default=0) + 1),
         widths=(*spec.widths, max(spec.widths) if spec.widths else spec.channels),
-        regions={name: (*subjects, subjects[-1]) for name, subjects in spec.regions.items()},
+        regions={
+            name: (*subjects, subjects[-1]) for name, subjects in spec.regions.items()
+        },
     )
     shapes, state = _shapes_for(aligner, larger), aligner.state_dict()
-    return {name for name, value in state.items() if value.shape != shapes.get(name, value.shape)}
+    return {
+        name
+        for name, value in state.items()
+        if value.shape != shapes.get(name, value.shape)
+    }
 
 
 def modules_of_subjects(aligner: Aligner) -> set[str]:
-    """Name the weights that go by a subject's number: those that are gone when subjects have others."""
+    """Name the weights that go by a subject's number: those that are gone when subjects
+    have others.
+    """
     spec = aligner.layout.spec
     new_subjects = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
-    return aligner.state_dict().keys() - _shapes_for(aligner, replace(spec, subjects=new_subjects)).keys()
+    return (
+        aligner.state_dict().keys()
+        - _shapes_for(aligner, replace(spec, subjects=new_subjects)).keys()
+    )
 
 
 def _shapes_for(aligner: Aligner, spec: SignalSpec) -> dict[str, torch.Size]:
-    """Give the names and shapes that the weights of an aligner would have for other signals."""
+    """Give the names and shapes that the weights of an aligner would have for other
+    signals.
+    """
     with torch.device("meta"):
         state = Aligner(replace(aligner.layout, spec=spec)).state_dict()
     return {name: value.shape for name, value in state.items()}

@@ -1,4 +1,6 @@
-"""The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
+"""The job of train-align: a recipe, resolved once into what `plan` prints and `run`
+does.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -34,9 +36,17 @@ from brainhive_cli.training.alignment.initialisation import (
 from brainhive_cli.training.alignment.layout import tokens_of
 from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
-from brainhive_cli.training.alignment.references import INHERITED, find_reference, inherited
+from brainhive_cli.training.alignment.references import (
+    INHERITED,
+    find_reference,
+    inherited,
+)
 from brainhive_cli.training.alignment.set_ups import describe_recipe, describe_run
-from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun, refuse_sweep
+from brainhive_cli.training.alignment.trained import (
+    TrainedModel,
+    TrainedRun,
+    refuse_sweep,
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +54,10 @@ class Job:
     """A run of train-align, resolved.
 
     Attributes:
-        recipe: Its settings; for fine-tuning with the keys that it inherits. To be run, it holds the digests
-            of priors.
-        variants: The recipe of every variant of a sweep, by label; otherwise one, labelled "".
+        recipe: Its settings; for fine-tuning with the keys that it inherits. To be run,
+            it holds the digests of priors.
+        variants: The recipe of every variant of a sweep, by label; otherwise one,
+            labelled "".
         dataset: Whose signals and stimuli are used.
         base_run: The run that is fine-tuned; None where none is.
     """
@@ -55,12 +66,15 @@ class Job:
     variants: dict[str, Recipe]
     dataset: Dataset
     base_run: TrainedRun | None = None
-    _starts: dict[str, dict[int, StartFiles]] = field(default_factory=dict, repr=False, compare=False)
+    _starts: dict[str, dict[int, StartFiles]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     _opened: Opened = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def resolve(cls, recipe: Recipe) -> Self:
-        """Find the run that is fine-tuned, inherit its keys, and lay the variants of a sweep over the recipe.
+        """Find the run that is fine-tuned, inherit its keys, and lay the variants of a
+        sweep over the recipe.
 
         Raises:
             MissingData: if there is no such run.
@@ -87,7 +101,9 @@ class Job:
         self.describe_priors()
 
     def digests(self) -> dict[str, str]:
-        """Give the digests that make another run: of signals, own vectors and priors, and pinned starts."""
+        """Give the digests that make another run: of signals, own vectors and priors,
+        and pinned starts.
+        """
         starts: dict[str, str] = {}
         for recipe in self.variants.values():
             starts |= name_starts(recipe.train.starts, recipe.paths, self._opened)
@@ -97,7 +113,11 @@ class Job:
         """Name what is of the hub with its commit, as its name may move on."""
 
         def pin(recipe: Recipe) -> Recipe:
-            commits = {name: pinned for name, pinned in digests.items() if name.startswith(hub.SCHEME)}
+            commits = {
+                name: pinned
+                for name, pinned in digests.items()
+                if name.startswith(hub.SCHEME)
+            }
             return recipe.model_copy(update={"train": recipe.train.pin_starts(commits)})
 
         pinned = {label: pin(recipe) for label, recipe in self.variants.items()}
@@ -120,24 +140,45 @@ class Job:
         """
         # stores of alternatives are checked here, and opened again by their reader
         configs, recipe = self.stored_encoders(), self.recipe
-        stores = open_stores(self.dataset, recipe.dataset, "train", configs, recipe.paths)
-        encoders = {config.name for recipe in self.variants.values() for config in recipe.stored_encoders}
+        stores = open_stores(
+            self.dataset, recipe.dataset, "train", configs, recipe.paths
+        )
+        encoders = {
+            config.name
+            for recipe in self.variants.values()
+            for config in recipe.stored_encoders
+        }
         stores = {name: store for name, store in stores.items() if name in encoders}
 
         # refuse shapes that cannot be fused
         for recipe in self.variants.values():
             if recipe.fused_encoders:
-                tokens_of({config.name: stores[config.name].shape for config in recipe.fused_encoders})
+                tokens_of(
+                    {
+                        config.name: stores[config.name].shape
+                        for config in recipe.fused_encoders
+                    }
+                )
         return stores
 
     def stored_encoders(self) -> list[EncoderConfig]:
-        """List the encoders whose stores are read, and those of alternatives, by what their names say."""
+        """List the encoders whose stores are read, and those of alternatives, by what
+        their names say.
+        """
         # encoders of the recipes, then alternatives that their names describe
         recipes = self.variants.values()
-        configs = {config.name: config for recipe in recipes for config in recipe.stored_encoders}
+        configs = {
+            config.name: config
+            for recipe in recipes
+            for config in recipe.stored_encoders
+        }
         for recipe in recipes:
             for name, alternatives in recipe.train.embedding_alternatives.items():
-                alike = [configs[name].seeing_as(other) for other in alternatives if name in configs]
+                alike = [
+                    configs[name].seeing_as(other)
+                    for other in alternatives
+                    if name in configs
+                ]
                 configs |= encoders_by_key(alternatives, alike)
         return [*configs.values()]
 
@@ -145,7 +186,8 @@ class Job:
         """Describe the priors whose fusion encoders are targets, by reference.
 
         Raises:
-            RecipeError: if a variant has other encoders, another fuser or width of the token than its prior.
+            RecipeError: if a variant has other encoders, another fuser or width of the
+                token than its prior.
         """
         # the encoders and sizes of a prior are fixed
         described = {}
@@ -154,27 +196,45 @@ class Job:
                 described[recipe.prior] = prior = priors.describe(recipe.prior)
                 match_prior(recipe.prior, recipe.fused_encoders)
                 sizes = {**prior.fuser, "dropout": recipe.train.prior_dropout}
-                chosen = {"dim": recipe.dim, **recipe.fuser.model_dump(exclude_defaults=True)}
+                chosen = {
+                    "dim": recipe.dim,
+                    **recipe.fuser.model_dump(exclude_defaults=True),
+                }
                 for name, value in chosen.items():
                     if value is not None and value != sizes.get(name, value):
                         key = name if name == "dim" else f"fuser.{name}"
                         raise RecipeError(
-                            f"{key} is {value}, but the prior {recipe.prior} has {sizes[name]}",
-                            f"train.prior_dropout={value:g}" if name == "dropout" else f"leave {key} out",
+                            (
+                                f"{key} is {value}, but the prior {recipe.prior} has "
+                                f"{sizes[name]}"
+                            ),
+                            f"train.prior_dropout={value:g}"
+                            if name == "dropout"
+                            else f"leave {key} out",
                         )
         return described
 
     @property
     def _contents(self) -> list[Callable[[], list[Input]]]:
-        """Functions that list signals, embeddings and priors, whose contents name the run."""
+        """Functions that list signals, embeddings and priors, whose contents name the
+        run.
+        """
         recipe = self.recipe
         return [
             lambda: [
                 one
                 for each in self.variants.values()
-                for one in self.signals(each).inputs(self._list_read(each, self.list_cells()))
+                for one in self.signals(each).inputs(
+                    self._list_read(each, self.list_cells())
+                )
             ],
-            lambda: store_inputs(self.dataset, recipe.dataset, "train", self.stored_encoders(), recipe.paths),
+            lambda: store_inputs(
+                self.dataset,
+                recipe.dataset,
+                "train",
+                self.stored_encoders(),
+                recipe.paths,
+            ),
             lambda: [
                 Input(f"prior {reference}", reference=reference, digest=prior.digest)
                 for reference, prior in self.describe_priors().items()
@@ -182,18 +242,28 @@ class Job:
         ]
 
     def inputs(self) -> list[Input]:
-        """List all that the training reads: run, signals, embeddings, what runs at each step, and starts."""
+        """List all that the training reads: run, signals, embeddings, what runs at each
+        step, and starts.
+        """
         recipe = self.recipe
         return collect(
-            lambda: [Input(f"run {self.base_run.folder.name}")] if self.base_run else (),
+            lambda: (
+                [Input(f"run {self.base_run.folder.name}")] if self.base_run else ()
+            ),
             *self._contents,
             lambda: list_start_inputs(
-                recipe.train.starts, self.list_cells()[0], recipe.paths, recipe.backbone, self._opened
+                recipe.train.starts,
+                self.list_cells()[0],
+                recipe.paths,
+                recipe.backbone,
+                self._opened,
             ),
         )
 
     def check(self) -> None:
-        """Open what is listed, and refuse what does not fit, as `run` does; nothing is made."""
+        """Open what is listed, and refuse what does not fit, as `run` does; nothing is
+        made.
+        """
         # subjects and signals, then targets, priors and starts
         self.require()
         cells = self.list_cells()
@@ -207,11 +277,12 @@ class Job:
             self.find_starts(cell)
 
     def find_starts(self, cell: Cell) -> dict[int, StartFiles]:
-        """Find what stages of a cell's training start from, by the stage's number; each is looked for once.
+        """Find what stages of a cell's training start from, by the stage's number; each
+        is looked for once.
 
         Raises:
-            BrainhiveError: if a subject who is to be new to the model is among those that a start, or what it
-                started from, was trained on.
+            BrainhiveError: if a subject who is to be new to the model is among those
+                that a start, or what it started from, was trained on.
         """
         if cell.name in self._starts:
             return self._starts[cell.name]
@@ -235,7 +306,9 @@ class Job:
         return starts
 
     def _list_read(self, recipe: Recipe, cells: Sequence[Cell]) -> list[int]:
-        """List the subjects whose signals a variant reads: those of the test where they select the epoch."""
+        """List the subjects whose signals a variant reads: those of the test where they
+        select the epoch.
+        """
         return list_subjects(cells, with_tested=recipe.train.selection == "test")
 
     def has_signals(self, cells: Sequence[Cell]) -> bool:
@@ -254,51 +327,71 @@ class Job:
         self._refuse_absent_trials(cells)
 
     def _refuse_absent_trials(self, cells: Sequence[Cell]) -> None:
-        """Refuse sessions that subjects lack, and folds that test no trial or learn from too few."""
-        # first sessions of subjects whose signals, where they are there, have fewer or name none
+        """Refuse sessions that subjects lack, and folds that test no trial or learn
+        from too few.
+        """
+        # first sessions of subjects whose signals, where they are there, have fewer or
+        # name none
         for cell in cells:
             recipe = self.variants[cell.variant]
             count = recipe.finetune.sessions or 0
             trained_on = cell.trained_on if count else ()
-            for subject, recording in self.signals(recipe).recordings(trained_on, "train").items():
+            for subject, recording in (
+                self.signals(recipe).recordings(trained_on, "train").items()
+            ):
                 sessions = recording.sessions
 
                 # sessions are numbered from 0
                 most = 0 if sessions is None else int(sessions.max(initial=-1)) + 1
                 if most < count:
-                    known = f"have {most}" if most else "do not say which trial is of which"
+                    known = (
+                        f"have {most}" if most else "do not say which trial is of which"
+                    )
                     other = "finetune.share, or signals that `prepare` makes by session"
                     raise RecipeError(
-                        f"finetune.sessions is {count}, but training signals of subject {subject} {known}",
+                        (
+                            f"finetune.sessions is {count}, but training signals of "
+                            f"subject {subject} {known}"
+                        ),
                         "fewer sessions" if most else other,
                     )
 
-        # folds of held-out trials that test none, or whose training trials do not suffice
+        # folds of held-out trials that test none, or whose training trials do not
+        # suffice
         if not (holdout := self.dataset.holdout).shows_seen:
             return
-        for variant, fold, trained_on in {(cell.variant, cell.fold, cell.trained_on): None for cell in cells}:
+        for variant, fold, trained_on in {
+            (cell.variant, cell.fold, cell.trained_on): None for cell in cells
+        }:
             source = replace(self.signals(self.variants[variant]), fold=fold)
             # training needs two stimuli, a test one
             for split, least in {"train": 2, "test": 1}.items():
                 for subject, recording in source.recordings(trained_on, split).items():
                     if len({*recording.image_ids}) < least:
                         raise RecipeError(
-                            f"holdout: {holdout.words}: fold {fold} of subject {subject} has too few stimuli "
-                            f"in {split}",
+                            f"holdout: {holdout.words}: fold {fold} of subject "
+                            f"{subject} has too few stimuli in {split}",
                             "another number of folds, another share, or more trials",
                         )
 
     def describe_set_ups(self, cells: Sequence[Cell]) -> dict[str, Any]:
-        """Return the set-up, merged over variants, and what was published, if anything was."""
+        """Return the set-up, merged over variants, and what was published, if anything
+        was.
+        """
         # describe each variant with the signals of its test
         set_ups = []
         for label, recipe in self.variants.items():
-            tested = sorted({s for cell in cells if cell.variant == label for s in cell.tested_on})
+            tested = sorted(
+                {s for cell in cells if cell.variant == label for s in cell.tested_on}
+            )
             dataset, signals = self.dataset, list[Trials]()
-            with suppress(BrainhiveError):  # of signals of the test, for which no training is thrown away
+            # of signals of the test, for which no training is thrown away
+            with suppress(BrainhiveError):
                 recordings = self.signals(recipe).recordings(tested, "test").items()
                 signals = [
-                    recipe.signal.select(recording, dataset.channels, f"{dataset.name} subject {subject}")
+                    recipe.signal.select(
+                        recording, dataset.channels, f"{dataset.name} subject {subject}"
+                    )
                     for subject, recording in recordings
                 ]
             trained = describe_recipe(recipe, dataset.holdout)
@@ -306,10 +399,13 @@ class Job:
 
         # all variants have one published result
         published, set_up = self.recipe.published, merge(set_ups)
-        channels = set_up.get("channels")  # names of sensors, or the number of voxels in words
+        # names of sensors, or the number of voxels in words
+        channels = set_up.get("channels")
         return {
             "set_up": set_up,
-            "modality": name_modality(channels if isinstance(channels, list) else ()) if channels else "",
+            "modality": name_modality(channels if isinstance(channels, list) else ())
+            if channels
+            else "",
             "published": published.as_dict() if published else {},
         }
 
@@ -317,19 +413,33 @@ class Job:
         """Count what it takes to train some cells."""
         train = self.recipe.train
         # trials of an epoch grow with the subjects, so work is counted per subject
-        epochs = sum(self.variants[cell.variant].train.epochs * len(cell.trained_on) for cell in cells)
-        kind = f"{self.recipe.backbone.kind}, {train.batch_size} a step in {train.precision}"
-        return Work(f"{self.dataset.name}, {kind}", epochs, "epochs of a subject", cells=len(cells))
+        epochs = sum(
+            self.variants[cell.variant].train.epochs * len(cell.trained_on)
+            for cell in cells
+        )
+        kind = (
+            f"{self.recipe.backbone.kind}, {train.batch_size} a step in "
+            f"{train.precision}"
+        )
+        return Work(
+            f"{self.dataset.name}, {kind}",
+            epochs,
+            "epochs of a subject",
+            cells=len(cells),
+        )
 
 
 def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
     """List the subjects that some cell is trained on, or tested on."""
-    people = [cell.trained_on + (cell.tested_on if with_tested else ()) for cell in cells]
+    people = [
+        cell.trained_on + (cell.tested_on if with_tested else ()) for cell in cells
+    ]
     return sorted({*chain(*people)})
 
 
 def find_base_run(recipe: Recipe) -> TrainedRun:
-    """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned itself.
+    """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned
+    itself.
 
     Raises:
         MissingData: if there is no such run.
@@ -341,30 +451,36 @@ def find_base_run(recipe: Recipe) -> TrainedRun:
     dataset = None if recipe.dataset == type(recipe)().dataset else recipe.dataset
     base = find_reference(run, paths, dataset, may_be_finetuned=False)
     if is_model(base[0].path):
-        raise RecipeError(f"finetune.run is one model, {base[0].path}, and no run", "finetune.run=RUN")
+        raise RecipeError(
+            f"finetune.run is one model, {base[0].path}, and no run", "finetune.run=RUN"
+        )
 
     # one run, which is not fine-tuned itself
     base_run = TrainedRun(*base, paths)
     refuse_sweep(base_run)
     if base_run.mode == "finetune":
         raise BrainhiveError(
-            f"{base_run.folder.name} is fine-tuned itself", "name another: finetune.run=NAME"
+            f"{base_run.folder.name} is fine-tuned itself",
+            "name another: finetune.run=NAME",
         )
     return base_run
 
 
 def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
-    """Name the run that is fine-tuned and its new subjects, and take over the keys that its models keep.
+    """Name the run that is fine-tuned and its new subjects, and take over the keys that
+    its models keep.
 
     Raises:
         BrainhiveError: if the run knows the subjects.
-        RecipeError: if the recipe sets dropout of a prior, and the run has none, or terms do not go with the
-            heads or the epochs.
+        RecipeError: if the recipe sets dropout of a prior, and the run has none, or
+            terms do not go with the heads or the epochs.
     """
     # subjects whom at least one model of the run has not seen
     training, run = base_run.recipe, base_run.folder
     assert training is not None  # which a run has
-    chosen = Recordings(base_run.dataset, recipe.paths, training.signal).choose_subjects(recipe.subjects)
+    chosen = Recordings(
+        base_run.dataset, recipe.paths, training.signal
+    ).choose_subjects(recipe.subjects)
     new = [subject for subject in chosen if _cells_without(base_run, subject)]
     if not new or (recipe.subjects and new != chosen):
         known = ", ".join(str(subject) for subject in chosen if subject not in new)
@@ -374,12 +490,20 @@ def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
         )
 
     # statistics of all sessions would see trials of later ones
-    is_of_sessions = any(variant.finetune.sessions for variant in variants(recipe).values())
+    is_of_sessions = any(
+        variant.finetune.sessions for variant in variants(recipe).values()
+    )
     if is_of_sessions and (normalisation := training.signal.normalise) is not None:
         how = normalisation.kind
         raise RecipeError(
-            f"finetune.sessions: signal.normalise={how} of {run.name} takes statistics of all sessions",
-            "a run without signal.normalise, of signals that are z-scored by session; or finetune.share",
+            (
+                f"finetune.sessions: signal.normalise={how} of {run.name} takes "
+                "statistics of all sessions"
+            ),
+            (
+                "a run without signal.normalise, of signals that are z-scored by "
+                "session; or finetune.share"
+            ),
         )
 
     # inherited keys that the recipe sets to something else have no effect
@@ -387,17 +511,22 @@ def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
     usual = type(recipe)()
     for key in INHERITED:
         if getattr(recipe, key) not in (getattr(training, key), getattr(usual, key)):
-            console.warn(f"{key} has no effect: a fine-tuned model keeps that of {run.name}")
+            console.warn(
+                f"{key} has no effect: a fine-tuned model keeps that of {run.name}"
+            )
 
     # the tuned recipe names the run and its new subjects
     finetune = recipe.finetune.model_copy(update={"run": base_run.reference})
-    tuned = inherited(recipe, training).model_copy(update={"subjects": new, "finetune": finetune})
+    tuned = inherited(recipe, training).model_copy(
+        update={"subjects": new, "finetune": finetune}
+    )
     tuned.check_terms()
     return tuned
 
 
 def find_base_model(base_run: TrainedRun, cell: Cell) -> Path:
-    """Find the model that a cell starts from: it never saw its subject, and has its seed if one has.
+    """Find the model that a cell starts from: it never saw its subject, and has its
+    seed if one has.
 
     Raises:
         BrainhiveError: if there is none, or several could be meant.
@@ -411,7 +540,10 @@ def find_base_model(base_run: TrainedRun, cell: Cell) -> Path:
         names = " or ".join(other.name for other in chosen) or "no model"
         raise BrainhiveError(
             f"{cell.name} could start from {names} of {base_run.folder.name}",
-            "fine-tune a joint run without the subject, or one that leaves a subject out",
+            (
+                "fine-tune a joint run without the subject, or one that leaves a "
+                "subject out"
+            ),
         )
     return TrainedModel(base_run, chosen[0]).path
 

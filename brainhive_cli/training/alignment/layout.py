@@ -25,18 +25,23 @@ class Layout:
         spec: The signals that the backbone is built for.
         heads: What it predicts.
         backbone: The backbone's Config, as a mapping with its kind.
-        fuser: The fuser's Config, as a mapping with its kind; empty where no head's target is fused.
+        fuser: The fuser's Config, as a mapping with its kind; empty where no head's
+            target is fused.
         dims: Width of each embedding that is fused, by the fuser's key.
         encoders: The key of each encoder's embeddings, by the encoder's store name.
-        subject_layer: What is learned for each subject before the backbone; `none`, or `linear`.
-        similarity: How vectors are compared; `cosine`, or `centred_cosine`, whose vectors have mean 0, so
-            that it is the correlation.
-        retrieval_heads: Heads that retrieval compares; the similarity of several is the mean of theirs. If
+        subject_layer: What is learned for each subject before the backbone; `none`, or
+            `linear`.
+        similarity: How vectors are compared; `cosine`, or `centred_cosine`, whose
+            vectors have mean 0, so that it is the correlation.
+        retrieval_heads: Heads that retrieval compares; the similarity of several is the
+            mean of theirs. If
             empty: the head `token`, or the only one.
-        prior: The prior whose fusion encoder it holds frozen; empty when it has its own.
+        prior: The prior whose fusion encoder it holds frozen; empty when it has its
+            own.
         prior_digest: Digest of the weights of that prior, by which it is known.
-        adapter: Which encoders' network the model changes, and how: their names, digest of its weights, rank,
-            alpha, and outputs and inputs of each map; empty where encoders are frozen.
+        adapter: Which encoders' network the model changes, and how: their names, digest
+            of its weights, rank, alpha, and outputs and inputs of each map; empty where
+            encoders are frozen.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -72,7 +77,10 @@ class Layout:
         if TOKEN in self.heads or len(self.heads) == 1:
             return (TOKEN if TOKEN in self.heads else next(iter(self.heads)),)
         raise RecipeError(
-            f"the model has the heads {', '.join(self.heads)}, and nothing says which retrieval compares",
+            (
+                f"the model has the heads {', '.join(self.heads)}, and nothing says "
+                "which retrieval compares"
+            ),
             f"head={next(iter(self.heads))}",
         )
 
@@ -82,7 +90,9 @@ class Layout:
         return self.keys_of(self.compared)
 
     def keys_of(self, heads: Iterable[str]) -> set[str]:
-        """Give the keys of the embeddings that the targets of some heads are made from."""
+        """Give the keys of the embeddings that the targets of some heads are made
+        from.
+        """
         # a fused target is made from all embeddings of the fuser
         targets = {self.heads[name].target for name in heads}
         return targets - {FUSED} | ({*self.dims} if FUSED in targets else set())
@@ -90,7 +100,9 @@ class Layout:
     def check(self) -> None:
         """Refuse heads to compare that the model does not have."""
         if unknown := [name for name in self.retrieval_heads if name not in self.heads]:
-            raise RecipeError(f"no head called {unknown[0]!r}", f"there are: {', '.join(self.heads)}")
+            raise RecipeError(
+                f"no head called {unknown[0]!r}", f"there are: {', '.join(self.heads)}"
+            )
 
     def as_dict(self) -> Fields:
         """Return plain values for a model folder's config.json."""
@@ -104,7 +116,8 @@ class Layout:
 
 
 def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the axes before the width that embeddings have in common: () of vectors, (S,) of tokens.
+    """Return the axes before the width that embeddings have in common: () of vectors,
+    (S,) of tokens.
 
     Raises:
         RecipeError: if some shapes cannot be fused.
@@ -114,7 +127,10 @@ def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     if len(leading) != 1 or any(len(axes) > 1 for axes in leading):
         listed = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
         raise RecipeError(
-            f"embeddings of {listed} cannot be fused: they need to be vectors, or as many tokens each",
+            (
+                f"embeddings of {listed} cannot be fused: they need to be vectors, or "
+                "as many tokens each"
+            ),
             "give each a head of its own",
         )
     return leading.pop()

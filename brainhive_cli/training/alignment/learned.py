@@ -1,4 +1,6 @@
-"""Record of the training data of a model, kept in its folder and inherited by models that start from it."""
+"""Record of the training data of a model, kept in its folder and inherited by models
+that start from it.
+"""
 
 import hashlib
 import json
@@ -40,18 +42,22 @@ from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.stores.target_store import PIXEL_WORDS
 
 FILE = "learned.safetensors"
-"""The file of its arrays in a model folder; all else is the block `learned` of its config. Its metadata hold
-that block, too, and the digest of the weights that it is of, so that the history of a weight file is known
-wherever both are copied to."""
+"""The file of its arrays in a model folder; all else is the block `learned` of its
+config. Its metadata hold that block, too, and the digest of the weights that it is of,
+so that the history of a weight file is known wherever both are copied to.
+"""
 LEARNED_FILE = "learned.json"
 """The file of that block in a folder whose config has another format."""
 Selection = Literal["last epoch", "validation", "", "test"]
-"""Possible selections of an epoch ("" where nothing says), harmless ones first. Of two, the later stands for
-both."""
+"""Possible selections of an epoch ("" where nothing says), harmless ones first. Of two,
+the later stands for both.
+"""
 PICTURE_ARRAYS = ("pixels", "hashes", "concepts", "start_concepts")
 """Arrays of `LearnedPictures` besides the names, in a file."""
 OF_ARRAYS = ("pictures", "trials", "normalisers", "normaliser", "whiteners")
-"""Attributes of `Learned` that are no part of its block; the block has a digest of the pictures."""
+"""Attributes of `Learned` that are no part of its block; the block has a digest of the
+pictures.
+"""
 NORMALISER, WHITENER = "normaliser.", "whitener."
 """Before the number of a subject, in the names of arrays."""
 Ids = Sequence[str]
@@ -60,8 +66,9 @@ JOINED = " + "
 
 Names = tuple[str, ...]
 Confirm = Callable[[int, int], Likeness | None]
-"""Compares the pixels of the picture of a row with those of a learned one, which the hash of its name names;
-None where one of them is not on this machine."""
+"""Compares the pixels of the picture of a row with those of a learned one, which the
+hash of its name names; None where one of them is not on this machine.
+"""
 
 
 Picture = tuple[StimulusSet, int]
@@ -70,16 +77,22 @@ Picture = tuple[StimulusSet, int]
 
 def hashes_of(dataset: str, names: Ids) -> UInt64:
     """Hash the names of a data set's pictures to 64 bits each: [N]."""
-    # the data set is part of the hash, since numbered files of two sets have equal names
+    # the data set is part of the hash, since numbered files of two sets have equal
+    # names
     joined = b"".join(
-        hashlib.blake2b(f"{dataset}\0{name}".encode(), digest_size=8).digest() for name in names
+        hashlib.blake2b(f"{dataset}\0{name}".encode(), digest_size=8).digest()
+        for name in names
     )
     return np.frombuffer(joined, "<u8").astype(np.uint64)  # [N]
 
 
 def hash_concepts(concepts: Ids) -> UInt64:
-    """Hash names of concepts, [N], without the numbers before them, as in `00012_owl` and `n0123_owl`."""
-    return hashes_of("", [re.sub(r"^n?\d+_", "", concept).lower() for concept in concepts])
+    """Hash names of concepts, [N], without the numbers before them, as in `00012_owl`
+    and `n0123_owl`.
+    """
+    return hashes_of(
+        "", [re.sub(r"^n?\d+_", "", concept).lower() for concept in concepts]
+    )
 
 
 def _none() -> UInt64:
@@ -88,21 +101,26 @@ def _none() -> UInt64:
 
 @dataclass(frozen=True, eq=False)
 class LearnedPictures:
-    """The pictures that a model learned from: a picture is known again by its name or by its pixels.
+    """The pictures that a model learned from: a picture is known again by its name or
+    by its pixels.
 
     Attributes:
         names: [N] `hashes_of` the pictures, ascending.
-        pixels: [P] digests of their pixels, ascending; of those pictures whose target stores have them.
+        pixels: [P] digests of their pixels, ascending; of those pictures whose target
+            stores have them.
         has_all_pixels: Whether every picture's pixels are known.
         hashes: [H, 25] name and perceptual hash of the pictures that have one.
-        concepts: [K] `hash_concepts` of what they show, ascending; of the model's own training.
+        concepts: [K] `hash_concepts` of what they show, ascending; of the model's own
+            training.
         start_concepts: [S] the same of what the model started from, without its own.
     """
 
     names: UInt64 = field(default_factory=_none)
     pixels: UInt64 = field(default_factory=_none)
     has_all_pixels: bool = False
-    hashes: UInt64 = field(default_factory=lambda: np.empty((0, PIXEL_WORDS), np.uint64))
+    hashes: UInt64 = field(
+        default_factory=lambda: np.empty((0, PIXEL_WORDS), np.uint64)
+    )
     concepts: UInt64 = field(default_factory=_none)
     start_concepts: UInt64 = field(default_factory=_none)
 
@@ -123,13 +141,22 @@ class LearnedPictures:
             concepts: [N] what they show; none where that is not known.
         """
         # hash names and concepts to 64 bits
-        names, shown = hashes_of(dataset, image_ids), np.unique(hash_concepts([*filter(None, concepts)]))
+        names, shown = (
+            hashes_of(dataset, image_ids),
+            np.unique(hash_concepts([*filter(None, concepts)])),
+        )
         if pixels is None:
             return cls(np.unique(names), concepts=shown)
 
         # perceptual hashes [H, 25] of the pictures that have one
         identified = np.column_stack([names, pixels[:, 1:]])[pixels[:, 1:].any(1)]
-        return cls(np.unique(names), np.unique(pixels[:, 0]), True, np.unique(identified, axis=0), shown)
+        return cls(
+            np.unique(names),
+            np.unique(pixels[:, 0]),
+            True,
+            np.unique(identified, axis=0),
+            shown,
+        )
 
     def __len__(self) -> int:
         """Count the pictures by their names."""
@@ -138,7 +165,9 @@ class LearnedPictures:
     def after(self, before: Self) -> Self:
         """Add the pictures of what a model started from."""
         # concepts of earlier trainings, without those of this one
-        started = reduce(np.union1d, (before.concepts, before.start_concepts, self.start_concepts))
+        started = reduce(
+            np.union1d, (before.concepts, before.start_concepts, self.start_concepts)
+        )
         return type(self)(
             np.union1d(self.names, before.names),
             np.union1d(self.pixels, before.pixels),
@@ -156,14 +185,15 @@ class LearnedPictures:
         confirm: Confirm | None = None,
         max_distance: int = MAX_DISTANCE,
     ) -> Bool:
-        """Find which pictures of a data set are among these, by name, by pixels or as near-copies: [N].
+        """Find which pictures of a data set are among these, by name, by pixels or as
+        near-copies: [N].
 
         Args:
             dataset: As `of` has it, and so the next two.
             image_ids: [N].
             pixels: [N, 25].
-            confirm: Says what is a near-copy; without it, only equal pixels are copies. A picture that cannot
-                be compared counts as one.
+            confirm: Says what is a near-copy; without it, only equal pixels are copies.
+                A picture that cannot be compared counts as one.
             max_distance: Of near-copies.
         """
         # by name, then by equal pixels, then as near-copies
@@ -172,10 +202,13 @@ class LearnedPictures:
             return among
         among |= np.isin(pixels[:, 0], self.pixels)
 
-        # the rest is compared on pixels; a pair that cannot be compared counts as a copy
+        # the rest is compared on pixels; a pair that cannot be compared counts as a
+        # copy
         if confirm is not None:
             alike = find_alike(pixels, ~among, [self], confirm, max_distance)
-            among[[row for kind in (*COPIES, None) for row, _ in alike.get(kind, ())]] = True
+            among[
+                [row for kind in (*COPIES, None) for row, _ in alike.get(kind, ())]
+            ] = True
         return among
 
     @property
@@ -192,25 +225,33 @@ def find_alike(
     confirm: Confirm,
     max_distance: int = MAX_DISTANCE,
 ) -> dict[Likeness | None, list[tuple[int, int]]]:
-    """Find pictures [M] that are like learned ones but have other pixels: pairs of row and name, by likeness.
+    """Find pictures [M] that are like learned ones but have other pixels: pairs of row
+    and name, by likeness.
 
-    Wherever pictures are compared, this decides. Candidates by hash are compared on pixels; None is of those
-    that cannot be, where a picture is not here.
+    Wherever pictures are compared, this decides. Candidates by hash are compared on
+    pixels; None is of those that cannot be, where a picture is not here.
     """
     alike: dict[Likeness | None, list[tuple[int, int]]] = {}
 
     # one copy settles a picture; other likenesses are listed once
     learned = np.unique(
-        np.concatenate([learned_pictures.hashes for learned_pictures in pictures]), axis=0
+        np.concatenate([learned_pictures.hashes for learned_pictures in pictures]),
+        axis=0,
     )  # [H, 25]
     settled = set()
     # a row of zeros is no candidate
     hashes = np.where(is_sought[:, None], pixels[:, 1:], 0)
-    for tested_row, learned_row, _ in find_candidates(hashes, learned[:, 1:], max_distance):
+    for tested_row, learned_row, _ in find_candidates(
+        hashes, learned[:, 1:], max_distance
+    ):
         name = int(learned[learned_row, 0])
         # None: not comparable; likenesses that are no copies are listed once a picture
         likeness = confirm(tested_row, name)
-        if likeness is None or likeness in COPIES or (likeness and tested_row not in settled):
+        if (
+            likeness is None
+            or likeness in COPIES
+            or (likeness and tested_row not in settled)
+        ):
             alike.setdefault(likeness, []).append((tested_row, name))
             settled |= {tested_row} if likeness else set()
     return alike
@@ -221,12 +262,14 @@ def compare_on_pixels(
     open_set: Callable[[], StimulusSet],
     learned_sets: Iterable[tuple[str, Callable[[], StimulusSet]]],
 ) -> Confirm:
-    """Make what compares pictures with learned ones on their pixels, where both are on this machine.
+    """Make what compares pictures with learned ones on their pixels, where both are on
+    this machine.
 
     Args:
         image_ids: [M] of the rows that are compared.
         open_set: Opens the set that these are in.
-        learned_sets: Name of the pictures of each set that learned ones may be in, and what opens it.
+        learned_sets: Name of the pictures of each set that learned ones may be in, and
+            what opens it.
     """
 
     @cache
@@ -236,7 +279,9 @@ def compare_on_pixels(
         # pictures of an absent set cannot be compared: `confirm` then returns None
         with suppress(MissingData):
             images = open_set()
-            tested = {image_id: (images, row) for row, image_id in enumerate(images.image_ids)}
+            tested = {
+                image_id: (images, row) for row, image_id in enumerate(images.image_ids)
+            }
         for dataset, open_learned in learned_sets:
             with suppress(MissingData):
                 images = open_learned()
@@ -250,7 +295,10 @@ def compare_on_pixels(
         if image_ids[row] not in tested or name not in learned:
             return None
         try:
-            pair = [images.open(index) for images, index in (tested[image_ids[row]], learned[name])]
+            pair = [
+                images.open(index)
+                for images, index in (tested[image_ids[row]], learned[name])
+            ]
         except (MissingData, BadPicture):
             return None
         return confirm_near_copy(*pair)
@@ -258,29 +306,42 @@ def compare_on_pixels(
     return confirm
 
 
-@checked_dataclass(frozen=True, eq=False, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
+@checked_dataclass(
+    frozen=True,
+    eq=False,
+    config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"),
+)
 class Learned:
-    """Training data of a model and of all that it started from; without arguments it is not known.
+    """Training data of a model and of all that it started from; without arguments it is
+    not known.
 
     Attributes:
-        selection: What selected the kept epoch: "validation", "last epoch" or "test"; "" where it is not
-            known. A test anywhere in a model's history is kept.
+        selection: What selected the kept epoch: "validation", "last epoch" or "test";
+            "" where it is not known. A test anywhere in a model's history is kept.
         dataset: Name of the data set; "" where it is not known.
-        recordings: The name of the people whose signals it learned from itself, as `Dataset.people` has it.
+        recordings: The name of the people whose signals it learned from itself, as
+            `Dataset.people` has it.
         people: Subjects that it and what it started from learned from, by that name.
         has_all_subjects: Whether these are all.
         signals: What the signals are known by, by the name of their store.
-        is_simulated: Whether the provenance of some of the signals says that a program made them.
-        is_whitened_by_tested: Whether it says that noise of test trials had a part in their whitening.
-        stimulus_kinds: Kinds of the data sets of all pictures that it and what it started from learned from,
-            as `things-eeg` or `image-folder`; empty where one is not known. A name does not say the kind.
-        recording_kinds: Kinds of the preparations of all their signals (`Trials.made_by`); empty where one
-            is not known, and of priors.
+        is_simulated: Whether the provenance of some of the signals says that a program
+            made them.
+        is_whitened_by_tested: Whether it says that noise of test trials had a part in
+            their whitening.
+        stimulus_kinds: Kinds of the data sets of all pictures that it and what it
+            started from learned from, as `things-eeg` or `image-folder`; empty where
+            one is not known. A name does not say the kind.
+        recording_kinds: Kinds of the preparations of all their signals
+            (`Trials.made_by`); empty where one is not known, and of priors.
         pictures: With those held out for validation; empty where they are not known.
-        trials: [K] digests of all trials that it and what it started from learned from, ascending.
-        normalisers: What normalised the signals of each subject of its own training, by their numbers.
-        normaliser: The mean of theirs, for others; None where these are normalised by themselves.
-        whiteners: [S, C, C] of each subject of its own training whose signals were whitened before they were
+        trials: [K] digests of all trials that it and what it started from learned from,
+            ascending.
+        normalisers: What normalised the signals of each subject of its own training, by
+            their numbers.
+        normaliser: The mean of theirs, for others; None where these are normalised by
+            themselves.
+        whiteners: [S, C, C] of each subject of its own training whose signals were
+            whitened before they were
             stored: Σ^(-1/2) of each session, of all recorded channels.
         recorded_channels: [C] of the whiteners, in order.
     """
@@ -309,20 +370,29 @@ class Learned:
 
         # kinds are known only where both trainings state theirs
         def join(kinds: Names, kinds_before: Names) -> Names:
-            return tuple(sorted({*kinds, *kinds_before})) if kinds and kinds_before else ()
+            return (
+                tuple(sorted({*kinds, *kinds_before})) if kinds and kinds_before else ()
+            )
 
         return replace(
             self,
-            selection=max(self.selection, before.selection, key=get_args(Selection).index),
-            dataset=JOINED.join(dict.fromkeys(filter(None, [before.dataset, self.dataset]))),
+            selection=max(
+                self.selection, before.selection, key=get_args(Selection).index
+            ),
+            dataset=JOINED.join(
+                dict.fromkeys(filter(None, [before.dataset, self.dataset]))
+            ),
             people={
-                name: tuple(sorted({*self.people.get(name, ()), *before.people.get(name, ())}))
+                name: tuple(
+                    sorted({*self.people.get(name, ()), *before.people.get(name, ())})
+                )
                 for name in {**before.people, **self.people}
             },
             has_all_subjects=self.has_all_subjects and before.has_all_subjects,
             signals={**before.signals, **self.signals},
             is_simulated=self.is_simulated or before.is_simulated,
-            is_whitened_by_tested=self.is_whitened_by_tested or before.is_whitened_by_tested,
+            is_whitened_by_tested=self.is_whitened_by_tested
+            or before.is_whitened_by_tested,
             stimulus_kinds=join(self.stimulus_kinds, before.stimulus_kinds),
             recording_kinds=join(self.recording_kinds, before.recording_kinds),
             pictures=self.pictures.after(before.pictures),
@@ -331,11 +401,14 @@ class Learned:
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """Subjects of its own data set that it, or what it started from, learned from."""
+        """Subjects of its own data set that it, or what it started from, learned
+        from.
+        """
         return self.people.get(self.recordings, ())
 
     def refuse_subjects(self, people: str, tested: Iterable[int], model: str) -> None:
-        """Refuse to test a model as on new people whom it, or anything that it started from, learned from.
+        """Refuse to test a model as on new people whom it, or anything that it started
+        from, learned from.
 
         Args:
             people: The name of the people who are tested, as `Dataset.people` has it.
@@ -348,20 +421,27 @@ class Learned:
         # numbers identify subjects only among people of the same name
         if seen := sorted({*self.people.get(people, ())} & {*tested}):
             raise BrainhiveError(
-                f"{model} is to be tested on new subjects, but it, or a model that it started from, was "
-                f"trained on subject {', '.join(map(str, seen))} of {people}",
+                f"{model} is to be tested on new subjects, but it, or a model that it "
+                f"started from, was trained on subject {', '.join(map(str, seen))} of "
+                f"{people}",
                 "start from a model that was trained without them, or use mode=joint",
             )
 
     def describe_subjects(self, people: str, tested: Iterable[int]) -> str:
-        """Say of tested subjects, as `refuse_subjects`, whether it or what it started from knows them."""
+        """Say of tested subjects, as `refuse_subjects`, whether it or what it started
+        from knows them.
+        """
         # an unlisted subject is new only where the list of subjects is complete
         trained, groups = self.people.get(people, ()), dict[str, list[str]]()
-        unknown = "new subject" if self.has_all_subjects else "perhaps trained on subject"
+        unknown = (
+            "new subject" if self.has_all_subjects else "perhaps trained on subject"
+        )
         for subject in tested:
             words = "trained on subject" if subject in trained else unknown
             groups.setdefault(words, []).append(str(subject))
-        return "; ".join(f"{words} {', '.join(subjects)}" for words, subjects in groups.items())
+        return "; ".join(
+            f"{words} {', '.join(subjects)}" for words, subjects in groups.items()
+        )
 
     @property
     def caveats(self) -> list[str]:
@@ -370,16 +450,23 @@ class Learned:
         caveats += [WHITENED_BY_TESTED] if self.is_whitened_by_tested else []
         # whatever is not known of the history is a caveat, too
         caveats += [] if self.pictures.has_all_pixels else [UNKNOWN_PICTURES]
-        caveats += {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
+        caveats += {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(
+            self.selection, []
+        )
         caveats += [] if self.has_all_subjects else [UNKNOWN_HISTORY]
         return merge_caveats(caveats)
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
-        """Return what normalises a subject's signals; None: it comes from the subject's training signals."""
-        return self.normalisers.get(subject, None if subject in self.subjects else self.normaliser)
+        """Return what normalises a subject's signals; None: it comes from the subject's
+        training signals.
+        """
+        return self.normalisers.get(
+            subject, None if subject in self.subjects else self.normaliser
+        )
 
     def save(self, folder: Path, *weights_files: Path) -> dict[str, Any]:
-        """Write the arrays, and whose history they are; return the block for the config.
+        """Write the arrays, and whose history they are; return the block for the
+        config.
 
         Args:
             folder: Where to.
@@ -387,7 +474,9 @@ class Learned:
         """
         # the block of the config: attributes without arrays
         pictures = self.pictures
-        block = {key: value for key, value in vars(self).items() if key not in OF_ARRAYS}
+        block = {
+            key: value for key, value in vars(self).items() if key not in OF_ARRAYS
+        }
         known = {"has_all_pixels": pictures.has_all_pixels, "digest": pictures.digest}
         block["pictures"] = {"count": len(pictures), **known}
 
@@ -397,14 +486,31 @@ class Learned:
             **{name: getattr(pictures, name) for name in PICTURE_ARRAYS},
             "trials": self.trials,
         }
-        normalisers = {f"{NORMALISER}{subject}.": each for subject, each in self.normalisers.items()}
+        normalisers = {
+            f"{NORMALISER}{subject}.": each
+            for subject, each in self.normalisers.items()
+        }
         for before, one in (*normalisers.items(), ("", self.normaliser)):
-            arrays |= {f"{before}mean": one.mean, f"{before}matrix": one.matrix} if one else {}
-        arrays |= {f"{WHITENER}{subject}": matrices for subject, matrices in self.whiteners.items()}
+            arrays |= (
+                {f"{before}mean": one.mean, f"{before}matrix": one.matrix}
+                if one
+                else {}
+            )
+        arrays |= {
+            f"{WHITENER}{subject}": matrices
+            for subject, matrices in self.whiteners.items()
+        }
 
         # metadata: the block, and the digest of the weights
-        about = {"learned": json.dumps(block), "weights": _digest_weights(weights_files)}
-        weights.save(folder / FILE, {name: torch.tensor(array) for name, array in arrays.items()}, about)
+        about = {
+            "learned": json.dumps(block),
+            "weights": _digest_weights(weights_files),
+        }
+        weights.save(
+            folder / FILE,
+            {name: torch.tensor(array) for name, array in arrays.items()},
+            about,
+        )
         return block
 
     def write(self, folder: Path) -> None:
@@ -415,7 +521,9 @@ class Learned:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read back what `write` wrote, as `load` does; not known where there is no such file."""
+        """Read back what `write` wrote, as `load` does; not known where there is no
+        such file.
+        """
         block = folder / LEARNED_FILE
         if not block.is_file():
             return cls()
@@ -423,7 +531,9 @@ class Learned:
 
     @classmethod
     def read_next_to(cls, weights_file: Path) -> Self:
-        """Read the history that lies next to a weight file, as `load` does; not known where there is none."""
+        """Read the history that lies next to a weight file, as `load` does; not known
+        where there is none.
+        """
         file = weights_file.parent / FILE
         about = weights.metadata_of(file) if file.is_file() else {}
         # other programs write files of this name without our metadata
@@ -434,22 +544,33 @@ class Learned:
 
     @classmethod
     def load(cls, file: Path, block: Any, *weights_files: Path) -> Self:
-        """Read back what `save` wrote; of other weights than these, or changed ones, it is not all.
+        """Read back what `save` wrote; of other weights than these, or changed ones, it
+        is not all.
 
         Raises:
-            BrainhiveError: if the file is damaged, or not the one that the block was written with.
+            BrainhiveError: if the file is damaged, or not the one that the block was
+                written with.
         """
         # plain values, which stand in a config or document
         folder = file.parent
-        fields = documents.check({"learned": block}, str(file), dict[str, dict[str, Any]])["learned"]
-        about = documents.check(fields.pop("pictures", {}), f"{file}: learned.pictures", dict[str, Any])
+        fields = documents.check(
+            {"learned": block}, str(file), dict[str, dict[str, Any]]
+        )["learned"]
+        about = documents.check(
+            fields.pop("pictures", {}), f"{file}: learned.pictures", dict[str, Any]
+        )
 
         # the block must have exactly the attributes of this version
         known = {one.name for one in dataclass_fields(cls)} - {*OF_ARRAYS}
         if wrong := sorted(fields.keys() - known) or sorted(known - fields.keys()):
-            problem = "which nothing reads" if wrong[0] in fields else "which it must have"
-            raise BrainhiveError(f"{file}: learned.{wrong[0]}, {problem}", documents.AGAIN)
-        learned: Self = documents.check({"learned": fields}, str(file), dict[str, cls])["learned"]  # type: ignore[valid-type]
+            problem = (
+                "which nothing reads" if wrong[0] in fields else "which it must have"
+            )
+            raise BrainhiveError(
+                f"{file}: learned.{wrong[0]}, {problem}", documents.AGAIN
+            )
+        document, kind = {"learned": fields}, dict[str, cls]  # type: ignore[valid-type]
+        learned: Self = documents.check(document, str(file), kind)["learned"]
 
         # arrays; any damage is reported with the file's name
         with weights.reading(folder / FILE, documents.AGAIN, BrainhiveError):
@@ -459,22 +580,33 @@ class Learned:
             # pictures, which must be those of the block
             further = {name: arrays.pop(name) for name in PICTURE_ARRAYS}
             has_all_pixels = about["has_all_pixels"] is True
-            pictures = LearnedPictures(arrays.pop("pictures"), has_all_pixels=has_all_pixels, **further)
+            pictures = LearnedPictures(
+                arrays.pop("pictures"), has_all_pixels=has_all_pixels, **further
+            )
             if pictures.digest != about["digest"]:
                 raise ValueError("it does not belong to its config.json")
 
-            # digests of trials, whitening matrices [S, C, C] and statistics of each subject
+            # digests of trials, whitening matrices [S, C, C] and statistics of each
+            # subject
             whitened = [name for name in arrays if name.startswith(WHITENER)]
-            before = [name.removesuffix("mean") for name in arrays if name.endswith("mean")]
-            statistics = {name: Normaliser(arrays[f"{name}mean"], arrays[f"{name}matrix"]) for name in before}
+            before = [
+                name.removesuffix("mean") for name in arrays if name.endswith("mean")
+            ]
+            statistics = {
+                name: Normaliser(arrays[f"{name}mean"], arrays[f"{name}matrix"])
+                for name in before
+            }
             learned = replace(
                 learned,
                 pictures=pictures,
                 trials=arrays.pop("trials", _none()),
-                whiteners={int(name.removeprefix(WHITENER)): arrays[name] for name in whitened},
+                whiteners={
+                    int(name.removeprefix(WHITENER)): arrays[name] for name in whitened
+                },
                 normaliser=statistics.pop("", None),
                 normalisers={
-                    int(name.removeprefix(NORMALISER).rstrip(".")): each for name, each in statistics.items()
+                    int(name.removeprefix(NORMALISER).rstrip(".")): each
+                    for name, each in statistics.items()
                 },
             )
 
@@ -491,8 +623,11 @@ def _list_weights(folder: Path) -> list[Path]:
 
 
 def _digest_weights(files: Sequence[Path]) -> str:
-    """Join the digests of weight files; empty where one has none, as another program wrote it."""
-    with suppress(BrainhiveError, OSError):  # whoever reads the weights says that they are damaged or absent
+    """Join the digests of weight files; empty where one has none, as another program
+    wrote it.
+    """
+    # whoever reads the weights says that they are damaged or absent
+    with suppress(BrainhiveError, OSError):
         if all(digests := [weights.digest_of(file) for file in files]):
             return " ".join(digests)
     return ""

@@ -1,4 +1,6 @@
-"""Training loop of a model, batches shared by processes, and the files of a cell of a run."""
+"""Training loop of a model, batches shared by processes, and the files of a cell of a
+run.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.device_memory import keep_freed_memory, peak_bytes, reset_peak, to_device
+from brainhive_cli.core.device_memory import (
+    keep_freed_memory,
+    peak_bytes,
+    reset_peak,
+    to_device,
+)
 from brainhive_cli.core.errors import (
     BrainhiveError,
     is_asked_to_stop,
@@ -25,7 +32,12 @@ from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.batches import Batches, CellData, open_bank
-from brainhive_cli.training.alignment.initialisation import initial_aligner, learned_by, load_start, take_over
+from brainhive_cli.training.alignment.initialisation import (
+    initial_aligner,
+    learned_by,
+    load_start,
+    take_over,
+)
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term, mixing_of
@@ -43,7 +55,9 @@ CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
 Tensors = dict[str, Tensor]
 OnEpoch = Callable[[dict[str, Any]], None]
-"""Is called after each epoch with cell, epoch, epochs, loss, validation_top1, samples_per_s."""
+"""Is called after each epoch with cell, epoch, epochs, loss, validation_top1,
+samples_per_s.
+"""
 
 
 def fit(
@@ -63,25 +77,36 @@ def fit(
         data: What it learns from.
         terms: The loss.
         settings: Optimisation and selection.
-        start: A model whose weights it begins with; its history becomes the new one's. Default: none.
+        start: A model whose weights it begins with; its history becomes the new one's.
+            Default: none.
         seed: Decides all that is random.
-        callbacks: Called after steps and epochs, in the main process; they also say where training continues.
-        launch: The processes that share each batch, each of which calls this; default: this one, on the CPU.
+        callbacks: Called after steps and epochs, in the main process; they also say
+            where training continues.
+        launch: The processes that share each batch, each of which calls this; default:
+            this one, on the CPU.
 
     Returns:
         The model of the selected epoch, in evaluation mode.
 
     Raises:
-        BrainhiveError: if `start` is of another architecture, or the backbone's closed form begins with none.
-        RecipeError: if a stage freezes an unknown part, or everything, or nothing starts that is pulled to.
+        BrainhiveError: if `start` is of another architecture, or the backbone's closed
+            form begins with none.
+        RecipeError: if a stage freezes an unknown part, or everything, or nothing
+            starts that is pulled to.
     """
     launch = launch or Launch(0, 1, "cpu")
 
-    # a backbone with a closed-form solution has no steps, and only some begin with weights
+    # a backbone with a closed-form solution has no steps, and only some begin with
+    # weights
     if is_closed_form(layout):
         settings = settings.model_copy(update={"selection": "last"})
-        if start is not None and not parts.resolve("backbones", layout.backbone).continues:
-            raise BrainhiveError(f"{layout.backbone['kind']} begins with no weights", "leave start out")
+        if (
+            start is not None
+            and not parts.resolve("backbones", layout.backbone).continues
+        ):
+            raise BrainhiveError(
+                f"{layout.backbone['kind']} begins with no weights", "leave start out"
+            )
 
     # build the model, and start it from the weights of another one where there is one
     keep_freed_memory()
@@ -97,57 +122,90 @@ def fit(
     aligner = normalise_together(aligner, launch)
 
     # lay out the loss, the batches, the stages and the pictures that score an epoch
-    objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
+    objective = Objective(terms, layout.similarity == "centred_cosine").to(
+        launch.device
+    )
     batches = Batches(data, settings, launch)
     steps, feedback = batches.steps, batches.feedback
-    learner = Learner(aligner, objective, settings, steps, data.starts, start is not None, feedback)
+    learner = Learner(
+        aligner, objective, settings, steps, data.starts, start is not None, feedback
+    )
     validation = select_held_out(data, batches.averages)
     test = select_tested(data, launch.device) if settings.selection == "test" else []
 
     # continue where an interrupted training stopped
-    if callbacks is not None and (saved := callbacks.checkpoint.load(launch)) is not None:
+    if (
+        callbacks is not None
+        and (saved := callbacks.checkpoint.load(launch)) is not None
+    ):
         learner.load_state_dict(saved, callbacks.checkpoint.path)
     else:
         learner.enter_stage()
     writer = callbacks if launch.is_main else None
     if writer is not None:
-        writer.bar.expect((settings.epochs - learner.epoch) * steps - learner.steps_done)
+        writer.bar.expect(
+            (settings.epochs - learner.epoch) * steps - learner.steps_done
+        )
 
     while learner.epoch < settings.epochs:
         # stop where validation top-1 has not risen for `patience` epochs
         patience, best_epoch = settings.patience, learner.best_epoch
-        if patience is not None and best_epoch and learner.epoch - best_epoch >= patience:
+        if (
+            patience is not None
+            and best_epoch
+            and learner.epoch - best_epoch >= patience
+        ):
             break
 
         # a stage has its own optimizer and its own frozen parts
         if learner.epoch == learner.stop:
             learner.enter_stage()
-        todo, start_s = batches.epoch(seed, learner.epoch)[learner.steps_done :], time.monotonic()
+        todo, start_s = (
+            batches.epoch(seed, learner.epoch)[learner.steps_done :],
+            time.monotonic(),
+        )
         learner.train()
         for rows in todo:
             raise_if_interrupted()
-            # what is random in a step depends on no step before it, so that training can continue at any
+            # what is random in a step depends on no step before it, so that training
+            # can continue at any
             step_seed = derive_seed(seed, learner.epoch, learner.steps_done)
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
 
             # draw the batch, mixed as strongly as the terms that are active now ask for
             mixing = mixing_of(terms, learner.epoch + learner.steps_done / steps)
-            micro_batches, drawn_targets, context = batches.draw(rows, step_seed, mixing)
+            micro_batches, drawn_targets, context = batches.draw(
+                rows, step_seed, mixing
+            )
 
             # tell the losses how far the training is
             step = learner.epoch * steps + learner.steps_done
-            context = replace(context, step=step, epoch=learner.epoch, epochs=settings.epochs, steps=steps)
+            context = replace(
+                context,
+                step=step,
+                epoch=learner.epoch,
+                epochs=settings.epochs,
+                steps=steps,
+            )
 
-            # the loss is that of the whole batch, whatever number of processes shares it
+            # the loss is that of the whole batch, whatever number of processes shares
+            # it
             with launch.autocast(settings.precision):
                 predicted, targets = (  # of all processes, with their gradient
-                    {name: launch.gather_rows(share.float(), len(rows)) for name, share in shares.items()}
-                    for shares in forward(aligner, micro_batches, drawn_targets, context)
+                    {
+                        name: launch.gather_rows(share.float(), len(rows))
+                        for name, share in shares.items()
+                    }
+                    for shares in forward(
+                        aligner, micro_batches, drawn_targets, context
+                    )
                 )
                 loss = objective(predicted, targets, context)
                 if feedback is not None:  # in the order of the batch
                     index = to_device(torch.from_numpy(np.sort(rows)), launch.device)
-                    feedback.learn(index, objective.of_pairs(predicted, targets, context))
+                    feedback.learn(
+                        index, objective.of_pairs(predicted, targets, context)
+                    )
 
             # change the weights, and offer a checkpoint
             loss.backward()
@@ -158,23 +216,38 @@ def fit(
             if writer is not None:
                 writer.after_step(learner.state_dict)
 
-        # score the epoch on held-out or test pictures, and select its weights if it is the best
-        loss_mean = float(learner.loss_sum) / steps  # which waits until the steps are done
+        # score the epoch on held-out or test pictures, and select its weights if it is
+        # the best which waits until the steps are done
+        loss_mean = float(learner.loss_sum) / steps
         samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
-        ranks = rank_queries(learner.result, validation, data.targets, settings.precision, launch)
-        on_test = rank_queries(learner.result, test, data.tested_targets, settings.precision, launch)
+        ranks = rank_queries(
+            learner.result, validation, data.targets, settings.precision, launch
+        )
+        on_test = rank_queries(
+            learner.result, test, data.tested_targets, settings.precision, launch
+        )
         validated = top1(ranks)
-        score = {"best": validated, "last": None, "test": top1(on_test)}[settings.selection]
+        score = {"best": validated, "last": None, "test": top1(on_test)}[
+            settings.selection
+        ]
         learner.finish_epoch(ranks, validated, score)
         if writer is not None:
-            event = {"epoch": learner.epoch - 1, "epochs": settings.epochs, "loss": loss_mean}
-            writer.after_epoch(event | {"validation_top1": validated, "samples_per_s": samples_per_s})
+            event = {
+                "epoch": learner.epoch - 1,
+                "epochs": settings.epochs,
+                "loss": loss_mean,
+            }
+            writer.after_epoch(
+                event | {"validation_top1": validated, "samples_per_s": samples_per_s}
+            )
 
     # return to the weights of the selected epoch
     aligner = learner.load_selected()
     if writer is not None:
         caveats = aligner.learned.caveats
-        metrics = summarise_held_out(learner.ranks, validation, data.alike, seed, caveats)
+        metrics = summarise_held_out(
+            learner.ranks, validation, data.alike, seed, caveats
+        )
         writer.at_end(aligner, learner.selected_epoch, metrics)
     return aligner
 
@@ -195,7 +268,8 @@ def train_cell(
     launch: Launch,
     on_epoch: OnEpoch | None = None,
 ) -> None:
-    """Train one cell to its end, continuing from its checkpoint, and write model and metrics.
+    """Train one cell to its end, continuing from its checkpoint, and write model and
+    metrics.
 
     Args:
         name: The cell's, in file names and events.
@@ -206,7 +280,8 @@ def train_cell(
         train: Optimisation and selection.
         folder: Where model, metrics and checkpoint go.
         launch: The processes that share each batch.
-        on_epoch: Called after each epoch, in the main process, with what the run's log has of it.
+        on_epoch: Called after each epoch, in the main process, with what the run's log
+            has of it.
     """
     if is_closed_form(layout) and not launch.is_main:
         return  # one process fits alone
@@ -217,7 +292,8 @@ def train_cell(
 
 @dataclass
 class CellFolder:
-    """Callbacks that keep a cell's log and checkpoint in its run's folder, and write its model and metrics.
+    """Callbacks that keep a cell's log and checkpoint in its run's folder, and write
+    its model and metrics.
 
     Attributes:
         name: The cell's.
@@ -241,7 +317,8 @@ class CellFolder:
         reset_peak(self.launch.device)
 
     def after_step(self, content: Callable[[], Content]) -> None:
-        """Count the step, and write a checkpoint once a minute, and before the process is stopped.
+        """Count the step, and write a checkpoint once a minute, and before the process
+        is stopped.
 
         Args:
             content: Makes the checkpoint that training continues from.
@@ -256,18 +333,22 @@ class CellFolder:
         """Write a line of the log.
 
         Args:
-            event: `epoch`, from 0, `epochs`, `loss`, `validation_top1` and `samples_per_s`.
+            event: `epoch`, from 0, `epochs`, `loss`, `validation_top1` and
+                `samples_per_s`.
         """
         event = {"cell": self.name, **event}
         self.folder.log(**event)
-        self.score = f"epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
+        self.score = (
+            f"epoch {event['epoch'] + 1}/{event['epochs']}, loss {event['loss']:.3f}"
+        )
         if (top1 := event["validation_top1"]) is not None:
             self.score += f", validation top-1 {top1:.3f}"
         if self.on_epoch is not None:
             self.on_epoch(event)
 
     def at_end(self, aligner: Aligner, epoch: int, metrics: Sequence[Metric]) -> None:
-        """Write model and metrics of the selected epoch, and what it took since it began or went on.
+        """Write model and metrics of the selected epoch, and what it took since it
+        began or went on.
 
         Args:
             aligner: The model.
@@ -288,7 +369,9 @@ class CellFolder:
         cell = Cell(epoch=epoch, selected_on=selection, caveats=caveats, took=took)
         facts = TrainingFacts(caveats=caveats, cells={name: cell})
         scopes = {name: by_name(metrics)} if metrics else {}
-        self.folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, facts=facts).as_dict())
+        self.folder.write_json(
+            f"cells/{name}/{FINISHED}", Measurements(scopes, facts=facts).as_dict()
+        )
         self.checkpoint.remove()
 
 
@@ -298,7 +381,8 @@ def forward(
     targets: Tensors,
     context: LossContext,
 ) -> tuple[Tensors, Tensors]:
-    """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches.
+    """Return predictions and targets of a batch, [B, *shape] by name, in the order of
+    the micro-batches.
 
     Args:
         aligner: The model.
@@ -306,7 +390,8 @@ def forward(
         targets: [B, *shape] by the fuser's key, or by name where no head predicts them.
         context: For a backbone that learns with its targets.
     """
-    # embeddings of the heads pass the fuser, further targets go to the losses as they are
+    # embeddings of the heads pass the fuser, further targets go to the losses as they
+    # are
     keys = aligner.layout.keys_of(aligner.layout.heads)
     embeddings = {key: targets[key] for key in targets if key in keys}
     further = {name: targets[name] for name in targets if name not in keys}
@@ -321,7 +406,9 @@ def forward(
         rows = slice(first, first := first + len(signal))
         part_targets = {name: target[rows] for name, target in targets.items()}
         learned.append(aligner.learn(signal, subject, part_targets, context))
-    return _join([predicted for predicted, _ in learned]), _join([target for _, target in learned])
+    return _join([predicted for predicted, _ in learned]), _join(
+        [target for _, target in learned]
+    )
 
 
 def _join(shares: Sequence[Tensors]) -> Tensors:
@@ -332,9 +419,14 @@ def _join(shares: Sequence[Tensors]) -> Tensors:
 
 
 def _fit_in_closed_form(
-    aligner: Aligner, data: CellData, seed: int, callbacks: "CellFolder | None", launch: Launch
+    aligner: Aligner,
+    data: CellData,
+    seed: int,
+    callbacks: "CellFolder | None",
+    launch: Launch,
 ) -> Aligner:
-    """Fit a backbone in closed form: one pass over each subject, without steps or epochs.
+    """Fit a backbone in closed form: one pass over each subject, without steps or
+    epochs.
 
     Held-out concepts are not learned: they validate the model.
     """
@@ -370,18 +462,25 @@ def _fit_in_closed_form(
         validation = select_held_out(data, averages)
         ranks = rank_queries(aligner, validation, data.targets, "fp32", launch.alone)
         caveats = aligner.learned.caveats
-        callbacks.at_end(aligner, 1, summarise_held_out(ranks, validation, data.alike, seed, caveats))
+        callbacks.at_end(
+            aligner, 1, summarise_held_out(ranks, validation, data.alike, seed, caveats)
+        )
     return aligner
 
 
 def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
-    """Let batch normalisation take its statistics over the whole batch, as one process would.
+    """Let batch normalisation take its statistics over the whole batch, as one process
+    would.
 
-    torch's SyncBatchNorm works on GPUs only, and needs as many micro-batches in all processes: on a CPU, and
-    where subjects differ in width, each process takes statistics of its share, with a warning.
+    torch's SyncBatchNorm works on GPUs only, and needs as many micro-batches in all
+    processes: on a CPU, and where subjects differ in width, each process takes
+    statistics of its share, with a warning.
     """
     # nothing to do in one process, or without batch normalisation
-    is_batch_norm = (isinstance(module, nn.modules.batchnorm._BatchNorm) for module in aligner.modules())
+    is_batch_norm = (
+        isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for module in aligner.modules()
+    )
     if launch.processes == 1 or not any(is_batch_norm):
         return aligner
     is_split = len(set(aligner.layout.spec.widths)) > 1
@@ -392,7 +491,8 @@ def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
     if launch.is_main:
         where = "with subjects of different widths" if is_split else "on a CPU"
         console.warn(
-            f"{aligner.layout.backbone['kind']} normalises by batch, and {where} each of the "
-            f"{launch.processes} processes does so by its own share: one process would give other weights"
+            f"{aligner.layout.backbone['kind']} normalises by batch, and {where} each "
+            f"of the {launch.processes} processes does so by its own share: one "
+            "process would give other weights"
         )
     return aligner

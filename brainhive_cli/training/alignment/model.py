@@ -1,4 +1,6 @@
-"""Backbone and fuser as one model folder: signals to predictions of heads, embeddings to their targets."""
+"""Backbone and fuser as one model folder: signals to predictions of heads, embeddings
+to their targets.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -39,11 +41,13 @@ class Aligner(nn.Module):
         learned: Record of its training data; default: not known.
 
     Attributes:
-        losses: Learned parameters of the losses that trained it, as `0.logit_scale` of the first.
+        losses: Learned parameters of the losses that trained it, as `0.logit_scale` of
+            the first.
 
     Raises:
         RecipeError: if there is no such part, subject layer, similarity or head.
-        BrainhiveError: if the parts do not go together, or the window is too short for the backbone.
+        BrainhiveError: if the parts do not go together, or the window is too short for
+            the backbone.
     """
 
     def __init__(self, layout: Layout, learned: Learned | None = None) -> None:
@@ -57,12 +61,14 @@ class Aligner(nn.Module):
         if layout.subject_layer == LINEAR:
             self.subject_layer = ChannelMixing(len(spec.subjects), spec.channels)
 
-        # the fuser may predict its input from signals, so the backbone is built for its width
+        # the fuser may predict its input from signals, so the backbone is built for its
+        # width
         fuser = parts.resolve("fusers", layout.fuser) if layout.fused else None
         self.backbone_heads: outputs.Heads = layout.heads
         if width := fuser and fuser.signal_width:
             self.backbone_heads = {**layout.heads} | {
-                name: replace(head, shape=(*head.shape[:-1], width)) for name, head in layout.fused.items()
+                name: replace(head, shape=(*head.shape[:-1], width))
+                for name, head in layout.fused.items()
             }
         self.backbone = backbones.build(
             parts.resolve("backbones", layout.backbone), spec, self.backbone_heads
@@ -76,8 +82,11 @@ class Aligner(nn.Module):
             self.fuser = fusers.build(fuser, layout.dims, dim, len(spec.subjects))
 
         self.adapter: Adapter | None = None
-        if layout.adapter:  # drawn last: a model with one starts from the same weights as one without
-            self.adapter = Adapter(*(layout.adapter[key] for key in ("maps", "rank", "alpha")))
+        # drawn last: a model with one starts from the same weights as one without
+        if layout.adapter:
+            self.adapter = Adapter(
+                *(layout.adapter[key] for key in ("maps", "rank", "alpha"))
+            )
 
     @property
     def device(self) -> torch.device:
@@ -85,78 +94,128 @@ class Aligner(nn.Module):
         return next(self.parameters()).device
 
     def index_of(self, subject: int | None, count: int) -> Tensor | None:
-        """Give the subject index of a subject's signals [N]; None for a subject who was not trained on."""
+        """Give the subject index of a subject's signals [N]; None for a subject who was
+        not trained on.
+        """
         known = self.layout.spec.subjects
-        return torch.full((count,), known.index(subject), device=self.device) if subject in known else None
+        return (
+            torch.full((count,), known.index(subject), device=self.device)
+            if subject in known
+            else None
+        )
 
     def predict(
-        self, signal: Tensor, subject_index: Tensor | None = None, names: Sequence[str] | None = None
+        self,
+        signal: Tensor,
+        subject_index: Tensor | None = None,
+        names: Sequence[str] | None = None,
     ) -> Tensors:
-        """Predict every head, [B, *shape] by name, from signals [B, C, T] of equal width.
+        """Predict every head, [B, *shape] by name, from signals [B, C, T] of equal
+        width.
 
-        `subject_index` [B] are positions in `layout.spec.subjects`; None is a subject not seen in training.
-        Heads that are not among `names` may be left out.
+        `subject_index` [B] are positions in `layout.spec.subjects`; None is a subject
+        not seen in training. Heads that are not among `names` may be left out.
 
         Raises:
             BrainhiveError: if the signals are of another size.
         """
         checked, heads = self._check_signal(signal, subject_index), self.backbone_heads
-        return self._map_signals(backbones.predict(self.backbone, heads, checked, subject_index, names))
+        return self._map_signals(
+            backbones.predict(self.backbone, heads, checked, subject_index, names)
+        )
 
     def learn(
-        self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
+        self,
+        signal: Tensor,
+        subject_index: Tensor,
+        targets: Mapping[str, Tensor],
+        context: Any,
     ) -> tuple[Tensors, Tensors]:
-        """Predict for a training step: predictions, and the targets they are compared with, by head."""
+        """Predict for a training step: predictions, and the targets they are compared
+        with, by head.
+        """
         checked, heads = self._check_signal(signal, subject_index), self.backbone_heads
-        predicted, replaced = backbones.learn(self.backbone, heads, checked, subject_index, targets, context)
+        predicted, replaced = backbones.learn(
+            self.backbone, heads, checked, subject_index, targets, context
+        )
         return self._map_signals(predicted), {**targets, **replaced}
 
-    def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> outputs.Decoded:
-        """Decode signals [B, C, T], without gradients; where answers are sampled, by one seed a signal."""
+    def decode(
+        self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]
+    ) -> outputs.Decoded:
+        """Decode signals [B, C, T], without gradients; where answers are sampled, by
+        one seed a signal.
+        """
         checked = self._check_signal(signal, subject_index)
-        decoded = backbones.decode(self.backbone, self.backbone_heads, checked, subject_index, seeds)
+        decoded = backbones.decode(
+            self.backbone, self.backbone_heads, checked, subject_index, seeds
+        )
         with torch.inference_mode():
             return replace(decoded, tensors=self._map_signals(decoded.tensors))
 
     def _map_signals(self, predicted: Tensors) -> Tensors:
-        """Map what the backbone gives for the fused head as the fuser does, if it has a map of signals."""
+        """Map what the backbone gives for the fused head as the fuser does, if it has a
+        map of signals.
+        """
         mapping = getattr(self.fuser, "of_signal", None)
         if mapping is None:
             return predicted
-        return predicted | {head: mapping(predicted[head]) for head in self.layout.fused if head in predicted}
+        return predicted | {
+            head: mapping(predicted[head])
+            for head in self.layout.fused
+            if head in predicted
+        }
 
-    def targets(self, embeddings: Mapping[str, Tensor], subject_index: Tensor | None = None) -> Tensors:
-        """Compute the targets of heads, [B, *shape] by head, from embeddings [B, *shape] by key.
+    def targets(
+        self, embeddings: Mapping[str, Tensor], subject_index: Tensor | None = None
+    ) -> Tensors:
+        """Compute the targets of heads, [B, *shape] by head, from embeddings [B,
+        *shape] by key.
 
-        A head whose embedding is not given is left out. `subject_index` [B] are positions in
-        `layout.spec.subjects`, for fusers that learn something of each; None is everyone.
+        A head whose embedding is not given is left out. `subject_index` [B] are
+        positions in `layout.spec.subjects`, for fusers that learn something of each;
+        None is everyone.
 
         Raises:
-            BrainhiveError: if an embedding has another shape than the head that predicts it.
+            BrainhiveError: if an embedding has another shape than the head that
+                predicts it.
         """
         # targets that are embeddings themselves
         heads = self.layout.heads
         head_targets = {
-            name: embeddings[head.target] for name, head in heads.items() if head.target in embeddings
+            name: embeddings[head.target]
+            for name, head in heads.items()
+            if head.target in embeddings
         }
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
 
         # embeddings of the fuser, which makes one head at most
-        to_fuse = {key: embedding for key, embedding in embeddings.items() if key not in direct}
+        to_fuse = {
+            key: embedding for key, embedding in embeddings.items() if key not in direct
+        }
         if self.fuser is not None and to_fuse:
             subjects = (subject_index,) if self.takes_subjects else ()
             fused = {head: self.fuser(to_fuse, *subjects) for head in self.layout.fused}
             outputs.check(
-                fused, self.layout.fused, "the fuser", self.fuser, len(next(iter(to_fuse.values())))
+                fused,
+                self.layout.fused,
+                "the fuser",
+                self.fuser,
+                len(next(iter(to_fuse.values()))),
             )
             head_targets |= fused
 
         # every target must have the shape of its head
-        outputs.check(head_targets, {name: heads[name] for name in head_targets}, "the target")
+        outputs.check(
+            head_targets, {name: heads[name] for name in head_targets}, "the target"
+        )
         return {name: head_targets[name] for name in heads if name in head_targets}
 
-    def encode_signal(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
-        """Encode signals [B, C, T] of subjects [B] as tokens [B, D]; None is a subject not seen in training.
+    def encode_signal(
+        self, signal: Tensor, subject_index: Tensor | None = None
+    ) -> Tensor:
+        """Encode signals [B, C, T] of subjects [B] as tokens [B, D]; None is a subject
+        not seen in training.
 
         Raises:
             BrainhiveError: if the signals are of another size.
@@ -168,7 +227,8 @@ class Aligner(nn.Module):
         return self.join(self.targets(embeddings))
 
     def join(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Join the heads that retrieval compares to vectors [B, D], whose cosine is the mean of theirs.
+        """Join the heads that retrieval compares to vectors [B, D], whose cosine is the
+        mean of theirs.
 
         Raises:
             BrainhiveError: if one of them is not there.
@@ -176,31 +236,51 @@ class Aligner(nn.Module):
         # all compared heads must be there
         if absent := [head for head in self.layout.compared if head not in values]:
             raise BrainhiveError(
-                f"retrieval compares the head {absent[0]}, and only {', '.join(values)} is given",
+                (
+                    f"retrieval compares the head {absent[0]}, and only "
+                    f"{', '.join(values)} is given"
+                ),
                 f"give the embeddings of {self.layout.heads[absent[0]].target}",
             )
 
         # unit vectors of each head, joined: [B, D]
         is_centred = self.layout.similarity == "centred_cosine"
-        vectors = [outputs.comparable(values[head], is_centred) for head in self.layout.compared]
+        vectors = [
+            outputs.comparable(values[head], is_centred)
+            for head in self.layout.compared
+        ]
         if len(vectors) == 1:
             return vectors[0]
-        return torch.cat([F.normalize(vector.float(), dim=-1) for vector in vectors], -1)
+        return torch.cat(
+            [F.normalize(vector.float(), dim=-1) for vector in vectors], -1
+        )
 
     def _check_signal(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Check signals [B, C, T], and pass them through what is learned for each subject."""
+        """Check signals [B, C, T], and pass them through what is learned for each
+        subject.
+        """
         # an unknown subject may have another number of channels, but not of voxels
         spec = self.layout.spec
         widths = spec.widths or (spec.channels,)
         is_known = signal.ndim == 3 and signal.shape[1] in widths
-        if signal.ndim == 3 and not is_known and not spec.names and subject_index is None:
+        if (
+            signal.ndim == 3
+            and not is_known
+            and not spec.names
+            and subject_index is None
+        ):
             raise BrainhiveError(
                 f"voxel count {signal.shape[1]} matches no training subject: subject "
-                f"{', '.join(map(str, spec.subjects))} with {', '.join(map(str, widths))}",
+                f"{', '.join(map(str, spec.subjects))} with "
+                f"{', '.join(map(str, widths))}",
                 "fine-tune it to the other subject first: mode=finetune",
             )
         check_signal(signal, signal.shape[1] if is_known else max(widths), spec.samples)
-        return signal if self.subject_layer is None else self.subject_layer(signal, subject_index)
+        return (
+            signal
+            if self.subject_layer is None
+            else self.subject_layer(signal, subject_index)
+        )
 
     def save(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
@@ -210,25 +290,35 @@ class Aligner(nn.Module):
         losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
         weights.save(folder / WEIGHTS[0], self.state_dict() | losses)
 
-        # the record of the training data needs the digest of the weights, so it comes second
-        config = {**self.layout.as_dict(), "learned": self.learned.save(folder, folder / WEIGHTS[0])}
+        # the record of the training data needs the digest of the weights, so it comes
+        # second
+        config = {
+            **self.layout.as_dict(),
+            "learned": self.learned.save(folder, folder / WEIGHTS[0]),
+        }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load(path: Path | str) -> Aligner:
-    """Load an aligner from its model folder, or one of upstream's, or a checkpoint of MindEye or NEURONS.
+    """Load an aligner from its model folder, or one of upstream's, or a checkpoint of
+    MindEye or NEURONS.
 
-    An upstream folder names no channels, window or subjects: channels are called 0, 1, …, and encoders by
-    upstream's keys. Such a folder does not record what the model learned from.
+    An upstream folder names no channels, window or subjects: channels are called 0, 1,
+    …, and encoders by upstream's keys. Such a folder does not record what the model
+    learned from.
 
     Raises:
         MissingData: if the folder lacks a file.
-        BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is another.
+        BrainhiveError: if a file is damaged, the weights do not fit the config, or the
+            format is another.
         RecipeError: if it is no path.
     """
     # a value of a recipe, or of the api, may be no path at all
     if not isinstance(path, str | Path):
-        raise RecipeError(f"{path!r} is no path of a model folder", "runs/train-align/NAME/cells/CELL/model")
+        raise RecipeError(
+            f"{path!r} is no path of a model folder",
+            "runs/train-align/NAME/cells/CELL/model",
+        )
 
     # checkpoints of MindEye and NEURONS
     folder = Path(path)
@@ -261,12 +351,18 @@ def load(path: Path | str) -> Aligner:
 def is_model(path: Path) -> bool:
     """Whether a path is a model's, not a run's."""
     has_config = (path / "config.json").is_file()
-    return (has_config and not (path / FINISHED).is_file()) or published_models.is_checkpoint(path)
+    return (
+        has_config and not (path / FINISHED).is_file()
+    ) or published_models.is_checkpoint(path)
 
 
 def holds_model(path: Path) -> bool:
     """Whether a path is a model's, by the names of weights where it is a checkpoint."""
-    return published_models.holds_model(path) if published_models.is_checkpoint(path) else is_model(path)
+    return (
+        published_models.holds_model(path)
+        if published_models.is_checkpoint(path)
+        else is_model(path)
+    )
 
 
 def learned_in(folder: Path) -> Learned:
@@ -281,7 +377,8 @@ def learned_in(folder: Path) -> Learned:
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
-    """Read a folder's config.json: the fields of the layout, and what the model learned from.
+    """Read a folder's config.json: the fields of the layout, and what the model learned
+    from.
 
     Raises:
         BrainhiveError: if a file is damaged, or the format is another.
@@ -289,11 +386,18 @@ def read_config(folder: Path) -> tuple[dict[str, Any], Learned]:
     # upstream's folders have neither of these keys
     path = folder / "config.json"
     fields: dict[str, Any] = documents.read(path, hint=WAY)
-    documents.check({"format": fields.pop("format", FORMAT)}, str(path), dict[str, Format], WAY)
+    documents.check(
+        {"format": fields.pop("format", FORMAT)}, str(path), dict[str, Format], WAY
+    )
     block = fields.pop("learned", None)
-    return fields, Learned() if block is None else Learned.load(path, block, _find_weights(folder))
+    return fields, Learned() if block is None else Learned.load(
+        path, block, _find_weights(folder)
+    )
 
 
 def _find_weights(folder: Path) -> Path:
     # without a weight file the first name, which the error message shows
-    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
+    return next(
+        (folder / name for name in WEIGHTS if (folder / name).is_file()),
+        folder / WEIGHTS[0],
+    )

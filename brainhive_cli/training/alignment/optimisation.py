@@ -1,4 +1,6 @@
-"""Optimisation, stage by stage: AdamW, schedules, the moving average and the selected epoch."""
+"""Optimisation, stage by stage: AdamW, schedules, the moving average and the selected
+epoch.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.weights import ANEW
-from brainhive_cli.training.alignment.initialisation import load_start, modules_of_subjects
+from brainhive_cli.training.alignment.initialisation import (
+    load_start,
+    modules_of_subjects,
+)
 from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective
 from brainhive_cli.training.alignment.recipe import Stage, Train
@@ -38,10 +43,11 @@ PROGRESS = (
 
 
 class Learner:
-    """AdamW with a schedule and clipped gradients, stage by stage, and the progress of a training.
+    """AdamW with a schedule and clipped gradients, stage by stage, and the progress of
+    a training.
 
-    Parameters that do not require gradients at first, as a prior's, never change. `train.start_pull` pulls
-    the others to the weights of the first start.
+    Parameters that do not require gradients at first, as a prior's, never change.
+    `train.start_pull` pulls the others to the weights of the first start.
 
     Source: Li, Grandvalet and Davoine 2018 (arXiv 1802.01483) for L2-SP; the pull is
     decoupled from the gradient, as AdamW's weight decay is.
@@ -51,25 +57,30 @@ class Learner:
         objective: Its losses, which may learn too.
         train: Optimisation and stages.
         steps: Steps of an epoch.
-        starts: Weights from which a stage starts, by the stage's number and the part of the model.
+        starts: Weights from which a stage starts, by the stage's number and the part of
+            the model.
         is_started: Whether the model has the weights of another one already.
         feedback: What chooses alternatives, whose state a checkpoint holds too.
 
     Call `enter_stage` or `load_state_dict` before the first step.
 
     Attributes:
-        learned: The losses and the model with what they have learned: the moving average where there is one.
+        learned: The losses and the model with what they have learned: the moving
+            average where there is one.
         epoch: Epochs that are done.
-        steps_done: Steps of the next one that are done; `loss_sum` is the sum of their losses.
+        steps_done: Steps of the next one that are done; `loss_sum` is the sum of their
+            losses.
         stop: Epoch at which the stage ends.
         best_top1: Highest validation top-1 so far.
         best_epoch: Epoch that reached it last; 0: none yet.
-        selected_epoch: The epoch with the best score so far, counted from 1; without scores the last; 0
-            before the first.
-        score: Of the selected epoch, as the `weights` of losses and model, and the validation `ranks` [N].
+        selected_epoch: The epoch with the best score so far, counted from 1; without
+            scores the last; 0 before the first.
+        score: Of the selected epoch, as the `weights` of losses and model, and the
+            validation `ranks` [N].
 
     Raises:
-        RecipeError: if a stage freezes an unknown part, or everything, or nothing starts that is pulled to.
+        RecipeError: if a stage freezes an unknown part, or everything, or nothing
+            starts that is pulled to.
     """
 
     def __init__(
@@ -85,9 +96,18 @@ class Learner:
         # the losses learn too, so one optimizer sees both modules
         self.aligner, self.objective = aligner, objective
         self.model = nn.ModuleList([objective, aligner])
-        self.settings, self.steps, self.starts, self.feedback = train, steps, starts, feedback
+        self.settings, self.steps, self.starts, self.feedback = (
+            train,
+            steps,
+            starts,
+            feedback,
+        )
         self.stages = train.all_stages(steps)
-        self.learnable = [name for name, parameter in aligner.named_parameters() if parameter.requires_grad]
+        self.learnable = [
+            name
+            for name, parameter in aligner.named_parameters()
+            if parameter.requires_grad
+        ]
 
         # progress, as before the first step
         self.epoch = self.steps_done = self.best_epoch = self.selected_epoch = 0
@@ -101,7 +121,10 @@ class Learner:
         self.first_start = 0 if is_started else min(starts, default=None)
         if train.start_pull and self.first_start is None:
             raise RecipeError(
-                f"train.start_pull is {train.start_pull:g}, and no stage starts from other weights",
+                (
+                    f"train.start_pull is {train.start_pull:g}, and no stage starts "
+                    "from other weights"
+                ),
                 "a start, or leave it out",
             )
         for number, stage in enumerate(self.stages):
@@ -122,17 +145,22 @@ class Learner:
 
         # something must remain to be learned
         if all(is_below(name, stage.freeze) for name in self.learnable):
-            raise RecipeError(f"train.stages[{number}] freezes all that could learn", "freeze less")
+            raise RecipeError(
+                f"train.stages[{number}] freezes all that could learn", "freeze less"
+            )
 
     def enter_stage(self, is_resumed: bool = False) -> None:
-        """Make the optimizer of the stage that the epoch is in, from its start unless it is resumed."""
+        """Make the optimizer of the stage that the epoch is in, from its start unless
+        it is resumed.
+        """
         # find the stage by the epoch
         aligner, train = self.aligner, self.settings
         stops = [*accumulate(stage.epochs for stage in self.stages)]
         number = next(index for index, stop in enumerate(stops) if self.epoch < stop)
         self.stop, stage = stops[number], self.stages[number]
 
-        # load the weights that the stage starts from, but keep parameters that never learn
+        # load the weights that the stage starts from, but keep parameters that never
+        # learn
         if not is_resumed and number in self.starts:
             fixed = {
                 name: parameter.detach().clone()
@@ -144,9 +172,14 @@ class Learner:
             aligner.load_state_dict(fixed, strict=False)
             self.objective.continue_from(aligner.losses)
 
-        # remember the weights of the first start, but of no one subject's modules: a new subject's are drawn
+        # remember the weights of the first start, but of no one subject's modules: a
+        # new subject's are drawn
         parameters = dict(aligner.named_parameters())
-        is_pulled = train.start_pull and self.first_start is not None and number >= self.first_start
+        is_pulled = (
+            train.start_pull
+            and self.first_start is not None
+            and number >= self.first_start
+        )
         if is_pulled and not self.anchors:
             subject_modules = modules_of_subjects(aligner)
             shared = [name for name in self.learnable if name not in subject_modules]
@@ -156,17 +189,29 @@ class Learner:
         self.frozen = stage.freeze
         for name in self.learnable:
             parameters[name].requires_grad_(not is_below(name, stage.freeze))
-        self.pulled = {name: parameters[name] for name in self.anchors if parameters[name].requires_grad}
+        self.pulled = {
+            name: parameters[name]
+            for name in self.anchors
+            if parameters[name].requires_grad
+        }
 
         # one optimizer for what learns in the stage
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.parameters = [
+            parameter
+            for parameter in self.model.parameters()
+            if parameter.requires_grad
+        ]
         groups = _groups(self.parameters, self.model, train, stage.lr)
-        self.optimizer = torch.optim.AdamW(groups, stage.lr, betas=train.betas, fused=True)
+        self.optimizer = torch.optim.AdamW(
+            groups, stage.lr, betas=train.betas, fused=True
+        )
         self.peak_lr: float = self.optimizer.param_groups[0]["lr"]
         self.schedule = schedule_of(self.optimizer, stage, self.steps)
 
         # the average starts as a copy of the weights
-        self.average = AveragedModel(self.model, multi_avg_fn=self._average) if train.ema else None
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=self._average) if train.ema else None
+        )
         self.learned: Any = self.model if self.average is None else self.average.module
 
     def train(self) -> None:
@@ -203,13 +248,16 @@ class Learner:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def finish_epoch(self, ranks: Tensor, validated: float | None, score: float | None) -> None:
+    def finish_epoch(
+        self, ranks: Tensor, validated: float | None, score: float | None
+    ) -> None:
         """Count an epoch; select its weights if none before had a better score.
 
         Args:
             ranks: Validation ranks [N].
             validated: Validation top-1.
-            score: What selects the epoch; None selects every one, so that the last stays.
+            score: What selects the epoch; None selects every one, so that the last
+                stays.
         """
         # begin the next epoch
         self.epoch += 1
@@ -219,11 +267,17 @@ class Learner:
 
         # a later epoch of equal score replaces the earlier one
         if score is None or score >= self.score:
-            self.selected_epoch, self.score, self.ranks = self.epoch, score or 0.0, ranks
+            self.selected_epoch, self.score, self.ranks = (
+                self.epoch,
+                score or 0.0,
+                ranks,
+            )
             self.weights = _copy_weights(self.learned)
 
     def load_selected(self) -> Aligner:
-        """Return the model with the weights of the selected epoch, in evaluation mode."""
+        """Return the model with the weights of the selected epoch, in evaluation
+        mode.
+        """
         self.learned.load_state_dict(self.weights)
         self.result.losses = _copy_weights(self.learned[0])
         return self.result.eval()
@@ -233,7 +287,9 @@ class Learner:
         state = {name: part.state_dict() for name, part in self._parts().items()}
         return state | {name: getattr(self, name) for name in (*PROGRESS, "anchors")}
 
-    def load_state_dict(self, state: Content, where: Path | str = "the checkpoint") -> None:
+    def load_state_dict(
+        self, state: Content, where: Path | str = "the checkpoint"
+    ) -> None:
         """Continue from a `state_dict`.
 
         Args:
@@ -243,7 +299,9 @@ class Learner:
         Raises:
             BrainhiveError: if it is of something else.
         """
-        with weights.reading(where, ANEW, BrainhiveError, problem="is of another training"):
+        with weights.reading(
+            where, ANEW, BrainhiveError, problem="is of another training"
+        ):
             for name in PROGRESS:
                 setattr(self, name, state[name])
             self.enter_stage(is_resumed=True)
@@ -253,9 +311,11 @@ class Learner:
                 anchor.copy_(state["anchors"][name])
 
     def _average(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
-        """Move averages towards weights; faster in the first steps, so that the start is soon forgotten.
+        """Move averages towards weights; faster in the first steps, so that the start
+        is soon forgotten.
 
-        Source: the ramp (1 + n) / (10 + n) is that of TensorFlow's ExponentialMovingAverage.
+        Source: the ramp (1 + n) / (10 + n) is that of TensorFlow's
+        ExponentialMovingAverage.
         """
         count = self.schedule.last_epoch  # steps that are done
         decay = min(self.settings.ema, (1 + count) / (10 + count))
@@ -263,21 +323,33 @@ class Learner:
 
     def _parts(self) -> Content:
         """List what has a state of its own in this stage."""
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        parts = {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
         further = {"average": self.average, "feedback": self.feedback}
-        return parts | {name: part for name, part in further.items() if part is not None}
+        return parts | {
+            name: part for name, part in further.items() if part is not None
+        }
 
 
 def _copy_weights(module: nn.Module) -> dict[str, Tensor]:
     """Copy weights to the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+    return {
+        name: value.detach().cpu().clone()
+        for name, value in module.state_dict().items()
+    }
 
 
-def _groups(parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr: float) -> list[Content]:
+def _groups(
+    parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr: float
+) -> list[Content]:
     """Group parameters by the weight decay and the learning rate that act on them.
 
-    Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch normalisation decay there;
-    and the trainings of MindEye1 and MindEye2, which exempt every name that holds `bias`.
+    Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch
+    normalisation decay there; and the trainings of MindEye1 and MindEye2, which exempt
+    every name that holds `bias`.
     """
     # parameters without weight decay
     exempt = set()
@@ -286,12 +358,17 @@ def _groups(parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr
     elif train.decay == "weights":
         norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
         exempt = {parameter for norm in norms for parameter in norm.parameters()}
-        exempt |= {p for name, p in model.named_parameters() if "bias" in name.rpartition(".")[2]}
+        exempt |= {
+            p
+            for name, p in model.named_parameters()
+            if "bias" in name.rpartition(".")[2]
+        }
 
     # factors of the learning rate; those of losses and unnamed parts are 1
     factor_of: dict[Tensor, float] = {
         parameter: factor
-        for part, factor in sorted(train.lr_of.items())  # a submodule's comes after its module's
+        # a submodule's comes after its module's
+        for part, factor in sorted(train.lr_of.items())
         for name, parameter in model[1].named_parameters()
         if is_below(name, [part])
     }
@@ -299,9 +376,15 @@ def _groups(parameters: Sequence[Tensor], model: nn.ModuleList, train: Train, lr
     # one group for each pair of decay and factor, in a fixed order
     groups: dict[tuple[bool, float], list[Tensor]] = {}
     for parameter in parameters:
-        groups.setdefault((parameter in exempt, factor_of.get(parameter, 1.0)), []).append(parameter)
+        groups.setdefault(
+            (parameter in exempt, factor_of.get(parameter, 1.0)), []
+        ).append(parameter)
     return [
-        {"params": groups[key], "weight_decay": 0.0 if key[0] else train.weight_decay, "lr": lr * key[1]}
+        {
+            "params": groups[key],
+            "weight_decay": 0.0 if key[0] else train.weight_decay,
+            "lr": lr * key[1],
+        }
         for key in sorted(groups)
     ]
 
@@ -311,8 +394,12 @@ def is_below(name: str, prefixes: Iterable[str]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> LRScheduler:
-    """Make the schedule of a stage; one-cycle is torch's, without its change of the optimizer's betas."""
+def schedule_of(
+    optimizer: torch.optim.Optimizer, stage: Stage, steps: int
+) -> LRScheduler:
+    """Make the schedule of a stage; one-cycle is torch's, without its change of the
+    optimizer's betas.
+    """
     # torch's schedule, with its default of 30 % for the rise
     total = stage.epochs * steps
     if stage.schedule == "one_cycle":
@@ -333,7 +420,10 @@ def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> L
         if step < warmup:
             return (step + 1) / warmup
         return (
-            1.0 if is_constant else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+            1.0
+            if is_constant
+            else 0.5
+            * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
         )
 
     return LambdaLR(optimizer, share_of_lr)

@@ -1,4 +1,6 @@
-"""The recipe of train-align with its sections, and the cells that it asks for: one training for each."""
+"""The recipe of train-align with its sections, and the cells that it asks for: one
+training for each.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +10,13 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializeAsAny, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializeAsAny,
+    model_validator,
+)
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -42,20 +50,25 @@ StartFrom = Annotated[
     str | dict[str, str] | None,
     BeforeValidator(flattened),  # overrides nest the parts
     Field(
-        description="weights to start from: a model folder, a published checkpoint, an align run "
-        "(SWEEP:VARIANT), hub:owner/name[@revision], or a train-align recipe: its newest run; or {part: any "
-        "of these, or a file or hub: reference of the part's own weights}"
+        description="weights to start from: a model folder, a published checkpoint, an "
+        "align run (SWEEP:VARIANT), hub:owner/name[@revision], or a "
+        "train-align recipe: its newest run; or {part: any of these, or a "
+        "file or hub: reference of the part's own weights}"
     ),
 ]
 
 
 Warmup = Annotated[
-    Annotated[float, Field(ge=0)] | Fraction | None, BeforeValidator(read_share), PlainSerializer(write_share)
+    Annotated[float, Field(ge=0)] | Fraction | None,
+    BeforeValidator(read_share),
+    PlainSerializer(write_share),
 ]
 
 
 class Stage(Section):
-    """One stage of a training: it continues from the last weights of the stage before."""
+    """One stage of a training: it continues from the last weights of the stage
+    before.
+    """
 
     epochs: int = Field(gt=0, le=LONGEST, description="epochs of the stage")
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
@@ -64,14 +77,20 @@ class Stage(Section):
     )
     warmup_epochs: Warmup = Field(
         None,
-        description="epochs up to the peak (0.5: half of one), or a share of the stage (1/25); default: 0, "
-        "of one_cycle 0.3 of all",
+        description="epochs up to the peak (0.5: half of one), or a share of the stage "
+        "(1/25); default: 0, of one_cycle 0.3 of all",
     )
     final_div: float = Field(
-        1000.0, ge=1, description="one_cycle: first over last learning rate (MindEye1's)"
+        1000.0,
+        ge=1,
+        description="one_cycle: first over last learning rate (MindEye1's)",
     )
     freeze: Names = Field(
-        [], description="parts that do not learn, in evaluation mode: backbone, fuser, or a submodule's name"
+        [],
+        description=(
+            "parts that do not learn, in evaluation mode: backbone, fuser, or a "
+            "submodule's name"
+        ),
     )
     start_from: StartFrom = None
 
@@ -84,11 +103,15 @@ class Stage(Section):
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.schedule != "one_cycle":
-            refuse_idle(self, ("final_div",), f"with schedule {self.schedule}", "leave it out")
+            refuse_idle(
+                self, ("final_div",), f"with schedule {self.schedule}", "leave it out"
+            )
 
         # the rate must reach its peak within the stage
         if self.warmup > self.epochs:
-            raise ValueError(f"warmup_epochs is above the {self.epochs} epochs of the stage")
+            raise ValueError(
+                f"warmup_epochs is above the {self.epochs} epochs of the stage"
+            )
         return self
 
 
@@ -114,24 +137,34 @@ def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
 
 
 class LoraSection(Section):
-    """Encoders that learn with the brain model, by low-rank changes (LoRA, arXiv 2106.09685)."""
+    """Encoders that learn with the brain model, by low-rank changes (LoRA, arXiv
+    2106.09685).
+    """
 
     encoders: Names = Field(
         [],
-        description="encoders of one network, named as in `encoders`: they see every picture at each step, "
-        "and each cell's gallery is encoded by its own",
+        description="encoders of one network, named as in `encoders`: they see every "
+        "picture at each step, and each cell's gallery is encoded by its "
+        "own",
     )
     rank: int = Field(32, gt=0, description="of each change")
     alpha: float = Field(32, gt=0, description="a change is multiplied by alpha / rank")
     modules: Names = Field(
-        [], description="ends of the names of the maps that are changed, as q_proj; default: all linear maps"
+        [],
+        description=(
+            "ends of the names of the maps that are changed, as q_proj; default: all "
+            "linear maps"
+        ),
     )
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if not self.encoders:
             refuse_idle(
-                self, ("rank", "alpha", "modules"), "where no encoder learns", "train.lora.encoders=[...]"
+                self,
+                ("rank", "alpha", "modules"),
+                "where no encoder learns",
+                "train.lora.encoders=[...]",
             )
         return self
 
@@ -141,115 +174,158 @@ class Train(Section):
 
     # length and start of the training
     epochs: int = Field(
-        25, gt=0, le=LONGEST, description="with stages, their sum: another number scales them"
+        25,
+        gt=0,
+        le=LONGEST,
+        description="with stages, their sum: another number scales them",
     )
     stages: list[Stage] = Field(
-        [], description="stages, one after another; default: one with this section's epochs and lr"
+        [],
+        description=(
+            "stages, one after another; default: one with this section's epochs and lr"
+        ),
     )
     start_from: StartFrom = None
     # batches
-    batch_size: int = Field(1024, gt=1, le=2**24, description="trials a step, over all processes")
+    batch_size: int = Field(
+        1024, gt=1, le=2**24, description="trials a step, over all processes"
+    )
     epoch_trials: int | None = Field(
         None,
         gt=0,
         exclude_if=lambda count: count is None,  # older runs do not name it
-        description="trials of an epoch, as many of each subject in every step, in rounds of all that a "
-        "subject has; with finetune.sessions for each session; default: every trial once, subjects mixed",
+        description="trials of an epoch, as many of each subject in every step, in "
+        "rounds of all that a subject has; with finetune.sessions for each "
+        "session; default: every trial once, subjects mixed",
     )
     last_batch: Literal["even", "keep", "drop"] = Field(
         "even",
-        description="what happens to trials that fill no batch: even, all batches of an epoch get nearly one "
-        "size; keep, the last batch is smaller (BrainHiVE: 156 of 16540 trials); drop, they wait for another "
+        description="what happens to trials that fill no batch: even, all batches of "
+        "an epoch get nearly one size; keep, the last batch is smaller "
+        "(BrainHiVE: 156 of 16540 trials); drop, they wait for another "
         "epoch",
     )
     init: Literal["torch", "reference"] = Field(
         "torch",
-        description="initial weights: torch's, or those of transformers' PreTrainedModel, as BrainHiVE's "
-        "(normal with sd 0.02, bias 0)",
+        description="initial weights: torch's, or those of transformers' "
+        "PreTrainedModel, as BrainHiVE's (normal with sd 0.02, bias 0)",
     )
     # optimiser
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
-    lr_of: Annotated[dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(flattened)] = Field(
+    lr_of: Annotated[
+        dict[str, Annotated[float, Field(gt=0)]], BeforeValidator(flattened)
+    ] = Field(
         {},
         exclude_if=lambda factors: not factors,  # older runs do not name it
-        description="{part: factor of its learning rate} in all stages; a part is backbone, fuser, or a "
-        "submodule's name",
+        description="{part: factor of its learning rate} in all stages; a part is "
+        "backbone, fuser, or a submodule's name",
     )
     start_pull: float = Field(
         0.0,
         ge=0,
         le=1,
         exclude_if=lambda share: share == 0,  # older runs do not name it
-        description="share of the distance to the weights of the start that each step takes back, at the "
-        "peak learning rate (decoupled L2-SP)",
+        description="share of the distance to the weights of the start that each step "
+        "takes back, at the peak learning rate (decoupled L2-SP)",
     )
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     decay: Literal["all", "not_biases", "weights"] = Field(
         "all",
-        description="what weight_decay acts on: all parameters, all but biases (MindEye1, MindEye2), or all "
-        "but biases and LayerNorm (the rule of transformers' Trainer, which trained BrainHiVE)",
+        description="what weight_decay acts on: all parameters, all but biases "
+        "(MindEye1, MindEye2), or all but biases and LayerNorm (the rule "
+        "of transformers' Trainer, which trained BrainHiVE)",
     )
     betas: tuple[float, float] = Field((0.9, 0.995), description="of AdamW")
-    warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
-    grad_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: any")
+    warmup_steps: int = Field(
+        0, ge=0, description="linear warm-up before the cosine (paper: 10)"
+    )
+    grad_norm: float | None = Field(
+        1.0, gt=0, description="largest norm of the gradient; null: any"
+    )
     precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
     ema: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="decay of the moving average of the weights, which is then what is validated and kept",
+        description=(
+            "decay of the moving average of the weights, which is then what is "
+            "validated and kept"
+        ),
     )
     prior_dropout: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="dropout in the prior's frozen fusion encoder while it is the target (BrainHiVE: 0.1)",
+        description=(
+            "dropout in the prior's frozen fusion encoder while it is the target "
+            "(BrainHiVE: 0.1)"
+        ),
     )
     # validation, and the epoch that is kept
-    validation: float = Field(0.1, ge=0, lt=1, description="share of training concepts held out")
+    validation: float = Field(
+        0.1, ge=0, lt=1, description="share of training concepts held out"
+    )
     selection: Literal["best", "last", "test"] = Field(
         "best",
-        description="the epoch that is kept: best validation top-1, the last, or best test top-1 (only to "
-        "reproduce others' numbers: it is no result)",
+        description="the epoch that is kept: best validation top-1, the last, or best "
+        "test top-1 (only to reproduce others' numbers: it is no result)",
     )
     patience: int | None = Field(
-        None, gt=0, description="stop when validation top-1 has not risen for so many epochs"
+        None,
+        gt=0,
+        description="stop when validation top-1 has not risen for so many epochs",
     )
     # what samples and targets are at each step
     augment: Augment = Augment()
     lora: LoraSection = Field(
         LoraSection(),
         exclude_if=lambda lora: not lora.encoders,  # older runs do not name it
-        description="encoders that learn with the brain model; lr_of: {adapter: …} is their learning rate",
+        description=(
+            "encoders that learn with the brain model; lr_of: {adapter: …} is their "
+            "learning rate"
+        ),
     )
     embedding_alternatives: dict[str, Names] = Field(
-        {}, description="encoder: names of further stores of the same pictures and width, one drawn each time"
+        {},
+        description=(
+            "encoder: names of further stores of the same pictures and width, one "
+            "drawn each time"
+        ),
     )
     alternatives: Literal["random", "uncertainty"] = Field(
         "random",
         exclude_if=lambda choice: choice == "random",  # older runs do not name it
-        description="which of a stimulus's alternative targets a sample learns from: random, or of three the "
-        "first where it was found easily before, the last where hardly (UBP's blurs, from weak to strong)",
+        description="which of a stimulus's alternative targets a sample learns from: "
+        "random, or of three the first where it was found easily before, "
+        "the last where hardly (UBP's blurs, from weak to strong)",
     )
     shuffled_labels: bool = Field(
         False,
-        description="signals are trained with the pictures of others, drawn once: a control of what a model "
-        "shows that has learned nothing of the pictures",
+        description="signals are trained with the pictures of others, drawn once: a "
+        "control of what a model shows that has learned nothing of the "
+        "pictures",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _counts_the_epochs_of_its_stages(cls, fields: Any) -> Any:
         # without stages, `epochs` is a plain setting
-        if not (isinstance(fields, dict) and fields.get("stages") and isinstance(fields["stages"], list)):
+        if not (
+            isinstance(fields, dict)
+            and fields.get("stages")
+            and isinstance(fields["stages"], list)
+        ):
             return fields
         stages = [dict(Stage.model_validate(stage)) for stage in fields["stages"]]
         lengths = [stage["epochs"] for stage in stages]
 
-        # another sum scales the stages; whatever is no number is refused by the key's own type
+        # another sum scales the stages; whatever is no number is refused by the key's
+        # own type
         epochs = fields.get("epochs", sum(lengths))
         if isinstance(epochs, int) and epochs > 0:
-            for stage, length in zip(stages, scale_stages(lengths, epochs), strict=True):
+            for stage, length in zip(
+                stages, scale_stages(lengths, epochs), strict=True
+            ):
                 stage["epochs"] = length
         return {**fields, "stages": stages, "epochs": epochs}
 
@@ -257,19 +333,40 @@ class Train(Section):
     def _every_key_has_an_effect(self) -> Self:
         # a key without an effect is a mistake in the recipe
         if self.stages:
-            refuse_idle(self, ("lr", "warmup_steps"), "where stages have their own", "set it in train.stages")
+            refuse_idle(
+                self,
+                ("lr", "warmup_steps"),
+                "where stages have their own",
+                "set it in train.stages",
+            )
         if self.start_from and self.stages and self.stages[0].start_from:
-            raise ValueError("start_from is given for the training and for its first stage: leave one out")
+            raise ValueError(
+                "start_from is given for the training and for its first stage: leave "
+                "one out"
+            )
         if len(self.stages) > 1:
-            refuse_idle(self, ("patience",), "on several stages, which have fixed epochs", "leave it out")
+            refuse_idle(
+                self,
+                ("patience",),
+                "on several stages, which have fixed epochs",
+                "leave it out",
+            )
         if self.epoch_trials is not None:
-            refuse_idle(self, ("last_batch",), "with epoch_trials, whose steps are all full", "leave it out")
+            refuse_idle(
+                self,
+                ("last_batch",),
+                "with epoch_trials, whose steps are all full",
+                "leave it out",
+            )
         if self.patience is not None and not self.validation:
-            raise ValueError("patience needs validation top-1, so train.validation must be above 0")
+            raise ValueError(
+                "patience needs validation top-1, so train.validation must be above 0"
+            )
         return self
 
     def span(self, stage: int | None) -> tuple[int, int]:
-        """Return the first epoch of a stage, and how many it has; of the whole training without a number.
+        """Return the first epoch of a stage, and how many it has; of the whole training
+        without a number.
 
         Raises:
             RecipeError: if there is no such stage.
@@ -285,7 +382,9 @@ class Train(Section):
 
     @property
     def starts(self) -> list[dict[str, str]]:
-        """References of the weights that each stage starts from, by the part of a model; "" is all of it."""
+        """References of the weights that each stage starts from, by the part of a
+        model; "" is all of it.
+        """
         # `train.start_from` is that of the first stage, unless the stage names its own
         first, *later = [stage.start_from for stage in self.stages] or [None]
         starts = [start or {} for start in (first or self.start_from, *later)]
@@ -300,11 +399,19 @@ class Train(Section):
 
         def pin(start: StartFrom) -> StartFrom:
             if isinstance(start, dict):
-                return {part: names.get(reference, reference) for part, reference in start.items()}
+                return {
+                    part: names.get(reference, reference)
+                    for part, reference in start.items()
+                }
             return start and names.get(start, start)
 
-        stages = [stage.model_copy(update={"start_from": pin(stage.start_from)}) for stage in self.stages]
-        return self.model_copy(update={"start_from": pin(self.start_from), "stages": stages})
+        stages = [
+            stage.model_copy(update={"start_from": pin(stage.start_from)})
+            for stage in self.stages
+        ]
+        return self.model_copy(
+            update={"start_from": pin(self.start_from), "stages": stages}
+        )
 
     def all_stages(self, steps: int) -> list[Stage]:
         """List the stages of a training whose epochs have so many steps.
@@ -314,18 +421,33 @@ class Train(Section):
         """
         if self.warmup_steps > (total := self.epochs * steps):
             raise RecipeError(
-                f"train.warmup_steps is {self.warmup_steps}, but the training of a cell has {total} steps",
-                f"train.warmup_steps={total // 10}, more train.epochs or a smaller train.batch_size",
+                (
+                    f"train.warmup_steps is {self.warmup_steps}, but the training of a "
+                    f"cell has {total} steps"
+                ),
+                (
+                    f"train.warmup_steps={total // 10}, more train.epochs or a smaller "
+                    "train.batch_size"
+                ),
             )
 
         # without stages, the section itself is the only one
-        one = Stage(epochs=self.epochs, lr=self.lr, warmup_epochs=self.warmup_steps / max(1, steps))
+        one = Stage(
+            epochs=self.epochs,
+            lr=self.lr,
+            warmup_epochs=self.warmup_steps / max(1, steps),
+        )
         return self.stages or [one]
 
     def check_prior(self, prior: str | None) -> None:
         """Refuse keys that act on a prior where there is none."""
         if prior is None:
-            refuse_idle(self, ("prior_dropout",), "without a prior", "fuser.dropout, or name one (--prior)")
+            refuse_idle(
+                self,
+                ("prior_dropout",),
+                "without a prior",
+                "fuser.dropout, or name one (--prior)",
+            )
 
 
 class Finetune(Section):
@@ -333,25 +455,39 @@ class Finetune(Section):
 
     run: str | None = Field(
         None,
-        description="align run, by folder or name (SWEEP:VARIANT), the train-align recipe that made it, or "
-        "hub:owner/name[@revision]; default: the newest on the data set that is not fine-tuned itself",
+        description="align run, by folder or name (SWEEP:VARIANT), the train-align "
+        "recipe that made it, or hub:owner/name[@revision]; default: the "
+        "newest on the data set that is not fine-tuned itself",
     )
     share: float = Field(
-        1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
+        1.0,
+        ge=0.01,
+        le=1,
+        description="share of a new subject's training pictures, 0.01 to 1",
     )
-    seed: int = Field(0, ge=0, description="chooses these pictures; a smaller share is part of a larger one")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="chooses these pictures; a smaller share is part of a larger one",
+    )
     sessions: int | None = Field(
         None,
         gt=0,
         exclude_if=lambda count: count is None,  # older runs do not name it
-        description="first sessions of a new subject, whose trials alone are learned from; default: all",
+        description=(
+            "first sessions of a new subject, whose trials alone are learned from; "
+            "default: all"
+        ),
     )
 
 
 def _head_targets(heads: Any) -> Any:
     if not isinstance(heads, dict):
         return heads
-    return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
+    return {
+        name: target if target == FUSED else resolve(target)
+        for name, target in heads.items()
+    }
 
 
 BACKBONE, FUSER = "brain-mlp", "fusion-encoder"
@@ -363,7 +499,8 @@ FOLD = re.compile(r"_fold-\d+(?=_seed-)")
 USED_IN_CLOSED_FORM = {"validation", "shuffled_labels"}
 """Keys of `train` that have an effect where nothing is trained step by step."""
 HeadTargets = Annotated[
-    dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]], BeforeValidator(_head_targets)
+    dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]],
+    BeforeValidator(_head_targets),
 ]
 
 
@@ -385,18 +522,32 @@ class Recipe(SweptRecipe):
     )
     mode: Literal["intra", "inter", "joint", "finetune"] = Field(
         "intra",
-        description="intra: one subject; inter: leave one out; joint: all on all; finetune: new subjects",
+        description=(
+            "intra: one subject; inter: leave one out; joint: all on all; finetune: "
+            "new subjects"
+        ),
     )
     subjects: Subjects = Field(
-        None, description="subjects, in inter those left out; default: all of the data set"
+        None,
+        description="subjects, in inter those left out; default: all of the data set",
     )
     trained_on: Subjects = Field(
         None,
-        description="inter: whom a cell learns from, without the one left out; default: all of the data set",
+        description=(
+            "inter: whom a cell learns from, without the one left out; default: all of "
+            "the data set"
+        ),
     )
-    seeds: Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
+    seeds: Numbers = Field(
+        [2025, 2026, 2027], description="one cell a seed (paper: three from 2025)"
+    )
     dim: int | None = Field(
-        None, gt=0, le=2**20, description="D of the token; default: the prior's or the fuser's own, else 1024"
+        None,
+        gt=0,
+        le=2**20,
+        description=(
+            "D of the token; default: the prior's or the fuser's own, else 1024"
+        ),
     )
     backbone: Annotated[Any, parts.part("backbones", BACKBONE)] = Field(
         BACKBONE, validate_default=True, description="brain encoder"
@@ -405,39 +556,62 @@ class Recipe(SweptRecipe):
         FUSER, validate_default=True, description="fusion encoder"
     )
     loss: Annotated[Any, parts.part("losses", "clip")] = Field(
-        "clip", validate_default=True, description="between predictions and targets, where no terms are given"
+        "clip",
+        validate_default=True,
+        description="between predictions and targets, where no terms are given",
     )
     heads: HeadTargets = Field(
         {},
-        description="head: the encoder whose output it predicts, or `fused`; default: one head, `token`, "
-        "that predicts what the fuser makes of `encoders`",
+        description="head: the encoder whose output it predicts, or `fused`; default: "
+        "one head, `token`, that predicts what the fuser makes of "
+        "`encoders`",
     )
-    targets: Annotated[dict[str, SerializeAsAny[EncoderConfig]], BeforeValidator(_head_targets)] = Field(
+    targets: Annotated[
+        dict[str, SerializeAsAny[EncoderConfig]], BeforeValidator(_head_targets)
+    ] = Field(
         {},
         exclude_if=lambda targets: not targets,  # older runs do not name it
-        description="name: encoder whose output terms compare predictions with, and no head is made for, as "
-        "of captions; only training reads it",
+        description="name: encoder whose output terms compare predictions with, and no "
+        "head is made for, as of captions; only training reads it",
     )
     terms: list[Term] = Field(
-        [], description="loss terms; default: `loss` for every head, with equal weights that sum to 1"
+        [],
+        description=(
+            "loss terms; default: `loss` for every head, with equal weights that sum "
+            "to 1"
+        ),
     )
     head: str | None = Field(
-        None, description="head that retrieval compares; default: `token`, or the only vector or tokens"
+        None,
+        description=(
+            "head that retrieval compares; default: `token`, or the only vector or "
+            "tokens"
+        ),
     )
-    prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
+    prior: str | None = Field(
+        None, description="Fusion Prior whose fusion encoder is the frozen target"
+    )
     subject_layer: Literal["none", "linear"] = Field(
         "none",
-        description="learned for each subject before the brain encoder: linear, a mixing of the channels",
+        description=(
+            "learned for each subject before the brain encoder: linear, a mixing of "
+            "the channels"
+        ),
     )
-    similarity: Literal["cosine", "centred_cosine"] = Field("cosine", description="how tokens are compared")
+    similarity: Literal["cosine", "centred_cosine"] = Field(
+        "cosine", description="how tokens are compared"
+    )
     signal: Signal = Signal()
     train: Train = Train()
     finetune: Finetune = Finetune()
-    published: Published | None = Field(None, description="what a paper reports of this recipe, and where")
+    published: Published | None = Field(
+        None, description="what a paper reports of this recipe, and where"
+    )
 
     @classmethod
     def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
-        """Set a dotted key; a change of stages removes the sum of their epochs, which would scale them.
+        """Set a dotted key; a change of stages removes the sum of their epochs, which
+        would scale them.
 
         Raises:
             RecipeError: if a list has no such index.
@@ -449,39 +623,59 @@ class Recipe(SweptRecipe):
     @model_validator(mode="before")
     @classmethod
     def _takes_usual_fuser_and_encoders(cls, fields: Any) -> Any:
-        """Take the encoders of heads, a prior or what shows categories, and a fuser for closed form."""
+        """Take the encoders of heads, a prior or what shows categories, and a fuser for
+        closed form.
+        """
         if not isinstance(fields, dict):
             return fields
 
-        # encoders of heads, next to those that are fused; the keys' own types refuse what is no list
+        # encoders of heads, next to those that are fused; the keys' own types refuse
+        # what is no list
         heads = fields.get("heads")
         if heads and isinstance(heads, dict):
             heads = _head_targets(heads)
-            opened = {target.name: target for target in heads.values() if target != FUSED}
-            default = cls.model_fields["encoders"].default if FUSED in heads.values() else []
+            opened = {
+                target.name: target for target in heads.values() if target != FUSED
+            }
+            default = (
+                cls.model_fields["encoders"].default if FUSED in heads.values() else []
+            )
             encoders = resolve_all(fields.get("encoders", default))
             if isinstance(encoders, list):
                 config_of_name = {config.name: config for config in encoders}
-                if FUSED not in heads.values() and not config_of_name.keys() <= opened.keys():
-                    raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
+                if (
+                    FUSED not in heads.values()
+                    and not config_of_name.keys() <= opened.keys()
+                ):
+                    raise RecipeError(
+                        "encoders has no effect where no head is `fused`",
+                        "leave encoders out",
+                    )
                 encoders = [*(config_of_name | opened).values()]
                 fields = {**fields, "heads": heads, "encoders": encoders}
 
-        # a head for each encoder where the backbone is fitted in closed form, which trains no fuser
+        # a head for each encoder where the backbone is fitted in closed form, which
+        # trains no fuser
         if not fields.get("heads") and not fields.get("prior"):
             with suppress(BrainhiveError):  # which the keys' own types raise
                 backbone = parts.resolve("backbones", fields.get("backbone", BACKBONE))
-                is_usual = parts.resolve("fusers", fields.get("fuser", FUSER)) == parts.resolve(
-                    "fusers", FUSER
-                )
+                is_usual = parts.resolve(
+                    "fusers", fields.get("fuser", FUSER)
+                ) == parts.resolve("fusers", FUSER)
                 if backbone.is_closed_form and is_usual:
                     fields = {**fields, "fuser": "heads"}
 
-        # the first prior, of the recipe or of its sweep, names the encoders where nothing else does
+        # the first prior, of the recipe or of its sweep, names the encoders where
+        # nothing else does
         if "encoders" not in fields:
             swept = read_sweep(fields.get("sweep") or {})
-            priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
-            if reference := next((prior for prior in priors if isinstance(prior, str)), None):
+            priors = [
+                fields.get("prior"),
+                *(swept.get("prior", []) if isinstance(swept, dict) else []),
+            ]
+            if reference := next(
+                (prior for prior in priors if isinstance(prior, str)), None
+            ):
                 fields = {**fields, "encoders": encoders_of(reference)}
         return with_usual_encoders(fields)
 
@@ -493,91 +687,159 @@ class Recipe(SweptRecipe):
         # names, fuser and loss of the heads
         check_names(self.heads)
         if self.heads and not self.is_fused:
-            refuse_idle(self, ("dim", "prior"), "where no head is `fused`", "give a head the target fused")
-            self._refuse_part("fuser", "where no head is `fused`", "give a head the target fused")
+            refuse_idle(
+                self,
+                ("dim", "prior"),
+                "where no head is `fused`",
+                "give a head the target fused",
+            )
+            self._refuse_part(
+                "fuser", "where no head is `fused`", "give a head the target fused"
+            )
         if self.heads and self.is_fused and self.fuser.kind == "heads":
-            raise RecipeError("the fuser `heads` fuses nothing", "another fuser, or no head that is `fused`")
-        if len(fused := [name for name, target in self.heads.items() if target == FUSED]) > 1:
-            raise RecipeError(f"{' and '.join(fused)} both predict `fused`", "one head, with several terms")
+            raise RecipeError(
+                "the fuser `heads` fuses nothing",
+                "another fuser, or no head that is `fused`",
+            )
+        if (
+            len(
+                fused := [
+                    name for name, target in self.heads.items() if target == FUSED
+                ]
+            )
+            > 1
+        ):
+            raise RecipeError(
+                f"{' and '.join(fused)} both predict `fused`",
+                "one head, with several terms",
+            )
 
         # a loss beside terms, and an unknown head, have no effect
         if self.terms:
-            self._refuse_part("loss", "where terms are given", "set the loss of each term")
+            self._refuse_part(
+                "loss", "where terms are given", "set the loss of each term"
+            )
         if self.mode != "finetune":  # whose run has the heads
             if self.head is not None and self.head not in self.head_targets:
-                raise RecipeError(f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}")
+                raise RecipeError(
+                    f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}"
+                )
             self.check_terms()
             self._check_streams()
         if not self.backbone.is_closed_form:
             return self
 
-        # in one pass over averaged signals there are no settings of steps, terms or losses
+        # in one pass over averaged signals there are no settings of steps, terms or
+        # losses
         when = f"on {self.backbone.kind}, which is fitted in closed form"
-        refuse_idle(self.train, sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM), when, "leave it out")
+        refuse_idle(
+            self.train,
+            sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM),
+            when,
+            "leave it out",
+        )
         if self.terms:
-            raise RecipeError(f"terms has no effect {when}", "leave it out: every head is fitted")
+            raise RecipeError(
+                f"terms has no effect {when}", "leave it out: every head is fitted"
+            )
         self._refuse_part("loss", when, "leave it out: every head is fitted")
 
         # averaged signals and no fuser that would have to learn
         if (repetitions := self.signal.repetitions) != "average":
-            raise RecipeError(f"signal.repetitions={repetitions} has no effect {when}", "average")
+            raise RecipeError(
+                f"signal.repetitions={repetitions} has no effect {when}", "average"
+            )
         if self.is_fused and not self.prior:
             raise RecipeError(
-                f"no fuser is trained {when}", "fuser.kind=heads, heads of encoders, or a prior"
+                f"no fuser is trained {when}",
+                "fuser.kind=heads, heads of encoders, or a prior",
             )
         return self
 
     def _check_streams(self) -> None:
-        """Refuse sets of voxels that no stream of the backbone reads, and their control where it has none."""
+        """Refuse sets of voxels that no stream of the backbone reads, and their control
+        where it has none.
+        """
         # streams of voxels that the backbone reads
         streams = self.backbone.streams
         if not (split := self.signal.region_split):
             return
         if not streams:
-            when = f"on {self.backbone.kind}, which reads all voxels of region_split as one"
-            refuse_idle(self.signal, ("region_control", "region_seed"), when, "leave it out")
+            when = (
+                f"on {self.backbone.kind}, which reads all voxels of region_split as "
+                "one"
+            )
+            refuse_idle(
+                self.signal, ("region_control", "region_seed"), when, "leave it out"
+            )
             return
 
         # a set is used by a stream or by the expression of another set
-        used = {name for expression in split.values() for name in list_regions(expression)}
-        if unread := [name for name in split if name not in streams and name not in used]:
+        used = {
+            name for expression in split.values() for name in list_regions(expression)
+        }
+        if unread := [
+            name for name in split if name not in streams and name not in used
+        ]:
             raise RecipeError(
-                f"signal.region_split.{unread[0]} has no effect: it is no stream of {self.backbone.kind} "
-                "and no other set uses it",
+                f"signal.region_split.{unread[0]} has no effect: it is no stream of "
+                f"{self.backbone.kind} and no other set uses it",
                 f"streams: {', '.join(streams)}",
             )
 
     def check_terms(self) -> None:
-        """Refuse terms that cannot be trained together, and heads that none of them trains.
+        """Refuse terms that cannot be trained together, and heads that none of them
+        trains.
 
         Raises:
             RecipeError: naming the term or the head.
         """
         # encoders that learn with the model
-        lora, known = self.train.lora.encoders, [config.name for config in self.encoders]
+        lora, known = (
+            self.train.lora.encoders,
+            [config.name for config in self.encoders],
+        )
         if unknown := [name for name in lora if name not in known]:
-            raise RecipeError(f"train.lora.encoders names {unknown[0]!r}", f"encoders: {', '.join(known)}")
+            raise RecipeError(
+                f"train.lora.encoders names {unknown[0]!r}",
+                f"encoders: {', '.join(known)}",
+            )
         if lora and (self.prior or self.train.ema):
             what = "prior" if self.prior else "train.ema"
-            raise RecipeError(f"train.lora goes with no {what}", f"leave {what} out, or train.lora")
+            raise RecipeError(
+                f"train.lora goes with no {what}", f"leave {what} out, or train.lora"
+            )
 
         # terms fit the epochs, and every target has a name and a term of its own
         terms = self.loss_terms
         check(terms, self.train.epochs)
-        if twice := self.targets.keys() & {*self.head_targets, *(config.name for config in self.encoders)}:
-            raise RecipeError(f"targets name {min(twice)}, as heads or encoders do", "another name")
+        if twice := self.targets.keys() & {
+            *self.head_targets,
+            *(config.name for config in self.encoders),
+        }:
+            raise RecipeError(
+                f"targets name {min(twice)}, as heads or encoders do", "another name"
+            )
         if idle := sorted(self.targets.keys() - {term.target for term in terms}):
-            raise RecipeError(f"targets.{idle[0]} has no effect", f"a term with target: {idle[0]}")
+            raise RecipeError(
+                f"targets.{idle[0]} has no effect", f"a term with target: {idle[0]}"
+            )
 
         # every term has a head, and every head a term
         if not self.backbone.takes_spec:  # such a part may give more names in training
             predicted, names = {term.prediction for term in terms}, {*self.head_targets}
             compared = {term.of for term in terms} - self.targets.keys()
             if absent := sorted((predicted | compared) - names):
-                hint = f"heads and targets: {', '.join([*self.head_targets, *self.targets])}"
+                hint = (
+                    "heads and targets: "
+                    f"{', '.join([*self.head_targets, *self.targets])}"
+                )
                 raise RecipeError(f"terms name {', '.join(absent)}", hint)
             if untrained := sorted(names - predicted):
-                raise RecipeError(f"no term trains the head {', '.join(untrained)}", "add a term for it")
+                raise RecipeError(
+                    f"no term trains the head {', '.join(untrained)}",
+                    "add a term for it",
+                )
 
     def run_label(self, paths: Paths) -> str:
         """Name the run's folder, before the fingerprint."""
@@ -586,37 +848,60 @@ class Recipe(SweptRecipe):
 
     def _refuse_part(self, key: str, when: str, hint: str) -> None:
         shelf = {"fuser": "fusers", "loss": "losses"}[key]
-        if (part := getattr(self, key)) != parts.resolve(shelf, type(self).model_fields[key].default):
+        if (part := getattr(self, key)) != parts.resolve(
+            shelf, type(self).model_fields[key].default
+        ):
             raise RecipeError(f"{key} has no effect {when}, and is {part.kind}", hint)
 
     @property
     def is_fused(self) -> bool:
         """Whether a head predicts what a fuser makes of several embeddings."""
-        return self.fuser.kind != "heads" if not self.heads else FUSED in self.heads.values()
+        return (
+            self.fuser.kind != "heads"
+            if not self.heads
+            else FUSED in self.heads.values()
+        )
 
     @property
     def head_targets(self) -> dict[str, Any]:
         """Target of each head of the model: an encoder, or `fused`."""
         if self.heads:
             return self.heads
-        return {TOKEN: FUSED} if self.is_fused else {config.name: config for config in self.encoders}
+        return (
+            {TOKEN: FUSED}
+            if self.is_fused
+            else {config.name: config for config in self.encoders}
+        )
 
     @property
     def fused_encoders(self) -> list[EncoderConfig]:
-        """The encoders whose embeddings are fused: those that no head predicts by itself."""
-        direct = {target.name for target in self.head_targets.values() if target != FUSED}
+        """The encoders whose embeddings are fused: those that no head predicts by
+        itself.
+        """
+        direct = {
+            target.name for target in self.head_targets.values() if target != FUSED
+        }
         return [config for config in self.encoders if config.name not in direct]
 
     @property
     def stored_encoders(self) -> list[EncoderConfig]:
-        """The encoders whose training targets are read from stores, those of terms alone last."""
-        return self.encoders + [config for config in self.targets.values() if config not in self.encoders]
+        """The encoders whose training targets are read from stores, those of terms
+        alone last.
+        """
+        return self.encoders + [
+            config for config in self.targets.values() if config not in self.encoders
+        ]
 
     @property
     def loss_terms(self) -> list[Term]:
-        """The terms in epochs of this training; where none are given, the loss for every head."""
+        """The terms in epochs of this training; where none are given, the loss for
+        every head.
+        """
         names = list(self.head_targets)
-        terms = self.terms or [Term(prediction=name, loss=self.loss, weight=1 / len(names)) for name in names]
+        terms = self.terms or [
+            Term(prediction=name, loss=self.loss, weight=1 / len(names))
+            for name in names
+        ]
         return [term.in_stage(*self.train.span(term.stage)) for term in terms]
 
     @model_validator(mode="after")
@@ -624,19 +909,28 @@ class Recipe(SweptRecipe):
         # a prior brings its fuser and its similarity
         if self.prior and self.fuser.kind != FUSER:
             raise RecipeError(
-                f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
+                (
+                    f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a "
+                    "fuser of its own"
+                ),
                 "prior=null, or no fuser.kind",
             )
         if self.prior and self.similarity != "cosine":
             raise RecipeError(
-                f"similarity is {self.similarity}, but the prior {self.prior} draws from tokens as they are",
+                (
+                    f"similarity is {self.similarity}, but the prior {self.prior} "
+                    "draws from tokens as they are"
+                ),
                 "similarity=cosine, or prior=null",
             )
 
         # fine-tuning starts from its run alone
         if self.mode == "finetune" and self.train.starts[0]:
             raise RecipeError(
-                "train.start_from has no effect on fine-tuning, which starts from finetune.run",
+                (
+                    "train.start_from has no effect on fine-tuning, which starts from "
+                    "finetune.run"
+                ),
                 "leave one of them out",
             )
 
@@ -644,19 +938,31 @@ class Recipe(SweptRecipe):
         if self.is_swept:  # each of its variants is checked by itself
             modes = {self.mode, *(variant.mode for variant in variants(self).values())}
             if modes > {"finetune"}:
-                raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
+                raise RecipeError(
+                    "sweep: finetune goes with no other mode", "make a run of each"
+                )
         elif self.mode == "finetune":  # whose run decides the prior
             refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
         else:
             if self.mode != "inter":
-                refuse_idle(self, ("trained_on",), f"in mode {self.mode}", "name them in subjects")
+                refuse_idle(
+                    self,
+                    ("trained_on",),
+                    f"in mode {self.mode}",
+                    "name them in subjects",
+                )
             self.train.check_prior(self.prior)
             if not any(self.train.starts):
                 refuse_idle(
-                    self.train, ("start_pull",), "without a start", "train.start_from, or mode=finetune"
+                    self.train,
+                    ("start_pull",),
+                    "without a start",
+                    "train.start_from, or mode=finetune",
                 )
             if self.finetune != Finetune():
-                raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
+                raise RecipeError(
+                    f"finetune is set, but mode is {self.mode}", "--mode finetune"
+                )
         return self
 
 
@@ -686,7 +992,8 @@ class Cell:
 
 
 def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
-    """List the cells of every variant of a recipe, by label; signals of published subjects may be absent.
+    """List the cells of every variant of a recipe, by label; signals of published
+    subjects may be absent.
 
     Raises:
         MissingData: if the data set does not have the subjects.
@@ -698,13 +1005,19 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
         source = Recordings(dataset, recipe.paths, recipe.signal)
         subjects = tuple(source.expect_subjects(recipe.subjects))
         groups: list[tuple[str, People, People]]
-        groups = [(f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects]
+        groups = [
+            (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
+        ]
         if recipe.mode == "joint":
             groups = [("all", subjects, subjects)]
         elif recipe.mode == "inter":
             among = source.expect_subjects(recipe.trained_on)
             groups = [
-                (name, tuple(subject for subject in among if subject not in tested), tested)
+                (
+                    name,
+                    tuple(subject for subject in among if subject not in tested),
+                    tested,
+                )
                 for name, _, tested in groups
             ]
             if alone := [name for name, trained, _ in groups if not trained]:
@@ -717,9 +1030,19 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
         below, numbers = f"{label}/" if label else "", dataset.holdout.fold_numbers
         if dataset.holdout.divides_train:
             _check_holdout(recipe, dataset.holdout)
-        folds = {number: f"_fold-{number:02d}" if len(numbers) > 1 else "" for number in numbers}
+        folds = {
+            number: f"_fold-{number:02d}" if len(numbers) > 1 else ""
+            for number in numbers
+        }
         cells += [
-            Cell(f"{below}{name}{subjects_of_fold}_seed-{seed}", trained, tested, seed, label, fold)
+            Cell(
+                f"{below}{name}{subjects_of_fold}_seed-{seed}",
+                trained,
+                tested,
+                seed,
+                label,
+                fold,
+            )
             for name, trained, tested in groups
             for fold, subjects_of_fold in folds.items()
             for seed in recipe.seeds
@@ -736,26 +1059,37 @@ def _check_holdout(recipe: Recipe, holdout: Holdout) -> None:
     # seen trials: only their own subjects can be tested
     if recipe.mode not in ("intra", "joint"):
         raise RecipeError(
-            f"mode {recipe.mode} tests subjects who are left out, and dataset.holdout holds out "
-            f"{holdout.by} of those trained on",
+            f"mode {recipe.mode} tests subjects who are left out, and dataset.holdout "
+            f"holds out {holdout.by} of those trained on",
             "mode=intra or joint, or no dataset.holdout",
         )
 
     # labels are known from training
     if recipe.backbone.is_classifier and not holdout.shows_seen:
-        problem = f"{recipe.backbone.kind} tells apart what it was trained on, and pictures are held out"
+        problem = (
+            f"{recipe.backbone.kind} tells apart what it was trained on, and pictures "
+            "are held out"
+        )
         raise RecipeError(problem, "dataset.holdout.by=trials, runs or sessions")
 
     # seen pictures: neither zero-shot results nor other starts
     if holdout.shows_seen and recipe.published is not None:
         raise RecipeError(
-            f"published results are zero-shot, and with {holdout.by} held out a model has seen all pictures",
+            (
+                f"published results are zero-shot, and with {holdout.by} held out a "
+                "model has seen all pictures"
+            ),
             "published=null, or dataset.holdout.by=pictures",
         )
     if holdout.shows_seen and any(recipe.train.starts):
         raise RecipeError(
-            f"train.start_from names what may have learned from the {holdout.by} that are held out",
+            (
+                f"train.start_from names what may have learned from the {holdout.by} "
+                "that are held out"
+            ),
             "leave it out: each fold begins anew",
         )
     if recipe.train.selection == "test":
-        raise RecipeError("train.selection=test goes with no dataset.holdout", "train.selection=last")
+        raise RecipeError(
+            "train.selection=test goes with no dataset.holdout", "train.selection=last"
+        )

@@ -1,4 +1,6 @@
-"""References of brain models: a run, a sweep's variant, a recipe, a model folder, the hub, or none at all."""
+"""References of brain models: a run, a sweep's variant, a recipe, a model folder, the
+hub, or none at all.
+"""
 
 import os
 from collections.abc import Sequence
@@ -31,19 +33,21 @@ def find_reference(
     *,
     may_be_finetuned: bool = True,
 ) -> tuple[runs.RunFolder, str]:
-    """Find what a reference names; without one, the newest finished run on a data set, which is said.
+    """Find what a reference names; without one, the newest finished run on a data set,
+    which is said.
 
-    A reference is a run's folder, name or the end of it; `RUN:VARIANT` of a sweep, or `:VARIANT` of the
-    newest sweep that has it; the name of a train-align recipe, which stands for the newest finished run that
-    it made; a model folder or published checkpoint; or `hub:owner/name[@revision][:VARIANT]`, a run that
-    `push` has uploaded, or a model folder in a repository. Whether a model fits what it is opened for is
-    checked by who opens it.
+    A reference is a run's folder, name or the end of it; `RUN:VARIANT` of a sweep, or
+    `:VARIANT` of the newest sweep that has it; the name of a train-align recipe, which
+    stands for the newest finished run that it made; a model folder or published
+    checkpoint; or `hub:owner/name[@revision][:VARIANT]`, a run that `push` has
+    uploaded, or a model folder in a repository. Whether a model fits what it is opened
+    for is checked by who opens it.
 
     Args:
         reference: How it is named; None: the newest.
         paths: Where runs lie.
-        dataset: Config of the data set that the newest run must be of; None: any. A run that is named may be
-            of another.
+        dataset: Config of the data set that the newest run must be of; None: any. A run
+            that is named may be of another.
         may_be_finetuned: Whether the newest may be a fine-tuned one.
 
     Raises:
@@ -66,7 +70,9 @@ def find_reference(
         return run, variant
 
     # a recipe's name already says the data set
-    wanted = None if dataset is None or recipe_name else dataset.build(paths).recorded_as
+    wanted = (
+        None if dataset is None or recipe_name else dataset.build(paths).recorded_as
+    )
 
     def describe_lacking(run: runs.RunFolder) -> str:
         """Say why a run is not the one that is meant; empty if it is."""
@@ -75,52 +81,83 @@ def find_reference(
         if recipe_name is not None and recipe_name not in names:
             makers = " and ".join(filter(None, sorted(names)))
             return f"made by {makers or 'no recipe that is named'}"
-        if wanted is not None and (actual := recipe.dataset.build(paths).recorded_as) != wanted:
+        if (
+            wanted is not None
+            and (actual := recipe.dataset.build(paths).recorded_as) != wanted
+        ):
             return f"data set {actual}, not {wanted}"
         if variant and variant not in variants(recipe):
             return f"no variant {variant!r}"
-        return "" if may_be_finetuned or recipe.mode != "finetune" else "fine-tuned itself"
+        return (
+            "" if may_be_finetuned or recipe.mode != "finetune" else "fine-tuned itself"
+        )
 
     # the newest finished run that lacks nothing, or the line that would make one
-    needed = {"the recipe": recipe_name, "the data set": wanted, "the variant": variant and repr(variant)}
-    described = " and ".join(f"{what} {value}" for what, value in needed.items() if value)
+    needed = {
+        "the recipe": recipe_name,
+        "the data set": wanted,
+        "the variant": variant and repr(variant),
+    }
+    described = " and ".join(
+        f"{what} {value}" for what, value in needed.items() if value
+    )
     way = str(Line(TRAINING, ("recipe", name) if recipe_name else ("dataset", dataset)))
     way += f", with a sweep that has {variant!r}" if variant else ""
-    return runs.newest(root, TRAINING, describe_lacking, needed=described, hint=way), variant
+    return runs.newest(
+        root, TRAINING, describe_lacking, needed=described, hint=way
+    ), variant
 
 
 def model_folders(run: runs.RunFolder, variant: str = "") -> dict[str, Path]:
-    """List the folder of each cell's model, by the cell's name; a single model has none."""
+    """List the folder of each cell's model, by the cell's name; a single model has
+    none.
+    """
     if is_model(run.path):
         return {"": run.path}
     # cells lie in cells/[VARIANT/]CELL, each with a folder `model`
-    cells = below(run.path / "cells", *filter(None, [variant]), source="the variant of a run,")
-    return {str(model.parent.relative_to(cells)): model for model in sorted(cells.glob("**/model"))}
+    cells = below(
+        run.path / "cells", *filter(None, [variant]), source="the variant of a run,"
+    )
+    return {
+        str(model.parent.relative_to(cells)): model
+        for model in sorted(cells.glob("**/model"))
+    }
 
 
 def find_model(run: runs.RunFolder, variant: str = "", cell: str = "") -> Path:
     """Find the folder of a cell's model; without a name, of the only one.
 
     Raises:
-        RecipeError: if there is no such cell, or several could be meant; the hint lists them.
+        RecipeError: if there is no such cell, or several could be meant; the hint lists
+            them.
     """
     models = model_folders(run, variant)
     if cell in models or (not cell and len(models) == 1):
         return models.get(cell) or next(iter(models.values()))
 
     # no such cell, or an empty name that several cells could mean
-    problem = f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
-    raise RecipeError(f"{run.name} has {problem}", ", ".join(models) or "train it first")
+    problem = (
+        f"no cell {cell!r}" if cell else f"{len(models)} cells, of which none is named"
+    )
+    raise RecipeError(
+        f"{run.name} has {problem}", ", ".join(models) or "train it first"
+    )
 
 
 def known_variants(run: str | None, paths: Paths) -> set[str]:
-    """List the variants of all runs that a reference may mean, which is written without its variant."""
+    """List the variants of all runs that a reference may mean, which is written without
+    its variant.
+    """
     root, labels = paths.under_home("runs"), set[str]()
     folders = []
     with suppress(BrainhiveError):  # where there is no such run
         # a named run, or else all finished ones
         is_one = run not in (None, "", TRAINING) and name_of_training(run, root) is None
-        folders = [runs.find(root, TRAINING, str(run))] if is_one else runs.finished_runs(root, TRAINING)
+        folders = (
+            [runs.find(root, TRAINING, str(run))]
+            if is_one
+            else runs.finished_runs(root, TRAINING)
+        )
     for folder in folders:
         with suppress(BrainhiveError):  # a damaged run has none
             labels |= {*variants(folder.recipe(Recipe))}
@@ -135,7 +172,8 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
         longer = ",".join([*joined[-1:], name])
         run, variant = of_variant(longer)
         labels = known_variants(run, paths) if joined and variant else ()
-        if any(f"{label},".startswith(f"{variant},") for label in labels):  # a variant, or the start of one
+        # a variant, or the start of one
+        if any(f"{label},".startswith(f"{variant},") for label in labels):
             joined[-1] = longer
         else:
             joined.append(name)
@@ -143,20 +181,29 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
 
 
 def name_of_training(reference: str | None, runs_root: Path) -> str | None:
-    """Give the name of the train-align recipe that a reference means; None where it means none."""
+    """Give the name of the train-align recipe that a reference means; None where it
+    means none.
+    """
     # a run's folder comes before a recipe of the same name
-    if not reference or runs.is_run(locate(reference)) or runs.is_run(runs_root / TRAINING / reference):
+    if (
+        not reference
+        or runs.is_run(locate(reference))
+        or runs.is_run(runs_root / TRAINING / reference)
+    ):
         return None
     # a recipe file of the user, or a shipped one
     shipped = shipped_recipes() / reference.replace("_", "-") / f"{TRAINING}.yaml"
     for file in (Path(reference), shipped):
-        if file.suffix == ".yaml" and os.path.isfile(file):  # to a Path, a name that is too long is an error
+        # to a Path, a name that is too long is an error
+        if file.suffix == ".yaml" and os.path.isfile(file):
             return name_of(file) or None
     return None
 
 
 def inherited(recipe: Recipe, training: Recipe) -> Recipe:
-    """Take over the keys that a model fine-tuned by a recipe keeps of the one that another has trained."""
+    """Take over the keys that a model fine-tuned by a recipe keeps of the one that
+    another has trained.
+    """
     keys = {key: getattr(training, key) for key in INHERITED}
     # the objective too, unless the recipe sets its own
     if not recipe.terms and recipe.loss == type(recipe)().loss:

@@ -35,13 +35,16 @@ OF_FILES = ("source", "form", "simulated", "dtype")
 
 
 def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
-    """Give the keys of a recipe that decide a result, by the names that users write, and its papers.
+    """Give the keys of a recipe that decide a result, by the names that users write,
+    and its papers.
 
     Args:
         recipe: The recipe.
-        holdout: What the data set holds out; where trials of seen stimuli, none validate a training.
+        holdout: What the data set holds out; where trials of seen stimuli, none
+            validate a training.
     """
-    # settings that are read: terms have losses of their own, and a closed form has no losses and no steps
+    # settings that are read: terms have losses of their own, and a closed form has no
+    # losses and no steps
     is_fitted = recipe.backbone.is_closed_form
     unread = {"loss", "terms"} if is_fitted else {"loss"} if recipe.terms else set()
     unread |= {"fuser"} if recipe.heads and not recipe.is_fused else set()
@@ -50,10 +53,15 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
     if recipe.mode != "finetune":
         del fields["finetune"]
     if is_fitted:
-        fields["train"] = {key: fields["train"][key] for key in sorted(USED_IN_CLOSED_FORM)}
+        fields["train"] = {
+            key: fields["train"][key] for key in sorted(USED_IN_CLOSED_FORM)
+        }
 
     # stages by number, so that each of their keys is compared
-    stages = {str(number): stage for number, stage in enumerate(fields["train"].get("stages", ()))}
+    stages = {
+        str(number): stage
+        for number, stage in enumerate(fields["train"].get("stages", ()))
+    }
     settings = {**flatten(fields), **flatten(stages, "train.stages")}
 
     # without validation the last epoch is kept
@@ -61,17 +69,25 @@ def describe_recipe(recipe: Recipe, holdout: Holdout) -> Fields:
         settings["train.validation"] = 0.0
     if settings.get("train.selection") == "best" and not settings["train.validation"]:
         settings["train.selection"] = "last"
-    known = {SHORT.get(key, key): value for key, value in settings.items() if key not in SAID_OTHERWISE}
+    known = {
+        SHORT.get(key, key): value
+        for key, value in settings.items()
+        if key not in SAID_OTHERWISE
+    }
 
     # papers of the method, its parts and its encoders
     trained = [] if is_fitted else [recipe.terms or recipe.loss, recipe.train]
     fuser = [recipe.fuser] if recipe.is_fused else []
     method = recipe.published.cites if recipe.published else []
     model = [*method, *parts.cited([recipe.backbone, *fuser, *trained, recipe.signal])]
-    return known | cite(model=model, encoders=parts.cited([recipe.encoders, recipe.targets]))
+    return known | cite(
+        model=model, encoders=parts.cited([recipe.encoders, recipe.targets])
+    )
 
 
-def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal) -> Fields:
+def describe_model(
+    layout: Layout, encoders: Sequence[EncoderConfig], signal: Signal
+) -> Fields:
     """Give what a model folder knows of these keys."""
     # what a model folder records: backbone, similarity, subject layer and signals
     read = flatten(signal.model_dump(mode="json"), "signal")
@@ -82,12 +98,18 @@ def describe_model(layout: Layout, encoders: Sequence[EncoderConfig], signal: Si
         "similarity": layout.similarity,
         "subject_layer": layout.subject_layer,
         **{key: value for key, value in read.items() if key not in SAID_OTHERWISE},
-        **cite(model=parts.cited([backbone, signal]), encoders=parts.cited(list(encoders))),
+        **cite(
+            model=parts.cited([backbone, signal]), encoders=parts.cited(list(encoders))
+        ),
     }
 
 
 def describe_run(
-    dataset: Dataset, subjects: Sequence[int], trained: Fields, signals: Sequence[Trials], origin: str = ""
+    dataset: Dataset,
+    subjects: Sequence[int],
+    trained: Fields,
+    signals: Sequence[Trials],
+    origin: str = "",
 ) -> Fields:
     """Describe a training and its test on subjects of a data set.
 
@@ -95,31 +117,46 @@ def describe_run(
         dataset: Of the test.
         subjects: Who is tested.
         trained: What is said of the training.
-        signals: Of each subject, cut to the channels and the window of the model; none where nothing fits.
+        signals: Of each subject, cut to the channels and the window of the model; none
+            where nothing fits.
         origin: Name of the data set of the training, where that is another one.
     """
     described = {"dataset": dataset.recorded_as, "subjects": [*subjects]}
     described |= {"trained_on_dataset": origin} if origin else {}
-    return described | trained | describe_signals(signals) | cite_data(dataset, signals, origin)
+    return (
+        described
+        | trained
+        | describe_signals(signals)
+        | cite_data(dataset, signals, origin)
+    )
 
 
 def cite_data(dataset: Dataset, subjects: Sequence[Trials], origin: str = "") -> Fields:
-    """Name the papers behind the data set of a test, that of the training, and the preparation of signals."""
+    """Name the papers behind the data set of a test, that of the training, and the
+    preparation of signals.
+    """
     # a store of another version may name keys that its preparation no longer has
     signals: list[str] = []
     with suppress(BrainhiveError):
         signals = parts.cited(
-            [parts.resolve("preparations", first.provenance.get("preparation")) for first in subjects[:1]]
+            [
+                parts.resolve("preparations", first.provenance.get("preparation"))
+                for first in subjects[:1]
+            ]
         )
 
     # papers of the recordings, of their stimuli, and of the data set of the training
     names = dict.fromkeys([dataset.recorded_as, dataset.pictured_as, origin])
     known = [PUBLISHED[name] for name in names if name in PUBLISHED]
-    return cite(dataset=[key for published in known for key in published.cites], signals=signals)
+    return cite(
+        dataset=[key for published in known for key in published.cites], signals=signals
+    )
 
 
 def describe_signals(subjects: Sequence[Trials]) -> Fields:
-    """Describe the signals of several subjects: channels, window, rate, repetitions, preparation."""
+    """Describe the signals of several subjects: channels, window, rate, repetitions,
+    preparation.
+    """
     if not subjects:
         return {}
 
@@ -136,8 +173,14 @@ def describe_signals(subjects: Sequence[Trials]) -> Fields:
     described = {"channels": channels}
     if rate_hz is not None:
         ends = (times_ms[0], times_ms[-1] + 1000 / rate_hz)
-        described |= {"window_ms": [round(float(end), 1) for end in ends], "rate_hz": rate_hz}
-    described["repetitions"] = [int(counts.min(initial=counts.max(initial=0))), int(counts.max(initial=0))]
+        described |= {
+            "window_ms": [round(float(end), 1) for end in ends],
+            "rate_hz": rate_hz,
+        }
+    described["repetitions"] = [
+        int(counts.min(initial=counts.max(initial=0))),
+        int(counts.max(initial=0)),
+    ]
 
     # how they were prepared, as far as their store says
     provenance = first.provenance

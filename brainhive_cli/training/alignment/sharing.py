@@ -18,7 +18,14 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import write_yaml
 from brainhive_cli.core.run_files import check
 from brainhive_cli.core.runs import ENVIRONMENT, FINISHED, Environment, RunFolder
-from brainhive_cli.core.shared_runs import CARD, FORMAT, MANIFEST, MODEL, PRIOR, Manifest
+from brainhive_cli.core.shared_runs import (
+    CARD,
+    FORMAT,
+    MANIFEST,
+    MODEL,
+    PRIOR,
+    Manifest,
+)
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.targets.target_stores import IDENTITIES
 from brainhive_cli.training.alignment.layout import Layout
@@ -35,8 +42,10 @@ RECORDING_LICENCES = {
     "things-meg": SOURCES["things-meg"].model_licence,
     "things-prepared": SOURCES["things-eeg"].model_licence,
 }
-"""Preparations whose recordings are known, and the licence of models of them. All others read anyone's files:
-their signals may be own recordings, however the data set is called."""
+"""Preparations whose recordings are known, and the licence of models of them. All
+others read anyone's files: their signals may be own recordings, however the data set is
+called.
+"""
 SHARED_FACTS = {"command", "mode", "dataset", "caveats", "is_closed_form"}
 """Facts of a run that are shared as they are."""
 LOCAL_SECTIONS = ("paths", "run")
@@ -64,12 +73,14 @@ class SharedRun:
 
     Attributes:
         run: The run at home, unchanged.
-        files: By name in the repository, without card, manifest and digests, which `pack` adds.
+        files: By name in the repository, without card, manifest and digests, which
+            `pack` adds.
         learned: What all its models learned from, together.
         layout: Architecture of the first cell's model; None of a prior.
         cells: Names of the cells.
         licence: Of the weights, by the hub's list; empty where nothing says it.
-        unknown_terms: Why nobody knows that the terms of the data allow it; empty where they are known to.
+        unknown_terms: Why nobody knows that the terms of the data allow it; empty where
+            they are known to.
         terms: Terms of each public data set, by name.
         recipe: Its recipe, as it is shared.
     """
@@ -90,7 +101,8 @@ class SharedRun:
 
         Raises:
             RecipeError: if the run is of another command.
-            BrainhiveError: if a file is damaged, has numbers that are not finite, or an absolute path.
+            BrainhiveError: if a file is damaged, has numbers that are not finite, or an
+                absolute path.
         """
         # a whole run of one of the two commands
         command = run.command
@@ -102,7 +114,8 @@ class SharedRun:
         if problems := check(run.path)[1]:
             raise BrainhiveError(problems[0], documents.AGAIN_OR_DELETE)
 
-        # of each model the files that it consists of; whatever else lies in its folder stays there
+        # of each model the files that it consists of; whatever else lies in its folder
+        # stays there
         files = Files()
         layouts = list[Layout]()
         if command == TRAINING:
@@ -119,11 +132,18 @@ class SharedRun:
             histories = [Learned.read(model)]
             files |= {name: model / name for name in PRIOR}
         # not every model has all of these files
-        files = {name: file for name, file in files.items() if isinstance(file, bytes) or file.is_file()}
+        files = {
+            name: file
+            for name, file in files.items()
+            if isinstance(file, bytes) or file.is_file()
+        }
 
-        # documents without this machine: the recipe, and metrics without values of single items
+        # documents without this machine: the recipe, and metrics without values of
+        # single items
         resolved: dict[str, Any] = run.recipe()
-        recipe = cut_paths({key: value for key, value in resolved.items() if key not in LOCAL_SECTIONS})
+        recipe = cut_paths(
+            {key: value for key, value in resolved.items() if key not in LOCAL_SECTIONS}
+        )
         files["recipe.yaml"] = write_yaml(recipe).encode()
         files[FINISHED] = _write_json(share_metrics(run.measurements()).as_dict())
         for name, content in files.items():
@@ -132,12 +152,24 @@ class SharedRun:
         # the terms of all that the models learned from
         learned = reduce(lambda first, second: first.after(second), histories)
         priors = {layout.prior for layout in layouts if layout.prior}
-        foreign = sorted(cut_paths(prior) for prior in priors if not prior.startswith("demo:"))
+        foreign = sorted(
+            cut_paths(prior) for prior in priors if not prior.startswith("demo:")
+        )
         terms = find_terms(learned, command == PRIOR_TRAINING, foreign)
-        return cls(run, files, learned, layouts[0] if layouts else None, [*models], *terms, recipe)
+        return cls(
+            run,
+            files,
+            learned,
+            layouts[0] if layouts else None,
+            [*models],
+            *terms,
+            recipe,
+        )
 
     def pack(self, card: str) -> Files:
-        """Add card, manifest and list of digests to the files; the same run gives the same bytes."""
+        """Add card, manifest and list of digests to the files; the same run gives the
+        same bytes.
+        """
         environment = self.run.read_json(ENVIRONMENT, Environment)
         manifest = Manifest(
             format=FORMAT,
@@ -166,22 +198,31 @@ def find_terms(
     Args:
         learned: Their history.
         is_prior: Whether they are of a prior, which learned from pictures alone.
-        priors: Priors whose fusion encoder is part of brain models, and which have terms of their own.
+        priors: Priors whose fusion encoder is part of brain models, and which have
+            terms of their own.
 
     Returns:
-        Licence of the weights, what terms are unknown, and those of each public data set, as in `SharedRun`.
+        Licence of the weights, what terms are unknown, and those of each public data
+        set, as in `SharedRun`.
     """
-    # the licence that models of each data set may have; that of the recordings binds most
+    # the licence that models of each data set may have; that of the recordings binds
+    # most
     licences, kinds = dict(DEMO_LICENCES), learned.stimulus_kinds
     if not is_prior:
         licences |= {name: source.model_licence for name, source in SOURCES.items()}
     known = [RECORDING_LICENCES.get(kind, "") for kind in learned.recording_kinds]
     known += [licences.get(name, "") for name in kinds]
-    licence = next((one for one in ("cc-by-4.0", "apache-2.0", "cc0-1.0") if one in known), "")
+    licence = next(
+        (one for one in ("cc-by-4.0", "apache-2.0", "cc0-1.0") if one in known), ""
+    )
 
     # terms of each public data set
     sources = {name: SOURCES[name].about for name in kinds if name in SOURCES}
-    sources |= {name: "drawn and simulated by Brainhive" for name in kinds if name in DEMO_LICENCES}
+    sources |= {
+        name: "drawn and simulated by Brainhive"
+        for name in kinds
+        if name in DEMO_LICENCES
+    }
 
     # reasons why a person has to look
     unknown = [
@@ -189,31 +230,47 @@ def find_terms(
         for name in kinds
         if not licences.get(name)
     ]
-    if unlicensed := sorted({*learned.recording_kinds} - {*RECORDING_LICENCES, "unknown"}):
+    if unlicensed := sorted(
+        {*learned.recording_kinds} - {*RECORDING_LICENCES, "unknown"}
+    ):
         whose = "own recordings" if OWN_FILES & {*unlicensed} else "recordings"
         unknown.append(f"{whose} prepared by {', '.join(unlicensed)}")
     if priors:
-        unknown.append(f"weights of the prior {', '.join(priors)}, which are part of the model")
+        unknown.append(
+            f"weights of the prior {', '.join(priors)}, which are part of the model"
+        )
     # without a complete history nobody knows the terms of all data
     is_recorded_elsewhere = "unknown" in (learned.recording_kinds or ("unknown",))
-    if not kinds or not learned.has_all_subjects or (is_recorded_elsewhere and not is_prior):
+    if (
+        not kinds
+        or not learned.has_all_subjects
+        or (is_recorded_elsewhere and not is_prior)
+    ):
         unknown.append("models of data of unknown origin")
     return "" if unknown else licence, " and ".join(unknown), sources
 
 
 def share_metrics(measured: Measurements) -> Measurements:
-    """Choose what is shared of a run's metrics: no values of single items, and no facts of this machine."""
+    """Choose what is shared of a run's metrics: no values of single items, and no facts
+    of this machine.
+    """
     facts = measured.facts
     # time and memory of a cell tell of the machine
-    cells = {name: cell.model_copy(update={"took": {}}) for name, cell in facts.cells.items()}
+    cells = {
+        name: cell.model_copy(update={"took": {}}) for name, cell in facts.cells.items()
+    }
     set_up = cut_paths(facts.set_up)
     # any fact that is not listed stays at home
-    shared = type(facts)(**facts.model_dump(include=SHARED_FACTS), set_up=set_up, cells=cells)
+    shared = type(facts)(
+        **facts.model_dump(include=SHARED_FACTS), set_up=set_up, cells=cells
+    )
     return Measurements(measured.scopes, cut_paths(measured.missing), shared)
 
 
 def cut_paths(value: Any) -> Any:
-    """Write paths below home relative to it, and of others only the last part, in values as JSON has them."""
+    """Write paths below home relative to it, and of others only the last part, in
+    values as JSON has them.
+    """
     # containers are searched in keys and values
     if isinstance(value, Mapping):
         return {cut_paths(key): cut_paths(inner) for key, inner in value.items()}
@@ -235,9 +292,13 @@ def _refuse_unfit(name: str, content: Path | bytes) -> None:
     if isinstance(content, Path) and content.suffix == ".safetensors":
         for key, value in weights.read(content).items():
             if value.is_floating_point() and not value.isfinite().all():
-                raise BrainhiveError(f"{name}: {key} holds numbers that are not finite", "train again")
+                raise BrainhiveError(
+                    f"{name}: {key} holds numbers that are not finite", "train again"
+                )
         return
-    text = (content if isinstance(content, bytes) else content.read_bytes()).decode("utf-8")
+    text = (content if isinstance(content, bytes) else content.read_bytes()).decode(
+        "utf-8"
+    )
     if match := PATH.search(text):
         raise BrainhiveError(
             f"{name} holds an absolute path ({match[0]}), which would be shared",

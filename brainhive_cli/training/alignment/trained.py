@@ -1,4 +1,6 @@
-"""A trained brain model, and the run or folder that it is of, opened to be evaluated or decoded with."""
+"""A trained brain model, and the run or folder that it is of, opened to be evaluated or
+decoded with.
+"""
 
 import zlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -26,7 +28,12 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variant_of, variants
-from brainhive_cli.data.command_lines import are_embedded, only_if_recorded, write_embedding, write_prior
+from brainhive_cli.data.command_lines import (
+    are_embedded,
+    only_if_recorded,
+    write_embedding,
+    write_prior,
+)
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.model_input import (
     choose_input,
@@ -48,7 +55,12 @@ from brainhive_cli.data.targets.encoder_keys import (
     match_keys,
     recipe_around,
 )
-from brainhive_cli.data.targets.target_stores import digest_of, open_stores, refuse_others, store_inputs
+from brainhive_cli.data.targets.target_stores import (
+    digest_of,
+    open_stores,
+    refuse_others,
+    store_inputs,
+)
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.interleaving import Interleaving
@@ -72,46 +84,60 @@ from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 T = TypeVar("T")
 CPU = torch.device("cpu")
 SIGNALS, PICTURES = 4000, 8192
-"""Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS' weights were read."""
+"""Numbers encoded at once; signals a multiple of 20, the batches in which NEURONS'
+weights were read.
+"""
 
 
 @dataclass(eq=False)
 class TrainedRun:
-    """A run of train-align, one variant of it, or a single model folder: its models, tested on a data set.
+    """A run of train-align, one variant of it, or a single model folder: its models,
+    tested on a data set.
 
     Weights, signals and embeddings are not read before they are asked for.
 
     Attributes:
-        folder: The run; or a model folder or published checkpoint, which is then the model of its only cell.
-        variant: The only variant of a sweep; empty for a run without a sweep, and for all variants of one.
+        folder: The run; or a model folder or published checkpoint, which is then the
+            model of its only cell.
+        variant: The only variant of a sweep; empty for a run without a sweep, and for
+            all variants of one.
         paths: Where signals and embeddings lie.
-        other_dataset: Config of another data set than the run's own, on which models are tested.
-        subjects: Who is tested; None: those of the run, or everybody of another data set.
+        other_dataset: Config of another data set than the run's own, on which models
+            are tested.
+        subjects: Who is tested; None: those of the run, or everybody of another data
+            set.
         chosen: The only cells that are asked for; None: all.
-        sources: Other models in the results that learned from pictures, such as a prior, by name.
+        sources: Other models in the results that learned from pictures, such as a
+            prior, by name.
         allows_copies: Whether copies of learned pictures under other names are tested.
-        channel_mapping: What to do about channels of the models that recordings lack, see `map_channels`.
-        name: The run as a command line names it: its folder or name on the hub, and the variant of a sweep.
+        channel_mapping: What to do about channels of the models that recordings lack,
+            see `map_channels`.
+        name: The run as a command line names it: its folder or name on the hub, and the
+            variant of a sweep.
         reference: The run as a recipe and its fingerprint name it, wherever home lies.
         label: The run's part of the folder names of runs that use it.
         is_model: Whether it is a model folder, not a run.
-        recipe: The run's own recipe, or that of the variant of a sweep; None for a model folder.
-        recipes: The recipe of each variant, by label; of a model folder as much as it says of its training.
+        recipe: The run's own recipe, or that of the variant of a sweep; None for a
+            model folder.
+        recipes: The recipe of each variant, by label; of a model folder as much as it
+            says of its training.
         variants: The variants of a sweep, where none was chosen.
-        dataset_config: Config of `dataset`, the data set on which the models are tested.
-        origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
-            it is unknown: subjects are then known by their numbers. None when it is `dataset`.
-        tests_new_subjects: Whether the subjects are known to be other people than those trained on, whatever
-            their numbers.
-        cells: The trainings, with the subjects that each is tested on: on another data set all of them, else
-            those of its own who are asked for.
+        dataset_config: Config of `dataset`, the data set on which the models are
+            tested.
+        origin: Name of the data set that the models were trained on, when that is not
+            `dataset`; empty when it is unknown: subjects are then known by their
+            numbers. None when it is `dataset`.
+        tests_new_subjects: Whether the subjects are known to be other people than those
+            trained on, whatever their numbers.
+        cells: The trainings, with the subjects that each is tested on: on another data
+            set all of them, else those of its own who are asked for.
         models: The model of each cell.
         folds: Folds of the cells: one where nothing is held out in folds.
         mode: Relation between the subjects of training and of test.
 
     Raises:
-        MissingData: if a model folder does not say its encoders, or is opened without data set and subjects;
-            or if the data set has no such subject.
+        MissingData: if a model folder does not say its encoders, or is opened without
+            data set and subjects; or if the data set has no such subject.
         RecipeError: if the data set holds out other folds than the run.
     """
 
@@ -127,10 +153,18 @@ class TrainedRun:
     _cache: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Read the recipe, and find the cells and the subjects that they are tested on."""
-        folder, path, ending = self.folder, self.folder.path, f":{self.variant}" if self.variant else ""
+        """Read the recipe, and find the cells and the subjects that they are tested
+        on.
+        """
+        folder, path, ending = (
+            self.folder,
+            self.folder.path,
+            f":{self.variant}" if self.variant else "",
+        )
         self.name = folder.reference + ending
-        self.reference = runs.reference(folder, self.paths.under_home("runs") / TRAINING, self.variant)
+        self.reference = runs.reference(
+            folder, self.paths.under_home("runs") / TRAINING, self.variant
+        )
         self.label = "--".join(filter(None, [folder.label, self.variant]))
 
         # a run says which data set it is of, a model folder does not
@@ -147,7 +181,10 @@ class TrainedRun:
             recipe = folder.recipe(Recipe, paths=self.paths)
             if self.variant:
                 recipe = variant_of(variants(recipe), self.variant, folder.name)
-            self.recipe, self.dataset_config = recipe, self.other_dataset or recipe.dataset
+            self.recipe, self.dataset_config = (
+                recipe,
+                self.other_dataset or recipe.dataset,
+            )
         self.dataset: Dataset = self.dataset_config.build(self.paths)
 
         # what the models were trained on, and by which recipes
@@ -160,14 +197,18 @@ class TrainedRun:
             if self.dataset.holdout != self._trained_on.holdout:
                 raise RecipeError(
                     f"{path} does not hold out what dataset.holdout names",
-                    "the run's own data set, which needs no --dataset; or another one without "
-                    "dataset.holdout",
+                    "the run's own data set, which needs no --dataset; or another one "
+                    "without dataset.holdout",
                 )
-            self.recipes = {self.variant: self.recipe} if self.variant else variants(self.recipe)
+            self.recipes = (
+                {self.variant: self.recipe} if self.variant else variants(self.recipe)
+            )
             if self._trained_on.people != people:
                 self.origin = self._trained_on.name
             self.cells = self._list_cells(self._trained_on)
-            self.mode = " + ".join(dict.fromkeys(recipe.mode for recipe in self.recipes.values()))
+            self.mode = " + ".join(
+                dict.fromkeys(recipe.mode for recipe in self.recipes.values())
+            )
         else:
             if self.dataset.holdout.divides_train:
                 raise RecipeError(
@@ -178,12 +219,17 @@ class TrainedRun:
             layout, learned = model.layout, model.learned
             if learned.recordings != people:
                 self.origin = learned.dataset
-            self.recipes = {"": _describe_training(path, layout, learned.recordings == people)}
+            self.recipes = {
+                "": _describe_training(path, layout, learned.recordings == people)
+            }
             tested = tuple(self.source("").choose_subjects(self.subjects))
             cell = Cell(path.name, layout.spec.subjects, tested, 0)
             self.cells = [cell] if self.chosen is None else [*self.chosen]
             # whether the history of the model knows the tested subjects
-            self.mode = f"model folder ({learned.describe_subjects(people, self.cells[0].tested_on)})"
+            self.mode = (
+                "model folder "
+                f"({learned.describe_subjects(people, self.cells[0].tested_on)})"
+            )
         self.tests_new_subjects = bool(self.origin)
         self.variants = [] if len(self.recipes) == 1 else list(self.recipes)
         self.folds = sorted({cell.fold for cell in self.cells})
@@ -198,19 +244,30 @@ class TrainedRun:
             return cells
 
         # on another data set every cell is tested on all of its subjects
-        chosen = tuple(self.source(next(iter(self.recipes))).expect_subjects(self.subjects))
+        chosen = tuple(
+            self.source(next(iter(self.recipes))).expect_subjects(self.subjects)
+        )
         if self.origin is not None:
             return [replace(cell, tested_on=chosen) for cell in cells if chosen]
 
-        # of its own subjects each cell is tested on those that are asked for; a cell of none is left out
+        # of its own subjects each cell is tested on those that are asked for; a cell of
+        # none is left out
         known = {subject for cell in cells for subject in cell.tested_on}
         if absent := sorted({*chosen} - known):
             raise MissingData(
-                f"no cell of {self.folder.path} is tested on subject {', '.join(map(str, absent))}",
+                (
+                    f"no cell of {self.folder.path} is tested on subject "
+                    f"{', '.join(map(str, absent))}"
+                ),
                 f"it has: {', '.join(map(str, sorted(known)))}",
             )
         cells = [
-            replace(cell, tested_on=tuple(subject for subject in cell.tested_on if subject in chosen))
+            replace(
+                cell,
+                tested_on=tuple(
+                    subject for subject in cell.tested_on if subject in chosen
+                ),
+            )
             for cell in cells
         ]
         return [cell for cell in cells if cell.tested_on]
@@ -224,7 +281,9 @@ class TrainedRun:
         # a variant may have no cell that tests the chosen subjects
         cells = [cell for cell in self.cells if cell.variant == label]
         if not cells:
-            raise MissingData(f"{self.name}:{label} is not tested on these subjects", "subjects=null")
+            raise MissingData(
+                f"{self.name}:{label} is not tested on these subjects", "subjects=null"
+            )
         return replace(self, variant=label, chosen=cells)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -235,7 +294,8 @@ class TrainedRun:
         return value
 
     def read_validation(self) -> dict[str, Any]:
-        """Read the mean over cells of the headline metric on held-out training pictures, if there are any.
+        """Read the mean over cells of the headline metric on held-out training
+        pictures, if there are any.
 
         Values of two runs can be compared where `measured_on` is the same.
         """
@@ -250,45 +310,72 @@ class TrainedRun:
         metrics = [metrics[name] for metrics in measured]
         items = [[metric.n, metric.pool] for metric in metrics]
         measured_on = {"dataset": self.origin or self.dataset.name, "cells": items}
-        return {"metric": name, "value": fmean(m.value for m in metrics), "measured_on": measured_on}
+        return {
+            "metric": name,
+            "value": fmean(m.value for m in metrics),
+            "measured_on": measured_on,
+        }
 
     def source(self, variant: str, fold: int = 1) -> Recordings:
         """Return the signals that cells of a variant are tested on, in a fold."""
         return Recordings(self.dataset, self.paths, self.recipes[variant].signal, fold)
 
     def stores(self, split: str) -> dict[str, TargetStore]:
-        """Open the embeddings that the first model takes; raises as `TrainedModel.stores`."""
+        """Open the embeddings that the first model takes; raises as
+        `TrainedModel.stores`.
+        """
         return self.models[0].stores(split)
 
     def inputs(self, splits: Sequence[str]) -> Iterator[Input]:
-        """List what decoding reads: the run, signals of the tested subjects, and stores of some splits.
+        """List what decoding reads: the run, signals of the tested subjects, and stores
+        of some splits.
 
         A run's name tells it from others, a model folder's digest.
         """
         path, digest = self.folder.path, ""
         if self.is_model:
-            digest = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
+            digest = (
+                hub.digest(path)
+                if path.is_dir()
+                else hub.digest(path.parent, [path.name])
+            )
         yield Input(f"run {self.name}", reference=self.name, digest=digest)
 
         # signals of the tested subjects, and the stores of each split
         for variant, recipe in self.recipes.items():
             yield from self.source(variant).inputs(self._tested_on(variant))
             for split in splits:
-                yield from store_inputs(self.dataset, self.dataset_config, split, recipe.encoders, self.paths)
+                yield from store_inputs(
+                    self.dataset,
+                    self.dataset_config,
+                    split,
+                    recipe.encoders,
+                    self.paths,
+                )
 
-    def prepare_signals(self, launch: Launch, subjects: Collection[int] | None = None) -> None:
-        """Create the missing signal stores of the subjects that cells are tested on; of some of them only.
+    def prepare_signals(
+        self, launch: Launch, subjects: Collection[int] | None = None
+    ) -> None:
+        """Create the missing signal stores of the subjects that cells are tested on; of
+        some of them only.
 
         Raises:
-            MissingData: if a store is absent, and the recording that it would be made from.
+            MissingData: if a store is absent, and the recording that it would be made
+                from.
         """
         for variant in self.recipes:
             source, tested = self.source(variant), self._tested_on(variant)
             source.choose_subjects(tested)
             # only missing stores are made
-            source.prepare([s for s in tested if subjects is None or s in subjects], launch)
+            source.prepare(
+                [s for s in tested if subjects is None or s in subjects], launch
+            )
             # people of another data set are others, whatever their numbers
-            trained = [] if self.origin is not None else [s for cell in self.cells for s in cell.trained_on]
+            trained = (
+                []
+                if self.origin is not None
+                else [s for cell in self.cells for s in cell.trained_on]
+            )
             source.refuse_copied_people([*tested, *trained])
 
     def _tested_on(self, variant: str) -> list[int]:
@@ -297,7 +384,9 @@ class TrainedRun:
         return sorted({*chain(*people)})
 
     def tested_pictures(self, split: str, fold: int = 1) -> TestedPictures:
-        """Compare the pictures of a split with those that were learned from, once; in one fold."""
+        """Compare the pictures of a split with those that were learned from, once; in
+        one fold.
+        """
 
         def compare() -> TestedPictures:
             # all models of a subject, in this fold
@@ -308,12 +397,16 @@ class TrainedRun:
                     model.refuse_learned_trials(subject, split)
             confirm, stores = self.confirm_copy(split), self.stores(split)
             options = self.sources, self.allows_copies
-            return TestedPictures(self.dataset, split, fold, stores, models, confirm, *options)
+            return TestedPictures(
+                self.dataset, split, fold, stores, models, confirm, *options
+            )
 
         return self.once(("tested pictures", split, fold), compare)
 
     def confirm_copy(self, split: str, learned_split: str = "train") -> Confirm:
-        """Compare pictures of a split with learned ones, where both are on this machine."""
+        """Compare pictures of a split with learned ones, where both are on this
+        machine.
+        """
         dataset = self.dataset
 
         def open_pictures() -> Confirm:
@@ -322,25 +415,37 @@ class TrainedRun:
             return compare_on_pixels(
                 self.models[0].pictures(split).image_ids,
                 lambda: dataset.images(dataset.holdout.stored_split(split)),
-                [(each.pictured_as, partial(each.images, learned_split)) for each in sets],
+                [
+                    (each.pictured_as, partial(each.images, learned_split))
+                    for each in sets
+                ],
             )
 
         return self.once(("copies", split, learned_split), open_pictures)
 
     def caveats(self, split: str) -> list[str]:
-        """Caveats of every number that depends on the run's models, tested on a split."""
-        # caveats of the models, and of subjects that had a part in their own normalisation
+        """Caveats of every number that depends on the run's models, tested on a
+        split.
+        """
+        # caveats of the models, and of subjects that had a part in their own
+        # normalisation
         model_caveats = [model.learned.caveats for model in self.models]
         for model in self.models:
             cell, learned = model.cell, model.learned
             is_known = {*cell.tested_on} <= {*cell.trained_on, *learned.subjects}
-            # recordings of a subject who was not trained on have a part in the normalisation
-            is_calibrated = model.source.signal.normalise is not None and learned.normaliser is None
+            # recordings of a subject who was not trained on have a part in the
+            # normalisation
+            is_calibrated = (
+                model.source.signal.normalise is not None and learned.normaliser is None
+            )
             if is_calibrated and (self.tests_new_subjects or not is_known):
                 model_caveats.append([CALIBRATED])
 
         # caveats of pictures and signals
-        is_mapped = self.channel_mapping != "none" and self.set_up(split)["channel_mapping"] != "none"
+        is_mapped = (
+            self.channel_mapping != "none"
+            and self.set_up(split)["channel_mapping"] != "none"
+        )
         return merge_caveats(
             self.signal_caveats,
             [CHANNELS_MAPPED] if is_mapped else [],
@@ -350,30 +455,46 @@ class TrainedRun:
 
     @cached_property
     def signal_caveats(self) -> list[str]:
-        """Caveats of every number that depends on the signals that the run's cells are tested on."""
-        return merge_caveats(*(self.source(label).caveats(self._tested_on(label)) for label in self.recipes))
+        """Caveats of every number that depends on the signals that the run's cells are
+        tested on.
+        """
+        return merge_caveats(
+            *(
+                self.source(label).caveats(self._tested_on(label))
+                for label in self.recipes
+            )
+        )
 
     @property
     def signal_warnings(self) -> list[str]:
-        """Name the stores that were written anew, with other signals, since a model was trained on them."""
+        """Name the stores that were written anew, with other signals, since a model was
+        trained on them.
+        """
         changed: dict[str, None] = {}
         for model in self.models:
             variant, there = model.cell.variant, model.learned.signals
             here = self.source(variant).identities(self._tested_on(variant))
             # a store of unknown identity counts as unchanged
-            changed |= {name: None for name in here if here[name] != there.get(name, here[name])}
-        return [f"{name} has changed since models were trained on it" for name in changed]
+            changed |= {
+                name: None for name in here if here[name] != there.get(name, here[name])
+            }
+        return [
+            f"{name} has changed since models were trained on it" for name in changed
+        ]
 
     @property
     def modality(self) -> str:
         """Kind of the recordings: EEG, MEG or fMRI."""
         if self.is_model:
             return name_modality(self.models[0].layout.spec.names)
-        fields, _ = aligners.read_config(self.models[0].path)  # weights are loaded once, to be tested
+        # weights are loaded once, to be tested
+        fields, _ = aligners.read_config(self.models[0].path)
         return name_modality(fields["spec"].get("names", ()))
 
     def describe(self, split: str) -> dict[str, Any]:
-        """Give the facts on which run is tested, on which data set, and the set-up of a split."""
+        """Give the facts on which run is tested, on which data set, and the set-up of a
+        split.
+        """
         return {
             "run": portable(self.folder.reference),
             "runs": [self.name],
@@ -385,21 +506,34 @@ class TrainedRun:
         }
 
     def set_up(self, split: str) -> dict[str, Any]:
-        """Describe how the models were trained, and the signals of a split that they are tested on.
+        """Describe how the models were trained, and the signals of a split that they
+        are tested on.
 
         Raises:
-            BrainhiveError: if signals do not have the channels, window or rate that a model takes.
+            BrainhiveError: if signals do not have the channels, window or rate that a
+                model takes.
         """
-        # variants may differ in their signals, so each is described before they are merged
+        # variants may differ in their signals, so each is described before they are
+        # merged
         variants = dict.fromkeys(cell.variant for cell in self.cells)
-        return self.once(("set-up", split), lambda: merge([self._set_up(name, split) for name in variants]))
+        return self.once(
+            ("set-up", split),
+            lambda: merge([self._set_up(name, split) for name in variants]),
+        )
 
     def _set_up(self, variant: str, split: str) -> dict[str, Any]:
         # a run is described by its recipe, a model folder by its layout
-        source, dataset, tested = self.source(variant), self.dataset, self._tested_on(variant)
+        source, dataset, tested = (
+            self.source(variant),
+            self.dataset,
+            self._tested_on(variant),
+        )
         models = [model for model in self.models if model.cell.variant == variant]
         is_matched = self.origin is not None or self.channel_mapping != "none"
-        layout, recipe = models[0].layout if self.is_model or is_matched else None, self.recipes[variant]
+        layout, recipe = (
+            models[0].layout if self.is_model or is_matched else None,
+            self.recipes[variant],
+        )
         if layout is not None and self.is_model:
             trained = describe_model(layout, recipe.encoders, recipe.signal)
         else:
@@ -411,19 +545,27 @@ class TrainedRun:
             options = dataset.channels, f"{dataset.name} subject {subject}"
             if layout is not None and is_matched:
                 mapped = *options, self.channel_mapping
-                selections.append(match_recording(layout.spec, recording, recipe.signal, *mapped))
+                selections.append(
+                    match_recording(layout.spec, recording, recipe.signal, *mapped)
+                )
             else:
                 selections.append(recipe.signal.select(recording, *options))
 
         # selection of the epoch, if every model states it; a closed form has no epochs
         trained = {"mode": self.mode, **trained}
-        backbone = parts.resolve("backbones", layout.backbone if layout else recipe.backbone)
-        selected = dict.fromkeys(SELECTION.get(model.learned.selection, "") for model in models)
+        backbone = parts.resolve(
+            "backbones", layout.backbone if layout else recipe.backbone
+        )
+        selected = dict.fromkeys(
+            SELECTION.get(model.learned.selection, "") for model in models
+        )
         if not backbone.is_closed_form and "" not in selected:
             trained["selection"] = " or ".join(selected)
         # what replaced channels that recordings lack
         if self.channel_mapping != "none":
-            words = dict.fromkeys(chosen.mapping.words for chosen in selections if chosen.mapping)
+            words = dict.fromkeys(
+                chosen.mapping.words for chosen in selections if chosen.mapping
+            )
             trained["channel_mapping"] = " or ".join(words) or "none"
         return describe_run(dataset, tested, trained, selections, self.origin or "")
 
@@ -450,7 +592,11 @@ class TrainedModel:
     def __post_init__(self) -> None:
         """Find the model's folder, the signals and the encoders."""
         run, cell = self.run, self.cell
-        self.path = run.folder.path if run.is_model else run.folder.path / "cells" / cell.name / "model"
+        self.path = (
+            run.folder.path
+            if run.is_model
+            else run.folder.path / "cells" / cell.name / "model"
+        )
         self.source = run.source(cell.variant, cell.fold)
         self.encoders = run.recipes[cell.variant].encoders
 
@@ -485,16 +631,24 @@ class TrainedModel:
         # a subject who is tested as new must be absent from the complete history
         recipe = run.recipes.get(cell.variant)
         if run.tests_new_subjects or (recipe is not None and recipe.mode == "inter"):
-            learned.refuse_subjects(run.dataset.people, cell.tested_on, f"{run.name}, {cell.name},")
+            learned.refuse_subjects(
+                run.dataset.people, cell.tested_on, f"{run.name}, {cell.name},"
+            )
         return learned
 
     def refuse_learned_trials(self, subject: int, split: str) -> None:
-        """Refuse trials that the model learned from; of a person who is new to it, any trial.
+        """Refuse trials that the model learned from; of a person who is new to it, any
+        trial.
 
         Raises:
-            BrainhiveError: naming the first; of trials that a fold holds out, `match_split` raises it.
+            BrainhiveError: naming the first; of trials that a fold holds out,
+                `match_split` raises it.
         """
-        run, learned, source = self.run, self.learned, self.run.source(self.cell.variant)
+        run, learned, source = (
+            self.run,
+            self.learned,
+            self.run.source(self.cell.variant),
+        )
         is_known = subject in learned.subjects and not run.tests_new_subjects
         stored = source.open(subject).splits if source.path(subject).is_file() else {}
         for name, recording in stored.items():
@@ -511,13 +665,17 @@ class TrainedModel:
         """Open the embeddings that the model takes.
 
         Raises:
-            BrainhiveError: if they were made in another way than those that it was trained on.
+            BrainhiveError: if they were made in another way than those that it was
+                trained on.
         """
         # cells with the same encoders share the open stores
         run, encoders = self.run, self.encoders
         key = "stores", split, *(config.name for config in encoders)
         stores = run.once(
-            key, lambda: open_stores(run.dataset, run.dataset_config, split, encoders, run.paths)
+            key,
+            lambda: open_stores(
+                run.dataset, run.dataset_config, split, encoders, run.paths
+            ),
         )
         # a run records which embeddings it was trained on, a model folder does not
         if not run.is_model:
@@ -529,26 +687,38 @@ class TrainedModel:
         return next(iter(self.stores(split).values()))
 
     def rows(self, split: str) -> Int64:
-        """Find the rows of the pictures of a split that have targets; in the cell's fold.
+        """Find the rows of the pictures of a split that have targets; in the cell's
+        fold.
 
         A category that no trial shows is none of them.
         """
         store = self.pictures(split)
         # rows [M] that the holdout of this fold selects
-        is_listed = store.done & self.run.dataset.holdout.choose_stimuli(store, split, self.cell.fold)
+        is_listed = store.done & self.run.dataset.holdout.choose_stimuli(
+            store, split, self.cell.fold
+        )
 
         def find_shown() -> Bool:
-            # categories [M] that a trial shows, in training or test; all where no signals are here
-            people = {person for cell in self.run.cells for person in (*cell.trained_on, *cell.tested_on)}
+            # categories [M] that a trial shows, in training or test; all where no
+            # signals are here
+            people = {
+                person
+                for cell in self.run.cells
+                for person in (*cell.trained_on, *cell.tested_on)
+            }
             is_shown = np.zeros(len(store.image_ids), bool)
             for person, part in product(sorted(people), sorted({split, "train"})):
                 with suppress(MissingData):
-                    is_shown[match_split(self.source, person, part, store).stimulus] = True
+                    is_shown[match_split(self.source, person, part, store).stimulus] = (
+                        True
+                    )
 
             if not is_shown.any():  # no signals here: any category may be a candidate
                 return ~is_shown
             if absent := [store.image_ids[row] for row in np.flatnonzero(~is_shown)]:
-                console.warn(f"no trial shows {', '.join(absent)}: left out of the candidates")
+                console.warn(
+                    f"no trial shows {', '.join(absent)}: left out of the candidates"
+                )
             return is_shown
 
         if self.run.dataset.are_categories:
@@ -556,34 +726,54 @@ class TrainedModel:
         return np.flatnonzero(is_listed)
 
     def images(self, split: str, rows: Int64, without: str = "") -> Tensor:
-        """Encode the pictures of some rows as the vectors [M, D] that retrieval compares.
+        """Encode the pictures of some rows as the vectors [M, D] that retrieval
+        compares.
 
         Args:
             split: Whose pictures.
             rows: Which of them.
-            without: Key of an embedding that is replaced by its mean over these pictures.
+            without: Key of an embedding that is replaced by its mean over these
+                pictures.
 
         Raises:
-            BrainhiveError: if a head predicts embeddings of other weights than a store has.
+            BrainhiveError: if a head predicts embeddings of other weights than a store
+                has.
         """
         # keys of the embeddings in the model
         stores, layout = self.stores(split), self.module.layout
         keys = layout.encoders
-        if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
-            keys = match_keys(self.encoders, layout.dims, f"the model {self.run.folder.path}")
+        # BrainHiVE's own folders know encoders by its names for them
+        if not stores.keys() <= keys.keys():
+            keys = match_keys(
+                self.encoders, layout.dims, f"the model {self.run.folder.path}"
+            )
 
-        # open the stores of the compared heads, with the weights that the heads were trained on
-        stores = {name: store for name, store in stores.items() if keys[name] in layout.compared_keys}
-        for (name, head), (encoder, store) in product(layout.heads.items(), stores.items()):
+        # open the stores of the compared heads, with the weights that the heads were
+        # trained on
+        stores = {
+            name: store
+            for name, store in stores.items()
+            if keys[name] in layout.compared_keys
+        }
+        for (name, head), (encoder, store) in product(
+            layout.heads.items(), stores.items()
+        ):
             if keys[encoder] == head.target:
                 refuse_other_target(name, head, digest_of(store), str(store.path))
 
         # targets from stores, and from the network that learned with the model
         stored = Targets.of(stores, Launch(0, 1, self.module.device), keys, hold=False)
-        targets, tokens = Targets({**stored.sources, **self._compute_adapted(split, keys)}), []
+        targets, tokens = (
+            Targets({**stored.sources, **self._compute_adapted(split, keys)}),
+            [],
+        )
 
         # encode in blocks: tokens [M, D]; an ablated embedding is replaced by its mean
-        mean = Targets({without: targets.sources[without]}).gather(rows)[without].mean(0) if without else None
+        mean = (
+            Targets({without: targets.sources[without]}).gather(rows)[without].mean(0)
+            if without
+            else None
+        )
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():
                 embeddings = targets.gather(part)
@@ -592,14 +782,20 @@ class TrainedModel:
                 tokens.append(self.module.encode_image(embeddings).float())
         return torch.cat(tokens)
 
-    def _compute_adapted(self, split: str, keys: Mapping[str, str]) -> dict[str, OnlineTargets]:
+    def _compute_adapted(
+        self, split: str, keys: Mapping[str, str]
+    ) -> dict[str, OnlineTargets]:
         """Compute what the network that learned with the model gives, by key.
 
         Raises:
-            BrainhiveError: if its weights are not those that the model changes, or the pictures not those
-                of the store.
+            BrainhiveError: if its weights are not those that the model changes, or the
+                pictures not those of the store.
         """
-        run, adapter, described = self.run, self.module.adapter, self.module.layout.adapter
+        run, adapter, described = (
+            self.run,
+            self.module.adapter,
+            self.module.layout.adapter,
+        )
         if adapter is None:
             return {}
         names, digest = described["encoders"], described["digest"]
@@ -610,7 +806,10 @@ class TrainedModel:
             # these encoders are outputs of one network, which the model changes
             group = grouped(configs, "fp32", Launch(0, 1, self.module.device))[0]
             if group.digest != digest:
-                problem = f"{run.folder.path} changes weights {digest}, and {names[0]} has {group.digest}"
+                problem = (
+                    f"{run.folder.path} changes weights {digest}, and {names[0]} has "
+                    f"{group.digest}"
+                )
                 raise BrainhiveError(problem, "the weights that it was trained with")
             return group
 
@@ -621,7 +820,8 @@ class TrainedModel:
         return compute_online(group, images, self.pictures(split), keys)
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, Int64]:
-        """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.
+        """Decode a subject's averaged signals, once: answers that are sampled are then
+        the same for everyone.
 
         Returns:
             Heads [N, *shape], and the row of each one's picture [N].
@@ -629,36 +829,53 @@ class TrainedModel:
         # one seed for each signal, by the cell and the picture
         trials, module = self.trials(subject, split), self.module
         ids = self.pictures(split).image_ids[trials.stimulus]
-        seeds = [derive_seed(self.cell.seed, zlib.crc32(image_id.encode())) for image_id in ids]
+        seeds = [
+            derive_seed(self.cell.seed, zlib.crc32(image_id.encode()))
+            for image_id in ids
+        ]
 
         def decode() -> Decoded:
             blocks = []
             for start in range(0, len(seeds), SIGNALS):  # [SIGNALS, C, T] at a time
                 part = slice(start, start + SIGNALS)
                 signal = torch.from_numpy(trials.read(part)).to(module.device)
-                blocks.append(module.decode(signal, self.index(subject, len(signal)), seeds[part]).float())
+                blocks.append(
+                    module.decode(
+                        signal, self.index(subject, len(signal)), seeds[part]
+                    ).float()
+                )
             return Decoded.join(blocks)
 
-        return self.run.once(("decoded", self.cell.name, subject, split), decode), trials.stimulus
+        return self.run.once(
+            ("decoded", self.cell.name, subject, split), decode
+        ), trials.stimulus
 
     def encode(self, trials: Trials, signals: Tensor | None = None) -> Tensor:
         """Encode a subject's trials as the vectors [N, D] that retrieval compares.
 
         Args:
             trials: As `trials` opens them.
-            signals: [N, C, T] instead of their averages, as with a part of these replaced.
+            signals: [N, C, T] instead of their averages, as with a part of these
+                replaced.
         """
         module, subject = self.module, trials.subject
-        signals = torch.from_numpy(trials.averages) if signals is None else signals  # [N, C, T]
+        # [N, C, T]
+        signals = torch.from_numpy(trials.averages) if signals is None else signals
         with torch.inference_mode():
             tokens = [
-                module.encode_signal(part.to(module.device), self.index(subject, len(part))).float()
+                module.encode_signal(
+                    part.to(module.device), self.index(subject, len(part))
+                ).float()
                 for part in signals.split(SIGNALS)
             ]
         return torch.cat(tokens)
 
     def rank(
-        self, trials: Trials, gallery: Gallery, images: Tensor | None = None, tokens: Tensor | None = None
+        self,
+        trials: Trials,
+        gallery: Gallery,
+        images: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> Scores:
         """Rank what each trial showed among the pictures of a gallery.
 
@@ -668,30 +885,47 @@ class TrainedModel:
             images: [M, D] what `images` gives of them, where it is known.
             tokens: [N, D] what `encode` gives of the trials, where it is known.
         """
-        # vectors of the candidates [M, D] and of the trials [N, D], unless the caller has them
+        # vectors of the candidates [M, D] and of the trials [N, D], unless the caller
+        # has them
         if images is None:
-            images = torch.cat([self.images(split, rows) for split, rows in gallery.rows.items()])
+            images = torch.cat(
+                [self.images(split, rows) for split, rows in gallery.rows.items()]
+            )
         tokens = self.encode(trials) if tokens is None else tokens
 
         # rows are ascending: bisection gives the candidate that each trial showed
         seen = np.searchsorted(gallery.tested, trials.stimulus)
-        names, concepts = ([listed[row] for row in seen] for listed in (gallery.image_ids, gallery.concepts))
+        names, concepts = (
+            [listed[row] for row in seen]
+            for listed in (gallery.image_ids, gallery.concepts)
+        )
         items = {trials.subject: Scores(names, names, concepts)}
         return rank(gallery, images, {trials.subject: tokens}, items)[trials.subject]
 
     def predict(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
-        """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape]; nothing is sampled."""
+        """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape];
+        nothing is sampled.
+        """
         module = self.module
         with torch.inference_mode():
-            heads = module.predict(signal.to(module.device), self.index(subject, len(signal)))
+            heads = module.predict(
+                signal.to(module.device), self.index(subject, len(signal))
+            )
             return {head: values.float() for head, values in heads.items()}
 
     def index(self, subject: int, count: int) -> Tensor | None:
-        """Give the subject index of signals [N]; None for a subject who was not trained on."""
-        return None if self.run.tests_new_subjects else self.module.index_of(subject, count)
+        """Give the subject index of signals [N]; None for a subject who was not trained
+        on.
+        """
+        return (
+            None
+            if self.run.tests_new_subjects
+            else self.module.index_of(subject, count)
+        )
 
     def name_trials(self, subject: int, split: str) -> tuple[list[str], list[str]]:
-        """Name each of a subject's held-out trials, and its run or session, [N]; none of other designs.
+        """Name each of a subject's held-out trials, and its run or session, [N]; none
+        of other designs.
 
         The names of a subject's trials are those of no other, as nobody else was there.
         """
@@ -699,17 +933,23 @@ class TrainedModel:
         if split != "test":
             return [], []
         trials, holdout = self.trials(subject, split), self.run.dataset.holdout
-        if not (groups := holdout.name_groups(trials, f"subject {subject}", self.cell.fold)):
+        if not (
+            groups := holdout.name_groups(trials, f"subject {subject}", self.cell.fold)
+        ):
             return [], []
         # the number tells repetitions of one picture apart
         shown = self.pictures(split).image_ids[trials.stimulus]
         numbered = enumerate(zip(shown, groups, strict=True), 1)
-        return [f"{name}, {group}, trial {number}" for number, (name, group) in numbered], groups
+        return [
+            f"{name}, {group}, trial {number}" for number, (name, group) in numbered
+        ], groups
 
     def interleaving(self, trials: Trials, split: str) -> Interleaving:
-        """Find which of a subject's trials [N] may exchange labels, as far as time is known.
+        """Find which of a subject's trials [N] may exchange labels, as far as time is
+        known.
 
-        The order of all trials is looked at, those that the cell's fold has learned from included.
+        The order of all trials is looked at, those that the cell's fold has learned
+        from included.
         """
         dataset, subject = self.run.dataset, trials.subject
         interleaving = dataset.holdout.find_interleaving(
@@ -736,13 +976,16 @@ class TrainedModel:
         Args:
             subject: Whose.
             split: Of the data set.
-            is_tested: Whether they test the model: those of pictures that were seen in training, validation
-                included, are then left out, and what is read is kept for the cells that follow.
-            recording: Trials of the split that no store holds; default: those of the subject's store.
+            is_tested: Whether they test the model: those of pictures that were seen in
+                training, validation included, are then left out, and what is read is
+                kept for the cells that follow.
+            recording: Trials of the split that no store holds; default: those of the
+                subject's store.
             is_normalised: Whether they are normalised.
 
         Raises:
-            BrainhiveError: if the recording is not what the model takes, or too many pictures were seen.
+            BrainhiveError: if the recording is not what the model takes, or too many
+                pictures were seen.
         """
 
         def choose() -> Trials:
@@ -751,19 +994,25 @@ class TrainedModel:
             where, is_same_store = f"{run.dataset.name} subject {subject}", False
             if recording is not None:
                 where = f"the recording of subject {subject}"
-                trials = match_stimuli(replace(recording, subject=subject), self.pictures(split), where)
+                trials = match_stimuli(
+                    replace(recording, subject=subject), self.pictures(split), where
+                )
             else:
                 folder = source.name_of(subject).rpartition("/")[0]
                 signals = self.module.learned.signals
                 # stores of one preparation lie in one folder
-                is_same_store = any(name.rpartition("/")[0] == folder for name in signals)
+                is_same_store = any(
+                    name.rpartition("/")[0] == folder for name in signals
+                )
                 trials = match_split(source, subject, split, self.pictures(split))
 
             # match channels and window to the input of the model
             options = run.dataset.channels, is_same_store, run.channel_mapping
             trials = choose_input(spec, trials, where, *options)
             if not run.tests_new_subjects:
-                spec.refuse_other_voxels(subject, trials.signal.shape[2], trials.regions, f"{where} {split}")
+                spec.refuse_other_voxels(
+                    subject, trials.signal.shape[2], trials.regions, f"{where} {split}"
+                )
 
             # leave out pictures that were seen in training
             if is_tested:
@@ -777,8 +1026,11 @@ class TrainedModel:
             return choose()
         return self.once("trials", subject, split, choose)
 
-    def find_normaliser(self, subject: int, split: str, is_same_store: bool = False) -> Normaliser | None:
-        """Find what normalises a subject's signals: of new subjects, their own training signals say it.
+    def find_normaliser(
+        self, subject: int, split: str, is_same_store: bool = False
+    ) -> Normaliser | None:
+        """Find what normalises a subject's signals: of new subjects, their own training
+        signals say it.
 
         Args:
             subject: Whose signals.
@@ -793,15 +1045,23 @@ class TrainedModel:
             return normaliser
         # otherwise those of the new subject's own training signals
         options = self.pictures(split), is_same_store, self.run.channel_mapping
-        return measure_new_subject(self.module.layout.spec, self.source, subject, *options)
+        return measure_new_subject(
+            self.module.layout.spec, self.source, subject, *options
+        )
 
     def shown(self, subject: int, split: str) -> Int64:
-        """Find the rows of all pictures that a subject was shown, those that are left out included."""
+        """Find the rows of all pictures that a subject was shown, those that are left
+        out included.
+        """
 
-        return np.unique(self.trials(subject, split, is_tested=False, is_normalised=False).stimulus)
+        return np.unique(
+            self.trials(subject, split, is_tested=False, is_normalised=False).stimulus
+        )
 
     def mean_training_signal(self, subject: int) -> Float32:
-        """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
+        """Average a subject's training signals over pictures: [C, T]; kept for the
+        cells that follow.
+        """
 
         def average() -> Float32:
             return self.trials(subject, "train", is_tested=False).averages.mean(0)
@@ -809,9 +1069,11 @@ class TrainedModel:
         return self.once("mean", subject, "train", average)
 
     def seen(self, subject: int, split: str, rows: Int64) -> Bool:
-        """Find the signals [N] of pictures that a model which is tested on the subject learned from.
+        """Find the signals [N] of pictures that a model which is tested on the subject
+        learned from.
 
-        So did what it started from; copies count. Whatever tests a model leaves these out, and asks here.
+        So did what it started from; copies count. Whatever tests a model leaves these
+        out, and asks here.
 
         Args:
             subject: Whose signals.
@@ -822,7 +1084,9 @@ class TrainedModel:
             BrainhiveError: if they are too many.
         """
         tested = self.run.tested_pictures(split, self.cell.fold)
-        is_seen = tested.find_seen(subject, rows, f"{self.run.folder.path}, {self.cell.name},")
+        is_seen = tested.find_seen(
+            subject, rows, f"{self.run.folder.path}, {self.cell.name},"
+        )
 
         # warn once for each split and fold, whichever cell comes first
         warned = "warned of pictures", split, self.cell.fold
@@ -830,22 +1094,43 @@ class TrainedModel:
         return is_seen
 
     def _normaliser(self, subject: int) -> Normaliser | None:
-        """Return what normalises a subject's signals; None: the subject's own training signals do."""
+        """Return what normalises a subject's signals; None: the subject's own training
+        signals do.
+        """
         learned = self.module.learned
-        return learned.normaliser if self.run.tests_new_subjects else learned.normaliser_of(subject)
+        return (
+            learned.normaliser
+            if self.run.tests_new_subjects
+            else learned.normaliser_of(subject)
+        )
 
     def once(self, what: str, subject: int, split: str, compute: Callable[[], T]) -> T:
-        """Compute something from a subject's signals once, for all cells that take the same ones."""
+        """Compute something from a subject's signals once, for all cells that take the
+        same ones.
+        """
         # everything that changes the signals is part of the key
         normaliser = self._normaliser(subject)
-        whose, signal = normaliser.digest if normaliser else "", self.source.signal.model_dump_json()
+        whose, signal = (
+            normaliser.digest if normaliser else "",
+            self.source.signal.model_dump_json(),
+        )
         run, names = self.run, self.module.layout.spec.names
-        key = what, subject, split, self.cell.fold, names, signal, whose, run.channel_mapping
+        key = (
+            what,
+            subject,
+            split,
+            self.cell.fold,
+            names,
+            signal,
+            whose,
+            run.channel_mapping,
+        )
         return run.once(key, compute)
 
 
 def _describe_training(path: Path, layout: Layout, is_same: bool) -> Recipe:
-    """Describe the training of a model folder as far as it says: encoders, and how signals are read.
+    """Describe the training of a model folder as far as it says: encoders, and how
+    signals are read.
 
     Raises:
         MissingData: if an encoder is nowhere named.
@@ -854,15 +1139,21 @@ def _describe_training(path: Path, layout: Layout, is_same: bool) -> Recipe:
     encoders = encoders_by_key(layout.encoders, encoders_around(path))
     if nameless := sorted(layout.encoders.keys() - encoders.keys()):
         raise MissingData(
-            f"the model {path} takes embeddings {', '.join(nameless)}, and nothing says what made them",
+            (
+                f"the model {path} takes embeddings {', '.join(nameless)}, and nothing "
+                "says what made them"
+            ),
             "name the run that it is of",
         )
 
-    # of another data set's signals, it reads the same window in the same way, and its sets of regions
+    # of another data set's signals, it reads the same window in the same way, and its
+    # sets of regions
     fields = {
         key: value
         for key, value in layout.spec.signal.items()
-        if is_same or key in ("window_ms", "scale", "normalise") or key.startswith("region_")
+        if is_same
+        or key in ("window_ms", "scale", "normalise")
+        or key.startswith("region_")
     }
     signal = documents.check(fields, f"{path}: spec.signal", Signal)
     return Recipe.model_construct(encoders=[*encoders.values()], signal=signal)
@@ -876,7 +1167,8 @@ def open_model(
     copies: str = "refuse",
     channel_mapping: ChannelChoice = "none",
 ) -> TrainedRun:
-    """Open what a reference names, as `find_reference` does, on a data set and subjects.
+    """Open what a reference names, as `find_reference` does, on a data set and
+    subjects.
 
     Args:
         reference: How it is named; None: the newest run on the data set.
@@ -911,7 +1203,9 @@ def refuse_sweep(run: TrainedRun) -> None:
         variant_of(run.recipes, "", run.folder.name)
 
 
-def check_tokens(align: TrainedRun, prior: priors.Prior, source: str, dataset: Any) -> None:
+def check_tokens(
+    align: TrainedRun, prior: priors.Prior, source: str, dataset: Any
+) -> None:
     """Refuse a run whose tokens are not those of a prior with a fuser.
 
     Args:
@@ -925,39 +1219,63 @@ def check_tokens(align: TrainedRun, prior: priors.Prior, source: str, dataset: A
     """
     # it was trained for this prior
     model = align.models[0].module
-    if model.layout.prior_digest and model.layout.prior_digest == priors.describe(source).digest:
+    if (
+        model.layout.prior_digest
+        and model.layout.prior_digest == priors.describe(source).digest
+    ):
         return
 
     # or for one of the same fuser: equal weights, whichever prior they were read from
-    state, prior_state = ({} if fuser is None else fuser.state_dict() for fuser in (model.fuser, prior.fuser))
+    state, prior_state = (
+        {} if fuser is None else fuser.state_dict()
+        for fuser in (model.fuser, prior.fuser)
+    )
     is_same = bool(state) and state.keys() == prior_state.keys()
     if not is_same or not all(
-        state[key].shape == value.shape and torch.allclose(state[key], value.float().cpu())
+        state[key].shape == value.shape
+        and torch.allclose(state[key], value.float().cpu())
         for key, value in prior_state.items()
     ):
         raise MissingData(
-            f"{align.folder.path} was trained against another fusion encoder than that of {source}",
+            (
+                f"{align.folder.path} was trained against another fusion encoder than "
+                f"that of {source}"
+            ),
             write_training(source, align.paths, dataset),
         )
 
 
 def write_training(source: str, paths: Paths, dataset: Any) -> str:
-    """Write the command lines that lead to pictures, on the data set in use or else that of the prior."""
+    """Write the command lines that lead to pictures, on the data set in use or else
+    that of the prior.
+    """
     described = priors.describe(source)
     arguments = write_prior("train-align", source, dataset) if described.dims else []
 
-    # a recipe names its own data set; without one in use, take the one that the prior was trained on
+    # a recipe names its own data set; without one in use, take the one that the prior
+    # was trained on
     is_prior, folder = ("prior", source) in arguments, described.folder
-    if dataset is None and is_prior and folder and (of := recipe_around(folder).get("dataset")):
+    if (
+        dataset is None
+        and is_prior
+        and folder
+        and (of := recipe_around(folder).get("dataset"))
+    ):
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
     flag = ("dataset", dataset if is_prior or not arguments else None)
     drawing = write_prior("reconstruct", source, dataset) or [("prior", source)]
-    lines = [str(Line("train-align", flag, *arguments)), str(Line("reconstruct", *drawing))]
+    lines = [
+        str(Line("train-align", flag, *arguments)),
+        str(Line("reconstruct", *drawing)),
+    ]
 
-    # what the brain model is trained to predict comes first, unless the prior's encoders have no known names
+    # what the brain model is trained to predict comes first, unless the prior's
+    # encoders have no known names
     with suppress(RecipeError):
         default, encoders = Recipe.model_fields["dataset"].default, encoders_of(source)
         pictures = dataset or parts.resolve("datasets", default)
-        if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):
+        if not are_embedded(
+            pictures.build(paths), encoders, paths.under_home("embeddings")
+        ):
             lines.insert(0, write_embedding(pictures, encoders))
     return " && ".join(lines)

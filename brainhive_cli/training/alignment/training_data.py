@@ -1,4 +1,6 @@
-"""Training data of the cells of an align run: targets, signals, and the fuser of a prior."""
+"""Training data of the cells of an align run: targets, signals, and the fuser of a
+prior.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,10 +28,18 @@ from brainhive_cli.data.model_input import (
 from brainhive_cli.data.signal_stores import caveats_of
 from brainhive_cli.data.signals.normalisations import Statistics, pool_statistics
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores.target_store import TargetStore, are_foreign, first_with_pixels
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    are_foreign,
+    first_with_pixels,
+)
 from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets.encoder_keys import match_keys
-from brainhive_cli.data.targets.target_stores import digest_of, open_alternatives, open_stores
+from brainhive_cli.data.targets.target_stores import (
+    digest_of,
+    open_alternatives,
+    open_stores,
+)
 from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
@@ -39,7 +49,11 @@ from brainhive_cli.models.lora import shapes_of
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
-from brainhive_cli.training.alignment.learned import Learned, LearnedPictures, compare_on_pixels
+from brainhive_cli.training.alignment.learned import (
+    Learned,
+    LearnedPictures,
+    compare_on_pixels,
+)
 from brainhive_cli.training.alignment.recipe import Cell, Finetune, Recipe
 from brainhive_cli.training.alignment.validation import held_out_of
 
@@ -58,7 +72,8 @@ class TrainingData:
     Args:
         job: The run.
         recipe: The recipe of one of these cells.
-        stores: The target stores of the run, by the encoder's name; all have the same rows.
+        stores: The target stores of the run, by the encoder's name; all have the same
+            rows.
         subjects: Those that some cell of the run is trained on.
         launch: On whose device the targets are.
 
@@ -70,7 +85,8 @@ class TrainingData:
         has_foreign_targets: Whether nothing says of what some targets were made.
         prior: The prior whose frozen fuser makes the target.
         keys: The fuser's key of each encoder, by the encoder's store name.
-        targets: Targets of the stimuli, by the fuser's key, and by the names of those that terms alone read.
+        targets: Targets of the stimuli, by the fuser's key, and by the names of those
+            that terms alone read.
     """
 
     def __init__(
@@ -81,34 +97,56 @@ class TrainingData:
         subjects: Sequence[int],
         launch: Launch,
     ) -> None:
-        self.job, self.recipe, self.launch, self.signals = job, recipe, launch, job.signals(recipe)
-        self.stores = {config.name: stores[config.name] for config in recipe.stored_encoders}
+        self.job, self.recipe, self.launch, self.signals = (
+            job,
+            recipe,
+            launch,
+            job.signals(recipe),
+        )
+        self.stores = {
+            config.name: stores[config.name] for config in recipe.stored_encoders
+        }
         self.stimuli, self.pixels = first_with_pixels(self.stores)
         self.prior = priors.load(recipe.prior) if recipe.prior else None
         self.keys = {config.name: config.name for config in recipe.encoders}
         if self.prior:
-            self.keys |= match_keys(recipe.fused_encoders, self.prior.dims, f"the prior {recipe.prior}")
+            self.keys |= match_keys(
+                recipe.fused_encoders, self.prior.dims, f"the prior {recipe.prior}"
+            )
 
-        # targets are opened before signals, which are mapped or not by the memory that is left
-        further = open_alternatives(recipe.train.embedding_alternatives, self.stores, recipe.paths)
+        # targets are opened before signals, which are mapped or not by the memory that
+        # is left
+        further = open_alternatives(
+            recipe.train.embedding_alternatives, self.stores, recipe.paths
+        )
         stored = Targets.of(self.stores, launch, self.keys, further=further)
-        self.has_foreign_targets = are_foreign([*self.stores.values(), *chain(*further.values())])
+        self.has_foreign_targets = are_foreign(
+            [*self.stores.values(), *chain(*further.values())]
+        )
 
         # the network that learns with the model, whose outputs are computed together
         self.adapted: EncoderGroup | None = None
         if names := recipe.train.lora.encoders:
             configs = [config for config in recipe.encoders if config.name in names]
             groups = grouped(configs, recipe.train.precision, launch)
-            if len(groups) != 1 or any(config.encodes != "pixels" for config in configs):
+            if len(groups) != 1 or any(
+                config.encodes != "pixels" for config in configs
+            ):
                 raise RecipeError(
                     "train.lora.encoders are to be outputs of one network of pictures, "
                     f"and {', '.join(names)} are of {len(groups)}",
                     "a training for each",
                 )
-            self.adapted = replace(groups[0], network=replace(groups[0].network, learns=True))
+            self.adapted = replace(
+                groups[0], network=replace(groups[0].network, learns=True)
+            )
 
         # join stored, computed and further targets
-        sources = {key: source for key, source in stored.sources.items() if key in self.keys.values()}
+        sources = {
+            key: source
+            for key, source in stored.sources.items()
+            if key in self.keys.values()
+        }
         sources |= self._compute_adapted("train", self.stimuli)
         for name, target in recipe.targets.items():
             sources[name] = stored.sources[self.keys.get(target.name, target.name)]
@@ -118,19 +156,25 @@ class TrainingData:
         signal, mixed = recipe.signal, recipe.train.augment.repetitions
         if signal.repetitions == "single" and mixed:
             raise RecipeError(
-                "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
+                "single trials cannot be mixed over repetitions",
+                "signal.repetitions=average, or random",
             )
 
         # normalisation undoes a scale before it
         if getattr(signal.normalise, "removes_scale", False) and signal.scale != 1:
             kind = signal.normalise.kind
-            console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={kind}")
+            console.warn(
+                f"signal.scale={signal.scale:g} has no effect with "
+                f"signal.normalise={kind}"
+            )
 
         # signals that need more than half of the free memory stay on disk
         needed, is_varied = 0, mixed > 0 or signal.repetitions != "average"
         for subject in subjects:
             recording = self.signals.recording(subject, "train")
-            count, most, *rest = self.signals.select(recording, job.dataset.name).signal.shape
+            count, most, *rest = self.signals.select(
+                recording, job.dataset.name
+            ).signal.shape
             needed += 4 * count * (1 + most * is_varied) * prod(rest)
         self.is_mapped = launch.processes * needed > free_bytes(launch.device) / 2
         if self.is_mapped:
@@ -139,62 +183,94 @@ class TrainingData:
 
         @cache  # once for all cells of a fold
         def read(subject: int, fold: int) -> tuple[Trials, Statistics | None]:
-            return read_training(replace(self.signals, fold=fold), subject, self.stimuli)
+            return read_training(
+                replace(self.signals, fold=fold), subject, self.stimuli
+            )
 
         # pictures that validate, and their copies, by the share of concepts
         name, open_train = job.dataset.pictured_as, partial(job.dataset.images, "train")
         ids = self.stimuli.image_ids
-        pictures = name, ids, self.pixels, compare_on_pixels(ids, open_train, [(name, open_train)])
+        pictures = (
+            name,
+            ids,
+            self.pixels,
+            compare_on_pixels(ids, open_train, [(name, open_train)]),
+        )
         self.read = read
-        self.hold_out = cache(partial(held_out_of, self.stimuli.concepts, pictures=pictures))
+        self.hold_out = cache(
+            partial(held_out_of, self.stimuli.concepts, pictures=pictures)
+        )
 
     def is_compatible(self, recipe: Recipe) -> bool:
         """Check that another recipe learns from the same targets and signals."""
-        return bool(self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS))
+        return bool(
+            self.recipe.model_dump(include=INPUTS) == recipe.model_dump(include=INPUTS)
+        )
 
-    def _compute_adapted(self, split: str, store: TargetStore) -> dict[str, OnlineTargets]:
-        """Compute what the network that learns gives for the pictures of a split's store, by key.
+    def _compute_adapted(
+        self, split: str, store: TargetStore
+    ) -> dict[str, OnlineTargets]:
+        """Compute what the network that learns gives for the pictures of a split's
+        store, by key.
 
         Raises:
             BrainhiveError: if the pictures are not those of the store.
         """
         if self.adapted is None:
             return {}
-        return compute_online(self.adapted, self.job.dataset.images(split), store, self.keys)
+        return compute_online(
+            self.adapted, self.job.dataset.images(split), store, self.keys
+        )
 
     def select_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and its training data."""
         recipe, dataset = self.job.variants[cell.variant], self.job.dataset
         train = recipe.train
 
-        # concepts [M] that validate; none where the question is which of seen stimuli was shown
-        held_out = self.hold_out(0.0 if dataset.holdout.shows_seen else train.validation)
+        # concepts [M] that validate; none where the question is which of seen stimuli
+        # was shown
+        held_out = self.hold_out(
+            0.0 if dataset.holdout.shows_seen else train.validation
+        )
 
         # signals of the subjects, and what normalises them
         opened = [self.read(subject, cell.fold) for subject in cell.trained_on]
-        subjects, statistics = [trials for trials, _ in opened], [each for _, each in opened if each]
+        subjects, statistics = (
+            [trials for trials, _ in opened],
+            [each for _, each in opened if each],
+        )
         if recipe.mode == "finetune":
-            subjects = [take_share(trials, held_out, recipe.finetune) for trials in subjects]
+            subjects = [
+                take_share(trials, held_out, recipe.finetune) for trials in subjects
+            ]
 
         # record and architecture, before labels are shuffled
         learned = self._describe_learned(recipe, subjects, statistics)
         layout = self._plan_layout(recipe, subjects)
-        if train.shuffled_labels:  # each signal gets the stimulus of another, drawn once
+        # each signal gets the stimulus of another, drawn once
+        if train.shuffled_labels:
             for index, each in enumerate(subjects):
                 random = np.random.default_rng((cell.seed, each.subject))
-                subjects[index] = each.change(stimulus=random.permutation(each.stimulus))
+                subjects[index] = each.change(
+                    stimulus=random.permutation(each.stimulus)
+                )
 
         # test signals, where they select the epoch
         tested, tested_targets = list[Trials](), Targets({})
         if train.selection == "test":
             # targets of the test, and which of its stimuli were learned
             ours, spec = self.recipe, layout.spec
-            stores = open_stores(dataset, ours.dataset, "test", ours.encoders, ours.paths)
+            stores = open_stores(
+                dataset, ours.dataset, "test", ours.encoders, ours.paths
+            )
             stimuli, pixels = first_with_pixels(stores)
             name, ids = dataset.pictured_as, stimuli.image_ids
-            open_test, open_train = (partial(dataset.images, split) for split in ("test", "train"))
+            open_test, open_train = (
+                partial(dataset.images, split) for split in ("test", "train")
+            )
 
-            # a picture that looks like a learned one, and cannot be compared with it, counts as learned
+            # a picture that looks like a learned one, and cannot be compared with it,
+            # counts as learned
             confirm = compare_on_pixels(ids, open_test, [(name, open_train)])
             seen = learned.pictures.contain(name, ids, pixels, confirm)
 
@@ -203,11 +279,22 @@ class TrainingData:
                 trials = match_split(self.signals, subject, "test", stimuli)
                 normaliser = learned.normaliser_of(subject)
                 if normaliser is None:
-                    normaliser = measure_new_subject(spec, self.signals, subject, stimuli)
-                unseen, where = trials.take(~seen[trials.stimulus]), f"{dataset.name} subject {subject} test"
-                tested.append(choose_input(spec, unseen, where, dataset.channels).normalise(normaliser))
+                    normaliser = measure_new_subject(
+                        spec, self.signals, subject, stimuli
+                    )
+                unseen, where = (
+                    trials.take(~seen[trials.stimulus]),
+                    f"{dataset.name} subject {subject} test",
+                )
+                tested.append(
+                    choose_input(spec, unseen, where, dataset.channels).normalise(
+                        normaliser
+                    )
+                )
             stored = Targets.of(stores, self.launch, self.keys).sources
-            tested_targets = Targets({**stored, **self._compute_adapted("test", stimuli)})
+            tested_targets = Targets(
+                {**stored, **self._compute_adapted("test", stimuli)}
+            )
         data = CellData(
             subjects,
             self.targets,
@@ -221,24 +308,32 @@ class TrainingData:
             random_k=recipe.signal.random_k,
             alike=Alike(dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
             adapted=self.adapted,
-            epoch_trials=train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
+            epoch_trials=train.epoch_trials
+            and train.epoch_trials * (recipe.finetune.sessions or 1),
             seed=cell.seed,
             is_mapped=self.is_mapped,
         )
         return layout, data
 
     def _describe_learned(
-        self, recipe: Recipe, subjects: Sequence[Trials], statistics: Sequence[Statistics]
+        self,
+        recipe: Recipe,
+        subjects: Sequence[Trials],
+        statistics: Sequence[Statistics],
     ) -> Learned:
-        """Describe what a cell's model learns from; what selects the epoch is added later."""
+        """Describe what a cell's model learns from; what selects the epoch is added
+        later.
+        """
         # names, pixels and concepts of the learned stimuli
         rows = np.unique(np.concatenate([trials.stimulus for trials in subjects]))
         pixels = None if self.pixels is None else self.pixels[rows]
         normaliser, dataset = None, self.job.dataset
-        if (key := rows.tobytes()) not in self._pictures:  # which cells of a sweep share
+        # which cells of a sweep share
+        if (key := rows.tobytes()) not in self._pictures:
             shown = self.stimuli.image_ids[rows], pixels, self.stimuli.concepts[rows]
             self._pictures[key] = LearnedPictures.of(dataset.pictured_as, *shown)
-        is_of_names = getattr(self.recipe.dataset, "target", "exemplars") != "exemplars"  # without pixels
+        # without pixels
+        is_of_names = getattr(self.recipe.dataset, "target", "exemplars") != "exemplars"
         are_known = (is_of_names or pixels is not None) and not self.has_foreign_targets
 
         # provenance of the signals: caveats and whitening of each subject
@@ -253,7 +348,10 @@ class TrainingData:
         space = recordings[numbers[0]].space
         # statistics for new subjects: the mean of the training subjects'
         normalisation = recipe.signal.normalise
-        if normalisation is not None and recipe.signal.normalise_by == "training_subjects":
+        if (
+            normalisation is not None
+            and recipe.signal.normalise_by == "training_subjects"
+        ):
             normaliser = normalisation.build(pool_statistics(statistics))
         return Learned(
             dataset=dataset.pictured_as,
@@ -261,14 +359,24 @@ class TrainingData:
             people={dataset.people: numbers},
             has_all_subjects=True,
             signals=self.signals.identities(numbers),
-            recorded_channels=tuple(space.names) if whiteners and isinstance(space, Sensors) else (),
+            recorded_channels=tuple(space.names)
+            if whiteners and isinstance(space, Sensors)
+            else (),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
             stimulus_kinds=(self.recipe.dataset.kind.replace("_", "-"),),
-            recording_kinds=tuple(sorted({kind for one in recordings.values() for kind in one.made_by})),
+            recording_kinds=tuple(
+                sorted({kind for one in recordings.values() for kind in one.made_by})
+            ),
             pictures=replace(self._pictures[key], has_all_pixels=are_known),
-            trials=np.unique(np.concatenate([trials.digests.ravel() for trials in subjects])),
-            normalisers={trials.subject: trials.normaliser for trials in subjects if trials.normaliser},
+            trials=np.unique(
+                np.concatenate([trials.digests.ravel() for trials in subjects])
+            ),
+            normalisers={
+                trials.subject: trials.normaliser
+                for trials in subjects
+                if trials.normaliser
+            },
             normaliser=normaliser,
             whiteners=whiteners,
         )
@@ -276,10 +384,16 @@ class TrainingData:
     def _plan_layout(self, recipe: Recipe, subjects: Sequence[Trials]) -> Layout:
         """Plan the architecture of a cell's model."""
         # width of the fused token: of the fuser, or of the prior
-        shapes, fused = self.targets.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
+        shapes, fused = (
+            self.targets.shapes,
+            {self.keys[config.name] for config in recipe.fused_encoders},
+        )
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
         fuser = recipe.fuser.model_dump(mode="json") if fused else {}
-        dim, prior_digest = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None, ""
+        dim, prior_digest = (
+            recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None,
+            "",
+        )
         if self.prior and recipe.prior:
             described = priors.describe(recipe.prior)
             fuser = {
@@ -289,15 +403,22 @@ class TrainingData:
             }
             dim, prior_digest = self.prior.dim, described.digest
         if recipe.dim not in (None, dim):
-            raise RecipeError(f"dim is {recipe.dim}, but this fuser's tokens have {dim}", "leave dim out")
+            raise RecipeError(
+                f"dim is {recipe.dim}, but this fuser's tokens have {dim}",
+                "leave dim out",
+            )
 
         # shape of each head, and the digest of the encoder that made its targets
         heads = {}
         for name, target in recipe.head_targets.items():
             if target == FUSED:
-                heads[name] = Head((*tokens_of({key: shapes[key] for key in dims}), dim or 0), FUSED)
+                heads[name] = Head(
+                    (*tokens_of({key: shapes[key] for key in dims}), dim or 0), FUSED
+                )
                 continue
-            heads[name] = Head(shapes[target.name], target.name, digest_of(self.stores[target.name]))
+            heads[name] = Head(
+                shapes[target.name], target.name, digest_of(self.stores[target.name])
+            )
         # the network that learns with the model, and its changes
         adapter, lora = dict[str, Any](), self.recipe.train.lora
         if self.adapted is not None:
@@ -309,19 +430,29 @@ class TrainingData:
                 "alpha": lora.alpha,
             }
 
-        # heads that retrieval compares: the recipe's, all encoders, or the only one of vectors or tokens
+        # heads that retrieval compares: the recipe's, all encoders, or the only one of
+        # vectors or tokens
         compared: tuple[str, ...] = ()
         if recipe.head is not None:
             compared = (recipe.head,)
         elif not recipe.heads and not recipe.is_fused:
             compared = tuple(heads)
         elif recipe.heads and TOKEN not in heads:
-            comparable = tuple(name for name, head in heads.items() if len(head.shape) <= 2)
+            comparable = tuple(
+                name for name, head in heads.items() if len(head.shape) <= 2
+            )
             compared = comparable if len(comparable) == 1 else ()
 
         # the section `signal`, with the channels of the data set where it names none
-        section, channels = recipe.signal.model_dump(mode="json"), self.job.dataset.channels
-        if section["channels"] is None and not section["region_split"] and channels is not None:
+        section, channels = (
+            recipe.signal.model_dump(mode="json"),
+            self.job.dataset.channels,
+        )
+        if (
+            section["channels"] is None
+            and not section["region_split"]
+            and channels is not None
+        ):
             section["channels"] = [*channels]
         return Layout(
             spec=spec_of(subjects, section),
@@ -347,7 +478,9 @@ def take_share(trials: Trials, held_out: Bool, finetune: Finetune) -> Trials:
     # an equal share of learned and held-out pictures, chosen by the seed
     if finetune.sessions is not None:
         assert trials.sessions is not None
-        trials = trials.choose((trials.sessions >= 0) & (trials.sessions < finetune.sessions))
+        trials = trials.choose(
+            (trials.sessions >= 0) & (trials.sessions < finetune.sessions)
+        )
     random = np.random.default_rng(finetune.seed)
     shares = []
     for is_held_out in (False, True):

@@ -1,4 +1,6 @@
-"""Retrieval in training: how well a brain model finds stimuli from signals it did not learn from."""
+"""Retrieval in training: how well a brain model finds stimuli from signals it did not
+learn from.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,19 +23,29 @@ from brainhive_cli.training.alignment.model import Aligner
 
 Pictures = tuple[str, Sequence[str], UInt64 | None, Confirm]
 Query = tuple[SignalBank, Int64]
-"""Signals and the rows of those that are decoded; their gallery is the pictures that any of them shows."""
+"""Signals and the rows of those that are decoded; their gallery is the pictures that
+any of them shows.
+"""
 MAX_COPY_DISTANCE = 8
-"""Most bits in which views of copies among training pictures differ. JPEG, squares, bars and apertures change
-fewer; there are so many pairs of training pictures that to confirm further candidates would take minutes."""
+"""Most bits in which views of copies among training pictures differ. JPEG, squares,
+bars and apertures change fewer; there are so many pairs of training pictures that to
+confirm further candidates would take minutes.
+"""
 SIGNALS_AT_ONCE = 1024
-"""Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""
+"""Signals encoded at once: BrainHiVE's batch, so that what fits in training fits
+here.
+"""
 
 
-def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None = None) -> Bool:
-    """Choose whole training concepts for validation: [M]; the same for every cell of every run.
+def held_out_of(
+    concepts: Sequence[str], share: float, pictures: Pictures | None = None
+) -> Bool:
+    """Choose whole training concepts for validation: [M]; the same for every cell of
+    every run.
 
-    Copies of these in other concepts are held out too, where the pictures are known: by the name of the data
-    set's pictures, ids [M], what pixels are known by [M, 25], and what compares them.
+    Copies of these in other concepts are held out too, where the pictures are known: by
+    the name of the data set's pictures, ids [M], what pixels are known by [M, 25], and
+    what compares them.
     """
     # a fixed seed, so that all runs hold out the same concepts
     names = np.unique(np.asarray(concepts))
@@ -46,7 +58,9 @@ def held_out_of(concepts: Sequence[str], share: float, pictures: Pictures | None
     dataset, image_ids, pixels, confirm = pictures
     if pixels is None:
         return held_out
-    learned = LearnedPictures.of(dataset, [*compress(image_ids, held_out)], pixels[held_out])
+    learned = LearnedPictures.of(
+        dataset, [*compress(image_ids, held_out)], pixels[held_out]
+    )
     is_copy: Confirm = lambda row, name: confirm(row, name) or ""  # noqa: E731 (what is not here is learned)
     return learned.contain(dataset, image_ids, pixels, is_copy, MAX_COPY_DISTANCE)
 
@@ -70,22 +84,34 @@ def select_tested(data: CellData, device: torch.device) -> list[Query]:
 
 
 def rank_queries(
-    aligner: Aligner, queries: Sequence[Query], targets: Targets, precision: str, launch: Launch
+    aligner: Aligner,
+    queries: Sequence[Query],
+    targets: Targets,
+    precision: str,
+    launch: Launch,
 ) -> Tensor:
-    """Rank the seen pictures of all queries, [N]; as the main process finds them, for all processes."""
+    """Rank the seen pictures of all queries, [N]; as the main process finds them, for
+    all processes.
+    """
     # the main process ranks, with its own statistics of batch normalisation
     ranks = torch.empty(0)
     if launch.is_main and queries:
         aligner.eval()
         keys = aligner.layout.compared_keys
-        compared = Targets({key: source for key, source in targets.sources.items() if key in keys})
+        compared = Targets(
+            {key: source for key, source in targets.sources.items() if key in keys}
+        )
         with torch.inference_mode(), launch.autocast(precision):
-            ranks = torch.cat([_rank(aligner, bank, rows, compared) for bank, rows in queries])
+            ranks = torch.cat(
+                [_rank(aligner, bank, rows, compared) for bank, rows in queries]
+            )
     return launch.gather(ranks)[0]  # each has running statistics of its own share
 
 
 def _rank(aligner: Aligner, bank: SignalBank, rows: Int64, targets: Targets) -> Tensor:
-    """Rank the seen picture of each signal among the pictures that the rows show: [N]."""
+    """Rank the seen picture of each signal among the pictures that the rows show:
+    [N].
+    """
     # the gallery [M, D] is encoded once
     index = torch.from_numpy(rows).to(bank.stimulus.device)
     shown, target = torch.unique(bank.stimulus[index], return_inverse=True)
@@ -96,14 +122,23 @@ def _rank(aligner: Aligner, bank: SignalBank, rows: Int64, targets: Targets) -> 
     for start in range(0, len(rows), SIGNALS_AT_ONCE):
         for part in bank.split(rows[start : start + SIGNALS_AT_ONCE]):
             subject = bank.subject[torch.from_numpy(part).to(bank.subject.device)]
-            tokens.append(aligner.encode_signal(bank.gather(part), subject if is_known else None).float())
+            tokens.append(
+                aligner.encode_signal(
+                    bank.gather(part), subject if is_known else None
+                ).float()
+            )
     return find_ranks(torch.cat(tokens), gallery, target)
 
 
 def summarise_held_out(
-    ranks: Tensor, queries: Sequence[Query], alike: Alike, seed: int, caveats: Sequence[str]
+    ranks: Tensor,
+    queries: Sequence[Query],
+    alike: Alike,
+    seed: int,
+    caveats: Sequence[str],
 ) -> list[Metric]:
-    """Measure the retrieval of held-out training concepts by their ranks [N]; nothing where none is held out.
+    """Measure the retrieval of held-out training concepts by their ranks [N]; nothing
+    where none is held out.
 
     Args:
         ranks: Of `rank_queries`.

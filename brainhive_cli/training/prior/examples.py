@@ -1,4 +1,6 @@
-"""The examples of a prior's training: pictures, embeddings and latents, ordered by seed and step."""
+"""The examples of a prior's training: pictures, embeddings and latents, ordered by seed
+and step.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -41,17 +43,25 @@ AGAIN = Line("train-prior", "cache_latents=true")
 
 
 def open_latents(path: Path, images: StimulusSet, rows: Int64) -> Latents:
-    """Map a finished store into memory; BrainhiveError if it lacks a latent of these rows, or is damaged."""
+    """Map a finished store into memory; BrainhiveError if it lacks a latent of these
+    rows, or is damaged.
+    """
     # refuse a store of other pictures, or an incomplete one
     with hdf5.open_file(path, AGAIN) as file:
-        latents, sizes = (open_rows(file, key, AGAIN, "f") for key in ("embedding", "sizes"))
-        if Names(read_strings(file, "image_id")) != images.image_ids or len(latents) != len(images):
+        latents, sizes = (
+            open_rows(file, key, AGAIN, "f") for key in ("embedding", "sizes")
+        )
+        if Names(read_strings(file, "image_id")) != images.image_ids or len(
+            latents
+        ) != len(images):
             raise ValueError("it is of other pictures")
         if not read_flags(file, "done")[rows].all():
             raise ValueError("it lacks the latents of some pictures")
 
     def read(index: int) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(np.array(latents[index])), torch.from_numpy(np.array(sizes[index]))
+        return torch.from_numpy(np.array(latents[index])), torch.from_numpy(
+            np.array(sizes[index])
+        )
 
     return read
 
@@ -69,12 +79,17 @@ class Pictures:
 
     @classmethod
     def open(cls, recipe: Recipe, launch: Launch) -> Self:
-        """Match pictures and embeddings, of which MissingData names absent ones; keep a fifth at most."""
+        """Match pictures and embeddings, of which MissingData names absent ones; keep a
+        fifth at most.
+        """
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         images = dataset.images(recipe.split)
         if images.medium == "clip":
             raise RecipeError(
-                f"train-prior learns from pictures, and the stimuli of {dataset.name} are clips",
+                (
+                    "train-prior learns from pictures, and the stimuli of "
+                    f"{dataset.name} are clips"
+                ),
                 "choose another dataset",
             )
         # embeddings of the pictures, computed now if the recipe says so
@@ -90,47 +105,71 @@ class Pictures:
                 images=images,
             )
         except MissingData as error:
-            raise MissingData(error.message, f"{error.hint}, or add --embed-missing") from error
+            raise MissingData(
+                error.message, f"{error.hint}, or add --embed-missing"
+            ) from error
 
         # hold pictures out by the seed, but a fifth at most
-        order = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(targets.done))
+        order = np.random.default_rng(recipe.seed).permutation(
+            np.flatnonzero(targets.done)
+        )
         needed = max(recipe.validation_items, recipe.sample_items, recipe.fid_items)
         if (held := min(needed, len(order) // 5)) < needed:
             console.warn(
-                f"{held} of {len(order)} pictures are kept from training, not {needed}: a fifth at most"
+                f"{held} of {len(order)} pictures are kept from training, not "
+                f"{needed}: a fifth at most"
             )
         view = partial(crop_centre, side=recipe.resolution_px, resize=recipe.resize)
         return cls(images, targets, np.sort(order[held:]), order[:held], view)
 
     def read(self, rows: Sequence[int]) -> Content:
-        """Read pictures as training sees them; raises BrainhiveError if one cannot be decoded."""
+        """Read pictures as training sees them; raises BrainhiveError if one cannot be
+        decoded.
+        """
         views = {group.name: group.view for group in self.targets.groups}
         return read_pictures(self.images, self.view, views, self.latents, rows)
 
     def count_in_step(self, size: int, passes: int, processes: int) -> int:
-        """Count the pictures of a step, at most `size`; BrainhiveError if a pass of a process has none."""
+        """Count the pictures of a step, at most `size`; BrainhiveError if a pass of a
+        process has none.
+        """
         size = min(size, len(self.train))
         if size < passes * processes:
             raise BrainhiveError(
-                f"{size} pictures to learn are fewer than {passes} passes on {processes} processes",
+                (
+                    f"{size} pictures to learn are fewer than {passes} passes on "
+                    f"{processes} processes"
+                ),
                 "use more pictures, or lower train.accumulate",
             )
         return size
 
 
-def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: Launch) -> Pictures:
-    """Add the latents of pictures, of which missing ones are encoded; resumes where it stopped.
+def encode_latents(
+    pictures: Pictures, generator: Any, recipe: Recipe, launch: Launch
+) -> Pictures:
+    """Add the latents of pictures, of which missing ones are encoded; resumes where it
+    stopped.
 
-    The store is named by the autoencoder's digest, and by size and interpolation of the pictures.
+    The store is named by the autoencoder's digest, and by size and interpolation of the
+    pictures.
 
     Raises:
-        BrainhiveError: if a picture cannot be decoded, or another command writes the store.
+        BrainhiveError: if a picture cannot be decoded, or another command writes the
+            store.
     """
     # the store of this autoencoder, picture size and interpolation
-    images, view, rows = pictures.images, pictures.view, np.flatnonzero(pictures.targets.done)
+    images, view, rows = (
+        pictures.images,
+        pictures.view,
+        np.flatnonzero(pictures.targets.done),
+    )
     digest = generator.digest_autoencoder()[:10]
     name = f"{digest}-{recipe.resolution_px}px-{recipe.resize}.h5"
-    root, source = recipe.paths.under_home("latents"), "the data set or split of latents,"
+    root, source = (
+        recipe.paths.under_home("latents"),
+        "the data set or split of latents,",
+    )
     path = below(root, images.dataset, images.split, name, source=source)
 
     # a complete store is opened as it is
@@ -144,35 +183,49 @@ def encode_latents(pictures: Pictures, generator: Any, recipe: Recipe, launch: L
     # an empty store of latents [M, C, h, w]
     attributes = {"dataset": images.dataset, "split": images.split}
     shape, sizes = generator.latent_shape(recipe.resolution_px), {"sizes": (6,)}
-    blank = Blank(path, images.image_ids, images.concepts, shape, "float32", attributes, sizes)
+    blank = Blank(
+        path, images.image_ids, images.concepts, shape, "float32", attributes, sizes
+    )
     with filling([blank], launch, reopen=True) as writers:
         # batches of this process's share
         (writer,) = writers
         pending, share = {*writer.pending.tolist()}, launch.shard(rows.tolist())
         size, workers = recipe.train.batch_size, decoders(recipe.run.workers, launch)
-        batches = [[*share[start : start + size]] for start in range(0, len(share), size)]
-        # a batch is encoded again as it was, since batches of other sizes round differently
+        batches = [
+            [*share[start : start + size]] for start in range(0, len(share), size)
+        ]
+        # a batch is encoded again as it was, since batches of other sizes round
+        # differently
         batches = [batch for batch in batches if pending.intersection(batch)]
         count = sum(map(len, batches)) * launch.processes
         with console.progress(f"encoding {images.dataset}", count) as bar:
             read = partial(read_pictures, images, view, {}, None)
             for batch in loaded(read, len(images), batches, workers, launch):
                 latents = generator.encode(batch.image.to(launch.device).float() / 255)
-                writer.write(batch.rows, latents.cpu().numpy(), sizes=batch.sizes.numpy())
+                writer.write(
+                    batch.rows, latents.cpu().numpy(), sizes=batch.sizes.numpy()
+                )
                 bar.advance(len(latents) * launch.processes)
         finish_stores(writers, launch)
     return replace(pictures, latents=open_latents(path, images, rows))
 
 
 def batches(
-    pictures: Pictures, steps: range, size: int, passes: int, seed: int, workers: int, launch: Launch
+    pictures: Pictures,
+    steps: range,
+    size: int,
+    passes: int,
+    seed: int,
+    workers: int,
+    launch: Launch,
 ) -> Iterator[Batch]:
     """Yield this process's share of the pictures of `steps`, a batch for each pass.
 
     Args:
         pictures: The pictures.
         steps: Which steps.
-        size: Pictures a step, over all passes and processes, as `count_in_step` limits it.
+        size: Pictures a step, over all passes and processes, as `count_in_step` limits
+            it.
         passes: Batches that the share of a step is cut into.
         seed: Of the order, which differs between epochs.
         workers: Processes that decode.
@@ -185,18 +238,25 @@ def batches(
     cuts = np.array_split(np.asarray(launch.shard(range(size))), passes)
 
     def order() -> Iterator[list[int]]:
-        """Yield the rows of each cut of each step: every epoch is a new order, cut into whole steps."""
+        """Yield the rows of each cut of each step: every epoch is a new order, cut into
+        whole steps.
+        """
         steps_per_epoch, shuffled = len(pictures.train) // size, (-1, pictures.train)
         for step in steps:
             epoch, step_in_epoch = divmod(step, steps_per_epoch)
             # by seed and epoch, so that a resumed training has the same order
             if shuffled[0] != epoch:
-                shuffled = (epoch, np.random.default_rng((seed, epoch)).permutation(pictures.train))
+                shuffled = (
+                    epoch,
+                    np.random.default_rng((seed, epoch)).permutation(pictures.train),
+                )
             for cut in cuts:
                 yield shuffled[1][step_in_epoch * size + cut].tolist()
 
     # workers decode ahead; step and positions seed the noise of each picture
     decodes = pictures.latents is None or pictures.targets.groups
-    loader = loaded(pictures.read, len(pictures.images), order(), workers if decodes else 0, launch)
+    loader = loaded(
+        pictures.read, len(pictures.images), order(), workers if decodes else 0, launch
+    )
     for (step, cut), batch in zip(product(steps, cuts), loader, strict=True):
         yield replace(batch, step=step, positions=tuple(cut.tolist()))

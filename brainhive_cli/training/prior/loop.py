@@ -1,4 +1,6 @@
-"""The training of a prior on a frozen diffusion model: what learns, its loop, and what a step computes."""
+"""The training of a prior on a frozen diffusion model: what learns, its loop, and what
+a step computes.
+"""
 
 import math
 from collections import deque
@@ -43,7 +45,8 @@ RECENT = 100
 
 @console.progress("loading the generator")
 def load_generator(config: Any, recipe: Recipe, device: torch.device | str) -> Any:
-    """Load a generator (or sampler) that denoises in the training's precision, and encodes in float32.
+    """Load a generator (or sampler) that denoises in the training's precision, and
+    encodes in float32.
 
     Args:
         config: The part.
@@ -51,31 +54,42 @@ def load_generator(config: Any, recipe: Recipe, device: torch.device | str) -> A
         device: Where it lies; "meta" for its shapes alone.
 
     Raises:
-        BrainhiveError: if it has no pictures of `resolution_px`, or cannot be trained on.
+        BrainhiveError: if it has no pictures of `resolution_px`, or cannot be trained
+            on.
     """
     dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
     generator = config.build(device, dtype)
     generator.check_size(recipe.resolution_px)
     if not hasattr(generator, "prepare_training"):
         raise RecipeError(
-            "no prior can be trained on this generator", "name a single diffusion model of the default kind"
+            "no prior can be trained on this generator",
+            "name a single diffusion model of the default kind",
         )
     generator.use_float32_autoencoder()
     return generator
 
 
 def require_fit(recipe: Recipe) -> None:
-    """Put generator, prior and sampler together by their shapes alone, as far as they are here.
+    """Put generator, prior and sampler together by their shapes alone, as far as they
+    are here.
 
     Raises:
-        BrainhiveError: if generator, sampler, prior and embeddings do not fit each other.
+        BrainhiveError: if generator, sampler, prior and embeddings do not fit each
+            other.
     """
     # the width of each embedding, where a store or the encoder itself fixes it
-    root, dataset = recipe.paths.under_home("embeddings"), recipe.dataset.build(recipe.paths).name
+    root, dataset = (
+        recipe.paths.under_home("embeddings"),
+        recipe.dataset.build(recipe.paths).name,
+    )
     dims = {}
     for config in recipe.encoders:
         path = path_of(root, dataset, recipe.split, config.name)
-        known = TargetStore.open(path).embedding.shape if path.is_file() else config.known_shape
+        known = (
+            TargetStore.open(path).embedding.shape
+            if path.is_file()
+            else config.known_shape
+        )
         dims[config.name] = known[-1] if known else USUAL_WIDTH
 
     # the networks by their shapes, trained and for samples
@@ -89,8 +103,12 @@ def require_fit(recipe: Recipe) -> None:
 
 
 @console.progress("embedding the empty prompt")
-def embed_empty_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch) -> None:
-    """Embed the empty prompt once a run: text encoders are loaded by one process, and never again."""
+def embed_empty_prompt(
+    generator: Any, folder: RunFolder, name: str, launch: Launch
+) -> None:
+    """Embed the empty prompt once a run: text encoders are loaded by one process, and
+    never again.
+    """
     file = folder.path / "checkpoints" / name
     if launch.is_main:
         try:
@@ -101,7 +119,9 @@ def embed_empty_prompt(generator: Any, folder: RunFolder, name: str, launch: Lau
     generator.load_empty_prompt(file)
 
 
-def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[Any, dict[str, str]]:
+def make_prior(
+    recipe: Recipe, dims: Mapping[str, int], generator: Any
+) -> tuple[Any, dict[str, str]]:
     """Load the prior whose training is continued, or make a new one for a generator.
 
     Args:
@@ -119,7 +139,9 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
     source = recipe.continue_from
     if source is None:
         torch.manual_seed(recipe.seed)
-        keys = {config.name: config.upstream or config.name for config in recipe.encoders}
+        keys = {
+            config.name: config.upstream or config.name for config in recipe.encoders
+        }
         widths = {key: dims[name] for name, key in keys.items()}
         prior = recipe.prior.build(widths, generator)
     else:
@@ -127,7 +149,9 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
 
     # some priors can only be used
     if not hasattr(prior, "condition_on_embeddings"):
-        raise RecipeError(f"a prior of kind {prior.kind} cannot be trained", f"prior={priors.DEFAULT}")
+        raise RecipeError(
+            f"a prior of kind {prior.kind} cannot be trained", f"prior={priors.DEFAULT}"
+        )
     if source is None:
         return prior, keys
 
@@ -136,7 +160,9 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
 
 
 class Learner:
-    """The parts of a prior (on its device) that are not `frozen`, their optimiser and step."""
+    """The parts of a prior (on its device) that are not `frozen`, their optimiser and
+    step.
+    """
 
     def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
         # parameters that learn, and the settings of the optimiser
@@ -149,7 +175,8 @@ class Learner:
         # progress, and losses of the last steps
         self.step = 0
         self.norm = torch.tensor(0.0)
-        self.losses: deque[torch.Tensor] = deque(maxlen=RECENT * train.accumulate)  # of backward passes
+        # of backward passes
+        self.losses: deque[torch.Tensor] = deque(maxlen=RECENT * train.accumulate)
 
     def update(self) -> None:
         """Take one step along the gradients, keep their norm, and set them to None."""
@@ -170,7 +197,9 @@ class Learner:
         Checkpoint(folder.checkpoint_path(LAST)).save(content)
 
     def resume(self, folder: RunFolder, launch: Launch) -> dict[str, Any] | None:
-        """Restore the newest checkpoint, if there is one; return the other values that were saved."""
+        """Restore the newest checkpoint, if there is one; return the other values that
+        were saved.
+        """
         checkpoint = Checkpoint(folder.checkpoint_path(LAST))
         saved = checkpoint.load(launch, self.parameters[0].device)
         if saved is None:
@@ -178,9 +207,11 @@ class Learner:
 
         # a checkpoint that does not fit ends in a message with the way out
         with weights.reading(checkpoint.path, ANEW, BrainhiveError):
-            self.prior.load_state_dict(saved.pop("prior"))  # so that the device holds nothing twice
+            # so that the device holds nothing twice
+            self.prior.load_state_dict(saved.pop("prior"))
             self.optimizer.load_state_dict(saved.pop("optimizer"))
-            losses = saved["losses"]  # so that the next mean is of as many steps as without an interruption
+            # so that the next mean is of as many steps as without an interruption
+            losses = saved["losses"]
             self.losses.extend(torch.tensor(losses, device=self.parameters[0].device))
             self.step = int(saved["step"])
             return dict(saved["others"])
@@ -222,10 +253,14 @@ class Training:
 
     @classmethod
     def begin(cls, recipe: Recipe, pictures: Pictures, launch: Launch) -> Self:
-        """Load the generator, and load or make the prior; BrainhiveError if they do not fit each other."""
+        """Load the generator, and load or make the prior; BrainhiveError if they do not
+        fit each other.
+        """
         # frozen diffusion model, and latents of all pictures where they are cached
         generator = load_generator(recipe.generator, recipe, launch.device)
-        generator.prepare_training(recipe.train.gradient_checkpointing, recipe.train.compile)
+        generator.prepare_training(
+            recipe.train.gradient_checkpointing, recipe.train.compile
+        )
         if recipe.cache_latents:
             pictures = encode_latents(pictures, generator, recipe, launch)
 
@@ -242,59 +277,85 @@ class Training:
         # the diffusion model already computes in this precision
         with self.launch.autocast(self.recipe.train.precision):
             conditioning = self.prior.condition_on_embeddings(embeddings, is_kept)
-        return self.generator.loss(self.latents(batch), conditioning, random, self.ids(batch))
+        return self.generator.loss(
+            self.latents(batch), conditioning, random, self.ids(batch)
+        )
 
     def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
-        """Draw which tokens are kept, [B, 1], with each row's random number generator for the loss.
+        """Draw which tokens are kept, [B, 1], with each row's random number generator
+        for the loss.
 
         All randomness of a row depends on seed, step and position alone.
         """
         random = [self._random(batch.step, position) for position in batch.positions]
-        drawn = torch.stack([torch.rand(1, generator=generator) for generator in random])
+        drawn = torch.stack(
+            [torch.rand(1, generator=generator) for generator in random]
+        )
         return to_device(drawn >= self.recipe.token_dropout, self.launch.device), random
 
     def latents(self, batch: Batch) -> Tensor:
-        """Return the latents [B, C, h, w] of pictures, encoded now where they were not computed before.
+        """Return the latents [B, C, h, w] of pictures, encoded now where they were not
+        computed before.
 
-        The posterior is sampled where the recipe says so, and only in training: validation takes its mode.
+        The posterior is sampled where the recipe says so, and only in training:
+        validation takes its mode.
         """
         image, random = batch.image.to(self.launch.device, non_blocking=True), None
         # pictures are bytes, latents computed before are floats
         if image.dtype != torch.uint8:
             return image
         if self.recipe.posterior == "sample" and batch.positions:
-            random = [self._random(batch.step, position, 1) for position in batch.positions]
+            random = [
+                self._random(batch.step, position, 1) for position in batch.positions
+            ]
         return self.generator.encode(image.float() / 255, random)
 
     def ids(self, batch: Batch) -> Tensor:
-        """Return the size and crop ids of pictures [B, 6], the crop's corner as `crop_ids` says."""
+        """Return the size and crop ids of pictures [B, 6], the crop's corner as
+        `crop_ids` says.
+        """
         is_original = self.recipe.crop_ids == "original"
         sizes = crop_of_the_original(batch.sizes) if is_original else batch.sizes
         return sizes.to(self.launch.device, non_blocking=True)
 
     def _random(self, *position: int) -> torch.Generator:
-        return torch.Generator().manual_seed(derive_seed(self.recipe.seed, *position) >> 1)
+        return torch.Generator().manual_seed(
+            derive_seed(self.recipe.seed, *position) >> 1
+        )
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Return the embeddings [B, D] of pictures by the prior's keys."""
         encoder_embeddings = self.pictures.targets.gather(batch.rows, batch.views)
-        return {self.keys[name]: embeddings for name, embeddings in encoder_embeddings.items()}
+        return {
+            self.keys[name]: embeddings
+            for name, embeddings in encoder_embeddings.items()
+        }
 
     @torch.no_grad()
     def validate(self) -> list[float]:
-        """Denoise the validation pictures at fixed noise and levels: the mean loss of each."""
+        """Denoise the validation pictures at fixed noise and levels: the mean loss of
+        each.
+        """
         losses, rows = [], [0] * len(LEVELS)
         chosen = self.pictures.held[: self.recipe.validation_items]
         with console.progress("validating", len(chosen)) as bar:
             for index in chosen:
                 batch = Batch(*self.pictures.read([int(index)]))
                 # one row for each noise level
-                conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
+                conditioning = self.prior.condition_on_embeddings(
+                    self.embeddings(batch)
+                )[rows]
                 latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
                 # noise by picture, so that validations of different steps compare
                 random = self._random(int(index))
                 losses.append(
-                    self.generator.loss(latents, conditioning, random, sizes, levels=torch.tensor(LEVELS))
+                    self.generator.loss(
+                        latents,
+                        conditioning,
+                        random,
+                        sizes,
+                        levels=torch.tensor(LEVELS),
+                    )
                 )
                 bar.advance()
         return torch.stack(losses).tolist() if losses else []
@@ -309,8 +370,9 @@ def train(
 ) -> list[float]:
     """Train to the last step, from the newest checkpoint if there is one.
 
-    A checkpoint is written after all that its step logs and draws, and what later steps have logged is
-    forgotten when training continues from it: an interruption leaves no trace.
+    A checkpoint is written after all that its step logs and draws, and what later steps
+    have logged is forgotten when training continues from it: an interruption leaves no
+    trace.
 
     Args:
         training: What is trained on what.
@@ -326,11 +388,21 @@ def train(
     embed_empty_prompt(training.generator, folder, EMPTY_PROMPT, launch)
     # pictures a step, which must not change when a training continues
     size = settings.batch_size * settings.accumulate * launch.processes
-    saved = learner.resume(folder, launch) or {"at_start": training.validate(), "size": size}
+    saved = learner.resume(folder, launch) or {
+        "at_start": training.validate(),
+        "size": size,
+    }
     if saved["size"] != size:
         raise BrainhiveError(
-            f"{folder.path} was started with {saved['size']} pictures a step, and now has {size}",
-            f"--processes {saved['size'] // (settings.batch_size * settings.accumulate)}, or --again",
+            (
+                f"{folder.path} was started with {saved['size']} pictures a step, and "
+                f"now has {size}"
+            ),
+            (
+                "--processes "
+                f"{saved['size'] // (settings.batch_size * settings.accumulate)}, or "
+                "--again"
+            ),
         )
 
     # steps behind the checkpoint are done, and logged, again
@@ -338,31 +410,45 @@ def train(
         folder.forget_events_after(learner.step)
 
     # pictures of the remaining steps, in the same order as without an interruption
-    steps, workers = range(learner.step, settings.steps), decoders(recipe.run.workers, launch)
+    steps, workers = (
+        range(learner.step, settings.steps),
+        decoders(recipe.run.workers, launch),
+    )
     passes = settings.accumulate
     count = training.pictures.count_in_step(size, passes, launch.processes)
-    examples = batches(training.pictures, steps, count, passes, recipe.seed, workers, launch)
+    examples = batches(
+        training.pictures, steps, count, passes, recipe.seed, workers, launch
+    )
     with console.progress("training the prior", len(steps) * size) as bar:
         for _ in steps:
             # gradients of the mean loss over the pictures of all passes and processes
             for batch in islice(examples, passes):
-                loss = training.loss(batch) * (len(batch.rows) * launch.processes / count)
+                loss = training.loss(batch) * (
+                    len(batch.rows) * launch.processes / count
+                )
                 loss.backward()
                 learner.losses.append(loss.detach())
             launch.average_gradients(learner.parameters)
             learner.update()
             bar.advance(size, f"step {learner.step}")
 
-            # log the mean loss of the last steps; one that is not finite spoils all that follows
-            is_due = learner.step % settings.checkpoint_steps == 0 or learner.step == settings.steps
+            # log the mean loss of the last steps; one that is not finite spoils all
+            # that follows
+            is_due = (
+                learner.step % settings.checkpoint_steps == 0
+                or learner.step == settings.steps
+            )
             if is_due and launch.is_main:
                 mean = passes * float(torch.stack([*learner.losses]).mean())
                 norm = float(learner.norm)
                 if not (math.isfinite(mean) and math.isfinite(norm)):
                     raise BrainhiveError(
-                        f"the training has diverged by step {learner.step}: loss {mean:g}, norm of the "
-                        f"gradient {norm:g}",
-                        "a lower train.lr, or train.precision=fp32; the last checkpoint is from before",
+                        f"the training has diverged by step {learner.step}: loss "
+                        f"{mean:g}, norm of the gradient {norm:g}",
+                        (
+                            "a lower train.lr, or train.precision=fp32; the last "
+                            "checkpoint is from before"
+                        ),
                     )
                 event = {"step": learner.step, "loss": mean}
                 folder.log(**event)

@@ -18,7 +18,11 @@ def _generator_or_none(value: Any) -> Any:
     # a string is a kind, or else the source of a diffusion model
     if isinstance(value, str) and not parts.is_kind("generators", value):
         value = {"source": value}
-    return None if value is None else parts.resolve("generators", value, default=generators.DEFAULT)
+    return (
+        None
+        if value is None
+        else parts.resolve("generators", value, default=generators.DEFAULT)
+    )
 
 
 def _known_features(name: str) -> str:
@@ -27,7 +31,9 @@ def _known_features(name: str) -> str:
         try:
             encoders.resolve(name)
         except RecipeError as error:
-            raise RecipeError(f"fid_features: {error.message}", f"{INCEPTION}, or {error.hint}") from error
+            raise RecipeError(
+                f"fid_features: {error.message}", f"{INCEPTION}, or {error.hint}"
+            ) from error
     return name
 
 
@@ -35,10 +41,17 @@ class Train(Section):
     """Training of the prior; defaults are BrainHiVE's."""
 
     # length of the training, and pictures a step
-    steps: int = Field(100_000, gt=0, le=1_000_000_000, description="steps of the optimiser")
-    batch_size: int = Field(16, gt=0, le=2**14, description="pictures a backward pass, on each process")
+    steps: int = Field(
+        100_000, gt=0, le=1_000_000_000, description="steps of the optimiser"
+    )
+    batch_size: int = Field(
+        16, gt=0, le=2**14, description="pictures a backward pass, on each process"
+    )
     accumulate: int = Field(
-        1, gt=0, le=10_000, description="backward passes a step, of batch_size pictures each"
+        1,
+        gt=0,
+        le=10_000,
+        description="backward passes a step, of batch_size pictures each",
     )
 
     # optimiser, at a constant learning rate
@@ -49,8 +62,13 @@ class Train(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "bf16", description="dtype of the diffusion model and of autocast"
     )
-    gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
-    compile: bool = Field(False, description="compile the diffusion model; the first step then takes minutes")
+    gradient_checkpointing: bool = Field(
+        False, description="less memory, a third more time"
+    )
+    compile: bool = Field(
+        False,
+        description="compile the diffusion model; the first step then takes minutes",
+    )
     checkpoint_steps: int = Field(1000, gt=0, description="steps between checkpoints")
 
 
@@ -59,8 +77,8 @@ class Recipe(BaseRecipe):
 
     is_tracked = True
     LESS_MEMORY = (
-        "a smaller train.batch_size and as much more train.accumulate, or cache_latents=true, or "
-        "train.gradient_checkpointing=true"
+        "a smaller train.batch_size and as much more train.accumulate, or "
+        "cache_latents=true, or train.gradient_checkpointing=true"
     )
 
     # pictures and their embeddings
@@ -69,43 +87,60 @@ class Recipe(BaseRecipe):
     )
     split: str = Field("train", description="split whose pictures are learned")
     encoders: Encoders = Field(
-        ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
+        ["clip-h14", "vae"],
+        validate_default=True,
+        min_length=1,
+        description="embeddings that are fused",
     )
-    embed_missing: bool = Field(False, description="compute embeddings that no store holds, at every step")
+    embed_missing: bool = Field(
+        False, description="compute embeddings that no store holds, at every step"
+    )
     cache_latents: bool = Field(
         False, description="encode each picture once, into a store under paths.latents"
     )
 
     # the diffusion model, and the prior that is trained on it
     generator: Annotated[Any, parts.part("generators", generators.DEFAULT)] = Field(
-        {"kind": generators.DEFAULT, "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
+        {
+            "kind": generators.DEFAULT,
+            "source": "hub:stabilityai/stable-diffusion-xl-base-1.0",
+        },
         validate_default=True,
         description="frozen diffusion model",
     )
     prior: Annotated[Any, parts.part("priors", priors.DEFAULT)] = Field(
-        priors.DEFAULT, validate_default=True, description="kind and sizes of a new prior"
+        priors.DEFAULT,
+        validate_default=True,
+        description="kind and sizes of a new prior",
     )
     continue_from: str | None = Field(
         None,
-        description="a prior whose training is continued, instead of a new one: it brings its own sizes and "
-        "weights, so that prior.start_from counts for nothing",
+        description="a prior whose training is continued, instead of a new one: it "
+        "brings its own sizes and weights, so that prior.start_from counts "
+        "for nothing",
     )
-    freeze: Names = Field([], description="names of the prior's modules that stay as they are")
+    freeze: Names = Field(
+        [], description="names of the prior's modules that stay as they are"
+    )
 
     # how pictures and tokens reach the diffusion model
-    resolution_px: int = Field(512, gt=0, le=16_384, description="short side and centre crop of the pictures")
+    resolution_px: int = Field(
+        512, gt=0, le=16_384, description="short side and centre crop of the pictures"
+    )
     resize: Literal["lanczos", "bilinear"] = Field(
         "lanczos", description="interpolation to that size (BrainHiVE: bilinear)"
     )
     crop_ids: Literal["resized", "original"] = Field(
         "resized",
-        description="picture in whose pixels the corner of the crop is given to the diffusion model: the "
-        "resized one, as it was trained, or the original one, as BrainHiVE's repository does",
+        description="picture in whose pixels the corner of the crop is given to the "
+        "diffusion model: the resized one, as it was trained, or the "
+        "original one, as BrainHiVE's repository does",
     )
     posterior: Literal["mode", "sample"] = Field(
         "mode",
-        description="value of the autoencoder's posterior that is trained on; sample (BrainHiVE's) is drawn "
-        "from the seed in each step, which cache_latents cannot do",
+        description="value of the autoencoder's posterior that is trained on; sample "
+        "(BrainHiVE's) is drawn from the seed in each step, which "
+        "cache_latents cannot do",
     )
     token_dropout: float = Field(0.1, ge=0, lt=1, description="share of tokens zeroed")
 
@@ -115,11 +150,20 @@ class Recipe(BaseRecipe):
     )
     sampler: Annotated[Any, BeforeValidator(_generator_or_none)] = Field(
         None,
-        description="few-step diffusion model for the samples, or its source; default: the one trained on",
+        description=(
+            "few-step diffusion model for the samples, or its source; default: the one "
+            "trained on"
+        ),
     )
-    sample_items: int = Field(6, ge=0, description="validation pictures that are generated")
-    sample_steps: int = Field(4, gt=0, le=1000, description="denoising steps of the samples")
-    sample_every: int = Field(5000, ge=0, description="steps between samples; 0: only at the end")
+    sample_items: int = Field(
+        6, ge=0, description="validation pictures that are generated"
+    )
+    sample_steps: int = Field(
+        4, gt=0, le=1000, description="denoising steps of the samples"
+    )
+    sample_every: int = Field(
+        5000, ge=0, description="steps between samples; 0: only at the end"
+    )
 
     # metrics of the samples
     similarity: Encoders = Field(
@@ -128,7 +172,9 @@ class Recipe(BaseRecipe):
         description="encoders that compare samples with the true pictures",
     )
     lpips: bool = Field(True, description="compare them by LPIPS too (AlexNet, 233 MB)")
-    fid_items: int = Field(0, ge=0, description="pictures kept from training for FID and KID at the end")
+    fid_items: int = Field(
+        0, ge=0, description="pictures kept from training for FID and KID at the end"
+    )
     fid_features: Annotated[str, AfterValidator(_known_features)] = Field(
         INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take"
     )
@@ -139,21 +185,30 @@ class Recipe(BaseRecipe):
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
-        # keys that act on a new prior, samples or distances; those of how samples are drawn go with them
-        sizes = self.prior.model_copy(update={"start_from": None})  # said of continue_from
-        if self.continue_from is not None and sizes != parts.resolve("priors", priors.DEFAULT):
+        # keys that act on a new prior, samples or distances; those of how samples are
+        # drawn go with them said of continue_from
+        sizes = self.prior.model_copy(update={"start_from": None})
+        if self.continue_from is not None and sizes != parts.resolve(
+            "priors", priors.DEFAULT
+        ):
             raise RecipeError(
-                "prior has no effect with continue_from, which brings its own sizes", "leave one out"
+                "prior has no effect with continue_from, which brings its own sizes",
+                "leave one out",
             )
         if not self.sample_items:
-            refuse_idle(self, ("sample_every",), "with sample_items=0", "sample_items=6")
+            refuse_idle(
+                self, ("sample_every",), "with sample_items=0", "sample_items=6"
+            )
         if not self.fid_items:
             refuse_idle(self, ("fid_features",), "with fid_items=0", "fid_items=5000")
 
         # cached latents are computed once, samples differ from step to step
         if self.cache_latents and self.posterior == "sample":
             raise RecipeError(
-                "posterior is sample, but cache_latents keeps one latent of each picture",
+                (
+                    "posterior is sample, but cache_latents keeps one latent of each "
+                    "picture"
+                ),
                 "posterior=mode, or cache_latents=false",
             )
         return self

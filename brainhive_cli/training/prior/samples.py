@@ -1,4 +1,6 @@
-"""Samples of pictures kept from training, next to the true pictures, and the metrics of both."""
+"""Samples of pictures kept from training, next to the true pictures, and the metrics of
+both.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +31,12 @@ from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.reports.sheets import Tile, save_sheet
-from brainhive_cli.training.prior.loop import LAST, Training, embed_empty_prompt, load_generator
+from brainhive_cli.training.prior.loop import (
+    LAST,
+    Training,
+    embed_empty_prompt,
+    load_generator,
+)
 from brainhive_cli.training.prior.recipe import INCEPTION
 
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
@@ -41,7 +48,9 @@ Features = Callable[[Tensor], Tensor]
 
 @console.progress("drawing samples")
 def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
-    """Generate the sample items, in one process, on a sheet `samples/<name>.png`; return their metrics."""
+    """Generate the sample items, in one process, on a sheet `samples/<name>.png`;
+    return their metrics.
+    """
     # the main process generates alone
     training = replace(training, launch=replace(training.launch, rank=0, processes=1))
     recipe, images, launch = training.recipe, training.pictures.images, training.launch
@@ -58,7 +67,9 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
     # a row of two tiles for each item
     rows = [
         [Tile(seen, [images.concepts[index]]), Tile(picture, ["generated"])]
-        for index, seen, picture in zip(chosen, to_pictures(true), to_pictures(generated), strict=True)
+        for index, seen, picture in zip(
+            chosen, to_pictures(true), to_pictures(generated), strict=True
+        )
     ]
     folder.replace(f"samples/{name}.png", partial(save_sheet, "", rows))
     if name == LAST:  # the samples of the finished prior, which a page shows
@@ -67,12 +78,20 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
         for row, (index, tiles) in enumerate(zip(chosen, rows, strict=True)):
             saved = []
             for column, tile in enumerate(tiles):
-                file = artifacts.save_picture(folder, f"samples/{row}-{column}", tile.picture)
+                file = artifacts.save_picture(
+                    folder, f"samples/{row}-{column}", tile.picture
+                )
                 saved.append(artifacts.Tile(file, tile.lines[:1]))
             sheet_rows.append(artifacts.Row(images.image_ids[index], saved))
-        note = "Of pictures kept from training; made of their own embeddings, without a brain."
+        note = (
+            "Of pictures kept from training; made of their own embeddings, without a "
+            "brain."
+        )
         title, columns = "What the prior generates", ("seen", "generated")
-        artifacts.write(folder, [artifacts.Sheet(title, columns, sheet_rows, section="Samples", note=note)])
+        artifacts.write(
+            folder,
+            [artifacts.Sheet(title, columns, sheet_rows, section="Samples", note=note)],
+        )
 
     # metrics of the true and generated pictures
     metrics = {}
@@ -86,21 +105,29 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
 
 
 def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
-    """Draw the loss over the steps, as the log has it; nothing where there are not two."""
+    """Draw the loss over the steps, as the log has it; nothing where there are not
+    two.
+    """
     # losses of the log, by step
     loss_by_step = {
-        event["step"]: event["loss"] for event in run.events() if {"step", "loss"} <= event.keys()
+        event["step"]: event["loss"]
+        for event in run.events()
+        if {"step", "loss"} <= event.keys()
     }
     line = artifacts.Line("training loss", list(loss_by_step.values()))
-    curve = artifacts.Curve("Loss", "step", list(loss_by_step), [line], section="Training")
+    curve = artifacts.Curve(
+        "Loss", "step", list(loss_by_step), [line], section="Training"
+    )
     return [curve] if len(loss_by_step) > 1 else []
 
 
 def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
-    """Generate the items kept for it, each process its share, and measure FID and KID on the main process.
+    """Generate the items kept for it, each process its share, and measure FID and KID
+    on the main process.
 
     Raises:
-        BrainhiveError: if there are too few items, or weights of the network that embeds them are missing.
+        BrainhiveError: if there are too few items, or weights of the network that
+            embeds them are missing.
     """
     recipe, launch = training.recipe, training.launch
 
@@ -110,11 +137,16 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     pairs = []
     with (
         _sampler(training, folder) as generator,
-        console.progress("generating pictures for distances of distributions", len(share)) as bar,
+        console.progress(
+            "generating pictures for distances of distributions", len(share)
+        ) as bar,
     ):
         for start in range(0, len(share), recipe.train.batch_size):
             rows = share[start : start + recipe.train.batch_size]
-            true, generated = _true(training, rows), _generate(training, generator, rows)
+            true, generated = (
+                _true(training, rows),
+                _generate(training, generator, rows),
+            )
             pairs.append((features(true).cpu(), features(generated).cpu()))
             bar.advance(len(rows))
 
@@ -122,13 +154,19 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     shares = launch.gather(pairs)
     if not launch.is_main:
         return []
-    true, generated = (torch.cat(joined) for joined in zip(*chain.from_iterable(shares), strict=True))
+    true, generated = (
+        torch.cat(joined) for joined in zip(*chain.from_iterable(shares), strict=True)
+    )
     protocol = f"features of {recipe.fid_features}, {recipe.sample_steps} steps"
-    return measure_distances(true, generated, protocol=protocol, split="validation", seeds=(recipe.seed,))
+    return measure_distances(
+        true, generated, protocol=protocol, split="validation", seeds=(recipe.seed,)
+    )
 
 
 def _load_distances(training: Training) -> tuple[Int64, Features]:
-    """Choose the items of FID and KID, and load the network whose features these take."""
+    """Choose the items of FID and KID, and load the network whose features these
+    take.
+    """
     recipe, launch = training.recipe, training.launch
     chosen, name = training.pictures.held[: recipe.fid_items], recipe.fid_features
     # refuse too few items before a network is loaded
@@ -139,7 +177,9 @@ def _load_distances(training: Training) -> tuple[Int64, Features]:
 
 
 def try_out(training: Training, folder: RunFolder) -> None:
-    """Sample and measure before the first step, so that what is missing is known before hours of training."""
+    """Sample and measure before the first step, so that what is missing is known before
+    hours of training.
+    """
 
     def try_distances() -> Float64:
         chosen, features = _load_distances(training)
@@ -159,11 +199,15 @@ def try_out(training: Training, folder: RunFolder) -> None:
 
 @contextmanager
 def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
-    """Yield the diffusion model that samples; a separate one is loaded for as long as it is needed."""
+    """Yield the diffusion model that samples; a separate one is loaded for as long as
+    it is needed.
+    """
     if training.recipe.sampler is None:
         yield training.generator
         return
-    generator = load_generator(training.recipe.sampler, training.recipe, training.launch.device)
+    generator = load_generator(
+        training.recipe.sampler, training.recipe, training.launch.device
+    )
     embed_empty_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
     # the prior under training also conditions this model
     training.prior.attach(generator)
@@ -179,9 +223,13 @@ def _generate(training: Training, generator: Any, chosen: Int64) -> Tensor:
         # batches as large as those of the training
         for start in range(0, len(chosen), recipe.train.batch_size):
             rows = chosen[start : start + recipe.train.batch_size]
-            embeddings = training.embeddings(Batch(*training.pictures.read(rows.tolist())))
+            embeddings = training.embeddings(
+                Batch(*training.pictures.read(rows.tolist()))
+            )
             conditioning = training.prior.condition_on_embeddings(embeddings)
-            pictures = generator.generate(conditioning, rows.tolist(), recipe.resolution_px, sampling)
+            pictures = generator.generate(
+                conditioning, rows.tolist(), recipe.resolution_px, sampling
+            )
             batches.append(pictures.cpu())
             bar.advance(len(rows))
     return torch.cat(batches)
@@ -193,10 +241,14 @@ def _true(training: Training, chosen: Int64) -> Tensor:
     return torch.stack([view(images.open(index))[0] for index in chosen.tolist()]) / 255
 
 
-def _similarity(config: EncoderConfig, true: Tensor, generated: Tensor, launch: Launch) -> Float64:
+def _similarity(
+    config: EncoderConfig, true: Tensor, generated: Tensor, launch: Launch
+) -> Float64:
     """Cosine of an encoder's embeddings of true and generated pictures: [N]."""
     features = _encoder_features(config, launch)
-    return F.cosine_similarity(features(true), features(generated)).double().cpu().numpy()
+    return (
+        F.cosine_similarity(features(true), features(generated)).double().cpu().numpy()
+    )
 
 
 def _encoder_features(config: EncoderConfig, launch: Launch) -> Features:

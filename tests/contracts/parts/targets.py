@@ -1,4 +1,6 @@
-"""Targets of the two heads, as a user's own encoders: an autoencoder's latent, and a token a quarter."""
+"""Targets of the two heads, as a user's own encoders: an autoencoder's latent, and a
+token a quarter.
+"""
 
 from typing import Any
 
@@ -31,12 +33,17 @@ def tokens() -> tuple[nn.Module, Any]:
     class Tokens(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight = nn.Parameter(torch.randn(12, TOKEN_DIM, generator=torch.Generator().manual_seed(0)))
+            self.weight = nn.Parameter(
+                torch.randn(12, TOKEN_DIM, generator=torch.Generator().manual_seed(0))
+            )
 
         def forward(self, pictures: Tensor) -> Tensor:
             squares = nn.functional.adaptive_avg_pool2d(pictures, 4)  # [B, 3, 4, 4]
             quarters = squares.unfold(2, 2, 2).unfold(3, 2, 2)  # [B, 3, 2, 2, 2, 2]
-            return quarters.permute(0, 2, 3, 1, 4, 5).reshape(len(pictures), 4, 12) @ self.weight
+            return (
+                quarters.permute(0, 2, 3, 1, 4, 5).reshape(len(pictures), 4, 12)
+                @ self.weight
+            )
 
     return Tokens(), _preprocess()
 
@@ -44,5 +51,9 @@ def tokens() -> tuple[nn.Module, Any]:
 def _preprocess() -> Any:
     from torchvision.transforms import v2
 
-    steps = [v2.Resize((SIDE_PX, SIDE_PX)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    steps = [
+        v2.Resize((SIDE_PX, SIDE_PX)),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+    ]
     return v2.Compose(steps)

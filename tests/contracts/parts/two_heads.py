@@ -1,4 +1,6 @@
-"""A brain model of two heads: `latent` from one region, `tokens` from another, sampled when decoded."""
+"""A brain model of two heads: `latent` from one region, `tokens` from another, sampled
+when decoded.
+"""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -21,7 +23,10 @@ class Config(BackboneConfig):
     takes_spec: ClassVar[bool] = True
 
     hidden: int = Field(32, description="width of the spaces that subjects share")
-    spread: float = Field(0.1, description="standard deviation of sampled tokens around the predicted ones")
+    spread: float = Field(
+        0.1,
+        description="standard deviation of sampled tokens around the predicted ones",
+    )
 
     def build(self, spec: SignalSpec, heads: Heads) -> "TwoHeads":
         """Make the model; its heads are `latent` [C, H, W] and `tokens` [S, D]."""
@@ -32,25 +37,40 @@ TINY = Config(hidden=4)
 
 
 class TwoHeads(nn.Module):
-    """For each head a linear map of a region for each subject, and a linear map that subjects share."""
+    """For each head a linear map of a region for each subject, and a linear map that
+    subjects share.
+    """
 
     def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
         super().__init__()
         self.subjects, self.spread = spec.subjects, config.spread
         self.streams = nn.ModuleDict(
-            {name: Stream(config.hidden, spec, REGIONS[name], head) for name, head in heads.items()}
+            {
+                name: Stream(config.hidden, spec, REGIONS[name], head)
+                for name, head in heads.items()
+            }
         )
 
     def forward(self, signal: Tensor, subject_index: Tensor) -> dict[str, Tensor]:
         """Predict the heads from voxels [B, V, 1] of one subject."""
         place = int(subject_index[0])
-        return {name: stream(signal[..., 0], self.subjects[place]) for name, stream in self.streams.items()}
+        return {
+            name: stream(signal[..., 0], self.subjects[place])
+            for name, stream in self.streams.items()
+        }
 
-    def decode(self, signal: Tensor, subject_index: Tensor, seeds: Sequence[int]) -> Decoded:
-        """Sample tokens around the predicted ones, by one seed a signal; note each seed."""
+    def decode(
+        self, signal: Tensor, subject_index: Tensor, seeds: Sequence[int]
+    ) -> Decoded:
+        """Sample tokens around the predicted ones, by one seed a signal; note each
+        seed.
+        """
         found = self(signal, subject_index)
         shape = found["tokens"].shape[1:]
-        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        noise = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
         found["tokens"] = found["tokens"] + self.spread * torch.stack(noise).to(signal)
         return Decoded(found, {"note": [f"seed {seed}" for seed in seeds]})
 
@@ -63,11 +83,15 @@ class Stream(nn.Module):
         self.shape = head.shape
         self.voxels = dict(zip(spec.subjects, spec.regions[region], strict=True))
         self.ridge = nn.ModuleDict(
-            {str(subject): nn.Linear(len(voxels), hidden) for subject, voxels in self.voxels.items()}
+            {
+                str(subject): nn.Linear(len(voxels), hidden)
+                for subject, voxels in self.voxels.items()
+            }
         )
         self.shared = nn.Linear(hidden, head.width)
 
     def forward(self, voxels: Tensor, subject: int) -> Tensor:
         """Map a subject's voxels [B, V] to the head [B, *shape]."""
-        hidden = self.ridge[str(subject)](voxels[:, list(self.voxels[subject])])  # [B, H]
+        # [B, H]
+        hidden = self.ridge[str(subject)](voxels[:, list(self.voxels[subject])])
         return self.shared(hidden).unflatten(1, self.shape)

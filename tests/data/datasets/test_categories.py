@@ -1,4 +1,6 @@
-"""Categories that events name: their label, their name, or the mean embedding of their exemplars."""
+"""Categories that events name: their label, their name, or the mean embedding of their
+exemplars.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,20 +40,33 @@ def test_a_label_is_embedded_without_any_picture(home: Path, go: Go) -> None:
     assert list(store.image_ids) == ["face", "house", "shoe"]
 
 
-def test_exemplars_are_averaged_and_a_category_with_fewer_counts_each_once(home: Path, go: Go) -> None:
-    dataset = f"dataset={{kind: categories, name: shades, root: {home / 'exemplars'}, target: exemplars}}"
+def test_exemplars_are_averaged_and_a_category_with_fewer_counts_each_once(
+    home: Path, go: Go
+) -> None:
+    dataset = (
+        f"dataset={{kind: categories, name: shades, root: {home / 'exemplars'}, "
+        "target: exemplars}"
+    )
     go("embed", dataset, "encoders=[demo-clip, {kind: demo-clip, views: average}]")
 
     stores = home / "embeddings/shades/train"
-    averages, each = (TargetStore.open(stores / f"demo-clip{end}.h5").embedding for end in ("-average", ""))
-    assert np.asarray(each).shape[:2] == (2, 3)  # the third of the first category repeats its first
+    averages, each = (
+        TargetStore.open(stores / f"demo-clip{end}.h5").embedding
+        for end in ("-average", "")
+    )
+    # the third of the first category repeats its first
+    assert np.asarray(each).shape[:2] == (2, 3)
     for row, levels in enumerate(SHADES.values()):
         expected = np.asarray(each)[row, : len(levels)].mean(0)
         np.testing.assert_allclose(averages[row], expected, atol=1e-5)
 
 
 def test_a_name_is_what_encoders_of_text_read() -> None:
-    stimuli = Config(names=["face", "scrambled_pictures"], target="name").build(Paths()).images("train")
+    stimuli = (
+        Config(names=["face", "scrambled_pictures"], target="name")
+        .build(Paths())
+        .images("train")
+    )
 
     assert stimuli.captions_of(1) == ["scrambled pictures"] and not stimuli.has_pictures
     with pytest.raises(MissingData, match="is the name of a category, no picture"):
@@ -62,7 +77,10 @@ def test_recipes_that_name_no_encoder_take_that_of_the_target() -> None:
     words = ["dataset={kind: categories, names: [a, b, c]}"]
     label = Recipe.resolve("train-align", None, {}, words)
     name = Recipe.resolve(
-        "train-align", None, {}, ["dataset={kind: categories, names: [a, b], target: name}"]
+        "train-align",
+        None,
+        {},
+        ["dataset={kind: categories, names: [a, b], target: name}"],
     )
 
     assert label.encoders[0].known_shape == (3,)
@@ -77,7 +95,15 @@ def test_categories_without_two_names_that_differ_are_refused() -> None:
     ):
         with pytest.raises(RecipeError):
             Config(**fields)
-    for first, second in (("x", "x.png"), ("a", "a "), ("caf\u00e9", "cafe\u0301"), ("1", "1.0")):
+    for first, second in (
+        ("x", "x.png"),
+        ("a", "a "),
+        ("caf\u00e9", "cafe\u0301"),
+        ("1", "1.0"),
+    ):
         with pytest.raises(RecipeError) as caught:
             Config(names=["b", first, second])
-        assert caught.value.message == f"categories {first!r} and {second!r} are one, as events are read"
+        assert (
+            caught.value.message
+            == f"categories {first!r} and {second!r} are one, as events are read"
+        )

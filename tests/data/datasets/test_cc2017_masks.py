@@ -5,17 +5,32 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from brainhive_cli.data.published.cc2017 import BACKGROUND, CONCEPTS, PRIORITY, key_object
+from brainhive_cli.data.published.cc2017 import (
+    BACKGROUND,
+    CONCEPTS,
+    PRIORITY,
+    key_object,
+)
 
 
 def test_key_objects_are_those_that_the_reference_chooses(golden: Path) -> None:
     with safe_open(golden / "neurons/key_objects.safetensors", "np") as file:
         cases = json.loads(file.metadata()["config"])["cases"]
         found = {
-            name: key_object(dict(zip(case["objects"], file.get_tensor(f"input.{name}") > 0, strict=True)))
+            name: key_object(
+                dict(
+                    zip(
+                        case["objects"],
+                        file.get_tensor(f"input.{name}") > 0,
+                        strict=True,
+                    )
+                )
+            )
             for name, case in cases.items()
         }
-    assert found == {name: next(iter(case["expected"]), None) for name, case in cases.items()}
+    assert found == {
+        name: next(iter(case["expected"]), None) for name, case in cases.items()
+    }
 
 
 def test_words_are_those_of_the_reference(golden: Path) -> None:

@@ -27,10 +27,14 @@ def root(home: Path) -> Path:
 
 
 def annotate(root: Path, **more: Any) -> None:
-    """In picture 9 two bowls cover more than a dog, in 25 less; picture 30 has a crowd, and 34 nothing."""
+    """In picture 9 two bowls cover more than a dog, in 25 less; picture 30 has a crowd,
+    and 34 nothing.
+    """
     outline = [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]
     content = {
-        "images": [{"id": n, "file_name": f"{n:012d}.jpg"} for n in NUMBERS["train2017"]],
+        "images": [
+            {"id": n, "file_name": f"{n:012d}.jpg"} for n in NUMBERS["train2017"]
+        ],
         "categories": [{"id": 51, "name": "bowl"}, {"id": 18, "name": "dog"}],
         "annotations": [
             {"image_id": 9, "category_id": 18, "area": 50.5, "segmentation": outline},
@@ -39,11 +43,18 @@ def annotate(root: Path, **more: Any) -> None:
             {"image_id": 25, "category_id": 51, "area": 1.0, "segmentation": outline},
             {"image_id": 25, "category_id": 51, "area": 1.0, "segmentation": outline},
             {"image_id": 25, "category_id": 18, "area": 9.0, "segmentation": outline},
-            {"image_id": 30, "category_id": 18, "area": 9, "segmentation": {"counts": [1], "size": [1, 1]}},
+            {
+                "image_id": 30,
+                "category_id": 18,
+                "area": 9,
+                "segmentation": {"counts": [1], "size": [1, 1]},
+            },
         ],
     }
     (root / "annotations").mkdir(exist_ok=True)
-    (root / "annotations/instances_train2017.json").write_text(json.dumps({**content, **more}))
+    (root / "annotations/instances_train2017.json").write_text(
+        json.dumps({**content, **more})
+    )
 
 
 def coco(**knobs: Any) -> Dataset:
@@ -54,7 +65,9 @@ def test_pictures_without_annotations_are_concepts_of_their_own(root: Path) -> N
     assert coco().splits == ("train", "validation", "test")
     for split, folder in zip(("train", "validation", "test"), NUMBERS, strict=True):
         images = coco().images(split)
-        assert images.image_ids == tuple(f"{folder}/{number:012d}" for number in NUMBERS[folder])
+        assert images.image_ids == tuple(
+            f"{folder}/{number:012d}" for number in NUMBERS[folder]
+        )
         assert images.concepts == tuple(f"{number:012d}" for number in NUMBERS[folder])
         assert images.open(0).size == (6, 4)
 
@@ -67,10 +80,19 @@ def test_a_concept_is_the_category_that_covers_most_of_a_picture(root: Path) -> 
 
 def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
     annotate(root)
-    texts = {9: ["a bowl ", "two bowls", "bowls", "a dog", "food", "a sixth"], 25: ["a dog"]}
+    texts = {
+        9: ["a bowl ", "two bowls", "bowls", "a dog", "food", "a sixth"],
+        25: ["a dog"],
+    }
     content = {
-        "images": [{"id": n, "file_name": f"{n:012d}.jpg"} for n in NUMBERS["train2017"]],
-        "annotations": [{"image_id": n, "caption": text} for n, some in texts.items() for text in some],
+        "images": [
+            {"id": n, "file_name": f"{n:012d}.jpg"} for n in NUMBERS["train2017"]
+        ],
+        "annotations": [
+            {"image_id": n, "caption": text}
+            for n, some in texts.items()
+            for text in some
+        ],
     }
     path = root / "annotations/captions_train2017.json"
     path.write_text(json.dumps(content))
@@ -83,17 +105,25 @@ def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
         found.captions_of(2)
 
 
-def test_annotations_of_another_layout_or_cut_short_are_one_clear_error(root: Path) -> None:
+def test_annotations_of_another_layout_or_cut_short_are_one_clear_error(
+    root: Path,
+) -> None:
     path = root / "annotations/instances_train2017.json"
     annotate(root, annotations=[{"image_id": 7}])
-    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json is damaged or cut short: "):
+    with pytest.raises(
+        BrainhiveError, match=r"instances_train2017\.json is damaged or cut short: "
+    ):
         coco().images("train")
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json is not valid JSON: "):
+    with pytest.raises(
+        BrainhiveError, match=r"instances_train2017\.json is not valid JSON: "
+    ):
         coco().images("train")
 
 
 def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
-    with pytest.raises(MissingData, match=r"no pictures .*data/coco/train2017/\*\.jpg") as caught:
+    with pytest.raises(
+        MissingData, match=r"no pictures .*data/coco/train2017/\*\.jpg"
+    ) as caught:
         coco().images("train")
     assert caught.value.hint == "brainhive fetch coco"

@@ -16,16 +16,22 @@ def test_grey_of_16_bits_is_as_bright_as_of_8_and_unknown_ranges_are_refused(
     tmp_path: Path,
 ) -> None:
     Image.fromarray(LEVELS.astype(np.uint16) * 257).save(path := tmp_path / "grey.png")
-    assert np.array_equal(np.asarray(decode(str(path), path)), np.stack([LEVELS] * 3, axis=2))
+    assert np.array_equal(
+        np.asarray(decode(str(path), path)), np.stack([LEVELS] * 3, axis=2)
+    )
 
     Image.fromarray(LEVELS.astype(np.float32)).save(path := tmp_path / "numbers.tif")
-    with pytest.raises(BadPicture, match=r"numbers\.tif cannot be decoded: 32 bits a pixel"):
+    with pytest.raises(
+        BadPicture, match=r"numbers\.tif cannot be decoded: 32 bits a pixel"
+    ):
         decode(str(path), path)
 
 
 def test_a_picture_is_decoded_as_it_is_seen(tmp_path: Path) -> None:
     path, exif = tmp_path / "photo.png", Image.Exif()
-    stored = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8))
+    stored = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8)
+    )
     for orientation in range(1, 9):
         exif[ExifTags.Base.Orientation] = orientation
         stored.save(path, exif=exif)

@@ -34,11 +34,20 @@ def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
     dataset = opened(flat)
     images = dataset.images("train")
     assert (dataset.name, dataset.splits, len(images)) == ("pictures", ("train",), 20)
-    assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a") and images.concepts[:3] == ("c0", "c0", "c1")
+    assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a") and images.concepts[:3] == (
+        "c0",
+        "c0",
+        "c1",
+    )
 
 
 def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
-    for name in ("train/cat/one.jpg", "train/deep/dog/two.JPEG", "test/loose.webp", "train/notes.txt.png"):
+    for name in (
+        "train/cat/one.jpg",
+        "train/deep/dog/two.JPEG",
+        "test/loose.webp",
+        "train/notes.txt.png",
+    ):
         draw(tmp_path / name)
     (tmp_path / "train/cat/readme.md").write_text("no picture")
     dataset = opened(tmp_path, name="mine", test_share=0.5)
@@ -55,7 +64,9 @@ def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
     assert len(set(test.concepts)) == 3 and not set(test.concepts) & set(train.concepts)
     assert len(train) + len(test) == 20
     assert opened(flat, test_share=0.3).images("test").image_ids == test.image_ids
-    assert opened(flat, test_share=0.3, seed=1).images("test").image_ids != test.image_ids
+    assert (
+        opened(flat, test_share=0.3, seed=1).images("test").image_ids != test.image_ids
+    )
 
 
 def test_two_files_of_one_image_id_are_refused(flat: Path) -> None:
@@ -78,7 +89,9 @@ def test_what_is_missing_is_said(tmp_path: Path, flat: Path, home: Path) -> None
 
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
-    """Three concepts of two pictures, one of them called train, and a list of a test picture."""
+    """Three concepts of two pictures, one of them called train, and a list of a test
+    picture.
+    """
     for concept in ("cat", "owl", "train"):
         for letter in "ab":
             draw(tmp_path / f"pictures/{concept}/{concept}_{letter}.jpg")
@@ -86,21 +99,36 @@ def listed(tmp_path: Path) -> Path:
     return tmp_path / "test.csv"
 
 
-def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(listed: Path) -> None:
+def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(
+    listed: Path,
+) -> None:
     dataset = opened(listed.parent / "pictures", test_list=str(listed))
     train, test = dataset.images("train"), dataset.images("test")
     assert dataset.splits == ("train", "test")
-    assert train.image_ids == ("cat/cat_a", "cat/cat_b", "train/train_a", "train/train_b")
+    assert train.image_ids == (
+        "cat/cat_a",
+        "cat/cat_b",
+        "train/train_a",
+        "train/train_b",
+    )
     assert train.concepts == ("cat", "cat", "train", "train")
     assert (test.image_ids, test.concepts) == (("owl/owl_b",), ("owl",))
-    whole = opened(listed.parent / "pictures", test_list=str(listed), exclude_test_concepts=False)
-    assert [*whole.images("train").image_ids][2] == "owl/owl_a" and len(whole.images("train")) == 5
+    whole = opened(
+        listed.parent / "pictures", test_list=str(listed), exclude_test_concepts=False
+    )
+    assert [*whole.images("train").image_ids][2] == "owl/owl_a" and len(
+        whole.images("train")
+    ) == 5
 
 
-def test_pictures_of_every_mode_open_as_rgb_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+def test_pictures_of_every_mode_open_as_rgb_and_a_damaged_one_is_named(
+    tmp_path: Path,
+) -> None:
     for mode in ("RGBA", "LA", "P", "1"):
         draw(tmp_path / f"modes/{mode}.png", 1 if mode == "1" else "white", mode)
-    (tmp_path / "modes/bad.png").write_bytes((tmp_path / "modes/P.png").read_bytes()[:50])
+    (tmp_path / "modes/bad.png").write_bytes(
+        (tmp_path / "modes/P.png").read_bytes()[:50]
+    )
     images = pickle.loads(pickle.dumps(opened(tmp_path / "modes").images("train")))
     for row, image_id in enumerate(images.image_ids):
         if image_id != "bad":

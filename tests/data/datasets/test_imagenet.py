@@ -28,12 +28,22 @@ def jpeg(seed: int) -> bytes:
 
 
 CONTENT = {
-    "train": [(f"{TENCH}_10026", TENCH), (f"{TENCH}_9", TENCH), (f"{GOLDFISH}_18", GOLDFISH)],
-    "validation": [("ILSVRC2012_val_00000262", GOLDFISH), ("ILSVRC2012_val_00000293", TENCH)],
+    "train": [
+        (f"{TENCH}_10026", TENCH),
+        (f"{TENCH}_9", TENCH),
+        (f"{GOLDFISH}_18", GOLDFISH),
+    ],
+    "validation": [
+        ("ILSVRC2012_val_00000262", GOLDFISH),
+        ("ILSVRC2012_val_00000293", TENCH),
+    ],
     "test": [("ILSVRC2012_test_00000001", None), ("ILSVRC2012_test_00000002", None)],
 }
 """Split to (name, class) of its pictures; ImageNet's test pictures have no class."""
-BYTES = {name: jpeg(n) for n, name in enumerate(name for some in CONTENT.values() for name, _ in some)}
+BYTES = {
+    name: jpeg(n)
+    for n, name in enumerate(name for some in CONTENT.values() for name, _ in some)
+}
 
 
 def as_folders(root: Path) -> None:
@@ -45,11 +55,16 @@ def as_folders(root: Path) -> None:
 
 
 def rows(split: str) -> list[dict[str, Any]]:
-    """The rows of ILSVRC/imagenet-1k: a picture's class follows its name; -1 stands for none."""
+    """The rows of ILSVRC/imagenet-1k: a picture's class follows its name; -1 stands for
+    none.
+    """
     label = {TENCH: 0, GOLDFISH: 1, None: -1}
     return [
         {
-            "image": {"bytes": BYTES[name], "path": f"{name}_{of}.JPEG" if of else f"{name}.JPEG"},
+            "image": {
+                "bytes": BYTES[name],
+                "path": f"{name}_{of}.JPEG" if of else f"{name}.JPEG",
+            },
             "label": label[of],
         }
         for name, of in CONTENT[split]
@@ -88,7 +103,9 @@ def imagenet(**knobs: Any) -> Dataset:
     return Config(**knobs).build(Paths())
 
 
-def test_every_form_gives_the_same_pictures_names_and_classes(root: Path, written: str) -> None:
+def test_every_form_gives_the_same_pictures_names_and_classes(
+    root: Path, written: str
+) -> None:
     dataset = imagenet()
     assert dataset.splits == ("train", "validation", "test")
     above = {"folder": f"train/{TENCH}/"}.get(written, "")
@@ -98,9 +115,13 @@ def test_every_form_gives_the_same_pictures_names_and_classes(root: Path, writte
         images = dataset.images(split)
         found = {
             id_.rsplit("/", 1)[-1]: (n, of)
-            for n, (id_, of) in enumerate(zip(images.image_ids, images.concepts, strict=True))
+            for n, (id_, of) in enumerate(
+                zip(images.image_ids, images.concepts, strict=True)
+            )
         }
-        assert {name: of for name, (_, of) in found.items()} == {name: of or name for name, of in some}
+        assert {name: of for name, (_, of) in found.items()} == {
+            name: of or name for name, of in some
+        }
         for name, (index, _) in found.items():
             with Image.open(io.BytesIO(BYTES[name])) as picture:
                 assert images.open(index).tobytes() == picture.tobytes()
@@ -114,14 +135,20 @@ def test_a_split_in_two_forms_is_refused(root: Path) -> None:
         imagenet().images("train")
 
 
-def test_a_parquet_that_is_cut_short_or_has_pictures_twice_is_one_clear_error(root: Path) -> None:
+def test_a_parquet_that_is_cut_short_or_has_pictures_twice_is_one_clear_error(
+    root: Path,
+) -> None:
     path = write_rows(root / "train-0.parquet", rows("train"))
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(BrainhiveError, match=r"train-0\.\w+ is damaged or cut short: ") as caught:
+    with pytest.raises(
+        BrainhiveError, match=r"train-0\.\w+ is damaged or cut short: "
+    ) as caught:
         imagenet().images("train")
     assert "\n" not in caught.value.message and caught.value.hint
     write_rows(path, [{"emb": 0.5, "image_id": "a"}])
-    with pytest.raises(BrainhiveError, match=r"has no pictures: none of its columns emb, image_id"):
+    with pytest.raises(
+        BrainhiveError, match=r"has no pictures: none of its columns emb, image_id"
+    ):
         imagenet().images("train")
     for shard in range(2):
         write_rows(root / f"train-{shard}.parquet", rows("train"))
@@ -130,7 +157,9 @@ def test_a_parquet_that_is_cut_short_or_has_pictures_twice_is_one_clear_error(ro
 
 
 def test_a_split_that_is_not_there_says_what_is_expected_where(root: Path) -> None:
-    with pytest.raises(MissingData, match=r"no train pictures in .*data/imagenet: neither") as caught:
+    with pytest.raises(
+        MissingData, match=r"no train pictures in .*data/imagenet: neither"
+    ) as caught:
         imagenet().images("train")
     assert caught.value.hint == "brainhive fetch imagenet"
     with pytest.raises(MissingData, match="has no split 'dev'"):

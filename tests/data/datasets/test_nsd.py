@@ -44,7 +44,8 @@ def write_info(root: Path, count: int, shared: list[int]) -> Path:
         table = csv.writer(file)
         shown = [f"subject{subject}_rep0" for subject in range(1, 9)]
         table.writerow(["", "cocoId", "cocoSplit", "nsdId", "shared1000", *shown])
-        for n in range(count):  # others than the shared ones are shown to one subject each
+        # others than the shared ones are shown to one subject each
+        for n in range(count):
             trials = [100 * n + 1 if n in of_all or n % 8 == s else 0 for s in range(8)]
             table.writerow([n, 900 + n, "val2017", n, n in of_all, *trials])
     return path
@@ -65,23 +66,29 @@ def test_what_all_subjects_saw_is_the_test_split(root: Path) -> None:
     assert nsd().splits == ("train", "test")
     assert test.image_ids == test.concepts == ("nsd00003", "nsd00006", "nsd00009")
     assert len(train) == 7 and not set(train.image_ids) & set(test.image_ids)
-    np.testing.assert_array_equal(np.asarray(test.open(1)).ravel(), np.arange(5 * 27, 6 * 27))
+    np.testing.assert_array_equal(
+        np.asarray(test.open(1)).ravel(), np.arange(5 * 27, 6 * 27)
+    )
 
 
-def test_the_thousand_shared_pictures_have_nsds_own_names(home: Path, shared: Path) -> None:
+def test_the_thousand_shared_pictures_have_nsds_own_names(
+    home: Path, shared: Path
+) -> None:
     with (shared / "data/nsd/shared1000_ids.tsv").open() as file:
         known = list(csv.DictReader(file, delimiter="\t"))
     rows, root = [int(row["nsd_id_0based"]) for row in known], home / "data/nsd"
     write_stimuli(root, COUNT, side=1)
     write_info(root, COUNT, rows)
     test = nsd().images("test")
-    assert [f"shared{n:04d}_{image_id}.png" for n, image_id in enumerate(test.image_ids, 1)] == [
-        row["file"] for row in known
-    ]
+    assert [
+        f"shared{n:04d}_{image_id}.png" for n, image_id in enumerate(test.image_ids, 1)
+    ] == [row["file"] for row in known]
     assert np.asarray(test.open(999)).ravel()[0] == rows[999] * 3 % 256
 
 
-def test_the_pictures_of_some_subjects_are_a_set_of_their_own_with_the_signals_of_nsd(root: Path) -> None:
+def test_the_pictures_of_some_subjects_are_a_set_of_their_own_with_the_signals_of_nsd(
+    root: Path,
+) -> None:
     chosen = nsd(subjects="2,1")
 
     assert (chosen.name, chosen.recorded_as) == ("nsd-1-2", "nsd")
@@ -90,18 +97,23 @@ def test_the_pictures_of_some_subjects_are_a_set_of_their_own_with_the_signals_o
     assert chosen.images("test").image_ids == nsd().images("test").image_ids
     assert chosen.images("train").dataset == "nsd-1-2"
     np.testing.assert_array_equal(
-        np.asarray(chosen.images("train").open(2)).ravel(), np.arange(9 * 27, 10 * 27) % 256
+        np.asarray(chosen.images("train").open(2)).ravel(),
+        np.arange(9 * 27, 10 * 27) % 256,
     )
     with pytest.raises(RecipeError, match="nsd has no subject 9"):
         nsd(subjects=[9])
 
 
 def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -> None:
-    with pytest.raises(MissingData, match=r"no .*data/nsd/\*\*/nsd_stimuli\.hdf5") as caught:
+    with pytest.raises(
+        MissingData, match=r"no .*data/nsd/\*\*/nsd_stimuli\.hdf5"
+    ) as caught:
         nsd().images("train")
     assert caught.value.hint == "brainhive fetch nsd"
     write_stimuli(home / "data/nsd", 3)
-    with pytest.raises(MissingData, match=r"no .*data/nsd/\*\*/nsd_stim_info_merged\.csv"):
+    with pytest.raises(
+        MissingData, match=r"no .*data/nsd/\*\*/nsd_stim_info_merged\.csv"
+    ):
         nsd().images("train")
 
 
@@ -115,13 +127,19 @@ def test_captions_are_those_of_the_pictures_row_without_empty_ones(root: Path) -
     assert pickle.loads(pickle.dumps(test)).captions_of(0)[0] == "2 a"
 
 
-def test_damaged_stimuli_and_shared_pictures_that_are_not_said_are_refused(root: Path) -> None:
+def test_damaged_stimuli_and_shared_pictures_that_are_not_said_are_refused(
+    root: Path,
+) -> None:
     images = nsd().images("test")
     stimuli = next(root.rglob(STIMULI))
     stimuli.write_bytes(stimuli.read_bytes()[:2000])
-    with pytest.raises(BadPicture, match=r"nsd00006 in .*nsd_stimuli\.hdf5 cannot be decoded"):
+    with pytest.raises(
+        BadPicture, match=r"nsd00006 in .*nsd_stimuli\.hdf5 cannot be decoded"
+    ):
         images.open(1)
-    with pytest.raises(BrainhiveError, match=r"nsd_stimuli\.hdf5 is damaged or cut short"):
+    with pytest.raises(
+        BrainhiveError, match=r"nsd_stimuli\.hdf5 is damaged or cut short"
+    ):
         nsd().images("test")
     write_stimuli(root, 10)
     next(root.rglob(INFO)).write_text("nsdId\n1\n")

@@ -1,4 +1,6 @@
-"""Simulated recordings, of the demo's pictures and of anyone's: labelled as such, and always the same."""
+"""Simulated recordings, of the demo's pictures and of anyone's: labelled as such, and
+always the same.
+"""
 
 from pathlib import Path
 
@@ -24,12 +26,16 @@ def pictures(home: Path) -> Path:
         for number in range(count):
             path = home / f"photos/{split}/c{number % 3}/p{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
+            Image.fromarray(
+                generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            ).save(path)
         images = dataset(home).images(split)
         path = target_store.path_of(home / "embeddings", "photos", split, "vae")
         Blank(path, images.image_ids, images.concepts, (8,), "float32", {}).create()
         writer = TargetWriter(path)
-        writer.write(writer.pending, generator.normal(size=(count, 8)).astype(np.float32))
+        writer.write(
+            writer.pending, generator.normal(size=(count, 8)).astype(np.float32)
+        )
         writer.close()
         writer.finish()
     return home
@@ -40,19 +46,30 @@ def dataset(home: Path, **knobs: object) -> Dataset:
     return demo.Simulated(images=images, meaning="vae", **knobs).build(Paths())
 
 
-def test_signals_simulated_from_anyones_pictures_are_labelled_and_repeatable(pictures: Path) -> None:
+def test_signals_simulated_from_anyones_pictures_are_labelled_and_repeatable(
+    pictures: Path,
+) -> None:
     first, second = (dataset(pictures).recording(2, "test") for _ in range(2))
     np.testing.assert_array_equal(first.signal, second.signal)
-    assert first.signal.shape == (4, demo.REPETITIONS["test"], len(simulation.CHANNELS), simulation.SAMPLES)
+    assert first.signal.shape == (
+        4,
+        demo.REPETITIONS["test"],
+        len(simulation.CHANNELS),
+        simulation.SAMPLES,
+    )
     assert "simulated" in first.provenance and np.isfinite(first.signal).all()
     assert tuple(first.image_ids) == dataset(pictures).images("test").image_ids
-    assert not np.array_equal(first.signal, dataset(pictures).recording(3, "test").signal)
+    assert not np.array_equal(
+        first.signal, dataset(pictures).recording(3, "test").signal
+    )
 
 
 def test_the_demos_recordings_are_labelled_and_differ_by_subject_and_noise() -> None:
     made = demo.Config().build(Paths())
     recording = made.recording(1, "test")
-    assert "simulated" in recording.provenance and recording.signal.shape[0] == len(made.images("test"))
+    assert "simulated" in recording.provenance and recording.signal.shape[0] == len(
+        made.images("test")
+    )
     assert tuple(recording.image_ids) == made.images("test").image_ids
     assert demo.Config(noise=2).build(Paths()).name == "demo-noise-2"
     with pytest.raises(MissingData, match="has no split 'validation'"):

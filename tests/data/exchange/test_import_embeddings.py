@@ -1,4 +1,6 @@
-"""import-embeddings and export-embeddings: what others keep becomes a store, and comes back bit by bit."""
+"""import-embeddings and export-embeddings: what others keep becomes a store, and comes
+back bit by bit.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +27,12 @@ Import = Callable[..., Result]
 def import_(go, things: Path) -> Import:
     """Import vectors of the small things-eeg (80 training and 12 test pictures)."""
 
-    def run(source: Path | str, *overrides: str, encoders: str = "clip-b32", again: bool = False):
+    def run(
+        source: Path | str,
+        *overrides: str,
+        encoders: str = "clip-b32",
+        again: bool = False,
+    ):
         named = f"sources=['{source}']", f"encoders={encoders}"
         return go("import-embeddings", *named, *overrides, again=again)
 
@@ -37,14 +44,19 @@ def ids(things: Path) -> dict[str, list[str]]:
     root = things / "data/things-eeg"
     found = {"train": root / "training_images", "test": root / "test_images"}
     return {
-        split: [f.relative_to(root).with_suffix("").as_posix() for f in sorted(folder.rglob("*.png"))]
+        split: [
+            f.relative_to(root).with_suffix("").as_posix()
+            for f in sorted(folder.rglob("*.png"))
+        ]
         for split, folder in found.items()
     }
 
 
 @pytest.fixture
 def unique(things: Path, ids: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The same pictures under names of which no two are alike, as those of THINGS are."""
+    """The same pictures under names of which no two are alike, as those of THINGS
+    are.
+    """
     root, renamed = things / "data/things-eeg", {}
     for split, of in ids.items():
         renamed[split] = []
@@ -71,8 +83,12 @@ def write_parquet(path: Path, names: list[str], values: NDArray[np.float32]) -> 
     pyarrow.parquet.write_table(table, path, row_group_size=7)
 
 
-def open_store(home: Path, split: str = "train", encoder: str = "clip-b32") -> TargetStore:
-    return TargetStore.open(target_store.path_of(home / "embeddings", "things-eeg", split, encoder))
+def open_store(
+    home: Path, split: str = "train", encoder: str = "clip-b32"
+) -> TargetStore:
+    return TargetStore.open(
+        target_store.path_of(home / "embeddings", "things-eeg", split, encoder)
+    )
 
 
 def left(home: Path) -> list[str]:
@@ -82,14 +98,18 @@ def left(home: Path) -> list[str]:
 
 @pytest.fixture
 def cache(tmp_path: Path, unique: dict[str, list[str]]) -> Path:
-    """The public cache's layout: stems, parts in another order, two encoders side by side."""
+    """The public cache's layout: stems, parts in another order, two encoders side by
+    side.
+    """
     folder = tmp_path / "cache" / "things-eeg"
     for seed, encoder in enumerate((B32, VAE)):
         for split, of in unique.items():
             values, half = vectors(len(of), seed, WIDTHS[encoder]), len(of) // 2
             for part, rows in enumerate((range(half, len(of)), range(half))):
                 name = f"things_{split}_{encoder}-part-{part:05d}-of-00000.parquet"
-                write_parquet(folder / name, [stem(of[row]) for row in rows], values[list(rows)])
+                write_parquet(
+                    folder / name, [stem(of[row]) for row in rows], values[list(rows)]
+                )
     return folder
 
 
@@ -97,7 +117,9 @@ def test_the_public_cache_is_imported_by_stem_and_exported_as_it_was(
     go, import_, cache, things, unique, tmp_path
 ):
     import_(cache / "things_test_*.parquet")  # a pattern chooses among files
-    assert left(things) == ["clip-b32.h5"] and len(open_store(things, "test").done) == 12
+    assert (
+        left(things) == ["clip-b32.h5"] and len(open_store(things, "test").done) == 12
+    )
 
     result = import_(cache, encoders="clip-b32,vae", again=True)
 
@@ -105,70 +127,127 @@ def test_the_public_cache_is_imported_by_stem_and_exported_as_it_was(
         for split, of in unique.items():
             found = open_store(things, split, encoder)
             assert found.image_ids == of and found.done.all()
-            np.testing.assert_array_equal(found.embedding, vectors(len(of), seed, WIDTHS[encoder]))
+            np.testing.assert_array_equal(
+                found.embedding, vectors(len(of), seed, WIDTHS[encoder])
+            )
     assert found.attributes["weights"]["source"] == "imported: parquet"
-    assert found.attributes["config"]["kind"] == "vae" and found.attributes["split"] == "test"
+    assert (
+        found.attributes["config"]["kind"] == "vae"
+        and found.attributes["split"] == "test"
+    )
     assert [row[-1] for row in result.tables[0].rows] == ["passed"] * 4
 
     go("export-embeddings", f"to={tmp_path / 'out'}")
-    read = pyarrow.parquet.read_table(tmp_path / "out" / f"things-eeg_test_{B32}-part-00000-of-00000.parquet")
-    assert read["image_id"].to_pylist() == [stem(image_id) for image_id in unique["test"]]
+    read = pyarrow.parquet.read_table(
+        tmp_path / "out" / f"things-eeg_test_{B32}-part-00000-of-00000.parquet"
+    )
+    assert read["image_id"].to_pylist() == [
+        stem(image_id) for image_id in unique["test"]
+    ]
     assert read["emb"].to_pylist() == vectors(12).tolist()
 
 
-def test_a_collapsed_cache_is_imported_with_a_warning(import_, things, unique, tmp_path, capsys):
+def test_a_collapsed_cache_is_imported_with_a_warning(
+    import_, things, unique, tmp_path, capsys
+):
     names = [stem(image_id) for of in unique.values() for image_id in of]
-    write_parquet(tmp_path / f"things_train_{B32}-part-00000-of-00000.parquet", names, vectors(92) + 12)
+    write_parquet(
+        tmp_path / f"things_train_{B32}-part-00000-of-00000.parquet",
+        names,
+        vectors(92) + 12,
+    )
 
-    result = import_(tmp_path / f"things_train_{B32}-part-00000-of-00000.parquet", "splits=train")
+    result = import_(
+        tmp_path / f"things_train_{B32}-part-00000-of-00000.parquet", "splits=train"
+    )
 
-    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "failed its health check" in line]
-    assert "usual is 0.7 at most" in warning and "some public caches are broken" in warning
+    (warning,) = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if "failed its health check" in line
+    ]
+    assert (
+        "usual is 0.7 at most" in warning and "some public caches are broken" in warning
+    )
     assert result.tables[0].rows[0][-1] == "failed"
 
 
-def test_pictures_without_a_vector_are_refused_or_accepted(go, import_, things, ids, tmp_path, capsys):
-    torch.save({name: torch.ones(512) for name in [*ids["train"][5:], "elsewhere/x"]}, tmp_path / "some.pt")
+def test_pictures_without_a_vector_are_refused_or_accepted(
+    go, import_, things, ids, tmp_path, capsys
+):
+    torch.save(
+        {name: torch.ones(512) for name in [*ids["train"][5:], "elsewhere/x"]},
+        tmp_path / "some.pt",
+    )
 
     with pytest.raises(MissingData) as caught:
         import_(tmp_path / "some.pt")
     assert caught.value.message == (
         "things-eeg/train: pictures without a vector, 5 of 80: "
-        "training_images/concept_0/0, training_images/concept_0/1, training_images/concept_0/2 …; "
-        "vectors without a picture, 1: elsewhere/x"
+        "training_images/concept_0/0, training_images/concept_0/1, "
+        "training_images/concept_0/2 …; vectors without a picture, 1: elsewhere/x"
     )
     assert left(things) == []
 
     import_(tmp_path / "some.pt", "skip_missing=true")
     found = open_store(things)
-    assert found.rows(ids["train"][4:6]).tolist() == [-1, 5] and found.attributes["skipped"] == 5
-    assert "vectors of no picture of things-eeg left out, 1 of 76: elsewhere/x" in capsys.readouterr().err
+    assert (
+        found.rows(ids["train"][4:6]).tolist() == [-1, 5]
+        and found.attributes["skipped"] == 5
+    )
+    assert (
+        "vectors of no picture of things-eeg left out, 1 of 76: elsewhere/x"
+        in capsys.readouterr().err
+    )
 
     exported = go("export-embeddings", f"to={tmp_path / 'out'}").tables[0].rows
     assert exported[0][1] == 75
 
 
-def test_the_same_import_is_found_again_and_another_is_refused(import_, things, ids, tmp_path):
+def test_the_same_import_is_found_again_and_another_is_refused(
+    import_, things, ids, tmp_path
+):
     path = tmp_path / "vectors.pt"
-    torch.save(dict(zip(ids["train"], torch.from_numpy(vectors(80)), strict=True)), path)
+    torch.save(
+        dict(zip(ids["train"], torch.from_numpy(vectors(80)), strict=True)), path
+    )
     first = import_(path)
     inode = open_store(things).path.stat().st_ino
-    assert import_(path).as_dict() == first.as_dict() and open_store(things).path.stat().st_ino == inode
+    assert (
+        import_(path).as_dict() == first.as_dict()
+        and open_store(things).path.stat().st_ino == inode
+    )
 
-    torch.save(dict(zip(ids["train"], torch.from_numpy(vectors(80, seed=1)), strict=True)), path)
-    with pytest.raises(BrainhiveError, match=r"clip-b32.h5 is there and holds other vectors"):
+    torch.save(
+        dict(zip(ids["train"], torch.from_numpy(vectors(80, seed=1)), strict=True)),
+        path,
+    )
+    with pytest.raises(
+        BrainhiveError, match=r"clip-b32.h5 is there and holds other vectors"
+    ):
         import_(path)
     import_(path, again=True)
     np.testing.assert_array_equal(open_store(things).embedding, vectors(80, seed=1))
 
 
 @pytest.mark.parametrize("ending", [".pt", ".npy"])
-def test_dictionaries_of_vectors_with_ids_are_imported(import_, things, ids, tmp_path, ending):
+def test_dictionaries_of_vectors_with_ids_are_imported(
+    import_, things, ids, tmp_path, ending
+):
     of, values, path = ids["train"], vectors(80), tmp_path / f"vectors{ending}"
     if ending == ".pt":
-        torch.save({name: torch.from_numpy(row[None]) for name, row in zip(of, values, strict=True)}, path)
+        torch.save(
+            {
+                name: torch.from_numpy(row[None])
+                for name, row in zip(of, values, strict=True)
+            },
+            path,
+        )
     else:
-        content = {"image_ids": [f"/far/away/{name}.jpg" for name in of], "features": values}
+        content = {
+            "image_ids": [f"/far/away/{name}.jpg" for name in of],
+            "features": values,
+        }
         np.save(path, content, allow_pickle=True)
 
     import_(path)
@@ -177,7 +256,9 @@ def test_dictionaries_of_vectors_with_ids_are_imported(import_, things, ids, tmp
     assert left(things) == ["clip-b32.h5"]
 
 
-def test_thingsvision_s_output_folder_is_imported_also_in_parts(import_, things, ids, tmp_path):
+def test_thingsvision_s_output_folder_is_imported_also_in_parts(
+    import_, things, ids, tmp_path
+):
     folder, values = tmp_path / "features", vectors(80)
     folder.mkdir()
     order = np.random.default_rng(1).permutation(80)
@@ -190,9 +271,12 @@ def test_thingsvision_s_output_folder_is_imported_also_in_parts(import_, things,
 
 
 @pytest.mark.parametrize(
-    ("form", "encoder", "shape"), [("parquet", "clip-b32", (512,)), ("npy", "clip-b32:tokens", (4, 128))]
+    ("form", "encoder", "shape"),
+    [("parquet", "clip-b32", (512,)), ("npy", "clip-b32:tokens", (4, 128))],
 )
-def test_an_export_comes_back_bit_by_bit(go, import_, things, ids, tmp_path, form, encoder, shape):
+def test_an_export_comes_back_bit_by_bit(
+    go, import_, things, ids, tmp_path, form, encoder, shape
+):
     import_, opened = (
         partial(import_, encoders=encoder),
         partial(open_store, encoder=encoder.replace(":", "-")),
@@ -210,21 +294,31 @@ def test_an_export_comes_back_bit_by_bit(go, import_, things, ids, tmp_path, for
     files = [Path(row[2]) for row in result.tables[0].rows]
     for split in ids:
         opened(things, split).path.unlink()
-    for file in [tmp_path / "out"] if form == "parquet" else [file.parent for file in files]:
+    for file in (
+        [tmp_path / "out"] if form == "parquet" else [file.parent for file in files]
+    ):
         import_(file)
 
     for split, of in ids.items():
         found = opened(things, split)
         np.testing.assert_array_equal(found.embedding, values[split])
         assert found.image_ids == of
-    assert [file.suffix for file in files] == [f".{form}"] * 2 and not list(tmp_path.rglob("*.part"))
+    assert [file.suffix for file in files] == [f".{form}"] * 2 and not list(
+        tmp_path.rglob("*.part")
+    )
 
 
-def test_what_cannot_be_right_is_told_and_leaves_nothing(import_, things, ids, tmp_path):
+def test_what_cannot_be_right_is_told_and_leaves_nothing(
+    import_, things, ids, tmp_path
+):
     of = ids["train"]
     write_parquet(cut := tmp_path / "cut.parquet", of, vectors(80))
     cut.write_bytes(cut.read_bytes()[:-20])
-    write_parquet(other := tmp_path / f"things_train_{VAE}-part-00000-of-00000.parquet", of, vectors(80))
+    write_parquet(
+        other := tmp_path / f"things_train_{VAE}-part-00000-of-00000.parquet",
+        of,
+        vectors(80),
+    )
     (notes := tmp_path / "notes.md").write_text("nothing")
     dictionaries = {
         "all input arrays must have the same shape": {

@@ -1,4 +1,6 @@
-"""A session that is saved while it runs: read by mne-bids and prepare, also after the process was killed."""
+"""A session that is saved while it runs: read by mne-bids and prepare, also after the
+process was killed.
+"""
 
 import json
 import os
@@ -17,7 +19,11 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SIMULATED
-from brainhive_cli.data.exchange.session_folder import PAUSE_S, SessionFolder, read_simulated
+from brainhive_cli.data.exchange.session_folder import (
+    PAUSE_S,
+    SessionFolder,
+    read_simulated,
+)
 from brainhive_cli.data.signal_stores import describe_store
 from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.streams import StreamFormat
@@ -27,7 +33,13 @@ mne_bids = pytest.importorskip("mne_bids")
 
 RATE_HZ = 250.0
 NAMES = ("Fz", "Cz", "Pz", "Oz", "HEOG", "Trigger")
-FORMAT = StreamFormat("cap", NAMES, ("eeg", "eeg", "eeg", "eeg", "eog", "stim"), (*["µV"] * 5, ""), RATE_HZ)
+FORMAT = StreamFormat(
+    "cap",
+    NAMES,
+    ("eeg", "eeg", "eeg", "eeg", "eog", "stim"),
+    (*["µV"] * 5, ""),
+    RATE_HZ,
+)
 PICTURES = (
     "cat/a picture",
     "cat/größe 猫",
@@ -43,13 +55,24 @@ def pictures(home):
     """A folder of pictures with names that tables do not like."""
     random = np.random.default_rng(0)
     for number, name in enumerate(PICTURES):
-        path = home / "data/image-folder" / ("test" if number > 3 else "train") / f"{name}.png"
+        path = (
+            home
+            / "data/image-folder"
+            / ("test" if number > 3 else "train")
+            / f"{name}.png"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8)).resize((32, 32)).save(path)
+        Image.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8)).resize(
+            (32, 32)
+        ).save(path)
     return home
 
 
-STEPS = ("preparation.whiten=no", "preparation.baseline=false", "preparation.epoch_ms=[-100,200]")
+STEPS = (
+    "preparation.whiten=no",
+    "preparation.baseline=false",
+    "preparation.epoch_ms=[-100,200]",
+)
 STEPS += ("preparation.keep_ms=[-100,200]",)
 """Trials of 75 samples at the rate of the recording, as they are."""
 
@@ -75,7 +98,9 @@ def add_in_chunks(folder, samples):
 
 def read(root, run=1, datatype="eeg"):
     """Read a block with mne-bids, without a warning."""
-    path = mne_bids.BIDSPath("01", "01", "live", run=f"{run:02d}", root=root, datatype=datatype)
+    path = mne_bids.BIDSPath(
+        "01", "01", "live", run=f"{run:02d}", root=root, datatype=datatype
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return mne_bids.read_raw_bids(path, verbose="WARNING")
@@ -88,7 +113,8 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures):
     folder = SessionFolder(root, FORMAT, subject=1)
     for number, (onset, name) in enumerate(zip(onsets.tolist(), shown, strict=True)):
         if number == 10:
-            add_in_chunks(folder, samples[:1000])  # half of the events come before their samples
+            # half of the events come before their samples
+            add_in_chunks(folder, samples[:1000])
         folder.add_event(onset, f"S {number}", image_id(name))
     add_in_chunks(folder, samples[1000:])
     folder.close()
@@ -103,8 +129,16 @@ def test_a_session_becomes_the_epochs_that_are_cut_by_hand(pictures):
     stored = 0
     for recording in store.splits.values():
         for row, name in enumerate(recording.image_ids):
-            at = [onset for onset, picture in zip(onsets, shown, strict=True) if image_id(picture) == name]
-            by_hand = [samples.astype(np.float32)[onset - 25 : onset + 50, :4].T for onset in at]  # [C, T]
+            at = [
+                onset
+                for onset, picture in zip(onsets, shown, strict=True)
+                if image_id(picture) == name
+            ]
+            # [C, T]
+            by_hand = [
+                samples.astype(np.float32)[onset - 25 : onset + 50, :4].T
+                for onset in at
+            ]
             assert recording.repetitions[row] == len(at)
             trials = recording.signal[row : row + 1][0, : len(at)]
             np.testing.assert_allclose(trials, by_hand, rtol=1e-6)
@@ -120,7 +154,9 @@ def test_a_session_is_not_written_over(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(BrainhiveError, match=r"the session cannot be saved: .*exists"):
         SessionFolder(tmp_path, FORMAT, 1)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    } == before
 
 
 KILLED = """
@@ -157,17 +193,28 @@ def test_a_killed_process_leaves_the_blocks_that_ended(tmp_path):
     start = 0
     for run in (1, 2):
         raw = read(tmp_path, run)
-        expected = draw_samples().astype(np.float32)[(start + np.arange(raw.n_times)) % 2000, :4]
+        expected = draw_samples().astype(np.float32)[
+            (start + np.arange(raw.n_times)) % 2000, :4
+        ]
         np.testing.assert_allclose(raw.get_data()[:4].T * 1e6, expected, rtol=1e-6)
         onsets = np.rint(raw.annotations.onset * RATE_HZ).astype(int) + start
         assert onsets.tolist() == [*range(5600 * (run - 1), 5600 * (run - 1) + 700, 7)]
         start += raw.n_times
-    results = [json.loads(line)["at"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    results = [
+        json.loads(line)["at"]
+        for line in (tmp_path / "results.jsonl").read_text().splitlines()
+    ]
     assert results == [*range(0, 7 * len(results), 7)]
 
 
 MEG = StreamFormat(
-    *("scanner", ("MEG1", "MEG2", "STI"), ("mag", "grad", "stim"), ("fT", "fT/cm", ""), 1000.0),
+    *(
+        "scanner",
+        ("MEG1", "MEG2", "STI"),
+        ("mag", "grad", "stim"),
+        ("fT", "fT/cm", ""),
+        1000.0,
+    ),
     positions=np.array([[0.01, 0.02, 0.1], [0.03, 0.0, 0.1], [np.nan] * 3]),
 )
 
@@ -185,16 +232,23 @@ def test_meg_becomes_a_fif_when_it_is_closed(tmp_path):
     assert raw.get_channel_types() == ["mag", "grad", "stim"]
     expected = samples.astype(np.float32) * [1e-15, 1e-13, 1]
     np.testing.assert_allclose(raw.get_data().T, expected, rtol=1e-6)
-    np.testing.assert_allclose(raw.info["chs"][0]["loc"][:3], MEG.positions[0], atol=1e-7)
+    np.testing.assert_allclose(
+        raw.info["chs"][0]["loc"][:3], MEG.positions[0], atol=1e-7
+    )
     assert raw.annotations.description.tolist() == ["S 1", "BAD boundary"]
     assert np.rint(raw.annotations.onset * 1000).tolist() == [700, 900]
 
 
-def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(pictures, go):
+def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(
+    pictures, go
+):
     root, length = pictures / "session", 2 * round(PAUSE_S * RATE_HZ)
-    strange = ("[Comment]", "a\nb", "a b", "a_b", "e,\\1", "n/a")  # names that files cannot hold
+    # names that files cannot hold
+    strange = ("[Comment]", "a\nb", "a b", "a_b", "e,\\1", "n/a")
     samples, onsets = draw_samples(3 * length), [500, length + 500, 2 * length + 500]
-    folder = SessionFolder(root, replace(FORMAT, simulated="brainhive demo", channels=strange), 1)
+    folder = SessionFolder(
+        root, replace(FORMAT, simulated="brainhive demo", channels=strange), 1
+    )
     for start, onset in zip(range(0, 3 * length, length), onsets, strict=True):
         folder.add(samples[start : start + length])
         folder.add_event(onset, "S 1", image_id(PICTURES[0]))
@@ -204,14 +258,21 @@ def test_blocks_become_runs_of_one_session_and_no_trial_is_cut_across_a_gap(pict
     assert len([*root.rglob("*.vhdr")]) == 3
     assert read(root).ch_names == ["_Comment_", "a_b-0", "a b", "a_b-1", "e,_1", "_"]
 
-    table = go("prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS).tables[0]
+    table = go(
+        "prepare", "preparation.kind=recording", f"preparation.root={root}", *STEPS
+    ).tables[0]
 
     assert table.rows == ((1, "train", 1, "3", 3, "1 BAD boundary"),)
     store = SignalStore.open(pictures / "signals/image-folder/default/sub-01.h5")
     trials = store["train"]
     assert [*trials.space.names] == ["_Comment_", "a_b-0", "a b", "a_b-1"]
-    assert trials.sessions.tolist() == [[0, 0, 0]] and trials.runs.tolist() == [[0, 1, 2]]
-    by_hand = [samples.astype(np.float32)[onset - 25 : onset + 50, :4].T for onset in onsets]  # [C, T]
+    assert trials.sessions.tolist() == [[0, 0, 0]] and trials.runs.tolist() == [
+        [0, 1, 2]
+    ]
+    # [C, T]
+    by_hand = [
+        samples.astype(np.float32)[onset - 25 : onset + 50, :4].T for onset in onsets
+    ]
     np.testing.assert_allclose(np.asarray(trials.signal[0:1])[0], by_hand, rtol=1e-6)
     assert describe_store(store)["caveats"] == [SIMULATED]
     block = root / "sub-01/ses-01/eeg/sub-01_ses-01_task-live_run-01_eeg.vhdr"

@@ -1,4 +1,6 @@
-"""Clips of others: videos, animated pictures and folders of frames, with their rates."""
+"""Clips of others: videos, animated pictures and folders of frames, with their
+rates.
+"""
 
 import numpy as np
 import pytest
@@ -8,7 +10,11 @@ from PIL import Image
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.datasets import BadPicture
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.media.media_files import read_animation, read_frames_of, write_video
+from brainhive_cli.data.media.media_files import (
+    read_animation,
+    read_frames_of,
+    write_video,
+)
 
 
 def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path):
@@ -20,7 +26,8 @@ def test_a_video_keeps_frames_and_rate_and_odd_sides_get_a_pixel(tmp_path):
     opened = media_files.read(tmp_path / "clip.mp4")
 
     assert opened.rate_hz == pytest.approx(3) and opened.frames.shape == (6, 32, 32, 3)
-    assert np.abs(opened.frames[:, :side_px, :side_px].astype(int) - frames).mean() < 8  # of a lossy codec
+    # of a lossy codec
+    assert np.abs(opened.frames[:, :side_px, :side_px].astype(int) - frames).mean() < 8
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     with pytest.raises(BadPicture, match=r"clip\.mp4 cannot be decoded"):
         media_files.read(tmp_path / "clip.mp4")
@@ -38,14 +45,18 @@ def test_frames_that_a_writer_merged_are_counted_again(tmp_path):
 
 
 def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
-    frames = np.stack([np.full((4, 4, 3), 10 * number, np.uint8) for number in range(12)])
+    frames = np.stack(
+        [np.full((4, 4, 3), 10 * number, np.uint8) for number in range(12)]
+    )
     save_frames(tmp_path / "clip", frames)
 
     opened = media_files.read(tmp_path / "clip")
 
     assert np.array_equal(opened.frames, frames) and opened.rate_hz is None
     Image.new("RGB", (5, 4)).save(tmp_path / "clip" / "12.png")
-    with pytest.raises(BrainhiveError, match=r"frames in .*clip differ in size: \[\(4, 4\), \(4, 5\)\]"):
+    with pytest.raises(
+        BrainhiveError, match=r"frames in .*clip differ in size: \[\(4, 4\), \(4, 5\)\]"
+    ):
         read_frames_of(tmp_path / "clip")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BrainhiveError, match="has no frames"):

@@ -1,4 +1,6 @@
-"""Pictures decoded in processes: each once, for the encoders that want it, in few file descriptors."""
+"""Pictures decoded in processes: each once, for the encoders that want it, in few file
+descriptors.
+"""
 
 import resource
 from collections import Counter
@@ -52,23 +54,34 @@ def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
     for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, wanted, 8, workers):
         read, bad = read + batch.read, bad + batch.bad
         for name, views in batch.views.items():
-            found[name] |= {int(r): v.clone() for r, v in zip(batch.rows[name], views, strict=True)}
+            found[name] |= {
+                int(r): v.clone() for r, v in zip(batch.rows[name], views, strict=True)
+            }
 
     opened = Counter((tmp_path / "log").read_text().split())
     assert opened == Counter(map(str, rows))
     assert (read, bad) == (len(rows), [f"picture {BAD}"])
     for name, factor in (("plain", 1), ("double", 2)):
         assert sorted(found[name]) == [row for row in rows[:-1] if wanted[name][row]]
-        assert all(torch.equal(view, torch.full((3,), factor * row)) for row, view in found[name].items())
+        assert all(
+            torch.equal(view, torch.full((3,), factor * row))
+            for row, view in found[name].items()
+        )
 
 
 def test_many_pictures_take_few_file_descriptors(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    open_now = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 100
+    open_now = (
+        len(list(Path("/proc/self/fd").iterdir()))
+        if Path("/proc/self/fd").is_dir()
+        else 100
+    )
     wanted = {name: np.ones(COUNT, bool) for name in VIEWS}
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, before[1]))
     try:
-        batches = list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, wanted, 50, 1))
+        batches = list(
+            decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, wanted, 50, 1)
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

@@ -30,7 +30,9 @@ def test_a_picture_keeps_its_pixels(tmp_path):
     media_files.save(pixels, tmp_path / "picture.png")
     opened = media_files.read(tmp_path / "picture.png")
 
-    assert isinstance(opened, Image.Image) and np.array_equal(np.asarray(opened), pixels)
+    assert isinstance(opened, Image.Image) and np.array_equal(
+        np.asarray(opened), pixels
+    )
     assert (media_files.to_media(opened) - CLIP[0]).abs().max() <= 0.5 / 255 + 1e-6
     assert media_files.first_frame(opened) is opened
 
@@ -46,7 +48,8 @@ def test_squares_and_tensors_of_pictures_are_those_of_torchvision(size):
 
     assert np.array_equal(np.asarray(square), np.asarray(true))
     assert torch.equal(media, TF.pil_to_tensor(true) / 255)
-    assert media.stride() == (TF.pil_to_tensor(true) / 255).stride()  # by which convolutions choose their way
+    # by which convolutions choose their way
+    assert media.stride() == (TF.pil_to_tensor(true) / 255).stride()
 
 
 def test_a_video_is_read_as_it_is_seen(tmp_path):

@@ -1,4 +1,6 @@
-"""A lab's own betas: files and tables as people have them, and what of them does not agree."""
+"""A lab's own betas: files and tables as people have them, and what of them does not
+agree.
+"""
 
 import shutil
 from pathlib import Path
@@ -70,20 +72,32 @@ def build(**keys):
 
 
 def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
-    """Save the betas [8, V] of a session as a program does; give the pattern of its files."""
+    """Save the betas [8, V] of a session as a program does; give the pattern of its
+    files.
+    """
     volume = np.zeros((*SHAPE, len(values)), np.float32)
     volume[INSIDE] = values.T
     path = folder / "sub-01/ses-01/TYPED"
     path.parent.mkdir(parents=True)
     if kind == "a volume a trial":
-        for number, row in enumerate(np.moveaxis(volume, -1, 0), 5):  # beta_10 is behind beta_9
-            save_volume(path.with_name(f"beta_{number}.nii"), np.where(INSIDE, row, np.nan))
+        # beta_10 is behind beta_9
+        for number, row in enumerate(np.moveaxis(volume, -1, 0), 5):
+            save_volume(
+                path.with_name(f"beta_{number}.nii"), np.where(INSIDE, row, np.nan)
+            )
         return "beta_*.nii"
     if kind == "cifti":
-        axes = nibabel.cifti2.BrainModelAxis.from_mask(np.ones(VOXELS - 5), "CortexLeft")
+        axes = nibabel.cifti2.BrainModelAxis.from_mask(
+            np.ones(VOXELS - 5), "CortexLeft"
+        )
         axes = axes + nibabel.cifti2.BrainModelAxis.from_mask(np.ones(5), "CortexRight")
-        scalars = nibabel.cifti2.ScalarAxis([f"trial{row}" for row in range(len(values))])
-        nibabel.save(nibabel.Cifti2Image(values, (scalars, axes)), path.with_suffix(".dscalar.nii"))
+        scalars = nibabel.cifti2.ScalarAxis(
+            [f"trial{row}" for row in range(len(values))]
+        )
+        nibabel.save(
+            nibabel.Cifti2Image(values, (scalars, axes)),
+            path.with_suffix(".dscalar.nii"),
+        )
     elif kind == "matlab":
         with h5py.File(path.with_suffix(".mat"), "w", userblock_size=512) as file:
             file["modelmd"], file["R2"] = volume.T, np.zeros(SHAPE[::-1])
@@ -93,7 +107,10 @@ def save_as(kind: str, folder: Path, values: np.ndarray) -> str:
         np.save(path.with_suffix(".npy"), np.moveaxis(volume, -1, 0))
     else:
         betas = values.T[:, None, None, :] if kind == "glmsingle, flat" else volume
-        np.save(path.with_suffix(".npy"), {"betasmd": betas, "pcregressors": [np.zeros((4, 2))]})
+        np.save(
+            path.with_suffix(".npy"),
+            {"betasmd": betas, "pcregressors": [np.zeros((4, 2))]},
+        )
     return "TYPED.*"
 
 
@@ -109,11 +126,20 @@ def test_betas_are_read_as_programs_write_them(folder: Path) -> None:
         if kind == "a volume a trial":
             save_mask(folder)
         betas = build(betas=pattern)
-        assert betas.shapes(1, 1) == {"train": (6, VOXELS, 1), "test": (2, VOXELS, 1)}, kind
+        assert betas.shapes(1, 1) == {
+            "train": (6, VOXELS, 1),
+            "test": (2, VOXELS, 1),
+        }, kind
         recordings = betas.session(1, 1)
-        np.testing.assert_array_equal(recordings["train"].signal[:, 0, :, 0], values[:6], kind)
-        np.testing.assert_array_equal(recordings["test"].signal[:, 0, :, 0], values[6:], kind)
-        assert [*betas.voxels(1).regions] == (["left", "right"] if kind == "cifti" else []), kind
+        np.testing.assert_array_equal(
+            recordings["train"].signal[:, 0, :, 0], values[:6], kind
+        )
+        np.testing.assert_array_equal(
+            recordings["test"].signal[:, 0, :, 0], values[6:], kind
+        )
+        assert [*betas.voxels(1).regions] == (
+            ["left", "right"] if kind == "cifti" else []
+        ), kind
 
 
 def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
@@ -125,14 +151,22 @@ def test_files_named_by_subject_and_session_need_no_keys(folder: Path) -> None:
         save_betas(files[0], values)
         write_table(files[1], NAMES)
         betas = build()
-        assert betas.subjects == (1,) and betas.sessions(1) == [2] and betas.dataset == "image-folder"
+        assert (
+            betas.subjects == (1,)
+            and betas.sessions(1) == [2]
+            and betas.dataset == "image-folder"
+        )
         assert betas.shapes(1, 2) == {"train": (6, VOXELS, 1), "test": (2, VOXELS, 1)}
         recordings = betas.session(1, 2)
-        np.testing.assert_array_equal(recordings["train"].signal[:, 0, :, 0], values[:6])
+        np.testing.assert_array_equal(
+            recordings["train"].signal[:, 0, :, 0], values[:6]
+        )
         np.testing.assert_array_equal(recordings["test"].signal[:, 0, :, 0], values[6:])
         assert recordings["test"].image_ids == PICTURES["test"]
         assert recordings["test"].unit == "% signal change"
-        np.testing.assert_array_equal(INSIDE[tuple(recordings["test"].space.grid.indices.T)], True)
+        np.testing.assert_array_equal(
+            INSIDE[tuple(recordings["test"].space.grid.indices.T)], True
+        )
         for path in files:
             path.unlink()
 
@@ -142,7 +176,12 @@ def test_a_file_of_all_sessions_is_divided_by_the_tables_column(folder: Path) ->
     save_mask(folder)
     save_betas(folder / "sub-1_task-images_betas.nii.gz", values)
     for sessions in (["ses-01", "ses-02"], ["1.0", "2.0"]):
-        write_table(folder / "sub-1_task-images_trials.csv", NAMES * 2, session=sessions * 8, run=[3] * 16)
+        write_table(
+            folder / "sub-1_task-images_trials.csv",
+            NAMES * 2,
+            session=sessions * 8,
+            run=[3] * 16,
+        )
         betas = build()
         assert betas.sessions(1) == [1, 2]
         for session in (1, 2):
@@ -152,7 +191,9 @@ def test_a_file_of_all_sessions_is_divided_by_the_tables_column(folder: Path) ->
                 own = [row for row in rows if (row % 8 > 5) == is_test]
                 shown = [f"{name}.png" for name in recordings[split].image_ids]
                 assert shown == [NAMES[row % 8] for row in own]
-                np.testing.assert_array_equal(recordings[split].signal[:, 0, :, 0], values[own])
+                np.testing.assert_array_equal(
+                    recordings[split].signal[:, 0, :, 0], values[own]
+                )
 
 
 def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
@@ -167,7 +208,9 @@ def test_another_number_of_lines_than_of_betas_is_refused(folder: Path) -> None:
         build().shapes(1, 1)
 
 
-def test_blank_rows_and_pictures_that_the_data_set_lacks_are_counted_and_listed(folder: Path, go) -> None:
+def test_blank_rows_and_pictures_that_the_data_set_lacks_are_counted_and_listed(
+    folder: Path, go
+) -> None:
     names = [*NAMES, "", "NaN", "train/cat/none.png", "train/cat/none.png", NAMES[0]]
     save_mask(folder)
     save_betas(folder / f"{BY_FILE}betas.npy", make_betas(len(names)))
@@ -195,7 +238,9 @@ def test_what_is_missing_is_named_with_its_key(folder: Path) -> None:
         build().shapes(1, 1)
     save_mask(folder)
     write_table(table, [f"x{row}.png" for row in range(8)])
-    with pytest.raises(MissingData, match="no picture that was shown is in image-folder, of 8: x") as error:
+    with pytest.raises(
+        MissingData, match="no picture that was shown is in image-folder, of 8: x"
+    ) as error:
         build().shapes(1, 1)
     assert "preparation.stimuli.root" in error.value.hint
 

@@ -1,4 +1,6 @@
-"""What happens to betas of any origin: z-scores, sound voxels, noise ceilings, the choice of voxels."""
+"""What happens to betas of any origin: z-scores, sound voxels, noise ceilings, the
+choice of voxels.
+"""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +34,9 @@ class Steps(BetaSteps):
 
 @dataclass(frozen=True)
 class InMemory(Betas):
-    """Betas of one subject: values [n, V], splits, runs and pictures of each session."""
+    """Betas of one subject: values [n, V], splits, runs and pictures of each
+    session.
+    """
 
     root: Path = Path()
     held: dict = field(default_factory=dict)
@@ -52,7 +56,9 @@ class InMemory(Betas):
 
     def trials(self, subject, session):
         _, names, splits, runs = self.held[session]
-        return SessionTrials(names, np.array(splits), np.array(runs), {"blank trials": 3})
+        return SessionTrials(
+            names, np.array(splits), np.array(runs), {"blank trials": 3}
+        )
 
     def read(self, subject, session):
         return self.held[session][0].copy(), {}, {}
@@ -67,15 +73,24 @@ class InMemory(Betas):
         return self.finish(1, join(stores, None, {}))
 
 
-def make(seed=0, sessions=2, train=30, test=6, repetitions=3, noise=1.0, **keys) -> InMemory:
-    """Simulate betas: a response to each picture, and noise; each session shows all pictures."""
+def make(
+    seed=0, sessions=2, train=30, test=6, repetitions=3, noise=1.0, **keys
+) -> InMemory:
+    """Simulate betas: a response to each picture, and noise; each session shows all
+    pictures.
+    """
     random = np.random.default_rng(seed)
-    names = [*(f"a{row}" for row in range(train)), *(f"z{row}" for row in range(test))] * repetitions
+    names = [
+        *(f"a{row}" for row in range(train)),
+        *(f"z{row}" for row in range(test)),
+    ] * repetitions
     splits = (["train"] * train + ["test"] * test) * repetitions
     responses = random.normal(size=(train + test, VOXELS))
     held = {}
     for session in range(1, sessions + 1):
-        values = np.tile(responses, (repetitions, 1)) + noise * random.normal(size=(len(names), VOXELS))
+        values = np.tile(responses, (repetitions, 1)) + noise * random.normal(
+            size=(len(names), VOXELS)
+        )
         runs = np.repeat(np.arange(repetitions), train + test)
         held[session] = [(session * values + 5).astype(np.float32), names, splits, runs]
     return InMemory(Steps(**keys), held=held)
@@ -85,8 +100,13 @@ def change(betas: InMemory, split: str, session: int = 1) -> InMemory:
     """Give all trials of a split other values."""
     values, names, splits, runs = betas.held[session]
     random = np.random.default_rng(9)
-    other = np.where((np.array(splits) == split)[:, None], random.normal(3, 7, values.shape), values)
-    return replace(betas, held={**betas.held, session: [other.astype(np.float32), names, splits, runs]})
+    other = np.where(
+        (np.array(splits) == split)[:, None], random.normal(3, 7, values.shape), values
+    )
+    return replace(
+        betas,
+        held={**betas.held, session: [other.astype(np.float32), names, splits, runs]},
+    )
 
 
 def test_training_values_scale_the_test_and_not_the_other_way_round():
@@ -95,44 +115,76 @@ def test_training_values_scale_the_test_and_not_the_other_way_round():
         one, other = betas.session(1, 1), change(betas, "test").session(1, 1)
         np.testing.assert_array_equal(one["train"].signal, other["train"].signal)
         assert (one["test"].signal != other["test"].signal).any()
-        assert (one["test"].signal != change(betas, "train").session(1, 1)["test"].signal).any()
+        assert (
+            one["test"].signal != change(betas, "train").session(1, 1)["test"].signal
+        ).any()
 
         # training trials have mean 0 and spread 1 in each session or run
         runs = np.array(betas.held[2][3])[np.array(betas.held[2][2]) == "train"]
         signal = betas.session(1, 2)["train"].signal[:, 0, :, 0]
-        for rows in [slice(None)] if zscore == "session" else [runs == run for run in range(3)]:
+        for rows in (
+            [slice(None)] if zscore == "session" else [runs == run for run in range(3)]
+        ):
             np.testing.assert_allclose(signal[rows].mean(0), 0, atol=1e-5)  # of float32
             np.testing.assert_allclose(signal[rows].std(0), 1, atol=1e-5)
 
 
-def test_voxels_that_are_constant_or_missing_in_one_session_are_left_out_of_all(tmp_path):
+def test_voxels_that_are_constant_or_missing_in_one_session_are_left_out_of_all(
+    tmp_path,
+):
     betas = make()
     betas.held[1][0][3, 2] = np.nan
     betas.held[2][0][:, 5] = 4
     recordings = betas.prepare(tmp_path)
-    assert recordings["train"].signal.shape[2] == recordings["test"].signal.shape[2] == VOXELS - 2
+    assert (
+        recordings["train"].signal.shape[2]
+        == recordings["test"].signal.shape[2]
+        == VOXELS - 2
+    )
     counts = recordings["train"].provenance["voxels"]
-    assert counts == {"read": VOXELS, "constant_or_missing_in_a_session": 2, "kept": VOXELS - 2}
+    assert counts == {
+        "read": VOXELS,
+        "constant_or_missing_in_a_session": 2,
+        "kept": VOXELS - 2,
+    }
     expected = np.delete(betas.session(1, 1)["train"].signal[0, 0, :, 0], [2, 5])
-    np.testing.assert_array_equal(np.asarray(recordings["train"].signal[0:1])[0, 0, :, 0], expected)
+    np.testing.assert_array_equal(
+        np.asarray(recordings["train"].signal[0:1])[0, 0, :, 0], expected
+    )
 
 
-def test_the_noise_ceiling_is_that_of_nsd_where_pictures_have_unequal_repetitions(tmp_path):
+def test_the_noise_ceiling_is_that_of_nsd_where_pictures_have_unequal_repetitions(
+    tmp_path,
+):
     betas = make(sessions=1)
     values, names, splits, runs = betas.held[1]
-    rows = np.array([row for row in range(len(names)) if row % 7 or splits[row] == "test"])  # 2 or 3, some 1
+    # 2 or 3, some 1
+    rows = np.array(
+        [row for row in range(len(names)) if row % 7 or splits[row] == "test"]
+    )
     rows = rows[~np.isin(np.array(names)[rows], ["a3", "a4"]) | (rows < 36)]
-    picked = [values[rows], [names[row] for row in rows], [splits[row] for row in rows], runs[rows]]
+    picked = [
+        values[rows],
+        [names[row] for row in rows],
+        [splits[row] for row in rows],
+        runs[rows],
+    ]
     recordings = replace(betas, held={1: picked}).prepare(tmp_path)
 
     is_train = np.array(picked[2]) == "train"
-    scored, shown = picked[0][is_train].astype(np.float64), np.array(picked[1])[is_train]
+    scored, shown = (
+        picked[0][is_train].astype(np.float64),
+        np.array(picked[1])[is_train],
+    )
     scored = (scored - scored.mean(0)) / scored.std(0)
     trials = [scored[shown == name] for name in np.unique(shown)]
     assert {len(some) for some in trials} == {1, 2, 3}
     noise = np.mean([some.var(0, ddof=1) for some in trials if len(some) > 1], axis=0)
     expected = np.sqrt(np.maximum(1 - noise, 0) / noise)
-    np.testing.assert_allclose(recordings["train"].space.maps["ncsnr"], expected, rtol=1e-4)  # of float32
+    # of float32
+    np.testing.assert_allclose(
+        recordings["train"].space.maps["ncsnr"], expected, rtol=1e-4
+    )
 
 
 def test_voxels_are_chosen_by_repetitions_of_training_pictures_alone(tmp_path):
@@ -144,7 +196,9 @@ def test_voxels_are_chosen_by_repetitions_of_training_pictures_alone(tmp_path):
     assert recordings["train"].provenance["voxels"]["chosen_by_training_stimuli"] == 30
 
     other = change(change(betas, "test"), "test", 2).prepare(tmp_path / "other")
-    np.testing.assert_array_equal(other["train"].signal[:], recordings["train"].signal[:])
+    np.testing.assert_array_equal(
+        other["train"].signal[:], recordings["train"].signal[:]
+    )
     assert other["test"].space.maps.keys() == other["train"].space.maps.keys()
 
 
@@ -154,7 +208,8 @@ def test_a_least_ratio_keeps_the_voxels_that_reach_it(tmp_path):
     kept = make(min_ncsnr=least, max_voxels=9).prepare(tmp_path / "one")["train"]
     np.testing.assert_array_equal(kept.space.maps["ncsnr"], ncsnr[ncsnr >= least])
     with pytest.raises(
-        BrainhiveError, match=r"no voxel is left, 12 vary in each session; the highest ncsnr is"
+        BrainhiveError,
+        match=r"no voxel is left, 12 vary in each session; the highest ncsnr is",
     ):
         make(min_ncsnr=99).prepare(tmp_path / "none")
 
@@ -179,11 +234,21 @@ def test_a_picture_that_the_data_set_lacks_is_not_another_of_the_same_file_name(
         images=lambda split: SimpleNamespace(image_ids=listed[split]),
     )
     pictures = list_pictures(stimuli)
-    names = ["images/cat/01.jpg", "images/dog/01.jpg", "", "plants/oak.jpg", "s/bee/02.jpg", "s/owl/02.jpg"]
+    names = [
+        "images/cat/01.jpg",
+        "images/dog/01.jpg",
+        "",
+        "plants/oak.jpg",
+        "s/bee/02.jpg",
+        "s/owl/02.jpg",
+    ]
     image_ids, splits, dropped = match_pictures(names, stimuli, pictures)
     assert image_ids == ["cat/01", "", "", "tree/oak", "", ""]
     assert splits.tolist() == ["train", "", "", "test", "", ""]
-    assert dropped == {"blank trials": 1, "trials of pictures that mine does not have": 3}
+    assert dropped == {
+        "blank trials": 1,
+        "trials of pictures that mine does not have": 3,
+    }
     image_ids, _, _ = match_pictures(
         ["images/dog/01.jpg", "images/bee/01.jpg", "plants/oak.jpg"], stimuli, pictures
     )

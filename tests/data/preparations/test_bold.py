@@ -1,4 +1,6 @@
-"""A lab's own BOLD in BIDS, with the oddities that such data have: single-trial betas of each run."""
+"""A lab's own BOLD in BIDS, with the oddities that such data have: single-trial betas
+of each run.
+"""
 
 import json
 import shutil
@@ -22,7 +24,9 @@ from brainhive_cli.data.preparations.bold import Bold, Config
 from brainhive_cli.data.stores.recordings import SignalStore
 
 RECOVERED = 0.77
-"""Correlation with the true betas in each run: .80; without StartTime .68 to .80, with one TR for all 0."""
+"""Correlation with the true betas in each run: .80; without StartTime .68 to .80, with
+one TR for all 0.
+"""
 TESTED = ["plants/fern_01.jpg", "plants/oak_01.jpg"]
 RUN = "sub-01/ses-01/func/sub-01_ses-01_task-images_run-01"
 OTHER_RUN = "sub-01/ses-02/func/sub-01_ses-02_task-images_run-2"
@@ -68,14 +72,18 @@ def derived(data: Path, name: str) -> Path:
 def edit_json(path: Path, **changes):
     """Change keys of a JSON file; None takes one away."""
     content = {**(json.loads(path.read_text()) if path.is_file() else {}), **changes}
-    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    path.write_text(
+        json.dumps({key: value for key, value in content.items() if value is not None})
+    )
 
 
 def edit_table(path: Path, edit):
     """Change the lines of a table, lists of cells, behind its header."""
     header, *lines = path.read_text().splitlines()
     edited = edit([line.split("\t") for line in lines])
-    path.write_text("\n".join([header, *("\t".join(map(str, cells)) for cells in edited)]) + "\n")
+    path.write_text(
+        "\n".join([header, *("\t".join(map(str, cells)) for cells in edited)]) + "\n"
+    )
 
 
 def correlate(values, truth):
@@ -91,7 +99,10 @@ def test_betas_of_each_run_follow_the_true_ones(data, written):
     found = {}
     for subject in prepared.subjects:
         for session in prepared.sessions(subject):
-            trials, values = prepared.trials(subject, session), prepared.read(subject, session)[0]
+            trials, values = (
+                prepared.trials(subject, session),
+                prepared.read(subject, session)[0],
+            )
             for run in np.unique(trials.runs).tolist():
                 key = (f"sub-{subject:02d}", f"ses-{session:02d}", run)
                 rows, truth = trials.runs == run, written[1][key]
@@ -105,7 +116,9 @@ def test_betas_of_each_run_follow_the_true_ones(data, written):
 def test_every_oddity_is_counted(data):
     prepared = build()
     zero = {"confounds that are zero throughout, left out": 2}  # rot_z
-    first, second, last = (prepared.trials(*which) for which in ((1, 1), (1, 2), (2, 2)))
+    first, second, last = (
+        prepared.trials(*which) for which in ((1, 1), (1, 2), (2, 2))
+    )
     assert first.dropped == {
         "events without stim_file (trial_type blank)": 6,
         "events without stim_file (trial_type response)": 2,
@@ -119,9 +132,13 @@ def test_every_oddity_is_counted(data):
     }
     assert last.noted == {"confounds that are zero throughout, left out": 1}
     overview = prepared.look_over([1, 2])
-    assert "subject 1, session 1–2: 4 confounds that are zero throughout, left out" in overview.warnings
+    assert (
+        "subject 1, session 1–2: 4 confounds that are zero throughout, left out"
+        in overview.warnings
+    )
     models = {row[:2]: row[2:] for row in overview.tables[1].rows}
-    assert models[1, 2] == ("1.6, 2", "0.8, 1", "StartTime", "6", "2", 10)  # and two test pictures
+    # and two test pictures
+    assert models[1, 2] == ("1.6, 2", "0.8, 1", "StartTime", "6", "2", 10)
     assert models[2, 2][-1] == 0  # no second run
     assert overview.tables[0].rows[0] == (1, 1, 2, 40, 8, 12, 36)
     assert overview.tables[2].rows[0] == (1, 112, "1: cuneus (112)")
@@ -132,7 +149,9 @@ def test_sidecars_are_inherited_key_by_key_and_their_tr_is_that_of_the_header(da
     edit_json(side, RepetitionTime=None)
     assert build().trials(1, 2).provenance["timing"][1]["tr_s"] == 1.6  # of the raw run
     edit_json(data / f"{OTHER_RUN}_bold.json", RepetitionTime=None)
-    with pytest.raises(BrainhiveError, match=r"its header has a TR of 1\.6 s, its JSON one of 2 s"):
+    with pytest.raises(
+        BrainhiveError, match=r"its header has a TR of 1\.6 s, its JSON one of 2 s"
+    ):
         build().trials(1, 2)
     edit_json(data / "task-images_bold.json", RepetitionTime=None)
     with pytest.raises(BrainhiveError, match="no RepetitionTime in seconds") as raised:
@@ -140,15 +159,23 @@ def test_sidecars_are_inherited_key_by_key_and_their_tr_is_that_of_the_header(da
     assert "run-2_space-T1w_desc-preproc_bold.json" in raised.value.hint
 
 
-def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_outside(data):
-    """A late one is modelled, since it changes the last volumes; one without any response is not."""
+def test_pictures_at_the_edges_of_a_run_are_left_out_where_their_response_peaks_outside(
+    data,
+):
+    """A late one is modelled, since it changes the last volumes; one without any
+    response is not.
+    """
     path = data / f"{RUN}_events.tsv"
     expected = build().trials(1, 1)
-    more = [[at, 2.0, "picture", f"images/{TESTED[0]}", "n/a"] for at in (-30, -8, -4, 193, 195, 199, "n/a")]
+    more = [
+        [at, 2.0, "picture", f"images/{TESTED[0]}", "n/a"]
+        for at in (-30, -8, -4, 193, 195, 199, "n/a")
+    ]
     edit_table(path, lambda rows: [*rows, *more])
     trials = build().trials(1, 1)
     assert len(trials.image_ids) == len(expected.image_ids) + 4  # -8, -4, 193 and 195
-    assert (trials.splits == "test").sum() == (expected.splits == "test").sum() + 2  # -4 and 193
+    # -4 and 193
+    assert (trials.splits == "test").sum() == (expected.splits == "test").sum() + 2
     assert trials.dropped[bold.PEAK_OUTSIDE] == 4  # -30, -8, 195 and 199
     assert trials.dropped["events of pictures without an onset"] == 1
     assert np.isfinite(build().read(1, 1)[0]).all()
@@ -162,7 +189,9 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
     mini_bids.save(path, mask.astype(np.uint8))
     prepared = build()
     assert prepared.width(1) == len(places) - 1 and prepared.width(2) == len(places)
-    np.testing.assert_array_equal(prepared.voxels(1).grid.indices, np.delete(places, 3, axis=0))
+    np.testing.assert_array_equal(
+        prepared.voxels(1).grid.indices, np.delete(places, 3, axis=0)
+    )
     assert prepared.read(1, 1)[0].shape == (48, len(places) - 1)
     path.unlink()
     with pytest.raises(MissingData, match="no desc-brain_mask next to it"):
@@ -173,31 +202,49 @@ def test_voxels_are_those_that_the_masks_of_all_sessions_share(data, mini_bids):
     drawn[:4] = 1
     mini_bids.save(data / "rois/sub-01_V1.nii.gz", drawn)
     prepared = build(
-        mask="data/bids/masks/sub-{subject}.nii.gz", regions={"V1": "rois/sub-{subject:02d}_V1.nii.gz"}
+        mask="data/bids/masks/sub-{subject}.nii.gz",
+        regions={"V1": "rois/sub-{subject:02d}_V1.nii.gz"},
     )
-    assert prepared.width(1) == mask.size and prepared.voxels(1).regions["V1"].sum() == drawn.sum()
+    assert (
+        prepared.width(1) == mask.size
+        and prepared.voxels(1).regions["V1"].sum() == drawn.sum()
+    )
     assert data / "rois/sub-01_V1.nii.gz" in prepared.files(1)
 
 
 def write_surfaces(data: Path, mini_bids, space: str):
     """Write the voxels of each volume as vertices: odd ones left, even ones right."""
     for path in sorted(data.rglob("*_space-T1w_desc-preproc_bold.nii.gz")):
-        series = np.asarray(nibabel.load(path).dataobj)[mini_bids.brain_mask()].astype(np.float32)  # [V, T]
+        # [V, T]
+        series = np.asarray(nibabel.load(path).dataobj)[mini_bids.brain_mask()].astype(
+            np.float32
+        )
         sides = {"L": series[::2], "R": series[1::2]}
-        side = json.loads(path.with_name(path.name.replace("nii.gz", "json")).read_text())
+        side = json.loads(
+            path.with_name(path.name.replace("nii.gz", "json")).read_text()
+        )
         if space == "fsaverage6":
             for name, values in sides.items():
                 new = path.with_name(
-                    path.name.replace("space-T1w_desc-preproc", f"hemi-{name}_space-{space}")
+                    path.name.replace(
+                        "space-T1w_desc-preproc", f"hemi-{name}_space-{space}"
+                    )
                 )
                 # an array a volume; of one run a single one, as nilearn writes it
-                several = [np.ascontiguousarray(values)] if "run-2" in path.name else values.T
+                several = (
+                    [np.ascontiguousarray(values)] if "run-2" in path.name else values.T
+                )
                 arrays = [nibabel.gifti.GiftiDataArray(array) for array in several]
-                nibabel.save(nibabel.gifti.GiftiImage(darrays=arrays), str(new).replace("nii.gz", "func.gii"))
+                nibabel.save(
+                    nibabel.gifti.GiftiImage(darrays=arrays),
+                    str(new).replace("nii.gz", "func.gii"),
+                )
                 Path(str(new).replace("nii.gz", "json")).write_text(json.dumps(side))
             continue
         new = Path(
-            str(path).replace("space-T1w_desc-preproc", f"space-{space}").replace("nii.gz", "dtseries.nii")
+            str(path)
+            .replace("space-T1w_desc-preproc", f"space-{space}")
+            .replace("nii.gz", "dtseries.nii")
         )
         axis = nibabel.cifti2.BrainModelAxis.from_mask
         places = np.zeros((2, 2, 2), bool)
@@ -210,7 +257,10 @@ def write_surfaces(data: Path, mini_bids, space: str):
         rows = nibabel.cifti2.SeriesAxis(0, side["RepetitionTime"], series.shape[1])
         values = np.concatenate([*sides.values(), np.full((1, series.shape[1]), 7)]).T
         nibabel.save(
-            nibabel.Cifti2Image(values.astype(np.float32), (rows, models[0] + models[1] + models[2])), new
+            nibabel.Cifti2Image(
+                values.astype(np.float32), (rows, models[0] + models[1] + models[2])
+            ),
+            new,
         )
         Path(str(new).replace("dtseries.nii", "json")).write_text(json.dumps(side))
 
@@ -233,23 +283,34 @@ def test_surfaces_give_the_betas_of_volumes(data, mini_bids):
 
 
 def test_what_is_missing_is_one_line_with_its_way_out(data, home):
-    with pytest.raises(MissingData, match="no BOLD with events of subject 1, session 3") as raised:
+    with pytest.raises(
+        MissingData, match="no BOLD with events of subject 1, session 3"
+    ) as raised:
         build(sessions=[1, 3]).sessions(1)
     assert raised.value.hint == "preparation.sessions=1,2"
-    with pytest.raises(MissingData, match=r"no events\.tsv of BOLD in .* has a column picture") as raised:
+    with pytest.raises(
+        MissingData, match=r"no events\.tsv of BOLD in .* has a column picture"
+    ) as raised:
         build(stimulus="picture").subjects  # noqa: B018
     assert "of onset, duration, trial_type, stim_file" in raised.value.hint
     shutil.rmtree(derived(data, ""))
-    with pytest.raises(MissingData, match="no BOLD in a space that runs share") as raised:
+    with pytest.raises(
+        MissingData, match="no BOLD in a space that runs share"
+    ) as raised:
         build().subjects  # noqa: B018
     assert "--output-spaces T1w" in raised.value.hint
     shutil.rmtree(data)
     with pytest.raises(MissingData, match="no folder") as raised:
         build().subjects  # noqa: B018
-    assert raised.value.hint == f"mkdir -p {data.parent} && ln -s /FOLDER {data}  # a BIDS data set"
+    assert (
+        raised.value.hint
+        == f"mkdir -p {data.parent} && ln -s /FOLDER {data}  # a BIDS data set"
+    )
 
 
-def test_an_interrupted_command_continues_and_writes_the_same_bytes(data, home, go, monkeypatch):
+def test_an_interrupted_command_continues_and_writes_the_same_bytes(
+    data, home, go, monkeypatch
+):
     overrides = (
         "preparation.kind=bold",
         "preparation.estimator=hrf",
@@ -266,12 +327,16 @@ def test_an_interrupted_command_continues_and_writes_the_same_bytes(data, home, 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Bold, "read", interrupt)
         go("prepare", *overrides, "name=again")
-    monkeypatch.setattr(Bold, "read", lambda *which: (sessions.append(which[1:]), read(*which))[1])
+    monkeypatch.setattr(
+        Bold, "read", lambda *which: (sessions.append(which[1:]), read(*which))[1]
+    )
     go("prepare", *overrides, "name=again")
     assert (1, 1) not in sessions and (1, 2) in sessions
     folder = home / "signals/image-folder"
     for name in ("sub-01.h5", "sub-02.h5"):
-        assert (folder / "again" / name).read_bytes() == (folder / "default" / name).read_bytes()
+        assert (folder / "again" / name).read_bytes() == (
+            folder / "default" / name
+        ).read_bytes()
 
     stored = SignalStore.open(folder / "default/sub-01.h5").splits
     assert {*stored} == {"train", "test"} and {*stored["test"].image_ids} == {
@@ -279,17 +344,28 @@ def test_an_interrupted_command_continues_and_writes_the_same_bytes(data, home, 
         "plants/oak_01",
     }
     voxels = stored["train"].provenance["voxels"]
-    assert voxels["constant_or_missing_in_a_session"] == 2  # one out of view in a run, one constant
+    # one out of view in a run, one constant
+    assert voxels["constant_or_missing_in_a_session"] == 2
     assert {"r2", "tsnr", "hrf_index"} <= stored["train"].space.maps.keys()
     assert stored["train"].signal.shape[2] == voxels["kept"] == voxels["read"] - 2
 
 
 def test_repetitions_of_test_pictures_choose_nothing(data, monkeypatch):
-    """Neither components nor fractions of denoised betas, which repetitions of training pictures judge."""
+    """Neither components nor fractions of denoised betas, which repetitions of training
+    pictures judge.
+    """
     seen = []
     monkeypatch.setattr(bold, "estimate_trials", lambda runs, *rest: seen.extend(runs))
     assert build("denoised").read(1, 1) is None
     splits = build("denoised").trials(1, 1).splits
-    numbers, counts = np.unique(np.concatenate([run.stimuli for run in seen]), return_counts=True)
-    is_test = np.isin(numbers, np.concatenate([run.stimuli for run in seen])[splits == "test"])
-    assert is_test.sum() == 8 and (counts[is_test] == 1).all() and (counts[~is_test] == 4).all()
+    numbers, counts = np.unique(
+        np.concatenate([run.stimuli for run in seen]), return_counts=True
+    )
+    is_test = np.isin(
+        numbers, np.concatenate([run.stimuli for run in seen])[splits == "test"]
+    )
+    assert (
+        is_test.sum() == 8
+        and (counts[is_test] == 1).all()
+        and (counts[~is_test] == 4).all()
+    )

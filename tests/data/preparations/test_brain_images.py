@@ -17,7 +17,10 @@ from brainhive_cli.data.brain_images import open_image
 @pytest.fixture
 def surface(tmp_path: Path) -> Path:
     values = np.arange(12, dtype=np.float32)
-    arrays = [nibabel.gifti.GiftiDataArray(values + n, "NIFTI_INTENT_TIME_SERIES") for n in range(3)]
+    arrays = [
+        nibabel.gifti.GiftiDataArray(values + n, "NIFTI_INTENT_TIME_SERIES")
+        for n in range(3)
+    ]
     path = tmp_path / "hemi-L_bold.func.gii"
     nibabel.save(nibabel.gifti.GiftiImage(darrays=arrays), path)
     return path
@@ -31,7 +34,13 @@ def refuse(path: Path, old: bytes, new: bytes, reason: str) -> None:
         open_image(path, "copy it again")
 
 
-def test_values_in_another_file_are_refused_before_it_is_opened(surface: Path, tmp_path: Path) -> None:
+def test_values_in_another_file_are_refused_before_it_is_opened(
+    surface: Path, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "pipe")
-    surface.write_bytes(surface.read_bytes().replace(b'ExternalFileName=""', b'ExternalFileName="pipe"', 1))
+    surface.write_bytes(
+        surface.read_bytes().replace(
+            b'ExternalFileName=""', b'ExternalFileName="pipe"', 1
+        )
+    )
     refuse(surface, b'"GZipBase64Binary"', b'"ExternalFileBinary"', "in another file")

@@ -18,17 +18,26 @@ def root(home: Path) -> Path:
     return cc2017_files.write(home / "data/cc2017", masks="none")
 
 
-def test_both_splits_of_all_subjects_become_stores_of_voxels_without_regions(go, home, root):
+def test_both_splits_of_all_subjects_become_stores_of_voxels_without_regions(
+    go, home, root
+):
     go("prepare", "preparation.kind=cc2017")
 
     for subject, width in WIDTHS.items():
         store = SignalStore.open(home / f"signals/cc2017/default/sub-{subject:02d}.h5")
         for split, count in COUNTS.items():
             found, expected = store[split], signal_of(subject, split, count)
-            assert found.signal.shape == (*expected.shape, 1) and found.signal.shape[2] == width
+            assert (
+                found.signal.shape == (*expected.shape, 1)
+                and found.signal.shape[2] == width
+            )
             assert np.array_equal(found.signal[..., 0], expected)
             assert list(found.image_ids) == [f"{split}/{clip}" for clip in range(count)]
-            assert isinstance(found.space, Voxels) and not found.space.regions and found.rate_hz is None
+            assert (
+                isinstance(found.space, Voxels)
+                and not found.space.regions
+                and found.rate_hz is None
+            )
             assert found.unit == "z-score"
 
 
@@ -36,7 +45,10 @@ def test_files_of_another_kind_are_one_line(root, go):
     path = root / "subj01_test_fmri.pt"
     sound = path.read_bytes()
     for content, message in (
-        (torch.zeros(4, 2), r"it holds torch.float32 \[4, 2\], not numbers \[N, R, V\]"),
+        (
+            torch.zeros(4, 2),
+            r"it holds torch.float32 \[4, 2\], not numbers \[N, R, V\]",
+        ),
         (torch.full((3, 10, 11), torch.nan), "signals that are not finite"),
         (sound[:-300], "damaged or cut short"),
     ):

@@ -1,4 +1,6 @@
-"""NSD as MindEye1, MindEye2 and Brain-Diffuser prepare it, against what the same trials should give."""
+"""NSD as MindEye1, MindEye2 and Brain-Diffuser prepare it, against what the same trials
+should give.
+"""
 
 import io
 import shutil
@@ -26,11 +28,14 @@ BETAS = "betas_all_subj01_fp32_renorm.hdf5"
 def mini(golden: Path, tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(golden / "prepare")
-        patch.setitem(sys.modules, "pandas", ModuleType("pandas"))  # only for a table that is not written
+        # only for a table that is not written
+        patch.setitem(sys.modules, "pandas", ModuleType("pandas"))
         import mini_raw
 
         (root := tmp_path_factory.mktemp("data") / "nsd").mkdir()
-        truth = mini_raw.make_nsd(root, mini_raw.Nsd(stimuli=False, stim_info=False, nifti=False), seed=1)
+        truth = mini_raw.make_nsd(
+            root, mini_raw.Nsd(stimuli=False, stim_info=False, nifti=False), seed=1
+        )
     return root, truth
 
 
@@ -43,7 +48,9 @@ def first(mini) -> PreparedFiles:
 
 
 def means(mini) -> PreparedFiles:
-    return BrainDiffuser(root=str(mini[0] / "brain_diffuser")).build(Paths(data=str(mini[0].parent)))
+    return BrainDiffuser(root=str(mini[0] / "brain_diffuser")).build(
+        Paths(data=str(mini[0].parent))
+    )
 
 
 def shown(truth, split: str) -> dict[str, list[int]]:
@@ -56,9 +63,14 @@ def shown(truth, split: str) -> dict[str, list[int]]:
 
 def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(mini) -> None:
     root, truth = mini
-    found, trials = second(mini).recording(1, "test"), dict(sorted(shown(truth, "test").items()))
+    found, trials = (
+        second(mini).recording(1, "test"),
+        dict(sorted(shown(truth, "test").items())),
+    )
     assert list(found.image_ids) == [*trials]
-    np.testing.assert_array_equal(found.repetitions, [len(each) for each in trials.values()])
+    np.testing.assert_array_equal(
+        found.repetitions, [len(each) for each in trials.values()]
+    )
     assert set(found.repetitions) >= {2, 3}
     with h5py.File(root / "mindeye2" / BETAS) as file:
         betas = file["betas"][:]
@@ -68,7 +80,8 @@ def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(mini) -> No
         assert sessions[: len(own)].tolist() == [trial // 750 for trial in own]
         assert not row[len(own) :].any() and (sessions[len(own) :] == -1).all()
     assert (
-        found.space.regions["nsdgeneral"].all() and len(found.space.regions["nsdgeneral"]) == signal.shape[2]
+        found.space.regions["nsdgeneral"].all()
+        and len(found.space.regions["nsdgeneral"]) == signal.shape[2]
     )
 
 
@@ -78,21 +91,29 @@ def test_mindeye1_keeps_each_repetition_once(mini) -> None:
     for split in ("train", "test"):
         found, trials = first(mini).recording(1, split), shown(truth, split)
         signal = found.signal[0 : len(found.signal)]
-        for image_id, row, count in zip(found.image_ids, signal, found.repetitions, strict=True):
+        for image_id, row, count in zip(
+            found.image_ids, signal, found.repetitions, strict=True
+        ):
             assert count == len(trials[image_id])
             np.testing.assert_array_equal(row[:count, :, 0], voxels[trials[image_id]])
 
 
-def test_brain_diffuser_means_find_their_pictures_by_the_order_of_first_sight(mini) -> None:
+def test_brain_diffuser_means_find_their_pictures_by_the_order_of_first_sight(
+    mini,
+) -> None:
     """They are z-scored by the training pictures."""
     _, truth = mini
     raw = {}
     for split in ("train", "test"):
         found, trials = means(mini).recording(1, split), shown(truth, split)
         assert list(found.image_ids) == [*trials]
-        raw[split] = np.stack([truth["voxels"][own].mean(0) for own in trials.values()]) / 300
+        raw[split] = (
+            np.stack([truth["voxels"][own].mean(0) for own in trials.values()]) / 300
+        )
         expected = (raw[split] - raw["train"].mean(0)) / raw["train"].std(0, ddof=1)
-        np.testing.assert_allclose(found.signal[0 : len(expected)][:, 0, :, 0], expected, atol=1e-4)
+        np.testing.assert_allclose(
+            found.signal[0 : len(expected)][:, 0, :, 0], expected, atol=1e-4
+        )
 
 
 def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> None:
@@ -105,8 +126,12 @@ def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> No
         member = tarfile.TarInfo("sample000000000.behav.npy")
         member.size = len(content.getvalue())
         archive.addfile(member, io.BytesIO(content.getvalue()))
-    preparation = MindEye2(root=str(tmp_path / "mindeye2")).build(Paths(data=str(tmp_path)))
-    with pytest.raises(BrainhiveError, match=r"7\.tar has trials of the other split than train"):
+    preparation = MindEye2(root=str(tmp_path / "mindeye2")).build(
+        Paths(data=str(tmp_path))
+    )
+    with pytest.raises(
+        BrainhiveError, match=r"7\.tar has trials of the other split than train"
+    ):
         preparation.recording(1, "train")
 
 
@@ -115,11 +140,18 @@ def test_a_file_that_is_missing_or_cut_short_is_named(mini, tmp_path: Path) -> N
     for stem, name in (
         ("mindeye1", "webdataset_avg_split/test/test_subj01_0.tar"),
         ("mindeye2", BETAS),
-        ("brain_diffuser", "processed_data/subj01/nsd_test_fmriavg_nsdgeneral_sub1.npy"),
+        (
+            "brain_diffuser",
+            "processed_data/subj01/nsd_test_fmriavg_nsdgeneral_sub1.npy",
+        ),
     ):
         root = shutil.copytree(mini[0] / stem, tmp_path / stem)
         path = root / name
-        preparation = parts.load("preparations", stem).Config(root=str(root)).build(Paths(data=str(tmp_path)))
+        preparation = (
+            parts.load("preparations", stem)
+            .Config(root=str(root))
+            .build(Paths(data=str(tmp_path)))
+        )
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 3])
         with pytest.raises(BrainhiveError, match=path.name):
             signal = preparation.recording(1, "test").signal

@@ -1,4 +1,6 @@
-"""Published betas, in files as their publishers write them: the command puts values at what was shown."""
+"""Published betas, in files as their publishers write them: the command puts values at
+what was shown.
+"""
 
 import csv
 import json
@@ -42,23 +44,33 @@ def prepare(name: str, *words: str, code: int = 0) -> str:
 
 
 def stored(home: Path, dataset: str, split: str, subject: int = 1) -> Trials:
-    return SignalStore.open(home / f"signals/{dataset}/default/sub-{subject:02d}.h5")[split]
+    return SignalStore.open(home / f"signals/{dataset}/default/sub-{subject:02d}.h5")[
+        split
+    ]
 
 
 def trials_of(recording: Trials, image_id: str) -> np.ndarray:
     """Give the trials [R, V] of a picture."""
     row = list(recording.image_ids).index(image_id)
-    return np.asarray(recording.signal[row : row + 1])[0, : recording.repetitions[row], :, 0]
+    return np.asarray(recording.signal[row : row + 1])[
+        0, : recording.repetitions[row], :, 0
+    ]
 
 
 def images(kind: str, split: str, **keys: Any) -> Any:
-    return parts.resolve("datasets", {"kind": kind, **keys}).build(Paths()).images(split)
+    return (
+        parts.resolve("datasets", {"kind": kind, **keys}).build(Paths()).images(split)
+    )
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def write_table(
+    path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows([columns, *rows])
+        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows(
+            [columns, *rows]
+        )
 
 
 def paint(path: Path, level: int) -> None:
@@ -95,36 +107,58 @@ def laion(home: Path, mini_bids: ModuleType) -> Callable[..., dict[str, np.ndarr
 
 def shown(home: Path, subject: str = "sub-01") -> list[tuple[str, str]]:
     """List session and label of each trial, as the tables have them."""
-    paths = sorted((home / "data/laion-fmri/derivatives").rglob(f"{subject}_*_trials.tsv"))
-    rows = [row for path in paths for row in csv.DictReader(path.open(), delimiter="\t")]
+    paths = sorted(
+        (home / "data/laion-fmri/derivatives").rglob(f"{subject}_*_trials.tsv")
+    )
+    rows = [
+        row for path in paths for row in csv.DictReader(path.open(), delimiter="\t")
+    ]
     return [(row["session"], row["label"]) for row in rows]
 
 
-def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(home, laion) -> None:
+def test_laions_betas_lie_at_their_pictures_without_voxels_at_the_edge(
+    home, laion
+) -> None:
     betas = laion("sub-01")
-    values, labels = np.concatenate([*betas.values()]), [label for _, label in shown(home)]
-    for path in (home / "data/laion-fmri").rglob("*_trials.tsv"):  # whose rows may stand in any order
+    values, labels = (
+        np.concatenate([*betas.values()]),
+        [label for _, label in shown(home)],
+    )
+    # whose rows may stand in any order
+    for path in (home / "data/laion-fmri").rglob("*_trials.tsv"):
         head, *rows = path.read_text().splitlines()
         path.write_text("\n".join([head, *reversed(rows)]))
     prepare("laion-fmri", SESSIONS, "preparation.zscore=no")
-    sides = json.loads((home / "data/laion-fmri/splits/shared/random_0.json").read_text())["variants"][0]
+    sides = json.loads(
+        (home / "data/laion-fmri/splits/shared/random_0.json").read_text()
+    )["variants"][0]
     for split in ("train", "test"):
         recording = stored(home, "laion-fmri", split)
-        assert sorted(recording.image_ids) == sorted(one.rpartition(".")[0] for one in sides[f"{split}_ids"])
+        assert sorted(recording.image_ids) == sorted(
+            one.rpartition(".")[0] for one in sides[f"{split}_ids"]
+        )
         for label in sides[f"{split}_ids"]:
             rows = [row for row, other in enumerate(labels) if other == label]
-            expected = np.delete(values[rows], 3, axis=1)  # where trial 0 of each session is NaN
-            np.testing.assert_allclose(trials_of(recording, label.rpartition(".")[0]), expected, rtol=1e-6)
+            # where trial 0 of each session is NaN
+            expected = np.delete(values[rows], 3, axis=1)
+            np.testing.assert_allclose(
+                trials_of(recording, label.rpartition(".")[0]), expected, rtol=1e-6
+            )
 
 
-def test_laions_regions_are_those_of_both_layouts_and_the_mask_is_made_of_r2_without_it(home, laion) -> None:
+def test_laions_regions_are_those_of_both_layouts_and_the_mask_is_made_of_r2_without_it(
+    home, laion
+) -> None:
     import nibabel
 
     laion("sub-01")
     prepare("laion-fmri", SESSIONS)
     recording = stored(home, "laion-fmri", "train")
     first: Any = recording.space
-    assert set(first.regions) == {"hlvis", "V1v", "hV4", "laionventral"} and first.grid is not None
+    assert (
+        set(first.regions) == {"hlvis", "V1v", "hV4", "laionventral"}
+        and first.grid is not None
+    )
     (mask,) = (home / "data").rglob("*meanR2gt15mask_mask.nii.gz")
     (r2,) = (home / "data").rglob("*R2mean_statmap.nii.gz")
     image = nibabel.load(r2)
@@ -142,24 +176,42 @@ def test_laions_regions_are_those_of_both_layouts_and_the_mask_is_made_of_r2_wit
 def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> None:
     laion("sub-01")
     root = home / "data/laion-fmri/stimuli"
-    labels = [row["image_name"] for row in csv.DictReader((root / "task-images_metadata.csv").open())]
+    labels = [
+        row["image_name"]
+        for row in csv.DictReader((root / "task-images_metadata.csv").open())
+    ]
     with h5py.File(root / "task-images_stimuli.h5", "w") as file:
-        pictures = file.create_dataset("images", (len(labels),), h5py.vlen_dtype(np.uint8))
+        pictures = file.create_dataset(
+            "images", (len(labels),), h5py.vlen_dtype(np.uint8)
+        )
         for row in range(len(labels)):
             content = BytesIO()
             Image.new("RGB", (9 + row % 3, 8), (3 * row,) * 3).save(content, "JPEG")
             pictures[row] = np.frombuffer(content.getvalue(), np.uint8)
-    rows = [(label, place, "x", f"{label}, {place}") for label in labels for place in (1, 0)]
+    rows = [
+        (label, place, "x", f"{label}, {place}") for label in labels for place in (1, 0)
+    ]
     write_table(
-        root / "task-images_desc-captions.csv", ("image_name", "caption_idx", "source", "caption"), rows
+        root / "task-images_desc-captions.csv",
+        ("image_name", "caption_idx", "source", "caption"),
+        rows,
     )
     listed = images("laion-fmri", "test", root=str(root.parent))
     assert listed.dataset == "laion-fmri"  # wherever it lies
     for index, image_id in enumerate(listed.image_ids):
-        (row,) = (row for row, label in enumerate(labels) if label.rpartition(".")[0] == image_id)
+        (row,) = (
+            row
+            for row, label in enumerate(labels)
+            if label.rpartition(".")[0] == image_id
+        )
         picture = listed.open(index)
-        assert picture.width == 9 + row % 3 and abs(picture.getpixel((4, 4))[0] - 3 * row) < 4
-        assert listed.captions_of(index) == [f"{labels[row]}, {place}" for place in (0, 1)]
+        assert (
+            picture.width == 9 + row % 3
+            and abs(picture.getpixel((4, 4))[0] - 3 * row) < 4
+        )
+        assert listed.captions_of(index) == [
+            f"{labels[row]}, {place}" for place in (0, 1)
+        ]
 
 
 # THINGS-fMRI
@@ -167,10 +219,14 @@ def test_laions_pictures_are_rows_of_their_table_with_captions(home, laion) -> N
 
 @pytest.fixture
 def things(home: Path) -> np.ndarray:
-    """Write 2 sessions of 11 trials, 5 voxels; return the responses [V, trials] by trial."""
+    """Write 2 sessions of 11 trials, 5 voxels; return the responses [V, trials] by
+    trial.
+    """
     root = home / "data/things-fmri"
     pictures = [
-        f"{concept}/{concept}_{one}" for concept in ("dog", "cat", "axe") for one in ("01b", "02s", "12s")
+        f"{concept}/{concept}_{one}"
+        for concept in ("dog", "cat", "axe")
+        for one in ("01b", "02s", "12s")
     ]
     for level, picture in enumerate(pictures):
         paint(root / f"images/{picture}.jpg", 20 * level)
@@ -181,10 +237,30 @@ def things(home: Path) -> np.ndarray:
         concept, _, name = pictures[place].partition("/")
         kind = "test" if place == 2 else "train"  # dog_12s
         rows.append([kind, session, 1 + number % 2, 1, number, f"{name}.jpg", concept])
-    columns = ("trial_type", "session", "run", "subject_id", "trial_id", "stimulus", "concept")
+    columns = (
+        "trial_type",
+        "session",
+        "run",
+        "subject_id",
+        "trial_id",
+        "stimulus",
+        "concept",
+    )
     write_table(root / "betas_csv/sub-01_StimulusMetadata.csv", columns, rows)
-    voxels = [[k, 1, 3 * k, 1, 7, 10.5 + k, int(k < 2), int(k == 3), "" if k else 1.5] for k in range(5)]
-    columns = ("voxel_id", "subject_id", "voxel_x", "voxel_y", "voxel_z", "nc_singletrial", "V1", "LO1 (prf)")
+    voxels = [
+        [k, 1, 3 * k, 1, 7, 10.5 + k, int(k < 2), int(k == 3), "" if k else 1.5]
+        for k in range(5)
+    ]
+    columns = (
+        "voxel_id",
+        "subject_id",
+        "voxel_x",
+        "voxel_y",
+        "voxel_z",
+        "nc_singletrial",
+        "V1",
+        "LO1 (prf)",
+    )
     columns = (*columns, "prf-size")
     write_table(root / "betas_csv/sub-01_VoxelMetadata.csv", columns, voxels)
     betas = RANDOM.standard_normal((5, len(rows)))
@@ -192,22 +268,33 @@ def things(home: Path) -> np.ndarray:
     with h5py.File(root / "betas_csv/sub-01_ResponseData.h5", "w") as file:
         group = file.create_group("ResponseData")
         group["axis1"] = np.arange(5)
-        group["axis0"] = np.array([b"voxel_id", *(str(number).encode() for number in order)])
+        group["axis0"] = np.array(
+            [b"voxel_id", *(str(number).encode() for number in order)]
+        )
         group["block0_items"] = np.array([str(number).encode() for number in order])
         group["block0_values"] = betas[:, order]
-        group["block1_items"], group["block1_values"] = np.array([b"voxel_id"]), np.arange(5)[:, None]
+        group["block1_items"], group["block1_values"] = (
+            np.array([b"voxel_id"]),
+            np.arange(5)[:, None],
+        )
     return betas
 
 
-def test_things_responses_lie_at_their_trials_and_test_concepts_are_held_out(home, things) -> None:
+def test_things_responses_lie_at_their_trials_and_test_concepts_are_held_out(
+    home, things
+) -> None:
     shown = prepare("things-fmri", "--check")
     assert "session 1–2: 4 training trials of concepts that test pictures show" in shown
     prepare("things-fmri")
     train, test = (stored(home, "things-fmri", split) for split in ("train", "test"))
     assert list(test.image_ids) == ["dog_12s"] and test.unit == "z-score"
-    np.testing.assert_allclose(trials_of(test, "dog_12s"), things[:, [2, 9, 10, 13, 20, 21]].T, rtol=1e-6)
+    np.testing.assert_allclose(
+        trials_of(test, "dog_12s"), things[:, [2, 9, 10, 13, 20, 21]].T, rtol=1e-6
+    )
     assert {name.partition("_")[0] for name in train.image_ids} == {"cat", "axe"}
-    np.testing.assert_allclose(trials_of(train, "axe_02s"), things[:, [7, 18]].T, rtol=1e-6)
+    np.testing.assert_allclose(
+        trials_of(train, "axe_02s"), things[:, [7, 18]].T, rtol=1e-6
+    )
     space: Any = train.space
     assert {"V1", "LO1-prf"} <= {*space.regions} and "subject_id" not in space.regions
     np.testing.assert_array_equal(space.regions["V1"], [1, 1, 0, 0, 0])
@@ -216,16 +303,20 @@ def test_things_responses_lie_at_their_trials_and_test_concepts_are_held_out(hom
 
 
 def test_things_columns_whose_names_pandas_pickled_are_in_order(home, things) -> None:
-    with h5py.File(home / "data/things-fmri/betas_csv/sub-01_ResponseData.h5", "r+") as file:
+    with h5py.File(
+        home / "data/things-fmri/betas_csv/sub-01_ResponseData.h5", "r+"
+    ) as file:
         group = file["ResponseData"]
         del group["block0_items"], group["block0_values"]
-        group.create_dataset("block0_items", (1,), h5py.vlen_dtype(np.uint8))[0] = np.frombuffer(
-            b"cos\n.", "u1"
+        group.create_dataset("block0_items", (1,), h5py.vlen_dtype(np.uint8))[0] = (
+            np.frombuffer(b"cos\n.", "u1")
         )
         group["block0_values"] = things
     prepare("things-fmri", "preparation.drop_test_concepts=false")
     np.testing.assert_allclose(
-        trials_of(stored(home, "things-fmri", "train"), "dog_01b"), things[:, [0, 11]].T, rtol=1e-6
+        trials_of(stored(home, "things-fmri", "train"), "dog_01b"),
+        things[:, [0, 11]].T,
+        rtol=1e-6,
     )
 
 
@@ -235,7 +326,9 @@ TYPE_D = "TYPED-FITHRF-GLMDENOISE-RR"
 
 
 def save_without_origin(path: Path, betas: np.ndarray) -> None:
-    """Write a session as the publisher's make_nii(betas, [2 2 2], [], 16) does: float32, 2 mm, no origin."""
+    """Write a session as the publisher's make_nii(betas, [2 2 2], [], 16) does:
+    float32, 2 mm, no origin.
+    """
     import nibabel
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,13 +338,20 @@ def save_without_origin(path: Path, betas: np.ndarray) -> None:
 
 
 @pytest.fixture
-def bold5000(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], np.ndarray]:
+def bold5000(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[str], np.ndarray]:
     """Write 2 sessions of 40 and 39 trials; return what was shown, and all volumes."""
     from brainhive_cli.data.published import bold5000
 
     monkeypatch.setattr(bold5000, "SESSIONS", {1: 2})
     root = home / "data/bold5000"
-    names = ["n01440764_10110.JPEG", "COCO_train2014_000000000036.jpg", "abbey1.jpg", "abbey2.jpg"]
+    names = [
+        "n01440764_10110.JPEG",
+        "COCO_train2014_000000000036.jpg",
+        "abbey1.jpg",
+        "abbey2.jpg",
+    ]
     names += [f"scene{number}.jpg" for number in range(67)]
     shown = [*names, *names[:1] * 3, *names[2:3] * 3, *names[5:7]]
     shown = [shown[place] for place in RANDOM.permutation(len(shown))]
@@ -259,8 +359,12 @@ def bold5000(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], np
     inside = RANDOM.random(VOLUME) < 0.6
     nsd_files.save(root / "CSI1_brainmask.nii.gz", inside.astype(np.uint8))
     for session, part in enumerate((volumes[..., :40], volumes[..., 40:]), 1):
-        save_without_origin(root / f"CSI1_GLMbetas-{TYPE_D}_ses-{session:02d}.nii.gz", part)
-        save_without_origin(root / f"b/CSI1_GLMbetas-TYBEB-FITHRF_ses-{session:02d}.nii.gz", 2 * part)
+        save_without_origin(
+            root / f"CSI1_GLMbetas-{TYPE_D}_ses-{session:02d}.nii.gz", part
+        )
+        save_without_origin(
+            root / f"b/CSI1_GLMbetas-TYBEB-FITHRF_ses-{session:02d}.nii.gz", 2 * part
+        )
     (root / "CSI1_imgnames.txt").write_text("\n".join(shown) + "\n")
     for folder, name in (
         ("ImageNet", names[0]),
@@ -268,33 +372,49 @@ def bold5000(home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], np
         ("Scene", names[2]),
         ("Scene", names[3]),
     ):
-        paint(root / f"BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/{folder}/{name}", 99)
+        paint(
+            root / f"BOLD5000_Stimuli/Scene_Stimuli/Presented_Stimuli/{folder}/{name}",
+            99,
+        )
     return shown, volumes[inside].T
 
 
-def test_bold5000s_list_is_divided_by_volumes_and_repeated_pictures_are_the_test(home, bold5000) -> None:
+def test_bold5000s_list_is_divided_by_volumes_and_repeated_pictures_are_the_test(
+    home, bold5000
+) -> None:
     shown, volumes = bold5000
     prepare("bold5000", "preparation.zscore=no")
-    for split, name, count in (("test", "abbey1", 4), ("test", "n01440764_10110", 4), ("train", "abbey2", 1)):
+    for split, name, count in (
+        ("test", "abbey1", 4),
+        ("test", "n01440764_10110", 4),
+        ("train", "abbey2", 1),
+    ):
         rows = [row for row, other in enumerate(shown) if other.startswith(name + ".")]
         assert len(rows) == count
-        np.testing.assert_array_equal(trials_of(stored(home, "bold5000", split), name), volumes[rows])
+        np.testing.assert_array_equal(
+            trials_of(stored(home, "bold5000", split), name), volumes[rows]
+        )
     assert len(stored(home, "bold5000", "test").image_ids) == 4
     test, train = images("bold5000", "test"), images("bold5000", "train")
     assert list(test.image_ids) == ["ImageNet/n01440764_10110", "Scene/abbey1"]
     assert list(test.concepts) == ["n01440764", "abbey"] and len(train) == 2
     # 333 or 370 trials a session are runs of 37
     (session, _) = stored(home, "bold5000", "train").provenance["sessions"]
-    assert session["fitted"] == "over groups of five sessions, training and test together"
+    assert (
+        session["fitted"] == "over groups of five sessions, training and test together"
+    )
 
 
-def test_bold5000s_betas_without_an_origin_lie_where_their_mask_does(home, bold5000) -> None:
+def test_bold5000s_betas_without_an_origin_lie_where_their_mask_does(
+    home, bold5000
+) -> None:
     import nibabel
 
     root = home / "data/bold5000"
     mask = nibabel.load(root / "CSI1_brainmask.nii.gz")
     moved = nibabel.Nifti1Image(
-        np.asarray(mask.dataobj), [[-2, 0, 0, 70], [0, 2, 0, -90], [0, 0, 2, -60], [0, 0, 0, 1]]
+        np.asarray(mask.dataobj),
+        [[-2, 0, 0, 70], [0, 2, 0, -90], [0, 0, 2, -60], [0, 0, 0, 1]],
     )
     nibabel.save(moved, root / "CSI1_brainmask.nii.gz")
     prepare("bold5000")
@@ -302,13 +422,22 @@ def test_bold5000s_betas_without_an_origin_lie_where_their_mask_does(home, bold5
     np.testing.assert_array_equal(space.grid.affine, moved.affine)
 
 
-def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(home, bold5000) -> None:
+def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(
+    home, bold5000
+) -> None:
     shown, _ = bold5000
     root = home / "data/bold5000"
     folder = root / "BOLD5000_GLMsingle_ROI_betas/py"
     folder.mkdir(parents=True)
-    names = [f"{side}{name}" for side in ("LH", "RH") for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC")]
-    betas = {name: RANDOM.standard_normal((len(shown), 2 + row % 3)) for row, name in enumerate(names)}
+    names = [
+        f"{side}{name}"
+        for side in ("LH", "RH")
+        for name in ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
+    ]
+    betas = {
+        name: RANDOM.standard_normal((len(shown), 2 + row % 3))
+        for row, name in enumerate(names)
+    }
     for name, values in betas.items():
         np.save(folder / f"CSI1_GLMbetas-{TYPE_D}_allses_{name}.npy", values)
     (root / "CSI1_brainmask.nii.gz").unlink()
@@ -319,24 +448,34 @@ def test_bold5000s_arrays_of_regions_are_all_trials_of_named_voxels(home, bold50
     expected = np.concatenate([values[rows] for values in betas.values()], axis=1)
     np.testing.assert_allclose(trials_of(test, "abbey1"), expected, rtol=1e-6)
     assert isinstance(test.space, Voxels) and list(test.space.regions) == names
-    np.testing.assert_array_equal(np.flatnonzero(test.space.regions["LHLOC"]), [2, 3, 4])
+    np.testing.assert_array_equal(
+        np.flatnonzero(test.space.regions["LHLOC"]), [2, 3, 4]
+    )
     assert test.provenance["preparation"]["form"] == "regions"
 
 
 # Generic Object Decoding, Deep Image Reconstruction
 
 
-def write_bdata(path: Path, columns: dict[str, np.ndarray], names: tuple[str, str], vmap: Any = None) -> None:
+def write_bdata(
+    path: Path, columns: dict[str, np.ndarray], names: tuple[str, str], vmap: Any = None
+) -> None:
     """Write a table as bdpy does; columns of VoxelData come with two regions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     widths = [np.atleast_2d(values.T).shape[0] for values in columns.values()]
     keys = [*columns, "ROI_V1", "ROI_VC", "voxel_x"]
     value = np.full((len(keys), sum(widths)), np.nan)
-    for row, (start, width) in enumerate(zip(np.cumsum([0, *widths]), widths, strict=False)):
+    for row, (start, width) in enumerate(
+        zip(np.cumsum([0, *widths]), widths, strict=False)
+    ):
         value[row, start : start + width] = 1
     place = list(columns).index("VoxelData")
     voxels = np.flatnonzero(value[place] == 1)
-    value[-3, voxels[:2]], value[-2, voxels], value[-1, voxels] = 1, 1, np.arange(len(voxels))
+    value[-3, voxels[:2]], value[-2, voxels], value[-1, voxels] = (
+        1,
+        1,
+        np.arange(len(voxels)),
+    )
     with h5py.File(path, "w") as file:
         file[names[0]] = np.column_stack([*columns.values()])
         group = file.create_group(names[1])
@@ -351,14 +490,24 @@ def write_bdata(path: Path, columns: dict[str, np.ndarray], names: tuple[str, st
 ANIMAL, TOOL, LAST = 1443537.022563, 1621127.019020, 2071294.046212
 
 
-def test_gods_samples_lie_at_their_pictures_and_immediate_repetitions_are_left_out(home) -> None:
+def test_gods_samples_lie_at_their_pictures_and_immediate_repetitions_are_left_out(
+    home,
+) -> None:
     types = np.array([1, 1, 1, 1, 2, 2, 2, 3, 1.0])
     ids = np.array([ANIMAL, TOOL, TOOL, ANIMAL, LAST, LAST, LAST, LAST, np.nan])
     voxels = RANDOM.standard_normal((9, 4))
-    columns = {"DataType": types, "VoxelData": voxels, "stimulus_id": ids, "Run": np.ones(9)}
+    columns = {
+        "DataType": types,
+        "VoxelData": voxels,
+        "stimulus_id": ids,
+        "Run": np.ones(9),
+    }
     write_bdata(home / "data/god/Subject1.h5", columns, ("dataSet", "metaData"))
     said = prepare("god", "preparation.zscore=no", "--check")
-    assert "1 training samples of the picture before" in said and "1 samples of no picture" in said
+    assert (
+        "1 training samples of the picture before" in said
+        and "1 samples of no picture" in said
+    )
     prepare("god", "preparation.zscore=no")
     for split, name, rows in (
         ("train", "n01443537_22563", [0, 3]),
@@ -368,7 +517,9 @@ def test_gods_samples_lie_at_their_pictures_and_immediate_repetitions_are_left_o
     ):
         recording = stored(home, "god", split)
         np.testing.assert_allclose(trials_of(recording, name), voxels[rows], rtol=1e-6)
-        assert isinstance(recording.space, Voxels) and list(recording.space.regions["V1"]) == [1, 1, 0, 0]
+        assert isinstance(recording.space, Voxels) and list(
+            recording.space.regions["V1"]
+        ) == [1, 1, 0, 0]
     for split in ("training", "test"):
         paint(home / f"data/god/images/{split}/n02071294_46212.JPEG", 9)
     assert list(images("god", "imagery").image_ids) == ["test/n02071294_46212"]
@@ -383,10 +534,14 @@ def test_deeprecons_files_of_today_are_read_before_the_older_ones(home) -> None:
         path = folder / f"sub-02_ImageNet{split}_fmriprep_volume_native.h5"
         write_bdata(path, columns, ("dataset", "metadata"), vmap)
         path = folder / f"sub-02_perceptionNaturalImage{split}_original_VC.h5"
-        write_bdata(path, {**columns, "VoxelData": -values}, ("dataset", "metadata"), vmap)
+        write_bdata(
+            path, {**columns, "VoxelData": -values}, ("dataset", "metadata"), vmap
+        )
     prepare("deeprecon", "preparation.zscore=no")
     test = stored(home, "deeprecon", "test", subject=2)
-    np.testing.assert_allclose(trials_of(test, "n01443537_22563"), values[[0, 2]], rtol=1e-6)
+    np.testing.assert_allclose(
+        trials_of(test, "n01443537_22563"), values[[0, 2]], rtol=1e-6
+    )
     assert len(test.provenance["files"]) == 2
 
 
@@ -395,12 +550,16 @@ def test_deeprecons_files_of_today_are_read_before_the_older_ones(home) -> None:
 
 @pytest.fixture
 def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
-    """Write NSD, and 6 blocks of its imagery; return betas [trials, V] in percent, blocks and cues."""
+    """Write NSD, and 6 blocks of its imagery; return betas [trials, V] in percent,
+    blocks and cues.
+    """
     import pickle
 
     truth = nsd_files.write(home / "data/nsd", sessions=1)
     blocks = [
-        name for name, count in (("visA", 12), ("attA", 8), ("imgA_1", 6), ("visB", 12)) for _ in range(count)
+        name
+        for name, count in (("visA", 12), ("attA", 8), ("imgA_1", 6), ("visB", 12))
+        for _ in range(count)
     ]
     blocks += ["imgA_2"] * 6
     letters = {"A": "XLKTHS", "B": "FGWUVZ"}
@@ -413,11 +572,15 @@ def imagery(home: Path) -> tuple[np.ndarray, list[str], list[str]]:
     with h5py.File(folder / "betas_nsdimagery.hdf5", "w") as file:
         file["betas"] = stored.T
     content = {"exps": np.array(blocks), "cues": np.array(cues)}
-    (home / "data/nsd/nsdimagery_stimuli.pkl3").write_bytes(pickle.dumps(content, protocol=3))
+    (home / "data/nsd/nsdimagery_stimuli.pkl3").write_bytes(
+        pickle.dumps(content, protocol=3)
+    )
     return stored[truth.masks["nsdgeneral"] > 0].T / 300, blocks, cues
 
 
-def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(home, imagery) -> None:
+def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(
+    home, imagery
+) -> None:
     betas, blocks, cues = imagery
     assert "8 trials of the attention task" in prepare("nsd-imagery", "--check")
     prepare("nsd-imagery")
@@ -426,14 +589,24 @@ def test_imagery_has_nsds_voxels_in_their_order_z_scored_by_run_alone(home, imag
     assert list(space.regions) == list(nsd.regions)
     np.testing.assert_array_equal(space.grid.indices, nsd.grid.indices)
     known = np.array(blocks)
-    for split, block, name, cue in (("test", "visA", "A-H", "H"), ("imagery", "imgA_2", "A-X", "X")):
+    for split, block, name, cue in (
+        ("test", "visA", "A-H", "H"),
+        ("imagery", "imgA_2", "A-X", "X"),
+    ):
         run = betas[known == block]
-        rows = [row for row, one in enumerate(zip(blocks, cues, strict=True)) if one == (block, cue)]
+        rows = [
+            row
+            for row, one in enumerate(zip(blocks, cues, strict=True))
+            if one == (block, cue)
+        ]
         with np.errstate(invalid="ignore"):
             expected = np.nan_to_num((betas[rows] - run.mean(0)) / run.std(0))
         trials = trials_of(stored(home, "nsd-imagery", split), name)[-len(rows) :]
         np.testing.assert_allclose(trials, expected, atol=1e-4)
-    assert trials_of(stored(home, "nsd-imagery", "imagery"), "A-H").shape == (2, nsd.grid.indices.shape[0])
+    assert trials_of(stored(home, "nsd-imagery", "imagery"), "A-H").shape == (
+        2,
+        nsd.grid.indices.shape[0],
+    )
     (session,) = stored(home, "nsd-imagery", "test").provenance["sessions"]
     assert session["z_scored_without_training_trials"] == [1, 3, 4, 5]
 
@@ -442,19 +615,26 @@ RUNS = "visA attA imgA_1 visB attB imgB_1 visC attC imgC_1 imgA_2 imgB_2 imgC_2"
 
 
 def write_imagery_tables(root: Path) -> list[tuple[str, str, str]]:
-    """Write the public tables, and betas of 720 trials; return run, condition and picture of each beta."""
+    """Write the public tables, and betas of 720 trials; return run, condition and
+    picture of each beta.
+    """
     folder = root / IMAGERY
     folder.mkdir(parents=True, exist_ok=True)
     shown = []
     for run in RUNS:
         order = RANDOM.permutation(48) % 6 + 1
-        rows = [[1, trial, f"{run[3]}{one}", f"{run[3]}_{one}.png"] for trial, one in enumerate(order)]
+        rows = [
+            [1, trial, f"{run[3]}{one}", f"{run[3]}_{one}.png"]
+            for trial, one in enumerate(order)
+        ]
         table = root / f"nsddata/bdata/nsdimagery/nsdimagery_subj01_{run}.tsv"
         write_table(table, ("SUBJECT", "TRIAL", "CONDITION", "IMAGEFILE"), rows)
         for _, _, condition, picture in rows:
             shown += [(run, condition, picture)] * (2 if run.startswith("att") else 1)
     with h5py.File(folder / "betas_nsdimagery.hdf5", "w") as file:
-        file["betas"] = RANDOM.integers(-900, 900, (len(shown), *VOLUME[::-1])).astype(np.int16)
+        file["betas"] = RANDOM.integers(-900, 900, (len(shown), *VOLUME[::-1])).astype(
+            np.int16
+        )
     return shown
 
 
@@ -464,12 +644,18 @@ def test_imagery_is_read_by_the_public_tables_in_the_order_of_runs(home) -> None
     path = next(root.rglob("betas_nsdimagery.hdf5"))
     with h5py.File(path) as file:
         betas = file["betas"][:].T[truth.masks["nsdgeneral"] > 0].T / 300
-    assert len(betas) == 720 and "288 trials of the attention task" in prepare("nsd-imagery", "--check")
+    assert len(betas) == 720 and "288 trials of the attention task" in prepare(
+        "nsd-imagery", "--check"
+    )
     prepare("nsd-imagery")
-    for split, runs, count in (("test", ["visB"], 8), ("imagery", ["imgB_1", "imgB_2"], 16)):
+    for split, runs, count in (
+        ("test", ["visB"], 8),
+        ("imagery", ["imgB_1", "imgB_2"], 16),
+    ):
         recording = stored(home, "nsd-imagery", split)
         expected = [
-            (betas[row] - (run := betas[[one[0] == block for one in shown]]).mean(0)) / run.std(0)
+            (betas[row] - (run := betas[[one[0] == block for one in shown]]).mean(0))
+            / run.std(0)
             for row, (block, condition, _) in enumerate(shown)
             if block in runs and condition == "B4"
         ]
@@ -485,10 +671,16 @@ def test_a_model_of_nsd_is_tested_on_the_same_people_seeing_and_imagining(
         file["imgBrick"] = RANDOM.integers(0, 255, (73000, 1, 1, 3), np.uint8)
     prepare("nsd", "preparation.sessions=1")
     store = SignalStore.open(home / "signals/nsd/default/sub-01.h5")
-    shown = {int(name[3:]) - 1 for split in store.splits.values() for name in split.image_ids}
+    shown = {
+        int(name[3:]) - 1 for split in store.splits.values() for name in split.image_ids
+    }
     tested = {int(name[3:]) - 1 for name in store["test"].image_ids}
     rows = [[row, row in tested, 1] for row in sorted(shown)]
-    write_table(root / "nsd_stim_info_merged.csv", ("nsdId", "shared1000", "subject1_rep0"), rows)
+    write_table(
+        root / "nsd_stim_info_merged.csv",
+        ("nsdId", "shared1000", "subject1_rep0"),
+        rows,
+    )
     prepare("nsd-imagery")
     for level, cue in enumerate("XLKTHS"):
         paint(home / f"data/nsd-imagery/stimuli/A-{cue}.png", 40 * level)
@@ -509,11 +701,18 @@ def test_a_model_of_nsd_is_tested_on_the_same_people_seeing_and_imagining(
     go("train-align", nsd, encoder, *settings)
     (run,) = (home / "runs/train-align").glob("nsd-1-*")
     for split in ("test", "imagery"):
-        result = go("eval-retrieval", f"run={run}", "dataset=nsd-imagery", f"gallery={split}")
+        result = go(
+            "eval-retrieval", f"run={run}", "dataset=nsd-imagery", f"gallery={split}"
+        )
         names = [*"FGHKLSTUVWXZ"] if split == "test" else [*"HKLSTX"]
         assert result.metrics is not None and not result.metrics.facts.caveats
-        (items,) = (items for name, items in result.metrics.items.items() if "backward" not in name)
-        assert sorted(name[2:] for name in items["image_ids"]) == names and len({*items["units"]}) == len(
-            names
+        (items,) = (
+            items
+            for name, items in result.metrics.items.items()
+            if "backward" not in name
         )
-        assert "zero-shot" not in result.tables[0].title  # by the layer of the subject, who is no stranger
+        assert sorted(name[2:] for name in items["image_ids"]) == names and len(
+            {*items["units"]}
+        ) == len(names)
+        # by the layer of the subject, who is no stranger
+        assert "zero-shot" not in result.tables[0].title

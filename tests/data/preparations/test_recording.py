@@ -53,19 +53,31 @@ def write_bids(raw, folder, subject, session):
     import mne_bids
 
     raw.info["line_freq"] = 50
-    place = mne_bids.BIDSPath(f"{subject:02d}", f"{session:02d}", "pictures", root=folder, datatype="eeg")
+    place = mne_bids.BIDSPath(
+        f"{subject:02d}", f"{session:02d}", "pictures", root=folder, datatype="eeg"
+    )
     mne_bids.write_raw_bids(
-        raw, place, format="BrainVision", allow_preload=True, overwrite=True, verbose="ERROR"
+        raw,
+        place,
+        format="BrainVision",
+        allow_preload=True,
+        overwrite=True,
+        verbose="ERROR",
     )
     table = place.copy().update(suffix="events", extension=".tsv").fpath
     rows = [line.split("\t") for line in table.read_text().splitlines()]
     at = rows[0].index("trial_type")
-    lines = ["\t".join([*row, "stim_file" if not i else f"{row[at]}.png"]) for i, row in enumerate(rows)]
+    lines = [
+        "\t".join([*row, "stim_file" if not i else f"{row[at]}.png"])
+        for i, row in enumerate(rows)
+    ]
     table.write_text("\n".join(lines) + "\n")
     return place.fpath
 
 
-def recorded(data, kind="fif", seed=0, names=None, repetitions=2, change=lambda raw: raw, **how):
+def recorded(
+    data, kind="fif", seed=0, names=None, repetitions=2, change=lambda raw: raw, **how
+):
     shown = Shown.of(repetitions, seed)
     raw = change(annotate(make_raw(shown, seed), shown, names or list(shown.pictures)))
     return shown, raw, export(raw, data, kind, **how)
@@ -94,8 +106,13 @@ def check_trials(data, kind):
     for split, rows in (("train", is_train), ("test", ~is_train)):
         trials = found[split]
         assert list(trials.image_ids) == picture_of(shown, split)
-        assert trials.space.names == CHANNELS and trials.unit == "µV" and trials.rate_hz == 250
-        step = 0.05 if kind in ("edf", "bids") else 1e-3  # EDF has 16 bits; BrainVision float32
+        assert (
+            trials.space.names == CHANNELS
+            and trials.unit == "µV"
+            and trials.rate_hz == 250
+        )
+        # EDF has 16 bits; BrainVision float32
+        step = 0.05 if kind in ("edf", "bids") else 1e-3
         np.testing.assert_allclose(trials.signal[:, 0], expected[rows], atol=step)
         assert made.shapes(1, 1)[split] == trials.signal[:, 0].shape
     assert found["train"].times_s[0] == 0 and len(found["train"].times_s) == 250
@@ -108,14 +125,19 @@ def test_codes_of_a_stimulus_channel_are_mapped_by_the_table(data):
     for onset, code in zip(shown.onsets, codes(shown), strict=True):
         stimulus[0, onset : onset + 10] = code
     channel = mne.create_info(["STI 014"], RATE_HZ, "stim")
-    raw.add_channels([mne.io.RawArray(stimulus, channel, verbose="ERROR")], force_update_info=True)
+    raw.add_channels(
+        [mne.io.RawArray(stimulus, channel, verbose="ERROR")], force_update_info=True
+    )
     raw.save(data / "sub-01.fif", verbose="ERROR")
     write_table(data / "events.csv")
     made = build(stimulus_ms=300)
     found = made.session(1, 1)
     assert list(found["train"].image_ids) == picture_of(shown, "train")
     assert found["train"].stimulus_marks == {"stimulus": (0.0, 300.0)}
-    assert found["train"].unit == "whitened" and found["train"].whiteners[0].shape == (6, 6)
+    assert found["train"].unit == "whitened" and found["train"].whiteners[0].shape == (
+        6,
+        6,
+    )
     assert found["train"].provenance["events_from"] == ["channel STI 014"]
     assert data / "events.csv" in made.files(1)
 
@@ -133,7 +155,9 @@ def test_what_does_not_match_is_listed_on_both_sides_and_counted(data):
     assert "subject 1: events that the table does not have, 1: pause" in lines
     assert "subject 1: events of the table that were not recorded, 1: 77" in lines
     assert found["train"].provenance["dropped"]["not in the table"] == 1
-    assert found["train"].provenance["unmatched"]["events that the table does not have"] == {"pause": 1}
+    assert found["train"].provenance["unmatched"][
+        "events that the table does not have"
+    ] == {"pause": 1}
 
 
 def test_trials_are_dropped_by_reason(data):
@@ -148,7 +172,9 @@ def test_trials_are_dropped_by_reason(data):
         start=type(found["train"].provenance["dropped"])(),
     )
     assert dropped == {"BAD blink": 1, "beyond the recording": 1}
-    assert sum(len(each.image_ids) for each in found.values()) == len(shown.pictures) - 2
+    assert (
+        sum(len(each.image_ids) for each in found.values()) == len(shown.pictures) - 2
+    )
 
 
 def test_runs_of_a_session_follow_each_other(data):
@@ -156,11 +182,20 @@ def test_runs_of_a_session_follow_each_other(data):
     second, _, _ = recorded(data, seed=2, run="_run-10")
     made = build()
     found = made.session(1, 1)["train"]
-    assert list(found.image_ids) == picture_of(first, "train") + picture_of(second, "train")
-    is_train = [[name in PICTURES["train"] for name in shown.pictures] for shown in (first, second)]
+    assert list(found.image_ids) == picture_of(first, "train") + picture_of(
+        second, "train"
+    )
+    is_train = [
+        [name in PICTURES["train"] for name in shown.pictures]
+        for shown in (first, second)
+    ]
     onsets = np.concatenate([first.onsets[is_train[0]], second.onsets[is_train[1]]])
-    np.testing.assert_allclose(found.onset_s[:, 0], onsets / RATE_HZ)  # each from the start of its run
-    assert [path.name for path in made.files(1)] == ["sub-01_ses-01_run-2.fif", "sub-01_ses-01_run-10.fif"]
+    # each from the start of its run
+    np.testing.assert_allclose(found.onset_s[:, 0], onsets / RATE_HZ)
+    assert [path.name for path in made.files(1)] == [
+        "sub-01_ses-01_run-2.fif",
+        "sub-01_ses-01_run-10.fif",
+    ]
 
 
 def test_test_trials_do_not_change_the_whitener(data):
@@ -176,19 +211,30 @@ def test_test_trials_do_not_change_the_whitener(data):
 
 def test_a_causal_filter_is_butterworth_s_and_does_not_see_what_comes_later(data):
     shown, raw, path = recorded(data)
-    how = {"whiten": "no", "band_hz": (1, 40), "phase": "forward", "baseline": False, "rate_hz": RATE_HZ}
+    how = {
+        "whiten": "no",
+        "band_hz": (1, 40),
+        "phase": "forward",
+        "baseline": False,
+        "rate_hz": RATE_HZ,
+    }
     found = build(**how).session(1, 1)["train"].signal[:, 0]
     sections = butter(4, (1, 40), "bandpass", fs=RATE_HZ, output="sos")
     samples = raw.get_data()
-    steady = sosfilt_zi(sections)[:, None] * samples[None, :, :1]  # the first sample lasted for ever
+    # the first sample lasted for ever
+    steady = sosfilt_zi(sections)[:, None] * samples[None, :, :1]
     filtered = sosfilt(sections, samples, zi=steady)[0] * 1e6
     onsets = shown.onsets[[name in PICTURES["train"] for name in shown.pictures]]
-    np.testing.assert_allclose(found[0], filtered[:, onsets[0] : onsets[0] + RATE_HZ], atol=1e-3)
+    np.testing.assert_allclose(
+        found[0], filtered[:, onsets[0] : onsets[0] + RATE_HZ], atol=1e-3
+    )
 
     raw.crop(tmax=(onsets[1] + RATE_HZ) / RATE_HZ, verbose="ERROR").save(
         path, overwrite=True, verbose="ERROR"
     )
-    np.testing.assert_array_equal(build(**how).session(1, 1)["train"].signal[:2, 0], found[:2])
+    np.testing.assert_array_equal(
+        build(**how).session(1, 1)["train"].signal[:2, 0], found[:2]
+    )
     with pytest.raises(RecipeError, match="phase has no effect without a filter"):
         build(phase="forward")
 
@@ -208,8 +254,14 @@ def change_signal(value):
 
 def keep_test_pictures(path):
     raw = mne.io.read_raw(path, preload=True, verbose="ERROR")
-    keep = [place for place, name in enumerate(raw.annotations.description) if name.startswith("test/")]
-    raw.set_annotations(raw.annotations[keep]).save(path, overwrite=True, verbose="ERROR")
+    keep = [
+        place
+        for place, name in enumerate(raw.annotations.description)
+        if name.startswith("test/")
+    ]
+    raw.set_annotations(raw.annotations[keep]).save(
+        path, overwrite=True, verbose="ERROR"
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +271,9 @@ def keep_test_pictures(path):
         (change_signal(0), r"sub-01_ses-01.fif: flat channels: P7"),
     ),
 )
-def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(data, harm, message, capsys):
+def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(
+    data, harm, message, capsys
+):
     harm(recorded(data)[2])
     made = build()
     with pytest.raises(BrainhiveError, match=message) as error:
@@ -249,7 +303,9 @@ def scale_up(raw):
 def test_sessions_of_one_person_that_disagree_are_refused_by_the_plan_too(data):
     recorded(data, session=1, seed=1)
     recorded(data, session=2, seed=2, change=scale_up)
-    problem = r"ses-02\.fif has signals of 1e\+06 times the size of those of sub-01_ses-01"
+    problem = (
+        r"ses-02\.fif has signals of 1e\+06 times the size of those of sub-01_ses-01"
+    )
     for prepare in (build().shapes, build().session):
         with pytest.raises(BrainhiveError, match=problem):
             prepare(1, 2)
@@ -258,10 +314,15 @@ def test_sessions_of_one_person_that_disagree_are_refused_by_the_plan_too(data):
 def test_magnetometers_with_gradiometers_are_whitened_and_refused_otherwise(data):
     shown = Shown.of(2, 0)
     raw = make_raw(shown, 0, unit=1e-13, types=["mag", "grad", "grad"] * 2)
-    annotate(raw, shown, list(shown.pictures)).save(data / "sub-01_meg.fif", verbose="ERROR")
+    annotate(raw, shown, list(shown.pictures)).save(
+        data / "sub-01_meg.fif", verbose="ERROR"
+    )
     made = build()
     found = made.session(1, 1)["train"]
-    assert found.unit == "whitened" and found.signal[:, 0].shape == made.shapes(1, 1)["train"]
+    assert (
+        found.unit == "whitened"
+        and found.signal[:, 0].shape == made.shapes(1, 1)["train"]
+    )
     assert found.provenance["recorded_unit"] == "fT and fT/cm"
     for prepare in (build(whiten="no").shapes, build(whiten="no").session):
         with pytest.raises(BrainhiveError, match="mag and grad have different units"):
@@ -277,10 +338,16 @@ def test_trials_of_an_amplifier_at_its_limit_are_dropped_and_said(data):
     own = build(whiten="no", band_hz=(1, 40))
     found = own.session(1, 1)
     is_flat = (shown.onsets > 4800) & (shown.onsets < 9700)
-    kept = [name for name, flat in zip(shown.pictures, is_flat, strict=True) if not flat]
+    kept = [
+        name for name, flat in zip(shown.pictures, is_flat, strict=True) if not flat
+    ]
     for split, names in PICTURES.items():
         assert list(found[split].image_ids) == [name for name in kept if name in names]
-    assert sum(each.provenance["dropped"]["flat"] for each in found.values()) == is_flat.sum() > 2
+    assert (
+        sum(each.provenance["dropped"]["flat"] for each in found.values())
+        == is_flat.sum()
+        > 2
+    )
 
 
 def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
@@ -288,4 +355,6 @@ def test_a_delay_of_the_screen_moves_trials_to_their_pictures(data):
     expected = build(whiten="no").session(1, 1)["train"].signal
     late = mne.Annotations(shown.onsets / RATE_HZ - 0.1, 0.0, list(shown.pictures))
     raw.set_annotations(late).save(path, overwrite=True, verbose="ERROR")
-    np.testing.assert_allclose(build(whiten="no", delay_ms=100).session(1, 1)["train"].signal, expected)
+    np.testing.assert_allclose(
+        build(whiten="no", delay_ms=100).session(1, 1)["train"].signal, expected
+    )

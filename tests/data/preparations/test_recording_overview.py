@@ -1,4 +1,6 @@
-"""What `prepare` shows of own recordings before it prepares them: channels, positions, counts."""
+"""What `prepare` shows of own recordings before it prepares them: channels, positions,
+counts.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,19 @@ def record(
 ) -> Any:
     """Save a recording; `more` has further channels of noise of so many microvolts."""
     shown = Shown.of(2, session)
-    raw = annotate(make_raw(shown, 10 * subject + session), shown, list(pictures or shown.pictures))
+    raw = annotate(
+        make_raw(shown, 10 * subject + session), shown, list(pictures or shown.pictures)
+    )
     if more:
         random = np.random.default_rng(subject)
-        noise = np.array([[size] for size in more.values()]) * random.normal(size=(len(more), raw.n_times))
+        noise = np.array([[size] for size in more.values()]) * random.normal(
+            size=(len(more), raw.n_times)
+        )
         info = mne.create_info(list(more), RATE_HZ, "eeg")
-        raw.add_channels([mne.io.RawArray(noise * 1e-6, info, verbose="ERROR")], force_update_info=True)
+        raw.add_channels(
+            [mne.io.RawArray(noise * 1e-6, info, verbose="ERROR")],
+            force_update_info=True,
+        )
     raw.info["bads"] = list(bads)
     raw.rename_channels(dict(zip(CHANNELS, names, strict=True)))
     path = folder / f"sub-{subject:02d}_ses-{session:02d}.{kind}"
@@ -54,8 +63,18 @@ def build(**knobs: Any) -> Own:
     return Config(**knobs).build(Paths())
 
 
-def test_what_is_no_eeg_or_not_alive_is_named_with_the_line_that_leaves_it_out(folder: Path) -> None:
-    more = {"VEOG": 30, "ECG1": 10, "EMG": 10, "Marker": 10, "X9": 10, "Oz": 0, "POz": 200}
+def test_what_is_no_eeg_or_not_alive_is_named_with_the_line_that_leaves_it_out(
+    folder: Path,
+) -> None:
+    more = {
+        "VEOG": 30,
+        "ECG1": 10,
+        "EMG": 10,
+        "Marker": 10,
+        "X9": 10,
+        "Oz": 0,
+        "POz": 200,
+    }
     record(folder, kind="edf", more=more)
     overview = build().look_over((1,))
     assert overview.warnings[:3] == (
@@ -64,7 +83,11 @@ def test_what_is_no_eeg_or_not_alive_is_named_with_the_line_that_leaves_it_out(f
         "subject 1: Oz is flat in sub-01_ses-01.edf",
     )
     (noisy,) = overview.warnings[3:]
-    times = int(noisy.removeprefix("subject 1: POz has ").partition(" times the median variance")[0])
+    times = int(
+        noisy.removeprefix("subject 1: POz has ").partition(
+            " times the median variance"
+        )[0]
+    )
     assert 200 < times < 600  # (200 / 10)² = 400
     override = "'preparation.exclude=[VEOG,ECG1,EMG,Marker,X9,Oz,POz]'"
     assert overview.way.startswith(f"{override} leaves them out")
@@ -107,18 +130,27 @@ def test_subjects_with_different_bad_channels_are_told_and_made_equal_by_the_lin
     assert len(stores) == 3 and names == {("Fp1", "Cz", "P7", "O2")}
 
 
-def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(folder: Path) -> None:
+def test_inputs_of_an_amplifier_become_the_electrodes_of_the_cap_that_is_named(
+    folder: Path,
+) -> None:
     record(folder, names=("A1", "A2", "A3", "A4", "B1", "B2"))
     plain = build().look_over((1,))
-    assert "called by inputs of BioSemi's amplifier: preparation.montage=biosemi64" in plain.warnings[0]
+    assert (
+        "called by inputs of BioSemi's amplifier: preparation.montage=biosemi64"
+        in plain.warnings[0]
+    )
     assert build().session(1, 1)["train"].space.positions is None  # A1 is no ear here
 
     space = build(montage="biosemi64").session(1, 1)["train"].space
     assert space.names == ("Fp1", "AF7", "AF3", "F1", "Fpz", "Fp2")
-    positions = mne.channels.make_standard_montage("biosemi64").get_positions()["ch_pos"]
+    positions = mne.channels.make_standard_montage("biosemi64").get_positions()[
+        "ch_pos"
+    ]
     heights = [positions[name][2] for name in space.names]
     assert np.argsort(space.positions[:, 2]).tolist() == np.argsort(heights).tolist()
 
-    with pytest.raises(BrainhiveError, match=r"preparation\.montage is 'biosemi6'") as caught:
+    with pytest.raises(
+        BrainhiveError, match=r"preparation\.montage is 'biosemi6'"
+    ) as caught:
         build(montage="biosemi6").shapes(1, 1)
     assert "did you mean biosemi" in caught.value.hint

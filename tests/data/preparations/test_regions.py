@@ -12,7 +12,11 @@ from nibabel.freesurfer import write_annot
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.preparations._regions import WANG, find_region_files, name_voxels
+from brainhive_cli.data.preparations._regions import (
+    WANG,
+    find_region_files,
+    name_voxels,
+)
 
 SHAPE, AFFINE = (3, 4, 5), np.eye(4)
 INSIDE = np.random.default_rng(0).random(SHAPE) < 0.7
@@ -33,13 +37,21 @@ def draw(*labels: int) -> np.ndarray:
 
 @pytest.fixture
 def mask(tmp_path: Path) -> Mask:
-    return Mask.open(save(tmp_path / "mask.nii", INSIDE.astype(np.uint8)), "save it again")
+    return Mask.open(
+        save(tmp_path / "mask.nii", INSIDE.astype(np.uint8)), "save it again"
+    )
 
 
 def read_regions(
-    files: dict[str, list[Path]], space: Mask | tuple[int, ...], thresholds: dict[str, float] | None = None
+    files: dict[str, list[Path]],
+    space: Mask | tuple[int, ...],
+    thresholds: dict[str, float] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    sizes = space if isinstance(space, Mask) else {str(number): size for number, size in enumerate(space)}
+    sizes = (
+        space
+        if isinstance(space, Mask)
+        else {str(number): size for number, size in enumerate(space)}
+    )
     voxels, readings = name_voxels(files, sizes, thresholds or {})
     return {**voxels.regions}, readings
 
@@ -50,7 +62,9 @@ def read(mask: Mask, **files: Path) -> dict[str, np.ndarray]:
 
 BLOCKS = np.arange(1, 61).reshape(SHAPE).astype(np.float32)
 """Values 1 to 60, no two neighbours alike, as in a map of probabilities."""
-PARCELS = np.where(np.arange(SHAPE[0]) < 2, 3, 60)[:, None, None] * np.ones(SHAPE, np.float32)
+PARCELS = np.where(np.arange(SHAPE[0]) < 2, 3, 60)[:, None, None] * np.ones(
+    SHAPE, np.float32
+)
 """Two large parcels."""
 
 
@@ -66,11 +80,15 @@ def test_a_file_of_regions_is_what_its_values_say(tmp_path: Path, mask: Mask) ->
         save(path, np.asarray(values, np.float32))
         masks, readings = read_regions({"V1": [path]}, mask, thresholds)
         assert readings["V1"].startswith(kind)
-        np.testing.assert_equal(masks, {name: inside[INSIDE] for name, inside in regions.items()})
+        np.testing.assert_equal(
+            masks, {name: inside[INSIDE] for name, inside in regions.items()}
+        )
     with pytest.raises(BrainhiveError, match=r"thresholds\.V2: no region is called so"):
         read_regions({"V1": [path]}, mask, {"V2": 0.5})
     save(path, PARCELS)
-    with pytest.raises(BrainhiveError, match="may be labels, or probabilities in percent") as error:
+    with pytest.raises(
+        BrainhiveError, match="may be labels, or probabilities in percent"
+    ) as error:
         read_regions({"V1": [path]}, mask)
     assert "thresholds.V1=LEAST" in error.value.hint
 
@@ -79,10 +97,24 @@ def test_a_table_beside_an_atlas_names_its_labels(tmp_path: Path, mask: Mask) ->
     values = draw(0, 1, 2)
     atlas = save(tmp_path / "atlas.nii.gz", values)
     for table, text in (
-        ("atlas.tsv", "index\tname\tcolor\n0\tUnknown\t#0\n1\tL_V1_ROI\t#f\n2\tFusiform face\t#0\n"),
+        (
+            "atlas.tsv",
+            (
+                "index\tname\tcolor\n"
+                "0\tUnknown\t#0\n"
+                "1\tL_V1_ROI\t#f\n"
+                "2\tFusiform face\t#0\n"
+            ),
+        ),
         (
             "atlas.txt",
-            "#No. Label Name: R G B A\n0 Unknown 0 0 0 0\n\n1 lh.V1 120 18 134 0\n2 Fusiform_face 1 2 3 0\n",
+            (
+                "#No. Label Name: R G B A\n"
+                "0 Unknown 0 0 0 0\n"
+                "\n"
+                "1 lh.V1 120 18 134 0\n"
+                "2 Fusiform_face 1 2 3 0\n"
+            ),
         ),
         ("atlas.csv", "label,region\n1,V1\n2,Fusiform face\n3,elsewhere\n"),
     ):
@@ -100,9 +132,13 @@ def test_the_labels_of_freesurfer_in_a_volume_are_the_regions_of_both_hemisphere
     name = "sub-01_space-T1w_desc-aparcaseg_dseg.nii.gz"
     regions = read(mask, anatomy=save(tmp_path / name, values))
     assert len(regions) == 34 and not {"corpuscallosum", "unknown"} & {*regions}
-    np.testing.assert_array_equal(regions["cuneus"], np.isin(values[INSIDE], [1005, 2005]))
+    np.testing.assert_array_equal(
+        regions["cuneus"], np.isin(values[INSIDE], [1005, 2005])
+    )
     np.testing.assert_array_equal(regions["pericalcarine"], values[INSIDE] == 1021)
-    assert {"fusiform", "lateraloccipital", "lingual", "parahippocampal", "insula"} < {*regions}
+    assert {"fusiform", "lateraloccipital", "lingual", "parahippocampal", "insula"} < {
+        *regions
+    }
 
 
 def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
@@ -111,18 +147,32 @@ def test_the_atlas_of_wang_and_kastner_comes_with_its_names_a_file_a_hemisphere(
     values = draw(0, *range(1, 26))
     is_left = np.arange(SHAPE[0])[:, None, None] < 1
     for side, here in (("lh", is_left), ("rh", ~is_left)):
-        save(tmp_path / f"maxprob_vol_{side}.nii.gz", np.where(here, values, 0).astype(np.int16))
+        save(
+            tmp_path / f"maxprob_vol_{side}.nii.gz",
+            np.where(here, values, 0).astype(np.int16),
+        )
     files = find_region_files({"atlas": "maxprob_vol_?h.nii.gz"}, 1, tmp_path)
     regions = read_regions(files, mask)[0]
-    assert [*regions] == WANG and len(WANG) == 25 and WANG[6] == "hV4" and WANG[-1] == "FEF"
+    assert (
+        [*regions] == WANG
+        and len(WANG) == 25
+        and WANG[6] == "hV4"
+        and WANG[-1] == "FEF"
+    )
     np.testing.assert_array_equal(regions["TO2"], values[INSIDE] == 12)
 
 
-def test_what_lies_elsewhere_or_has_nothing_of_the_mask_is_refused(tmp_path: Path, mask: Mask) -> None:
-    with pytest.raises(BrainhiveError, match=r"moved\.nii lies in another space") as error:
+def test_what_lies_elsewhere_or_has_nothing_of_the_mask_is_refused(
+    tmp_path: Path, mask: Mask
+) -> None:
+    with pytest.raises(
+        BrainhiveError, match=r"moved\.nii lies in another space"
+    ) as error:
         read(mask, V1=save(tmp_path / "moved.nii", draw(1), np.diag([2.0, 1, 1, 1])))
     assert error.value.hint.startswith("preparation.regions")
-    with pytest.raises(BrainhiveError, match=r"outside\.nii has nothing in the \d+ voxels"):
+    with pytest.raises(
+        BrainhiveError, match=r"outside\.nii has nothing in the \d+ voxels"
+    ):
         read(mask, V1=save(tmp_path / "outside.nii", (~INSIDE).astype(np.uint8)))
     with pytest.raises(BrainhiveError, match=r"lh\.aparc\.annot is of a surface"):
         read(mask, aparc=tmp_path / "lh.aparc.annot")
@@ -139,14 +189,18 @@ def write_annots(folder: Path) -> np.ndarray:
     return labels
 
 
-def test_annotations_of_a_surface_name_regions_of_both_hemispheres(tmp_path: Path) -> None:
+def test_annotations_of_a_surface_name_regions_of_both_hemispheres(
+    tmp_path: Path,
+) -> None:
     labels = write_annots(tmp_path)
     files = find_region_files({"glasser": "?h.HCP-MMP1.annot"}, 1, tmp_path)
     for vertices in ((LEFT, RIGHT), (LEFT + RIGHT,)):
         regions = read_regions(files, vertices)[0]
         assert [*regions] == ["V1", "MT"]
         np.testing.assert_array_equal(regions["MT"], labels == 2)
-    with pytest.raises(BrainhiveError, match=r"lh\.HCP-MMP1\.annot have 30 vertices, the betas 70"):
+    with pytest.raises(
+        BrainhiveError, match=r"lh\.HCP-MMP1\.annot have 30 vertices, the betas 70"
+    ):
         read_regions({"glasser": files["glasser"][:1]}, (LEFT, RIGHT))
 
 
@@ -169,12 +223,18 @@ def test_gifti_has_labels_with_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(regions["MT"], labels == 2)
 
 
-def test_files_are_found_by_subject_below_the_root_or_else_below_home(tmp_path: Path, home: Path) -> None:
+def test_files_are_found_by_subject_below_the_root_or_else_below_home(
+    tmp_path: Path, home: Path
+) -> None:
     (tmp_path / "rois").mkdir(exist_ok=True)
     path = save(tmp_path / "rois/sub-03_V1.nii.gz", draw(0, 1))
-    files = find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere")
+    files = find_region_files(
+        {"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere"
+    )
     assert files == {"V1": [path]}
     (tmp_path / "elsewhere/rois").mkdir(parents=True)
     nearer = save(tmp_path / "elsewhere/rois/sub-03_V1.nii.gz", draw(0, 1))
-    files = find_region_files({"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere")
+    files = find_region_files(
+        {"V1": "rois/sub-{subject:02d}_V1.nii.gz"}, 3, tmp_path / "elsewhere"
+    )
     assert files == {"V1": [nearer]}

@@ -39,12 +39,16 @@ def merged(found, split, seed):
     pictures = sorted({name for each in trials for name in each.image_ids})
     rows = []
     for picture in pictures:
-        own = [each.signal[np.array(each.image_ids) == picture][:, 0] for each in trials]
+        own = [
+            each.signal[np.array(each.image_ids) == picture][:, 0] for each in trials
+        ]
         rows.append(np.concatenate(own)[shuffled(sum(map(len, own)), seed)])
     return np.stack(rows)
 
 
-def test_trials_have_the_published_baseline_and_resampling(golden, published, golden_eeg):
+def test_trials_have_the_published_baseline_and_resampling(
+    golden, published, golden_eeg
+):
     steps = np.load(golden / "prepare/eeg_steps.npz")
     expected = steps["epochs_ses1_train"]  # in volts
     found = published_sessions(published, golden_eeg, whiten="no")[0]["train"]
@@ -57,7 +61,9 @@ def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg
     found = published_sessions(published, golden_eeg, shuffle=True)
     steps = np.load(golden / "prepare/eeg_steps.npz")
     whiteners = np.stack([session["train"].whiteners[0] for session in found]) * 1e6
-    np.testing.assert_allclose(whiteners, steps["whitener"], atol=5e-6 * np.abs(steps["whitener"]).max())
+    np.testing.assert_allclose(
+        whiteners, steps["whitener"], atol=5e-6 * np.abs(steps["whitener"]).max()
+    )
     for split in ("train", "test"):
         expected = np.load(golden / f"prepare/eeg250_{split}.npz")
         joined = merged(found, split, golden_eeg.repetition_seed)
@@ -67,7 +73,9 @@ def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg
 
 
 @pytest.mark.parametrize("across", ("time", "epochs"))
-def test_preparation_of_the_data_set_s_authors_is_theirs(golden, published, golden_eeg, across):
+def test_preparation_of_the_data_set_s_authors_is_theirs(
+    golden, published, golden_eeg, across
+):
     expected = np.load(golden / "prepare/eeg100_authors.npz")
     found = published_sessions(
         published,
@@ -102,7 +110,13 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_pa
         other = tmp_path / f"raw_eeg/sub-01/ses-{session % 4 + 1:02d}/raw_eeg_test.npy"
         path.write_bytes(other.read_bytes())
     for before, after in zip(sessions(raw), sessions(tmp_path), strict=True):
-        np.testing.assert_array_equal(before["train"].whiteners[0], after["train"].whiteners[0])
+        np.testing.assert_array_equal(
+            before["train"].whiteners[0], after["train"].whiteners[0]
+        )
         np.testing.assert_array_equal(before["train"].signal, after["train"].signal)
-    both = (sessions(root, whiten_by="both")[0]["train"].whiteners[0] for root in (raw, tmp_path))
-    assert not np.array_equal(*both)  # which the test trials of other sessions do change
+    both = (
+        sessions(root, whiten_by="both")[0]["train"].whiteners[0]
+        for root in (raw, tmp_path)
+    )
+    # which the test trials of other sessions do change
+    assert not np.array_equal(*both)

@@ -1,4 +1,6 @@
-"""THINGS-EEG1 as it lies on OpenNeuro, by its shipped recipe: BIDS, but for onsets in milliseconds."""
+"""THINGS-EEG1 as it lies on OpenNeuro, by its shipped recipe: BIDS, but for onsets in
+milliseconds.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +13,15 @@ pytest.importorskip("mne")
 pybv = pytest.importorskip("pybv")
 RATE_HZ = 1000
 CHANNELS = ("Fp1", "Pz", "O1", "Oz", "O2")
-SHOWN = ["cat/cat_01", "owl/owl_09", "owl/owl_01", "train/train_01", "owl/owl_09", "cat/cat_02", "yak/yak_01"]
+SHOWN = [
+    "cat/cat_01",
+    "owl/owl_09",
+    "owl/owl_01",
+    "train/train_01",
+    "owl/owl_09",
+    "cat/cat_02",
+    "yak/yak_01",
+]
 """In order; owl_09 is a test picture, and of the yak there is no picture."""
 ONSETS_MS = 1000 + 100 * np.arange(len(SHOWN))
 
@@ -29,7 +39,9 @@ def table(home, signal):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(path)
     (root / "test_images.csv").write_text("owl/owl_09.jpg\n")
-    (root / "dataset_description.json").write_text('{"Name": "things-eeg", "BIDSVersion": "1.0.2"}')
+    (root / "dataset_description.json").write_text(
+        '{"Name": "things-eeg", "BIDSVersion": "1.0.2"}'
+    )
     folder = root / "sub-01/eeg"
     pybv.write_brainvision(
         data=signal,
@@ -46,7 +58,12 @@ def table(home, signal):
         + ("stimuli\\" + name.replace("/", "\\") if number % 2 else f"stimuli/{name}")
         for number, (onset, name) in enumerate(zip(ONSETS_MS, SHOWN, strict=True))
     ]
-    path.write_text("\n".join(["onset\tduration\teventnumber\tstim", *(f"{row}.jpg" for row in rows)]) + "\n")
+    path.write_text(
+        "\n".join(
+            ["onset\tduration\teventnumber\tstim", *(f"{row}.jpg" for row in rows)]
+        )
+        + "\n"
+    )
     return path
 
 
@@ -56,31 +73,59 @@ def build(*overrides):
 
 
 def test_onsets_are_milliseconds_and_the_list_names_the_test_pictures(table, signal):
-    made = build("preparation.whiten=no", "preparation.baseline=false", "preparation.rate_hz=1000")
-    assert made.dataset == "things-eeg1" and made.subjects == (1,) and made.sessions(1) == [1]
+    made = build(
+        "preparation.whiten=no",
+        "preparation.baseline=false",
+        "preparation.rate_hz=1000",
+    )
+    assert (
+        made.dataset == "things-eeg1"
+        and made.subjects == (1,)
+        and made.sessions(1) == [1]
+    )
     assert table in [path.absolute() for path in made.files(1)]
     found = made.session(1, 1)
-    assert list(found["train"].image_ids) == ["cat/cat_01", "train/train_01", "cat/cat_02"]
+    assert list(found["train"].image_ids) == [
+        "cat/cat_01",
+        "train/train_01",
+        "cat/cat_02",
+    ]
     assert list(found["test"].image_ids) == ["owl/owl_09", "owl/owl_09"]
     for split, rows in (("train", (0, 3, 5)), ("test", (1, 4))):
-        expected = [signal[:, onset : onset + 1000] * 1e6 for onset in ONSETS_MS[list(rows)]]
+        expected = [
+            signal[:, onset : onset + 1000] * 1e6 for onset in ONSETS_MS[list(rows)]
+        ]
         np.testing.assert_allclose(found[split].signal[:, 0], expected, atol=0.011)
     assert found["train"].provenance["dropped"] == {
         "no such picture": 2
     }  # owl_01, whose category is tested, and the yak
     assert found["train"].provenance["events_from"] == [table.name]
-    assert found["train"].space.names == CHANNELS and found["train"].space.positions is not None
+    assert (
+        found["train"].space.names == CHANNELS
+        and found["train"].space.positions is not None
+    )
 
 
 def test_training_pictures_of_test_categories_are_kept_on_demand(table):
-    found = build("preparation.stimuli.exclude_test_concepts=false").session(1, 1)["train"]
-    assert list(found.image_ids) == ["cat/cat_01", "owl/owl_01", "train/train_01", "cat/cat_02"]
-    assert found.provenance["dropped"] == {"no such picture": 1} and found.unit == "whitened"
+    found = build("preparation.stimuli.exclude_test_concepts=false").session(1, 1)[
+        "train"
+    ]
+    assert list(found.image_ids) == [
+        "cat/cat_01",
+        "owl/owl_01",
+        "train/train_01",
+        "cat/cat_02",
+    ]
+    assert (
+        found.provenance["dropped"] == {"no such picture": 1}
+        and found.unit == "whitened"
+    )
 
 
 def test_an_onset_that_is_no_number_is_refused(table):
     table.write_text(table.read_text().replace(f"{ONSETS_MS[2]}\t", "soon\t"))
     with pytest.raises(
-        BrainhiveError, match=r"sub-01_task-rsvp_events\.tsv has no onset in ms in each row: "
+        BrainhiveError,
+        match=r"sub-01_task-rsvp_events\.tsv has no onset in ms in each row: ",
     ):
         build().shapes(1, 1)

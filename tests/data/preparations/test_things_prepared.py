@@ -19,18 +19,28 @@ CONCEPTS, IMAGES, TESTS = 2, 3, 2
 
 
 def made(root: Path, stimuli: str = "things-eeg", **knobs: Any):
-    return Prepared(root=str(root), stimuli={"kind": stimuli, "root": str(root)}, **knobs).build(Paths())
+    return Prepared(
+        root=str(root), stimuli={"kind": stimuli, "root": str(root)}, **knobs
+    ).build(Paths())
 
 
 def metadata(root: Path) -> dict[str, list[str]]:
     """Write the table of pictures; returns their ids by split."""
     train = [
-        (f"{c + 1:05d}_thing{c}", f"thing{c}_{i:02d}s.jpg") for c in range(CONCEPTS) for i in range(IMAGES)
+        (f"{c + 1:05d}_thing{c}", f"thing{c}_{i:02d}s.jpg")
+        for c in range(CONCEPTS)
+        for i in range(IMAGES)
     ]
     test = [(f"{c + 1:05d}_probe{c}", f"probe{c}_01b.jpg") for c in range(TESTS)]
     table = {
-        **{"train_img_concepts": [c for c, _ in train], "train_img_files": [f for _, f in train]},
-        **{"test_img_concepts": [c for c, _ in test], "test_img_files": [f for _, f in test]},
+        **{
+            "train_img_concepts": [c for c, _ in train],
+            "train_img_files": [f for _, f in train],
+        },
+        **{
+            "test_img_concepts": [c for c, _ in test],
+            "test_img_files": [f for _, f in test],
+        },
     }
     root.mkdir(parents=True, exist_ok=True)
     np.save(root / "image_metadata.npy", np.array(table, object), allow_pickle=True)
@@ -59,7 +69,11 @@ def save(path: Path, array: np.ndarray) -> Path:
 
 @pytest.mark.parametrize(
     ("form", "channels", "rate_hz"),
-    (("whitened_pt", 63, 250), ("bare_pickle/Preprocessed_data_250Hz", 63, 250), ("authors_npy", 17, 100)),
+    (
+        ("whitened_pt", 63, 250),
+        ("bare_pickle/Preprocessed_data_250Hz", 63, 250),
+        ("authors_npy", 17, 100),
+    ),
 )
 def test_published_forms_hold_what_was_recorded(
     golden, golden_eeg, form: str, channels: int, rate_hz: int, tmp_path
@@ -68,7 +82,11 @@ def test_published_forms_hold_what_was_recorded(
     shutil.copytree(formats / form, tmp_path / "prepared")
     shutil.copy(formats / "image_metadata.npy", tmp_path)
     preparation = made(tmp_path / "prepared")
-    assert isinstance(preparation, Merged) and preparation.subjects == (1,) and len(preparation.files(1)) == 2
+    assert (
+        isinstance(preparation, Merged)
+        and preparation.subjects == (1,)
+        and len(preparation.files(1)) == 2
+    )
     ids = {}
     for split, name in (("train", "training"), ("test", "test")):
         found = preparation.recording(1, split)
@@ -80,11 +98,18 @@ def test_published_forms_hold_what_was_recorded(
             expected = golden_set[f"time_{split}"]
             assert found.times_s[0] == pytest.approx(-0.2)
         else:
-            expected = np.load(golden / f"prepare/eeg250_{split}.npz")["data"][:, : values.shape[1]]
-            assert found.times_s[0] == pytest.approx(0) and len(found.times_s) == expected.shape[-1]
+            expected = np.load(golden / f"prepare/eeg250_{split}.npz")["data"][
+                :, : values.shape[1]
+            ]
+            assert (
+                found.times_s[0] == pytest.approx(0)
+                and len(found.times_s) == expected.shape[-1]
+            )
         if form == "whitened_pt":  # repetitions in the order of sessions
             full = np.load(golden / f"prepare/eeg250_{split}.npz")["data"]
-            np.testing.assert_allclose(values.mean(1, dtype=np.float64), full.mean(1), atol=5e-3)
+            np.testing.assert_allclose(
+                values.mean(1, dtype=np.float64), full.mean(1), atol=5e-3
+            )
             assert (
                 found.sessions.shape == values.shape[:2]
                 and found.sessions.max() == golden_eeg.size.sessions - 1
@@ -100,14 +125,19 @@ def test_published_forms_hold_what_was_recorded(
     assert stems == list(table["train_img_files"])
 
 
-def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(tmp_path: Path) -> None:
+def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(
+    tmp_path: Path,
+) -> None:
     for is_dict in (False, True):
         check_arrays(tmp_path / str(is_dict), is_dict)
 
 
 def check_arrays(tmp_path: Path, is_dict: bool) -> None:
     ids = metadata(tmp_path)
-    arrays = {"train": signal(CONCEPTS, IMAGES, 4, 63, 250), "test": signal(TESTS, 1, 8, 63, 250)}
+    arrays = {
+        "train": signal(CONCEPTS, IMAGES, 4, 63, 250),
+        "test": signal(TESTS, 1, 8, 63, 250),
+    }
     for split, array in arrays.items():
         path = tmp_path / f"preprocessed_eeg/sub-01/{split}.npy"
         if is_dict:
@@ -119,18 +149,31 @@ def check_arrays(tmp_path: Path, is_dict: bool) -> None:
     for split, array in arrays.items():
         found = preparation.recording(1, split)
         assert list(found.image_ids) == ids[split] and found.rate_hz == 250
-        np.testing.assert_array_equal(found.signal[0:9], array.reshape(-1, *array.shape[2:]))
+        np.testing.assert_array_equal(
+            found.signal[0:9], array.reshape(-1, *array.shape[2:])
+        )
         assert found.times_s[0] == pytest.approx(0)
 
 
 def info(**changes: Any) -> dict[str, Any]:
-    """What NeuroBridge's preprocess_eeg.py writes: the times of whole epochs, the shape of one session."""
+    """What NeuroBridge's preprocess_eeg.py writes: the times of whole epochs, the shape
+    of one session.
+    """
     montage = list(MONTAGE)
     return {
         **{"ch_names": montage[::-1], "times": (np.arange(300) / 250 - 0.2).tolist()},
-        **{"baseline_duration": 0.2, "after_duration": 1.0, "normalization": "zscore", "sfreq": 250.0},
+        **{
+            "baseline_duration": 0.2,
+            "after_duration": 1.0,
+            "normalization": "zscore",
+            "sfreq": 250.0,
+        },
         **{"precision": "fp16", "seed": 20200220},
-        **{"train_data_shape": [8270, 2, 63, 250], "test_data_shape": [200, 20, 63, 250], **changes},
+        **{
+            "train_data_shape": [8270, 2, 63, 250],
+            "test_data_shape": [200, 20, 63, 250],
+            **changes,
+        },
     }
 
 
@@ -138,13 +181,18 @@ def neurobridge(root: Path, **changes: Any) -> Path:
     """Write the arrays of subject 1, and their info.json."""
     metadata(root)
     folder = root / "preprocessed_eeg"
-    save(folder / "sub-01/train.npy", signal(CONCEPTS, IMAGES, 4, 63, 250, dtype="float16"))
+    save(
+        folder / "sub-01/train.npy",
+        signal(CONCEPTS, IMAGES, 4, 63, 250, dtype="float16"),
+    )
     save(folder / "sub-01/test.npy", signal(TESTS, 1, 8, 63, 250, dtype="float16"))
     (folder / "info.json").write_text(json.dumps(info(**changes)))
     return root
 
 
-def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(tmp_path: Path) -> None:
+def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(
+    tmp_path: Path,
+) -> None:
     times = (np.arange(250) / 200 - 0.05).round(3).tolist()
     for root, changes, expected in (
         (tmp_path / "old", {}, ("z-score", 250.0, 0.0)),
@@ -155,7 +203,9 @@ def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(tmp_pa
         found = made(neurobridge(root, **changes)).recording(1, "train")
         assert (found.unit, found.rate_hz, found.times_s[0]) == pytest.approx(expected)
         assert list(found.space.names) == info()["ch_names"]
-        assert found.provenance["info"]["normalization"] == changes.get("normalization", "zscore")
+        assert found.provenance["info"]["normalization"] == changes.get(
+            "normalization", "zscore"
+        )
 
 
 def test_atm_pickles_of_meg_are_read(tmp_path: Path) -> None:
@@ -176,13 +226,20 @@ def test_atm_pickles_of_meg_are_read(tmp_path: Path) -> None:
     assert preparation.subjects == (2,) and preparation.dataset == "things-meg"
     found = preparation.recording(2, "train")
     np.testing.assert_array_equal(found.signal[0:9], train.reshape(-1, 1, 5, 201))
-    assert found.image_ids[1] == "training_images/00001_thing0/thing0_01s" and found.rate_hz == 200
+    assert (
+        found.image_ids[1] == "training_images/00001_thing0/thing0_01s"
+        and found.rate_hz == 200
+    )
     assert preparation.recording(2, "test").signal.shape == (TESTS, 12, 5, 201)
 
 
 def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path: Path) -> None:
     train, test = signal(3, 271, 201), signal(5, 271, 201)
-    shown = ["training_images/a/a_01b.jpg", "training_images/b/b_01b.jpg", "training_images/c/c_01b.jpg"]
+    shown = [
+        "training_images/a/a_01b.jpg",
+        "training_images/b/b_01b.jpg",
+        "training_images/c/c_01b.jpg",
+    ]
     tested = [f"test_images/{name}/{name}_02s.jpg" for name in "wvwwv"]
     for split, array, images in (("train", train, shown), ("test", test, tested)):
         content = {
@@ -205,7 +262,10 @@ def whole(tmp_path: Path) -> Path:
     for split, folder in (("train", "training_images"), ("test", "test_images")):
         pictures = [f"{folder}/00001_thing/thing_{n:02d}s.jpg" for n in range(2)]
         published.save_eeg(
-            tmp_path, 1, split, published.eeg_content(signal(2, 3, 63, 10, dtype="float16"), pictures)
+            tmp_path,
+            1,
+            split,
+            published.eeg_content(signal(2, 3, 63, 10, dtype="float16"), pictures),
         )
     return tmp_path
 
@@ -214,7 +274,9 @@ def test_swapped_files_are_refused(tmp_path: Path) -> None:
     train, test = made(whole(tmp_path)).files(1)
     aside = train.rename(train.with_name("aside"))
     test.rename(train), aside.rename(test)
-    with pytest.raises(BrainhiveError, match=r"train\.pt: test_images/\S+ is no train picture.*swapped"):
+    with pytest.raises(
+        BrainhiveError, match=r"train\.pt: test_images/\S+ is no train picture.*swapped"
+    ):
         made(tmp_path).recording(1, "train")
 
 

@@ -1,4 +1,6 @@
-"""Volumes through a mask: the order of voxels, dtypes as scanners write them, damaged and foreign files."""
+"""Volumes through a mask: the order of voxels, dtypes as scanners write them, damaged
+and foreign files.
+"""
 
 from pathlib import Path
 
@@ -16,7 +18,9 @@ SHAPE, VOLUMES, WAY = (3, 4, 5), 6, "save it again"
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
 
 
-def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE, dtype: str = "") -> Path:
+def save(
+    path: Path, values: np.ndarray, affine: np.ndarray = AFFINE, dtype: str = ""
+) -> Path:
     header = nibabel.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
     header.set_data_dtype(dtype or values.dtype)
     nibabel.save(nibabel.Nifti1Image(values, affine, header), path)
@@ -38,7 +42,11 @@ def mask(tmp_path: Path, inside: np.ndarray) -> Mask:
 def test_a_series_is_read_in_the_masks_c_order_whatever_the_order_of_bytes(
     tmp_path: Path, mask: Mask, inside: np.ndarray
 ) -> None:
-    for name, dtype in (("series.nii", ">f4"), ("series.nii.gz", "<i2"), ("other.nii.gz", ">i2")):
+    for name, dtype in (
+        ("series.nii", ">f4"),
+        ("series.nii.gz", "<i2"),
+        ("other.nii.gz", ">i2"),
+    ):
         values = np.random.default_rng(1).integers(0, 200, (*SHAPE, VOLUMES))
         values = values.astype(np.dtype(dtype).newbyteorder("="))
         path = save(tmp_path / name, values, dtype=dtype)
@@ -47,7 +55,10 @@ def test_a_series_is_read_in_the_masks_c_order_whatever_the_order_of_bytes(
         np.testing.assert_array_equal(series, expected)
         assert series.dtype.isnative
         np.testing.assert_array_equal(mask.read_series(path, [1, 4]), expected[[1, 4]])
-    assert inside[tuple(mask.grid.indices.T)].all() and mask.width == len(mask.grid.indices) == inside.sum()
+    assert (
+        inside[tuple(mask.grid.indices.T)].all()
+        and mask.width == len(mask.grid.indices) == inside.sum()
+    )
     np.testing.assert_array_equal(mask.grid.affine, AFFINE)
 
 
@@ -61,25 +72,37 @@ def test_values_that_a_file_scales_are_what_nibabel_makes_of_them(
     np.testing.assert_allclose(mask.read_series(path), expected, rtol=1e-6)
 
 
-def test_a_file_that_is_cut_short_or_has_no_real_numbers_is_named(tmp_path: Path, mask: Mask) -> None:
+def test_a_file_that_is_cut_short_or_has_no_real_numbers_is_named(
+    tmp_path: Path, mask: Mask
+) -> None:
     for name in ("series.nii", "series.nii.gz"):
-        values = np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32)
+        values = (
+            np.random.default_rng(0).normal(size=(*SHAPE, VOLUMES)).astype(np.float32)
+        )
         path = save(tmp_path / name, values)
         path.write_bytes(path.read_bytes()[:-99])
         with pytest.raises(MissingData, match=f"{name} is damaged or cut short"):
             mask.read_series(path)
     with pytest.raises(MissingData, match="not real numbers"):
-        read_volume(save(tmp_path / "values.nii.gz", np.zeros(SHAPE, np.complex64)), WAY)
+        read_volume(
+            save(tmp_path / "values.nii.gz", np.zeros(SHAPE, np.complex64)), WAY
+        )
 
 
-def test_images_of_another_shape_or_in_another_space_are_refused(tmp_path: Path, mask: Mask) -> None:
+def test_images_of_another_shape_or_in_another_space_are_refused(
+    tmp_path: Path, mask: Mask
+) -> None:
     moved = AFFINE.copy()
     moved[0, 3] = 1.0
     other = save(tmp_path / "moved.nii", np.zeros(SHAPE, np.float32), moved)
-    with pytest.raises(BrainhiveError, match=r"moved\.nii lies in another space than .*mask\.nii\.gz"):
+    with pytest.raises(
+        BrainhiveError, match=r"moved\.nii lies in another space than .*mask\.nii\.gz"
+    ):
         mask.read(other)
     small = save(tmp_path / "small.nii", np.zeros((3, 4, 6), np.float32))
-    with pytest.raises(BrainhiveError, match=r"small\.nii is \[3, 4, 6\], .* \[3, 4, 5\]"):
+    with pytest.raises(
+        BrainhiveError, match=r"small\.nii is \[3, 4, 6\], .* \[3, 4, 5\]"
+    ):
         mask.read(small)
     rounded = save(tmp_path / "rounded.nii", np.ones(SHAPE, np.float32), AFFINE + 1e-5)
     assert mask.read(rounded).all()

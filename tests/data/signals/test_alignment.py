@@ -1,4 +1,6 @@
-"""Euclidean and Riemannian alignment of a subject's trials, against published values and pyriemann."""
+"""Euclidean and Riemannian alignment of a subject's trials, against published values
+and pyriemann.
+"""
 
 from pathlib import Path
 
@@ -21,7 +23,9 @@ PARTS = {
 
 @pytest.fixture
 def signal() -> np.ndarray:
-    """[N, C, T] of correlated channels, with trials whose covariances differ a hundredfold."""
+    """[N, C, T] of correlated channels, with trials whose covariances differ a
+    hundredfold.
+    """
     random = np.random.default_rng(0)
     mixing = random.normal(size=(5, 5))
     channels = random.normal(size=(60, 5, 30)) * np.exp(random.normal(size=(60, 5, 1)))
@@ -38,7 +42,9 @@ def reference(part: parts.Config, signal: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [*PARTS, "shrunk"])
-def test_references_and_aligned_signals_are_the_published_ones(name: str, golden: Path) -> None:
+def test_references_and_aligned_signals_are_the_published_ones(
+    name: str, golden: Path
+) -> None:
     known = load_file(golden / "calibrate" / "alignment.safetensors")
     part = PARTS.get(name) or Euclidean(shrinkage=float(known["share"]))
 
@@ -47,11 +53,21 @@ def test_references_and_aligned_signals_are_the_published_ones(name: str, golden
 
     if name != "shrunk":  # which is the reference as it is built, not as it is measured
         np.testing.assert_allclose(
-            statistics["reference"], known[f"expected.{name}.reference"], rtol=PUBLISHED, atol=PUBLISHED
+            statistics["reference"],
+            known[f"expected.{name}.reference"],
+            rtol=PUBLISHED,
+            atol=PUBLISHED,
         )
-    np.testing.assert_allclose(normaliser.matrix, known[f"expected.{name}.inverse_root"], atol=PUBLISHED)
-    np.testing.assert_allclose(normaliser(known["signal"]), known[f"expected.{name}.aligned"], atol=PUBLISHED)
-    assert normaliser.mean.shape == (known["signal"].shape[1], 1) and not normaliser.mean.any()
+    np.testing.assert_allclose(
+        normaliser.matrix, known[f"expected.{name}.inverse_root"], atol=PUBLISHED
+    )
+    np.testing.assert_allclose(
+        normaliser(known["signal"]), known[f"expected.{name}.aligned"], atol=PUBLISHED
+    )
+    assert (
+        normaliser.mean.shape == (known["signal"].shape[1], 1)
+        and not normaliser.mean.any()
+    )
 
 
 def test_means_are_those_of_pyriemann(signal: np.ndarray) -> None:
@@ -60,10 +76,14 @@ def test_means_are_those_of_pyriemann(signal: np.ndarray) -> None:
         ("riemannian", oracle.mean_riemann(products(signal), tol=1e-10, maxiter=200)),
         ("log_euclidean", oracle.mean_logeuclid(products(signal))),
     ):
-        np.testing.assert_allclose(reference(PARTS[name], signal), expected, atol=1e-6 * expected.max())
+        np.testing.assert_allclose(
+            reference(PARTS[name], signal), expected, atol=1e-6 * expected.max()
+        )
 
 
-def test_an_artefact_in_one_trial_moves_the_riemannian_reference_little(signal: np.ndarray) -> None:
+def test_an_artefact_in_one_trial_moves_the_riemannian_reference_little(
+    signal: np.ndarray,
+) -> None:
     with_artefact = signal.copy()
     with_artefact[7, 0] *= 1e5
 

@@ -30,11 +30,14 @@ def repeated() -> tuple[Tensor, Tensor]:
     return signal, count
 
 
-def test_a_mixture_lies_between_the_repetitions_that_are_there(repeated: tuple[Tensor, Tensor]):
+def test_a_mixture_lies_between_the_repetitions_that_are_there(
+    repeated: tuple[Tensor, Tensor],
+):
     signal, count = repeated
 
     mixed, again, other = (
-        mix_repetitions(signal, count, Augment(repetitions=1), generator(seed)) for seed in (1, 1, 2)
+        mix_repetitions(signal, count, Augment(repetitions=1), generator(seed))
+        for seed in (1, 1, 2)
     )
 
     assert mixed.shape == (400, 3, 5) and torch.equal(mixed, again)
@@ -46,12 +49,18 @@ def test_a_mixture_lies_between_the_repetitions_that_are_there(repeated: tuple[T
 
 
 def test_a_share_of_the_trials_has_equal_weights_and_a_share_one_repetition_alone():
-    signal = torch.eye(3)[None, :, None].expand(20_000, 3, 1, 3)  # the mixture is the weights
+    # the mixture is the weights
+    signal = torch.eye(3)[None, :, None].expand(20_000, 3, 1, 3)
     shares = Augment(repetitions=1, repetitions_equal=0.3, repetitions_one=0.2)
 
-    weights = mix_repetitions(signal, torch.full((20_000,), 3), shares, generator())[:, 0]
+    weights = mix_repetitions(signal, torch.full((20_000,), 3), shares, generator())[
+        :, 0
+    ]
 
-    is_one, is_equal = (weights == 1).any(1), torch.isclose(weights, torch.tensor(1 / 3)).all(1)
+    is_one, is_equal = (
+        (weights == 1).any(1),
+        torch.isclose(weights, torch.tensor(1 / 3)).all(1),
+    )
     assert is_one.float().mean().item() == pytest.approx(0.2, abs=0.01)
     assert is_equal.float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert weights[is_one].mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
@@ -69,16 +78,21 @@ def test_weights_count_by_their_share_as_in_the_reference(golden: Path):
 
 
 def test_shares_of_the_trials_that_cannot_be_are_refused():
-    with pytest.raises(RecipeError, match="repetitions_one has no effect without random weights"):
+    with pytest.raises(
+        RecipeError, match="repetitions_one has no effect without random weights"
+    ):
         validate(Augment, {"repetitions_one": 0.2})
 
 
 def test_each_draw_takes_so_many_of_those_that_are_there_each_once():
-    signal = torch.arange(1.0, 6).expand(400, 5)[..., None, None].clone()  # the value names the repetition
+    # the value names the repetition
+    signal = torch.arange(1.0, 6).expand(400, 5)[..., None, None].clone()
     count = torch.tensor([5, 3, 2, 1]).repeat(100)
     signal[torch.arange(5) >= count[:, None]] = torch.nan
 
-    taken, left = shuffle_repetitions(signal, count, 2, torch.Generator().manual_seed(0))
+    taken, left = shuffle_repetitions(
+        signal, count, 2, torch.Generator().manual_seed(0)
+    )
 
     assert taken.shape == (400, 2, 1, 1) and torch.equal(left, count.clamp(max=2))
     for number in (5, 3, 2):

@@ -32,7 +32,11 @@ def test_the_generator_decides_and_a_signal_is_varied_by_its_own_row(signal):
     for kind in parts.kinds("augmentations"):
         first, again, other = (vary(signal, kind, seed) for seed in (1, 1, 2))
         assert first.shape == signal.shape and first.dtype == signal.dtype
-        assert torch.equal(first, again) and not torch.equal(first, other) and torch.equal(signal, before)
+        assert (
+            torch.equal(first, again)
+            and not torch.equal(first, other)
+            and torch.equal(signal, before)
+        )
 
         augmentation = parts.load("augmentations", kind).TINY.build(RATE_HZ)
         drawn = augmentation.draw(signal.shape, generator())
@@ -41,7 +45,9 @@ def test_the_generator_decides_and_a_signal_is_varied_by_its_own_row(signal):
 
 
 def test_a_smoothed_channel_is_the_published_moving_average(golden: Path):
-    """Golden values: an average over 5 samples of the unsmoothed signal, its window cut at the edges."""
+    """Golden values: an average over 5 samples of the unsmoothed signal, its window cut
+    at the edges.
+    """
     known = load_file(golden / "methods" / "smooth.safetensors")
 
     smoothed = vary(known["signal"][None], "smooth", p=1)[0]

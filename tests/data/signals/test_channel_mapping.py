@@ -1,4 +1,6 @@
-"""Channels of a cap from those of another: weights as mne has them, copies, fills and refusals."""
+"""Channels of a cap from those of another: weights as mne has them, copies, fills and
+refusals.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,24 +13,48 @@ from safetensors.numpy import load_file
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.model_input import choose_input, model_input
-from brainhive_cli.data.signals.channel_mapping import fit_origin, map_channels, spline_weights
+from brainhive_cli.data.signals.channel_mapping import (
+    fit_origin,
+    map_channels,
+    spline_weights,
+)
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 
 ROUNDING = 1e-6
 """Of golden values in float32."""
-CAP = ("Fp1", "Fp2", "F3", "F4", "C3", "Cz", "C4", "P3", "P4", "O1", "Oz", "O2", "T7", "T8")
+CAP = (
+    "Fp1",
+    "Fp2",
+    "F3",
+    "F4",
+    "C3",
+    "Cz",
+    "C4",
+    "P3",
+    "P4",
+    "O1",
+    "Oz",
+    "O2",
+    "T7",
+    "T8",
+)
 MODEL = ("Oz", "Pz", "cz")
 
 
 def read(golden: Path) -> tuple[dict, list[str], list[str]]:
     tensors = load_file(golden / "calibrate/spline.safetensors")
-    names = ([bytes(row).decode().strip() for row in tensors[f"{side}_name"]] for side in ("from", "to"))
+    names = (
+        [bytes(row).decode().strip() for row in tensors[f"{side}_name"]]
+        for side in ("from", "to")
+    )
     return tensors, *names
 
 
-def test_positions_by_name_are_those_of_the_head_frame_from_the_fitted_origin(golden: Path) -> None:
+def test_positions_by_name_are_those_of_the_head_frame_from_the_fitted_origin(
+    golden: Path,
+) -> None:
     tensors, from_names, to_names = read(golden)
     from_m, to_m = standard_positions(from_names), standard_positions(to_names)
 
@@ -49,12 +75,16 @@ def test_weights_of_splines_are_those_of_mne(golden: Path) -> None:
     np.testing.assert_allclose(weights, tensors["expected.matrix"], atol=ROUNDING)
     np.testing.assert_allclose(weights.sum(1), 1, atol=ROUNDING)
     unregularised = spline_weights(from_m, to_m, alpha=0.0)
-    np.testing.assert_allclose(unregularised, tensors["expected.matrix_alpha_0"], atol=ROUNDING)
+    np.testing.assert_allclose(
+        unregularised, tensors["expected.matrix_alpha_0"], atol=ROUNDING
+    )
     signal = weights @ tensors["signal"].astype(np.float64)
     np.testing.assert_allclose(signal, tensors["expected.signal"], atol=ROUNDING)
 
 
-def test_equal_names_are_copied_and_a_mapping_of_names_alone_is_that_of_mne(golden: Path) -> None:
+def test_equal_names_are_copied_and_a_mapping_of_names_alone_is_that_of_mne(
+    golden: Path,
+) -> None:
     tensors, from_names, to_names = read(golden)
 
     mapping = map_channels("spline", to_names, None, Sensors(from_names), "here")
@@ -62,12 +92,20 @@ def test_equal_names_are_copied_and_a_mapping_of_names_alone_is_that_of_mne(gold
     columns = [from_names.index(name) for name in mapping.sources]
     weights = np.zeros((len(to_names), len(from_names)))
     weights[:, columns] = mapping.matrix
-    np.testing.assert_allclose(weights, tensors["expected.matrix_name_match"], atol=ROUNDING)
+    np.testing.assert_allclose(
+        weights, tensors["expected.matrix_name_match"], atol=ROUNDING
+    )
 
 
 def recording(names: tuple[str, ...] = CAP, unit: str = "uV", seed: int = 0) -> Trials:
-    signal = np.random.default_rng(seed).normal(size=(3, 2, len(names), 5)).astype(np.float32)
-    return Trials(signal, ["a", "b", "c"], Sensors(names), np.arange(5) / 100, 100.0, unit)
+    signal = (
+        np.random.default_rng(seed)
+        .normal(size=(3, 2, len(names), 5))
+        .astype(np.float32)
+    )
+    return Trials(
+        signal, ["a", "b", "c"], Sensors(names), np.arange(5) / 100, 100.0, unit
+    )
 
 
 SPEC = replace(spec_of(MODEL, 5), rate_hz=100.0, times_s=tuple(np.arange(5) / 100))
@@ -85,27 +123,47 @@ def test_channels_are_mapped_on_request_only() -> None:
     mapped = selection.averages
     assert selection.mapping.words == "channels mapped by splines: 2 of 3 recorded"
     assert mapped.shape == (3, 3, 5) and selection.singles.shape == (3, 2, 3, 5)
-    np.testing.assert_allclose(mapped[:, 0], averages[:, CAP.index("Oz")], atol=ROUNDING)
-    np.testing.assert_allclose(mapped[:, 2], averages[:, CAP.index("Cz")], atol=ROUNDING)
+    np.testing.assert_allclose(
+        mapped[:, 0], averages[:, CAP.index("Oz")], atol=ROUNDING
+    )
+    np.testing.assert_allclose(
+        mapped[:, 2], averages[:, CAP.index("Cz")], atol=ROUNDING
+    )
 
 
 def test_common_channels_are_copied_and_others_are_zero_after_normalisation() -> None:
     signal = {"normalise": "channel"}
-    normaliser = Normaliser(np.array([[1.0], [2], [3]], np.float32), np.array([[2.0], [4], [8]], np.float32))
+    normaliser = Normaliser(
+        np.array([[1.0], [2], [3]], np.float32), np.array([[2.0], [4], [8]], np.float32)
+    )
     averages = recording().signal.mean(1)
 
-    mapped = model_input(replace(SPEC, signal=signal), recording(), normaliser, channel_mapping="common")
+    mapped = model_input(
+        replace(SPEC, signal=signal), recording(), normaliser, channel_mapping="common"
+    )
 
-    np.testing.assert_allclose(mapped[:, 0], 2 * (averages[:, CAP.index("Oz")] - 1), atol=1e-5)
+    np.testing.assert_allclose(
+        mapped[:, 0], 2 * (averages[:, CAP.index("Oz")] - 1), atol=1e-5
+    )
     assert (mapped[:, 1] == 0).all()
-    assert (model_input(SPEC, recording(), None, channel_mapping="common")[:, 1] == 0).all()
+    assert (
+        model_input(SPEC, recording(), None, channel_mapping="common")[:, 1] == 0
+    ).all()
 
 
 def test_recordings_that_cannot_be_mapped_are_refused() -> None:
     for kind, names, what in (
         ("spline", (*CAP, "E1"), "no position on the head is known of E1 of here"),
-        ("spline", ("Oz", "O1", "O2"), "here: positions of 3 sensors do not lie around a head"),
-        ("spline", (*CAP, "MEG0113"), "splines are of EEG, and MEG0113 is a sensor of MEG"),
+        (
+            "spline",
+            ("Oz", "O1", "O2"),
+            "here: positions of 3 sensors do not lie around a head",
+        ),
+        (
+            "spline",
+            (*CAP, "MEG0113"),
+            "splines are of EEG, and MEG0113 is a sensor of MEG",
+        ),
         ("common", ("MLC11", "MEG0113"), "here has no channel of the model"),
     ):
         with pytest.raises(BrainhiveError, match=what) as caught:

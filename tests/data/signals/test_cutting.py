@@ -1,4 +1,6 @@
-"""The steps from a recording to trials: resampling as mne's own, and which times they give."""
+"""The steps from a recording to trials: resampling as mne's own, and which times they
+give.
+"""
 
 import numpy as np
 import pytest
@@ -12,12 +14,16 @@ def test_times_are_mne_s_where_no_sample_lies_at_the_start_of_a_trial():
         info = mne.create_info(1, recorded_hz, "eeg")
         raw = mne.io.RawArray(np.zeros((1, 4 * recorded_hz)), info, verbose="ERROR")
         events = np.array([[recorded_hz, 0, 1]])
-        epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1, baseline=None, preload=True, verbose="ERROR")
+        epochs = mne.Epochs(
+            raw, events, tmin=-0.2, tmax=1, baseline=None, preload=True, verbose="ERROR"
+        )
         if to_hz < recorded_hz:
             epochs.resample(to_hz, verbose="ERROR")
         steps = Steps(rate_hz=to_hz, keep_ms=(0, 1000))
         kept = (epochs.times > -1e-9) & (epochs.times < 1 - 1e-9)
-        np.testing.assert_allclose(Cutting(steps, recorded_hz).times_s, epochs.times[kept], atol=1e-9)
+        np.testing.assert_allclose(
+            Cutting(steps, recorded_hz).times_s, epochs.times[kept], atol=1e-9
+        )
 
 
 def test_resampling_is_mne_s():
@@ -31,19 +37,26 @@ def test_resampling_is_mne_s():
         epochs = np.random.default_rng(0).normal(size=(3, samples))
         options = {"npad": "auto", "pad": "edge", "verbose": "error"}
         expected = mne.filter.resample(epochs, up=to_hz, down=rate_hz, **options)
-        np.testing.assert_allclose(Resampling(samples, rate_hz, to_hz)(epochs), expected, atol=1e-12)
+        np.testing.assert_allclose(
+            Resampling(samples, rate_hz, to_hz)(epochs), expected, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(
-    ("samples", "to_hz", "late_ms", "true_hz"), ((1201, 250, 1.0, 250), (1001, 100, -3.507, 100.098))
+    ("samples", "to_hz", "late_ms", "true_hz"),
+    ((1201, 250, 1.0, 250), (1001, 100, -3.507, 100.098)),
 )
-def test_the_time_shift_of_the_published_preparations_is_known(samples, to_hz, late_ms, true_hz):
+def test_the_time_shift_of_the_published_preparations_is_known(
+    samples, to_hz, late_ms, true_hz
+):
     resampling = Resampling(samples, 1000, to_hz)
     assert resampling.time_shift == {"late_ms": late_ms, "rate_hz": true_hz}
     centre = samples // 2
-    bump = np.exp(-0.5 * ((np.arange(samples) - centre) / 20) ** 2)[None]  # at a known time
+    # at a known time
+    bump = np.exp(-0.5 * ((np.arange(samples) - centre) / 20) ** 2)[None]
     found_ms = np.average(
-        np.arange(samples * to_hz // 1000), weights=resampling(bump)[0][: samples * to_hz // 1000]
+        np.arange(samples * to_hz // 1000),
+        weights=resampling(bump)[0][: samples * to_hz // 1000],
     )
     assert found_ms * 1000 / true_hz + late_ms == pytest.approx(centre, abs=0.01)
 
@@ -61,6 +74,10 @@ def test_a_slow_wave_comes_back_whatever_the_offset_of_the_recording():
     time = starts[:, None] + 4 * np.arange(50, 300) + 1  # 1 ms late
     expected = np.sin(2 * np.pi * 3 * time / rate_hz)
     inner = slice(20, -20)  # where the edges do not matter
-    np.testing.assert_allclose((cut_with(False) - 5e5)[:, inner], expected[:, inner], atol=0.05)
+    np.testing.assert_allclose(
+        (cut_with(False) - 5e5)[:, inner], expected[:, inner], atol=0.05
+    )
     before = np.stack([wave[start : start + 201].mean() for start in starts])[:, None]
-    np.testing.assert_allclose(cut_with(True)[:, inner], (expected - before)[:, inner], atol=5e-3)
+    np.testing.assert_allclose(
+        cut_with(True)[:, inner], (expected - before)[:, inner], atol=5e-3
+    )

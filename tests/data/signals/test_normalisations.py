@@ -8,7 +8,12 @@ from safetensors.numpy import load_file
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.signals.normalisations import Channel, Template, Whiten, pool_statistics
+from brainhive_cli.data.signals.normalisations import (
+    Channel,
+    Template,
+    Whiten,
+    pool_statistics,
+)
 
 ROUNDING = 1e-4
 KINDS = parts.kinds("normalisations")
@@ -19,7 +24,9 @@ def signal() -> np.ndarray:
     """[N, C, T] with means, sizes and correlations."""
     random = np.random.default_rng(0)
     mixing = random.normal(size=(3, 3))
-    return (5 + mixing @ random.normal(size=(40, 3, 50)) * [[1], [10], [0.1]]).astype(np.float32)
+    return (5 + mixing @ random.normal(size=(40, 3, 50)) * [[1], [10], [0.1]]).astype(
+        np.float32
+    )
 
 
 def covariance(signal: np.ndarray) -> np.ndarray:
@@ -49,7 +56,9 @@ def test_channels_get_mean_0_and_variance_1_and_keep_their_correlations(signal):
     np.testing.assert_allclose(normalised.mean((0, 2)), 0, atol=ROUNDING)
     spread = np.sqrt(np.diag(covariance(signal)))
     np.testing.assert_allclose(
-        covariance(normalised), covariance(signal) / np.outer(spread, spread), atol=ROUNDING
+        covariance(normalised),
+        covariance(signal) / np.outer(spread, spread),
+        atol=ROUNDING,
     )
 
 
@@ -60,18 +69,26 @@ def test_whitening_takes_correlations_away_and_turns_nothing(signal):
     np.testing.assert_allclose(normaliser.matrix, normaliser.matrix.T, atol=ROUNDING)
 
 
-def test_the_template_of_training_pictures_is_taken_from_all_signals_as_published(golden: Path):
+def test_the_template_of_training_pictures_is_taken_from_all_signals_as_published(
+    golden: Path,
+):
     """Golden values: BRIDGE's mean over repetitions, then over training pictures."""
     known = load_file(golden / "methods" / "bridge_template.safetensors")
     averages = {split: known[split].mean(1) for split in ("train", "test")}
 
-    normaliser = Template().build(Template().measure([averages["train"][:3], averages["train"][3:]]))
+    normaliser = Template().build(
+        Template().measure([averages["train"][:3], averages["train"][3:]])
+    )
 
     np.testing.assert_allclose(normaliser.mean, known["expected.template"], atol=1e-6)
     for split, signals in averages.items():
-        np.testing.assert_allclose(normaliser(signals), known[f"expected.{split}"], atol=1e-6)
+        np.testing.assert_allclose(
+            normaliser(signals), known[f"expected.{split}"], atol=1e-6
+        )
         single = normaliser(known[split])  # each repetition, too
-        np.testing.assert_allclose(single.mean(1), known[f"expected.{split}"], atol=1e-6)
+        np.testing.assert_allclose(
+            single.mean(1), known[f"expected.{split}"], atol=1e-6
+        )
 
 
 def test_a_dead_channel_stays_quiet(signal):
@@ -82,5 +99,7 @@ def test_a_dead_channel_stays_quiet(signal):
 
 def test_subjects_of_different_widths_have_no_mean_normalisation(signal):
     with pytest.raises(BrainhiveError, match="different widths") as caught:
-        pool_statistics([Channel().measure([signal]), Channel().measure([signal[:, :2]])])
+        pool_statistics(
+            [Channel().measure([signal]), Channel().measure([signal[:, :2]])]
+        )
     assert caught.value.hint == "signal.normalise_by=subject"

@@ -18,11 +18,15 @@ MEMBERS = {
     "FFA-1": [7, 8],
     "OWFA": [],
 }
-SPACE = Voxels({name: np.isin(np.arange(12), list(places)) for name, places in MEMBERS.items()})
+SPACE = Voxels(
+    {name: np.isin(np.arange(12), list(places)) for name, places in MEMBERS.items()}
+)
 PAPER = {"spatial": "nsdgeneral & prf-visualrois", "semantic": "nsdgeneral - spatial"}
 
 
-def found(control: Any = "none", seed: int = 0, **expressions: str) -> dict[str, list[int]]:
+def found(
+    control: Any = "none", seed: int = 0, **expressions: str
+) -> dict[str, list[int]]:
     masks = split_masks(expressions, SPACE, control, seed)
     return {name: np.flatnonzero(mask).tolist() for name, mask in masks.items()}
 
@@ -49,7 +53,9 @@ def test_what_is_no_set_is_refused_with_the_recipe() -> None:
 
 
 def test_an_unknown_region_is_named_with_the_nearest_and_how_to_subtract() -> None:
-    with pytest.raises(RecipeError, match="no region 'prf-visualroi' in the data") as caught:
+    with pytest.raises(
+        RecipeError, match="no region 'prf-visualroi' in the data"
+    ) as caught:
         found(one="prf-visualroi")
     assert caught.value.hint.startswith("did you mean prf-visualrois?")
     with pytest.raises(RecipeError, match="no region 'nsdgeneral-V1v'") as caught:
@@ -58,7 +64,10 @@ def test_an_unknown_region_is_named_with_the_nearest_and_how_to_subtract() -> No
 
 
 def test_swapped_sets_are_exchanged_and_all_are_everything() -> None:
-    assert found("swapped", **PAPER) == {"spatial": [4, 5, 6, 7, 8, 9], "semantic": [0, 1, 2, 3]}
+    assert found("swapped", **PAPER) == {
+        "spatial": [4, 5, 6, 7, 8, 9],
+        "semantic": [0, 1, 2, 3],
+    }
     assert found("all", **PAPER) == {name: [*range(10)] for name in PAPER}
 
 

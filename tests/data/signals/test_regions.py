@@ -9,7 +9,16 @@ from brainhive_cli.data.spaces import REGIONS, channel_rows, region_of
 
 def test_a_channel_lies_where_the_10_10_system_says():
     channels = ("AFz", "FT9", "FCz", "CP5", "TP10", "p7", "POz", "MEG001")
-    regions = ["frontal", "temporal", "central", "central", "temporal", "parietal", "occipital", None]
+    regions = [
+        "frontal",
+        "temporal",
+        "central",
+        "central",
+        "temporal",
+        "parietal",
+        "occipital",
+        None,
+    ]
     assert [region_of(channel) for channel in channels] == regions
 
 

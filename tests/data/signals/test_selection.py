@@ -18,16 +18,24 @@ ROUNDING = 1e-6
 def recording(signal: Any, repetitions: Any = None) -> Trials:
     ids = [f"train/c/p{number}" for number in range(len(signal))]
     times_s = np.arange(signal.shape[-1]) / 250
-    return Trials(signal, ids, Sensors(CHANNELS), times_s, 250.0, "µV", repetitions=repetitions)
+    return Trials(
+        signal, ids, Sensors(CHANNELS), times_s, 250.0, "µV", repetitions=repetitions
+    )
 
 
-def average(recording: Trials, channels: Any, window_ms: Any, scale: float, where: str) -> Any:
+def average(
+    recording: Trials, channels: Any, window_ms: Any, scale: float, where: str
+) -> Any:
     return recording.select(channels, window_ms, scale, where).averages
 
 
 @pytest.fixture
 def signal() -> Any:
-    return np.random.default_rng(0).normal(size=(COPIED_STIMULI + 5, 3, 4, 6)).astype(np.float32)
+    return (
+        np.random.default_rng(0)
+        .normal(size=(COPIED_STIMULI + 5, 3, 4, 6))
+        .astype(np.float32)
+    )
 
 
 def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
@@ -38,22 +46,37 @@ def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
 def test_a_channel_that_is_not_in_the_data_is_named_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match="no channel 'poz2' in the data") as caught:
         channel_rows(CHANNELS, ["Oz", "poz2"])
-    assert "did you mean POz?" in caught.value.hint and "P7 POz PO7 Oz" in caught.value.hint
+    assert (
+        "did you mean POz?" in caught.value.hint
+        and "P7 POz PO7 Oz" in caught.value.hint
+    )
 
 
 def test_a_window_holds_its_start_and_not_its_stop_and_lies_in_the_recording() -> None:
-    for window_ms, expected in ((None, (0, 250)), ((100, 200), (25, 50)), ((-3.9, 4), (0, 1))):
+    for window_ms, expected in (
+        (None, (0, 250)),
+        ((100, 200), (25, 50)),
+        ((-3.9, 4), (0, 1)),
+    ):
         found = sample_range(MS, window_ms)
         assert (found.start, found.stop) == expected
-    with pytest.raises(RecipeError, match=r"window \[-4, 1000\] ms reaches beyond the recording") as caught:
+    with pytest.raises(
+        RecipeError, match=r"window \[-4, 1000\] ms reaches beyond the recording"
+    ) as caught:
         sample_range(MS, (-4, 1000))
     assert caught.value.hint == "the recording spans 0 to 996 ms"
 
 
-def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(signal: Any) -> None:
+def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(
+    signal: Any,
+) -> None:
     signal[COPIED_STIMULI + 2, 1, 1, 3] = np.nan
     with pytest.raises(
-        BrainhiveError, match=f"here: .* not finite, of picture train/c/p{COPIED_STIMULI + 2}, channel POz"
+        BrainhiveError,
+        match=(
+            f"here: .* not finite, of picture train/c/p{COPIED_STIMULI + 2}, channel "
+            "POz"
+        ),
     ):
         average(recording(signal), ["Oz", "POz"], None, 1.0, "here")
     assert np.isfinite(average(recording(signal), ["Oz"], None, 1.0, "here")).all()
@@ -72,13 +95,20 @@ def voxels() -> Trials:
     return Trials(signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z")
 
 
-def test_regions_select_voxels_each_once_in_the_order_of_the_data(voxels: Trials) -> None:
+def test_regions_select_voxels_each_once_in_the_order_of_the_data(
+    voxels: Trials,
+) -> None:
     for wanted, rows, regions in (
         (None, [0, 1, 2, 3], {"V1": (0, 3), "FFA": (2, 3), "none": ()}),
         (["ffa", "V1"], [0, 2, 3], {"V1": (0, 2), "FFA": (1, 2), "none": ()}),
     ):
         selected = voxels.select(wanted)
-        assert selected.rows.tolist() == rows and selected.signal.shape == (2, 1, len(rows), 1)
+        assert selected.rows.tolist() == rows and selected.signal.shape == (
+            2,
+            1,
+            len(rows),
+            1,
+        )
         assert selected.channels == () and selected.regions == regions
         np.testing.assert_array_equal(selected.averages, voxels.signal[:, 0, rows])
 

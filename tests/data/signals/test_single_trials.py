@@ -1,4 +1,6 @@
-"""Single-trial betas: equal to those of GLMsingle and nilearn, and true to what was simulated."""
+"""Single-trial betas: equal to those of GLMsingle and nilearn, and true to what was
+simulated.
+"""
 
 import json
 from collections.abc import Callable
@@ -65,7 +67,9 @@ def distance(betas: Array, expected: Array, voxels: Any = slice(None)) -> float:
 
 
 def correlation(betas: Array, truth: Array) -> float:
-    pairs = [np.corrcoef(one, other)[0, 1] for one, other in zip(betas, truth, strict=True)]
+    pairs = [
+        np.corrcoef(one, other)[0, 1] for one, other in zip(betas, truth, strict=True)
+    ]
     return float(np.mean(pairs))
 
 
@@ -75,7 +79,11 @@ class Reference:
     def __init__(self, golden: Path) -> None:
         self.tensors, config = load(golden, "glmsingle")
         self.options, _ = load(golden, "glmsingle_options")
-        self.tr_s, self.stimulus_s, self.count = config["tr"], config["stimulus_s"], config["runs"]
+        self.tr_s, self.stimulus_s, self.count = (
+            config["tr"],
+            config["stimulus_s"],
+            config["runs"],
+        )
         self.fractions = config["fractions"]
         self.bold = [self.tensors[f"input.bold_{run}"] for run in range(self.count)]
         self.brain = self.tensors["truth.kind"] < 2
@@ -95,13 +103,17 @@ class Reference:
                 self.tensors[f"input.conditions_{run}"],
                 self.tr_s,
                 int(self.tensors["input.sessions"][run]),
-                self.options[f"input.extra_{run}"].astype(np.float64) if has_extra else None,
+                self.options[f"input.extra_{run}"].astype(np.float64)
+                if has_extra
+                else None,
             )
             for run in range(self.count)
         ]
 
     def session(self, name: str, is_ours: bool, has_extra: bool = False) -> Session:
-        """Designs by our formula and at exact lags, or the reference's samples of its HRFs put at volumes."""
+        """Designs by our formula and at exact lags, or the reference's samples of its
+        HRFs put at volumes.
+        """
         runs = self.runs(has_extra)
         if is_ours:
             designs = [design(run, self.stimulus_s, name) for run in runs]
@@ -110,7 +122,9 @@ class Reference:
             samples = samples.reshape(len(samples), -1)
             designs = []
             for run in runs:
-                regressors = np.zeros((samples.shape[1], len(run.times_s), len(run.onsets_s)))
+                regressors = np.zeros(
+                    (samples.shape[1], len(run.times_s), len(run.onsets_s))
+                )
                 for trial, onset_s in enumerate(run.onsets_s):
                     first = round(onset_s / self.tr_s)
                     part = samples[: len(run.times_s) - first]
@@ -119,7 +133,10 @@ class Reference:
         return Session(runs, self.read, self.voxels, designs)
 
     def assumed(self, is_ours: bool = True) -> list[Array]:
-        return [regressors.sum(2, keepdims=True) for regressors in self.session("assumed", is_ours).designs]
+        return [
+            regressors.sum(2, keepdims=True)
+            for regressors in self.session("assumed", is_ours).designs
+        ]
 
     def noise_pool(self, session: Session) -> Array:
         mean, _, squares, _ = survey_voxels(session)
@@ -127,10 +144,17 @@ class Reference:
         return choose_noise_pool(mean, r2, self["threshold_r2"][0])
 
     def denoised(self, is_ours: bool) -> tuple[Array, Session]:
-        """Components are chosen with the reference's threshold; its mixture has no seed."""
+        """Components are chosen with the reference's threshold; its mixture has no
+        seed.
+        """
         session = self.session("library", is_ours)
         judges = self["pc_voxels"].astype(bool)
-        return add_components(session, survey_voxels(session)[3].argmax(1), self.noise_pool(session), judges)
+        return add_components(
+            session,
+            survey_voxels(session)[3].argmax(1),
+            self.noise_pool(session),
+            judges,
+        )
 
     def add_components(self, session: Session, count: int) -> Session:
         columns = noise_components(session, self["noise_pool"].astype(bool))
@@ -160,17 +184,26 @@ def shrink(session: Session, *fractions: float, is_rescaled: bool = True) -> Est
 
 # ---------------------------------------------------------------- GLMsingle
 
-both_designs = pytest.mark.parametrize("is_ours", [True, False], ids=["our HRFs", "the reference's HRFs"])
+both_designs = pytest.mark.parametrize(
+    "is_ours", [True, False], ids=["our HRFs", "the reference's HRFs"]
+)
 
 
 @pytest.mark.golden
 def test_hrfs_are_those_of_the_reference(golden: Path) -> None:
     tensors, _ = load(golden, "hrf")
-    keys = [key for key in tensors if key.startswith(("expected.library", "expected.assumed"))]
+    keys = [
+        key
+        for key in tensors
+        if key.startswith(("expected.library", "expected.assumed"))
+    ]
     assert len(keys) > 2
     for key in keys:
         _, name, times = key.split(".", 2)
-        stimulus_s, tr_s = (float(Fraction(number).limit_denominator(30)) for number in times.split("s_tr"))
+        stimulus_s, tr_s = (
+            float(Fraction(number).limit_denominator(30))
+            for number in times.split("s_tr")
+        )
         lags_s = np.arange(len(tensors[key])) * tr_s
         ours = hrf_library(stimulus_s, tr_s, name)(lags_s)
         # the reference extrapolates its table by up to a second, where the HRF is over
@@ -188,20 +221,28 @@ def test_drift_and_its_degree_are_those_of_the_reference(golden: Path) -> None:
     )
     for key in (key for key in tensors if "polynomials" in key):
         volumes, degree = map(int, key.rpartition(".")[2].split("_"))
-        np.testing.assert_allclose(polynomials(volumes, degree), tensors[key], atol=1e-6)
+        np.testing.assert_allclose(
+            polynomials(volumes, degree), tensors[key], atol=1e-6
+        )
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_threshold_of_a_mixture_is_that_of_the_reference(golden: Path, seed: int) -> None:
+def test_the_threshold_of_a_mixture_is_that_of_the_reference(
+    golden: Path, seed: int
+) -> None:
     tensors, _ = load(golden, "hrf")
     threshold = mixture_threshold(tensors["input.mixture"], seed)
-    assert threshold == pytest.approx(tensors["expected.mixture_threshold"][0], rel=0.01)
+    assert threshold == pytest.approx(
+        tensors["expected.mixture_threshold"][0], rel=0.01
+    )
 
 
 @pytest.mark.golden
 @both_designs
-def test_fitted_hrfs_and_their_betas_are_those_of_type_b(reference: Reference, is_ours: bool) -> None:
+def test_fitted_hrfs_and_their_betas_are_those_of_type_b(
+    reference: Reference, is_ours: bool
+) -> None:
     session = reference.session("library", is_ours)
     mean, _, _, r2 = survey_voxels(session)
     estimates = fit(session)
@@ -214,7 +255,9 @@ def test_fitted_hrfs_and_their_betas_are_those_of_type_b(reference: Reference, i
 
 @pytest.mark.golden
 @both_designs
-def test_one_beta_for_all_trials_explains_as_much_as_type_a(reference: Reference, is_ours: bool) -> None:
+def test_one_beta_for_all_trials_explains_as_much_as_type_a(
+    reference: Reference, is_ours: bool
+) -> None:
     session = reference.session("library", True)
     squares = survey_voxels(session)[2]
     r2 = explain_together(replace(session, designs=reference.assumed(is_ours)), squares)
@@ -222,13 +265,17 @@ def test_one_beta_for_all_trials_explains_as_much_as_type_a(reference: Reference
 
 
 @pytest.mark.golden
-def test_components_and_what_repetitions_say_of_them_are_those_of_type_c(reference: Reference) -> None:
+def test_components_and_what_repetitions_say_of_them_are_those_of_type_c(
+    reference: Reference,
+) -> None:
     session = reference.session("library", True)
     pool = reference["noise_pool"].astype(bool)
     columns = noise_components(session, pool)
     for run, values in enumerate(columns):
         expected = reference[f"pc_regressors_{run}"]
-        np.testing.assert_allclose(values * np.sign((values * expected).sum(0)), expected, atol=1e-3)
+        np.testing.assert_allclose(
+            values * np.sign((values * expected).sum(0)), expected, atol=1e-3
+        )
     badness = judge_components(session, columns, reference["hrf_index"])
     np.testing.assert_allclose(badness, reference["glm_badness"], rtol=1e-4)
     trend = -np.median(badness[reference["pc_voxels"].astype(bool)], 0)
@@ -238,14 +285,18 @@ def test_components_and_what_repetitions_say_of_them_are_those_of_type_c(referen
 
 @pytest.mark.golden
 @both_designs
-def test_the_noise_pool_is_that_of_the_reference(reference: Reference, is_ours: bool) -> None:
+def test_the_noise_pool_is_that_of_the_reference(
+    reference: Reference, is_ours: bool
+) -> None:
     pool = reference.noise_pool(reference.session("library", is_ours))
     assert np.array_equal(pool, reference["noise_pool"].astype(bool))
 
 
 @pytest.mark.golden
 @both_designs
-def test_denoised_betas_are_those_of_type_c(reference: Reference, is_ours: bool) -> None:
+def test_denoised_betas_are_those_of_type_c(
+    reference: Reference, is_ours: bool
+) -> None:
     trend, session = reference.denoised(is_ours)
     assert choose_components(trend) == reference["pc_number"][0]
     np.testing.assert_allclose(trend, reference["pc_trend"], rtol=1e-5)
@@ -256,11 +307,15 @@ def test_denoised_betas_are_those_of_type_c(reference: Reference, is_ours: bool)
 
 @pytest.mark.golden
 @both_designs
-def test_shrunk_betas_and_their_fractions_are_those_of_type_d(reference: Reference, is_ours: bool) -> None:
+def test_shrunk_betas_and_their_fractions_are_those_of_type_d(
+    reference: Reference, is_ours: bool
+) -> None:
     _, session = reference.denoised(is_ours)
     estimates = shrink(session)
     np.testing.assert_allclose(single_trials.FRACTIONS, reference.fractions)
-    np.testing.assert_allclose(estimates.maps["fraction"], reference["fraction"], atol=1e-6)
+    np.testing.assert_allclose(
+        estimates.maps["fraction"], reference["fraction"], atol=1e-6
+    )
     assert np.abs(estimates.maps["r2"] - reference["d.r2"]).max() < R2_POINTS
     assert distance(estimates.betas.T, reference["d.betas"], reference.brain) < SPREAD
 
@@ -285,31 +340,55 @@ def test_other_settings_of_types_c_and_d_give_their_betas(reference: Reference) 
 
 @pytest.mark.golden
 @both_designs
-def test_the_assumed_hrf_alone_gives_its_betas(reference: Reference, is_ours: bool) -> None:
+def test_the_assumed_hrf_alone_gives_its_betas(
+    reference: Reference, is_ours: bool
+) -> None:
     estimates = fit(reference.session("assumed", is_ours))
     assert (
-        distance(estimates.betas.T, reference.options["expected.assumed_hrf.b.betas"], reference.brain)
+        distance(
+            estimates.betas.T,
+            reference.options["expected.assumed_hrf.b.betas"],
+            reference.brain,
+        )
         < SPREAD
     )
-    assert np.abs(estimates.maps["r2"] - reference.options["expected.assumed_hrf.b.r2"]).max() < R2_POINTS
+    assert (
+        np.abs(
+            estimates.maps["r2"] - reference.options["expected.assumed_hrf.b.r2"]
+        ).max()
+        < R2_POINTS
+    )
 
 
 @pytest.mark.golden
-def test_lss_with_fitted_hrfs_is_that_of_the_reference_in_percent_of_each_run(reference: Reference) -> None:
-    betas = fit(reference.session("library", True), lss_weights).betas.T.astype(np.float64)
+def test_lss_with_fitted_hrfs_is_that_of_the_reference_in_percent_of_each_run(
+    reference: Reference,
+) -> None:
+    betas = fit(reference.session("library", True), lss_weights).betas.T.astype(
+        np.float64
+    )
     ends = np.cumsum([len(run.stimuli) for run in reference.runs()])[:-1]
     means = [bold.mean(1, dtype=np.float64)[:, None] for bold in reference.bold]
     parts = zip(np.split(betas, ends, 1), means, strict=True)
-    by_run = np.concatenate([part * reference["mean"][:, None] / mean for part, mean in parts], 1)
-    assert distance(by_run, reference.options["expected.lss.betas"], reference.brain) < SPREAD
+    by_run = np.concatenate(
+        [part * reference["mean"][:, None] / mean for part, mean in parts], 1
+    )
+    assert (
+        distance(by_run, reference.options["expected.lss.betas"], reference.brain)
+        < SPREAD
+    )
 
 
 @pytest.mark.golden
-def test_confounds_are_projected_out_with_and_without_components(reference: Reference) -> None:
+def test_confounds_are_projected_out_with_and_without_components(
+    reference: Reference,
+) -> None:
     session = reference.session("library", True, has_extra=True)
     expected = reference.options["expected.extra.b.betas"]
     estimates = fit(session)
-    assert np.array_equal(estimates.maps["hrf_index"], reference.options["expected.extra.hrf_index"])
+    assert np.array_equal(
+        estimates.maps["hrf_index"], reference.options["expected.extra.hrf_index"]
+    )
     assert distance(estimates.betas.T, expected, reference.brain) < SPREAD
 
     without = fit(reference.add_components(session, 0))
@@ -330,7 +409,11 @@ def test_denoised_betas_are_as_true_as_the_references(reference: Reference) -> N
     truth = reference.tensors["truth.trial_betas"][responds]
     for estimator, key in (("hrf", "b.betas"), ("denoised", "d.betas")):
         estimates = estimate_trials(
-            reference.runs(), reference.read, reference.voxels, estimator, reference.stimulus_s
+            reference.runs(),
+            reference.read,
+            reference.voxels,
+            estimator,
+            reference.stimulus_s,
         )
         ours = correlation(estimates.betas.T[responds], truth)
         assert ours >= correlation(reference[key][responds], truth) - 0.005
@@ -344,14 +427,27 @@ def nilearn(golden: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     return load(golden, "nilearn")
 
 
-def nilearn_runs(tensors: dict[str, Array], config: dict[str, Any], drift: str) -> list[TrialRun]:
+def nilearn_runs(
+    tensors: dict[str, Array], config: dict[str, Any], drift: str
+) -> list[TrialRun]:
     """Runs whose confounds are the nuisance columns of nilearn's design."""
     runs = []
     for number in range(len(tensors["input.sessions"])):
         onsets_s = tensors[f"input.onsets_{number}"]
         nuisance = tensors[f"expected.design.{drift}_{number}"][:, len(onsets_s) :]
-        times_s, stimuli = (tensors[f"input.{name}_{number}"] for name in ("frame_times", "conditions"))
-        runs.append(TrialRun(times_s, onsets_s, stimuli, config["tr"], confounds=nuisance, has_drift=False))
+        times_s, stimuli = (
+            tensors[f"input.{name}_{number}"] for name in ("frame_times", "conditions")
+        )
+        runs.append(
+            TrialRun(
+                times_s,
+                onsets_s,
+                stimuli,
+                config["tr"],
+                confounds=nuisance,
+                has_drift=False,
+            )
+        )
     return runs
 
 
@@ -359,17 +455,23 @@ def nilearn_runs(tensors: dict[str, Array], config: dict[str, Any], drift: str) 
 @pytest.mark.parametrize("kind", ["spm", "glover"])
 def test_canonical_hrfs_and_designs_are_nilearns(nilearn: Any, kind: Any) -> None:
     tensors, config = nilearn
-    np.testing.assert_allclose(canonical_hrf(kind, config["tr"]), tensors[f"expected.hrf.{kind}"], atol=1e-12)
+    np.testing.assert_allclose(
+        canonical_hrf(kind, config["tr"]), tensors[f"expected.hrf.{kind}"], atol=1e-12
+    )
     drifts = [kind, "glover_polynomial3"] if kind == "glover" else [kind]
     for drift in drifts:
         for number, run in enumerate(nilearn_runs(tensors, config, drift)):
             expected = tensors[f"expected.design.{drift}_{number}"]
             ours = canonical_design(run, config["stimulus_s"], kind)
-            np.testing.assert_allclose(ours, expected[:, : len(run.onsets_s)], atol=NILEARN)
+            np.testing.assert_allclose(
+                ours, expected[:, : len(run.onsets_s)], atol=NILEARN
+            )
             if "polynomial" in drift:
                 basis = polynomials(len(expected), 3)
                 nuisance = expected[:, len(run.onsets_s) :]
-                np.testing.assert_allclose(basis @ (basis.T @ nuisance), nuisance, atol=NILEARN)
+                np.testing.assert_allclose(
+                    basis @ (basis.T @ nuisance), nuisance, atol=NILEARN
+                )
 
 
 def in_unit_of_data(
@@ -377,7 +479,9 @@ def in_unit_of_data(
 ) -> Array:
     bold = tensors[f"input.bold_{number}"]
     designs = [canonical_design(run, **options)[None]]
-    estimates = fit(Session([run], lambda _, voxels: bold[voxels], len(bold), designs), solve)
+    estimates = fit(
+        Session([run], lambda _, voxels: bold[voxels], len(bold), designs), solve
+    )
     return estimates.betas.T * bold.mean(1, dtype=np.float64)[:, None] / 100
 
 
@@ -391,27 +495,44 @@ def test_lsa_is_nilearns(nilearn: Any, kind: Any) -> None:
         betas = solve_run(regressors, run, bold, lsa_weights)
         assert distance(betas, tensors[f"expected.lsa.{kind}_{number}"]) < NILEARN
         options = {"stimulus_s": config["stimulus_s"], "kind": kind}
-        whole = in_unit_of_data(tensors, number, run, lsa_weights, **options)  # float32 at the end
+        # float32 at the end
+        whole = in_unit_of_data(tensors, number, run, lsa_weights, **options)
         assert distance(whole, betas) < 1e-6
 
 
-def solve_run(regressors: Array, run: TrialRun, bold: Array, solve: Callable[[Array], Array]) -> Array:
+def solve_run(
+    regressors: Array, run: TrialRun, bold: Array, solve: Callable[[Array], Array]
+) -> Array:
     model = single_trials.RunModel(run, regressors[None])
     return (model.weigh(solve)[0] @ (model.regressors[0].T @ bold.T)).T
 
 
 @pytest.mark.golden
 def test_lsa_with_the_derivative_of_the_hrf_is_nilearns(nilearn: Any) -> None:
-    """nilearn makes the derivative's regressor orthogonal to the HRF's; here both are nuisance."""
+    """nilearn makes the derivative's regressor orthogonal to the HRF's; here both are
+    nuisance.
+    """
     tensors, config = nilearn
     for number, run in enumerate(nilearn_runs(tensors, config, "spm")):
-        regressors, later = (canonical_design(run, config["stimulus_s"], "spm", shift) for shift in (0, 0.1))
+        regressors, later = (
+            canonical_design(run, config["stimulus_s"], "spm", shift)
+            for shift in (0, 0.1)
+        )
         derivatives = (regressors - later) / 0.1
-        derivatives -= regressors * (regressors * derivatives).sum(0) / (regressors**2).sum(0)
+        derivatives -= (
+            regressors * (regressors * derivatives).sum(0) / (regressors**2).sum(0)
+        )
         assert run.confounds is not None
         run = replace(run, confounds=np.column_stack([run.confounds, derivatives]))
-        betas = solve_run(regressors, run, tensors[f"input.bold_{number}"].astype(np.float64), lsa_weights)
-        assert distance(betas, tensors[f"expected.lsa.spm_derivative_{number}"]) < NILEARN
+        betas = solve_run(
+            regressors,
+            run,
+            tensors[f"input.bold_{number}"].astype(np.float64),
+            lsa_weights,
+        )
+        assert (
+            distance(betas, tensors[f"expected.lsa.spm_derivative_{number}"]) < NILEARN
+        )
 
 
 @pytest.mark.golden
@@ -421,7 +542,9 @@ def test_lss_is_nilearns_with_one_regressor_for_the_others(nilearn: Any) -> None
         bold = tensors[f"input.bold_{number}"].astype(np.float64)
         regressors = canonical_design(run, config["stimulus_s"], "glover")
         betas = solve_run(regressors, run, bold, lss_weights)
-        assert distance(betas, tensors[f"expected.lss_others.glover_{number}"]) < NILEARN
+        assert (
+            distance(betas, tensors[f"expected.lss_others.glover_{number}"]) < NILEARN
+        )
 
 
 # ---------------------------------------------------------------- a simulation
@@ -431,14 +554,18 @@ RESPONSIVE, SILENT, STIMULI = 24, 12, 15
 
 
 def respond(lags_s: Array) -> Array:
-    """A response to two seconds of a stimulus: SPM's HRF, summed over tenths of a second."""
+    """A response to two seconds of a stimulus: SPM's HRF, summed over tenths of a
+    second.
+    """
     tenths = np.arange(0, STIMULUS_S, 0.1)
     lags_s = lags_s[..., None] - tenths
     return (gamma.pdf(lags_s, 6) - gamma.pdf(lags_s, 16) / 6).mean(-1)
 
 
 class World:
-    """Runs of two TRs whose volumes were acquired 0.9 s after their start, with onsets between volumes."""
+    """Runs of two TRs whose volumes were acquired 0.9 s after their start, with onsets
+    between volumes.
+    """
 
     def __init__(self, seed: int = 3, noise: float = 0.6) -> None:
         random = np.random.default_rng(seed)
@@ -451,9 +578,13 @@ class World:
             shown = random.permutation(STIMULI)
             onsets_s = 5 + np.cumsum(random.uniform(2.5, 4.5, STIMULI))
             times_s = np.arange(round((onsets_s[-1] + 16) / tr_s)) * tr_s + 0.9
-            betas = tuning[:, shown] + 0.2 * gain[:, None] * random.standard_normal((voxels, STIMULI))
+            betas = tuning[:, shown] + 0.2 * gain[:, None] * random.standard_normal(
+                (voxels, STIMULI)
+            )
             change = betas @ respond(times_s[:, None] - onsets_s).T * 5
-            change += random.standard_normal((voxels, 1)) * np.linspace(-1, 1, len(times_s))
+            change += random.standard_normal((voxels, 1)) * np.linspace(
+                -1, 1, len(times_s)
+            )
             change += 0.5 * noise * load @ random.standard_normal((2, len(times_s)))
             change += noise * random.standard_normal(change.shape)
             self.runs.append(TrialRun(times_s, onsets_s, shown, tr_s, 1 + number // 2))
@@ -466,10 +597,14 @@ class World:
 
     def estimate(self, estimator: Any, runs: Any = None, **options: Any) -> Estimates:
         runs, voxels = runs or self.runs, len(self.bold[0])
-        return estimate_trials(runs, self.read, voxels, estimator, STIMULUS_S, hrf="spm", **options)
+        return estimate_trials(
+            runs, self.read, voxels, estimator, STIMULUS_S, hrf="spm", **options
+        )
 
     def score(self, estimator: Any, runs: Any = None) -> float:
-        return correlation(self.estimate(estimator, runs).betas.T[:RESPONSIVE], self.truth[:RESPONSIVE])
+        return correlation(
+            self.estimate(estimator, runs).betas.T[:RESPONSIVE], self.truth[:RESPONSIVE]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -478,13 +613,19 @@ def world() -> World:
 
 
 def test_betas_are_percent_of_the_mean_over_all_runs(world: World) -> None:
-    """A response is 5 × its beta at .15, the peak of the density, and regressors of the library peak at 1."""
+    """A response is 5 × its beta at .15, the peak of the density, and regressors of the
+    library peak at 1.
+    """
     estimates = world.estimate("hrf")
     brighter = World()
     brighter.bold = [3 * bold for bold in brighter.bold]
-    np.testing.assert_allclose(brighter.estimate("hrf").betas, estimates.betas, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        brighter.estimate("hrf").betas, estimates.betas, rtol=1e-3, atol=1e-4
+    )
     peak = 5 * respond(np.arange(0, 20, 0.1)).max()
-    ratio = np.median(estimates.betas.T[:RESPONSIVE].mean(1) / world.truth[:RESPONSIVE].mean(1))
+    ratio = np.median(
+        estimates.betas.T[:RESPONSIVE].mean(1) / world.truth[:RESPONSIVE].mean(1)
+    )
     assert ratio == pytest.approx(peak, rel=0.1)
     assert "all runs" in estimates.facts["scaling"]
 
@@ -506,24 +647,36 @@ def test_a_voxel_without_signal_in_one_run_is_marked_and_leaves_others_alone(
     assert not estimates.betas[:, 0].any() and all(
         np.isfinite(values).all() for values in estimates.maps.values()
     )
-    np.testing.assert_allclose(estimates.betas[:, 1:], expected.betas, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        estimates.betas[:, 1:], expected.betas, rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("estimator", ["lsa", "hrf"])
-def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(world: World, estimator: Any) -> None:
+def test_a_trial_outside_its_run_is_0_and_leaves_others_alone(
+    world: World, estimator: Any
+) -> None:
     run = world.runs[1]
     onsets_s = np.r_[-60.0, run.onsets_s, 500.0]
     longer = replace(run, onsets_s=onsets_s, stimuli=np.r_[0, run.stimuli, 0])
     betas = world.estimate(estimator, [world.runs[0], longer, *world.runs[2:]]).betas
     outside = [STIMULI, 2 * STIMULI + 1]
     assert not betas[outside].any()
-    np.testing.assert_allclose(np.delete(betas, outside, 0), world.estimate(estimator).betas, atol=1e-4)
+    np.testing.assert_allclose(
+        np.delete(betas, outside, 0), world.estimate(estimator).betas, atol=1e-4
+    )
 
 
 def test_more_regressors_than_volumes_are_refused(world: World) -> None:
     volumes = len(world.runs[0].times_s)
-    run = replace(world.runs[0], confounds=np.random.default_rng(0).standard_normal((volumes, volumes - 10)))
-    with pytest.raises(BrainhiveError, match=f"run 0 .*{STIMULI} trials, .* are too many for {volumes} "):
+    run = replace(
+        world.runs[0],
+        confounds=np.random.default_rng(0).standard_normal((volumes, volumes - 10)),
+    )
+    with pytest.raises(
+        BrainhiveError,
+        match=f"run 0 .*{STIMULI} trials, .* are too many for {volumes} ",
+    ):
         world.estimate("lsa", [run, *world.runs[1:]])
 
 

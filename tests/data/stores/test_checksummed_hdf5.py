@@ -20,7 +20,9 @@ VALUES = np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(np.float32)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "set/train/encoder.h5"
-    Blank(path, IDS, IDS, (DIM,), "float32", {"encoder": "encoder"}, {"sizes": (2,)}).create()
+    Blank(
+        path, IDS, IDS, (DIM,), "float32", {"encoder": "encoder"}, {"sizes": (2,)}
+    ).create()
     writer = TargetWriter(path)
     for rows in (np.arange(100, COUNT), np.arange(99, -1, -1)):
         writer.write(rows, VALUES[rows], sizes=VALUES[rows, :2])
@@ -42,13 +44,29 @@ def flip(path: Path, at: int) -> None:
 
 def test_rows_are_those_of_the_array_however_they_are_read(path: Path) -> None:
     rows = TargetStore.open(path).embedding
-    assert (rows.shape, rows.dtype, rows.nbytes, len(rows)) == ((300, 8), "f4", 9600, 300)
-    for index in (-1, slice(5, 2, -1), [3, 3, 1], VALUES[:, 0] > 0, ([4, -2], 1), (..., 3)):
+    assert (rows.shape, rows.dtype, rows.nbytes, len(rows)) == (
+        (300, 8),
+        "f4",
+        9600,
+        300,
+    )
+    for index in (
+        -1,
+        slice(5, 2, -1),
+        [3, 3, 1],
+        VALUES[:, 0] > 0,
+        ([4, -2], 1),
+        (..., 3),
+    ):
         assert np.array_equal(rows[index], VALUES[index])
     assert np.array_equal(rows.column(4)[[5, 1]], VALUES[[5, 1], 4])
     with pytest.raises(IndexError):
         rows[300]
-    assert rows[:0].shape == (0, 8) and np.array(rows).flags.writeable and not rows[:2].flags.writeable
+    assert (
+        rows[:0].shape == (0, 8)
+        and np.array(rows).flags.writeable
+        and not rows[:2].flags.writeable
+    )
 
 
 def test_a_flipped_bit_of_a_row_is_found_where_it_is(path: Path) -> None:
@@ -56,24 +74,41 @@ def test_a_flipped_bit_of_a_row_is_found_where_it_is(path: Path) -> None:
     found.verify()
     assert np.array_equal(found.embedding, VALUES)
     flip(path, place(path, "embedding") + 150 * DIM * 4 + 5)
-    with pytest.raises(BrainhiveError, match="row 150 of embedding does not match its checksum"):
+    with pytest.raises(
+        BrainhiveError, match="row 150 of embedding does not match its checksum"
+    ):
         TargetStore.open(path).verify()
 
 
 def test_whatever_reads_a_damaged_row_refuses_it(path: Path) -> None:
     flip(path, place(path, "embedding") + 150 * DIM * 4 + 5)
     rows = TargetStore.open(path).embedding
-    assert np.array_equal(rows[:150], VALUES[:150]) and np.array_equal(rows[151:], VALUES[151:])
+    assert np.array_equal(rows[:150], VALUES[:150]) and np.array_equal(
+        rows[151:], VALUES[151:]
+    )
     ways: list[Callable[[], Any]] = [
-        *(lambda: rows[150], lambda: rows[-150], lambda: rows[140:160, 2:], lambda: rows[[200, 150, 3]]),
-        *(lambda: rows[np.arange(300) > 100], lambda: rows.column(3)[100:], lambda: np.asarray(rows)),
+        *(
+            lambda: rows[150],
+            lambda: rows[-150],
+            lambda: rows[140:160, 2:],
+            lambda: rows[[200, 150, 3]],
+        ),
+        *(
+            lambda: rows[np.arange(300) > 100],
+            lambda: rows.column(3)[100:],
+            lambda: np.asarray(rows),
+        ),
     ]
     for read in ways * 2:  # what was refused once is not taken for sound
         with pytest.raises(BrainhiveError) as caught:
             read()
-        assert caught.value.message == f"{path} is damaged: row 150 of embedding does not match its checksum"
+        assert (
+            caught.value.message
+            == f"{path} is damaged: row 150 of embedding does not match its checksum"
+        )
         assert caught.value.hint == (
-            "delete it, then: brainhive embed --dataset set --encoders encoder splits=train"
+            "delete it, then: brainhive embed --dataset set --encoders encoder "
+            "splits=train"
         )
 
 
@@ -82,14 +117,20 @@ def test_opening_checks_all_that_is_small(path: Path, name: str) -> None:
     flip(path, place(path, name) + 150)
     with pytest.raises(BrainhiveError, match="its seal does not match") as caught:
         TargetStore.open(path)
-    assert caught.value.hint.startswith("delete it, then: brainhive embed --dataset set")
+    assert caught.value.hint.startswith(
+        "delete it, then: brainhive embed --dataset set"
+    )
 
 
-def test_an_attribute_that_changed_and_a_seal_that_is_gone_are_found(path: Path) -> None:
+def test_an_attribute_that_changed_and_a_seal_that_is_gone_are_found(
+    path: Path,
+) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["encoder"] = "another"
     with pytest.raises(BrainhiveError, match="seal"):
         TargetStore.open(path)
     hdf5.unseal(path)
-    with pytest.raises(BrainhiveError, match=f"{path} is damaged or cut short: its seal is missing"):
+    with pytest.raises(
+        BrainhiveError, match=f"{path} is damaged or cut short: its seal is missing"
+    ):
         TargetStore.open(path)

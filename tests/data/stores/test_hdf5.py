@@ -1,4 +1,6 @@
-"""HDF5 stores at the level of bytes: rows in any order, maps, failed writes, claims and image ids."""
+"""HDF5 stores at the level of bytes: rows in any order, maps, failed writes, claims and
+image ids.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,14 @@ def test_a_missing_file_is_told_from_an_unfinished_one(path: Path) -> None:
 
 
 def test_a_file_cut_short_or_of_something_else_is_one_clear_error(path: Path) -> None:
-    for content in (path.read_bytes()[: path.stat().st_size // 2], b"not HDF5 at all" * 100):
+    for content in (
+        path.read_bytes()[: path.stat().st_size // 2],
+        b"not HDF5 at all" * 100,
+    ):
         path.write_bytes(content)
-        with pytest.raises(BrainhiveError, match=r"store\.h5 is damaged or cut short: ") as caught:
+        with pytest.raises(
+            BrainhiveError, match=r"store\.h5 is damaged or cut short: "
+        ) as caught:
             read(path, "brainhive embed")
         assert caught.value.hint == "delete it, then: brainhive embed"
         assert "\n" not in caught.value.message
@@ -55,12 +62,17 @@ def test_ids_match_in_full_or_by_stem() -> None:
     for wanted, rows in (
         (IDS, [0, 1, 2, 3, 4]),
         (["elsewhere/loose", "loose"], [3, 3]),
-        (["train/cat/one.jpg", "two.copy", r"test\dog\two.PNG", "loose.tif"], [0, 4, 2, 3]),
+        (
+            ["train/cat/one.jpg", "two.copy", r"test\dog\two.PNG", "loose.tif"],
+            [0, 4, 2, 3],
+        ),
     ):
         assert ids.match_ids(wanted, IDS, "store").tolist() == rows
     # composed letters are those that are written in two parts
     known = ["train/cafe\u0301/cafe\u0301_1", "train/cafe\u0301/cafe\u0301_2"]
-    assert ids.match_ids(["train/caf\u00e9/caf\u00e9_2.png", "caf\u00e9_1"], known, "x").tolist() == [1, 0]
+    assert ids.match_ids(
+        ["train/caf\u00e9/caf\u00e9_2.png", "caf\u00e9_1"], known, "x"
+    ).tolist() == [1, 0]
 
 
 def test_an_ambiguous_or_unknown_id_is_refused() -> None:
@@ -69,9 +81,14 @@ def test_an_ambiguous_or_unknown_id_is_refused() -> None:
         (
             "three",
             MissingData,
-            "store has no picture 'three', of 5: train/cat/one, train/dog/two, test/dog/two …",
+            (
+                "store has no picture 'three', of 5: train/cat/one, train/dog/two, "
+                "test/dog/two …"
+            ),
         ),
     ):
         with pytest.raises(error, match=what) as caught:
             ids.match_ids(["loose", wanted], IDS, "store")
-    assert caught.value.hint.startswith("name pictures by their paths below the image root, or their stems")
+    assert caught.value.hint.startswith(
+        "name pictures by their paths below the image root, or their stems"
+    )

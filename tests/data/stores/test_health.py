@@ -1,4 +1,6 @@
-"""Health of vectors: figures that agree with NumPy's own, and stores that fail for a known reason."""
+"""Health of vectors: figures that agree with NumPy's own, and stores that fail for a
+known reason.
+"""
 
 from typing import Any
 
@@ -17,11 +19,20 @@ Vectors = NDArray[np.float32]
 def vectors() -> Vectors:
     """400 sound vectors of 24 dimensions, with a spread of their own each."""
     random = np.random.default_rng(0)
-    return (random.normal(size=(400, 24)) * np.linspace(0.5, 2, 24) + 0.3).astype(np.float32)
+    return (random.normal(size=(400, 24)) * np.linspace(0.5, 2, 24) + 0.3).astype(
+        np.float32
+    )
 
 
-def problems(vectors: NDArray[Any], usual: tuple[float, float] = GENERAL, repeats: float = 0.5) -> list[str]:
-    return [what for what, _ in measure(vectors, np.arange(len(vectors))).problems(usual, repeats, 0.1)]
+def problems(
+    vectors: NDArray[Any], usual: tuple[float, float] = GENERAL, repeats: float = 0.5
+) -> list[str]:
+    return [
+        what
+        for what, _ in measure(vectors, np.arange(len(vectors))).problems(
+            usual, repeats, 0.1
+        )
+    ]
 
 
 def cosines(vectors: NDArray[Any]) -> NDArray[np.float64]:
@@ -29,16 +40,28 @@ def cosines(vectors: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray((units @ units.T)[np.triu_indices(len(units), 1)])
 
 
-def test_the_figures_are_those_of_numpy(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_are_those_of_numpy(
+    vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = measure(vectors, np.arange(400))
-    monkeypatch.setattr(health, "VALUES_IN_MEMORY", 16 * 24 * 7)  # blocks of 7 rows, which do not divide 400
+    # blocks of 7 rows, which do not divide 400
+    monkeypatch.setattr(health, "VALUES_IN_MEMORY", 16 * 24 * 7)
 
     found = measure(vectors, np.arange(400))
 
     spread = vectors.std(axis=0, dtype=np.float64)
-    assert found.mean_norm == pytest.approx(np.linalg.norm(vectors, axis=1).mean(), rel=1e-6)
-    assert found.spread == pytest.approx(np.quantile(spread, [0, 0.05, 0.5, 0.95, 1]), rel=1e-9)
-    assert (found.vectors, found.dimensions, found.dead_dimensions, found.non_finite) == (400, 24, 0, 0)
+    assert found.mean_norm == pytest.approx(
+        np.linalg.norm(vectors, axis=1).mean(), rel=1e-6
+    )
+    assert found.spread == pytest.approx(
+        np.quantile(spread, [0, 0.05, 0.5, 0.95, 1]), rel=1e-9
+    )
+    assert (
+        found.vectors,
+        found.dimensions,
+        found.dead_dimensions,
+        found.non_finite,
+    ) == (400, 24, 0, 0)
     assert found.near_duplicates == 0 and problems(vectors) == []
     median = np.median(cosines(vectors))
     assert whole.median_pair_cosine == pytest.approx(median, abs=1e-6)
@@ -56,25 +79,38 @@ def test_a_collapsed_store_is_caught_and_a_good_one_is_not(vectors: Vectors) -> 
     assert np.median(cosines(collapsed)) == pytest.approx(0.99, abs=0.003)
     assert problems(vectors) == []
     (problem,) = problems(collapsed)
-    assert problem.startswith("the median cosine of random pairs is 0.9") and problem.endswith("collapsed")
+    assert problem.startswith(
+        "the median cosine of random pairs is 0.9"
+    ) and problem.endswith("collapsed")
     # an encoder may be known for a narrower range
-    assert problems(vectors + 2) == [] and "usual is 0.7 at most" in problems(vectors + 2, (0.1, 0.7))[0]
-    assert "usual is 0.1 at least" in problems(vectors - vectors.mean(axis=0), (0.1, 0.7))[0]
+    assert (
+        problems(vectors + 2) == []
+        and "usual is 0.7 at most" in problems(vectors + 2, (0.1, 0.7))[0]
+    )
+    assert (
+        "usual is 0.1 at least"
+        in problems(vectors - vectors.mean(axis=0), (0.1, 0.7))[0]
+    )
 
 
 def test_dimensions_that_never_change_are_counted(vectors: Vectors) -> None:
     vectors[:, [0, 7, 20]] = [0.0, 1.5, -1e-3]
-    vectors[::2, 7] = np.nextafter(np.float32(1.5), np.float32(2))  # rounding is no change
+    # rounding is no change
+    vectors[::2, 7] = np.nextafter(np.float32(1.5), np.float32(2))
     assert measure(vectors, np.arange(400)).dead_dimensions == 3
     assert problems(vectors) == ["3 of 24 dimensions never change"]
 
 
-def test_values_that_are_not_finite_are_all_counted_and_spoil_no_other_figure(vectors: Vectors) -> None:
+def test_values_that_are_not_finite_are_all_counted_and_spoil_no_other_figure(
+    vectors: Vectors,
+) -> None:
     sound = measure(vectors, np.arange(10, 400))
     vectors[:10, :2] = [np.nan, np.inf]
     found = measure(vectors, np.arange(400))
     assert found.non_finite == 20 and found.vectors == 390
-    assert [found.mean_norm, *found.spread] == pytest.approx([sound.mean_norm, *sound.spread])
+    assert [found.mean_norm, *found.spread] == pytest.approx(
+        [sound.mean_norm, *sound.spread]
+    )
     assert problems(vectors) == ["20 values are not finite"]
 
 

@@ -15,7 +15,11 @@ WORDS = ["a", "été/ñ", "画像/猫", "a-b/x"]
 def test_names_in_any_script_come_back():
     found = Names.of(WORDS)
 
-    assert len(found) == 4 and list(found) == WORDS and [found[row] for row in range(4)] == WORDS
+    assert (
+        len(found) == 4
+        and list(found) == WORDS
+        and [found[row] for row in range(4)] == WORDS
+    )
     assert found.index("画像/猫") == 2 and "b" not in found
     assert len(Names.of([])) == 0
     # some are chosen by place

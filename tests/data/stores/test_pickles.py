@@ -68,12 +68,20 @@ def assert_same(found: Any, expected: Any) -> None:
 
 def test_the_real_index_of_things_eeg2_is_read(shared: Path) -> None:
     found = pickles.load(shared / "data/things/image_metadata.npy")
-    assert len(found["train_img_files"]) == 16540 and found["train_img_files"][0] == "aardvark_01b.jpg"
+    assert (
+        len(found["train_img_files"]) == 16540
+        and found["train_img_files"][0] == "aardvark_01b.jpg"
+    )
 
 
 def test_tensors_of_an_older_torch_file_are_read_by_torch(tmp_path: Path) -> None:
     path, shared = tmp_path / "a.pt", torch.arange(12).reshape(3, 4)
-    wanted = {"half": torch.rand(5, 3).half(), "row": shared[1], "turned": shared.T, "none": torch.ones(0)}
+    wanted = {
+        "half": torch.rand(5, 3).half(),
+        "row": shared[1],
+        "turned": shared.T,
+        "none": torch.ones(0),
+    }
     torch.save([wanted, ["a"]], path, _use_new_zipfile_serialization=False)
 
     found, names = pickles.load(path)
@@ -82,8 +90,14 @@ def test_tensors_of_an_older_torch_file_are_read_by_torch(tmp_path: Path) -> Non
     assert names == ["a"]
 
 
-def test_the_formats_that_users_have_are_read_as_numpy_and_torch_read_them(golden: Path) -> None:
-    files = sorted(p for p in (golden / "prepare/formats").rglob("*") if p.suffix in (".pt", ".npy"))
+def test_the_formats_that_users_have_are_read_as_numpy_and_torch_read_them(
+    golden: Path,
+) -> None:
+    files = sorted(
+        p
+        for p in (golden / "prepare/formats").rglob("*")
+        if p.suffix in (".pt", ".npy")
+    )
     assert {path.suffix for path in files} == {".pt", ".npy"}
     for path in files:
         direct = (
@@ -102,7 +116,8 @@ def test_arrays_and_plain_types_come_through_pickles_of_numpy(tmp_path: Path) ->
         found = pickles.load(path)
         assert_same(found, content())
         assert found["again"] is found["large"]
-        assert isinstance(found["large"], np.memmap) == (protocol == 5)  # before, bytes are written as text
+        # before, bytes are written as text
+        assert isinstance(found["large"], np.memmap) == (protocol == 5)
     np.save(path, content(), allow_pickle=True)  # type: ignore[arg-type]
     assert_same(pickles.load(path), content())
     np.save(path, np.arange(6.0).reshape(2, 3))
@@ -111,19 +126,27 @@ def test_arrays_and_plain_types_come_through_pickles_of_numpy(tmp_path: Path) ->
     assert set(pickles.load(tmp_path / "a.npz")) == {"ids", "emb"}
 
 
-@pytest.mark.parametrize(("protocol", "core"), [(2, "numpy.core"), (5, "numpy._core")])  # of NumPy 1 and 2
+# of NumPy 1 and 2
+@pytest.mark.parametrize(("protocol", "core"), [(2, "numpy.core"), (5, "numpy._core")])
 def test_arrays_tensors_and_plain_types_come_through_a_torch_file(
     tmp_path: Path, protocol: int, core: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensors = {"t": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(3).bfloat16(), "0": torch.ones(0, 2)}
+    tensors = {
+        "t": torch.arange(6.0).reshape(2, 3).T,
+        "b": torch.ones(3).bfloat16(),
+        "0": torch.ones(0, 2),
+    }
     wanted, path = {**content(), **tensors}, tmp_path / "content.pt"
     with monkeypatch.context() as patch:
         for maker in (*NUMPY_MAKERS, np._core.numeric._frombuffer):
-            patch.setattr(maker, "__module__", maker.__module__.replace("numpy._core", core))
+            patch.setattr(
+                maker, "__module__", maker.__module__.replace("numpy._core", core)
+            )
         torch.save(wanted, path, pickle_protocol=protocol)
     with zipfile.ZipFile(path) as archive:
         assert f"{core}.multiarray".encode() in archive.read("content/data.pkl")
-    monkeypatch.setattr(torch, "load", None)  # which reads neither protocol 5 nor such arrays
+    # which reads neither protocol 5 nor such arrays
+    monkeypatch.setattr(torch, "load", None)
     found = pickles.load(path)
     assert_same(found, wanted)
     assert isinstance(found["large"], np.memmap) == (protocol == 5)
@@ -140,7 +163,9 @@ def test_objects_are_refused_wherever_they_stand_before_anything_runs(
     Path("bare.npy").write_bytes(pickle.dumps(hidden))
     np.save("objects.npy", np.array(hidden, object), allow_pickle=True)
     for path in list(tmp_path.iterdir()):
-        with pytest.raises(BrainhiveError, match="holds Python objects that could run code") as caught:
+        with pytest.raises(
+            BrainhiveError, match="holds Python objects that could run code"
+        ) as caught:
             pickles.load(path)
         assert "\n" not in caught.value.message
     assert not (tmp_path / "harmed").exists()
@@ -148,12 +173,18 @@ def test_objects_are_refused_wherever_they_stand_before_anything_runs(
 
 def test_a_file_cut_short_is_one_clear_error(tmp_path: Path) -> None:
     torch.save(content(), tmp_path / "archive.pt", pickle_protocol=5)
-    torch.save({"a": torch.rand(200, 4)}, tmp_path / "older.pt", _use_new_zipfile_serialization=False)
+    torch.save(
+        {"a": torch.rand(200, 4)},
+        tmp_path / "older.pt",
+        _use_new_zipfile_serialization=False,
+    )
     (tmp_path / "bare.npy").write_bytes(pickle.dumps(content(), 5))
     for path in list(tmp_path.iterdir()):
         whole = path.read_bytes()
         for share in (0.0, 0.3, 0.9999):
             path.write_bytes(whole[: int(share * len(whole))])
-            with pytest.raises(BrainhiveError, match="is damaged or cut short") as caught:
+            with pytest.raises(
+                BrainhiveError, match="is damaged or cut short"
+            ) as caught:
                 pickles.load(path)
             assert "\n" not in caught.value.message

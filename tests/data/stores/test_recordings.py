@@ -1,4 +1,6 @@
-"""The signal store: what goes in comes out, mapped; a half-written one does not open."""
+"""The signal store: what goes in comes out, mapped; a half-written one does not
+open.
+"""
 
 import threading
 from dataclasses import replace
@@ -37,45 +39,67 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -> None:
-    train, test = recording(COPIED_STIMULI + 3, 2), recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
+    train, test = (
+        recording(COPIED_STIMULI + 3, 2),
+        recording(4, 7, repetitions=np.array([7, 1, 3, 7])),
+    )
     SignalStore.write(path, {"train": train, "test": test})
     found = SignalStore.open(path)
     for split, written in {"train": train, "test": test}.items():
         assert is_mapped(found[split].signal[:])
-        np.testing.assert_array_equal(found[split].signal, written.signal.astype(np.float32))
+        np.testing.assert_array_equal(
+            found[split].signal, written.signal.astype(np.float32)
+        )
         np.testing.assert_allclose(found[split].times_s, written.times_s)
         for name in ("image_ids", "rate_hz", "unit", "provenance"):
-            assert np.all(np.asarray(getattr(found[split], name)) == np.asarray(getattr(written, name)))
+            assert np.all(
+                np.asarray(getattr(found[split], name))
+                == np.asarray(getattr(written, name))
+            )
         assert list(found[split].space.names) == ["O1", "Oz", "O2"]
     assert found["test"].repetitions.tolist() == [7, 1, 3, 7]
     assert set(found["train"].repetitions.tolist()) == {2}
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
 
 
-def test_a_recording_of_which_nobody_knows_what_was_seen_is_read_and_not_stored(path: Path) -> None:
+def test_a_recording_of_which_nobody_knows_what_was_seen_is_read_and_not_stored(
+    path: Path,
+) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     unlabelled = recording(4, 2, signal=signal, image_ids=())
     first = unlabelled.hold_out(np.array([[True, False]] * 4), "test")
     np.testing.assert_allclose(first.select().averages, signal[:, 0], atol=1e-6)
-    with pytest.raises(BrainhiveError, match="nothing says which pictures the train signals are of"):
+    with pytest.raises(
+        BrainhiveError, match="nothing says which pictures the train signals are of"
+    ):
         SignalStore.write(path, {"train": unlabelled})
     assert not path.exists()
-    with pytest.raises(BrainhiveError, match=r"^window: nothing says which pictures were shown$"):
+    with pytest.raises(
+        BrainhiveError, match=r"^window: nothing says which pictures were shown$"
+    ):
         match_stimuli(unlabelled, None, "window")  # no store is looked into
     signal[2] = np.nan
-    with pytest.raises(BrainhiveError, match="a signal is not finite, of row 2, channel O1"):
+    with pytest.raises(
+        BrainhiveError, match="a signal is not finite, of row 2, channel O1"
+    ):
         _ = replace(unlabelled, signal=signal).select().averages
 
 
 def voxels(count: int, **regions: list[int]) -> Trials:
-    signal = np.random.default_rng(count).normal(size=(count, 2, 3, 1)).astype(np.float16)
+    signal = (
+        np.random.default_rng(count).normal(size=(count, 2, 3, 1)).astype(np.float16)
+    )
     space = Voxels({name: np.array(mask, bool) for name, mask in regions.items()})
-    return recording(count, 2, signal=signal, space=space, times_s=np.zeros(1), rate_hz=None)
+    return recording(
+        count, 2, signal=signal, space=space, times_s=np.zeros(1), rate_hz=None
+    )
 
 
 def test_voxels_come_back_with_their_regions_and_without_a_rate(path: Path) -> None:
     written = voxels(4, V1=[1, 0, 1], FFA=[0, 0, 0])
-    SignalStore.write(path, {"train": written, "test": voxels(2, V1=[1, 0, 1], FFA=[0, 0, 0])})
+    SignalStore.write(
+        path, {"train": written, "test": voxels(2, V1=[1, 0, 1], FFA=[0, 0, 0])}
+    )
     found = SignalStore.open(path)["train"]
     assert isinstance(found.space, Voxels) and found.rate_hz is None
     assert {name: mask.tolist() for name, mask in found.space.regions.items()} == {
@@ -101,7 +125,11 @@ def test_a_damaged_or_foreign_file_is_one_clear_error(path: Path) -> None:
 def test_sessions_whiteners_positions_and_float16_come_back(path: Path) -> None:
     sessions = np.array([[0, 1, -1], [1, 1, 1], [0, -1, -1]], np.int8)
     whiteners = np.random.default_rng(0).normal(size=(2, 3, 3))
-    known = {"repetitions": np.array([2, 3, 1]), "sessions": sessions, "whiteners": whiteners}
+    known = {
+        "repetitions": np.array([2, 3, 1]),
+        "sessions": sessions,
+        "whiteners": whiteners,
+    }
     space = Sensors(("O1", "Oz", "O2"), np.arange(9.0).reshape(3, 3))
     times_s = np.arange(5) / 30_000 - 0.1
     of_time = {"space": space, "times_s": times_s, "rate_hz": 30_000}
@@ -114,20 +142,36 @@ def test_sessions_whiteners_positions_and_float16_come_back(path: Path) -> None:
     np.testing.assert_array_equal(found["train"].space.positions, space.positions)
     np.testing.assert_array_equal(found["train"].times_s, times_s)
     assert found["test"].sessions is None and found["test"].whiteners is None
-    assert found["train"].signal.dtype == np.float16 and found["test"].signal.dtype == np.float32
-    assert [recordings.size_of(found[split]) for split in ("train", "test")] == [270, 120]
+    assert (
+        found["train"].signal.dtype == np.float16
+        and found["test"].signal.dtype == np.float32
+    )
+    assert [recordings.size_of(found[split]) for split in ("train", "test")] == [
+        270,
+        120,
+    ]
 
 
-def test_a_stimulus_is_marked_for_as_long_as_all_sessions_say_that_it_was_shown(path: Path) -> None:
-    for second_ms, marks in ((100.0, {"stimulus": (0.0, 100.0)}), (200.0, {"onset": 0.0})):
-        provenance = {"sessions": [{"stimulus_ms": length_ms} for length_ms in (100.0, second_ms)]}
+def test_a_stimulus_is_marked_for_as_long_as_all_sessions_say_that_it_was_shown(
+    path: Path,
+) -> None:
+    for second_ms, marks in (
+        (100.0, {"stimulus": (0.0, 100.0)}),
+        (200.0, {"onset": 0.0}),
+    ):
+        provenance = {
+            "sessions": [{"stimulus_ms": length_ms} for length_ms in (100.0, second_ms)]
+        }
         SignalStore.write(path, {"train": recording(4, 2, provenance=provenance)})
         assert SignalStore.open(path)["train"].stimulus_marks == marks
 
 
 UNFIT = [
     ({"image_ids": ["a"] * 5}, r"signals \[4, 2, 3, 5\] come with 5 image ids, not 4"),
-    ({"space": Voxels({"V1": np.ones(4, bool)})}, "come with 4 voxels in the mask of region V1, not 3"),
+    (
+        {"space": Voxels({"V1": np.ones(4, bool)})},
+        "come with 4 voxels in the mask of region V1, not 3",
+    ),
     ({"rate_hz": None}, "signals of 5 samples have no sampling rate"),
     ({"sessions": np.zeros((4, 3), np.int8)}, "sessions that are not one a repetition"),
 ]
@@ -141,18 +185,23 @@ def test_an_axis_of_another_length_than_its_list_is_no_recording() -> None:
     assert recording(4, 2, times_s=np.arange(5) / 250.25).rate_hz == 250
 
 
-def test_a_store_whose_writing_broke_does_not_open_and_is_written_anew(path: Path) -> None:
+def test_a_store_whose_writing_broke_does_not_open_and_is_written_anew(
+    path: Path,
+) -> None:
     class Failing(np.ndarray):  # type: ignore[type-arg]
         def __getitem__(self, at: Any) -> Any:
             raise OSError(28, "No space left on device")
 
     sound = recording(4, 2)
     failing = recording(4, 2, signal=sound.signal.view(Failing))
-    with pytest.raises(OSError, match="No space left") as kept:  # its traceback holds what claimed the store
+    # its traceback holds what claimed the store
+    with pytest.raises(OSError, match="No space left") as kept:
         SignalStore.write(path, {"train": sound, "test": failing})
     with pytest.raises(MissingData, match="is not finished"):
         SignalStore.open(path)
-    writing = threading.Thread(target=SignalStore.write, args=(path, {"train": sound}), daemon=True)
+    writing = threading.Thread(
+        target=SignalStore.write, args=(path, {"train": sound}), daemon=True
+    )
     writing.start()
     writing.join(20)
     assert kept.value.errno == 28 and not writing.is_alive()
@@ -168,9 +217,13 @@ def test_a_damaged_row_is_named_with_the_way_to_make_it_again(tmp_path: Path) ->
         content[file["train/signal"].id.get_offset() + 5 * row_bytes] ^= 1
     path.write_bytes(content)
     found = SignalStore.open(path)
-    with pytest.raises(BrainhiveError, match="row 5 of train/signal does not match its checksum") as caught:
+    with pytest.raises(
+        BrainhiveError, match="row 5 of train/signal does not match its checksum"
+    ) as caught:
         found["train"].signal[:]
     assert caught.value.hint == f"delete it, then: {recordings.AGAIN}"
-    with pytest.raises(BrainhiveError, match="row 5 of train/signal does not match its checksum") as caught:
+    with pytest.raises(
+        BrainhiveError, match="row 5 of train/signal does not match its checksum"
+    ) as caught:
         found.verify()
     assert caught.value.hint == f"delete it, then: {recordings.AGAIN}"

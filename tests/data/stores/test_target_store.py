@@ -1,4 +1,6 @@
-"""The embedding store: resumable to the byte, honest about its health, closed until complete."""
+"""The embedding store: resumable to the byte, honest about its health, closed until
+complete.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def begin(path: Path, **attributes: Any) -> TargetWriter:
-    Blank(path, IDS, CONCEPTS, (DIM,), "float32", {"encoder": "encoder", **attributes}).create()
+    Blank(
+        path, IDS, CONCEPTS, (DIM,), "float32", {"encoder": "encoder", **attributes}
+    ).create()
     return TargetWriter(path)
 
 
@@ -40,19 +44,26 @@ def fill(writer: TargetWriter, values: NDArray[np.float32]) -> None:
     writer.finish()
 
 
-def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArray[np.float32]) -> None:
+def test_a_finished_store_gives_back_what_was_written(
+    path: Path, values: NDArray[np.float32]
+) -> None:
     fill(begin(path, weights={"digest": "d"}), values)
     found = TargetStore.open(path)
     np.testing.assert_array_equal(found.embedding, values)
     assert is_mapped(found.embedding[:])
     assert (found.image_ids, found.concepts, found.done.all()) == (IDS, CONCEPTS, True)
-    assert found.attributes["weights"] == {"digest": "d"} and found.attributes["skipped"] == 0
+    assert (
+        found.attributes["weights"] == {"digest": "d"}
+        and found.attributes["skipped"] == 0
+    )
     assert found.rows(["p003", IDS[5]]).tolist() == [3, 5]
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["embedding"][()], found.embedding)
 
 
-def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np.float32]) -> None:
+def test_a_store_carries_its_health_as_plain_json(
+    path: Path, values: NDArray[np.float32]
+) -> None:
     values[3, 2] = np.nan
     fill(begin(path), values)
     found = TargetStore.open(path)
@@ -67,6 +78,8 @@ def test_every_missing_store_is_named_with_the_line_that_makes_it(
     fill(begin(path), values)
     root = path.parents[2]
     assert list(target_store.open_all(root, "set", "train", ["encoder"])) == ["encoder"]
-    with pytest.raises(MissingData, match="no train embeddings of vae, clip-h14 for set") as caught:
+    with pytest.raises(
+        MissingData, match="no train embeddings of vae, clip-h14 for set"
+    ) as caught:
         target_store.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
     assert caught.value.hint == "brainhive embed --encoders vae,clip-h14 --dataset set"

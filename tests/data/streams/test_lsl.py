@@ -1,6 +1,7 @@
 """Streams of LSL over loopback: nothing lost, nothing chosen silently, and results out.
 
-Each scenario runs in a process of its own, all at once; it writes what it saw, which the tests judge.
+Each scenario runs in a process of its own, all at once; it writes what it saw, which
+the tests judge.
 """
 
 import importlib.util
@@ -26,7 +27,9 @@ ROOT = Path(__file__).resolve().parents[3]
 SAMPLES, EVENTS = 10_000, 100
 WAIT_S = 90.0
 
-needs_lsl = pytest.mark.skipif(importlib.util.find_spec("mne_lsl") is None, reason="mne-lsl is not installed")
+needs_lsl = pytest.mark.skipif(
+    importlib.util.find_spec("mne_lsl") is None, reason="mne-lsl is not installed"
+)
 
 
 def want(unit: str = "µV", kind: str = "eeg") -> Wanted:
@@ -36,7 +39,9 @@ def want(unit: str = "µV", kind: str = "eeg") -> Wanted:
     return Wanted(("Fp1", "Oz"), kind, unit, 1000.0, (-0.2, 0.8), (), open_recording)
 
 
-def read_until(stream: Stream, is_done: Callable[[Chunk], bool], limit_s: float = 30.0) -> Chunk:
+def read_until(
+    stream: Stream, is_done: Callable[[Chunk], bool], limit_s: float = 30.0
+) -> Chunk:
     """Read chunks and join them, until the last one is enough, or the limit is over."""
     chunks, end_s = (
         [Chunk(np.empty((0, len(stream.format.channels))), np.empty(0))],
@@ -49,19 +54,28 @@ def read_until(stream: Stream, is_done: Callable[[Chunk], bool], limit_s: float 
         if is_done(chunk):
             break
     samples, times_s = (
-        np.concatenate([getattr(each, name) for each in chunks]) for name in ("samples", "times_s")
+        np.concatenate([getattr(each, name) for each in chunks])
+        for name in ("samples", "times_s")
     )
-    return Chunk(samples, times_s, tuple(event for each in chunks for event in each.events))
+    return Chunk(
+        samples, times_s, tuple(event for each in chunks for event in each.events)
+    )
 
 
 # the scenarios
 
 
 def run_counting() -> dict[str, Any]:
-    """Count samples and events that are sent four times as fast, with markers around their samples."""
+    """Count samples and events that are sent four times as fast, with markers around
+    their samples.
+    """
     from lsl_senders import Amplifier, open_markers
 
-    amplifier, texts, numbers = Amplifier(), open_markers("texts"), open_markers("numbers", "int32")
+    amplifier, texts, numbers = (
+        Amplifier(),
+        open_markers("texts"),
+        open_markers("numbers", "int32"),
+    )
     streams = [Config(markers="texts", marker_delay_s=0.5), Config(markers="numbers")]
     streams.append(Config(marker_channel="TRIGGER"))
     opened = [config.build(want()) for config in streams]
@@ -73,14 +87,20 @@ def run_counting() -> dict[str, Any]:
     codes = np.zeros(SAMPLES, int)
     for number, onset in enumerate(onsets, 1):
         codes[onset : onset + 40] = number
-    due = sorted((onset + (-1) ** row * 3 * row, row, onset) for row, onset in enumerate(onsets))
+    due = sorted(
+        (onset + (-1) ** row * 3 * row, row, onset) for row, onset in enumerate(onsets)
+    )
 
     def send() -> None:
-        for sent in amplifier.send(SAMPLES, speed=4.0, codes=codes, sizes=(1, 7, 10, 39, 16)):
+        for sent in amplifier.send(
+            SAMPLES, speed=4.0, codes=codes, sizes=(1, 7, 10, 39, 16)
+        ):
             while due and (due[0][0] < sent or sent == SAMPLES):
                 _, row, onset = due.pop(0)
                 texts.push_sample([f"bild/ä {row + 1}"], amplifier.time_of(onset))
-                numbers.push_sample(np.array([row + 1], np.int32), amplifier.time_of(onset))
+                numbers.push_sample(
+                    np.array([row + 1], np.int32), amplifier.time_of(onset)
+                )
 
     sender = threading.Thread(target=send)
     sender.start()
@@ -100,7 +120,9 @@ def run_counting() -> dict[str, Any]:
                 "is_sequence": bool(np.array_equal(counts, np.arange(SAMPLES))),
                 "off_samples": float(np.abs(times_s * 1000 - counts).max()),
                 "names": [event.name for event in chunk.events],
-                "event_samples": [(event.time_s - amplifier.start_s) * 1000 for event in chunk.events],
+                "event_samples": [
+                    (event.time_s - amplifier.start_s) * 1000 for event in chunk.events
+                ],
             }
         )
     sender.join()
@@ -186,12 +208,17 @@ def run_restarts() -> dict[str, Any]:
     rates_hz = {"rate": 500.0, "same": 1000.0}  # when they start again
     ids = {case: str(uuid.uuid4()) for case in rates_hz}
     senders = [Amplifier(case, source_id=ids[case]) for case in rates_hz]
-    streams = {case: Config(name=case, markers="texts").build(want()) for case in rates_hz}
+    streams = {
+        case: Config(name=case, markers="texts").build(want()) for case in rates_hz
+    }
     for stream in streams.values():
         stream.read(0)
     for sender in senders:
         sender.close()
-    again = [Amplifier(case, source_id=ids[case], rate_hz=rate_hz) for case, rate_hz in rates_hz.items()]
+    again = [
+        Amplifier(case, source_id=ids[case], rate_hz=rate_hz)
+        for case, rate_hz in rates_hz.items()
+    ]
 
     def send() -> None:
         for _ in range(300):
@@ -206,7 +233,9 @@ def run_restarts() -> dict[str, Any]:
         for case, stream in streams.items():
             try:
                 chunk = stream.read(0.01)
-                came += len(chunk.times_s) if case == "same" and chunk is not None else 0
+                came += (
+                    len(chunk.times_s) if case == "same" and chunk is not None else 0
+                )
             except BrainhiveError as error:
                 seen[case] = error.message
     return {"seen": seen, "came": came, "markers": texts.name}
@@ -216,7 +245,11 @@ def run_refusals() -> dict[str, Any]:
     """Build streams that do not fit."""
     from lsl_senders import Amplifier, open_markers
 
-    senders: list[Any] = [Amplifier("one"), Amplifier("two"), Amplifier("raw", (), "Raw")]
+    senders: list[Any] = [
+        Amplifier("one"),
+        Amplifier("two"),
+        Amplifier("raw", (), "Raw"),
+    ]
     senders += [open_markers("notes", kind="Notes"), open_markers("texts")]
     cases: dict[str, tuple[Config, Wanted]] = {
         "several": (Config(), want()),
@@ -237,7 +270,9 @@ def run_refusals() -> dict[str, Any]:
     # a second stream of markers, and stamps of another clock
     senders.append(open_markers("codes", "int32"))
     foreign = Amplifier("foreign", kind="Foreign", age_s=-1e9)
-    threading.Thread(target=lambda: list(foreign.send(20_000, speed=2)), daemon=True).start()
+    threading.Thread(
+        target=lambda: list(foreign.send(20_000, speed=2)), daemon=True
+    ).start()
     for case, config in {
         "several markers": Config(name="one"),
         "clock": Config(name="foreign", markers="codes"),
@@ -265,7 +300,11 @@ class Scenarios:
             home = folder / name
             home.mkdir()
             path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-            environment = os.environ | write_loopback(home) | {"PYTHONPATH": path, "NO_COLOR": "1"}
+            environment = (
+                os.environ
+                | write_loopback(home)
+                | {"PYTHONPATH": path, "NO_COLOR": "1"}
+            )
             self._processes[name] = subprocess.Popen(
                 [sys.executable, __file__, name, str(home / "seen.json")],
                 env=environment,
@@ -276,7 +315,9 @@ class Scenarios:
             )
 
     def see(self, name: str) -> Any:
-        """Return what a scenario saw, once it has ended; what it wrote on stdout is `stdout`."""
+        """Return what a scenario saw, once it has ended; what it wrote on stdout is
+        `stdout`.
+        """
         process = self._processes[name]
         stdout, _ = process.communicate(timeout=WAIT_S)
         assert process.returncode == 0, self.stderr(name)
@@ -311,24 +352,36 @@ def test_no_sample_is_lost_and_every_event_comes_once_within_a_sample_of_its_own
     expected = (("bild/ä {}", 500), ("{}", 0), ("{}", 0))  # texts, numbers, a channel
     for seen, (name, delay_samples) in zip(counting["seen"], expected, strict=True):
         times = dict(zip(seen["names"], seen["event_samples"], strict=True))
-        assert sorted(seen["names"]) == sorted(name.format(number + 1) for number in range(EVENTS))
+        assert sorted(seen["names"]) == sorted(
+            name.format(number + 1) for number in range(EVENTS)
+        )
         off = [
             times[name.format(row + 1)] - delay_samples - onset
             for row, onset in enumerate(counting["onsets"])
         ]
         assert np.abs(off).max() < 1
     # the format has standard names, kinds and units
-    assert counting["channels"] == ["Fp1", "Oz", "count", "TRIGGER"] and counting["rate_hz"] == 1000
-    assert counting["kinds"] == ["eeg", "eeg", "eeg", "stim"] and counting["units"][:2] == ["µV", "µV"]
+    assert (
+        counting["channels"] == ["Fp1", "Oz", "count", "TRIGGER"]
+        and counting["rate_hz"] == 1000
+    )
+    assert counting["kinds"] == ["eeg", "eeg", "eeg", "stim"] and counting["units"][
+        :2
+    ] == ["µV", "µV"]
     assert counting["after_close"] is None and 20 < counting["age_s"] < WAIT_S
 
 
 @needs_lsl
-def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(scenarios: Scenarios) -> None:
+def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(
+    scenarios: Scenarios,
+) -> None:
     interruptions = scenarios.see("interruptions")
     assert interruptions["waited_s"] > 1
-    assert interruptions["pauses_s"][0] > 2.5 and interruptions["first_and_last"][0] == 0
-    assert min(interruptions["counted_gaps"]) == 1999  # none where the sender stalled, after 1,000 samples
+    assert (
+        interruptions["pauses_s"][0] > 2.5 and interruptions["first_and_last"][0] == 0
+    )
+    # none where the sender stalled, after 1,000 samples
+    assert min(interruptions["counted_gaps"]) == 1999
     # lost samples, and a sender that comes back
     assert interruptions["timed_gaps"] == interruptions["counted_gaps"]
     lost, gone = interruptions["gap_sizes"]
@@ -337,7 +390,9 @@ def test_lost_samples_show_as_gaps_and_stalls_and_late_starts_do_not(scenarios: 
     assert interruptions["first_and_last"][1] == interruptions["first_and_last"][2] - 1
 
 
-def test_a_sender_that_starts_again_is_read_on_unless_it_has_another_rate(scenarios: Scenarios) -> None:
+def test_a_sender_that_starts_again_is_read_on_unless_it_has_another_rate(
+    scenarios: Scenarios,
+) -> None:
     restarts = scenarios.see("restarts")
     assert restarts["came"] >= 1000 and [*restarts["seen"]] == ["rate"]
     assert "declares 1000 Hz, and sends 500" in restarts["seen"]["rate"]
@@ -346,14 +401,34 @@ def test_a_sender_that_starts_again_is_read_on_unless_it_has_another_rate(scenar
 def test_a_stream_that_does_not_fit_is_refused_by_name(scenarios: Scenarios) -> None:
     refusals = scenarios.see("refusals")
     for case, kind, message, hint in (
-        ("several", "RecipeError", ["2 streams", "'one' (type EEG", "'two'", "1000 Hz"], "source.name="),
-        ("text", "RecipeError", ["'notes'", "text"], "source.name= one of: one, raw, two"),
+        (
+            "several",
+            "RecipeError",
+            ["2 streams", "'one' (type EEG", "'two'", "1000 Hz"],
+            "source.name=",
+        ),
+        (
+            "text",
+            "RecipeError",
+            ["'notes'", "text"],
+            "source.name= one of: one, raw, two",
+        ),
         ("absent", "MissingData", ["no stream with type 'MEG'"], "KnownPeers"),
         ("nameless", "RecipeError", ["4 channels, and 0 names"], "source.channels="),
-        ("absent markers", "MissingData", ["no stream of markers with name 'triggers'"], "source.markers="),
+        (
+            "absent markers",
+            "MissingData",
+            ["no stream of markers with name 'triggers'"],
+            "source.markers=",
+        ),
         ("absent channel", "RecipeError", ["'STATUS'", "'one'"], "TRIGGER"),
         ("wrong unit", "RecipeError", ["'fT'", "'µV'"], "V, mV, µV"),
-        ("several markers", "RecipeError", ["2 streams", "'codes'", "'texts'"], "source.markers="),
+        (
+            "several markers",
+            "RecipeError",
+            ["2 streams", "'codes'", "'texts'"],
+            "source.markers=",
+        ),
         ("clock", "BrainhiveError", ["'foreign'", "s from LSL's clock"], "local_clock"),
     ):
         seen = refusals[case]

@@ -1,4 +1,6 @@
-"""Replays: a file, a store's trials and a mock arrive at their rate, each sample and event once."""
+"""Replays: a file, a store's trials and a mock arrive at their rate, each sample and
+event once.
+"""
 
 import numpy as np
 import pytest
@@ -41,13 +43,17 @@ def simulated():
 
 
 def want(recording=None, channels=("O1", "Cz")):
-    return Wanted(channels, "eeg", "µV", 250.0, (0.0, 1.0), ["owl", "cat"], lambda: recording)
+    return Wanted(
+        channels, "eeg", "µV", 250.0, (0.0, 1.0), ["owl", "cat"], lambda: recording
+    )
 
 
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "sub-01_ses-01.fif"
-    annotate(make_raw(SHOWN, seed=0), SHOWN, list(SHOWN.pictures)).save(path, verbose="ERROR")
+    annotate(make_raw(SHOWN, seed=0), SHOWN, list(SHOWN.pictures)).save(
+        path, verbose="ERROR"
+    )
     return path
 
 
@@ -60,19 +66,25 @@ def drain(stream, wait_s=0.1):
 
 def test_a_file_arrives_whole_in_chunks_of_20_ms_with_its_events(file):
     clock, _ = pretend()
-    stream = recordings.replay(recordings.Config(file=str(file)), file, (0.0, 1.0), clock)
+    stream = recordings.replay(
+        recordings.Config(file=str(file)), file, (0.0, 1.0), clock
+    )
     assert stream.format.channels == CHANNELS
 
     chunks = drain(stream)
 
     signal = mne.io.read_raw(file, verbose="ERROR").get_data() * 1e6
-    np.testing.assert_allclose(np.concatenate([chunk.samples for chunk in chunks]).T, signal, rtol=1e-12)
+    np.testing.assert_allclose(
+        np.concatenate([chunk.samples for chunk in chunks]).T, signal, rtol=1e-12
+    )
     times_s = np.concatenate([chunk.times_s for chunk in chunks])
     np.testing.assert_allclose(times_s, np.arange(signal.shape[1]) / RATE_HZ)
     assert {len(chunk.samples) for chunk in chunks[:-1]} == {RATE_HZ // 50}
     events = [event for chunk in chunks for event in chunk.events]
     assert [event.name for event in events] == list(SHOWN.pictures)
-    np.testing.assert_allclose([event.time_s for event in events], SHOWN.onsets / RATE_HZ)
+    np.testing.assert_allclose(
+        [event.time_s for event in events], SHOWN.onsets / RATE_HZ
+    )
     assert set(stream.format.units) == {"µV"} and stream.format.rate_hz == RATE_HZ
     stream.close()
     stream.close()
@@ -80,10 +92,13 @@ def test_a_file_arrives_whole_in_chunks_of_20_ms_with_its_events(file):
 
 def test_nothing_arrives_before_its_time_and_all_that_is_due_afterwards(file):
     clock, pause = pretend(speed=2.0)
-    stream = recordings.replay(recordings.Config(file=str(file)), file, (0.0, 1.0), clock)
+    stream = recordings.replay(
+        recordings.Config(file=str(file)), file, (0.0, 1.0), clock
+    )
     while not len(stream.read(0.001).samples):
         pass
-    assert pause.time_s - 100 == pytest.approx(0.018 / 2)  # the last of ten samples at 500 Hz
+    # the last of ten samples at 500 Hz
+    assert pause.time_s - 100 == pytest.approx(0.018 / 2)
 
     pause.time_s += 1.5  # nobody read for three seconds of the file
     chunk = stream.read(0.1)
@@ -98,7 +113,9 @@ def test_events_in_bad_spans_are_left_out_and_counted(tmp_path):
     raw.save(path, verbose="ERROR")
 
     clock, _ = pretend()
-    stream = recordings.replay(recordings.Config(file=str(path)), path, (0.0, 1.0), clock)
+    stream = recordings.replay(
+        recordings.Config(file=str(path)), path, (0.0, 1.0), clock
+    )
 
     names = [event.name for chunk in drain(stream) for event in chunk.events]
     assert names == [SHOWN.pictures[0], *SHOWN.pictures[2:]]
@@ -115,7 +132,9 @@ def test_a_missing_file_or_none_gets_two_lines(tmp_path):
         recordings.Config(file=str(tmp_path / "sub-01.fif")).build(want())
 
 
-def test_a_mock_of_simulated_signals_lays_each_trial_whole_into_a_signal_without_steps(simulated):
+def test_a_mock_of_simulated_signals_lays_each_trial_whole_into_a_signal_without_steps(
+    simulated,
+):
     config = mocks.Config(events=12)
     clock, _ = pretend()
     stream = mocks.simulate(config, want(simulated), simulated, clock)
@@ -150,7 +169,12 @@ def test_a_mock_of_other_models_is_noise_with_events_and_says_so():
 def test_trials_of_a_store_come_at_their_interval_each_once(simulated):
     clock, pause = pretend()
     stream = stores.ReplayedTrials(simulated, 2.0, seed=0, clock=clock)
-    assert isinstance(stream, WindowStream) and stream.template.signal.shape == (1, 1, 17, 250)
+    assert isinstance(stream, WindowStream) and stream.template.signal.shape == (
+        1,
+        1,
+        17,
+        250,
+    )
 
     assert stream.read_windows(0.1) == []
     windows, begun_s = [], pause.time_s

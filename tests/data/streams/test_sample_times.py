@@ -1,4 +1,6 @@
-"""Times of samples: even steps under jitter and drift, and a step where samples were lost."""
+"""Times of samples: even steps under jitter and drift, and a step where samples were
+lost.
+"""
 
 from collections.abc import Callable
 
@@ -17,7 +19,9 @@ def settle(
     late_s: Callable[[int], float] = lambda chunk: 0.0,
     size: int = 10,
 ) -> tuple[Numbers, Numbers]:
-    """Send chunks whose last sample is stamped when it is sent; returns settled and true times [n]."""
+    """Send chunks whose last sample is stamped when it is sent; returns settled and
+    true times [n].
+    """
     times, settled, sent_s = SampleTimes(rate_hz), [], 0.0
     for chunk, rows in enumerate(true_s.reshape(-1, size)):
         sent_s = max(sent_s, rows[-1] + late_s(chunk))
@@ -35,9 +39,13 @@ def test_drift_is_followed_to_a_fraction_of_a_sample(ppm: float) -> None:
 
 
 @pytest.mark.parametrize("jitter_s", [0.001, 0.02])
-def test_jitter_looks_nowhere_like_a_loss_and_leaves_the_samples_even(jitter_s: float) -> None:
+def test_jitter_looks_nowhere_like_a_loss_and_leaves_the_samples_even(
+    jitter_s: float,
+) -> None:
     true_s, random = 1000 + np.arange(60_000) / 1000, np.random.default_rng(0)
-    settled_s, true_s = settle(1000, true_s, lambda chunk: abs(random.normal(0, jitter_s)))
+    settled_s, true_s = settle(
+        1000, true_s, lambda chunk: abs(random.normal(0, jitter_s))
+    )
     error_s = (settled_s - true_s)[5000:]
     assert np.diff(settled_s).max() < 0.0015 and np.diff(settled_s).min() > 0
     assert np.abs(error_s - error_s.mean()).max() < max(0.0005, jitter_s / 8)
@@ -63,11 +71,15 @@ def test_a_late_chunk_is_no_loss() -> None:
     ((256, 0, False), (200, 0, True), (256, 3, False)),
 )
 @pytest.mark.parametrize("size", (10,))
-def test_a_rate_that_is_not_the_declared_one_is_measured_in_seconds(true_hz, lost_s, is_other, size) -> None:
+def test_a_rate_that_is_not_the_declared_one_is_measured_in_seconds(
+    true_hz, lost_s, is_other, size
+) -> None:
     true_s = 1000 + np.arange(int(10 * true_hz) // size * size) / true_hz
     true_s[200:] += lost_s
     measurement, found = SampleTimes(256), []
     for rows in true_s.reshape(-1, size):
         found.append(measurement.measure_rate(rows[-1] - np.arange(size)[::-1] / 256))
     rates = [rate for rate in found if rate is not None]
-    assert len(rates) == is_other and all(abs(rate / true_hz - 1) < 0.03 for rate in rates)
+    assert len(rates) == is_other and all(
+        abs(rate / true_hz - 1) < 0.03 for rate in rates
+    )

@@ -1,4 +1,6 @@
-"""embed: several targets of one stimulus: the captions of a picture, the frames of a clip."""
+"""embed: several targets of one stimulus: the captions of a picture, the frames of a
+clip.
+"""
 
 import json
 from pathlib import Path
@@ -15,10 +17,13 @@ from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.models.encoders import vd_text
 from brainhive_cli.models.encoders.python import example
 
-LETTERS = "{kind: python, source: 'python:test_embed_alternatives:letters', reads: captions}"
-WORDS = "{kind: vd-text, source: random, output: [embedding, average, first], architecture: " + json.dumps(
-    vd_text.TINY.architecture
+LETTERS = (
+    "{kind: python, source: 'python:test_embed_alternatives:letters', reads: captions}"
 )
+WORDS = (
+    "{kind: vd-text, source: random, output: [embedding, average, first], "
+    "architecture: "
+) + json.dumps(vd_text.TINY.architecture)
 WORDS += "}"
 COLOURS = "python:brainhive_cli.models.encoders.python:example"
 COUNT, FRAMES = 5, 3
@@ -28,7 +33,9 @@ SAME = 1e-6
 
 def letters():
     """Count a to d in a caption, [4]: an encoder that reads captions."""
-    return torch.nn.Identity(), lambda text: torch.tensor([float(text.count(one)) for one in "abcd"])
+    return torch.nn.Identity(), lambda text: torch.tensor(
+        [float(text.count(one)) for one in "abcd"]
+    )
 
 
 @pytest.fixture
@@ -41,12 +48,18 @@ def coco(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in names:
         Image.new("RGB", (6, 4)).save(home / f"data/coco/train2017/{name}.jpg")
     content = {
-        "images": [{"id": n, "file_name": f"{name}.jpg"} for n, name in enumerate(names)],
+        "images": [
+            {"id": n, "file_name": f"{name}.jpg"} for n, name in enumerate(names)
+        ],
         "annotations": [
-            {"image_id": n, "caption": text} for n in range(COUNT) for text in (n * "a" + "d", n * "b")
+            {"image_id": n, "caption": text}
+            for n in range(COUNT)
+            for text in (n * "a" + "d", n * "b")
         ],
     }
-    (home / "data/coco/annotations/captions_train2017.json").write_text(json.dumps(content))
+    (home / "data/coco/annotations/captions_train2017.json").write_text(
+        json.dumps(content)
+    )
     return home
 
 
@@ -54,7 +67,13 @@ def test_captions_are_embedded_each_and_no_picture_is_decoded(go, coco):
     for file in (coco / "data/coco/train2017").glob("*.jpg"):
         file.write_bytes(b"no picture")
 
-    go("embed", "dataset=coco", f"encoders=[{LETTERS}]", "run.workers=0", "batch_size=2")
+    go(
+        "embed",
+        "dataset=coco",
+        f"encoders=[{LETTERS}]",
+        "run.workers=0",
+        "batch_size=2",
+    )
 
     (path,) = (coco / "embeddings/coco/train").glob("*.h5")
     found = TargetStore.open(path)
@@ -68,10 +87,17 @@ def test_captions_are_embedded_each_and_no_picture_is_decoded(go, coco):
 def test_captions_are_kept_each_averaged_or_cut_to_the_first(go, coco):
     go("embed", "dataset=coco", f"encoders=[{WORDS}]", "run.workers=0", "batch_size=2")
 
-    by_name = {path.stem: TargetStore.open(path) for path in (coco / "embeddings/coco/train").glob("*.h5")}
+    by_name = {
+        path.stem: TargetStore.open(path)
+        for path in (coco / "embeddings/coco/train").glob("*.h5")
+    }
     each, first, average = (by_name[name] for name in sorted(by_name, key=len))
     assert [store.alternatives for store in (each, first, average)] == [5, None, None]
-    assert each.embedding.shape == (COUNT, 5, 77, 8) and first.embedding.shape == (COUNT, 77, 8)
+    assert each.embedding.shape == (COUNT, 5, 77, 8) and first.embedding.shape == (
+        COUNT,
+        77,
+        8,
+    )
     assert np.array_equal(first.embedding, each.embedding[:, 0])
     # two captions, which fill five places: each counts once
     assert np.allclose(average.embedding, each.embedding[:, :2].mean(1), atol=SAME)
@@ -85,30 +111,72 @@ def test_other_pictures_stand_for_stimuli_by_their_ids(go, coco):
         Image.new("RGB", (5, 5), (50 * number, 0, 0)).save(other / f"{number:012d}.png")
     made = "{kind: python, source: '" + COLOURS + "', pictures: data/made}"
 
-    go("embed", "dataset=coco", f"encoders=['{COLOURS}', {made}]", "run.workers=2", "batch_size=1")
+    go(
+        "embed",
+        "dataset=coco",
+        f"encoders=['{COLOURS}', {made}]",
+        "run.workers=2",
+        "batch_size=1",
+    )
 
-    stores = [TargetStore.open(path) for path in (coco / "embeddings/coco/train").glob("*.h5")]
+    stores = [
+        TargetStore.open(path) for path in (coco / "embeddings/coco/train").glob("*.h5")
+    ]
     own, replaced = sorted(stores, key=lambda store: len(store.path.stem))
     assert own.image_ids == replaced.image_ids and not own.embedding[...].any()
-    assert [round(float(row.max()) * 255) for row in replaced.embedding] == [0, 50, 100, 150, 200]
+    assert [round(float(row.max()) * 255) for row in replaced.embedding] == [
+        0,
+        50,
+        100,
+        150,
+        200,
+    ]
     (other / f"{0:012d}.png").unlink()
-    with pytest.raises(MissingData, match=r"data/made lacks pictures of coco/train, 1 of 5: train2017/0+$"):
+    with pytest.raises(
+        MissingData,
+        match=r"data/made lacks pictures of coco/train, 1 of 5: train2017/0+$",
+    ):
         go("embed", "dataset=coco", f"encoders=[{made}]", "run.workers=0", again=True)
 
 
 def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):
-    frames = np.random.default_rng(0).integers(0, 256, (COUNT, FRAMES, 8, 8, 3), np.uint8)
+    frames = np.random.default_rng(0).integers(
+        0, 256, (COUNT, FRAMES, 8, 8, 3), np.uint8
+    )
     names = Names.of(map(str, range(COUNT)))
-    clips = StimulusSet("clips", "train", names, names, lambda i: Clip(frames[i], rate_hz=3.0), frames=FRAMES)
+    clips = StimulusSet(
+        "clips",
+        "train",
+        names,
+        names,
+        lambda i: Clip(frames[i], rate_hz=3.0),
+        frames=FRAMES,
+    )
     listed = Dataset("clips", ("train",), lambda split: clips, home / "signals")
     monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
 
-    go("embed", "dataset=image-folder", f"encoders=['{COLOURS}']", "run.workers=2", "batch_size=1")
+    go(
+        "embed",
+        "dataset=image-folder",
+        f"encoders=['{COLOURS}']",
+        "run.workers=2",
+        "batch_size=1",
+    )
 
     found = TargetStore.open(
-        path_of(home / "embeddings", "clips", "train", "brainhive_cli-models-encoders-python-example")
+        path_of(
+            home / "embeddings",
+            "clips",
+            "train",
+            "brainhive_cli-models-encoders-python-example",
+        )
     )
-    assert clips.medium == "clip" and found.alternatives == FRAMES and found.shape == (12,)
+    assert (
+        clips.medium == "clip" and found.alternatives == FRAMES and found.shape == (12,)
+    )
     module, view = example()
-    expected = [[module(view(Image.fromarray(frame))[None])[0].numpy() for frame in clip] for clip in frames]
+    expected = [
+        [module(view(Image.fromarray(frame))[None])[0].numpy() for frame in clip]
+        for clip in frames
+    ]
     assert np.allclose(found.embedding, expected)

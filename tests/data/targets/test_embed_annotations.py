@@ -1,4 +1,6 @@
-"""embed: what stimuli are annotated with: masks of the key object, labels, captions as ids."""
+"""embed: what stimuli are annotated with: masks of the key object, labels, captions as
+ids.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,11 @@ ENCODERS = "encoders=[key-object-mask, {kind: concepts, count: 3}, caption-token
 @pytest.fixture
 def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]:
     """Clips that no encoder of annotations decodes; `train` may be replaced."""
-    masks = np.random.default_rng(0).integers(0, 2, (COUNT, FRAMES, 16, 16)).astype(np.uint8)
+    masks = (
+        np.random.default_rng(0)
+        .integers(0, 2, (COUNT, FRAMES, 16, 16))
+        .astype(np.uint8)
+    )
     labels = np.eye(3, dtype=np.uint8)[[0, 1, 2, 0, 1]]
     names = Names.of(map(str, range(COUNT)))
 
@@ -41,20 +47,32 @@ def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]
 
 
 def embed(go):
-    return go("embed", "dataset=image-folder", ENCODERS, "run.workers=0", "dtype=float16")
+    return go(
+        "embed", "dataset=image-folder", ENCODERS, "run.workers=0", "dtype=float16"
+    )
 
 
 def store(home: Path, name: str) -> TargetStore:
-    (path,) = path_of(home / "embeddings", "clips", "train", name).parent.glob(f"{name}*.h5")
+    (path,) = path_of(home / "embeddings", "clips", "train", name).parent.glob(
+        f"{name}*.h5"
+    )
     return TargetStore.open(path)
 
 
-def test_masks_labels_and_caption_ids_are_kept_as_whole_numbers_and_no_clip_is_decoded(go, home, clips):
+def test_masks_labels_and_caption_ids_are_kept_as_whole_numbers_and_no_clip_is_decoded(
+    go, home, clips
+):
     embed(go)
 
-    masks, labels, ids = (store(home, name) for name in ("key-object-mask", "concepts", "caption-tokens"))
+    masks, labels, ids = (
+        store(home, name) for name in ("key-object-mask", "concepts", "caption-tokens")
+    )
     assert [made.pixels for made in (masks, labels, ids)] == [None] * 3
-    assert (masks.alternatives, masks.shape, masks.embedding.dtype) == (FRAMES, (1, 64, 64), np.uint8)
+    assert (masks.alternatives, masks.shape, masks.embedding.dtype) == (
+        FRAMES,
+        (1, 64, 64),
+        np.uint8,
+    )
     large = np.repeat(np.repeat(clips["train"].masks(3), 4, 1), 4, 2)
     assert np.array_equal(masks.embedding[3, :, 0], large)
     assert (labels.alternatives, labels.embedding.dtype) == (None, np.uint8)
@@ -66,13 +84,23 @@ def test_masks_labels_and_caption_ids_are_kept_as_whole_numbers_and_no_clip_is_d
 
 def test_all_views_are_one_target_and_a_number_is_that_view_alone(go, home, clips):
     masks = "{kind: key-object-mask, views: %s}"
-    go("embed", "dataset=image-folder", f"encoders=[{masks % 'all'}, {masks % 2}]", "run.workers=0")
+    go(
+        "embed",
+        "dataset=image-folder",
+        f"encoders=[{masks % 'all'}, {masks % 2}]",
+        "run.workers=0",
+    )
 
     every, one = (store(home, f"key-object-mask-{name}") for name in ("all", "view-2"))
     assert (every.alternatives, every.shape) == (None, (FRAMES, 1, 64, 64))
     assert (one.alternatives, one.shape) == (None, (1, 64, 64))
-    assert np.array_equal(one.embedding, every.embedding[:, 2]) and every.embedding[:, 2].any()
-    with pytest.raises(MissingData, match="views: 6, and a stimulus of clips/train has 6"):
+    assert (
+        np.array_equal(one.embedding, every.embedding[:, 2])
+        and every.embedding[:, 2].any()
+    )
+    with pytest.raises(
+        MissingData, match="views: 6, and a stimulus of clips/train has 6"
+    ):
         go("embed", "dataset=image-folder", f"encoders=[{masks % 6}]")
 
 
@@ -80,7 +108,10 @@ def test_annotations_that_are_missing_or_of_other_stimuli_are_named(go, clips):
     whole = clips["train"]
     for change, message in (
         ({"masks": None}, "clips/train has no masks, which key-object-mask reads"),
-        ({"label_names": NAMES[:2]}, r"labels \[3\] of 0 are not one for each of 2 names"),
+        (
+            {"label_names": NAMES[:2]},
+            r"labels \[3\] of 0 are not one for each of 2 names",
+        ),
     ):
         clips["train"] = replace(whole, **change)
         with pytest.raises(MissingData, match=message) as raised:

@@ -1,6 +1,8 @@
-"""embed under blows: killed at any moment, on a disk that fills up, in several processes, with many pictures.
+"""embed under blows: killed at any moment, on a disk that fills up, in several
+processes, with many pictures.
 
-A command runs in a fork of this process, which has imported everything: it starts at once.
+A command runs in a fork of this process, which has imported everything: it starts at
+once.
 """
 
 import multiprocessing
@@ -30,7 +32,9 @@ NAMES = {COLOURS: "brainhive_cli-models-encoders-python-example", WIDE: "slow-wi
 
 
 def forked(work: Callable[[], Any]) -> int:
-    """Run `work` in a fork of this process; return its exit code, negative for a signal."""
+    """Run `work` in a fork of this process; return its exit code, negative for a
+    signal.
+    """
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     process.join(300)
@@ -39,8 +43,12 @@ def forked(work: Callable[[], Any]) -> int:
     return process.exitcode
 
 
-def killed_at(call: int, work: Callable[[], Any], left: Path | None = None) -> Callable[[], None]:
-    """Make `work` die by SIGKILL at its `call`-th call to or from a store; `left` gets what was left."""
+def killed_at(
+    call: int, work: Callable[[], Any], left: Path | None = None
+) -> Callable[[], None]:
+    """Make `work` die by SIGKILL at its `call`-th call to or from a store; `left` gets
+    what was left.
+    """
     count = iter(range(call, 0, -1))
 
     def watch(frame: Any, *_: Any) -> None:
@@ -62,7 +70,12 @@ def killed_at(call: int, work: Callable[[], Any], left: Path | None = None) -> C
 def settings(pictures: Path, code_allowed: None) -> tuple[str, ...]:
     """Overrides for two encoders over twelve pictures, two at a time."""
     encoders = f"encoders=[{COLOURS!r}, {WIDE!r}]"
-    return (f"dataset={{kind: image-folder, root: {pictures}}}", encoders, "batch_size=2", "run.workers=0")
+    return (
+        f"dataset={{kind: image-folder, root: {pictures}}}",
+        encoders,
+        "batch_size=2",
+        "run.workers=0",
+    )
 
 
 def stores(home: Path) -> dict[str, Path]:
@@ -73,7 +86,9 @@ def stores(home: Path) -> dict[str, Path]:
 
 
 def done(store: Path, expected: np.ndarray) -> int:
-    """Count the rows that a store says it has, finished or not, and hold that each of them is right."""
+    """Count the rows that a store says it has, finished or not, and hold that each of
+    them is right.
+    """
     path = store if store.exists() else part_of(store)
     if not path.exists():
         return 0
@@ -83,7 +98,8 @@ def done(store: Path, expected: np.ndarray) -> int:
     return int(is_done.sum())
 
 
-def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(  # `tools.soak` has more
+# `tools.soak` has more
+def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(
     tmp_path, monkeypatch, pictures, settings, go
 ):
     def embed() -> None:
@@ -96,7 +112,8 @@ def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(  # `
     assert forked(killed_at(calls, embed, tmp_path / "left")) == 0
     calls -= int((tmp_path / "left").read_text())
     expected = {
-        e: np.array(TargetStore.open(path).embedding) for e, path in stores(tmp_path / "whole").items()
+        e: np.array(TargetStore.open(path).embedding)
+        for e, path in stores(tmp_path / "whole").items()
     }
 
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "killed"))
@@ -126,11 +143,16 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
 
     assert forked(on_a_disk_that_fills_up) == 0
     told = (home / "told").read_text().splitlines()
-    assert len(told) == 2 and told[0].startswith("1 error: ") and told[0].endswith(": File too large")
+    assert (
+        len(told) == 2
+        and told[0].startswith("1 error: ")
+        and told[0].endswith(": File too large")
+    )
     assert "slow-filling.h5" in told[0] and "the same command continues" in told[1]
     assert not store.exists()
     lacking = target_store.TargetWriter(store).pending
-    assert len(lacking) >= 4  # those never decoded, and what waited to be written when the disk was full
+    # those never decoded, and what waited to be written when the disk was full
+    assert len(lacking) >= 4
     files = sorted(pictures.rglob("*.png"))
     for row in set(range(12)) - set(lacking.tolist()):
         files[row].write_bytes(b"it must not be read a second time")

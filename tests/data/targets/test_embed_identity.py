@@ -1,4 +1,6 @@
-"""embed: a store is never taken for one of other weights, preprocessing or numbers, nor two of them mixed."""
+"""embed: a store is never taken for one of other weights, preprocessing or numbers, nor
+two of them mixed.
+"""
 
 import json
 import shutil
@@ -36,7 +38,10 @@ def network(home: Path) -> Path:
 @pytest.fixture
 def words(pictures: Path, network: Path) -> tuple[str, ...]:
     """Overrides that embed a folder of pictures with that network."""
-    return (f"dataset={{kind: image-folder, root: {pictures}}}", f"encoders=[{network}]")
+    return (
+        f"dataset={{kind: image-folder, root: {pictures}}}",
+        f"encoders=[{network}]",
+    )
 
 
 def write(folder: Path, seed: int, **view: object) -> None:
@@ -44,7 +49,11 @@ def write(folder: Path, seed: int, **view: object) -> None:
     model = timm.create_model("test_vit", num_classes=10)
     folder.mkdir(exist_ok=True)
     save_file(model.state_dict(), folder / "model.safetensors")
-    config = {"architecture": "test_vit", "num_classes": 10, "num_features": model.num_features}
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 10,
+        "num_features": model.num_features,
+    }
     view = {**model.pretrained_cfg, **view}
     (folder / "config.json").write_text(json.dumps({**config, "pretrained_cfg": view}))
 
@@ -59,7 +68,10 @@ def path(home: Path, encoder: str = "local--network") -> Path:
 
 def directly(network: Path, pictures: Path) -> np.ndarray:
     encoder = encoders.resolve(str(network)).build()
-    views = [encoder.preprocess(Image.open(file).convert("RGB")) for file in sorted(pictures.rglob("*.png"))]
+    views = [
+        encoder.preprocess(Image.open(file).convert("RGB"))
+        for file in sorted(pictures.rglob("*.png"))
+    ]
     with torch.inference_mode():
         return encoder.module(torch.stack(views)).numpy()
 
@@ -80,32 +92,47 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, wor
     go("embed", *again)
 
     assert path(home).stat().st_ino == inode
-    assert states == {str(path(home).relative_to(home)): "done"} and not describe_missing(listed)
+    assert states == {
+        str(path(home).relative_to(home)): "done"
+    } and not describe_missing(listed)
 
 
 @pytest.fixture
 def imported(go, home, pictures, words) -> np.ndarray:
-    """Vectors that stand as that network's store, though nobody knows what made them."""
-    names = [file.relative_to(pictures).as_posix() for file in sorted(pictures.rglob("*.png"))]
+    """Vectors that stand as that network's store, though nobody knows what made
+    them.
+    """
+    names = [
+        file.relative_to(pictures).as_posix()
+        for file in sorted(pictures.rglob("*.png"))
+    ]
     values = np.random.default_rng(0).normal(size=(len(names), 24)).astype(np.float32)
     np.savez(home / "found.npz", ids=np.array(names), vectors=values)
     go("import-embeddings", f"sources=['{home}/found.npz']", *words)
     return values
 
 
-TOLD = "was imported from found.npz, so what made it is not known: --again makes it here"
+TOLD = (
+    "was imported from found.npz, so what made it is not known: --again makes it here"
+)
 
 
-def test_an_imported_store_is_kept_until_asked(go, home, pictures, network, words, imported, capsys):
+def test_an_imported_store_is_kept_until_asked(
+    go, home, pictures, network, words, imported, capsys
+):
     recipe = embed.Recipe.resolve("embed", None, {}, words)
     states, listed = states_of(recipe), embed.inputs(recipe)
     go("embed", *words, "dtype=float16")
 
-    assert states == {str(path(home).relative_to(home)): TOLD} and not describe_missing(listed)
+    assert states == {str(path(home).relative_to(home)): TOLD} and not describe_missing(
+        listed
+    )
     assert f"{path(home)} {TOLD}\n" in capsys.readouterr().err
     assert np.array_equal(open_store(home).embedding, imported)
     go("embed", *words, again=True)
-    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+    assert np.allclose(
+        open_store(home).embedding, directly(network, pictures), atol=1e-5
+    )
     assert "imported" not in capsys.readouterr().err
 
 
@@ -118,17 +145,24 @@ def two_stores(go, home, pictures, words):
     return lambda: open_stores(config.build(Paths()), config, "train", both, Paths())
 
 
-def test_a_finished_store_of_another_making_is_made_anew(go, home, pictures, network, words, capsys):
+def test_a_finished_store_of_another_making_is_made_anew(
+    go, home, pictures, network, words, capsys
+):
     go("embed", *words)
     before = np.array(open_store(home).embedding)
     write(network, 0, mean=[0.1, 0.2, 0.3])
     go("embed", *words)
-    assert "was made with other preprocessing: it is embedded again" in capsys.readouterr().err
+    assert (
+        "was made with other preprocessing: it is embedded again"
+        in capsys.readouterr().err
+    )
     write(network, 1)
     go("embed", *words)
     assert "was made with other preprocessing, weights" in capsys.readouterr().err
     assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
-    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+    assert np.allclose(
+        open_store(home).embedding, directly(network, pictures), atol=1e-5
+    )
 
     go("embed", *words, "dtype=float16")
     assert open_store(home).attributes["dtype"] == "float16"
@@ -136,7 +170,9 @@ def test_a_finished_store_of_another_making_is_made_anew(go, home, pictures, net
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_an_unfinished_store_goes_on_with_the_same_weights_alone(go, home, pictures, network, words, seed):
+def test_an_unfinished_store_goes_on_with_the_same_weights_alone(
+    go, home, pictures, network, words, seed
+):
     (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
     with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
         go("embed", *words)
@@ -148,12 +184,19 @@ def test_an_unfinished_store_goes_on_with_the_same_weights_alone(go, home, pictu
     go("embed", *words)
 
     assert np.array_equal(open_store(home).embedding[:11], before) == (seed == 0)
-    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+    assert np.allclose(
+        open_store(home).embedding, directly(network, pictures), atol=1e-5
+    )
 
 
-def test_stores_of_two_orders_are_refused_with_both_named(go, home, pictures, two_stores):
+def test_stores_of_two_orders_are_refused_with_both_named(
+    go, home, pictures, two_stores
+):
     assert len(two_stores()) == 2
     with resealed(path(home, "demo-clip")) as file:
         file["image_id"][...] = file["image_id"][()][::-1]
-    with pytest.raises(BrainhiveError, match=r"example\.h5 and .*demo-clip\.h5 hold the same pictures in an"):
+    with pytest.raises(
+        BrainhiveError,
+        match=r"example\.h5 and .*demo-clip\.h5 hold the same pictures in an",
+    ):
         two_stores()

@@ -37,12 +37,17 @@ def config_of(output: str) -> encoders.EncoderConfig:
 
 
 def store_of(home: Path, output: str) -> Path:
-    return target_store.path_of(home / "embeddings", "pictures", "train", config_of(output).name)
+    return target_store.path_of(
+        home / "embeddings", "pictures", "train", config_of(output).name
+    )
 
 
 def directly(pictures: Path, output: str) -> np.ndarray:
     encoder = config_of(output).build()
-    views = [encoder.preprocess(Image.open(file).convert("RGB")) for file in sorted(pictures.rglob("*.png"))]
+    views = [
+        encoder.preprocess(Image.open(file).convert("RGB"))
+        for file in sorted(pictures.rglob("*.png"))
+    ]
     with torch.inference_mode():
         return encoder.module(torch.stack(views)).numpy()
 
@@ -77,7 +82,9 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, fold
     go("embed", *folder, f"encoders=[{knobs}, { {**TIMM, 'output': 'tokens'} }]")
 
     flat, latent = (
-        TargetStore.open(target_store.path_of(home / "embeddings", "pictures", "train", one.name))
+        TargetStore.open(
+            target_store.path_of(home / "embeddings", "pictures", "train", one.name)
+        )
         for one in encoders.resolve(knobs).outputs
     )
     assert latent.embedding.shape == (12, 4, 16, 16)
@@ -88,34 +95,50 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, fold
     assert len(tokens.embedding.shape) == 3
 
 
-def test_degraded_pictures_share_one_network_and_one_decoding(go, home, pictures, folder, seen, monkeypatch):
+def test_degraded_pictures_share_one_network_and_one_decoding(
+    go, home, pictures, folder, seen, monkeypatch
+):
     loads, opened = [], []
     make, open_picture = timm.create_model, Image.open
-    monkeypatch.setattr(timm, "create_model", lambda *args, **knobs: loads.append(1) or make(*args, **knobs))
     monkeypatch.setattr(
-        Image, "open", lambda *args, **knobs: opened.append(knobs) or open_picture(*args, **knobs)
+        timm,
+        "create_model",
+        lambda *args, **knobs: loads.append(1) or make(*args, **knobs),
+    )
+    monkeypatch.setattr(
+        Image,
+        "open",
+        lambda *args, **knobs: opened.append(knobs) or open_picture(*args, **knobs),
     )
     blurs = ["gaussian-9", "mosaic-5", "noise-25"]
     encoder = {**TIMM, "degrade": blurs, "output": ["class", "mean"]}
 
     go("embed", *folder, f"encoders=[{ {**TIMM, 'output': 'class'} }, {encoder}]")
 
-    decoded = [knobs for knobs in opened if knobs["formats"] != ("PNG",)]  # which verifies checksums
+    # which verifies checksums
+    decoded = [knobs for knobs in opened if knobs["formats"] != ("PNG",)]
     assert (len(loads), len(decoded)) == (1, len([*pictures.rglob("*.png")]))
     assert seen["network"] == (1 + len(blurs)) * (
         12 + 1
     )  # a forward for each that is seen, and for its shapes
     plain, made = encoders.resolve(TIMM).build(), set()
     for config in encoders.resolve(encoder).outputs:
-        found = TargetStore.open(target_store.path_of(home / "embeddings", "pictures", "train", config.name))
+        found = TargetStore.open(
+            target_store.path_of(home / "embeddings", "pictures", "train", config.name)
+        )
         assert found.attributes["config"]["degrade"] == config.degrade
         assert config.degrade in found.attributes["preprocessing"]
         files = sorted(pictures.rglob("*.png"))
         side = plain.preprocess(Image.new("RGB", (64, 64))).shape[-1]
-        views = [degrade(Image.open(file).convert("RGB"), config.degrade, side) for file in files]
+        views = [
+            degrade(Image.open(file).convert("RGB"), config.degrade, side)
+            for file in files
+        ]
         module = encoders.resolve({**TIMM, "output": config.output}).build().module
         with torch.inference_mode():
-            expected = module(torch.stack([plain.preprocess(view) for view in views])).numpy()
+            expected = module(
+                torch.stack([plain.preprocess(view) for view in views])
+            ).numpy()
         assert np.allclose(found.embedding, expected, atol=ROUNDING)
         made.add(found.embedding[...].tobytes())
     assert len(made) == 2 * len(blurs)

@@ -1,4 +1,6 @@
-"""A run is neither evaluated on nor resumed with embeddings that were made in another way than its own."""
+"""A run is neither evaluated on nor resumed with embeddings that were made in another
+way than its own.
+"""
 
 import re
 import shutil
@@ -34,7 +36,9 @@ def remake(embeddings: Path, split: str, **made_by: Any) -> str:
     return str(path)
 
 
-def test_a_test_store_of_another_making_is_refused_with_both_named(go, small, world, own, tmp_path):
+def test_a_test_store_of_another_making_is_refused_with_both_named(
+    go, small, world, own, tmp_path
+):
     run = go("train-align", *small).folder
     trained_on = path_of(world / "embeddings", DATASET, "train", ENCODER)
     for made_by, what in (
@@ -44,7 +48,12 @@ def test_a_test_store_of_another_making_is_refused_with_both_named(go, small, wo
         remade = remake(own, "test", **made_by)
 
         with pytest.raises(BrainhiveError, match=f"other {what} than") as caught:
-            go("eval-retrieval", f"run={run}", f"paths.embeddings={own}", f"paths.runs={tmp_path}")
+            go(
+                "eval-retrieval",
+                f"run={run}",
+                f"paths.embeddings={own}",
+                f"paths.runs={tmp_path}",
+            )
 
         assert {remade, str(trained_on)} <= set(re.split(r"\s", caught.value.message))
 
@@ -52,7 +61,12 @@ def test_a_test_store_of_another_making_is_refused_with_both_named(go, small, wo
 def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp_path):
     mine = f"paths.embeddings={own}", f"paths.runs={tmp_path}"
     for split, digest in (("train", "a"), ("test", "b")):
-        remake(own, split, **IMPORTED, weights={"source": "imported: dictionary", "digest": digest * 64})
+        remake(
+            own,
+            split,
+            **IMPORTED,
+            weights={"source": "imported: dictionary", "digest": digest * 64},
+        )
     go("train-align", *small, *mine, "subjects=1", "train.epochs=1")
 
     assert go("eval-retrieval", *mine).metrics.overall["top1"].n == 100

@@ -21,7 +21,9 @@ ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]
 
 
-def store(path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: int) -> TargetStore:
+def store(
+    path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: int
+) -> TargetStore:
     Blank(path, IDS, IDS, shape, dtype, {"encoder": path.stem, **more}).create()
     writer = TargetWriter(path)
     writer.write(np.arange(6), np.random.default_rng(0).normal(size=(6, *shape)))
@@ -30,8 +32,12 @@ def store(path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: in
     return TargetStore.open(path)
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((5,), "float32"), ((4, 2, 2), "float16")])
-def test_targets_of_any_shape_are_the_same_held_or_gathered_from_the_file(tmp_path, shape, dtype):
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((5,), "float32"), ((4, 2, 2), "float16")]
+)
+def test_targets_of_any_shape_are_the_same_held_or_gathered_from_the_file(
+    tmp_path, shape, dtype
+):
     found = store(tmp_path / "one.h5", shape, dtype)
     rows = np.array([4, 0, 0])
 
@@ -49,27 +55,43 @@ def test_targets_that_need_more_than_half_of_the_free_memory_stay_on_disk(
     tmp_path, monkeypatch, spare, is_held
 ):
     found = store(tmp_path / "one.h5", (5,))
-    monkeypatch.setattr(targets, "free_bytes", lambda device: 2 * found.embedding.nbytes + spare)
+    monkeypatch.setattr(
+        targets, "free_bytes", lambda device: 2 * found.embedding.nbytes + spare
+    )
 
     source = Targets.of({"one": found}, ALONE).sources["one"]
 
-    assert isinstance(source, StoreTargets) and isinstance(source.values, torch.Tensor) == is_held
+    assert (
+        isinstance(source, StoreTargets)
+        and isinstance(source.values, torch.Tensor) == is_held
+    )
 
 
 def test_tokens_are_refused_where_vectors_are_fused(tmp_path):
-    tokens = Targets.of({name: store(tmp_path / f"{name}.h5", (3, 4)) for name in ("a",)}, ALONE)
-    with pytest.raises(BrainhiveError, match=r"targets of a have the shape \[3, 4\], and only vectors"):
+    tokens = Targets.of(
+        {name: store(tmp_path / f"{name}.h5", (3, 4)) for name in ("a",)}, ALONE
+    )
+    with pytest.raises(
+        BrainhiveError, match=r"targets of a have the shape \[3, 4\], and only vectors"
+    ):
         _ = tokens.dims
     assert Targets.of({"b": store(tmp_path / "b.h5", (5,))}, ALONE).dims == {"b": 5}
 
 
 def test_online_targets_of_several_outputs_take_one_forward_pass():
-    configs = [timm.TINY.model_copy(update={"output": output}) for output in ("class", "patches")]
-    pictures = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")]
+    configs = [
+        timm.TINY.model_copy(update={"output": output})
+        for output in ("class", "patches")
+    ]
+    pictures = [
+        Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")
+    ]
     names = Names.of(["red", "green", "blue"])
     stimuli = StimulusSet("colours", "train", names, names, pictures.__getitem__)
     (group,) = grouped(configs, "fp32", ALONE)
-    online = Targets({name: OnlineTargets(stimuli, group, name) for name in group.names})
+    online = Targets(
+        {name: OnlineTargets(stimuli, group, name) for name in group.names}
+    )
     passes = []
     group.network.module.register_forward_hook(lambda *_: passes.append(1))
 

@@ -1,4 +1,6 @@
-"""Amounts of calibration: nested draws of pictures, trials and minutes, and the first ones as recorded."""
+"""Amounts of calibration: nested draws of pictures, trials and minutes, and the first
+ones as recorded.
+"""
 
 from itertools import pairwise, product
 
@@ -18,21 +20,31 @@ from brainhive_cli.evaluation.calibration.amounts import (
 PICTURES, REPETITIONS, STEP_S, BREAK_S = 12, 3, 2.0, 30.0
 COUNTS = np.resize([3, 1, 2], PICTURES)
 IS_THERE = np.arange(REPETITIONS) < COUNTS[:, None]
-TRIALS = int(COUNTS.sum())  # 24: three runs of eight trials, of which the third is of another session
+# 24: three runs of eight trials, of which the third is of another session
+TRIALS = int(COUNTS.sum())
 
 
 def pool_of(has_times=True) -> Trials:
-    """Pictures in a random order of three runs, of which each has a break after its fourth trial."""
+    """Pictures in a random order of three runs, of which each has a break after its
+    fourth trial.
+    """
     random = np.random.default_rng(0)
-    order = random.permutation(TRIALS)  # of the trials that there are, from the first shown on
+    # of the trials that there are, from the first shown on
+    order = random.permutation(TRIALS)
     run, number = np.divmod(order, 8)
     onset_s = np.full((PICTURES, REPETITIONS), np.nan)
     onset_s[IS_THERE] = 100 * run + 5 + STEP_S * number + BREAK_S * (number >= 4)
     runs, sessions = (np.full(onset_s.shape, -1, kind) for kind in (np.int16, np.int8))
     runs[IS_THERE], sessions[IS_THERE] = np.where(run == 2, 0, run), run == 2
     single = random.normal(size=(*onset_s.shape, 2, 4)).astype(np.float32)
-    known = {"sessions": sessions, "runs": runs, "onset_s": onset_s if has_times else None}
-    return make_trials(7, single, np.arange(PICTURES), ("P7", "Oz"), 100.0, COUNTS, **known)
+    known = {
+        "sessions": sessions,
+        "runs": runs,
+        "onset_s": onset_s if has_times else None,
+    }
+    return make_trials(
+        7, single, np.arange(PICTURES), ("P7", "Oz"), 100.0, COUNTS, **known
+    )
 
 
 def queue_of(pool: Trials) -> np.ndarray:
@@ -41,7 +53,9 @@ def queue_of(pool: Trials) -> np.ndarray:
 
 
 def choose(unit, amounts, order="draws", seed=0, pool=None):
-    return choose_trials(pool or pool_of(), unit, amounts, order, np.random.default_rng(seed))
+    return choose_trials(
+        pool or pool_of(), unit, amounts, order, np.random.default_rng(seed)
+    )
 
 
 def test_a_smaller_amount_is_part_of_a_larger_one():
@@ -49,7 +63,9 @@ def test_a_smaller_amount_is_part_of_a_larger_one():
     for unit, order, seed in product(amounts, ("draws", "recording"), range(10)):
         chosen = choose(unit, [*amounts[unit], ALL], order, seed)
         assert all((small <= large).all() for small, large in pairwise(chosen))
-        assert [each.sum() for each in chosen] == sorted({int(each.sum()) for each in chosen})
+        assert [each.sum() for each in chosen] == sorted(
+            {int(each.sum()) for each in chosen}
+        )
         assert (chosen[-1] == IS_THERE).all()
 
 
@@ -58,22 +74,35 @@ def test_the_order_of_recording_takes_the_first_trials():
     position = np.full(IS_THERE.shape, TRIALS)
     position[IS_THERE] = queue_of(pool)
 
-    (minutes,) = choose("minutes", [46 / 60 + 1e-6], "recording")  # the first run, and the moment of the next
+    # the first run, and the moment of the next
+    (minutes,) = choose("minutes", [46 / 60 + 1e-6], "recording")
     (trials,) = choose("trials", [9], "recording")
     (pictures,) = choose("pictures", [4], "recording")
 
     assert (minutes == (position <= 8)).all() and (trials == (position < 9)).all()
-    fifth = np.sort(position.min(1))[4]  # where a fifth picture is shown for the first time
+    # where a fifth picture is shown for the first time
+    fifth = np.sort(position.min(1))[4]
     assert pictures.any(1).sum() == 4 and (pictures == (position < fifth)).all()
-    assert (pictures & ~IS_THERE).sum() == 0 and pictures.sum() < COUNTS[pictures.any(1)].sum()
+    assert (pictures & ~IS_THERE).sum() == 0 and pictures.sum() < COUNTS[
+        pictures.any(1)
+    ].sum()
 
 
 def test_minutes_and_the_order_of_recording_need_onsets_and_drawn_counts_do_not():
     pool = pool_of(has_times=False)
-    for unit, order in (("minutes", "draws"), ("pictures", "recording"), ("trials", "recording")):
-        with pytest.raises(BrainhiveError, match="subject 7: signals do not say when trials") as caught:
+    for unit, order in (
+        ("minutes", "draws"),
+        ("pictures", "recording"),
+        ("trials", "recording"),
+    ):
+        with pytest.raises(
+            BrainhiveError, match="subject 7: signals do not say when trials"
+        ) as caught:
             choose(unit, [1], order, pool=pool)
-        assert "with onsets (brainhive prepare)" in caught.value.hint and "pictures" in caught.value.hint
+        assert (
+            "with onsets (brainhive prepare)" in caught.value.hint
+            and "pictures" in caught.value.hint
+        )
     with pytest.raises(BrainhiveError, match="subject 7: signals do not say when"):
         limit_amounts([pool_of(), pool], "minutes", [1])
     assert choose("pictures", [2], pool=pool)[0].any(1).sum() == 2

@@ -1,4 +1,6 @@
-"""Curves of calibration: the arm of the finding, shares, the amount that suffices, controls that warn."""
+"""Curves of calibration: the arm of the finding, shares, the amount that suffices,
+controls that warn.
+"""
 
 from dataclasses import replace
 
@@ -11,14 +13,19 @@ from brainhive_cli.evaluation.calibration.curves import (
 )
 from brainhive_cli.measurement.units import Items
 
-PLAIN = Metric("top1", 0.0, 100, 100, 0.01, None, None, (1,), "calibration", "test", "none")
+PLAIN = Metric(
+    "top1", 0.0, 100, 100, 0.01, None, None, (1,), "calibration", "test", "none"
+)
 
 
 @pytest.mark.parametrize(("low", "is_above"), [(0.02, True), (0.005, False)])
 def test_an_amount_suffices_only_for_a_score_that_is_above_chance(low, is_above):
     random = np.random.default_rng(0)
     rates = {"10 pictures": 0.2, "40 pictures": 0.8, "everything": 0.8}
-    hits = {name: [1.0 * (random.random(100) < rate) for _ in range(3)] for name, rate in rates.items()}
+    hits = {
+        name: [1.0 * (random.random(100) < rate) for _ in range(3)]
+        for name, rate in rates.items()
+    }
     whole = replace(PLAIN, value=0.8, low=low, high=0.9)
 
     facts = find_sufficient(hits, whole, Items.unnamed([100] * 3))
@@ -29,7 +36,10 @@ def test_an_amount_suffices_only_for_a_score_that_is_above_chance(low, is_above)
 
 
 def metrics(*values, reach=None):
-    ends = [(None, None) if reach is None else (value - reach, value + reach) for value in values]
+    ends = [
+        (None, None) if reach is None else (value - reach, value + reach)
+        for value in values
+    ]
     return [
         replace(PLAIN, value=value, low=low, high=high)
         for value, (low, high) in zip(values, ends, strict=True)

@@ -1,4 +1,6 @@
-"""The finding of calibrate as people read it, and the page that is drawn from the same facts and metrics."""
+"""The finding of calibrate as people read it, and the page that is drawn from the same
+facts and metrics.
+"""
 
 from dataclasses import replace
 
@@ -7,7 +9,18 @@ from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.reports.sentences import state_finding
 
 TOP1 = Metric(
-    "top1", 0.3, 1200, 200, 0.005, 0.22, 0.38, (1,), "calibration", "test", "t", people=(0.22, 0.38)
+    "top1",
+    0.3,
+    1200,
+    200,
+    0.005,
+    0.22,
+    0.38,
+    (1,),
+    "calibration",
+    "test",
+    "t",
+    people=(0.22, 0.38),
 )
 AMOUNTS = [
     Amount(name="20 pictures", pictures=20, trials=80, minutes=1.0),
@@ -20,7 +33,10 @@ ABOUT = ("signals and labels", "none", "an arm")
 def measure(arm="transfer", people=6, **facts) -> Measurements:
     """Measure an arm that gives .1, .22 and .3, next to zero-shot, which gives .04."""
     top1 = {"20 pictures": 0.1, "50 pictures": 0.22, "everything": 0.3}
-    scopes = {f"{arm} · {name}": {"top1": replace(TOP1, value=value)} for name, value in top1.items()}
+    scopes = {
+        f"{arm} · {name}": {"top1": replace(TOP1, value=value)}
+        for name, value in top1.items()
+    }
     scopes |= {"zero-shot": {"top1": replace(TOP1, value=0.04)}, "all": {"top1": TOP1}}
     stated = {
         "is_above_chance": True,
@@ -30,24 +46,32 @@ def measure(arm="transfer", people=6, **facts) -> Measurements:
         "arms": {name: ABOUT for name in (arm, "zero-shot")},
         **facts,
     }
-    return Measurements(scopes, {}, CalibrationFacts(modality="EEG", arm=arm, amounts=AMOUNTS, **stated))
+    return Measurements(
+        scopes, {}, CalibrationFacts(modality="EEG", arm=arm, amounts=AMOUNTS, **stated)
+    )
 
 
 def test_the_finding_says_what_was_decoded_how_often_right_by_whom_and_of_how_many():
     finding = state_finding(measure(suffices=(1, 2)))
 
     assert finding == (
-        "From EEG, with 50 pictures of a new person, the picture that was seen was ranked first of 200 in 22 "
-        "% of cases (95 % CI 22 to 38 %; chance 0.5 %) by transfer; with everything (400 pictures, 20.1 "
-        "minutes) in 30 %, without any recording in 4 % (6 new people). 90 % of what everything gives "
-        "takes more than 20 pictures (95 % CI, people in general)."
+        "From EEG, with 50 pictures of a new person, the picture that was seen was "
+        "ranked first of 200 in 22 % of cases (95 % CI 22 to 38 %; chance 0.5 %) by "
+        "transfer; with everything (400 pictures, 20.1 minutes) in 30 %, without any "
+        "recording in 4 % (6 new people). 90 % of what everything gives takes more "
+        "than 20 pictures (95 % CI, people in general)."
     )
 
 
 def test_the_amount_that_suffices_is_stated_or_that_it_is_not_settled():
-    between = "takes more than 20 pictures and at most 50 pictures (95 % CI, people in general)."
+    between = (
+        "takes more than 20 pictures and at most 50 pictures (95 % CI, people in "
+        "general)."
+    )
     assert state_finding(measure(suffices=(1, 1))).endswith(between)
     unsettled = "4 people do not settle how much gives 90 % of what everything gives."
     assert state_finding(measure(people=4, suffices=(0, 2))).endswith(unsettled)
-    up_to = "better than training from scratch up to 50 pictures (95 % CI at each amount)."
+    up_to = (
+        "better than training from scratch up to 50 pictures (95 % CI at each amount)."
+    )
     assert state_finding(measure(better=(2, 3))).endswith(up_to)

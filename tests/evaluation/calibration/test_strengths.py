@@ -1,4 +1,6 @@
-"""Strength of transfer: chosen by people whom the model learned from, without any test picture."""
+"""Strength of transfer: chosen by people whom the model learned from, without any test
+picture.
+"""
 
 import shutil
 
@@ -10,22 +12,36 @@ from brainhive_cli.evaluation.calibration.measure import choose_strength
 from tests.resealed import resealed
 from tests.training.alignment.test_seen_pictures import SMALL, simulated
 
-ASKED = ("pictures=6", "draws=1", "arms=zero-shot,transfer", "alignments=[]", "subjects=3")
+ASKED = (
+    "pictures=6",
+    "draws=1",
+    "arms=zero-shot,transfer",
+    "alignments=[]",
+    "subjects=3",
+)
 
 
 def test_of_strengths_within_a_standard_error_the_nearest_to_zero_shot_is_chosen():
     # differences from the best: mean .1, and a standard error of .1 or a little less
-    best, loss = np.full(4, 0.5), np.array([-0.1, 0.3, 0.1, 0.1])  # sd .163, standard error .082
+    # sd .163, standard error .082
+    best, loss = np.full(4, 0.5), np.array([-0.1, 0.3, 0.1, 0.1])
     assert choose_strength({None: best - loss, 0.3: best}) == 0.3
-    assert choose_strength({None: best - 0.8 * loss, 1.0: best - loss + 0.03, 0.3: best}) == 1.0
+    assert (
+        choose_strength({None: best - 0.8 * loss, 1.0: best - loss + 0.03, 0.3: best})
+        == 1.0
+    )
     assert choose_strength({None: best, 1.0: best, 0.0: best}) is None
 
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory, go):
-    """A home with a model of two people for each third one, and one whose test signals are noise."""
+    """A home with a model of two people for each third one, and one whose test signals
+    are noise.
+    """
     home, noisy = (tmp_path_factory.mktemp(name) for name in ("strengths", "noisy"))
-    dataset = simulated(paint(home / "photos", 16, 3)).replace("subjects: 1", "subjects: 3")
+    dataset = simulated(paint(home / "photos", 16, 3)).replace(
+        "subjects: 1", "subjects: 3"
+    )
     train = (dataset, f"encoders=[{COLOURS!r}]", *SMALL, "train.epochs=8", "mode=inter")
     with at_home(home):
         go("embed", dataset, f"encoders=[{COLOURS!r}]")
@@ -35,7 +51,9 @@ def homes(tmp_path_factory, go):
     for store in noisy.glob("signals/*/default/*.h5"):
         with resealed(store) as file:
             signal = file["test/signal"][()]
-            file["test/signal"][...] = np.random.default_rng(0).normal(size=signal.shape) * signal.std()
+            file["test/signal"][...] = (
+                np.random.default_rng(0).normal(size=signal.shape) * signal.std()
+            )
     with at_home(noisy):
         go("train-align", *train, "subjects=3")
     return home, noisy
@@ -49,6 +67,9 @@ def test_test_signals_have_no_part_in_the_choice(homes, go):
 
     first, noisy = measured
     assert first.facts.strength == noisy.facts.strength
-    assert first.scopes["zero-shot"]["mrr"].value > noisy.scopes["zero-shot"]["mrr"].value + 0.05
+    assert (
+        first.scopes["zero-shot"]["mrr"].value
+        > noisy.scopes["zero-shot"]["mrr"].value + 0.05
+    )
     (choice,) = first.facts.strength.values()
     assert choice.people == 2 and len(choice.mrr["everything"]) == 6

@@ -1,4 +1,6 @@
-"""The linear encoding model finds what the demo's simulation put in: early looks, late meaning, where."""
+"""The linear encoding model finds what the demo's simulation put in: early looks, late
+meaning, where.
+"""
 
 import numpy as np
 import pytest
@@ -8,8 +10,17 @@ from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.evaluation.explanation import sensor_space
-from brainhive_cli.evaluation.explanation.encoding_model import along, predict_signals, unique
-from brainhive_cli.evaluation.explanation.profiles import Axis, Labels, correct_together, standardise
+from brainhive_cli.evaluation.explanation.encoding_model import (
+    along,
+    predict_signals,
+    unique,
+)
+from brainhive_cli.evaluation.explanation.profiles import (
+    Axis,
+    Labels,
+    correct_together,
+    standardise,
+)
 from brainhive_cli.measurement.units import Items
 
 FRONTAL = ("Fp1", "Fp2", "F3", "Fz", "F4")
@@ -30,30 +41,52 @@ def labels_of(count, draws):
 
 
 def whitened(split, low, meaning):
-    """Add frontal sensors of noise alone to the demo's EEG, and whiten it, another way each session."""
+    """Add frontal sensors of noise alone to the demo's EEG, and whiten it, another way
+    each session.
+    """
     random = np.random.default_rng(0)
-    posterior = simulation.simulate(low, meaning, 1, 2, seed=len(low), noise=0.3)[..., ::EVERY]
-    frontal = random.normal(size=(*posterior.shape[:2], len(FRONTAL), posterior.shape[3])) * posterior.std()
+    posterior = simulation.simulate(low, meaning, 1, 2, seed=len(low), noise=0.3)[
+        ..., ::EVERY
+    ]
+    frontal = (
+        random.normal(size=(*posterior.shape[:2], len(FRONTAL), posterior.shape[3]))
+        * posterior.std()
+    )
     plain = np.concatenate([frontal, posterior], 2)
-    whiteners = np.eye(len(NAMES)) + 0.2 * np.random.default_rng(1).normal(size=(2, len(NAMES), len(NAMES)))
+    whiteners = np.eye(len(NAMES)) + 0.2 * np.random.default_rng(1).normal(
+        size=(2, len(NAMES), len(NAMES))
+    )
     sessions = random.integers(0, 2, plain.shape[:2]).astype(np.int8)
     signal = np.einsum("nrij,nrjt->nrit", whiteners[sessions], plain).astype(np.float32)
-    ids, times = [f"{split}{row}" for row in range(len(low))], np.arange(signal.shape[3]) * EVERY / 250
+    ids, times = (
+        [f"{split}{row}" for row in range(len(low))],
+        np.arange(signal.shape[3]) * EVERY / 250,
+    )
     given = {"sessions": sessions, "whiteners": whiteners}
-    recording = Trials(signal, ids, Sensors(NAMES), times, 250 / EVERY, "whitened", **given)
+    recording = Trials(
+        signal, ids, Sensors(NAMES), times, 250 / EVERY, "whitened", **given
+    )
     return recording.select(where=split)
 
 
 @pytest.fixture(scope="module")
 def predicted():
-    """What looks and meaning predict of the sensors, whitening undone; and what was measured."""
+    """What looks and meaning predict of the sensors, whitening undone; and what was
+    measured.
+    """
     of = {split: features(split) for split in COUNTS}
-    levels = [{"looks": torch.from_numpy(a), "meaning": torch.from_numpy(b)} for a, b in of.values()]
+    levels = [
+        {"looks": torch.from_numpy(a), "meaning": torch.from_numpy(b)}
+        for a, b in of.values()
+    ]
     train, test = (whitened(split, *each) for split, each in of.items())
     measured = np.concatenate([*sensor_space.averages(test)]).astype(np.float64)
 
     def signals():
-        return (torch.from_numpy(part.reshape(len(part), -1)) for part in sensor_space.averages(train))
+        return (
+            torch.from_numpy(part.reshape(len(part), -1))
+            for part in sensor_space.averages(train)
+        )
 
     wrong = tuple(np.roll(np.arange(count), count // 2) for count in COUNTS.values())
     return *predict_signals(*levels, signals, measured.shape[1:], wrong, 40), measured
@@ -70,21 +103,32 @@ def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     (corrected,) = correct_together([standardise(found.values.mean(1), found.null)])
     above = {name for name, p in zip(NAMES, corrected, strict=True) if p < 0.05}
     assert above == {*simulation.CHANNELS}
-    assert min(values[name] for name in simulation.CHANNELS) > 2 * max(abs(values[name]) for name in FRONTAL)
+    assert min(values[name] for name in simulation.CHANNELS) > 2 * max(
+        abs(values[name]) for name in FRONTAL
+    )
 
 
 def test_looks_add_early_what_meaning_does_not_know_and_meaning_late(predicted):
     full, partial, measured = predicted
     full, measured = (each[:, len(FRONTAL) :] for each in (full, measured))
-    sides = {name: tuple(each[:, len(FRONTAL) :] for each in pair) for name, pair in partial.items()}
+    sides = {
+        name: tuple(each[:, len(FRONTAL) :] for each in pair)
+        for name, pair in partial.items()
+    }
     rows = range(measured.shape[2])
 
-    times = Axis("ms", [40.0 * row for row in rows]), [np.s_[..., [row]] for row in rows]
-    looks, meaning = (unique(full, sides[level], measured, *times) for level in ("looks", "meaning"))
+    times = (
+        Axis("ms", [40.0 * row for row in rows]),
+        [np.s_[..., [row]] for row in rows],
+    )
+    looks, meaning = (
+        unique(full, sides[level], measured, *times) for level in ("looks", "meaning")
+    )
 
     at = np.array(looks.axis.at)
     course = {"looks": looks.values.mean(1), "meaning": meaning.values.mean(1)}
     assert 100 <= at[course["looks"].argmax()] <= 200 < at[course["meaning"].argmax()]
     half = {name: at[(each > each.max() / 2).argmax()] for name, each in course.items()}
     assert half["looks"] < half["meaning"]
-    assert np.abs(looks.shuffled.mean(1)).max() < course["looks"].max() / 2  # of other pictures' looks
+    # of other pictures' looks
+    assert np.abs(looks.shuffled.mean(1)).max() < course["looks"].max() / 2

@@ -1,4 +1,6 @@
-"""Whether signals may show an effect before it begins, by the filters that a store names."""
+"""Whether signals may show an effect before it begins, by the filters that a store
+names.
+"""
 
 import numpy as np
 
@@ -6,7 +8,13 @@ from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.conclusion import looks_ahead
 
-STEPS = {"kind": "recording", "epoch_ms": [-200, 800], "keep_ms": [-200, 800], "whiten": "no", "rate_hz": 125}
+STEPS = {
+    "kind": "recording",
+    "epoch_ms": [-200, 800],
+    "keep_ms": [-200, 800],
+    "whiten": "no",
+    "rate_hz": 125,
+}
 BROAD = [None, None]
 
 
@@ -23,10 +31,12 @@ def test_a_filter_without_delay_looks_ahead() -> None:
         ({}, {"band_hz": [1, 40], "phase": "forward"}, False),
         ({}, {"band_hz": [None, 10]}, True),
         ({}, {"band_hz": [1, 40]}, True),
-        ({"filtered_hz": [0.0, 125.0]}, {"band_hz": BROAD}, False),  # half the rate is no filter
+        # half the rate is no filter
+        ({"filtered_hz": [0.0, 125.0]}, {"band_hz": BROAD}, False),
         ({"filtered_hz": [1.0, 40.0]}, {"band_hz": BROAD}, True),  # by another program
         ({"sessions": [{}, {"filtered_hz": [1.0, 40.0]}]}, {"band_hz": BROAD}, True),
         ({"preparation": {}, "simulated": "a program"}, {}, False),
-        ({"preparation": {"kind": "things-prepared"}}, {}, True),  # which others filtered
+        # which others filtered
+        ({"preparation": {"kind": "things-prepared"}}, {}, True),
     ):
         assert looks_ahead(filtered(source, **steps)) == expected

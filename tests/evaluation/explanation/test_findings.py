@@ -1,4 +1,6 @@
-"""What is printed of profiles: where they are first above chance, and one p in tables and figures."""
+"""What is printed of profiles: where they are first above chance, and one p in tables
+and figures.
+"""
 
 from dataclasses import replace
 
@@ -35,21 +37,28 @@ PICTURES = Items.independent([IDS], "pictures")
 
 def describe(groups, units=PICTURES):
     """Describe profiles, with p corrected over all of them."""
-    items = replace(units, ids=[*units.ids] * len(groups), units=[*units.units] * len(groups))
+    items = replace(
+        units, ids=[*units.ids] * len(groups), units=[*units.units] * len(groups)
+    )
     return correct_findings(describe_profiles(groups, items, **HOW))
 
 
 def state(*results, subjects=1, **facts):
     """State what is found of some subjects, as a run does."""
     cells = {f"sub-{number}": Cell(subject=number) for number in range(subjects)}
-    about = ExplanationFacts(claims=state_claims(results), cells=cells, modality="EEG", **facts)
+    about = ExplanationFacts(
+        claims=state_claims(results), cells=cells, modality="EEG", **facts
+    )
     return state_finding(Measurements(list_scopes(results), facts=about))
 
 
 def test_intervals_of_explain_take_neighbouring_clips_together():
-    """Values of neighbours correlate .9; each place is a simulation. Over single clips .36 hold."""
+    """Values of neighbours correlate .9; each place is a simulation. Over single clips
+    .36 hold.
+    """
     clips, random = [str(number) for number in range(1200)], np.random.default_rng(0)
-    values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]  # [P, N]
+    # [P, N]
+    values = lfilter([1.0], [1.0, -0.9], random.normal(size=(200, 1300)))[:, 100:]
     parts = Axis(TIME, [*map(float, range(200))]), values
     found, held = SubjectProfiles({"occlusion": Profile("margin", *parts)}), []
 
@@ -79,15 +88,19 @@ OVER_REGIONS = Axis(REGION, ["V1", "V4", "FFA", "none"])
 
 
 @pytest.mark.parametrize(
-    ("space", "where"), ((OVER_SENSORS, "at sensor Pz"), (OVER_REGIONS, "in region FFA"))
+    ("space", "where"),
+    ((OVER_SENSORS, "at sensor Pz"), (OVER_REGIONS, "in region FFA")),
 )
 def test_the_finding_says_when_and_where_how_sure_and_of_whom(space, where):
-    results = [finding_along(OVER_TIME, [0, 4, 6, 4]), finding_along(space, [0, 0, 4, 0], name="sensors")]
+    results = [
+        finding_along(OVER_TIME, [0, 4, 6, 4]),
+        finding_along(space, [0, 0, 4, 0], name="sensors"),
+    ]
     when, place = (p_text(claim.p) for claim in state_claims(results))
     assert state(*results, scope="these 2 films") == (
-        f"What was seen can be told from EEG from 25 ms on, and most clearly at 50 ms (p = {when}, corrected "
-        f"over all times and {space.name}s), {where} (p = {place}): 60 test pictures of 1 subject, for these "
-        "2 films."
+        "What was seen can be told from EEG from 25 ms on, and most clearly at 50 ms "
+        f"(p = {when}, corrected over all times and {space.name}s), {where} (p = "
+        f"{place}): 60 test pictures of 1 subject, for these 2 films."
     )
 
 
@@ -95,9 +108,18 @@ def test_what_is_not_shown_is_said_not_to_be():
     none = finding_along(OVER_TIME, [0, 0, 0, 0], seed=1)
     some = finding_along(OVER_SENSORS, [0, 0, 4, 0])
     assert none.corrected.min() > 0.05
-    place = f"(strongest at {none.axis.where(none.values.argmax())}, p = {p_text(state_claims([none])[0].p)}"
-    told, both, where = state(none, subjects=2), state(none, some), p_text(state_claims([some])[0].p)
+    place = (
+        f"(strongest at {none.axis.where(none.values.argmax())}, p = "
+        f"{p_text(state_claims([none])[0].p)}"
+    )
+    told, both, where = (
+        state(none, subjects=2),
+        state(none, some),
+        p_text(state_claims([some])[0].p),
+    )
     begin = "At no single time is what was seen shown to be carried by EEG"
-    assert told == f"{begin} {place}, corrected over all times): 60 test pictures of 2 subjects."
+    assert told == (
+        f"{begin} {place}, corrected over all times): 60 test pictures of 2 subjects."
+    )
     assert f"at sensor Pz (p = {where}, corrected over all times and sensors); " in both
     assert f"; at no single time is that shown {place}): 60" in both

@@ -30,8 +30,14 @@ SPEC = Recipe(
 
 
 def reader(kind, channels, samples):
-    """Let a model with random weights read random signals of six pictures, with random targets."""
-    random, heads, times = np.random.default_rng(0), {"token": Head((16,))}, np.arange(samples) / 250
+    """Let a model with random weights read random signals of six pictures, with random
+    targets.
+    """
+    random, heads, times = (
+        np.random.default_rng(0),
+        {"token": Head((16,))},
+        np.arange(samples) / 250,
+    )
     torch.manual_seed(0)
     names = tuple(f"S{number}" for number in range(channels))
     spec = SignalSpec(names, samples, (1,), (channels,), 250.0, tuple(times), {})
@@ -41,10 +47,16 @@ def reader(kind, channels, samples):
     ids = [f"picture {number}" for number in range(ITEMS)]
     folder, recipe = SimpleNamespace(path=Path("model")), SimpleNamespace(encoders=[])
     run = SimpleNamespace(
-        folder=folder, is_model=True, recipes={"": recipe}, source=lambda *_: None, tests_new_subjects=False
+        folder=folder,
+        is_model=True,
+        recipes={"": recipe},
+        source=lambda *_: None,
+        tests_new_subjects=False,
     )
     places = np.arange(ITEMS)
-    trials = Trials(signal, ids, Sensors(names), times, 250.0, "µV", subject=1, stimulus=places).select()
+    trials = Trials(
+        signal, ids, Sensors(names), times, 250.0, "µV", subject=1, stimulus=places
+    ).select()
     shared = Items.independent([ids])
     labels = Labels.of(places, shared, 20, 0)
     member = TrainedModel(run, Cell("", (1,), (1,), 0))
@@ -62,7 +74,14 @@ def reader(kind, channels, samples):
 def test_an_encoder_of_sensors_is_explained():
     found = explain_model(reader("nice", 9, 101), SPEC)
 
-    expected = {"windows:top1", "windows:top5", "windows:two_way", "occlusion", "sensors", "bands"}
+    expected = {
+        "windows:top1",
+        "windows:top5",
+        "windows:two_way",
+        "occlusion",
+        "sensors",
+        "bands",
+    }
     assert expected <= found.profiles.keys() and set(found.missing) <= {"regions"}
     assert all(np.isfinite(profile.values).all() for profile in found.profiles.values())
 
@@ -76,7 +95,12 @@ def test_a_band_is_found_where_the_signal_has_it():
         gallery=made.member.encode(made.trials, made.signal)
         - made.member.encode(made.trials, made.baseline[None])
     )
-    found = explain_model(made, SPEC.model_copy(update={"analyses": ["bands"]})).profiles["bands"]
+    found = explain_model(
+        made, SPEC.model_copy(update={"analyses": ["bands"]})
+    ).profiles["bands"]
     values = dict(zip(found.axis.at, found.values.mean(1), strict=True))
-    assert max(values, key=values.get).startswith("alpha") and values["alpha (8–13 Hz)"] > 0.3
+    assert (
+        max(values, key=values.get).startswith("alpha")
+        and values["alpha (8–13 Hz)"] > 0.3
+    )
     assert max(v for name, v in values.items() if not name.startswith("alpha")) < 0.1

@@ -1,4 +1,6 @@
-"""Profiles look up right and permuted labels; p values hold when there is nothing to find."""
+"""Profiles look up right and permuted labels; p values hold when there is nothing to
+find.
+"""
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ from brainhive_cli.measurement.units import Alike, Items
 
 
 def labels_of(right, draws, seed=0):
-    """Labels of items whose pictures all subjects were shown, in an order that all have."""
+    """Labels of items whose pictures all subjects were shown, in an order that all
+    have.
+    """
     return Labels.of(right, Items.unnamed([len(right)]), draws, seed)
 
 
@@ -40,20 +44,30 @@ def correct(measured, null):
 def test_the_largest_of_many_places_is_above_its_control_in_one_of_twenty_at_most():
     """Of 400 simulations of noise the standard error of a rate of .05 is .011."""
     random = np.random.default_rng(0)
-    false = [correct(x[0], x[1:]).min() < 0.05 for x in random.normal(size=(400, 101, 20))]
+    false = [
+        correct(x[0], x[1:]).min() < 0.05 for x in random.normal(size=(400, 101, 20))
+    ]
     scores = [standardise(x[0], x[1:]) for x in random.normal(size=(400, 101, 20))]
     alone = [(count_larger(each, each[1:]) < 0.05).mean() for each in scores]
     assert np.mean(false) < 0.05 + 3 * 0.011 and abs(np.mean(alone) - 0.04) < 0.011
-    assert correct(np.array([9.0, 0]), random.normal(size=(100, 2)))[0] == pytest.approx(1 / 101)
+    assert correct(np.array([9.0, 0]), random.normal(size=(100, 2)))[
+        0
+    ] == pytest.approx(1 / 101)
 
 
 def test_the_largest_of_many_analyses_is_above_chance_in_one_of_twenty_at_most():
-    """Each by itself, one of twelve is in .4; three standard errors of 400 simulations are .033."""
+    """Each by itself, one of twelve is in .4; three standard errors of 400 simulations
+    are .033.
+    """
     random, false = np.random.default_rng(0), []
-    for draws in random.normal(size=(400, 101, 12, 10)) + random.normal(size=(400, 101, 1, 10)):
+    for draws in random.normal(size=(400, 101, 12, 10)) + random.normal(
+        size=(400, 101, 1, 10)
+    ):
         draws[:, :6] = np.exp(2 * draws[:, :6])  # the skew of rare hits
         tests = [standardise(one[0], one[1:]) for one in draws.swapaxes(0, 1)]
-        false.append(min(corrected.min() for corrected in correct_together(tests)) < 0.05)
+        false.append(
+            min(corrected.min() for corrected in correct_together(tests)) < 0.05
+        )
     assert 0.01 < np.mean(false) < 0.05 + 0.033
 
     # a skewed control does not hide another analysis
@@ -63,39 +77,65 @@ def test_the_largest_of_many_analyses_is_above_chance_in_one_of_twenty_at_most()
 
 
 def test_a_permutation_is_one_of_pictures_and_the_same_for_all_subjects():
-    """Subject 2 saw the pictures in another order, and one that nobody else saw, which does not count."""
+    """Subject 2 saw the pictures in another order, and one that nobody else saw, which
+    does not count.
+    """
     signal, space = np.arange(5.0).reshape(5, 1, 1, 1), Sensors(["Oz"])
-    trials = Trials(signal, [*"hfbge"], space, np.zeros(1), 100.0, "uV", stimulus=np.array([7, 5, 1, 6, 4]))
+    trials = Trials(
+        signal,
+        [*"hfbge"],
+        space,
+        np.zeros(1),
+        100.0,
+        "uV",
+        stimulus=np.array([7, 5, 1, 6, 4]),
+    )
     pictures, units = np.array([1, 4, 6, 7]), Items.unnamed([4])
     matched = match_pictures(trials, pictures)
-    assert matched.stimulus.tolist() == [1, 4, 6, 7] and matched.averages.ravel().tolist() == [2, 4, 3, 0]
+    assert matched.stimulus.tolist() == [
+        1,
+        4,
+        6,
+        7,
+    ] and matched.averages.ravel().tolist() == [2, 4, 3, 0]
     assert matched.image_ids == ["b", "e", "g", "h"]
 
-    first, again = (Labels.of(pictures, each, 20, 3) for each in (units, Items.unnamed([4, 4])))
-    assert (first.wrong != first.right).all() and (first.permuted == again.permuted).all()
+    first, again = (
+        Labels.of(pictures, each, 20, 3) for each in (units, Items.unnamed([4, 4]))
+    )
+    assert (first.wrong != first.right).all() and (
+        first.permuted == again.permuted
+    ).all()
     by_item = Labels.of(np.arange(4), units, 20, 3)  # the indices of these pictures
     assert (first.right[by_item.permuted] == first.permuted).all()
     assert (first.right[by_item.wrong] == first.wrong).all()
 
 
 def is_significant(signals, targets, labels):
-    """Whether margins of subjects' signals [S, P, N, D] with targets [N, D] are above chance anywhere."""
+    """Whether margins of subjects' signals [S, P, N, D] with targets [N, D] are above
+    chance anywhere.
+    """
     profiles = []
     for each in signals:
         cosine = each @ targets.T / len(targets)
         margins = cosine - cosine.mean(-1, keepdims=True)
-        profiles.append(Profile.of("margin", Axis("ms", range(len(each))), margins, labels))
+        profiles.append(
+            Profile.of("margin", Axis("ms", range(len(each))), margins, labels)
+        )
     measured = np.mean([each.values.mean(1) for each in profiles], 0)
     null = np.mean([each.null for each in profiles], 0)
     return correct(measured, null).min() < 0.05
 
 
 def test_wrong_labels_that_all_subjects_share_are_significant_in_one_of_twenty():
-    """Permuted subject by subject they are in .25; three standard errors of 100 simulations are .065."""
+    """Permuted subject by subject they are in .25; three standard errors of 100
+    simulations are .065.
+    """
     random, false = np.random.default_rng(0), []
     for number in range(100):
         targets, wrong = random.normal(size=(50, 16)), random.permutation(50)
-        signals = targets + random.normal(size=(10, 5, 50, 16))  # of what they saw, and not of their labels
+        # of what they saw, and not of their labels
+        signals = targets + random.normal(size=(10, 5, 50, 16))
         labels = Labels.of(wrong, Items.unnamed([50]), 60, number)
         false.append(is_significant(signals, targets, labels))
     assert np.mean(false) < 0.05 + 0.065
@@ -114,5 +154,7 @@ def test_clips_whose_neighbours_are_alike_are_significant_in_one_of_twenty():
     units = Alike("neighbours", medium="clip").items([clips.tolist()])
     for number in range(100):
         labels = Labels.of(clips, units, 60, number)
-        false.append(is_significant(film(random, 1, 3, 400, 16), film(random, 400, 16), labels))
+        false.append(
+            is_significant(film(random, 1, 3, 400, 16), film(random, 400, 16), labels)
+        )
     assert np.mean(false) < 0.05 + 0.065

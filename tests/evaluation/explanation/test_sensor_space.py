@@ -10,18 +10,28 @@ from brainhive_cli.evaluation.explanation.sensor_space import SensorSpace
 
 RANDOM = np.random.default_rng(0)
 NAMES = ("Fz", "Cz", "Pz", "O1", "Oz")
-PLAIN = {split: RANDOM.normal(size=(count, 6, 5, 7)) for split, count in (("train", 30), ("test", 8))}
-SESSIONS = {split: RANDOM.integers(0, 3, each.shape[:2]).astype(np.int8) for split, each in PLAIN.items()}
+PLAIN = {
+    split: RANDOM.normal(size=(count, 6, 5, 7))
+    for split, count in (("train", 30), ("test", 8))
+}
+SESSIONS = {
+    split: RANDOM.integers(0, 3, each.shape[:2]).astype(np.int8)
+    for split, each in PLAIN.items()
+}
 MIXED = np.eye(5) + 0.3 * RANDOM.normal(size=(3, 5, 5))
 
 
-def selection(split, normalise=None, whitened=True, channels=("Oz", "Pz", "O1"), signal=None):
+def selection(
+    split, normalise=None, whitened=True, channels=("Oz", "Pz", "O1"), signal=None
+):
     plain, own = PLAIN[split] if signal is None else signal, {}
     if whitened:
         plain = np.einsum("nrij,nrjt->nrit", MIXED[SESSIONS[split]], plain)
         own = {"sessions": SESSIONS[split], "whiteners": MIXED, "unit": "whitened"}
     ids = [f"{split}/{number}" for number in range(len(plain))]
-    made = Trials(plain, ids, Sensors(NAMES), np.arange(7) / 100, 100.0, **{"unit": "V", **own})
+    made = Trials(
+        plain, ids, Sensors(NAMES), np.arange(7) / 100, 100.0, **{"unit": "V", **own}
+    )
     found = made.select(channels, None, 0.5, split)
     if normalise:
         part = parts.load("normalisations", normalise).TINY
@@ -36,7 +46,9 @@ def space(**how):
 
 @pytest.mark.parametrize("normalise", ("whiten", "template"))
 def test_without_a_sensor_is_the_recording_in_which_it_shows_its_mean(normalise):
-    """By hand: the sensor's own trials are replaced before whitening, session by session."""
+    """By hand: the sensor's own trials are replaced before whitening, session by
+    session.
+    """
     found, sensor = space(normalise=normalise), NAMES.index("Cz")
     changed = PLAIN["test"].copy()
     for session in range(3):

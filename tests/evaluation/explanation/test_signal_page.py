@@ -1,4 +1,6 @@
-"""The page on a subject's signals: what it measures of simulated ones, and the command that draws it."""
+"""The page on a subject's signals: what it measures of simulated ones, and the command
+that draws it.
+"""
 
 import json
 import re
@@ -31,7 +33,9 @@ def recording(signal_sd, stimuli=400, repetitions=8):
 
 
 def test_split_half_reliability_is_that_of_the_simulation():
-    counts, _, split_half, ceiling = measure_reliability(recording(signal_sd=0.5), "test")
+    counts, _, split_half, ceiling = measure_reliability(
+        recording(signal_sd=0.5), "test"
+    )
     expected = 0.25 / (0.25 + 1 / 8)  # of the means of all eight
     assert abs(split_half[1].mean() - expected) < 0.03
     assert abs(split_half[0].mean()) < 0.1
@@ -44,10 +48,23 @@ def drifting(order, repetitions=8):
     random, trials = np.random.default_rng(0), len(order)
     drift = np.cumsum(random.normal(size=(trials, 12, 1)), 0) * 0.1
     line = np.argsort(order, kind="stable")  # repetitions in the order of time
-    signal = (drift + random.normal(size=(trials, 12, 2)))[line].reshape(-1, repetitions, 12, 2)
-    ids, onset_s = [f"{number}" for number in range(len(signal))], line.reshape(-1, repetitions) * 1.5
+    signal = (drift + random.normal(size=(trials, 12, 2)))[line].reshape(
+        -1, repetitions, 12, 2
+    )
+    ids, onset_s = (
+        [f"{number}" for number in range(len(signal))],
+        line.reshape(-1, repetitions) * 1.5,
+    )
     space = Sensors([*"abcdefghijkl"])
-    return Trials(signal.astype(np.float32), ids, space, np.arange(2) / 100, 100.0, "µV", onset_s=onset_s)
+    return Trials(
+        signal.astype(np.float32),
+        ids,
+        space,
+        np.arange(2) / 100,
+        100.0,
+        "µV",
+        onset_s=onset_s,
+    )
 
 
 def test_slow_drift_is_no_reliability_of_noise():
@@ -69,7 +86,9 @@ def voxels(stimuli=30):
     random = np.random.default_rng(0)
     signal = random.normal(size=(stimuli, 3, 12, 1)).astype(np.float32)
     space = Voxels({"V1": np.arange(12) < 6, "FFA": np.arange(12) > 8})
-    return Trials(signal, [f"p{n}" for n in range(stimuli)], space, np.zeros(1), None, "z")
+    return Trials(
+        signal, [f"p{n}" for n in range(stimuli)], space, np.zeros(1), None, "z"
+    )
 
 
 @pytest.mark.parametrize("kind", ("sensors", "voxels"))
@@ -91,7 +110,9 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     )  # those of the first screen stand there alone
     assert "lab/default/sub-01" in page
     if kind == "sensors":
-        reliable = r"most reliable channel: .* and at least half of that from [\d-]+ to \d+"
+        reliable = (
+            r"most reliable channel: .* and at least half of that from [\d-]+ to \d+"
+        )
         assert re.search(reliable + r" ms\.", page)
 
 
@@ -101,11 +122,15 @@ def test_slices_show_left_on_the_left_and_the_nose_up_whatever_the_axes_of_the_f
     for world, axis in enumerate(axes):
         affine[world, axis] = 2.0 * (sign if world == 0 else 1)
     affine[3, 3] = 1
-    world = np.array([[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 1]])  # centre, right, front, top
+    # centre, right, front, top
+    world = np.array([[0, 0, 0], [3, 0, 0], [0, 2, 0], [0, 0, 1]])
     places = np.zeros((4, 3), np.int16)
     for number, axis in enumerate(axes):
         places[:, axis] = 3 - world[:, number] if number == 0 else world[:, number]
-    drawn = draw_slices("a", np.array([1.0, 2, 3, 4]), Grid(places, (4, 4, 4), affine), "unit")
-    pixels = np.array(drawn.values, float)  # two slices of 3 × 4, with a gap behind each
+    drawn = draw_slices(
+        "a", np.array([1.0, 2, 3, 4]), Grid(places, (4, 4, 4), affine), "unit"
+    )
+    # two slices of 3 × 4, with a gap behind each
+    pixels = np.array(drawn.values, float)
     assert pixels[2, [0, 3, 5]].tolist() == [1, 2, 4] and pixels[0, 0] == 3
     assert np.isfinite(pixels).sum() == 4

@@ -1,10 +1,17 @@
-"""Representational similarity: golden values, ceilings on noise, and the truth of the demo's simulation."""
+"""Representational similarity: golden values, ceilings on noise, and the truth of the
+demo's simulation.
+"""
 
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from brainhive_cli.evaluation.explanation.profiles import TIME, Axis, correct_together, standardise
+from brainhive_cli.evaluation.explanation.profiles import (
+    TIME,
+    Axis,
+    correct_together,
+    standardise,
+)
 from brainhive_cli.evaluation.explanation.similarity import (
     distances,
     halves_ceiling,
@@ -16,17 +23,28 @@ from brainhive_cli.measurement.units import Alike, Items
 
 
 def measure(places, models, *how, **options):
-    """Measure the similarity: shares [S, M, T, N] and null [M, K, T] by metric, and ceilings by name."""
+    """Measure the similarity: shares [S, M, T, N] and null [M, K, T] by metric, and
+    ceilings by name.
+    """
     places = list(places)
     axis = Axis(TIME, range(len(places)))
     measured, ceilings = measure_similarity(axis, places, models, *how, **options)
     metrics = ("rho", "unique_rho")[: len(measured[0].profiles) // len(models)]
-    named = [[f"similarity · {model}:{metric}" for model in models] for metric in metrics]
-    shares = [
-        np.array([[part.profiles[name].values for name in names] for part in measured]) for names in named
+    named = [
+        [f"similarity · {model}:{metric}" for model in models] for metric in metrics
     ]
-    null = [np.array([measured[0].profiles[name].null for name in names]) for names in named]
-    return dict(zip(metrics, shares, strict=True)), dict(zip(metrics, null, strict=True)), ceilings
+    shares = [
+        np.array([[part.profiles[name].values for name in names] for part in measured])
+        for names in named
+    ]
+    null = [
+        np.array([measured[0].profiles[name].null for name in names]) for names in named
+    ]
+    return (
+        dict(zip(metrics, shares, strict=True)),
+        dict(zip(metrics, null, strict=True)),
+        ceilings,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +64,10 @@ def measured(values):
 
 def test_distances_are_those_of_the_reference(values):
     signal = values["signal"].astype(float).mean(2)
-    found = [[distances(each[..., time]) for time in range(signal.shape[-1])] for each in signal]
+    found = [
+        [distances(each[..., time]) for time in range(signal.shape[-1])]
+        for each in signal
+    ]
     np.testing.assert_allclose(found, values["rdm"], atol=2e-7)  # its means are float32
     models = [distances(values[name]) for name in ("early", "late")]
     np.testing.assert_allclose(models, values["model_rdm"], atol=1e-12)
@@ -54,18 +75,27 @@ def test_distances_are_those_of_the_reference(values):
 
 def test_correlations_and_ceilings_are_those_of_the_reference(measured, values):
     for found, expected in (("rho", "rsa_spearman"), ("unique_rho", "rsa_partial")):
-        np.testing.assert_allclose(measured[0][found].mean(-1), values[expected], atol=1e-12)
+        np.testing.assert_allclose(
+            measured[0][found].mean(-1), values[expected], atol=1e-12
+        )
     for end in ("ceiling_lower", "ceiling_upper"):
         for program in ("", "_rsatoolbox"):
-            np.testing.assert_allclose(measured[2][end], values[end + program], atol=1e-12)
+            np.testing.assert_allclose(
+                measured[2][end], values[end + program], atol=1e-12
+            )
 
 
 def test_halves_of_repetitions_are_correlated_and_corrected(values):
-    """The ceiling is the root; below zero our Spearman-Brown is odd, and the reference's has a pole."""
+    """The ceiling is the root; below zero our Spearman-Brown is odd, and the
+    reference's has a pole.
+    """
     trials = values["signal"].astype(float)
     halves = [trials[:, :, first::2].mean(2) for first in (0, 1)]
     raw = [
-        [ranked(distances(one[..., t])) @ ranked(distances(other[..., t])) for t in range(trials.shape[-1])]
+        [
+            ranked(distances(one[..., t])) @ ranked(distances(other[..., t]))
+            for t in range(trials.shape[-1])
+        ]
         for one, other in zip(*halves, strict=True)
     ]
     np.testing.assert_allclose(raw, values["rdm_split_half"], atol=1e-12)
@@ -75,7 +105,9 @@ def test_halves_of_repetitions_are_correlated_and_corrected(values):
     ]
     is_positive = values["rdm_split_half"] > 0
     expected = values["rdm_split_half_spearman_brown"][is_positive]
-    np.testing.assert_allclose(np.array(corrected)[is_positive], expected**0.5, atol=1e-12)
+    np.testing.assert_allclose(
+        np.array(corrected)[is_positive], expected**0.5, atol=1e-12
+    )
 
 
 def test_the_ceiling_of_one_subject_is_what_the_true_model_reaches():
@@ -84,8 +116,11 @@ def test_the_ceiling_of_one_subject_is_what_the_true_model_reaches():
         truth = random.normal(size=(40, 8)) @ random.normal(size=(8, 60)) / 8**0.5
         trials = 0.3 * truth[:, None] + random.normal(size=(40, 10, 60))
         reached = ranked(distances(trials.mean(1))) @ ranked(distances(truth))
-        gaps.append(halves_ceiling([trials[:, half::2].mean(1) for half in (0, 1)]) - reached)
-    assert -0.05 < np.mean(gaps) < 0.02  # .78 of .80; the correlation of two recordings is .60
+        gaps.append(
+            halves_ceiling([trials[:, half::2].mean(1) for half in (0, 1)]) - reached
+        )
+    # .78 of .80; the correlation of two recordings is .60
+    assert -0.05 < np.mean(gaps) < 0.02
 
 
 def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
@@ -93,32 +128,51 @@ def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
     models = rank_models({"any": np.random.default_rng(1).normal(size=(40, 8))})
     places = (list(noise[..., t]) for t in range(6))
     shares, null, ceilings = measure(places, models, Items.unnamed([40]), draws=100)
-    upper, lower = np.mean(ceilings["ceiling_upper"]), np.mean(ceilings["ceiling_lower"])
+    upper, lower = (
+        np.mean(ceilings["ceiling_upper"]),
+        np.mean(ceilings["ceiling_lower"]),
+    )
     assert abs(upper - 5**-0.5) < 0.03 and abs(lower) < 0.04
     assert np.abs(shares["rho"].mean((0, 1, 3))).max() < np.abs(null["rho"]).max()
 
 
 def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity():
-    """One by one, or in blocks, they are significant in all; three standard errors of 40 are .1."""
+    """One by one, or in blocks, they are significant in all; three standard errors of
+    40 are .1.
+    """
     random, false = np.random.default_rng(0), []
     clips = Alike("neighbours", medium="clip").items([range(120)])
     for number in range(40):
         drawn = random.normal(size=(2, 120, 16))
         drawn[:, 1:] *= (1 - 0.9**2) ** 0.5
         signal, features = lfilter([1.0], [1.0, -0.9], drawn, 1)
-        shares, null, _ = measure([[signal]], rank_models({"any": features}), clips, 60, number)
-        (corrected,) = correct_together([standardise(shares["rho"][0, 0].mean(-1), null["rho"][0])])
+        shares, null, _ = measure(
+            [[signal]], rank_models({"any": features}), clips, 60, number
+        )
+        (corrected,) = correct_together(
+            [standardise(shares["rho"][0, 0].mean(-1), null["rho"][0])]
+        )
         false.append(corrected.min() < 0.05)
     assert np.mean(false) < 0.05 + 0.1
 
 
 def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
-    """Signals and embeddings have concepts in common, but not which: one by one it is significant in .98."""
+    """Signals and embeddings have concepts in common, but not which: one by one it is
+    significant in .98.
+    """
     random, false = np.random.default_rng(1), []
-    pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items([range(60)])
+    pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items(
+        [range(60)]
+    )
     for number in range(40):
-        signal, features = np.repeat(random.normal(size=(2, 12, 16)), 5, 1) + random.normal(size=(2, 60, 16))
-        shares, null, _ = measure([[signal]], rank_models({"any": features}), pictures, 60, number)
-        (corrected,) = correct_together([standardise(shares["rho"][0, 0].mean(-1), null["rho"][0])])
+        signal, features = np.repeat(
+            random.normal(size=(2, 12, 16)), 5, 1
+        ) + random.normal(size=(2, 60, 16))
+        shares, null, _ = measure(
+            [[signal]], rank_models({"any": features}), pictures, 60, number
+        )
+        (corrected,) = correct_together(
+            [standardise(shares["rho"][0, 0].mean(-1), null["rho"][0])]
+        )
         false.append(corrected.min() < 0.05)
     assert np.mean(false) < 0.05 + 0.1

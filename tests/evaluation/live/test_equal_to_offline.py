@@ -1,4 +1,6 @@
-"""A recording that is replayed live gives the tokens and ranks that eval-retrieval has of its trials."""
+"""A recording that is replayed live gives the tokens and ranks that eval-retrieval has
+of its trials.
+"""
 
 from types import SimpleNamespace
 
@@ -17,27 +19,52 @@ from brainhive_cli.evaluation.live.recipe import Recipe
 pytest.importorskip("mne")
 HERE = Launch(0, 1, torch.device("cpu"))
 TRAINING = (
-    *("dataset=image-folder", f"encoders=[{COLOURS!r}]", "seeds=1", "dim=16", "fuser.intermediate_size=16"),
-    *("train.epochs=1", "train.precision=fp32", "train.validation=0", "train.batch_size=8"),
+    *(
+        "dataset=image-folder",
+        f"encoders=[{COLOURS!r}]",
+        "seeds=1",
+        "dim=16",
+        "fuser.intermediate_size=16",
+    ),
+    *(
+        "train.epochs=1",
+        "train.precision=fp32",
+        "train.validation=0",
+        "train.batch_size=8",
+    ),
 )
 PREPARATIONS = {
     "whitened": (),
-    "plain": ("preparation.whiten=no", "preparation.rate_hz=500", "preparation.baseline=false"),
+    "plain": (
+        "preparation.whiten=no",
+        "preparation.rate_hz=500",
+        "preparation.baseline=false",
+    ),
     "zero": ("preparation.whiten=no", "preparation.band_hz=[1,40]"),
 }
-NORMALISED = {"plain": ("signal.normalise=whiten", "signal.window_ms=[50,800]", "signal.channels=[O1,Cz,P7]")}
+NORMALISED = {
+    "plain": (
+        "signal.normalise=whiten",
+        "signal.window_ms=[50,800]",
+        "signal.channels=[O1,Cz,P7]",
+    )
+}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, go):
-    """A home with a recording of one person, prepared in several ways, and a model of each."""
+    """A home with a recording of one person, prepared in several ways, and a model of
+    each.
+    """
     with at_home(tmp_path_factory.mktemp("live")) as base:
         write_pictures(base / "data/image-folder")
         (base / "data/recordings").mkdir()
         for session in (1, 2):
             shown = Shown.of(4, seed=session)
             raw = annotate(make_raw(shown, seed=session), shown, list(shown.pictures))
-            raw.save(base / f"data/recordings/sub-01_ses-0{session}.fif", verbose="ERROR")
+            raw.save(
+                base / f"data/recordings/sub-01_ses-0{session}.fif", verbose="ERROR"
+            )
         go("embed", "dataset=image-folder", f"encoders=[{COLOURS!r}]")
         for name, steps in PREPARATIONS.items():
             go("prepare", "preparation.kind=recording", f"name={name}", *steps)
@@ -47,14 +74,22 @@ def base(tmp_path_factory, go):
 @pytest.fixture(scope="module")
 def models(base, go):
     return {
-        name: go("train-align", *TRAINING, f"signal.name={name}", *NORMALISED.get(name, ())).folder
+        name: go(
+            "train-align", *TRAINING, f"signal.name={name}", *NORMALISED.get(name, ())
+        ).folder
         for name in PREPARATIONS
     }
 
 
 def open_session(run, *overrides, session=2):
     file = f"source.file=data/recordings/sub-01_ses-0{session}.fif"
-    words = (f"run={run}", "source.kind=recording", file, "source.speed=10000", *overrides)
+    words = (
+        f"run={run}",
+        "source.kind=recording",
+        file,
+        "source.speed=10000",
+        *overrides,
+    )
     job = Job.resolve(Recipe.resolve("live", None, {}, words))
     return job, job.open(HERE)
 
@@ -71,7 +106,10 @@ def watch(opened):
     def keep_results(windows):
         if decoded := decode(windows):  # whose trials are encoded before averages
             pairs = zip(decoded, tokens[-1], strict=False)
-            results.extend(SimpleNamespace(event=result.event, token=token) for result, token in pairs)
+            results.extend(
+                SimpleNamespace(event=result.event, token=token)
+                for result, token in pairs
+            )
         return decoded
 
     object.__setattr__(decoder.member, "encode", keep_tokens)
@@ -93,7 +131,9 @@ def offline(member, session):
     responses = member.trials(1, "test")
     image_ids = member.pictures("test").image_ids
     tokens = {}
-    for row, trials, sessions in zip(responses.stimulus, responses.singles, responses.sessions, strict=True):
+    for row, trials, sessions in zip(
+        responses.stimulus, responses.singles, responses.sessions, strict=True
+    ):
         chosen = torch.from_numpy(trials[sessions == session - 1])
         tokens[image_ids[row]] = member.encode(responses, chosen)
     return tokens
@@ -107,22 +147,35 @@ def test_tokens_are_those_of_eval_retrieval_s_single_trials(models, name):
     seen = {image_id: 0 for image_id in expected}
     for result in results:
         if (shown := result.event["shown"]) is not None:
-            torch.testing.assert_close(result.token, expected[shown][seen[shown]], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                result.token, expected[shown][seen[shown]], atol=1e-5, rtol=0
+            )
             seen[shown] += 1
     assert seen == dict.fromkeys(PICTURES["test"], 4)
-    assert len(loop.score.ranks) == 8 and not loop.counts.dropped and loop.counts.windows == 32
+    assert (
+        len(loop.score.ranks) == 8
+        and not loop.counts.dropped
+        and loop.counts.windows == 32
+    )
 
 
 def test_the_average_of_all_repetitions_ranks_as_eval_retrieval_does(models, base, go):
     """Of a store of the replayed session alone."""
     run = models["plain"]
     go(
-        *("prepare", "preparation.kind=recording", "name=plain", "paths.signals=only-second"),
+        *(
+            "prepare",
+            "preparation.kind=recording",
+            "name=plain",
+            "paths.signals=only-second",
+        ),
         *(*PREPARATIONS["plain"], "preparation.files='*ses-02*'"),
     )
     _, loop, _ = replay(run)
 
-    offline = go("eval-retrieval", f"run={run}", "paths.signals=only-second", "sheet_rows=0")
+    offline = go(
+        "eval-retrieval", f"run={run}", "paths.signals=only-second", "sheet_rows=0"
+    )
 
     measured = RunFolder(offline.folder).measurements()
     (items,) = [measured.items[name] for name in measured.facts.cells]
@@ -133,7 +186,10 @@ def test_the_average_of_all_repetitions_ranks_as_eval_retrieval_does(models, bas
 
 
 def test_what_cannot_be_equal_is_said_before_the_start(models):
-    for name, words in {"zero": "looks ahead", "whitened": "session 2 of the training"}.items():
+    for name, words in {
+        "zero": "looks ahead",
+        "whitened": "session 2 of the training",
+    }.items():
         _, opened = open_session(models[name])
         assert words in " ".join(opened.differs)
     _, opened = open_session(models["plain"])
@@ -141,5 +197,7 @@ def test_what_cannot_be_equal_is_said_before_the_start(models):
 
 
 def test_missing_channels_are_mapped_on_request(models):
-    _, loop, _ = replay(models["plain"], "source.rename={Cz: CPz}", "channel_mapping=spline")
+    _, loop, _ = replay(
+        models["plain"], "source.rename={Cz: CPz}", "channel_mapping=spline"
+    )
     assert len(loop.score.ranks) == 8

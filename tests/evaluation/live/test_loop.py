@@ -1,4 +1,6 @@
-"""The loop of a session: stalls are said, reading never waits for decoding, decoding never for drawing."""
+"""The loop of a session: stalls are said, reading never waits for decoding, decoding
+never for drawing.
+"""
 
 import threading
 import time
@@ -19,7 +21,13 @@ from brainhive_cli.evaluation.live.loop import SHEET_ROWS, Drawer, Loop
 from brainhive_cli.evaluation.live.recipe import Recipe
 
 DEMO = "dataset={kind: demo, subjects: 1, concepts: 8}"
-QUICK = ("seeds=1", "dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
+QUICK = (
+    "seeds=1",
+    "dim=16",
+    "fuser.intermediate_size=16",
+    "train.epochs=1",
+    "train.precision=fp32",
+)
 HERE = Launch(0, 1, torch.device("cpu"))
 WAIT_S = 20
 """After which a test that waits for a thread fails."""
@@ -39,7 +47,9 @@ def open_mock(run, *overrides):
 
 
 class Passing:
-    """A stream that passes on another one's samples; what happens to them is decided by who makes it."""
+    """A stream that passes on another one's samples; what happens to them is decided by
+    who makes it.
+    """
 
     def __init__(self, stream, happen):
         self.format, self.now_s, self.close = stream.format, stream.now_s, stream.close
@@ -81,13 +91,19 @@ def test_lost_samples_are_counted_and_reported_with_the_next_result(run):
             return Chunk(chunk.samples[:0], chunk.times_s[:0], chunk.events)
         return chunk
 
-    session, events = change(open_mock(run, "source.events=6", "source.speed=50"), lose), []
+    session, events = (
+        change(open_mock(run, "source.events=6", "source.speed=50"), lose),
+        [],
+    )
     loop = Loop(session, events.append)
     loop.run()
 
     assert loop.counts.gaps == 1 and loop.counts.lost > 0
     assert loop.counts.dropped == {"in a gap of the stream": 1} and loop.decoded == 5
-    assert events[-1]["stream"]["gaps"] == 1 and events[-1]["stream"]["lost"] == loop.counts.lost
+    assert (
+        events[-1]["stream"]["gaps"] == 1
+        and events[-1]["stream"]["lost"] == loop.counts.lost
+    )
 
 
 def test_reading_never_waits_for_decoding(run):
@@ -128,10 +144,14 @@ def test_decoding_never_waits_for_drawing_and_what_was_skipped_is_counted(run):
         if len(events) == 30:
             has_decoded.set()
 
-    Loop(open_mock(run, "source.events=30", "source.speed=30"), publish, drawer=drawer).run()
+    Loop(
+        open_mock(run, "source.events=30", "source.speed=30"), publish, drawer=drawer
+    ).run()
 
     assert len(events) == 30 and drawn[-1] == 30 and len(drawn) < 30
-    assert [event["window"] for event in shown] == drawn and shown[-1]["skipped"] == 30 - len(drawn)
+    assert [event["window"] for event in shown] == drawn and shown[-1][
+        "skipped"
+    ] == 30 - len(drawn)
 
 
 def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
@@ -142,7 +162,12 @@ def test_a_model_of_the_demo_decodes_the_session_that_it_saved(run, tmp_path):
     recorder.close()
 
     (file,) = (tmp_path / "session").rglob("*.vhdr")
-    words = (f"run={run}", "source.kind=recording", f"source.file={file}", "source.speed=1000")
+    words = (
+        f"run={run}",
+        "source.kind=recording",
+        f"source.file={file}",
+        "source.speed=1000",
+    )
     replayed = Job.resolve(Recipe.resolve("live", None, {}, words)).open(HERE)
     again = Loop(replayed, lambda event: None)
     again.run()
@@ -162,11 +187,19 @@ def test_the_run_shows_the_first_windows_and_the_course_of_the_hit_rate(run, tmp
     )
 
     sheet, curve = drawn
-    assert len(sheet.rows) == SHEET_ROWS and sheet.columns[-1] == "drawn from the signal"
-    assert [row.tiles[-1].lines for row in sheet.rows[:3]] == [["skipped"], (), ["skipped"]]
+    assert (
+        len(sheet.rows) == SHEET_ROWS and sheet.columns[-1] == "drawn from the signal"
+    )
+    assert [row.tiles[-1].lines for row in sheet.rows[:3]] == [
+        ["skipped"],
+        (),
+        ["skipped"],
+    ]
     for row, event in zip(sheet.rows, events, strict=False):
         rights = [tile.verdict == "right" for tile in row.tiles[1:-1]]
-        assert any(rights) == (event["rank"] <= 5) and (rights[0] == (event["rank"] == 1))
+        assert any(rights) == (event["rank"] <= 5) and (
+            rights[0] == (event["rank"] == 1)
+        )
     (line,) = curve.lines
     assert len(curve.at) == CURVE_POINTS and curve.at[-1] == 300
     assert line.values[-1] == events[-1]["hits"]["rate"]

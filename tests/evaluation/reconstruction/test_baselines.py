@@ -1,4 +1,6 @@
-"""Baselines of reconstructions: pictures without a brain, and training pictures in their place."""
+"""Baselines of reconstructions: pictures without a brain, and training pictures in
+their place.
+"""
 
 from pathlib import Path
 
@@ -26,7 +28,9 @@ def pixels(picture: Image.Image | Path) -> np.ndarray:
 
 
 def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
-    """Find the training picture nearest to each test signal's token, from the files alone."""
+    """Find the training picture nearest to each test signal's token, from the files
+    alone.
+    """
     model = aligner.load(run / "cells/sub-01_seed-1/model")
     (signals,) = (world / "signals/demo-noise-0.3-40-concepts").rglob("sub-01.h5")
     recording = SignalStore.open(signals)["test"]
@@ -34,10 +38,17 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     (path,) = world.glob("embeddings/demo-noise-0.3-40-concepts/train/*example.h5")
     store = TargetStore.open(path)
     with torch.inference_mode():
-        brain = model.encode_signal(averaged, torch.zeros(len(averaged), dtype=torch.long))
-        fused = FusionPrior.load(str(prior)).fuser({COLOURS: torch.from_numpy(np.array(store.embedding))})
+        brain = model.encode_signal(
+            averaged, torch.zeros(len(averaged), dtype=torch.long)
+        )
+        fused = FusionPrior.load(str(prior)).fuser(
+            {COLOURS: torch.from_numpy(np.array(store.embedding))}
+        )
     closest = (normalize(brain, dim=1) @ normalize(fused, dim=1).T).argmax(1)
-    return {i: store.image_ids[n] for i, n in zip(recording.image_ids, closest.tolist(), strict=True)}
+    return {
+        i: store.image_ids[n]
+        for i, n in zip(recording.image_ids, closest.tolist(), strict=True)
+    }
 
 
 def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
@@ -45,42 +56,65 @@ def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
 ):
     result = reconstructed
     root = result.folder / "baselines/nearest" / CELL
-    shown = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.png")}
+    shown = {
+        file.relative_to(root).with_suffix("").as_posix(): file
+        for file in root.rglob("*.png")
+    }
     nearest, pictures = (
         by_hand(world, trained_for_prior, prior),
         {s.image_id: draw(s) for s in scenes("train")},
     )
     assert len(shown) == 3
     for image_id, file in shown.items():
-        expected = pictures[nearest[image_id]].resize((32, 32), Image.Resampling.BILINEAR)
+        expected = pictures[nearest[image_id]].resize(
+            (32, 32), Image.Resampling.BILINEAR
+        )
         assert np.abs(pixels(file) - pixels(expected)).max() <= 1
     metric = result.metrics.scopes["nearest"]["ssim"]
     assert (metric.n, metric.seeds) == (3, (1,))
-    assert metric.protocol.startswith("brainhive, the nearest of 240 training pictures by decoded head")
+    assert metric.protocol.startswith(
+        "brainhive, the nearest of 240 training pictures by decoded head"
+    )
     assert "SSIM" in result.tables[0].columns
     assert "nearest training picture" in [row[0] for row in result.tables[0].rows]
 
 
-def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(go, aligned, drawing):
+def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(
+    go, aligned, drawing
+):
     result = go("reconstruct", *drawing, "sources=brain,mean", "protocol=mindeye2")
 
-    mean = np.mean([pixels(draw(scene)) for scene in scenes("train")[:240]], axis=0).round().astype(np.uint8)
+    mean = (
+        np.mean([pixels(draw(scene)) for scene in scenes("train")[:240]], axis=0)
+        .round()
+        .astype(np.uint8)
+    )
     expected = Image.fromarray(mean).resize((256, 256), Image.Resampling.BILINEAR)
-    assert np.abs(pixels(result.folder / "baselines/mean.png") - pixels(expected)).max() <= 2
+    assert (
+        np.abs(pixels(result.folder / "baselines/mean.png") - pixels(expected)).max()
+        <= 2
+    )
     metric = result.metrics.scopes["mean"]["pixcorr"]
     assert metric.protocol == "mindeye2, the mean of 240 training pictures"
     assert (metric.n, metric.seeds) == (3, ())
 
 
-def test_zeroed_is_generated_without_a_token_and_from_noise_alone(go, aligned, drawing, generator, prior):
+def test_zeroed_is_generated_without_a_token_and_from_noise_alone(
+    go, aligned, drawing, generator, prior
+):
     result = go("reconstruct", *drawing, "sources=zeroed")
 
     files = sorted((result.folder / "samples/zeroed").rglob("*.png"))
     image_id = files[0].parent.relative_to(result.folder / "samples/zeroed").as_posix()
-    made, fusion = sdxl.Config(source=str(generator)).build(), FusionPrior.load(str(prior))
+    made, fusion = (
+        sdxl.Config(source=str(generator)).build(),
+        FusionPrior.load(str(prior)),
+    )
     fusion.attach(made)
     with torch.inference_mode():
-        drawn = made.generate(fusion.null(1, [0]), [seed_of(0, image_id, 0)], 32, Sampling(steps=2))
+        drawn = made.generate(
+            fusion.null(1, [0]), [seed_of(0, image_id, 0)], 32, Sampling(steps=2)
+        )
     assert len(files) == 6
     assert np.abs(pixels(files[0]) - pixels(to_pictures(drawn)[0])).max() <= 1
     assert "strength" not in result.metrics.overall["ssim"].protocol

@@ -1,4 +1,6 @@
-"""What pictures are generated from: the ceiling, shuffled signals, heads of any shape."""
+"""What pictures are generated from: the ceiling, shuffled signals, heads of any
+shape.
+"""
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
     files = sorted((result.folder / "samples/images").rglob("*.png"))
     assert len(files) == 6
     image_id = files[0].parent.relative_to(result.folder / "samples/images").as_posix()
-    (expected,) = generate(generator, prior, embedding(world, image_id), [seed_of(0, image_id, 0)])
+    (expected,) = generate(
+        generator, prior, embedding(world, image_id), [seed_of(0, image_id, 0)]
+    )
     assert gap(expected, Image.open(files[0])) <= 1
     assert result.metrics.facts.sources[:2] == ["brain", "images"]
     assert result.metrics.overall == result.metrics.scopes["brain"]
@@ -29,7 +33,10 @@ def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
 def decoded_set(count: int) -> DecodedSet:
     """Heads of several shapes, each row with its number."""
     numbers = torch.arange(float(count))
-    tensors = {"token": numbers[:, None], "latent": numbers.view(-1, 1, 1, 1).expand(-1, 4, 2, 2)}
+    tensors = {
+        "token": numbers[:, None],
+        "latent": numbers.view(-1, 1, 1, 1).expand(-1, 4, 2, 2),
+    }
     ids = [f"item {n}" for n in range(count)]
     decoded = Decoded(tensors, {"caption": [f"caption {n}" for n in range(count)]})
     return DecodedSet("brain", Cell("intra", (1,), (1,), 5), 1, ids, decoded)
@@ -46,7 +53,9 @@ def test_every_shuffled_item_has_another_items_heads_each_once():
     assert sorted(origin_ids) == shuffled.image_ids == ids
     assert all(one != other for one, other in zip(ids, origin_ids, strict=True))
     assert torch.equal(tensors["latent"][:, 3, 1, 1], tensors["token"][:, 0])
-    assert [f"item {text.split()[1]}" for text in shuffled.decoded.texts["caption"]] == origin_ids
+    assert [
+        f"item {text.split()[1]}" for text in shuffled.decoded.texts["caption"]
+    ] == origin_ids
     again = decoded_set(9).shuffled().decoded.tensors["token"]
     assert torch.equal(again, tensors["token"])
     with pytest.raises(RecipeError, match="one signal cannot be shuffled"):

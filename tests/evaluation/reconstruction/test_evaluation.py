@@ -21,17 +21,29 @@ from brainhive_cli.reports.page import DETAILS
 def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
     result = reconstructed
     by_id = {scene.image_id: draw(scene) for scene in scenes("test")}
-    files = sorted((result.folder / "samples" / "sub-01_seed-1" / "sub-01").rglob("00.png"))
+    files = sorted(
+        (result.folder / "samples" / "sub-01_seed-1" / "sub-01").rglob("00.png")
+    )
     ids = [
-        file.parent.relative_to(result.folder / "samples/sub-01_seed-1/sub-01").as_posix() for file in files
+        file.parent.relative_to(
+            result.folder / "samples/sub-01_seed-1/sub-01"
+        ).as_posix()
+        for file in files
     ]
     encoder = encoders.resolve(COLOURS).build()
 
     def prepared(pictures: list[Image.Image]) -> torch.Tensor:
-        return torch.stack([metrics.prepare(pil_to_tensor(p)[None] / 255, "brainhive")[0] for p in pictures])
+        return torch.stack(
+            [
+                metrics.prepare(pil_to_tensor(p)[None] / 255, "brainhive")[0]
+                for p in pictures
+            ]
+        )
 
     def features(pictures: list[Image.Image]) -> torch.Tensor:
-        return torch.stack([encoder.preprocess(picture).flatten() for picture in pictures])
+        return torch.stack(
+            [encoder.preprocess(picture).flatten() for picture in pictures]
+        )
 
     seen, expected = [by_id[image_id] for image_id in ids], []
     for repeat in range(2):
@@ -39,13 +51,19 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
         truth, drawn = prepared(seen), prepared(made)
         standard = [metrics.standardise(features(some)) for some in (seen, made)]
         two_way = metrics.two_way_identification(*standard, torch.arange(len(made)))
-        expected.append(torch.stack([metrics.pixcorr(truth, drawn), metrics.ssim(truth, drawn), two_way]))
+        expected.append(
+            torch.stack(
+                [metrics.pixcorr(truth, drawn), metrics.ssim(truth, drawn), two_way]
+            )
+        )
     items = result.metrics.items["brain · sub-01_seed-1"]
     rows = [items["image_ids"].index(image_id) for image_id in ids]
-    found = torch.tensor([values for key, values in items.items() if key not in ("image_ids", "units")])[
-        :, rows
-    ]
-    assert torch.allclose(found, torch.stack(expected).mean(0).to(found.dtype), atol=1e-6)
+    found = torch.tensor(
+        [values for key, values in items.items() if key not in ("image_ids", "units")]
+    )[:, rows]
+    assert torch.allclose(
+        found, torch.stack(expected).mean(0).to(found.dtype), atol=1e-6
+    )
     overall = result.metrics.overall
     assert overall["pixcorr"].value == pytest.approx(float(found[0].mean()), abs=1e-6)
     name = "two_way_brainhive_cli-models-encoders-python-example"
@@ -55,19 +73,26 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
     }
 
 
-def test_sheets_show_random_items_all_from_best_to_worst_and_every_source(reconstructed):
+def test_sheets_show_random_items_all_from_best_to_worst_and_every_source(
+    reconstructed,
+):
     sources, best, compared = artifacts.read(RunFolder(reconstructed.folder))
 
     image_ids = reconstructed.metrics.items["brain · sub-01_seed-1"]["image_ids"]
-    random = [image_ids[row] for row in np.random.default_rng(0).permutation(3)[:2]]  # sheet_rows
+    # sheet_rows
+    random = [image_ids[row] for row in np.random.default_rng(0).permutation(3)[:2]]
     assert [row.query for row in sources.rows] == random
     assert sources.note.startswith("2 of 3 pictures, drawn at random (seed 0); ")
     assert list(best.columns) == ["seen", "made"]
     assert sources.section == best.section != DETAILS
     assert len(best.rows) == 2 and {row.query for row in best.rows} <= {*image_ids}
     titles = [TITLES[source] for source in reconstructed.metrics.facts.sources]
-    assert list(sources.columns) == ["seen", *titles] and all(tile.file for tile in sources.rows[0].tiles)
-    assert compared.section == "Comparisons" and "PixCorr" in {row[0] for row in compared.rows}
+    assert list(sources.columns) == ["seen", *titles] and all(
+        tile.file for tile in sources.rows[0].tiles
+    )
+    assert compared.section == "Comparisons" and "PixCorr" in {
+        row[0] for row in compared.rows
+    }
     assert "brainhive report" in reconstructed.hint
 
 
@@ -77,25 +102,46 @@ def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_s
     align(go, small, runs, f"prior={prior}", "train.selection=test")
 
     drawn = go("reconstruct", *drawing, "sheet_rows=2")
-    for file in (drawn.folder / "samples").rglob("00.png"):  # any pictures of these names
+    # any pictures of these names
+    for file in (drawn.folder / "samples").rglob("00.png"):
         truth = (tmp_path / "truth" / file.parent.name).with_suffix(".png")
         truth.parent.mkdir(exist_ok=True)
         Image.open(file).save(truth)
     scored = go(
-        "reconstruct", f"score={drawn.folder}/samples", f"truth={tmp_path}/truth", "metrics=pixcorr", runs
+        "reconstruct",
+        f"score={drawn.folder}/samples",
+        f"truth={tmp_path}/truth",
+        "metrics=pixcorr",
+        runs,
     )
 
     for caveat in ("simulated", "selected on test"):
         for result in (drawn, scored):
             assert caveat in result.metrics.caveats
             assert all(caveat in table.note for table in result.tables)
-            assert all(caveat in metric.protocol for metric in result.metrics.overall.values())
-            sheets = [each for each in artifacts.read(RunFolder(result.folder)) if each.kind == "sheet"]
+            assert all(
+                caveat in metric.protocol for metric in result.metrics.overall.values()
+            )
+            sheets = [
+                each
+                for each in artifacts.read(RunFolder(result.folder))
+                if each.kind == "sheet"
+            ]
             assert sheets and all(caveat in each.note for each in sheets)
 
 
-def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, drawing, small, runs, prior):
-    go("train-align", *small, runs, f"prior={prior}", "subjects=1,2", "seeds=1,2", "train.epochs=1")
+def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(
+    go, world, drawing, small, runs, prior
+):
+    go(
+        "train-align",
+        *small,
+        runs,
+        f"prior={prior}",
+        "subjects=1,2",
+        "seeds=1,2",
+        "train.epochs=1",
+    )
 
     both = go("reconstruct", *drawing, "seeds=1,2")
     one = go("reconstruct", *drawing, "seeds=2", "subjects=2")
@@ -103,13 +149,16 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, dr
     assert both.tables[0].title == "Reconstruction of test pictures"
     assert both.tables[0].note.startswith("for these 3 pictures. n 6.")
     assert both.tables[0].note.endswith(
-        "brainhive, 2 repeats, intra demo-noise-0.3-40-concepts, 17 channels, 0 to 1000 ms, 250 Hz, "
-        "16 repetitions averaged, uV, simulated."
+        "brainhive, 2 repeats, intra demo-noise-0.3-40-concepts, 17 channels, 0 to "
+        "1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated."
     )
     assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
     assert [row[0] for row in both.tables[1].rows] == cells
-    assert both.tables[1].columns == ["cell", "PixCorr", "SSIM"] and "n 3." in both.tables[1].note
+    assert (
+        both.tables[1].columns == ["cell", "PixCorr", "SSIM"]
+        and "n 3." in both.tables[1].note
+    )
     name = "brain · sub-02_seed-2"
     assert list(one.metrics.facts.cells) == [name] and len(one.tables) == 1
     assert one.metrics.items[name] == both.metrics.items[name]

@@ -14,15 +14,23 @@ TRUTHS = ["test/01_dog/dog_1", "test/02_cat/cat_7", "test/03_dog/dog_2"]
 
 def test_reconstructions_are_matched_by_name_number_or_folder():
     for names, found in (
-        (["dog_1_0", "dog_1_1", "cat_7-03"], [["dog_1_0", "dog_1_1"], ["cat_7-03"], []]),
-        (["dog_1/0", "dog_1/1", "cat_7/seed5"], [["dog_1/0", "dog_1/1"], ["cat_7/seed5"], []]),
+        (
+            ["dog_1_0", "dog_1_1", "cat_7-03"],
+            [["dog_1_0", "dog_1_1"], ["cat_7-03"], []],
+        ),
+        (
+            ["dog_1/0", "dog_1/1", "cat_7/seed5"],
+            [["dog_1/0", "dog_1/1"], ["cat_7/seed5"], []],
+        ),
         (
             ["test/01_dog/dog_1/00", "test/03_dog/dog_2_4"],
             [["test/01_dog/dog_1/00"], [], ["test/03_dog/dog_2_4"]],
         ),
     ):
         matched, unmatched = match_repeats(names, TRUTHS)
-        assert matched == {truth: each for truth, each in zip(TRUTHS, found, strict=True) if each}
+        assert matched == {
+            truth: each for truth, each in zip(TRUTHS, found, strict=True) if each
+        }
         assert unmatched == []
     _, unmatched = match_repeats(["dog_3", "0", "a/x"], [*TRUTHS, "one/x", "two/x"])
     assert unmatched == ["dog_3", "0", "a/x"]

@@ -1,4 +1,6 @@
-"""What reconstructions score together: items over seeds and subjects, and their order."""
+"""What reconstructions score together: items over seeds and subjects, and their
+order.
+"""
 
 from pathlib import Path
 
@@ -16,9 +18,15 @@ IDS = ("a", "b", "c", "d", "e", "f")
 
 
 def scored(
-    subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **values: list[float]
+    subject: int,
+    seed: int,
+    repeats: int = 1,
+    folder: Path = Path(),
+    **values: list[float],
 ) -> GeneratedSet:
-    """Make a subject's reconstructions of as many items as values, every repeat with the item's value."""
+    """Make a subject's reconstructions of as many items as values, every repeat with
+    the item's value.
+    """
     name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
     ids = IDS[: len(next(iter(values.values())))]
     files = {image_id: [folder / f"{image_id}.png"] * repeats for image_id in ids}
@@ -33,16 +41,24 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
     metric = measure_sets([first, second], "mindeye2", "test", Alike())["ssim"]
 
     items = np.array([0.2, 0.3, 0.7, 0.6, 0.3, 0.4])
-    assert (metric.value, metric.n, metric.seeds) == (pytest.approx(items.mean()), 6, (5, 6))
+    assert (metric.value, metric.n, metric.seeds) == (
+        pytest.approx(items.mean()),
+        6,
+        (5, 6),
+    )
     expected = describe([items], limits=(-1, 1))
     assert (metric.low, metric.high) == pytest.approx((expected.low, expected.high))
     error = items.std(ddof=1) / np.sqrt(6)
-    assert (metric.low, metric.high) == pytest.approx(ends(items.mean(), 2.5706, error), rel=1e-4)
+    assert (metric.low, metric.high) == pytest.approx(
+        ends(items.mean(), 2.5706, error), rel=1e-4
+    )
 
 
 def ends(value: float, quantile: float, error: float) -> np.ndarray:
     """A t interval between -1 and 1, on the logit scale."""
-    return np.tanh(np.arctanh(value) + np.array([-1, 1]) * quantile * error / (1 - value**2))
+    return np.tanh(
+        np.arctanh(value) + np.array([-1, 1]) * quantile * error / (1 - value**2)
+    )
 
 
 def test_the_interval_for_people_is_over_subjects_and_each_counts_alike():
@@ -50,11 +66,19 @@ def test_the_interval_for_people_is_over_subjects_and_each_counts_alike():
     two = [scored(n, 5, ssim=[value] * 6) for n, value in enumerate((0.49, 0.51))]
     five = [scored(n, 5, ssim=[0.48 + 0.01 * n] * 6) for n in range(5)]
 
-    of_two, of_five = (measure_sets(some, "mindeye2", "test", Alike())["ssim"] for some in (two, five))
+    of_two, of_five = (
+        measure_sets(some, "mindeye2", "test", Alike())["ssim"] for some in (two, five)
+    )
 
     assert (of_two.value, of_two.n) == (pytest.approx(0.5), 12)
     assert of_two.people == pytest.approx(ends(0.5, 12.706, 0.01), rel=1e-4)
     assert (of_two.low, of_two.high, of_two.these_subjects) == (None, None, None)
-    assert of_two.interval == "none: no item differs from others; for these 6 pictures and these 2 subjects"
+    assert of_two.interval == (
+        "none: no item differs from others; for these 6 pictures and these 2 subjects"
+    )
     error = 0.01 * np.sqrt(2.5 / 5)
-    assert (of_five.low, of_five.high) == of_five.people == pytest.approx(ends(0.5, 2.7764, error), rel=1e-4)
+    assert (
+        (of_five.low, of_five.high)
+        == of_five.people
+        == pytest.approx(ends(0.5, 2.7764, error), rel=1e-4)
+    )

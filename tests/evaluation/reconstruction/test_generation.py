@@ -1,4 +1,6 @@
-"""What is generated: noise by item and repeat, nothing twice, less at once where memory is short."""
+"""What is generated: noise by item and repeat, nothing twice, less at once where memory
+is short.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,33 @@ from brainhive_cli.core.errors import DeviceError
 
 def test_pictures_do_not_depend_on_the_batch_size(go, aligned, drawing):
     one, five = (
-        pictures_of(go("reconstruct", *drawing, f"batch_size={size}", again=True).folder) for size in (1, 5)
+        pictures_of(
+            go("reconstruct", *drawing, f"batch_size={size}", again=True).folder
+        )
+        for size in (1, 5)
     )
 
     assert one.keys() == five.keys() and len(one) == 6
-    assert max(np.abs(one[name] - five[name]).max() for name in one) <= 1  # rounding to bytes
+    # rounding to bytes
+    assert max(np.abs(one[name] - five[name]).max() for name in one) <= 1
 
 
-def test_every_item_and_repeat_has_noise_of_its_own(go, aligned, drawing, reconstructed):
+def test_every_item_and_repeat_has_noise_of_its_own(
+    go, aligned, drawing, reconstructed
+):
     found = pictures_of(reconstructed.folder)
-    pictures = [picture for name, picture in found.items() if name.startswith("samples/sub-01")]
+    pictures = [
+        picture for name, picture in found.items() if name.startswith("samples/sub-01")
+    ]
     for index, picture in enumerate(pictures):
-        assert all(np.abs(picture - other).max() > 10 for other in pictures[index + 1 :])
+        assert all(
+            np.abs(picture - other).max() > 10 for other in pictures[index + 1 :]
+        )
     others = pictures_of(go("reconstruct", *drawing, "seed=1").folder).values()
-    assert all(np.abs(one - other).max() > 10 for one, other in zip(pictures, others, strict=True))
+    assert all(
+        np.abs(one - other).max() > 10
+        for one, other in zip(pictures, others, strict=True)
+    )
 
 
 def test_a_resumed_reconstruct_generates_only_what_is_missing(go, aligned, drawing):
@@ -41,11 +56,15 @@ def test_a_resumed_reconstruct_generates_only_what_is_missing(go, aligned, drawi
 
     assert again == folder
     assert {file: file.stat().st_ino for file in inodes} == inodes
-    assert all(np.abs(pictures_of(folder)[name] - whole[name]).max() <= 1 for name in whole)
+    assert all(
+        np.abs(pictures_of(folder)[name] - whole[name]).max() <= 1 for name in whole
+    )
 
 
 def refused(*argv: str) -> list[str]:
-    """The lines that a command shows when it runs out of memory; its lock goes with its traceback."""
+    """The lines that a command shows when it runs out of memory; its lock goes with its
+    traceback.
+    """
     shown = CliRunner().invoke(app, argv)
     assert shown.exit_code == DeviceError.exit_code
     return shown.stderr.splitlines()[-2:]
@@ -69,12 +88,14 @@ def test_out_of_memory_keeps_what_is_generated_and_the_same_run_continues_with_l
         lines = refused("reconstruct", *drawing, "batch_size=2")
     assert lines == [
         "error: out of memory: CUDA out of memory. Tried to allocate 2 GiB",
-        "  try: a smaller batch_size, or tiling=true, or offload=true, or a smaller metric_batch_size; "
-        "what is finished is kept",
+        "  try: a smaller batch_size, or tiling=true, or offload=true, or a smaller "
+        "metric_batch_size; what is finished is kept",
     ]
     (run,) = (Path(drawing[0].removeprefix("paths.runs=")) / "reconstruct").iterdir()
     kept = {file: file.stat().st_ino for file in run.rglob("*.png")}
     assert len(kept) == 4
 
     assert go("reconstruct", *drawing, "batch_size=1").folder == run
-    assert {file: file.stat().st_ino for file in kept} == kept and len(pictures_of(run)) == 6
+    assert {file: file.stat().st_ino for file in kept} == kept and len(
+        pictures_of(run)
+    ) == 6

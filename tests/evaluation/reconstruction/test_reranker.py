@@ -7,31 +7,45 @@ from reconstructions import embedding, gap, generate
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.evaluation.reconstruction.generation import Sampler, StimulusHeads, seed_of
+from brainhive_cli.evaluation.reconstruction.generation import (
+    Sampler,
+    StimulusHeads,
+    seed_of,
+)
 from brainhive_cli.models.heads import Decoded
 from brainhive_cli.models.priors.fusion_prior import FusionPrior
 from brainhive_cli.training.alignment.trained import open_model
 
 
-def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, drawing, generator, prior):
-    result = go("reconstruct", *drawing, "sources=images", "best_of=3", "items=2", "repeats=1")
+def test_the_best_of_several_is_most_similar_to_its_token(
+    go, world, aligned, drawing, generator, prior
+):
+    result = go(
+        "reconstruct", *drawing, "sources=images", "best_of=3", "items=2", "repeats=1"
+    )
 
     file = min((result.folder / "samples/images").rglob("00.png"))
     image_id = file.parent.relative_to(result.folder / "samples/images").as_posix()
     embedded = embedding(world, image_id)
-    candidates = generate(generator, prior, embedded, [seed_of(0, image_id, 0, c) for c in range(3)])
+    candidates = generate(
+        generator, prior, embedded, [seed_of(0, image_id, 0, c) for c in range(3)]
+    )
     fusion = FusionPrior.load(str(prior))
     here = Launch(0, 1, torch.device("cpu"))
     heads = StimulusHeads.of(open_model(str(aligned), Paths()), fusion, here.device)
     pixels = np.stack([np.asarray(candidate) for candidate in candidates])
     token = fusion.fuser({"brainhive_cli-models-encoders-python-example": embedded})
-    similarity = heads.build_reranker(here)(pixels, Decoded({"token": token.expand(3, -1)}))
+    similarity = heads.build_reranker(here)(
+        pixels, Decoded({"token": token.expand(3, -1)})
+    )
     gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
     assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
     assert "each the best of 3 by its decoded head" in result.tables[0].note
 
 
-def test_without_a_brain_nothing_chooses_and_one_picture_is_generated(go, aligned, drawing, monkeypatch):
+def test_without_a_brain_nothing_chooses_and_one_picture_is_generated(
+    go, aligned, drawing, monkeypatch
+):
     sample, seeds = Sampler.sample, []
 
     def count(self, decoded, drawn, *more, **named):
@@ -39,8 +53,17 @@ def test_without_a_brain_nothing_chooses_and_one_picture_is_generated(go, aligne
         return sample(self, decoded, drawn, *more, **named)
 
     monkeypatch.setattr(Sampler, "sample", count)
-    result = go("reconstruct", *drawing, "sources=images,zeroed", "best_of=3", "items=2", "repeats=1")
+    result = go(
+        "reconstruct",
+        *drawing,
+        "sources=images,zeroed",
+        "best_of=3",
+        "items=2",
+        "repeats=1",
+    )
 
     assert len(seeds) == result.work.count == 2 * 3 + 2
-    protocols = {name: scope["pixcorr"].protocol for name, scope in result.metrics.scopes.items()}
+    protocols = {
+        name: scope["pixcorr"].protocol for name, scope in result.metrics.scopes.items()
+    }
     assert "best of 3" in protocols["images"] and "best of" not in protocols["zeroed"]

@@ -1,4 +1,6 @@
-"""The sampler: every setting of a recipe reaches the generator, and the prior's conditioning too."""
+"""The sampler: every setting of a recipe reaches the generator, and the prior's
+conditioning too.
+"""
 
 import shutil
 from pathlib import Path
@@ -23,20 +25,28 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def speaking(tmp_path_factory: pytest.TempPathFactory, generator: Path) -> str:
     """The tiny generator, with text encoders."""
-    folder = Path(shutil.copytree(generator, tmp_path_factory.mktemp("speaking") / "generator"))
+    folder = Path(
+        shutil.copytree(generator, tmp_path_factory.mktemp("speaking") / "generator")
+    )
     text_encoders.write(folder)
     return str(folder)
 
 
 def tokens(prior: FusionPrior) -> torch.Tensor:
-    return torch.randn(len(SEEDS), prior.dim, generator=torch.Generator().manual_seed(0))
+    return torch.randn(
+        len(SEEDS), prior.dim, generator=torch.Generator().manual_seed(0)
+    )
 
 
-def sampler_of(speaking: str, prior: Path, adapter: str | None = None, **how: Any) -> tuple[Sampler, Decoded]:
+def sampler_of(
+    speaking: str, prior: Path, adapter: str | None = None, **how: Any
+) -> tuple[Sampler, Decoded]:
     fusion = priors.load(str(prior), adapter=adapter)
     recipe = Recipe(**how)
     build = sdxl.Config(source=speaking).build
-    return Sampler(build, fusion, recipe, recipe.sampling, CPU), Decoded({"token": tokens(fusion)})
+    return Sampler(build, fusion, recipe, recipe.sampling, CPU), Decoded(
+        {"token": tokens(fusion)}
+    )
 
 
 def generated(speaking: str, prior: Path, **how: Any) -> torch.Tensor:
@@ -45,11 +55,19 @@ def generated(speaking: str, prior: Path, **how: Any) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def expected(speaking: str, prior: Path, adapter: str = "skip", **how: Any) -> torch.Tensor:
-    generator, fusion = sdxl.Config(source=speaking).build(), FusionPrior.load(str(prior))
+def expected(
+    speaking: str, prior: Path, adapter: str = "skip", **how: Any
+) -> torch.Tensor:
+    generator, fusion = (
+        sdxl.Config(source=speaking).build(),
+        FusionPrior.load(str(prior)),
+    )
     fusion.attach(generator)
     token = tokens(fusion)
-    token, empty = (fusion.adapt(t) if adapter == "apply" else t for t in (token, torch.zeros_like(token)))
+    token, empty = (
+        fusion.adapt(t) if adapter == "apply" else t
+        for t in (token, torch.zeros_like(token))
+    )
     given, null = (Conditioning(embeddings=fusion.tokens(t)) for t in (token, empty))
     return generator.generate(given, SEEDS, 32, Sampling(**{"steps": 2, **how}), null)
 
@@ -62,7 +80,9 @@ def expected(speaking: str, prior: Path, adapter: str = "skip", **how: Any) -> t
     ],
     ids=lambda how: ",".join(how),
 )
-def test_a_setting_reaches_the_generator_and_changes_its_pictures(speaking, prior, how, unlike):
+def test_a_setting_reaches_the_generator_and_changes_its_pictures(
+    speaking, prior, how, unlike
+):
     found = generated(speaking, prior, **how)
 
     assert (found - expected(speaking, prior, **how)).abs().max() < 1e-5

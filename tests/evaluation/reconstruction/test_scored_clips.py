@@ -1,4 +1,6 @@
-"""reconstruct --score: clips that someone else made, in whatever files, beside the true ones."""
+"""reconstruct --score: clips that someone else made, in whatever files, beside the true
+ones.
+"""
 
 from pathlib import Path
 
@@ -40,15 +42,30 @@ def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
 
     found = result.metrics
     assert found.facts.sources == ["scored", "shuffled", "still"]
-    values = {source: found.scopes[source]["frame_ssim"].value for source in found.facts.sources}
-    assert values["scored"] > 0.5 and values["scored"] > max(values["shuffled"], values["still"]) + 0.05
-    ours, still = (found.items[scope]["frame_psnr"] for scope in ("scored · made", "still · made"))
+    values = {
+        source: found.scopes[source]["frame_ssim"].value
+        for source in found.facts.sources
+    }
+    assert (
+        values["scored"] > 0.5
+        and values["scored"] > max(values["shuffled"], values["still"]) + 0.05
+    )
+    ours, still = (
+        found.items[scope]["frame_psnr"] for scope in ("scored · made", "still · made")
+    )
     assert all(a > b for a, b in zip(ours, still, strict=True))
     psnr = found.overall["frame_psnr"]
-    few = "none: all items are of one unit (a block of fewer than 360 neighbouring clips)"
+    few = (
+        "none: all items are of one unit (a block of fewer than 360 neighbouring clips)"
+    )
     assert (psnr.n, psnr.interval) == (4, few)
-    stills = [media_files.read(file) for file in sorted(result.folder.rglob("baselines/**/*.png"))]
-    assert len(stills) == 4 and all((each.frames == each.frames[:1]).all() for each in stills)
+    stills = [
+        media_files.read(file)
+        for file in sorted(result.folder.rglob("baselines/**/*.png"))
+    ]
+    assert len(stills) == 4 and all(
+        (each.frames == each.frames[:1]).all() for each in stills
+    )
 
 
 def test_neurons_two_columns_are_cut_at_their_border(go, home):
@@ -58,9 +75,12 @@ def test_neurons_two_columns_are_cut_at_their_border(go, home):
 
     found = go("reconstruct", *scored(home / "gifs", "left", FAST)).metrics
 
-    assert found.overall["frame_psnr"].value == pytest.approx(58.92, abs=0.01)  # equal, to the pixel
+    # equal, to the pixel
+    assert found.overall["frame_psnr"].value == pytest.approx(58.92, abs=0.01)
     columns = [
-        media_files.read_animation(home / "gifs/0-a square moves.gif").frames[:, :, half]
+        media_files.read_animation(home / "gifs/0-a square moves.gif").frames[
+            :, :, half
+        ]
         for half in (slice(0, 27), slice(27, 54))
     ]
     assert not np.array_equal(*columns)  # as cut in the middle: one column apart
@@ -68,7 +88,9 @@ def test_neurons_two_columns_are_cut_at_their_border(go, home):
 
 def test_other_numbers_of_frames_and_names_are_refused_in_one_line(go, home, truth):
     save_frames(home / "long/0", clip(0, frames=16))
-    with pytest.raises(BrainhiveError, match=r"a clip of 16 frames .* clips of 6 frames") as caught:
+    with pytest.raises(
+        BrainhiveError, match=r"a clip of 16 frames .* clips of 6 frames"
+    ) as caught:
         go("reconstruct", *scored(home / "long", truth, FAST, "medium=clip"))
     assert caught.value.hint == "bring all clips to one number of frames"
 
@@ -82,13 +104,21 @@ def test_all_metrics_of_clips_are_measured_with_their_chance_and_beside_the_stim
 ):
     for number, name in enumerate(NAMES):
         save_frames(home / "made" / name, noisy(clip(number)))
-    names = [name for name in CLIP_METRICS if "ssim" not in name and name != "epe"]  # which take seconds
+    # which take seconds
+    names = [name for name in CLIP_METRICS if "ssim" not in name and name != "epe"]
 
-    result = go("reconstruct", *scored(home / "made", truth, "medium=clip", f"metrics={','.join(names)}"))
+    result = go(
+        "reconstruct",
+        *scored(home / "made", truth, "medium=clip", f"metrics={','.join(names)}"),
+    )
 
     found = result.metrics
     assert set(found.overall) == set(names) and not found.missing
-    chances = {name: metric.chance for name, metric in found.overall.items() if metric.chance is not None}
+    chances = {
+        name: metric.chance
+        for name, metric in found.overall.items()
+        if metric.chance is not None
+    }
     assert chances == {
         **{f"{what}_2way": 0.75 for what in ("video", "frame")},
         **{f"{what}_50way": pytest.approx(3 / 52) for what in ("video", "frame")},
@@ -96,9 +126,13 @@ def test_all_metrics_of_clips_are_measured_with_their_chance_and_beside_the_stim
         **{f"{what}_50way_strict": 0.02 for what in ("video", "frame")},
         "videomae": 0.5,
     }
-    assert found.overall["video_50way"].pool == 50 and found.overall["videomae"].pool == 3
+    assert (
+        found.overall["video_50way"].pool == 50 and found.overall["videomae"].pool == 3
+    )
     assert set(found.scopes["truth"]) == {"clip_pcc", "clip_pcc_neighbours"}
     assert found.scopes["still"]["clip_pcc"].value == pytest.approx(1, abs=1e-6)
-    truth_less = [row.metric for row in found.facts.comparisons if row.second == "truth"]
+    truth_less = [
+        row.metric for row in found.facts.comparisons if row.second == "truth"
+    ]
     assert set(truth_less) == {"clip_pcc", "clip_pcc_neighbours"}
     assert "stimuli themselves" in result.tables[0].columns

@@ -16,10 +16,18 @@ PIXELS = "metrics=pixcorr,ssim"
 
 @pytest.fixture
 def folders(home: Path) -> tuple[Path, Path]:
-    """Three true pictures, of which two have reconstructions, and one reconstruction of nothing."""
+    """Three true pictures, of which two have reconstructions, and one reconstruction of
+    nothing.
+    """
     random = np.random.default_rng(0)
     made, truth = home / "made", home / "truth"
-    for name in ("truth/a/dog.jpg", "truth/b/cat.png", "truth/b/cow.png", "made/dog_0.png", "made/dog_1.png"):
+    for name in (
+        "truth/a/dog.jpg",
+        "truth/b/cat.png",
+        "truth/b/cow.png",
+        "made/dog_0.png",
+        "made/dog_1.png",
+    ):
         save(home / name, random)
     for name in ("made/cat/0.png", "made/stranger.png"):
         save(home / name, random)
@@ -36,24 +44,41 @@ def asked(folders: tuple[Path, Path], *more: str) -> tuple[str, ...]:
     return (f"score={folders[0]}", f"truth={folders[1]}", *more)
 
 
-def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(go, folders, capsys):
+def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(
+    go, folders, capsys
+):
     result = go("reconstruct", *asked(folders, PIXELS, "protocol=mindeye2"))
 
     def prepared(name: str) -> torch.Tensor:
-        return metrics.prepare(pil_to_tensor(Image.open(folders[0].parent / name).convert("RGB"))[None] / 255)
+        return metrics.prepare(
+            pil_to_tensor(Image.open(folders[0].parent / name).convert("RGB"))[None]
+            / 255
+        )
 
     items = result.metrics.items["scored · made"]
-    dog = [metrics.pixcorr(prepared("truth/a/dog.jpg"), prepared(f"made/dog_{n}.png")) for n in range(2)]
+    dog = [
+        metrics.pixcorr(prepared("truth/a/dog.jpg"), prepared(f"made/dog_{n}.png"))
+        for n in range(2)
+    ]
     cat = metrics.pixcorr(prepared("truth/b/cat.png"), prepared("made/cat/0.png"))
     assert items["image_ids"] == ["a/dog", "b/cat"]
-    assert items["pixcorr"] == pytest.approx([float(sum(dog)) / 2, float(cat)], abs=1e-6)
-    assert (result.metrics.facts.unmatched, result.metrics.facts.without) == (["stranger"], ["b/cow"])
+    assert items["pixcorr"] == pytest.approx(
+        [float(sum(dog)) / 2, float(cat)], abs=1e-6
+    )
+    assert (result.metrics.facts.unmatched, result.metrics.facts.without) == (
+        ["stranger"],
+        ["b/cow"],
+    )
     warned = capsys.readouterr().err
     assert "1 reconstructions match no true picture: stranger" in warned
     assert "1 true pictures have no reconstruction: b/cow" in warned
     overall = result.metrics.overall["pixcorr"]
     assert (overall.n, overall.protocol) == (2, "mindeye2, 1–2 repeats")
-    assert (overall.low, overall.high, overall.interval) == (None, None, "none: 2 pictures are too few")
+    assert (overall.low, overall.high, overall.interval) == (
+        None,
+        None,
+        "none: 2 pictures are too few",
+    )
     assert len((result.folder / "values.csv").read_text().splitlines()) == 1 + 3
 
 
@@ -62,7 +87,9 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
 ):
     several = asked(folders, "metrics=pixcorr,effnet")
     first = go("reconstruct", *several)
-    assert list(first.metrics.overall) == ["pixcorr"] and list(first.metrics.missing) == ["effnet"]
+    assert list(first.metrics.overall) == ["pixcorr"] and list(
+        first.metrics.missing
+    ) == ["effnet"]
     assert "missing: Eff ↓" in first.tables[0].note
 
     image_networks_absent.mkdir(parents=True)
@@ -72,7 +99,10 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
 
     second = go("reconstruct", *several)
     assert second.folder == first.folder
-    assert list(second.metrics.overall) == ["pixcorr", "effnet"] and not second.metrics.missing
+    assert (
+        list(second.metrics.overall) == ["pixcorr", "effnet"]
+        and not second.metrics.missing
+    )
 
 
 def test_one_picture_has_its_own_metrics_and_no_identification(
@@ -88,7 +118,9 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
     assert about and result.tables[0].note.startswith(f"for {about}. ")
     assert "Protocol: brainhive, 1 repeat" in result.tables[0].note
     assert "no two-way identification" in capsys.readouterr().err
-    with pytest.raises(BrainhiveError, match="none of the metrics can be computed") as caught:
+    with pytest.raises(
+        BrainhiveError, match="none of the metrics can be computed"
+    ) as caught:
         go("reconstruct", *alone, encoder, "metrics=swav")
     assert "curl" in caught.value.hint
 
@@ -98,7 +130,10 @@ def test_what_cannot_be_scored_is_refused(go, folders, home):
         go("reconstruct", f"score={folders[0]}")
     assert caught.value.hint == "--truth FOLDER"
     save(home / "others" / "x.png", np.random.default_rng(0))
-    with pytest.raises(MissingData, match=r"no picture below .* is named after one below .* 'x' and 'a/dog'"):
+    with pytest.raises(
+        MissingData,
+        match=r"no picture below .* is named after one below .* 'x' and 'a/dog'",
+    ):
         go("reconstruct", f"score={home / 'others'}", f"truth={folders[1]}")
     (folders[0] / "dog_1.png").write_bytes(b"no picture")
     with pytest.raises(BrainhiveError, match=r"dog_1\.png cannot be decoded"):

@@ -1,4 +1,6 @@
-"""Decoded masks, concepts and captions next to the truth: from heads to metrics with floor and interval."""
+"""Decoded masks, concepts and captions next to the truth: from heads to metrics with
+floor and interval.
+"""
 
 from collections.abc import Sequence
 
@@ -23,7 +25,12 @@ from brainhive_cli.models.heads import Decoded
 HERE = Launch(0, 1, torch.device("cpu"))
 IDS, NAMES, FRAMES = ["a", "b", "c", "d"], ("animal", "human", "vehicle", "plant"), 2
 LABELS = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], np.uint8)
-CAPTIONS = [["a man with a dog", "two walk"], ["a man runs"], ["a red car on a road"], []]
+CAPTIONS = [
+    ["a man with a dog", "two walk"],
+    ["a man runs"],
+    ["a red car on a road"],
+    [],
+]
 
 
 def masks(row: int) -> np.ndarray:
@@ -40,17 +47,23 @@ def films(**annotations: object) -> StimulusSet:
         "labels": LABELS.__getitem__,
         "label_names": NAMES,
     }
-    return StimulusSet("films", "test", IDS, IDS, str, frames=FRAMES, **(known | annotations))
+    return StimulusSet(
+        "films", "test", IDS, IDS, str, frames=FRAMES, **(known | annotations)
+    )
 
 
 def decoded_as(givers: Sequence[int]) -> Decoded:
-    """What stimuli truly have, at half the size; that of other rows where items are shuffled."""
+    """What stimuli truly have, at half the size; that of other rows where items are
+    shuffled.
+    """
     upper = torch.zeros(4, FRAMES, 1, 4, 4)
     upper[:3, :, :, :2] = 0.9
     upper[1] = upper[1].flip(-2)  # the second's is decoded upside down
     texts = ["a man with a dog", "a man runs", "a red car on a road", "nothing"]
     concepts = torch.from_numpy(LABELS).float() + torch.tensor([0.3, 0.2, 0.1, 0.0])
-    return Decoded({"mask": upper, "concepts": concepts}, {"caption": texts})[list(givers)]
+    return Decoded({"mask": upper, "concepts": concepts}, {"caption": texts})[
+        list(givers)
+    ]
 
 
 def test_every_head_is_scored_by_the_truth_and_an_item_without_truth_has_no_value():
@@ -75,21 +88,28 @@ def test_a_caption_that_names_the_object_is_right_and_chance_is_one_of_all_names
 
     assert [*scores.values["caption_object"]] == [1, 0, 1, 0]
     assert [*scores.guess["caption_object"]] == pytest.approx([0.2] * 4)
-    assert "caption_object" not in TaskScores.of(Decoded({}, {"caption": texts}), films(), IDS).values
+    assert (
+        "caption_object"
+        not in TaskScores.of(Decoded({}, {"caption": texts}), films(), IDS).values
+    )
 
 
 @pytest.fixture
 def measured(tmp_path):
-    """Clips of two subjects, decoded rightly by the first, and what shuffled pairs score."""
+    """Clips of two subjects, decoded rightly by the first, and what shuffled pairs
+    score.
+    """
     pixels = {
-        i: np.random.default_rng(n).integers(0, 256, (FRAMES, 8, 8, 3), np.uint8) for n, i in enumerate(IDS)
+        i: np.random.default_rng(n).integers(0, 256, (FRAMES, 8, 8, 3), np.uint8)
+        for n, i in enumerate(IDS)
     }
     for image_id, frames in pixels.items():
         media_files.save(frames, tmp_path / f"{image_id}.png", 8)
     no_files = {image_id: [] for image_id in IDS}
     files = {image_id: [tmp_path / f"{image_id}.png"] for image_id in IDS}
     tasks = [
-        TaskScores.of(decoded_as(order), films(), IDS) for order in ([0, 1, 2, 3], [0, 2, 1, 3], [1, 2, 0, 3])
+        TaskScores.of(decoded_as(order), films(), IDS)
+        for order in ([0, 1, 2, 3], [0, 2, 1, 3], [1, 2, 0, 3])
     ]
     one = GeneratedSet
     generated = [
@@ -119,8 +139,12 @@ def test_task_scores_stand_beside_the_floor_with_their_own_n_and_chance(measured
     found = measured.measurements()
 
     brain, floor = (found.scopes[source] for source in ("brain", "shuffled"))
-    assert brain["frame_ssim"].n == 8 and "frame_ssim" not in floor  # nothing was generated of shuffled pairs
-    assert (brain["concept_recall"].n, brain["concept_recall"].chance) == (6, pytest.approx(1 / 3))
+    # nothing was generated of shuffled pairs
+    assert brain["frame_ssim"].n == 8 and "frame_ssim" not in floor
+    assert (brain["concept_recall"].n, brain["concept_recall"].chance) == (
+        6,
+        pytest.approx(1 / 3),
+    )
     assert brain["concept_recall"].value == pytest.approx((1 + 1 / 3) / 2)
     assert brain["concept_recall"].value > floor["concept_recall"].value
     # the second's mask is upside down, wherever it is
@@ -128,7 +152,10 @@ def test_task_scores_stand_beside_the_floor_with_their_own_n_and_chance(measured
     assert {brain[name].interval for name in ("mask_dice", "concept_recall")} == {
         "none: 3 pictures are too few"
     }
-    assert (brain["bleu_1"].protocol, found.caveats) == ("brainhive, simulated", ["simulated"])
+    assert (brain["bleu_1"].protocol, found.caveats) == (
+        "brainhive, simulated",
+        ["simulated"],
+    )
     items = found.items["brain · all/sub-01"]
     assert items["mask_dice"] == [1, 0, 1, None] and len(items["bleu_4"]) == 4
     less = {(row.second, row.metric): row.n for row in found.facts.comparisons}

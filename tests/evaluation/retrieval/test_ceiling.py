@@ -1,4 +1,6 @@
-"""The split-half ceiling of signals: simulated signals whose reliability is known, and what is told of it."""
+"""The split-half ceiling of signals: simulated signals whose reliability is known, and
+what is told of it.
+"""
 
 from dataclasses import replace
 
@@ -16,22 +18,35 @@ ITEMS, REPETITIONS = 100, 8
 
 
 def trials(noise: float, seed: int = 0) -> torch.Tensor:
-    """Patterns of variance 1 in noise, with a response that all pictures have in common: [N, R, C, T]."""
+    """Patterns of variance 1 in noise, with a response that all pictures have in
+    common: [N, R, C, T].
+    """
     random = torch.Generator().manual_seed(seed)
-    pattern = torch.randn(ITEMS, 1, 6, 10, generator=random) + 5 * torch.randn(6, 10, generator=random)
+    pattern = torch.randn(ITEMS, 1, 6, 10, generator=random) + 5 * torch.randn(
+        6, 10, generator=random
+    )
     return pattern + noise * torch.randn(ITEMS, REPETITIONS, 6, 10, generator=random)
 
 
-def of(signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10) -> Measurements:
+def of(
+    signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10
+) -> Measurements:
     there = torch.as_tensor(there).expand(len(signal))
-    ids, parts = [f"item {n}" for n in range(len(signal))], torch.arange(signal.shape[1])
-    found = measure_ceiling(signal, there, ids, splits, 0, parts.expand(len(signal), -1))
+    ids, parts = (
+        [f"item {n}" for n in range(len(signal))],
+        torch.arange(signal.shape[1]),
+    )
+    found = measure_ceiling(
+        signal, there, ids, splits, 0, parts.expand(len(signal), -1)
+    )
     return measure_ceilings({"sub-01": found}, Cells([], Alike(), "demo", "test"))
 
 
 @pytest.mark.parametrize("noise", [1.0, 6.0])
 def test_reliability_is_the_share_of_variance_that_pictures_explain(noise):
-    """Of an average of R repetitions: 1 / (1 + noise² / R); tolerance: a tenth, and one standard error."""
+    """Of an average of R repetitions: 1 / (1 + noise² / R); tolerance: a tenth, and one
+    standard error.
+    """
     found = of(trials(noise)).scopes["ceiling · all"]["reliability"]
 
     expected = 1 / (1 + noise**2 / REPETITIONS)
@@ -45,29 +60,53 @@ def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always(
 
     by_chance, always = (of(each).scopes["ceiling · all"] for each in (noise, patterns))
 
-    assert by_chance["top1"].value < 0.04 and by_chance["top1"].chance == pytest.approx(1 / ITEMS)
+    assert by_chance["top1"].value < 0.04 and by_chance["top1"].chance == pytest.approx(
+        1 / ITEMS
+    )
     assert abs(by_chance["reliability"].value) < 0.1
-    assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(1, abs=1e-3)
+    assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(
+        1, abs=1e-3
+    )
 
 
-def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, world, small, tmp_path):
+def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(
+    go, world, small, tmp_path
+):
     run = go("train-align", *small).folder  # finished already
     result = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}")
 
     found = RunFolder(result.folder).measurements()
-    assert {"ceiling · sub-01", "ceiling · sub-02"} <= found.scopes.keys() and not found.missing
+    assert {
+        "ceiling · sub-01",
+        "ceiling · sub-02",
+    } <= found.scopes.keys() and not found.missing
     top1 = found.scopes["ceiling · all"]["top1"]
     assert (top1.n, top1.pool) == (200, 100)
     assert "10 random splits" in top1.protocol and "simulated" in top1.protocol
-    (table,) = [each for each in result.tables if each.title.startswith("Split-half ceiling")]
-    assert [row[0] for row in table.rows[:3]] == ["sub-01", "sub-02", "all"] and "simulated" in table.note
+    (table,) = [
+        each for each in result.tables if each.title.startswith("Split-half ceiling")
+    ]
+    assert [row[0] for row in table.rows[:3]] == [
+        "sub-01",
+        "sub-02",
+        "all",
+    ] and "simulated" in table.note
     reason = "one repetition of each picture"
     partly = replace(found, missing={"ceiling · sub-03": reason})
     (table,) = lay_out(partly, ["ceiling"])
     assert len(table.rows) > 2 and f"sub-03 has none: {reason}" in table.note
-    others = {name: each for name, each in found.scopes.items() if not name.startswith("ceiling")}
+    others = {
+        name: each
+        for name, each in found.scopes.items()
+        if not name.startswith("ceiling")
+    }
     (table,) = lay_out(replace(partly, scopes=others), ["ceiling"])
     assert table.rows == (("sub-03", reason),)
-    without = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}", "ceiling_splits=0")
+    without = go(
+        "eval-retrieval",
+        f"paths.runs={tmp_path}",
+        f"align_run={run}",
+        "ceiling_splits=0",
+    )
     assert not [name for name in without.metrics.scopes if name.startswith("ceiling")]
     assert not [each for each in without.tables if each.title.startswith("Split-half")]

@@ -18,7 +18,9 @@ RECORDED = ("P7", "P3", "Pz", "P4", "P8", "PO7", "POz", "PO8", "O1", "O2")
 
 @pytest.fixture
 def fewer(go, world: Path, trained: Path) -> tuple[str, ...]:
-    """The world's run on another data set, whose recordings have 10 of the 17 channels."""
+    """The world's run on another data set, whose recordings have 10 of the 17
+    channels.
+    """
     asked = (f"run={trained}", OTHER, "sheet_rows=0", "ceiling_splits=0")
     path = world / "signals/demo-noise-0.2-8-concepts/default/sub-01.h5"
     if not path.is_file():
@@ -29,7 +31,9 @@ def fewer(go, world: Path, trained: Path) -> tuple[str, ...]:
         for split in store.splits:
             rows = [store[split].space.names.index(name) for name in RECORDED]
             signal = np.asarray(store[split].signal)[:, :, rows]
-            recordings[split] = replace(store[split], signal=signal, space=Sensors(RECORDED))
+            recordings[split] = replace(
+                store[split], signal=signal, space=Sensors(RECORDED)
+            )
         path.unlink()
         SignalStore.write(path, recordings)
     return asked
@@ -46,8 +50,15 @@ def test_every_number_of_mapped_channels_says_how_and_how_many(go, fewer):
     result = go("eval-retrieval", *fewer, f"channel_mapping={kind}")
 
     words, measured = f"channels mapped by {how}: 10 of 17 recorded", result.metrics
-    assert words in measured.facts.protocol and measured.facts.set_up["channel_mapping"] == words
-    assert measured.facts.verdict == "above chance" and CHANNELS_MAPPED in measured.caveats
-    metrics = [metric for scope in measured.scopes.values() for metric in scope.values()]
+    assert (
+        words in measured.facts.protocol
+        and measured.facts.set_up["channel_mapping"] == words
+    )
+    assert (
+        measured.facts.verdict == "above chance" and CHANNELS_MAPPED in measured.caveats
+    )
+    metrics = [
+        metric for scope in measured.scopes.values() for metric in scope.values()
+    ]
     assert [metric for metric in metrics if CHANNELS_MAPPED not in metric.caveats] == []
     assert FOOTNOTE in str(result.tables[0].rows)

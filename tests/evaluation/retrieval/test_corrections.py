@@ -1,4 +1,6 @@
-"""Corrections of similarities stand beside the result as controls, and change nothing else."""
+"""Corrections of similarities stand beside the result as controls, and change nothing
+else.
+"""
 
 import pytest
 
@@ -12,24 +14,38 @@ for kind in ("csls", "sinkhorn", "assignment"):
 QUICK = ("sheet_rows=0", "ceiling_splits=0")
 
 
-def test_corrections_are_rows_beside_a_result_that_stays_what_it_was(go, trained, evaluated):
+def test_corrections_are_rows_beside_a_result_that_stays_what_it_was(
+    go, trained, evaluated
+):
     result = go("eval-retrieval", f"run={trained}", ALL_OF_THEM, "sheet_rows=0")
 
     plain, found = evaluated.metrics, result.metrics
     added = found.scopes.keys() - plain.scopes.keys()
-    assert added == {f"corrections · {name}{way}" for name in CHAINS for way in ("", " · backward")}
-    assert {name: found.scopes[name] for name in plain.scopes} == plain.scopes and found.items == plain.items
+    assert added == {
+        f"corrections · {name}{way}" for name in CHAINS for way in ("", " · backward")
+    }
+    assert {
+        name: found.scopes[name] for name in plain.scopes
+    } == plain.scopes and found.items == plain.items
     for name, metrics in found.scopes.items():
-        assert all((TRANSDUCTIVE in one.protocol) == (name in added) for one in metrics.values())
+        assert all(
+            (TRANSDUCTIVE in one.protocol) == (name in added)
+            for one in metrics.values()
+        )
     table = next(table for table in result.shown if TRANSDUCTIVE in table.title)
     assert [row[0] for row in table.rows[: len(CHAINS) + 1]] == ["this run", *CHAINS]
     assert table.rows[0][1].value == plain.overall["top1"].value
     assigned = found.scopes[f"corrections · {CHAINS[-1]}"]["top1"]
-    assert assigned.value > plain.overall["top1"].value and (assigned.n, assigned.pool) == (200, 100)
+    assert assigned.value > plain.overall["top1"].value and (
+        assigned.n,
+        assigned.pool,
+    ) == (200, 100)
 
 
 def test_corrections_that_cannot_be_are_refused(go, trained):
-    with pytest.raises(RecipeError, match="whitening computes similarities anew, so it comes first"):
+    with pytest.raises(
+        RecipeError, match="whitening computes similarities anew, so it comes first"
+    ):
         go("eval-retrieval", f"run={trained}", *QUICK, "corrections=csls,whitening")
     with pytest.raises(RecipeError, match="no correction called 'cls'"):
         go("eval-retrieval", f"run={trained}", *QUICK, "corrections=cls")

@@ -27,7 +27,10 @@ def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
     for name in ("top1", "top5"):
         assert points[-1][name].value == plain.metrics.overall[name].value
         assert points[0][name].value < points[-1][name].value
-        assert all(point[name].n == 100 and point[name].low <= point[name].high for point in points)
+        assert all(
+            point[name].n == 100 and point[name].low <= point[name].high
+            for point in points
+        )
 
 
 def test_the_curve_comes_as_an_artifact_and_a_table_that_say_how_it_was_made(curves):
@@ -37,7 +40,9 @@ def test_the_curve_comes_as_an_artifact_and_a_table_that_say_how_it_was_made(cur
     curve = drawn["Accuracy over repetitions"]
     assert curve.is_logarithmic and [line.chance for line in curve.lines] == [0.01]
     assert all(len(line.low) == len(curve.at) for line in curve.lines)
-    (table,) = [table for table in result.tables if table.title == "Accuracy over repetitions"]
+    (table,) = [
+        table for table in result.tables if table.title == "Accuracy over repetitions"
+    ]
     assert "10 random choices of each number" in table.note and "pool 100" in table.note
     titles = {each.title for each in artifacts.read(RunFolder(plain.folder))}
     assert "Accuracy over repetitions" not in titles
@@ -46,5 +51,7 @@ def test_the_curve_comes_as_an_artifact_and_a_table_that_say_how_it_was_made(cur
 def test_more_repetitions_than_there_are_is_refused(go, world, small):
     run = f"run={go('train-align', *small).folder}"
 
-    with pytest.raises(RecipeError, match="17 of a picture requested, subject 1 has 16"):
+    with pytest.raises(
+        RecipeError, match="17 of a picture requested, subject 1 has 16"
+    ):
         go("eval-retrieval", run, "repetitions=[1, 17]")

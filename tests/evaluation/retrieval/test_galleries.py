@@ -1,4 +1,6 @@
-"""Larger and smaller galleries, and the tables over subjects, seeds, concepts and categories."""
+"""Larger and smaller galleries, and the tables over subjects, seeds, concepts and
+categories.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +21,9 @@ ENCODER = "brainhive_cli-models-encoders-python-example"
 
 
 def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
-    metrics = go("eval-retrieval", f"run={trained}", "gallery=train+test", "sheet_rows=3").metrics
+    metrics = go(
+        "eval-retrieval", f"run={trained}", "gallery=train+test", "sheet_rows=3"
+    ).metrics
 
     model = aligner.load(trained / "cells" / "sub-01_seed-1" / "model")
     recording = SignalStore.open(world / f"signals/{DATASET}/default/sub-01.h5")["test"]
@@ -28,36 +32,61 @@ def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
         for split in ("test", "train")
     }
     with torch.inference_mode():
-        signal = model.encode_signal(torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None)
+        signal = model.encode_signal(
+            torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None
+        )
         pictures = np.concatenate([stores["test"].embedding, stores["train"].embedding])
         image = model.encode_image({ENCODER: torch.from_numpy(pictures)})
     cosine = torch.cosine_similarity(signal[:, None], image[None], dim=2)
-    seen = [stores["test"].image_ids.index(image_id) for image_id in recording.image_ids]
+    seen = [
+        stores["test"].image_ids.index(image_id) for image_id in recording.image_ids
+    ]
     own = cosine[torch.arange(100), torch.tensor(seen)][:, None]
-    assert metrics.items["sub-01_seed-1 · sub-01"]["ranks"] == (cosine >= own).sum(1).tolist()
+    assert (
+        metrics.items["sub-01_seed-1 · sub-01"]["ranks"]
+        == (cosine >= own).sum(1).tolist()
+    )
     top1 = metrics.overall["top1"]
-    assert (top1.pool, top1.split) == (340, "test") and top1.chance == pytest.approx(1 / 340)
+    assert (top1.pool, top1.split) == (340, "test") and top1.chance == pytest.approx(
+        1 / 340
+    )
     assert "gallery train+test" in top1.protocol
     assert metrics.scopes["all · backward"]["top1"].pool == 100
 
 
-def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(go, world, small, tmp_path):
+def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(
+    go, world, small, tmp_path
+):
     runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
     published = "published={values: {top1: 0.5}, source: its Table 1}"
     swept = go(
-        "train-align", *small, *runs, "sweep={signal.window_ms: [[0, 400], [400, 1000]]}", published
+        "train-align",
+        *small,
+        *runs,
+        "sweep={signal.window_ms: [[0, 400], [400, 1000]]}",
+        published,
     ).folder
     plain = go("train-align", *small, *runs, "signal.window_ms=[0, 400]").folder
 
-    result = go("eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0", "ceiling_splits=0")
-    alone = go("eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0", "ceiling_splits=0").metrics
+    result = go(
+        "eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0", "ceiling_splits=0"
+    )
+    alone = go(
+        "eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0", "ceiling_splits=0"
+    ).metrics
 
     metrics, variants = result.metrics, ["window_ms=0+400", "window_ms=400+1000"]
     assert not metrics.overall
     early, late = (metrics.scopes[f"{variant} · all"] for variant in variants)
-    assert without_protocol(early) == without_protocol(alone.overall) and late["top1"].n == 100
+    assert (
+        without_protocol(early) == without_protocol(alone.overall)
+        and late["top1"].n == 100
+    )
     assert early["mean_rank"].value < late["mean_rank"].value  # simulated signals fade
-    titled = [[table for table in result.tables if table.title.startswith(f"{v}: ")] for v in variants]
+    titled = [
+        [table for table in result.tables if table.title.startswith(f"{v}: ")]
+        for v in variants
+    ]
     assert all(titled) and sum(map(len, titled)) == len(result.tables) - 1
     (pair,) = metrics.facts.comparisons
     assert [pair.first, pair.second] == variants and pair.difference > 0
@@ -65,23 +94,42 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
     assert result.tables[-1].rows[0][1] == variants[1]
     for refused in (f"against={swept}", f"run=[{plain}, {swept}]", f"run={swept}:lr=1"):
         with pytest.raises(BrainhiveError) as caught:
-            go("eval-retrieval", runs[0], *(() if "run" in refused else (f"run={plain}",)), refused)
-        assert f"{swept.name}:{variants[0]} or {swept.name}:{variants[1]}" in caught.value.hint
+            go(
+                "eval-retrieval",
+                runs[0],
+                *(() if "run" in refused else (f"run={plain}",)),
+                refused,
+            )
+        assert (
+            f"{swept.name}:{variants[0]} or {swept.name}:{variants[1]}"
+            in caught.value.hint
+        )
 
 
 def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
     return {name: replace(metric, protocol="") for name, metric in found.items()}
 
 
-def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(go, trained, monkeypatch, tmp_path):
+def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(
+    go, trained, monkeypatch, tmp_path
+):
     shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, TrainedModel.trials
     monkeypatch.setattr(
         TrainedModel,
         "trials",
-        lambda member, subject, split: opened(member, subject, split).take(shown[subject]),
+        lambda member, subject, split: opened(member, subject, split).take(
+            shown[subject]
+        ),
     )
-    monkeypatch.setattr(TrainedModel, "shown", lambda member, subject, split: shown[subject])
-    given = (f"run={trained}", f"paths.runs={tmp_path}", "sheet_rows=0", "ceiling_splits=0")
+    monkeypatch.setattr(
+        TrainedModel, "shown", lambda member, subject, split: shown[subject]
+    )
+    given = (
+        f"run={trained}",
+        f"paths.runs={tmp_path}",
+        "sheet_rows=0",
+        "ceiling_splits=0",
+    )
 
     every = go("eval-retrieval", *given).metrics
     only = go("eval-retrieval", *given, "only_shown=true").metrics

@@ -26,7 +26,9 @@ QUICK = ("sheet_rows=0", "ceiling_splits=0")
 
 
 @pytest.fixture
-def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(
+    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of the world and its run, to spoil."""
     shutil.copytree(world, tmp_path / "own")
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "own"))
@@ -42,8 +44,16 @@ def chance_is_in(metric: Metric) -> bool:
 def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_it_is(
     go, trained, evaluated, control, capsys
 ):
-    """Subjects share labels, so a draw differs from chance by more than with labels of their own."""
-    result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0", "ceiling_splits=0")
+    """Subjects share labels, so a draw differs from chance by more than with labels of
+    their own.
+    """
+    result = go(
+        "eval-retrieval",
+        f"run={trained}",
+        f"control={control}",
+        "sheet_rows=0",
+        "ceiling_splits=0",
+    )
     metrics = result.metrics
 
     assert metrics.facts.verdict == "at chance"
@@ -53,9 +63,15 @@ def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_
     assert metrics.overall["top1"].value <= 0.03
     word = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
     assert metrics.facts.protocol.startswith(f"intra, {DATASET}, {word}, ")
-    assert metrics.caveats == ["simulated"] and metrics.facts.protocol.endswith(", simulated")
+    assert metrics.caveats == ["simulated"] and metrics.facts.protocol.endswith(
+        ", simulated"
+    )
     found, measured = metrics.facts.control, evaluated.metrics.overall
-    assert (found.kind, found.n, found.pool) == (control, 200, 100) and found.draws >= 200
+    assert (found.kind, found.n, found.pool) == (
+        control,
+        200,
+        100,
+    ) and found.draws >= 200
     for name in ("top1", "top5", "mean_rank", "mrr"):
         metric, chance = found.metrics[name], measured[name].chance
         assert metric["measured"] == pytest.approx(measured[name].value)
@@ -63,17 +79,27 @@ def test_a_control_is_a_distribution_at_chance_in_both_directions_and_says_what_
         assert metric["low"] <= chance <= metric["high"]
         assert metric["p"] == 1 / (1 + found.draws)
     assert result.tables[1].note.startswith("1000 draws")
-    rank, of_own_labels = found.metrics["mean_rank"], 2 * 1.96 * np.sqrt((100**2 - 1) / 12 / 200)
+    rank, of_own_labels = (
+        found.metrics["mean_rank"],
+        2 * 1.96 * np.sqrt((100**2 - 1) / 12 / 200),
+    )
     assert rank["high"] - rank["low"] > 1.1 * of_own_labels
 
 
-def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
+def test_labels_that_were_permuted_in_the_test_set_are_noticed(
+    go, own, trained, capsys
+):
     sound = go("eval-retrieval", f"run={trained}", *QUICK).metrics
-    assert sound.facts.verdict == "above chance" and "at chance" not in capsys.readouterr().err
+    assert (
+        sound.facts.verdict == "above chance"
+        and "at chance" not in capsys.readouterr().err
+    )
 
     for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
         with resealed(path) as file:
-            file["test/signal"][...] = np.random.default_rng(0).permutation(file["test/signal"][()])
+            file["test/signal"][...] = np.random.default_rng(0).permutation(
+                file["test/signal"][()]
+            )
     result = go("eval-retrieval", f"run={trained}", *QUICK, again=True)
     metrics = result.metrics
     (table,) = [table for table in result.tables if "ridge" in table.title]
@@ -82,10 +108,17 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
     go("eval-retrieval", f"run={trained}", *QUICK, "baseline=none")
 
     assert metrics.facts.verdict == "at chance"
-    assert "signals and pictures belong together" in " ".join(capsys.readouterr().err.split())
-    assert explain_chance(metrics) in warned and "the pictures in none of 30 other orders" in warned
+    assert "signals and pictures belong together" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert (
+        explain_chance(metrics) in warned
+        and "the pictures in none of 30 other orders" in warned
+    )
     controls = [
-        go("eval-retrieval", f"run={trained}", f"control={control}", *QUICK, again=True).metrics
+        go(
+            "eval-retrieval", f"run={trained}", f"control={control}", *QUICK, again=True
+        ).metrics
         for control in ("shuffled", "permuted")
     ]
     assert min(each.facts.control.metrics["mean_rank"]["p"] for each in controls) > 0.05
@@ -93,8 +126,13 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
 
 
 def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
-    """The second head predicts the embedding itself, by weights that were never trained."""
-    run, encoder = own / "runs" / "train-align" / trained.name, "brainhive_cli-models-encoders-python-example"
+    """The second head predicts the embedding itself, by weights that were never
+    trained.
+    """
+    run, encoder = (
+        own / "runs" / "train-align" / trained.name,
+        "brainhive_cli-models-encoders-python-example",
+    )
     folder = run / "cells" / "sub-01_seed-1" / "model"
     model = aligners.load(folder)
     heads = {**model.layout.heads, "colours": Head((12,), encoder)}
@@ -104,14 +142,20 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     made.save(folder)
     asked = (f"run={run}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
 
-    found, token = (go("eval-retrieval", *asked, *head).metrics for head in (["head=colours"], []))
+    found, token = (
+        go("eval-retrieval", *asked, *head).metrics for head in (["head=colours"], [])
+    )
 
     recording = SignalStore.open(own / f"signals/{DATASET}/default/sub-01.h5")["test"]
     store = TargetStore.open(own / f"embeddings/{DATASET}/test/{encoder}.h5")
     with torch.inference_mode():
         signal = torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1))
-        predicted = made.predict(signal, torch.zeros(len(signal), dtype=torch.long))["colours"]
-    target = torch.tensor([store.image_ids.index(image_id) for image_id in recording.image_ids])
+        predicted = made.predict(signal, torch.zeros(len(signal), dtype=torch.long))[
+            "colours"
+        ]
+    target = torch.tensor(
+        [store.image_ids.index(image_id) for image_id in recording.image_ids]
+    )
     expected = ranks(predicted, torch.from_numpy(np.array(store.embedding)), target)
     assert found.items["sub-01_seed-1 · sub-01"]["ranks"] == expected.tolist()
     assert token.items["sub-01_seed-1 · sub-01"]["ranks"] != expected.tolist()
@@ -122,7 +166,11 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and "eval-retrieval" not in path.parts)
+    files = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and "eval-retrieval" not in path.parts
+    )
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -138,20 +186,36 @@ def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, tr
     assert first == again
 
 
-def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go, own, trained):
+def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(
+    go, own, trained
+):
     run = own / "runs" / "train-align" / trained.name
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
-    recipe["published"] = {"values": {"top1": 0.757, "top5": 0.946}, "source": "its Table 1"}
+    recipe["published"] = {
+        "values": {"top1": 0.757, "top5": 0.946},
+        "source": "its Table 1",
+    }
     (run / SHA256SUMS).unlink(missing_ok=True)
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for config in run.glob("cells/*/model/config.json"):
-        config.write_text(config.read_text().replace('"selection": "validation"', '"selection": "test"'))
+        config.write_text(
+            config.read_text().replace(
+                '"selection": "validation"', '"selection": "test"'
+            )
+        )
 
     result = go("eval-retrieval", f"run={run}", "sheet_rows=0")
 
     found = result.metrics.overall.values()
-    assert all(metric.protocol.endswith("selected on test") and metric.selected for metric in found)
+    assert all(
+        metric.protocol.endswith("selected on test") and metric.selected
+        for metric in found
+    )
     assert len(result.tables) >= 3
     assert FOOTNOTE in str(result.tables[0].rows)
-    together = next(table for table in result.tables if "its Table 1" in table.title).as_dict()["rows"]
-    assert together == [{"top-1": 0.757, "top-5": 0.946, "differs, as its recipe says": "–"}]
+    together = next(
+        table for table in result.tables if "its Table 1" in table.title
+    ).as_dict()["rows"]
+    assert together == [
+        {"top-1": 0.757, "top-5": 0.946, "differs, as its recipe says": "–"}
+    ]

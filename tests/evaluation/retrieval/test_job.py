@@ -1,4 +1,6 @@
-"""The resolved job: runs are opened once, and the functions that measure get no more than they need."""
+"""The resolved job: runs are opened once, and the functions that measure get no more
+than they need.
+"""
 
 from pathlib import Path
 
@@ -17,12 +19,23 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The references that runs are opened by, one for each time."""
     references: list[str] = []
     find = jobs.open_model
-    monkeypatch.setattr(jobs, "open_model", lambda name, *more: references.append(name) or find(name, *more))
+    monkeypatch.setattr(
+        jobs,
+        "open_model",
+        lambda name, *more: references.append(name) or find(name, *more),
+    )
     return references
 
 
-def test_a_check_and_the_run_open_each_run_once(go, world: Path, small, runs: str, opened: list[str]):
-    asked = [f"run={go('train-align', *small).folder}", "sheet_rows=0", "ceiling_splits=0", runs]
+def test_a_check_and_the_run_open_each_run_once(
+    go, world: Path, small, runs: str, opened: list[str]
+):
+    asked = [
+        f"run={go('train-align', *small).folder}",
+        "sheet_rows=0",
+        "ceiling_splits=0",
+        runs,
+    ]
 
     listed = inputs(Recipe.resolve("eval-retrieval", None, {}, asked))
 
@@ -33,10 +46,16 @@ def test_a_check_and_the_run_open_each_run_once(go, world: Path, small, runs: st
 
 def test_a_sweep_is_compared_with_one_variant(go, world: Path, small, runs: str):
     rates = "sweep={train.lr: [1e-3, 2e-3, 4e-3]}"
-    sweep = go("train-align", *small, "train.epochs=1", "subjects=1", rates, runs).folder
+    sweep = go(
+        "train-align", *small, "train.epochs=1", "subjects=1", rates, runs
+    ).folder
     few = (f"run={sweep}", "subjects=1", "sheet_rows=0", "ceiling_splits=0", runs)
     measured = RunFolder(sweep).measurements()
-    by_label = {n.split("/")[0]: s["top1"].value for n, s in measured.scopes.items() if "sub-01" in n}
+    by_label = {
+        n.split("/")[0]: s["top1"].value
+        for n, s in measured.scopes.items()
+        if "sub-01" in n
+    }
 
     def pairs(*words: str) -> list[list[str]]:
         found = go("eval-retrieval", *few, *words).metrics.facts.comparisons

@@ -5,16 +5,36 @@ from brainhive_cli.core.measurements import ALL, NOT_INTERLEAVED, Measurements, 
 from brainhive_cli.reports.sentences import list_limits
 
 
-def measured(low: float, high: float, protocol: str = "intra", **facts: object) -> Measurements:
+def measured(
+    low: float, high: float, protocol: str = "intra", **facts: object
+) -> Measurements:
     """A retrieval whose ranks are at chance, with an interval of top-1."""
-    top1 = Metric("top1", (low + high) / 2, 96, 8, 0.125, low, high, (0,), protocol, "test", "Wilson")
+    top1 = Metric(
+        "top1",
+        (low + high) / 2,
+        96,
+        8,
+        0.125,
+        low,
+        high,
+        (0,),
+        protocol,
+        "test",
+        "Wilson",
+    )
     answer = Answer("which category", 0.4, 0.6, 0.0002, 96, 8, "permutations")
-    return Measurements({ALL: {"top1": top1}}, facts=RetrievalFacts(answers=[answer], **facts))
+    return Measurements(
+        {ALL: {"top1": top1}}, facts=RetrievalFacts(answers=[answer], **facts)
+    )
 
 
 def test_ranks_and_an_interval_on_different_sides_of_chance_are_explained():
     for ends, protocol, words in (
-        ((0.15, 0.3), "intra", "the interval of top-1 “above chance”: the test asks whether the category"),
+        (
+            (0.15, 0.3),
+            "intra",
+            "the interval of top-1 “above chance”: the test asks whether the category",
+        ),
         ((0.01, 0.1), "intra", "the interval of top-1 “below chance”"),
         ((0.15, 0.3), NOT_INTERLEAVED, "time alone can give such a top-1"),
         ((0.1, 0.3), "intra", ""),
@@ -30,7 +50,12 @@ def test_better_baselines_are_named_before_the_runs_own_warnings():
     )  # fmt: skip
     equal = worse.model_copy(update={"second": "ridge", "high": 0.1})
 
-    first, own = list_limits(measured(0.1, 0.3, plain=[worse, equal], warnings=["changed since"]))
+    first, own = list_limits(
+        measured(0.1, 0.3, plain=[worse, equal], warnings=["changed since"])
+    )
 
     assert own == "changed since"
-    assert "shrinkage LDA is better: its top-1 is 0.2 higher." in first and "ridge" not in first
+    assert (
+        "shrinkage LDA is better: its top-1 is 0.2 higher." in first
+        and "ridge" not in first
+    )

@@ -1,4 +1,6 @@
-"""Three ways to choose an epoch, side by side: what the test set chose says so, and is never the best."""
+"""Three ways to choose an epoch, side by side: what the test set chose says so, and is
+never the best.
+"""
 
 import json
 from pathlib import Path
@@ -21,23 +23,43 @@ NAMED = f"test ({SELECTED_ON_TEST})"
 
 
 @pytest.fixture(scope="module")
-def shared(shared_world: Path, tmp_path_factory: pytest.TempPathFactory, go: Any, small: Any) -> Any:
+def shared(
+    shared_world: Path, tmp_path_factory: pytest.TempPathFactory, go: Any, small: Any
+) -> Any:
     runs = tmp_path_factory.mktemp("protocols")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         here = f"paths.runs={runs}"
-        trained = go("train-align", *small, here, SELECTIONS, "train.epochs=3", "train.validation=0.2")
-        asked = (f"run={trained.folder}", "corrections=csls,assignment", "sheet_rows=0", "ceiling_splits=0")
+        trained = go(
+            "train-align",
+            *small,
+            here,
+            SELECTIONS,
+            "train.epochs=3",
+            "train.validation=0.2",
+        )
+        asked = (
+            f"run={trained.folder}",
+            "corrections=csls,assignment",
+            "sheet_rows=0",
+            "ceiling_splits=0",
+        )
         return runs, trained, go("eval-retrieval", here, *asked)
 
 
 def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None:
     runs, trained, evaluated = shared
-    scopes = {name: scope["top1"].value for name, scope in evaluated.metrics.scopes.items()}
+    scopes = {
+        name: scope["top1"].value for name, scope in evaluated.metrics.scopes.items()
+    }
     run = ShownRun("protocols", RunFolder(evaluated.folder))
 
-    table = next(table for table in tables_of(RunGroup([run])) if table.title == "By variant")
-    listed = json.loads(CliRunner().invoke(app, ["runs", f"paths.runs={runs}", "--json"]).stdout)
+    table = next(
+        table for table in tables_of(RunGroup([run])) if table.title == "By variant"
+    )
+    listed = json.loads(
+        CliRunner().invoke(app, ["runs", f"paths.runs={runs}", "--json"]).stdout
+    )
 
     assert [row[0] for row in table.rows[:3]] == ["last", "best", NAMED]
     validated = {
@@ -48,11 +70,20 @@ def test_what_the_test_set_chose_is_no_headline_and_no_best(shared: Any) -> None
         )
         for variant in ("last", "best")
     }
-    chosen = [row[0] for row in table.rows if any(cell.is_best for cell in row[1:] if isinstance(cell, Cell))]
+    chosen = [
+        row[0]
+        for row in table.rows
+        if any(cell.is_best for cell in row[1:] if isinstance(cell, Cell))
+    ]
     assert validated["best"] > validated["last"] and chosen == ["best"]
     assert "best on validation (top-1)" in table.note
-    assert f"“best” with {100 * scopes['best · all']:.3g} %" in state_finding(run.measured)
-    results = {row["run"].rpartition("/")[2]: row["result"] for row in listed["tables"][0]["rows"]}
+    assert f"“best” with {100 * scopes['best · all']:.3g} %" in state_finding(
+        run.measured
+    )
+    results = {
+        row["run"].rpartition("/")[2]: row["result"]
+        for row in listed["tables"][0]["rows"]
+    }
     assert state_finding(evaluated.metrics) in results[evaluated.folder.name]
     (alone,) = (result for name, result in results.items() if "--test-" in name)
     assert f"{100 * scopes['test · all']:.3g} %" in alone and SELECTED_ON_TEST in alone

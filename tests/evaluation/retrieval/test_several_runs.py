@@ -25,69 +25,126 @@ def weaker(world: Path, go, small, trained) -> Path:
 
 
 def cosines(run: Path, home: Path, subject: int) -> tuple[torch.Tensor, np.ndarray]:
-    """Without the pipeline's code: cosine of each test signal [N] with each test picture [M], and targets."""
+    """Without the pipeline's code: cosine of each test signal [N] with each test
+    picture [M], and targets.
+    """
     model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
-    recording = SignalStore.open(home / f"signals/{DATASET}/default/sub-{subject:02d}.h5")["test"]
+    recording = SignalStore.open(
+        home / f"signals/{DATASET}/default/sub-{subject:02d}.h5"
+    )["test"]
     store = TargetStore.open(home / f"embeddings/{DATASET}/test/{ENCODER}.h5")
     with torch.inference_mode():
-        signal = model.encode_signal(torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None)
-        image = model.encode_image({ENCODER: torch.from_numpy(np.array(store.embedding))})
-    target = np.array([store.image_ids.index(image_id) for image_id in recording.image_ids])
+        signal = model.encode_signal(
+            torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None
+        )
+        image = model.encode_image(
+            {ENCODER: torch.from_numpy(np.array(store.embedding))}
+        )
+    target = np.array(
+        [store.image_ids.index(image_id) for image_id in recording.image_ids]
+    )
     return torch.cosine_similarity(signal[:, None], image[None], dim=2).double(), target
 
 
 def ranked(similarity: torch.Tensor, target: np.ndarray) -> list[int]:
-    return (similarity >= similarity[np.arange(len(target)), target][:, None]).sum(1).tolist()
+    return (
+        (similarity >= similarity[np.arange(len(target)), target][:, None])
+        .sum(1)
+        .tolist()
+    )
 
 
 def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, weaker):
-    metrics = go("eval-retrieval", f"run=[{trained}, {weaker.name}]", "sheet_rows=2").metrics
+    metrics = go(
+        "eval-retrieval", f"run=[{trained}, {weaker.name}]", "sheet_rows=2"
+    ).metrics
 
     for subject in (1, 2):
-        (one, target), (other, _) = (cosines(run, world, subject) for run in (trained, weaker))
+        (one, target), (other, _) = (
+            cosines(run, world, subject) for run in (trained, weaker)
+        )
         cell = metrics.items[f"sub-{subject:02d}_seed-1 · sub-{subject:02d}"]
         assert cell["ranks"] == ranked((one + other) / 2, target)
         assert cell["ranks"] != ranked(one, target)
-        assert cell["backward_ranks"] == ranked(((one + other) / 2).T, np.argsort(target))
+        assert cell["backward_ranks"] == ranked(
+            ((one + other) / 2).T, np.argsort(target)
+        )
     assert metrics.facts.protocol.startswith(f"intra, {DATASET}, mean of 2 runs, ")
-    assert metrics.facts.runs == [str(trained), str(world / "runs/train-align" / weaker.name)]
+    assert metrics.facts.runs == [
+        str(trained),
+        str(world / "runs/train-align" / weaker.name),
+    ]
 
 
 def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
-    result = go("eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", *QUICK)
+    result = go(
+        "eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", *QUICK
+    )
 
     worse, same = result.metrics.facts.against
-    hits = [[np.array(ranked(*cosines(run, world, s))) == 1 for s in (1, 2)] for run in (trained, weaker)]
+    hits = [
+        [np.array(ranked(*cosines(run, world, s))) == 1 for s in (1, 2)]
+        for run in (trained, weaker)
+    ]
     one, other = (np.concatenate(each) for each in hits)
-    assert worse.difference == pytest.approx(one.mean() - other.mean()) and worse.difference > 0
+    assert (
+        worse.difference == pytest.approx(one.mean() - other.mean())
+        and worse.difference > 0
+    )
     assert worse.n == 200 and worse.subjects == 2
     assert worse.second == str(weaker)
     assert same.difference == 0 and same.p_value == 1
     assert worse.test == "sign flips over 100 pictures, for these 2 subjects"
-    flips = flip_signs([a * 1.0 - b for a, b in zip(*hits, strict=True)], Items.unnamed([100, 100]))
-    assert worse.p_value == flips.p and 0 < worse.low <= flips.low and flips.high <= worse.high
+    flips = flip_signs(
+        [a * 1.0 - b for a, b in zip(*hits, strict=True)], Items.unnamed([100, 100])
+    )
+    assert (
+        worse.p_value == flips.p
+        and 0 < worse.low <= flips.low
+        and flips.high <= worse.high
+    )
     paired = "no narrower than that of paired shares"
-    assert worse.interval == f"inversion of: {worse.test}, {paired}" and not worse.limits
-    assert worse.least_p == flips.least_p and 0 < worse.p_value < 0.05 and worse.low > 0.03
+    assert (
+        worse.interval == f"inversion of: {worse.test}, {paired}" and not worse.limits
+    )
+    assert (
+        worse.least_p == flips.least_p and 0 < worse.p_value < 0.05 and worse.low > 0.03
+    )
     assert worse.p_adjusted == pytest.approx(min(1, 2 * worse.p_value))
-    assert [(row.tests, row.tests_of) for row in (worse, same)] == [(2, "1 metric × 2 pairs")] * 2
-    (table,) = (table for table in result.tables if table.title.startswith("Differences"))
+    assert [(row.tests, row.tests_of) for row in (worse, same)] == [
+        (2, "1 metric × 2 pairs")
+    ] * 2
+    (table,) = (
+        table for table in result.tables if table.title.startswith("Differences")
+    )
     assert len(table.rows) == 2 and "over 2 tests: 1 metric × 2 pairs" in table.note
     assert worse.test in table.note
-    (table,) = (each for each in result.tables if each.title.startswith("This run differs"))
+    (table,) = (
+        each for each in result.tables if each.title.startswith("This run differs")
+    )
     assert "epochs 20, not 1" in [line for _, line in table.rows]
     assert "p_value" in result.as_dict()["metrics"]["facts"]["against"][0]
 
 
-def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained, small, tmp_path):
+def test_runs_on_other_subjects_or_galleries_are_not_compared(
+    go, world, trained, small, tmp_path
+):
     alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
     noisier = ("dataset={kind: demo, noise: 0.6, subjects: 2, concepts: 8}",)
-    go("embed", *noisier, "encoders=['python:brainhive_cli.models.encoders.python:example']")
+    go(
+        "embed",
+        *noisier,
+        "encoders=['python:brainhive_cli.models.encoders.python:example']",
+    )
     elsewhere = go("train-align", *small, *noisier, "train.epochs=1").folder
 
-    with pytest.raises(BrainhiveError, match=r"\(sub-01, sub-02\) and .* \(sub-02\) were tested"):
+    with pytest.raises(
+        BrainhiveError, match=r"\(sub-01, sub-02\) and .* \(sub-02\) were tested"
+    ):
         go("eval-retrieval", f"run={trained}", f"against={alone}", *QUICK)
-    with pytest.raises(BrainhiveError, match="were tested on different galleries") as caught:
+    with pytest.raises(
+        BrainhiveError, match="were tested on different galleries"
+    ) as caught:
         go("eval-retrieval", f"run={trained}", f"against={elsewhere}", *QUICK)
     for run in (trained, elsewhere):
         assert str(run) in caught.value.message

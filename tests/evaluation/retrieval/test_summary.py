@@ -18,8 +18,12 @@ def together(groups: list[list[Scores]], alike: Alike | None = None) -> Cells:
     return Cells(groups, alike or Alike(), "intra", "test", (1,))
 
 
-def scores(names: list[str], ranks: list[int], hits: list[float], ways: int = 20) -> Scores:
-    """Make scores of pictures, each its own concept, among 20; and of subsets, if there are hits."""
+def scores(
+    names: list[str], ranks: list[int], hits: list[float], ways: int = 20
+) -> Scores:
+    """Make scores of pictures, each its own concept, among 20; and of subsets, if there
+    are hits.
+    """
     found = np.array(ranks)
     subsets = Scores(values={"top1_expected": np.array(hits)}, pool=ways)
     return Scores(
@@ -36,18 +40,29 @@ def scores(names: list[str], ranks: list[int], hits: list[float], ways: int = 20
     )
 
 
-def group_of(order: list[int], ranks: np.ndarray, sessions: list[int] | None = None) -> list[Scores]:
-    """One subject whose signals show pictures 0 to 19 in an order; `ranks` [20, 20] of candidates."""
+def group_of(
+    order: list[int], ranks: np.ndarray, sessions: list[int] | None = None
+) -> list[Scores]:
+    """One subject whose signals show pictures 0 to 19 in an order; `ranks` [20, 20] of
+    candidates.
+    """
     names = [f"{n}" for n in range(20)]
     recorded = None if sessions is None else [sessions[n] for n in order]
     interleaving = Interleaving([0] * 20, [*range(20)], recorded)
     made = scores([names[n] for n in order], [int(ranks[n, n]) for n in order], [])
-    return [replace(made, candidates=names, table=ranks[order], interleaving=interleaving)]
+    return [
+        replace(made, candidates=names, table=ranks[order], interleaving=interleaving)
+    ]
 
 
 def test_the_verdict_is_of_all_subjects_and_the_mean_of_their_seeds():
-    """Picture n is ranked first by one seed and last by the other: on average as by guesses."""
-    right, wrong = 1 + (np.arange(20) - np.arange(20)[:, None]) % 20, np.full((20, 20), 10)
+    """Picture n is ranked first by one seed and last by the other: on average as by
+    guesses.
+    """
+    right, wrong = (
+        1 + (np.arange(20) - np.arange(20)[:, None]) % 20,
+        np.full((20, 20), 10),
+    )
     np.fill_diagonal(wrong, 20)
     order = [*range(20)]
     good, bad = group_of(order, right), group_of(order, wrong)
@@ -58,16 +73,26 @@ def test_the_verdict_is_of_all_subjects_and_the_mean_of_their_seeds():
 
     assert (found.side, lost.side) == ("above chance", "below chance")
     assert found.better == lost.worse == 1 / 5000
-    assert averaged.better == subjects.better and averaged.side == subjects.side == "at chance"
+    assert (
+        averaged.better == subjects.better
+        and averaged.side == subjects.side == "at chance"
+    )
 
 
 def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
-    """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as good."""
+    """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as
+    good.
+    """
     drawn = np.zeros(DRAWS)
     drawn[:9] = 0.4
     names = ("top1", "top5", "mean_rank", "mrr")
     groups = [
-        [replace(scores(["a"], [1], []), control=dict.fromkeys(names, np.array([value, *drawn])))]
+        [
+            replace(
+                scores(["a"], [1], []),
+                control=dict.fromkeys(names, np.array([value, *drawn])),
+            )
+        ]
         for value in (0.3, 0.5)
     ]
 
@@ -75,4 +100,8 @@ def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
 
     assert described.metrics["top1"]["p"] == 10 / 1001
     assert described.metrics["mean_rank"]["p"] == 1  # of which less is better
-    assert (described.metrics["top1"]["measured"], described.n, described.pool) == (0.4, 2, 20)
+    assert (described.metrics["top1"]["measured"], described.n, described.pool) == (
+        0.4,
+        2,
+        20,
+    )

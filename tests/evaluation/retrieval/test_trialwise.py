@@ -1,10 +1,12 @@
-"""Results of models whose prediction for a trial depends on the other trials of the test."""
+"""Results of models whose prediction for a trial depends on the other trials of the
+test.
+"""
 
 from pathlib import Path
 
 from brainhive_cli.core.measurements import FOOTNOTE, TRIALS_TOGETHER
 
-BACKBONE = '''"""A backbone that subtracts the mean of the batch when it is evaluated."""
+BACKBONE = '''"""A backbone that subtracts the mean of a batch in evaluation."""
 
 from torch import Tensor, nn
 
@@ -43,12 +45,18 @@ def test_all_numbers_of_a_model_that_needs_the_other_test_trials_are_stamped(
     (tmp_path / "own_parts/centred.py").write_text(BACKBONE)
     monkeypatch.syspath_prepend(tmp_path)
     asked = ("sheet_rows=0", "repetitions=[1]", runs)
-    trained = go("train-align", *small, runs, "train.epochs=2", "backbone.kind=own_parts.centred").folder
+    trained = go(
+        "train-align", *small, runs, "train.epochs=2", "backbone.kind=own_parts.centred"
+    ).folder
 
     result = go("eval-retrieval", f"run={trained}", *asked)
 
     measured = result.metrics
-    of_models = {name: metrics for name, metrics in measured.scopes.items() if not name.startswith("ceiling")}
+    of_models = {
+        name: metrics
+        for name, metrics in measured.scopes.items()
+        if not name.startswith("ceiling")
+    }
     assert TRIALS_TOGETHER in measured.caveats
     assert all(
         TRIALS_TOGETHER in metric.caveats and TRIALS_TOGETHER in metric.protocol
@@ -57,11 +65,17 @@ def test_all_numbers_of_a_model_that_needs_the_other_test_trials_are_stamped(
     )
     assert FOOTNOTE in str(result.tables[0].rows)
     warned = capsys.readouterr().err
-    assert "sub-01_seed-1: tokens of subject 1 depend on the other test signals" in warned
+    assert (
+        "sub-01_seed-1: tokens of subject 1 depend on the other test signals" in warned
+    )
     assert "no mean or other statistic of the batch in evaluation mode" in warned
 
 
 def test_a_model_that_predicts_one_trial_at_a_time_is_not_stamped(evaluated):
-    metrics = [metric for scope in evaluated.metrics.scopes.values() for metric in scope.values()]
+    metrics = [
+        metric
+        for scope in evaluated.metrics.scopes.values()
+        for metric in scope.values()
+    ]
     assert evaluated.metrics.caveats == ["simulated"]
     assert not [metric for metric in metrics if TRIALS_TOGETHER in metric.caveats]

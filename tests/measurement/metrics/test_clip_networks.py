@@ -1,4 +1,6 @@
-"""Networks of the metrics of clips: the hub's, by their real names, and what is compared in them."""
+"""Networks of the metrics of clips: the hub's, by their real names, and what is
+compared in them.
+"""
 
 import pytest
 import torch
@@ -7,13 +9,19 @@ from safetensors.torch import load_file
 
 from brainhive_cli.measurement.metrics import MetricPart, networks
 from brainhive_cli.measurement.metrics.image import resize
-from brainhive_cli.measurement.metrics.networks import FEATURE_METRICS, normalise, parts_of
+from brainhive_cli.measurement.metrics.networks import (
+    FEATURE_METRICS,
+    normalise,
+    parts_of,
+)
 from brainhive_cli.measurement.metrics.video import consistency
 
 CPU = torch.device("cpu")
 CLIPS = torch.rand(2, 6, 3, 40, 40, generator=torch.Generator().manual_seed(0))
 CLIPS[1] = CLIPS[1].flip(-1) * torch.tensor([1, 0.3, 0.1]).view(3, 1, 1)
-NETWORKS = {name: networks.NETWORKS[name] for name in ("vit", "videomae", "dino", "clip")}
+NETWORKS = {
+    name: networks.NETWORKS[name] for name in ("vit", "videomae", "dino", "clip")
+}
 COLOURS = {  # of the repositories' preprocessor_config.json
     "vit": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "videomae": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -23,7 +31,9 @@ COLOURS = {  # of the repositories' preprocessor_config.json
 
 def parts(network: str) -> dict[str, MetricPart]:
     rows = FEATURE_METRICS.items()
-    metrics = [name for name, (of, _, part) in rows if of == network and part.medium == "clip"]
+    metrics = [
+        name for name, (of, _, part) in rows if of == network and part.medium == "clip"
+    ]
     return parts_of(network, metrics, CPU)
 
 
@@ -39,15 +49,21 @@ def test_networks_see_frames_or_clips_of_six_in_the_repositories_colours(clip_ne
 
     vit = tf.ViTForImageClassification.from_pretrained(folder["vit"])
     logits = vit(seen_by("vit")).logits.view(2, 6, -1)
-    assert torch.allclose(NETWORKS["vit"].build(CPU)(CLIPS)["logits"], logits, atol=1e-5)
-    videomae = tf.VideoMAEForVideoClassification.from_pretrained(folder["videomae"], num_frames=6)
+    assert torch.allclose(
+        NETWORKS["vit"].build(CPU)(CLIPS)["logits"], logits, atol=1e-5
+    )
+    videomae = tf.VideoMAEForVideoClassification.from_pretrained(
+        folder["videomae"], num_frames=6
+    )
     found = NETWORKS["videomae"].build(CPU)(CLIPS)
     expected = videomae(seen_by("videomae").view(2, 6, 3, 224, 224)).logits
     assert torch.allclose(found["logits"], expected, atol=1e-5)
     assert found["features"].shape == (2, videomae.config.hidden_size)
     dino = tf.ViTModel.from_pretrained(folder["dino"], add_pooling_layer=False)
     tokens = dino(seen_by("dino")).last_hidden_state[:, 0].view(2, 6, -1)
-    assert torch.allclose(NETWORKS["dino"].build(CPU)(CLIPS)["class token"], tokens, atol=1e-5)
+    assert torch.allclose(
+        NETWORKS["dino"].build(CPU)(CLIPS)["class token"], tokens, atol=1e-5
+    )
 
 
 def test_all_metrics_of_a_network_share_one_pass_and_score_a_copy_best(clip_networks):
@@ -57,7 +73,9 @@ def test_all_metrics_of_a_network_share_one_pass_and_score_a_copy_best(clip_netw
             features = part.features(CLIPS)
             best = part.compare(features, features, own)
             if part.is_of_one:
-                assert torch.equal(best, part.compare(features, features, swapped)), name
+                assert torch.equal(best, part.compare(features, features, swapped)), (
+                    name
+                )
             else:
                 assert best.tolist() == pytest.approx([1, 1], abs=1e-6), name
             if name in ("dino", "video_50way_strict", "frame_50way_strict"):
@@ -72,7 +90,9 @@ def test_clip_pcc_equals_the_reference_and_a_still_has_the_highest(golden):
 
     for name, is_of_neighbours in (("all_pairs", False), ("adjacent", True)):
         expected = reference[f"expected.clip_pcc_{name}"].item()
-        assert consistency(made, made, row, is_of_neighbours).item() == pytest.approx(expected, abs=1e-6)
+        assert consistency(made, made, row, is_of_neighbours).item() == pytest.approx(
+            expected, abs=1e-6
+        )
         still = consistency(made, made[:, :1].expand_as(made), row, is_of_neighbours)
         assert still.item() == pytest.approx(1, abs=1e-6)
     assert consistency(made, made[:, :1], row).item() == 1

@@ -6,7 +6,12 @@ import scipy.linalg
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.measurement.metrics.perceptual import fid, kid, measure_distances, require_distances
+from brainhive_cli.measurement.metrics.perceptual import (
+    fid,
+    kid,
+    measure_distances,
+    require_distances,
+)
 
 
 @pytest.fixture
@@ -22,7 +27,9 @@ def test_fid_is_the_distance_of_two_gaussians(features):
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
     shift = np.square(true.mean(0) - made.mean(0)).sum()
 
-    assert fid(*features) == pytest.approx(shift + np.trace(sum(covariances) - 2 * root), rel=1e-4)
+    assert fid(*features) == pytest.approx(
+        shift + np.trace(sum(covariances) - 2 * root), rel=1e-4
+    )
     assert fid(features[0], features[0]) == pytest.approx(0, abs=1e-4)
 
 
@@ -33,16 +40,27 @@ def test_kid_is_the_unbiased_distance_of_cubic_kernels(features):
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
-    within = sum((k.sum() - k.trace()) / (n * (n - 1)) for k in (kernel(true, true), kernel(made, made)))
-    assert kid(*features) == pytest.approx(within - 2 * kernel(true, made).mean(), rel=1e-4)
+    within = sum(
+        (k.sum() - k.trace()) / (n * (n - 1))
+        for k in (kernel(true, true), kernel(made, made))
+    )
+    assert kid(*features) == pytest.approx(
+        within - 2 * kernel(true, made).mean(), rel=1e-4
+    )
 
 
 def test_the_interval_narrows_with_more_pictures_and_holds_the_value():
     def width(count: int) -> float:
         draw = torch.Generator().manual_seed(1)
         true, made = torch.randn(2, count, 4, generator=draw)
-        metric = measure_distances(true, made + 1, protocol="p", split="validation", seeds=(0,))[0]
-        assert metric.name == "fid" and metric.n == count and metric.low < metric.value < metric.high
+        metric = measure_distances(
+            true, made + 1, protocol="p", split="validation", seeds=(0,)
+        )[0]
+        assert (
+            metric.name == "fid"
+            and metric.n == count
+            and metric.low < metric.value < metric.high
+        )
         return metric.high - metric.low
 
     assert width(2000) < width(100) / 2

@@ -1,4 +1,6 @@
-"""Image metrics: the reference's values, and numbers that wrong variants do not give."""
+"""Image metrics: the reference's values, and numbers that wrong variants do not
+give.
+"""
 
 from pathlib import Path
 
@@ -28,11 +30,15 @@ def reference(golden: Path) -> dict[str, torch.Tensor]:
 
 
 def two_way(true: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-    return two_way_identification(standardise(true), standardise(made), torch.arange(len(made)))
+    return two_way_identification(
+        standardise(true), standardise(made), torch.arange(len(made))
+    )
 
 
 def distance(true: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-    return correlation_distance(standardise(true), standardise(made), torch.arange(len(made)))
+    return correlation_distance(
+        standardise(true), standardise(made), torch.arange(len(made))
+    )
 
 
 def gap(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -43,7 +49,10 @@ def test_pixcorr_equals_the_reference_at_its_size_only(reference):
     image, made = reference["image"], reference["reconstruction"]
 
     assert gap(pixcorr(image, made), reference["pixcorr"]) < TOLERANCE
-    assert gap(pixcorr(image, made, side_px=image.shape[-1]), reference["pixcorr"]) > 100 * TOLERANCE
+    assert (
+        gap(pixcorr(image, made, side_px=image.shape[-1]), reference["pixcorr"])
+        > 100 * TOLERANCE
+    )
 
 
 def test_ssim_equals_the_reference_at_its_size_only(reference):
@@ -62,24 +71,41 @@ def test_ssim_is_that_of_scikit_image(is_published):
     true = torch.rand(3, 3, 30, 41, generator=torch.Generator().manual_seed(0))
     made = 0.7 * true + 0.3 * true.flip(-1)
     greys = [rgb2gray(x.permute(0, 2, 3, 1).numpy()) for x in (true, made)]
-    paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    paper = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 1.0,
+    }
     paper["channel_axis"] = -1 if is_published else None
-    expected = [structural_similarity(*pair, **paper) for pair in zip(*greys, strict=True)]
+    expected = [
+        structural_similarity(*pair, **paper) for pair in zip(*greys, strict=True)
+    ]
 
-    assert ssim(true, made, None, is_published).tolist() == pytest.approx(expected, abs=TOLERANCE)
+    assert ssim(true, made, None, is_published).tolist() == pytest.approx(
+        expected, abs=TOLERANCE
+    )
 
 
 def test_two_way_equals_the_reference_by_column_and_not_by_row(reference):
     true, made = reference["feature_image"], reference["feature_reconstruction"]
 
-    assert two_way(true, made).mean().item() == pytest.approx(reference["two_way"].item(), abs=TOLERANCE)
+    assert two_way(true, made).mean().item() == pytest.approx(
+        reference["two_way"].item(), abs=TOLERANCE
+    )
     standard = [standardise(x) for x in (true, made)]
     batches = [
-        two_way_identification(standard[0], standard[1][n : n + 5], torch.arange(len(made))[n : n + 5])
+        two_way_identification(
+            standard[0], standard[1][n : n + 5], torch.arange(len(made))[n : n + 5]
+        )
         for n in range(0, len(made), 5)
     ]
-    assert torch.cat(batches).mean().item() == pytest.approx(reference["two_way"].item(), abs=TOLERANCE)
-    assert two_way(made, true).mean().item() != pytest.approx(reference["two_way"].item(), abs=1e-3)
+    assert torch.cat(batches).mean().item() == pytest.approx(
+        reference["two_way"].item(), abs=TOLERANCE
+    )
+    assert two_way(made, true).mean().item() != pytest.approx(
+        reference["two_way"].item(), abs=1e-3
+    )
 
 
 def test_correlation_distance_equals_the_reference(reference):
@@ -97,7 +123,9 @@ def photograph(height: int, width: int) -> Image.Image:
     """Cut a photograph out of a picture of fine detail, brought to size."""
     from skimage import data
 
-    return Image.fromarray(data.astronaut()).resize((width, height), Image.Resampling.LANCZOS)
+    return Image.fromarray(data.astronaut()).resize(
+        (width, height), Image.Resampling.LANCZOS
+    )
 
 
 def as_the_reference_does(picture: Image.Image) -> Image.Image:
@@ -115,7 +143,9 @@ def as_tensor(picture: Image.Image) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", BRAINHIVE_SIZES)
 def test_the_brainhive_protocol_resizes_the_short_side_to_512_and_crops(size):
-    """Tolerance: PIL rounds to bytes after each of two passes, which is less than one level of 255."""
+    """Tolerance: PIL rounds to bytes after each of two passes, which is less than one
+    level of 255.
+    """
     picture = photograph(*size)
 
     found = prepare(as_tensor(picture), "brainhive")
@@ -132,4 +162,5 @@ def test_mindeye2_squeezes_the_whole_picture_into_256_px():
 
     assert found.shape == (2, 3, 256, 256)
     assert found.mean() == pytest.approx(0.25, abs=1e-3)
-    assert prepare(left, "brainhive").mean() == pytest.approx(0, abs=1e-3)  # cropped away
+    # cropped away
+    assert prepare(left, "brainhive").mean() == pytest.approx(0, abs=1e-3)

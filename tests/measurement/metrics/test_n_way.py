@@ -1,4 +1,6 @@
-"""N-way classification: the reference's trials, their exact expectation and its chance."""
+"""N-way classification: the reference's trials, their exact expectation and its
+chance.
+"""
 
 from functools import partial
 
@@ -19,19 +21,30 @@ def reference(golden):
 
 
 @pytest.mark.parametrize("row", [0, 1])
-def test_the_expected_share_equals_the_references_without_draws_and_is_near_its_trials(reference, row):
-    scores, right = reference["input.probabilities"][None], reference["input.labels_last_is_best"][None]
+def test_the_expected_share_equals_the_references_without_draws_and_is_near_its_trials(
+    reference, row
+):
+    scores, right = (
+        reference["input.probabilities"][None],
+        reference["input.labels_last_is_best"][None],
+    )
     number, drawn, spread = reference["expected.n_way"][row].tolist()
     ways = int(number)
     picks = reference[f"input.picks_{ways}way"]
 
     found = expected_hits(scores, right, ways).item()
 
-    assert found == pytest.approx(reference[f"expected.exact_{ways}way"].item(), abs=1e-6)
-    error = max(spread, (found * (1 - found) / len(picks)) ** 0.5)  # 0 where all trials, or none, are hits
+    assert found == pytest.approx(
+        reference[f"expected.exact_{ways}way"].item(), abs=1e-6
+    )
+    # 0 where all trials, or none, are hits
+    error = max(spread, (found * (1 - found) / len(picks)) ** 0.5)
     assert abs(found - drawn) <= 3 * error + 1e-6
-    best = scores[0, right[0]].max()  # and with the reference's own draws its very value
-    assert (best > scores[0, picks].amax(1)).double().mean().item() == pytest.approx(drawn)
+    # and with the reference's own draws its very value
+    best = scores[0, right[0]].max()
+    assert (best > scores[0, picks].amax(1)).double().mean().item() == pytest.approx(
+        drawn
+    )
 
 
 @pytest.mark.parametrize(("ways", "labels"), [(2, 1), (50, 3)])
@@ -39,9 +52,12 @@ def test_random_scores_are_at_chance_which_three_labels_raise(ways, labels):
     random = torch.Generator().manual_seed(ways)
     seen, made = (torch.rand(4000, 60, generator=random) for _ in range(2))
 
-    found = n_way(seen, made, torch.arange(4000), ways=ways, labels=labels).mean().item()
+    found = (
+        n_way(seen, made, torch.arange(4000), ways=ways, labels=labels).mean().item()
+    )
 
-    assert found == pytest.approx(n_way_chance(ways, labels), abs=0.03)  # four standard errors, at most
+    # four standard errors, at most
+    assert found == pytest.approx(n_way_chance(ways, labels), abs=0.03)
     assert n_way_chance(ways, 3) == pytest.approx(3 / (ways + 2))
     assert n_way_chance(ways, 1) == pytest.approx(1 / ways)
 

@@ -1,4 +1,6 @@
-"""Networks of the image metrics: found in their libraries' caches, or missing with the way to get them."""
+"""Networks of the image metrics: found in their libraries' caches, or missing with the
+way to get them.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,8 +18,13 @@ from brainhive_cli.measurement.metrics import networks
 from brainhive_cli.measurement.metrics.networks import CLIP
 
 CPU = torch.device("cpu")
-NETWORKS = {name: networks.NETWORKS[name] for name in ("alexnet", "inception", "clip", "effnet", "swav")}
-FEATURE_METRICS = {n: row for n, row in networks.FEATURE_METRICS.items() if row[2].medium == "picture"}
+NETWORKS = {
+    name: networks.NETWORKS[name]
+    for name in ("alexnet", "inception", "clip", "effnet", "swav")
+}
+FEATURE_METRICS = {
+    n: row for n, row in networks.FEATURE_METRICS.items() if row[2].medium == "picture"
+}
 FILES = {
     "alexnet": "alexnet-owt-7be5be79.pth",
     "inception": "inception_v3_google-0cc3c7bd.pth",
@@ -32,7 +39,9 @@ WIDTHS = {
     "effnet": 1280,
     "swav": 2048,
 }
-"""D of each metric's features, of the published architectures at the protocol's sizes."""
+"""D of each metric's features, of the published architectures at the protocol's
+sizes.
+"""
 
 
 SIDES = {"alexnet": 256, "inception": 342, "clip": 224, "effnet": 255, "swav": 224}
@@ -54,7 +63,9 @@ def rewrite(link: Path, write: Callable[[Path], Any]) -> None:
 
 def test_without_weights_every_network_says_how_to_get_them(image_networks_absent):
     for name, network in NETWORKS.items():
-        with pytest.raises(MissingData, match=r"not on this machine|not in the hub's cache") as caught:
+        with pytest.raises(
+            MissingData, match=r"not on this machine|not in the hub's cache"
+        ) as caught:
             network.build(CPU)
         assert (FILES.get(name) or CLIP.removeprefix("hub:")) in caught.value.hint
 
@@ -68,23 +79,37 @@ def test_networks_see_pictures_of_the_protocols_size_in_their_own_colours():
         object.__setattr__(network, "fetch", Path)
         network.build(CPU)(images)
 
-        colours = clip if name == "clip" else {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-        expected = TF.normalize(TF.resize(images, [SIDES[name]] * 2, antialias=True), **colours)
+        colours = (
+            clip
+            if name == "clip"
+            else {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        )
+        expected = TF.normalize(
+            TF.resize(images, [SIDES[name]] * 2, antialias=True), **colours
+        )
         assert torch.allclose(seen.images, expected, atol=1e-5), name
 
 
-def test_the_metrics_features_are_the_published_nodes_of_the_published_networks(image_networks):
+def test_the_metrics_features_are_the_published_nodes_of_the_published_networks(
+    image_networks,
+):
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
 
     found: dict[str, Tensor] = {}
     for name, network in NETWORKS.items():
         features = network.build(CPU)(images)
         found |= {
-            m: features[node] for m, (network_of, node, _) in FEATURE_METRICS.items() if network_of == name
+            m: features[node]
+            for m, (network_of, node, _) in FEATURE_METRICS.items()
+            if network_of == name
         }
 
-    assert {name: values.shape[1] for name, values in found.items() if name != "clip"} == WIDTHS
-    assert all(values.shape[0] == 2 and values.isfinite().all() for values in found.values())
+    assert {
+        name: values.shape[1] for name, values in found.items() if name != "clip"
+    } == WIDTHS
+    assert all(
+        values.shape[0] == 2 and values.isfinite().all() for values in found.values()
+    )
     assert not any(torch.equal(values[0], values[1]) for values in found.values())
 
 

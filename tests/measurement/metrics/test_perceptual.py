@@ -1,4 +1,6 @@
-"""LPIPS by torchmetrics, and what is said where its weights or those of FID are not there."""
+"""LPIPS by torchmetrics, and what is said where its weights or those of FID are not
+there.
+"""
 
 import pytest
 import torch
@@ -20,20 +22,27 @@ def network(tmp_path, monkeypatch) -> torch.nn.Module:
         made = alexnet()
     made = made.to_empty(device="cpu")
     for name, weight in made.named_parameters():
-        weight.data.normal_(0, 0.05) if name.startswith("features") else weight.data.zero_()
+        weight.data.normal_(0, 0.05) if name.startswith(
+            "features"
+        ) else weight.data.zero_()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     torch.save(made.state_dict(), tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth")
     return made.eval()
 
 
-def test_lpips_weighs_differences_of_unit_features_by_the_published_heads(network, shared):
+def test_lpips_weighs_differences_of_unit_features_by_the_published_heads(
+    network, shared
+):
     true, made = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     made[1] = true[1]
 
     found = lpips(true, made, CPU)
 
     heads = torch.load(shared / "data/lpips/alex.pth", CPU, weights_only=True)
-    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    shift, scale = (
+        torch.tensor([-0.030, -0.088, -0.188]),
+        torch.tensor([0.458, 0.448, 0.450]),
+    )
     x = torch.stack([true, made]).flatten(0, 1) * 2 - 1
     x = (x - shift.view(3, 1, 1)) / scale.view(3, 1, 1)
     expected = torch.zeros(2)
@@ -48,11 +57,18 @@ def test_lpips_weighs_differences_of_unit_features_by_the_published_heads(networ
     assert found[1] == 0 < found[0]
 
 
-def test_weights_that_are_not_here_are_told_with_their_place(tmp_path, monkeypatch, capfd):
+def test_weights_that_are_not_here_are_told_with_their_place(
+    tmp_path, monkeypatch, capfd
+):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
-    assert [one.state for one in inputs_of("LPIPS")] == ["here", "missing; done without"]
-    with pytest.raises(MissingData, match="the weights of AlexNet are not on this machine") as caught:
+    assert [one.state for one in inputs_of("LPIPS")] == [
+        "here",
+        "missing; done without",
+    ]
+    with pytest.raises(
+        MissingData, match="the weights of AlexNet are not on this machine"
+    ) as caught:
         lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU)
     assert f"{tmp_path}/hub/checkpoints/alexnet-owt-7be5be79.pth" in caught.value.hint
     assert capfd.readouterr().out == ""  # which is for results

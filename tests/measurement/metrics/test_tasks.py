@@ -29,8 +29,12 @@ def test_dice_is_twice_the_common_pixels_over_all_where_there_is_an_object():
 
 
 def test_a_concept_is_recalled_among_as_many_of_the_likeliest_as_the_stimulus_shows():
-    likelihood = np.array([[0.9, 0.2, 0.8, 0.1], [0.9, 0.2, 0.8, 0.1], [0.1, 0.1, 0.1, 0.1]])
-    shown = np.array([[True, False, True, False], [False, False, True, False], [False] * 4])
+    likelihood = np.array(
+        [[0.9, 0.2, 0.8, 0.1], [0.9, 0.2, 0.8, 0.1], [0.1, 0.1, 0.1, 0.1]]
+    )
+    shown = np.array(
+        [[True, False, True, False], [False, False, True, False], [False] * 4]
+    )
 
     assert np.array_equal(
         recall_concepts(likelihood, shown),
@@ -42,25 +46,36 @@ def test_a_concept_is_recalled_among_as_many_of_the_likeliest_as_the_stimulus_sh
 def test_bleu_is_that_of_the_paper_and_of_torchmetrics():
     from torchmetrics.functional.text import bleu_score
 
-    pair = ["the the the the the the the"], [["the cat is on the mat", "there is a cat on the mat"]]
-    assert bleu(*pair)["bleu_1"] == pytest.approx([2 / 7])  # Papineni et al. 2002, example 2: clipped
+    pair = (
+        ["the the the the the the the"],
+        [["the cat is on the mat", "there is a cat on the mat"]],
+    )
+    # Papineni et al. 2002, example 2: clipped
+    assert bleu(*pair)["bleu_1"] == pytest.approx([2 / 7])
     short = ["the cat"], [["the cat is on the mat"]]
-    assert bleu(*short)["bleu_2"] == pytest.approx([np.exp(1 - 6 / 2)])  # all right, but brief
+    # all right, but brief
+    assert bleu(*short)["bleu_2"] == pytest.approx([np.exp(1 - 6 / 2)])
 
     words = [" ".join(RANDOM.choice([*"abcdef"], 8)) for _ in range(90)]
     texts, true = words[:30], [words[30 + n : 90 : 30] for n in range(30)]
     for order in range(1, 5):
         whole = float(bleu_score(texts, true, n_gram=order))
-        assert bleu(texts, true)[f"bleu_{order}"].mean() == pytest.approx(whole, abs=1e-6)
+        assert bleu(texts, true)[f"bleu_{order}"].mean() == pytest.approx(
+            whole, abs=1e-6
+        )
 
 
 def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
-    """Its width is that of 200 corpora of 60 captions drawn anew, to a fifth: of which 5 % is their noise."""
+    """Its width is that of 200 corpora of 60 captions drawn anew, to a fifth: of which
+    5 % is their noise.
+    """
 
     def corpus() -> tuple[list[str], list[list[str]]]:
         lengths = RANDOM.integers(4, 12, 60)
         texts = [RANDOM.choice([*"abcdef"], length) for length in lengths]
-        return [" ".join(text) for text in texts], [[" ".join(RANDOM.permutation(t)[:6])] for t in texts]
+        return [" ".join(text) for text in texts], [
+            [" ".join(RANDOM.permutation(t)[:6])] for t in texts
+        ]
 
     drawn = [bleu(*corpus())["bleu_2"].mean() for _ in range(200)]
     intervals = [describe([bleu(*corpus())["bleu_2"]]) for _ in range(10)]
@@ -70,23 +85,34 @@ def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
 
 
 def test_captions_are_compared_without_case_and_punctuation_with_the_nearest_true_one():
-    scores = score_captions(["A man rides, slowly!", "a dog"], [["x y z", "a man rides slowly"], ["a cat"]])
+    scores = score_captions(
+        ["A man rides, slowly!", "a dog"], [["x y z", "a man rides slowly"], ["a cat"]]
+    )
 
-    assert scores["rouge_1"] == pytest.approx([1, 0.5]) and scores["rouge_l"] == pytest.approx([1, 0.5])
+    assert scores["rouge_1"] == pytest.approx([1, 0.5]) and scores[
+        "rouge_l"
+    ] == pytest.approx([1, 0.5])
     turned = score_captions(["slowly rides a man"], [["a man rides slowly"]])
-    assert turned["rouge_1"] == pytest.approx([1]) and turned["rouge_l"] == pytest.approx([0.5])
+    assert turned["rouge_1"] == pytest.approx([1]) and turned[
+        "rouge_l"
+    ] == pytest.approx([0.5])
     assert scores["bleu_1"].mean() == pytest.approx(5 / 6)
-    quoted = score_captions(["a 'stop' sign - it's well-worn"], [["a stop sign it's well-worn"]])
+    quoted = score_captions(
+        ["a 'stop' sign - it's well-worn"], [["a stop sign it's well-worn"]]
+    )
     assert quoted["rouge_1"] == pytest.approx([1])  # quotes and dashes are no words
     assert score_captions(["", ""], [["a"], ["b"]])["bleu_4"] == pytest.approx([0, 0])
 
 
 def test_cider_of_true_captions_is_ten_and_words_that_all_captions_have_do_not_count():
-    pytest.importorskip("pycocoevalcap.cider.cider", reason="pycocoevalcap is not installed")
+    pytest.importorskip(
+        "pycocoevalcap.cider.cider", reason="pycocoevalcap is not installed"
+    )
     true = [["a man rides a brown horse"], ["a red car drives past a house"]]
 
     same = score_captions([some[0] for some in true], true)["cider"]
     shuffled = score_captions([some[0] for some in reversed(true)], true)["cider"]
 
     assert same == pytest.approx([10, 10]) and shuffled == pytest.approx([0, 0])
-    assert "cider" not in score_captions(["a man"], [["a man"]])  # one item: no word is rarer than others
+    # one item: no word is rarer than others
+    assert "cider" not in score_captions(["a man"], [["a man"]])

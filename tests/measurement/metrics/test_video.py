@@ -18,15 +18,26 @@ def reference(golden):
 
 
 def test_frame_metrics_equal_the_reference(reference):
-    """On pictures as they are; the right SSIM is scikit-image's of the grey picture in two dimensions."""
-    pictures = (reference[f"input.image_{which}"].permute(2, 0, 1)[None] / 255 for which in "ab")
+    """On pictures as they are; the right SSIM is scikit-image's of the grey picture in
+    two dimensions.
+    """
+    pictures = (
+        reference[f"input.image_{which}"].permute(2, 0, 1)[None] / 255 for which in "ab"
+    )
     seen, made = pictures
 
-    assert psnr(seen, made).item() == pytest.approx(reference["expected.psnr"].item(), abs=1e-4)
-    assert image.ssim(seen, made, None).item() == pytest.approx(reference["right.ssim"].item(), abs=1e-6)
+    assert psnr(seen, made).item() == pytest.approx(
+        reference["expected.psnr"].item(), abs=1e-4
+    )
+    assert image.ssim(seen, made, None).item() == pytest.approx(
+        reference["right.ssim"].item(), abs=1e-6
+    )
     published = image.ssim(seen, made, None, is_published=True).item()
-    assert published == pytest.approx(reference["expected.ssim_reference"].item(), abs=1e-6)
-    clips = [(255 * each).round().byte()[:, None] for each in (seen, made)]  # of one frame
+    assert published == pytest.approx(
+        reference["expected.ssim_reference"].item(), abs=1e-6
+    )
+    # of one frame
+    clips = [(255 * each).round().byte()[:, None] for each in (seen, made)]
     found = over_frames(lambda a, b: image.ssim(a, b, None), *clips, torch.tensor([0]))
     assert found.item() == pytest.approx(reference["right.ssim"].item(), abs=1e-6)
 
@@ -34,33 +45,54 @@ def test_frame_metrics_equal_the_reference(reference):
 def moving(step_px: int) -> torch.Tensor:
     """A smooth pattern on 64 px that moves to the right, [1, 3, 3, 64, 64] as bytes."""
     coarse = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(1))
-    pattern = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(0, 1)
-    return torch.stack([pattern.roll(step_px * n, -1) for n in range(3)], 1).mul(255).byte()
+    pattern = torch.nn.functional.interpolate(coarse, (64, 64), mode="bicubic").clamp(
+        0, 1
+    )
+    return (
+        torch.stack([pattern.roll(step_px * n, -1) for n in range(3)], 1)
+        .mul(255)
+        .byte()
+    )
 
 
 def test_the_error_of_motion_is_the_distance_of_the_steps():
     pytest.importorskip("cv2")
     clips, own = {step: moving(step) for step in (0, 2, -2)}, torch.tensor([0])
-    errors = {step: end_point_error(clips[2], clip, own, side_px=64).item() for step, clip in clips.items()}
+    errors = {
+        step: end_point_error(clips[2], clip, own, side_px=64).item()
+        for step, clip in clips.items()
+    }
 
     assert errors[2] == 0
-    assert errors[0] == pytest.approx(2, abs=0.5)  # a still: as far as the pattern moved
+    # a still: as far as the pattern moved
+    assert errors[0] == pytest.approx(2, abs=0.5)
     assert errors[-2] == pytest.approx(4, abs=1)
-    assert end_point_error(clips[2], clips[0], own, 128).item() == pytest.approx(2 * errors[0], rel=0.25)
+    assert end_point_error(clips[2], clips[0], own, 128).item() == pytest.approx(
+        2 * errors[0], rel=0.25
+    )
     with pytest.raises(BrainhiveError, match="one frame have no motion"):
         end_point_error(clips[2][:, :1], clips[2][:, :1], own)
 
 
 def test_the_direction_of_motion_is_that_of_what_moves_and_shuffled_clips_have_none():
-    """Of drawn films, whose things go left, right, up or down; the noise is of a tenth of the range."""
+    """Of drawn films, whose things go left, right, up or down; the noise is of a tenth
+    of the range.
+    """
     shown = films.films("test")[:40]
-    clips = torch.stack([torch.from_numpy(film.frames()) for film in shown]).permute(0, 1, 4, 2, 3) / 255
+    clips = (
+        torch.stack([torch.from_numpy(film.frames()) for film in shown]).permute(
+            0, 1, 4, 2, 3
+        )
+        / 255
+    )
     steps = torch.tensor([films.DIRECTIONS[film.direction] for film in shown]).double()
     noisy = (clips + 0.1 * torch.randn(clips.shape, generator=RANDOM)).clamp(0, 1)
     found, own = video.displacement(noisy), torch.arange(40)
 
     assert video.direction(steps, found, own).mean() > 0.97
-    shuffled = [video.direction(steps, found.roll(n, 0), own).mean() for n in range(1, 40)]
+    shuffled = [
+        video.direction(steps, found.roll(n, 0), own).mean() for n in range(1, 40)
+    ]
     assert abs(torch.stack(shuffled).mean()) < 0.05
     still = clips[:, :1].expand(-1, 6, -1, -1, -1)
     assert video.direction(steps, video.displacement(still), own).abs().max() < 1e-3

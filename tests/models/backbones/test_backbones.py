@@ -1,4 +1,6 @@
-"""What holds for every brain encoder: any size of signal, training, and clear errors."""
+"""What holds for every brain encoder: any size of signal, training, and clear
+errors.
+"""
 
 import pytest
 import torch
@@ -9,8 +11,14 @@ from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
 from brainhive_cli.training.alignment.model import Aligner
 
-KINDS = [kind for kind in parts.kinds("backbones") if not parts.load("backbones", kind).Config.takes_spec]
-"""Those that give one vector; the others are built for heads by name, and have tests of their own."""
+KINDS = [
+    kind
+    for kind in parts.kinds("backbones")
+    if not parts.load("backbones", kind).Config.takes_spec
+]
+"""Those that give one vector; the others are built for heads by name, and have tests of
+their own.
+"""
 
 
 def tiny(kind, channels, samples):
@@ -35,7 +43,9 @@ def test_sizes_follow_from_the_signal_whose_token_is_its_own():
             assert token.shape == (3, 16) and token.isfinite().all(), kind
     with torch.inference_mode():
         for kind, model in models(17, 250):
-            assert not depends_on_other_trials(model.eval(), torch.randn(20, 17, 250)), kind
+            assert not depends_on_other_trials(
+                model.eval(), torch.randn(20, 17, 250)
+            ), kind
 
 
 def test_gradients_reach_every_parameter_and_dropout_is_for_training_only():
@@ -54,12 +64,16 @@ def test_gradients_reach_every_parameter_and_dropout_is_for_training_only():
 
 def test_a_signal_of_another_size_and_a_window_shorter_than_the_filters_are_refused():
     settings = parts.load("backbones", "nice").TINY.model_dump()
-    model = Aligner(one_token(spec_of(tuple("ABCDE"), 100), 16, {"one": 4}, backbone=settings))
+    model = Aligner(
+        one_token(spec_of(tuple("ABCDE"), 100), 16, {"one": 4}, backbone=settings)
+    )
     config = parts.load("backbones", "nice").Config()
 
     with pytest.raises(BrainhiveError, match=r"signals \[B, 5, 100\].* got \["):
         model.predict(torch.zeros(4, 6, 100))
-    with pytest.raises(BrainhiveError, match="74 samples, the brain encoder's filters need 75"):
+    with pytest.raises(
+        BrainhiveError, match="74 samples, the brain encoder's filters need 75"
+    ):
         config.build(3, 74, 8)
     assert config.build(3, 75, 8).eval()(torch.zeros(2, 3, 75)).shape == (2, 8)
 
@@ -72,7 +86,9 @@ def test_voxels_are_channels_of_one_sample():
         token = model(voxels, subject)
 
         assert token.shape == (3, 16)
-        assert not torch.equal(token, model(voxels * (torch.arange(40) < 39)[:, None], subject))
+        assert not torch.equal(
+            token, model(voxels * (torch.arange(40) < 39)[:, None], subject)
+        )
 
 
 def test_a_subject_of_its_own_counts_and_an_unknown_one_is_the_mean_of_those_learned():
@@ -83,8 +99,15 @@ def test_a_subject_of_its_own_counts_and_an_unknown_one_is_the_mean_of_those_lea
         assert not torch.equal(model(signal, first), model(signal, 1 - first))
 
         unknown, state = model(signal, None), model.state_dict()
-        learned = [n for n in state if n.endswith("subject_embedding.weight") or n in ("weight", "bias")]
-        means = {name: state[name].mean(0, keepdim=True).expand_as(state[name]) for name in learned}
+        learned = [
+            n
+            for n in state
+            if n.endswith("subject_embedding.weight") or n in ("weight", "bias")
+        ]
+        means = {
+            name: state[name].mean(0, keepdim=True).expand_as(state[name])
+            for name in learned
+        }
         model.load_state_dict(means, strict=False)
         assert learned
         torch.testing.assert_close(unknown, model(signal, first))

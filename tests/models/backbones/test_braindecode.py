@@ -1,6 +1,8 @@
-"""Any braindecode model by its name, pretrained ones behind channels and a rate of their own.
+"""Any braindecode model by its name, pretrained ones behind channels and a rate of
+their own.
 
-What is ours is tested everywhere, with a model that stands for braindecode's; the rest where that imports.
+What is ours is tested everywhere, with a model that stands for braindecode's; the rest
+where that imports.
 """
 
 import json
@@ -21,7 +23,12 @@ from brainhive_cli import aligner
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.models import backbones
-from brainhive_cli.models.backbones.braindecode import TINY, Config, choose_channels, resampling_matrix
+from brainhive_cli.models.backbones.braindecode import (
+    TINY,
+    Config,
+    choose_channels,
+    resampling_matrix,
+)
 from brainhive_cli.models.heads import TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import initial_aligner
@@ -37,7 +44,9 @@ def spec_of(names: tuple[str, ...], samples: int = 250, **more) -> SignalSpec:
 
 @pytest.fixture
 def library():
-    """Skip where braindecode does not import; tools/check_extras.sh runs these tests where it does."""
+    """Skip where braindecode does not import; tools/check_extras.sh runs these tests
+    where it does.
+    """
     try:
         TINY.build(5, 100, 8)
     except MissingExtra as error:
@@ -46,16 +55,28 @@ def library():
 
 @pytest.mark.usefixtures("library")
 def test_a_model_makes_tokens_of_any_width_or_says_in_a_line_why_not():
-    model = Config(model="EEGNeX", rate_hz=250, options={"drop_prob": 0.123}).build(17, 250, 24).eval()
+    model = (
+        Config(model="EEGNeX", rate_hz=250, options={"drop_prob": 0.123})
+        .build(17, 250, 24)
+        .eval()
+    )
     signal = torch.randn(2, 17, 250)
 
     assert model(signal).shape == (2, 24)
     assert not torch.equal(model(signal), model(signal.flip(-1)))
-    assert 0.123 in {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert 0.123 in {
+        module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)
+    }
     for config, what in (
         (Config(model="EEGNext"), "no model 'EEGNext'"),
-        (Config(model="EEGNeX", options={"depth": 3}), "EEGNeX does not take .*'depth'"),
-        (Config(model="CBraMod"), "CBraMod does not take signals of 5 channels and 250 samples: "),
+        (
+            Config(model="EEGNeX", options={"depth": 3}),
+            "EEGNeX does not take .*'depth'",
+        ),
+        (
+            Config(model="CBraMod"),
+            "CBraMod does not take signals of 5 channels and 250 samples: ",
+        ),
     ):
         with pytest.raises(BrainhiveError, match=what) as caught:
             config.build(5, 250, 8)
@@ -63,15 +84,30 @@ def test_a_model_makes_tokens_of_any_width_or_says_in_a_line_why_not():
 
 
 class Toy(nn.Module):
-    """What a model of braindecode is to us: features by patch and channel, and a last layer."""
+    """What a model of braindecode is to us: features by patch and channel, and a last
+    layer.
+    """
 
     mapping: ClassVar = {"before.weight": "patches.weight"}
 
     def __init__(
-        self, n_chans, n_times, n_outputs, sfreq=None, chs_info=None, width=4, heads=2, drop_prob=0.0
+        self,
+        n_chans,
+        n_times,
+        n_outputs,
+        sfreq=None,
+        chs_info=None,
+        width=4,
+        heads=2,
+        drop_prob=0.0,
     ):
         super().__init__()
-        self.config = {"n_times": n_times, "sfreq": sfreq, "width": width, "heads": heads}
+        self.config = {
+            "n_times": n_times,
+            "sfreq": sfreq,
+            "width": width,
+            "heads": heads,
+        }
         self.config |= {"drop_prob": drop_prob, "return_feature": False}
         self.patches = nn.Linear(20, width)
         self.temporal_embedding = nn.Parameter(torch.randn(1, n_times // 20 + 1, width))
@@ -83,14 +119,24 @@ class Toy(nn.Module):
 
     def forward(self, signal, return_features=False, *, ch_names=None):
         self.names = ch_names
-        features = self.patches(signal.unflatten(-1, (-1, 20))) + self.temporal_embedding[:, 1:]
-        return {"features": features} if return_features else self.final_layer(features.flatten(1))
+        features = (
+            self.patches(signal.unflatten(-1, (-1, 20)))
+            + self.temporal_embedding[:, 1:]
+        )
+        return (
+            {"features": features}
+            if return_features
+            else self.final_layer(features.flatten(1))
+        )
 
 
 @pytest.fixture
 def toy_library(monkeypatch):
     """A library braindecode whose one model is Toy."""
-    models, util = ModuleType("braindecode.models"), ModuleType("braindecode.models.util")
+    models, util = (
+        ModuleType("braindecode.models"),
+        ModuleType("braindecode.models.util"),
+    )
     models.Toy, util.models_dict = Toy, {"Toy": Toy}
     library = ModuleType("braindecode")
     library.models = models
@@ -100,12 +146,17 @@ def toy_library(monkeypatch):
 
 @pytest.fixture
 def published(hub_cache, toy_library):
-    """A repository with weights of a Toy that saw three patches, as braindecode writes it."""
+    """A repository with weights of a Toy that saw three patches, as braindecode writes
+    it.
+    """
     snapshot, model = hub_cache(REPOSITORY), Toy(9, 60, 5, 200)
     state = model.state_dict()
-    state["before.weight"] = state.pop("patches.weight")  # as an earlier version called it
+    # as an earlier version called it
+    state["before.weight"] = state.pop("patches.weight")
     save_file(state, snapshot / "model.safetensors")
-    (snapshot / "config.json").write_text(json.dumps({**model.config, "braindecode_version": "1.8.1"}))
+    (snapshot / "config.json").write_text(
+        json.dumps({**model.config, "braindecode_version": "1.8.1"})
+    )
     return snapshot
 
 
@@ -123,7 +174,9 @@ def test_signals_reach_the_model_at_its_rate_and_scale_in_whole_patches():
     model = encoder_of(TOY, spec_of(THINGS, samples)).eval()
     signal = 100 * torch.randn(2, 17, samples, dtype=torch.float64) + 30
 
-    expected = resample_poly(signal.numpy(), 4, 5, axis=-1, padtype="line")[..., :40] / 100
+    expected = (
+        resample_poly(signal.numpy(), 4, 5, axis=-1, padtype="line")[..., :40] / 100
+    )
     prepared = model.prepare(signal)
 
     np.testing.assert_allclose(prepared, np.clip(expected, -2, 2), atol=1e-5)
@@ -133,13 +186,17 @@ def test_signals_reach_the_model_at_its_rate_and_scale_in_whole_patches():
     by_quantile = Config(model="Toy", features=True, patch_samples=20, scale="quantile")
     signal = torch.randn(2, 17, 60)
     scale = torch.tensor(np.quantile(signal.abs(), 0.95, -1, keepdims=True))
-    torch.testing.assert_close(encoder_of(by_quantile, spec_of(THINGS, 60)).prepare(signal), signal / scale)
+    torch.testing.assert_close(
+        encoder_of(by_quantile, spec_of(THINGS, 60)).prepare(signal), signal / scale
+    )
 
 
 def test_channels_are_copied_by_name_and_interpolated_by_place_as_mne_does(golden):
-    """Within 0.01: mne fits the centre of the head to these electrodes, the golden value's to more.
+    """Within 0.01: mne fits the centre of the head to these electrodes, the golden
+    value's to more.
 
-    Without the regularisation, or in a montage's own coordinates, weights differ by 1.4 and 0.1.
+    Without the regularisation, or in a montage's own coordinates, weights differ by 1.4
+    and 0.1.
     """
     pytest.importorskip("mne")
     spline = load_file(golden / "calibrate/spline.safetensors")
@@ -154,12 +211,16 @@ def test_channels_are_copied_by_name_and_interpolated_by_place_as_mne_does(golde
     renamed = replace(spec, names=tuple(f"E{number}" for number in range(len(sensors))))
 
     assert names == electrodes
-    torch.testing.assert_close(matrix, spline["expected.matrix_name_match"], atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        matrix, spline["expected.matrix_name_match"], atol=0.01, rtol=0
+    )
     by_place = choose_channels(renamed, electrodes, takes_any=True)[1]
     torch.testing.assert_close(by_place, spline["expected.matrix"], atol=0.01, rtol=0)
 
 
-def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more(published, tmp_path):
+def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more(
+    published, tmp_path
+):
     data = data_of(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32))
     backbone = TOY.model_dump(mode="json")
     plan = replace(layout_of(data), spec=spec_of(THINGS, 50), backbone=backbone)
@@ -172,11 +233,15 @@ def test_training_starts_from_the_weights_and_a_trained_model_needs_them_no_more
 
     for model in (begun.backbone.model, opened.backbone.model):
         assert torch.equal(model.patches.weight, weights["before.weight"])
-        assert torch.equal(model.temporal_embedding, weights["temporal_embedding"][:, :3])
+        assert torch.equal(
+            model.temporal_embedding, weights["temporal_embedding"][:, :3]
+        )
     assert not any("final_layer" in name for name in opened.state_dict())
     assert torch.equal(opened.backbone.resampling, resampling_matrix(50, 250, 200))
     signal = torch.randn(2, 17, 50)
-    assert torch.equal(opened.predict(signal)[TOKEN], begun.eval().predict(signal)[TOKEN])
+    assert torch.equal(
+        opened.predict(signal)[TOKEN], begun.eval().predict(signal)[TOKEN]
+    )
     assert opened.backbone.model.names == [*THINGS]
 
 
@@ -188,8 +253,16 @@ def set_config(folder, **values):
 def test_weights_that_are_not_the_model_s_are_refused(published):
     module = encoder_of(TOY, spec_of(THINGS, 50))
     for damage, what, hint in (
-        (lambda: set_config(published, heads=8), "Toy with heads 8, not 2", "backbone.options.heads=8"),
-        ((published / "model.safetensors").unlink, r"has no \*.safetensors", "save_pretrained"),
+        (
+            lambda: set_config(published, heads=8),
+            "Toy with heads 8, not 2",
+            "backbone.options.heads=8",
+        ),
+        (
+            (published / "model.safetensors").unlink,
+            r"has no \*.safetensors",
+            "save_pretrained",
+        ),
     ):
         set_config(published, heads=2)
         damage()
@@ -230,9 +303,16 @@ def test_pretrained_features_are_those_of_braindecode(kind, hub_cache):
     before = ours(signal := 20 * torch.randn(2, 17, 250))
     ours.load_pretrained()
 
-    given = torch.tensor(resample_poly(signal.numpy(), 4, 5, axis=-1, padtype="line"), dtype=torch.float32)
+    given = torch.tensor(
+        resample_poly(signal.numpy(), 4, 5, axis=-1, padtype="line"),
+        dtype=torch.float32,
+    )
     given = (
-        given / 100 if kind in ("labram", "cbramod") else given.clamp(-15, 15) if kind == "reve" else given
+        given / 100
+        if kind in ("labram", "cbramod")
+        else given.clamp(-15, 15)
+        if kind == "reve"
+        else given
     )
     if kind == "biot":
         given = ours.channel_map @ given
@@ -243,5 +323,7 @@ def test_pretrained_features_are_those_of_braindecode(kind, hub_cache):
     with torch.no_grad():
         names = {"ch_names": channels} if kind == "labram" else {}
         features = again(given, return_features=True, **names)["features"].flatten(1)
-        torch.testing.assert_close(ours(signal), ours.project(features), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            ours(signal), ours.project(features), atol=1e-4, rtol=1e-4
+        )
     assert not torch.allclose(before, ours(signal), atol=1e-3)

@@ -1,4 +1,6 @@
-"""Every brain encoder of BrainHiVE gives the reference implementation's output for its weights."""
+"""Every brain encoder of BrainHiVE gives the reference implementation's output for its
+weights.
+"""
 
 from pathlib import Path
 
@@ -16,13 +18,27 @@ SUBJECTS = "encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_backbone_with_the_references_weights_gives_its_output(golden: Path, kind: str):
+def test_a_backbone_with_the_references_weights_gives_its_output(
+    golden: Path, kind: str
+):
     """Golden values: the BrainHiVE repository's encoders in evaluation mode."""
     reference = load_file(golden / "backbones" / f"{kind}.safetensors")
-    weights = {k.removeprefix("weights."): v for k, v in reference.items() if k.startswith("weights.")}
-    (_, channels, samples), (_, dim) = reference["signal"].shape, reference["output"].shape
+    weights = {
+        k.removeprefix("weights."): v
+        for k, v in reference.items()
+        if k.startswith("weights.")
+    }
+    (_, channels, samples), (_, dim) = (
+        reference["signal"].shape,
+        reference["output"].shape,
+    )
     subjects = len(weights.get(SUBJECTS, [()]))
-    model = parts.load("backbones", kind).Config().build(channels, samples, dim, subjects=subjects).eval()
+    model = (
+        parts.load("backbones", kind)
+        .Config()
+        .build(channels, samples, dim, subjects=subjects)
+        .eval()
+    )
     model.load_state_dict(weights)
 
     with torch.no_grad():
@@ -43,21 +59,48 @@ RENAMED = {
 
 @pytest.mark.parametrize(
     ("kind", "name", "token"),
-    [("segments", "bridge_brain", "token"), ("spatial-mlp", "blur_encoder", "signal_token")],
+    [
+        ("segments", "bridge_brain", "token"),
+        ("spatial-mlp", "blur_encoder", "signal_token"),
+    ],
 )
-def test_a_backbone_of_another_method_gives_its_token(golden: Path, kind: str, name: str, token: str):
+def test_a_backbone_of_another_method_gives_its_token(
+    golden: Path, kind: str, name: str, token: str
+):
     reference = load_file(golden / "methods" / f"{name}.safetensors")
-    weights = {k.removeprefix("weights."): v for k, v in reference.items() if k.startswith("weights.")}
+    weights = {
+        k.removeprefix("weights."): v
+        for k, v in reference.items()
+        if k.startswith("weights.")
+    }
     for theirs, ours in RENAMED[name].items():
-        weights = {k.replace(theirs, ours, 1) if k.startswith(theirs) else k: v for k, v in weights.items()}
-    (_, channels, samples), (_, dim) = reference["signal"].shape, reference[f"expected.{token}"].shape
+        weights = {
+            k.replace(theirs, ours, 1) if k.startswith(theirs) else k: v
+            for k, v in weights.items()
+        }
+    (_, channels, samples), (_, dim) = (
+        reference["signal"].shape,
+        reference[f"expected.{token}"].shape,
+    )
     if kind == "segments":
-        knobs = {"segments": len(reference["segments"]), "hidden": len(weights["block.ff.w1.weight"])}
+        knobs = {
+            "segments": len(reference["segments"]),
+            "hidden": len(weights["block.ff.w1.weight"]),
+        }
     else:
         weights["spatial.weight"] = weights["spatial.weight"][:, 0]
-        knobs = {"filters": len(weights["spatial.weight"]), "hidden": len(weights["time.0.bias"])}
-    model = parts.resolve("backbones", {"kind": kind, **knobs}).build(channels, samples, dim).eval()
+        knobs = {
+            "filters": len(weights["spatial.weight"]),
+            "hidden": len(weights["time.0.bias"]),
+        }
+    model = (
+        parts.resolve("backbones", {"kind": kind, **knobs})
+        .build(channels, samples, dim)
+        .eval()
+    )
     state = model.state_dict()
     model.load_state_dict(state | {k: v for k, v in weights.items() if k in state})
 
-    assert (model(reference["signal"]) - reference[f"expected.{token}"]).abs().max() < TOLERANCE
+    assert (
+        model(reference["signal"]) - reference[f"expected.{token}"]
+    ).abs().max() < TOLERANCE

@@ -1,4 +1,6 @@
-"""HAVIR's backbone: the reference's outputs with its weights, two streams, subjects of any width."""
+"""HAVIR's backbone: the reference's outputs with its weights, two streams, subjects of
+any width.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +26,17 @@ HEADS = {"latent": Head((4, 8, 8), "vae"), "maps": Head((16, 6), "maps")}
 HEADS |= {"image": Head((3, 5), "image"), "text": Head((2, 5), "text")}
 
 
-def loaded(layout: Layout, golden: Golden, names: dict[str, str], folder: Path) -> Aligner:
-    """Give a backbone the reference's weights, and bring the model through its folder."""
-    weights = {name.removeprefix("weights."): each for name, each in golden.items() if "weights." in name}
+def loaded(
+    layout: Layout, golden: Golden, names: dict[str, str], folder: Path
+) -> Aligner:
+    """Give a backbone the reference's weights, and bring the model through its
+    folder.
+    """
+    weights = {
+        name.removeprefix("weights."): each
+        for name, each in golden.items()
+        if "weights." in name
+    }
     made = Aligner(layout)
     state = {}
     for name, value in weights.items():
@@ -45,16 +55,29 @@ def among_others(voxels: Tensor) -> Tensor:
 
 
 def spec_of_every_second(width: int, region: str) -> SignalSpec:
-    return SignalSpec((), 1, (5,), (2 * width,), regions={region: (tuple(range(1, 2 * width, 2)),)})
+    return SignalSpec(
+        (), 1, (5,), (2 * width,), regions={region: (tuple(range(1, 2 * width, 2)),)}
+    )
 
 
-def test_the_structural_generator_gives_the_references_latent_and_maps(golden: Path, tmp_path: Path) -> None:
+def test_the_structural_generator_gives_the_references_latent_and_maps(
+    golden: Path, tmp_path: Path
+) -> None:
     """Golden values: MindEye1's Voxel2StableDiffusionModel at tiny widths."""
     config, expected = read(golden / "havir/structural.safetensors")
-    heads = {name: Head(tuple(expected[f"out.{name}"].shape[1:]), name) for name in ("latent", "maps")}
+    heads = {
+        name: Head(tuple(expected[f"out.{name}"].shape[1:]), name)
+        for name in ("latent", "maps")
+    }
     backbone = {"kind": "havir", "hidden": config["h"], "blocks": config["n_blocks"]}
-    backbone |= {"features": config["channels"], "decoder_channels": config["block_out_channels"]}
-    backbone |= {"decoder_layers": config["layers_per_block"], "decoder_groups": config["norm_num_groups"]}
+    backbone |= {
+        "features": config["channels"],
+        "decoder_channels": config["block_out_channels"],
+    }
+    backbone |= {
+        "decoder_layers": config["layers_per_block"],
+        "decoder_groups": config["norm_num_groups"],
+    }
     spec = spec_of_every_second(config["in_dim"], "spatial")
     layout = Layout(spec, heads, backbone, retrieval_heads=("maps",))
     names = {"lin0.": "inputs.spatial.5.", "": "structural."}
@@ -67,7 +90,9 @@ def test_the_structural_generator_gives_the_references_latent_and_maps(golden: P
     assert_near(decoded.tensors["latent"], expected["out.latent"])
     assert_near(decoded.tensors["maps"], expected["out.maps"])
     with torch.no_grad():
-        assert torch.equal(model.encode_signal(signal, subject), decoded.tensors["maps"].flatten(1))
+        assert torch.equal(
+            model.encode_signal(signal, subject), decoded.tensors["maps"].flatten(1)
+        )
         other = model.predict(signal.flip(0), subject)
     assert (other["latent"] - expected["out.latent"]).abs().max() > 0.01
 
@@ -79,9 +104,15 @@ def test_the_semantic_extractor_gives_the_references_tokens_and_retrieves_by_eit
     config, expected = read(golden / "havir/semantic.safetensors")
     shape = (config["tokens"], config["clip_size"])
     heads = {name: Head(shape, "clip") for name in ("image", "image_projected")}
-    sizes = {"hidden": config["h"], "blocks": config["n_blocks"], "projector": config["projector_hidden"]}
+    sizes = {
+        "hidden": config["h"],
+        "blocks": config["n_blocks"],
+        "projector": config["projector_hidden"],
+    }
     spec = spec_of_every_second(config["in_dim"], "semantic")
-    layout = Layout(spec, heads, {"kind": "havir", **sizes}, retrieval_heads=("image_projected",))
+    layout = Layout(
+        spec, heads, {"kind": "havir", **sizes}, retrieval_heads=("image_projected",)
+    )
     names = {"lin0.": "inputs.semantic.5.", "lin1.": "semantic.lin1.image."}
     names |= {"projector.": "semantic.projector.image.", "": "semantic."}
     model = loaded(layout, expected, names, tmp_path)
@@ -106,10 +137,17 @@ def model() -> Any:
 def test_each_head_depends_on_the_voxels_of_its_stream_alone(model: Any) -> None:
     signal = torch.randn(2, 5, 1, requires_grad=True)
     of_subject = torch.zeros(2, dtype=torch.long)
-    streams = {"latent": "spatial", "maps": "spatial", "image": "semantic", "text": "semantic"}
+    streams = {
+        "latent": "spatial",
+        "maps": "spatial",
+        "image": "semantic",
+        "text": "semantic",
+    }
 
     for head, stream in streams.items():
-        (gradient,) = torch.autograd.grad(model(signal, of_subject)[head].square().sum(), signal)
+        (gradient,) = torch.autograd.grad(
+            model(signal, of_subject)[head].square().sum(), signal
+        )
         touched = gradient.abs().sum((0, 2)).nonzero().flatten().tolist()
         assert touched == list(SPLIT[stream][0])
 

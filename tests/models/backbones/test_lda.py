@@ -16,8 +16,18 @@ def test_embeddings_of_pictures_are_no_labels():
     model = Config().build(spec_of(("a", "b", "c", "d"), 5), {"given": Head((3,))})
     labels = torch.eye(3)[numbers]
 
-    model.fit(1, signal, lambda rows: {"given": labels[rows]}, torch.zeros(24, dtype=torch.bool))
+    model.fit(
+        1,
+        signal,
+        lambda rows: {"given": labels[rows]},
+        torch.zeros(24, dtype=torch.bool),
+    )
     scores = model(signal, torch.zeros(24, dtype=torch.long))["given"]
     assert (scores.argmax(1) == numbers).float().mean() > 0.9
     with pytest.raises(RecipeError, match="given is no label"):
-        model.fit(1, signal, lambda rows: {"given": labels[rows] + 0.1}, torch.zeros(24, dtype=torch.bool))
+        model.fit(
+            1,
+            signal,
+            lambda rows: {"given": labels[rows] + 0.1},
+            torch.zeros(24, dtype=torch.bool),
+        )

@@ -1,4 +1,6 @@
-"""MindEye2's brain model against the reference's values, whose mixer blocks are folded."""
+"""MindEye2's brain model against the reference's values, whose mixer blocks are
+folded.
+"""
 
 import re
 from dataclasses import replace
@@ -41,7 +43,11 @@ def model(golden: Path, tmp_path: Path) -> tuple[Aligner, Golden]:
 
 
 def weights_of(expected: Golden) -> Golden:
-    return {n.removeprefix("weights."): w for n, w in expected.items() if n.startswith("weights.")}
+    return {
+        n.removeprefix("weights."): w
+        for n, w in expected.items()
+        if n.startswith("weights.")
+    }
 
 
 def predictions(model: Aligner, expected: Golden) -> list[dict[str, Tensor]]:
@@ -49,49 +55,79 @@ def predictions(model: Aligner, expected: Golden) -> list[dict[str, Tensor]]:
     for place in range(len(model.layout.spec.subjects)):
         voxels = expected[f"input.voxels_subject{place}"].transpose(1, 2)  # [B, V, 1]
         with torch.no_grad():
-            found.append(model.eval().predict(voxels, torch.full((len(voxels),), place)))
+            found.append(
+                model.eval().predict(voxels, torch.full((len(voxels),), place))
+            )
     return found
 
 
-def test_subjects_of_two_widths_get_the_references_heads(model: tuple[Aligner, Golden]) -> None:
-    """Golden values: NEURONS' ridge, backbone and text projection, from its brain_model."""
+def test_subjects_of_two_widths_get_the_references_heads(
+    model: tuple[Aligner, Golden],
+) -> None:
+    """Golden values: NEURONS' ridge, backbone and text projection, from its
+    brain_model.
+    """
     made, expected = model
 
     found = predictions(made, expected)
 
     names = {"clip_tokens": "image", "text": "text"}
-    stored = [re.fullmatch(r"expected\.(clip_tokens|text)_subject(\d+)", name) for name in expected]
+    stored = [
+        re.fullmatch(r"expected\.(clip_tokens|text)_subject(\d+)", name)
+        for name in expected
+    ]
     compared = [match for match in stored if match]
-    assert {match[1] for match in compared} == names.keys() and len({match[2] for match in compared}) > 1
+    assert {match[1] for match in compared} == names.keys() and len(
+        {match[2] for match in compared}
+    ) > 1
     for match in compared:
-        assert_near(found[int(match[2])][names[match[1]]], expected[match[0]], TOLERANCE)
+        assert_near(
+            found[int(match[2])][names[match[1]]], expected[match[0]], TOLERANCE
+        )
 
 
-def test_mixer_blocks_become_their_constant_in_the_bias_behind_them(model: tuple[Aligner, Golden]) -> None:
+def test_mixer_blocks_become_their_constant_in_the_bias_behind_them(
+    model: tuple[Aligner, Golden],
+) -> None:
     _, expected = model
     before = weights_of(expected)
 
     folded = fold_mixer_blocks(before)
 
-    weight, bias = (before[f"backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
+    weight, bias = (
+        before[f"backbone.backbone_linear.{name}"] for name in ("weight", "bias")
+    )
     constant = expected["expected.mixer2_constants"].sum()
-    assert_near(folded["backbone.backbone_linear.bias"], bias + constant * weight.sum(1), TOLERANCE)
+    assert_near(
+        folded["backbone.backbone_linear.bias"],
+        bias + constant * weight.sum(1),
+        TOLERANCE,
+    )
     assert not [name for name in folded if "mixer" in name]
 
 
 def test_a_new_ridge_without_mixer_blocks_has_their_constant_behind_it(
     model: tuple[Aligner, Golden], tmp_path: Path
 ) -> None:
-    """Golden values: with a ridge of zeros, the reference's tokens are those of the constant alone."""
+    """Golden values: with a ridge of zeros, the reference's tokens are those of the
+    constant alone.
+    """
     learned, expected = model
     spec = SignalSpec((), 1, (7,), (5,))
     layout = replace(learned.layout, spec=spec)
-    weight, bias = (expected[f"weights.backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
+    weight, bias = (
+        expected[f"weights.backbone.backbone_linear.{name}"]
+        for name in ("weight", "bias")
+    )
     constant = expected["expected.mixer2_constants"].sum()
     wanted = weight @ torch.full((weight.shape[1],), constant) + bias
-    assert (constant * weight.sum(1)).abs().max() > 0.05  # so that without the constant they are others
+    # so that without the constant they are others
+    assert (constant * weight.sum(1)).abs().max() > 0.05
 
-    for begin in (take_over, lambda new, folder: load_start(new, folder, "backbone.backbone")):
+    for begin in (
+        take_over,
+        lambda new, folder: load_start(new, folder, "backbone.backbone"),
+    ):
         new = Aligner(layout)
         before = new.backbone.ridge.linears["7"].weight.clone()
         begin(new, tmp_path / "model")
@@ -113,21 +149,32 @@ BLURRY = {"image": Head((2, 4)), "blurry": Head((4, 28, 28)), "maps": Head((49, 
 def test_the_blurry_branch_gives_the_references_latent_and_maps(
     golden: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Golden values: MindEye1's feature maps, decoder and projector, whose layers are also MindEye2's."""
+    """Golden values: MindEye1's feature maps, decoder and projector, whose layers are
+    also MindEye2's.
+    """
     config, expected = read(golden / "havir/structural.safetensors")
     monkeypatch.setattr(mindeye2, "FEATURES", config["channels"])
     monkeypatch.setattr(mindeye2, "CHANNELS", tuple(config["block_out_channels"]))
-    heads = {"blurry": Head(expected["out.latent"].shape[1:]), "maps": Head(expected["out.maps"].shape[1:])}
-    own = {name.removeprefix("weights."): each.float() for name, each in expected.items()}
+    heads = {
+        "blurry": Head(expected["out.latent"].shape[1:]),
+        "maps": Head(expected["out.maps"].shape[1:]),
+    }
+    own = {
+        name.removeprefix("weights."): each.float() for name, each in expected.items()
+    }
     x = torch.nn.functional.linear(expected["in.voxels"], own["lin0.0.weight"])
     shape = (config["h"],)
     x = torch.nn.functional.silu(
-        torch.nn.functional.layer_norm(x, shape, own["lin0.1.weight"], own["lin0.1.bias"])
+        torch.nn.functional.layer_norm(
+            x, shape, own["lin0.1.weight"], own["lin0.1.bias"]
+        )
     )
     for block in range(config["n_blocks"]):
         mapped = torch.nn.functional.linear(x, own[f"mlp.{block}.0.weight"])
         normed = [own[f"mlp.{block}.1.{name}"] for name in ("weight", "bias")]
-        x = x + torch.nn.functional.silu(torch.nn.functional.layer_norm(mapped, shape, *normed))
+        x = x + torch.nn.functional.silu(
+            torch.nn.functional.layer_norm(mapped, shape, *normed)
+        )
     backbone = mindeye2.Backbone(config["h"], 2, 4, heads).eval()
     names = {"lin1": "blin1", "norm": "bnorm", "upsampler": "bupsampler"}
     names["maps_projector"] = "b_maps_projector"
@@ -136,9 +183,12 @@ def test_the_blurry_branch_gives_the_references_latent_and_maps(
         part, _, rest = name.partition(".")
         if part in names:
             state[f"{names[part]}.{rest}"] = each
-    state["blin1.bias"] = torch.zeros(len(own["lin1.weight"]))  # which MindEye1's has not
+    # which MindEye1's has not
+    state["blin1.bias"] = torch.zeros(len(own["lin1.weight"]))
     others = ("backbone_linear", "clip_proj")
-    assert state.keys() == {name for name in backbone.state_dict() if not name.startswith(others)}
+    assert state.keys() == {
+        name for name in backbone.state_dict() if not name.startswith(others)
+    }
     backbone.load_state_dict(state, strict=False)
 
     with torch.no_grad():
@@ -148,7 +198,9 @@ def test_the_blurry_branch_gives_the_references_latent_and_maps(
     assert_near(found["maps"], expected["out.maps"], TOLERANCE)
 
 
-def test_tokens_are_the_same_with_the_blurry_branch_which_learns_from_its_latent() -> None:
+def test_tokens_are_the_same_with_the_blurry_branch_which_learns_from_its_latent() -> (
+    None
+):
     torch.manual_seed(0)
     branch = mindeye2.TINY.build(SPEC, BLURRY).eval()
     plain = mindeye2.TINY.build(SPEC, {"image": BLURRY["image"]}).eval()
@@ -158,7 +210,9 @@ def test_tokens_are_the_same_with_the_blurry_branch_which_learns_from_its_latent
     found = branch(signal, subject)
 
     assert torch.equal(found["image"], plain(signal, subject)["image"])
-    assert {name: each.shape[1:] for name, each in found.items()} == {n: h.shape for n, h in BLURRY.items()}
+    assert {name: each.shape[1:] for name, each in found.items()} == {
+        n: h.shape for n, h in BLURRY.items()
+    }
     found["blurry"].abs().mean().backward()
     assert branch.ridge.linears["2"].weight.grad.abs().sum() > 0
     assert branch.backbone.backbone_linear.weight.grad is None
@@ -170,5 +224,7 @@ def test_heads_and_subjects_that_are_none_of_its_own_are_refused() -> None:
     with pytest.raises(BrainhiveError, match=none_of_its_own):
         mindeye2.TINY.build(SPEC, {"text": Head((4,))})
     made = mindeye2.TINY.build(SPEC, image)
-    with pytest.raises(BrainhiveError, match="mindeye2 knows the subjects it was fitted on only"):
+    with pytest.raises(
+        BrainhiveError, match="mindeye2 knows the subjects it was fitted on only"
+    ):
         made(torch.randn(2, 3, 1), None)

@@ -1,4 +1,6 @@
-"""NEURONS' decoders against the reference's values, and the model that they make together."""
+"""NEURONS' decoders against the reference's values, and the model that they make
+together.
+"""
 
 import json
 import zlib
@@ -25,17 +27,25 @@ from brainhive_cli.models.losses import LossContext
 from brainhive_cli.models.signal_spec import SignalSpec
 
 TOLERANCE = 1e-4
-"""Of the largest value: the golden folder calls it safe. Norms of nearly equal values amplify rounding."""
+"""Of the largest value: the golden folder calls it safe. Norms of nearly equal values
+amplify rounding.
+"""
 Golden = dict[str, Tensor]
 
 
 def read(golden: Path, name: str) -> tuple[dict[str, Any], Golden, Golden]:
-    """Read a golden file: its config with its seed, its tensors, and the weights by name."""
+    """Read a golden file: its config with its seed, its tensors, and the weights by
+    name.
+    """
     with safe_open(golden / "neurons" / f"{name}.safetensors", "pt") as file:
         found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         about = file.metadata() or {}
         config = {**json.loads(about.get("config", "{}")), "seed": int(about["seed"])}
-    weights = {k.removeprefix("weights."): v for k, v in found.items() if k.startswith("weights.")}
+    weights = {
+        k.removeprefix("weights."): v
+        for k, v in found.items()
+        if k.startswith("weights.")
+    }
     return config, found, weights
 
 
@@ -46,7 +56,8 @@ def filled(module: nn.Module, weights: Golden) -> nn.Module:
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
     assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()  # which may be 0
+    # which may be 0
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
 def test_motion_and_concepts_are_the_references(golden: Path) -> None:
@@ -56,26 +67,40 @@ def test_motion_and_concepts_are_the_references(golden: Path) -> None:
     hidden, width = own["vision_proj_channel.weight"].shape
     concepts = filled(concept_head(width, hidden, len(own["classifier.bias"])), own)
 
-    assert_near(project_motion(motion, found["input.tokens"]), found["expected.motion_tokens"])
-    assert_near(concepts(labels["input.motion_tokens"].mean((1, 2))), labels["expected.logits"])
+    assert_near(
+        project_motion(motion, found["input.tokens"]), found["expected.motion_tokens"]
+    )
+    assert_near(
+        concepts(labels["input.motion_tokens"].mean((1, 2))), labels["expected.logits"]
+    )
 
 
-def decoder(config: dict[str, Any], found: Golden, weights: Golden, mode: Any) -> TextDrivenDecoder:
+def decoder(
+    config: dict[str, Any], found: Golden, weights: Golden, mode: Any
+) -> TextDrivenDecoder:
     latents = found["expected.latents_reference"].shape[1]
-    own = {"maps": config["maps"], "channels": config["block_out_channels"], "groups": config["groups"]}
+    own = {
+        "maps": config["maps"],
+        "channels": config["block_out_channels"],
+        "groups": config["groups"],
+    }
     sizes = neurons.Config(**own, mode=mode)
     made = TextDrivenDecoder(sizes, config["vision_dim"], config["text_dim"], latents)
     filled(made, weights)
     return made
 
 
-def test_the_text_driven_decoder_is_the_references_in_mode_published(golden: Path) -> None:
+def test_the_text_driven_decoder_is_the_references_in_mode_published(
+    golden: Path,
+) -> None:
     config, found, weights = read(golden, "text_driven_decoder")
     made = decoder(config, found, weights, "published")
     motion, text = found["input.motion_tokens"], found["input.text"]
 
     decoded = made(motion, text)
-    alone = torch.cat([made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))])
+    alone = torch.cat(
+        [made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))]
+    )
 
     assert_near(made.fused(motion.flatten(0, 1), text), found["expected.fused"])
     assert_near(decoded["mask"].flatten(0, 1), found["expected.segmentation_reference"])
@@ -89,10 +114,16 @@ def test_the_text_driven_decoder_reads_the_own_clip_in_mode_right(golden: Path) 
     motion, text = found["input.motion_tokens"], found["input.text"]
 
     decoded, without = made(motion, text), made(motion, None)
-    alone = torch.cat([made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))])
+    alone = torch.cat(
+        [made(motion[[clip]], text[[clip]])["mask"][0] for clip in range(len(text))]
+    )
 
-    assert_near(decoded["mask"].flatten(0, 1), found["right.segmentation_residual_own_text"])
-    assert_near(decoded["latents"].flatten(0, 1), found["right.latents_residual_own_text"])
+    assert_near(
+        decoded["mask"].flatten(0, 1), found["right.segmentation_residual_own_text"]
+    )
+    assert_near(
+        decoded["latents"].flatten(0, 1), found["right.latents_residual_own_text"]
+    )
     assert_near(without["mask"].flatten(0, 1), found["right.segmentation_no_text"])
     assert_near(alone, decoded["mask"].flatten(0, 1))
 
@@ -114,13 +145,24 @@ def by_rule(seed: int, name: str, shape: torch.Size) -> Tensor:
 
 
 def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
-    """Golden values: two clips of three frames; of these inputs the file holds the first values alone."""
+    """Golden values: two clips of three frames; of these inputs the file holds the
+    first values alone.
+    """
     config, found, _ = read(golden, "decoder_real_width")
     seed = config["seed"]
     made = TextDrivenDecoder(neurons.Config(mode="published"), 1664, 1280, 4)
-    filled(made, {name: by_rule(seed, name, each.shape) for name, each in made.state_dict().items()})
+    filled(
+        made,
+        {
+            name: by_rule(seed, name, each.shape)
+            for name, each in made.state_dict().items()
+        },
+    )
     frames = len(found["expected.segmentation_reference"])
-    shapes = {"input.motion_tokens": (2, frames // 2, 16, 1664), "input.text": (2, 1280)}
+    shapes = {
+        "input.motion_tokens": (2, frames // 2, 16, 1664),
+        "input.text": (2, 1280),
+    }
     inputs = [drawn_by_name(seed, name, shape) for name, shape in shapes.items()]
     for name, value in zip(shapes, inputs, strict=True):
         assert torch.equal(value.flatten()[:8], found[f"{name}.head"])
@@ -137,7 +179,11 @@ def test_at_its_real_widths_the_decoder_is_the_references(golden: Path) -> None:
 
 def test_the_caption_head_is_the_references(golden: Path) -> None:
     config, found, weights = read(golden, "caption")
-    theirs = {"vocabulary": "vocab", "caption_width": "n_embd", "caption_layers": "n_layer"}
+    theirs = {
+        "vocabulary": "vocab",
+        "caption_width": "n_embd",
+        "caption_layers": "n_layer",
+    }
     theirs |= {"caption_heads": "n_head", "caption_positions": "n_positions"}
     sizes = neurons.Config(**{ours: config[name] for ours, name in theirs.items()})
     made = CaptionHead(sizes, config["prefix"], config["greedy_steps"]["plain"])
@@ -152,12 +198,20 @@ def test_the_caption_head_is_the_references(golden: Path) -> None:
     greedy = found[f"expected.greedy_{config['greedy_steps']['plain']}"]
     assert torch.equal(made.write(found["input.text"], 1000), greedy)
     written = greedy[0].tolist()
-    stop = written.index(end := written[3])  # an id ends the caption where it is written first
-    assert made.write(found["input.text"][:1], end)[0, stop + 1 :].unique().tolist() == [0]
+    # an id ends the caption where it is written first
+    stop = written.index(end := written[3])
+    assert made.write(found["input.text"][:1], end)[
+        0, stop + 1 :
+    ].unique().tolist() == [0]
 
 
 SPEC = SignalSpec((), 1, (1, 2), (7, 5))
-HEADS = {"image": Head((4, 16)), "motion": Head((2, 4, 16)), "text": Head((6,)), "mask": Head((2, 1, 4, 4))}
+HEADS = {
+    "image": Head((4, 16)),
+    "motion": Head((2, 4, 16)),
+    "text": Head((6,)),
+    "mask": Head((2, 1, 4, 4)),
+}
 HEADS |= {"latents": Head((2, 4, 3, 3)), "concepts": Head((5,)), "caption": Head((8,))}
 
 
@@ -171,34 +225,58 @@ def shapes(found: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(each.shape[1:]) for name, each in found.items()}
 
 
-def test_every_part_learns_from_what_the_prior_makes_of_noised_targets(model: nn.Module) -> None:
+def test_every_part_learns_from_what_the_prior_makes_of_noised_targets(
+    model: nn.Module,
+) -> None:
     signal, subject = torch.randn(3, 7, 1), torch.zeros(3, dtype=torch.long)
     targets = {name: torch.rand(3, *head.shape) for name, head in HEADS.items()}
     targets["caption"] = torch.randint(1, 16, (3, 8)).float()
 
-    predicted, replaced = backbones.learn(model, HEADS, signal, subject, targets, LossContext())
+    predicted, replaced = backbones.learn(
+        model, HEADS, signal, subject, targets, LossContext()
+    )
     sum(each.square().sum() for each in predicted.values()).backward()
 
     expected = {name: head.shape for name, head in HEADS.items()}
     assert shapes(predicted) == {**expected, "caption": (8, 16), "denoised": (4, 16)}
-    assert replaced.keys() == {"denoised"} and torch.equal(replaced["denoised"], targets["image"] * 4)
-    idle = {name.partition(".weight")[0] for name, each in model.named_parameters() if each.grad is None}
-    assert idle == {"brain.ridge.linears.2", "brain.ridge.linears.2.bias", "text_seg_dec.k"}
+    assert replaced.keys() == {"denoised"} and torch.equal(
+        replaced["denoised"], targets["image"] * 4
+    )
+    idle = {
+        name.partition(".weight")[0]
+        for name, each in model.named_parameters()
+        if each.grad is None
+    }
+    assert idle == {
+        "brain.ridge.linears.2",
+        "brain.ridge.linears.2.bias",
+        "text_seg_dec.k",
+    }
 
 
 def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(neurons, "SIGNALS_AT_ONCE", 2)
-    model, signal, subject = model.eval(), torch.randn(5, 7, 1), torch.zeros(5, dtype=torch.long)
+    model, signal, subject = (
+        model.eval(),
+        torch.randn(5, 7, 1),
+        torch.zeros(5, dtype=torch.long),
+    )
 
     decoded = backbones.decode(model, HEADS, signal, subject, range(5))
     found = decoded.tensors
     other = backbones.decode(model, HEADS, signal, subject, range(1, 6)).tensors
     alone = backbones.decode(model, HEADS, signal[3:4], subject[3:4], [3]).tensors
 
-    assert found.keys() == HEADS.keys() - {"motion"} and len(decoded.texts["caption"]) == 5
-    assert decoded.texts["caption"][2] == model.words.text(found["caption"][2].tolist()) != ""
+    assert (
+        found.keys() == HEADS.keys() - {"motion"} and len(decoded.texts["caption"]) == 5
+    )
+    assert (
+        decoded.texts["caption"][2]
+        == model.words.text(found["caption"][2].tolist())
+        != ""
+    )
     assert not torch.allclose(found["latents"], other["latents"], atol=1e-3)
     for name, each in alone.items():
         assert torch.allclose(each, found[name][3:4], atol=1e-5)
@@ -207,5 +285,9 @@ def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
         image = backbones.predict(model, HEADS, signal, subject, ["image"])
         text = backbones.predict(model, HEADS, signal, subject, ["text"])["text"]
         every = backbones.predict(model, HEADS, signal, subject)
-    assert shapes(image) == {"image": (4, 16)} and torch.equal(image["image"], every["image"])
-    assert torch.equal(text, every["text"]) and shapes(every) == {n: head.shape for n, head in HEADS.items()}
+    assert shapes(image) == {"image": (4, 16)} and torch.equal(
+        image["image"], every["image"]
+    )
+    assert torch.equal(text, every["text"]) and shapes(every) == {
+        n: head.shape for n, head in HEADS.items()
+    }

@@ -1,4 +1,6 @@
-"""The ridge is scikit-learn's, whatever has more rows; components, spread and what is refused."""
+"""The ridge is scikit-learn's, whatever has more rows; components, spread and what is
+refused.
+"""
 
 import numpy as np
 import pytest
@@ -18,21 +20,31 @@ SPEC = SignalSpec((), 1, (1, 4), (40, 15))
 def drawn(voxels: int, count: int = 25) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Signals [N, V, 1] and targets that depend on them."""
     random = torch.Generator().manual_seed(voxels)
-    signal = torch.randn(count, voxels, 1, generator=random) * torch.linspace(1, 4, voxels)[:, None] + 2
+    signal = (
+        torch.randn(count, voxels, 1, generator=random)
+        * torch.linspace(1, 4, voxels)[:, None]
+        + 2
+    )
     targets = {}
     for name, head in HEADS.items():
         mixed = signal[..., 0] @ torch.randn(voxels, head.width, generator=random)
-        targets[name] = (mixed + 3 * torch.randn(mixed.shape, generator=random) + 7).unflatten(1, head.shape)
+        targets[name] = (
+            mixed + 3 * torch.randn(mixed.shape, generator=random) + 7
+        ).unflatten(1, head.shape)
     return signal, targets
 
 
-def fitted(signal, targets, subject: int = 1, held_out: int = 0, **knobs) -> torch.nn.Module:
+def fitted(
+    signal, targets, subject: int = 1, held_out: int = 0, **knobs
+) -> torch.nn.Module:
     model = backbones.build(ridge.Config(alpha=ALPHA, **knobs), SPEC, HEADS)
     learned = signal[: len(signal) - held_out]
     model.fit(
         subject,
         learned,
-        lambda rows: {name: each[: len(learned)][rows] for name, each in targets.items()},
+        lambda rows: {
+            name: each[: len(learned)][rows] for name, each in targets.items()
+        },
         signal[len(learned) :],
     )
     return model.eval()
@@ -42,14 +54,25 @@ def test_it_is_scikit_learns_whether_there_are_more_voxels_or_more_signals(monke
     linear_model = pytest.importorskip("sklearn.linear_model")
     monkeypatch.setattr(ridge, "NUMBERS", 140)  # seven rows at once
     for subject, voxels, components in ((1, 40, None), (4, 15, None), (1, 40, 40)):
-        (signal, targets), index = drawn(voxels), torch.full((25,), SPEC.subjects.index(subject))
+        (signal, targets), index = (
+            drawn(voxels),
+            torch.full((25,), SPEC.subjects.index(subject)),
+        )
 
-        model = fitted(signal, targets, subject, components=components, standardise=False)
+        model = fitted(
+            signal, targets, subject, components=components, standardise=False
+        )
         found = model(signal, index)
 
         for name, head in HEADS.items():
-            reference = linear_model.Ridge(alpha=ALPHA[name]).fit(signal[..., 0], targets[name].flatten(1))
-            expected = torch.from_numpy(reference.predict(signal[..., 0])).float().unflatten(1, head.shape)
+            reference = linear_model.Ridge(alpha=ALPHA[name]).fit(
+                signal[..., 0], targets[name].flatten(1)
+            )
+            expected = (
+                torch.from_numpy(reference.predict(signal[..., 0]))
+                .float()
+                .unflatten(1, head.shape)
+            )
             torch.testing.assert_close(found[name], expected, atol=2e-4, rtol=1e-4)
         assert ("maps.1.basis" in model.state_dict()) == (components is not None)
 
@@ -64,7 +87,9 @@ def test_fewer_components_are_a_ridge_on_the_first_of_them():
     )
 
     y = targets["text"].flatten(1).numpy().astype(np.float64)
-    expected = u[:, :6] @ ((s[:6] ** 2 / (s[:6] ** 2 + 30))[:, None] * (u[:, :6].T @ y)) + y.mean(0)
+    expected = u[:, :6] @ (
+        (s[:6] ** 2 / (s[:6] ** 2 + 30))[:, None] * (u[:, :6].T @ y)
+    ) + y.mean(0)
     assert np.abs(found["text"].flatten(1).numpy() - expected).max() < 2e-4
 
 
@@ -72,24 +97,39 @@ def test_predictions_have_the_spread_of_held_out_or_of_training_targets():
     (signal, targets), index = drawn(40), torch.zeros(25, dtype=torch.long)
     for held_out, where in ((0, slice(None)), (8, slice(17, 25))):
         found = fitted(signal, targets, held_out=held_out)(signal, index)
-        plain = fitted(signal, targets, held_out=held_out, standardise=False)(signal, index)
+        plain = fitted(signal, targets, held_out=held_out, standardise=False)(
+            signal, index
+        )
 
         for name, each in found.items():
             spread = targets[name][: 25 - held_out].std(0, correction=0)
-            torch.testing.assert_close(each[where].std(0, correction=0), spread, atol=1e-3, rtol=1e-3)
-            assert not torch.allclose(plain[name][where].std(0, correction=0), spread, rtol=0.01)
+            torch.testing.assert_close(
+                each[where].std(0, correction=0), spread, atol=1e-3, rtol=1e-3
+            )
+            assert not torch.allclose(
+                plain[name][where].std(0, correction=0), spread, rtol=0.01
+            )
 
 
 def test_alpha_auto_is_that_of_generalised_cross_validation_for_each_head():
-    """More voxels than signals have eigenvalues of zero, in both; tolerance: sums in float32."""
+    """More voxels than signals have eigenvalues of zero, in both; tolerance: sums in
+    float32.
+    """
     subject, (signal, targets) = 1, drawn(40)
     model = backbones.build(ridge.Config(alpha="auto", standardise=False), SPEC, HEADS)
 
-    model.fit(subject, signal, lambda rows: {n: part[rows] for n, part in targets.items()}, signal[:0])
+    model.fit(
+        subject,
+        signal,
+        lambda rows: {n: part[rows] for n, part in targets.items()},
+        signal[:0],
+    )
     predicted = model.eval()(signal, torch.full((25,), SPEC.subjects.index(subject)))
 
     flat = signal[..., 0].double()
     for name, target in targets.items():
         products = Products.of(flat - flat.mean(0), [target.flatten(1).double()])
         expected = products.predict(flat - flat.mean(0)).float()
-        torch.testing.assert_close(predicted[name].flatten(1), expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            predicted[name].flatten(1), expected, atol=1e-3, rtol=1e-3
+        )

@@ -1,4 +1,6 @@
-"""The subject-wise ridge: each signal through its subject's map, and the penalty on the maps."""
+"""The subject-wise ridge: each signal through its subject's map, and the penalty on the
+maps.
+"""
 
 import pytest
 import torch

@@ -1,4 +1,6 @@
-"""A brain model with a diffusion prior: what is predicted, what is learned and what is decoded."""
+"""A brain model with a diffusion prior: what is predicted, what is learned and what is
+decoded.
+"""
 
 import pytest
 import torch
@@ -23,7 +25,9 @@ def test_the_prior_is_of_the_heads_size_and_its_gradient_reaches_the_brain_model
     signal, subject = torch.randn(4, 7, 1), torch.zeros(4, dtype=torch.long)
     targets = {"image": torch.randn(4, 3, 16), "latent": torch.randn(4, 4, 2, 2)}
 
-    predicted, replaced = backbones.learn(model, HEADS, signal, subject, targets, LossContext())
+    predicted, replaced = backbones.learn(
+        model, HEADS, signal, subject, targets, LossContext()
+    )
     torch.nn.functional.mse_loss(predicted["denoised"], replaced["denoised"]).backward()
 
     assert {name: each.shape for name, each in predicted.items()} == {
@@ -31,14 +35,22 @@ def test_the_prior_is_of_the_heads_size_and_its_gradient_reaches_the_brain_model
         "latent": (4, 4, 2, 2),
         "denoised": (4, 3, 16),
     }
-    assert torch.equal(replaced["denoised"], targets["image"] * 4) and replaced.keys() == {"denoised"}
+    assert torch.equal(
+        replaced["denoised"], targets["image"] * 4
+    ) and replaced.keys() == {"denoised"}
     assert all(weight.grad is not None for weight in model.prior.parameters())
     assert model.brain.weight.grad.abs().sum() > 0
 
 
-def test_tokens_are_sampled_by_the_seed_of_each_row_and_other_heads_predicted(model, monkeypatch):
+def test_tokens_are_sampled_by_the_seed_of_each_row_and_other_heads_predicted(
+    model, monkeypatch
+):
     monkeypatch.setattr(with_prior, "SIGNALS_AT_ONCE", 2)
-    model, signal, subject = model.eval(), torch.randn(5, 7, 1), torch.ones(5, dtype=torch.long)
+    model, signal, subject = (
+        model.eval(),
+        torch.randn(5, 7, 1),
+        torch.ones(5, dtype=torch.long),
+    )
 
     found = backbones.decode(model, HEADS, signal, subject, range(5)).tensors
     other = backbones.decode(model, HEADS, signal, subject, range(1, 6)).tensors

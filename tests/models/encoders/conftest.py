@@ -26,14 +26,19 @@ def picture() -> Image.Image:
 
 @pytest.fixture
 def cubic() -> Callable[[int, int, float], np.ndarray]:
-    """Make the matrix that interpolates `old` values at `new` places `step` apart, repeating the ends."""
+    """Make the matrix that interpolates `old` values at `new` places `step` apart,
+    repeating the ends.
+    """
 
     def matrix_of(old: int, new: int, step: float) -> np.ndarray:
         matrix, a = np.zeros((new, old)), -0.75
         for place, centre in enumerate((np.arange(new) + 0.5) * step - 0.5):
             for tap in np.floor(centre) + np.arange(-1, 3):
                 x = abs(centre - tap)
-                near, far = (a + 2) * x**3 - (a + 3) * x**2 + 1, a * (x**3 - 5 * x**2 + 8 * x - 4)
+                near, far = (
+                    (a + 2) * x**3 - (a + 3) * x**2 + 1,
+                    a * (x**3 - 5 * x**2 + 8 * x - 4),
+                )
                 matrix[place, int(np.clip(tap, 0, old - 1))] += near if x <= 1 else far
         return matrix
 
@@ -54,7 +59,9 @@ def embed() -> Callable[[Encoder, Image.Image], torch.Tensor]:
 
 @pytest.fixture
 def difference() -> Callable[[torch.Tensor, object], float]:
-    """Measure an embedding's largest difference from what is expected, relative to the latter's spread."""
+    """Measure an embedding's largest difference from what is expected, relative to the
+    latter's spread.
+    """
 
     def measure(embedding: torch.Tensor, expected: object) -> float:
         known = torch.as_tensor(expected, dtype=torch.float64)

@@ -1,4 +1,6 @@
-"""AligNet: its network equals that of transformers on pixels resized as OpenCV would."""
+"""AligNet: its network equals that of transformers on pixels resized as OpenCV
+would.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,21 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.models import encoders
 
 SAME = 1e-5
-"""Largest difference of float32 from the float64 computed here, relative to the embedding's spread."""
+"""Largest difference of float32 from the float64 computed here, relative to the
+embedding's spread.
+"""
 D, HEADS, DEPTH, SIDE = 16, 2, 2, 64
 TINY = {"embed_dim": D, "num_heads": HEADS, "depth": DEPTH, "img_size": SIDE}
 
 
 def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
-    """Write transformers' SigLIP under timm's names, as published: prefixed, and with AligNet's own heads."""
-    w = {key.removeprefix("vision_model."): value for key, value in model.state_dict().items()}
+    """Write transformers' SigLIP under timm's names, as published: prefixed, and with
+    AligNet's own heads.
+    """
+    w = {
+        key.removeprefix("vision_model."): value
+        for key, value in model.state_dict().items()
+    }
     state = {
         "pos_embed": w["embeddings.position_embedding.weight"][None],
         "attn_pool.latent": w["head.probe"],
@@ -39,29 +48,47 @@ def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
         pairs |= {f"{ours}.mlp.fc{k}": f"{theirs}.mlp.fc{k}" for k in (1, 2)}
         pairs[f"{ours}.attn.proj"] = f"{theirs}.self_attn.out_proj"
     for kind in ("weight", "bias"):
-        state |= {f"{ours}.{kind}": w[f"{theirs}.{kind}"] for ours, theirs in pairs.items()}
+        state |= {
+            f"{ours}.{kind}": w[f"{theirs}.{kind}"] for ours, theirs in pairs.items()
+        }
         for i in range(DEPTH):
-            qkv = [w[f"encoder.layers.{i}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+            qkv = [
+                w[f"encoder.layers.{i}.self_attn.{part}_proj.{kind}"] for part in "qkv"
+            ]
             state[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(qkv)
-        state[f"attn_pool.q.{kind}"], kv = w[f"head.attention.in_proj_{kind}"].split((D, 2 * D))
+        state[f"attn_pool.q.{kind}"], kv = w[f"head.attention.in_proj_{kind}"].split(
+            (D, 2 * D)
+        )
         state[f"attn_pool.kv.{kind}"] = kv
     state = {f"encoder.{key}": value.contiguous() for key, value in state.items()}
-    save_file({**state, "triplet_head.bias": torch.zeros(4)}, folder / "alignet_siglip2_b.safetensors")
+    save_file(
+        {**state, "triplet_head.bias": torch.zeros(4)},
+        folder / "alignet_siglip2_b.safetensors",
+    )
 
 
 def test_alignet_is_transformers_siglip_on_pixels_resized_as_opencv_does(
     tmp_path: Path, picture: Image.Image, cubic: Any, difference: Any
 ) -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": D, "intermediate_size": 4 * D, "num_hidden_layers": DEPTH, "image_size": SIDE}
-    model = SiglipVisionModel(SiglipVisionConfig(**sizes, num_attention_heads=HEADS, patch_size=16))
+    sizes = {
+        "hidden_size": D,
+        "intermediate_size": 4 * D,
+        "num_hidden_layers": DEPTH,
+        "image_size": SIDE,
+    }
+    model = SiglipVisionModel(
+        SiglipVisionConfig(**sizes, num_attention_heads=HEADS, patch_size=16)
+    )
     for weights in model.requires_grad_(False).parameters():
         weights.normal_(std=0.3)
     write_alignet(tmp_path, model)
     height, width = (cubic(n, SIDE, n / SIDE) for n in (picture.height, picture.width))
     pixels = np.einsum("ih,jw,hwc->cij", height, width, np.asarray(picture))
     pixels = np.clip(np.floor(pixels + 0.5), 0, 255) / 255
-    found = model.double()(pixel_values=torch.tensor(pixels)[None], output_hidden_states=True)
+    found = model.double()(
+        pixel_values=torch.tensor(pixels)[None], output_hidden_states=True
+    )
     expected = {
         "embedding": found.pooler_output[0],
         "mean": found.last_hidden_state[0].mean(0),

@@ -1,4 +1,6 @@
-"""The small autoencoder of pictures: it learns once, and encoder and generator share its weights."""
+"""The small autoencoder of pictures: it learns once, and encoder and generator share
+its weights.
+"""
 
 from pathlib import Path
 
@@ -37,16 +39,21 @@ def test_an_autoencoder_learns_once_and_its_decoder_draws_in_the_same_space(
     assert config.is_here and (pictures / WEIGHTS).stat().st_mtime_ns == written_ns
     assert encoder.weights["digest"] == config.build().weights["digest"]
     assert decoder.latent_space == encoder.module.latent_space
-    picture = encoder.preprocess(Image.open(pictures / "train/00.png"))[None]  # [1, 3, H, W]
+    # [1, 3, H, W]
+    picture = encoder.preprocess(Image.open(pictures / "train/00.png"))[None]
     latents = encoder.module(picture)
     assert latents.shape == (1, 12) and torch.equal(latents, decoder.encode(picture))
     assert decoder.decode(latents).shape == (1, 3, 28, 28)
 
 
-def test_absent_or_damaged_pictures_are_missing_data(tmp_path: Path, pictures: Path) -> None:
+def test_absent_or_damaged_pictures_are_missing_data(
+    tmp_path: Path, pictures: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingData, match="holds 0 pictures"):
-        encoders.resolve({"kind": "autoencoder", "source": str(tmp_path / "empty")}).build()
+        encoders.resolve(
+            {"kind": "autoencoder", "source": str(tmp_path / "empty")}
+        ).build()
     (pictures / "train/07.png").write_bytes(b"no picture")
     with pytest.raises(MissingData, match=r"07\.png"):
         encoders.resolve({"kind": "autoencoder", "source": str(pictures)}).build()

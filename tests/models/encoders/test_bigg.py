@@ -1,4 +1,6 @@
-"""OpenCLIP bigG's tokens and texts as MindEye2 and NEURONS compute them, on a tiny model of its layout."""
+"""OpenCLIP bigG's tokens and texts as MindEye2 and NEURONS compute them, on a tiny
+model of its layout.
+"""
 
 import json
 from pathlib import Path
@@ -16,8 +18,20 @@ from brainhive_cli.models import encoders  # noqa: E402
 SIDE, MEAN, STD = 28, [0.48, 0.45, 0.41], [0.27, 0.26, 0.28]
 MODEL = {
     "embed_dim": 12,
-    "vision_cfg": {"image_size": SIDE, "patch_size": 7, "width": 16, "layers": 2, "head_width": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    "vision_cfg": {
+        "image_size": SIDE,
+        "patch_size": 7,
+        "width": 16,
+        "layers": 2,
+        "head_width": 8,
+    },
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 16,
+        "heads": 2,
+        "layers": 2,
+    },
 }
 SAME = 1e-6
 
@@ -41,9 +55,13 @@ def model(folder: Path):
 
 
 @pytest.mark.parametrize("mode", ["published", "right"])
-def test_tokens_are_those_behind_the_last_norm_of_pictures_as_mindeye2_scales_them(folder, model, mode):
+def test_tokens_are_those_behind_the_last_norm_of_pictures_as_mindeye2_scales_them(
+    folder, model, mode
+):
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    encoder = encoders.resolve({"kind": "clip-bigg-tokens", "source": str(folder), "mode": mode}).build()
+    encoder = encoders.resolve(
+        {"kind": "clip-bigg-tokens", "source": str(folder), "mode": mode}
+    ).build()
 
     found = encoder.module(encoder.preprocess(Image.fromarray(pixels))[None])
 
@@ -60,7 +78,9 @@ def test_tokens_are_those_behind_the_last_norm_of_pictures_as_mindeye2_scales_th
 
 def test_texts_are_the_projected_end_token_not_normalised(folder, model):
     texts = ["A dog runs, across the grass", "", "x " * 90]
-    encoder = encoders.resolve({"kind": "clip-bigg-text", "source": str(folder)}).build()
+    encoder = encoders.resolve(
+        {"kind": "clip-bigg-text", "source": str(folder)}
+    ).build()
 
     found = encoder.module(torch.stack([encoder.preprocess(text) for text in texts]))
 
@@ -68,4 +88,7 @@ def test_texts_are_the_projected_end_token_not_normalised(folder, model):
         expected = model.encode_text(open_clip.tokenize(texts))
     assert encoder.reads == "captions" and torch.allclose(found, expected, atol=SAME)
     assert (found.norm(dim=-1) - 1).abs().min() > 0.01
-    assert sum(weight.numel() for weight in encoder.module.parameters()) < 16 * 49408 * 1.1  # no image tower
+    # no image tower
+    assert (
+        sum(weight.numel() for weight in encoder.module.parameters()) < 16 * 49408 * 1.1
+    )

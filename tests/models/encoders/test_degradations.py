@@ -16,7 +16,9 @@ from brainhive_cli.models.encoders import open_clip
 from brainhive_cli.models.encoders._degradations import degrade, fovea_mask
 
 ROUNDING = 1
-"""Grey values: the published codes blur and resize by OpenCV, in fixed-point numbers."""
+"""Grey values: the published codes blur and resize by OpenCV, in fixed-point
+numbers.
+"""
 
 
 @pytest.fixture
@@ -27,7 +29,9 @@ def reference(golden: Path) -> dict[str, Tensor]:
 
 def noise(side: int, seed: int = 0) -> Image.Image:
     """A picture of noise."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+    )
 
 
 def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]) -> None:
@@ -37,23 +41,32 @@ def test_pictures_are_degraded_as_published(reference: dict[str, Tensor]) -> Non
         kind, _, strength = name.removeprefix("expected.").rpartition("_")
         if not name.startswith("expected.") or not kind:
             continue
-        number = round(1 / float(strength)) if kind == "low_resolution" else int(strength)
+        number = (
+            round(1 / float(strength)) if kind == "low_resolution" else int(strength)
+        )
         how = f"{kind.replace('_', '-')}-{number}"
-        degraded = np.asarray(degrade(Image.fromarray(picture), how, min(picture.shape[:2])))
+        degraded = np.asarray(
+            degrade(Image.fromarray(picture), how, min(picture.shape[:2]))
+        )
         assert np.abs(degraded.astype(int) - expected.numpy()).max() <= ROUNDING, how
         assert np.abs(degraded.astype(int) - picture).max() > 10 * ROUNDING
         compared += 1
     assert compared >= 5
     mask = fovea_mask(*reference["expected.mask"].shape)
     assert torch.allclose(mask, reference["expected.mask"], atol=1e-7, rtol=0)
-    assert mask[0, 0] == mask[-1, -1] == mask.min()  # the first pixel is farther, and no sharper for it
+    # the first pixel is farther, and no sharper for it
+    assert mask[0, 0] == mask[-1, -1] == mask.min()
 
 
 def test_kernels_count_pixels_of_the_networks_input() -> None:
     large, small = noise(8).resize((128, 128), Image.Resampling.NEAREST), noise(8)
-    encoder = open_clip.Config(**{**dict(open_clip.TINY), "degrade": "gaussian-5"}).prepare()
+    encoder = open_clip.Config(
+        **{**dict(open_clip.TINY), "degrade": "gaussian-5"}
+    ).prepare()
     plain = open_clip.TINY.prepare()
-    sharp = open_clip.Config(**{**dict(open_clip.TINY), "degrade": "gaussian-1"}).prepare()
+    sharp = open_clip.Config(
+        **{**dict(open_clip.TINY), "degrade": "gaussian-1"}
+    ).prepare()
     for picture in (large, small):
         assert torch.equal(sharp.preprocess(picture), plain.preprocess(picture))
         by_hand = plain.preprocess(degrade(picture, "gaussian-5", 16))
@@ -65,13 +78,20 @@ def test_kernels_count_pixels_of_the_networks_input() -> None:
 
 
 def test_a_list_of_degradations_is_an_encoder_each_known_by_its_own_name() -> None:
-    blurs = encoders.resolve({"kind": "clip-rn50", "degrade": ["gaussian-1", "gaussian-63"]}).outputs
-    assert [config.name for config in blurs] == ["clip-rn50-gaussian-1", "clip-rn50-gaussian-63"]
+    blurs = encoders.resolve(
+        {"kind": "clip-rn50", "degrade": ["gaussian-1", "gaussian-63"]}
+    ).outputs
+    assert [config.name for config in blurs] == [
+        "clip-rn50-gaussian-1",
+        "clip-rn50-gaussian-63",
+    ]
     assert blurs[0].known_as == ("clip-rn50-gaussian-1",)
     plain = encoders.resolve("clip-rn50")
     assert blurs[0].network_key == plain.network_key
     assert blurs[0].known_shape == plain.known_shape == (1024,)
-    found = encoders_by_key(["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"])
+    found = encoders_by_key(
+        ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2", "clip-rn50-blur-3"]
+    )
     assert [*found] == ["clip-rn50-gaussian-1", "clip-rn50-noise-25-view-2"]
     assert found["clip-rn50-gaussian-1"] == blurs[0]
 
@@ -80,8 +100,14 @@ def test_what_is_no_degradation_is_refused() -> None:
     for how in ("gaussian-4", "fovea-0", "blur-3"):
         with pytest.raises(RecipeError, match="a degradation is gaussian-K or fovea-K"):
             encoders.resolve({"kind": "clip-rn50", "degrade": how})
-    encoder = open_clip.Config(**{**dict(open_clip.TINY), "degrade": "gaussian-33"}).prepare()
-    with pytest.raises(RecipeError, match="a kernel of 33 pixels is too large for pictures of 16"):
+    encoder = open_clip.Config(
+        **{**dict(open_clip.TINY), "degrade": "gaussian-33"}
+    ).prepare()
+    with pytest.raises(
+        RecipeError, match="a kernel of 33 pixels is too large for pictures of 16"
+    ):
         encoder.preprocess(noise(64))
-    with pytest.raises(RecipeError, match="degrade has no effect on an encoder of captions"):
+    with pytest.raises(
+        RecipeError, match="degrade has no effect on an encoder of captions"
+    ):
         encoders.resolve({"kind": "vd-text", "degrade": "gaussian-3"})

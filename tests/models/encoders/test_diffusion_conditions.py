@@ -1,4 +1,6 @@
-"""Encoders of what diffusion models are conditioned on, against golden values and the libraries."""
+"""Encoders of what diffusion models are conditioned on, against golden values and the
+libraries.
+"""
 
 from typing import Any
 
@@ -35,7 +37,10 @@ def test_versatile_diffusions_conditions_are_those_of_the_reference(golden, tmp_
     file = golden / "havir" / "vd_condition.safetensors"
     config, expected = read(file)
     sizes = {"image_encoder": config["vision"], "text_encoder": config["text"]}
-    states = {"image_encoder": below(expected, "vision."), "text_encoder": below(expected, "text.")}
+    states = {
+        "image_encoder": below(expected, "vision."),
+        "text_encoder": below(expected, "text."),
+    }
     folder = str(versatile_repository.write(tmp_path / "vd", states, sizes))
 
     image = vd_image.Config(source=folder).build().module(expected["in.pixel_values"])
@@ -49,18 +54,32 @@ def test_versatile_diffusions_conditions_are_those_of_the_reference(golden, tmp_
         assert_far(image, mistake)
 
 
-def test_latents_are_the_references_mode_times_the_factor_that_its_config_lacks(golden, tmp_path):
-    """Golden values: a tiny AutoencoderKL, whose weights have the attention's old names here."""
+def test_latents_are_the_references_mode_times_the_factor_that_its_config_lacks(
+    golden, tmp_path
+):
+    """Golden values: a tiny AutoencoderKL, whose weights have the attention's old names
+    here.
+    """
     config, expected = read(golden / "havir" / "latent_target.safetensors")
-    sizes = {"vae": {name: value for name, value in config["vae"].items() if name != "scaling_factor"}}
-    folder = versatile_repository.write(tmp_path / "vd", {"vae": below(expected, "vae.")}, sizes)
+    sizes = {
+        "vae": {
+            name: value
+            for name, value in config["vae"].items()
+            if name != "scaling_factor"
+        }
+    }
+    folder = versatile_repository.write(
+        tmp_path / "vd", {"vae": below(expected, "vae.")}, sizes
+    )
     assert "scaling_factor" not in (folder / "vae/config.json").read_text()
     assert (
         "mid_block.attentions.0.query.weight"
         in torch.load(folder / "vae/diffusion_pytorch_model.bin").__str__()
     )
 
-    encoder = encoders.resolve({"kind": "vd-vae", "source": str(folder / "vae")}).build()
+    encoder = encoders.resolve(
+        {"kind": "vd-vae", "source": str(folder / "vae")}
+    ).build()
 
     assert_near(encoder.module(expected["in.image"] * 2 - 1), expected["out.latent"])
 
@@ -71,12 +90,16 @@ def view_of(side_px: int) -> Any:
     return tiny.model_copy(update={"resolution_px": side_px}).build()
 
 
-def test_pictures_are_resized_bilinearly_with_antialiasing_and_not_rounded(golden, tmp_path):
+def test_pictures_are_resized_bilinearly_with_antialiasing_and_not_rounded(
+    golden, tmp_path
+):
     """Golden values: the resize of floats, which a picture holds rounded to bytes."""
     _, expected = read(golden / "havir" / "latent_target.safetensors")
     given = expected["in.image_to_resize"][0]
     large = Image.fromarray((given * 255).round().byte().permute(1, 2, 0).numpy())
-    (resized_by_reference,) = below(expected, "out.resized_bilinear_antialias_").values()
+    (resized_by_reference,) = below(
+        expected, "out.resized_bilinear_antialias_"
+    ).values()
     side = resized_by_reference.shape[-1]
 
     found = view_of(side).preprocess(large) / 2 + 0.5
@@ -85,12 +108,18 @@ def test_pictures_are_resized_bilinearly_with_antialiasing_and_not_rounded(golde
     options = {"mode": "bilinear", "antialias": True, "align_corners": False}
     assert (found - resized_by_reference[0]).abs().max() <= rounding + SAME
     assert_near(
-        torch.nn.functional.interpolate(expected["in.image_to_resize"], (side, side), **options),
+        torch.nn.functional.interpolate(
+            expected["in.image_to_resize"], (side, side), **options
+        ),
         resized_by_reference,
     )
-    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8))
+    small = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    )
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
-    resized = torch.nn.functional.interpolate(pixels, (32, 41), **options)[0, :, :, 4:36]
+    resized = torch.nn.functional.interpolate(pixels, (32, 41), **options)[
+        0, :, :, 4:36
+    ]
     assert torch.allclose(view_of(32).preprocess(small) / 2 + 0.5, resized, atol=SAME)
 
 
@@ -99,22 +128,36 @@ def test_sd15_text_is_the_last_hidden_state_of_its_own_text_encoder(tmp_path):
     folder = tmp_path / sd15_repositories.SD15
     encoder = encoders.resolve({"kind": "sd15-text", "source": str(folder)}).build()
     tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    ids = tokenizer("a b", padding="max_length", max_length=77, return_tensors="pt").input_ids
-    expected = transformers.CLIPTextModel.from_pretrained(folder / "text_encoder")(ids).last_hidden_state
+    ids = tokenizer(
+        "a b", padding="max_length", max_length=77, return_tensors="pt"
+    ).input_ids
+    expected = transformers.CLIPTextModel.from_pretrained(folder / "text_encoder")(
+        ids
+    ).last_hidden_state
 
     assert torch.equal(encoder.preprocess("a b"), ids[0])
     assert torch.allclose(encoder.module(ids), expected, atol=SAME)
 
 
-def test_clip_h14s_text_is_the_projected_end_token_in_the_space_of_its_pictures(tmp_path):
+def test_clip_h14s_text_is_the_projected_end_token_in_the_space_of_its_pictures(
+    tmp_path,
+):
     folder = hub_repositories.write_encoders(tmp_path) / hub_repositories.H14
     encoder = encoders.resolve({"kind": "clip-h14-text", "source": str(folder)}).build()
-    ids = torch.stack([encoder.preprocess(text) for text in ("This picture is aardvark", "ab")])
+    ids = torch.stack(
+        [encoder.preprocess(text) for text in ("This picture is aardvark", "ab")]
+    )
     model = transformers.CLIPModel.from_pretrained(folder)
-    tower = model.text_model(input_ids=ids[:, :30])  # what follows the end of a text changes nothing
+    # what follows the end of a text changes nothing
+    tower = model.text_model(input_ids=ids[:, :30])
 
     embedded = encoder.module(ids)
 
-    assert ids.shape == (2, 77) and embedded.shape == (2, *encoders.resolve("clip-h14-text").shape)
-    assert torch.allclose(embedded, model.text_projection(tower.pooler_output), atol=SAME)
+    assert ids.shape == (2, 77) and embedded.shape == (
+        2,
+        *encoders.resolve("clip-h14-text").shape,
+    )
+    assert torch.allclose(
+        embedded, model.text_projection(tower.pooler_output), atol=SAME
+    )
     assert (embedded[0] - embedded[1]).abs().max() > 1000 * SAME

@@ -1,4 +1,6 @@
-"""DreamSim: each type equals a vision transformer computed here, from files in the published layouts."""
+"""DreamSim: each type equals a vision transformer computed here, from files in the
+published layouts.
+"""
 
 import argparse
 import json
@@ -18,7 +20,9 @@ from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import dreamsim
 
 SAME = 1e-5
-"""Largest difference of float32 from the float64 computed here, relative to the embedding's spread."""
+"""Largest difference of float32 from the float64 computed here, relative to the
+embedding's spread.
+"""
 D, HEADS, DEPTH, SIDE, RANK, ALPHA = 16, 2, 2, 64, 3, 0.5
 TINY = {"embed_dim": D, "num_heads": HEADS, "depth": DEPTH, "img_size": SIDE}
 SINGLES = {
@@ -33,9 +37,14 @@ Cubic = Callable[[int, int, float], np.ndarray]
 
 
 def new_state(name: str, seed: int) -> State:
-    """Random weights of a vision transformer in DINO's names, to which DreamSim brings CLIP's too."""
+    """Random weights of a vision transformer in DINO's names, to which DreamSim brings
+    CLIP's too.
+    """
     generator = torch.Generator().manual_seed(seed)
-    patch, old_grid = int(name[-2:]), 5 if name == "dinov2_vitb14" else SIDE // int(name[-2:])
+    patch, old_grid = (
+        int(name[-2:]),
+        5 if name == "dinov2_vitb14" else SIDE // int(name[-2:]),
+    )
     shapes = {
         "cls_token": (1, 1, D),
         "pos_embed": (1, 1 + old_grid**2, D),
@@ -44,14 +53,25 @@ def new_state(name: str, seed: int) -> State:
         **{f"norm.{kind}": (D,) for kind in ("weight", "bias")},
     }
     for i in range(DEPTH):
-        linears = {"attn.qkv": (3 * D, D), "attn.proj": (D, D), "mlp.fc1": (4 * D, D), "mlp.fc2": (D, 4 * D)}
+        linears = {
+            "attn.qkv": (3 * D, D),
+            "attn.proj": (D, D),
+            "mlp.fc1": (4 * D, D),
+            "mlp.fc2": (D, 4 * D),
+        }
         for part, shape in {**linears, "norm1": (D,), "norm2": (D,)}.items():
-            shapes |= {f"blocks.{i}.{part}.weight": shape, f"blocks.{i}.{part}.bias": shape[:1]}
+            shapes |= {
+                f"blocks.{i}.{part}.weight": shape,
+                f"blocks.{i}.{part}.bias": shape[:1],
+            }
         if name == "dinov2_vitb14":
             shapes |= {f"blocks.{i}.ls{k}.gamma": (D,) for k in (1, 2)}
     if "clip" in name:
         shapes |= {"pos_drop.weight": (D,), "pos_drop.bias": (D,), "proj": (D, 12)}
-    return {key: torch.randn(shape, generator=generator) * 0.3 for key, shape in shapes.items()}
+    return {
+        key: torch.randn(shape, generator=generator) * 0.3
+        for key, shape in shapes.items()
+    }
 
 
 def write_checkpoint(folder: Path, name: str, state: State) -> None:
@@ -59,7 +79,9 @@ def write_checkpoint(folder: Path, name: str, state: State) -> None:
     other, head = new_state(name, 99), torch.zeros(2)
     if name == "dino_vitb16":
         wrapped: Any = {
-            "student": {f"module.backbone.{key}": value for key, value in other.items()},
+            "student": {
+                f"module.backbone.{key}": value for key, value in other.items()
+            },
             "teacher": {f"backbone.{key}": value for key, value in state.items()},
             "args": argparse.Namespace(arch="vit_base"),
         }
@@ -67,7 +89,9 @@ def write_checkpoint(folder: Path, name: str, state: State) -> None:
     elif name == "dinov2_vitb14":
         wrapped = {**state, "mask_token": torch.zeros(1, D)}
     elif name == "synclr_vitb16":
-        wrapped = {"model": {f"module.visual.{key}": value for key, value in state.items()}}
+        wrapped = {
+            "model": {f"module.visual.{key}": value for key, value in state.items()}
+        }
     else:
         wrapped = {"state_dict": state}
     torch.save(wrapped, folder / dreamsim.VITS[name].file)
@@ -75,11 +99,16 @@ def write_checkpoint(folder: Path, name: str, state: State) -> None:
 
 def write_adapter(folder: Path, members: int, seed: int = 7) -> State:
     generator = torch.Generator().manual_seed(seed)
-    stem, parts = "base_model.model.extractor_list.{}.model.blocks.{}.attn.qkv.lora_{}.weight", {}
+    stem, parts = (
+        "base_model.model.extractor_list.{}.model.blocks.{}.attn.qkv.lora_{}.weight",
+        {},
+    )
     for e in range(members):
         for i in range(DEPTH):
             parts[stem.format(e, i, "A")] = torch.randn(RANK, D, generator=generator)
-            parts[stem.format(e, i, "B")] = torch.randn(3 * D, RANK, generator=generator)
+            parts[stem.format(e, i, "B")] = torch.randn(
+                3 * D, RANK, generator=generator
+            )
     folder.mkdir(exist_ok=True)
     save_file(parts, folder / "adapter_model.safetensors")
     config = {"r": RANK, "lora_alpha": ALPHA, "target_modules": ["qkv"]}
@@ -88,30 +117,46 @@ def write_adapter(folder: Path, members: int, seed: int = 7) -> State:
 
 
 def compute(
-    picture: Image.Image, cubic: Cubic, name: str, state: State, adapter: State | None, e: int = 0
+    picture: Image.Image,
+    cubic: Cubic,
+    name: str,
+    state: State,
+    adapter: State | None,
+    e: int = 0,
 ) -> dict[str, Tensor]:
-    """Compute one member's outputs in float64, with the adapter beside the weights and not merged."""
+    """Compute one member's outputs in float64, with the adapter beside the weights and
+    not merged.
+    """
     w = {key: value.double() for key, value in state.items()}
     patch, is_clip = int(name[-2:]), "clip" in name
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     if is_clip:
-        mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+        mean, std = (
+            (0.48145466, 0.4578275, 0.40821073),
+            (0.26862954, 0.26130258, 0.27577711),
+        )
     pixels = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) / 255
     grid = SIDE // patch
     pixels = ((pixels - mean) / std)[: grid * patch, : grid * patch]  # [H, W, 3]
-    patches = torch.tensor(pixels).reshape(grid, patch, grid, patch, 3).permute(0, 2, 4, 1, 3)
+    patches = (
+        torch.tensor(pixels).reshape(grid, patch, grid, patch, 3).permute(0, 2, 4, 1, 3)
+    )
     x = patches.reshape(grid**2, -1) @ w["patch_embed.proj.weight"].reshape(D, -1).T
     x = torch.cat([w["cls_token"][0], x + w["patch_embed.proj.bias"]])  # [S, D]
     places = w["pos_embed"][0]
     old = round((len(places) - 1) ** 0.5)
     if old != grid:
         matrix = torch.tensor(cubic(old, grid, old / (grid + 0.1)))
-        square = torch.einsum("ih,jw,hwd->ijd", matrix, matrix, places[1:].reshape(old, old, D))
+        square = torch.einsum(
+            "ih,jw,hwd->ijd", matrix, matrix, places[1:].reshape(old, old, D)
+        )
         places = torch.cat([places[:1], square.reshape(-1, D)])
     eps = 1e-5 if is_clip else 1e-6
 
     def norm(x: Tensor, part: str) -> Tensor:
-        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+        x = (x - x.mean(-1, keepdim=True)) / (
+            x.var(-1, keepdim=True, unbiased=False) + eps
+        ).sqrt()
         return x * w[f"{part}.weight"] + w[f"{part}.bias"]
 
     def linear(x: Tensor, part: str) -> Tensor:
@@ -128,11 +173,16 @@ def compute(
             a, b = (adapter[f"{low}_{part}.weight"].double() for part in "AB")
             qkv = qkv + ALPHA / RANK * (y @ a.T) @ b.T
         q, k, v = qkv.reshape(-1, 3, HEADS, D // HEADS).permute(1, 2, 0, 3)
-        mixed = ((q @ k.mT) / (D // HEADS) ** 0.5).softmax(-1) @ v  # [heads, S, D / heads]
+        # [heads, S, D / heads]
+        mixed = ((q @ k.mT) / (D // HEADS) ** 0.5).softmax(-1) @ v
         y = linear(mixed.permute(1, 0, 2).reshape(-1, D), f"{block}.attn.proj")
         x = x + y * w.get(f"{block}.ls1.gamma", 1)
         y = linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1")
-        y = y * torch.sigmoid(1.702 * y) if name.startswith("clip") else y * (1 + torch.erf(y / 2**0.5)) / 2
+        y = (
+            y * torch.sigmoid(1.702 * y)
+            if name.startswith("clip")
+            else y * (1 + torch.erf(y / 2**0.5)) / 2
+        )
         x = x + linear(y, f"{block}.mlp.fc2") * w.get(f"{block}.ls2.gamma", 1)
         blocks.append(x)
     last = norm(x, "norm") if is_clip else x
@@ -168,8 +218,12 @@ def test_a_dreamsim_type_is_its_networks_with_the_adapter_beside_them_in_one_for
     for member, state in states.items():
         write_checkpoint(tmp_path, member, state)
     adapter = write_adapter(tmp_path / lora, len(members))
-    each = [compute(picture, cubic, *of, adapter, e) for e, of in enumerate(states.items())]
-    expected = {output: torch.cat([one[output] for one in each], -1) for output in each[0]}
+    each = [
+        compute(picture, cubic, *of, adapter, e) for e, of in enumerate(states.items())
+    ]
+    expected = {
+        output: torch.cat([one[output] for one in each], -1) for output in each[0]
+    }
     base = config_of(name, tmp_path, adapter="skip").build()
     configs = config_of(name, tmp_path, output=list(expected)).outputs
     encoder, forwards = encoders.joined(configs).build(), []
@@ -184,18 +238,30 @@ def test_a_dreamsim_type_is_its_networks_with_the_adapter_beside_them_in_one_for
         assert difference(output[0], known) < SAME
     plain = [compute(picture, cubic, *of, None)["embedding"] for of in states.items()]
     with torch.no_grad():
-        assert difference(base.module(base.preprocess(picture)[None])[0], torch.cat(plain)) < SAME
+        assert (
+            difference(base.module(base.preprocess(picture)[None])[0], torch.cat(plain))
+            < SAME
+        )
     assert encoder.weights["digest"] != base.weights["digest"]
 
 
 def test_a_bad_dreamsim_folder_says_what_is_wrong(tmp_path: Path) -> None:
-    adapter, weights = tmp_path / "dinov2_vitb14_single_lora", tmp_path / "dinov2_vitb14_pretrain.pth"
+    adapter, weights = (
+        tmp_path / "dinov2_vitb14_single_lora",
+        tmp_path / "dinov2_vitb14_pretrain.pth",
+    )
     write_checkpoint(tmp_path, "dinov2_vitb14", new_state("dinov2_vitb14", 1))
     write_adapter(adapter, 1)
     another = {"student": new_state("dinov2_vitb14", 1), "epoch": 1}
     damages: list[tuple[Callable[[], Any], str]] = [
-        (lambda: torch.save(another, weights), "does not hold the weights of timm's vit_base_patch14_dinov2"),
-        ((adapter / "adapter_model.safetensors").unlink, r"has no dinov2_vitb14_single_lora/adapter_model"),
+        (
+            lambda: torch.save(another, weights),
+            "does not hold the weights of timm's vit_base_patch14_dinov2",
+        ),
+        (
+            (adapter / "adapter_model.safetensors").unlink,
+            r"has no dinov2_vitb14_single_lora/adapter_model",
+        ),
     ]
     for damage, what in damages:
         damage()

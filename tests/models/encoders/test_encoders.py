@@ -1,4 +1,6 @@
-"""Encoders by name and by reference: each equals a direct call of the library that it stands for."""
+"""Encoders by name and by reference: each equals a direct call of the library that it
+stands for.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,11 @@ from PIL import Image
 from pydantic import TypeAdapter
 from torch import Tensor
 from torchvision.transforms import v2
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
@@ -34,32 +40,43 @@ def embed(encoder: Encoder, picture: Image.Image) -> Tensor:
 def write_clip(folder: Path) -> Path:
     torch.manual_seed(1)
     CLIPVisionModelWithProjection(
-        CLIPVisionConfig(**parts.load("encoders", "transformers-clip").TINY.architecture)
+        CLIPVisionConfig(
+            **parts.load("encoders", "transformers-clip").TINY.architecture
+        )
     ).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(
-        folder
-    )
+    CLIPImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    ).save_pretrained(folder)
     return folder
 
 
 def write_vae(folder: Path) -> Path:
     torch.manual_seed(2)
     sizes = {"block_out_channels": [8, 8], "norm_num_groups": 4, "scaling_factor": 0.5}
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+    }
     diffusers.AutoencoderKL(**sizes, **blocks).save_pretrained(folder)
     return folder
 
 
 def clip_directly(folder: Path, picture: Image.Image) -> Tensor:
     processor, tower = (
-        cls.from_pretrained(folder) for cls in (CLIPImageProcessor, CLIPVisionModelWithProjection)
+        cls.from_pretrained(folder)
+        for cls in (CLIPImageProcessor, CLIPVisionModelWithProjection)
     )
     return tower.eval()(**processor(images=[picture], return_tensors="pt")).image_embeds
 
 
 def crop(picture: Image.Image) -> Tensor:
     side = 128
-    steps = [v2.Resize(side), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    steps = [
+        v2.Resize(side),
+        v2.CenterCrop(side),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+    ]
     return 2 * v2.Compose(steps)(picture)[None] - 1
 
 
@@ -68,7 +85,12 @@ def vae_directly(folder: Path, picture: Image.Image) -> Tensor:
     return (vae.encode(crop(picture)).latent_dist.mode() * 0.5).flatten(1)
 
 
-VIT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+VIT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 VIT |= {"image_size": 32, "patch_size": 16}
 
 
@@ -78,7 +100,9 @@ def write_vit(folder: Path, name: str, **config: Any) -> Any:
     torch.manual_seed(0)
     model = network(network.config_class(**config)).eval()
     model.save_pretrained(folder)
-    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
     return model
 
 
@@ -105,8 +129,18 @@ def test_named_encoders_load_from_the_hubs_cache(
     hub_cache: Callable[[str], Path], picture: Image.Image
 ) -> None:
     for name, repository, write, directly in (
-        ("clip_b32", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", write_clip, clip_directly),
-        ("vae", "stabilityai/stable-diffusion-xl-base-1.0/vae", write_vae, vae_directly),
+        (
+            "clip_b32",
+            "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            write_clip,
+            clip_directly,
+        ),
+        (
+            "vae",
+            "stabilityai/stable-diffusion-xl-base-1.0/vae",
+            write_vae,
+            vae_directly,
+        ),
     ):
         owner, model, *below = repository.split("/")
         snapshot = hub_cache(f"{owner}/{model}")
@@ -115,24 +149,40 @@ def test_named_encoders_load_from_the_hubs_cache(
         encoder = config.build()
         found = embed(encoder, picture)
         torch.testing.assert_close(found, directly(folder, picture), rtol=0, atol=SAME)
-        assert encoder.weights["revision"] == snapshot.name and len(encoder.weights["digest"]) == 64
+        assert (
+            encoder.weights["revision"] == snapshot.name
+            and len(encoder.weights["digest"]) == 64
+        )
         assert config.name == name.replace("_", "-")
-        for other in (f"hub:{repository}", str(folder)):  # a folder alone says its own kind
+        # a folder alone says its own kind
+        for other in (f"hub:{repository}", str(folder)):
             assert torch.equal(embed(encoders.resolve(other).build(), picture), found)
 
 
-def test_weights_that_are_not_there_say_how_to_get_them(hub_cache: Callable[[str], Path]) -> None:
+def test_weights_that_are_not_there_say_how_to_get_them(
+    hub_cache: Callable[[str], Path],
+) -> None:
     with pytest.raises(MissingData, match="is not in the hub's cache") as caught:
         encoders.resolve("clip-h14").build()
-    files = "--include config.json --include preprocessor_config.json --include 'model*.safetensors*'"
-    assert caught.value.hint.endswith(f"hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K {files}")
+    files = (
+        "--include config.json --include preprocessor_config.json --include "
+        "'model*.safetensors*'"
+    )
+    assert caught.value.hint.endswith(
+        f"hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K {files}"
+    )
     hub_cache("laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
-    with pytest.raises(MissingData, match=r"has no config\.json, preprocessor_config\.json"):
+    with pytest.raises(
+        MissingData, match=r"has no config\.json, preprocessor_config\.json"
+    ):
         encoders.resolve("clip-h14").build()
 
 
 def test_anyones_function_is_an_encoder(
-    picture: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
+    picture: Image.Image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code_allowed: None,
 ) -> None:
     (tmp_path / "my_network.py").write_text(
         "import torch\n"
@@ -147,15 +197,27 @@ def test_anyones_function_is_an_encoder(
     plain = encoders.resolve("python:my_network:make")
     more = {"source": "python:my_network:make", "arguments": {"bias": 1}}
     shifted = encoders.resolve({"kind": "python", **more})
-    torch.testing.assert_close(embed(shifted.build(), picture), embed(plain.build(), picture) + 1)
-    assert plain.name == "my_network-make" and shifted.name.startswith("my_network-make-")
-    for source, error in (("my_network:absent", RecipeError), ("absent_package:make", MissingExtra)):
+    torch.testing.assert_close(
+        embed(shifted.build(), picture), embed(plain.build(), picture) + 1
+    )
+    assert plain.name == "my_network-make" and shifted.name.startswith(
+        "my_network-make-"
+    )
+    for source, error in (
+        ("my_network:absent", RecipeError),
+        ("absent_package:make", MissingExtra),
+    ):
         with pytest.raises(error, match=source):
             encoders.resolve(f"python:{source}").build()
 
 
 def test_a_store_is_named_after_its_encoder() -> None:
-    degraded = {"kind": "clip-rn50", "degrade": "low-resolution-10", "output": "stage-3.mean", "views": 2}
+    degraded = {
+        "kind": "clip-rn50",
+        "degrade": "low-resolution-10",
+        "output": "stage-3.mean",
+        "views": 2,
+    }
     for reference, name in (
         ("clip_h14", "clip-h14"),
         ({"kind": "vae", "resolution_px": 128}, "vae"),
@@ -163,22 +225,46 @@ def test_a_store_is_named_after_its_encoder() -> None:
         ("hub:owner/name/vae@v2", "owner--name--vae@v2"),
         ("demo:encoder", "encoder"),
         ({"kind": "clip-h14", "source": "hub:me/finer"}, "me--finer"),
-        ({"kind": "reference", "source": "hub:owner/vae", "output": "latent"}, "owner--vae-latent"),
-        ("dinov2-giant:block-0.667.tokens-mean", "dinov2-giant-block-0-667-tokens-mean"),
+        (
+            {"kind": "reference", "source": "hub:owner/vae", "output": "latent"},
+            "owner--vae-latent",
+        ),
+        (
+            "dinov2-giant:block-0.667.tokens-mean",
+            "dinov2-giant-block-0-667-tokens-mean",
+        ),
         (degraded, "clip-rn50-stage-3-mean-low-resolution-10-view-2"),
     ):
         assert encoders.resolve(reference).name == name
-    made = [{}, {"posterior": "sample"}, {"posterior": "sample", "seed": 1}, {"resolution_px": 64}]
+    made = [
+        {},
+        {"posterior": "sample"},
+        {"posterior": "sample", "seed": 1},
+        {"resolution_px": 64},
+    ]
     names = [encoders.resolve({"kind": "vae", **knobs}).name for knobs in made]
     assert len(set(names)) == 4 and all(name.startswith("vae-") for name in names[1:])
-    assert encoders.resolve("clip-b32").known_as == ("clip-b32", "CLIP-ViT-B-32-laion2B-s34B-b79K")
+    assert encoders.resolve("clip-b32").known_as == (
+        "clip-b32",
+        "CLIP-ViT-B-32-laion2B-s34B-b79K",
+    )
 
 
 def test_a_list_of_encoders_holds_one_an_output_and_none_twice() -> None:
     both = {"kind": "dinov2-b14", "output": ["class", "mean"]}
-    found = TypeAdapter(encoders.Encoders).validate_python(["vae", both, "dinov2-b14:mean", "vae"])
-    assert [config.name for config in found] == ["vae", "dinov2-b14-class", "dinov2-b14-mean"]
-    assert found[1].network_key == found[2].network_key != encoders.resolve("dinov2-giant:mean").network_key
+    found = TypeAdapter(encoders.Encoders).validate_python(
+        ["vae", both, "dinov2-b14:mean", "vae"]
+    )
+    assert [config.name for config in found] == [
+        "vae",
+        "dinov2-b14-class",
+        "dinov2-b14-mean",
+    ]
+    assert (
+        found[1].network_key
+        == found[2].network_key
+        != encoders.resolve("dinov2-giant:mean").network_key
+    )
     assert encoders.joined(found[1:]) == encoders.resolve(both)
 
 

@@ -1,4 +1,6 @@
-"""gLocal: real transforms over bases of their width, and what is noticed when they do not fit."""
+"""gLocal: real transforms over bases of their width, and what is noticed when they do
+not fit.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,18 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.models import encoders
 
 SAME = 1e-5
-"""Largest difference of float32 from the float64 computed here, relative to the embedding's spread."""
+"""Largest difference of float32 from the float64 computed here, relative to the
+embedding's spread.
+"""
 
 
 def base_of(width: int) -> dict[str, Any]:
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     vision = {**sizes, "image_size": 16, "patch_size": 8, "projection_dim": width}
     return {"kind": "transformers_clip", "source": "random", "architecture": vision}
 
@@ -27,23 +36,46 @@ def install(file: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "file", "width"),
-    [("clip-rn50+glocal", "clip_RN50_visual", 1024), ("dino-b16+glocal", "dino-vit-base-p16_norm", 768)],
+    [
+        ("clip-rn50+glocal", "clip_RN50_visual", 1024),
+        ("dino-b16+glocal", "dino-vit-base-p16_norm", 768),
+    ],
 )
 def test_a_real_transform_maps_its_bases_embedding(
-    name: str, file: str, width: int, shared: Path, tmp_path: Path, picture: Any, embed: Any, difference: Any
+    name: str,
+    file: str,
+    width: int,
+    shared: Path,
+    tmp_path: Path,
+    picture: Any,
+    embed: Any,
+    difference: Any,
 ) -> None:
     path = shared / f"data/glocal/{file}_transform.npz"
     source = str(install(path, tmp_path / "norm"))
     base = encoders.resolve(base_of(width))
     aligned = encoders.resolve({"kind": name, "base": base, "source": source}).build()
     t, x = np.load(path), embed(base.build(), picture).double().numpy()
-    assert difference(embed(aligned, picture), ((x - t["mean"]) / t["std"]) @ t["weights"] + t["bias"]) < SAME
-    assert aligned.weights["base_source"] == "random" and len(aligned.weights["digest"]) == 64
+    assert (
+        difference(
+            embed(aligned, picture),
+            ((x - t["mean"]) / t["std"]) @ t["weights"] + t["bias"],
+        )
+        < SAME
+    )
+    assert (
+        aligned.weights["base_source"] == "random"
+        and len(aligned.weights["digest"]) == 64
+    )
 
 
-def test_a_broken_transform_and_one_of_another_width_or_without_base_are_refused(tmp_path: Path) -> None:
+def test_a_broken_transform_and_one_of_another_width_or_without_base_are_refused(
+    tmp_path: Path,
+) -> None:
     np.savez(tmp_path / "transform.npz", weights=np.eye(8), mean=0, std=1)
-    config = encoders.resolve({"kind": "glocal", "base": base_of(6), "source": str(tmp_path)})
+    config = encoders.resolve(
+        {"kind": "glocal", "base": base_of(6), "source": str(tmp_path)}
+    )
     with pytest.raises(RecipeError, match=r"gives 6 values, .* takes 8"):
         config.build().module  # noqa: B018
     with pytest.raises(RecipeError, match="says nothing of its base"):

@@ -1,4 +1,6 @@
-"""InternViT: its hub repository's layout, read by transformers' module, against golden tensors."""
+"""InternViT: its hub repository's layout, read by transformers' module, against golden
+tensors.
+"""
 
 import json
 from collections.abc import Callable
@@ -16,7 +18,9 @@ from brainhive_cli.models.foreign_weights import below
 
 REPOSITORY = "OpenGVLab/InternViT-6B-448px-V2_5"
 SAME = 2e-6
-"""The largest difference between two implementations in float32, of values of about 1."""
+"""The largest difference between two implementations in float32, of values of about
+1.
+"""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CODE = "intern_vit_code_was_run"
 
@@ -29,34 +33,84 @@ def reference(golden: Path) -> dict[str, Tensor]:
 
 @pytest.fixture
 def repository(reference: dict[str, Tensor], hub_cache: Callable[[str], Path]) -> Path:
-    """A snapshot with the files, names and keys of the real repository, and weights of the tiny network."""
+    """A snapshot with the files, names and keys of the real repository, and weights of
+    the tiny network.
+    """
     folder = hub_cache(REPOSITORY)
     width, heads, inner, blocks, image, patch = reference["settings"].tolist()
-    config = {"architectures": ["InternVisionModel"], "attention_dropout": 0.0, "drop_path_rate": 0.0}
+    config = {
+        "architectures": ["InternVisionModel"],
+        "attention_dropout": 0.0,
+        "drop_path_rate": 0.0,
+    }
     config["auto_map"] = {
         "AutoConfig": "configuration_intern_vit.InternVisionConfig",
         "AutoModel": "modeling_intern_vit.InternVisionModel",
     }
-    config |= {"dropout": 0.0, "hidden_act": "gelu", "hidden_size": width, "image_size": image}
-    config |= {"initializer_factor": 0.1, "initializer_range": 1e-10, "intermediate_size": inner}
-    config |= {"layer_norm_eps": 1e-06, "model_type": "intern_vit_6b", "norm_type": "rms_norm"}
-    config |= {"num_attention_heads": heads, "num_channels": 3, "num_hidden_layers": blocks}
-    config |= {"patch_size": patch, "qk_normalization": True, "qkv_bias": False, "torch_dtype": "bfloat16"}
+    config |= {
+        "dropout": 0.0,
+        "hidden_act": "gelu",
+        "hidden_size": width,
+        "image_size": image,
+    }
+    config |= {
+        "initializer_factor": 0.1,
+        "initializer_range": 1e-10,
+        "intermediate_size": inner,
+    }
+    config |= {
+        "layer_norm_eps": 1e-06,
+        "model_type": "intern_vit_6b",
+        "norm_type": "rms_norm",
+    }
+    config |= {
+        "num_attention_heads": heads,
+        "num_channels": 3,
+        "num_hidden_layers": blocks,
+    }
+    config |= {
+        "patch_size": patch,
+        "qk_normalization": True,
+        "qkv_bias": False,
+        "torch_dtype": "bfloat16",
+    }
     config |= {"use_bfloat16": True, "use_flash_attn": True}
-    view = {"crop_size": image, "do_center_crop": True, "do_normalize": True, "do_resize": True}
-    view |= {"feature_extractor_type": "CLIPFeatureExtractor", "image_mean": MEAN, "image_std": STD}
+    view = {
+        "crop_size": image,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+    }
+    view |= {
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": MEAN,
+        "image_std": STD,
+    }
     view |= {"resample": 3, "size": image}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps(view))
     for module in ("configuration_intern_vit", "modeling_intern_vit"):
-        (folder / f"{module}.py").write_text(f"import builtins\nbuiltins.{CODE} = True\n")
+        (folder / f"{module}.py").write_text(
+            f"import builtins\nbuiltins.{CODE} = True\n"
+        )
     state = below(reference, "weights.")
     names, half = sorted(state), len(state) // 2
-    shards = {"model-00001-of-00002": names[:half], "model-00002-of-00002": names[half:]}
+    shards = {
+        "model-00001-of-00002": names[:half],
+        "model-00002-of-00002": names[half:],
+    }
     for shard, held in shards.items():
-        save_file({name: state[name] for name in held}, folder / f"{shard}.safetensors", {"format": "pt"})
-    index = {name: f"{shard}.safetensors" for shard, held in shards.items() for name in held}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+        save_file(
+            {name: state[name] for name in held},
+            folder / f"{shard}.safetensors",
+            {"format": "pt"},
+        )
+    index = {
+        name: f"{shard}.safetensors" for shard, held in shards.items() for name in held
+    }
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
     return folder
 
 
@@ -71,16 +125,22 @@ def test_every_block_gives_what_the_published_network_gives(
 ) -> None:
     blocks = range(int(reference["settings"][3]))
     outputs = [f"block-{block}{form}" for block in blocks for form in ("", ".mean")]
-    config = encoders.resolve({"kind": "intern-vit", "output": [*outputs, "tokens", "embedding"]})
+    config = encoders.resolve(
+        {"kind": "intern-vit", "output": [*outputs, "tokens", "embedding"]}
+    )
 
     encoded = config.build().module(reference["pixels"])
 
     by_output = dict(zip(config.output, encoded, strict=True))
     for block in blocks:
-        hidden, mean = (reference[f"expected.{name}.{block + 1}"] for name in ("hidden", "patch_mean"))
+        hidden, mean = (
+            reference[f"expected.{name}.{block + 1}"]
+            for name in ("hidden", "patch_mean")
+        )
         assert differs(by_output[f"block-{block}"], hidden) <= SAME
         assert differs(by_output[f"block-{block}.mean"], mean) <= SAME
-    assert torch.equal(by_output["tokens"], by_output[f"block-{blocks[-1]}"])  # there is no last norm
+    # there is no last norm
+    assert torch.equal(by_output["tokens"], by_output[f"block-{blocks[-1]}"])
     assert torch.equal(by_output["embedding"], by_output["tokens"][:, 0])
 
 
@@ -90,7 +150,11 @@ def test_positions_are_resized_to_pictures_of_another_size(
 ) -> None:
     network: Any = encoders.resolve("intern-vit:tokens").build().module
     assert (
-        differs(network.network.tower.embeddings(reference["pixels"]), reference["expected.hidden.0"]) <= SAME
+        differs(
+            network.network.tower.embeddings(reference["pixels"]),
+            reference["expected.hidden.0"],
+        )
+        <= SAME
     )
     found = network(reference["pixels_other_size"])
     assert differs(found, reference["expected.hidden_other_size"]) <= SAME
@@ -102,11 +166,17 @@ def test_the_repository_is_read_by_its_reference_too_and_its_code_is_not_run(
 ) -> None:
     import builtins
 
-    named, by_reference = (encoders.resolve(r).build() for r in ("intern-vit", f"hub:{REPOSITORY}"))
+    named, by_reference = (
+        encoders.resolve(r).build() for r in ("intern-vit", f"hub:{REPOSITORY}")
+    )
 
-    assert torch.equal(named.module(reference["pixels"]), by_reference.module(reference["pixels"]))
+    assert torch.equal(
+        named.module(reference["pixels"]), by_reference.module(reference["pixels"])
+    )
     assert not hasattr(builtins, CODE)
     side = int(reference["settings"][4])
     seen = named.preprocess(Image.new("RGB", (70, 50), "white"))
     white = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
-    assert seen.shape == (3, side, side) and torch.allclose(seen.mean((1, 2)), white, atol=1e-5)
+    assert seen.shape == (3, side, side) and torch.allclose(
+        seen.mean((1, 2)), white, atol=1e-5
+    )

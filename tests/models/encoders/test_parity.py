@@ -1,4 +1,6 @@
-"""Each family, in its repositories' real layout, against a direct call of its library."""
+"""Each family, in its repositories' real layout, against a direct call of its
+library.
+"""
 
 import json
 import zlib
@@ -25,11 +27,18 @@ from brainhive_cli.models import encoders
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
 
 SAME = 1e-5
-"""Largest difference, as a share of the reference's spread: float32 rounds otherwise in other batches."""
+"""Largest difference, as a share of the reference's spread: float32 rounds otherwise in
+other batches.
+"""
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
 SIGLIP2 = parts.load("encoders", "siglip2").TINY.model_dump()
 TOWER = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
-TEXT = {**TOWER, "intermediate_size": 24, "vocab_size": 60, "max_position_embeddings": 8}
+TEXT = {
+    **TOWER,
+    "intermediate_size": 24,
+    "vocab_size": 60,
+    "max_position_embeddings": 8,
+}
 TEXT |= {"bos_token_id": 1, "eos_token_id": 2}
 
 Pictures = list[Image.Image]
@@ -37,14 +46,21 @@ Pictures = list[Image.Image]
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
-    """Photographs where they are, in sizes and shapes that a folder may hold; else drawn ones."""
-    photos = sorted((Path(__file__).resolve().parents[4] / "shared/data/photos").glob("*.jpg"))[:3]
+    """Photographs where they are, in sizes and shapes that a folder may hold; else
+    drawn ones.
+    """
+    photos = sorted(
+        (Path(__file__).resolve().parents[4] / "shared/data/photos").glob("*.jpg")
+    )[:3]
     noise = np.random.default_rng(0).integers(0, 255, (3, 40, 50, 3), dtype=np.uint8)
     found = [Image.open(photo).convert("RGB") for photo in photos] or [
         Image.fromarray(each) for each in noise
     ]
     sizes = [(128, 128), (300, 500), (640, 260)]
-    return [each.resize(size, Image.Resampling.BICUBIC) for each, size in zip(found, sizes, strict=True)]
+    return [
+        each.resize(size, Image.Resampling.BICUBIC)
+        for each, size in zip(found, sizes, strict=True)
+    ]
 
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
@@ -52,7 +68,11 @@ pytestmark = pytest.mark.usefixtures("without_gradients")
 
 def unlike(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference, as a share of the reference's spread."""
-    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == torch.float32 and theirs.std() > 0
+    assert (
+        ours.shape == theirs.shape
+        and ours.dtype == theirs.dtype == torch.float32
+        and theirs.std() > 0
+    )
     return float((ours - theirs).abs().max() / theirs.std())
 
 
@@ -68,14 +88,18 @@ class Family:
 
 
 def shaken(network: Any) -> Any:
-    """Make norms, scales and biases other than ones and zeros, so that leaving one out is seen."""
+    """Make norms, scales and biases other than ones and zeros, so that leaving one out
+    is seen.
+    """
     torch.manual_seed(1)
     for weight in network.parameters():
         weight.data.add_(0.1 * torch.randn_like(weight))
     return network.eval()
 
 
-def write_transformers(network: str, config: Any, processor: Any) -> Callable[[Path], None]:
+def write_transformers(
+    network: str, config: Any, processor: Any
+) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         shaken(getattr(transformers, network)(config)).save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -84,7 +108,9 @@ def write_transformers(network: str, config: Any, processor: Any) -> Callable[[P
 
 
 def tokens(last: Tensor, blocks: Any, extra: int) -> dict[str, Tensor]:
-    """The outputs by name, from normalised last tokens [B, S, D] and those of each block."""
+    """The outputs by name, from normalised last tokens [B, S, D] and those of each
+    block.
+    """
     return {
         "class": last[:, 0],
         "mean": last[:, extra:].mean(1),
@@ -100,7 +126,9 @@ def tokens(last: Tensor, blocks: Any, extra: int) -> dict[str, Tensor]:
     }
 
 
-def transformers_directly(network: str, extra: int) -> Callable[[Path, Pictures], dict[str, Tensor]]:
+def transformers_directly(
+    network: str, extra: int
+) -> Callable[[Path, Pictures], dict[str, Tensor]]:
     def directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
         tower = getattr(transformers, network).from_pretrained(folder).eval()
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
@@ -109,7 +137,9 @@ def transformers_directly(network: str, extra: int) -> Callable[[Path, Pictures]
         last = found.last_hidden_state
         if network.startswith("CLIP"):  # the library normalises the class token alone
             last = tower.vision_model.post_layernorm(last)
-        embedding = found.image_embeds if network.startswith("CLIP") else found.pooler_output
+        embedding = (
+            found.image_embeds if network.startswith("CLIP") else found.pooler_output
+        )
         blocks = found.hidden_states[1:]
         return {"embedding": embedding, **tokens(last, blocks, extra)}
 
@@ -122,24 +152,35 @@ def vit(side: int, patch: int, **more: Any) -> dict[str, Any]:
 
 CLIP = transformers.CLIPConfig(
     text_config=TEXT,
-    vision_config=vit(56, 14, intermediate_size=24, hidden_act="quick_gelu", projection_dim=12),
+    vision_config=vit(
+        56, 14, intermediate_size=24, hidden_act="quick_gelu", projection_dim=12
+    ),
     projection_dim=12,
 )
 SIGLIP = transformers.SiglipConfig(
-    text_config={**TEXT, "projection_size": 24}, vision_config=vit(48, 16, intermediate_size=24)
+    text_config={**TEXT, "projection_size": 24},
+    vision_config=vit(48, 16, intermediate_size=24),
 )
 DINOV2 = transformers.Dinov2Config(**vit(518, 14))
-REGISTERS = transformers.Dinov2WithRegistersConfig(**vit(518, 14, num_register_tokens=4))
-DINOV3 = transformers.DINOv3ViTConfig(**vit(224, 16, intermediate_size=24, num_register_tokens=4))
+REGISTERS = transformers.Dinov2WithRegistersConfig(
+    **vit(518, 14, num_register_tokens=4)
+)
+DINOV3 = transformers.DINOv3ViTConfig(
+    **vit(224, 16, intermediate_size=24, num_register_tokens=4)
+)
 
 
 def square(side: int) -> dict[str, int]:
     return {"height": side, "width": side}
 
 
-CLIP_VIEW = transformers.CLIPImageProcessor(size={"shortest_edge": 56}, crop_size=square(56))
+CLIP_VIEW = transformers.CLIPImageProcessor(
+    size={"shortest_edge": 56}, crop_size=square(56)
+)
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
-DINOV2_VIEW = transformers.BitImageProcessor(size={"shortest_edge": 256}, crop_size=square(224), **IMAGENET)
+DINOV2_VIEW = transformers.BitImageProcessor(
+    size={"shortest_edge": 256}, crop_size=square(224), **IMAGENET
+)
 SIGLIP2_VIEW = transformers.SiglipImageProcessor(size=square(48), resample=2)
 DINOV3_VIEW = transformers.DINOv3ViTImageProcessor()
 
@@ -147,7 +188,11 @@ DINOV3_VIEW = transformers.DINOv3ViTImageProcessor()
 def write_open_clip(vision: dict[str, Any], **more: Any) -> Callable[[Path], None]:
     text = {"context_length": 8, "vocab_size": 60, "width": 16, "heads": 2, "layers": 1}
     model = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text, **more}
-    view = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.2], "interpolation": "bilinear"}
+    view = {
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.2],
+        "interpolation": "bilinear",
+    }
 
     def write(folder: Path) -> None:
         folder.mkdir()
@@ -166,7 +211,9 @@ def open_clip_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     if not hasattr(model.visual, "transformer"):
         stages = model.visual.forward_intermediates(batch)["image_intermediates"]
         return {**found, "stage-3": stages[3], "stage-3.mean": stages[3].mean((2, 3))}
-    _, blocks = model.visual.transformer.forward_intermediates(model.visual._embeds(batch))
+    _, blocks = model.visual.transformer.forward_intermediates(
+        model.visual._embeds(batch)
+    )
     return {**found, **tokens(model.visual.ln_post(blocks[-1]), blocks, extra=1)}
 
 
@@ -175,15 +222,23 @@ def write_timm(name: str) -> Callable[[Path], None]:
         model = shaken(timm.create_model(name, num_classes=10))
         folder.mkdir()
         save_file(model.state_dict(), folder / "model.safetensors")
-        config = {"architecture": name, "num_classes": 10, "pretrained_cfg": model.pretrained_cfg}
-        (folder / "config.json").write_text(json.dumps({**config, "num_features": model.num_features}))
+        config = {
+            "architecture": name,
+            "num_classes": 10,
+            "pretrained_cfg": model.pretrained_cfg,
+        }
+        (folder / "config.json").write_text(
+            json.dumps({**config, "num_features": model.num_features})
+        )
 
     return write
 
 
 def timm_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    view = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    view = timm.data.create_transform(
+        **timm.data.resolve_model_data_config(model), is_training=False
+    )
     return timm_outputs(model, torch.stack([view(picture) for picture in pictures]))
 
 
@@ -192,7 +247,9 @@ def timm_outputs(model: Any, batch: Tensor) -> dict[str, Tensor]:
     found = {"embedding": model.forward_head(features, pre_logits=True)}
     if features.ndim == 4:  # a convolutional network
         stage = model.layer3(
-            model.layer2(model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(batch))))))
+            model.layer2(
+                model.layer1(model.maxpool(model.act1(model.bn1(model.conv1(batch)))))
+            )
         )
         return {**found, "stage-3": stage, "stage-4.mean": features.mean((2, 3))}
     pairs = model.forward_intermediates(
@@ -205,7 +262,11 @@ def timm_outputs(model: Any, batch: Tensor) -> dict[str, Tensor]:
 def write_synclr(folder: Path) -> None:
     folder.mkdir()
     tower = {f"module.visual.{k}": v for k, v in synclr_network().state_dict().items()}
-    state = {**tower, "module.visual.mask_token": torch.zeros(1), "module.head.weight": torch.zeros(2)}
+    state = {
+        **tower,
+        "module.visual.mask_token": torch.zeros(1),
+        "module.head.weight": torch.zeros(2),
+    }
     torch.save({"model": state, "epoch": 500}, folder / "synclr_vit_b_16.pth")
 
 
@@ -218,27 +279,47 @@ def synclr_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     steps = [transforms.Resize(160), transforms.CenterCrop(160), transforms.ToTensor()]
     clip = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     view = transforms.Compose([*steps, transforms.Normalize(*clip)])
-    model, batch = synclr_network(), torch.stack([view(picture) for picture in pictures])
-    return {**timm_outputs(model, batch), "embedding": model.forward_features(batch)[:, 0]}
+    model, batch = (
+        synclr_network(),
+        torch.stack([view(picture) for picture in pictures]),
+    )
+    return {
+        **timm_outputs(model, batch),
+        "embedding": model.forward_features(batch)[:, 0],
+    }
 
 
 def write_vae(shift: float | None) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
-        blocks = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
-        sizes = {"block_out_channels": [8, 8, 8], "norm_num_groups": 4, "scaling_factor": 0.13025}
-        shaken(diffusers.AutoencoderKL(**sizes, **blocks, shift_factor=shift)).save_pretrained(folder)
+        blocks = {
+            "down_block_types": ["DownEncoderBlock2D"] * 3,
+            "up_block_types": ["UpDecoderBlock2D"] * 3,
+        }
+        sizes = {
+            "block_out_channels": [8, 8, 8],
+            "norm_num_groups": 4,
+            "scaling_factor": 0.13025,
+        }
+        shaken(
+            diffusers.AutoencoderKL(**sizes, **blocks, shift_factor=shift)
+        ).save_pretrained(folder)
 
     return write
 
 
 def cropped(pictures: Pictures) -> Tensor:
     steps = [transforms.Resize(128), transforms.CenterCrop(128), transforms.ToTensor()]
-    return torch.stack([transforms.Compose(steps)(picture) for picture in pictures]) * 2 - 1
+    return (
+        torch.stack([transforms.Compose(steps)(picture) for picture in pictures]) * 2
+        - 1
+    )
 
 
 def vae_directly(folder: Path, pictures: Pictures) -> dict[str, Tensor]:
     vae = diffusers.AutoencoderKL.from_pretrained(folder)
-    latents = vae.encode(cropped(pictures)).latent_dist.mode() - (vae.config.shift_factor or 0)
+    latents = vae.encode(cropped(pictures)).latent_dist.mode() - (
+        vae.config.shift_factor or 0
+    )
     return {"embedding": (latents * 0.13025).flatten(1), "latent": latents * 0.13025}
 
 
@@ -252,33 +333,56 @@ def hf(network: str, config: Any, view: Any, tower: str, extra: int) -> dict[str
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 32}
 VIT = {"image_size": 32, "patch_size": 8, "layers": 3, "width": 16, "head_width": 8}
 FAMILIES = {
-    "clip": Family("clip-l14", **hf("CLIPModel", CLIP, CLIP_VIEW, "CLIPVisionModelWithProjection", 1)),
-    "dinov2": Family("dinov2-b14", **hf("Dinov2Model", DINOV2, DINOV2_VIEW, "Dinov2Model", 1)),
+    "clip": Family(
+        "clip-l14",
+        **hf("CLIPModel", CLIP, CLIP_VIEW, "CLIPVisionModelWithProjection", 1),
+    ),
+    "dinov2": Family(
+        "dinov2-b14", **hf("Dinov2Model", DINOV2, DINOV2_VIEW, "Dinov2Model", 1)
+    ),
     "dinov2 with registers": Family(
         "transformers-vit",
-        **hf("Dinov2WithRegistersModel", REGISTERS, DINOV2_VIEW, "Dinov2WithRegistersModel", 5),
+        **hf(
+            "Dinov2WithRegistersModel",
+            REGISTERS,
+            DINOV2_VIEW,
+            "Dinov2WithRegistersModel",
+            5,
+        ),
     ),
-    "dinov3": Family("dinov3", **hf("DINOv3ViTModel", DINOV3, DINOV3_VIEW, "DINOv3ViTModel", 5)),
+    "dinov3": Family(
+        "dinov3", **hf("DINOv3ViTModel", DINOV3, DINOV3_VIEW, "DINOv3ViTModel", 5)
+    ),
     "siglip2": Family(
-        "siglip2", **hf("SiglipModel", SIGLIP, SIGLIP2_VIEW, "SiglipVisionModel", 0), has_class=False
+        "siglip2",
+        **hf("SiglipModel", SIGLIP, SIGLIP2_VIEW, "SiglipVisionModel", 0),
+        has_class=False,
     ),
     "open_clip RN50": Family("clip-rn50", write_open_clip(RESNET), open_clip_directly),
-    "open_clip ViT": Family("open-clip", write_open_clip(VIT, quick_gelu=True), open_clip_directly),
+    "open_clip ViT": Family(
+        "open-clip", write_open_clip(VIT, quick_gelu=True), open_clip_directly
+    ),
     "timm ViT": Family("timm", write_timm("test_vit"), timm_directly),
     "timm ResNet": Family("timm", write_timm("test_resnet"), timm_directly),
-    "synclr": Family("synclr-b16", write_synclr, synclr_directly, (("architecture", "test_vit"),)),
+    "synclr": Family(
+        "synclr-b16", write_synclr, synclr_directly, (("architecture", "test_vit"),)
+    ),
     "vae": Family("vae", write_vae(None), vae_directly),
     "vae with a shift": Family("diffusers-vae", write_vae(0.2), vae_directly),
 }
 
 
 def compare(name: str, folder: Path, pictures: Pictures) -> dict[str, float]:
-    """Embed with the family's part, all outputs in one forward, and measure how unlike the library it is."""
+    """Embed with the family's part, all outputs in one forward, and measure how unlike
+    the library it is.
+    """
     family = FAMILIES[name]
     family.write(folder)
     theirs = family.directly(folder, pictures)
     if not family.has_class:
-        theirs = {name: values for name, values in theirs.items() if "class" not in name}
+        theirs = {
+            name: values for name, values in theirs.items() if "class" not in name
+        }
     asked = {"output": list(theirs)} if len(theirs) > 1 else {}
     part = encoders.resolve(
         {"kind": family.kind, "source": str(folder), **dict(family.knobs), **asked}
@@ -290,30 +394,44 @@ def compare(name: str, folder: Path, pictures: Pictures) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_family_gives_what_its_library_gives(name: str, tmp_path: Path, pictures: Pictures) -> None:
+def test_a_family_gives_what_its_library_gives(
+    name: str, tmp_path: Path, pictures: Pictures
+) -> None:
     found = compare(name, tmp_path / "model", pictures)
     assert max(found.values()) <= SAME, found
     assert len(found) in (1, 2, 3, 10, 12)
 
 
-def test_a_vae_samples_as_diffusers_does_with_the_same_noise(tmp_path: Path, pictures: Pictures) -> None:
+def test_a_vae_samples_as_diffusers_does_with_the_same_noise(
+    tmp_path: Path, pictures: Pictures
+) -> None:
     write_vae(None)(tmp_path)
     part = encoders.resolve(
         {"kind": "vae", "source": str(tmp_path), "posterior": "sample", "seed": 5}
     ).build()
-    posterior = diffusers.AutoencoderKL.from_pretrained(tmp_path).encode(cropped(pictures)).latent_dist
+    posterior = (
+        diffusers.AutoencoderKL.from_pretrained(tmp_path)
+        .encode(cropped(pictures))
+        .latent_dist
+    )
     batch = torch.stack([part.preprocess(picture) for picture in pictures])
     for row, view in enumerate(batch):
         noise = torch.Generator().manual_seed(zlib.crc32(view.numpy().tobytes()) ^ 5)
-        expected = posterior.mean[row] + posterior.std[row] * torch.randn(4, 32, 32, generator=noise)
+        expected = posterior.mean[row] + posterior.std[row] * torch.randn(
+            4, 32, 32, generator=noise
+        )
         assert unlike(part.module(batch)[row], (expected * 0.13025).flatten()) <= SAME
 
 
 def test_an_output_or_model_that_is_not_there_is_refused() -> None:
     for knobs, what in (
-        ({"kind": "dinov2-b14", "output": "clas"}, "an output is embedding, class, mean, patches, tokens"),
+        (
+            {"kind": "dinov2-b14", "output": "clas"},
+            "an output is embedding, class, mean, patches, tokens",
+        ),
         ({**TIMM, "output": "block-6"}, "no 'block-6'"),
-        ({**TIMM, "output": "block-0.1"}, "no 'block-0.1'"),  # int(0.1 * 6) = 0: before the first block
+        # int(0.1 * 6) = 0: before the first block
+        ({**TIMM, "output": "block-0.1"}, "no 'block-0.1'"),
         ({**SIGLIP2, "output": "class"}, "no class token, so no 'class'"),
     ):
         with pytest.raises(RecipeError, match=what):

@@ -1,4 +1,6 @@
-"""Fusers of published retrieval methods give the outputs of their repositories, for their weights."""
+"""Fusers of published retrieval methods give the outputs of their repositories, for
+their weights.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -16,44 +18,73 @@ Tensors = dict[str, Tensor]
 def read(golden: Path, name: str, **renamed: str) -> tuple[Tensors, Tensors]:
     """The tensors of a file, and its weights by our names."""
     tensors = load_file(golden / "methods" / f"{name}.safetensors")
-    weights = {key.removeprefix("weights."): v for key, v in tensors.items() if key.startswith("weights.")}
+    weights = {
+        key.removeprefix("weights."): v
+        for key, v in tensors.items()
+        if key.startswith("weights.")
+    }
     for theirs, ours in renamed.items():
         weights = {
-            key.replace(theirs.replace("__", "."), ours.replace("__", ".")): v for key, v in weights.items()
+            key.replace(theirs.replace("__", "."), ours.replace("__", ".")): v
+            for key, v in weights.items()
         }
     return tensors, weights
 
 
-def build(kind: str, dims: dict[str, int], dim: int, *subjects: int, **knobs: Any) -> Any:
+def build(
+    kind: str, dims: dict[str, int], dim: int, *subjects: int, **knobs: Any
+) -> Any:
     return parts.resolve("fusers", {"kind": kind, **knobs}).build(dims, dim, *subjects)
 
 
-def test_the_router_gives_samgas_token_for_everyone_and_for_subjects(golden: Path, monkeypatch: Any) -> None:
+def test_the_router_gives_samgas_token_for_everyone_and_for_subjects(
+    golden: Path, monkeypatch: Any
+) -> None:
     tensors, weights = read(golden, "samga_target", layer__="layers__", router__="")
-    features, subject, keep = (tensors[name] for name in ("features", "subject", "keep"))
+    features, subject, keep = (
+        tensors[name] for name in ("features", "subject", "keep")
+    )
     layers, width = features.shape[1:]
     hidden, (dim, _) = len(weights["pre.bias"]), weights["share.weight"].shape
     subjects = len(weights["subject_bias"])
-    fuser = build("router", {f"{n}": width for n in range(layers)}, dim, subjects, hidden=hidden)
+    fuser = build(
+        "router", {f"{n}": width for n in range(layers)}, dim, subjects, hidden=hidden
+    )
     assert torch.equal(fuser.global_logits.detach(), tensors["initial_logits"])
     assert not fuser.subject_bias.any()
 
     fuser.load_state_dict(fuser.state_dict() | weights)
     embeddings = {f"{n}": features[:, n] for n in range(layers)}
-    for drawn, expected in ((torch.ones_like(subject), "subject"), (keep[:, 0], "dropped")):
-        monkeypatch.setattr("torch.nn.functional.dropout", lambda *_, drawn=drawn: drawn)
-        assert (fuser.weights(subject) - tensors[f"expected.weights_{expected}"]).abs().max() < CLOSE
-        assert (fuser(embeddings, subject) - tensors[f"expected.token_{expected}"]).abs().max() < CLOSE
+    for drawn, expected in (
+        (torch.ones_like(subject), "subject"),
+        (keep[:, 0], "dropped"),
+    ):
+        monkeypatch.setattr(
+            "torch.nn.functional.dropout", lambda *_, drawn=drawn: drawn
+        )
+        assert (
+            fuser.weights(subject) - tensors[f"expected.weights_{expected}"]
+        ).abs().max() < CLOSE
+        assert (
+            fuser(embeddings, subject) - tensors[f"expected.token_{expected}"]
+        ).abs().max() < CLOSE
     for picture in (fuser.eval()(embeddings), fuser(embeddings, subject)):
         assert (picture - tensors["expected.token_global"]).abs().max() < CLOSE
 
 
 def test_branches_give_bridges_token(golden: Path) -> None:
-    tensors, weights = read(golden, "bridge_fusion", branch__="branches__", block__w="block__ff__w")
-    embeddings = {key: value for key, value in sorted(tensors.items()) if key.startswith("embedding.")}
+    tensors, weights = read(
+        golden, "bridge_fusion", branch__="branches__", block__w="block__ff__w"
+    )
+    embeddings = {
+        key: value
+        for key, value in sorted(tensors.items())
+        if key.startswith("embedding.")
+    }
     dims = {key: value.shape[1] for key, value in embeddings.items()}
     width, hidden, dim = (
-        len(weights[key]) for key in ("branches.0.bias", "block.ff.w1.weight", "input_proj.bias")
+        len(weights[key])
+        for key in ("branches.0.bias", "block.ff.w1.weight", "input_proj.bias")
     )
     fuser = build("branches", dims, dim, width=width, hidden=hidden).eval()
     fuser.load_state_dict(weights)
@@ -67,21 +98,33 @@ def test_levels_give_the_token_of_visual_blur_perception(golden: Path) -> None:
     levels, learned = embeddings.shape[1], weights["default_feature"].shape[1]
     hidden, dim = (len(weights[f"adapter.{n}.bias"]) for n in (0, 3))
     fuser = build(
-        "levels", {f"{n}": embeddings.shape[2] for n in range(levels)}, dim, learned=learned, hidden=hidden
+        "levels",
+        {f"{n}": embeddings.shape[2] for n in range(levels)},
+        dim,
+        learned=learned,
+        hidden=hidden,
     )
-    state = {"learned": weights["default_feature"][0], "scale": weights["learned_scale"][0]}
-    fuser.load_state_dict(state | {key: v for key, v in weights.items() if key.startswith("adapter.")})
+    state = {
+        "learned": weights["default_feature"][0],
+        "scale": weights["learned_scale"][0],
+    }
+    fuser.load_state_dict(
+        state | {key: v for key, v in weights.items() if key.startswith("adapter.")}
+    )
 
     token = fuser.eval()({f"{n}": embeddings[:, n] for n in range(levels)})
     assert (token - tensors["expected.image_token"]).abs().max() < CLOSE
 
 
-def test_linear_maps_the_mean_or_all_features_and_what_the_brain_encoder_gives() -> None:
+def test_linear_maps_the_mean_or_all_features_and_what_the_brain_encoder_gives() -> (
+    None
+):
     embeddings = {"a": torch.randn(5, 3), "b": torch.randn(5, 3)}
     for join, width in (("mean", 3), ("concatenate", 6)):
         fuser = build("linear", {"a": 3, "b": 3}, 4, join=join, signal_dim=7)
         assert fuser.image.in_features == width and fuser(embeddings).shape == (5, 4)
         assert fuser.of_signal(torch.randn(2, 7)).shape == (2, 4)
     assert torch.equal(
-        build("mean", {"a": 3, "b": 3}, 3)(embeddings), (embeddings["a"] + embeddings["b"]) / 2
+        build("mean", {"a": 3, "b": 3}, 3)(embeddings),
+        (embeddings["a"] + embeddings["b"]) / 2,
     )

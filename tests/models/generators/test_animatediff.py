@@ -1,4 +1,6 @@
-"""AnimateDiff with SparseCtrl: NEURONS' golden values, diffusers' own pipelines, the hub's folders."""
+"""AnimateDiff with SparseCtrl: NEURONS' golden values, diffusers' own pipelines, the
+hub's folders.
+"""
 
 import json
 import zlib
@@ -21,7 +23,12 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators._latent_diffusion import Request
-from brainhive_cli.models.generators.animatediff import SCHEDULER, TINY, in_between, normalise_frame_by_frame
+from brainhive_cli.models.generators.animatediff import (
+    SCHEDULER,
+    TINY,
+    in_between,
+    normalise_frame_by_frame,
+)
 from brainhive_cli.models.heads import Conditioning
 
 PX, FRAMES = 32, 4
@@ -44,11 +51,21 @@ def alone() -> Any:
 def given() -> Conditioning:
     """Two rows of all conditions."""
     random = torch.Generator().manual_seed(1)
-    start, images = torch.rand(2, 2, 3, PX, PX, generator=random), torch.rand(2, 3, PX, PX, generator=random)
-    return Conditioning(texts=torch.randn(2, 5, 16, generator=random), images=images, start=start)
+    start, images = (
+        torch.rand(2, 2, 3, PX, PX, generator=random),
+        torch.rand(2, 3, PX, PX, generator=random),
+    )
+    return Conditioning(
+        texts=torch.randn(2, 5, 16, generator=random), images=images, start=start
+    )
 
 
-def make(generator: Any, given: Conditioning, seeds: tuple[int, ...] = (1, 2), **sampling: Any) -> Tensor:
+def make(
+    generator: Any,
+    given: Conditioning,
+    seeds: tuple[int, ...] = (1, 2),
+    **sampling: Any,
+) -> Tensor:
     asked = {"steps": 3, "guidance": 5.0, "strength": 1.0, **sampling}
     return generator.generate(given, seeds, PX, Sampling(**asked))
 
@@ -71,11 +88,20 @@ def test_sparse_control_gives_the_originals_residuals_frame_by_frame(golden: Pat
     found = load_file(file)
     with torch.no_grad():
         for name, weight in network.named_parameters():
-            weight.copy_(by_rule(seed, weight.shape, name, "norm" in name and name.endswith("weight")))
+            weight.copy_(
+                by_rule(
+                    seed, weight.shape, name, "norm" in name and name.endswith("weight")
+                )
+            )
     inputs = {"encoder_hidden_states": found["input.text"].repeat_interleave(frames, 0)}
-    inputs |= {"controlnet_cond": found["input.condition"], "conditioning_mask": found["input.mask"]}
+    inputs |= {
+        "controlnet_cond": found["input.condition"],
+        "conditioning_mask": found["input.mask"],
+    }
     depths = sum(name.startswith("expected.down_") for name in found)
-    wanted = [found[f"expected.down_{n}"] for n in range(depths)] + [found["expected.mid"]]
+    wanted = [found[f"expected.down_{n}"] for n in range(depths)] + [
+        found["expected.mid"]
+    ]
     still = torch.zeros(len(found["input.text"]), *found["input.condition"].shape[1:])
 
     def error() -> float:
@@ -91,26 +117,40 @@ def test_sparse_control_gives_the_originals_residuals_frame_by_frame(golden: Pat
 
 def test_frames_noise_and_schedule_are_those_of_neurons(golden: Path):
     found = load_file(golden / "neurons" / "video.safetensors")
-    (motion,) = (each for name, each in found.items() if name.startswith("expected.motion_"))
+    (motion,) = (
+        each for name, each in found.items() if name.startswith("expected.motion_")
+    )
     frames, steps = motion.shape[1], len(found["expected.timesteps"])
-    assert torch.allclose(in_between(found["input.blurry"], frames, 2), motion, atol=1e-6)
-    thirds = in_between(found["input.blurry"], 3 * found["input.blurry"].shape[1] - 2)[:, 1::3]
+    assert torch.allclose(
+        in_between(found["input.blurry"], frames, 2), motion, atol=1e-6
+    )
+    thirds = in_between(found["input.blurry"], 3 * found["input.blurry"].shape[1] - 2)[
+        :, 1::3
+    ]
     wanted = (2 * found["input.blurry"][:, :-1] + found["input.blurry"][:, 1:]) / 3
     assert torch.allclose(thirds, wanted, atol=1e-6)
     scheduler = DDIMScheduler.from_config(SCHEDULER)
     scheduler.set_timesteps(steps)
     assert torch.equal(scheduler.timesteps, found["expected.timesteps"])
-    latents = scheduler.add_noise(found["input.latents"], found["input.noise"], scheduler.timesteps[:1])
+    latents = scheduler.add_noise(
+        found["input.latents"], found["input.noise"], scheduler.timesteps[:1]
+    )
     first = int(scheduler.timesteps[0])
     assert torch.allclose(latents, found[f"expected.noised_latents_{first}"], atol=1e-6)
     for time, noise in zip(scheduler.timesteps, found["input.eps_steps"], strict=True):
         latents = scheduler.step(noise, time, latents).prev_sample
-    assert torch.allclose(latents, found[f"expected.ddim_{steps}_final"], rtol=1e-4, atol=1e-4)
-    assert TINY.model_fields["kept"].default == tuple(found["expected.kept_frames"].tolist())
+    assert torch.allclose(
+        latents, found[f"expected.ddim_{steps}_final"], rtol=1e-4, atol=1e-4
+    )
+    assert TINY.model_fields["kept"].default == tuple(
+        found["expected.kept_frames"].tolist()
+    )
 
 
 def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
-    """Each clip by itself, where the pipelines take one; their posteriors are sampled, here they are sure."""
+    """Each clip by itself, where the pipelines take one; their posteriors are sampled,
+    here they are sure.
+    """
     generator = CONFIG.build()
     with torch.no_grad():
         generator.vae.quant_conv.weight[4:] = 0
@@ -119,10 +159,18 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
     other = torch.zeros(1, 5, 16)
     common = {"num_inference_steps": 3, "guidance_scale": 5.0, "output_type": "latent"}
     common |= {"height": PX, "width": PX, "negative_prompt_embeds": other}
-    parts = {"unet": generator.unet, "vae": generator.vae, "scheduler": DDIMScheduler.from_config(SCHEDULER)}
+    parts = {
+        "unet": generator.unet,
+        "vae": generator.vae,
+        "scheduler": DDIMScheduler.from_config(SCHEDULER),
+    }
     parts |= dict.fromkeys(("text_encoder", "tokenizer", "motion_adapter"))
-    sparse: Any = AnimateDiffSparseControlNetPipeline(**parts, controlnet=generator.sparse_control)
-    made = generator.sample(Request(given, [1, 2], PX, Sampling(steps=3, guidance=5.0, strength=1)))
+    sparse: Any = AnimateDiffSparseControlNetPipeline(
+        **parts, controlnet=generator.sparse_control
+    )
+    made = generator.sample(
+        Request(given, [1, 2], PX, Sampling(steps=3, guidance=5.0, strength=1))
+    )
     for row in (0, 1):
         wanted = sparse(
             prompt_embeds=given.texts[row : row + 1],
@@ -132,7 +180,9 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
             controlnet_frame_indices=[0],
             **common,
         ).frames
-        assert torch.allclose(made[row].transpose(0, 1), wanted[0], rtol=1e-3, atol=1e-3)
+        assert torch.allclose(
+            made[row].transpose(0, 1), wanted[0], rtol=1e-3, atol=1e-3
+        )
 
     plain: Any = AnimateDiffVideoToVideoPipeline(**parts)
     wanted = plain(
@@ -145,22 +195,33 @@ def test_a_clip_is_what_diffusers_own_pipelines_draw(given):
     ).frames
     generator.sparse_control = None
     free = replace(given, images=None)[:1]
-    made = generator.sample(Request(free, [1], PX, Sampling(steps=3, guidance=5.0, strength=1)))
+    made = generator.sample(
+        Request(free, [1], PX, Sampling(steps=3, guidance=5.0, strength=1))
+    )
     assert torch.allclose(made[0].transpose(0, 1), wanted[0], rtol=1e-3, atol=1e-3)
 
 
 def begun(generator: Any, given: Conditioning) -> Tensor:
-    """Noise the encoded blurry frames of both clips, as a whole run begins: [B, C, F, h, w]."""
+    """Noise the encoded blurry frames of both clips, as a whole run begins: [B, C, F,
+    h, w].
+    """
     scheduler = DDIMScheduler.from_config(SCHEDULER)
     scheduler.set_timesteps(3)
     latents = generator.encode(in_between(given.start, FRAMES)).transpose(1, 2)
-    noise = [torch.randn(4, FRAMES, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    noise = [
+        torch.randn(4, FRAMES, 8, 8, generator=torch.Generator().manual_seed(seed))
+        for seed in (1, 2)
+    ]
     return scheduler.add_noise(latents, torch.stack(noise), scheduler.timesteps[:1])
 
 
-def test_a_clip_depends_on_its_row_and_seed_and_in_the_published_mode_on_its_row_alone(generator, given):
+def test_a_clip_depends_on_its_row_and_seed_and_in_the_published_mode_on_its_row_alone(
+    generator, given
+):
     both, alone = make(generator, given), make(generator, given[1:], (2,))
-    assert both.shape == (2, 2, 3, PX, PX) and torch.allclose(both[1], alone[0], atol=SAME)
+    assert both.shape == (2, 2, 3, PX, PX) and torch.allclose(
+        both[1], alone[0], atol=SAME
+    )
     assert not torch.allclose(alone, make(generator, given[1:], (3,)), atol=10 * SAME)
     published = CONFIG.model_copy(update={"mode": "published"}).build()
     assert torch.equal(make(published, given, (1, 2)), make(published, given, (3, 4)))
@@ -172,7 +233,9 @@ def test_each_condition_changes_the_clip(generator, given):
     given = replace(given, masks=masks)
     plain, other = make(generator, given, strength=0.7), given[[1, 0]]
     for name in ("texts", "images", "start"):
-        changed = make(generator, replace(given, **{name: getattr(other, name)}), strength=0.7)
+        changed = make(
+            generator, replace(given, **{name: getattr(other, name)}), strength=0.7
+        )
         assert not torch.allclose(plain, changed, atol=SAME), name
     changed = make(generator, replace(given, masks=None), strength=0.7)
     assert not torch.allclose(plain, changed, atol=SAME)

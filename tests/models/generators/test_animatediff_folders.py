@@ -34,7 +34,13 @@ def copied(repositories: Path, tmp_path: Path) -> Path:
 def config(root: Path, **knobs: Any) -> Config:
     folders = {"source": SD15, "motion": MOTION, "sparse_control": SPARSE}
     folders["domain_adapter"] = "/".join(ADAPTER)
-    return Config(**{**{name: str(root / each) for name, each in folders.items()}, **FRAMES, **knobs})
+    return Config(
+        **{
+            **{name: str(root / each) for name, each in folders.items()},
+            **FRAMES,
+            **knobs,
+        }
+    )
 
 
 def make(generator: Any, sampling: Sampling = SAMPLING, **conditions: Any) -> Tensor:
@@ -47,15 +53,22 @@ def test_the_domain_adapter_is_added_to_the_attentions(repositories):
     place = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
     unet = config(repositories).build().unet
     for name, layer in (("to_k", "to_k"), ("to_out", "to_out.0")):
-        up, down = (state[f"{place}.processor.{name}_lora.{half}.weight"] for half in ("up", "down"))
+        up, down = (
+            state[f"{place}.processor.{name}_lora.{half}.weight"]
+            for half in ("up", "down")
+        )
         wanted = unet_of(repositories)[f"{place}.{layer}.weight"] + up @ down
-        assert torch.allclose(unet.get_submodule(f"{place}.{layer}").weight, wanted, atol=1e-6)
+        assert torch.allclose(
+            unet.get_submodule(f"{place}.{layer}").weight, wanted, atol=1e-6
+        )
     without = config(repositories, domain_adapter=None).build().unet
     own = unet_of(repositories)[f"{place}.to_k.weight"]
     assert torch.equal(without.get_submodule(f"{place}.to_k").weight, own)
 
 
-def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prompt(repositories):
+def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prompt(
+    repositories,
+):
     plain = config(repositories, prompt_suffix="", negative_prompt="").build()
     suffix = config(repositories, prompt_suffix=" b", negative_prompt="").build()
     asked = SAMPLING.model_copy(update={"negative_prompt": "b"})
@@ -63,7 +76,9 @@ def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prom
     assert torch.equal(make(plain, texts=["a b"]), made := make(suffix, texts=["a"]))
     assert not torch.allclose(one, made, atol=1e-4)
     assert not torch.allclose(one, make(plain, asked, texts=["a"]), atol=1e-4)
-    with pytest.raises(RecipeError, match="prompt has no effect where the conditioning has texts"):
+    with pytest.raises(
+        RecipeError, match="prompt has no effect where the conditioning has texts"
+    ):
         make(plain, texts=["a"], sampling=Sampling(prompt="b"))
 
 

@@ -29,11 +29,15 @@ def caption_of(root: Path) -> HeadCaption:
 def pictures(count: int) -> torch.Tensor:
     random = torch.Generator().manual_seed(0)
     shape = (count, 3, SIDE_PX, SIDE_PX)
-    return torch.randn(shape, generator=random) * torch.linspace(0.3, 3, count).view(-1, 1, 1, 1)
+    return torch.randn(shape, generator=random) * torch.linspace(0.3, 3, count).view(
+        -1, 1, 1, 1
+    )
 
 
 def test_features_of_the_tower_are_captioned_as_the_picture_is(root: Path) -> None:
-    """A converter that changes nothing: what GIT says of the features is what it says of the picture."""
+    """A converter that changes nothing: what GIT says of the features is what it says
+    of the picture.
+    """
     git = tf.GitForCausalLM.from_pretrained(root / NAME).eval()
     state = {"linear1.weight": torch.eye(TOKENS), "linear2.weight": torch.eye(WIDTH)}
     state |= {"linear1.bias": torch.zeros(TOKENS), "linear2.bias": torch.zeros(WIDTH)}
@@ -43,13 +47,19 @@ def test_features_of_the_tower_are_captioned_as_the_picture_is(root: Path) -> No
         features = git.git.image_encoder(pictures(8)).last_hidden_state
     tokenizer = tf.BertTokenizer.from_pretrained(root / NAME)
 
-    found = _captioner.load(caption_of(root), CPU, torch.float32).captions(None, Decoded({"image": features}))
+    found = _captioner.load(caption_of(root), CPU, torch.float32).captions(
+        None, Decoded({"image": features})
+    )
 
     assert found == tokenizer.batch_decode(ids, skip_special_tokens=True)
-    assert len(set(found)) > 2 and all(set(each.split()) <= {"a", "b", "ab"} for each in found)
+    assert len(set(found)) > 2 and all(
+        set(each.split()) <= {"a", "b", "ab"} for each in found
+    )
 
 
-def test_tokens_are_mapped_over_their_number_and_then_over_their_width(root: Path) -> None:
+def test_tokens_are_mapped_over_their_number_and_then_over_their_width(
+    root: Path,
+) -> None:
     """Source: MindEye2's CLIPConverter."""
     tokens = torch.randn(6, 3, 7, generator=torch.Generator().manual_seed(1))
     state = torch.load(root / CONVERTER)["model_state_dict"]
@@ -60,16 +70,25 @@ def test_tokens_are_mapped_over_their_number_and_then_over_their_width(root: Pat
     captioner = _captioner.load(caption_of(root), CPU, torch.float32)
 
     mapped = captioner.model.git.image_encoder(tokens[:, None]).last_hidden_state
-    assert torch.allclose(mapped, features, atol=1e-5) and mapped.shape == (6, TOKENS, WIDTH)
+    assert torch.allclose(mapped, features, atol=1e-5) and mapped.shape == (
+        6,
+        TOKENS,
+        WIDTH,
+    )
     found = captioner.captions(None, Decoded({"image": tokens}))
     assert captioner.captions(None, Decoded({"image": tokens[2:3]})) == found[2:3]
     assert len(captioner.reader(found[0])["input_ids"]) <= 21  # 20, and an end
 
 
-def test_other_tokens_and_models_are_refused_in_one_line(root: Path, tmp_path: Path) -> None:
+def test_other_tokens_and_models_are_refused_in_one_line(
+    root: Path, tmp_path: Path
+) -> None:
     caption = caption_of(root)
     captioner = _captioner.load(caption, CPU, torch.float32)
-    with pytest.raises(BrainhiveError, match=r"captions are made of the head image of \[3, 7\], which is"):
+    with pytest.raises(
+        BrainhiveError,
+        match=r"captions are made of the head image of \[3, 7\], which is",
+    ):
         captioner.captions(None, Decoded({"image": torch.randn(2, 4, 7)}))
     (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
     with pytest.raises(MissingData, match=r"is no git \(model_type blip-2\)"):

@@ -1,4 +1,6 @@
-"""A chain of generators: media handed on, each stage with its own prior, sampling and noise."""
+"""A chain of generators: media handed on, each stage with its own prior, sampling and
+noise.
+"""
 
 from dataclasses import replace
 
@@ -22,7 +24,9 @@ def test_the_second_stage_starts_from_the_media_of_the_first_with_noise_of_its_o
     one = sdxl.TINY.build()
     first = one.generate(Conditioning(), [3, 4], PX, SAMPLING)
     noise = [derive_seed(seed, 1) for seed in (3, 4)]
-    wanted = one.generate(Conditioning(start=first), noise, PX, Sampling(steps=2, strength=0.5))
+    wanted = one.generate(
+        Conditioning(start=first), noise, PX, Sampling(steps=2, strength=0.5)
+    )
 
     made = TINY.build().generate(Conditioning(), [3, 4], PX, SAMPLING)
     alone = TINY.build().generate(Conditioning(), [4], PX, SAMPLING)
@@ -33,14 +37,25 @@ def test_the_second_stage_starts_from_the_media_of_the_first_with_noise_of_its_o
 
 
 def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
-    """NEURONS' two stages, by tiny folders in the hub's cache under their real names."""
+    """NEURONS' two stages, by tiny folders in the hub's cache under their real
+    names.
+    """
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     root = blip2_repository.write(animatediff_repositories.write(tmp_path / "served"))
     motion = {"kind": "animatediff", "frames": 3, "kept": [0, 2], "prompt_suffix": " b"}
     own = {"kind": "identity", "embeddings": [], "start": ["latents"]}
     stages = [
-        {"generator": sdxl_unclip.TINY, "prior": {"kind": "identity", "start": []}, "steps": 1},
-        {"generator": motion, "receives": "images", "prior": own, "caption": f"hub:{blip2_repository.NAME}"}
+        {
+            "generator": sdxl_unclip.TINY,
+            "prior": {"kind": "identity", "start": []},
+            "steps": 1,
+        },
+        {
+            "generator": motion,
+            "receives": "images",
+            "prior": own,
+            "caption": f"hub:{blip2_repository.NAME}",
+        }
         | {"guidance": 8.5, "strength": 1, "resolution_px": 16},
     ]
     config = parts.resolve("generators", {"kind": "chain", "stages": stages})
@@ -54,17 +69,36 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
         made = generator.generate(given, [1, 2], PX, Sampling(steps=1))
 
     (_, keyframe, _, _), (_, video, _, captioner) = generator.links
-    picture = keyframe.generate(Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1))
+    picture = keyframe.generate(
+        Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1)
+    )
     captions = captioner.captions(picture, None)
     assert all(captions) and captioner.captions(picture[1:], None) == captions[1:]
     random = torch.rand(8, 3, PX, PX, generator=torch.Generator().manual_seed(0))
-    assert len(set(captioner.captions(random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1), None))) > 1
-    assert captioner.captions(picture[:, None].expand(-1, 3, -1, -1, -1), None) == captions
+    assert (
+        len(
+            set(
+                captioner.captions(
+                    random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1), None
+                )
+            )
+        )
+        > 1
+    )
+    assert (
+        captioner.captions(picture[:, None].expand(-1, 3, -1, -1, -1), None) == captions
+    )
     conditions = Conditioning(texts=captions, images=picture, start=heads["latents"])
     seeds = [derive_seed(seed, 1) for seed in (1, 2)]
-    wanted = video.generate(conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
-    assert made.shape == (2, 2, 3, 16, 16) and torch.allclose(made, wanted, atol=SAME_PICTURE)
+    wanted = video.generate(
+        conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1)
+    )
+    assert made.shape == (2, 2, 3, 16, 16) and torch.allclose(
+        made, wanted, atol=SAME_PICTURE
+    )
     others = replace(conditions, texts=["a", "b"])
-    other = video.generate(others, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
+    other = video.generate(
+        others, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1)
+    )
     assert not torch.allclose(other, made, atol=SAME_PICTURE)
     assert not [name for name in hub.fetched if name.endswith(".bin")]

@@ -15,7 +15,9 @@ from brainhive_cli.models.generators.chain import Config, LowLevelMix, Stage
 from brainhive_cli.models.heads import Conditioning, Decoded
 
 CPU, PX = torch.device("cpu"), 32
-DECODED = Decoded({"blurry": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))})
+DECODED = Decoded(
+    {"blurry": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))}
+)
 
 
 @pytest.fixture
@@ -28,7 +30,10 @@ def autoencoder(tmp_path: Path) -> str:
 def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> None:
     """Source: MindEye2's final_evaluations.ipynb, .75 · refined + .25 · blurry."""
     stages = (Stage(generator=sdxl.TINY),)
-    plain, mixed = (Config(stages=stages, low_level_mix=mix) for mix in (None, {"autoencoder": autoencoder}))
+    plain, mixed = (
+        Config(stages=stages, low_level_mix=mix)
+        for mix in (None, {"autoencoder": autoencoder})
+    )
     given, sampling = Conditioning(decoded=DECODED), Sampling(steps=2)
 
     picture = plain.build().generate(given, [1, 2], PX, sampling)
@@ -36,7 +41,10 @@ def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> 
 
     vae = sdxl.TINY.build().vae
     blurry = _latent_diffusion.decode_pictures(vae, DECODED.tensors["blurry"], CPU)
-    sized = [F.interpolate(each, (256, 256), mode="bilinear", antialias=True) for each in (picture, blurry)]
+    sized = [
+        F.interpolate(each, (256, 256), mode="bilinear", antialias=True)
+        for each in (picture, blurry)
+    ]
     assert torch.allclose(made, 0.75 * sized[0] + 0.25 * sized[1], atol=1e-5)
     assert plain.caveats == () and mixed.caveats == (MIXED_WITH_BLURRY,)
     assert [one.state for one in mixed.inputs() if one.name == autoencoder] == ["here"]
@@ -45,22 +53,35 @@ def test_pictures_are_three_quarters_of_the_mean_at_256_px(autoencoder: str) -> 
 def test_the_published_file_is_read_as_its_autoencoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At tiny widths; MindEye2's notebook loads the file by these class arguments and names."""
+    """At tiny widths; MindEye2's notebook loads the file by these class arguments and
+    names.
+    """
     monkeypatch.setitem(chain.MIX_AUTOENCODER, "block_out_channels", (32, 32, 32, 32))
     torch.manual_seed(0)
     vae = diffusers.AutoencoderKL(**chain.MIX_AUTOENCODER)
     torch.save(vae.state_dict(), tmp_path / "sd_image_var_autoenc.pth")
-    config = LowLevelMix(autoencoder=str(tmp_path / "sd_image_var_autoenc.pth"), share=1)
+    config = LowLevelMix(
+        autoencoder=str(tmp_path / "sd_image_var_autoenc.pth"), share=1
+    )
 
     autoencoder = config.build(CPU, torch.float32)
 
     latents = torch.randn(2, 4, 4, 4)
     with torch.no_grad():
         blurry = (vae.decode(latents / 0.18215).sample / 2 + 0.5).clamp(0, 1)
-    made = config.mix(autoencoder, torch.rand(2, 3, PX, PX), Decoded({"blurry": latents}))
-    assert torch.allclose(made, F.interpolate(blurry, (256, 256), mode="bilinear", antialias=True), atol=1e-5)
+    made = config.mix(
+        autoencoder, torch.rand(2, 3, PX, PX), Decoded({"blurry": latents})
+    )
+    assert torch.allclose(
+        made,
+        F.interpolate(blurry, (256, 256), mode="bilinear", antialias=True),
+        atol=1e-5,
+    )
     assert [one.state for one in config.inputs()] == ["here"]
-    torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "sd_image_var_autoenc.pth")
+    torch.save(
+        {"encoder.conv_in.weight": torch.zeros(1)},
+        tmp_path / "sd_image_var_autoenc.pth",
+    )
     with pytest.raises(BrainhiveError, match="is needed"):
         config.build(CPU, torch.float32)
     with pytest.raises(MissingData, match="no file"):
@@ -68,13 +89,18 @@ def test_the_published_file_is_read_as_its_autoencoder(
 
 
 def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
-    """Written out from sgm: LegacyDDPMDiscretization, epsilon scaling, Euler steps, guidance 5.
+    """Written out from sgm: LegacyDDPMDiscretization, epsilon scaling, Euler steps,
+    guidance 5.
 
-    Source: MindEye2's enhanced_recon_inference.ipynb, whose sigmas begin at place −13 of 26.
+    Source: MindEye2's enhanced_recon_inference.ipynb, whose sigmas begin at place −13
+    of 26.
     """
     generator = sdxl.TINY.model_copy(update={"target_px": 1024}).build()
     random = torch.Generator().manual_seed(3)
-    texts, start = torch.randn(1, 5, 16, generator=random), torch.randn(1, 4, 8, 8, generator=random)
+    texts, start = (
+        torch.randn(1, 5, 16, generator=random),
+        torch.randn(1, 4, 8, 8, generator=random),
+    )
     sampling = Sampling(steps=25, guidance=5, strength=0.48, scheduler="lightning")
 
     made = generator.generate(Conditioning(texts=texts, start=start), [4], PX, sampling)
@@ -93,11 +119,13 @@ def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
         for place in range(13, 25):
             scaled = torch.cat([x, x]) / (sigmas[place] ** 2 + 1) ** 0.5
             added = {"text_embeds": pooled, "time_ids": ids}
-            away, towards = generator.unet(scaled, times[place], both, added_cond_kwargs=added).sample.chunk(
-                2
-            )
+            away, towards = generator.unet(
+                scaled, times[place], both, added_cond_kwargs=added
+            ).sample.chunk(2)
             x = x + (sigmas[place + 1] - sigmas[place]) * (away + 5 * (towards - away))
     wanted = generator.decode(x)
     assert torch.allclose(made, wanted, atol=1e-4)
-    other = sdxl.TINY.build().generate(Conditioning(texts=texts, start=start), [4], PX, sampling)
+    other = sdxl.TINY.build().generate(
+        Conditioning(texts=texts, start=start), [4], PX, sampling
+    )
     assert not torch.allclose(made, other, atol=1e-4)  # of another target size

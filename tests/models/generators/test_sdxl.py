@@ -40,17 +40,23 @@ def prior(generator: SDXL) -> fusion_prior.FusionPrior:
 
 
 def tokens_of(prior: fusion_prior.FusionPrior, count: int) -> torch.Tensor:
-    return prior.tokens(torch.randn(count, prior.dim, generator=torch.Generator().manual_seed(5)))
+    return prior.tokens(
+        torch.randn(count, prior.dim, generator=torch.Generator().manual_seed(5))
+    )
 
 
 @pytest.fixture(scope="module")
 def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of the layout that the hub has, at tiny width: U-Net, VAE, scheduler, both texts."""
+    """A folder of the layout that the hub has, at tiny width: U-Net, VAE, scheduler,
+    both texts.
+    """
     folder = tmp_path_factory.mktemp("sdxl")
     generator = TINY.build()
     generator.unet.save_pretrained(folder / "unet")
     generator.vae.save_pretrained(folder / "vae")
-    turbo = EulerAncestralDiscreteScheduler.from_config(generator.pipeline.scheduler.config)
+    turbo = EulerAncestralDiscreteScheduler.from_config(
+        generator.pipeline.scheduler.config
+    )
     turbo.save_pretrained(folder / "scheduler")
     text_encoders.write(folder)
     return folder
@@ -74,11 +80,14 @@ def make(
     """Generate small pictures in two steps."""
     given = Conditioning(embeddings=tokens, start=start, texts=texts)
     other = None if null is None else Conditioning(embeddings=null)
-    return generator.generate(given, seeds, PX, Sampling(**{"steps": 2, **sampling}), other)
+    return generator.generate(
+        given, seeds, PX, Sampling(**{"steps": 2, **sampling}), other
+    )
 
 
 def test_a_picture_depends_on_its_seed_and_not_on_the_batch(folder):
-    generator = Config(source=str(folder)).build()  # an ancestral sampler, which draws noise at each step
+    # an ancestral sampler, which draws noise at each step
+    generator = Config(source=str(folder)).build()
 
     together = make(generator, [7, 8, 9], steps=3)
     alone = make(generator, [8], steps=3)
@@ -92,10 +101,14 @@ def test_a_picture_depends_on_its_seed_and_not_on_the_batch(folder):
 def test_guidance_moves_away_from_the_zeroed_token(generator, prior):
     tokens, null = tokens_of(prior, 2), prior.null(2, [1, 2]).embeddings
 
-    plain, guided = (make(generator, [1, 2], tokens, null, guidance=scale) for scale in (1.0, 6.0))
+    plain, guided = (
+        make(generator, [1, 2], tokens, null, guidance=scale) for scale in (1.0, 6.0)
+    )
 
     assert (guided - plain).abs().max() > 10 * SAME_PICTURE
-    with pytest.raises(BrainhiveError, match="guidance above 1 needs the prior's null conditioning"):
+    with pytest.raises(
+        BrainhiveError, match="guidance above 1 needs the prior's null conditioning"
+    ):
         make(generator, [1], tokens_of(prior, 1), guidance=5.0)
 
 
@@ -103,20 +116,28 @@ def test_wrong_requests_are_refused(generator, prior):
     with pytest.raises(BrainhiveError, match="2 seeds need a conditioning of 2 rows"):
         make(generator, [1, 2], tokens_of(prior, 1))
     with pytest.raises(BrainhiveError, match="takes no condition images"):
-        generator.generate(Conditioning(images=torch.zeros(1, 3, 8, 8)), [1], PX, Sampling())
+        generator.generate(
+            Conditioning(images=torch.zeros(1, 3, 8, 8)), [1], PX, Sampling()
+        )
     with pytest.raises(BrainhiveError, match="resolution_px is 30"):
         generator.generate(Conditioning(), [1], 30, Sampling())
 
 
 def test_texts_and_prompts_change_the_picture(folder):
     generator = Config(source=str(folder)).build()
-    plain, prompted, guided = make(generator), make(generator, prompt="a b"), make(generator, guidance=6.0)
+    plain, prompted, guided = (
+        make(generator),
+        make(generator, prompt="a b"),
+        make(generator, guidance=6.0),
+    )
 
     mixed = make(generator, [1, 1], texts=["", "a b"])
     embedded = make(generator, [1, 1], texts=torch.randn(2, 77, 16))
 
     assert not torch.allclose(plain, prompted, atol=SAME_PICTURE)
-    assert not torch.allclose(guided, make(generator, guidance=6.0, negative_prompt="a b"), atol=SAME_PICTURE)
+    assert not torch.allclose(
+        guided, make(generator, guidance=6.0, negative_prompt="a b"), atol=SAME_PICTURE
+    )
     assert torch.allclose(mixed, torch.cat([plain, prompted]), atol=SAME_PICTURE)
     assert not torch.allclose(embedded[0], embedded[1], atol=SAME_PICTURE)
     with pytest.raises(MissingData, match="random"):
@@ -131,9 +152,13 @@ def test_every_scheduler_draws_its_own_and_an_unknown_one_is_refused(generator):
         assert type(generator.pipeline.scheduler).__name__ == wanted
         assert torch.allclose(both[1], second[0], atol=SAME_PICTURE)
 
-    assert not torch.allclose(first, make(generator, steps=3, scheduler="lcm"), atol=SAME_PICTURE)
+    assert not torch.allclose(
+        first, make(generator, steps=3, scheduler="lcm"), atol=SAME_PICTURE
+    )
     assert torch.equal(first, make(generator, steps=3))  # the generator's own again
-    with pytest.raises(ValidationError, match=r"scheduler\n.*'euler', 'euler-ancestral'"):
+    with pytest.raises(
+        ValidationError, match=r"scheduler\n.*'euler', 'euler-ancestral'"
+    ):
         Sampling(scheduler="turbo")
 
 
@@ -146,8 +171,11 @@ def test_encoding_then_decoding_is_what_the_vae_does(generator):
     assert latents.shape[1:] == generator.latent_shape(PX) == (4, PX // 4, PX // 4)
     assert torch.equal(latents, generator.encode(images))
     assert not torch.equal(latents, sampled)
-    direct = generator.vae(images * 2 - 1).sample / 2 + 0.5  # mode, decoded, without the scaling factor
-    assert torch.allclose(generator.decode(latents), direct.clamp(0, 1), atol=SAME_PICTURE)
+    # mode, decoded, without the scaling factor
+    direct = generator.vae(images * 2 - 1).sample / 2 + 0.5
+    assert torch.allclose(
+        generator.decode(latents), direct.clamp(0, 1), atol=SAME_PICTURE
+    )
 
 
 LATENTS = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -167,49 +195,87 @@ def test_an_empty_prompt_is_of_the_folders_text_encoders_or_a_file(folder, tmp_p
     assert text.abs().sum() > 0 and torch.equal(text[0], text[2])
 
     shutil.rmtree(folder / "text_encoder")
-    with pytest.raises(MissingData, match=r"no text_encoder/.* nor empty_prompt.safetensors"):
+    with pytest.raises(
+        MissingData, match=r"no text_encoder/.* nor empty_prompt.safetensors"
+    ):
         Config(source=str(folder)).build().empty_prompt(1)
     generator = Config(source=str(folder)).build(dtype=torch.bfloat16)
     generator.load_empty_prompt(tmp_path / "prompt.safetensors")
-    assert all(torch.equal(a, b) for a, b in zip(generator.empty_prompt(3), expected, strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(generator.empty_prompt(3), expected, strict=True)
+    )
 
-    wanted = {"prompt_embeds": torch.randn(1, 77, 16), "pooled_prompt_embeds": torch.randn(1, 8)}
+    wanted = {
+        "prompt_embeds": torch.randn(1, 77, 16),
+        "pooled_prompt_embeds": torch.randn(1, 8),
+    }
     save_file(wanted, folder / "empty_prompt.safetensors")
     text, pooled = Config(source=str(folder)).build().empty_prompt(1)
-    assert torch.equal(text, wanted["prompt_embeds"]) and torch.equal(pooled, wanted["pooled_prompt_embeds"])
+    assert torch.equal(text, wanted["prompt_embeds"]) and torch.equal(
+        pooled, wanted["pooled_prompt_embeds"]
+    )
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_the_error_of_what_the_unet_predicts(generator, prior, prediction):
     schedule = generator.pipeline.scheduler.config
-    generator.noise_schedule = DDPMScheduler.from_config(schedule, prediction_type=prediction)
+    generator.noise_schedule = DDPMScheduler.from_config(
+        schedule, prediction_type=prediction
+    )
     tokens = tokens_of(prior, 2)
 
     loss = generator.loss(LATENTS, Conditioning(embeddings=tokens), randoms(), SIZES)
 
-    noise, timesteps = _denoising.draw_noise(randoms(), LATENTS.shape, 1000, torch.device("cpu"))
+    noise, timesteps = _denoising.draw_noise(
+        randoms(), LATENTS.shape, 1000, torch.device("cpu")
+    )
     signal = generator.noise_schedule.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
     spread = (1 - signal**2).sqrt()
     text, pooled = generator.empty_prompt(2)
     more = {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": SIZES}}
     more["cross_attention_kwargs"] = {"ip_hidden_states": tokens}
-    predicted = generator.unet(signal * LATENTS + spread * noise, timesteps, text, **more).sample
+    predicted = generator.unet(
+        signal * LATENTS + spread * noise, timesteps, text, **more
+    ).sample
     target = noise if prediction == "epsilon" else signal * noise - spread * LATENTS
     assert torch.allclose(loss, (predicted - target).square().mean(), rtol=1e-5)
 
 
 def test_absent_damaged_or_other_files_of_a_folder_are_named(folder):
-    weights, scheduler = folder / "unet" / "diffusion_pytorch_model.safetensors", folder / "scheduler"
-    unet, config = folder / "unet" / "config.json", folder / "scheduler" / "scheduler_config.json"
+    weights, scheduler = (
+        folder / "unet" / "diffusion_pytorch_model.safetensors",
+        folder / "scheduler",
+    )
+    unet, config = (
+        folder / "unet" / "config.json",
+        folder / "scheduler" / "scheduler_config.json",
+    )
     values = load_file(weights)
     del values["conv_in.bias"], values["conv_out.bias"]
     some = json.loads(unet.read_text())
 
     for file, content, what in (
-        (folder / "tokenizer_2" / "merges.txt", b"#", r"tokenizer_2 of the generator .* is damaged"),
-        (weights, save(values, {"format": "pt"}), r"\d of \d+ weights match .*; first missing conv_in.bias"),
-        (unet, json.dumps({**some, "addition_embed_type": None}).encode(), "addition_embed_type is None"),
-        (config, b'{"_class_name": "EulerDi', "scheduler_config.json is not valid JSON"),
+        (
+            folder / "tokenizer_2" / "merges.txt",
+            b"#",
+            r"tokenizer_2 of the generator .* is damaged",
+        ),
+        (
+            weights,
+            save(values, {"format": "pt"}),
+            r"\d of \d+ weights match .*; first missing conv_in.bias",
+        ),
+        (
+            unet,
+            json.dumps({**some, "addition_embed_type": None}).encode(),
+            "addition_embed_type is None",
+        ),
+        (
+            config,
+            b'{"_class_name": "EulerDi',
+            "scheduler_config.json is not valid JSON",
+        ),
     ):
         whole = file.read_bytes()
         file.write_bytes(content)
@@ -225,7 +291,8 @@ def test_a_variant_of_the_weights_is_read_by_its_name_alone(folder):
     plain = Config(source=str(folder)).build()
     prompt = plain.empty_prompt(1)[0]
     for file in folder.rglob("*.safetensors"):
-        file.rename(file.with_suffix(".fp16.safetensors"))  # as diffusers and transformers save a variant
+        # as diffusers and transformers save a variant
+        file.rename(file.with_suffix(".fp16.safetensors"))
     half = Config(source=str(folder), variant="fp16")
 
     made = half.build()

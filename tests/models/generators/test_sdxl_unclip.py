@@ -1,4 +1,6 @@
-"""SDXL-unCLIP: MindEye2's golden latents, its checkpoint converted once, and what is refused."""
+"""SDXL-unCLIP: MindEye2's golden latents, its checkpoint converted once, and what is
+refused.
+"""
 
 import json
 import zlib
@@ -26,7 +28,9 @@ PX, SAME = 32, 1e-4
 
 @pytest.fixture
 def given() -> Conditioning:
-    return Conditioning(torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(1)))
+    return Conditioning(
+        torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(1))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +38,15 @@ def generator() -> Any:
     return TINY.build()
 
 
-def make(generator: Any, given: Conditioning, seeds: tuple[int, ...] = (1, 2), **sampling: Any) -> Tensor:
-    return generator.generate(given, seeds, PX, Sampling(**{"steps": 3, "guidance": 5.0, **sampling}))
+def make(
+    generator: Any,
+    given: Conditioning,
+    seeds: tuple[int, ...] = (1, 2),
+    **sampling: Any,
+) -> Tensor:
+    return generator.generate(
+        given, seeds, PX, Sampling(**{"steps": 3, "guidance": 5.0, **sampling})
+    )
 
 
 def by_rule(seed: int, name: str, shape: list[int]) -> Tensor:
@@ -47,7 +58,9 @@ def by_rule(seed: int, name: str, shape: list[int]) -> Tensor:
     return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
 
 
-def test_latents_are_those_of_mindeye2_after_all_steps(golden: Path, home: Path, tmp_path: Path):
+def test_latents_are_those_of_mindeye2_after_all_steps(
+    golden: Path, home: Path, tmp_path: Path
+):
     file = golden / "neurons/keyframe_unclip.safetensors"
     with safe_open(file, "pt") as opened:
         about = opened.metadata()
@@ -56,24 +69,34 @@ def test_latents_are_those_of_mindeye2_after_all_steps(golden: Path, home: Path,
     checkpoint = unclip_checkpoint.write(
         tmp_path, {name: by_rule(seed, name, shapes[name]) for name in shapes}
     )
-    generator = Config(source=str(checkpoint), architecture={"unet": unet, "vae": VAE}).build()
+    generator = Config(
+        source=str(checkpoint), architecture={"unet": unet, "vae": VAE}
+    ).build()
     found = load_file(file)
     tokens = torch.cat([found["input.unconditional_tokens"], found["input.tokens"]])
     offset = float(about["offset_noise"]) * found["input.offset"][:, None, None, None]
-    sampling = Sampling(steps=int(about["steps"]), guidance=float(about["guidance"]), strength=1)
-    made = generator.sample_from(found["input.z"], found["input.noise"] + offset, tokens, sampling)
+    sampling = Sampling(
+        steps=int(about["steps"]), guidance=float(about["guidance"]), strength=1
+    )
+    made = generator.sample_from(
+        found["input.z"], found["input.noise"] + offset, tokens, sampling
+    )
     wanted = found["expected.latents"]
     assert (made - wanted).abs().max() < 2e-5 * wanted.abs().max()
 
 
-def test_the_checkpoint_is_converted_once_from_the_hub(home: Path, tmp_path: Path, monkeypatch, given):
+def test_the_checkpoint_is_converted_once_from_the_hub(
+    home: Path, tmp_path: Path, monkeypatch, given
+):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     file = unclip_checkpoint.write(tmp_path / "served")
     config = Config(architecture=TINY_WIDTHS)
     with serving(tmp_path / "served") as hub:
         hub.lead(monkeypatch)
         config.check()
-        assert [(one.size, one.state) for one in config.inputs()] == [(file.stat().st_size, "to download")]
+        assert [(one.size, one.state) for one in config.inputs()] == [
+            (file.stat().st_size, "to download")
+        ]
         first = config.build()
     assert config.source == SOURCE and len(hub.fetched) == 1
     assert [one.state for one in config.inputs()] == ["here"]
@@ -91,8 +114,13 @@ def test_a_picture_depends_on_its_row_and_seed_and_not_on_the_batch(generator, g
     assert not torch.allclose(alone, make(generator, given[1:], (3,)), atol=10 * SAME)
 
 
-def test_the_frames_of_a_clip_are_drawn_of_their_tokens_from_the_same_noise(generator, given):
-    frames = torch.stack([given.embeddings, given.embeddings.flip(0), given.embeddings], 1)  # [B, F, S, D]
+def test_the_frames_of_a_clip_are_drawn_of_their_tokens_from_the_same_noise(
+    generator, given
+):
+    # [B, F, S, D]
+    frames = torch.stack(
+        [given.embeddings, given.embeddings.flip(0), given.embeddings], 1
+    )
 
     clips = make(generator, Conditioning(frames))
 

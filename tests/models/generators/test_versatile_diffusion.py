@@ -1,4 +1,6 @@
-"""Versatile Diffusion: the published folder in, pictures by image and text tokens out."""
+"""Versatile Diffusion: the published folder in, pictures by image and text tokens
+out.
+"""
 
 import re
 import shutil
@@ -25,8 +27,12 @@ from brainhive_cli.models.heads import Conditioning, Decoded
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
 Golden = dict[str, Tensor]
-LOOP = re.compile(r"out\.(ddim|unipc)_(\d+)_steps_strength([\d.]+)_mix([\d.]+)_cfg([\d.]+)(_zeros)?")
-"""Scheduler, steps, strength, text share, guidance, and whether the unconditional side is zeros."""
+LOOP = re.compile(
+    r"out\.(ddim|unipc)_(\d+)_steps_strength([\d.]+)_mix([\d.]+)_cfg([\d.]+)(_zeros)?"
+)
+"""Scheduler, steps, strength, text share, guidance, and whether the unconditional side
+is zeros.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +51,17 @@ def given() -> Conditioning:
     """Two rows of what HAVIR's heads are."""
     random = torch.Generator().manual_seed(1)
     sizes = {"start": (4, 8, 8), "texts": (77, WIDTH), "embeddings": (5, WIDTH)}
-    return Conditioning(**{name: torch.randn(2, *size, generator=random) for name, size in sizes.items()})
+    return Conditioning(
+        **{
+            name: torch.randn(2, *size, generator=random)
+            for name, size in sizes.items()
+        }
+    )
 
 
-def make(generator: Any, given: Conditioning, seeds: Sequence[int] = (1, 2), **sampling: Any) -> Tensor:
+def make(
+    generator: Any, given: Conditioning, seeds: Sequence[int] = (1, 2), **sampling: Any
+) -> Tensor:
     """Generate small pictures as Brain-Diffuser does, in few steps."""
     asked = {"steps": 4, "guidance": 7.5, **sampling}
     return generator.generate(given, seeds, SIDE_PX, Sampling(**asked))
@@ -56,15 +69,21 @@ def make(generator: Any, given: Conditioning, seeds: Sequence[int] = (1, 2), **s
 
 @pytest.fixture
 def dual(golden: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Golden:
-    """The reference's weights in a folder `vd` as the hub has it; its noise is drawn by row."""
+    """The reference's weights in a folder `vd` as the hub has it; its noise is drawn by
+    row.
+    """
     config, found = read(golden / "havir" / "vd_dual.safetensors")
     of_vae, values = read(golden / "havir" / "latent_target.safetensors")
     states = {name: below(found, f"{name}.") for name in ("image_unet", "text_unet")}
     sizes = {name: config[name] for name in states} | {"vae": of_vae["vae"]}
-    versatile_repository.write(home / "vd", {**states, "vae": below(values, "vae.")}, sizes)
+    versatile_repository.write(
+        home / "vd", {**states, "vae": below(values, "vae.")}, sizes
+    )
     for module in ("pipeline_stable_diffusion", "pipeline_stable_diffusion_img2img"):
         drawn = f"diffusers.pipelines.stable_diffusion.{module}.randn_tensor"
-        monkeypatch.setattr(drawn, lambda shape, generator, **_: found["in.noise"][_rows(generator)])
+        monkeypatch.setattr(
+            drawn, lambda shape, generator, **_: found["in.noise"][_rows(generator)]
+        )
     return found
 
 
@@ -78,46 +97,77 @@ def side_of(golden: Golden) -> int:
 
 
 def conditions(golden: Golden) -> tuple[Conditioning, Conditioning]:
-    """What the identity prior makes of the heads of HAVIR, and the unconditional side."""
+    """What the identity prior makes of the heads of HAVIR, and the unconditional
+    side.
+    """
     heads = {name: golden[f"in.{name}"] for name in ("latent", "image", "text")}
-    null = Conditioning(golden["in.image_unconditional"], golden["in.text_unconditional"])
-    return priors.load("identity").condition(Decoded(heads), range(len(heads["latent"]))), null
+    null = Conditioning(
+        golden["in.image_unconditional"], golden["in.text_unconditional"]
+    )
+    return priors.load("identity").condition(
+        Decoded(heads), range(len(heads["latent"]))
+    ), null
 
 
 def test_image_and_text_tokens_are_mixed_in_each_block_as_in_the_reference(dual):
-    """Golden values: Versatile Diffusion's dual-guided U-Net of diffusers, at tiny widths."""
+    """Golden values: Versatile Diffusion's dual-guided U-Net of diffusers, at tiny
+    widths.
+    """
     given, _ = conditions(dual)
     mixed = {name: re.fullmatch(r"out\.eps_mix([\d.]+)_t(\d+)", name) for name in dual}
     assert any(mixed.values())
     for name, found in mixed.items():
         if found is not None:
             generator = Config(source="vd", text_share=float(found[1])).build()
-            assert_near(generator.predict(dual["in.latent"], torch.tensor(int(found[2])), given), dual[name])
+            assert_near(
+                generator.predict(
+                    dual["in.latent"], torch.tensor(int(found[2])), given
+                ),
+                dual[name],
+            )
 
 
 def test_sampling_from_the_decoded_latent_gives_the_latents_of_the_reference(dual):
-    """Golden values: Brain-Diffuser's and MindEye1's loops; pictures by the weights of a tiny autoencoder."""
+    """Golden values: Brain-Diffuser's and MindEye1's loops; pictures by the weights of
+    a tiny autoencoder.
+    """
     given, null = conditions(dual)
     rows, side_px = range(len(given)), side_of(dual)
     loops = {name: found for name in dual if (found := LOOP.fullmatch(name))}
     assert {loop[1] for loop in loops.values()} == {"ddim", "unipc"}
     for name, loop in loops.items():
         scheduler, steps, strength, text_share, guidance, zeros = loop.groups()
-        generator = Config(source="vd", text_share=float(text_share), unconditional="zeros").build()
-        numbers = {"steps": int(steps), "strength": float(strength), "guidance": float(guidance)}
+        generator = Config(
+            source="vd", text_share=float(text_share), unconditional="zeros"
+        ).build()
+        numbers = {
+            "steps": int(steps),
+            "strength": float(strength),
+            "guidance": float(guidance),
+        }
         asked, other = Sampling(scheduler=scheduler, **numbers), None if zeros else null
 
-        latents = generator.sample(Request(given, rows, side_px, asked, other or Conditioning()))
+        latents = generator.sample(
+            Request(given, rows, side_px, asked, other or Conditioning())
+        )
         pictures = generator.generate(given, rows, side_px, asked, other)
         second = generator.generate(given[1:], rows[1:], side_px, asked, other)
         noise_alone = generator.sample(
-            Request(replace(given, start=None), rows, side_px, asked, other or Conditioning())
+            Request(
+                replace(given, start=None),
+                rows,
+                side_px,
+                asked,
+                other or Conditioning(),
+            )
         )
 
         assert_near(latents, dual[name])
         assert torch.allclose(pictures, generator.decode(dual[name]), atol=TOLERANCE)
         assert torch.allclose(second[0], pictures[1], atol=TOLERANCE)
-        assert torch.allclose(noise_alone, latents, atol=TOLERANCE) == (asked.strength == 1)
+        assert torch.allclose(noise_alone, latents, atol=TOLERANCE) == (
+            asked.strength == 1
+        )
 
 
 def test_its_autoencoder_gives_the_references_latents_and_pictures(dual, golden):
@@ -126,10 +176,14 @@ def test_its_autoencoder_gives_the_references_latents_and_pictures(dual, golden)
     generator = Config(source="vd").build()
 
     assert_near(generator.encode(expected["in.image"]), expected["out.latent"])
-    assert_near(generator.decode(expected["out.latent"]), expected["out.image"].clamp(0, 1))
+    assert_near(
+        generator.decode(expected["out.latent"]), expected["out.image"].clamp(0, 1)
+    )
 
 
-def test_weights_are_converted_once_and_then_no_longer_needed(folder, given, monkeypatch, capsys):
+def test_weights_are_converted_once_and_then_no_longer_needed(
+    folder, given, monkeypatch, capsys
+):
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
@@ -157,7 +211,11 @@ def test_weights_are_converted_once_and_then_no_longer_needed(folder, given, mon
 
 def test_a_folder_without_one_component_is_refused_by_the_name_of_its_file(folder):
     config = Config(source=str(folder))
-    for absent in ("text_unet/diffusion_pytorch_model.bin", "vae/config.json", "tokenizer"):
+    for absent in (
+        "text_unet/diffusion_pytorch_model.bin",
+        "vae/config.json",
+        "tokenizer",
+    ):
         (folder / absent).rename(folder / "away")
         for ask in (config.check, config.build):
             with pytest.raises(MissingData, match=f"has no {absent}"):
@@ -172,4 +230,5 @@ def test_a_folder_without_one_component_is_refused_by_the_name_of_its_file(folde
 def test_the_published_size_takes_what_the_facts_say() -> None:
     unet, vae = Config(source="random").build("meta", torch.float16).networks
     millions = [round(size_of(network) / 2 / 1e6) for network in (unet, vae)]
-    assert millions == [1127, 84]  # 860 of the image U-Net and 267 of the text U-Net's attentions
+    # 860 of the image U-Net and 267 of the text U-Net's attentions
+    assert millions == [1127, 84]

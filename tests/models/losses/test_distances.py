@@ -1,4 +1,6 @@
-"""Losses of latents (MSE, L1, Sobel), and MindEye's contrastive ones, against golden values."""
+"""Losses of latents (MSE, L1, Sobel), and MindEye's contrastive ones, against golden
+values.
+"""
 
 import re
 from pathlib import Path
@@ -40,30 +42,49 @@ def temperatures(havir: dict[str, Tensor], name: str) -> list[str]:
 
 
 def test_distances_of_latents_and_edges_equal_the_reference(havir):
-    configs = {name: parts.load("losses", name).Config() for name in ("mse", "l1", "sobel")}
-    named = {"latent_mse": configs["mse"], "latent_l1": configs["l1"], "sobel_l1": configs["sobel"]}
+    configs = {
+        name: parts.load("losses", name).Config() for name in ("mse", "l1", "sobel")
+    }
+    named = {
+        "latent_mse": configs["mse"],
+        "latent_l1": configs["l1"],
+        "sobel_l1": configs["sobel"],
+    }
     for name, config in {**named, "sobel_mse": SobelConfig(distance="mse")}.items():
-        value = config.build()(havir["in.latent_pred"], havir["in.latent_target"], LossContext())
+        value = config.build()(
+            havir["in.latent_pred"], havir["in.latent_target"], LossContext()
+        )
         assert value == pytest.approx(havir[f"out.{name}"].item(), rel=RELATIVE), name
     expected = havir["out.sobel_pred"]
 
-    assert (edges(havir["in.latent_pred"]) - expected).abs().max() < RELATIVE * expected.max()
+    assert (
+        edges(havir["in.latent_pred"]) - expected
+    ).abs().max() < RELATIVE * expected.max()
 
 
 def test_soft_clip_equals_mindeyes(havir):
     found = temperatures(havir, "soft_clip")
     for text in found:
-        config = SoftClipConfig(temperature=float(text))  # the same for logits and labels
+        # the same for logits and labels
+        config = SoftClipConfig(temperature=float(text))
 
         value = config.build()(havir["in.preds"], havir["in.targs"], LossContext())
 
-        assert value == pytest.approx(havir[f"out.soft_clip_t{text}"].item(), rel=RELATIVE)
+        assert value == pytest.approx(
+            havir[f"out.soft_clip_t{text}"].item(), rel=RELATIVE
+        )
     assert found
 
 
-def published_mixco(havir: dict[str, Tensor], partner: Tensor, share: Tensor, temperature: float) -> float:
-    """MindEye1's mixco_nce, which writes the partner's share over a signal's own if the two are one."""
-    predicted, target = (F.normalize(havir[name], dim=-1) for name in ("in.preds", "in.targs"))
+def published_mixco(
+    havir: dict[str, Tensor], partner: Tensor, share: Tensor, temperature: float
+) -> float:
+    """MindEye1's mixco_nce, which writes the partner's share over a signal's own if the
+    two are one.
+    """
+    predicted, target = (
+        F.normalize(havir[name], dim=-1) for name in ("in.preds", "in.targs")
+    )
     logits, labels = predicted @ target.T / temperature, torch.diag(share)
     labels[torch.arange(len(partner)), partner] = 1 - share
     both = [-(labels * logits.log_softmax(dim)).sum() / len(labels) for dim in (1, 0)]
@@ -71,15 +92,20 @@ def published_mixco(havir: dict[str, Tensor], partner: Tensor, share: Tensor, te
 
 
 @pytest.mark.parametrize("permutation", ["perm", "perm_with_fixed_point"])
-def test_mixco_equals_mindeyes_and_is_right_where_a_signal_is_its_own_partner(havir, permutation):
-    """Golden values: `out.mixco_nce_tX`; with a fixed point `…_reference_defect` and `…_right`.
+def test_mixco_equals_mindeyes_and_is_right_where_a_signal_is_its_own_partner(
+    havir, permutation
+):
+    """Golden values: `out.mixco_nce_tX`; with a fixed point `…_reference_defect` and
+    `…_right`.
 
     Either permutation may have fixed points, where MindEye's own code loses the target.
     """
     partner, share = havir[f"in.{permutation}"], havir["in.betas"]
     is_fixed = partner == torch.arange(len(partner))
     ending = "_fixed_point_right" if permutation == "perm_with_fixed_point" else ""
-    stored = [re.fullmatch(rf"out\.mixco_nce_t([\d.]+){ending}", name) for name in havir]
+    stored = [
+        re.fullmatch(rf"out\.mixco_nce_t([\d.]+){ending}", name) for name in havir
+    ]
     compared = [match for match in stored if match]
     assert compared and (is_fixed.any() or not ending)
     for match in compared:
@@ -102,7 +128,9 @@ def test_mixco_equals_mindeyes_and_is_right_where_a_signal_is_its_own_partner(ha
 def test_signals_are_mixed_as_mindeyes(havir):
     mixing = Mixing(havir["in.perm"], havir["in.betas"])
 
-    assert torch.allclose(mixing.mix(havir["in.voxels"]), havir["out.voxels_mixed"], atol=1e-6)
+    assert torch.allclose(
+        mixing.mix(havir["in.voxels"]), havir["out.voxels_mixed"], atol=1e-6
+    )
 
 
 def test_the_contrast_of_maps_equals_mindeyes(havir):
@@ -113,7 +141,9 @@ def test_the_contrast_of_maps_equals_mindeyes(havir):
 
         value = config.build()(havir["in.preds"], havir["in.targs"], context)
 
-        assert value == pytest.approx(havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE)
+        assert value == pytest.approx(
+            havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE
+        )
     assert found and TINY["soft-cont"].temperature == 0.075
 
 

@@ -1,4 +1,6 @@
-"""Losses of published retrieval methods give the values and gradients of their repositories."""
+"""Losses of published retrieval methods give the values and gradients of their
+repositories.
+"""
 
 import math
 from pathlib import Path
@@ -19,10 +21,14 @@ LONG = {**SAMGA, "normalise_signal": False, "scale_by": "softplus"}
 """Signals keep their length, the scale is 2.727."""
 
 
-def compare(kind: str, pair: tuple[Tensor, Tensor], context: LossContext, **knobs: Any) -> tuple[Tensor, ...]:
+def compare(
+    kind: str, pair: tuple[Tensor, Tensor], context: LossContext, **knobs: Any
+) -> tuple[Tensor, ...]:
     """A loss and its gradients, of predictions and of targets."""
     predicted, target = (tensor.clone().requires_grad_() for tensor in pair)
-    loss = parts.resolve("losses", {"kind": kind, **knobs}).build()(predicted, target, context)
+    loss = parts.resolve("losses", {"kind": kind, **knobs}).build()(
+        predicted, target, context
+    )
     loss.backward()
     assert predicted.grad is not None and target.grad is not None
     return loss.detach(), predicted.grad, target.grad
@@ -34,17 +40,32 @@ def test_samgas_losses_have_its_values_and_gradients(golden: Path) -> None:
         ("clip", LONG, "", ("clip", "clip_grad_signal", "clip_grad_image")),
         ("clip", SAMGA, "", ("clip_both_normalised_exp",)),
         ("mmd", {}, "", ("mmd",)),
-        ("mmd", {}, "_near", ("mmd_near", "mmd_near_grad_signal", "mmd_near_grad_image")),
+        (
+            "mmd",
+            {},
+            "_near",
+            ("mmd_near", "mmd_near_grad_signal", "mmd_near_grad_image"),
+        ),
     ]
     for kind, knobs, end, expected in cases:
-        measured = compare(kind, (tensors[f"signal{end}"], tensors[f"image{end}"]), LossContext(), **knobs)
+        measured = compare(
+            kind,
+            (tensors[f"signal{end}"], tensors[f"image{end}"]),
+            LossContext(),
+            **knobs,
+        )
         for value, name in zip(measured, expected, strict=False):
             assert (value - tensors[f"expected.{name}"]).abs().max() < CLOSE, name
 
 
-def test_signals_of_one_stimulus_are_pairs_where_positives_are_stimuli(golden: Path) -> None:
+def test_signals_of_one_stimulus_are_pairs_where_positives_are_stimuli(
+    golden: Path,
+) -> None:
     tensors = load_file(golden / "methods/multi_positive.safetensors")
-    pair, context = (tensors["signal"], tensors["image"]), LossContext(stimuli=tensors["picture"])
+    pair, context = (
+        (tensors["signal"], tensors["image"]),
+        LossContext(stimuli=tensors["picture"]),
+    )
     loss, *gradients = compare("clip", pair, context, **LONG, positives="stimulus")
     assert (loss - tensors["expected.loss"]).abs() < CLOSE
     for gradient, name in zip(gradients, ("signal", "image"), strict=True):
@@ -72,6 +93,12 @@ def test_brainhives_clip_loss_has_its_value_and_every_gradient(golden: Path) -> 
     loss.backward()
 
     assert loss.detach() == pytest.approx(reference["loss"].item(), abs=1e-5)
-    for name, given in {"brain": brain, "image": image, "logit_scale": loss_of.logit_scale}.items():
+    for name, given in {
+        "brain": brain,
+        "image": image,
+        "logit_scale": loss_of.logit_scale,
+    }.items():
         assert given.grad is not None
-        assert torch.allclose(given.grad, reference[f"grad_{name}"].reshape(given.shape), atol=1e-5)
+        assert torch.allclose(
+            given.grad, reference[f"grad_{name}"].reshape(given.shape), atol=1e-5
+        )

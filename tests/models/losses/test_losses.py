@@ -16,7 +16,9 @@ from brainhive_cli.models.losses import ClipConfig, LossContext, Mixing, SoftCli
 
 KINDS = ("clip", "mixco", "soft_clip")
 LOG_SCALE = 1.5
-MIXING = Mixing(torch.tensor([1, 2, 0, 3, 5, 4]), torch.tensor([0.9, 0.4, 1.0, 0.3, 0.5, 0.0]))
+MIXING = Mixing(
+    torch.tensor([1, 2, 0, 3, 5, 4]), torch.tensor([0.9, 0.4, 1.0, 0.3, 0.5, 0.0])
+)
 """Six signals: one is its own partner, one is all itself, one is all its partner."""
 EXACT = 1e-5
 """float32 against float64."""
@@ -31,7 +33,9 @@ def tokens() -> tuple[Tensor, Tensor]:
     return signal, signal + torch.randn(6, 5)
 
 
-def compute(config: Any, tokens: tuple[Tensor, Tensor], mixing: Mixing | None = None) -> float:
+def compute(
+    config: Any, tokens: tuple[Tensor, Tensor], mixing: Mixing | None = None
+) -> float:
     scaled = config.model_copy(update={"initial_logit_scale": LOG_SCALE})
     return float(scaled.build()(*tokens, LossContext(mixing)).detach())
 
@@ -59,26 +63,38 @@ def test_mixed_signals_are_pulled_to_both_their_images_by_their_shares(tokens: A
         shares = np.exp(way) / np.exp(way).sum(1, keepdims=True)
         expected -= (of * np.log(shares)).sum() / 12
 
-    assert compute(ClipConfig(cosine_weight=5), tokens, MIXING) == pytest.approx(expected, abs=EXACT)
+    assert compute(ClipConfig(cosine_weight=5), tokens, MIXING) == pytest.approx(
+        expected, abs=EXACT
+    )
 
 
 def test_hard_negatives_equal_the_papers_formula(tokens: Any):
-    """Robinson et al. (arXiv 2010.04592), equation 4 without its correction for false negatives."""
+    """Robinson et al. (arXiv 2010.04592), equation 4 without its correction for false
+    negatives.
+    """
     beta, logits = 0.7, math.exp(LOG_SCALE) * cosine(*tokens)
     total = 0.0
     for way in (logits, logits.T):
         for i, row in enumerate(way):
             positive, negative = math.exp(row[i]), np.exp(np.delete(row, i))
             importance = negative**beta
-            reweighted = len(negative) * (importance * negative).sum() / importance.sum()
+            reweighted = (
+                len(negative) * (importance * negative).sum() / importance.sum()
+            )
             total -= math.log(positive / (positive + reweighted))
 
-    assert compute(ClipConfig(hard_negative_beta=beta), tokens) == pytest.approx(total / 12, abs=EXACT)
+    assert compute(ClipConfig(hard_negative_beta=beta), tokens) == pytest.approx(
+        total / 12, abs=EXACT
+    )
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "hard"])
 def test_gradients_are_those_of_the_value_and_finite(kind: str, tokens: Any):
-    config = ClipConfig(hard_negative_beta=1) if kind == "hard" else parts.load("losses", kind).TINY
+    config = (
+        ClipConfig(hard_negative_beta=1)
+        if kind == "hard"
+        else parts.load("losses", kind).TINY
+    )
     loss = config.build().double()
     signal, image = (token.double().requires_grad_() for token in tokens)
     if kind == "soft_clip":
@@ -88,7 +104,9 @@ def test_gradients_are_those_of_the_value_and_finite(kind: str, tokens: Any):
 
     def value(signal: Tensor, image: Tensor, *values: Tensor) -> Any:
         named = dict(zip(parameters, values, strict=True))
-        return torch.func.functional_call(loss, named, (signal, image, LossContext(MIXING)))
+        return torch.func.functional_call(
+            loss, named, (signal, image, LossContext(MIXING))
+        )
 
     given = [value.requires_grad_() for value in parameters.values()]
     assert torch.autograd.gradcheck(value, (signal, image, *given))
@@ -100,7 +118,10 @@ def test_wrong_pairs_cost_more_and_sequences_count_as_one_vector(tokens: Any):
     sequences = (torch.randn(6, 3, 5), torch.randn(6, 3, 5))
     for kind in KINDS:
         config = parts.load("losses", kind).TINY
-        costs = [compute(config, (signal, other)) for other in (signal, image, image.roll(1, 0))]
+        costs = [
+            compute(config, (signal, other))
+            for other in (signal, image, image.roll(1, 0))
+        ]
         assert costs[0] < costs[1] < costs[2]
         flat = tuple(each.flatten(1) for each in sequences)
         assert compute(config, sequences) == compute(config, flat)
@@ -117,7 +138,9 @@ def test_soft_targets_are_no_path_for_the_gradient(tokens: Any):
     config.build()(signal.double(), image, LossContext()).backward()
     found, image.grad = image.grad, None
     logits = F.normalize(signal.double(), dim=1) @ F.normalize(image, dim=1).T
-    (-(alike * logits.log_softmax(1) + alike.T * logits.log_softmax(0)).sum() / 12).backward()
+    (
+        -(alike * logits.log_softmax(1) + alike.T * logits.log_softmax(0)).sum() / 12
+    ).backward()
 
     assert torch.allclose(found, image.grad)
 

@@ -19,15 +19,22 @@ def test_partners_are_a_permutation_and_shares_follow_the_beta_distribution():
 
         assert torch.equal(mixing.partner.sort().values, torch.arange(MANY))
         assert mixing.share.mean().item() == pytest.approx(0.5, abs=0.02)
-        assert mixing.share.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)  # Beta(a, a)
+        # Beta(a, a)
+        assert mixing.share.var().item() == pytest.approx(
+            1 / (4 * (2 * alpha + 1)), rel=0.05
+        )
     rest = Mixing.draw(MANY, 4.0, generator(), 0.3).share
     assert (rest < 1).float().mean().item() == pytest.approx(0.3, abs=0.02)
 
 
 def test_weights_go_from_all_on_one_to_all_alike_and_what_is_not_there_weighs_nothing():
-    """The largest of three uniform weights is (1 + 1/2 + 1/3) / 3 = 11/18 on average."""
+    """The largest of three uniform weights is (1 + 1/2 + 1/3) / 3 = 11/18 on
+    average.
+    """
     for alpha, largest in ((1e-3, 1.0), (1.0, 11 / 18), (1e4, 1 / 3)):
-        weights = convex_weights(torch.ones(MANY, 3, dtype=torch.bool), alpha, generator())
+        weights = convex_weights(
+            torch.ones(MANY, 3, dtype=torch.bool), alpha, generator()
+        )
 
         assert torch.allclose(weights.sum(1), torch.ones(MANY))
         assert weights.mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)

@@ -40,14 +40,20 @@ def config_of(golden: Path, name: str) -> dict[str, Any]:
 
 
 def right_of(found: dict[str, Tensor], name: str) -> float:
-    """What the reference should give: `right.*` where it is at fault, else what it gives."""
+    """What the reference should give: `right.*` where it is at fault, else what it
+    gives.
+    """
     return found.get(f"right.{name}", found[f"expected.{name}"]).item()
 
 
 def by_temperature(found: dict[str, Tensor], name: str) -> dict[float, float]:
     """The values of a loss by the temperature that their names end in."""
     start = f"expected.{name}_"
-    values = {float(key.removeprefix(start)): each.item() for key, each in found.items() if start in key}
+    values = {
+        float(key.removeprefix(start)): each.item()
+        for key, each in found.items()
+        if start in key
+    }
     assert values
     return values
 
@@ -72,7 +78,9 @@ def test_contrastive_losses_equal_the_reference(golden: Path) -> None:
 def test_a_fixed_point_of_the_permutation_keeps_its_target(golden: Path) -> None:
     """Golden values: `right.*`; in `expected.*` the reference loses the target."""
     found = golden_of(golden, "losses")
-    mixing = Mixing(found["input.perm_fixed_point"], found["expected.betas_after_fixed_point"])
+    mixing = Mixing(
+        found["input.perm_fixed_point"], found["expected.betas_after_fixed_point"]
+    )
 
     temperature = config_of(golden, "losses")["temp_vision"]
     mixed = MixcoConfig(temperature=temperature).build()(
@@ -80,7 +88,9 @@ def test_a_fixed_point_of_the_permutation_keeps_its_target(golden: Path) -> None
     )
 
     published = found["expected.mixco_nce_fixed_point"].item()
-    assert mixed == pytest.approx(found["right.mixco_nce_fixed_point"].item(), rel=RELATIVE)
+    assert mixed == pytest.approx(
+        found["right.mixco_nce_fixed_point"].item(), rel=RELATIVE
+    )
     assert mixed != pytest.approx(published, rel=RELATIVE)
 
 
@@ -88,59 +98,96 @@ def test_each_frame_is_an_item_of_soft_clip() -> None:
     torch.manual_seed(0)
     predicted, target = torch.randn(2, 4, 3, 5, 6)
     mixing = Mixing(torch.tensor([2, 3, 0, 1]), torch.tensor([1.0, 0.3, 0.6, 0.0]))
-    frames = Mixing(torch.tensor([6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]), mixing.share.repeat_interleave(3))
+    frames = Mixing(
+        torch.tensor([6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]),
+        mixing.share.repeat_interleave(3),
+    )
 
-    found = SoftClipConfig(items="frames").build()(predicted, target, LossContext(mixing))
-    flat = SoftClipConfig().build()(predicted.flatten(0, 1), target.flatten(0, 1), LossContext(frames))
+    found = SoftClipConfig(items="frames").build()(
+        predicted, target, LossContext(mixing)
+    )
+    flat = SoftClipConfig().build()(
+        predicted.flatten(0, 1), target.flatten(0, 1), LossContext(frames)
+    )
 
     assert torch.allclose(found, flat)
     with pytest.raises(BrainhiveError, match=r"predictions \[12\] .* are not pairs"):
-        SoftClipConfig(items="frames").build()(predicted[:, :, 0, 0], target[:, :, 0, 0], PLAIN)
+        SoftClipConfig(items="frames").build()(
+            predicted[:, :, 0, 0], target[:, :, 0, 0], PLAIN
+        )
 
 
 def test_masks_labels_captions_and_latents_equal_the_reference(golden: Path) -> None:
     decoder, labels, caption = (
-        golden_of(golden, name) for name in ("text_driven_decoder", "classifier", "caption")
+        golden_of(golden, name)
+        for name in ("text_driven_decoder", "classifier", "caption")
     )
     logits = decoder["expected.segmentation_reference"]
     size = tuple(logits.shape[-2:])
-    masks = torch.nn.functional.interpolate(decoder["input.mask"].flatten(0, 1)[:, None], size)
+    masks = torch.nn.functional.interpolate(
+        decoder["input.mask"].flatten(0, 1)[:, None], size
+    )
 
     bce = parts.load("losses", "bce")
     values = {
         "dice": DiceConfig().build()(logits, masks, PLAIN),
         "per mask": DiceConfig(over="mask").build()(logits, masks, PLAIN),
-        "bce": bce.Config().build()(labels["expected.logits"], labels["input.labels"], PLAIN),
+        "bce": bce.Config().build()(
+            labels["expected.logits"], labels["input.labels"], PLAIN
+        ),
         "caption": TINY["cross-entropy"].build()(
             caption["expected.logits"], caption["input.tokens"].float(), PLAIN
         ),
     }
 
-    assert values["dice"] == pytest.approx(decoder["expected.dice_reference"].item(), rel=RELATIVE)
+    assert values["dice"] == pytest.approx(
+        decoder["expected.dice_reference"].item(), rel=RELATIVE
+    )
     assert values["bce"] == pytest.approx(labels["expected.bce"].item(), rel=RELATIVE)
-    assert values["caption"] == pytest.approx(caption["expected.cross_entropy"].item(), rel=RELATIVE)
-    assert values["per mask"] == pytest.approx(decoder["right.dice_per_frame_mean"].item(), rel=RELATIVE)
+    assert values["caption"] == pytest.approx(
+        caption["expected.cross_entropy"].item(), rel=RELATIVE
+    )
+    assert values["per mask"] == pytest.approx(
+        decoder["right.dice_per_frame_mean"].item(), rel=RELATIVE
+    )
 
 
 def test_weights_rise_and_fall_step_by_step_as_the_references(golden: Path) -> None:
-    expected, config = golden_of(golden, "schedules")["expected.loss_weights"], config_of(golden, "schedules")
-    fifth, steps = config["epochs"] // 5, config["iterations"]  # a wave of two fifths, every fifth
+    expected, config = (
+        golden_of(golden, "schedules")["expected.loss_weights"],
+        config_of(golden, "schedules"),
+    )
+    # a wave of two fifths, every fifth
+    fifth, steps = config["epochs"] // 5, config["iterations"]
     tasks = len(config["columns"][2:])
-    waves = [Wave(base=1, peak=10, epochs=(n * fifth, (n + 2) * fifth)) for n in range(tasks)]
+    waves = [
+        Wave(base=1, peak=10, epochs=(n * fifth, (n + 2) * fifth)) for n in range(tasks)
+    ]
     ones = {"a": torch.ones(1, 1)}
 
     for epoch, iteration, *weights in expected.tolist():
-        context = LossContext(step=int(epoch) * steps + int(iteration), epoch=int(epoch), steps=steps)
+        context = LossContext(
+            step=int(epoch) * steps + int(iteration), epoch=int(epoch), steps=steps
+        )
         terms = [Term(prediction="a", loss="l1", weight=wave) for wave in waves]
-        found = [Objective([term])(ones, {"a": torch.zeros(1, 1)}, context).item() for term in terms]
+        found = [
+            Objective([term])(ones, {"a": torch.zeros(1, 1)}, context).item()
+            for term in terms
+        ]
         assert found == pytest.approx(weights, rel=1e-6)
 
 
 def test_temperatures_are_the_references(golden: Path) -> None:
     losses = golden_of(golden, "losses")
-    (expected,) = (each for name, each in losses.items() if name.startswith("expected.soft_temperatures_"))
+    (expected,) = (
+        each
+        for name, each in losses.items()
+        if name.startswith("expected.soft_temperatures_")
+    )
     epochs = [0, len(expected) - 1]
-    course = Course.model_validate({"from": 0.004, "to": 0.0075, "epochs": epochs, "course": "cosine"})
+    course = Course.model_validate(
+        {"from": 0.004, "to": 0.0075, "epochs": epochs, "course": "cosine"}
+    )
 
     values = torch.tensor([course.at(epoch) for epoch in range(len(expected))])
 

@@ -1,4 +1,6 @@
-"""MindEye1's diffusion prior against its reference, from its own folder and from a published checkpoint."""
+"""MindEye1's diffusion prior against its reference, from its own folder and from a
+published checkpoint.
+"""
 
 from pathlib import Path
 
@@ -19,21 +21,36 @@ Golden = dict[str, Tensor]
 
 def weights_of(golden: Golden) -> Golden:
     """The reference's weights, by the names that they have in its checkpoint."""
-    found = {name.removeprefix("weights."): value for name, value in golden.items() if "weights." in name}
-    return {name if name.startswith("net.") else f"net.{name}": value for name, value in found.items()}
+    found = {
+        name.removeprefix("weights."): value
+        for name, value in golden.items()
+        if "weights." in name
+    }
+    return {
+        name if name.startswith("net.") else f"net.{name}": value
+        for name, value in found.items()
+    }
 
 
 @pytest.fixture
 def reference(golden: Path) -> tuple[mindeye1.Config, Golden]:
     """MindEye1's prior at tiny widths."""
     config, values = read(golden / "havir" / "mindeye_prior.safetensors")
-    sizes = {name: config["net"][name] for name in ("dim", "depth", "heads", "dim_head")}
-    made = {"tokens": config["net"]["num_tokens"], "timesteps": config["prior"]["timesteps"], **sizes}
+    sizes = {
+        name: config["net"][name] for name in ("dim", "depth", "heads", "dim_head")
+    }
+    made = {
+        "tokens": config["net"]["num_tokens"],
+        "timesteps": config["prior"]["timesteps"],
+        **sizes,
+    }
     return mindeye1.Config(**made), values
 
 
 @pytest.fixture
-def prior(reference: tuple[mindeye1.Config, Golden], tmp_path: Path) -> mindeye1.DiffusionPrior:
+def prior(
+    reference: tuple[mindeye1.Config, Golden], tmp_path: Path
+) -> mindeye1.DiffusionPrior:
     """The reference's weights, through a folder of ours."""
     made = reference[0].build({}, None)
     made.load_state_dict(weights_of(reference[1]))
@@ -45,7 +62,9 @@ def prior(reference: tuple[mindeye1.Config, Golden], tmp_path: Path) -> mindeye1
 
 @pytest.fixture
 def checkpoint(reference: tuple[mindeye1.Config, Golden], tmp_path: Path) -> Path:
-    """A checkpoint of the high level's training, as MindEye1 writes it, with its brain model."""
+    """A checkpoint of the high level's training, as MindEye1 writes it, with its brain
+    model.
+    """
     _, golden = reference
     state = weights_of(golden) | {"voxel2clip.lin1.bias": torch.zeros(3)}
     state |= {"noise_scheduler.alphas_cumprod": golden["out.alphas_cumprod"]}
@@ -55,13 +74,17 @@ def checkpoint(reference: tuple[mindeye1.Config, Golden], tmp_path: Path) -> Pat
     return path
 
 
-def test_it_predicts_clean_tokens_as_the_reference_with_and_without_what_it_is_given(prior, reference):
+def test_it_predicts_clean_tokens_as_the_reference_with_and_without_what_it_is_given(
+    prior, reference
+):
     _, golden = reference
     given = golden["in.image"], golden["in.times"], golden["in.brain"]
 
     with torch.no_grad():
         assert_near(prior.net(*given), golden["out.prediction"])
-        assert_near(prior.net(*given, False, False), golden["out.prediction_all_dropped"])
+        assert_near(
+            prior.net(*given, False, False), golden["out.prediction_all_dropped"]
+        )
     assert torch.allclose(prior.alphas_cumprod, golden["out.alphas_cumprod"])
 
 
@@ -75,15 +98,26 @@ def test_its_loss_is_the_references(prior, reference, monkeypatch):
         predicted, target = prior.learn(golden["in.brain"], golden["in.image"])
 
     assert_near(predicted, golden["out.loss_prediction"])
-    assert torch.isclose(torch.nn.functional.mse_loss(predicted, target), golden["out.loss"], rtol=TOLERANCE)
-    assert torch.isclose(target, golden["in.image"] * golden["out.image_embed_scale"]).all()
+    assert torch.isclose(
+        torch.nn.functional.mse_loss(predicted, target),
+        golden["out.loss"],
+        rtol=TOLERANCE,
+    )
+    assert torch.isclose(
+        target, golden["in.image"] * golden["out.image_embed_scale"]
+    ).all()
 
 
-def test_it_samples_as_the_reference_from_the_noise_of_each_rows_seed(prior, reference, monkeypatch):
+def test_it_samples_as_the_reference_from_the_noise_of_each_rows_seed(
+    prior, reference, monkeypatch
+):
     _, golden = reference
     brain, noises = golden["in.brain"], golden["in.sampling_noises"]
     count = len(brain)
-    decoded, seeds = Decoded({"image": brain, "latent": torch.ones(count, 4, 2, 2)}), [*range(5, 5 + count)]
+    decoded, seeds = (
+        Decoded({"image": brain, "latent": torch.ones(count, 4, 2, 2)}),
+        [*range(5, 5 + count)],
+    )
 
     ours = prior.condition(decoded, seeds)
     alone = prior.condition(decoded[1:], seeds[1:])
@@ -93,7 +127,8 @@ def test_it_samples_as_the_reference_from_the_noise_of_each_rows_seed(prior, ref
     assert_near(found.embeddings * prior.scale, golden["out.sample_times_scale"])
     assert torch.allclose(alone.embeddings, ours.embeddings[1:], atol=TOLERANCE)
     assert not torch.allclose(found.embeddings, ours.embeddings, atol=100 * TOLERANCE)
-    assert found.start is decoded.tensors["latent"]  # other heads are conditions as they are
+    # other heads are conditions as they are
+    assert found.start is decoded.tensors["latent"]
     assert len(prior.null(2, [0, 1])) == 0
 
 
@@ -102,7 +137,9 @@ def test_neurons_prior_is_the_same_network(golden):
     config, values = read(golden / "neurons" / "prior.safetensors")
     sizes = {name: config[name] for name in ("dim", "depth", "heads", "dim_head")}
     steps = len(values["input.sample_noises"]) - 1
-    knobs = mindeye1.Config(tokens=config["num_tokens"], timesteps=steps, head="tokens", **sizes)
+    knobs = mindeye1.Config(
+        tokens=config["num_tokens"], timesteps=steps, head="tokens", **sizes
+    )
     prior = knobs.build({}, None)
     prior.load_state_dict(weights_of(values))
     prior.noises = lambda seeds: iter(values["input.sample_noises"][:, list(seeds)])
@@ -116,9 +153,17 @@ def test_neurons_prior_is_the_same_network(golden):
     assert_near(found * prior.scale, values[f"expected.sample_{steps}_steps"])
 
 
-def test_a_published_checkpoint_is_read_and_says_that_test_chose_it(checkpoint, reference):
-    prior, described = priors.load(f"mindeye1:{checkpoint}"), priors.describe(f"mindeye1:{checkpoint}")
+def test_a_published_checkpoint_is_read_and_says_that_test_chose_it(
+    checkpoint, reference
+):
+    prior, described = (
+        priors.load(f"mindeye1:{checkpoint}"),
+        priors.describe(f"mindeye1:{checkpoint}"),
+    )
 
     assert prior.config == reference[0]
-    assert all(torch.equal(weights_of(reference[1])[name], each) for name, each in prior.state_dict().items())
+    assert all(
+        torch.equal(weights_of(reference[1])[name], each)
+        for name, each in prior.state_dict().items()
+    )
     assert (described.kind, list(described.caveats)) == ("mindeye1", [SELECTED_ON_TEST])

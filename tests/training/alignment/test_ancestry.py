@@ -1,4 +1,6 @@
-"""Four ways to a wrong number without a word, each refused or stamped; and what must raise no alarm."""
+"""Four ways to a wrong number without a word, each refused or stamped; and what must
+raise no alarm.
+"""
 
 import shutil
 from dataclasses import replace
@@ -37,7 +39,9 @@ def model_in(run: Path, cell: str) -> Path:
 
 
 def replace_signals(signals: Path, subject: int, **changes: object) -> Path:
-    """Write a subject's store again, its recordings changed as `dataclasses.replace` does."""
+    """Write a subject's store again, its recordings changed as `dataclasses.replace`
+    does.
+    """
     (path,) = signals.glob(f"{DATASET}/default/sub-{subject:02d}.h5")
     recordings = {
         split: replace(recording, signal=np.array(recording.signal), **changes)
@@ -48,25 +52,48 @@ def replace_signals(signals: Path, subject: int, **changes: object) -> Path:
     return path
 
 
-def test_a_subject_whom_a_start_was_trained_on_is_not_new_however_it_is_named(go, small, here, tmp_path):
+def test_a_subject_whom_a_start_was_trained_on_is_not_new_however_it_is_named(
+    go, small, here, tmp_path
+):
     joint = go("train-align", *small, THREE, *here, "mode=joint", "subjects=1,2").folder
     folder = model_in(joint, "all_seed-1")
     copied = tmp_path / "copied"
     copied.mkdir()
     for name in (WEIGHTS, FILE):
         shutil.copy(folder / name, copied / name)
-    inter = ("train-align", *small, THREE, *here, "mode=inter", "subjects=1,3", "trained_on=2,3")
+    inter = (
+        "train-align",
+        *small,
+        THREE,
+        *here,
+        "mode=inter",
+        "subjects=1,3",
+        "trained_on=2,3",
+    )
 
-    for way in (joint.name, folder, f"{{backbone: {joint.name}}}", f"{{backbone: {copied / WEIGHTS}}}"):
+    for way in (
+        joint.name,
+        folder,
+        f"{{backbone: {joint.name}}}",
+        f"{{backbone: {copied / WEIGHTS}}}",
+    ):
         with pytest.raises(
-            BrainhiveError, match=r"sub-01_seed-1.* tested on new subjects.* subject 1 of demo"
+            BrainhiveError,
+            match=r"sub-01_seed-1.* tested on new subjects.* subject 1 of demo",
         ):
             go(*inter, f"train.start_from={way}")
 
 
-def test_a_start_of_other_subjects_is_fine_and_one_tuned_to_the_subject_refused(go, small, here):
+def test_a_start_of_other_subjects_is_fine_and_one_tuned_to_the_subject_refused(
+    go, small, here
+):
     alone = go("train-align", *small, THREE, *here, "mode=intra", "subjects=3").folder
-    started = ("mode=inter", "subjects=1", "trained_on=2", f"train.start_from={alone.name}")
+    started = (
+        "mode=inter",
+        "subjects=1",
+        "trained_on=2",
+        f"train.start_from={alone.name}",
+    )
 
     inter = go("train-align", *small, THREE, *here, *started).folder
     evaluation = ("eval-retrieval", f"run={inter}", here[0], *QUICK)
@@ -75,16 +102,23 @@ def test_a_start_of_other_subjects_is_fine_and_one_tuned_to_the_subject_refused(
     folder = model_in(inter, "sub-01_seed-1")
     model = aligners.load(folder)
     assert model.learned.people == {DATASET: (2, 3)}
-    assert set(model.learned.signals) == {f"signals {DATASET}/default/sub-0{subject}" for subject in (2, 3)}
+    assert set(model.learned.signals) == {
+        f"signals {DATASET}/default/sub-0{subject}" for subject in (2, 3)
+    }
 
     model.learned = replace(model.learned, people={DATASET: (1, 2, 3)})
     model.save(folder)  # as by a version that did not compare
     (inter / "SHA256SUMS").unlink()
-    with pytest.raises(BrainhiveError, match=rf"is to be tested on new subjects.* subject 1 of {DATASET}"):
+    with pytest.raises(
+        BrainhiveError,
+        match=rf"is to be tested on new subjects.* subject 1 of {DATASET}",
+    ):
         go(*evaluation, again=True)
 
 
-def test_weights_selected_on_test_keep_that_mark_when_they_are_copied(go, small, here, tmp_path):
+def test_weights_selected_on_test_keep_that_mark_when_they_are_copied(
+    go, small, here, tmp_path
+):
     alone = ("train-align", *small, *here, "mode=joint", "subjects=1")
     on_test = go(*alone, "train.selection=test", "train.validation=0").folder
     folder, copied = model_in(on_test, "all_seed-1"), tmp_path / "copied"
@@ -96,35 +130,54 @@ def test_weights_selected_on_test_keep_that_mark_when_they_are_copied(go, small,
     shutil.copy(folder / FILE, copied)
     known = go(*alone, start, "seeds=2")
 
-    assert UNKNOWN_HISTORY in unknown.caveats and UNKNOWN_HISTORY not in known.metrics.caveats
+    assert (
+        UNKNOWN_HISTORY in unknown.caveats
+        and UNKNOWN_HISTORY not in known.metrics.caveats
+    )
     assert SELECTED_ON_TEST in known.metrics.caveats
-    evaluated = go("eval-retrieval", f"run={known.folder}", here[0], "sheet_rows=0").metrics
-    assert all(SELECTED_ON_TEST in metric.caveats for metric in evaluated.overall.values())
+    evaluated = go(
+        "eval-retrieval", f"run={known.folder}", here[0], "sheet_rows=0"
+    ).metrics
+    assert all(
+        SELECTED_ON_TEST in metric.caveats for metric in evaluated.overall.values()
+    )
     ceiling = evaluated.scopes["ceiling · all"]["top1"]
     assert SELECTED_ON_TEST not in ceiling.caveats  # which no model has a part in
 
 
-def test_other_signals_under_the_same_name_make_another_run(go, small, here, own_signals, tmp_path):
+def test_other_signals_under_the_same_name_make_another_run(
+    go, small, here, own_signals, tmp_path
+):
     training = ("train-align", *small, *here, own_signals, "mode=intra", "subjects=1")
     first = go(*training)
     evaluation = ("eval-retrieval", f"run={first.folder}", here[0], own_signals, *QUICK)
     tested = go(*evaluation)
     path = replace_signals(tmp_path / "signals", 1)  # the same again
-    assert go(*training).folder == first.folder and go(*evaluation).folder == tested.folder
+    assert (
+        go(*training).folder == first.folder and go(*evaluation).folder == tested.folder
+    )
     identity = SignalStore.open(path).identity
     for file in (first.folder / "recipe.yaml", tested.folder / "recipe.yaml"):
         assert identity in file.read_text()
-    assert identity in (model_in(first.folder, "sub-01_seed-1") / "config.json").read_text()
+    assert (
+        identity
+        in (model_in(first.folder, "sub-01_seed-1") / "config.json").read_text()
+    )
 
     stored = SignalStore.open(path).splits
-    shifted = {split: replace(one, signal=np.array(one.signal) + 1) for split, one in stored.items()}
+    shifted = {
+        split: replace(one, signal=np.array(one.signal) + 1)
+        for split, one in stored.items()
+    }
     path.unlink()
     SignalStore.write(path, shifted)
 
     changed = go(*evaluation)
     assert changed.folder != tested.folder and not tested.metrics.facts.warnings
     line, *_ = changed.metrics.facts.warnings
-    assert line == f"signals {DATASET}/default/sub-01 has changed since models were trained on it"
+    assert line == (
+        f"signals {DATASET}/default/sub-01 has changed since models were trained on it"
+    )
     assert go(*training).folder != first.folder
 
     for changes, difference in (
@@ -132,5 +185,7 @@ def test_other_signals_under_the_same_name_make_another_run(go, small, here, own
         ({"unit": "uV", "provenance": {}}, "signals recorded, not simulated"),
     ):
         replace_signals(tmp_path / "signals", 1, **changes)
-        with pytest.raises(BrainhiveError, match=rf"was made in another way .*: {difference}"):
+        with pytest.raises(
+            BrainhiveError, match=rf"was made in another way .*: {difference}"
+        ):
             go(*evaluation)

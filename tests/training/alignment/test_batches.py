@@ -1,4 +1,6 @@
-"""What a step learns from: micro-batches, epochs of trials, and alternatives chosen by feedback."""
+"""What a step learns from: micro-batches, epochs of trials, and alternatives chosen by
+feedback.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,11 @@ WIDTHS = {1: 3, 4: 5, 7: 4}
 def voxels(subject: int, repetitions: int = 1) -> Trials:
     """Signals [N, V, 1] that say whose they are and of which stimulus."""
     pictures, width = np.arange(PICTURES), WIDTHS[subject]
-    averages = np.repeat(100.0 * subject + pictures, width).reshape(-1, width, 1).astype(np.float32)
+    averages = (
+        np.repeat(100.0 * subject + pictures, width)
+        .reshape(-1, width, 1)
+        .astype(np.float32)
+    )
     regions = {"V1": (0, 1), "FFA": tuple(range(2, width))}
     signal = np.repeat(averages[:, None], repetitions, 1)
     return make_trials(subject, signal, pictures, (), None, regions=regions)
@@ -35,7 +41,9 @@ def data_of(repetitions: int = 1) -> CellData:
     return CellData(trials, targets, np.zeros(PICTURES, bool), None)
 
 
-def test_a_step_is_a_micro_batch_for_each_subject_and_targets_follow_their_order() -> None:
+def test_a_step_is_a_micro_batch_for_each_subject_and_targets_follow_their_order() -> (
+    None
+):
     batches = batches_of(data_of(2), batch_size=60)
     parts, targets, _ = batches.draw(np.arange(0, 3 * PICTURES, 4), 1)
 
@@ -46,26 +54,37 @@ def test_a_step_is_a_micro_batch_for_each_subject_and_targets_follow_their_order
     assert torch.equal(seen, 100.0 * whose + targets["e"][:, 0])
 
     parts, targets, _ = batches_of(data_of()).draw(np.array([150, 3, 120]), 1)
-    assert [subject.tolist() for _, subject in parts] == [[0], [2, 2]]  # none of the second subject
+    # none of the second subject
+    assert [subject.tolist() for _, subject in parts] == [[0], [2, 2]]
     assert targets["e"][:, 0].tolist() == [3, 0, 30]
 
 
-def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners() -> None:
+def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners() -> (
+    None
+):
     rows = np.random.default_rng(0).permutation(3 * PICTURES)[:41]
     drawn = [
-        batches_of(data_of(), replace(HERE, rank=rank, processes=2)).draw(rows, 4, (0.5, 1.0))
+        batches_of(data_of(), replace(HERE, rank=rank, processes=2)).draw(
+            rows, 4, (0.5, 1.0)
+        )
         for rank in (0, 1)
     ]
 
     one, other = (context.mixing for _, _, context in drawn)
-    assert one is not None and other is not None and torch.equal(one.partner, other.partner)
+    assert (
+        one is not None
+        and other is not None
+        and torch.equal(one.partner, other.partner)
+    )
     subjects = torch.cat([subject for parts, _, _ in drawn for _, subject in parts])
     assert torch.equal(subjects[one.partner], subjects)
     clean = torch.cat([100.0 * torch.tensor(list(WIDTHS))[subjects]]) + torch.cat(
         [targets["e"][:, 0] for _, targets, _ in drawn]
     )
     mixed = torch.cat([signal[:, 0, 0] for parts, _, _ in drawn for signal, _ in parts])
-    assert torch.allclose(one.mix(clean), mixed, atol=1e-3) and not torch.allclose(clean, mixed)
+    assert torch.allclose(one.mix(clean), mixed, atol=1e-3) and not torch.allclose(
+        clean, mixed
+    )
 
 
 def test_subjects_whose_signals_mean_different_things_do_not_train_together() -> None:
@@ -75,38 +94,69 @@ def test_subjects_whose_signals_mean_different_things_do_not_train_together() ->
         ({"rate_hz": 100.0}, "sampling rate"),
         ({"regions": {"V1": (0,)}}, "regions"),
     ):
-        what_is_read = {"signal": voxels(4).averages, "rate_hz": None, "regions": regions, **other}
-        with pytest.raises(BrainhiveError, match=f"subjects 1 and 4 differ in their {what}"):
-            spec_of([voxels(1), make_trials(4, stimulus=np.arange(PICTURES), **what_is_read)])
+        what_is_read = {
+            "signal": voxels(4).averages,
+            "rate_hz": None,
+            "regions": regions,
+            **other,
+        }
+        with pytest.raises(
+            BrainhiveError, match=f"subjects 1 and 4 differ in their {what}"
+        ):
+            spec_of(
+                [
+                    voxels(1),
+                    make_trials(4, stimulus=np.arange(PICTURES), **what_is_read),
+                ]
+            )
 
 
 def of_subjects(count: int, repetitions: int = 3) -> CellData:
-    """Single trials of subjects of several widths, the last of whom saw half of the pictures."""
-    trials = [replace(voxels([*WIDTHS][place % 3], repetitions), subject=place + 1) for place in range(count)]
+    """Single trials of subjects of several widths, the last of whom saw half of the
+    pictures.
+    """
+    trials = [
+        replace(voxels([*WIDTHS][place % 3], repetitions), subject=place + 1)
+        for place in range(count)
+    ]
     trials[-1] = trials[-1].take(np.arange(PICTURES // 2))
     targets = targets_of({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
-    return CellData(trials, targets, np.zeros(PICTURES, bool), None, repetitions="single")
+    return CellData(
+        trials, targets, np.zeros(PICTURES, bool), None, repetitions="single"
+    )
 
 
 def test_an_epoch_has_mindeye2s_steps_of_as_many_trials_of_each_subject() -> None:
-    """Source: Train.py of MindEye2: (750 * 40) // 42 of seven subjects, (750 * num_sessions) // 24 of one."""
+    """Source: Train.py of MindEye2: (750 * 40) // 42 of seven subjects, (750 *
+    num_sessions) // 24 of one.
+    """
     for recipe, subjects, steps, share in (
         ("papers/mindeye2", 7, 714, 6),  # 42 a step, 30,000 trials an epoch
         ("papers/mindeye2-1h", 1, 31, 24),  # 750 trials: an hour
     ):
         train = Recipe.resolve("train-align", recipe, {}, []).train
-        batches = Batches(replace(of_subjects(subjects), epoch_trials=train.epoch_trials), train, HERE)
+        batches = Batches(
+            replace(of_subjects(subjects), epoch_trials=train.epoch_trials), train, HERE
+        )
 
         epoch = batches.epoch(42, 3)
         whose = batches.samples.subject.numpy()
         assert len(epoch) == batches.steps == steps
         for rows in epoch:
-            assert np.bincount(whose[rows], minlength=subjects).tolist() == [share] * subjects
+            assert (
+                np.bincount(whose[rows], minlength=subjects).tolist()
+                == [share] * subjects
+            )
         drawn = np.concatenate(epoch)
         for subject in range(subjects):  # all trials of each, in rounds
-            counts = np.bincount(drawn[whose[drawn] == subject])[np.flatnonzero(whose == subject)]
+            counts = np.bincount(drawn[whose[drawn] == subject])[
+                np.flatnonzero(whose == subject)
+            ]
             assert counts.max() - counts.min() <= 1 and counts.min() > 0
-        assert all(np.array_equal(one, two) for one, two in zip(epoch, batches.epoch(42, 3), strict=True))
+        assert all(
+            np.array_equal(one, two)
+            for one, two in zip(epoch, batches.epoch(42, 3), strict=True)
+        )
         assert not np.array_equal(epoch[0], batches.epoch(42, 4)[0])
 
 
@@ -115,7 +165,10 @@ CPU = torch.device("cpu")
 
 def data_with(alternatives: int) -> CellData:
     random = np.random.default_rng(0)
-    first, *others = (random.normal(size=(PICTURES, 8)).astype(np.float32) for _ in range(alternatives))
+    first, *others = (
+        random.normal(size=(PICTURES, 8)).astype(np.float32)
+        for _ in range(alternatives)
+    )
     return cells.data_of(first, others=others)
 
 
@@ -137,7 +190,8 @@ def test_a_batch_has_the_targets_that_feedback_chose() -> None:
     rows = batches.epoch(0, 0)[0]
     similarity = torch.zeros(len(rows))
     similarity[2], similarity[5] = 50.0, -50.0
-    for _ in range(2):  # a running value may be outside only where the newest moved far from it
+    # a running value may be outside only where the newest moved far from it
+    for _ in range(2):
         batches.feedback.learn(torch.from_numpy(np.sort(rows)), similarity)  # type: ignore[union-attr]
     (_, targets, context), source = batches.draw(rows, 0), data.targets.sources["e"]
     level = batches.feedback.level[torch.from_numpy(np.sort(rows))]  # type: ignore[union-attr]

@@ -1,4 +1,6 @@
-"""Models for a new person: zero-shot, alignments without labels and by pairs, and trained ones."""
+"""Models for a new person: zero-shot, alignments without labels and by pairs, and
+trained ones.
+"""
 
 import copy
 from dataclasses import replace
@@ -39,12 +41,19 @@ FREE, PAIRED = ("coral", "moments"), ("procrustes", "ridge")
 
 
 def responses_of(subject: int, pictures=np.arange(PICTURES)) -> Trials:  # noqa: B008
-    """Signals that all people share, mixed and shifted by each person's channels, with noise."""
+    """Signals that all people share, mixed and shifted by each person's channels, with
+    noise.
+    """
     shared, random = np.random.default_rng(99), np.random.default_rng(subject)
     clean = (EMBEDDING @ shared.normal(size=(8, 24))).reshape(PICTURES, 4, 6)[pictures]
-    mixing, mean = np.eye(4) + 0.3 * random.normal(size=(4, 4)), random.normal(size=(4, 1))
+    mixing, mean = (
+        np.eye(4) + 0.3 * random.normal(size=(4, 4)),
+        random.normal(size=(4, 1)),
+    )
     signal = mixing @ (clean + 0.3 * random.normal(size=clean.shape)) + mean
-    return make_trials(subject, signal.astype(np.float32), np.array(pictures), CHANNELS, 100.0)
+    return make_trials(
+        subject, signal.astype(np.float32), np.array(pictures), CHANNELS, 100.0
+    )
 
 
 def base_of(normalise: str | None = None) -> SourceModel:
@@ -52,7 +61,10 @@ def base_of(normalise: str | None = None) -> SourceModel:
     people = others = [responses_of(subject) for subject in (1, 2, 3)]
     if normalise:
         config = part(normalise)
-        others = [each.normalise(config.build(config.measure([each.averages]))) for each in people]
+        others = [
+            each.normalise(config.build(config.measure([each.averages])))
+            for each in people
+        ]
     targets = targets_of({"e": torch.from_numpy(EMBEDDING)})
     spec = replace(
         spec_of(CHANNELS, SAMPLES, (1, 2, 3)),
@@ -60,8 +72,16 @@ def base_of(normalise: str | None = None) -> SourceModel:
         rate_hz=100.0,
     )
     layout = one_token(spec, 16, {"e": 8}, backbone={"kind": "brain_mlp"})
-    model = fit(layout, CellData(others, targets, np.zeros(PICTURES, np.bool_), None), TERMS, TRAIN, seed=1)
-    normalisers = {each.subject: each.normaliser for each in others if each.normaliser is not None}
+    model = fit(
+        layout,
+        CellData(others, targets, np.zeros(PICTURES, np.bool_), None),
+        TERMS,
+        TRAIN,
+        seed=1,
+    )
+    normalisers = {
+        each.subject: each.normaliser for each in others if each.normaliser is not None
+    }
     model.learned = replace(model.learned, normalisers=normalisers)
     return SourceModel(model, targets, TERMS, TRAIN, people)
 
@@ -92,12 +112,16 @@ def decode(decoder: PersonModel, responses: Trials = TESTED) -> torch.Tensor:
 def top1(decoder: PersonModel, responses: Trials) -> float:
     """Share of signals whose picture comes first among those that were shown."""
     with torch.inference_mode():
-        gallery = decoder.model.encode_image({"e": torch.from_numpy(EMBEDDING[responses.stimulus])}).float()
+        gallery = decoder.model.encode_image(
+            {"e": torch.from_numpy(EMBEDDING[responses.stimulus])}
+        ).float()
     found = ranks(decode(decoder, responses), gallery, torch.arange(len(gallery)))
     return float((found == 1).float().mean())
 
 
-def fit_arm(base: SourceModel, arm: str, responses: Trials = LEARNED, seed: int = 0) -> PersonModel:
+def fit_arm(
+    base: SourceModel, arm: str, responses: Trials = LEARNED, seed: int = 0
+) -> PersonModel:
     if arm in SIGNAL_PARTS:
         return base.align_signals(part(arm), responses)
     if arm in (*FREE, *PAIRED):
@@ -107,8 +131,13 @@ def fit_arm(base: SourceModel, arm: str, responses: Trials = LEARNED, seed: int 
 
 def test_zero_shot_is_normalised_by_the_mean_of_other_people_if_there_are_any(whitened):
     normalisers = [*whitened.model.learned.normalisers.values()]
-    mean, matrix = (np.mean([getattr(each, name) for each in normalisers], 0) for name in ("mean", "matrix"))
-    expected = whitened.model.encode_signal(torch.from_numpy(matrix @ (TESTED.averages - mean)), None)
+    mean, matrix = (
+        np.mean([getattr(each, name) for each in normalisers], 0)
+        for name in ("mean", "matrix")
+    )
+    expected = whitened.model.encode_signal(
+        torch.from_numpy(matrix @ (TESTED.averages - mean)), None
+    )
     torch.testing.assert_close(decode(whitened.zero_shot), expected)
 
     changed = replace(whitened, model=copy.deepcopy(whitened.model))
@@ -116,7 +145,9 @@ def test_zero_shot_is_normalised_by_the_mean_of_other_people_if_there_are_any(wh
     changed.model.learned = replace(changed.model.learned, normaliser=of_everybody)
     assert changed.zero_shot.normaliser is of_everybody
     changed.model.learned = replace(whitened.model.learned, normalisers={})
-    with pytest.raises(BrainhiveError, match=r"nothing of the person is known.*whiten") as caught:
+    with pytest.raises(
+        BrainhiveError, match=r"nothing of the person is known.*whiten"
+    ) as caught:
         _ = replace(changed).zero_shot
     assert "signal.normalise" in caught.value.hint
 
@@ -131,15 +162,23 @@ def test_aligned_signals_have_the_statistics_of_other_people(base):
         for name, values in aligned.items():
             mean = np.mean([statistics[name] for statistics in expected], axis=0)
             size = np.abs(mean).max()
-            assert np.abs(config.measure([LEARNED.averages])[name] - mean).max() > 0.1 * size
+            assert (
+                np.abs(config.measure([LEARNED.averages])[name] - mean).max()
+                > 0.1 * size
+            )
             np.testing.assert_allclose(values, mean, atol=1e-3 * size)
-        assert top1(decoder, TESTED) >= top1(base.zero_shot, TESTED) and decoder.model is base.model
+        assert (
+            top1(decoder, TESTED) >= top1(base.zero_shot, TESTED)
+            and decoder.model is base.model
+        )
 
 
 def test_labels_have_a_part_in_alignments_by_pairs_only(base):
     relabelled = replace(LEARNED, stimulus=np.roll(LEARNED.stimulus, 7))
     for kind in (*SIGNAL_PARTS, *FREE, *PAIRED):
-        tokens, others = (decode(fit_arm(base, kind, each)) for each in (LEARNED, relabelled))
+        tokens, others = (
+            decode(fit_arm(base, kind, each)) for each in (LEARNED, relabelled)
+        )
 
         assert torch.equal(tokens, others) == (kind not in PAIRED), kind
         assert not torch.equal(tokens, decode(base.zero_shot)), kind
@@ -164,16 +203,24 @@ def test_permuted_arms_learn_wrong_labels(base):
     fitted = {arm: fit_arm(longer, arm) for arm in arms}
     learned = {arm: top1(decoder, LEARNED) for arm, decoder in fitted.items()}
 
-    assert min(learned[SCRATCH], learned[TRANSFER]) > 0.9  # of the pictures that they learn from
-    assert learned[PERMUTED_SCRATCH] < 0.2 and learned[PERMUTED_TRANSFER] < top1(base.zero_shot, LEARNED)
+    # of the pictures that they learn from
+    assert min(learned[SCRATCH], learned[TRANSFER]) > 0.9
+    assert learned[PERMUTED_SCRATCH] < 0.2 and learned[PERMUTED_TRANSFER] < top1(
+        base.zero_shot, LEARNED
+    )
     assert top1(fitted[PERMUTED_TRANSFER], TESTED) < top1(base.zero_shot, TESTED)
 
 
 def test_the_strongest_pull_leaves_only_the_alignment_of_signals(base):
     aligned = base.align_signals(part("euclidean"), LEARNED)
 
-    strong, weak = (base.train_arm(TRANSFER, LEARNED, 0, pull, part("euclidean")) for pull in (1.0, 0.3))
+    strong, weak = (
+        base.train_arm(TRANSFER, LEARNED, 0, pull, part("euclidean"))
+        for pull in (1.0, 0.3)
+    )
 
     assert strong.model is base.model and torch.equal(decode(strong), decode(aligned))
     assert not torch.equal(decode(weak), decode(aligned))
-    assert torch.equal(decode(base.train_arm(TRANSFER, LEARNED, 0, 1.0)), decode(base.zero_shot))
+    assert torch.equal(
+        decode(base.train_arm(TRANSFER, LEARNED, 0, 1.0)), decode(base.zero_shot)
+    )

@@ -1,4 +1,6 @@
-"""Fine-tuning goes on from a model that never saw the subject, with a share of its data."""
+"""Fine-tuning goes on from a model that never saw the subject, with a share of its
+data.
+"""
 
 import itertools
 from pathlib import Path
@@ -24,13 +26,19 @@ def here(world: Path, tmp_path: Path) -> str:
 
 
 def kept(share: float, seed: int = 0) -> set[int]:
-    """Train on subject 1's trials of a share: two trials a picture, of pictures of which 20 are held out."""
+    """Train on subject 1's trials of a share: two trials a picture, of pictures of
+    which 20 are held out.
+    """
     pictures = np.repeat(np.random.default_rng(1).permutation(200), 2)
     signal = np.broadcast_to(pictures[:, None, None], (400, 2, 3)).astype(np.float32)
     trials = take_share(
-        make_trials(1, signal, pictures, ("O1", "O2")), np.arange(200) < 20, Finetune(share=share, seed=seed)
+        make_trials(1, signal, pictures, ("O1", "O2")),
+        np.arange(200) < 20,
+        Finetune(share=share, seed=seed),
     )
-    assert np.array_equal(trials.averages[:, 0, 0], trials.stimulus) and trials.channels == ("O1", "O2")
+    assert np.array_equal(
+        trials.averages[:, 0, 0], trials.stimulus
+    ) and trials.channels == ("O1", "O2")
     found, counts = np.unique(trials.stimulus, return_counts=True)
     assert (counts == 2).all()  # whole pictures
     return set(found.tolist())
@@ -39,16 +47,23 @@ def kept(share: float, seed: int = 0) -> set[int]:
 def test_a_share_is_whole_pictures_of_both_kinds_and_part_of_every_larger_share():
     shares = [kept(share) for share in (0.01, 0.1, 0.5, 1.0)]
 
-    assert [len(share) for share in shares] == [3, 20, 100, 200]  # 1 % of 180 is 2, and 1 of the 20 held out
-    assert [len({picture for picture in share if picture < 20}) for share in shares] == [1, 2, 10, 20]
+    # 1 % of 180 is 2, and 1 of the 20 held out
+    assert [len(share) for share in shares] == [3, 20, 100, 200]
+    assert [
+        len({picture for picture in share if picture < 20}) for share in shares
+    ] == [1, 2, 10, 20]
     assert all(smaller < larger for smaller, larger in itertools.pairwise(shares))
     assert kept(0.1) == kept(0.1) != kept(0.1, seed=1)
 
 
 def recorded_in_sessions() -> Trials:
-    """Three pictures, up to three repetitions; a signal says in which session it was recorded, from 1."""
+    """Three pictures, up to three repetitions; a signal says in which session it was
+    recorded, from 1.
+    """
     sessions = np.array([[2, 0, 0], [1, 2, -1], [1, 0, -1], [2, -1, -1]], np.int8)
-    single = np.broadcast_to(sessions[..., None, None] + 1, (4, 3, 5, 1)).astype(np.float32)
+    single = np.broadcast_to(sessions[..., None, None] + 1, (4, 3, 5, 1)).astype(
+        np.float32
+    )
     counts = (sessions >= 0).sum(1)
     return make_trials(1, single, [7, 3, 5, 9], (), None, counts, sessions=sessions)
 
@@ -59,16 +74,29 @@ def test_first_sessions_are_exactly_their_trials():
         (2, 0.5, [7, 3, 5], [2, 1, 2], [1, 2, 1.5]),
         (3, 1.0, [7, 3, 5, 9], [3, 2, 2, 1], [5 / 3, 2.5, 1.5, 3]),
     ):
-        trials = take_share(recorded_in_sessions(), np.zeros(10, bool), Finetune(sessions=count, share=share))
+        trials = take_share(
+            recorded_in_sessions(),
+            np.zeros(10, bool),
+            Finetune(sessions=count, share=share),
+        )
 
         rows = [stimuli.index(stimulus) for stimulus in trials.stimulus]
         assert len(rows) == len(set(rows)) == max(1, round(share * len(stimuli)))
         assert trials.counts.tolist() == [counts[row] for row in rows]
-        assert trials.averages.shape[1:] == (5, 1) and trials.averages.dtype == np.float32
-        assert trials.averages[:, 0, 0].tolist() == pytest.approx([averages[row] for row in rows])
+        assert (
+            trials.averages.shape[1:] == (5, 1) and trials.averages.dtype == np.float32
+        )
+        assert trials.averages[:, 0, 0].tolist() == pytest.approx(
+            [averages[row] for row in rows]
+        )
         is_there = np.arange(trials.singles.shape[1]) < trials.counts[:, None]
-        assert np.array_equal(trials.sessions >= 0, is_there) and trials.sessions.max() < count
-        assert np.array_equal(trials.singles[..., 0, 0], np.where(is_there, trials.sessions + 1, 0))
+        assert (
+            np.array_equal(trials.sessions >= 0, is_there)
+            and trials.sessions.max() < count
+        )
+        assert np.array_equal(
+            trials.singles[..., 0, 0], np.where(is_there, trials.sessions + 1, 0)
+        )
 
 
 def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
@@ -81,9 +109,23 @@ def moved(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float
 
 def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
     joint = go(
-        "train-align", *small, THREE, here, "mode=joint", "subjects=1,2", "seeds=1,2", "train.epochs=2"
+        "train-align",
+        *small,
+        THREE,
+        here,
+        "mode=joint",
+        "subjects=1,2",
+        "seeds=1,2",
+        "train.epochs=2",
     )
-    still = ("mode=finetune", "seeds=1,2", "train.epochs=1", "train.lr=1e-9", "finetune.share=0.1", here)
+    still = (
+        "mode=finetune",
+        "seeds=1,2",
+        "train.epochs=1",
+        "train.lr=1e-9",
+        "finetune.share=0.1",
+        here,
+    )
 
     made = go(
         "train-align", *small, *still, "backbone=nice", "dim=8"
@@ -91,17 +133,35 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
 
     assert list(made.metrics.facts.cells) == ["sub-03_seed-1", "sub-03_seed-2"]
     for seed in (1, 2):
-        mine, theirs = weights(made.folder, f"sub-03_seed-{seed}"), weights(joint.folder, f"all_seed-{seed}")
+        mine, theirs = (
+            weights(made.folder, f"sub-03_seed-{seed}"),
+            weights(joint.folder, f"all_seed-{seed}"),
+        )
         other = weights(joint.folder, f"all_seed-{3 - seed}")
         assert moved(mine, theirs) < 1e-6 < moved(mine, other)
         top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
         assert top1.n == top1.pool == 6  # a tenth of the 60 that are held out
     with pytest.raises(BrainhiveError, match="has yet to see subject 1"):
-        go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=1,3")
+        go(
+            "train-align",
+            *small,
+            *still,
+            f"finetune.run={joint.folder.name}",
+            "subjects=1,3",
+        )
     with pytest.raises(BrainhiveError, match="is fine-tuned itself"):
-        go("train-align", *small, *still, f"finetune.run={made.folder.name}", "subjects=1")
-    again = go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3")
-    assert again.folder == made.folder  # the recipe that was run names the run and the subjects
+        go(
+            "train-align",
+            *small,
+            *still,
+            f"finetune.run={made.folder.name}",
+            "subjects=1",
+        )
+    again = go(
+        "train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3"
+    )
+    # the recipe that was run names the run and the subjects
+    assert again.folder == made.folder
     evaluated = go("eval-retrieval", f"run={made.folder}", here, "sheet_rows=0")
     assert {cell.seed for cell in evaluated.metrics.facts.cells.values()} == {1, 2}
 
@@ -110,9 +170,15 @@ def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, here):
     with pytest.raises(MissingData, match="no finished train-align run"):
         go("train-align", *small, here, "mode=finetune")
     tuned = ("train-align", *small, here, "mode=finetune", "subjects=3")
-    intra = go("train-align", *small, THREE, here, "subjects=1,2", "train.epochs=1").folder.name
-    with pytest.raises(BrainhiveError, match="could start from sub-01_seed-1 or sub-02_seed-1"):
+    intra = go(
+        "train-align", *small, THREE, here, "subjects=1,2", "train.epochs=1"
+    ).folder.name
+    with pytest.raises(
+        BrainhiveError, match="could start from sub-01_seed-1 or sub-02_seed-1"
+    ):
         go(*tuned, f"finetune.run={intra}")
-    with pytest.raises(RecipeError, match="of subject 3 do not say which trial is of which") as unnamed:
+    with pytest.raises(
+        RecipeError, match="of subject 3 do not say which trial is of which"
+    ) as unnamed:
         go(*tuned, f"finetune.run={intra}", "finetune.sessions=1")
     assert "finetune.share" in unnamed.value.hint

@@ -1,4 +1,6 @@
-"""No part lets a test leak: whatever the test split, the left-out subject, or the order of pictures is."""
+"""No part lets a test leak: whatever the test split, the left-out subject, or the order
+of pictures is.
+"""
 
 import json
 from dataclasses import replace
@@ -19,9 +21,12 @@ FUSERS = [kind for kind in parts.kinds("fusers") if kind != "heads"]
 
 
 def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
-    """A model of three encoders and two subjects whose every weight is drawn, biases of subjects too."""
+    """A model of three encoders and two subjects whose every weight is drawn, biases of
+    subjects too.
+    """
     configs = {
-        shelf: parts.load(shelf, kind).TINY for shelf, kind in (("fusers", fuser), ("backbones", backbone))
+        shelf: parts.load(shelf, kind).TINY
+        for shelf, kind in (("fusers", fuser), ("backbones", backbone))
     }
     dims = {"one": 6, "two": 6, "three": 6}
     layout = one_token(
@@ -32,7 +37,9 @@ def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
         fuser=configs["fusers"].model_dump(),
     )
     torch.manual_seed(0)
-    model = Aligner(replace(layout, backbone={**layout.backbone, "kind": backbone})).eval()
+    model = Aligner(
+        replace(layout, backbone={**layout.backbone, "kind": backbone})
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -40,7 +47,9 @@ def aligner_of(fuser: str, backbone: str = "linear") -> Aligner:
 
 
 def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
-    """Else the gallery's statistics, its order, or the subject would tell which picture was seen."""
+    """Else the gallery's statistics, its order, or the subject would tell which picture
+    was seen.
+    """
     for kind in FUSERS:
         model = aligner_of(fuser=kind)
         gallery = {key: torch.randn(12, 6) for key in model.layout.dims}
@@ -48,9 +57,16 @@ def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
 
         with torch.inference_mode():
             tokens = model.encode_image(gallery)
-            permuted = model.encode_image({key: rows[order] for key, rows in gallery.items()})
-            alone = [model.encode_image({k: v[[n]] for k, v in gallery.items()}) for n in range(12)]
-            of_subject = model.targets(gallery, torch.ones(12, dtype=torch.long))["token"]
+            permuted = model.encode_image(
+                {key: rows[order] for key, rows in gallery.items()}
+            )
+            alone = [
+                model.encode_image({k: v[[n]] for k, v in gallery.items()})
+                for n in range(12)
+            ]
+            of_subject = model.targets(gallery, torch.ones(12, dtype=torch.long))[
+                "token"
+            ]
 
         assert not torch.allclose(tokens[0], tokens[1], atol=1e-3), kind
         for same in (permuted[order.argsort()], torch.cat(alone), of_subject):
@@ -59,32 +75,54 @@ def test_a_picture_has_one_token_in_any_batch_and_for_any_signal() -> None:
 
 VIT = {"kind": "timm", "source": "random", "architecture": "test_vit"}
 WORLD = ("dataset={kind: demo, noise: 0.3, subjects: 2, concepts: 8}",)
-ENCODERS = f"encoders=[{json.dumps(VIT)}, {json.dumps({**VIT, 'degrade': 'gaussian-3'})}]"
+ENCODERS = (
+    f"encoders=[{json.dumps(VIT)}, {json.dumps({**VIT, 'degrade': 'gaussian-3'})}]"
+)
 CLIP = "{kind: clip, normalise_signal: false, positives: stimulus}"
 TRAINING = (
     *(*WORLD, ENCODERS, "dim=8", "fuser={kind: router, hidden: 8, signal_dim: 8}"),
     "backbone={kind: segments, hidden: 8}",
-    "terms=[{prediction: token, stage: 0, loss: mmd}, "
-    f"{{prediction: token, stage: 0, loss: {CLIP}}}, {{prediction: token, stage: 1, loss: {CLIP}}}]",
-    "train.stages=[{epochs: 1, lr: 1e-3}, {epochs: 1, lr: 1e-3, freeze: [fuser.share]}]",
+    "terms=[{prediction: token, stage: 0, loss: mmd}, {prediction: token, stage: 0, "
+    f"loss: {CLIP}}}, {{prediction: token, stage: 1, loss: {CLIP}}}]",
+    (
+        "train.stages=[{epochs: 1, lr: 1e-3}, {epochs: 1, lr: 1e-3, freeze: "
+        "[fuser.share]}]"
+    ),
     *("train.augment.parts=[{kind: smooth, p: 0.3}]", "signal.normalise=template"),
-    *("mode=inter", "subjects=1", "seeds=1", "train.batch_size=16", "train.precision=fp32"),
+    *(
+        "mode=inter",
+        "subjects=1",
+        "seeds=1",
+        "train.batch_size=16",
+        "train.precision=fp32",
+    ),
     *("train.selection=last", "signal.scale=0.2"),
 )
 """With a router, MMD, positives, smoothing, a template, segments and two stages."""
 
 
-def test_a_training_is_the_same_whatever_is_tested_and_whoever_is_left_out(tmp_path: Path, go: Go) -> None:
-    """The test split has other signals and no targets, the left-out subject other recordings altogether."""
+def test_a_training_is_the_same_whatever_is_tested_and_whoever_is_left_out(
+    tmp_path: Path, go: Go
+) -> None:
+    """The test split has other signals and no targets, the left-out subject other
+    recordings altogether.
+    """
     with at_home(tmp_path) as home:
         go("embed", *WORLD, ENCODERS, "splits=train")
         weights = []
         for _ in range(2):
             run = go("train-align", *TRAINING, again=True).folder
-            weights.append(load_file(run / "cells/sub-01_seed-1/model/model.safetensors"))
-            for store in home.glob("signals/*/default/*.h5"):  # subject 1's is there if it was read
+            weights.append(
+                load_file(run / "cells/sub-01_seed-1/model/model.safetensors")
+            )
+            # subject 1's is there if it was read
+            for store in home.glob("signals/*/default/*.h5"):
                 with resealed(store) as file:
-                    for split in ("test",) if store.stem == "sub-02" else ("test", "train"):
-                        file[f"{split}/signal"][:] = 3 * file[f"{split}/signal"][:][::-1] + 20
+                    for split in (
+                        ("test",) if store.stem == "sub-02" else ("test", "train")
+                    ):
+                        file[f"{split}/signal"][:] = (
+                            3 * file[f"{split}/signal"][:][::-1] + 20
+                        )
     first, second = weights
     assert all(torch.equal(value, second[name]) for name, value in first.items())

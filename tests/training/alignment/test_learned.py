@@ -1,4 +1,6 @@
-"""What a model learned from stands in its folder, and is not lost when another begins from it."""
+"""What a model learned from stands in its folder, and is not lost when another begins
+from it.
+"""
 
 import json
 import zlib
@@ -40,7 +42,12 @@ def known_by(*digests: int) -> np.ndarray:
 
 
 def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> Learned:
-    given = {"selection": "validation", "dataset": dataset, "recordings": "eeg", "people": {"eeg": (1, 2)}}
+    given = {
+        "selection": "validation",
+        "dataset": dataset,
+        "recordings": "eeg",
+        "people": {"eeg": (1, 2)},
+    }
     given = given | {"has_all_subjects": True} | fields
     pixels = known_by(*(zlib.crc32(image_id.encode()) for image_id in ids))
     return Learned(pictures=LearnedPictures.of(dataset, ids, pixels), **given)  # type: ignore[arg-type]
@@ -56,15 +63,30 @@ def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
     assert config["format"] == 7
-    assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
-    assert config["learned"]["people"] == {"eeg": [1, 2]} and config["learned"]["pictures"]["count"] == 3
+    assert (
+        config["learned"]["selection"] == "validation"
+        and config["learned"]["dataset"] == "faces"
+    )
+    assert (
+        config["learned"]["people"] == {"eeg": [1, 2]}
+        and config["learned"]["pictures"]["count"] == 3
+    )
     for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
         assert found.subjects == (1, 2) and found.recorded_channels == ("Oz", "P7")
-        assert [*found.normalisers] == [1, 2] and found.normaliser_of(2).digest == OTHER.digest
-        assert found.normaliser_of(3).digest == found.normaliser_of(1).digest == MEAN.digest
+        assert [*found.normalisers] == [1, 2] and found.normaliser_of(
+            2
+        ).digest == OTHER.digest
+        assert (
+            found.normaliser_of(3).digest
+            == found.normaliser_of(1).digest
+            == MEAN.digest
+        )
         np.testing.assert_array_equal(found.whiteners[2], KEPT["whiteners"][2])
-        assert found.pictures.contain("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
-        assert not found.pictures.contain("other", IDS).any()  # another data set's are other pictures
+        assert found.pictures.contain(
+            "faces", ["train/dog/1", "test/dog/1"]
+        ).tolist() == [True, False]
+        # another data set's are other pictures
+        assert not found.pictures.contain("other", IDS).any()
         assert found.caveats == []
 
 
@@ -73,7 +95,9 @@ def test_a_history_of_another_model_or_format_or_without_one_of_its_facts_is_ref
 ) -> None:
     path = folder / "config.json"
     sound = json.loads(path.read_text())
-    facts = {name: fact for name, fact in sound["learned"].items() if name != "is_simulated"}
+    facts = {
+        name: fact for name, fact in sound["learned"].items() if name != "is_simulated"
+    }
     for config, words in (
         ({**sound, "learned": facts}, r"learned\.is_simulated, which it must have"),
         ({**sound, "format": 6}, r"config\.json: format: .*7, got 6"),
@@ -92,12 +116,15 @@ def test_a_history_of_another_model_or_format_or_without_one_of_its_facts_is_ref
 
 def test_pictures_are_known_again_by_their_pixels_under_any_name(folder: Path) -> None:
     found = aligners.load(folder).learned.pictures
-    copy, other = (known_by(zlib.crc32(name)) for name in (b"train/cat/1", b"test/cat/1"))
+    copy, other = (
+        known_by(zlib.crc32(name)) for name in (b"train/cat/1", b"test/cat/1")
+    )
 
     assert found.contain("others", ["test/new"], copy).all()
     assert not found.contain("others", ["test/new"], other).any()
     assert not found.contain("others", ["test/new"]).any()
-    assert found.contain("faces", ["train/cat/2"], other).all()  # a file that was changed since
+    # a file that was changed since
+    assert found.contain("faces", ["train/cat/2"], other).all()
 
 
 def test_a_history_is_as_good_as_the_worst_that_it_began_from() -> None:
@@ -108,19 +135,36 @@ def test_a_history_is_as_good_as_the_worst_that_it_began_from() -> None:
         ("last epoch", "validation", []),
     ):
         assert learned(selection=own).after(learned(selection=before)).caveats == both
-    unknown = replace(learned("drawn", ["a"]), pictures=LearnedPictures.of("drawn", ["a"]))
+    unknown = replace(
+        learned("drawn", ["a"]), pictures=LearnedPictures.of("drawn", ["a"])
+    )
     assert learned().after(unknown).caveats == unknown.caveats == [UNKNOWN_PICTURES]
     assert learned().after(Learned()).caveats == Learned().caveats == [UNKNOWN_HISTORY]
-    assert learned(selection="test").after(Learned()).caveats == [UNKNOWN_HISTORY, SELECTED_ON_TEST]
+    assert learned(selection="test").after(Learned()).caveats == [
+        UNKNOWN_HISTORY,
+        SELECTED_ON_TEST,
+    ]
 
 
 def test_subjects_pictures_and_simulation_are_inherited() -> None:
-    before = learned("drawn", ["a"], people={"eeg": (1, 3), "meg": (4,)}, is_simulated=True)
+    before = learned(
+        "drawn", ["a"], people={"eeg": (1, 3), "meg": (4,)}, is_simulated=True
+    )
 
     found = learned(people={"eeg": (2,)}).after(before)
 
-    assert found.people == {"eeg": (1, 2, 3), "meg": (4,)} and found.subjects == (1, 2, 3)
+    assert found.people == {"eeg": (1, 2, 3), "meg": (4,)} and found.subjects == (
+        1,
+        2,
+        3,
+    )
     assert found.dataset == "drawn + faces"
-    assert found.pictures.contain("drawn", ["a"]).all() and found.pictures.contain("faces", IDS).all()
+    assert (
+        found.pictures.contain("drawn", ["a"]).all()
+        and found.pictures.contain("faces", IDS).all()
+    )
     assert found.caveats == [TRAINED_ON_SIMULATED]
-    assert replace(found, selection="").caveats == [TRAINED_ON_SIMULATED, UNKNOWN_SELECTION]
+    assert replace(found, selection="").caveats == [
+        TRAINED_ON_SIMULATED,
+        UNKNOWN_SELECTION,
+    ]

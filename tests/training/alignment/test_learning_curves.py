@@ -4,7 +4,9 @@ from brainhive_cli.commands.train_align import learning_curves
 from brainhive_cli.core.runs import RunFolder
 
 
-def test_the_log_is_drawn_cell_by_cell_and_a_resumed_epoch_counts_as_it_was_last(tmp_path: Path) -> None:
+def test_the_log_is_drawn_cell_by_cell_and_a_resumed_epoch_counts_as_it_was_last(
+    tmp_path: Path,
+) -> None:
     run = RunFolder(tmp_path)
     assert learning_curves(run, ["a"]) == []
     for epoch, loss in ((0, 3.0), (1, 2.0), (1, 1.5)):
@@ -14,5 +16,8 @@ def test_the_log_is_drawn_cell_by_cell_and_a_resumed_epoch_counts_as_it_was_last
 
     loss, top1 = learning_curves(run, ["a", "b"])
 
-    assert loss.at == [1, 2] and [line.values for line in loss.lines] == [[3.0, 1.5], [4.0, None]]
+    assert loss.at == [1, 2] and [line.values for line in loss.lines] == [
+        [3.0, 1.5],
+        [4.0, None],
+    ]
     assert [(line.name, line.values) for line in top1.lines] == [("b", [0.5])]

@@ -1,4 +1,6 @@
-"""The training of one cell, in stages and without, on random signals that hold their picture's embedding."""
+"""The training of one cell, in stages and without, on random signals that hold their
+picture's embedding.
+"""
 
 import json
 from collections.abc import Callable
@@ -9,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cell_data import HERE, PICTURES, REPETITIONS, batches_of, data_of, layout_of, targets_of
+from cell_data import (
+    HERE,
+    PICTURES,
+    REPETITIONS,
+    batches_of,
+    data_of,
+    layout_of,
+    targets_of,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -45,15 +55,23 @@ def embedding() -> np.ndarray:
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> Callable[..., tuple[Weights, Measurements, list[dict[str, Any]]]]:
+def train(
+    tmp_path: Path,
+) -> Callable[..., tuple[Weights, Measurements, list[dict[str, Any]]]]:
     """Train a cell in a folder of its own: weights, metrics and events."""
 
-    def go(data: CellData, folder: str = "run", loss: Any = "clip", **knobs: Any) -> Any:
+    def go(
+        data: CellData, folder: str = "run", loss: Any = "clip", **knobs: Any
+    ) -> Any:
         run, events = RunFolder(tmp_path / folder), list[dict[str, Any]]()
         run.path.mkdir(exist_ok=True)
-        config = Train(**{"epochs": 4, "batch_size": 16, "lr": 5e-3, "precision": "fp32", **knobs})
+        config = Train(
+            **{"epochs": 4, "batch_size": 16, "lr": 5e-3, "precision": "fp32", **knobs}
+        )
         terms = [Term(prediction=TOKEN, loss=loss)]
-        train_cell("cell", 1, layout_of(data), data, terms, config, run, HERE, events.append)
+        train_cell(
+            "cell", 1, layout_of(data), data, terms, config, run, HERE, events.append
+        )
         return *written(run.path), events
 
     return go
@@ -67,12 +85,15 @@ def written(run: Path) -> tuple[Weights, Measurements]:
     took = cell_facts.took
     assert took["seconds"] > 0 and took["peak_memory_bytes"] > 10**6
     assert took["parameters"] <= sum(value.numel() for value in state.values())
-    timeless = cell_facts.model_copy(update={"took": {}})  # which differs from one run to the next
+    # which differs from one run to the next
+    timeless = cell_facts.model_copy(update={"took": {}})
     return state, found.stating(cells={"cell": timeless})
 
 
 def is_same(one: Weights, other: Weights) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    return one.keys() == other.keys() and all(
+        torch.equal(one[key], other[key]) for key in one
+    )
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
@@ -93,9 +114,24 @@ VARIED = {"parts": ["smooth"]}
 @pytest.mark.parametrize(
     ("after", "how", "loss", "knobs"),
     [
-        (4, "random", {"kind": "mixco"}, {"ema": 0.9, "augment": {**VARIED, "repetitions": 1.0}}),
+        (
+            4,
+            "random",
+            {"kind": "mixco"},
+            {"ema": 0.9, "augment": {**VARIED, "repetitions": 1.0}},
+        ),
         (4, None, "clip", {"alternatives": "uncertainty", "epochs": 3}),
-        (4, None, "clip", {"last_batch": "keep", "decay": "weights", "prior_dropout": 0.1, "batch_size": 40}),
+        (
+            4,
+            None,
+            "clip",
+            {
+                "last_batch": "keep",
+                "decay": "weights",
+                "prior_dropout": 0.1,
+                "batch_size": 40,
+            },
+        ),
     ],
 )
 def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
@@ -115,7 +151,9 @@ def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
 
     assert is_same(resumed, whole) and again == metrics
     expected = {event["epoch"]: event["loss"] for event in events}
-    assert [event["loss"] for event in later] == [expected[event["epoch"]] for event in later]
+    assert [event["loss"] for event in later] == [
+        expected[event["epoch"]] for event in later
+    ]
 
 
 def test_each_epoch_is_reported(train, embedding):
@@ -133,13 +171,21 @@ def test_each_epoch_is_reported(train, embedding):
 def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding):
     data = data_of(embedding)
 
-    _, metrics, _ = train(replace(data, held_out=np.zeros(PICTURES, bool)), validation=0)
-    seen = [replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus)) for each in data.trials]
-    _, unseen, _ = train(replace(data, trials=seen), "unseen")  # no subject saw what is held out
+    _, metrics, _ = train(
+        replace(data, held_out=np.zeros(PICTURES, bool)), validation=0
+    )
+    seen = [
+        replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus))
+        for each in data.trials
+    ]
+    # no subject saw what is held out
+    _, unseen, _ = train(replace(data, trials=seen), "unseen")
 
     caveats = [UNKNOWN_HISTORY]
     cell = Cell(epoch=4, selected_on="last epoch", caveats=caveats)
-    assert metrics == Measurements(facts=TrainingFacts(caveats=caveats, cells={"cell": cell}))
+    assert metrics == Measurements(
+        facts=TrainingFacts(caveats=caveats, cells={"cell": cell})
+    )
     assert unseen.facts.cells["cell"].selected_on == "last epoch" and not unseen.scopes
 
 
@@ -152,7 +198,10 @@ def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
     for selection, selected_on in (("best", "validation"), ("last", "last epoch")):
         metrics = train(data, selection, selection=selection)[1]
         assert metrics.facts.cells["cell"].selected_on == selected_on
-    assert train(sound, "test", selection="test")[1].facts.cells["cell"].selected_on == "test"
+    assert (
+        train(sound, "test", selection="test")[1].facts.cells["cell"].selected_on
+        == "test"
+    )
     with pytest.raises(BrainhiveError, match="not finite"):
         train(data, "other", selection="test")
 
@@ -168,7 +217,9 @@ def test_training_stops_when_validation_no_longer_rises_and_keeps_the_best_epoch
     rank = loop.rank_queries
 
     def watched(aligner, *rest):
-        validated.append({key: value.clone() for key, value in aligner.state_dict().items()})
+        validated.append(
+            {key: value.clone() for key, value in aligner.state_dict().items()}
+        )
         return rank(aligner, *rest)
 
     monkeypatch.setattr(loop, "rank_queries", watched)
@@ -176,22 +227,37 @@ def test_training_stops_when_validation_no_longer_rises_and_keeps_the_best_epoch
 
     tops = [event["validation_top1"] for event in events]
     last_best = max(epoch for epoch, top in enumerate(tops, 1) if top == max(tops))
-    assert len(events) == last_best + 3 < 60 and metrics.facts.cells["cell"].epoch == last_best
+    assert (
+        len(events) == last_best + 3 < 60
+        and metrics.facts.cells["cell"].epoch == last_best
+    )
     by_epoch = validated[::2]  # held out, then tested
-    assert all(torch.equal(weights[key], value) for key, value in by_epoch[last_best - 1].items())
-    assert not all(torch.equal(weights[key], value) for key, value in by_epoch[-1].items())
+    assert all(
+        torch.equal(weights[key], value)
+        for key, value in by_epoch[last_best - 1].items()
+    )
+    assert not all(
+        torch.equal(weights[key], value) for key, value in by_epoch[-1].items()
+    )
 
 
 def test_nothing_random_touches_validation(train, embedding):
     varied = {"parts": [{"kind": "smooth", "p": 1}], "repetitions": 0.1}
-    still = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}  # so that both end with the weights they began with
+    # so that both end with the weights they began with
+    still = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}
 
     plain, metrics, (told,) = train(data_of(embedding), "plain", **still)
     same, again, (noisy,) = train(
-        data_of(embedding, how="random", others=[-embedding]), "noisy", augment=varied, **still
+        data_of(embedding, how="random", others=[-embedding]),
+        "noisy",
+        augment=varied,
+        **still,
     )
 
-    assert all(torch.allclose(plain[key], same[key], atol=1e-20) for key in plain) and again == metrics
+    assert (
+        all(torch.allclose(plain[key], same[key], atol=1e-20) for key in plain)
+        and again == metrics
+    )
     assert noisy["loss"] != told["loss"]  # but it does touch training
 
 
@@ -200,7 +266,8 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     batches = batches_of(data)
 
     samples = np.concatenate(batches.epoch(1, 0))
-    assert len(samples) == len(set(samples)) == 2 * (44 * REPETITIONS + 1)  # the last has one trial
+    # the last has one trial
+    assert len(samples) == len(set(samples)) == 2 * (44 * REPETITIONS + 1)
     parts, targets, _ = batches.draw(samples, 0)
     shown = batches.samples.stimulus[np.sort(samples)]
     for signal, subject, picture in zip(*parts[0], shown, strict=True):
@@ -210,14 +277,29 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
 
 
 def _resume_in_two(launch: Launch, folder: Path) -> None:
-    """In two processes: train a cell whole, and another that both of them leave in an epoch and take up."""
-    data = data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
-    config = Train(epochs=2, batch_size=16, precision="fp32", augment=VARIED, last_batch="keep")
+    """In two processes: train a cell whole, and another that both of them leave in an
+    epoch and take up.
+    """
+    data = data_of(
+        np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2
+    )
+    config = Train(
+        epochs=2, batch_size=16, precision="fp32", augment=VARIED, last_batch="keep"
+    )
     terms = [Term(prediction=TOKEN, loss="mixco")]
     loop.CHECKPOINT_S = 0.0
 
     def go(name: str) -> None:
-        train_cell("cell", 1, layout_of(data), data, terms, config, RunFolder(folder / name), launch)
+        train_cell(
+            "cell",
+            1,
+            layout_of(data),
+            data,
+            terms,
+            config,
+            RunFolder(folder / name),
+            launch,
+        )
         launch.barrier()
 
     go("whole")
@@ -234,29 +316,50 @@ def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
 
     in_two(_resume_in_two, tmp_path)
 
-    (whole, metrics), (resumed, again) = written(tmp_path / "whole"), written(tmp_path / "resumed")
+    (whole, metrics), (resumed, again) = (
+        written(tmp_path / "whole"),
+        written(tmp_path / "resumed"),
+    )
     assert is_same(whole, resumed) and metrics == again
     steps = (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in steps] == [0, 1]
 
 
-TERMS = [Term(prediction="token", epochs=(0, 2), loss="mixco"), Term(prediction="token", epochs=(2, 5))]
+TERMS = [
+    Term(prediction="token", epochs=(0, 2), loss="mixco"),
+    Term(prediction="token", epochs=(2, 5)),
+]
 STAGES = [
     {"epochs": 2, "lr": 5e-3, "schedule": "one_cycle", "warmup_epochs": 0.5},
-    {"epochs": 2, "lr": 2e-3, "schedule": "constant", "freeze": ["backbone", "fuser.proj_maps"]},
+    {
+        "epochs": 2,
+        "lr": 2e-3,
+        "schedule": "constant",
+        "freeze": ["backbone", "fuser.proj_maps"],
+    },
     {"epochs": 1, "lr": 1e-3},
 ]
 
 
 @pytest.fixture
 def data() -> CellData:
-    return data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
+    return data_of(
+        np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2
+    )
 
 
-def trained(data: CellData, folder: Path, stages: list[dict[str, Any]], **knobs: Any) -> Weights:
+def trained(
+    data: CellData, folder: Path, stages: list[dict[str, Any]], **knobs: Any
+) -> Weights:
     """Train a cell in these stages."""
     folder.mkdir(exist_ok=True)
-    settings = {"batch_size": 16, "precision": "fp32", "selection": "last", "stages": stages, **knobs}
+    settings = {
+        "batch_size": 16,
+        "precision": "fp32",
+        "selection": "last",
+        "stages": stages,
+        **knobs,
+    }
     train = Train.model_validate(settings)
     terms = [term for term in TERMS if term.weight_at(0) or train.epochs > 2]
     train_cell("cell", 1, layout_of(data), data, terms, train, RunFolder(folder), HERE)
@@ -286,19 +389,30 @@ def test_one_cycle_equals_neurons_learning_rates(golden: Path):
     for name, epochs in (("stage1", 30), ("stage2", config["epochs"])):
         expected = reference[f"expected.lr_{name}"]
         at = reference[f"input.steps_{name}"].tolist()
-        stage = Stage(epochs=epochs, lr=expected.max().item(), schedule="one_cycle", warmup_epochs=2)
+        stage = Stage(
+            epochs=epochs,
+            lr=expected.max().item(),
+            schedule="one_cycle",
+            warmup_epochs=2,
+        )
 
         found = rates(stage, (at[-1] + 1) // epochs)
 
-        assert [found[step] for step in at] == pytest.approx(expected.tolist(), rel=1e-6)
+        assert [found[step] for step in at] == pytest.approx(
+            expected.tolist(), rel=1e-6
+        )
 
 
-def test_frozen_parts_keep_their_weights_in_evaluation_mode(data, tmp_path, monkeypatch):
+def test_frozen_parts_keep_their_weights_in_evaluation_mode(
+    data, tmp_path, monkeypatch
+):
     modes: list[dict[str, bool]] = []
     step = Learner.step
 
     def watched(learner: Learner) -> None:
-        modes.append({name: module.training for name, module in learner.model[1].named_modules()})
+        modes.append(
+            {name: module.training for name, module in learner.model[1].named_modules()}
+        )
         step(learner)
 
     monkeypatch.setattr(Learner, "step", watched)
@@ -307,23 +421,36 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(data, tmp_path, monk
     both = trained(data, tmp_path / "both", STAGES[:2])
 
     is_changed = {name for name in first if not torch.equal(first[name], both[name])}
-    assert is_changed and not [n for n in is_changed if n.startswith(("backbone.", "fuser.proj_maps."))]
+    assert is_changed and not [
+        n for n in is_changed if n.startswith(("backbone.", "fuser.proj_maps."))
+    ]
     assert any(name.startswith("fuser.block.") for name in is_changed)
-    frozen = {name for name in modes[-1] if name.startswith(("backbone", "fuser.proj_maps"))}
+    frozen = {
+        name for name in modes[-1] if name.startswith(("backbone", "fuser.proj_maps"))
+    }
     assert all(mode == (name not in frozen) for name, mode in modes[-1].items() if name)
     assert all(modes[0].values())
 
 
-def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(data, tmp_path):
+def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(
+    data, tmp_path
+):
     first = trained(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
     model = tmp_path / "first" / "cells" / "cell" / "model"
     config = json.loads((model / "config.json").read_text())
     config["learned"]["selection"] = "test"
     (model / "config.json").write_text(json.dumps(config))
-    starting = CellData(data.trials, data.targets, data.held_out, None, starts={1: {"": model}})
+    starting = CellData(
+        data.trials, data.targets, data.held_out, None, starts={1: {"": model}}
+    )
     still = {"epochs": 1, "lr": 1e-30}
 
-    second = trained(starting, tmp_path / "second", [{"epochs": 1, "lr": 5e-2}, still], weight_decay=0)
+    second = trained(
+        starting,
+        tmp_path / "second",
+        [{"epochs": 1, "lr": 5e-2}, still],
+        weight_decay=0,
+    )
 
     assert all(torch.equal(second[name], first[name]) for name in first)
     written = tmp_path / "second" / "cells" / "cell" / "model" / "config.json"
@@ -340,23 +467,45 @@ def test_one_key_gives_a_staged_training_another_length_with_all_its_courses():
     for key in ("train.epochs", "train.stages.0.epochs"):
         recipe = shipped("papers/neurons", f"{key}=5")
 
-        assert recipe.train.epochs == 5 == sum(stage.epochs for stage in recipe.train.stages)
+        assert (
+            recipe.train.epochs
+            == 5
+            == sum(stage.epochs for stage in recipe.train.stages)
+        )
         assert recipe.train.stages[0].warmup == pytest.approx(2 / scale)
         for short, long in zip(recipe.loss_terms, published.loss_terms, strict=True):
             expected = [long.weight_at(moment * scale) for moment in moments]
-            assert [short.weight_at(moment) for moment in moments] == pytest.approx(expected)
+            assert [short.weight_at(moment) for moment in moments] == pytest.approx(
+                expected
+            )
 
 
-def test_keys_of_stages_that_act_on_nothing_are_refused(data: CellData, tmp_path: Path) -> None:
+def test_keys_of_stages_that_act_on_nothing_are_refused(
+    data: CellData, tmp_path: Path
+) -> None:
     for settings, message in (
-        ({"stages": [{"epochs": 3}], "lr": 1e-3}, "lr has no effect where stages have their own"),
-        ({"stages": [{"epochs": 3, "warmup_epochs": 4}]}, "warmup_epochs is above the 3 epochs"),
+        (
+            {"stages": [{"epochs": 3}], "lr": 1e-3},
+            "lr has no effect where stages have their own",
+        ),
+        (
+            {"stages": [{"epochs": 3, "warmup_epochs": 4}]},
+            "warmup_epochs is above the 3 epochs",
+        ),
     ):
         with pytest.raises((RecipeError, ValueError), match=message):
             Train.model_validate(settings)
     for stages, knobs, message in (
-        ([{"epochs": 1, "freeze": ["backbone", "fuser"]}], {}, "freezes all that could learn"),
-        (STAGES, {"start_pull": 0.1}, r"start_pull is 0\.1, and no stage starts from other weights"),
+        (
+            [{"epochs": 1, "freeze": ["backbone", "fuser"]}],
+            {},
+            "freezes all that could learn",
+        ),
+        (
+            STAGES,
+            {"start_pull": 0.1},
+            r"start_pull is 0\.1, and no stage starts from other weights",
+        ),
     ):
         with pytest.raises(RecipeError, match=message):
             trained(data, tmp_path / "run", stages, **knobs)
@@ -366,16 +515,32 @@ def test_a_pull_moves_each_step_by_its_share_at_the_rate_of_the_step(data):
     """The first step of a warm-up over two of six steps has half of the peak rate."""
     torch.manual_seed(7)
     start = Aligner(layout_of(data))
-    stages = [{"epochs": 1, "lr": 5e-3, "schedule": "constant", "warmup_epochs": 1 / 3, "freeze": ["fuser"]}]
+    stages = [
+        {
+            "epochs": 1,
+            "lr": 5e-3,
+            "schedule": "constant",
+            "warmup_epochs": 1 / 3,
+            "freeze": ["fuser"],
+        }
+    ]
     step, first = Learner.step, dict[float, Weights]()
     for pull in (0.0, 0.4):
 
         def keep(learner: Learner, pull: float = pull) -> None:
             step(learner)
-            state = {key: value.clone() for key, value in learner.model[1].state_dict().items()}
+            state = {
+                key: value.clone()
+                for key, value in learner.model[1].state_dict().items()
+            }
             first.setdefault(pull, state)
 
-        settings = {"batch_size": 16, "precision": "fp32", "selection": "last", "stages": stages}
+        settings = {
+            "batch_size": 16,
+            "precision": "fp32",
+            "selection": "last",
+            "stages": stages,
+        }
         train = Train.model_validate({**settings, "start_pull": pull})
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Learner, "step", keep)
@@ -384,11 +549,17 @@ def test_a_pull_moves_each_step_by_its_share_at_the_rate_of_the_step(data):
     for name, value in start.state_dict().items():
         expected = first[0.0][name] + 0.5 * 0.4 * (value - first[0.0][name])
         torch.testing.assert_close(first[0.4][name], expected)
-    assert any(not torch.equal(first[0.4][name], first[0.0][name]) for name in first[0.0])
+    assert any(
+        not torch.equal(first[0.4][name], first[0.0][name]) for name in first[0.0]
+    )
 
 
-def test_a_training_killed_in_a_later_stage_ends_with_the_same_weights(data, tmp_path, monkeypatch):
-    """Starts from a part, so that a later stage pulls to weights that the training itself has learned."""
+def test_a_training_killed_in_a_later_stage_ends_with_the_same_weights(
+    data, tmp_path, monkeypatch
+):
+    """Starts from a part, so that a later stage pulls to weights that the training
+    itself has learned.
+    """
     trained(data, tmp_path / "first", STAGES[:1])
     start = {"backbone": tmp_path / "first" / "cells" / "cell" / "model"}
     data = CellData(data.trials, data.targets, data.held_out, None, starts={1: start})
@@ -415,17 +586,28 @@ REFERENCE_KINDS = ["brain_mlp", "brain_projection", "ts_conv", "nice", "atm", "e
 def long(kind: str) -> Layout:
     """A layout whose signals are long enough for convolutions."""
     layout = layout_of(data_of(EMBEDDING), kind)
-    return replace(layout, spec=replace(layout.spec, samples=250), heads={TOKEN: Head((32,), FUSED)})
+    return replace(
+        layout,
+        spec=replace(layout.spec, samples=250),
+        heads={TOKEN: Head((32,), FUSED)},
+    )
 
 
 def test_trials_that_fill_no_batch_are_spread_kept_or_left_out():
-    for last_batch, sizes in (("even", [15, 15, 15]), ("keep", [16, 16, 13]), ("drop", [16, 16])):
+    for last_batch, sizes in (
+        ("even", [15, 15, 15]),
+        ("keep", [16, 16, 13]),
+        ("drop", [16, 16]),
+    ):
         batches = batches_of(data_of(EMBEDDING), last_batch=last_batch)
 
         epochs = [batches.epoch(1, epoch) for epoch in range(8)]
 
-        assert [len(rows) for rows in epochs[0]] == sizes and batches.steps == len(sizes)
-        assert all(len(set(np.concatenate(epoch))) == sum(sizes) for epoch in epochs)  # each once
+        assert [len(rows) for rows in epochs[0]] == sizes and batches.steps == len(
+            sizes
+        )
+        # each once
+        assert all(len(set(np.concatenate(epoch))) == sum(sizes) for epoch in epochs)
         seen = set(np.concatenate([rows for epoch in epochs for rows in epoch]))
         assert len(seen) == LEARNED  # what one epoch leaves out, another takes
 
@@ -449,7 +631,11 @@ def test_reference_weights_and_their_decay_are_those_of_transformers():
         ours.apply(_draw_as_reference)
 
         expected = theirs.state_dict()
-        drawn = [n for n, module in ours.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        drawn = [
+            n
+            for n, module in ours.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d)
+        ]
         assert len(drawn) >= 5
         for name in drawn:
             found = ours.state_dict()[f"{name}.weight"]
@@ -461,7 +647,9 @@ def test_reference_weights_and_their_decay_are_those_of_transformers():
         decayed, exempt = learner_of(ours, decay="weights").optimizer.param_groups
         (every,) = learner_of(ours).optimizer.param_groups
         left = set(Trainer.get_decay_parameter_names(None, ours))
-        assert {names[p] for p in decayed["params"]} == left and len(exempt["params"]) > 3
+        assert {names[p] for p in decayed["params"]} == left and len(
+            exempt["params"]
+        ) > 3
         assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
         assert len(every["params"]) == len(names) and every["weight_decay"] == 0.05
 
@@ -474,24 +662,43 @@ def learner_of(model: torch.nn.Module, **knobs: Any) -> Learner:
 
 
 def test_not_biases_is_what_mindeyes_trainings_leave_out():
-    """Source: `no_decay` of Train.py of MindEye1 and MindEye2; no parameter of theirs is named LayerNorm."""
+    """Source: `no_decay` of Train.py of MindEye1 and MindEye2; no parameter of theirs
+    is named LayerNorm.
+    """
     brain = {"kind": "mindeye2", "hidden": 4}
-    prior = {"kind": "mindeye1", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3, "head": "image"}
+    prior = {
+        "kind": "mindeye1",
+        "depth": 1,
+        "heads": 1,
+        "dim_head": 4,
+        "timesteps": 3,
+        "head": "image",
+    }
     spec, heads = SignalSpec((), 1, (1,), (5,)), {"image": Head((2, 4), "e")}
-    model = Aligner(Layout(spec, heads, {"kind": "with_prior", "backbone": brain, "prior": prior}))
+    model = Aligner(
+        Layout(spec, heads, {"kind": "with_prior", "backbone": brain, "prior": prior})
+    )
 
-    decayed, exempt = learner_of(model, decay="not_biases", weight_decay=0.01).optimizer.param_groups
+    decayed, exempt = learner_of(
+        model, decay="not_biases", weight_decay=0.01
+    ).optimizer.param_groups
 
     names = {parameter: name for name, parameter in model.named_parameters()}
-    assert {names[each] for each in exempt["params"]} == {name for name in names.values() if "bias" in name}
-    assert "backbone.brain.backbone.clip_proj.0.weight" in {names[each] for each in decayed["params"]}
+    assert {names[each] for each in exempt["params"]} == {
+        name for name in names.values() if "bias" in name
+    }
+    assert "backbone.brain.backbone.clip_proj.0.weight" in {
+        names[each] for each in decayed["params"]
+    }
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.01, 0.0)
 
 
 def test_gradients_are_clipped_unless_their_norm_may_be_any():
     for grad_norm, expected in ((None, 1e3), (1.0, 1.0)):
         model = torch.nn.Linear(1, 1, bias=False)
-        learner = learner_of(model, grad_norm=grad_norm, stages=[Stage(epochs=1, schedule="constant")])
+        learner = learner_of(
+            model, grad_norm=grad_norm, stages=[Stage(epochs=1, schedule="constant")]
+        )
         model.weight.grad = torch.full((1, 1), 1e3)
 
         learner.step()
@@ -517,6 +724,8 @@ def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch
     average = seen[0]
     for count, weights in enumerate(seen[1:], 2):
         decay = min(0.6, (1 + count) / (10 + count))
-        average = {key: decay * average[key] + (1 - decay) * weights[key] for key in weights}
+        average = {
+            key: decay * average[key] + (1 - decay) * weights[key] for key in weights
+        }
     assert all(torch.allclose(kept[key], average[key], atol=1e-6) for key in kept)
     assert not is_same(kept, seen[-1])

@@ -1,4 +1,6 @@
-"""Encoders that learn with a brain model: from the same start, and each cell with a gallery of its own."""
+"""Encoders that learn with a brain model: from the same start, and each cell with a
+gallery of its own.
+"""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -32,7 +34,12 @@ TRAINING = (
     "train.batch_size=32",
     "train.selection=last",
 )
-LORA = (f"train.lora.encoders={NAME}", "train.lora.rank=2", "train.lora.alpha=2", "train.lr_of.adapter=2")
+LORA = (
+    f"train.lora.encoders={NAME}",
+    "train.lora.rank=2",
+    "train.lora.alpha=2",
+    "train.lr_of.adapter=2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +49,28 @@ def results(tmp_path_factory: pytest.TempPathFactory, go: Go) -> dict[str, Any]:
         home = tmp_path_factory.mktemp("lora")
         patch.setenv("BRAINHIVE_HOME", str(home))
         go("embed", *WORLD)
-        runs = {name: go("train-align", *TRAINING, *more) for name, more in (("frozen", ()), ("lora", LORA))}
+        runs = {
+            name: go("train-align", *TRAINING, *more)
+            for name, more in (("frozen", ()), ("lora", LORA))
+        }
     return {"home": home, **runs}
 
 
 def test_a_model_with_an_adapter_starts_from_the_same_weights_and_it_learns(
     results: dict[str, Any],
 ) -> None:
-    models = {name: sorted(results[name].folder.glob("cells/*/model")) for name in ("frozen", "lora")}
+    models = {
+        name: sorted(results[name].folder.glob("cells/*/model"))
+        for name in ("frozen", "lora")
+    }
     first = [aligners.load(folders[0]).layout for folders in models.values()]
     starts = []
     for layout in first:
         torch.manual_seed(3)
         starts.append(Aligner(layout).state_dict())
-    assert starts[0] and all(torch.equal(value, starts[1][key]) for key, value in starts[0].items())
+    assert starts[0] and all(
+        torch.equal(value, starts[1][key]) for key, value in starts[0].items()
+    )
     for folder in models["lora"]:
         moved = [up.abs().max() for up in aligners.load(folder).adapter.up]  # type: ignore[union-attr]
         assert moved and min(moved) > 0
@@ -72,7 +87,9 @@ def test_each_cell_has_a_gallery_of_its_own_of_the_pictures_of_the_store_alone(
         galleries += [cell.images("test", np.arange(20)) for cell in cells]
     frozen, same, first, second = galleries
     assert torch.equal(frozen, same)
-    assert not torch.allclose(frozen, first, atol=1e-4) and not torch.allclose(first, second, atol=1e-4)
+    assert not torch.allclose(frozen, first, atol=1e-4) and not torch.allclose(
+        first, second, atol=1e-4
+    )
 
     cell = TrainedModel(run, run.cells[0], torch.device("cpu"))
     fewer = SimpleNamespace(image_ids=list(cell.pictures("test").image_ids)[1:])

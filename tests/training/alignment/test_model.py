@@ -1,4 +1,6 @@
-"""The aligner's model folder: what is saved is what is loaded, and damage is one clear error."""
+"""The aligner's model folder: what is saved is what is loaded, and damage is one clear
+error.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,11 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.model import Aligner
 
-SPEC = replace(spec_of(("Oz", "POz"), 10, (3, 1)), rate_hz=250.0, times_s=tuple(n / 250 for n in range(10)))
+SPEC = replace(
+    spec_of(("Oz", "POz"), 10, (3, 1)),
+    rate_hz=250.0,
+    times_s=tuple(n / 250 for n in range(10)),
+)
 LAYOUT = one_token(
     SPEC,
     8,
@@ -22,10 +28,15 @@ LAYOUT = one_token(
     encoders={"vae": "vae", "clip-b32": "CLIP"},
     backbone={"kind": "brain_mlp"},
 )
-VOXELS = SignalSpec((), 1, (5, 2), (7, 4), regions={"V1": ((0, 1, 6), (3,)), "V2": ((2,), ())})
+VOXELS = SignalSpec(
+    (), 1, (5, 2), (7, 4), regions={"V1": ((0, 1, 6), (3,)), "V2": ((2,), ())}
+)
 TWO = replace(
     LAYOUT,
-    heads={TOKEN: Head((8,), FUSED), "latent": Head((2, 3, 3), "latent", "digest of the autoencoder")},
+    heads={
+        TOKEN: Head((8,), FUSED),
+        "latent": Head((2, 3, 3), "latent", "digest of the autoencoder"),
+    },
     encoders={"vae": "vae", "clip-b32": "CLIP", "latent": "latent"},
 )
 
@@ -40,16 +51,30 @@ def folder(tmp_path: Path) -> Path:
 def test_a_saved_aligner_comes_back_the_same(tmp_path: Path) -> None:
     signal, subject = torch.randn(3, 2, 10), torch.tensor([0, 1, 0])
     embeddings = {"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)}
-    learned = replace(LAYOUT, prior="demo:prior", subject_layer="linear", similarity="centred_cosine")
+    learned = replace(
+        LAYOUT, prior="demo:prior", subject_layer="linear", similarity="centred_cosine"
+    )
     for number, layout in enumerate((learned, TWO)):
         made = Aligner(layout).eval()
         made.losses = {"0.logit_scale": torch.tensor(1.5)}
         made.save(tmp_path / str(number))
         found = aligner.load(tmp_path / str(number))
-        assert found.layout == layout and not found.training and found.losses == made.losses
-        torch.testing.assert_close(found.encode_signal(signal, subject), made.encode_signal(signal, subject))
-        torch.testing.assert_close(found.encode_image(embeddings), made.encode_image(embeddings))
-        assert found.encode_signal(signal).shape == found.encode_image(embeddings).shape == (3, 8)
+        assert (
+            found.layout == layout
+            and not found.training
+            and found.losses == made.losses
+        )
+        torch.testing.assert_close(
+            found.encode_signal(signal, subject), made.encode_signal(signal, subject)
+        )
+        torch.testing.assert_close(
+            found.encode_image(embeddings), made.encode_image(embeddings)
+        )
+        assert (
+            found.encode_signal(signal).shape
+            == found.encode_image(embeddings).shape
+            == (3, 8)
+        )
 
 
 def test_a_damaged_model_folder_is_one_clear_error(folder: Path) -> None:
@@ -69,14 +94,19 @@ def test_a_damaged_model_folder_is_one_clear_error(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(weights[:-50])
     with pytest.raises(BrainhiveError, match="is damaged") as caught:
         aligner.load(folder)
-    assert all("\n" not in error.message and error.hint for error in (*damaged, caught.value))
+    assert all(
+        "\n" not in error.message and error.hint for error in (*damaged, caught.value)
+    )
 
 
 def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
     model = Aligner(replace(TWO, retrieval_heads=("latent",))).eval()
     latent = torch.randn(3, 2, 3, 3)
 
-    predicted, targets = model.predict(torch.randn(3, 2, 10)), model.targets({"latent": latent})
+    predicted, targets = (
+        model.predict(torch.randn(3, 2, 10)),
+        model.targets({"latent": latent}),
+    )
     decoded = model.decode(torch.randn(3, 2, 10), None, [1, 2, 3])
 
     assert {name: tuple(each.shape) for name, each in predicted.items()} == {
@@ -86,7 +116,9 @@ def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
     assert list(targets) == ["latent"] and targets["latent"] is latent
     assert torch.equal(model.encode_image({"latent": latent}), latent.flatten(1))
     assert decoded.tensors["latent"].shape == (3, 2, 3, 3) and len(decoded) == 3
-    with pytest.raises(BrainhiveError, match="compares the head latent, and only token is given"):
+    with pytest.raises(
+        BrainhiveError, match="compares the head latent, and only token is given"
+    ):
         model.encode_image({"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)})
 
 
@@ -99,17 +131,24 @@ def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
     assert found.layout == layout
     for subject, width in enumerate(VOXELS.widths):
         signal, index = torch.randn(3, width, 1), torch.full((3,), subject)
-        torch.testing.assert_close(found.encode_signal(signal, index), made.encode_signal(signal, index))
+        torch.testing.assert_close(
+            found.encode_signal(signal, index), made.encode_signal(signal, index)
+        )
     with pytest.raises(
-        BrainhiveError, match="voxel count 5 matches no training subject: subject 5, 2 with 7, 4"
+        BrainhiveError,
+        match="voxel count 5 matches no training subject: subject 5, 2 with 7, 4",
     ):
         made.encode_signal(torch.randn(3, 5, 1))
 
 
 def test_the_cosine_of_centred_tokens_is_the_correlation_of_plain_ones() -> None:
     torch.manual_seed(0)
-    plain, centred = Aligner(LAYOUT).eval(), Aligner(replace(LAYOUT, similarity="centred_cosine")).eval()
-    for block in (plain.backbone.block, plain.fuser.block):  # a fresh LayerNorm leaves nothing to centre
+    plain, centred = (
+        Aligner(LAYOUT).eval(),
+        Aligner(replace(LAYOUT, similarity="centred_cosine")).eval(),
+    )
+    # a fresh LayerNorm leaves nothing to centre
+    for block in (plain.backbone.block, plain.fuser.block):
         torch.nn.init.normal_(block.layers[0].norm.bias)
     centred.load_state_dict(plain.state_dict())
     tokens = encoded(plain)
@@ -120,10 +159,16 @@ def test_the_cosine_of_centred_tokens_is_the_correlation_of_plain_ones() -> None
 
 def encoded(model: Aligner) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    signal, vae, clip = (torch.randn(3, *shape, generator=generator) for shape in ((2, 10), (6,), (4,)))
+    signal, vae, clip = (
+        torch.randn(3, *shape, generator=generator) for shape in ((2, 10), (6,), (4,))
+    )
     with torch.no_grad():
-        return model.encode_signal(signal), model.encode_image({"vae": vae, "CLIP": clip})
+        return model.encode_signal(signal), model.encode_image(
+            {"vae": vae, "CLIP": clip}
+        )
 
 
 def cosines(signal: Tensor, image: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(signal) @ torch.nn.functional.normalize(image).T
+    return (
+        torch.nn.functional.normalize(signal) @ torch.nn.functional.normalize(image).T
+    )

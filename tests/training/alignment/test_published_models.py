@@ -1,4 +1,6 @@
-"""Checkpoints as MindEye1's, MindEye2's, NEURONS' and BrainHiVE's trainings write them, also in parts."""
+"""Checkpoints as MindEye1's, MindEye2's, NEURONS' and BrainHiVE's trainings write them,
+also in parts.
+"""
 
 import json
 import re
@@ -25,15 +27,37 @@ from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.initialisation import load_start
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.published_models import ATTENTION, KINDS, fold_mixer_blocks
+from brainhive_cli.training.alignment.published_models import (
+    ATTENTION,
+    KINDS,
+    fold_mixer_blocks,
+)
 
 State = dict[str, Tensor]
 VOXELS, SUBJECT, TOKENS, WIDTH = 7, 1, 4, 16
 BRAIN = {"kind": "mindeye2", "hidden": 8}
 PRIOR = {"kind": "mindeye1", "depth": 1, "heads": 2, "dim_head": 4, "timesteps": 3}
-DECODERS = {"frames": 2, "maps": (8, 8, 8), "channels": (32, 64, 64), "concept_width": 8, "vocabulary": 64}
-CAPTIONS = {"caption_width": 64, "caption_layers": 1, "caption_heads": 1, "caption_positions": 64}
-NEURONS = {"kind": "neurons", "brain": BRAIN, "prior": PRIOR, **DECODERS, **CAPTIONS, "mode": "published"}
+DECODERS = {
+    "frames": 2,
+    "maps": (8, 8, 8),
+    "channels": (32, 64, 64),
+    "concept_width": 8,
+    "vocabulary": 64,
+}
+CAPTIONS = {
+    "caption_width": 64,
+    "caption_layers": 1,
+    "caption_heads": 1,
+    "caption_positions": 64,
+}
+NEURONS = {
+    "kind": "neurons",
+    "brain": BRAIN,
+    "prior": PRIOR,
+    **DECODERS,
+    **CAPTIONS,
+    "mode": "published",
+}
 HEADS = {
     "image": Head((TOKENS, WIDTH)),
     "text": Head((6,)),
@@ -53,28 +77,44 @@ def made() -> Aligner:
 
 
 def mixer_blocks() -> State:
-    """MindEye2's mixer blocks over 8 features and over one number, by their published names."""
+    """MindEye2's mixer blocks over 8 features and over one number, by their published
+    names.
+    """
     torch.manual_seed(2)
     found = {}
     for kind, size in ((1, 8), (2, 1)):
         for number in range(2):
-            layers = nn.Sequential(nn.Linear(size, size), nn.GELU(), nn.Dropout(), nn.Linear(size, size))
+            layers = nn.Sequential(
+                nn.Linear(size, size), nn.GELU(), nn.Dropout(), nn.Linear(size, size)
+            )
             block = nn.Sequential(nn.LayerNorm(size), layers).state_dict()
-            found |= {f"backbone.mixer_blocks{kind}.{number}.{name}": each for name, each in block.items()}
+            found |= {
+                f"backbone.mixer_blocks{kind}.{number}.{name}": each
+                for name, each in block.items()
+            }
     return found
 
 
 def as_published(made: Aligner) -> State:
-    """Give the weights the names that NEURONS' training gave them, with mixer blocks before the tokens."""
+    """Give the weights the names that NEURONS' training gave them, with mixer blocks
+    before the tokens.
+    """
     found = {}
     for name, value in made.backbone.state_dict().items():
         name = name.removeprefix("brain.").replace(f"linears.{SUBJECT}.", "linears.0.")
         found[re.sub(r"^prior\.", "diffusion_prior.", name)] = value
     found |= mixer_blocks()
-    shift = fold_mixer_blocks(found)["backbone.backbone_linear.bias"] - found["backbone.backbone_linear.bias"]
+    shift = (
+        fold_mixer_blocks(found)["backbone.backbone_linear.bias"]
+        - found["backbone.backbone_linear.bias"]
+    )
     assert shift.abs().max() > 1e-3
-    found["backbone.backbone_linear.bias"] = found["backbone.backbone_linear.bias"] - shift
-    found["text_dec.decoder.lm_head.weight"] = found["text_dec.decoder.transformer.wte.weight"]
+    found["backbone.backbone_linear.bias"] = (
+        found["backbone.backbone_linear.bias"] - shift
+    )
+    found["text_dec.decoder.lm_head.weight"] = found[
+        "text_dec.decoder.transformer.wte.weight"
+    ]
     for name in ("betas", "alphas_cumprod"):
         found[f"diffusion_prior.noise_scheduler.{name}"] = torch.zeros(3)
     return found
@@ -82,12 +122,17 @@ def as_published(made: Aligner) -> State:
 
 def save(state: State, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"epoch": 49, "model_state_dict": state, "train_losses": [0.5], "lrs": [5e-5]}, path)
+    torch.save(
+        {"epoch": 49, "model_state_dict": state, "train_losses": [0.5], "lrs": [5e-5]},
+        path,
+    )
     return path
 
 
 def blurry_branch() -> nn.ModuleDict:
-    """MindEye2's layers of blurry pictures, as its BrainNetwork has them, by their published names."""
+    """MindEye2's layers of blurry pictures, as its BrainNetwork has them, by their
+    published names.
+    """
     torch.manual_seed(1)
     kinds = ("UpDecoderBlock2D",) * 3
     projector = [nn.Conv2d(64, 512, 1, bias=False), nn.GroupNorm(1, 512), nn.ReLU()]
@@ -105,28 +150,50 @@ def blurry_branch() -> nn.ModuleDict:
 
 @pytest.fixture(scope="module")
 def neurons(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("neurons") / "exp_1/subj_01/checkpoints/brain_model_prior_last.pth"
+    path = (
+        tmp_path_factory.mktemp("neurons")
+        / "exp_1/subj_01/checkpoints/brain_model_prior_last.pth"
+    )
     return save(as_published(made), path)
 
 
 @pytest.fixture(scope="module")
 def mindeye2(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MindEye2's: no projection to text, no decoders, and a branch of blurry pictures."""
-    state = {n: v for n, v in as_published(made).items() if n.startswith(("ridge", "backbone", "diffusion"))}
-    state |= {f"backbone.{name}": each for name, each in blurry_branch().state_dict().items()}
-    return save(state, tmp_path_factory.mktemp("hub") / "final_subj01_pretrained_40sess_24bs/last.pth")
+    """MindEye2's: no projection to text, no decoders, and a branch of blurry
+    pictures.
+    """
+    state = {
+        n: v
+        for n, v in as_published(made).items()
+        if n.startswith(("ridge", "backbone", "diffusion"))
+    }
+    state |= {
+        f"backbone.{name}": each for name, each in blurry_branch().state_dict().items()
+    }
+    return save(
+        state,
+        tmp_path_factory.mktemp("hub") / "final_subj01_pretrained_40sess_24bs/last.pth",
+    )
 
 
 def test_the_names_are_those_of_the_manifest(made: Aligner, golden: Path) -> None:
-    manifest = json.loads((golden / "neurons/state_dict_manifest.json").read_text())["state_dicts"]
+    manifest = json.loads((golden / "neurons/state_dict_manifest.json").read_text())[
+        "state_dicts"
+    ]
 
     def general(names) -> set[str]:
-        return {re.sub(r"\.\d+(?=\.)", ".N", name) for name in names if "noise_scheduler" not in name}
+        return {
+            re.sub(r"\.\d+(?=\.)", ".N", name)
+            for name in names
+            if "noise_scheduler" not in name
+        }
 
     assert general(as_published(made)) == general(manifest["brain_model_prior.pth"])
 
 
-def test_neurons_checkpoint_is_the_model_that_wrote_it(made: Aligner, neurons: Path) -> None:
+def test_neurons_checkpoint_is_the_model_that_wrote_it(
+    made: Aligner, neurons: Path
+) -> None:
     found, signal, subject = (
         aligner.load(neurons),
         torch.randn(3, VOXELS, 1),
@@ -135,14 +202,22 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(made: Aligner, neurons: P
 
     one, other = (each.decode(signal, subject, range(3)) for each in (found, made))
 
-    assert isinstance(one, Decoded) and one.tensors.keys() == other.tensors.keys() == HEADS.keys() - {
-        "motion"
-    }
-    assert all(torch.allclose(each, other.tensors[name], atol=1e-4) for name, each in one.tensors.items())
+    assert isinstance(
+        one, Decoded
+    ) and one.tensors.keys() == other.tensors.keys() == HEADS.keys() - {"motion"}
+    assert all(
+        torch.allclose(each, other.tensors[name], atol=1e-4)
+        for name, each in one.tensors.items()
+    )
     assert found.layout.backbone["mode"] == "published"
     assert (found.learned.dataset, found.learned.subjects) == ("cc2017", (SUBJECT,))
-    names = {key: config.name for key, config in encoders_by_key(found.layout.encoders).items()}
-    assert names == {each: each for each in ("clip-bigg-tokens-view-2", "clip-bigg-text")}
+    names = {
+        key: config.name
+        for key, config in encoders_by_key(found.layout.encoders).items()
+    }
+    assert names == {
+        each: each for each in ("clip-bigg-tokens-view-2", "clip-bigg-text")
+    }
     assert SELECTED_ON_TEST in found.learned.caveats
 
 
@@ -159,13 +234,18 @@ def test_mindeye2s_prior_gets_tokens_and_its_blurry_branch_the_mixers_output(
     with torch.no_grad():
         wanted = prior.sample(brain.with_voxel_tokens(signal, subject)[0], range(3))
         assert torch.allclose(decoded["image"], wanted, atol=1e-5)
-        ones = {"backbone.blin1.weight": torch.ones(1, 1), "backbone.blin1.bias": torch.zeros(1)}
+        ones = {
+            "backbone.blin1.weight": torch.ones(1, 1),
+            "backbone.blin1.bias": torch.zeros(1),
+        }
         constant = fold_mixer_blocks(mixer_blocks() | ones)["backbone.blin1.bias"]
         mixed = brain.ridge["linears"](signal, subject) + constant
         maps = branch["bnorm"](branch["blin1"](mixed).reshape(3, 64, 7, 7))
         expected = branch["b_maps_projector"](maps).flatten(2).permute(0, 2, 1)
         assert torch.allclose(decoded["blurry"], branch["bupsampler"](maps), atol=1e-5)
-    assert decoded["blurry"].shape == (3, 4, 28, 28) and torch.allclose(decoded["maps"], expected, atol=1e-5)
+    assert decoded["blurry"].shape == (3, 4, 28, 28) and torch.allclose(
+        decoded["maps"], expected, atol=1e-5
+    )
 
 
 def test_a_model_starts_in_parts_from_several_checkpoints(
@@ -173,12 +253,18 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
 ) -> None:
     """NEURONS' way: the backbone and the prior are MindEye2's, the ridge is new."""
     plain = {**NEURONS, "mode": "right"}
-    new = Aligner(Layout(replace(SPEC, widths=(5,)), HEADS, plain, retrieval_heads=("image",)))
+    new = Aligner(
+        Layout(replace(SPEC, widths=(5,)), HEADS, plain, retrieval_heads=("image",))
+    )
     before, own = new.backbone.state_dict(), made.backbone.state_dict()
     before = {name: each.clone() for name, each in before.items()}
     torch.save({"proj": torch.ones(WIDTH, 6)}, tmp_path / "coca.pth")
 
-    parts = {"brain.backbone": mindeye2, "prior": mindeye2, "brain.clipproj": tmp_path / "coca.pth"}
+    parts = {
+        "brain.backbone": mindeye2,
+        "prior": mindeye2,
+        "brain.clipproj": tmp_path / "coca.pth",
+    }
     for part, path in parts.items():
         load_start(new, path, f"backbone.{part}")
 
@@ -199,10 +285,17 @@ def test_gpt2_starts_from_the_hubs_file_and_from_one_that_was_saved_with_its_las
     for above, ending in (("", ".safetensors"), ("decoder.transformer.", ".pth")):
         new = Aligner(Layout(SPEC, HEADS, NEURONS, retrieval_heads=("image",)))
         weights = new.get_submodule(part).state_dict()
-        published = {above + name: torch.randn_like(value) for name, value in weights.items()}
-        surplus = {f"{above}h.0.attn.bias": torch.ones(1, 1, 4, 4), "lm_head.weight": torch.zeros(2, 2)}
+        published = {
+            above + name: torch.randn_like(value) for name, value in weights.items()
+        }
+        surplus = {
+            f"{above}h.0.attn.bias": torch.ones(1, 1, 4, 4),
+            "lm_head.weight": torch.zeros(2, 2),
+        }
         path = tmp_path / f"model{ending}"
-        (save_file if ending == ".safetensors" else torch.save)(published | surplus, path)
+        (save_file if ending == ".safetensors" else torch.save)(
+            published | surplus, path
+        )
 
         load_start(new, path, part)
 
@@ -210,15 +303,27 @@ def test_gpt2_starts_from_the_hubs_file_and_from_one_that_was_saved_with_its_las
             assert torch.equal(value, published[above + name]), name
 
 
-def test_a_checkpoint_without_a_part_or_with_others_is_one_line(made: Aligner, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_part_or_with_others_is_one_line(
+    made: Aligner, tmp_path: Path
+) -> None:
     for gone, added, message in (
-        ("diffusion_prior.net.", {}, "it has decoders of NEURONS, and no diffusion prior"),
+        (
+            "diffusion_prior.net.",
+            {},
+            "it has decoders of NEURONS, and no diffusion prior",
+        ),
         ("nothing", {"adapter.weight": torch.zeros(2)}, "backbone.adapter.weight"),
         ("backbone.clip_proj.0", {}, "is no brain model of MindEye2"),
     ):
-        state = {name: each for name, each in as_published(made).items() if not name.startswith(gone)}
+        state = {
+            name: each
+            for name, each in as_published(made).items()
+            if not name.startswith(gone)
+        }
         with pytest.raises(BrainhiveError, match=message):
-            aligner.load(save(state | added, tmp_path / "subj_01/brain_model_prior.pth"))
+            aligner.load(
+                save(state | added, tmp_path / "subj_01/brain_model_prior.pth")
+            )
 
 
 TOLERANCE = 1e-4
@@ -242,14 +347,25 @@ def first_subject(golden: Golden) -> Tensor:
 
 
 def weights_of(golden: Golden) -> Golden:
-    return {name.removeprefix("weights."): each for name, each in golden.items() if "weights." in name}
+    return {
+        name.removeprefix("weights."): each
+        for name, each in golden.items()
+        if "weights." in name
+    }
 
 
 def save_mindeye1(state: Golden, path: Path) -> Path:
     """Write a checkpoint as MindEye1's save_ckpt does, by torch before 2.1."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scheduler = {"total_steps": 9, "anneal_func": OneCycleLR._annealing_cos, "_last_lr": [3e-4]}
-    optimizer = {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 3e-4}]}
+    scheduler = {
+        "total_steps": 9,
+        "anneal_func": OneCycleLR._annealing_cos,
+        "_last_lr": [3e-4],
+    }
+    optimizer = {
+        "state": {0: {"step": 3, "exp_avg": torch.zeros(2)}},
+        "param_groups": [{"lr": 3e-4}],
+    }
     content = {
         "epoch": 119,
         "model_state_dict": state,
@@ -276,7 +392,9 @@ def low_file(low: Golden, tmp_path: Path) -> Path:
     for name, value in weights_of(low).items():
         old = next((old for old, new in ATTENTION.items() if f".{new}." in name), "")
         state[f"module.{name.replace(ATTENTION.get(old, '?'), old)}"] = value
-    assert any(".proj_attn." in name for name in state) and not any(".to_" in name for name in state)
+    assert any(".proj_attn." in name for name in state) and not any(
+        ".to_" in name for name in state
+    )
     return save_mindeye1(state, tmp_path / PUBLISHED / "epoch120.pth")
 
 
@@ -291,15 +409,23 @@ def high_file(high: Golden, tmp_path: Path) -> Path:
     """Its checkpoint, in which the diffusion prior lies next to the brain model."""
     state = {f"voxel2clip.{name}": value for name, value in weights_of(high).items()}
     shape = high["out.projected"].shape[1:]
-    state |= {"net.learned_query": torch.zeros(shape), "noise_scheduler.betas": torch.zeros(100)}
-    return save_mindeye1(state, tmp_path / "prior_257_final_subj02_bimixco_softclip_byol/last.pth")
+    state |= {
+        "net.learned_query": torch.zeros(shape),
+        "noise_scheduler.betas": torch.zeros(100),
+    }
+    return save_mindeye1(
+        state, tmp_path / "prior_257_final_subj02_bimixco_softclip_byol/last.pth"
+    )
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
-    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()  # which may be 0
+    # which may be 0
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
-def test_the_low_level_gives_the_references_latents_without_its_maps(low: Golden, low_file: Path) -> None:
+def test_the_low_level_gives_the_references_latents_without_its_maps(
+    low: Golden, low_file: Path
+) -> None:
     model = aligner.load(low_file)
 
     with torch.no_grad():
@@ -307,7 +433,9 @@ def test_the_low_level_gives_the_references_latents_without_its_maps(low: Golden
 
     assert model.layout.spec == SignalSpec((), 1, (5,), (low["in.voxels"].shape[1],))
     assert_near(found["latent"], low["out.latent"])
-    assert found.keys() == {"latent"} and model.layout.heads["latent"].target == "vd-vae"
+    assert (
+        found.keys() == {"latent"} and model.layout.heads["latent"].target == "vd-vae"
+    )
 
 
 def test_the_high_level_gives_the_references_tokens_and_is_compared_by_the_projected(
@@ -317,7 +445,10 @@ def test_the_high_level_gives_the_references_tokens_and_is_compared_by_the_proje
 
     with torch.no_grad():
         subject = first_subject(high)
-        found, compared = model.predict(voxels, subject), model.encode_signal(voxels, subject)
+        found, compared = (
+            model.predict(voxels, subject),
+            model.encode_signal(voxels, subject),
+        )
 
     assert model.layout.spec.subjects == (2,)
     assert model.layout.heads["image"].shape == high["out.projected"].shape[1:]
@@ -344,7 +475,9 @@ Reference = dict[str, Tensor]
 
 @pytest.fixture
 def reference(golden: Path, kind: str) -> Reference:
-    """Signals, weights and output of one of the BrainHiVE repository's brain encoders."""
+    """Signals, weights and output of one of the BrainHiVE repository's brain
+    encoders.
+    """
     return load_file(golden / "backbones" / f"{kind}.safetensors")
 
 
@@ -356,8 +489,14 @@ def config_of(reference: Reference) -> dict[str, Any]:
 
 
 def state_of(reference: Reference) -> Reference:
-    """Name the weights of a brain encoder as upstream's whole model does, together with a fusion encoder."""
-    brain = {f"brain_model.backbone.{k[8:]}": v for k, v in reference.items() if k.startswith("weights.")}
+    """Name the weights of a brain encoder as upstream's whole model does, together with
+    a fusion encoder.
+    """
+    brain = {
+        f"brain_model.backbone.{k[8:]}": v
+        for k, v in reference.items()
+        if k.startswith("weights.")
+    }
     torch.manual_seed(0)
     fuser = FusionEncoder(DIMS, reference["output"].shape[1], 16)
     vision = {f"vision_model.{k}": v for k, v in fuser.state_dict().items()}
@@ -365,7 +504,10 @@ def state_of(reference: Reference) -> Reference:
 
 
 def write(
-    folder: Path, config: dict[str, object], state: dict[str, Tensor], file: str = "model.safetensors"
+    folder: Path,
+    config: dict[str, object],
+    state: dict[str, Tensor],
+    file: str = "model.safetensors",
 ) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -377,22 +519,33 @@ def write(
 def test_an_upstream_folder_gives_the_references_output(
     reference: Reference, tmp_path: Path, kind: str
 ) -> None:
-    """Golden values: the BrainHiVE repository's encoders; without a name the kind is known by its weights."""
-    for named, file in zip(({"brain_backbone": kind}, {}), aligners.WEIGHTS, strict=True):
+    """Golden values: the BrainHiVE repository's encoders; without a name the kind is
+    known by its weights.
+    """
+    for named, file in zip(
+        ({"brain_backbone": kind}, {}), aligners.WEIGHTS, strict=True
+    ):
         config = config_of(reference) | named
         model = aligners.load(write(tmp_path / file, config, state_of(reference), file))
 
         with torch.no_grad():
             token = model.encode_signal(reference["signal"], reference["subject_index"])
-            image = model.encode_image({key: torch.randn(2, width) for key, width in DIMS.items()})
+            image = model.encode_image(
+                {key: torch.randn(2, width) for key, width in DIMS.items()}
+            )
 
         assert (token - reference["output"]).abs().max() < 1e-5
         assert image.shape == (2, config["hidden_size"])
         assert model.losses == {"0.logit_scale": torch.tensor(3.5)}
-        assert model.layout.spec.names == tuple(map(str, range(config["brain_channels"])))
+        assert model.layout.spec.names == tuple(
+            map(str, range(config["brain_channels"]))
+        )
         assert list(model.layout.dims) == list(DIMS)
         assert model.layout.encoders == {key: key for key in DIMS}
     model.save(tmp_path / "ours")
     again = aligners.load(tmp_path / "ours")
     assert asdict(again.layout) == asdict(model.layout)
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(again.state_dict()[name], value)
+        for name, value in model.state_dict().items()
+    )

@@ -1,4 +1,6 @@
-"""How models are named: a run, a variant, the newest run of a recipe or a data set, a model folder."""
+"""How models are named: a run, a variant, the newest run of a recipe or a data set, a
+model folder.
+"""
 
 import os
 import time
@@ -15,7 +17,11 @@ from brainhive_cli.core.recipe import Paths, shipped_recipes
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.training.alignment.recipe import Recipe
-from brainhive_cli.training.alignment.references import find_model, find_reference, name_of_training
+from brainhive_cli.training.alignment.references import (
+    find_model,
+    find_reference,
+    name_of_training,
+)
 from brainhive_cli.training.alignment.trained import open_model
 
 DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval}
@@ -27,7 +33,9 @@ DECODING = sorted(
 )
 
 
-def finished(home: Path, name: str, minutes_ago: float, recipe: str, *overrides: str) -> RunFolder:
+def finished(
+    home: Path, name: str, minutes_ago: float, recipe: str, *overrides: str
+) -> RunFolder:
     """Write a run that a shipped recipe has made, but for its models."""
     made = Recipe.resolve("train-align", recipe, {}, overrides)
     run = RunFolder(home / "runs/train-align" / name)
@@ -55,16 +63,22 @@ def test_the_newest_run_of_the_recipe_is_taken_and_its_age_said(
     assert (named.folder.path, named.variant) == (own.path, "")
     said = " ".join(capsys.readouterr().err.split())
     assert "align run nsd-intra-havir-1, finished 3 hours ago" in said
-    assert "newer, but unfit: cc2017-intra-neurons-1, finished 2 minutes ago: made by papers/neurons" in said
+    assert (
+        "newer, but unfit: cc2017-intra-neurons-1, finished 2 minutes ago: made by "
+        "papers/neurons"
+    ) in said
 
 
-def test_without_a_reference_the_newest_run_on_the_data_set_is_taken(home: Path, neurons: RunFolder) -> None:
+def test_without_a_reference_the_newest_run_on_the_data_set_is_taken(
+    home: Path, neurons: RunFolder
+) -> None:
     meg = parts.resolve("datasets", "things-meg")
     assert open_model(None, Paths()).folder.path == neurons.path
     assert open_model("train-align", Paths()).folder.path == neurons.path
     assert open_model(neurons.path.name, Paths(), meg).folder.path == neurons.path
     with pytest.raises(
-        MissingData, match=r"has the data set things-meg .*data set cc2017, not things-meg"
+        MissingData,
+        match=r"has the data set things-meg .*data set cc2017, not things-meg",
     ) as no:
         open_model(None, Paths(), meg)
     assert no.value.hint == "brainhive train-align --dataset things-meg"
@@ -73,7 +87,9 @@ def test_without_a_reference_the_newest_run_on_the_data_set_is_taken(home: Path,
     assert find_reference(None, Paths(), may_be_finetuned=False)[0].path == neurons.path
 
 
-def test_a_cell_is_named_by_its_name_or_is_the_only_one(home: Path, neurons: RunFolder) -> None:
+def test_a_cell_is_named_by_its_name_or_is_the_only_one(
+    home: Path, neurons: RunFolder
+) -> None:
     named = find_reference(neurons.path.name, Paths())
     first = neurons.path / "cells/sub-01_seed-42/model"
     assert find_model(*named, "sub-01_seed-42") == find_model(*named) == first
@@ -88,8 +104,14 @@ def test_a_cell_is_named_by_its_name_or_is_the_only_one(home: Path, neurons: Run
 
 def test_every_shipped_recipe_that_decodes_says_which_training_it_is_for() -> None:
     for file in DECODING:
-        recipe = DECODERS[file.stem].Recipe.resolve(file.stem, str(shipped_recipes() / file), {}, [])
-        reference = recipe.align_run[0] if isinstance(recipe.align_run, list) else recipe.align_run
+        recipe = DECODERS[file.stem].Recipe.resolve(
+            file.stem, str(shipped_recipes() / file), {}, []
+        )
+        reference = (
+            recipe.align_run[0]
+            if isinstance(recipe.align_run, list)
+            else recipe.align_run
+        )
         name, variant = of_variant(reference)
         assert name_of_training(name, Paths().under_home("runs")) == name, file
         training = Recipe.resolve("train-align", name, {}, [])

@@ -1,4 +1,6 @@
-"""Copies of training pictures are known under any name: no model is tested on them, wherever it is tested."""
+"""Copies of training pictures are known under any name: no model is tested on them,
+wherever it is tested.
+"""
 
 import json
 import shlex
@@ -34,7 +36,13 @@ CONCEPTS, EACH = 16, 3
 TEST = 4 * EACH
 """Pictures of a quarter of the concepts."""
 SMALL = (
-    *("seeds=1", "dim=16", "fuser.intermediate_size=16", "signal.scale=0.2", "train.epochs=2"),
+    *(
+        "seeds=1",
+        "dim=16",
+        "fuser.intermediate_size=16",
+        "signal.scale=0.2",
+        "train.epochs=2",
+    ),
     *("train.precision=fp32", "train.batch_size=24"),
 )
 QUICK = ("sheet_rows=0", "ceiling_splits=0", "subjects=1")
@@ -46,16 +54,25 @@ def photos(home: Path) -> Path:
 
 
 def split_of(root: Path, name: str) -> StimulusSet:
-    return image_folder.Config(root=str(root), test_share=0.25).build(Paths()).images(name)
+    return (
+        image_folder.Config(root=str(root), test_share=0.25).build(Paths()).images(name)
+    )
 
 
 def simulated(root: Path, name: str = "photos", test_share: float = 0.25) -> str:
-    images = f"{{kind: image-folder, name: {name}, root: {root}, test_share: {test_share}}}"
-    return f"dataset={{kind: simulated, images: {images}, meaning: {ENCODER}, subjects: 1, noise: 0.1}}"
+    images = (
+        f"{{kind: image-folder, name: {name}, root: {root}, test_share: {test_share}}}"
+    )
+    return (
+        f"dataset={{kind: simulated, images: {images}, meaning: {ENCODER}, subjects: "
+        "1, noise: 0.1}"
+    )
 
 
 def copy_into_test(root: Path, count: int) -> list[str]:
-    """Put training pictures in the place of some test pictures: the first as it is, others coded anew."""
+    """Put training pictures in the place of some test pictures: the first as it is,
+    others coded anew.
+    """
     seen, tested = split_of(root, "train").image_ids, split_of(root, "test").image_ids
     names = [tested[2 * number] for number in range(count)]
     for number, name in enumerate(names):
@@ -80,9 +97,14 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
 
     assert found.facts.seen_in_training == Seen(count=2, of=TEST, names=copies)
     line, *_ = found.facts.warnings
-    assert line.startswith(f"2 of the {TEST} test pictures of photos were seen") and copies[1] in line
+    assert (
+        line.startswith(f"2 of the {TEST} test pictures of photos were seen")
+        and copies[1] in line
+    )
     assert " ".join(capsys.readouterr().err.split()).count(line) == 1
-    assert {metric.n for metrics in found.scopes.values() for metric in metrics.values()} == {TEST - 2}
+    assert {
+        metric.n for metrics in found.scopes.values() for metric in metrics.values()
+    } == {TEST - 2}
     assert found.overall["top1"].pool == CONCEPTS * EACH  # they stay candidates
     (items,) = found.items.values()
     assert not set(items["image_ids"]) & set(copies)
@@ -90,28 +112,41 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     few = ("analyses=[encoding,similarity]", "draws=20", "components=4")
     explained = go("explain", f"align_run={run}", *few).metrics
     assert explained.facts.seen_in_training.names == copies
-    assert {metric.n for metrics in explained.scopes.values() for metric in metrics.values()} == {TEST - 2}
+    assert {
+        metric.n for metrics in explained.scopes.values() for metric in metrics.values()
+    } == {TEST - 2}
 
 
-def test_too_many_copies_are_refused_or_tested_on_request_and_numbers_say_so(go, home, photos):
+def test_too_many_copies_are_refused_or_tested_on_request_and_numbers_say_so(
+    go, home, photos
+):
     copies = copy_into_test(photos, 3)
     run = train(go, simulated(photos))
     elsewhere = paint(home / "elsewhere", CONCEPTS, EACH)
     for number, name in enumerate(split_of(elsewhere, "test").image_ids[:5]):
         seen = split_of(photos, "train").image_ids[number]
         shutil.copy(photos / f"{seen}.png", elsewhere / f"{name}.png")
-    others = simulated(elsewhere, "others").replace("noise: 0.1", "noise: 0.2")  # not the same signals
+    # not the same signals
+    others = simulated(elsewhere, "others").replace("noise: 0.1", "noise: 0.2")
     go("embed", others, COLOURS)
 
-    with pytest.raises(BrainhiveError, match=f"on 3 of the {TEST} test pictures of photos .*by pixels"):
+    with pytest.raises(
+        BrainhiveError, match=f"on 3 of the {TEST} test pictures of photos .*by pixels"
+    ):
         go("eval-retrieval", f"run={run}", *QUICK)
     with pytest.raises(BrainhiveError, match="test pictures of others"):
         go("eval-retrieval", f"run={run / 'cells/sub-01_seed-1/model'}", others, *QUICK)
 
     allowed = go("eval-retrieval", f"run={run}", "copies=allow", *QUICK).metrics
-    assert allowed.overall["top1"].n == TEST and allowed.facts.seen_in_training.count == 0
+    assert (
+        allowed.overall["top1"].n == TEST and allowed.facts.seen_in_training.count == 0
+    )
     assert all(SEEN_COPIES in metric.caveats for metric in allowed.overall.values())
-    (line,) = (line for line in allowed.facts.warnings if "are copies of training pictures" in line)
+    (line,) = (
+        line
+        for line in allowed.facts.warnings
+        if "are copies of training pictures" in line
+    )
     assert line.startswith("3 of") and all(copy in line for copy in copies)
 
 
@@ -129,23 +164,33 @@ def test_copies_of_pictures_that_validate_are_not_trained_on(go, home, photos):
     copies, original = np.flatnonzero(~by_concept)[:3], np.flatnonzero(by_concept)[0]
     pixels = store.pixels.copy()
     pixels[copies] = pixels[original]
-    pixels[copies[1:], 0] += 1  # other pixels with the same hash: one is confirmed, one is not here
+    # other pixels with the same hash: one is confirmed, one is not here
+    pixels[copies[1:], 0] += 1
 
     def confirm(row: int, name: int) -> str | None:
         return "cropped" if row == copies[1] else None
 
-    held_out = held_out_of(store.concepts, 0.5, ("photos", store.image_ids, pixels, confirm))
+    held_out = held_out_of(
+        store.concepts, 0.5, ("photos", store.image_ids, pixels, confirm)
+    )
 
     assert np.flatnonzero(held_out != by_concept).tolist() == copies[:2].tolist()
 
 
-def photograph_into_test(root: Path, edit: Callable[[Image.Image], Image.Image], suffix: str) -> str:
+def photograph_into_test(
+    root: Path, edit: Callable[[Image.Image], Image.Image], suffix: str
+) -> str:
     """Put an edited photograph of training in the place of a test picture; its name."""
-    name, seen = split_of(root, "test").image_ids[0], split_of(root, "train").image_ids[0]
+    name, seen = (
+        split_of(root, "test").image_ids[0],
+        split_of(root, "train").image_ids[0],
+    )
     photograph = data.astronaut()[:256, 64:320]  # a photograph of many details
     Image.fromarray(photograph).save(root / f"{seen}.png")
     (root / f"{name}.png").unlink()
-    edit(Image.fromarray(photograph)).convert("RGB").save(root / f"{name}{suffix}", quality=75)
+    edit(Image.fromarray(photograph)).convert("RGB").save(
+        root / f"{name}{suffix}", quality=75
+    )
     return name
 
 
@@ -160,9 +205,13 @@ def test_near_copies_are_left_out_and_unconfirmed_without_the_picture(go, home, 
 
     learned = aligners.learned_in(run / "cells/sub-01_seed-1/model").pictures
     store = TargetStore.open(home / f"embeddings/photos/test/{ENCODER}.h5")
-    others = SimpleNamespace(name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST)
+    others = SimpleNamespace(
+        name="others", pictured_as="others", people="others", holdout=SEPARATE_TEST
+    )
     models = {1: [Learned(pictures=learned)]}
-    tested = TestedPictures(others, "test", 1, {"e": store}, models, lambda row, name: None)
+    tested = TestedPictures(
+        others, "test", 1, {"e": store}, models, lambda row, name: None
+    )
     (line,) = (line for line in tested.warnings if "may be near-copies" in line)
     assert line.startswith("1 of") and name in line
 
@@ -174,12 +223,18 @@ def test_mirrored_pictures_are_tested_with_a_warning_that_counts_them(go, home, 
     found = go("eval-retrieval", f"run={run}", *QUICK).metrics
 
     assert found.overall["top1"].n == TEST and SEEN_COPIES not in found.caveats
-    (line,) = (line for line in found.facts.warnings if "mirrored copies of training pictures" in line)
+    (line,) = (
+        line
+        for line in found.facts.warnings
+        if "mirrored copies of training pictures" in line
+    )
     assert line.startswith(f"1 of the {TEST} test pictures of photos") and name in line
 
 
 def refused(go, *asked: str) -> tuple[str, str, int]:
-    """What an error says, what to do and its exit code; then its frames hold no run any more."""
+    """What an error says, what to do and its exit code; then its frames hold no run any
+    more.
+    """
     try:
         go(*asked)
     except BrainhiveError as error:
@@ -194,14 +249,23 @@ def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, ph
     run = go("train-align", everything, COLOURS, *SMALL).folder
     asked = QUICK
 
-    assert "no test embeddings" in refused(go, "eval-retrieval", f"run={run}", split, *asked)[0]
+    assert (
+        "no test embeddings"
+        in refused(go, "eval-retrieval", f"run={run}", split, *asked)[0]
+    )
     go("embed", split, COLOURS)
     (signals,) = home.glob("signals/*/default/sub-01.h5")
     what, hint, _ = refused(go, "eval-retrieval", f"run={run}", split, *asked)
-    assert "was made when photos/test had other pictures" in what and shlex.quote(str(signals)) in hint
+    assert (
+        "was made when photos/test had other pictures" in what
+        and shlex.quote(str(signals)) in hint
+    )
     signals.unlink()
 
-    seen = f"was trained on {TEST} of the {TEST} test pictures of photos that it is tested on"
+    seen = (
+        f"was trained on {TEST} of the {TEST} test pictures of photos that it is "
+        "tested on"
+    )
     what, _, exit_code = refused(go, "eval-retrieval", f"run={run}", split, *asked)
     assert what.startswith(str(run)) and seen in what and exit_code == 1
     model = f"run={run / 'cells/sub-01_seed-1/model'}"
@@ -212,7 +276,9 @@ def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, ph
     assert not list(home.glob("runs/eval-retrieval/*/metrics.json"))
 
 
-def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again(go, home, photos):
+def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again(
+    go, home, photos
+):
     everything, split = simulated(photos, test_share=0), simulated(photos)
     go("embed", everything, COLOURS)
     go("train-align", everything, COLOURS, *SMALL)
@@ -232,18 +298,28 @@ def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again
     assert go("train-align", split, COLOURS, *SMALL).metrics.facts.cells
 
 
-def test_a_run_on_the_rest_is_evaluated_and_goes_on_with_the_same_pictures_only(go, home, photos):
+def test_a_run_on_the_rest_is_evaluated_and_goes_on_with_the_same_pictures_only(
+    go, home, photos
+):
     split = simulated(photos)
     go("embed", split, COLOURS)
     run = go("train-align", split, COLOURS, *SMALL).folder
     evaluation = ("eval-retrieval", f"run={run}")
 
-    assert go(*evaluation, "gallery=train+test", *QUICK).metrics.overall["top1"].n == TEST
-    assert "trained on 36 of the 36 train pictures" in refused(go, *evaluation, "gallery=train")[0]
+    assert (
+        go(*evaluation, "gallery=train+test", *QUICK).metrics.overall["top1"].n == TEST
+    )
+    assert (
+        "trained on 36 of the 36 train pictures"
+        in refused(go, *evaluation, "gallery=train")[0]
+    )
 
     kept = json.loads((run / "embeddings.json").read_text())
     kept[ENCODER]["pictures"] = "0" * 16
     (run / "embeddings.json").write_text(json.dumps(kept))
     for name in ("metrics.json", "SHA256SUMS"):
         (run / name).unlink()
-    assert "was made with other pictures than" in refused(go, "train-align", split, COLOURS, *SMALL)[0]
+    assert (
+        "was made with other pictures than"
+        in refused(go, "train-align", split, COLOURS, *SMALL)[0]
+    )

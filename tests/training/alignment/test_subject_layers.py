@@ -1,4 +1,6 @@
-"""The layer that is learned for each subject, and batch normalisation of several processes."""
+"""The layer that is learned for each subject, and batch normalisation of several
+processes.
+"""
 
 from dataclasses import replace
 
@@ -29,7 +31,9 @@ def test_it_starts_neutral_learns_each_subject_and_means_them_for_unknown_ones()
     out, again = layer(SIGNAL, SUBJECT), layer(SIGNAL, torch.tensor([0, 1, 2, 1]))
     assert torch.equal(out[:3], again[:3])
     assert not torch.allclose(out[3], again[3])
-    each = torch.stack([layer(SIGNAL, torch.full((4,), subject)) for subject in range(3)])
+    each = torch.stack(
+        [layer(SIGNAL, torch.full((4,), subject)) for subject in range(3)]
+    )
     torch.testing.assert_close(layer(SIGNAL, None), each.mean(0))
 
 
@@ -39,7 +43,9 @@ def test_a_new_subject_begins_as_the_mean_of_those_learned(tmp_path):
         learned = Aligner(replace(LAYOUT, **change)).eval()
         for parameter in learned.parameters():
             parameter.data += 0.1 * torch.randn_like(parameter)
-        new = Aligner(replace(LAYOUT, spec=spec_of(tuple("ABCDE"), 160, (7,)), **change)).eval()
+        new = Aligner(
+            replace(LAYOUT, spec=spec_of(tuple("ABCDE"), 160, (7,)), **change)
+        ).eval()
 
         learned.losses = {"0.logit_scale": torch.tensor(3.0)}
         learned.save(tmp_path)
@@ -56,7 +62,9 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 def aligner(kind: str) -> Aligner:
     torch.manual_seed(0)
-    return Aligner(one_token(spec_of(("Oz",), 250), 16, {"e": 8}, backbone={"kind": kind}))
+    return Aligner(
+        one_token(spec_of(("Oz",), 250), 16, {"e": 8}, backbone={"kind": kind})
+    )
 
 
 def synchronised(model: Aligner) -> int:
@@ -68,5 +76,8 @@ def test_on_gpus_the_statistics_are_those_of_the_whole_batch_and_the_weights_the
     together = normalise_together(aligner("eeg_net"), Launch(0, 2, GPU))
 
     assert synchronised(plain) == 0 and synchronised(together) == 3
-    assert all(torch.equal(plain.state_dict()[name], each) for name, each in together.state_dict().items())
+    assert all(
+        torch.equal(plain.state_dict()[name], each)
+        for name, each in together.state_dict().items()
+    )
     assert plain.state_dict().keys() == together.state_dict().keys()

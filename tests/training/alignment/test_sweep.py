@@ -15,7 +15,9 @@ from brainhive_cli.training.alignment.references import rejoined
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
 
 
-def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, tmp_path, monkeypatch):
+def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(
+    go, small, world, tmp_path, monkeypatch
+):
     here, trained = f"paths.runs={tmp_path / 'runs'}", []
     real = train_align.train_cell
 
@@ -29,19 +31,30 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     with pytest.raises(KeyboardInterrupt):
         go("train-align", *small, here, *SWEEP)
 
-    result = go("train-align", *small, here, *SWEEP, "published={source: a paper, values: {top1: 0.5}}")
+    result = go(
+        "train-align",
+        *small,
+        here,
+        *SWEEP,
+        "published={source: a paper, values: {top1: 0.5}}",
+    )
 
-    assert trained == [f"lr=1e-3/sub-0{n}_seed-1" for n in (1, 2)] + 2 * ["lr=2e-3/sub-01_seed-1"] + [
-        "lr=2e-3/sub-02_seed-1"
-    ]
+    assert trained == [f"lr=1e-3/sub-0{n}_seed-1" for n in (1, 2)] + 2 * [
+        "lr=2e-3/sub-01_seed-1"
+    ] + ["lr=2e-3/sub-02_seed-1"]
     assert result.folder.name.startswith("demo-noise-0.3-40-concepts-intra-sweep-")
     assert result.metrics.facts.published["top1"] == 0.5
-    assert sorted(path.parent.parent.name for path in result.folder.glob("cells/*/*/metrics.json")) == [
+    assert sorted(
+        path.parent.parent.name for path in result.folder.glob("cells/*/*/metrics.json")
+    ) == [
         *2 * ["lr=1e-3"],
         *2 * ["lr=2e-3"],
     ]
     by_variant, by_cell, published = result.tables
-    assert [(row[0], row[2]) for row in by_variant.rows] == [("lr=1e-3", 2), ("lr=2e-3", 2)]
+    assert [(row[0], row[2]) for row in by_variant.rows] == [
+        ("lr=1e-3", 2),
+        ("lr=2e-3", 2),
+    ]
     assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 60] * 2)
     assert [row[0] for row in by_cell.rows] == list(result.metrics.facts.cells)
     assert published.rows == ((0.5, "–"),)
@@ -50,12 +63,16 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
 def metrics(*values: float, selected_on: str = "validation") -> Measurements:
     scopes = {
         f"sub-0{number}_seed-1": {
-            "top1": Metric("top1", value, 10, 10, 0.1, 0.0, 1.0, (1,), "cosine", "validation", "t")
+            "top1": Metric(
+                "top1", value, 10, 10, 0.1, 0.0, 1.0, (1,), "cosine", "validation", "t"
+            )
         }
         for number, value in enumerate(values, 1)
     }
     cells = {name: CellFacts(epoch=3, selected_on=selected_on) for name in scopes}
-    return Measurements(scopes, facts=TrainingFacts(dataset="demo", mode="intra", cells=cells))
+    return Measurements(
+        scopes, facts=TrainingFacts(dataset="demo", mode="intra", cells=cells)
+    )
 
 
 TWO = "sweep={train.lr: [1e-3, 2e-3], train.weight_decay: [0, 0.1]}"
@@ -69,14 +86,24 @@ def swept(shared_world, tmp_path_factory, go, small):
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         runs = tmp_path_factory.mktemp("runs")
         return go(
-            "train-align", *small, f"paths.runs={runs}", "mode=joint", "subjects=1", "train.epochs=1", TWO
+            "train-align",
+            *small,
+            f"paths.runs={runs}",
+            "mode=joint",
+            "subjects=1",
+            "train.epochs=1",
+            TWO,
         ).folder
 
 
 def test_variants_are_evaluated_by_their_names_and_averaged_though_these_have_commas(
     go, world, swept, tmp_path
 ):
-    paths, one, other = Paths(runs=str(swept.parents[1])), f"{swept}:{ONE}", f"{swept}:lr=2e-3,weight_decay=0"
+    paths, one, other = (
+        Paths(runs=str(swept.parents[1])),
+        f"{swept}:{ONE}",
+        f"{swept}:lr=2e-3,weight_decay=0",
+    )
     assert rejoined(f"{swept.name}:{ONE},other,{one}".split(","), paths) == [
         f"{swept.name}:{ONE}",
         "other",
@@ -84,14 +111,20 @@ def test_variants_are_evaluated_by_their_names_and_averaged_though_these_have_co
     ]
     assert rejoined(["a", "b:c", "d"], paths) == ["a", "b:c", "d"]
 
-    found = go("eval-retrieval", f"paths.runs={tmp_path}", f"run={one},{other}", *QUICK).metrics
+    found = go(
+        "eval-retrieval", f"paths.runs={tmp_path}", f"run={one},{other}", *QUICK
+    ).metrics
     assert found.facts.runs == [one, other]
 
 
-def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, small, swept):
+def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(
+    world, small, swept
+):
     def job_of(run: str) -> Job:
         overrides = [*small, "mode=finetune", f"finetune={{run: '{run}'}}"]
-        return Job.resolve(train_align.Recipe.resolve("train-align", None, {}, overrides))
+        return Job.resolve(
+            train_align.Recipe.resolve("train-align", None, {}, overrides)
+        )
 
     with pytest.raises(RecipeError, match="is a sweep") as caught:
         job_of(str(swept))

@@ -15,8 +15,14 @@ from brainhive_cli.models.losses import LossContext
 from brainhive_cli.training.alignment.objective import Objective, Term, check, mixing_of
 from brainhive_cli.training.alignment.recipe import Recipe
 
-PREDICTED = {"a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "b": torch.tensor([[0.0], [1.0]])}
-TARGETS = {"a": torch.tensor([[1.0, 1.0], [1.0, 1.0]]), "b": torch.tensor([[2.0], [2.0]])}
+PREDICTED = {
+    "a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]),
+    "b": torch.tensor([[0.0], [1.0]]),
+}
+TARGETS = {
+    "a": torch.tensor([[1.0, 1.0], [1.0, 1.0]]),
+    "b": torch.tensor([[2.0], [2.0]]),
+}
 
 
 def course(**fields: object) -> Course:
@@ -26,7 +32,11 @@ def course(**fields: object) -> Course:
 def test_a_cosine_course_equals_mindeyes_temperatures(golden: Path):
     """Golden values: a cosine from the first to the last of them, an epoch each."""
     losses = load_file(golden / "havir" / "losses.safetensors")
-    (expected,) = (each.double() for name, each in losses.items() if name.startswith("out.temperatures_"))
+    (expected,) = (
+        each.double()
+        for name, each in losses.items()
+        if name.startswith("out.temperatures_")
+    )
     fields = {"from": expected[0].item(), "to": expected[-1].item(), "course": "cosine"}
     found = course(**fields, epochs=[0, len(expected) - 1])
 
@@ -44,15 +54,24 @@ def test_terms_add_up_with_the_weights_of_the_epoch():
     objective = Objective(terms)
     mse, l1_a, l1_b = (0 + 1 + 4 + 16) / 4, (0 + 1 + 2 + 4) / 4, 1.5
 
-    values = [objective(PREDICTED, TARGETS, LossContext(epoch=epoch)).item() for epoch in (0, 2, 3)]
+    values = [
+        objective(PREDICTED, TARGETS, LossContext(epoch=epoch)).item()
+        for epoch in (0, 2, 3)
+    ]
 
     assert values == pytest.approx(
-        [2 * mse + 0.5 * l1_a, 2 * mse + 0.5 * l1_b + 0.5 * l1_a, 0.75 * l1_b + 0.5 * l1_a]
+        [
+            2 * mse + 0.5 * l1_a,
+            2 * mse + 0.5 * l1_b + 0.5 * l1_a,
+            0.75 * l1_b + 0.5 * l1_a,
+        ]
     )
 
 
 def test_two_terms_of_atm_s_are_its_loss_with_one_scale_and_so_are_its_gradients():
-    """Source: ATMS_retrieval.py of dongyangli-del/EEG_Image_decode, written again in plain torch."""
+    """Source: ATMS_retrieval.py of dongyangli-del/EEG_Image_decode, written again in
+    plain torch.
+    """
     random = torch.Generator().manual_seed(0)
     token, image, text = (torch.randn(6, 5, generator=random) for _ in range(3))
     recipe = Recipe.resolve("train-align", "papers/atm-s", {}, [])
@@ -61,7 +80,9 @@ def test_two_terms_of_atm_s_are_its_loss_with_one_scale_and_so_are_its_gradients
     signals = [token.clone().requires_grad_() for _ in range(2)]
     expected_scale = scale.detach().clone().requires_grad_()
 
-    value = objective({"token": signals[0]}, {"token": image, "text": text}, LossContext())
+    value = objective(
+        {"token": signals[0]}, {"token": image, "text": text}, LossContext()
+    )
     value.backward()
 
     expected = torch.zeros(())
@@ -81,11 +102,16 @@ def test_two_terms_of_atm_s_are_its_loss_with_one_scale_and_so_are_its_gradients
 
 def test_terms_that_cannot_be_trained_are_refused():
     for terms, message in (
-        ([{}, {"epochs": (5, 7)}], r"terms\[1\] has no effect: its weight is 0 in all 5 epochs"),
+        (
+            [{}, {"epochs": (5, 7)}],
+            r"terms\[1\] has no effect: its weight is 0 in all 5 epochs",
+        ),
         ([{"epochs": (0, 3)}], "no term is active in epoch 3"),
     ):
         with pytest.raises(RecipeError, match=message):
-            check([Term.model_validate({"prediction": "a", **term}) for term in terms], 5)
+            check(
+                [Term.model_validate({"prediction": "a", **term}) for term in terms], 5
+            )
     with pytest.raises(ValidationError, match="first before the second"):
         Term.model_validate({"prediction": "a", "epochs": ["2/3", "1/3"]})
     with pytest.raises(RecipeError, match="a term names the prediction 'c'") as caught:
@@ -102,21 +128,32 @@ def test_terms_that_share_an_epoch_are_active_in_turn_and_mix_in_turn():
 
     check(terms, 1)
 
-    assert [mixing_of(terms, moment / 4) for moment in range(4)] == [(0.15, 1), *[(0, 1)] * 3]
-    assert [[term.weight_at(moment / 4) for term in terms] for moment in range(2)] == [[1, 0], [0, 1]]
+    assert [mixing_of(terms, moment / 4) for moment in range(4)] == [
+        (0.15, 1),
+        *[(0, 1)] * 3,
+    ]
+    assert [[term.weight_at(moment / 4) for term in terms] for moment in range(2)] == [
+        [1, 0],
+        [0, 1],
+    ]
 
 
 TEMPERATURE = 0.004
 
 
-def test_losses_and_their_gradients_are_the_same_where_networks_run_in_bfloat16() -> None:
+def test_losses_and_their_gradients_are_the_same_where_networks_run_in_bfloat16() -> (
+    None
+):
     for loss, shape in (
         ({"kind": "soft_clip", "temperature": TEMPERATURE}, (500,)),
         ({"kind": "mixco", "temperature": TEMPERATURE}, (500,)),
         ({"kind": "sobel"}, (4, 16, 16)),
     ):
         random = torch.Generator().manual_seed(0)
-        target = torch.randn(1, *shape, generator=random) + torch.randn(32, *shape, generator=random) / 2
+        target = (
+            torch.randn(1, *shape, generator=random)
+            + torch.randn(32, *shape, generator=random) / 2
+        )
         objective = Objective([Term(prediction="head", loss=loss)])
         found = []
         for is_mixed in (False, True):

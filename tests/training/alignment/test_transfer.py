@@ -1,4 +1,6 @@
-"""Zero-shot transfer: another data set's signals go into a model only as it was trained to take them."""
+"""Zero-shot transfer: another data set's signals go into a model only as it was trained
+to take them.
+"""
 
 from dataclasses import replace
 
@@ -16,10 +18,14 @@ from brainhive_cli.models.signal_spec import SignalSpec
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
 QUICK = ("sheet_rows=0", "ceiling_splits=0")
 OTHER = "{kind: demo, noise: 0.5, subjects: 2, concepts: 8}"
-SPEC = replace(spec_of(("Oz", "P7"), 50), rate_hz=100.0, times_s=tuple(np.arange(50) / 100))
+SPEC = replace(
+    spec_of(("Oz", "P7"), 50), rate_hz=100.0, times_s=tuple(np.arange(50) / 100)
+)
 
 
-def recorded(channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0) -> Trials:
+def recorded(
+    channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0
+) -> Trials:
     """A recording of another data set; what matches the model by default."""
     signal = np.zeros((1, 1, len(channels), samples), np.float32)
     times_s = start_s + np.arange(samples) / rate_hz
@@ -35,29 +41,54 @@ def test_channels_are_found_by_name_or_number_and_the_window_is_cut():
     assert selection.channels == ("oz", "P7")
     assert selection.samples == slice(10, 60)
 
-    unknown, counted = replace(SPEC, times_s=None, rate_hz=None), spec_of(("0", "1"), 50)
-    assert match(recorded(samples=80), unknown, Signal(window_ms=(0, 500))).samples == slice(0, 50)
-    assert match(recorded(samples=50), counted, Signal(channels=["oz", "P7"])).channels == ("oz", "P7")
+    unknown, counted = (
+        replace(SPEC, times_s=None, rate_hz=None),
+        spec_of(("0", "1"), 50),
+    )
+    assert match(
+        recorded(samples=80), unknown, Signal(window_ms=(0, 500))
+    ).samples == slice(0, 50)
+    assert match(
+        recorded(samples=50), counted, Signal(channels=["oz", "P7"])
+    ).channels == ("oz", "P7")
 
 
 def test_signals_that_do_not_match_are_refused_in_one_line():
     voxels = Trials(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
     for recording, spec, what in (
-        (recorded(("Cz", "Fz")), SPEC, "no channel Oz, P7, which the model was trained on"),
+        (
+            recorded(("Cz", "Fz")),
+            SPEC,
+            "no channel Oz, P7, which the model was trained on",
+        ),
         (recorded(samples=40), SPEC, "has 40 samples where the model takes 50"),
-        (recorded(samples=50), spec_of(("0", "1"), 50), "gives 3 channels where the model takes 2"),
+        (
+            recorded(samples=50),
+            spec_of(("0", "1"), 50),
+            "gives 3 channels where the model takes 2",
+        ),
         (voxels, SPEC, "has voxels where the model takes sensors"),
-        (recorded(samples=1), SignalSpec((), 1, (1,), (3,)), "has sensors where the model takes voxels"),
+        (
+            recorded(samples=1),
+            SignalSpec((), 1, (1,), (3,)),
+            "has sensors where the model takes voxels",
+        ),
     ):
         with pytest.raises(BrainhiveError) as caught:
             match(recording, spec)
         assert what in caught.value.message and caught.value.hint
 
 
-def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, small, world):
+def test_every_model_meets_all_subjects_of_another_data_set_above_chance(
+    go, small, world
+):
     run = f"run={go('train-align', *small).folder}"
     with pytest.raises(MissingData, match=r"demo-noise-0.7") as caught:
-        go("eval-retrieval", run, "dataset={kind: demo, noise: 0.7, subjects: 1, concepts: 8}")
+        go(
+            "eval-retrieval",
+            run,
+            "dataset={kind: demo, noise: 0.7, subjects: 1, concepts: 8}",
+        )
     assert caught.value.hint.startswith("brainhive embed")
     go("embed", f"dataset={OTHER}", COLOURS, "splits=test")
 
@@ -69,7 +100,14 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
     signals = "17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV"
     protocol = f"intra, {sets}, {signals}, simulated"
     assert (metrics.facts.protocol, metrics.facts.verdict) == (protocol, "above chance")
-    cells = [f"sub-0{trained}_seed-1 · sub-0{tested}" for trained in (1, 2) for tested in (1, 2)]
+    cells = [
+        f"sub-0{trained}_seed-1 · sub-0{tested}"
+        for trained in (1, 2)
+        for tested in (1, 2)
+    ]
     assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
-    found = [each.metrics.items["sub-01_seed-1 · sub-02"]["ranks"] for each in (result, fewer)]
+    found = [
+        each.metrics.items["sub-01_seed-1 · sub-02"]["ranks"]
+        for each in (result, fewer)
+    ]
     assert found[0] == found[1]

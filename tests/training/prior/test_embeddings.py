@@ -1,4 +1,6 @@
-"""Embeddings and latents that a prior learns from: of stores, or made as they are needed."""
+"""Embeddings and latents that a prior learns from: of stores, or made as they are
+needed.
+"""
 
 import shutil
 from pathlib import Path
@@ -26,24 +28,40 @@ def embeddings(training: Training) -> dict[str, torch.Tensor]:
     return training.embeddings(batch)
 
 
-def test_what_a_prior_cannot_learn_from_is_refused(settings, begun, go, prior, monkeypatch):
-    with pytest.raises(MissingData, match="no train embeddings of local--random") as caught:
+def test_what_a_prior_cannot_learn_from_is_refused(
+    settings, begun, go, prior, monkeypatch
+):
+    with pytest.raises(
+        MissingData, match="no train embeddings of local--random"
+    ) as caught:
         begun(*settings, BOTH)
-    assert "brainhive embed" in caught.value.hint and "--embed-missing" in caught.value.hint
+    assert (
+        "brainhive embed" in caught.value.hint
+        and "--embed-missing" in caught.value.hint
+    )
     go("embed", settings[0], f"encoders=[{TIMM}]")
-    with pytest.raises(BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"):
+    with pytest.raises(
+        BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"
+    ):
         own = [each for each in settings if not each.startswith("prior=")]
         begun(*own, f"encoders=[{TIMM}]", f"continue_from={prior}")
-    monkeypatch.setattr(StimulusSet, "__post_init__", lambda stimuli: vars(stimuli).update(medium="clip"))
+    monkeypatch.setattr(
+        StimulusSet,
+        "__post_init__",
+        lambda stimuli: vars(stimuli).update(medium="clip"),
+    )
     with pytest.raises(RecipeError, match="and the stimuli of pictures are clips"):
         begun(*settings)
 
 
 def test_computed_embeddings_are_those_that_a_store_would_hold(settings, begun, go):
     dataset = settings[0]
-    missing = begun(*settings, BOTH, "embed_missing=true")  # one is stored, the other is not
+    # one is stored, the other is not
+    missing = begun(*settings, BOTH, "embed_missing=true")
     computed = embeddings(missing)
-    none_stored = embeddings(begun(*settings, f"encoders=[{TIMM}]", "embed_missing=true"))
+    none_stored = embeddings(
+        begun(*settings, f"encoders=[{TIMM}]", "embed_missing=true")
+    )
 
     go("embed", dataset, BOTH)
     stored = embeddings(begun(*settings, BOTH))
@@ -55,26 +73,35 @@ def test_computed_embeddings_are_those_that_a_store_would_hold(settings, begun, 
     assert computed.keys() == stored.keys() and len(stored) == 2
     for name, values in stored.items():
         assert torch.allclose(values, computed[name], atol=ROUNDING), name
-    assert all(torch.allclose(values, stored[name], atol=ROUNDING) for name, values in none_stored.items())
+    assert all(
+        torch.allclose(values, stored[name], atol=ROUNDING)
+        for name, values in none_stored.items()
+    )
 
 
 CACHED = "cache_latents=true"
 
 
 def loss(training: Training) -> torch.Tensor:
-    return training.loss(next(batches(training.pictures, range(1), 4, 1, 0, 0, training.launch)))
+    return training.loss(
+        next(batches(training.pictures, range(1), 4, 1, 0, 0, training.launch))
+    )
 
 
 def latents_of(training: Training) -> np.ndarray:
     pictures = training.pictures
-    return np.stack([pictures.latents(index)[0].numpy() for index in range(len(pictures.images))])
+    return np.stack(
+        [pictures.latents(index)[0].numpy() for index in range(len(pictures.images))]
+    )
 
 
 def stores(home: Path) -> list[Path]:
     return sorted((home / "latents").rglob("*.h5*"))
 
 
-def test_training_on_kept_latents_is_training_on_the_pictures(settings, begun, home, pictures):
+def test_training_on_kept_latents_is_training_on_the_pictures(
+    settings, begun, home, pictures
+):
     from PIL import Image
 
     wide = Image.open(sorted(pictures.rglob("*.png"))[0]).resize((48, 16))
@@ -92,10 +119,14 @@ def test_training_on_kept_latents_is_training_on_the_pictures(settings, begun, h
     assert len(stores(home)) == 1
 
 
-def test_an_interrupted_store_is_completed_and_then_only_read(settings, begun, home, monkeypatch):
+def test_an_interrupted_store_is_completed_and_then_only_read(
+    settings, begun, home, monkeypatch
+):
     encode, seen, most = SDXL.encode, list[int](), 1
 
-    def counted(generator: SDXL, images: torch.Tensor, random: object = None) -> torch.Tensor:
+    def counted(
+        generator: SDXL, images: torch.Tensor, random: object = None
+    ) -> torch.Tensor:
         if len(seen) == most:
             raise KeyboardInterrupt
         seen.append(len(images))
@@ -107,8 +138,12 @@ def test_an_interrupted_store_is_completed_and_then_only_read(settings, begun, h
     left, most = stores(home), 100
     resumed, again = begun(*settings, CACHED), begun(*settings, CACHED)
 
-    assert [path.suffix for path in left] == [".part"] and [path.suffix for path in stores(home)] == [".h5"]
+    assert [path.suffix for path in left] == [".part"] and [
+        path.suffix for path in stores(home)
+    ] == [".h5"]
     assert seen == [4, 4, 4]  # of twelve pictures, none was encoded twice
     shutil.rmtree(home / "latents")
     straight = latents_of(begun(*settings, CACHED))
-    assert np.array_equal(latents_of(resumed), straight) and np.array_equal(latents_of(again), straight)
+    assert np.array_equal(latents_of(resumed), straight) and np.array_equal(
+        latents_of(again), straight
+    )

@@ -1,4 +1,6 @@
-"""The options of train-prior: each does what its name says, and those that make it the reference's."""
+"""The options of train-prior: each does what its name says, and those that make it the
+reference's.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,16 +31,23 @@ def trained(training: Training, folder: RunFolder) -> Learner:
 
 def gradients(learner: Learner) -> list[torch.Tensor]:
     """What the optimiser has seen in its first step, up to a factor."""
-    return [learner.optimizer.state[parameter]["exp_avg"] for parameter in learner.parameters]
+    return [
+        learner.optimizer.state[parameter]["exp_avg"]
+        for parameter in learner.parameters
+    ]
 
 
 def many(count: int) -> Batch:
     """A batch of which only the places in the step matter."""
     empty = torch.empty(0)
-    return Batch(np.arange(count), empty, empty, {}, step=3, positions=tuple(range(count)))
+    return Batch(
+        np.arange(count), empty, empty, {}, step=3, positions=tuple(range(count))
+    )
 
 
-def test_accumulated_passes_have_the_gradient_of_one_large_batch(settings, begun, tmp_path):
+def test_accumulated_passes_have_the_gradient_of_one_large_batch(
+    settings, begun, tmp_path
+):
     """Of 10 pictures to learn: 4 + 3 + 3."""
     settings = (*settings, "train.steps=1")
     one = trained(begun(*settings, "train.batch_size=10"), RunFolder(tmp_path / "one"))
@@ -49,7 +58,9 @@ def test_accumulated_passes_have_the_gradient_of_one_large_batch(settings, begun
     assert max(float(g.abs().max()) for g in gradients(one)) > 100 * ROUNDING
     for a, b in zip(gradients(one), gradients(several), strict=True):
         assert torch.allclose(a, b, atol=ROUNDING, rtol=1e-4)
-    with pytest.raises(BrainhiveError, match="10 pictures to learn are fewer than 11 passes") as caught:
+    with pytest.raises(
+        BrainhiveError, match="10 pictures to learn are fewer than 11 passes"
+    ) as caught:
         trained(begun(*settings, "train.accumulate=11"), RunFolder(tmp_path / "run"))
     assert "train.accumulate" in caught.value.hint
 
@@ -71,10 +82,14 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same_gradient(settings,
     fewer_bytes, same = backward(begun(*settings, "train.gradient_checkpointing=true"))
 
     assert fewer_bytes < plain_bytes / 2
-    assert all(torch.allclose(a, b, atol=ROUNDING) for a, b in zip(plain, same, strict=True))
+    assert all(
+        torch.allclose(a, b, atol=ROUNDING) for a, b in zip(plain, same, strict=True)
+    )
 
 
-def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(settings, begun):
+def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(
+    settings, begun
+):
     training = begun(*settings, "token_dropout=0.3")
     batch = first_batch(training, 10)
 
@@ -82,12 +97,15 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(settings
     drawn, random = training.draw(batch)
     loss = training.loss(batch)
 
-    assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.04)  # four standard errors
+    # four standard errors
+    assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.04)
     assert 0 < drawn.sum() < 10
     token = training.prior.fuser(training.embeddings(batch))
     token = torch.where(drawn, token, torch.zeros_like(token))
     given = Conditioning(embeddings=training.prior.tokens(training.prior.adapt(token)))
-    direct = training.generator.loss(training.latents(batch), given, random, batch.sizes)
+    direct = training.generator.loss(
+        training.latents(batch), given, random, batch.sizes
+    )
     assert torch.allclose(loss, direct, rtol=1e-6)
 
 
@@ -97,8 +115,13 @@ def test_bf16_is_the_diffusion_models_dtype_and_not_the_priors(settings, begun):
     losses = [training.loss(first_batch(training)) for training in (exact, coarse)]
     losses[1].backward()
 
-    assert coarse.generator.unet.dtype == torch.bfloat16 and coarse.generator.vae.dtype == torch.float32
-    assert all(p.dtype == p.grad.dtype == torch.float32 for p in coarse.prior.parameters())
+    assert (
+        coarse.generator.unet.dtype == torch.bfloat16
+        and coarse.generator.vae.dtype == torch.float32
+    )
+    assert all(
+        p.dtype == p.grad.dtype == torch.float32 for p in coarse.prior.parameters()
+    )
     assert losses[0] != losses[1] and torch.allclose(*losses, rtol=0.02)
 
 
@@ -118,7 +141,9 @@ def test_a_bilinear_view_is_the_references():
 
     random = torch.Generator().manual_seed(1)
     resize = transforms.Resize(32, transforms.InterpolationMode.BILINEAR)
-    theirs = transforms.Compose([resize, transforms.CenterCrop(32), transforms.PILToTensor()])
+    theirs = transforms.Compose(
+        [resize, transforms.CenterCrop(32), transforms.PILToTensor()]
+    )
     for size in ((75, 50), (51, 93), (40, 40), (16, 23)):
         noise = torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=random)
         picture = transforms.functional.to_pil_image(noise)
@@ -130,15 +155,23 @@ def test_a_bilinear_view_is_the_references():
 
 
 def test_crop_ids_of_the_original_are_as_published():
-    resized = torch.tensor([[375.0, 500, 0, 85, 512, 512], [1201, 1802, 0, 128, 512, 512]])
+    resized = torch.tensor(
+        [[375.0, 500, 0, 85, 512, 512], [1201, 1802, 0, 128, 512, 512]]
+    )
 
     ids = crop_of_the_original(resized)
 
-    # max(0, round((height - 512) / 2)) of the picture as it is, halves to even, as the repository has it
-    assert ids.tolist() == [[375, 500, 0, 0, 512, 512], [1201, 1802, 344, 645, 512, 512]]
+    # max(0, round((height - 512) / 2)) of the picture as it is, halves to even, as the
+    # repository has it
+    assert ids.tolist() == [
+        [375, 500, 0, 0, 512, 512],
+        [1201, 1802, 344, 645, 512, 512],
+    ]
 
 
-def test_each_key_reaches_the_loss_and_each_but_the_posterior_validation(settings, large, begun):
+def test_each_key_reaches_the_loss_and_each_but_the_posterior_validation(
+    settings, large, begun
+):
     plain = begun(*settings)
     loss, validated = plain.loss(first_batch(plain)), plain.validate()
     assert plain.ids(first_batch(plain))[0].tolist() == [51, 75, 0, 8, 32, 32]
@@ -158,15 +191,22 @@ def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings,
         return torch.cat([training.latents(batch) for batch in mine])
 
     whole = drawn(0, 1)
-    assert torch.allclose(torch.cat([drawn(rank, 2, 2) for rank in (0, 1)]), whole, atol=10 * ROUNDING)
+    assert torch.allclose(
+        torch.cat([drawn(rank, 2, 2) for rank in (0, 1)]), whole, atol=10 * ROUNDING
+    )
     training = begun(*settings)
     batch = first_batch(training, 1)
     later = training.latents(replace(batch, step=1))
     assert not torch.allclose(training.latents(batch), later, atol=ROUNDING)
 
-    many = replace(batch, image=batch.image.expand(400, -1, -1, -1), positions=tuple(range(400)))
+    many = replace(
+        batch, image=batch.image.expand(400, -1, -1, -1), positions=tuple(range(400))
+    )
     found, vae = training.latents(many), training.generator.vae
     posterior = vae.encode(batch.image.float() / 127.5 - 1).latent_dist
-    mean, spread = (vae.config.scaling_factor * each[0] for each in (posterior.mean, posterior.std))
-    assert ((found.mean(0) - mean).abs() < 5 * spread / 20).all()  # five standard errors
+    mean, spread = (
+        vae.config.scaling_factor * each[0] for each in (posterior.mean, posterior.std)
+    )
+    # five standard errors
+    assert ((found.mean(0) - mean).abs() < 5 * spread / 20).all()
     assert torch.allclose(found.std(0), spread, rtol=0.25)

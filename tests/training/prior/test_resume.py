@@ -1,4 +1,6 @@
-"""An interrupted prior training, started again, ends as one that was not interrupted."""
+"""An interrupted prior training, started again, ends as one that was not
+interrupted.
+"""
 
 import json
 from pathlib import Path
@@ -19,9 +21,16 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def test_an_interruption_leaves_no_trace_in_log_curve_and_samples(settings, go, home, monkeypatch):
+def test_an_interruption_leaves_no_trace_in_log_curve_and_samples(
+    settings, go, home, monkeypatch
+):
     """Stopped between two checkpoints, after what further steps log and draw."""
-    settings = (*settings, "train.steps=11", "train.checkpoint_steps=3", "train.accumulate=2")
+    settings = (
+        *settings,
+        "train.steps=11",
+        "train.checkpoint_steps=3",
+        "train.accumulate=2",
+    )
     settings = (*settings, "sample_items=2", "sample_every=4")
     save = Learner.save
 
@@ -34,24 +43,44 @@ def test_an_interruption_leaves_no_trace_in_log_curve_and_samples(settings, go, 
         patch.setattr(Learner, "save", interrupted)
         go("train-prior", *settings, "paths.runs=killed")
     resumed, straight = (
-        go("train-prior", *settings, f"paths.runs={name}") for name in ("killed", "straight")
+        go("train-prior", *settings, f"paths.runs={name}")
+        for name in ("killed", "straight")
     )
 
     trained = weights(resumed.folder)
-    assert all(torch.equal(trained[name], weight) for name, weight in weights(straight.folder).items())
+    assert all(
+        torch.equal(trained[name], weight)
+        for name, weight in weights(straight.folder).items()
+    )
     assert events(resumed.folder) == events(straight.folder)
-    assert [event["step"] for event in events(resumed.folder) if "loss" in event] == [3, 6, 9, 11]
-    assert drawn(resumed.folder) == drawn(straight.folder) and len(drawn(resumed.folder)) > 4
+    assert [event["step"] for event in events(resumed.folder) if "loss" in event] == [
+        3,
+        6,
+        9,
+        11,
+    ]
+    assert (
+        drawn(resumed.folder) == drawn(straight.folder)
+        and len(drawn(resumed.folder)) > 4
+    )
     assert resumed.metrics == straight.metrics
 
 
 def events(run: Path) -> list[dict[str, object]]:
     """Read the log, but for the clock's time."""
     lines = (run / "log.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
+    return [
+        {key: value for key, value in json.loads(line).items() if key != "time"}
+        for line in lines
+    ]
 
 
 def drawn(run: Path) -> dict[str, bytes]:
     """Read the pictures of samples, and what pages are drawn from, as the curve."""
-    files = [path for name in ("samples", "artifacts") for path in (run / name).rglob("*") if path.is_file()]
+    files = [
+        path
+        for name in ("samples", "artifacts")
+        for path in (run / name).rglob("*")
+        if path.is_file()
+    ]
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}

@@ -28,12 +28,23 @@ def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settin
         "step-000002.png",
         "step-000004.png",
     ]
-    early, late = (np.asarray(Image.open(samples / name)) for name in ("step-000002.png", "last.png"))
+    early, late = (
+        np.asarray(Image.open(samples / name))
+        for name in ("step-000002.png", "last.png")
+    )
     middle = early.shape[1] // 2
-    assert np.array_equal(early[:, :middle], late[:, :middle])  # what was seen, and its labels
+    # what was seen, and its labels
+    assert np.array_equal(early[:, :middle], late[:, :middle])
     assert not np.array_equal(early[:, middle:], late[:, middle:])
-    logged = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
-    assert [(event["step"], list(event["samples"])) for event in logged if "samples" in event] == [
+    logged = [
+        json.loads(line)
+        for line in (result.folder / "log.jsonl").read_text().splitlines()
+    ]
+    assert [
+        (event["step"], list(event["samples"]))
+        for event in logged
+        if "samples" in event
+    ] == [
         (2, [EXAMPLE]),
         (4, [EXAMPLE]),
     ]
@@ -42,7 +53,10 @@ def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settin
 
 
 def test_drawing_does_not_change_what_is_learned(settings, go):
-    runs = [go("train-prior", *settings, f"sample_every={steps}", "train.steps=2").folder for steps in (1, 0)]
+    runs = [
+        go("train-prior", *settings, f"sample_every={steps}", "train.steps=2").folder
+        for steps in (1, 0)
+    ]
 
     for part in CLASSES:
         drawn, not_drawn = (load_file(run / "model" / part / WEIGHTS) for run in runs)
@@ -57,17 +71,29 @@ def test_what_will_not_be_measured_is_told_before_the_first_step_and_stops_nothi
     result = go("train-prior", *settings, *more)
 
     told = capsys.readouterr().err
-    assert "there will be no lpips: the weights of AlexNet are not on this machine" in told
+    assert (
+        "there will be no lpips: the weights of AlexNet are not on this machine" in told
+    )
     assert "there will be no similarity_clip-l14: openai/clip-vit-large-patch14" in told
     assert "there will be no fid: FID and KID of 2 pictures mean nothing" in told
-    assert {"lpips", "similarity_clip-l14", "fid", "kid"} <= result.metrics.missing.keys()
+    assert {
+        "lpips",
+        "similarity_clip-l14",
+        "fid",
+        "kid",
+    } <= result.metrics.missing.keys()
     assert result.metrics.overall["validation_loss"].n == 2
 
 
-def test_a_wrong_name_of_what_measures_is_refused_before_the_first_step(settings, go, home):
+def test_a_wrong_name_of_what_measures_is_refused_before_the_first_step(
+    settings, go, home
+):
     for override, told in (
         ("fid_features=incepton", "fid_features: no encoder called 'incepton'"),
-        ("similarity=['python:brainhive_cli.models.encoders.python:exampel']", "no attribute 'exampel'"),
+        (
+            "similarity=['python:brainhive_cli.models.encoders.python:exampel']",
+            "no attribute 'exampel'",
+        ),
     ):
         with pytest.raises(RecipeError, match=told):
             go("train-prior", *settings, override)
@@ -83,7 +109,9 @@ def many(tmp_path):
 
 
 def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
-    what = train_prior.Recipe.resolve("train-prior", None, {}, (*overrides, "paths.runs=two"))
+    what = train_prior.Recipe.resolve(
+        "train-prior", None, {}, (*overrides, "paths.runs=two")
+    )
     train_prior.run(what, launch)
 
 
@@ -93,13 +121,22 @@ def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generat
         f"dataset={{kind: image-folder, root: {many}}}",
         f"sampler={{kind: sdxl, source: {generator}}}",
         f"fid_features={colours}",
-        *("fid_items=20", "embed_missing=true", "cache_latents=true", "sample_every=1", "train.steps=2"),
+        *(
+            "fid_items=20",
+            "embed_missing=true",
+            "cache_latents=true",
+            "sample_every=1",
+            "train.steps=2",
+        ),
     )
 
     in_two(_train, (*settings, *more, "train.batch_size=2"))
     one = go("train-prior", *settings, *more, "train.batch_size=4").metrics.overall
 
-    (two,) = (RunFolder(path.parent).measurements().overall for path in (home / "two").rglob("metrics.json"))
+    (two,) = (
+        RunFolder(path.parent).measurements().overall
+        for path in (home / "two").rglob("metrics.json")
+    )
     assert two.keys() == one.keys()
     for name, metric in one.items():
         assert two[name].value == pytest.approx(metric.value, rel=0.02), name
