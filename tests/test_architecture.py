@@ -144,8 +144,8 @@ def test_no_module_imports_itself_through_others() -> None:
 
 def test_a_module_opens_by_saying_what_it_is_for() -> None:
     for module, tree in TREES.items():
-        docstring = ast.get_docstring(tree) or ""
-        assert docstring.partition("\n")[0].endswith("."), module
+        opening = (ast.get_docstring(tree) or "").partition("\n\n")[0]
+        assert opening.endswith(".") and len(opening.splitlines()) <= 2, module
 
 
 def test_only_the_console_writes_to_the_terminal() -> None:
