@@ -11,6 +11,7 @@ from brainhive_cli.measurement.ranks import (
     chance_of_ranks,
     ranks,
     ranks_and_precisions,
+    ranks_of_all,
     subset_expectations,
     summarise,
 )
@@ -225,3 +226,17 @@ def test_the_ranks_of_a_perfect_decoder_have_an_interval_that_begins_at_the_firs
         found["median_rank"].low is None
         and "nothing varies" not in found["mean_rank"].interval
     )
+
+
+def test_all_pictures_are_ranked_as_each_is_alone(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    signals = torch.randn(20, 8, generator=draw)
+    gallery = torch.randn(30, 8, generator=draw)
+    gallery[3] = gallery[4]  # they tie
+    monkeypatch.setattr(ranks_module, "CANDIDATES", 7)
+
+    found = ranks_of_all(signals, gallery, 12)
+
+    for picture in range(12):
+        alone = ranks(signals, gallery, torch.full((20,), picture))
+        assert np.array_equal(found[:, picture], alone.numpy())
