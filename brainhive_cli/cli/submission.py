@@ -1,6 +1,5 @@
 """Commands on a cluster: an array of tasks that share the cells of one line."""
 
-import hashlib
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from brainhive_cli.core import console, foreign_code, hub
+from brainhive_cli.core import console, documents, foreign_code, hub
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import (
     BrainhiveError,
@@ -74,7 +73,7 @@ def run(command: str, module: Any, recipe: Recipe, common: Mapping[str, Any]) ->
     """
     # a line with other folders is another one
     identity = json.dumps([recipe.fingerprint(), portable(recipe.paths.model_dump())])
-    name = f"{command}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
+    name = f"{command}-{documents.digest_text(identity)[:10]}"
     folder = Path(os.path.abspath(recipe.paths.under_home("runs") / SUBMITTED / name))
     if common.get("again"):
         raise RecipeError(

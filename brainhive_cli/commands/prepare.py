@@ -2,7 +2,6 @@
 a subject.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli.core import console, parts
+from brainhive_cli.core import console, documents, parts
 from brainhive_cli.core.cells import claiming
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import portable
@@ -173,7 +172,7 @@ class Job:
         ]
         # sessions of other settings, files or versions are never joined with new ones
         known = json.dumps([self.settings, self.versions, files], sort_keys=True)
-        digest = hashlib.sha256(known.encode()).hexdigest()[:10]
+        digest = documents.digest_text(known)[:10]
         name = f"sub-{subject:02d}_ses-{{:02d}}_{digest}.h5"
         return {
             session: self.sessions_folder / name.format(session)

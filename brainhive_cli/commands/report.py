@@ -2,7 +2,6 @@
 pandas.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import atomic_write, home_folder, locate
@@ -249,7 +248,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     name = runs[0].folder.label
     if len(runs) > 1:
         folders = "\n".join(str(shown_run.folder.path) for shown_run in runs)
-        digest = hashlib.sha256(folders.encode()).hexdigest()[:6]
+        digest = documents.digest_text(folders)[:6]
         name += f"-and-{len(runs) - 1}-more-{digest}"
     return home_folder() / FOLDER / f"{name}.{recipe.format}"
 

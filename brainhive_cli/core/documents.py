@@ -309,8 +309,13 @@ def read_digests(folder: Path) -> Mapping[str, str]:
     return _parsed(path.absolute(), about.st_mtime_ns, about.st_size)
 
 
+def digest_text(text: str) -> str:
+    """Digest a text (sha256, hexadecimal), of which names take the first digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def digest_file(path: Path) -> str:
-    """Digest a file (hexadecimal)."""
+    """Digest a file (sha256, hexadecimal)."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

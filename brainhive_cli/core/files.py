@@ -399,9 +399,13 @@ def name_part(final: Path) -> Path:
     """Name the file that this thread writes before it gets its final name; no other
     process has the same.
     """
-    machine = f"{zlib.crc32(name_machine().encode()):08x}"
-    owner = f"{machine}{os.getpid():x}-{threading.get_native_id():x}"
+    owner = f"{_machine_digits()}{os.getpid():x}-{threading.get_native_id():x}"
     return final.with_name(f".{final.stem}.{owner}{PART}{final.suffix}")
+
+
+def _machine_digits() -> str:
+    """Write the name of this machine in the eight digits that names of files have."""
+    return f"{zlib.crc32(name_machine().encode()):08x}"
 
 
 @cache
@@ -449,13 +453,12 @@ def remove_leftovers(folder: Path) -> None:
 
     What another machine or container left goes a day after anything was written in it.
     """
-    here = f"{zlib.crc32(name_machine().encode()):08x}"
     for path in folder.glob(f".*{PART}*"):
         if (owner := PART_OWNER.search(path.name)) is None:
             continue
         with suppress(OSError):  # gone meanwhile
             # processes of another machine cannot be asked, so the age decides
-            if owner["machine"] != here:
+            if owner["machine"] != _machine_digits():
                 written_s = max(
                     part.stat().st_mtime for part in (path, *path.rglob("*"))
                 )

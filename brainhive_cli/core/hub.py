@@ -452,11 +452,8 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
         return documents.digest_file(file)
 
     # of large ones the digest is kept, for as long as size and time are the same
-    cache = (
-        home_folder()
-        / DIGESTS
-        / hashlib.sha256(portable(str(file.absolute())).encode()).hexdigest()
-    )
+    name = documents.digest_text(portable(str(file.absolute())))
+    cache = home_folder() / DIGESTS / name
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):
         recorded, content_digest = read_regular(cache).decode().rsplit(" ", 1)

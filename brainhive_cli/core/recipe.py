@@ -1,7 +1,6 @@
 """Base of every recipe, and the way from a file, flags and overrides to a valid one."""
 
 import copy
-import hashlib
 import json
 import os
 import re
@@ -501,9 +500,7 @@ class Recipe(Section):
             for name, digest in self.digests.items()
         )
         known = [DEFAULTS_VERSION, portable(_replaced(fields, self.digests)), contents]
-        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[
-            :10
-        ]
+        return documents.digest_text(json.dumps(known, sort_keys=True))[:10]
 
     def to_yaml(self) -> str:
         """Write the resolved recipe as YAML that runs as it is."""

@@ -5,7 +5,6 @@ Clips are videos, animated pictures, folders of frames, or columns of a clip tha
 truth and result.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.facts import ReconstructionFacts
 from brainhive_cli.core.files import locate
@@ -241,10 +240,8 @@ def digest_media(media: Mapping[str, Path]) -> str:
             if path.is_dir()
             else [path]
         )
-        contents.append(
-            (name, *(hashlib.sha256(file.read_bytes()).hexdigest() for file in files))
-        )
-    return hashlib.sha256(repr(contents).encode()).hexdigest()
+        contents.append((name, *(documents.digest_file(file) for file in files)))
+    return documents.digest_text(repr(contents))
 
 
 def match_repeats(

@@ -1,6 +1,5 @@
 """From the scores of cells to the metrics of a run, each with its context."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.facts import (
     Answer,
@@ -241,9 +240,7 @@ def summarise_job(
             if run.dataset.holdout.divides_train
             else "",
             # comparisons of runs check that their galleries are the same
-            digest=hashlib.sha256("\n".join(gallery.image_ids).encode()).hexdigest()[
-                :10
-            ],
+            digest=documents.digest_text("\n".join(gallery.image_ids))[:10],
         ),
         answers=above_chance(tested),
         claims=describe_claims(items, len(groups)),

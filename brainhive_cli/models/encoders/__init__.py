@@ -1,6 +1,5 @@
 """Frozen vision encoders: picture to embedding."""
 
-import hashlib
 import json
 import os
 import re
@@ -302,7 +301,7 @@ class EncoderConfig(parts.Config):
         ):
             return plain
         text = json.dumps(knobs, sort_keys=True)
-        return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{plain}-{documents.digest_text(text)[:8]}"
 
     @property
     def known_as(self) -> tuple[str, ...]:

@@ -1,14 +1,13 @@
 """Anyone's own network: a callable that returns a module and its preprocessing."""
 
 import ast
-import hashlib
 import inspect
 from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core import foreign_code
+from brainhive_cli.core import documents, foreign_code
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
@@ -81,7 +80,7 @@ def _digest_code(module: ModuleType) -> str:
         code = ast.unparse(ast.parse(inspect.getsource(module)))
     except (OSError, TypeError, SyntaxError):  # compiled
         return ""
-    return hashlib.sha256(code.encode()).hexdigest()
+    return documents.digest_text(code)
 
 
 TINY = Config(source="python:brainhive_cli.models.encoders.python:example")

@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from brainhive_cli.core import hub, weights
+from brainhive_cli.core import documents, hub, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
@@ -325,7 +324,7 @@ class UnCLIP(LatentDiffusion):
 def _converted_name(source: str) -> str:
     """Name what is converted, by the reference at the hub or by the file's digest."""
     if source.startswith("hub:"):
-        return f"sdxl-unclip-{sha256(source.encode()).hexdigest()[:12]}"
+        return f"sdxl-unclip-{documents.digest_text(source)[:12]}"
     file = find_file(source)
     return f"sdxl-unclip-{hub.digest(file.parent, [file.name])[:12]}"
 
