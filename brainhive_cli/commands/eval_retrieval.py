@@ -2,13 +2,16 @@
 run.
 """
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TypeVar
 
-from brainhive_cli.commands import trackers
+from brainhive_cli.commands import trackers, train_align
 from brainhive_cli.core import artifacts, cell_files, console
-from brainhive_cli.core.facts import RetrievalFacts
-from brainhive_cli.core.files import locate_stored
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.facts import Baseline, RetrievalFacts
+from brainhive_cli.core.files import locate_stored, portable
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
@@ -17,7 +20,13 @@ from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
 from brainhive_cli.data.command_lines import write_prior
-from brainhive_cli.evaluation.retrieval.baseline import explain_verdict, rank_plainly
+from brainhive_cli.evaluation.retrieval.baseline import (
+    FAILURES,
+    RIDGE_RECIPE,
+    find_order,
+    rank_plainly,
+    write_ridge,
+)
 from brainhive_cli.evaluation.retrieval.figures import (
     REQUESTED,
     draw_artifacts,
@@ -25,7 +34,7 @@ from brainhive_cli.evaluation.retrieval.figures import (
     sweep_tables,
 )
 from brainhive_cli.evaluation.retrieval.folds import Measured
-from brainhive_cli.evaluation.retrieval.job import Job
+from brainhive_cli.evaluation.retrieval.job import NOT_COMPARED, Job
 from brainhive_cli.evaluation.retrieval.measure import measure_cell
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import summarise_job
@@ -33,6 +42,11 @@ from brainhive_cli.measurement.comparison import compare_ranks
 from brainhive_cli.measurement.interleaving import Interleaving
 from brainhive_cli.measurement.retrieval import BACKWARD, Gallery, Scores
 from brainhive_cli.reports.sentences import explain_chance
+from brainhive_cli.training.alignment.recipe import Cell
+
+T = TypeVar("T")
+CLEAR = ("above chance", "not testable")
+"""Verdicts that no other order of the pictures would explain."""
 
 
 def inputs(recipe: Recipe) -> list[Input]:
@@ -193,16 +207,14 @@ def _finish(
     }
 
     # metrics over cells and subjects, next to those of the other runs
-    # plain baselines learn from the folds of the run, and a control leaves them nothing
-    # to find
-    is_wanted = (
-        recipe.baseline != "none"
-        and recipe.control == "none"
-        and recipe.split == "test"
-    )
+    # baselines learn from the same signals, and a control leaves them nothing to find
+    is_wanted = recipe.baseline != "none" and recipe.control == "none"
     is_folded = job.runs[0].dataset.holdout.divides_train
-    plain = rank_plainly(job, launch.device) if is_folded and is_wanted else {}
-    measurements = summarise_job(job, scores, plain)
+    plain, ridge, reason = {}, {}, ""
+    if is_wanted and recipe.split == "test":
+        plain = rank_plainly(job, launch.device) if is_folded else {}
+        ridge, reason = _try(lambda: _fit_ridge(job, folder, launch), {})
+    measurements = summarise_job(job, scores, plain, ridge)
     compared, errors = compare_ranks(
         {("this run", other.facts.run): (measurements, other) for other in against}
     )
@@ -212,9 +224,18 @@ def _finish(
     validation = job.runs[0].read_validation() if len(job.runs) == 1 else {}
     measurements = measurements.stating(against=compared, validation=validation)
 
-    # explain a verdict that is not above chance
-    if not is_folded:
-        measurements = explain_verdict(job, measurements, launch.device)
+    # at chance, the pictures may be filed in another order than the signals
+    baseline = measurements.facts_of(RetrievalFacts).baseline or Baseline(reason=reason)
+    is_at_chance = measurements.facts.answers[0].side not in CLEAR
+    if is_wanted and is_at_chance and not is_folded:
+        order, reason = _try(lambda: find_order(job, launch.device), Baseline())
+        tried = order.model_dump(include={"orders", "order", "order_p"})
+        baseline = baseline.model_copy(update=tried)
+        baseline.reason = baseline.reason or reason
+    if is_wanted:
+        recipe_path = portable(folder.path / RIDGE_RECIPE) if ridge else ""
+        baseline = baseline.model_copy(update={"recipe": recipe_path})
+        measurements = measurements.stating(baseline=baseline)
     if explanation := explain_chance(measurements):
         console.warn(explanation)
     # artifacts for pages, of the metrics and of the first cell; metrics come last and
@@ -222,3 +243,35 @@ def _finish(
     models = job.open_models(job.groups[0], launch.device) if recipe.sheet_rows else ()
     artifacts.write(folder, draw_artifacts(folder, measurements, models, recipe))
     folder.finish(measurements)
+
+
+def _try(compute: Callable[[], T], otherwise: T) -> tuple[T, str]:
+    """Compute a baseline, or say why it cannot be computed: a result stands without."""
+    try:
+        return compute(), ""
+    except BrainhiveError as error:
+        return otherwise, error.in_one_line
+    except FAILURES as error:
+        return otherwise, f"{type(error).__name__}: {error}"
+
+
+@console.progress("fitting a ridge")
+def _fit_ridge(job: Job, folder: RunFolder, launch: Launch) -> dict[Cell, Measured]:
+    """Train a ridge as train-align does, and measure its cells as those of the run.
+
+    Raises:
+        BrainhiveError: if a ridge is no baseline of the run.
+    """
+    ridge = write_ridge(job, folder.path)
+    with tempfile.TemporaryDirectory() as runs:
+        paths = ridge.paths.model_copy(update={"runs": runs})
+        trained = train_align.run(
+            ridge.model_copy(update={"paths": paths}), launch.alone
+        )
+        how = {**NOT_COMPARED, "head": None, "ceiling_splits": 0}
+        spec = job.recipe.model_copy(update={**how, "align_run": [str(trained.folder)]})
+        fitted = Job.resolve(spec)
+        return {
+            cells[0]: measure_cell(fitted.open_models(cells, launch.device), spec)
+            for cells in fitted.groups
+        }

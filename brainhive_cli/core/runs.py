@@ -361,6 +361,14 @@ class RunFolder:
         return max(written_s)
 
     @property
+    def duration_s(self) -> float:
+        """Seconds from its start to its end; infinite where it does not say both."""
+        times = self.read_json(ENVIRONMENT, Environment)
+        if times.started is None or times.finished is None:
+            return float("inf")
+        return (times.finished - times.started).total_seconds()
+
+    @property
     def changed_s(self) -> float:
         """Time at which it was finished, or asked for again; before, that at which it
         was written to last.

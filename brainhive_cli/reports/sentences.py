@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.facts import RetrievalFacts
+from brainhive_cli.core.files import locate_stored
+from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
@@ -128,12 +131,24 @@ def explain_caveats(*measured: Measurements) -> list[str]:
 
 
 def explain_chance(measured: Measurements) -> str:
-    """Explain a result that is not above chance, by the ridge next to it; empty of any
-    other.
+    """Explain a result that is not above chance, or worse than the ridge next to it;
+    empty of any other.
     """
-    # the ridge tells whether signals and pictures belong together as they are filed
-    ridge = measured.scopes.get("baseline · ridge", {})
-    return render("chance.txt", facts=measured.facts, top1=ridge.get("top1"))
+    if measured.facts.command != RetrievalFacts.model_fields["command"].default:
+        return ""
+    facts = measured.facts_of(RetrievalFacts)
+    recipe = facts.baseline.recipe if facts.baseline else ""
+    return render(
+        "chance.txt",
+        facts=facts,
+        facts_top1=measured.overall.get("top1"),
+        ridge=measured.scopes.get("plain · ridge", {}).get("top1"),
+        is_worse=any(
+            row.second == "ridge" and row.is_significant and not row.is_better
+            for row in facts.plain
+        ),
+        line=recipe and Line("train-align", ("recipe", locate_stored(recipe))),
+    )
 
 
 def list_limits(measured: Measurements) -> list[str]:

@@ -28,6 +28,12 @@ from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import match_names, summarise_names
+from brainhive_cli.models import encoders
+
+USUAL_ENCODERS, OFFLINE_ENCODERS = ("clip-h14", "vae"), ("lite0", "gabor")
+"""Encoders of recipes that name none: those of the hub, and those that need none."""
+FEW_PICTURES = 300
+"""Training pictures up to which a ridge is the usual brain encoder."""
 
 
 class Config(parts.Config):
@@ -85,6 +91,21 @@ class Config(parts.Config):
         if not (self.test_list or self.exclude_test_concepts):
             raise ValueError("exclude_test_concepts needs a test_list")
         return self
+
+    @property
+    def usual_encoders(self) -> list[str] | None:
+        """Encoders that need no network, where the weights of the usual ones are not on
+        this machine.
+        """
+        usual = map(encoders.resolve, USUAL_ENCODERS)
+        return None if all(each.is_here for each in usual) else [*OFFLINE_ENCODERS]
+
+    def few_pictures(self, paths: Paths) -> int:
+        """Count to how many training pictures a ridge is the usual brain encoder; 0
+        where there are more.
+        """
+        is_few = len(self.build(paths).images("train").image_ids) <= FEW_PICTURES
+        return FEW_PICTURES if is_few else 0
 
     def build(self, paths: Paths) -> Dataset:
         """Open the folder; MissingData when it is absent or empty."""

@@ -2,8 +2,10 @@
 the same folds.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import compress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +16,9 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import LEVEL, Answer, Baseline
-from brainhive_cli.core.measurements import Measurements, by_name
+from brainhive_cli.core.files import portable
+from brainhive_cli.core.recipe import validate, write_yaml
+from brainhive_cli.core.results import write_duration
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.data.trials import Trials
@@ -26,15 +30,26 @@ from brainhive_cli.evaluation.retrieval.measure import (
     shared_rows,
 )
 from brainhive_cli.measurement.linear_maps import Products, Scale, principal_axes
-from brainhive_cli.measurement.ranks import ranks_of_all, summarise
+from brainhive_cli.measurement.ranks import ranks_of_all
 from brainhive_cli.measurement.retrieval import draw_tested
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.measurement.verdict import judge
+from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment.recipe import FROM_MEAN, ridge_keys
+from brainhive_cli.training.alignment.recipe import Recipe as AlignRecipe
 from brainhive_cli.training.alignment.trained import TrainedModel
 
-BASELINE, PLAIN = "baseline · ridge", "plain"
-"""The scope of the ridge that a verdict is compared with, and the first part of those
-of plain baselines.
+PLAIN, RIDGE = "plain", "ridge"
+"""The first part of the scopes of plain baselines, and the second one of a ridge."""
+RIDGE_RECIPE = "ridge.yaml"
+"""The recipe of the ridge, in the folder of the evaluation."""
+RIDGE_TAKES = {
+    *("dataset", "encoders", "mode", "subjects", "trained_on", "signal", "paths")
+}
+"""Keys of an aligner's recipe that its ridge has, too."""
+OPERATIONS_PER_S, FREE_S = 2e10, 60.0
+"""Multiplications of a ridge in a second, on two cores; seconds that a ridge may take
+beside a training that took less.
 """
 FAILURES = (MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
 """Errors of memory and algebra that leave an evaluation without its ridge."""
@@ -68,11 +83,66 @@ MAX_FEATURES = 2000
 """Numbers of a signal, beyond which classifiers get the principal components of
 training signals.
 """
-NAMES = {
-    "lda": "shrinkage LDA",
-    "logistic": "logistic regression",
-    "ridge": "ridge",
-}
+CLASSIFIERS = {"lda": "shrinkage LDA", "logistic": "logistic regression"}
+
+
+def write_ridge(job: Job, folder: Path) -> AlignRecipe:
+    """Write the recipe of a ridge on the signals and targets of the evaluated run into
+    its folder, so that train-align can fit it again.
+
+    Raises:
+        BrainhiveError: if such a ridge is no baseline of the run, or would take longer
+            than the training did.
+    """
+    # trainings that a ridge on all signals is no baseline of
+    run, recipe = job.runs[0], job.runs[0].recipe
+    if recipe is None or len(job.runs) > 1:
+        raise BrainhiveError("a ridge is fitted beside one run of train-align")
+    if run.origin is not None:
+        raise BrainhiveError("the cells were trained on another data set")
+    if recipe.similarity == FROM_MEAN:
+        raise BrainhiveError("the run is a ridge")
+    if recipe.mode == "finetune":
+        raise BrainhiveError("the cells were fine-tuned from others")
+    if recipe.train.shuffled_labels:
+        raise BrainhiveError("the cells were trained on shuffled labels")
+
+    # not longer than the training took, where nobody asked for it
+    layout = job.open_models(job.groups[0], torch.device("cpu"))[0].module.layout
+    keys = [layout.encoders[config.name] for config in recipe.encoders]
+    compared = [key in layout.compared_keys for key in keys]
+    expected_s, took_s = _expect_s(job, layout.spec, compared), run.folder.duration_s
+    if job.recipe.baseline == "auto" and expected_s > max(took_s, FREE_S):
+        raise BrainhiveError(
+            f"a ridge would take about {write_duration(expected_s)}, and the training "
+            f"took {write_duration(took_s)}: baseline=ridge fits it"
+        )
+
+    # the same signals, and the encoders of the compared heads
+    fields = recipe.model_dump(mode="json", include=RIDGE_TAKES)
+    fields["encoders"] = [*compress(fields["encoders"], compared)]
+    fields["signal"]["repetitions"] = "average"
+    count = int(run.models[0].rows("train").size)
+    fields |= ridge_keys(recipe.mode, min(count, COMPONENTS))
+    fields |= {"seeds": recipe.seeds[:1], "train": {"validation": 0.0}}
+    ridge = validate(AlignRecipe, fields)
+    (folder / RIDGE_RECIPE).write_text(write_yaml(portable(fields)))
+    return ridge
+
+
+def _expect_s(job: Job, spec: SignalSpec, compared: Sequence[bool]) -> float:
+    """Estimate the seconds that ridges of all subjects take, by multiplications."""
+    run = job.runs[0]
+    stores = compress(run.stores("train").values(), compared)
+    width = sum(int(np.prod(store.shape)) for store in stores)
+    features = max(spec.widths or (spec.channels,)) * spec.samples
+    operations = 0.0
+    for cell in run.cells:
+        if cell.seed == run.cells[0].seed:
+            count = run.models[0].rows("train").size * len(cell.trained_on)
+            small = min(count, features)
+            operations += 2.0 * count * small * (features + width) + 10.0 * small**3
+    return operations / OPERATIONS_PER_S
 
 
 def read_signals(
@@ -258,73 +328,31 @@ def try_orders(
     return tried
 
 
-def conclude(answer: Answer, tried: Sequence[tuple[float, str]]) -> Baseline:
-    """State the verdict of the ridge, and the order in which it finds pictures where it
-    does not as filed.
+def conclude(tried: Sequence[tuple[float, str]]) -> Baseline:
+    """State the order in which a ridge finds pictures, where it does not as filed.
 
     Args:
-        answer: Whether it finds them as filed.
         tried: One-sided p of each other order, and the order in words.
     """
     # the best order, if it is above chance after correction for all that were tried
     # (Bonferroni)
     p, order = min(tried, default=(1.0, ""))
     if tried and p * len(tried) <= LEVEL:
-        return Baseline(
-            answer=answer, orders=len(tried), order=order, order_p=p * len(tried)
-        )
-    return Baseline(answer=answer, orders=len(tried))
+        return Baseline(orders=len(tried), order=order, order_p=p * len(tried))
+    return Baseline(orders=len(tried))
 
 
-def explain_verdict(
-    job: Job, measured: Measurements, device: torch.device
-) -> Measurements:
-    """Fit a ridge where the recipe or a verdict at chance asks for one.
+@console.progress("trying other orders of the pictures")
+def find_order(job: Job, device: torch.device) -> Baseline:
+    """Find an order of the pictures in which a quick ridge finds them, where a result
+    is at chance.
 
-    Args:
-        job: The evaluation.
-        measured: What it measured.
-        device: Where ridges are fitted.
-
-    Returns:
-        What was measured, with the ridge's metrics, and `baseline` in the facts: its
-        verdict, and the order in which pictures rank well where they do not as filed.
-        Where no ridge can be fitted, the reason.
+    Raises:
+        BrainhiveError: if signals are missing, or those of several subjects differ in
+            width.
     """
-    # at chance, a ridge tells whether the signals or the model fail
-    spec, side = job.recipe, measured.facts.answers[0].side
-    is_asked = spec.baseline == "ridge" or side not in ("above chance", "not testable")
-    if spec.control != "none" or spec.baseline == "none" or not is_asked:
-        return measured
-    try:
-        return _compare_with_ridge(job, measured, device)
-    except BrainhiveError as error:
-        reason = error.in_one_line
-    except FAILURES as error:
-        reason = f"{type(error).__name__}: {error}"
-    return measured.stating(baseline=Baseline(reason=reason))
-
-
-@console.progress("fitting a ridge")
-def _compare_with_ridge(
-    job: Job, measured: Measurements, device: torch.device
-) -> Measurements:
-    """Fit a ridge to each tested subject's training signals, and compare the verdict
-    with it.
-    """
-    # trainings that a ridge on all signals is no baseline of
-    spec, align = job.recipe, job.runs[0]
-    recipe = align.recipe
-    if align.origin is not None:
-        raise BrainhiveError("the cells were trained on another data set")
-    if recipe is not None and recipe.train.shuffled_labels:
-        raise BrainhiveError("the cells were trained on shuffled labels")
-    if recipe is not None and (recipe.finetune.sessions or recipe.finetune.share < 1):
-        raise BrainhiveError(
-            "the cells were fine-tuned to a share of the training signals"
-        )
-
     # pictures among which the verdict is asked
+    spec, align = job.recipe, job.runs[0]
     opened = job.open_models(job.groups[0], device)
     rows = draw_tested(
         open_gallery(opened, [spec.split], only_shown=spec.only_shown).tested
@@ -334,45 +362,18 @@ def _compare_with_ridge(
         align.dataset, rows.tolist(), opened[0].pictures(spec.split).concepts[rows]
     )
 
-    # each subject's ridge, with pictures as filed; in other orders, too, where the
-    # model does not find them
-    is_above = measured.facts.answers[0].side == "above chance"
-    all_ranks, shown, sizes, tried = [], list[Int64](), [], list[tuple[float, str]]()
+    # each subject's ridge, with pictures as filed and in other orders
+    tried = []
     for models, subject in first_tests(job, device):
         train, test, targets, learned, seen = read_signals(
             models, subject, spec.split, rows, device
         )
         ranks_of_order = {
             order: rank_by_ridge(train, targets[learned[order]], test, candidates)
-            for order in ([AS_FILED] if is_above else learned)
+            for order in learned
         }
-        all_ranks.append(ranks_of_order[AS_FILED])
-        shown.append(seen)
-        sizes.append(train.shape)
-        if not is_above:
-            tried += try_orders(subject, ranks_of_order, seen, rows, alike)
-
-    # metrics with the protocol
-    signals, components = np.max(sizes, 0)
-    how = (
-        f"closed-form ridge on at most {components} principal components of up to "
-        f"{signals} training signals"
-    )
-    metrics = summarise(
-        [
-            look_up(ranks, pictures, rows)
-            for ranks, pictures in zip(all_ranks, shown, strict=True)
-        ],
-        len(rows),
-        split=spec.split,
-        items=alike.items([pictures.tolist() for pictures in shown]),
-        protocol=f"{measured.facts.protocol}, {how}",
-        only=("top1", "top5", "median_rank"),
-    )
-    baseline = conclude(judge_ranks(all_ranks, shown, rows, alike), tried)
-    return (measured | Measurements({BASELINE: by_name(metrics)})).stating(
-        baseline=baseline
-    )
+        tried += try_orders(subject, ranks_of_order, seen, rows, alike)
+    return conclude(tried)
 
 
 def first_tests(job: Job, device: torch.device) -> Iterator[tuple[Models, int]]:
@@ -402,8 +403,10 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
     from sklearn.linear_model import LogisticRegression
 
     # signals of each subject and fold once, whatever number of seeds was trained
-    ranks = {name: defaultdict[int, list[Int64]](list) for name in NAMES}
+    ranks = {name: defaultdict[int, list[Int64]](list) for name in CLASSIFIERS}
+    folds = Counter[int]()
     for models, subject in first_tests(job, device):
+        folds[subject] += 1
         split, first = job.recipe.split, models[0]
         trials = first.trials(subject, "train", is_tested=False)
         tested = open_trials(models, subject, split)[0]
@@ -450,20 +453,11 @@ def rank_plainly(job: Job, device: torch.device) -> dict[str, list[Int64]]:
                 score = look_up(scores_of_rows, shown, rows)
                 ranks[name][subject].append((scores_of_rows >= score[:, None]).sum(1))
 
-        # the ridge predicts targets
-        pictures, learned = np.unique(labels, return_inverse=True)
-        targets = read_targets(first, "train", pictures, device)[learned]
-        candidates = read_targets(first, split, rows, device)
-        ranked = rank_by_ridge(train.to(device), targets, test.to(device), candidates)
-        ranks["ridge"][subject].append(look_up(ranked, shown, rows))
-
     # a classifier that some fold could not fit is left out
-    fitted = ranks["ridge"]
     return {
-        name: [np.concatenate(ranks_of_subject[subject]) for subject in fitted]
+        name: [np.concatenate(ranks_of_subject[subject]) for subject in folds]
         for name, ranks_of_subject in ranks.items()
         if all(
-            len(ranks_of_subject[subject]) == len(folds)
-            for subject, folds in fitted.items()
+            len(ranks_of_subject[subject]) == count for subject, count in folds.items()
         )
     }

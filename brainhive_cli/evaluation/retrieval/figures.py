@@ -34,7 +34,7 @@ from brainhive_cli.core.tables import Cell, Table, p_text
 from brainhive_cli.data.media.media_files import first_frame
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores.ids import match_ids
-from brainhive_cli.evaluation.retrieval.baseline import BASELINE, NAMES, PLAIN
+from brainhive_cli.evaluation.retrieval.baseline import CLASSIFIERS, PLAIN, RIDGE
 from brainhive_cli.evaluation.retrieval.measure import (
     CORRECTIONS,
     REGIONS,
@@ -58,6 +58,7 @@ from brainhive_cli.reports.tables import (
     metric_table,
     published_tables,
 )
+from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 HEADLINES = ("top1", "top5", "median_rank")
@@ -279,8 +280,15 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
         cells[cell.cell if is_named else f"{cell.cell} on {cell.subject}"] = scopes[
             name
         ]
-    ridge = {"ridge": scopes[BASELINE]} if BASELINE in scopes else {}
-    plain = {NAMES[row.second]: scopes[scope(PLAIN, row.second)] for row in facts.plain}
+    ridge = (
+        {RIDGE: scopes[scope(PLAIN, RIDGE)]} if scope(PLAIN, RIDGE) in scopes else {}
+    )
+    plain = {
+        CLASSIFIERS[row.second]: scopes[scope(PLAIN, row.second)]
+        for row in facts.plain
+        if row.second != RIDGE
+    }
+    beside = [row for row in facts.plain if row.second == RIDGE]
     corrected = scopes_below(measured, CORRECTIONS)
     # the other direction has a scope below that of each correction
     corrected = {
@@ -302,15 +310,18 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
         "cells": [
             metric_table(
                 f"Retrieval, {overall['top1'].split}",
-                {"all": overall, **(cells if len(cells) > 1 else {})},
+                {"all": overall, **(cells if len(cells) > 1 else {}), **ridge},
                 "cell",
                 HEADLINES,
+                note=render("beside.txt", rows=beside) if beside else "",
             )
         ],
         "baseline": [
-            compare_with("With a closed-form ridge", ridge),
             compare_with("With plain baselines on the same folds", plain),
-            difference_table(facts.plain, {"": THIS_RUN, **NAMES}),
+            difference_table(
+                [row for row in facts.plain if row.second != RIDGE],
+                {"": THIS_RUN, **CLASSIFIERS},
+            ),
         ],
         "control": _control(facts.control) if facts.control else [],
         "corrections": [

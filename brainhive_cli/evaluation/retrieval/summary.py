@@ -13,6 +13,7 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Int64
 from brainhive_cli.core.facts import (
     Answer,
+    Baseline,
     Cell,
     ConfusionMatrix,
     Control,
@@ -34,7 +35,7 @@ from brainhive_cli.core.measurements import (
 )
 from brainhive_cli.core.set_up import describe_signals, merge
 from brainhive_cli.data.datasets import alike_of
-from brainhive_cli.evaluation.retrieval.baseline import PLAIN
+from brainhive_cli.evaluation.retrieval.baseline import PLAIN, RIDGE
 from brainhive_cli.evaluation.retrieval.folds import (
     Measured,
     measure_classes,
@@ -135,7 +136,10 @@ class Cells:
 
 @console.progress("computing statistics")
 def summarise_job(
-    job: Job, scores: Mapping[str, Measured], plain: Mapping[str, Sequence[Int64]]
+    job: Job,
+    scores: Mapping[str, Measured],
+    plain: Mapping[str, Sequence[Int64]],
+    ridge: Mapping[TrainedCell, Measured],
 ) -> Measurements:
     """Describe all that was measured on the cells of a job, folds pooled.
 
@@ -143,17 +147,15 @@ def summarise_job(
         job: The evaluation.
         scores: What was measured on each cell, by the name of the first of its group.
         plain: Ranks [N] of plain baselines, one array a subject.
+        ridge: What was measured on the cells of a ridge; empty where none was fitted.
     """
     # cells, with folds pooled, and the scores of each subject in all cells
     spec, run = job.recipe, job.runs[0]
     measured = {cell: scores[cell.name] for cell, *_ in job.groups}
     if run.dataset.holdout.divides_train and spec.split == "test":
-        measured = merge_folds(measured)
+        measured, ridge = merge_folds(measured), merge_folds(ridge)
     gallery = next(iter(measured.values()))[0]
-    tables_of_subject = defaultdict[str, list[Scores]](list)
-    for _, table_of in measured.values():
-        for subject, table in table_of.items():
-            tables_of_subject[label(subject)].append(table)
+    tables_of_subject = group_by_subject(measured)
     groups, tables = (
         [*tables_of_subject.values()],
         [*chain(*tables_of_subject.values())],
@@ -189,8 +191,13 @@ def summarise_job(
     if alike.group_of:
         scopes = compare_with_guess(scopes, tested)
 
-    # plain baselines, which learned from the same folds; ceilings, which are the same
+    # plain baselines, which learned from the same signals; ceilings, which are the same
     # of all cells
+    baseline, fitted = None, group_by_subject(ridge)
+    if fitted:
+        beside = replace(tested, groups=[fitted[name] for name in tables_of_subject])
+        baseline = Baseline(answer=above_chance(beside)[0])
+        plain = {**plain, RIDGE: [ranks[0] for ranks in stack_ranks(beside)]}
     baselines, differences = compare_with_plain(tested, plain)
     halves = {
         subject: group[-1].ceiling
@@ -263,10 +270,22 @@ def summarise_job(
             {table.scopes[SUBSETS].pool for table in tables if SUBSETS in table.scopes}
         ),
         plain=differences,
+        baseline=baseline,
         repetitions=max((half.repetitions for half in halves.values()), default=0),
         confusion_matrix=count_confusions(tables) if alike.group_of else None,
     )
     return Measurements(baselines | scopes, {}, facts, item_values) | ceilings
+
+
+def group_by_subject(
+    measured: Mapping[TrainedCell, Measured],
+) -> dict[str, list[Scores]]:
+    """Group what was measured on cells by the subject that they are tested on."""
+    tables_of_subject = defaultdict[str, list[Scores]](list)
+    for _, table_of in measured.values():
+        for subject, table in table_of.items():
+            tables_of_subject[label(subject)].append(table)
+    return tables_of_subject
 
 
 def measure_cells(

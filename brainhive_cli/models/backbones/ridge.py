@@ -155,7 +155,9 @@ class Ridge(nn.Module):
             if (alpha := self.alpha.get(name)) is None:
                 rotated = (loadings * singular[:, None]).double().square()
                 centred = (squares - len(signal) * mean.square()).double()
-                alpha = choose_penalty(values.double(), rotated, centred, len(signal))
+                # centring takes one degree of freedom
+                freedom = max(1, len(signal) - 1)
+                alpha = choose_penalty(values.double(), rotated, centred, freedom)
             ridge.weight[name] *= (singular / (values + alpha))[:, None]
 
             # bring predictions to the spread of the targets
@@ -219,6 +221,7 @@ class Map(nn.Module):
         }
         biases = {name: torch.zeros(head.width) for name, head in heads.items()}
         self.weight, self.bias = nn.ParameterDict(weights), nn.ParameterDict(biases)
+        self.names = [*heads]  # in their order, which ParameterDict does not keep
         self.requires_grad_(False)
 
     def forward(self, signal: Tensor) -> Tensor:
@@ -228,8 +231,7 @@ class Map(nn.Module):
         centred = signal.flatten(1).to(self.mean) - self.mean
         components = centred @ self.basis if self.is_reduced else centred
         return torch.cat(
-            [components @ self.weight[name] + self.bias[name] for name in self.weight],
-            1,
+            [components @ self.weight[name] + self.bias[name] for name in self.names], 1
         )
 
     def project(self, signal: Tensor) -> tuple[Tensor, Tensor, Tensor]:

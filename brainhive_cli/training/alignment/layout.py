@@ -11,6 +11,8 @@ from brainhive_cli.models.heads import FUSED, TOKEN, Heads
 from brainhive_cli.models.signal_spec import SignalSpec
 
 Fields = dict[str, Any]
+Similarity = Literal["cosine", "centred_cosine", "cosine_from_mean"]
+FROM_MEAN = "cosine_from_mean"
 
 Format = Literal[7]
 FORMAT: Format = 7
@@ -31,8 +33,9 @@ class Layout:
         encoders: The key of each encoder's embeddings, by the encoder's store name.
         subject_layer: What is learned for each subject before the backbone; `none`, or
             `linear`.
-        similarity: How vectors are compared; `cosine`, or `centred_cosine`, whose
-            vectors have mean 0, so that it is the correlation.
+        similarity: How vectors are compared; `cosine`, `centred_cosine`, whose
+            vectors have mean 0, so that it is the correlation, or `cosine_from_mean`,
+            of the differences from the mean training target.
         retrieval_heads: Heads that retrieval compares; the similarity of several is the
             mean of theirs. If
             empty: the head `token`, or the only one.
@@ -53,7 +56,7 @@ class Layout:
     dims: dict[str, int] = field(default_factory=dict)
     encoders: dict[str, str] = field(default_factory=dict)
     subject_layer: Literal["none", "linear"] = "none"
-    similarity: Literal["cosine", "centred_cosine"] = "cosine"
+    similarity: Similarity = "cosine"
     retrieval_heads: tuple[str, ...] = ()
     prior: str = ""
     prior_digest: str = ""

@@ -436,6 +436,7 @@ def _fit_in_closed_form(
             load_start(aligner, path, part)
 
     backbone: Any = aligner.backbone
+    totals, count = {name: 0.0 * mean for name, mean in aligner.means.items()}, 0
     for trials in data.trials:
         # split the known stimuli into learned and held-out ones
         is_known = trials.stimulus >= 0
@@ -444,7 +445,10 @@ def _fit_in_closed_form(
         stimulus = torch.from_numpy(trials.stimulus[learned]).to(launch.device)
 
         def targets(rows: slice, stimulus: Tensor = stimulus) -> Tensors:
-            return aligner.targets(data.targets.gather(stimulus[rows]))
+            values = aligner.targets(data.targets.gather(stimulus[rows]))
+            for name in totals:
+                totals[name] += values[name].sum(0)
+            return values
 
         # signals [N, C, T] of the learned and of the held-out stimuli
         signal, rest = (
@@ -452,8 +456,12 @@ def _fit_in_closed_form(
             for rows in (learned, np.flatnonzero(held_out))
         )
         backbone.fit(trials.subject, signal, targets, rest)
+        count += len(stimulus)
     if hasattr(backbone, "solve"):
         backbone.solve()
+    # each target was read once
+    for name, total in totals.items():
+        aligner.means[name].copy_(total / count)
 
     # validate as an iterative training would
     aligner.eval()

@@ -21,7 +21,7 @@ from brainhive_cli.models.blocks import LINEAR, ChannelMixing
 from brainhive_cli.models.lora import Adapter
 from brainhive_cli.models.signal_spec import check_signal
 from brainhive_cli.training.alignment import published_models
-from brainhive_cli.training.alignment.layout import FORMAT, Format, Layout
+from brainhive_cli.training.alignment.layout import FORMAT, FROM_MEAN, Format, Layout
 from brainhive_cli.training.alignment.learned import Learned
 
 Tensors = dict[str, Tensor]
@@ -80,6 +80,13 @@ class Aligner(nn.Module):
             dim = next(iter(layout.fused.values())).shape[-1]
             self.takes_subjects = fuser.takes_subjects
             self.fuser = fusers.build(fuser, layout.dims, dim, len(spec.subjects))
+
+        # the mean training target of each head, [*shape], from which vectors differ
+        self.means = nn.ParameterDict()
+        if layout.similarity == FROM_MEAN:
+            for name, head in layout.heads.items():
+                zeros = torch.zeros(head.shape)
+                self.means[name] = nn.Parameter(zeros, requires_grad=False)
 
         self.adapter: Adapter | None = None
         # drawn last: a model with one starts from the same weights as one without
@@ -244,6 +251,10 @@ class Aligner(nn.Module):
             )
 
         # unit vectors of each head, joined: [B, D]
+        values = {
+            head: value - self.means[head] if head in self.means else value
+            for head, value in values.items()
+        }
         is_centred = self.layout.similarity == "centred_cosine"
         vectors = [
             outputs.comparable(values[head], is_centred)

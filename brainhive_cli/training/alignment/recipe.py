@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializeAsAny,
+    ValidationError,
     model_validator,
 )
 
@@ -40,6 +41,7 @@ from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_enco
 from brainhive_cli.models.course import read_share, write_share
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names
+from brainhive_cli.training.alignment.layout import FROM_MEAN, Similarity
 from brainhive_cli.training.alignment.objective import Term, check
 
 LONGEST = 100_000
@@ -498,6 +500,47 @@ FOLD = re.compile(r"_fold-\d+(?=_seed-)")
 """In the name of a cell."""
 USED_IN_CLOSED_FORM = {"validation", "shuffled_labels"}
 """Keys of `train` that have an effect where nothing is trained step by step."""
+SEED = 2025
+"""The first seed; BrainHiVE's."""
+TRAINED_IN_STEPS = {
+    *("backbone", "fuser", "loss", "terms", "heads", "head", "dim", "prior"),
+    *("subject_layer", "similarity", "sweep", "ablations", "finetune"),
+}
+"""Keys by which a recipe chooses how a model is trained."""
+
+
+def ridge_keys(mode: str, components: int) -> dict[str, Any]:
+    """Choose a ridge with a penalty of its own: for each subject, exact with as many
+    components as training signals; or one for subjects whom it did not see.
+    """
+    own: dict[str, Any] = {"kind": "ridge", "alpha": "auto", "standardise": False}
+    own["components"] = components
+    return {
+        "backbone": {"kind": "shared-ridge"} if mode == "inter" else own,
+        "similarity": FROM_MEAN,
+    }
+
+
+def with_usual_backbone(fields: Any) -> Any:
+    """Complete a recipe that says nothing of training by a ridge, where its data set
+    has few pictures.
+    """
+    if not isinstance(fields, dict) or not TRAINED_IN_STEPS.isdisjoint(fields):
+        return fields
+    mode, train = fields.get("mode", "intra"), fields.get("train") or {}
+    if mode == "finetune" or not {*train} <= USED_IN_CLOSED_FORM:
+        return fields
+    with suppress(BrainhiveError, ValidationError):  # which the keys' own types raise
+        config = parts.resolve("datasets", fields.get("dataset"))
+        paths = Paths.model_validate(fields.get("paths") or {})
+        few_pictures = getattr(config, "few_pictures", lambda paths: 0)
+        if most := few_pictures(paths):
+            # a ridge has no randomness, and chooses its penalty without validation
+            usual = {"seeds": [SEED], **fields, "train": {"validation": 0.0, **train}}
+            return usual | ridge_keys(mode, most)
+    return fields
+
+
 HeadTargets = Annotated[
     dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]],
     BeforeValidator(_head_targets),
@@ -539,7 +582,9 @@ class Recipe(SweptRecipe):
         ),
     )
     seeds: Numbers = Field(
-        [2025, 2026, 2027], description="one cell a seed (paper: three from 2025)"
+        [SEED, SEED + 1, SEED + 2],
+        description="one cell a seed (paper: three from 2025); of a usual ridge, the "
+        "first",
     )
     dim: int | None = Field(
         None,
@@ -598,8 +643,11 @@ class Recipe(SweptRecipe):
             "the channels"
         ),
     )
-    similarity: Literal["cosine", "centred_cosine"] = Field(
-        "cosine", description="how tokens are compared"
+    similarity: Similarity = Field(
+        "cosine",
+        description="how tokens are compared: by their cosine; centred_cosine, their "
+        "correlation; cosine_from_mean, the cosine of their differences from the mean "
+        "training target, of backbones in closed form",
     )
     signal: Signal = Signal()
     train: Train = Train()
@@ -631,6 +679,7 @@ class Recipe(SweptRecipe):
 
         # encoders of heads, next to those that are fused; the keys' own types refuse
         # what is no list
+        fields = with_usual_backbone(fields)
         heads = fields.get("heads")
         if heads and isinstance(heads, dict):
             heads = _head_targets(heads)
@@ -727,6 +776,12 @@ class Recipe(SweptRecipe):
             self.check_terms()
             self._check_streams()
         if not self.backbone.is_closed_form:
+            if self.similarity == FROM_MEAN:
+                raise RecipeError(
+                    f"similarity={FROM_MEAN} goes with no training in steps, in which "
+                    "the mean of a fused target changes",
+                    "cosine or centred_cosine, or a backbone in closed form as ridge",
+                )
             return self
 
         # in one pass over averaged signals there are no settings of steps, terms or
