@@ -11,7 +11,7 @@ from brainhive_cli.commands import trackers, train_align
 from brainhive_cli.core import artifacts, cell_files, console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Baseline, RetrievalFacts
-from brainhive_cli.core.files import locate_stored, portable
+from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.lines import Line
@@ -228,15 +228,14 @@ def _finish(
     baseline = measurements.facts_of(RetrievalFacts).baseline or Baseline(reason=reason)
     is_at_chance = measurements.facts.answers[0].side not in CLEAR
     if is_wanted and is_at_chance and not is_folded:
-        order, reason = _try(lambda: find_order(job, launch.device), Baseline())
+        order, problem = _try(lambda: find_order(job, launch.device), Baseline())
         tried = order.model_dump(include={"orders", "order", "order_p"})
-        baseline = baseline.model_copy(update=tried)
-        baseline.reason = baseline.reason or reason
+        baseline = baseline.model_copy(
+            update={**tried, "reason": baseline.reason or problem}
+        )
     if is_wanted:
-        recipe_path = portable(folder.path / RIDGE_RECIPE) if ridge else ""
-        baseline = baseline.model_copy(update={"recipe": recipe_path})
         measurements = measurements.stating(baseline=baseline)
-    if explanation := explain_chance(measurements):
+    if explanation := explain_chance(measurements, folder.path / RIDGE_RECIPE):
         console.warn(explanation)
     # artifacts for pages, of the metrics and of the first cell; metrics come last and
     # finish the run

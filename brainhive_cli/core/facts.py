@@ -333,7 +333,6 @@ class Baseline(Model):
 
     Attributes:
         reason: Why none was fitted; empty where one was.
-        recipe: Recipe of train-align that fits it.
         answer: Whether its ranks are above chance.
         orders: Other orders of the pictures that were tried, as the model does not find
             them as filed.
@@ -343,7 +342,6 @@ class Baseline(Model):
     """
 
     reason: str = ""
-    recipe: str = ""
     answer: Answer | None = None
     orders: int = 0
     order: str = ""

@@ -92,7 +92,8 @@ class Products:
         """
         values, vectors = self._factors
         rotated = (vectors.T.to(self.cross) @ self.cross).double().square()  # [F, Q]
-        return choose_penalty(values, rotated, self.squares, self.count)
+        # centring takes one degree of freedom
+        return choose_penalty(values, rotated, self.squares, max(1, self.count - 1))
 
     def predict(self, features: Tensor, alpha: float | None = None) -> Tensor:
         """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by
@@ -116,7 +117,8 @@ def choose_penalty(
         rotated: [K, Q] squared products of the features, turned to their eigenvectors,
             with outputs.
         squares: [Q] of outputs, centred.
-        count: N, training samples.
+        count: Degrees of freedom: the training samples, less one where they are
+            centred.
 
     Source: Golub, Heath and Wahba 1979.
     """

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.facts import RetrievalFacts
-from brainhive_cli.core.files import locate_stored
 from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
     Measurements,
@@ -101,7 +100,8 @@ def list_warnings(groups: Sequence[RunGroup]) -> list[str]:
     lines = explain_caveats(*(run.measured for run in runs))
     for run in runs:
         prefix = f"{run.label}: " if len(runs) > 1 else ""
-        warnings = [explain_chance(run.measured), *list_limits(run.measured)]
+        explained = explain_chance(run.measured, run.folder.path / "ridge.yaml")
+        warnings = [explained, *list_limits(run.measured)]
         lines += [f"{prefix}{line}" for line in warnings if line]
 
     # what was not compared, and limits of the tests
@@ -130,14 +130,17 @@ def explain_caveats(*measured: Measurements) -> list[str]:
     return [f"{mark('', listed)} {MEANINGS[caveat]}" for caveat in listed]
 
 
-def explain_chance(measured: Measurements) -> str:
+def explain_chance(measured: Measurements, recipe: Path) -> str:
     """Explain a result that is not above chance, or worse than the ridge next to it;
     empty of any other.
+
+    Args:
+        measured: Of a run.
+        recipe: That of train-align which fits the ridge, in the folder of the run.
     """
     if measured.facts.command != RetrievalFacts.model_fields["command"].default:
         return ""
     facts = measured.facts_of(RetrievalFacts)
-    recipe = facts.baseline.recipe if facts.baseline else ""
     return render(
         "chance.txt",
         facts=facts,
@@ -147,7 +150,7 @@ def explain_chance(measured: Measurements) -> str:
             row.second == "ridge" and row.is_significant and not row.is_better
             for row in facts.plain
         ),
-        line=recipe and Line("train-align", ("recipe", locate_stored(recipe))),
+        line=Line("train-align", ("recipe", recipe)) if recipe.is_file() else "",
     )
 
 

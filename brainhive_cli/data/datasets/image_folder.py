@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,7 @@ from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.published import fetch_line
 from brainhive_cli.data.stores.ids import match_names, summarise_names
-from brainhive_cli.models import encoders
 
-USUAL_ENCODERS, OFFLINE_ENCODERS = ("clip-h14", "vae"), ("lite0", "gabor")
-"""Encoders of recipes that name none: those of the hub, and those that need none."""
 FEW_PICTURES = 300
 """Training pictures up to which a ridge is the usual brain encoder."""
 
@@ -43,6 +40,9 @@ class Config(parts.Config):
     all pictures are `train`, less the share of concepts held out as `test`, or the
     pictures that `test_list` names.
     """
+
+    offline_encoders: ClassVar[Sequence[str]] = ("lite0", "gabor")
+    """Encoders of recipes that name none, where weights of the hub are not here."""
 
     root: str = Field(
         "", description="the folder; default: image-folder below paths.data"
@@ -91,14 +91,6 @@ class Config(parts.Config):
         if not (self.test_list or self.exclude_test_concepts):
             raise ValueError("exclude_test_concepts needs a test_list")
         return self
-
-    @property
-    def usual_encoders(self) -> list[str] | None:
-        """Encoders that need no network, where the weights of the usual ones are not on
-        this machine.
-        """
-        usual = map(encoders.resolve, USUAL_ENCODERS)
-        return None if all(each.is_here for each in usual) else [*OFFLINE_ENCODERS]
 
     def few_pictures(self, paths: Paths) -> int:
         """Count to how many training pictures a ridge is the usual brain encoder; 0

@@ -17,10 +17,13 @@ from brainhive_cli.data.stores.target_store import find_own
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED, NAME, EncoderConfig, resolve
 
+USUAL = ("clip-h14", "vae")
+"""Encoders of recipes that name none, of the hub."""
+
 
 def with_usual_encoders(fields: Any) -> Any:
     """Complete a recipe that names no encoders by those of its data set, where that has
-    some, as a label.
+    some, as a label, or has others where weights of the usual ones are not here.
     """
     # a recipe that names encoders, heads or a prior stays as it is
     if not isinstance(fields, dict) or not {"encoders", "heads", "prior"}.isdisjoint(
@@ -30,8 +33,11 @@ def with_usual_encoders(fields: Any) -> Any:
     with suppress(BrainhiveError):  # which the key's own type raises
         dataset = fields.get("dataset")
         config = parts.resolve("datasets", dataset) if dataset else None
-        if usual := getattr(config, "usual_encoders", None):
-            return {**fields, "encoders": usual}
+        usual = getattr(config, "usual_encoders", None)
+        if not usual and not all(resolve(name).is_here for name in USUAL):
+            usual = getattr(config, "offline_encoders", None)
+        if usual:
+            return {**fields, "encoders": [*usual]}
     return fields
 
 

@@ -288,7 +288,7 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
         for row in facts.plain
         if row.second != RIDGE
     }
-    beside = [row for row in facts.plain if row.second == RIDGE]
+    paired = [row for row in facts.plain if row.second == RIDGE]
     corrected = scopes_below(measured, CORRECTIONS)
     # the other direction has a scope below that of each correction
     corrected = {
@@ -313,7 +313,7 @@ def lay_out(measured: Measurements, parts: Sequence[str] | None) -> list[Table]:
                 {"all": overall, **(cells if len(cells) > 1 else {}), **ridge},
                 "cell",
                 HEADLINES,
-                note=render("beside.txt", rows=beside) if beside else "",
+                note=render("ridge.txt", rows=paired) if paired else "",
             )
         ],
         "baseline": [

@@ -195,9 +195,9 @@ def summarise_job(
     # of all cells
     baseline, fitted = None, group_by_subject(ridge)
     if fitted:
-        beside = replace(tested, groups=[fitted[name] for name in tables_of_subject])
-        baseline = Baseline(answer=above_chance(beside)[0])
-        plain = {**plain, RIDGE: [ranks[0] for ranks in stack_ranks(beside)]}
+        of_ridge = replace(tested, groups=[fitted[name] for name in tables_of_subject])
+        baseline = Baseline(answer=above_chance(of_ridge)[0])
+        plain = {**plain, RIDGE: [ranks[0] for ranks in stack_ranks(of_ridge)]}
     baselines, differences = compare_with_plain(tested, plain)
     halves = {
         subject: group[-1].ceiling

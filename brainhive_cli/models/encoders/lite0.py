@@ -47,12 +47,11 @@ class Config(EncoderConfig):
 
             network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
             with reading(path):
-                theirs = torch.load(path, weights_only=True).items()
+                weights = torch.load(path, weights_only=True)
             # the package has timm's layers in timm's order, under other names, and
             # the classifier as the last of them
-            tensors = [tensor for name, tensor in theirs if not name.startswith("_fc")]
-            names = network.state_dict()
-            network.load_state_dict(dict(zip(names, tensors, strict=True)))
+            renamed = zip(network.state_dict(), [*weights.values()][:-2], strict=True)
+            network.load_state_dict(dict(renamed))
             return network
 
         return Encoder(

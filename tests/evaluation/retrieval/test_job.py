@@ -34,6 +34,7 @@ def test_a_check_and_the_run_open_each_run_once(
         f"run={go('train-align', *small).folder}",
         "sheet_rows=0",
         "ceiling_splits=0",
+        "baseline=none",  # whose ridge is another run
         runs,
     ]
 
