@@ -49,7 +49,7 @@ RIDGE_TAKES = {
 """Keys of an aligner's recipe that its ridge has, too."""
 OPERATIONS_PER_S, FREE_S = 2e10, 60.0
 """Multiplications of a ridge in a second, on two cores; seconds that a ridge may take
-beside a training that took less.
+where a training took less.
 """
 FAILURES = (MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError)
 """Errors of memory and algebra that leave an evaluation without its ridge."""
@@ -97,7 +97,7 @@ def write_ridge(job: Job, folder: Path) -> AlignRecipe:
     # trainings that a ridge on all signals is no baseline of
     run, recipe = job.runs[0], job.runs[0].recipe
     if recipe is None or len(job.runs) > 1:
-        raise BrainhiveError("a ridge is fitted beside one run of train-align")
+        raise BrainhiveError("ridges are fitted for single runs of train-align")
     if run.origin is not None:
         raise BrainhiveError("the cells were trained on another data set")
     if recipe.similarity == FROM_MEAN:

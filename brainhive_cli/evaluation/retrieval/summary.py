@@ -353,10 +353,9 @@ def compare_with_plain(
     """
     scopes, differences = {}, []
     for name, ranks in plain.items():
-        # plain baselines have no seeds
-        baseline = replace(
-            tested, protocol=f"plain baseline, {tested.protocol}", seeds=()
-        )
+        # baselines have no seeds
+        words = "" if name == RIDGE else "plain baseline, "
+        baseline = replace(tested, protocol=f"{words}{tested.protocol}", seeds=())
         scopes[scope(PLAIN, name)] = by_name(summarise(ranks, **baseline.context))
         difference = compare(stack_ranks(tested), ranks, items=tested.items)
         differences.append(

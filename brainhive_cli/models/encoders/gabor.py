@@ -11,7 +11,7 @@ import math
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, conv2d, pad
 from torchvision.transforms import v2
 
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
@@ -78,8 +78,10 @@ class GaborPyramid(nn.Module):
         colours = conv2d(pictures, self.opponent)
         maps, luminance = [colours], colours[:, :1]
         for _ in range(SCALES):
-            # energy of each orientation, divided by that of all of them
-            even, odd = conv2d(luminance, self.filters, padding="same").chunk(2, 1)
+            # energy of each orientation, divided by that of all of them; edges of the
+            # picture are none of its contents, so it goes on mirrored
+            mirrored = pad(luminance, (FILTER_PX // 2,) * 4, mode="reflect")
+            even, odd = conv2d(mirrored, self.filters).chunk(2, 1)
             energy = even.square() + odd.square()
             maps.append((energy / (SATURATION**2 + energy.sum(1, keepdim=True))).sqrt())
             luminance = avg_pool2d(luminance, 2)

