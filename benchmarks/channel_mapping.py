@@ -22,9 +22,8 @@ import torch
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.spaces import Sensors, standard_positions
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.demo import simulation
 from brainhive_cli.evaluation.explanation.sensor_space import flattened

@@ -18,10 +18,10 @@ from shapes import peak
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.device_memory import size_of
+from brainhive_cli.data import signal_stores
 from brainhive_cli.data.published.things_eeg import POSTERIOR
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Sensors, Voxels
-from brainhive_cli.data.stores import recordings
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter, path_of
 from brainhive_cli.data.targets.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
@@ -134,7 +134,7 @@ def write_signals(
         recording = Trials(
             signal, list(ids), Sensors(POSTERIOR), times_s, RATE_HZ, "random"
         )
-        path = recordings.path_of(home / "signals", "things-eeg", "default", subject)
+        path = signal_stores.path_of(home / "signals", "things-eeg", "default", subject)
         SignalStore.write(path, {"train": recording})
 
 

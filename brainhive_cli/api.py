@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from brainhive_cli.core.runs import RunFolder
     from brainhive_cli.data.datasets import Dataset, StimulusSet
     from brainhive_cli.data.model_input import model_input
+    from brainhive_cli.data.signal_stores import SignalStore
     from brainhive_cli.data.signals.normalisations import Normaliser
     from brainhive_cli.data.spaces import Sensors, Voxels
     from brainhive_cli.data.stores.ids import Names
-    from brainhive_cli.data.stores.recordings import SignalStore
     from brainhive_cli.data.stores.target_store import TargetStore
     from brainhive_cli.data.trials import Trials
     from brainhive_cli.measurement.metrics import MetricPart
@@ -380,7 +380,7 @@ def open_run(name: str | Path) -> Run:
     """
     from brainhive_cli.core import runs
     from brainhive_cli.core.recipe import Paths
-    from brainhive_cli.core.sweep import of_variant
+    from brainhive_cli.core.runs import of_variant
 
     _check(path=name)
 
@@ -443,11 +443,11 @@ def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalSt
         name: Of the preparation.
     """
     from brainhive_cli.core.recipe import Paths
-    from brainhive_cli.data.stores import recordings
+    from brainhive_cli.data import signal_stores
 
     _check(dataset=dataset, subject=subject, name=name)
-    path = recordings.path_of(Paths().under_home("signals"), dataset, name, subject)
-    return recordings.SignalStore.open(path)
+    path = signal_stores.path_of(Paths().under_home("signals"), dataset, name, subject)
+    return signal_stores.SignalStore.open(path)
 
 
 def decode(

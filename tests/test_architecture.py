@@ -37,13 +37,12 @@ below.
 """
 OPENED = {
     "trained",
-    "tested_pictures",
     "references",
     "learned",
     "model",
     "recipe",
     "few_shot",
-    "validation",
+    "batches",
 }
 """Modules of alignment that evaluation may import: finished runs, their models, and
 what these saw; and what calibrate fits models with.

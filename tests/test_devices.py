@@ -19,13 +19,12 @@ from worlds import COLOURS, DEMO, SMALL
 from brainhive_cli import aligner
 from brainhive_cli.api import open_run
 from brainhive_cli.core import foreign_code, parts
+from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.model_input import spec_of
-from brainhive_cli.data.targets.encoder_groups import BLANK, grouped
-from brainhive_cli.data.targets.targets import StoreTargets, Targets
+from brainhive_cli.data.targets.targets import BLANK, StoreTargets, Targets, grouped
 from brainhive_cli.models import fusers
 from brainhive_cli.models.backbones import lda
 from brainhive_cli.models.generators import DEFAULT, Sampling

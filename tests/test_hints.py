@@ -17,7 +17,7 @@ from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.cli.execute import OVERRIDE
 from brainhive_cli.cli.table import COMMANDS
-from brainhive_cli.core import lines
+from brainhive_cli.core import errors
 from tools.house import MODULES
 
 FIELD = "VALUE"
@@ -81,7 +81,7 @@ def lines_of(module: ast.Module) -> Iterator[str]:
     """Write the command lines that a module makes, of commands that it names."""
     imports = (node for node in module.body if isinstance(node, ast.ImportFrom))
     # a `Line` is one of a figure there
-    if all(node.module != lines.__name__ for node in imports):
+    if all(node.module != errors.__name__ for node in imports):
         return
     for node in ast.walk(module):
         match node:

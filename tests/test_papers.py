@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from brainhive_cli.commands import embed, reconstruct, train_align, workflow
-from brainhive_cli.core.inputs import describe_missing
+from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.recipe import shipped_recipes
 from brainhive_cli.core.sweep import variants
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import Dataset, demo
-from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore
 
 mne = pytest.importorskip("mne")
 SMALL = (

@@ -8,18 +8,20 @@ random.
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from brainhive_cli.core import artifacts
+from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.artifacts import Sheet
-from brainhive_cli.core.measurements import ALL, beside_heading
+from brainhive_cli.core.measurements import ALL, beside_heading, shown
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
-from brainhive_cli.measurement.metric_names import shown
-from brainhive_cli.reports import drawings, sheets
+from brainhive_cli.reports import drawings
 from brainhive_cli.reports.drawings import GRID
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/gallery.md"
@@ -27,6 +29,8 @@ COLOURS, ROWS, WINDOWS = 128, 3, 8
 """Of a picture's palette, which makes its file half as large; of a sheet; and of a
 filmstrip of a session.
 """
+CLIP_FRAMES, TEXT_SIDES = 6, 2
+"""Frames of a clip that are shown: those of a clip of cc2017; width of their text."""
 DRAWN = "drawn from the signal"
 FRAMES = {"right": "#009e73", "wrong": GRID, "": GRID}
 LABELS = {
@@ -106,21 +110,34 @@ def draw_sheet(
     ]
     if not isinstance(opened[0][0][2], Image.Image):
         tiles = [
-            sheets.lay_out_clip(clip.frames, [name, *tile.lines])
+            lay_out_clip(clip.frames, [name, *tile.lines])
             for row in opened
             for name, tile, clip in row
         ]
     else:
         tiles = [
             [
-                sheets.Tile(picture, [name], FRAMES[tile.verdict])
+                drawings.Tile(picture, [name], FRAMES[tile.verdict])
                 for name, tile, picture in row
             ]
             for row in opened
         ]
     if is_filmstrip:
         tiles = [list(row) for row in zip(*tiles, strict=True)]
-    sheets.save_sheet("Simulated", tiles, path)
+    drawings.save_sheet("Simulated", tiles, path)
+
+
+def lay_out_clip(frames: UInt8, lines: Sequence[str]) -> list[drawings.Tile]:
+    """Lay out a clip [F, H, W, 3] as a row: frames, evenly spaced in time, and text."""
+    # squares of the size of a tile, of frames at equal distances
+    sized = media_files.outline_masks(
+        frames, None, int(drawings.SIDE_INCH * drawings.SHEET_DPI)
+    )
+    chosen = np.linspace(0, len(frames) - 1, min(CLIP_FRAMES, len(frames)))
+    return [
+        *map(drawings.Tile, sized[chosen.round().astype(int)]),
+        drawings.Tile(None, lines, sides=TEXT_SIDES),
+    ]
 
 
 def draw(home: Path) -> None:

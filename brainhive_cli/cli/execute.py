@@ -18,21 +18,22 @@ import typer
 
 from brainhive_cli.cli.table import LAUNCH
 from brainhive_cli.core import console, documents, foreign_code, parts
+from brainhive_cli.core.command import Input, describe_missing, list_inputs, tabulate
 from brainhive_cli.core.errors import (
     INTERRUPTED,
     BrainhiveError,
     DeviceError,
+    Line,
     LostProcess,
     MissingData,
     MissingExtra,
     RecipeError,
+    completed_by,
     first_line,
     raise_if_interrupted,
     remember_interrupts,
     system_error_number,
 )
-from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, tabulate
-from brainhive_cli.core.lines import Line, completed_by
 from brainhive_cli.core.recipe import (
     find_recipe,
     read_extended,
@@ -181,9 +182,9 @@ def _run(
         with console.progress(command):
             result = module.run(recipe, here, bool(common["again"]))
     except BaseException as error:
-        from brainhive_cli.core import runs
+        from brainhive_cli.core.cells import remove_unused
 
-        runs.remove_unused(runs_folder)
+        remove_unused(runs_folder)
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
         raise describe_error(error, recipe.LESS_MEMORY) from error

@@ -16,9 +16,17 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 
 from brainhive_cli.core import console, documents, foreign_code, hub
+from brainhive_cli.core.command import (
+    Input,
+    Work,
+    describe_missing,
+    list_inputs,
+    require,
+)
 from brainhive_cli.core.documents import show_value
 from brainhive_cli.core.errors import (
     BrainhiveError,
+    Line,
     MissingData,
     MissingExtra,
     RecipeError,
@@ -33,11 +41,8 @@ from brainhive_cli.core.files import (
     portable,
     shipped_folder,
 )
-from brainhive_cli.core.inputs import Input, describe_missing, list_inputs, require
 from brainhive_cli.core.launch import READING
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Recipe
-from brainhive_cli.core.results import Work
 
 SUBMITTED = ".submitted"
 """The folder below the runs that holds what was submitted."""

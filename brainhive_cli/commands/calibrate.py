@@ -7,12 +7,18 @@ from functools import cache, lru_cache
 from itertools import product
 
 from brainhive_cli.commands import train_align
-from brainhive_cli.core import artifacts, cell_files, console
+from brainhive_cli.core import artifacts, console, weights
+from brainhive_cli.core.cells import (
+    claim_cells,
+    fill,
+    finishing,
+    is_untouched,
+    start_run,
+)
+from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
+from brainhive_cli.core.errors import Line
 from brainhive_cli.core.facts import Strength
-from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
-from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.calibration.curves import conclude, draw
 from brainhive_cli.evaluation.calibration.job import Job
@@ -56,11 +62,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             "from averages"
         )
     # the digests name the run: other recordings make another one
-    folder = RunFolder.open(
-        "calibrate", job.align.label, job.recipe, launch, again, digests
-    )
+    folder = start_run("calibrate", job.align.label, job.recipe, launch, again, digests)
     planned = job.count_work()
-    work = planned if folder.is_untouched and planned.count else None
+    work = planned if is_untouched(folder) and planned.count else None
     if not folder.is_finished:
         choices = _choose(job, folder, launch)
 
@@ -84,16 +88,16 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             part = f"sub-{cell.tested_on[0]:02d}_draw-{number:03d}.safetensors"
             files[name] = f"parts/{cell.name}/{part}"
         # where other workers shared the parts, the time says no pace
-        if not folder.fill(
-            "calibrating models, persons and draws", files, launch, measure
+        if not fill(
+            folder, "calibrating models, persons and draws", files, launch, measure
         ):
             work = None
 
         # all persons together
-        with folder.finishing(launch) as is_due:
+        with finishing(folder, launch) as is_due:
             if is_due and launch.is_main:
                 ranked = {
-                    part_of_name[name]: cell_files.load(folder.path / file, Part)
+                    part_of_name[name]: weights.load_cell(folder.path / file, Part)
                     for name, file in files.items()
                 }
                 measured = conclude(job, ranked, choices)
@@ -156,8 +160,8 @@ def _choose(job: Job, folder: RunFolder, launch: Launch) -> Mapping[str, Strengt
 
     # the choice of each model, by one process
     cell_of_name = {f"strength for {_name(cell)}": cell for cell in todo}
-    with folder.claim_cells(
-        {name: files[cell] for name, cell in cell_of_name.items()}, launch.alone
+    with claim_cells(
+        folder, {name: files[cell] for name, cell in cell_of_name.items()}, launch.alone
     ) as free:
         for cell in map(cell_of_name.__getitem__, free):
             choice = fixed[cell] or choose_pulls(job, cell, left_out[cell], launch)

@@ -12,30 +12,31 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import console, parts, run_files
+from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.documents import read_digests
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import home_folder
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, is_run
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.inventory import inspect_dataset
-from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store
+from brainhive_cli.data.signal_stores import (
+    COUNTED,
+    SignalStore,
+    count_rows,
+    describe_store,
+    is_signal_store,
+)
 from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.stores.health import (
+from brainhive_cli.data.stores.target_store import (
     COLUMNS,
     FAILED,
     PASSED,
-    health_row,
-    health_table,
-)
-from brainhive_cli.data.stores.recordings import SignalStore, is_signal_store
-from brainhive_cli.data.stores.target_store import (
     TargetStore,
     expand_patterns,
+    health_row,
+    health_table,
     list_stores,
 )
 from brainhive_cli.data.targets.target_stores import holds_annotations, problem_of

@@ -4,11 +4,9 @@ item by item.
 
 from brainhive_cli.commands import report
 from brainhive_cli.commands.report import Recipe
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
-from brainhive_cli.core.results import Result
 from brainhive_cli.reports.runs_shown import RunGroup
 
 

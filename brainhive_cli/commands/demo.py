@@ -12,15 +12,14 @@ from pydantic import Field, model_validator
 from brainhive_cli import demo
 from brainhive_cli.commands import workflow
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.cells import start_run
+from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.errors import Line, RecipeError
 from brainhive_cli.core.facts import Difference, RetrievalFacts
 from brainhive_cli.core.files import home_folder
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, Measurements
 from brainhive_cli.core.recipe import BaseRecipe, Names
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.demo import joined_generators, simulation, voxels
@@ -163,7 +162,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Run the steps through their own commands, then write the page."""
     # open the run, and join the generators that the wheel ships in parts
     system, steps = SYSTEMS[recipe.system], _steps(recipe)
-    folder = RunFolder.open("demo", system.recipe, recipe, launch, again)
+    folder = start_run("demo", system.recipe, recipe, launch, again)
     console.say(f"On {system.signals} ({system.provenance}).")
     for generator in system.generators:
         joined_generators.assemble(generator, home_folder() / generator)

@@ -6,17 +6,15 @@ import shutil
 from typing import Any
 
 from brainhive_cli.core import console, hub
-from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.errors import Line, MissingExtra
 from brainhive_cli.core.launch import (
     Launch,
     broken_libraries,
     library_version,
     library_versions,
 )
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import BaseRecipe
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 
 MIB = 2**20  # bytes

@@ -14,14 +14,11 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.cells import WORKERS, claiming
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, naming
-from brainhive_cli.core.inputs import Input, collect
+from brainhive_cli.core.command import Input, Result, Work, collect
+from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError, naming
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import BaseRecipe, Names, Paths
-from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.command_lines import next_command, write_embedding
 from brainhive_cli.data.datasets import Dataset, describe_unread, list_stimuli
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import (
@@ -32,9 +29,13 @@ from brainhive_cli.data.stores.target_store import (
     path_of,
 )
 from brainhive_cli.data.targets.embedding import StoreJob, stream
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.targets.encoder_keys import with_usual_encoders
-from brainhive_cli.data.targets.target_stores import warn_of_problems
+from brainhive_cli.data.targets.target_stores import (
+    next_command,
+    warn_of_problems,
+    with_usual_encoders,
+    write_embedding,
+)
+from brainhive_cli.data.targets.targets import EncoderGroup, grouped
 from brainhive_cli.models.encoders import IMPORTED, EncoderConfig, Encoders, own_names
 
 

@@ -8,18 +8,17 @@ from functools import cache
 from typing import TypeVar
 
 from brainhive_cli.commands import trackers, train_align
-from brainhive_cli.core import artifacts, cell_files, console
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core import artifacts, console, weights
+from brainhive_cli.core.cells import fill, finishing, is_untouched, start_run
+from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
+from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.core.facts import Baseline, RetrievalFacts
 from brainhive_cli.core.files import locate_stored
-from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import ALL, Measurements, scope
-from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import collect_variants, read_sweep_run
-from brainhive_cli.data.command_lines import write_prior
+from brainhive_cli.data.targets.target_stores import write_prior
 from brainhive_cli.evaluation.retrieval.baseline import (
     FAILURES,
     RIDGE_RECIPE,
@@ -84,7 +83,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         variant.runs[0].variant: _evaluate(variant, against, launch, again)
         for variant in job.variants
     }
-    folder = RunFolder.open(
+    folder = start_run(
         "eval-retrieval",
         job.runs[0].label,
         job.recipe,
@@ -128,10 +127,10 @@ def _evaluate(
         for align_run in job.runs:
             align_run.prepare_signals(launch)
         recipe, digests = job.recipe, digests_of(job.inputs())
-    folder = RunFolder.open(
+    folder = start_run(
         "eval-retrieval", job.runs[0].label, recipe, launch, again, digests
     )
-    work = job.work if folder.is_untouched else None
+    work = job.work if is_untouched(folder) else None
     if not folder.is_finished:
         # rankings, curves and ceilings of the cells, by whoever is free
         groups = {cells[0].name: cells for cells in job.groups}
@@ -141,12 +140,12 @@ def _evaluate(
             models = job.open_models(groups[name], launch.device)
             return measure_cell(models, recipe)
 
-        if not folder.fill("evaluating cells", files, launch, measure):
+        if not fill(folder, "evaluating cells", files, launch, measure):
             work = None
 
         # the run is finished by one process
         if launch.is_main:
-            with folder.finishing(launch.alone) as is_due:
+            with finishing(folder, launch.alone) as is_due:
                 if is_due:
                     _finish(job, against, folder, launch)
         launch.barrier()
@@ -203,17 +202,17 @@ def _finish(
     }
     types = Gallery, Scores, Interleaving
     scores: dict[str, Measured] = {
-        name: cell_files.load(file, *types) for name, file in files.items()
+        name: weights.load_cell(file, *types) for name, file in files.items()
     }
 
     # metrics over cells and subjects, next to those of the other runs
     # baselines learn from the same signals, and a control leaves them nothing to find
     is_wanted = recipe.baseline != "none" and recipe.control == "none"
     is_folded = job.runs[0].dataset.holdout.divides_train
-    plain, ridge, reason = {}, {}, ""
+    plain, ridge, reason = {}, dict[Cell, Measured](), ""
     if is_wanted and recipe.split == "test":
         plain = rank_plainly(job, launch.device) if is_folded else {}
-        ridge, reason = _try(lambda: _fit_ridge(job, folder, launch), {})
+        ridge, reason = _try(lambda: _fit_ridge(job, folder, launch), ridge)
     measurements = summarise_job(job, scores, plain, ridge)
     compared, errors = compare_ranks(
         {("this run", other.facts.run): (measurements, other) for other in against}

@@ -4,12 +4,11 @@ stimuli.
 
 from functools import cache
 
-from brainhive_cli.core import artifacts, cell_files, console
-from brainhive_cli.core.inputs import Input, collect, digests_of
+from brainhive_cli.core import artifacts, console, weights
+from brainhive_cli.core.cells import fill, finishing, is_untouched, start_run
+from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
+from brainhive_cli.core.errors import Line
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
-from brainhive_cli.core.results import Result, Work
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.explanation.conclusion import conclude
 from brainhive_cli.evaluation.explanation.encoding_model import explain_signals
 from brainhive_cli.evaluation.explanation.job import Job
@@ -43,12 +42,12 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         levels = job.open_levels()
         align.prepare_signals(launch)
         digests = digests_of(job.inputs())
-    folder = RunFolder.open("explain", align.label, job.recipe, launch, again, digests)
-    work = job.count_work() if folder.is_untouched else None
+    folder = start_run("explain", align.label, job.recipe, launch, again, digests)
+    work = job.count_work() if is_untouched(folder) else None
 
     # held-out trials are decoded fold by fold
     if has_trials and not folder.is_finished:
-        with folder.finishing(launch) as is_due:
+        with finishing(folder, launch) as is_due:
             if is_due and launch.is_main:
                 folder.finish(explain_trials(job, folder))
 
@@ -89,7 +88,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             )
 
         # where other workers shared the parts, the time says no pace
-        if not folder.fill(
+        if not fill(
+            folder,
             "explaining cells and subjects",
             {name: name for name in part_of_file},
             launch,
@@ -100,7 +100,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
         # all subjects together
         with (
-            folder.finishing(launch) as is_due,
+            finishing(folder, launch) as is_due,
             console.progress("explaining all subjects together"),
         ):
             if is_due and launch.is_main:
@@ -109,7 +109,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     for subject, cells in job.subjects.items()
                 ]
                 loaded = {
-                    part: cell_files.load(
+                    part: weights.load_cell(
                         folder.path / name, SubjectProfiles, Profile, Axis
                     )
                     for name, part in part_of_file.items()

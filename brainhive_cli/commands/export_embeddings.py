@@ -8,11 +8,10 @@ from pydantic import Field
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.files import atomic_write, below
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import FileRecipe, Names
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.vectors import (
     BATCH,

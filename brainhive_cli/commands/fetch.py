@@ -10,14 +10,12 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli.core import console, hub
-from brainhive_cli.core.archives import archive_ending, destination, unpack
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.damage import archive_ending, destination, unpack
+from brainhive_cli.core.errors import Line, MissingData, RecipeError
 from brainhive_cli.core.files import require_room
-from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import FileRecipe, Names, Subjects
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange import digits69
 from brainhive_cli.data.exchange.downloads import (

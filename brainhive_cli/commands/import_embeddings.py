@@ -10,14 +10,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.command import Input, Result, collect
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_versions
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import FileRecipe, Names
-from brainhive_cli.core.results import Result
-from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.exchange.vectors import (
     IN_ORDER,
@@ -27,11 +24,20 @@ from brainhive_cli.data.exchange.vectors import (
     copy_vectors,
     open_vectors,
 )
-from brainhive_cli.data.stores.health import health_row, health_table
 from brainhive_cli.data.stores.ids import match_names, summarise_names
-from brainhive_cli.data.stores.target_store import TargetStore, expand_patterns, path_of
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key
-from brainhive_cli.data.targets.target_stores import problem_of, warn_of_problems
+from brainhive_cli.data.stores.target_store import (
+    TargetStore,
+    expand_patterns,
+    health_row,
+    health_table,
+    path_of,
+)
+from brainhive_cli.data.targets.target_stores import (
+    encoders_by_key,
+    next_command,
+    problem_of,
+    warn_of_problems,
+)
 from brainhive_cli.models.encoders import (
     IMPORTED,
     OWN_NAME_HINT,

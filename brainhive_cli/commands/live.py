@@ -12,9 +12,10 @@ from PIL import Image
 
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.artifacts import Artifact, Curve, Line, Row, Sheet, Tile
+from brainhive_cli.core.cells import start_run
+from brainhive_cli.core.command import Input, Result, collect, digests_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.facts import LiveFacts
-from brainhive_cli.core.inputs import Input, collect, digests_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     ALL,
@@ -24,7 +25,6 @@ from brainhive_cli.core.measurements import (
     by_name,
     extend_protocol,
 )
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.session_folder import SessionFolder
@@ -103,9 +103,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             recipe.model_copy(update={"align_run": job.align.name}),
             digests_of(job.inputs()),
         )
-        folder = RunFolder.open(
-            "live", job.align.label, resolved, launch, True, digests
-        )
+        folder = start_run("live", job.align.label, resolved, launch, True, digests)
         read_picture, sinks = _find_pictures(session), []
         if recipe.lines:
             # one event a line, for programs that read stdout

@@ -17,17 +17,14 @@ from pydantic import Field
 
 from brainhive_cli.core import console, documents, parts
 from brainhive_cli.core.cells import claiming
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.command import Input, Result, Work, collect
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch, library_version, library_versions
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import extend_title, merge_caveats
 from brainhive_cli.core.recipe import BaseRecipe, Run, Subjects
-from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import session_stores
-from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.preparations import Merged, Preparation
 from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.session_stores import (
@@ -39,11 +36,13 @@ from brainhive_cli.data.session_stores import (
 )
 from brainhive_cli.data.signal_stores import (
     COUNTED,
+    SignalStore,
     count_rows,
     describe_store,
+    path_of,
     require_each,
 )
-from brainhive_cli.data.stores.recordings import SignalStore, path_of
+from brainhive_cli.data.targets.target_stores import next_command
 
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""

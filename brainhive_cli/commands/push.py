@@ -10,24 +10,28 @@ from pathlib import Path
 from pydantic import Field
 
 from brainhive_cli.core import console, documents, runs
+from brainhive_cli.core.command import Input, Result
 from brainhive_cli.core.errors import (
     BrainhiveError,
+    Line,
     MissingData,
     RecipeError,
     first_line,
 )
 from brainhive_cli.core.facts import RetrievalFacts
 from brainhive_cli.core.files import locate_stored
-from brainhive_cli.core.hub import SCHEME, quiet, transport_error
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.hub import (
+    MANIFEST,
+    MODEL_CARD,
+    RUN_FILES,
+    SCHEME,
+    quiet,
+    transport_error,
+)
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import caveats_of, merge_caveats
 from brainhive_cli.core.recipe import FileRecipe, Names, Paths, write_yaml
-from brainhive_cli.core.results import Result
-from brainhive_cli.core.runs import ENVIRONMENT, Environment
-from brainhive_cli.core.shared_runs import CARD, FILES, MANIFEST
-from brainhive_cli.core.sweep import of_variant
+from brainhive_cli.core.runs import ENVIRONMENT, Environment, of_variant
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.signals.channel_mapping import name_modality
@@ -101,7 +105,11 @@ def preview(recipe: Recipe) -> list[Table]:
     # the card line by line, as it will stand on the hub
     lines = tuple((line,) for line in card.splitlines())
     planned = Table("Upload", ("item", "value"), tuple(items.items()))
-    return [planned, files, Table(f"Card ({CARD})", ("line",), lines, is_copied=True)]
+    return [
+        planned,
+        files,
+        Table(f"Card ({MODEL_CARD})", ("line",), lines, is_copied=True),
+    ]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -244,7 +252,7 @@ def _push(
             )
 
         # weights of an earlier model would be mixed with these
-        patterns = [pattern for patterns in FILES.values() for pattern in patterns]
+        patterns = [pattern for patterns in RUN_FILES.values() for pattern in patterns]
         earlier = [
             file
             for file in names - files.keys()

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.errors import Line, RecipeError, guess
+from brainhive_cli.core.facts import flatten
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import (
     BaseRecipe,
     FileRecipe,
@@ -24,8 +24,6 @@ from brainhive_cli.core.recipe import (
     read_recipe,
     shipped_recipes,
 )
-from brainhive_cli.core.results import Result
-from brainhive_cli.core.set_up import flatten
 from brainhive_cli.core.tables import Table
 
 COMMON = ("paths", "run", "digests")

@@ -11,22 +11,20 @@ import torch
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import console, parts
+from brainhive_cli.core.cells import claim_cells, finishing, is_untouched, start_run
+from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.facts import ReconstructionFacts
-from brainhive_cli.core.inputs import Input, collect, digests_of
+from brainhive_cli.core.facts import (
+    ReconstructionFacts,
+    cite,
+    describe_signals,
+    flatten,
+)
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import PRIOR_OF_OTHERS, extend_protocol
-from brainhive_cli.core.results import Result, Work
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import cite, describe_signals, flatten
-from brainhive_cli.core.sweep import of_variant, read_sweep_run, variants
+from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.core.sweep import read_sweep_run, variants
 from brainhive_cli.data.datasets import StimulusSet, alike_of, list_stimuli
-from brainhive_cli.evaluation.reconstruction.baselines import (
-    BASELINES,
-    DEFAULT,
-    make_baselines,
-    make_stills,
-)
 from brainhive_cli.evaluation.reconstruction.evaluation import (
     compare_with,
     find_runs_to_compare,
@@ -36,7 +34,14 @@ from brainhive_cli.evaluation.reconstruction.evaluation import (
     read_result,
     sweep_tables,
 )
-from brainhive_cli.evaluation.reconstruction.folders import match_folders, shuffle
+from brainhive_cli.evaluation.reconstruction.folders import (
+    BASELINES,
+    DEFAULT,
+    make_baselines,
+    make_stills,
+    match_folders,
+    shuffle,
+)
 from brainhive_cli.evaluation.reconstruction.generation import (
     CELL_INDEPENDENT,
     TRAIN,
@@ -66,10 +71,9 @@ from brainhive_cli.evaluation.reconstruction.scoring import (
 )
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import IMPORTED
-from brainhive_cli.training.alignment.learned import JOINED, Learned
+from brainhive_cli.training.alignment.learned import JOINED, Learned, describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.references import name_of_training
-from brainhive_cli.training.alignment.tested_pictures import describe_tested
 from brainhive_cli.training.alignment.trained import (
     TrainedModel,
     TrainedRun,
@@ -495,7 +499,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     first = next(iter(jobs.values()))
     digests = digests_of(one for job in jobs.values() for one in job.inputs())
     resolved = recipe.model_copy(update={"align_run": first.align.reference})
-    folder = RunFolder.open(
+    folder = start_run(
         "reconstruct", f"{first.align.label}-sweep", resolved, launch, again, digests
     )
     if launch.is_main:  # again where it is finished: a variant may have got a metric
@@ -567,7 +571,7 @@ def _reconstruct(
         update={"align_run": job.align.reference, "sources": job.sources}
     )
     folder = open_run(align.label, resolved, launch, again, digests_of(job.inputs()))
-    work = job.work if folder.is_untouched else None
+    work = job.work if is_untouched(folder) else None
     if not folder.is_finished:
         # the prior on its device, and the stimuli, whose files must be here
         images = align.dataset.images(align.dataset.holdout.stored_split(recipe.split))
@@ -611,7 +615,8 @@ def _reconstruct(
             ]
             for name, decoded_set in set_of_name.items()
         }
-        with folder.claim_cells(
+        with claim_cells(
+            folder,
             {name: files[-1] for name, files in media.items()},
             launch,
             lambda name: all((folder.path / file).is_file() for file in media[name]),
@@ -637,7 +642,7 @@ def _reconstruct(
 
         # training pictures as baselines, then scores, by one worker
         launch.barrier()  # stills are made of what all processes generated
-        with folder.finishing(launch) as is_due:
+        with finishing(folder, launch) as is_due:
             if is_due:
                 _finish(job, folder, brain, sets, heads, launch)
     return folder, work

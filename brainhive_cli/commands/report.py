@@ -10,16 +10,13 @@ from typing import Literal
 from pydantic import Field
 
 from brainhive_cli.core import console, documents
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import RetrievalFacts
+from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.errors import Line, RecipeError
+from brainhive_cli.core.facts import CITES, RetrievalFacts, say
 from brainhive_cli.core.files import atomic_write, home_folder, locate
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import FileRecipe, Names
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder, newest
-from brainhive_cli.core.set_up import CITES, say
 from brainhive_cli.reports.paper_tables import comma_separated, paper_table, write_table
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, find
 
@@ -106,7 +103,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if recipe.figures:
         files["figures"] = figures = locate(recipe.figures)
         if launch.is_main:
-            from brainhive_cli.reports.figure_files import save_figures
+            from brainhive_cli.reports.run_page import save_figures
 
             with console.progress("drawing the figures"):
                 saved = save_figures(groups, figures)

@@ -10,12 +10,18 @@ from pathlib import Path
 from pydantic import Field
 
 from brainhive_cli.core import console
+from brainhive_cli.core.cells import LOCK, is_in_use
 from brainhive_cli.core.claims import Claim
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
+from brainhive_cli.core.command import Input, Result
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    Line,
+    MissingData,
+    RecipeError,
+    guess,
+)
 from brainhive_cli.core.files import remove
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import (
     caveats_of,
     extend_title,
@@ -24,13 +30,12 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.core.recipe import FileRecipe, Names
-from brainhive_cli.core.results import Result
-from brainhive_cli.core.runs import LOCK, RunFolder, age
+from brainhive_cli.core.runs import RunFolder, age
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.paper_tables import summary_scopes
 from brainhive_cli.reports.runs_shown import ShownRun, find
-from brainhive_cli.reports.sentences import describe_metric, list_limits, state_finding
-from brainhive_cli.reports.tables import metric_table
+from brainhive_cli.reports.sentences import list_limits, state_finding
+from brainhive_cli.reports.tables import describe_metric, metric_table
 
 REMOVE, SHOW = "rm", "show"
 
@@ -66,7 +71,7 @@ def _describe_state(run: RunFolder) -> str:
     """Say whether it is finished with metrics, running while a command writes it, or
     interrupted.
     """
-    if run.is_in_use:
+    if is_in_use(run):
         return "running"
     return "finished" if run.is_finished else "interrupted"
 
@@ -253,7 +258,7 @@ def _show(run: ShownRun) -> Result:
 def _remove(runs: Sequence[RunFolder], root: Path, agreed: bool) -> None:
     """Remove runs, after showing their state."""
     # a run that a command writes stays
-    if busy := [_name(run) for run in runs if run.is_in_use]:
+    if busy := [_name(run) for run in runs if is_in_use(run)]:
         raise BrainhiveError(
             f"{busy[0]} is in use by a running command", "wait for it, or stop it first"
         )

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.files import within
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import Metric, extend_title
 from brainhive_cli.core.recipe import BaseRecipe
 

@@ -12,22 +12,26 @@ from typing import Any
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
+from brainhive_cli.core.cells import claim_cells, finishing, start_run
+from brainhive_cli.core.command import Input, Result, Work, collect
+from brainhive_cli.core.errors import Hint, Line
 from brainhive_cli.core.facts import TrainingFacts
-from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.measurements import (
     Measurements,
     Metric,
     merge_caveats,
     name_rows,
 )
-from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.tables import Table, mean_sd
-from brainhive_cli.data.command_lines import are_embedded, write_embedding
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.target_stores import keep_identity, problem_of
+from brainhive_cli.data.targets.target_stores import (
+    are_embedded,
+    keep_identity,
+    problem_of,
+    write_embedding,
+)
 from brainhive_cli.reports.tables import ABSENT, published_tables, with_interval
 from brainhive_cli.training.alignment.initialisation import learned_by
 from brainhive_cli.training.alignment.job import Job, list_subjects
@@ -86,7 +90,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         job.prepare_signals(cells, launch)
         digests = job.digests()
         job = job.pinned(digests)
-    folder = RunFolder.open(
+    folder = start_run(
         "train-align",
         job.recipe.run_label(job.recipe.paths),
         job.recipe,
@@ -103,7 +107,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                 job.find_starts(cell)  # which are refused before anything is trained
             stores = stores or job.open_stores()
         work = _train(job, cells, stores, folder, launch)
-        with folder.finishing(launch) as is_due:
+        with finishing(folder, launch) as is_due:
             if is_due and launch.is_main:
                 problems = {name: problem_of(store) for name, store in stores.items()}
                 failed = [
@@ -170,7 +174,7 @@ def _train(
     with (
         console.divert_prints(),  # of trackers
         console.progress("training cells", len(todo)) as bar,
-        folder.claim_cells(files, worker) as free,
+        claim_cells(folder, files, worker) as free,
     ):
         for cell in map(cell_of_name.__getitem__, free):
             recipe, is_begun = (

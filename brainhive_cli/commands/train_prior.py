@@ -10,20 +10,17 @@ import numpy as np
 
 from brainhive_cli.commands import trackers
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.facts import Facts
-from brainhive_cli.core.inputs import Input, collect, digests_of
+from brainhive_cli.core.cells import finishing, is_untouched, start_run
+from brainhive_cli.core.command import Input, Result, Work, collect, digests_of
+from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
+from brainhive_cli.core.facts import Facts, cite
 from brainhive_cli.core.launch import Launch, num_processes
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.parts import cited
-from brainhive_cli.core.results import Result, Work
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import cite
 from brainhive_cli.core.tables import Table
 from brainhive_cli.core.weights import Checkpoint
-from brainhive_cli.data.command_lines import only_if_recorded
-from brainhive_cli.data.targets.target_stores import store_inputs
+from brainhive_cli.data.targets.target_stores import only_if_recorded, store_inputs
 from brainhive_cli.measurement.metrics import perceptual
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.models import encoders, priors
@@ -145,10 +142,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     with console.progress("listing pictures and embeddings"):
         pictures, digests = _resolve(recipe, launch)
     label = f"{pictures.images.dataset}-{recipe.prior.kind}"
-    folder = RunFolder.open("train-prior", label, recipe, launch, again, digests)
-    work = _count_work(recipe) if folder.is_untouched else None
+    folder = start_run("train-prior", label, recipe, launch, again, digests)
+    work = _count_work(recipe) if is_untouched(folder) else None
     if not folder.is_finished:
-        with folder.finishing(launch) as is_due:
+        with finishing(folder, launch) as is_due:
             if is_due:
                 measurements = _train(recipe, pictures, folder, launch)
                 if launch.is_main:

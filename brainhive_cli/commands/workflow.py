@@ -14,9 +14,10 @@ from typing import Any, Literal, Self, cast, get_args
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, hub
+from brainhive_cli.core.cells import finishing, start_run
+from brainhive_cli.core.command import Input, Result, collect
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, Unfinished
 from brainhive_cli.core.facts import WorkflowFacts
-from brainhive_cli.core.inputs import Input, collect
 from brainhive_cli.core.launch import READING, Launch
 from brainhive_cli.core.measurements import (
     Measurements,
@@ -25,7 +26,6 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
 )
 from brainhive_cli.core.recipe import MAX_STEPS, BaseRecipe, Names, Section
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Table
 from brainhive_cli.reports.sentences import state_finding
@@ -217,7 +217,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder(recipe.paths.under_home("runs"))
     # a part of the steps is no result by itself, so it gets no run
     if is_whole:
-        folder = RunFolder.open(
+        folder = start_run(
             "workflow",
             (recipe.recipe or "steps").replace("/", "-"),
             recipe,
@@ -227,7 +227,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     steps = dict(run_steps(recipe, launch, again))
     measurements = measure_steps(steps)
     if is_whole:
-        with folder.finishing(launch) as is_due:
+        with finishing(folder, launch) as is_due:
             if is_due and launch.is_main:
                 folder.finish(measurements)
 

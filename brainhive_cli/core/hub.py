@@ -1,4 +1,6 @@
-"""From a reference (hub:, demo: or a path) to a local folder, and what it holds."""
+"""From a reference (hub:, demo: or a path) to a local folder; runs on the hub, with
+their manifest and files.
+"""
 
 import fnmatch
 import hashlib
@@ -9,9 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from json import JSONDecodeError
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, StrictInt
 
 from brainhive_cli.core import console, documents
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
@@ -26,7 +31,6 @@ from brainhive_cli.core.files import (
     portable,
     read_regular,
 )
-from brainhive_cli.core.inputs import Input
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
@@ -53,6 +57,45 @@ NO_ANSWER = (LookupError, TypeError, AssertionError, RecursionError)
 login.
 """
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+RUN_FORMAT = 1
+"""Version of the repository; the number that its manifest carries."""
+MANIFEST = "brainhive.json"
+"""Description of a repository; one without it is another project's."""
+MODEL_CARD = "README.md"
+"""Model card; it has no digest in the list, as its owner may edit it."""
+DOCUMENTS = (MANIFEST, documents.SHA256SUMS, "recipe.yaml", "metrics.json")
+MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "learned.safetensors",
+)
+"""Files of a brain model's folder, of this project and of BrainHiVE's repository."""
+PRIOR_FILES = (
+    *("learned.json", "learned.safetensors", "config.json", "model.safetensors"),
+    *(
+        f"{part}/{name}"
+        for part in ("fusion_encoder", "proj", "attn_adapter")
+        for name in (MODEL_FILES[0], MODEL_FILES[2])
+    ),
+)
+"""Files of a prior's folder, of each kind that is trained."""
+RUN_FILES = {
+    "train-align": (
+        *DOCUMENTS,
+        "embeddings.json",
+        *(f"cells/**/model/{name}" for name in MODEL_FILES),
+    ),
+    "train-prior": (*DOCUMENTS, *PRIOR_FILES),
+}
+"""Patterns of the files that a run may share, by its command; all else stays where it
+was trained.
+"""
+CHANGED_HINT = (
+    "another revision, or tell its owner; to fetch it again: hf cache rm "
+    "model/OWNER/NAME"
+)
+"""Way out of a repository whose files are not those that were pushed."""
 
 
 class Unreachable(MissingData):
@@ -464,3 +507,137 @@ def digest_cached_file(file: Path, by_name: bool = True) -> str:
     with suppress(OSError), atomic_write(cache) as part:
         part.write_text(f"{stamp} {content_digest}")
     return content_digest
+
+
+class Manifest(BaseModel):
+    """Description of a run on the hub.
+
+    Attributes:
+        format: Version of the repository.
+        brainhive: Version of Brainhive that trained the model.
+        command: The command that made the run.
+        run: Name of the run where it was trained.
+    """
+
+    format: StrictInt
+    brainhive: str
+    command: Literal["train-align", "train-prior"]
+    run: str
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest of a folder; None where it has none.
+
+    Raises:
+        BrainhiveError: if it is damaged, or of a version that this one does not read.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    way = "pip install -U brainhive, another revision, or tell its owner"
+    fields = documents.read(path, dict[str, Any], way)
+
+    # the number is read first, as another format may have other fields
+    number = fields.get("format")
+    if type(number) is int and number != RUN_FORMAT:
+        raise BrainhiveError(
+            (
+                f"{path} is of format {documents.show_value(number)}, this version "
+                f"reads {RUN_FORMAT}"
+            ),
+            way,
+        )
+    return documents.check(fields, str(path), Manifest, way)
+
+
+def inspect_repository(reference: str) -> tuple[Literal["run", "model", ""], str]:
+    """Find out what a repository of the hub holds, by its smallest files.
+
+    Returns:
+        `run` of one that was pushed, `model` of a brain model's folder, and nothing of
+        anything else, as of a network in the layout of transformers, whose config names
+        a `model_type`; and the reference with the commit, where one is known.
+
+    Raises:
+        MissingData: if the repository is not there.
+        BrainhiveError: if its manifest is damaged, or of another format.
+    """
+    try:
+        with quiet():  # one of the two is enough
+            files = folder(reference, allow=[MANIFEST, MODEL_FILES[0]])
+    except NoFiles:
+        return "", reference
+    pinned = name_snapshot(files)
+
+    # a pushed run has a manifest; configs of transformers name a `model_type`
+    if read_manifest(files):
+        return "run", pinned
+    config = files / MODEL_FILES[0]
+    is_model = config.is_file() and "model_type" not in documents.read(
+        config, dict[str, Any]
+    )
+    return "model" if is_model else "", pinned
+
+
+def fetch_run(reference: str) -> Path:
+    """Fetch the repository of a run, or the folder of a brain model, into the hub's
+    cache.
+
+    Args:
+        reference: `hub:owner/name[/subfolder][@revision]`.
+
+    Returns:
+        A folder of the cache. That of a run holds the files that its digests list,
+        unchanged.
+
+    Raises:
+        MissingData: if the repository is not there, holds neither, or is only partly in
+            the cache.
+        BrainhiveError: if a file differs from its digest or has none, or the format is
+            another.
+    """
+    # what it is, before large files are fetched
+    kind, pinned = inspect_repository(reference)
+    if kind == "model":
+        return folder(pinned, allow=MODEL_FILES)
+    if kind != "run":
+        raise MissingData(
+            f"{reference} has no {MANIFEST}, and no {MODEL_FILES[0]} of a brain model",
+            "check the name; priors are named by --prior",
+        )
+
+    # the files that a run of its command may share, and no others
+    manifest = read_manifest(folder(pinned, allow=[MANIFEST]))
+    assert manifest is not None  # which a run has
+    patterns = RUN_FILES[manifest.command]
+    files = folder(pinned, allow=patterns)
+
+    # the list of digests has each file that was fetched
+    repository, _, commit = pinned.removeprefix(SCHEME).partition("@")
+    download = f"{ELSEWHERE}hf download {repository} --revision={commit}"
+    if not (files / documents.SHA256SUMS).is_file():
+        raise MissingData(
+            f"{pinned} has no {documents.SHA256SUMS} in the hub's cache", download
+        )
+    listed = documents.read_digests(files)
+    fetched = {
+        path.relative_to(files).as_posix()
+        for pattern in patterns
+        for path in files.glob(pattern)
+    }
+    if unlisted := sorted(fetched - {*listed, documents.SHA256SUMS}):
+        raise BrainhiveError(
+            f"{pinned}: {documents.SHA256SUMS} does not list {unlisted[0]}",
+            CHANGED_HINT,
+        )
+
+    # and each file that it lists is here, as it was pushed
+    for name, digest in listed.items():
+        path = below(files, name, source=f"{pinned}: {documents.SHA256SUMS}")
+        if not path.is_file():
+            raise MissingData(f"{pinned} has no {name} in the hub's cache", download)
+        if digest_cached_file(path, by_name=False) != digest:
+            raise BrainhiveError(
+                f"{pinned}: {name} differs from its digest", CHANGED_HINT
+            )
+    return files

@@ -27,14 +27,13 @@ from pydantic import (
 )
 
 from brainhive_cli.core import documents, foreign_code
-from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
-from brainhive_cli.core.lines import write_value
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess, write_value
 from brainhive_cli.core.recipe import Section, validate
 
 if TYPE_CHECKING:
     import torch
 
-    from brainhive_cli.core.inputs import Input
+    from brainhive_cli.core.command import Input
 
 SHELVES = {
     "datasets": "dataset",

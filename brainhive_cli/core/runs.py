@@ -1,47 +1,38 @@
-"""Run folders: created or resumed by fingerprint, written to, finished."""
+"""Run folders: what they hold, read and written; finished runs, by their names."""
 
 import hashlib
-import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from glob import escape
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import AwareDatetime, BaseModel
 
-from brainhive_cli.core import console, documents, hub, shared_runs
-from brainhive_cli.core.cells import CELLS, Finished, claiming, read_cells
-from brainhive_cli.core.claims import Claim, is_held, is_own, name_worker
+from brainhive_cli.core import console, documents, hub
 from brainhive_cli.core.errors import (
     BrainhiveError,
+    Hint,
+    Line,
     MissingData,
     RecipeError,
-    Unfinished,
     guess,
     raise_if_interrupted,
 )
 from brainhive_cli.core.files import (
     atomic_write,
-    below,
     locate,
-    name_part,
     open_no_link,
     portable,
     read_regular,
     remove,
     within,
 )
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Hint, Line
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Recipe, write_yaml
 
 T = TypeVar("T")
 LARGEST = 1 << 30
@@ -60,20 +51,6 @@ FOUND = "found.json"
 """Names of the recipes by which later commands found the finished run again, and when
 the last one did. A run is as new as that time: who asks for a run again means it.
 """
-LOCK = ".claim"
-"""The claim under which a run's recipe and environment are written; nothing is computed
-meanwhile.
-"""
-WORKERS = ".workers"
-"""The folder of claims that say which processes work on a run."""
-CLAIMS = "[!.]*"
-"""Claims in that folder: hidden files come and go where others look at its clock."""
-PRESENCES = itertools.count(1)
-"""Numbers of this process's claims there: one that failed may be held by a traceback,
-as in a notebook.
-"""
-OPENED = {"recipe.yaml", ENVIRONMENT, "embeddings.json", LOCK, WORKERS, CELLS}
-"""The files of a run for which nothing was done yet."""
 MAX_LISTED = 5
 """Runs that are listed where the named one does not exist."""
 
@@ -85,206 +62,11 @@ class RunFolder:
     """
 
     path: Path
-    presence: Claim | None = None
-
-    @classmethod
-    def open(
-        cls,
-        command: str,
-        label: str,
-        recipe: Recipe,
-        launch: Launch,
-        again: bool = False,
-        digests: Mapping[str, str] = MappingProxyType({}),
-    ) -> Self:
-        """Create the run's folder, or find the one that the same recipe made before.
-
-        Others may work on the same run: they share its cells (`claim_cells`).
-
-        Args:
-            command: The subcommand; the folder lies under `runs/<command>`.
-            label: The first part of the folder's name; the fingerprint follows.
-            recipe: The resolved recipe.
-            launch: This process among those that share the run; the main one writes.
-            again: Start a new run even if there is a finished one.
-            digests: Of what paths and references of the recipe hold, and of stores, see
-                `Input.digest`.
-
-        Raises:
-            Unfinished: if the launch only reads, and the run is not finished.
-        """
-        # the main process opens the folder, the others wait until it has
-        recipe = recipe.model_copy(update={"digests": dict(sorted(digests.items()))})
-        base, name = (
-            recipe.paths.under_home("runs") / command,
-            f"{label}-{recipe.fingerprint()}",
-        )
-        below(base, name, source="the name of a run,")
-        if launch.only_reads:
-            run = cls(_numbered(base, name, again))
-            if not run.is_finished:
-                raise Unfinished(f"run {name} is not finished")
-            return run
-        if not launch.is_main:
-            return cls(launch.gather(None)[0])
-
-        # a new run has a folder that no other command takes
-        path = _numbered(base, name, again)
-        while again:
-            try:
-                path.mkdir(parents=True)
-                break
-            except FileExistsError:
-                path = _numbered(base, name, again)
-
-        # an unfinished run is continued; its recipe and environment are written while
-        # nobody else does
-        run = cls(path)
-        if not run.is_finished:
-            lock = Claim(path / LOCK, f"run {path}", wait=True)
-            try:
-                claims = [*(path / WORKERS).glob(CLAIMS)]
-                held = [claim for claim in claims if is_held(claim)]
-                # of workers that were killed, or have just ended
-                for claim in {*claims} - {*held}:
-                    claim.unlink(missing_ok=True)
-                workers = [claim for claim in held if not is_own(claim)]
-                # by another worker, just before this one had the lock
-                if not run.is_finished:
-                    presence = name_part(path / f"worker-{next(PRESENCES)}")
-                    run = cls(
-                        path,
-                        Claim(
-                            path / WORKERS / presence.name.removeprefix("."),
-                            f"run {path}",
-                        ),
-                    )
-                    is_new = not (path / "recipe.yaml").is_file()
-                    if not workers:
-                        run.write_text(
-                            "recipe.yaml",
-                            write_yaml(portable(recipe.model_dump(mode="json"))),
-                        )
-                        run.write_json(
-                            ENVIRONMENT,
-                            {**launch.describe_environment(), "started": _now()},
-                        )
-                    if not is_new:
-                        count = len(workers)
-                        with_others = (
-                            f" with {count} other worker{'s' if count > 1 else ''}"
-                            if count
-                            else ""
-                        )
-                        console.say(f"continuing run {path.name}{with_others}")
-            finally:
-                lock.release()
-
-        # a finished one is noted as asked for again
-        if run.is_finished:
-            console.say(
-                f"found run {path.name}, finished {run.age}; --again starts a new one"
-            )
-            # a run of somebody else, which may be read only
-            with suppress(OSError, BrainhiveError):
-                names = sorted({*run.read_found().recipe_names, recipe.recipe_name})
-                run.write_json(FOUND, {"recipe_names": names, "found": _now()})
-        launch.gather(path)
-        return run
-
-    @contextmanager
-    def claim_cells(
-        self,
-        files: Mapping[str, str],
-        launch: Launch,
-        is_finished: Finished | None = None,
-    ) -> Iterator[Iterator[str]]:
-        """Share cells of the run with others who work on it; see `cells.claiming`.
-
-        Args:
-            files: Name of each cell, and the file of the run that makes it finished.
-            launch: The processes that share each cell.
-            is_finished: Whether a cell is finished; default: its file is there.
-        """
-        # the list of cells, for who counts them; the metrics are not one of many
-        listed = read_cells(self.path) if launch.is_main else dict(files)
-        if FINISHED not in files and not {*files.items()} <= {*listed.items()}:
-            self.write_json(CELLS, listed | dict(files))
-
-        # lines of a dead worker stay in the log; this one says from where on they are
-        # another's
-        def note(name: str, taken_from: str) -> None:
-            if taken_from:
-                self.log(cell=name, taken_from=taken_from, by=name_worker())
-                console.say(f"{name} is taken over from {taken_from}, which has ended")
-
-        paths = {
-            name: within(self.path, file, "a cell of a run,")
-            for name, file in files.items()
-        }
-        with claiming(paths, launch, note, is_finished) as free:
-            yield free
-
-    def fill(
-        self,
-        title: str,
-        files: Mapping[str, str],
-        launch: Launch,
-        measure: Callable[[str], Any],
-    ) -> bool:
-        """Measure the cells that lack their files, each by whoever is free.
-
-        Args:
-            title: What is done, on the line of progress.
-            files: Name of each cell, and its file in the run.
-            launch: The processes, each of which measures cells by itself.
-            measure: Measures a cell, by its name.
-
-        Returns:
-            Whether this launch measured all of them, so that their pace is known.
-        """
-        from brainhive_cli.core import cell_files
-
-        # cells without a file; other workers may fill them meanwhile
-        todo = {
-            name: file
-            for name, file in files.items()
-            if not (self.path / file).is_file()
-        }
-        count = 0
-        with (
-            console.progress(title, len(todo)) as bar,
-            self.claim_cells(todo, launch.alone) as free,
-        ):
-            # progress counts the cells of all workers
-            for name in free:
-                self.replace(
-                    todo[name], partial(cell_files.save, measured=measure(name))
-                )
-                bar.advance(self.count_finished(todo) - bar.items, name)
-                count += 1
-            bar.advance(len(todo) - bar.items)
-
-        # time in which other workers helped is no pace of this launch
-        return bool(sum(launch.gather(count)) >= len(todo))
+    end_presence: Callable[[], None] | None = None
 
     def count_finished(self, files: Mapping[str, str]) -> int:
         """Count the cells whose files are there, whoever wrote them."""
         return sum((self.path / file).is_file() for file in files.values())
-
-    @contextmanager
-    def finishing(self, launch: Launch) -> Iterator[bool]:
-        """Wait until this worker may finish the run, for which the block gets True, or
-        another has done it.
-
-        All processes go on together.
-
-        Args:
-            launch: The processes that finish it together.
-        """
-        with self.claim_cells({FINISHED: FINISHED}, launch) as free:
-            yield next(free, None) is not None
-        launch.barrier()
 
     @property
     def is_shared(self) -> bool:
@@ -320,23 +102,13 @@ class RunFolder:
         """Command that made it: the name of the folder above it; of the hub, what its
         manifest says.
         """
-        manifest = shared_runs.read_manifest(self.path) if self.is_shared else None
+        manifest = hub.read_manifest(self.path) if self.is_shared else None
         return manifest.command if manifest else self.path.absolute().parent.name
-
-    @property
-    def is_in_use(self) -> bool:
-        """Whether a living process works on the run."""
-        return any(map(is_held, (self.path / WORKERS).glob(CLAIMS)))
 
     @property
     def is_finished(self) -> bool:
         """Whether the run has its metrics."""
         return (self.path / FINISHED).is_file()
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether nothing was done for the run yet."""
-        return {path.name for path in self.path.iterdir()} <= OPENED
 
     @property
     def age(self) -> str:
@@ -529,7 +301,7 @@ class RunFolder:
             (self.path / FINISHED).unlink(missing_ok=True)
             if ENVIRONMENT in names:
                 self.write_json(
-                    ENVIRONMENT, {**self.read_json(ENVIRONMENT), "finished": _now()}
+                    ENVIRONMENT, {**self.read_json(ENVIRONMENT), "finished": now()}
                 )
             listed = {name: documents.digest_file(self.path / name) for name in names}
             documents.write_digests(
@@ -537,8 +309,8 @@ class RunFolder:
             )
 
         self.replace(FINISHED, write)
-        if self.presence:
-            self.presence.release()
+        if self.end_presence:
+            self.end_presence()
 
 
 class FoundBy(BaseModel):
@@ -563,45 +335,14 @@ class Environment(BaseModel, extra="allow"):
     finished: AwareDatetime | None = None
 
 
-def _now() -> str:
+def now() -> str:
+    """Write the time, as documents of runs have it."""
     return datetime.now(UTC).isoformat()
-
-
-def _numbered(base: Path, name: str, again: bool) -> Path:
-    """Find the newest of `name`, `name-2`, …; the next free one with `again`."""
-    # runs of one recipe are numbered without gaps
-    number = 1
-    while (base / f"{name}-{number + 1}").exists():
-        number += 1
-    if again and (base / name).exists():
-        number += 1
-    return base / (name if number == 1 else f"{name}-{number}")
 
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's, damaged as it may be."""
     return (folder / "recipe.yaml").is_file() or (folder / FINISHED).is_file()
-
-
-def remove_unused(runs: Path) -> None:
-    """Remove the runs that this process opened and did nothing for; called when its
-    command fails.
-    """
-    for claim in runs.glob(f"*/*/{WORKERS}/{CLAIMS}"):
-        # a worker's claim of this process, on a run with nothing in it, and no other
-        # worker
-        folder = RunFolder(claim.parents[1])
-        if not is_own(claim) or not folder.is_untouched:
-            continue
-        # another process may be opening the run at this moment
-        lock = Claim(folder.path / LOCK, f"run {folder.path}", wait=True)
-        if not any(
-            is_held(other) and not is_own(other) for other in claim.parent.glob(CLAIMS)
-        ):
-            remove(folder.path)
-            with suppress(OSError):  # as another command has runs there
-                folder.path.parent.rmdir()
-        lock.release()
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
@@ -612,6 +353,23 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
         run.path.name if run.path.parent.resolve() == runs.resolve() else run.reference
     )
     return f"{name}:{variant}" if variant else name
+
+
+def of_variant(reference: str | None) -> tuple[str | None, str]:
+    """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is
+    taken as it is.
+    """
+    # the colon of hub: separates no variant
+    scheme = (
+        hub.SCHEME if reference is not None and reference.startswith(hub.SCHEME) else ""
+    )
+    name = (reference or "").removeprefix(scheme)
+    if reference is None or ":" not in name or locate(reference).is_dir():
+        return reference, ""
+
+    # the last colon separates: a run may be a path with others
+    run, _, variant = name.rpartition(":")
+    return scheme + run, variant
 
 
 def find(runs: Path, command: str | None, reference: str) -> RunFolder:
@@ -645,7 +403,7 @@ def find(runs: Path, command: str | None, reference: str) -> RunFolder:
 
     # a run of the hub is a folder of its cache
     if reference.startswith(hub.SCHEME):
-        reference = str(shared_runs.fetch(reference))
+        reference = str(hub.fetch_run(reference))
 
     # a path, a name, or the end of one
     below = (

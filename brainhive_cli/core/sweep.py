@@ -13,15 +13,13 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import console
+from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import Variant
-from brainhive_cli.core.files import below, locate
-from brainhive_cli.core.hub import SCHEME
+from brainhive_cli.core.facts import Variant, flatten, merge
+from brainhive_cli.core.files import below
 from brainhive_cli.core.measurements import Measurements, merge_caveats, scope
 from brainhive_cli.core.recipe import Recipe, split, validate
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import flatten, merge
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")
 """Sections that all cells of a run share."""
@@ -135,21 +133,6 @@ def variants(recipe: R) -> dict[str, R]:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
         recipes[label] = validate(type(recipe), fields)
     return recipes
-
-
-def of_variant(reference: str | None) -> tuple[str | None, str]:
-    """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is
-    taken as it is.
-    """
-    # the colon of hub: separates no variant
-    scheme = SCHEME if reference is not None and reference.startswith(SCHEME) else ""
-    name = (reference or "").removeprefix(scheme)
-    if reference is None or ":" not in name or locate(reference).is_dir():
-        return reference, ""
-
-    # the last colon separates: a run may be a path with others
-    run, _, variant = name.rpartition(":")
-    return scheme + run, variant
 
 
 def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:

@@ -1,5 +1,5 @@
-"""Files of weights and checkpoints, ours and other projects': every one is read here,
-whatever it holds.
+"""Files of weights and checkpoints, ours and other projects', whatever they hold; files
+of what a cell measured.
 """
 
 import argparse
@@ -12,17 +12,18 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xxhash
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from brainhive_cli.core import archives, console, foreign_code
+from brainhive_cli.core import console, damage, documents, foreign_code
 from brainhive_cli.core.damage import is_of_the_machine
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData, raise_if_interrupted
@@ -382,7 +383,7 @@ def _verify(path: Path, hint: str) -> None:
 
         # records of an archive have a CRC32, which torch itself does not compare
         with zipfile.ZipFile(path) as archive:
-            archives.zip_members(archive)
+            damage.zip_members(archive)
             if changed := archive.testzip():
                 raise ValueError(f"the record {changed} was changed")
         return
@@ -442,3 +443,64 @@ _SCHEDULE: Any = [
 """Name in the state of a OneCycleLR in checkpoints before torch 2.1, as MindEye1's;
 nothing is called.
 """
+
+
+def save_cell(path: Path, measured: Any) -> None:
+    """Write dataclasses, mappings, lists and plain values to one file.
+
+    Arrays become tensors, and what refers to them JSON in the header.
+    """
+    # arrays by number, in the order in which `encode` meets them
+    arrays: dict[str, Tensor] = {}
+
+    def encode(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            # copied: torch warns of read-only arrays and refuses negative strides
+            arrays[name := str(len(arrays))] = torch.from_numpy(np.array(value))
+            return {"array": name}
+        if is_dataclass(value):
+            about = {
+                item.name: encode(getattr(value, item.name)) for item in fields(value)
+            }
+            return {"type": type(value).__name__, "fields": about}
+        if isinstance(value, Mapping):  # keys may be numbers
+            return {
+                "items": [[encode(key), encode(item)] for key, item in value.items()]
+            }
+        # JSON has no tuples, so the type is written beside the items
+        if isinstance(value, list | tuple):
+            return {type(value).__name__: [encode(item) for item in value]}
+        return value.item() if isinstance(value, np.generic) else value
+
+    about = json.dumps(encode(measured))  # which names the arrays
+    save(path, arrays, {"measured": about})
+
+
+def load_cell(path: Path, *types: type) -> Any:
+    """Read back what `save` wrote; `types` are the dataclasses that it holds.
+
+    Raises:
+        BrainhiveError: if the file is damaged.
+    """
+    # a file names classes, of which only those of the caller are built
+    type_of = {each.__name__: each for each in types}
+
+    def decode(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        if "array" in value:
+            return arrays[value["array"]].numpy()
+        if "type" in value:
+            return type_of[value["type"]](
+                **{name: decode(item) for name, item in value["fields"].items()}
+            )
+        if "items" in value:
+            return {decode(key): decode(item) for key, item in value["items"]}
+        if "tuple" in value:
+            return tuple(map(decode, value["tuple"]))
+        return [decode(item) for item in value["list"]]
+
+    # content that does not decode is reported as damage of the file
+    with reading(path, documents.AGAIN, BrainhiveError):
+        arrays = read(path)
+        return decode(documents.parse(metadata_of(path)["measured"], str(path)))

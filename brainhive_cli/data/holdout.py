@@ -10,8 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from brainhive_cli.core.arrays import Bool, Int64
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.lines import Line
+from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.measurements import NORMALISED_BY_TESTED, SEEN_PICTURES
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.trials import Trials

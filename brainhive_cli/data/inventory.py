@@ -11,20 +11,19 @@ from typing import Any, Literal
 import numpy as np
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.lines import Line
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data import published
 from brainhive_cli.data.datasets import (
+    PUBLISHED,
     Dataset,
     StimulusSet,
     describe_test_claims,
     describe_unread,
 )
-from brainhive_cli.data.signal_stores import recorded_subjects
+from brainhive_cli.data.signal_stores import SignalStore, recorded_subjects, size_of
 from brainhive_cli.data.stores.ids import match_names, summarise_names
-from brainhive_cli.data.stores.recordings import SignalStore, size_of
 from brainhive_cli.data.stores.target_store import (
     TargetStore,
     holds_own_vectors,
@@ -32,7 +31,7 @@ from brainhive_cli.data.stores.target_store import (
 )
 from brainhive_cli.data.trials import Trials
 
-PUBLISHED = {name: published.stimuli for name, published in published.PUBLISHED.items()}
+STIMULI = {name: published.stimuli for name, published in PUBLISHED.items()}
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""
@@ -235,7 +234,7 @@ def _pictures(
     for split in dataset.splits:
         with part.noting():
             images[split] = stimuli = dataset.images(split)
-            count, least = len(stimuli), PUBLISHED.get(dataset.name, {}).get(split, 0)
+            count, least = len(stimuli), STIMULI.get(dataset.name, {}).get(split, 0)
             part.counts[split] = f"{count:,}" + (
                 f" of {least:,}" if count < least else ""
             )
@@ -306,7 +305,7 @@ def _look(
         else int(np.min(recording.repetitions, initial=most))
     )
     # fewer pictures than every subject saw: a partial recording
-    shown = PUBLISHED[dataset.name].get(split, 0) if dataset.name in SHOWN_TO_ALL else 0
+    shown = STIMULI[dataset.name].get(split, 0) if dataset.name in SHOWN_TO_ALL else 0
     part.is_whole &= stimuli >= shown
     of = f" of {shown:,}" if stimuli < shown else ""
     part.counts[split] = (

@@ -14,11 +14,11 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Float32
 from brainhive_cli.core.errors import (
     BrainhiveError,
+    Line,
     RecipeError,
     find_rows,
     require_kind,
 )
-from brainhive_cli.core.lines import Line
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import ChannelChoice, map_channels
 from brainhive_cli.data.signals.normalisations import Normaliser, Statistics

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.archives import verify_compressed
 from brainhive_cli.core.arrays import Bool, Float64, Int64
-from brainhive_cli.core.damage import is_of_the_machine
+from brainhive_cli.core.damage import is_of_the_machine, verify_compressed
 from brainhive_cli.core.errors import (
     BrainhiveError,
     MissingData,
@@ -32,8 +31,8 @@ from brainhive_cli.data.bids_labels import (
     number_sessions,
     number_subjects,
 )
-from brainhive_cli.data.electrodes import name_electrodes
 from brainhive_cli.data.signals.cutting import Band, CausalFilter, refuse_high_edges
+from brainhive_cli.data.spaces import name_electrodes
 from brainhive_cli.data.stores.ids import composed
 
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")

@@ -15,11 +15,11 @@ from brainhive_cli.core.arrays import Array
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import portable, read_regular
 from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.data.signal_stores import SignalStore, difference_of
 from brainhive_cli.data.spaces import Voxels
 from brainhive_cli.data.stores import hdf5
 from brainhive_cli.data.stores.hdf5 import LazyRows
 from brainhive_cli.data.stores.ids import Names
-from brainhive_cli.data.stores.recordings import SignalStore, difference_of
 from brainhive_cli.data.trials import BY_TRIAL, Trials, group_trials
 
 DType = Literal["float32", "float16"]

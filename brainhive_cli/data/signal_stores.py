@@ -1,34 +1,366 @@
-"""The signal stores of a data set: whose there are, creating and opening them, and what
-they hold.
+"""The signal stores of a data set: one subject's trials by split, mapped into memory;
+whose there are, and their creation.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import xxhash
 
 from brainhive_cli.core import console, parts
-from brainhive_cli.core.arrays import UInt64
+from brainhive_cli.core.arrays import Array, UInt64
 from brainhive_cli.core.cells import claiming
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.claims import Claim
+from brainhive_cli.core.command import Input
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
+from brainhive_cli.core.files import below, publish
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.measurements import SIMULATED, merge_caveats
 from brainhive_cli.core.recipe import SIGNALS, Paths
 from brainhive_cli.data.datasets import Dataset, Published
 from brainhive_cli.data.signals.selection import Signal
-from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores import hdf5, recordings
-from brainhive_cli.data.stores.recordings import SignalStore
-from brainhive_cli.data.trials import Trials
+from brainhive_cli.data.spaces import Grid, Sensors, Voxels, axis_lists
+from brainhive_cli.data.stores import hdf5
+from brainhive_cli.data.stores.hdf5 import (
+    map_numbers,
+    open_rows,
+    read_flags,
+    read_strings,
+)
+from brainhive_cli.data.stores.ids import Names
+from brainhive_cli.data.trials import Trials, digest_trials
 
+FORMAT = 3
+"""Of a signal store; the number that it carries."""
+AGAIN = "run again what made it: prepare, or the command that needs the signals"
+"""Way out of a damaged store."""
+COPIED_BYTES = 2**26
+"""Copied at a time, at most; one stimulus where it is larger."""
+OPTIONAL = {"sessions": "i", "whiteners": "f", "runs": "i", "onset_s": "f"}
+"""Arrays of a split that a store may lack, and NumPy's letter of the kind of their
+numbers.
+"""
 COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
 """Columns of `count_rows`."""
+
+
+@dataclass(frozen=True)
+class SignalStore:
+    """One subject's finished signal store."""
+
+    path: Path
+    splits: Mapping[str, Trials]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a store; the signals stay on disk until sliced.
+
+        Raises:
+            MissingData: if there is none.
+            BrainhiveError: if the file is corrupt or of another format, or an axis does
+                not match its list.
+        """
+        with hdf5.open_file(path, AGAIN) as file:
+            # attributes of the right format
+            about = hdf5.get_attributes(file)
+            if about.get("format") != FORMAT or about.get("holds") != "signal":
+                problem = f"{path} is not a signal store of format {FORMAT}"
+                raise BrainhiveError(problem, "delete it and run again")
+
+            def read(name: str, kind: str) -> Array | None:
+                return np.array(map_numbers(file, name, kind)) if name in file else None
+
+            # sensors, or voxels with their regions, maps and grid
+            if about["space"] == "sensors":
+                space: Sensors | Voxels = Sensors(
+                    about["channels"], read("positions", "f")
+                )
+            else:
+                # [regions, V]
+                masks = read_flags(file, "region_masks") if about["regions"] else ()
+                voxel_indices = read("places", "i")  # [V, 3]
+                grid = None
+                if voxel_indices is not None:
+                    affine = np.array(about["affine"], np.float64)
+                    grid = Grid(voxel_indices, tuple(about["volume_shape"]), affine)
+                maps = {
+                    name: np.array(map_numbers(file, f"maps/{name}", "f"))
+                    for name in about["maps"]
+                }
+                space = Voxels(
+                    dict(zip(about["regions"], masks, strict=True)), maps, grid
+                )
+
+            # one recording a split; signals stay on disk
+            recordings = {}
+            for split in about["splits"]:
+                optional: dict[str, Any] = {
+                    n: read(f"{split}/{n}", kind) for n, kind in OPTIONAL.items()
+                }
+                try:
+                    recordings[split] = Trials(
+                        signal=open_rows(file, f"{split}/signal", AGAIN),
+                        image_ids=Names(read_strings(file, f"{split}/image_id")),
+                        space=space,
+                        times_s=np.asarray(about["times_s"], np.float64),
+                        rate_hz=about.get("rate_hz"),
+                        unit=about["unit"],
+                        provenance=about["provenance"][split],
+                        repetitions=np.array(
+                            map_numbers(file, f"{split}/repetitions", "iu")
+                        ),
+                        known_digests=read(f"{split}/digests", "u"),
+                        **optional,
+                    )
+                except BrainhiveError as error:
+                    raise BrainhiveError(
+                        f"{path}: {error.message}", "delete it and run again"
+                    ) from error
+            return cls(path, recordings)
+
+    def __getitem__(self, split: str) -> Trials:
+        """Return the recording of a split; MissingData when the store does not have
+        it.
+        """
+        if split not in self.splits:
+            raise MissingData(
+                f"{self.path} has no {split} signals",
+                f"it has: {', '.join(self.splits)}",
+            )
+        return self.splits[split]
+
+    @cached_property
+    def identity(self) -> str:
+        """Identity of the signals: 16 hexadecimal digits.
+
+        It is made of the checksums that the store carries, so that no row is read. The
+        same signals written again have the same; versions of libraries and names of
+        files have no part in it.
+        """
+        first = next(iter(self.splits.values()))
+
+        # what the axes mean, then each split: shape, checksums, stimuli and steps
+        about = [first.unit, first.rate_hz, first.times_s.tolist()]
+        for name, values in axis_lists(first.space).items():
+            about.append(
+                (
+                    name,
+                    xxhash.xxh3_64_hexdigest(
+                        repr(np.asarray(values).tolist()).encode()
+                    ),
+                )
+            )
+        for split, recording in self.splits.items():
+            arrays = (recording.repetitions, recording.sessions)
+            counts = [None if array is None else array.tobytes() for array in arrays]
+            known_of_trials = (recording.runs, recording.onset_s)
+            counts += [
+                array.tobytes() for array in known_of_trials if array is not None
+            ]
+            # the order in which steps were recorded has no part in it
+            steps = sorted(recording.preparation.items())
+            ids = Names.of(recording.image_ids).digest
+            checksums = xxhash.xxh3_128_hexdigest(
+                np.ascontiguousarray(recording.signal.checksums).data
+            )
+            about.append((split, recording.signal.shape, checksums, ids, counts, steps))
+        return xxhash.xxh3_64_hexdigest(repr(about).encode())
+
+    def verify(self) -> None:
+        """Verify the checksums of all rows; reads the whole store.
+
+        Raises:
+            BrainhiveError: if one does not match.
+        """
+        with hdf5.open_file(self.path, AGAIN) as file:
+            hdf5.verify_rows(file, AGAIN)
+
+    @staticmethod
+    def write(path: Path, recordings: Mapping[str, Trials]) -> None:
+        """Write one subject's recordings by split; the final name appears when all is
+        there.
+
+        Signals of float16 stay so; others are kept as float32.
+
+        Raises:
+            BrainhiveError: if the splits differ in their channels or regions, times,
+                rate or unit.
+        """
+        # splits share their axes, and say what was shown
+        part, first = hdf5.part_of(path), next(iter(recordings.values()))
+        for split, recording in recordings.items():
+            if not len(recording.image_ids):
+                raise BrainhiveError(
+                    (
+                        f"{path.stem}: nothing says which pictures the {split} signals "
+                        "are of"
+                    ),
+                    "Trials(image_ids=[…]), one for each of its N rows",
+                )
+            if difference := difference_of(first, recording):
+                raise BrainhiveError(
+                    (
+                        f"{path.stem}: the {split} signals have other {difference} "
+                        "than the first"
+                    ),
+                    (
+                        "prepare the splits with the same channels, positions, window, "
+                        "rate and unit"
+                    ),
+                )
+
+        # attributes and arrays of the axes
+        space = first.space
+        about: dict[str, Any] = {
+            "format": FORMAT,
+            "holds": "signal",
+            "splits": list(recordings),
+        }
+        if isinstance(space, Voxels):
+            about |= {
+                "space": "voxels",
+                "regions": list(space.regions),
+                "maps": list(space.maps),
+            }
+            # [regions, V]
+            masks = (
+                np.array(list(space.regions.values()), bool) if space.regions else None
+            )
+            maps = {
+                f"maps/{name}": np.asarray(values, np.float64)
+                for name, values in space.maps.items()
+            }
+            arrays = {"region_masks": masks, **maps}
+            if space.grid is not None:
+                arrays["places"] = space.grid.indices
+                about |= {
+                    "volume_shape": [*space.grid.shape],
+                    "affine": space.grid.affine.tolist(),
+                }
+        else:
+            about |= {"space": "sensors", "channels": list(space.names)}
+            arrays = {"positions": space.positions}
+        about["times_s"] = [float(time_s) for time_s in first.times_s]
+        about |= {} if first.rate_hz is None else {"rate_hz": float(first.rate_hz)}
+        about |= {"unit": first.unit, "provenance": {}, "pictures": {}}
+
+        # room for the signals of each split, and the lists of its trials
+        spaces = {}
+        for split, recording in recordings.items():
+            count, most = recording.signal.shape[:2]  # N, R
+            spaces[f"{split}/signal"] = (
+                tuple(recording.signal.shape),
+                _dtype(recording),
+            )
+            spaces[f"{split}/digests"] = ((count, most), "uint64")
+            image_ids = Names.of(recording.image_ids)
+            # without counts, each picture has all R repetitions
+            repetitions = (
+                np.full(count, most)
+                if recording.repetitions is None
+                else recording.repetitions
+            )
+            arrays |= {
+                f"{split}/image_id": image_ids.packed,
+                f"{split}/repetitions": repetitions,
+            }
+            arrays |= {f"{split}/{name}": getattr(recording, name) for name in OPTIONAL}
+            about["provenance"][split], about["pictures"][split] = (
+                recording.provenance,
+                image_ids.digest,
+            )
+
+        # create the file, then copy signals some stimuli at a time
+        lock = Claim.for_path(path, wait=True)
+        try:
+            known = {name: array for name, array in arrays.items() if array is not None}
+            hdf5.create(part, spaces, known, about)
+            counts = [len(recording.signal) for recording in recordings.values()]
+            with console.progress(
+                f"writing {path.parent.name}/{path.stem}", sum(counts)
+            ) as bar:
+                for split, recording in recordings.items():
+                    signal, writer = (
+                        recording.signal,
+                        hdf5.RowWriter(part, f"{split}/signal"),
+                    )
+                    digests = hdf5.RowWriter(part, f"{split}/digests")
+                    # at least one stimulus at a time, however large it is
+                    row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
+                    step = max(1, COPIED_BYTES // max(1, row_bytes))
+                    for start in range(0, len(signal), step):
+                        values = np.asarray(signal[start : start + step])
+                        rows = np.arange(start, start + len(values))
+                        writer.write(rows, values)
+                        digests.write(rows, digest_trials(values))
+                        bar.advance(len(values), split)
+                    writer.close()
+                    digests.close()
+
+            # the final name appears with the whole content
+            hdf5.seal(part)
+            publish(part, path)
+        finally:
+            lock.release()
+
+
+def is_signal_store(path: Path) -> bool:
+    """Whether a store holds signals."""
+    with hdf5.open_file(path, AGAIN) as file:
+        return hdf5.get_attributes(file).get("holds") == "signal"
+
+
+def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
+    """Say where a subject's store lies."""
+    source = "the data set or preparation of a store,"
+    return below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
+
+
+def subjects_of(
+    signals: Path, dataset: str, preparation: str | None = None
+) -> tuple[int, ...]:
+    """List the subjects who have a store in a preparation of a data set; in any of them
+    where it is None.
+    """
+    # escaped, since the name of a preparation may hold wildcards
+    folder = "*" if preparation is None else escape(preparation)
+    names = {path.stem for path in (signals / dataset).glob(f"{folder}/sub-*.h5")}
+    matches = [re.fullmatch(r"sub-(\d+)", name) for name in names]
+    return tuple(sorted(int(match[1]) for match in matches if match))
+
+
+def size_of(recording: Trials) -> int:
+    """Count the bytes that a recording takes in a store."""
+    return int(np.prod(recording.signal.shape)) * np.dtype(_dtype(recording)).itemsize
+
+
+def _dtype(recording: Trials) -> str:
+    return "float16" if recording.signal.dtype == np.float16 else "float32"
+
+
+def difference_of(first: Trials, other: Trials) -> str:
+    """Say in what two recordings differ that a store keeps once; empty if in
+    nothing.
+    """
+    # sensors and voxels, or spaces with different lists
+    lists, others = axis_lists(first.space), axis_lists(other.space)
+    if lists.keys() != others.keys():
+        return "space"
+    # lists of the space, then times, rate and unit
+    pairs = {name: (values, others[name]) for name, values in lists.items()}
+    pairs |= {
+        name: (getattr(first, name), getattr(other, name))
+        for name in ("times_s", "rate_hz", "unit")
+    }
+    differing = (name for name, pair in pairs.items() if not np.array_equal(*pair))
+    return next(differing, "").removesuffix("_s")
 
 
 @dataclass(frozen=True)
@@ -50,9 +382,7 @@ class Recordings:
     def path(self, subject: int) -> Path:
         """Return where a subject's store lies."""
         root = self.paths.under_home("signals")
-        return recordings.path_of(
-            root, self.dataset.recorded_as, self.signal.name, subject
-        )
+        return path_of(root, self.dataset.recorded_as, self.signal.name, subject)
 
     def open(self, subject: int) -> SignalStore:
         """Open a subject's store; nothing is written.
@@ -362,9 +692,7 @@ def recorded_subjects(
     """
     signals = paths.under_home("signals")
     # a data set without a list of subjects has those with a store
-    return dataset.subjects or recordings.subjects_of(
-        signals, dataset.recorded_as, preparation
-    )
+    return dataset.subjects or subjects_of(signals, dataset.recorded_as, preparation)
 
 
 def describe_store(store: SignalStore) -> dict[str, Any]:

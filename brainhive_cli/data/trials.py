@@ -16,8 +16,8 @@ from brainhive_cli.core import console, documents
 from brainhive_cli.core.arrays import Array, Bool, Float32, Float64, Int64, UInt64
 from brainhive_cli.core.artifacts import Mark
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, first_line
+from brainhive_cli.core.facts import flatten
 from brainhive_cli.core.measurements import SIMULATED, WHITENED_BY_TESTED, merge_caveats
-from brainhive_cli.core.set_up import flatten
 from brainhive_cli.data.signals.channel_mapping import ChannelMapping
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.spaces import (

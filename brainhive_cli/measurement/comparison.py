@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core import set_up
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.facts import LEVEL, Difference, RetrievalFacts
-from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.measurement.metric_names import lower_is_better
+from brainhive_cli.core.facts import (
+    LEVEL,
+    SIGNALS,
+    Difference,
+    RetrievalFacts,
+    differences,
+)
+from brainhive_cli.core.measurements import Measurements, lower_is_better
 from brainhive_cli.measurement.statistics import (
     Values,
     describe,
@@ -538,7 +542,7 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> dict[st
     runs differ.
     """
     set_ups, limits = [run.facts.set_up for run in (first, second)], []
-    if differing := set_up.differences(set_ups[0], set_ups[1], set_up.SIGNALS):
+    if differing := differences(set_ups[0], set_ups[1], SIGNALS):
         limits.append(f"the two were tested on other signals: {', '.join(differing)}")
     if subjects > 1 and any(
         "inter" in run.facts.mode.split(" + ") for run in (first, second)
@@ -547,7 +551,7 @@ def _limits(first: Measurements, second: Measurements, subjects: int) -> dict[st
     return {
         "scope": first.facts.scope,
         "limits": limits,
-        "differs": set_up.differences(*set_ups),
+        "differs": differences(*set_ups),
     }
 
 

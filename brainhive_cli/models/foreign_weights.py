@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from brainhive_cli.core import console, hub, weights
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.inputs import Input
 
 State = dict[str, Tensor]
 Table = Mapping[str, str | None]

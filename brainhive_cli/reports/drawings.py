@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import StringIO
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ from markupsafe import Markup
 
 from brainhive_cli.core.arrays import Float64
 from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Sheet
-from brainhive_cli.reports.templates import templates
+from brainhive_cli.reports.tables import templates
 
 if TYPE_CHECKING:  # which loads h5py
     from brainhive_cli.data.spaces import Grid
@@ -87,6 +88,14 @@ HEAD_M, MIN_SENSORS = 0.095, 4
 """Radius of mne's head, and the fewest values that it interpolates."""
 ZERO_SHARE = 0.6
 """An axis starts at 0 unless its lowest value is above this share of its highest."""
+SIDE_INCH, FONT_PT, SHEET_DPI = 0.985, 5.5, 130
+"""Side of a tile, size of its letters, and pixels an inch of a sheet: tiles of 128
+pixels.
+"""
+LETTER_SHARE, LINE_SHARE, GAP_SHARE = 0.68, 1.2, 0.06
+"""Width of a wide letter and height of its line, as shares of the size of the font; gap
+between tiles, as a share of their side.
+"""
 
 
 def save_figure(artifact: Drawable, path: Path) -> None:
@@ -571,3 +580,86 @@ def draw_slices(
     shown = "" if len(heights) == depth else f"{len(heights)} of {depth} slices, "
     note = f"Axial: {shown}from bottom to top; nose up, left is left."
     return Heatmap(title, pixels, value=unit, low=low, note=note)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Part of a row of a sheet: a picture with text below it, or text alone.
+
+    Attributes:
+        picture: Of Pillow, or [H, W, 3], shown as a square; None for none.
+        lines: Text below it, each of them broken where it is wider than its tile.
+        frame: Colour of its frame.
+        sides: Width of the tile, in sides of a picture.
+    """
+
+    picture: Any
+    lines: Sequence[str] = ()
+    frame: str = GRID
+    sides: int = 1
+
+
+def save_sheet(
+    title: str,
+    rows: Sequence[Sequence[Tile]],
+    path: Path,
+    width_inch: float = 0,
+    dpi: int = SHEET_DPI,
+) -> None:
+    """Save tiles in rows below a title, by the path's suffix: png, pdf, svg.
+
+    Args:
+        title: Above all rows.
+        rows: From top to bottom; one without tiles is a gap.
+        path: The file.
+        width_inch: Width of the sheet, which tiles fill; 0 for tiles of 128 pixels.
+        dpi: Pixels an inch.
+    """
+    from matplotlib.patches import Rectangle
+
+    # the width of the sheet in sides of a tile, and the letters that fit into one
+    width = GAP_SHARE + max(
+        (sum(tile.sides + GAP_SHARE for tile in row) for row in rows), default=1
+    )
+    side_inch = width_inch / width or SIDE_INCH
+    letters, line = (
+        side_inch * 72 / (LETTER_SHARE * FONT_PT),
+        LINE_SHARE * FONT_PT / 72 / side_inch,
+    )
+
+    with new_figure() as figure:
+        # data are sides of a tile, from the upper left corner
+        figure.set_layout_engine("none")
+        axes, top = figure.add_axes((0, 0, 1, 1)), GAP_SHARE
+        for row in ([Tile(None, [title], sides=int(width))], *rows):
+            left, bottom = GAP_SHARE, top
+            # a tile: picture with its frame, and text below
+            for tile in row:
+                below = top
+                if tile.picture is not None:
+                    below += 1
+                    axes.imshow(tile.picture, extent=(left, left + 1, below, top))
+                    axes.add_patch(
+                        Rectangle((left, top), 1, 1, fill=False, edgecolor=tile.frame)
+                    )
+                text = "\n".join(
+                    textwrap.fill(words, int(tile.sides * letters))
+                    for words in tile.lines
+                )
+                axes.text(
+                    left,
+                    below + line / 4,
+                    text,
+                    fontsize=FONT_PT,
+                    va="top",
+                    linespacing=LINE_SHARE,
+                )
+                bottom = max(bottom, below + line * len(text.splitlines()))
+                left += tile.sides + GAP_SHARE
+            top = bottom + GAP_SHARE
+
+        # a row has room for its pictures, and for the longest text below them
+        axes.axis("off")
+        axes.set(xlim=(0, width), ylim=(top, 0), aspect="auto")
+        figure.set_size_inches(width_inch or width * side_inch, top * side_inch)
+        write_figure(figure, path, dpi)

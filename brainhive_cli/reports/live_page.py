@@ -17,7 +17,7 @@ from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
 from brainhive_cli.reports.sentences import MEANINGS
-from brainhive_cli.reports.templates import templates
+from brainhive_cli.reports.tables import templates
 
 RESULTS_KEPT = 12
 """Results and drawings that a browser gets when it connects: those of the filmstrip."""

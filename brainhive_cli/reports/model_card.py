@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.measurements import Metric
-from brainhive_cli.core.set_up import say
+from brainhive_cli.core.facts import say
+from brainhive_cli.core.measurements import Metric, headlines, shown
 from brainhive_cli.core.tables import number
-from brainhive_cli.measurement.metric_names import headlines, shown
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 IN_THE_INDEX = {"top1", "top3", "top5", "mean_rank", "mrr", "map"}

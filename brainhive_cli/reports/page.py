@@ -20,7 +20,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import read_regular
 from brainhive_cli.core.tables import Cell, Table
 from brainhive_cli.reports.drawings import shows_something, svg_of
-from brainhive_cli.reports.templates import templates
+from brainhive_cli.reports.tables import templates
 
 HERE = Path(__file__).parent
 FINDING = "Finding"

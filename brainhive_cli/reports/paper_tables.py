@@ -15,20 +15,25 @@ from brainhive_cli.core.measurements import (
     merge_caveats,
     name_rows,
     scope,
+    with_arrow,
 )
 from brainhive_cli.core.tables import Cell, Table
-from brainhive_cli.measurement.metric_names import with_arrow
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, subject_and_seed
+from brainhive_cli.reports.runs_shown import (
+    RunGroup,
+    ShownRun,
+    best_of_runs,
+    bold_note,
+    subject_and_seed,
+)
 from brainhive_cli.reports.tables import (
     MEANING,
     Best,
     adjustment_text,
-    best_of_runs,
-    bold_note,
     mark_of,
+    render,
     says_nothing,
+    templates,
 )
-from brainhive_cli.reports.templates import render, templates
 
 Spread = tuple[float, float | None]
 """A mean, and its standard deviation where it is of several subjects."""

@@ -1,5 +1,5 @@
-"""The runs of a report, opened: their metrics, artifacts and recipe, whatever command
-made them.
+"""The runs of a report, whatever command made them: opened, grouped, and laid out as
+tables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,40 @@ from statistics import mean
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.facts import Cell, Difference, RetrievalFacts
+from brainhive_cli.core.facts import Cell, Difference, RetrievalFacts, differences
 from brainhive_cli.core.files import below
-from brainhive_cli.core.measurements import ALL, Measurements, Metric, name_rows, scope
-from brainhive_cli.core.runs import ENVIRONMENT, Environment, RunFolder, is_run, newest
+from brainhive_cli.core.measurements import (
+    ALL,
+    Measurements,
+    Metric,
+    headlines,
+    name_rows,
+    scope,
+    shown,
+)
+from brainhive_cli.core.runs import (
+    ENVIRONMENT,
+    Environment,
+    RunFolder,
+    is_run,
+    newest,
+    of_variant,
+)
 from brainhive_cli.core.runs import find as find_run
-from brainhive_cli.core.sweep import of_variant
-from brainhive_cli.measurement.metric_names import headlines
+from brainhive_cli.core.tables import Table, by_subject_and_seed, mean_sd
+from brainhive_cli.reports.tables import (
+    MEANING,
+    Best,
+    Metrics,
+    adjustment_text,
+    best_of_parts,
+    choose_best,
+    difference_table,
+    mark_of,
+    metric_table,
+    published_tables,
+    render,
+)
 
 
 def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
@@ -274,3 +301,199 @@ class RunGroup:
     compared: Sequence[Difference] = ()
     not_compared: Sequence[str] = ()
     title: str = ""
+
+
+def tables_of(group: RunGroup) -> list[Table]:
+    """Lay out all tables of a group of runs."""
+    # kinds of tables for which the runs have no values are empty
+    tables = (
+        _lay_out_runs(group) if len(group.runs) > 1 else _lay_out_run(group.runs[0])
+    )
+    return [table for table in tables if table.rows]
+
+
+def _lay_out_runs(group: RunGroup) -> list[Table]:
+    """Lay out several runs: side by side, by subject, their differences, and those of
+    their set-ups.
+    """
+    # one row per run, the best in bold, with signs of significance
+    run_metrics = {run.label: run.metrics for run in group.runs}
+    best = best_of_runs(
+        group, {label: metrics for label, metrics in run_metrics.items() if metrics}
+    )
+    note = bold_note(best, "runs", group)
+    if group.compared:
+        note += f" {MEANING}: differs from {group.runs[0].label}, paired by item"
+        note += f"; {adjustment_text(group.compared[0])}"
+    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
+    runs = metric_table(
+        "Run by run", run_metrics, "run", best=best[0], marks=marks, note=note
+    )
+
+    # the first headline metric, one row per subject and one column per run
+    name = next(iter(group.runs[0].headlines), "")
+    run_values = {run.label: run.by_subject(name) for run in group.runs}
+    subjects = list(
+        dict.fromkeys(subject for values in run_values.values() for subject in values)
+    )
+    rows = [
+        [subject, *(values.get(subject) for values in run_values.values())]
+        for subject in subjects
+    ]
+    if len(rows) > 1:
+        rows.append(
+            ["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())]
+        )
+    subject_table = Table(
+        f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows
+    )
+
+    # the protocol of each run, where they differ, and what set-ups differ in
+    first, *rest = group.runs
+    protocols = {
+        run.label: next(iter(run.metrics.values())).protocol
+        for run in group.runs
+        if run.metrics
+    }
+    protocol_rows = list(protocols.items()) if len({*protocols.values()}) > 1 else []
+    lines = [
+        [run.label, line]
+        for run in rest
+        for line in differences(run.measured.facts.set_up, first.measured.facts.set_up)
+    ]
+    return [
+        runs,
+        Table("Protocol of each run", ["run", "protocol"], protocol_rows),
+        subject_table,
+        difference_table(group.compared),
+        Table(f"Set-ups: what differs from {first.label}", ["run", "in"], lines),
+    ]
+
+
+def _lay_out_run(run: ShownRun) -> list[Table]:
+    """Lay out a single run: everything together, variants, cells, and published
+    values.
+    """
+    # everything together: all metrics, or the sources of pictures side by side with
+    # ceiling and baselines
+    facts, scopes = run.measured.facts, run.measured.scopes
+    title = (
+        "Measured, with ceiling, floor and baselines"
+        if run.source
+        else "All cells together"
+    )
+    columns = {
+        facts.titles.get(source, source): scopes[source] for source in facts.sources
+    }
+    names = list(run.metrics)
+    overall = metric_table(
+        title, columns if run.source else {"all": run.metrics}, "from", names
+    )
+
+    # everything together, measured in further ways (`all · backward`)
+    begin = f"{ALL} · "
+    further = [
+        metric_table(f"All cells together: {name.removeprefix(begin)}", {name: metrics})
+        for name, metrics in scopes.items()
+        if name.startswith(begin)
+    ]
+
+    # the variants of a sweep by metrics, the best in bold
+    best = best_of_parts(facts, run.variants)
+    note = bold_note(best, "variants")
+    variants = metric_table(
+        "By variant", run.variants, "variant", best=best[0], note=note
+    )
+    return [
+        overall,
+        *published_tables(facts.published),
+        *further,
+        variants,
+        *_cell_tables(run),
+    ]
+
+
+def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
+    """Choose the best of the runs of a group that can be compared."""
+    # a run whose comparison was refused is no candidate
+    comparable = {
+        label: run_metrics[label]
+        for label in list_comparable(group)
+        if label in run_metrics
+    }
+    validation = {run.label: run.measured.facts.validation for run in group.runs}
+    best, chosen = choose_best(comparable, validation)
+
+    # a best is significantly better: the first run than all others, another one than
+    # the first
+    first = group.runs[0].label
+    first_is_better = {
+        (pair.second, pair.metric): pair.is_better
+        for pair in group.compared
+        if pair.is_significant
+    }
+    labels = {}
+    for name, candidates in best.items():
+        is_first = first in candidates
+        compared_labels = (
+            [label for label in comparable if label != first]
+            if is_first
+            else candidates
+        )
+        if all(
+            first_is_better.get((label, name)) is is_first for label in compared_labels
+        ):
+            labels[name] = candidates
+    return labels, chosen
+
+
+def list_comparable(group: RunGroup) -> list[str]:
+    """List the labels of the runs among which a best is chosen: all, or those that were
+    compared.
+    """
+    # without refusals all runs are comparable
+    labels = [run.label for run in group.runs]
+    paired = {labels[0], *(pair.second for pair in group.compared)}
+    return [label for label in labels if not group.not_compared or label in paired]
+
+
+def bold_note(best: Best, kind: str, group: RunGroup | None = None) -> str:
+    """Explain what bold marks in a table and which runs were compared, or why nothing
+    is marked.
+    """
+    # nothing is bold without evidence
+    compared = list_comparable(group) if group and group.not_compared else []
+    return render("bold.txt", best=best, kind=kind, compared=compared)
+
+
+def _cell_tables(run: ShownRun) -> list[Table]:
+    """Lay out subjects by seeds, or cells by metrics."""
+    cells = run.cells
+    subjects = list(dict.fromkeys(cell.subject for cell in cells))
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
+    if len(cells) < 2:
+        return []
+
+    # several seeds: one table per headline, subjects by seeds
+    if len(seeds) > 1 and "" not in subjects:
+        note = (
+            "±: standard deviation over seeds; in the last row over subjects, their "
+            "seeds averaged."
+        )
+        tables = []
+        for name in run.headlines:
+            values: dict[str, dict[str, list[float]]] = {}
+            for cell in (cell for cell in cells if name in cell.metrics):
+                subject_values = values.setdefault(cell.subject, {})
+                subject_values.setdefault(cell.seed, []).append(
+                    cell.metrics[name].value
+                )
+            title = f"{shown(name)} by subject and seed"
+            tables.append(by_subject_and_seed(title, values, seeds, note))
+        return tables
+
+    # one seed: one row per cell, named by its subject if no other cell has it
+    has_subjects = "" not in subjects and len(subjects) == len(cells)
+    heading = "subject" if has_subjects else "cell"
+    rows = {cell.subject if has_subjects else cell.name: cell.metrics for cell in cells}
+    return [metric_table(f"By {heading}", rows, heading, list(cells[0].metrics))]

@@ -7,20 +7,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.facts import RetrievalFacts
-from brainhive_cli.core.lines import Line
+from brainhive_cli.core.errors import Line
+from brainhive_cli.core.facts import CITES, RetrievalFacts, SetUp, say
 from brainhive_cli.core.measurements import (
     Measurements,
-    Metric,
     caveats_of,
     mark,
     merge_caveats,
+    shown,
 )
-from brainhive_cli.core.set_up import CITES, SetUp, say
-from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.reports.runs_shown import RunGroup, choose_headline, list_parts
-from brainhive_cli.reports.tables import adjustment_text, best_of_parts
-from brainhive_cli.reports.templates import render, templates
+from brainhive_cli.reports.tables import (
+    adjustment_text,
+    best_of_parts,
+    render,
+    templates,
+)
 
 HERE = Path(__file__).parent
 MEANINGS = documents.read(HERE / "caveats.json", dict[str, str])
@@ -38,11 +40,6 @@ their keys.
 ORDER = ("dataset", "signals", "model", "prior", "generator", "encoders")
 """Sections of the papers of a set-up, in the order in which they are listed."""
 SOFTWARE = "brainhive"
-
-
-def describe_metric(metric: Metric) -> str:
-    """Write a metric with its name, value, interval and chance."""
-    return render("metric.txt", metric=metric)
 
 
 def state_finding(measured: Measurements) -> str:

@@ -1,38 +1,41 @@
-"""The tables of a report: metrics with intervals, by subject and seed, run by run, and
-their differences.
+"""Tables of metrics and of their differences; templates of sentences and pages, with
+the filters that write numbers in them.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.facts import LEVEL, Difference, Facts
 from brainhive_cli.core.measurements import (
-    ALL,
     FOOTNOTE,
     Metric,
     add_footnotes,
     beside_heading,
     interval_text,
-)
-from brainhive_cli.core.set_up import differences
-from brainhive_cli.core.tables import (
-    Cell,
-    Table,
-    brief,
-    by_subject_and_seed,
-    mean_sd,
-    number,
-    p_text,
-)
-from brainhive_cli.measurement.metric_names import (
     is_share,
     lower_is_better,
     shown,
     with_arrow,
 )
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
-from brainhive_cli.reports.templates import render
+from brainhive_cli.core.tables import (
+    Cell,
+    Table,
+    brief,
+    number,
+    p_text,
+)
 
+HERE = Path(__file__).parent
+LATEX = str.maketrans(documents.read(HERE / "latex.json", dict[str, str]))
+"""LaTeX for characters that it reserves or lacks."""
+SPACES = re.compile(r" +([.,;:)†])(?!\d)|(?<=\() +")
+"""Blanks before a stop or comma, and behind a bracket, which blocks of a template
+leave.
+"""
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
 MAX_COLUMNS = 8
@@ -59,13 +62,70 @@ entry.
 """
 
 
-def tables_of(group: RunGroup) -> list[Table]:
-    """Lay out all tables of a group of runs."""
-    # kinds of tables for which the runs have no values are empty
-    tables = (
-        _lay_out_runs(group) if len(group.runs) > 1 else _lay_out_run(group.runs[0])
+@cache
+def templates() -> Any:
+    """Open the templates of sentences and pages, with the filters that write
+    numbers.
+    """
+    from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+    # only HTML is escaped; blocks leave neither line breaks nor indentation
+    environment = Environment(
+        autoescape=select_autoescape(["html"]),
+        loader=FileSystemLoader(HERE),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return [table for table in tables if table.rows]
+    # filters by the names that templates use
+    environment.filters |= {
+        "amount": write_amount,
+        "brief": brief,
+        "cell": Cell.of,
+        "ends": write_ends,
+        "number": number,
+        "p": p_text,
+        "signed": write_difference,
+        "tex": lambda text: str(text).translate(LATEX),
+        "shown": shown,
+    }
+    return environment
+
+
+@cache
+def sentences() -> Any:
+    """Open the templates of sentences, in which the end of a line is a blank."""
+    return templates().overlay(trim_blocks=False)  # has its own cache of templates
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of sentences, on one line; what blocks leave before a stop or
+    comma is cut.
+    """
+    # one line of single blanks, less those before stops
+    text = " ".join(sentences().get_template(template).render(**values).split())
+    return SPACES.sub(lambda match: match[1] or "", text)
+
+
+def write_amount(value: float, name: str) -> str:
+    """Write a value of a metric: shares in percent, others as numbers."""
+    return f"{100 * value:.3g} %" if is_share(name) else number(value)
+
+
+def write_ends(metric: Metric) -> str:
+    """Write the ends of the interval of a metric, in percent where it is a share."""
+    assert metric.low is not None and metric.high is not None
+    if is_share(metric.name):
+        # 100, not 1e+02
+        low, high = (float(f"{100 * end:.2g}") for end in (metric.low, metric.high))
+        return f"{low:g} to {high:g} %"
+    return metric.interval_text()
+
+
+def write_difference(value: float, name: str) -> str:
+    """Write a difference of a metric with its sign, in points of percent where it is a
+    share.
+    """
+    return f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"
 
 
 def metric_table(
@@ -266,107 +326,6 @@ def mark_of(compared: Difference) -> str:
     return next((sign for level, sign in MARKS if p <= level), "")
 
 
-def _lay_out_runs(group: RunGroup) -> list[Table]:
-    """Lay out several runs: side by side, by subject, their differences, and those of
-    their set-ups.
-    """
-    # one row per run, the best in bold, with signs of significance
-    run_metrics = {run.label: run.metrics for run in group.runs}
-    best = best_of_runs(
-        group, {label: metrics for label, metrics in run_metrics.items() if metrics}
-    )
-    note = bold_note(best, "runs", group)
-    if group.compared:
-        note += f" {MEANING}: differs from {group.runs[0].label}, paired by item"
-        note += f"; {adjustment_text(group.compared[0])}"
-    marks = {(pair.second, pair.metric): mark_of(pair) for pair in group.compared}
-    runs = metric_table(
-        "Run by run", run_metrics, "run", best=best[0], marks=marks, note=note
-    )
-
-    # the first headline metric, one row per subject and one column per run
-    name = next(iter(group.runs[0].headlines), "")
-    run_values = {run.label: run.by_subject(name) for run in group.runs}
-    subjects = list(
-        dict.fromkeys(subject for values in run_values.values() for subject in values)
-    )
-    rows = [
-        [subject, *(values.get(subject) for values in run_values.values())]
-        for subject in subjects
-    ]
-    if len(rows) > 1:
-        rows.append(
-            ["mean ± sd", *(mean_sd(values.values()) for values in run_values.values())]
-        )
-    subject_table = Table(
-        f"{shown(name)} by subject; seeds averaged", ["subject", *run_values], rows
-    )
-
-    # the protocol of each run, where they differ, and what set-ups differ in
-    first, *rest = group.runs
-    protocols = {
-        run.label: next(iter(run.metrics.values())).protocol
-        for run in group.runs
-        if run.metrics
-    }
-    protocol_rows = list(protocols.items()) if len({*protocols.values()}) > 1 else []
-    lines = [
-        [run.label, line]
-        for run in rest
-        for line in differences(run.measured.facts.set_up, first.measured.facts.set_up)
-    ]
-    return [
-        runs,
-        Table("Protocol of each run", ["run", "protocol"], protocol_rows),
-        subject_table,
-        difference_table(group.compared),
-        Table(f"Set-ups: what differs from {first.label}", ["run", "in"], lines),
-    ]
-
-
-def _lay_out_run(run: ShownRun) -> list[Table]:
-    """Lay out a single run: everything together, variants, cells, and published
-    values.
-    """
-    # everything together: all metrics, or the sources of pictures side by side with
-    # ceiling and baselines
-    facts, scopes = run.measured.facts, run.measured.scopes
-    title = (
-        "Measured, with ceiling, floor and baselines"
-        if run.source
-        else "All cells together"
-    )
-    columns = {
-        facts.titles.get(source, source): scopes[source] for source in facts.sources
-    }
-    names = list(run.metrics)
-    overall = metric_table(
-        title, columns if run.source else {"all": run.metrics}, "from", names
-    )
-
-    # everything together, measured in further ways (`all · backward`)
-    begin = f"{ALL} · "
-    further = [
-        metric_table(f"All cells together: {name.removeprefix(begin)}", {name: metrics})
-        for name, metrics in scopes.items()
-        if name.startswith(begin)
-    ]
-
-    # the variants of a sweep by metrics, the best in bold
-    best = best_of_parts(facts, run.variants)
-    note = bold_note(best, "variants")
-    variants = metric_table(
-        "By variant", run.variants, "variant", best=best[0], note=note
-    )
-    return [
-        overall,
-        *published_tables(facts.published),
-        *further,
-        variants,
-        *_cell_tables(run),
-    ]
-
-
 def choose_best(
     label_metrics: Mapping[str, Metrics], validation: Mapping[str, Mapping[str, Any]]
 ) -> Best:
@@ -439,92 +398,6 @@ def best_of_parts(facts: Facts, part_metrics: Mapping[str, Metrics]) -> Best:
     return choose_best({} if facts.not_compared else part_metrics, validation)
 
 
-def best_of_runs(group: RunGroup, run_metrics: Mapping[str, Metrics]) -> Best:
-    """Choose the best of the runs of a group that can be compared."""
-    # a run whose comparison was refused is no candidate
-    comparable = {
-        label: run_metrics[label]
-        for label in list_comparable(group)
-        if label in run_metrics
-    }
-    validation = {run.label: run.measured.facts.validation for run in group.runs}
-    best, chosen = choose_best(comparable, validation)
-
-    # a best is significantly better: the first run than all others, another one than
-    # the first
-    first = group.runs[0].label
-    first_is_better = {
-        (pair.second, pair.metric): pair.is_better
-        for pair in group.compared
-        if pair.is_significant
-    }
-    labels = {}
-    for name, candidates in best.items():
-        is_first = first in candidates
-        compared_labels = (
-            [label for label in comparable if label != first]
-            if is_first
-            else candidates
-        )
-        if all(
-            first_is_better.get((label, name)) is is_first for label in compared_labels
-        ):
-            labels[name] = candidates
-    return labels, chosen
-
-
-def list_comparable(group: RunGroup) -> list[str]:
-    """List the labels of the runs among which a best is chosen: all, or those that were
-    compared.
-    """
-    # without refusals all runs are comparable
-    labels = [run.label for run in group.runs]
-    paired = {labels[0], *(pair.second for pair in group.compared)}
-    return [label for label in labels if not group.not_compared or label in paired]
-
-
-def bold_note(best: Best, kind: str, group: RunGroup | None = None) -> str:
-    """Explain what bold marks in a table and which runs were compared, or why nothing
-    is marked.
-    """
-    # nothing is bold without evidence
-    compared = list_comparable(group) if group and group.not_compared else []
-    return render("bold.txt", best=best, kind=kind, compared=compared)
-
-
-def _cell_tables(run: ShownRun) -> list[Table]:
-    """Lay out subjects by seeds, or cells by metrics."""
-    cells = run.cells
-    subjects = list(dict.fromkeys(cell.subject for cell in cells))
-    seeds = list(dict.fromkeys(cell.seed for cell in cells))
-    if len(cells) < 2:
-        return []
-
-    # several seeds: one table per headline, subjects by seeds
-    if len(seeds) > 1 and "" not in subjects:
-        note = (
-            "±: standard deviation over seeds; in the last row over subjects, their "
-            "seeds averaged."
-        )
-        tables = []
-        for name in run.headlines:
-            values: dict[str, dict[str, list[float]]] = {}
-            for cell in (cell for cell in cells if name in cell.metrics):
-                subject_values = values.setdefault(cell.subject, {})
-                subject_values.setdefault(cell.seed, []).append(
-                    cell.metrics[name].value
-                )
-            title = f"{shown(name)} by subject and seed"
-            tables.append(by_subject_and_seed(title, values, seeds, note))
-        return tables
-
-    # one seed: one row per cell, named by its subject if no other cell has it
-    has_subjects = "" not in subjects and len(subjects) == len(cells)
-    heading = "subject" if has_subjects else "cell"
-    rows = {cell.subject if has_subjects else cell.name: cell.metrics for cell in cells}
-    return [metric_table(f"By {heading}", rows, heading, list(cells[0].metrics))]
-
-
 def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
     """Lay out published values of metrics, and in what their set-up is said to differ;
     [] without any.
@@ -545,3 +418,16 @@ def published_tables(published: Mapping[str, Any] | None) -> list[Table]:
             [row],
         )
     ]
+
+
+def describe_metric(metric: Metric) -> str:
+    """Write a metric with its name, value, interval and chance."""
+    return render("metric.txt", metric=metric)
+
+
+def describe_sample(count: int, total: int, noun: str, seed: int) -> str:
+    """Say how many stimuli of how many a sheet shows, and that nobody chose them."""
+    # drawn or all: a reader must know that no good ones were chosen
+    if count == total:
+        return f"All {total:,} {noun}, in random order"
+    return f"{count} of {total:,} {noun}, drawn at random (seed {seed})"

@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.cli import execute
 from brainhive_cli.commands import doctor
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.lines import Line, completed_by
-from brainhive_cli.core.results import Result
+from brainhive_cli.core.command import Result
+from brainhive_cli.core.errors import BrainhiveError, Line, completed_by
 from brainhive_cli.core.tables import Table
 
 RESULT = Result(Path(), (Table("a title", ("column",), (("cell",),)),))

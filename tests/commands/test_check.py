@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.core.cells import start_run
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import SCHEMA, Measurements
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetWriter
 from brainhive_cli.data.trials import Trials
 
@@ -133,7 +133,7 @@ def test_a_signal_store_has_rows_of_its_own(go, home):
 
 
 def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, capsys):
-    run = RunFolder.open(
+    run = start_run(
         "train-align", "tiny", BaseRecipe(), Launch(0, 1, torch.device("cpu"))
     )
     run.finish(Measurements())

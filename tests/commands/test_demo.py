@@ -14,8 +14,8 @@ from worlds import at_home
 
 from brainhive_cli.app import app
 from brainhive_cli.commands import demo
+from brainhive_cli.core.command import Result
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
 

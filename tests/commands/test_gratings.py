@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from worlds import COLOURS, Go, at_home
 
 from brainhive_cli.app import app
-from brainhive_cli.core.results import Result
+from brainhive_cli.core.command import Result
 
 KINDS = {
     "frequency": ["f1", "f2", "f3", "f4"],

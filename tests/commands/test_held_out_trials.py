@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from worlds import Go, at_home
 
+from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.measurements import FOOTNOTE, NOT_INTERLEAVED, SEEN_PICTURES
-from brainhive_cli.core.results import Result
+from brainhive_cli.data.signal_stores import SignalStore, path_of
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores.recordings import SignalStore, path_of
 from brainhive_cli.data.trials import Trials
 
 NAMES, RUNS, SENSORS = ("face", "house", "shoe"), 12, 20

@@ -3,8 +3,8 @@
 import pytest
 
 from brainhive_cli.commands import demo, embed, reconstruct, train_align, train_prior
+from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import read_recipe
 
 COMMANDS = {

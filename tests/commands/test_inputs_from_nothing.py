@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.command import Input
 
 MINDEYE2 = (
     "datasets/pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth"

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from worlds import COLOURS, Go, at_home
 
+from brainhive_cli.core.command import Result
 from brainhive_cli.core.measurements import SEEN_PICTURES
-from brainhive_cli.core.results import Result
+from brainhive_cli.data.signal_stores import SignalStore, path_of
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores.recordings import SignalStore, path_of
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.retrieval.summary import scopes_below
 from brainhive_cli.models.encoders.python import example

@@ -14,10 +14,10 @@ import pytest
 from two import in_two
 
 from brainhive_cli.commands import prepare
+from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.trials import Trials
 
 FIRST, SESSION = (

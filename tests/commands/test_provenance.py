@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
+from brainhive_cli.core.command import Result
 from brainhive_cli.core.documents import SHA256SUMS
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import (
@@ -23,8 +24,7 @@ from brainhive_cli.core.measurements import (
     WHITENED_BY_TESTED,
 )
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.results import Result
-from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.reports.sentences import MEANINGS, explain_caveats
 from brainhive_cli.training.alignment.recipe import Recipe
 from tests.resealed import resealed

@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.core.cells import start_run
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.recipe import Recipe
@@ -19,7 +20,7 @@ TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "W
 
 
 def opened(command: str, label: str, **scopes: Any) -> RunFolder:
-    run = RunFolder.open(command, label, Recipe(), Launch(0, 1, torch.device("cpu")))
+    run = start_run(command, label, Recipe(), Launch(0, 1, torch.device("cpu")))
     if scopes:
         run.finish(Measurements(scopes))
     return run

@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.training.alignment import training_data
-from brainhive_cli.training.alignment.validation import held_out_of
+from brainhive_cli.training.alignment.batches import held_out_of
 from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-models-encoders-python-example"

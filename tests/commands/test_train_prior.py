@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from brainhive_cli.commands import train_prior
 from brainhive_cli.commands.train_prior import Recipe
+from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.models.generators.sdxl import SDXL
 from brainhive_cli.models.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 

@@ -17,7 +17,7 @@ import brainhive_cli
 from brainhive_cli.app import app
 from brainhive_cli.commands import reconstruct, workflow
 from brainhive_cli.core import documents
-from brainhive_cli.core.inputs import Input, describe_missing
+from brainhive_cli.core.command import Input, describe_missing
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped_recipes
 

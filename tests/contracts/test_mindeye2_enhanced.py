@@ -16,8 +16,8 @@ from worlds import at_home
 
 from brainhive_cli.commands import reconstruct
 from brainhive_cli.core import artifacts
+from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY, SIMULATED, find_caveats
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.models.generators import sdxl, sdxl_unclip

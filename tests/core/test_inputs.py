@@ -2,8 +2,8 @@
 get what is missing.
 """
 
+from brainhive_cli.core.command import Input, describe_missing
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.core.inputs import Input, describe_missing
 
 FETCH = "brainhive fetch nsd"
 

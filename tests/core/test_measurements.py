@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from brainhive_cli.core.cells import start_run
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.launch import Launch
@@ -19,7 +20,6 @@ from brainhive_cli.core.measurements import (
     scope,
 )
 from brainhive_cli.core.recipe import Recipe
-from brainhive_cli.core.runs import RunFolder
 
 TOP1 = Metric(
     *("top1", 0.5, 4, 200, 0.005, 0.1, 0.25, (0, 1), "cosine", "test", "t"),
@@ -43,9 +43,7 @@ MADE = Measurements(
 
 
 def test_what_a_run_measured_is_read_back_as_it_was(home: Path) -> None:
-    run = RunFolder.open(
-        "train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu"))
-    )
+    run = start_run("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
     run.finish(MADE)
 
     assert run.measurements() == MADE

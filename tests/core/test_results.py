@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from brainhive_cli.core.results import Work
+from brainhive_cli.core.command import Work
 
 WORK = Work("demo, nice", 200, "epochs")
 KEY = WORK.key("train-align", "cpu")

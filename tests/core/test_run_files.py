@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from brainhive_cli.core import run_files, weights
+from brainhive_cli.core.cells import start_run
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe
@@ -18,9 +19,7 @@ CONFIG, MODEL = "cells/a/model/config.json", "cells/a/model/model.safetensors"
 
 @pytest.fixture
 def run(home: Path) -> RunFolder:
-    made = RunFolder.open(
-        "train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu"))
-    )
+    made = start_run("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
     made.write_text(CONFIG, '{"scale": 1.0}\n')
     weights.save(made.path / MODEL, {"weight": torch.arange(64.0)})
     Checkpoint(made.checkpoint_path("a")).save(

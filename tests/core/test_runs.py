@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from brainhive_cli.core import run_files, runs
+from brainhive_cli.core.cells import claim_cells, is_in_use, start_run
 from brainhive_cli.core.documents import read_digests
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.facts import Facts
@@ -23,7 +24,7 @@ ALONE = Launch(0, 1, torch.device("cpu"))
 
 
 def opened(again: bool = False, **changes: object) -> RunFolder:
-    return RunFolder.open("train-align", "tiny", Recipe(**changes), ALONE, again)
+    return start_run("train-align", "tiny", Recipe(**changes), ALONE, again)
 
 
 def test_a_new_run_says_what_it_is_and_the_same_recipe_finds_it_however_it_is_run(
@@ -86,11 +87,11 @@ WORKER = """if True:
     import sys, time, torch
     from brainhive_cli.core.launch import Launch
     from brainhive_cli.core.recipe import Recipe
-    from brainhive_cli.core.runs import RunFolder
+    from brainhive_cli.core.cells import claim_cells, start_run
     alone = Launch(0, 1, torch.device("cpu"))
-    run = RunFolder.open("train-align", "tiny", Recipe(), alone)
+    run = start_run("train-align", "tiny", Recipe(), alone)
     cells = {name: f"cells/{name}.txt" for name in "abcdef"}
-    with run.claim_cells(cells, alone) as free:
+    with claim_cells(run, cells, alone) as free:
         for name in free:
             print(name, flush=True)
             sys.stdin.readline()
@@ -112,10 +113,10 @@ def test_two_commands_share_a_run_cell_by_cell_and_one_takes_over_from_the_kille
         other.stdin.flush()
         assert other.stdout.readline() == "b\n"
         run = opened()
-        assert run.is_in_use and not run.is_finished
+        assert is_in_use(run) and not run.is_finished
         assert [path.name for path in run.path.glob("cells/*.txt")] == ["a.txt"]
         own = []
-        with run.claim_cells(files, ALONE) as free:
+        with claim_cells(run, files, ALONE) as free:
             for name in free:
                 own.append(name)
                 if len(own) == 2:

@@ -25,9 +25,9 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import datasets
 from brainhive_cli.data.datasets import coco
 from brainhive_cli.data.exchange.vectors import checked_batches, open_vectors
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores import pickles
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
 from brainhive_cli.data.trials import Trials
 

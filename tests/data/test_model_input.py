@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.signals.normalisations import Whiten
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import COPIED_STIMULI, Trials
 from tests.trials import make_trials
 

@@ -5,8 +5,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.session_stores import join, write_session
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 
 C, T = 3, 5

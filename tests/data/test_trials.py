@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Sensors
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials, group_trials
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.models.lora import Adapter, shapes_of
+from brainhive_cli.models.blocks import Adapter, shapes_of
 
 CLOSE = 1e-5
 ENDINGS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

@@ -23,8 +23,8 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.facts import Facts
 from brainhive_cli.core.measurements import ALL, CAVEATS, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reports import drawings, figure_files
-from brainhive_cli.reports.figure_files import save_figures
+from brainhive_cli.reports import drawings, run_page
+from brainhive_cli.reports.run_page import save_figures
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 CAVEAT = next(iter(CAVEATS))
@@ -77,7 +77,7 @@ def sheet(tmp_path: Path, rows: int = 5) -> Sheet:
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     """Draw few pixels: figures for papers have 600 an inch."""
-    for module in (drawings, figure_files):
+    for module in (drawings, run_page):
         monkeypatch.setattr(module, "PNG_DPI", 50)
 
 

@@ -10,10 +10,9 @@ import pytest
 import yaml
 from worlds import COLOURS, DEMO, SMALL, Go, at_home
 
-from brainhive_cli.core.facts import Facts
+from brainhive_cli.core.facts import Facts, merge
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variants as read_variants
 from brainhive_cli.data.holdout import SEPARATE_TEST
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun

@@ -1,6 +1,6 @@
+from brainhive_cli.core import measurements
 from brainhive_cli.core.tables import brief, number
 from brainhive_cli.evaluation.reconstruction.metric_parts import PARTS
-from brainhive_cli.measurement import metric_names
 from brainhive_cli.measurement.metrics import tasks
 
 
@@ -35,6 +35,6 @@ def test_a_number_has_as_many_digits_as_can_be_read():
 
 def test_names_for_people_agree_with_the_parts_that_measure():
     for name in (*PARTS, *tasks.SCALES):
-        assert name in metric_names.NAMES, name
-    shown = list(metric_names.NAMES.values())
+        assert name in measurements.METRIC_NAMES, name
+    shown = list(measurements.METRIC_NAMES.values())
     assert len(set(shown)) == len(shown)  # no two metrics share a name

@@ -24,9 +24,8 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell
 from brainhive_cli.reports.paper_tables import paper_table, write_table
 from brainhive_cli.reports.run_page import first_pictures, page_of
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
 from brainhive_cli.reports.sentences import MEANINGS, state_finding
-from brainhive_cli.reports.tables import tables_of
 
 
 def metric(name: str, value: float, **more: object) -> Metric:

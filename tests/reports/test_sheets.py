@@ -11,13 +11,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from brainhive_cli.reports.sheets import (
-    SHEET_DPI,
-    SIDE_INCH,
-    Tile,
-    describe_sample,
-    save_sheet,
-)
+from brainhive_cli.reports.drawings import SHEET_DPI, SIDE_INCH, Tile, save_sheet
+from brainhive_cli.reports.tables import describe_sample
 
 RED, BLUE = (
     np.full((count, 8, 8, 3), colour, np.uint8)

@@ -381,8 +381,8 @@ def _put(fields: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
 
 def _checked(command: str, text: str, overrides: list[str]) -> str:
     from brainhive_cli.cli.execute import describe_error
+    from brainhive_cli.core.command import describe_missing
     from brainhive_cli.core.errors import BrainhiveError
-    from brainhive_cli.core.inputs import describe_missing
 
     pipeline = _command(command)
     path = Path("mutated.yaml")

@@ -14,17 +14,18 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.arrays import UInt8
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import RAISED, is_of_the_machine
 from brainhive_cli.core.errors import (
     BrainhiveError,
+    Line,
     MissingData,
     RecipeError,
     first_line,
 )
 from brainhive_cli.core.files import UnfitFile, open_regular, walk
-from brainhive_cli.core.inputs import Input
-from brainhive_cli.core.lines import Line
 from brainhive_cli.data.holdout import SEPARATE_TEST, Holdout
 from brainhive_cli.data.stores.ids import PICTURES, Names
 from brainhive_cli.data.trials import Trials
@@ -95,6 +96,12 @@ class Published:
     captions: int = 0
     subject_bytes: int | None = None
     cites: tuple[str, ...] = ()
+
+
+PUBLISHED = documents.read(
+    Path(__file__).with_name("numbers.yaml"), dict[str, Published]
+)
+"""Published facts by the name of the data set."""
 
 
 @dataclass(frozen=True, eq=False)

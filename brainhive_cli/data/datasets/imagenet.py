@@ -17,9 +17,8 @@ from PIL import Image
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.archives import open_parquet
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import open_parquet, reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths

@@ -11,8 +11,8 @@ from PIL import Image
 
 from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.damage import reading
+from brainhive_cli.core.errors import Line
 from brainhive_cli.core.files import atomic_write
-from brainhive_cli.core.lines import Line
 
 FILE = "69dataset2.mat"
 DIGITS = {1: "six", 2: "nine"}

@@ -21,7 +21,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.files import open_no_link
 from brainhive_cli.data.stores.ids import table_text
 from brainhive_cli.data.streams import StreamFormat
-from brainhive_cli.models.physical_units import SIZES, name_unit
+from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
 DESCRIPTION, SIMULATED = "dataset_description.json", "Simulated"
 """File of a BIDS data set about all of it, and our key in it: the program that made the
@@ -326,7 +326,7 @@ def _scale_of(name: str, kind: str, unit: str) -> float:
     # BrainVision's default unit
     if base == "V" and not unit.strip():
         return 1e-6
-    factor, quantity = SIZES.get(name_unit(unit), (0.0, ""))
+    factor, quantity = UNIT_SIZES.get(name_unit(unit), (0.0, ""))
     if quantity != base:
         problem = f"channel {name} of type {kind} has the unit {unit or 'of nothing'}"
         raise BrainhiveError(

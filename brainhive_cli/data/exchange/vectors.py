@@ -13,9 +13,8 @@ import numpy as np
 import torch
 
 from brainhive_cli.core import console
-from brainhive_cli.core.archives import import_pyarrow, open_parquet
 from brainhive_cli.core.arrays import Array, Int64
-from brainhive_cli.core.damage import reading
+from brainhive_cli.core.damage import import_pyarrow, open_parquet, reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import atomic_write, read_regular, walk
 from brainhive_cli.core.launch import Launch

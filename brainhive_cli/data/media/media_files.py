@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageSequence
 from torch import Tensor
 
-from brainhive_cli.core.arrays import UInt8
+from brainhive_cli.core.arrays import Bool, UInt8
 from brainhive_cli.core.damage import RAISED
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.files import open_regular, require_regular
@@ -37,6 +37,8 @@ MAX_SPREAD_MS = 10
 """GIF counts time in hundredths of a second, so that equal durations may differ by
 one.
 """
+OUTLINE = (255, 64, 64)
+"""Colour of the outlines of masks."""
 CRF, SMALL_CRF = 18, 28
 """Of H.264: one that looks like the original (x264's guide), and one of half its size,
 for pages.
@@ -273,3 +275,27 @@ def _library(path: Path) -> Any:
     import av
 
     return av
+
+
+def outline_masks(frames: UInt8, masks: Bool | None, side_px: int) -> UInt8:
+    """Bring frames [F, H, W, 3] to squares, and draw the outlines of masks [F, h, w]
+    into them.
+    """
+    # [F, side_px, side_px, 3]
+    size = (side_px, side_px)
+    sized = np.stack(
+        [np.asarray(Image.fromarray(frame).resize(size)) for frame in frames]
+    )
+    if masks is None or len(masks) != len(frames):
+        return sized
+    from scipy.ndimage import binary_erosion
+
+    # the outline is the mask without its erosion by two pixels
+    for frame, mask in zip(sized, masks, strict=True):
+        resized = np.asarray(
+            Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
+        )
+        frame[resized & ~binary_erosion(resized, iterations=2, border_value=1)] = (
+            OUTLINE
+        )
+    return sized

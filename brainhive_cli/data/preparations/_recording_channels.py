@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.electrodes import are_inputs, plain_name, standard_positions
 from brainhive_cli.data.recording_files import UNITS
 from brainhive_cli.data.recording_headers import Header
 from brainhive_cli.data.signals.cutting import SMALLEST
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.spaces import (
+    Sensors,
+    are_inputs,
+    plain_name,
+    standard_positions,
+)
 from brainhive_cli.data.stores.ids import spans
 
 MEG = ("mag", "grad")

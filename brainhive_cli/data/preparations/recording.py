@@ -18,7 +18,6 @@ from brainhive_cli.core.files import locate
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames, refuse_idle
 from brainhive_cli.core.tables import Table
 from brainhive_cli.data.bids_labels import ChosenSessions, SubjectNumbers
-from brainhive_cli.data.electrodes import standard_name
 from brainhive_cli.data.event_names import NO_PICTURE, UNNAMED, EventNames
 from brainhive_cli.data.exchange.session_folder import read_simulated
 from brainhive_cli.data.preparations import (
@@ -53,6 +52,7 @@ from brainhive_cli.data.signals.cutting import (
     normalise,
     require_noise_splits,
 )
+from brainhive_cli.data.spaces import standard_name
 from brainhive_cli.data.stores.ids import spans, summarise_names
 from brainhive_cli.data.trials import Trials
 

@@ -15,16 +15,15 @@ from typing import ClassVar, TypeVar
 
 from pydantic import Field
 
-from brainhive_cli.core import documents, parts
+from brainhive_cli.core import parts
+from brainhive_cli.core.command import Input, require
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import Line, MissingData
 from brainhive_cli.core.files import is_file, read_regular
-from brainhive_cli.core.inputs import Input, require
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.datasets import (
+    PUBLISHED,
     Dataset,
-    Published,
     StimulusSet,
     from_files,
     pictures_below,
@@ -34,10 +33,6 @@ from brainhive_cli.data.trials import Trials
 
 T = TypeVar("T")
 
-PUBLISHED = documents.read(
-    Path(__file__).with_name("numbers.yaml"), dict[str, Published]
-)
-"""By the name of the data set."""
 FOLDERS = ("", "*/", "*/*/", "*/*/*/")
 """Folders of files below that of a data set."""
 CONCEPT = re.compile(r"n\d{8}(?=_)|[a-z]+(?=\d+$)|.+(?=_\d+[a-z]+$)")

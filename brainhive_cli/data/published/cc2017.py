@@ -13,14 +13,20 @@ from pydantic import Field
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Bool, UInt8
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.datasets import Clip, Dataset, StimulusSet, decode, decoding
+from brainhive_cli.data.datasets import (
+    PUBLISHED,
+    Clip,
+    Dataset,
+    StimulusSet,
+    decode,
+    decoding,
+)
 from brainhive_cli.data.published import (
     FOLDERS,
-    PUBLISHED,
     FilesByRow,
     PreparedFiles,
     fetch_line,

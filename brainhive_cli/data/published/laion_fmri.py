@@ -18,16 +18,21 @@ from pydantic import Field
 
 from brainhive_cli.core import documents, parts
 from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.data.brain_images import Mask
-from brainhive_cli.data.datasets import Dataset, StimulusSet, decode, decoding
+from brainhive_cli.data.datasets import (
+    PUBLISHED,
+    Dataset,
+    StimulusSet,
+    decode,
+    decoding,
+)
 from brainhive_cli.data.preparations import keys_of_stimuli
 from brainhive_cli.data.published import (
-    PUBLISHED,
     cut_ending,
     fetch_line,
     find_below,

@@ -20,16 +20,15 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.arrays import Array, Bool, Int64
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.files import files_called, is_file, locate
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.data.brain_images import NIFTI, Mask, open_image
-from brainhive_cli.data.datasets import Dataset, StimulusSet, decoding
+from brainhive_cli.data.datasets import PUBLISHED, Dataset, StimulusSet, decoding
 from brainhive_cli.data.preparations import fill_subject
 from brainhive_cli.data.published import (
-    PUBLISHED,
     fetch_line,
     find_below,
     find_file,

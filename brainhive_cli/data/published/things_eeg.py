@@ -21,9 +21,14 @@ from brainhive_cli.core.damage import reading
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, naming
 from brainhive_cli.core.files import walk
 from brainhive_cli.core.recipe import Paths, Pattern
-from brainhive_cli.data.datasets import Dataset, StimulusSet, from_files, pictures_below
-from brainhive_cli.data.published import (
+from brainhive_cli.data.datasets import (
     PUBLISHED,
+    Dataset,
+    StimulusSet,
+    from_files,
+    pictures_below,
+)
+from brainhive_cli.data.published import (
     FilesByRow,
     PreparedFiles,
     fetch_line,

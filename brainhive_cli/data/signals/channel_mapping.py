@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 
 from brainhive_cli.core.arrays import Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, find_rows
-from brainhive_cli.data.electrodes import standard_positions
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.spaces import Sensors, standard_positions
 
 ChannelChoice = Literal["none", "spline", "common"]
 """Channels that a recording lacks are refused, interpolated between its sensors, or

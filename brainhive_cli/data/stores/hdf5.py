@@ -29,9 +29,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from brainhive_cli.core.arrays import Array, Bool, UInt64
 from brainhive_cli.core.damage import reading
-from brainhive_cli.core.errors import BrainhiveError, DamagedStore, MissingData
+from brainhive_cli.core.errors import BrainhiveError, DamagedStore, Hint, MissingData
 from brainhive_cli.core.files import atomic_write, open_no_link, open_plain
-from brainhive_cli.core.lines import Hint
 
 PART = ".part"
 """Ending of a store that is still being written; it is renamed when complete."""

@@ -20,16 +20,16 @@ from brainhive_cli.core.errors import (
     find_rows,
 )
 from brainhive_cli.core.recipe import Names, refuse_idle
-from brainhive_cli.data.electrodes import standard_name
 from brainhive_cli.data.lsl_library import (
     explain_lsl_errors,
     import_lsl,
     resolve_streams,
 )
 from brainhive_cli.data.recording_files import read_number
+from brainhive_cli.data.spaces import standard_name
 from brainhive_cli.data.streams import Chunk, Event, StreamConfig, StreamFormat, Wanted
 from brainhive_cli.data.streams._sample_times import SampleTimes
-from brainhive_cli.models.physical_units import SIZES, name_unit
+from brainhive_cli.models.signal_spec import UNIT_SIZES, name_unit
 
 TYPES = {"eeg": "EEG", "mag": "MEG", "grad": "MEG"}
 """Types of streams, as LSL's conventions have them, by the type of a model's
@@ -518,11 +518,11 @@ def _read_format(
     if config.unit:
         # a recipe's unit must be of the quantity that the model takes
         unit = name_unit(config.unit)
-        size, quantity = SIZES.get(unit, (1.0, unit))
-        wanted_size, wanted_quantity = SIZES.get(wanted.unit, (1.0, wanted.unit))
+        size, quantity = UNIT_SIZES.get(unit, (1.0, unit))
+        wanted_size, wanted_quantity = UNIT_SIZES.get(wanted.unit, (1.0, wanted.unit))
         if quantity != wanted_quantity:
             known = ", ".join(
-                name for name, (_, of) in SIZES.items() if of == wanted_quantity
+                name for name, (_, of) in UNIT_SIZES.items() if of == wanted_quantity
             )
             raise RecipeError(
                 f"source.unit is {config.unit!r}, and the model takes {wanted.unit!r}",
@@ -564,7 +564,7 @@ def _read_unit(declared: str, kind: str) -> str:
     power = read_number(unit)
     near = (
         name
-        for name, (size, of) in SIZES.items()
+        for name, (size, of) in UNIT_SIZES.items()
         if of == base and math.log10(size) == power
     )
     return next(near, unit if math.isnan(power) else "")

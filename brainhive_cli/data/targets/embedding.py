@@ -28,12 +28,8 @@ from brainhive_cli.data.stores.target_store import (
     TargetStore,
     TargetWriter,
 )
-from brainhive_cli.data.targets.encoder_groups import (
-    EncoderGroup,
-    alternatives,
-    shape_of,
-)
 from brainhive_cli.data.targets.target_stores import is_same_network
+from brainhive_cli.data.targets.targets import EncoderGroup, alternatives, shape_of
 from brainhive_cli.models.encoders import EncoderConfig
 
 AHEAD = 4

@@ -8,8 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from brainhive_cli.core.arrays import Bool, Float64
-from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.lines import Line
+from brainhive_cli.core.errors import BrainhiveError, Line
 from brainhive_cli.data.trials import Trials
 
 Unit = Literal["pictures", "trials", "minutes"]

@@ -34,8 +34,7 @@ from brainhive_cli.measurement.ranks import summarise
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Items
 from brainhive_cli.reports.page import FINDING
-from brainhive_cli.reports.tables import metric_table
-from brainhive_cli.reports.templates import render
+from brainhive_cli.reports.tables import metric_table, render
 from brainhive_cli.training.alignment.few_shot import (
     PERMUTED_SCRATCH,
     PERMUTED_TRANSFER,
@@ -43,8 +42,8 @@ from brainhive_cli.training.alignment.few_shot import (
     TRANSFER,
     ZERO_SHOT,
 )
+from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 MEASURED = ("top1", "top5", "mrr")
 GAIN = "top1_gain"

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Int64
+from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import TRIALS_TOGETHER, extend_protocol
-from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import alike_items
 from brainhive_cli.data.stores.target_store import first_with_pixels
 from brainhive_cli.data.targets.targets import Targets

@@ -25,6 +25,7 @@ from brainhive_cli.evaluation.calibration.job import Job, Person, read_raw
 from brainhive_cli.evaluation.calibration.recipe import SHELVES, Recipe
 from brainhive_cli.measurement.ranks import ranks
 from brainhive_cli.measurement.retrieval import depends_on_other_trials
+from brainhive_cli.training.alignment.batches import held_out_of
 from brainhive_cli.training.alignment.few_shot import (
     FEWEST_PICTURES,
     PERMUTED_TRANSFER,
@@ -37,7 +38,6 @@ from brainhive_cli.training.alignment.few_shot import (
 from brainhive_cli.training.alignment.recipe import Cell
 from brainhive_cli.training.alignment.recipe import Recipe as Training
 from brainhive_cli.training.alignment.trained import TrainedModel, TrainedRun
-from brainhive_cli.training.alignment.validation import held_out_of
 
 LEAST_VALIDATION = 0.1
 """Share of training concepts that validate the strength, at least."""

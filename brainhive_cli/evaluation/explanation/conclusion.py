@@ -16,7 +16,13 @@ from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.facts import Cell as CellFacts
 from brainhive_cli.core.facts import Claim, ExplanationFacts
-from brainhive_cli.core.measurements import Measurements, Metric, merge_caveats, scope
+from brainhive_cli.core.measurements import (
+    Measurements,
+    Metric,
+    merge_caveats,
+    scope,
+    shown,
+)
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell as TableCell
 from brainhive_cli.core.tables import Table, p_text
@@ -43,15 +49,13 @@ from brainhive_cli.evaluation.explanation.profiles import (
 from brainhive_cli.evaluation.explanation.recipe import OF_MODEL, OF_SIGNALS, OF_TRIALS
 from brainhive_cli.evaluation.explanation.sensor_space import draw_head, place_sensors
 from brainhive_cli.evaluation.explanation.similarity import RHO, explain_similarity
-from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.statistics import measure_each
 from brainhive_cli.measurement.units import Items, fold_null_inflation
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import DETAILS, FINDING
-from brainhive_cli.reports.tables import with_interval
-from brainhive_cli.reports.templates import render
+from brainhive_cli.reports.tables import render, with_interval
+from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell
-from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 MEANINGS: Mapping[str, str] = {**OF_MODEL, **OF_SIGNALS, **OF_TRIALS}
 SIMILARITY = "similarity"

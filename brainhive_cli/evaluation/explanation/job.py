@@ -13,15 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.arrays import Float64, Int64
+from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.inputs import Input
+from brainhive_cli.core.facts import describe_signals
 from brainhive_cli.core.measurements import (
     NOT_INTERLEAVED,
     extend_protocol,
     merge_caveats,
 )
-from brainhive_cli.core.results import Work
-from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.datasets import alike_items, require_split
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.stores.target_store import TargetStore

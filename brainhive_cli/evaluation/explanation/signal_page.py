@@ -14,10 +14,14 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map
 from brainhive_cli.core.errors import BrainhiveError, DamagedStore
 from brainhive_cli.core.measurements import list_footnotes, mark
 from brainhive_cli.core.tables import Table
-from brainhive_cli.data.signal_stores import COUNTED, count_rows, describe_store
+from brainhive_cli.data.signal_stores import (
+    COUNTED,
+    SignalStore,
+    count_rows,
+    describe_store,
+)
 from brainhive_cli.data.spaces import Sensors, Voxels
 from brainhive_cli.data.stores.hdf5 import short_name
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.profiles import TIME
 from brainhive_cli.evaluation.explanation.sensor_space import (
@@ -36,7 +40,7 @@ from brainhive_cli.measurement.reliability import (
 )
 from brainhive_cli.reports.drawings import draw_slices
 from brainhive_cli.reports.page import Page, Section, groups_of
-from brainhive_cli.reports.templates import render
+from brainhive_cli.reports.tables import render
 
 STIMULI = 1000
 """Stimuli that are measured, drawn with a seed where there are more: so many give

@@ -16,7 +16,6 @@ from torch.nn.functional import normalize
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float32, Float64
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.event_names import EventNames
 from brainhive_cli.data.model_input import choose_input
 from brainhive_cli.data.signals.cutting import (
@@ -28,12 +27,11 @@ from brainhive_cli.data.signals.cutting import (
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.windows import CutWindow
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.spaces import Sensors, standard_positions
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.live.recipe import Recipe
 from brainhive_cli.measurement.ranks import ranks
-from brainhive_cli.models.physical_units import name_unit
-from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.models.signal_spec import SignalSpec, name_unit
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 BEST = 5

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
+from brainhive_cli.core.command import Input, require
 from brainhive_cli.core.console import summarise_names
 from brainhive_cli.core.errors import (
     BrainhiveError,
@@ -16,7 +17,6 @@ from brainhive_cli.core.errors import (
     find_rows,
 )
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.inputs import Input, require
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import (
     CHANNELS_MAPPED,

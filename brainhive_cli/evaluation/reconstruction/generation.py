@@ -25,9 +25,8 @@ from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
-from brainhive_cli.data.targets.encoder_groups import grouped
-from brainhive_cli.data.targets.encoder_keys import match_keys
-from brainhive_cli.data.targets.targets import Targets
+from brainhive_cli.data.targets.target_stores import match_keys
+from brainhive_cli.data.targets.targets import Targets, grouped
 from brainhive_cli.evaluation.reconstruction.recipe import Recipe, Source
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Media, Sampling

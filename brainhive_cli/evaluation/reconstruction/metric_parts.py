@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core import foreign_code
+from brainhive_cli.core import foreign_code, measurements
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.datasets import Clip
-from brainhive_cli.data.targets.encoder_groups import encode
-from brainhive_cli.measurement import metric_names
+from brainhive_cli.data.targets.targets import encode
 from brainhive_cli.measurement.metrics import (
     Medium,
     MetricPart,
@@ -54,7 +53,7 @@ def find_metric(name: str) -> MetricPart | None:
         RecipeError: if the module has none, or the user did not allow it.
     """
     # names of encoders may have dots, too
-    if "." not in name or name.startswith(metric_names.TWO_WAY):
+    if "." not in name or name.startswith(measurements.TWO_WAY):
         return PARTS.get(name)
     # what is better is looked up by name, so a stranger's metric must be one of which
     # more is

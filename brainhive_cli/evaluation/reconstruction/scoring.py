@@ -19,11 +19,10 @@ from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Bool, Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.measurements import Metric, lower_is_better
 from brainhive_cli.data.datasets import StimulusSet
 from brainhive_cli.data.media import media_files
 from brainhive_cli.evaluation.reconstruction.metric_parts import scale_of
-from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.metrics import MetricPart, tasks
 from brainhive_cli.measurement.metrics.image import prepare
 from brainhive_cli.measurement.metrics.video import FRAME_PX

@@ -14,11 +14,11 @@ from torch.nn.functional import normalize
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Array, Int64
+from brainhive_cli.core.command import write_duration
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.facts import LEVEL, Answer, Baseline
 from brainhive_cli.core.files import portable
 from brainhive_cli.core.recipe import validate, write_yaml
-from brainhive_cli.core.results import write_duration
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.data.targets.targets import StoreTargets
 from brainhive_cli.data.trials import Trials

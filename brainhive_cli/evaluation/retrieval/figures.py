@@ -28,6 +28,7 @@ from brainhive_cli.core.measurements import (
     Metric,
     add_footnotes,
     scope,
+    shown,
 )
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell, Table, p_text
@@ -49,11 +50,10 @@ from brainhive_cli.evaluation.retrieval.measure import (
 )
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.evaluation.retrieval.summary import CEILING, label, scopes_below
-from brainhive_cli.measurement.metric_names import shown
 from brainhive_cli.measurement.retrieval import BACKWARD
 from brainhive_cli.reports.drawings import draw_slices, shows_something
-from brainhive_cli.reports.sheets import describe_sample
 from brainhive_cli.reports.tables import (
+    describe_sample,
     difference_table,
     metric_table,
     published_tables,

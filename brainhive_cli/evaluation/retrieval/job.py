@@ -9,9 +9,8 @@ from typing import Any, Self
 
 import torch
 
+from brainhive_cli.core.command import Input, Work
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.inputs import Input
-from brainhive_cli.core.results import Work
 from brainhive_cli.data.datasets import require_split
 from brainhive_cli.evaluation.retrieval.recipe import Recipe
 from brainhive_cli.training.alignment.recipe import Cell

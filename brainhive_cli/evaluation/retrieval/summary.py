@@ -19,6 +19,8 @@ from brainhive_cli.core.facts import (
     Control,
     Difference,
     RetrievalFacts,
+    describe_signals,
+    merge,
 )
 from brainhive_cli.core.facts import Gallery as GalleryFacts
 from brainhive_cli.core.measurements import (
@@ -30,10 +32,10 @@ from brainhive_cli.core.measurements import (
     Metric,
     by_name,
     extend_protocol,
+    lower_is_better,
     merge_caveats,
     scope,
 )
-from brainhive_cli.core.set_up import describe_signals, merge
 from brainhive_cli.data.datasets import alike_of
 from brainhive_cli.evaluation.retrieval.baseline import PLAIN, RIDGE
 from brainhive_cli.evaluation.retrieval.folds import (
@@ -45,7 +47,6 @@ from brainhive_cli.evaluation.retrieval.folds import (
 from brainhive_cli.evaluation.retrieval.job import Job
 from brainhive_cli.evaluation.retrieval.measure import SUBSETS
 from brainhive_cli.measurement.comparison import compare
-from brainhive_cli.measurement.metric_names import lower_is_better
 from brainhive_cli.measurement.ranks import chance_of_precision, summarise
 from brainhive_cli.measurement.reliability import spearman_brown
 from brainhive_cli.measurement.retrieval import (
@@ -58,9 +59,9 @@ from brainhive_cli.measurement.retrieval import (
 from brainhive_cli.measurement.statistics import measure
 from brainhive_cli.measurement.units import Alike, Items, describe_claims
 from brainhive_cli.measurement.verdict import judge
-from brainhive_cli.reports.templates import render
+from brainhive_cli.reports.tables import render
+from brainhive_cli.training.alignment.learned import describe_tested
 from brainhive_cli.training.alignment.recipe import Cell as TrainedCell
-from brainhive_cli.training.alignment.tested_pictures import describe_tested
 
 CEILING = "ceiling"
 """The first part of the scopes of ceilings."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainhive_cli.core import console, hub
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData, first_line
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import describe_match, read, reading
 from brainhive_cli.measurement.metrics import MetricPart, Scale
 from brainhive_cli.measurement.metrics.image import (

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.core.arrays import Float64
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.measurement.metrics.networks import (
     NETWORKS,

@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,18 +23,21 @@ from pydantic import (
 )
 
 from brainhive_cli.core import documents, hub, parts
-from brainhive_cli.core.errors import MissingData, RecipeError, guess
+from brainhive_cli.core.command import Input
+from brainhive_cli.core.errors import Line, MissingData, RecipeError, guess
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.inputs import Input
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths, split, validate
-from brainhive_cli.models.encoders._degradations import GRAMMAR, Degradation, degrade
 
 if TYPE_CHECKING:
     import torch
 
 Reads = Literal["pixels", "captions", "masks", "labels"]
 """What of a stimulus an encoder may encode."""
+GRAMMAR = re.compile(r"(gaussian|fovea|low-resolution|mosaic|noise)-([1-9]\d{0,2})")
+FALL_OFF, SHARP_SHARE = 3, 0.5
+"""Speed at which the fovea's sharpness falls, and its share in the centre (UBP, Wu et
+al., CVPR 2025).
+"""
 EMBEDDING = "embedding"
 """The output that a family is usually used by."""
 SEEN = {"pictures", "degrade", "views"}
@@ -56,6 +62,22 @@ TINY = documents.read(
 """Architectures of random weights that are small enough for tests, by encoder."""
 YAML_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none"}
 """Words that a recipe reads as something else than a name."""
+
+
+def check_degradation(how: str) -> str:
+    """Refuse what is no degradation, and kernels without a middle."""
+    # a kernel is centred on a pixel, so its width is odd
+    match = GRAMMAR.fullmatch(how)
+    if match is None or (match[1] in ("gaussian", "fovea") and int(match[2]) % 2 == 0):
+        raise ValueError(
+            "a degradation is gaussian-K or fovea-K (an odd kernel, pixels), "
+            "low-resolution-N or mosaic-N (sides divided by N), or noise-SD (of 255)"
+        )
+    return how
+
+
+Degradation = Annotated[str, AfterValidator(check_degradation)]
+"""What is done to pictures, with its strength: `gaussian-15`."""
 
 
 class ModelConfig(BaseModel):
@@ -657,3 +679,72 @@ Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(resolv
 """A recipe's list of encoders: names, references or mappings; `a,b` is a list too; one
 Config an output.
 """
+
+
+def degrade(picture: Any, how: str, side_px: int) -> Any:
+    """Degrade a picture whose short side is brought to `side_px` before, so that
+    kernels count its pixels.
+
+    Noise depends on the picture and its strength alone.
+
+    Source: UBP (fovea), Visual Blur Perception (gaussian), NeuroBridge (gaussian,
+    noise, low resolution and mosaic in one mean), whose code uses OpenCV: its
+    arithmetic differs by one grey value at most.
+    """
+    from torchvision.transforms.v2 import functional as F
+
+    # bring the picture to the size in which strengths are counted
+    match = GRAMMAR.fullmatch(how)
+    assert match
+    kind, strength = match[1], int(match[2])
+    resized = F.resize(picture, [side_px], F.InterpolationMode.BICUBIC)
+    pixels = F.pil_to_tensor(resized)  # [3, H, W]
+    sides = [*pixels.shape[1:]]
+    small = [max(1, side // strength) for side in sides]
+
+    # pixels stay bytes, as encoders take pictures
+    if kind == "gaussian":
+        pixels = _blur(pixels, strength)
+    elif kind == "fovea":
+        sharp = fovea_mask(*sides)
+        pixels = (pixels * sharp + _blur(pixels, strength) * (1 - sharp)).round().byte()
+    elif kind == "low-resolution":
+        pixels = F.resize(F.resize(pixels, small), sides)
+    elif kind == "mosaic":
+        pixels = F.resize(pixels, small, antialias=False)
+        pixels = F.resize(pixels, sides, F.InterpolationMode.NEAREST)
+    else:
+        # seeded by pixels and strength: the same noise in every epoch
+        random = np.random.default_rng(
+            [zlib.crc32(np.asarray(resized).tobytes()), strength]
+        )
+        noise = random.normal(scale=strength, size=pixels.shape)
+        pixels = (pixels + noise).round().clamp(0, 255).byte()
+    return F.to_pil_image(pixels)
+
+
+def fovea_mask(height: int, width: int) -> "torch.Tensor":
+    """Give the share of the sharp picture at each pixel, [H, W]."""
+    import torch
+
+    y, x = torch.arange(height) - height // 2, torch.arange(width) - width // 2
+    distance = torch.hypot(y[:, None].float(), x.float())
+    # in sides of even length the first row and column are farther than the last, by
+    # which UBP divides
+    return SHARP_SHARE * torch.exp(
+        -FALL_OFF * (distance / distance[-1, -1]).clamp(max=1)
+    )
+
+
+def _blur(pixels: "torch.Tensor", kernel_px: int) -> "torch.Tensor":
+    """Blur by a Gaussian of sd .3 ((K - 1) / 2 - 1) + .8, borders mirrored:
+    torchvision's default too.
+    """
+    from torchvision.transforms.v2 import functional as F
+
+    if kernel_px // 2 >= (side_px := min(pixels.shape[1:])):
+        raise RecipeError(
+            f"a kernel of {kernel_px} pixels is too large for pictures of {side_px}",
+            f"{side_px} at most",
+        )
+    return F.gaussian_blur(pixels, [kernel_px, kernel_px])

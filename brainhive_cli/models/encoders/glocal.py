@@ -10,9 +10,9 @@ from PIL import Image
 from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
 
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.files import read_regular
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.weights import reading
 from brainhive_cli.models.encoders import Encoder, EncoderConfig, resolve
 from brainhive_cli.models.encoders._tokens import Tower

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from brainhive_cli.core import documents, foreign_code
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.encoders import Encoder, EncoderConfig
 
 

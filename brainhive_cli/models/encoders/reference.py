@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from brainhive_cli.core import hub, parts
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.models.encoders._tokens import TokenConfig, checked
 from brainhive_cli.models.encoders.diffusers_vae import KINDS

@@ -12,9 +12,9 @@ from torch import nn
 
 from brainhive_cli.core import console, documents, hub
 from brainhive_cli.core.claims import Claim
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.files import home_folder, locate
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.foreign_weights import load_network
 
 Architecture = dict[str, dict[str, Any]]

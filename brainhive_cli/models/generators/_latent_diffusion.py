@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core import console, hub, parts, weights
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.clip_conditions import PLAIN_TEXT, token_ids, tower_of
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import Media, Sampling, _components, _denoising

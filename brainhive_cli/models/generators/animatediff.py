@@ -16,8 +16,8 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from brainhive_cli.core import console, hub, weights
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.foreign_weights import file_input, find_file
 from brainhive_cli.models.generators import (
     Media,

@@ -14,8 +14,8 @@ import torch
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts, weights
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed

@@ -18,8 +18,8 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from brainhive_cli.core import documents, hub, weights
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.foreign_weights import file_input, find_file, is_file
 from brainhive_cli.models.generators import (
     Media,

@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.models import clip_conditions as clip
 from brainhive_cli.models.foreign_weights import load_network
 from brainhive_cli.models.generators import _components, _latent_diffusion

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import documents, hub, parts, weights
+from brainhive_cli.core.command import Input
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.models.blocks import FusionEncoder, InnerWidth, mlp
 from brainhive_cli.models.foreign_weights import below, file_input, find_file, rename
 from brainhive_cli.models.heads import TOKEN, Conditioning, Decoded

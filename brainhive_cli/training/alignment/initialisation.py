@@ -12,26 +12,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import (
-    console,
-    documents,
-    hub,
-    parts,
-    runs,
-    shared_runs,
-    weights,
-)
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core import console, documents, hub, parts, runs, weights
+from brainhive_cli.core.command import Input
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData
 from brainhive_cli.core.files import locate
-from brainhive_cli.core.inputs import Input
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import of_variant
+from brainhive_cli.core.runs import RunFolder, of_variant
 from brainhive_cli.models.foreign_weights import below, file_input, find_file
 from brainhive_cli.models.signal_spec import SignalSpec
+from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment import published_models
 from brainhive_cli.training.alignment.batches import CellData
 from brainhive_cli.training.alignment.layout import Layout
 from brainhive_cli.training.alignment.learned import Learned, Selection
@@ -137,7 +127,7 @@ def read_history(path: Path, part: str) -> Learned | None:
         config, dict[str, Any]
     )
     is_public = is_transformers or parts.is_kind("datasets", path.parent.name)
-    if part and is_public and not published_models.is_upstream(weights.read(path)):
+    if part and is_public and not layouts.is_upstream(weights.read(path)):
         return None
     return Learned.read_next_to(path)
 
@@ -345,7 +335,7 @@ def _find_weights(reference: str) -> Path | None:
 
     # a repository with weights and no model or run of ours, as a network of
     # transformers
-    kind, pinned = shared_runs.inspect(str(of_variant(reference)[0]))
+    kind, pinned = hub.inspect_repository(str(of_variant(reference)[0]))
     if kind:
         return None
     folder = hub.folder(pinned, allow=[*FILES[:1], "config.json"])

@@ -7,21 +7,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from brainhive_cli.core import console, hub
+from brainhive_cli.core.command import Input, Work, collect, digests_of
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.inputs import Input, collect, digests_of
+from brainhive_cli.core.facts import merge
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.results import Work
-from brainhive_cli.core.set_up import merge
-from brainhive_cli.core.sweep import variants
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs import reference as name_reference
+from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.channel_mapping import name_modality
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key, match_prior
-from brainhive_cli.data.targets.target_stores import open_stores, store_inputs
+from brainhive_cli.data.targets.target_stores import (
+    encoders_by_key,
+    match_prior,
+    open_stores,
+    store_inputs,
+)
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.models import priors
 from brainhive_cli.models.encoders import EncoderConfig
@@ -38,15 +43,29 @@ from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import (
     INHERITED,
+    TRAINING,
     find_reference,
     inherited,
 )
 from brainhive_cli.training.alignment.set_ups import describe_recipe, describe_run
-from brainhive_cli.training.alignment.trained import (
-    TrainedModel,
-    TrainedRun,
-    refuse_sweep,
-)
+
+
+class BaseRun(NamedTuple):
+    """A run that is fine-tuned, without a sweep, or one variant of a sweep.
+
+    Attributes:
+        folder: The folder of the run.
+        reference: The run as recipes name it.
+        recipe: Its recipe.
+        dataset: What it was trained on.
+        cells: Its trainings.
+    """
+
+    folder: RunFolder
+    reference: str
+    recipe: Recipe
+    dataset: Dataset
+    cells: list[Cell]
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,7 @@ class Job:
     recipe: Recipe
     variants: dict[str, Recipe]
     dataset: Dataset
-    base_run: TrainedRun | None = None
+    base_run: BaseRun | None = None
     _starts: dict[str, dict[int, StartFiles]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -437,7 +456,7 @@ def list_subjects(cells: Iterable[Cell], with_tested: bool = True) -> list[int]:
     return sorted({*chain(*people)})
 
 
-def find_base_run(recipe: Recipe) -> TrainedRun:
+def find_base_run(recipe: Recipe) -> BaseRun:
     """Find the run that a recipe fine-tunes, or the newest that is not fine-tuned
     itself.
 
@@ -449,24 +468,35 @@ def find_base_run(recipe: Recipe) -> TrainedRun:
     # the recipe's data set chooses the run, unless it is the default one
     run, paths = recipe.finetune.run, recipe.paths
     dataset = None if recipe.dataset == type(recipe)().dataset else recipe.dataset
-    base = find_reference(run, paths, dataset, may_be_finetuned=False)
-    if is_model(base[0].path):
+    folder, variant = find_reference(run, paths, dataset, may_be_finetuned=False)
+    if is_model(folder.path):
         raise RecipeError(
-            f"finetune.run is one model, {base[0].path}, and no run", "finetune.run=RUN"
+            f"finetune.run is one model, {folder.path}, and no run", "finetune.run=RUN"
         )
 
-    # one run, which is not fine-tuned itself
-    base_run = TrainedRun(*base, paths)
-    refuse_sweep(base_run)
-    if base_run.mode == "finetune":
+    # one run, or one variant of a sweep
+    training = folder.recipe(Recipe, paths=paths)
+    recipes = variants(training)
+    if variant or len(recipes) > 1:
+        training = variant_of(recipes, variant, folder.name)
+        recipes = {variant: training}
+
+    # which is not fine-tuned itself
+    if next(iter(recipes.values())).mode == "finetune":
         raise BrainhiveError(
-            f"{base_run.folder.name} is fine-tuned itself",
-            "name another: finetune.run=NAME",
+            f"{folder.name} is fine-tuned itself", "name another: finetune.run=NAME"
         )
-    return base_run
+    trained_on = training.dataset.build(paths)
+    return BaseRun(
+        folder,
+        name_reference(folder, paths.under_home("runs") / TRAINING, variant),
+        training,
+        trained_on,
+        cells_of(recipes, trained_on),
+    )
 
 
-def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
+def inherit(recipe: Recipe, base_run: BaseRun) -> Recipe:
     """Name the run that is fine-tuned and its new subjects, and take over the keys that
     its models keep.
 
@@ -477,7 +507,6 @@ def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
     """
     # subjects whom at least one model of the run has not seen
     training, run = base_run.recipe, base_run.folder
-    assert training is not None  # which a run has
     chosen = Recordings(
         base_run.dataset, recipe.paths, training.signal
     ).choose_subjects(recipe.subjects)
@@ -524,7 +553,7 @@ def inherit(recipe: Recipe, base_run: TrainedRun) -> Recipe:
     return tuned
 
 
-def find_base_model(base_run: TrainedRun, cell: Cell) -> Path:
+def find_base_model(base_run: BaseRun, cell: Cell) -> Path:
     """Find the model that a cell starts from: it never saw its subject, and has its
     seed if one has.
 
@@ -545,9 +574,9 @@ def find_base_model(base_run: TrainedRun, cell: Cell) -> Path:
                 "subject out"
             ),
         )
-    return TrainedModel(base_run, chosen[0]).path
+    return base_run.folder.path / "cells" / chosen[0].name / "model"
 
 
-def _cells_without(base_run: TrainedRun, *subjects: int) -> list[Cell]:
+def _cells_without(base_run: BaseRun, *subjects: int) -> list[Cell]:
     """List the cells that never saw any of the subjects."""
     return [cell for cell in base_run.cells if not set(cell.trained_on) & set(subjects)]

@@ -31,7 +31,16 @@ from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.core.weights import Checkpoint
 from brainhive_cli.models.losses import LossContext
-from brainhive_cli.training.alignment.batches import Batches, CellData, open_bank
+from brainhive_cli.training.alignment.batches import (
+    Batches,
+    CellData,
+    open_bank,
+    rank_queries,
+    select_held_out,
+    select_tested,
+    summarise_held_out,
+    top1,
+)
 from brainhive_cli.training.alignment.initialisation import (
     initial_aligner,
     learned_by,
@@ -43,13 +52,6 @@ from brainhive_cli.training.alignment.model import Aligner
 from brainhive_cli.training.alignment.objective import Objective, Term, mixing_of
 from brainhive_cli.training.alignment.optimisation import Content, Learner
 from brainhive_cli.training.alignment.recipe import Train
-from brainhive_cli.training.alignment.validation import (
-    rank_queries,
-    select_held_out,
-    select_tested,
-    summarise_held_out,
-    top1,
-)
 
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""

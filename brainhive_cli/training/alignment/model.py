@@ -17,10 +17,9 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.models import backbones, fusers
 from brainhive_cli.models import heads as outputs
-from brainhive_cli.models.blocks import LINEAR, ChannelMixing
-from brainhive_cli.models.lora import Adapter
+from brainhive_cli.models.blocks import LINEAR, Adapter, ChannelMixing
 from brainhive_cli.models.signal_spec import check_signal
-from brainhive_cli.training.alignment import published_models
+from brainhive_cli.training.alignment import layout as layouts
 from brainhive_cli.training.alignment.layout import FORMAT, FROM_MEAN, Format, Layout
 from brainhive_cli.training.alignment.learned import Learned
 
@@ -333,9 +332,9 @@ def load(path: Path | str) -> Aligner:
 
     # checkpoints of MindEye and NEURONS
     folder = Path(path)
-    if published_models.is_checkpoint(folder):
-        layout, state = published_models.read_checkpoint(folder)
-        aligner = Aligner(layout, published_models.learned_in(folder))
+    if layouts.is_checkpoint(folder):
+        layout, state = layouts.read_checkpoint(folder)
+        aligner = Aligner(layout, layouts.learned_in(folder))
         weights.fill(aligner, state, folder)
         return aligner.eval()
 
@@ -346,8 +345,8 @@ def load(path: Path | str) -> Aligner:
 
     # upstream is known by the names of its weights
     with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
-        if published_models.is_upstream(state):
-            layout, state = published_models.read_upstream(fields, state)
+        if layouts.is_upstream(state):
+            layout, state = layouts.read_upstream(fields, state)
         else:
             layout = documents.check(fields, str(folder / "config.json"), Layout, WAY)
         aligner = Aligner(layout, learned)
@@ -362,18 +361,14 @@ def load(path: Path | str) -> Aligner:
 def is_model(path: Path) -> bool:
     """Whether a path is a model's, not a run's."""
     has_config = (path / "config.json").is_file()
-    return (
-        has_config and not (path / FINISHED).is_file()
-    ) or published_models.is_checkpoint(path)
+    return (has_config and not (path / FINISHED).is_file()) or layouts.is_checkpoint(
+        path
+    )
 
 
 def holds_model(path: Path) -> bool:
     """Whether a path is a model's, by the names of weights where it is a checkpoint."""
-    return (
-        published_models.holds_model(path)
-        if published_models.is_checkpoint(path)
-        else is_model(path)
-    )
+    return layouts.holds_model(path) if layouts.is_checkpoint(path) else is_model(path)
 
 
 def learned_in(folder: Path) -> Learned:
@@ -382,8 +377,8 @@ def learned_in(folder: Path) -> Learned:
     Raises:
         BrainhiveError: if a file is damaged, or the format is another.
     """
-    if published_models.is_checkpoint(folder):
-        return published_models.learned_in(folder)
+    if layouts.is_checkpoint(folder):
+        return layouts.learned_in(folder)
     return read_config(folder)[1]
 
 

@@ -37,7 +37,7 @@ from brainhive_cli.data.holdout import Holdout
 from brainhive_cli.data.signal_stores import Recordings
 from brainhive_cli.data.signals.augmentations import Augment
 from brainhive_cli.data.signals.selection import Signal, list_regions
-from brainhive_cli.data.targets.encoder_keys import encoders_of, with_usual_encoders
+from brainhive_cli.data.targets.target_stores import encoders_of, with_usual_encoders
 from brainhive_cli.models.course import read_share, write_share
 from brainhive_cli.models.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.models.heads import FUSED, TOKEN, check_names

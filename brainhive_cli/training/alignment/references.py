@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import hub, runs, shared_runs
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core import hub, runs
+from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.files import below, locate
-from brainhive_cli.core.lines import Line
 from brainhive_cli.core.recipe import Paths, name_of, shipped_recipes
-from brainhive_cli.core.sweep import of_variant, variant_of, variants
+from brainhive_cli.core.runs import of_variant
+from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.training.alignment.model import is_model
 from brainhive_cli.training.alignment.recipe import Recipe
 
@@ -57,7 +57,7 @@ def find_reference(
     # a model folder, here or on the hub
     root, (name, variant) = paths.under_home("runs"), of_variant(reference)
     is_shared = name is not None and name.startswith(hub.SCHEME)
-    path = shared_runs.fetch(str(name)) if is_shared else locate(reference or "")
+    path = hub.fetch_run(str(name)) if is_shared else locate(reference or "")
     if reference is not None and is_model(path):
         return runs.RunFolder(path), ""
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.set_up import cite, flatten
-from brainhive_cli.data.datasets import Dataset
+from brainhive_cli.core.facts import cite, flatten
+from brainhive_cli.data.datasets import PUBLISHED, Dataset
 from brainhive_cli.data.holdout import Holdout
-from brainhive_cli.data.published import PUBLISHED
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.spaces import Sensors
 from brainhive_cli.data.trials import Trials

@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any, Self
 
 from brainhive_cli.core import documents, weights
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, Line, RecipeError
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.lines import Line
+from brainhive_cli.core.hub import (
+    MANIFEST,
+    MODEL_CARD,
+    MODEL_FILES,
+    PRIOR_FILES,
+    RUN_FORMAT,
+    Manifest,
+)
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import write_yaml
 from brainhive_cli.core.run_files import check
 from brainhive_cli.core.runs import ENVIRONMENT, FINISHED, Environment, RunFolder
-from brainhive_cli.core.shared_runs import (
-    CARD,
-    FORMAT,
-    MANIFEST,
-    MODEL,
-    PRIOR,
-    Manifest,
-)
 from brainhive_cli.data.exchange.downloads import SOURCES
 from brainhive_cli.data.targets.target_stores import IDENTITIES
 from brainhive_cli.training.alignment.layout import Layout
@@ -124,13 +123,17 @@ class SharedRun:
             for cell, folder in models.items():
                 fields, learned = read_config(folder)
                 histories.append(learned)
-                layouts.append(documents.check(fields, str(folder / MODEL[0]), Layout))
-                files |= {f"cells/{cell}/model/{name}": folder / name for name in MODEL}
+                layouts.append(
+                    documents.check(fields, str(folder / MODEL_FILES[0]), Layout)
+                )
+                files |= {
+                    f"cells/{cell}/model/{name}": folder / name for name in MODEL_FILES
+                }
             files[IDENTITIES] = _write_json(cut_paths(run.read_json(IDENTITIES)))
         else:
             models, model = {}, run.path / "model"
             histories = [Learned.read(model)]
-            files |= {name: model / name for name in PRIOR}
+            files |= {name: model / name for name in PRIOR_FILES}
         # not every model has all of these files
         files = {
             name: file
@@ -172,7 +175,7 @@ class SharedRun:
         """
         environment = self.run.read_json(ENVIRONMENT, Environment)
         manifest = Manifest(
-            format=FORMAT,
+            format=RUN_FORMAT,
             brainhive=environment.versions.get("brainhive", ""),
             command=self.run.command,
             run=self.run.path.name,
@@ -187,7 +190,11 @@ class SharedRun:
             else:
                 digest = documents.digest_file(content)
             lines += f"{digest}  {name}\n"
-        return {**files, documents.SHA256SUMS: lines.encode(), CARD: card.encode()}
+        return {
+            **files,
+            documents.SHA256SUMS: lines.encode(),
+            MODEL_CARD: card.encode(),
+        }
 
 
 def find_terms(

@@ -18,22 +18,20 @@ from torch import Tensor
 
 from brainhive_cli.core import console, documents, hub, parts, runs
 from brainhive_cli.core.arrays import Bool, Float32, Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.command import Input
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
+from brainhive_cli.core.facts import merge
 from brainhive_cli.core.files import portable
-from brainhive_cli.core.inputs import Input
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
-from brainhive_cli.core.measurements import CALIBRATED, CHANNELS_MAPPED, merge_caveats
+from brainhive_cli.core.measurements import (
+    CALIBRATED,
+    CHANNELS_MAPPED,
+    headlines,
+    merge_caveats,
+)
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import variant_of, variants
-from brainhive_cli.data.command_lines import (
-    are_embedded,
-    only_if_recorded,
-    write_embedding,
-    write_prior,
-)
 from brainhive_cli.data.datasets import Dataset
 from brainhive_cli.data.model_input import (
     choose_input,
@@ -47,30 +45,41 @@ from brainhive_cli.data.signals.channel_mapping import ChannelChoice, name_modal
 from brainhive_cli.data.signals.normalisations import Normaliser
 from brainhive_cli.data.signals.selection import Signal
 from brainhive_cli.data.stores.target_store import TargetStore
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.targets.encoder_keys import (
+from brainhive_cli.data.targets.target_stores import (
+    are_embedded,
+    digest_of,
     encoders_around,
     encoders_by_key,
     encoders_of,
     match_keys,
-    recipe_around,
-)
-from brainhive_cli.data.targets.target_stores import (
-    digest_of,
+    only_if_recorded,
     open_stores,
+    recipe_around,
     refuse_others,
     store_inputs,
+    write_embedding,
+    write_prior,
 )
-from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
+from brainhive_cli.data.targets.targets import (
+    EncoderGroup,
+    OnlineTargets,
+    Targets,
+    compute_online,
+    grouped,
+)
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.interleaving import Interleaving
-from brainhive_cli.measurement.metric_names import headlines
 from brainhive_cli.measurement.retrieval import Gallery, Scores, rank
 from brainhive_cli.models import priors
 from brainhive_cli.models.heads import Decoded, refuse_other_target
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.layout import Layout
-from brainhive_cli.training.alignment.learned import Confirm, Learned, compare_on_pixels
+from brainhive_cli.training.alignment.learned import (
+    Confirm,
+    Learned,
+    TestedPictures,
+    compare_on_pixels,
+)
 from brainhive_cli.training.alignment.recipe import Cell, Recipe, cells_of
 from brainhive_cli.training.alignment.references import TRAINING, find_reference
 from brainhive_cli.training.alignment.set_ups import (
@@ -79,7 +88,6 @@ from brainhive_cli.training.alignment.set_ups import (
     describe_recipe,
     describe_run,
 )
-from brainhive_cli.training.alignment.tested_pictures import TestedPictures
 
 T = TypeVar("T")
 CPU = torch.device("cpu")

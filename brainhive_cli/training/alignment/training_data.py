@@ -33,20 +33,25 @@ from brainhive_cli.data.stores.target_store import (
     are_foreign,
     first_with_pixels,
 )
-from brainhive_cli.data.targets.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.targets.encoder_keys import match_keys
 from brainhive_cli.data.targets.target_stores import (
     digest_of,
+    match_keys,
     open_alternatives,
     open_stores,
 )
-from brainhive_cli.data.targets.targets import OnlineTargets, Targets, compute_online
+from brainhive_cli.data.targets.targets import (
+    EncoderGroup,
+    OnlineTargets,
+    Targets,
+    compute_online,
+    grouped,
+)
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.measurement.units import Alike
 from brainhive_cli.models import priors
+from brainhive_cli.models.blocks import shapes_of
 from brainhive_cli.models.heads import FUSED, TOKEN, Head
-from brainhive_cli.models.lora import shapes_of
-from brainhive_cli.training.alignment.batches import CellData
+from brainhive_cli.training.alignment.batches import CellData, held_out_of
 from brainhive_cli.training.alignment.job import Job
 from brainhive_cli.training.alignment.layout import Layout, tokens_of
 from brainhive_cli.training.alignment.learned import (
@@ -55,7 +60,6 @@ from brainhive_cli.training.alignment.learned import (
     compare_on_pixels,
 )
 from brainhive_cli.training.alignment.recipe import Cell, Finetune, Recipe
-from brainhive_cli.training.alignment.validation import held_out_of
 
 DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""

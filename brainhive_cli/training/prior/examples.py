@@ -16,10 +16,9 @@ from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.arrays import Int64
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, Line, MissingData, RecipeError
 from brainhive_cli.core.files import below
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.lines import Line
 from brainhive_cli.data.datasets import Dataset, StimulusSet
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores import hdf5

@@ -27,7 +27,7 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.weights import ANEW, Checkpoint
 from brainhive_cli.data.media.decoding import decoders
 from brainhive_cli.data.stores.target_store import TargetStore, path_of
-from brainhive_cli.data.targets.encoder_keys import match_prior
+from brainhive_cli.data.targets.target_stores import match_prior
 from brainhive_cli.data.targets.views import Batch, crop_of_the_original
 from brainhive_cli.models import priors
 from brainhive_cli.training.prior.examples import Pictures, batches, encode_latents

@@ -18,7 +18,7 @@ from brainhive_cli.core.arrays import Float64, Int64
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.targets.encoder_groups import encode
+from brainhive_cli.data.targets.targets import encode
 from brainhive_cli.data.targets.views import Batch, to_pictures
 from brainhive_cli.measurement.metrics.perceptual import (
     inception,
@@ -30,7 +30,7 @@ from brainhive_cli.measurement.statistics import Metric
 from brainhive_cli.models import encoders
 from brainhive_cli.models.encoders import EncoderConfig
 from brainhive_cli.models.generators import Sampling
-from brainhive_cli.reports.sheets import Tile, save_sheet
+from brainhive_cli.reports.drawings import Tile, save_sheet
 from brainhive_cli.training.prior.loop import (
     LAST,
     Training,

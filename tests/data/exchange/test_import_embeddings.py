@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from brainhive_cli.core.command import Result
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.results import Result
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 

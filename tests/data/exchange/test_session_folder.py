@@ -24,8 +24,7 @@ from brainhive_cli.data.exchange.session_folder import (
     SessionFolder,
     read_simulated,
 )
-from brainhive_cli.data.signal_stores import describe_store
-from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore, describe_store
 from brainhive_cli.data.streams import StreamFormat
 
 mne = pytest.importorskip("mne")

@@ -13,6 +13,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.preparations import list_pictures
 from brainhive_cli.data.session_stores import join, write_session
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.single_trial_betas import (
     Betas,
     BetaSteps,
@@ -20,7 +21,6 @@ from brainhive_cli.data.single_trial_betas import (
     match_pictures,
 )
 from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 
 VOXELS = 12

@@ -21,7 +21,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations import bold
 from brainhive_cli.data.preparations.bold import Bold, Config
-from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore
 
 RECOVERED = 0.77
 """Correlation with the true betas in each run: .80; without StartTime .68 to .80, with

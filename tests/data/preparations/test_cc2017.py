@@ -9,8 +9,8 @@ import torch
 from cc2017_files import COUNTS, WIDTHS, signal_of
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores.recordings import SignalStore
 
 
 @pytest.fixture

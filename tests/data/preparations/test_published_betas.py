@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Voxels
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 from tools.soak import nsd_files
 

@@ -12,7 +12,7 @@ from own_recordings import CHANNELS, RATE_HZ, Shown, annotate, make_raw, write_p
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.preparations.recording import Config, Own
-from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore
 
 mne = pytest.importorskip("mne")
 

@@ -11,7 +11,6 @@ from layouts import spec_of
 from safetensors.numpy import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.electrodes import standard_positions
 from brainhive_cli.data.model_input import choose_input, model_input
 from brainhive_cli.data.signals.channel_mapping import (
     fit_origin,
@@ -19,7 +18,7 @@ from brainhive_cli.data.signals.channel_mapping import (
     spline_weights,
 )
 from brainhive_cli.data.signals.normalisations import Normaliser
-from brainhive_cli.data.spaces import Sensors
+from brainhive_cli.data.spaces import Sensors, standard_positions
 from brainhive_cli.data.trials import Trials
 
 ROUNDING = 1e-6

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from brainhive_cli.data.stores import health
-from brainhive_cli.data.stores.health import measure
+from brainhive_cli.data.stores import target_store
+from brainhive_cli.data.stores.target_store import measure_health
 
 GENERAL = (-1.0, 0.98)
 Vectors = NDArray[np.float32]
@@ -29,7 +29,7 @@ def problems(
 ) -> list[str]:
     return [
         what
-        for what, _ in measure(vectors, np.arange(len(vectors))).problems(
+        for what, _ in measure_health(vectors, np.arange(len(vectors))).problems(
             usual, repeats, 0.1
         )
     ]
@@ -43,11 +43,11 @@ def cosines(vectors: NDArray[Any]) -> NDArray[np.float64]:
 def test_the_figures_are_those_of_numpy(
     vectors: Vectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = measure(vectors, np.arange(400))
+    whole = measure_health(vectors, np.arange(400))
     # blocks of 7 rows, which do not divide 400
-    monkeypatch.setattr(health, "VALUES_IN_MEMORY", 16 * 24 * 7)
+    monkeypatch.setattr(target_store, "VALUES_IN_MEMORY", 16 * 24 * 7)
 
-    found = measure(vectors, np.arange(400))
+    found = measure_health(vectors, np.arange(400))
 
     spread = vectors.std(axis=0, dtype=np.float64)
     assert found.mean_norm == pytest.approx(
@@ -66,11 +66,11 @@ def test_the_figures_are_those_of_numpy(
     median = np.median(cosines(vectors))
     assert whole.median_pair_cosine == pytest.approx(median, abs=1e-6)
     # patch tokens are measured as vectors are
-    assert measure(vectors.reshape(400, 6, 4), np.arange(400)) == found
+    assert measure_health(vectors.reshape(400, 6, 4), np.arange(400)) == found
 
     # of many vectors, only the pairs of a sample
-    monkeypatch.setattr(health, "PAIRED_VECTORS", 100)
-    sampled = measure(vectors, np.arange(400)).median_pair_cosine
+    monkeypatch.setattr(target_store, "PAIRED_VECTORS", 100)
+    sampled = measure_health(vectors, np.arange(400)).median_pair_cosine
     assert sampled == pytest.approx(median, abs=0.02)  # four standard errors
 
 
@@ -97,16 +97,16 @@ def test_dimensions_that_never_change_are_counted(vectors: Vectors) -> None:
     vectors[:, [0, 7, 20]] = [0.0, 1.5, -1e-3]
     # rounding is no change
     vectors[::2, 7] = np.nextafter(np.float32(1.5), np.float32(2))
-    assert measure(vectors, np.arange(400)).dead_dimensions == 3
+    assert measure_health(vectors, np.arange(400)).dead_dimensions == 3
     assert problems(vectors) == ["3 of 24 dimensions never change"]
 
 
 def test_values_that_are_not_finite_are_all_counted_and_spoil_no_other_figure(
     vectors: Vectors,
 ) -> None:
-    sound = measure(vectors, np.arange(10, 400))
+    sound = measure_health(vectors, np.arange(10, 400))
     vectors[:10, :2] = [np.nan, np.inf]
-    found = measure(vectors, np.arange(400))
+    found = measure_health(vectors, np.arange(400))
     assert found.non_finite == 20 and found.vectors == 390
     assert [found.mean_norm, *found.spread] == pytest.approx(
         [sound.mean_norm, *sound.spread]
@@ -118,6 +118,6 @@ def test_near_duplicates_are_found_wherever_they_lie(vectors: Vectors) -> None:
     for copied in (0.3, 0.8):
         count, repeated = round(400 * copied / 2), vectors.copy()
         repeated[400 - count :] = vectors[:count] * 1.0001
-        found = measure(repeated, np.arange(400))
+        found = measure_health(repeated, np.arange(400))
         assert found.near_duplicates == pytest.approx(copied, abs=0.06)
         assert bool(problems(repeated)) == (copied > 0.5)

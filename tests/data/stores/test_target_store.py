@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.stores import target_store
-from brainhive_cli.data.stores.health import measure
-from brainhive_cli.data.stores.target_store import Blank, TargetStore, TargetWriter
+from brainhive_cli.data.stores.target_store import (
+    Blank,
+    TargetStore,
+    TargetWriter,
+    measure_health,
+)
 from tests.mapped import is_mapped
 
 COUNT, DIM = 400, 16
@@ -67,7 +71,7 @@ def test_a_store_carries_its_health_as_plain_json(
     values[3, 2] = np.nan
     fill(begin(path), values)
     found = TargetStore.open(path)
-    assert found.health == found.measured() == measure(values, np.arange(COUNT))
+    assert found.health == found.measured() == measure_health(values, np.arange(COUNT))
     assert found.health.non_finite == 1
     assert isinstance(found.attributes["health"]["spread"], list)
 

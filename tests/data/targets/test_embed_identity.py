@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from brainhive_cli.commands import embed
 from brainhive_cli.core import parts
+from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore

@@ -11,8 +11,7 @@ from PIL import Image
 from brainhive_cli.data.stores import target_store
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import diffusers_vae
-from brainhive_cli.models.encoders._degradations import degrade
+from brainhive_cli.models.encoders import degrade, diffusers_vae
 
 OUTPUTS = ["class", "mean", "block-2.patches"]
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}

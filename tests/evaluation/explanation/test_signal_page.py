@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.spaces import Grid, Sensors, Voxels
-from brainhive_cli.data.stores.recordings import SignalStore
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.evaluation.explanation.signal_page import (
     draw_slices,

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from brainhive_cli import aligner
-from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.data.targets.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.commands.eval_retrieval import inputs
+from brainhive_cli.core.command import describe_missing
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.inputs import describe_missing
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.evaluation.retrieval import job as jobs
 from brainhive_cli.evaluation.retrieval.recipe import Recipe

@@ -14,9 +14,8 @@ from brainhive_cli.app import app
 from brainhive_cli.core.measurements import SELECTED_ON_TEST
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.tables import Cell
-from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun, tables_of
 from brainhive_cli.reports.sentences import state_finding
-from brainhive_cli.reports.tables import tables_of
 
 SELECTIONS = "sweep.train.selection=last,best,test"
 NAMED = f"test ({SELECTED_ON_TEST})"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core import parts
-from brainhive_cli.training.alignment.published_models import KINDS
+from brainhive_cli.training.alignment.layout import KINDS
 
 TOLERANCE = 1e-5
 """Of float32 sums in another order."""

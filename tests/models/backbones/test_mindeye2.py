@@ -17,9 +17,8 @@ from brainhive_cli.models.backbones import mindeye2
 from brainhive_cli.models.heads import Head
 from brainhive_cli.models.signal_spec import SignalSpec
 from brainhive_cli.training.alignment.initialisation import load_start, take_over
-from brainhive_cli.training.alignment.layout import Layout
+from brainhive_cli.training.alignment.layout import Layout, fold_mixer_blocks
 from brainhive_cli.training.alignment.model import Aligner
-from brainhive_cli.training.alignment.published_models import fold_mixer_blocks
 
 TOLERANCE = 1e-5
 """Of the largest value: one thread or several, one order of additions or another."""

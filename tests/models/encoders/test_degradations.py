@@ -10,10 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.data.targets.encoder_keys import encoders_by_key
+from brainhive_cli.data.targets.target_stores import encoders_by_key
 from brainhive_cli.models import encoders
-from brainhive_cli.models.encoders import open_clip
-from brainhive_cli.models.encoders._degradations import degrade, fovea_mask
+from brainhive_cli.models.encoders import degrade, fovea_mask, open_clip
 
 ROUNDING = 1
 """Grey values: the published codes blur and resize by OpenCV, in fixed-point

@@ -16,7 +16,9 @@ SAME = 1e-5
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
-def grating(angle: float, phase: float = 0.0, wavelength_px: float = 4.0) -> Image.Image:
+def grating(
+    angle: float, phase: float = 0.0, wavelength_px: float = 4.0
+) -> Image.Image:
     """Draw a grating whose luminance changes in the direction of an angle."""
     y, x = np.mgrid[:128, :128]
     across = x * math.cos(angle) + y * math.sin(angle)

@@ -11,8 +11,8 @@ from animatediff_repositories import ADAPTER, MOTION, SPARSE, unet_of, write_mot
 from sd15_repositories import SD15
 from torch import Tensor
 
+from brainhive_cli.core.command import require
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.inputs import require
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.animatediff import Config
 from brainhive_cli.models.heads import Conditioning

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from brainhive_cli.core.command import require
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.inputs import require
 from brainhive_cli.core.measurements import MIXED_WITH_BLURRY
 from brainhive_cli.models.generators import Sampling, _latent_diffusion, chain, sdxl
 from brainhive_cli.models.generators.chain import Config, LowLevelMix, Stage

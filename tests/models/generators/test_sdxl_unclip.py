@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from unclip_checkpoint import SOURCE, TINY_WIDTHS, UNET, VAE
 
+from brainhive_cli.core.command import require
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.inputs import require
 from brainhive_cli.models.generators import Sampling
 from brainhive_cli.models.generators.sdxl_unclip import TINY, Config
 from brainhive_cli.models.heads import Conditioning

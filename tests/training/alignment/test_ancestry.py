@@ -11,7 +11,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import SELECTED_ON_TEST, SIMULATED, UNKNOWN_HISTORY
-from brainhive_cli.data.stores.recordings import SignalStore
+from brainhive_cli.data.signal_stores import SignalStore
 from brainhive_cli.training.alignment import model as aligners
 from brainhive_cli.training.alignment.learned import FILE
 

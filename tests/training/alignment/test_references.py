@@ -14,8 +14,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths, shipped_recipes
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import of_variant, variants
+from brainhive_cli.core.runs import RunFolder, of_variant
+from brainhive_cli.core.sweep import variants
 from brainhive_cli.training.alignment.recipe import Recipe
 from brainhive_cli.training.alignment.references import (
     find_model,

@@ -26,9 +26,8 @@ from brainhive_cli.data.datasets import StimulusSet, image_folder
 from brainhive_cli.data.holdout import SEPARATE_TEST
 from brainhive_cli.data.stores.target_store import TargetStore
 from brainhive_cli.training.alignment import model as aligners
-from brainhive_cli.training.alignment.learned import Learned
-from brainhive_cli.training.alignment.tested_pictures import TestedPictures
-from brainhive_cli.training.alignment.validation import held_out_of
+from brainhive_cli.training.alignment.batches import held_out_of
+from brainhive_cli.training.alignment.learned import Learned, TestedPictures
 
 ENCODER = "brainhive_cli-models-encoders-python-example"
 COLOURS = "encoders=['python:brainhive_cli.models.encoders.python:example']"
