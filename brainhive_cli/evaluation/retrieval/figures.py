@@ -57,8 +57,8 @@ from brainhive_cli.reports.tables import (
     difference_table,
     metric_table,
     published_tables,
+    render,
 )
-from brainhive_cli.reports.templates import render
 from brainhive_cli.training.alignment.trained import TrainedModel
 
 HEADLINES = ("top1", "top5", "median_rank")
