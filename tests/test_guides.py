@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 
 pytest.importorskip("mne")
-FIRST = ("README.md", "evaluate.md", "explain.md", "report.md")
+FIRST = ("README.md", "evaluation.md", "explaining.md")
 """Pages whose lines come first, on one's own recordings: commands take the newest
 run.
 """
