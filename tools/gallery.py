@@ -18,7 +18,7 @@ from PIL import Image
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.arrays import UInt8
 from brainhive_cli.core.artifacts import Sheet
-from brainhive_cli.core.measurements import ALL, beside_heading, shown
+from brainhive_cli.core.measurements import ALL, shown
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media import media_files
 from brainhive_cli.reports import drawings
@@ -165,16 +165,10 @@ def draw(home: Path) -> None:
         words = []
         for name in picture.metrics:
             metric = run.measurements().scopes[picture.scope][name]
-            chance = (
-                "no chance level"
-                if metric.chance is None
-                else f"chance {metric.chance:.3g}"
-            )
-            heading = beside_heading([metric])
-            beside = f"; {heading} {metric.beside_text()}" if heading else ""
-            interval = f"({metric.interval_text()}{beside})"
+            chance = "" if metric.chance is None else f", chance {metric.chance:.3g}"
+            interval = metric.interval_text()
             words.append(
-                f"{shown(metric.name)} {metric.value:.3f} {interval}, {chance}, n "
+                f"{shown(metric.name)} {metric.value:.3f} ({interval}){chance}, n "
                 f"{metric.n}"
             )
         text = re.sub(

