@@ -28,9 +28,8 @@ COLOURS = resolve("python:brainhive_cli.models.encoders.python:example").name
 def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
     """The variables of the page, once its blocks ran on a small data set."""
     other = go("eval-retrieval", f"run={trained}", "sheet_rows=1").folder
-    blocks = re.findall(
-        r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.DOTALL
-    )
+    text = (DOCS / "python.md").read_text().partition("## Your own parts")[0]
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {"EVALUATION": str(evaluated.folder), "TRAINING": trained.name}
     names |= {
         "DATASET": "demo-noise-0.3-40-concepts",
@@ -42,7 +41,7 @@ def page(trained: Path, evaluated: Any, go: Any) -> dict[str, Any]:
         assert f'"{name}"' in text
         text = text.replace(f'"{name}"', repr(value))
     variables: dict[str, Any] = {}
-    exec(compile(text, "api.md", "exec"), variables)
+    exec(compile(text, "python.md", "exec"), variables)
     return variables
 
 

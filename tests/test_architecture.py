@@ -186,9 +186,9 @@ def test_every_shipped_recipe_is_the_same_when_it_is_read_again() -> None:
         assert again.fingerprint() == recipe.fingerprint(), path
 
 
-def test_every_file_that_the_architecture_names_exists() -> None:
+def test_every_file_that_the_page_on_developing_names_exists() -> None:
     named = re.findall(
-        r"`([a-z_/]+\.py)`", (CHECKOUT / "docs/architecture.md").read_text()
+        r"`([a-z_/]+\.py)`", (CHECKOUT / "docs/developing.md").read_text()
     )
     assert (
         len(named) > 20

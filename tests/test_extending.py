@@ -1,10 +1,11 @@
-"""The parts on the page about extending: taken out of it, written to files, and used by
-its own lines.
+"""The examples of parts in docs/my_parts, some of which a page shows: used by the lines
+of that page.
 """
 
 import importlib
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,7 +28,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.training.alignment.model import Aligner, learned_in
 from brainhive_cli.training.alignment.objective import Objective, Term
 
-PAGE = (DOCS / "extending.md").read_text()
+PAGE = (DOCS / "python.md").read_text()
 SMALL = {
     "train-align": (
         "seeds=1",
@@ -47,15 +48,22 @@ USED = (
 
 @pytest.fixture
 def my_parts(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The page's modules, where their first lines say."""
-    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
-        path = home / block.removeprefix('"""').partition(":")[0]
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(block)
+    """The modules of the examples, in home."""
+    shutil.copytree(DOCS / "my_parts", home / "my_parts")
     monkeypatch.syspath_prepend(home)
     yield home / "my_parts"
     for name in [name for name in sys.modules if name.startswith("my_parts")]:
         del sys.modules[name]
+
+
+def test_the_page_shows_parts_as_their_files_are() -> None:
+    files = {path.read_text(): path.name for path in (DOCS / "my_parts").glob("*.py")}
+    blocks = re.findall(r"```python\n(\"{3}my_parts/.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 3 and [files.get(block) for block in blocks] == [
+        re.match(r'"{3}my_parts/(\w+\.py): ', block)[1] for block in blocks
+    ]
+    links = re.findall(r"\]\(my_parts/(\w+\.py)\)", PAGE)
+    assert {*links, *map(files.get, blocks)} == {*files.values()}
 
 
 def write_arrays(home: Path) -> None:
